@@ -1,0 +1,184 @@
+"""`python -m bench`: options in, table and JSON out.
+
+Decides nothing but the order: upstream, rivals, rounds, report. Ends with status 1 when an
+answer was wrong or a process failed, 130 when interrupted; all processes it started have ended
+by then.
+"""
+
+import asyncio
+import pstats
+import resource
+import signal
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import uvloop
+from rich.console import Console
+
+from bench import report
+from bench.process import BenchError, Cores, pin
+from bench.rivals import Nginx, Relay, Rival, nginx_program, start_upstream
+from bench.scenarios import SCENARIOS, Figures, Settings, Stage, json_round, measure, sse_round
+
+_RIVALS = ("nginx", "relay")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    settings: Settings
+    scenarios: tuple[str, ...]
+    rivals: tuple[str, ...]
+    json: Path | None
+    profile: bool
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option(
+    "--seconds",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.5, 300),
+    help="Measured time of a round.",
+)
+@click.option("--connections", default=64, show_default=True, type=click.IntRange(1, 4096))
+@click.option("--streams", default=300, show_default=True, type=click.IntRange(1, 4096))
+@click.option(
+    "--pace",
+    default=25.0,
+    show_default=True,
+    type=click.FloatRange(1, 1000),
+    help="Events per second of each stream.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(SCENARIOS),
+    help="A scenario to run; may be repeated. All by default.",
+)
+@click.option(
+    "--rival",
+    multiple=True,
+    type=click.Choice(_RIVALS),
+    help="Measure this proxy; may be repeated. Both by default.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the figures go; a new file in bench/results/ by default.",
+)
+@click.option(
+    "--profile", is_flag=True, help="Also profile relay; costs are then only shares of a whole."
+)
+def main(
+    rounds: int,
+    seconds: float,
+    connections: int,
+    streams: int,
+    pace: float,
+    only: tuple[str, ...],
+    rival: tuple[str, ...],
+    json_path: Path | None,
+    profile: bool,
+) -> None:
+    """relay measured beside nginx: same upstream, same clients, one core for the proxy."""
+    console = Console()
+    plan = _Plan(
+        settings=Settings(rounds, seconds, connections, streams, pace),
+        scenarios=only or SCENARIOS,
+        rivals=rival or _RIVALS,
+        json=json_path,
+        profile=profile,
+    )
+    _lift_descriptor_limit()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(plan, console))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("interrupted; all processes have ended")
+        sys.exit(130)
+    except (BenchError, OSError) as error:
+        console.print(f"[red]bench failed:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+
+
+async def _run(plan: _Plan, console: Console) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    cores = Cores.choose()
+    if cores.shared:
+        console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
+        pin(cores.load)
+        upstream, port = start_upstream(folder, cores.load)
+        held.enter_context(upstream)
+        rivals = _rivals(plan.rivals, folder, port, console)
+
+        def told(scenario: str, number: int, rival: str, figures: Figures) -> None:
+            console.print(
+                report.line(scenario, number, rival, figures), highlight=False, soft_wrap=True
+            )
+
+        stage = Stage(plan.settings, cores, upstream, port, rivals, told)
+        results = await measure(stage, plan.scenarios)
+        report.show(console, results)
+        versions = {rival.name: rival.version for rival in rivals}
+        path = report.save(plan.json, plan.settings, versions, results)
+        console.print(f"figures: {path}", highlight=False, soft_wrap=True)
+        if plan.profile:
+            await _profile(stage, console)
+
+
+def _rivals(names: tuple[str, ...], folder: Path, port: int, console: Console) -> list[Rival]:
+    found: list[Rival] = []
+    if "nginx" in names:
+        if nginx_program() is None:
+            console.print(
+                "[yellow]note:[/] nginx is not installed (Debian: apt-get install nginx-light): "
+                "relay is measured alone, without ratios."
+            )
+        else:
+            found.append(Nginx(folder / "nginx", port))
+    if "relay" in names:
+        found.append(Relay(folder / "relay", port))
+    if not found:
+        raise BenchError("nothing to measure")
+    return found
+
+
+async def _profile(stage: Stage, console: Console) -> None:
+    """Where relay's own Python time goes; the profiler itself makes everything slower."""
+    for rival in stage.rivals:
+        if not isinstance(rival, Relay):
+            continue
+        for name, one_round in (("json", json_round), ("sse", sse_round)):
+            rival.profile = report.RESULTS / f"profile-{name}.prof"
+            rival.profile.parent.mkdir(parents=True, exist_ok=True)
+            rival.profile.unlink(missing_ok=True)
+            try:
+                with stage.running(rival) as process:
+                    await one_round(stage, rival, process)
+                    process.stop()
+            finally:
+                made, rival.profile = rival.profile, None
+            if not made.exists():
+                raise BenchError(f"relay left no profile: {process.tail()}")
+            console.print(f"\n{name}: {made}", highlight=False, soft_wrap=True)
+            pstats.Stats(str(made)).sort_stats("tottime").print_stats(25)
+
+
+def _lift_descriptor_limit() -> None:
+    """A thousand connections need more descriptors than the usual 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")

@@ -1,0 +1,255 @@
+"""The clients of whole answers: a closed loop over keep-alive connections.
+
+Decides what a client sends, when it sends the next request, and whether an answer is right.
+Must not know which proxy answers, nor read /proc. Every answer is checked: a status other than
+200 or a JSON body that is cut is a `LoadError`, never a figure. The clients share a core with
+the upstream, so they have to be cheap: bare protocols on uvloop and one scan per answer.
+"""
+
+import asyncio
+import re
+from array import array
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import cast
+
+import orjson
+
+HOST = "127.0.0.1"
+MODEL = "claude-sonnet-4-7"
+
+_LENGTH = re.compile(rb"\r\n(content-length: *)(\d+)\r\n", re.IGNORECASE)
+OK = b"HTTP/1.1 200 "
+HEAD_END = b"\r\n\r\n"
+
+
+class LoadError(Exception):
+    """An answer was wrong, so no figure of this round means anything."""
+
+
+def request(port: int, key: str, simulate: str, *, stream: bool) -> bytes:
+    """A small turn with the headers that Claude Code sends, as bytes ready for the socket."""
+    body = orjson.dumps(
+        {
+            "model": MODEL,
+            "max_tokens": 128_000 if stream else 1024,
+            "stream": stream,
+            "system": [{"type": "text", "text": "You are a helpful assistant. Be brief."}],
+            "metadata": {
+                "user_id": '{"device_id":"3605c8a1","account_uuid":"",'
+                '"session_id":"af6c1616-9e8f-4acf-bd94-1b6944eca3a0"}'
+            },
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "text",
+                            "text": "Which of the four sorting methods in this module keeps equal "
+                            "items in order, and what does it cost for a list of a million "
+                            "names that is sorted already? Answer in one short paragraph.",
+                        }
+                    ],
+                }
+            ],
+        }
+    )
+    head = (
+        "POST /v1/messages?beta=true HTTP/1.1\r\n"
+        f"Host: {HOST}:{port}\r\n"
+        "Accept: application/json\r\n"
+        "Accept-Encoding: gzip, deflate, br, zstd\r\n"
+        "Content-Type: application/json\r\n"
+        "User-Agent: claude-cli/2.1.330 (external, sdk-cli)\r\n"
+        "X-Claude-Code-Session-Id: af6c1616-9e8f-4acf-bd94-1b6944eca3a0\r\n"
+        "X-Stainless-Arch: x64\r\n"
+        "X-Stainless-Lang: js\r\n"
+        "X-Stainless-OS: Linux\r\n"
+        "X-Stainless-Package-Version: 0.128.0\r\n"
+        "X-Stainless-Retry-Count: 0\r\n"
+        "X-Stainless-Runtime: node\r\n"
+        "X-Stainless-Runtime-Version: v24.3.0\r\n"
+        "X-Stainless-Timeout: 600\r\n"
+        "anthropic-beta: claude-code-20250219,interleaved-thinking-2025-05-14,"
+        "context-management-2025-06-27,mid-conversation-tool-changes-2026-07-01,"
+        "thinking-token-count-2026-05-13,advanced-tool-use-2025-11-20,effort-2025-11-24\r\n"
+        "anthropic-dangerous-direct-browser-access: true\r\n"
+        "anthropic-version: 2023-06-01\r\n"
+        "x-app: cli\r\n"
+        f"x-api-key: {key}\r\n"
+        f"x-simulate: {simulate}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "\r\n"
+    )
+    return head.encode() + body
+
+
+class JsonLoad:
+    """Keep-alive connections that each have one request in flight.
+
+    `saturate()` sends the next request as soon as an answer is in: with many connections the
+    proxy is never idle, with a single one its latency shows.
+    """
+
+    def __init__(self, port: int, payload: bytes) -> None:
+        self.port = port
+        self.payload = payload
+        self.completed = 0
+        self.answer_bytes = 0
+        self.recording = False
+        self.latencies = array("Q")
+        self.saturated = False
+        self.idle: list[_JsonClient] = []
+        self.failure: LoadError | None = None
+        self._clients: list[_JsonClient] = []
+        self._failed = asyncio.Event()
+
+    async def open(self, connections: int) -> None:
+        """Connects, and fetches one answer on each connection that is read in full."""
+        loop = asyncio.get_running_loop()
+        made = []
+        for _ in range(connections):
+            _, client = await loop.create_connection(lambda: _JsonClient(self), HOST, self.port)
+            made.append(client)
+            self._clients.append(client)
+        for client in made:
+            client.send()
+        await self.settled()
+
+    def saturate(self) -> None:
+        self.saturated = True
+        idle, self.idle = self.idle, []
+        for client in idle:
+            client.send()
+
+    async def run(self, seconds: float) -> None:
+        """Lets the load go on; raises at once when an answer was wrong."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._failed.wait()
+        except TimeoutError:
+            pass
+        if self.failure is not None:
+            raise self.failure
+
+    async def settled(self, within: float = 10.0) -> None:
+        """Stops sending and waits for the answers that are still out."""
+        self.saturated = False
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        while len(self.idle) < len(self._clients):
+            if loop.time() > deadline:
+                missing = len(self._clients) - len(self.idle)
+                raise LoadError(f"{missing} requests were not answered within {within:g} s")
+            await self.run(0.005)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.leave()
+        self._clients.clear()
+        self.idle.clear()
+
+    def fail(self, error: LoadError) -> None:
+        if self.failure is None:
+            self.failure = error
+            self.saturated = False
+            self._failed.set()
+
+
+class _JsonClient(asyncio.Protocol):
+    """One connection: a request out, its answer in."""
+
+    __slots__ = ("buffer", "end", "leaving", "load", "needle", "sent", "transport")
+
+    def __init__(self, load: JsonLoad) -> None:
+        self.load = load
+        self.buffer = b""
+        self.end = 0
+        self.needle = b""
+        self.sent = 0
+        self.leaving = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
+
+    def send(self) -> None:
+        self.sent = perf_counter_ns()
+        self.transport.write(self.load.payload)
+
+    def data_received(self, data: bytes) -> None:
+        if self.buffer:
+            data = self.buffer + data
+        if not self.end:
+            try:
+                self.end = self._answer_end(data)
+            except LoadError as error:
+                self.load.fail(error)
+                self.leave()
+                return
+        size = len(data)
+        if not self.end or size < self.end:
+            self.buffer = data
+            return
+        load = self.load
+        if size != self.end or data[-1:] != b"}":
+            load.fail(LoadError(f"an answer does not end where its length says: {data[-80:]!r}"))
+            return
+        self.buffer = b""
+        self.end = 0
+        load.completed += 1
+        load.answer_bytes += size
+        if load.recording:
+            load.latencies.append(perf_counter_ns() - self.sent)
+        if load.saturated:
+            self.sent = perf_counter_ns()
+            self.transport.write(load.payload)
+        else:
+            load.idle.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.leaving:
+            self.load.fail(LoadError(f"a keep-alive connection was closed: {exc or 'FIN'}"))
+
+    def leave(self) -> None:
+        self.leaving = True
+        self.transport.abort()
+
+    def _answer_end(self, data: bytes) -> int:
+        """Where the answer ends in `data`; 0 while its head is not in yet."""
+        head_end = data.find(HEAD_END)
+        if head_end < 0:
+            return 0
+        if not data.startswith(OK):
+            raise LoadError(f"instead of 200 there came {data[:600].decode(errors='replace')!r}")
+        needle = self.needle
+        at = data.find(needle, 0, head_end) if needle else -1
+        if at >= 0:
+            at += len(needle)
+            return head_end + 4 + int(data[at : data.find(b"\r\n", at)])
+        # The first answer tells how this proxy spells the field, and is read in full.
+        found = _LENGTH.search(data, 0, head_end + 2)
+        if found is None:
+            raise LoadError(f"an answer without content-length: {data[:head_end]!r}")
+        end = head_end + 4 + int(found[2])
+        if len(data) >= end:
+            _check_message(data[head_end + 4 : end])
+            self.needle = b"\r\n" + found[1]
+        return end
+
+
+def _check_message(body: bytes) -> None:
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise LoadError(f"an answer is no JSON ({error}): {body[:200]!r}") from None
+    if not isinstance(message, dict) or message.get("type") != "message":
+        raise LoadError(f"an answer is no message: {body[:200]!r}")
+
+
+def quantile(samples: Sequence[int], share: float) -> float:
+    """The value below which this share of the samples lies; 0 without samples."""
+    if not samples:
+        return 0.0
+    ordered = sorted(samples)
+    return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])

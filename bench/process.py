@@ -1,0 +1,288 @@
+"""Processes on a core of their own, and what /proc tells about them.
+
+Decides how a process is started, pinned, read and ended. Must not know what it serves.
+
+CPU time is read in nanoseconds from /proc/PID/task/*/schedstat, summed over all threads of
+the process and of its children: the ticks in /proc/PID/stat are 10 ms each, too coarse for a
+cost of 20 µs. Memory is `Rss` of smaps_rollup, since the counter behind VmRSS is kept per CPU
+and may be off by hundreds of KiB.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_PROC = Path("/proc")
+_STOP_WAIT_S = 5.0
+_POLL_S = 0.001
+# Ends with its parent, whatever happened to that, and after its time.
+_SPIN = """
+import os, sys, time
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+parent, end = os.getppid(), time.monotonic() + float(sys.argv[1])
+while os.getppid() == parent and time.monotonic() < end:
+    for _ in range(100_000):
+        pass
+"""
+
+
+class BenchError(Exception):
+    """The bench cannot go on, or what it measured is wrong; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which core runs the proxy alone, and which one clients and upstream share."""
+
+    proxy: int
+    load: int
+
+    @classmethod
+    def choose(cls) -> Self:
+        """The last core we may use for the proxy, the first one for the load."""
+        allowed = sorted(os.sched_getaffinity(0))
+        return cls(proxy=allowed[-1], load=allowed[0])
+
+    @property
+    def shared(self) -> bool:
+        """True on a machine with one core, where costs stay right but rates mean little."""
+        return self.proxy == self.load
+
+
+class Process:
+    """A child process pinned to one core from its first instruction; ended on leaving `with`."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        core: int,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        before = os.sched_getaffinity(0)
+        # A child inherits the affinity, so that no thread of it ever ran on the other core.
+        os.sched_setaffinity(0, {core})
+        try:
+            with log.open("ab") as out:
+                self.started = time.monotonic()
+                self._popen = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env=None if env is None else dict(env),
+                    # Ctrl-C reaches us alone; we end our children in order. A session of its
+                    # own would do that too, but the kernel shares a core out between sessions
+                    # first (autogroup), which delays wake-ups by milliseconds.
+                    process_group=0,
+                )
+        except OSError as error:
+            raise BenchError(f"{name} cannot be started: {error}") from None
+        finally:
+            os.sched_setaffinity(0, before)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def ready(self, port: int, path: str, within: float = 10.0) -> float:
+        """Waits until `GET path` is answered with 200; seconds since the start."""
+        deadline = self.started + within
+        while True:
+            if self._popen.poll() is not None:
+                raise BenchError(
+                    f"{self.name} ended with status {self._popen.returncode} while starting:"
+                    f"\n{self.tail()}"
+                )
+            if answers(port, path):
+                return time.monotonic() - self.started
+            if time.monotonic() > deadline:
+                raise BenchError(
+                    f"{self.name} did not answer GET {path} with 200 within {within:g} s:"
+                    f"\n{self.tail()}"
+                )
+            time.sleep(_POLL_S)
+
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of what the process wrote."""
+        try:
+            text = self.log.read_text(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def cpu_ns(self) -> int:
+        """CPU time used so far by all threads of this process and its children."""
+        return sum(_cpu_ns(pid) for pid in family(self.pid))
+
+    def rss(self) -> int:
+        """Resident bytes of this process and its children; shared pages count in each."""
+        return sum(_rss(pid) for pid in family(self.pid))
+
+    def stop(self) -> int:
+        """SIGTERM, then SIGKILL after 5 s; also for children that a parent left behind."""
+        members = family(self.pid) if self.running() else []
+        if self.running():
+            self._popen.terminate()
+            try:
+                self._popen.wait(_STOP_WAIT_S)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait()
+        for pid in members:
+            # Still the group that we made: a pid used again by a stranger is left alone.
+            if pid != self.pid and _group(pid) == self.pid:
+                _kill(pid)
+        return self._popen.returncode
+
+
+@contextmanager
+def awake(cores: Cores, folder: Path, seconds: float) -> Iterator[None]:
+    """Keeps both cores from sleeping, by a loop that only takes time nobody else wants.
+
+    Waking a sleeping core costs a virtual machine 300 µs, four times what a whole request takes:
+    a latency measured without this is the machine's, not the proxy's.
+    """
+    with ExitStack() as held:
+        for core in {cores.proxy, cores.load}:
+            argv = [sys.executable, "-c", _SPIN, f"{seconds:g}"]
+            held.enter_context(Process("awake", argv, core, folder / "awake.log"))
+        yield
+
+
+def pin(core: int) -> None:
+    """Keeps this process on one core."""
+    os.sched_setaffinity(0, {core})
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [pid]
+    for parent in found:
+        for task in _tasks(parent):
+            try:
+                children = (task / "children").read_text()
+            except OSError:
+                continue
+            found.extend(int(child) for child in children.split())
+    return found
+
+
+def answers(port: int, path: str) -> bool:
+    """True when `GET path` on 127.0.0.1 is answered with 200."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as peer:
+            peer.sendall(
+                b"GET %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nconnection: close\r\n\r\n"
+                % (path.encode(), port)
+            )
+            return peer.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on 127.0.0.1 that nobody listens on; held together so that they differ."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for peer in held:
+            peer.bind(("127.0.0.1", 0))
+        return [int(peer.getsockname()[1]) for peer in held]
+    finally:
+        for peer in held:
+            peer.close()
+
+
+def busy_ns(core: int) -> tuple[int, int]:
+    """Busy and all time of a core since boot, from /proc/stat (in steps of one tick)."""
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    label = f"cpu{core} "
+    for line in (_PROC / "stat").read_text().splitlines():
+        if line.startswith(label):
+            # user nice system idle iowait irq softirq steal (guest times are in user already)
+            ticks = [int(field) for field in line.split()[1:9]]
+            return (sum(ticks) - ticks[3] - ticks[4]) * tick, sum(ticks) * tick
+    raise BenchError(f"/proc/stat has no core {core}")
+
+
+def machine() -> dict[str, str | int]:
+    """What a reader needs to know to compare two runs."""
+    model = ""
+    for line in (_PROC / "cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    system = os.uname()
+    return {
+        "cpu": model,
+        "cores": os.cpu_count() or 1,
+        "kernel": f"{system.sysname} {system.release} {system.machine}",
+    }
+
+
+def _tasks(pid: int) -> Iterable[Path]:
+    try:
+        return list((_PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return ()
+
+
+def _cpu_ns(pid: int) -> int:
+    total = 0
+    for task in _tasks(pid):
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except (OSError, IndexError):
+            continue  # a thread that ended between the listing and the reading
+    return total
+
+
+def _rss(pid: int) -> int:
+    try:
+        text = (_PROC / str(pid) / "smaps_rollup").read_text()
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return -1
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass

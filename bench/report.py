@@ -1,0 +1,207 @@
+"""Figures for people and for machines: a table with ratios and goals, and JSON on disk.
+
+Decides which figures are shown, how rounds become one number and what the goals are. Must not
+know how a figure was measured. A figure is the median of its rounds; a ratio is the median of
+the ratios of neighbouring rounds, so that a drift of the machine cancels out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import orjson
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from bench.process import machine
+from bench.scenarios import Figures, Results, Settings
+
+RESULTS = Path(__file__).parent / "results"
+_STRANGERS = 0.05
+_SATURATED = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table; `goal` bounds relay's figure or its ratio to nginx."""
+
+    scenario: str
+    figure: str
+    label: str
+    digits: int = 0
+    goal: Literal["", "ratio<=", "<=", ">="] = ""
+    limit: float = 0.0
+
+    def met(self, relay: float, ratio: float | None) -> bool | None:
+        """None when there is no goal, or nothing to hold it against."""
+        match self.goal:
+            case "<=":
+                return relay <= self.limit
+            case ">=":
+                return relay >= self.limit
+            case "ratio<=":
+                return None if ratio is None else ratio <= self.limit
+            case _:
+                return None
+
+    def aim(self) -> str:
+        limit = f"{self.limit:,.1f}".removesuffix(".0") if self.limit < 1e3 else f"{self.limit:,g}"
+        match self.goal:
+            case "<=":
+                return f"≤ {limit}"
+            case ">=":
+                return f"≥ {limit}"
+            case "ratio<=":
+                return f"≤ {self.limit:.1f} ×"
+            case _:
+                return ""
+
+
+ROWS = (
+    Row("json", "cpu_us", "JSON: CPU per request, µs", 1, "ratio<=", 2.0),
+    Row("json", "requests_s", "JSON: requests/s on one core", 0, ">=", 12_000),
+    Row("json", "share", "  share of the core used", 2),
+    Row("json", "p50_us", "  saturated p50, µs"),
+    Row("json", "p99_us", "  saturated p99, µs"),
+    Row("latency", "p50_us", "JSON: one at a time p50, µs"),
+    Row("latency", "p99_us", "JSON: one at a time p99, µs"),
+    Row("sse", "cpu_us", "SSE: CPU per event, µs", 1, "ratio<=", 1.2),
+    Row("sse", "events_s", "SSE: events/s delivered"),
+    Row("sse", "share", "  share of the core used", 2),
+    Row("sse", "first_p50_us", "SSE: first event p50, µs"),
+    Row("sse", "first_p99_us", "SSE: first event p99, µs"),
+    Row("memory", "base_mib", "Memory: base, MiB", 1, "<=", 50),
+    Row("memory", "stream_kib", "Memory: live stream, KiB", 1, "<=", 32),
+    Row("idle", "idle_kib", "Memory: idle connection, KiB", 1, "<=", 6),
+    Row("slow", "growth_kib", "Memory: slow reader, KiB", 0, "<=", 256),
+    Row("ready", "ready_ms", "Ready after start, ms", 0, "<=", 500),
+)
+
+
+def summary(results: Results) -> dict[str, dict[str, Any]]:
+    """Medians, ratios and verdicts by `scenario.figure`, as they go to disk."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in ROWS:
+        rounds = results.get(row.scenario, {})
+        relay = _values(rounds.get("relay", ()), row.figure)
+        nginx = _values(rounds.get("nginx", ()), row.figure)
+        if not relay and not nginx:
+            continue
+        ratio = _ratio(relay, nginx)
+        found[f"{row.scenario}.{row.figure}"] = {
+            "relay": median(relay) if relay else None,
+            "nginx": median(nginx) if nginx else None,
+            "ratio": ratio,
+            "goal": row.aim() or None,
+            "met": row.met(median(relay), ratio) if relay else None,
+        }
+    return found
+
+
+def show(console: Console, results: Results) -> None:
+    """The table, and below it what a reader must know before believing it."""
+    table = Table(title="relay beside nginx (median of rounds ± half their range)", box=SIMPLE)
+    for name in ("", "nginx", "relay", "ratio", "goal", ""):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    figures = summary(results)
+    for row in ROWS:
+        entry = figures.get(f"{row.scenario}.{row.figure}")
+        if entry is None:
+            continue
+        rounds = results[row.scenario]
+        met = entry["met"]
+        table.add_row(
+            row.label,
+            _cell(_values(rounds.get("nginx", ()), row.figure), row.digits),
+            _cell(_values(rounds.get("relay", ()), row.figure), row.digits),
+            "–" if entry["ratio"] is None else f"{entry['ratio']:.2f}",
+            row.aim(),
+            "" if met is None else "[green]met[/]" if met else "[red]missed[/]",
+        )
+    console.print(table)
+    for note in notes(results):
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+
+
+def notes(results: Results) -> list[str]:
+    """What limits the meaning of these figures."""
+    found = []
+    for name, rivals in results.items():
+        for rival, rounds in rivals.items():
+            for figure, core in (("others", "the proxy's"), ("others_load", "the load's")):
+                strangers = max(_values(rounds, figure), default=0.0)
+                if strangers > _STRANGERS:
+                    found.append(
+                        f"{name}: other processes and the system took up to {strangers:.0%} of "
+                        f"{core} core while {rival} was measured; rates and latencies suffer."
+                    )
+    for rival, rounds in results.get("json", {}).items():
+        share = median(_values(rounds, "share"))
+        if share < _SATURATED:
+            load, upstream = (
+                median(_values(rounds, figure)) for figure in ("load_us", "upstream_us")
+            )
+            found.append(
+                f"json: {rival} used {share:.0%} of its core: clients ({load:.1f} µs) and upstream "
+                f"({upstream:.1f} µs per request) on the other core were the limit, not {rival}."
+            )
+    if results.get("memory", {}).get("nginx"):
+        found.append("memory: nginx is master and worker; pages that they share count twice.")
+    return found
+
+
+def line(scenario: str, number: int, rival: str, figures: Figures) -> str:
+    """One round in one line."""
+    shown = [
+        f"{row.label.strip().rpartition(': ')[2]} {figures[row.figure]:,.{row.digits}f}"
+        for row in ROWS
+        if row.scenario == scenario and row.figure in figures
+    ]
+    return f"{scenario} {number} {rival}: " + " · ".join(shown)
+
+
+def save(
+    path: Path | None,
+    settings: Settings,
+    versions: Mapping[str, str],
+    results: Results,
+) -> Path:
+    """Writes everything measured; by default to a new file in bench/results/."""
+    now = datetime.now(UTC)
+    if path is None:
+        path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
+    document = {
+        "at": now.isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": dict(versions),
+        "settings": settings,
+        "summary": summary(results),
+        "notes": notes(results),
+        "rounds": results,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    return path
+
+
+def _values(rounds: Sequence[Figures], figure: str) -> list[float]:
+    return [figures[figure] for figures in rounds if figure in figures]
+
+
+def _ratio(relay: Sequence[float], nginx: Sequence[float]) -> float | None:
+    pairs = [ours / theirs for ours, theirs in zip(relay, nginx, strict=False) if theirs > 0]
+    return median(pairs) if pairs else None
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return "–"
+    middle = median(values)
+    text = f"{middle:,.{digits}f}"
+    if len(values) == 1 or not middle:
+        return text
+    return f"{text} [dim]±{(max(values) - min(values)) / 2 / abs(middle):.0%}[/]"

@@ -1,0 +1,226 @@
+"""The clients of streams: each event is counted, each stream read to its end.
+
+Decides whether a stream came whole: every chunk ends where its size says, `message_stop` is the
+last event, the last chunk follows it and nothing follows that. Whatever else happens is a
+`LoadError`, never a figure. Must not know which proxy answers, nor read /proc.
+"""
+
+import asyncio
+import re
+import socket
+from array import array
+from time import perf_counter_ns
+from typing import cast
+
+from bench.loadgen import HEAD_END, HOST, OK, LoadError
+
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
+_LAST_EVENT = b"event: message_stop\n"
+_NEWLINE = 10
+
+
+class StreamLoad:
+    """Streams that are opened one after another and each read to the end."""
+
+    def __init__(self, port: int, payload: bytes) -> None:
+        self.port = port
+        self.payload = payload
+        self.events = 0
+        self.stream_bytes = 0
+        self.live = 0
+        self.whole = 0
+        self.first_event = array("Q")
+        self.counts: list[int] = []
+        self.failure: LoadError | None = None
+        self._clients: list[_StreamClient] = []
+        self._changed = asyncio.Event()
+
+    async def open(self, streams: int, over: float = 0.0) -> None:
+        """Begins streams at even distances, so that their events don't all fall together."""
+        loop = asyncio.get_running_loop()
+        origin = loop.time()
+        for number in range(streams):
+            await loop.create_connection(lambda: self._client(), HOST, self.port)
+            await self.run(max(0.0, origin + over * (number + 1) / streams - loop.time()))
+        while self.live + self.whole < streams:
+            if loop.time() > origin + over + 10:
+                raise LoadError(f"only {self.live + self.whole} of {streams} streams have begun")
+            await self.run(0.005)
+
+    async def open_slow(self, receive_buffer: int) -> "_StreamClient":
+        """One stream whose socket takes little and which is not read until `resume()`."""
+        loop = asyncio.get_running_loop()
+        peer = socket.socket()
+        peer.setblocking(False)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await loop.sock_connect(peer, (HOST, self.port))
+        _, client = await loop.create_connection(self._client, sock=peer)
+        client.pause()
+        return client
+
+    async def run(self, seconds: float) -> None:
+        """Lets the streams go on; raises at once when one was wrong."""
+        if self.failure is None and seconds > 0:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+        if self.failure is not None:
+            raise self.failure
+
+    async def ended(self, within: float) -> None:
+        """Waits until all streams have ended whole, each with the same number of events."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        while self.whole < len(self._clients):
+            if loop.time() > deadline:
+                missing = len(self._clients) - self.whole
+                raise LoadError(f"{missing} streams did not end within {within:g} s")
+            await self.run(0.02)
+        if len(set(self.counts)) > 1:
+            raise LoadError(
+                f"equal streams brought {min(self.counts)} to {max(self.counts)} events"
+            )
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.leave()
+        self._clients.clear()
+
+    def fail(self, error: LoadError) -> None:
+        if self.failure is None:
+            self.failure = error
+            self._changed.set()
+
+    def _client(self) -> "_StreamClient":
+        client = _StreamClient(self)
+        self._clients.append(client)
+        return client
+
+
+class _StreamClient(asyncio.Protocol):
+    """One stream: chunks are taken apart one by one, events counted in what they carry."""
+
+    __slots__ = (
+        "begun",
+        "buffer",
+        "events",
+        "last",
+        "load",
+        "newline",
+        "over",
+        "sent",
+        "transport",
+    )
+
+    def __init__(self, load: StreamLoad) -> None:
+        self.load = load
+        self.buffer = b""
+        self.last = b""
+        self.begun = False
+        self.over = False
+        self.newline = False
+        self.events = 0
+        self.sent = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
+        self.sent = perf_counter_ns()
+        self.transport.write(self.load.payload)
+
+    def pause(self) -> None:
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self.over:
+            self._fail(f"bytes after the end of a stream: {data[:80]!r}")
+            return
+        if self.buffer:
+            data = self.buffer + data
+            self.buffer = b""
+        try:
+            at = 0 if self.begun else self._head(data)
+            if self.begun:
+                self._body(data, at)
+            else:
+                self.buffer = data
+        except (LoadError, ValueError) as error:
+            self._fail(str(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over:
+            self._fail(f"a stream was cut after {self.events} events: {exc or 'FIN'}")
+
+    def leave(self) -> None:
+        self.over = True
+        self.transport.abort()
+
+    def _fail(self, message: str) -> None:
+        self.over = True
+        self.load.fail(LoadError(message))
+        self.transport.abort()
+
+    def _head(self, data: bytes) -> int:
+        """Where the body begins, once the head is in."""
+        head_end = data.find(HEAD_END)
+        if head_end < 0:
+            return 0
+        if not data.startswith(OK):
+            raise LoadError(f"instead of 200 there came {data[:600].decode(errors='replace')!r}")
+        if not _CHUNKED.search(data, 0, head_end + 2):
+            raise LoadError(f"a stream that is not chunked: {data[:head_end]!r}")
+        self.begun = True
+        self.load.live += 1
+        return head_end + 4
+
+    def _body(self, data: bytes, at: int) -> None:
+        size = len(data)
+        load = self.load
+        while at < size:
+            start = data.find(b"\r\n", at) + 2
+            if start < 2:
+                break
+            length = int(data[at : start - 2], 16)
+            end = start + length
+            if end + 2 > size:
+                break
+            if data[end : end + 2] != b"\r\n":
+                raise LoadError(f"a chunk does not end where its size says: {data[at:end][:80]!r}")
+            at = end + 2
+            if not length:
+                self._finish(size - at)
+                return
+            payload = data[start:end]
+            events = payload.count(b"\n\n")
+            # A proxy may cut between the two newlines that end an event.
+            if self.newline and payload[0] == _NEWLINE:
+                events += 1
+            self.newline = payload[-1] == _NEWLINE and payload[-2:] != b"\n\n"
+            if not self.events and events:
+                load.first_event.append(perf_counter_ns() - self.sent)
+            self.events += events
+            load.events += events
+            self.last = payload if length >= 64 else self.last[-64:] + payload
+        load.stream_bytes += at
+        self.buffer = data[at:] if at else data
+
+    def _finish(self, extra: int) -> None:
+        load = self.load
+        if extra:
+            raise LoadError(f"{extra} bytes after the end of a stream")
+        if _LAST_EVENT not in self.last:
+            raise LoadError(
+                f"a stream ended cleanly without message_stop after {self.events} events: "
+                f"…{self.last[-80:]!r}"
+            )
+        self.over = True
+        load.live -= 1
+        load.whole += 1
+        load.counts.append(self.events)
+        self.transport.close()

@@ -1,0 +1,284 @@
+"""The composition root: each object is built once here, started and stopped in order.
+
+Start: database, keys, upstreams, listeners. Stop (SIGTERM or SIGINT): listeners close,
+exchanges in flight finish, then upstreams, log and database; a second signal cuts.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from relay import __version__, config
+from relay.accounts import keys, people
+from relay.config import ConfigError, Settings
+from relay.gateway.caller import Callers
+from relay.gateway.entry import Gateway
+from relay.gateway.models import Models
+from relay.gateway.relay import Relay
+from relay.gateway.routes import Routes
+from relay.gateway.upstreams import Upstream
+from relay.net.server import Bounds, Server
+from relay.net.timers import Timers
+from relay.store.database import Database
+from relay.store.queries import live_keys
+from relay.store.watch import watch
+from relay.telemetry.log import AccessLog
+from relay.wire.events import Limits
+
+_WATCH = 0.25  # seconds after which a change on the command line is in force
+_PASSED_FROM = 3  # systemd's SD_LISTEN_FDS_START
+
+
+class App:
+    """The relay, from its settings to its sockets."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.addresses: list[str] = []
+
+    async def start(self) -> None:
+        """Be ready to serve.
+
+        Raises:
+            ConfigError: an upstream's credential or a certificate cannot be read.
+            StoreError: the database cannot be used.
+            OSError: an address cannot be listened on.
+        """
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        self.timers = Timers(loop)
+        self.upstreams = _upstreams(settings, self.timers)
+        tls = _server_tls(settings.server.tls)
+        self.database = await Database.open(settings.database.path)
+        self.callers = Callers()
+        self.callers.replace(await live_keys(self.database))
+        self._watch = loop.create_task(watch(self.database, _WATCH, self.callers.replace))
+        self.log = AccessLog() if settings.log.access else None
+        if self.log is not None:
+            self.timers.each_tick(self.log.flush)
+        gateway = Gateway(
+            Relay(self.callers, Routes(settings.model, self.upstreams)),
+            Models(settings.model),
+            self.callers,
+            self.log,
+        )
+        self.server = Server(gateway.handle, self.timers, _bounds(settings.server))
+        gateway.ready = lambda: self.callers.ready and not self.server.draining
+        self.timers.start()
+        await self._listen(tls)
+
+    async def _listen(self, tls: ssl.SSLContext | None) -> None:
+        scheme = "https" if tls else "http"
+        passed = _passed_sockets()
+        for sock in passed:
+            port = await self.server.listen(sock=sock, tls=tls)
+            self.addresses.append(f"{scheme}://{sock.getsockname()[0]}:{port}" if port else "unix")
+        if passed:
+            return
+        for text in self._settings.server.listen:
+            address = config.address(text)
+            if address.path is not None:
+                await self.server.listen(path=address.path, tls=tls)
+                self.addresses.append(str(address))
+            else:
+                port = await self.server.listen(address.host, address.port, tls=tls)
+                bound = msgspec.structs.replace(address, port=port)
+                self.addresses.append(f"{scheme}://{bound}")
+
+    async def stop(self, patience: float) -> None:
+        """Let what is in flight finish, then end everything."""
+        await self.server.drain(patience)
+        self._watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watch
+        for upstream in self.upstreams:
+            upstream.pool.close()
+        self.timers.stop()
+        if self.log is not None:
+            self.log.close()
+        await self.database.close()
+
+
+def _upstreams(settings: Settings, timers: Timers) -> list[Upstream]:
+    upstreams = []
+    for index, upstream in enumerate(settings.upstream):
+        try:
+            upstreams.append(Upstream(upstream, timers))
+        except ValueError as error:
+            raise ConfigError(f"upstream[{index}]", str(error)) from None
+    return upstreams
+
+
+def _server_tls(tls: config.Tls | None) -> ssl.SSLContext | None:
+    if tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except OSError as error:
+        reason = error.strerror or "not a certificate and its key"
+        raise ConfigError("server.tls", f"cannot be used: {reason}") from None
+    return context
+
+
+def _bounds(server: config.Server) -> Bounds:
+    limits, times = server.limits, server.timeouts
+    return Bounds(
+        head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
+        body=limits.body,
+        head_time=times.head,
+        body_time=times.body,
+        idle_time=times.idle,
+        write_time=times.write,
+    )
+
+
+def _passed_sockets() -> list[socket.socket]:
+    """The sockets that systemd listens on for this process (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=_PASSED_FROM + index) for index in range(count)]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+async def _until_signal(stop: Callable[[], Awaitable[None]], cut: Callable[[], None]) -> None:
+    """Wait for SIGTERM or SIGINT, then stop; the second one cuts."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            cut()
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await asked.wait()
+    await stop()
+
+
+def serve(settings: Settings) -> int:
+    """Run the relay until a signal; the exit status."""
+
+    async def main() -> None:
+        app = App(settings)
+        await app.start()
+        # What exists now lives as long as the process: keep the collector from walking it.
+        gc.collect()
+        gc.freeze()
+        _say(f"relay {__version__} listens on {', '.join(app.addresses)}")
+        await _until_signal(
+            lambda: app.stop(settings.server.timeouts.drain), lambda: app.server.abort()
+        )
+
+    uvloop.run(main())
+    return 0
+
+
+def simulate(host: str, port: int) -> int:
+    """Run the simulated upstream until a signal; the exit status."""
+    from relay.simulator.app import Simulator
+
+    async def main() -> None:
+        timers = Timers(asyncio.get_running_loop())
+        server = Server(Simulator().handle, timers)
+        bound = await server.listen(host, port)
+        timers.start()
+        _say(f"relay simulate listens on http://{host}:{bound}")
+        await _until_signal(lambda: server.drain(1.0), server.abort)
+        timers.stop()
+
+    uvloop.run(main())
+    return 0
+
+
+def demo(settings: Settings, port: int | None) -> int:
+    """Run a simulated upstream, the relay and one key; nothing of it outlives the process."""
+    from relay.simulator.app import Simulator
+
+    async def main(folder: Path) -> None:
+        timers = Timers(asyncio.get_running_loop())
+        upstream = Server(Simulator().handle, timers)
+        upstream_port = await upstream.listen()
+        timers.start()
+        here = _demo_settings(settings, folder, upstream_port, port)
+        app = App(here)
+        try:
+            await app.start()
+        except OSError:
+            if port is not None:
+                raise
+            here = _demo_settings(settings, folder, upstream_port, 0)  # its port is taken
+            app = App(here)
+            await app.start()
+        now = time.time()
+        await people.create(app.database, here, _DEMO_USER, plan=None, is_admin=False, now=now)
+        issued = await keys.create(
+            app.database, here, _DEMO_USER, name="demo", expires=None, now=now
+        )
+        app.callers.replace(await live_keys(app.database))
+        key = issued.key.reveal()
+        url = app.addresses[0]
+        print(_DEMO.format(url=url, key=key, model=here.model[0].id), flush=True)
+        await _until_signal(lambda: app.stop(5.0), lambda: app.server.abort())
+        await upstream.drain(0)
+        timers.stop()
+
+    with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
+        uvloop.run(main(Path(folder)))
+    return 0
+
+
+_DEMO_USER = "demo@relay.example"
+_DEMO = """\
+The relay runs at {url} with a simulated upstream behind it. Ctrl-C ends both.
+
+Paste this into another terminal:
+
+curl -N {url}/v1/messages -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -H 'content-type: application/json' -d '{{"model": "{model}", "max_tokens": 200, "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+Or let Claude Code use it:
+
+ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude --model {model}
+"""  # noqa: E501 - the lines are to be pasted
+
+
+def _demo_settings(
+    settings: Settings, folder: Path, upstream_port: int, port: int | None
+) -> Settings:
+    simulated = config.Upstream(
+        name="simulated", base_url=f"http://127.0.0.1:{upstream_port}", api_key="sim-key"
+    )
+    server = settings.server
+    if port is not None:
+        server = msgspec.structs.replace(server, listen=[f"127.0.0.1:{port}"])
+    models = [msgspec.structs.replace(model, routes=None) for model in settings.model] or [
+        config.Model(id="claude-sonnet-4-7", display_name="Claude Sonnet 4.7")
+    ]
+    return msgspec.structs.replace(
+        settings,
+        server=msgspec.structs.replace(server, tls=None),
+        database=config.Database(path=str(folder / "demo.db")),
+        log=config.Log(access=False),
+        upstream=[simulated],
+        model=models,
+        plan=settings.plan or [config.Plan(id="demo")],
+    )

@@ -1,0 +1,36 @@
+"""Time as values: formats and durations.
+
+The present moment comes in as an argument: who may do I/O asks for it there.
+"""
+
+import re
+from datetime import UTC, datetime
+from email.utils import formatdate
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+
+
+def seconds(text: str) -> int:
+    """`"5h"` → 18000. Units: s, m, h, d.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is no duration; write a whole number and s, m, h or d: 30s, 5h, 7d"
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def rfc3339(moment: float) -> str:
+    """Epoch seconds → `2026-04-08T12:01:00.000Z`."""
+    stamp = datetime.fromtimestamp(moment, UTC)
+    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{stamp.microsecond // 1000:03d}Z"
+
+
+def http_date(moment: float) -> bytes:
+    """Epoch seconds → `Wed, 08 Apr 2026 12:01:00 GMT` (RFC 9110 §5.6.7)."""
+    return formatdate(moment, usegmt=True).encode()

@@ -1,0 +1,52 @@
+"""Who is asking: a key to a caller, by one dict look-up."""
+
+import time
+from collections.abc import Iterable
+
+from relay.errors import FORBIDDEN, UNAUTHENTICATED, RelayError
+from relay.secret import digest
+from relay.store.queries import LiveKey
+
+_HOW = "Send your key as `x-api-key: KEY` or `Authorization: Bearer KEY`."
+
+
+class Callers:
+    """The live keys, by digest. `replace` swaps them all when the database has changed."""
+
+    def __init__(self) -> None:
+        self._by_digest: dict[bytes, LiveKey] = {}
+        self.ready = False
+
+    def replace(self, keys: Iterable[LiveKey]) -> None:
+        """From now on these keys are live and no others."""
+        self._by_digest = {key.digest: key for key in keys}
+        self.ready = True
+
+    def identify(self, headers: dict[bytes, bytes]) -> LiveKey:
+        """The caller whose key a request carries.
+
+        Claude Code may send both fields with different values: either may be the key.
+
+        Raises:
+            RelayError: 401 without a live key, 403 for a suspended account.
+        """
+        key = headers.get(b"x-api-key")
+        caller = self._by_digest.get(digest(key)) if key is not None else None
+        if caller is None:
+            bearer = headers.get(b"authorization")
+            if bearer is not None and bearer[:7].lower() == b"bearer ":
+                caller = self._by_digest.get(digest(bearer[7:].strip()))
+            elif key is None:
+                raise RelayError(UNAUTHENTICATED, f"There is no key in this request. {_HOW}")
+        if caller is None:
+            raise RelayError(
+                UNAUTHENTICATED,
+                f"This key is not known here: it may be mistyped or revoked. {_HOW}",
+            )
+        if caller.expires_at is not None and caller.expires_at <= time.time():
+            raise RelayError(UNAUTHENTICATED, "This key has expired. Ask for a new one.")
+        if caller.suspended:
+            raise RelayError(
+                FORBIDDEN, "This account is suspended. Ask the operator of this relay to resume it."
+            )
+        return caller

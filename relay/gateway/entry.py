@@ -1,0 +1,122 @@
+"""Which path leads where, and what becomes of every failure: an answer in the caller's dialect."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from relay.errors import INTERNAL, NOT_FOUND, WRONG_METHOD, Dialect, RelayError
+from relay.gateway.caller import Callers
+from relay.gateway.models import Models
+from relay.gateway.record import Record
+from relay.gateway.relay import Relay
+from relay.net.exchange import Exchange
+from relay.telemetry.log import AccessLog
+
+_JSON: Final = (b"content-type", b"application/json")
+_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+_MODELS: Final = b"/v1/models"
+_OPENAI_PATHS: Final = (b"/v1/chat/", b"/v1/responses", b"/v1/completions", b"/v1/embeddings")
+_SERVED: Final = (
+    "POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models and GET /v1/models/{id}"
+)
+
+_log = logging.getLogger("relay.gateway")
+
+Endpoint = Callable[[Exchange, Record], Awaitable[None]]
+
+
+class Gateway:
+    """The server's handler."""
+
+    def __init__(
+        self, relay: Relay, models: Models, callers: Callers, log: AccessLog | None
+    ) -> None:
+        self._models = models
+        self._callers = callers
+        self._log = log
+        self.ready: Callable[[], bool] = lambda: callers.ready
+        self._endpoints: dict[bytes, tuple[tuple[bytes, ...], Endpoint]] = {
+            b"/v1/messages": ((b"POST",), relay.messages),
+            b"/v1/messages/count_tokens": ((b"POST",), relay.messages),
+            _MODELS: ((b"GET", b"HEAD"), self._list_models),
+            b"/healthz": ((b"GET", b"HEAD"), self._alive),
+            b"/readyz": ((b"GET", b"HEAD"), self._is_ready),
+            b"/": ((b"GET", b"HEAD"), self._alive),
+            b"/api/hello": ((b"GET", b"HEAD"), self._alive),
+        }
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request, whatever happens, and log it."""
+        record = Record(exchange)
+        request = exchange.request
+        try:
+            endpoint = self._endpoints.get(request.path)
+            if endpoint is None:
+                endpoint = self._other(request.path)
+            methods, answer = endpoint
+            if request.method not in methods:
+                allowed = b", ".join(methods)
+                raise RelayError(
+                    WRONG_METHOD,
+                    f"Use {allowed.decode()} for {request.path.decode()}.",
+                    headers=((b"allow", allowed),),
+                )
+            await answer(exchange, record)
+        except RelayError as error:
+            record.outcome = f"refused: {error.message}"
+            exchange.fail(error, _dialect(exchange))
+        except asyncio.CancelledError:
+            record.outcome = "caller left"
+            raise
+        except Exception:
+            record.outcome = "failed"
+            _log.exception("request %s failed", exchange.id.decode())
+            exchange.fail(
+                RelayError(INTERNAL, "The relay failed. Its log has more under the request id."),
+                _dialect(exchange),
+            )
+        finally:
+            if self._log is not None:
+                self._log.line(record.entry())
+
+    def _other(self, path: bytes) -> tuple[tuple[bytes, ...], Endpoint]:
+        if path.startswith(_MODELS + b"/"):
+            return (b"GET", b"HEAD"), self._show_model
+        raise RelayError(
+            NOT_FOUND, f"There is nothing at {path.decode()[:256]}. Served here: {_SERVED}."
+        )
+
+    async def _list_models(self, exchange: Exchange, record: Record) -> None:
+        record.caller = self._callers.identify(exchange.request.headers)
+        query = exchange.request.target.partition(b"?")[2]
+        self._answer(exchange, record, self._models.list(query, _is_anthropic(exchange)))
+
+    async def _show_model(self, exchange: Exchange, record: Record) -> None:
+        record.caller = self._callers.identify(exchange.request.headers)
+        name = exchange.request.path[len(_MODELS) + 1 :]
+        self._answer(exchange, record, self._models.show(name, _is_anthropic(exchange)))
+
+    async def _alive(self, exchange: Exchange, record: Record) -> None:
+        record.outcome = "whole"
+        exchange.respond(200, [_TEXT], b"ok\n")
+
+    async def _is_ready(self, exchange: Exchange, record: Record) -> None:
+        record.outcome = "whole"
+        ready = self.ready()
+        exchange.respond(200 if ready else 503, [_TEXT], b"ready\n" if ready else b"not ready\n")
+
+    def _answer(self, exchange: Exchange, record: Record, body: bytes) -> None:
+        record.outcome = "whole"
+        exchange.respond(200, [_JSON, (b"request-id", exchange.id)], body)
+
+
+def _is_anthropic(exchange: Exchange) -> bool:
+    return b"anthropic-version" in exchange.request.headers
+
+
+def _dialect(exchange: Exchange) -> Dialect:
+    path = exchange.request.path
+    if path.startswith(_OPENAI_PATHS) or (path.startswith(_MODELS) and not _is_anthropic(exchange)):
+        return Dialect.OPENAI
+    return Dialect.MESSAGES

@@ -1,0 +1,91 @@
+"""The path of one request through the relay, in the order in which it happens.
+
+1. identify  key → caller
+2. intake    the whole body, and what it asks for
+3. route     model → upstream
+4. dispatch  the caller's own octets upstream → the head of the answer
+5. splice    the upstream's own octets to the caller
+6. settle    what was used (`record`, which becomes the log line)
+"""
+
+from relay.errors import Dialect
+from relay.gateway.caller import Callers
+from relay.gateway.dispatch import dispatch, relay_error
+from relay.gateway.record import Record
+from relay.gateway.routes import Routes
+from relay.net.client import Trouble, UpstreamError
+from relay.net.exchange import Exchange
+from relay.net.splice import Splice
+from relay.translate.peek import peek, with_model
+from relay.translate.usage import JsonTap, NoTap, StreamTap
+from relay.wire.events import Response
+
+
+class Relay:
+    """Passes messages requests on, byte for byte."""
+
+    def __init__(self, callers: Callers, routes: Routes) -> None:
+        self._callers = callers
+        self._routes = routes
+
+    async def messages(self, exchange: Exchange, record: Record) -> None:
+        """`POST /v1/messages` and `/v1/messages/count_tokens`.
+
+        Raises:
+            RelayError: the answer has not begun, and this is what the caller is to be told.
+        """
+        request = exchange.request
+        record.caller = self._callers.identify(request.headers)
+
+        body = await exchange.body()
+        record.taken_in()
+        record.model = model = peek(body).model
+
+        route = self._routes.find(model)
+        upstream = route.upstream
+        record.upstream = upstream.name
+        if route.model is not None:
+            body = with_model(body, route.model)
+
+        record.sent()
+        connection, response = await dispatch(upstream, request, body)
+        record.answered(response)
+
+        streamed = _is_stream(response)
+        tap = NoTap() if response.status != 200 else StreamTap() if streamed else JsonTap()
+        fields = _fields(exchange, record, response, streamed)
+        splice = Splice(exchange, connection, response, fields, tap)
+        try:
+            await splice.join()
+            record.usage = tap.finish()
+            if not record.usage.whole:
+                raise UpstreamError(Trouble.CLOSED, "the stream ended without message_stop")
+            exchange.end()
+            record.outcome = "whole"
+        except UpstreamError as failure:
+            record.usage = tap.finish()
+            record.outcome = f"cut: the upstream {failure}"
+            if streamed:
+                told = relay_error(failure).event(Dialect.MESSAGES, exchange.id.decode())
+                splice.interject(told)
+            exchange.close()
+        finally:
+            upstream.pool.put(connection, reusable=splice.reusable)
+
+
+def _is_stream(response: Response) -> bool:
+    return response.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+
+
+def _fields(exchange: Exchange, record: Record, response: Response, streamed: bool) -> bytes:
+    """The answer's field lines: the upstream's that may pass, and the relay's own."""
+    fields = b"%brequest-id: %b\r\nserver-timing: %b\r\n" % (
+        response.onward,
+        exchange.id,
+        record.timing(),
+    )
+    if streamed:  # nginx and others buffer a stream unless told not to
+        fields += b"x-accel-buffering: no\r\n"
+        if b"cache-control" not in response.headers:
+            fields += b"cache-control: no-cache, no-transform\r\n"
+    return fields

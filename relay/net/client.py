@@ -1,0 +1,251 @@
+"""One connection to an upstream: a request out, a response head in, then a body to a sink.
+
+Failures are told apart by what they allow: `UpstreamError.stale` means that a reused
+connection died before one octet of an answer, the only case in which a request may be
+sent again (RFC 9112 §9.3.1; pingora's RetryType::ReusedOnly).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, cast
+
+import msgspec
+
+from relay.errors import RelayError
+from relay.net.timers import NEVER, Timers
+from relay.wire.events import Limits, Response
+from relay.wire.h1 import HeadReader, response_reader
+
+_HEAD: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=200)
+_INTERIM: Final = 16  # 1xx responses before the real one
+_EARLY: Final = 256 * 1024  # octets of body held until its sink is known
+_JOINED: Final = 64 * 1024  # head and body up to this are one write
+
+
+class Trouble(Enum):
+    """What went wrong, for the log and for whoever decides about another try."""
+
+    CONNECT = "cannot be reached"
+    TLS = "failed the TLS handshake"
+    SILENT = "did not answer in time"
+    CLOSED = "closed the connection early"
+    GARBAGE = "did not answer in HTTP/1.1"
+
+
+class UpstreamError(Exception):
+    """The upstream did not give a whole answer."""
+
+    def __init__(self, trouble: Trouble, detail: str = "", *, stale: bool = False) -> None:
+        super().__init__(f"{trouble.value}: {detail}" if detail else trouble.value)
+        self.trouble = trouble
+        self.stale = stale
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an upstream is, and how long to wait for it (seconds)."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    connect_time: float = 5.0
+    first_byte_time: float = 600.0
+    silence_time: float = 120.0
+    idle_time: float = 55.0
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """See the module. After `send`, `attach` takes the body; then `release` or `close`."""
+
+    __slots__ = (
+        "_early",
+        "_interim",
+        "_reader",
+        "_sink",
+        "_timers",
+        "_waiter",
+        "answered",
+        "deadline",
+        "heard",
+        "lost",
+        "lost_cleanly",
+        "on_idle_end",
+        "on_lost",
+        "origin",
+        "sent",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, origin: Origin, timers: Timers) -> None:
+        self.origin = origin
+        self.deadline = NEVER
+        self.heard = 0.0  # when the last octets came, by the timers' clock
+        self.sent = 0  # requests
+        self.answered = False  # some octet of the present answer has come
+        self.lost: UpstreamError | None = None
+        self.lost_cleanly = False  # by an end of stream, not by a reset
+        self.on_lost: Callable[[UpstreamError], None] | None = None
+        self.on_idle_end: Callable[[UpstreamConnection], None] | None = None
+        self._timers = timers
+        self._reader: HeadReader[Response] = response_reader(_HEAD)
+        self._waiter: asyncio.Future[Response] | None = None
+        self._sink: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []
+        self._interim = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected (and through TLS, if any)."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
+        self._timers.watch(self)
+
+    def send(self, head: bytes, body: bytes) -> "asyncio.Future[Response]":
+        """Send a request; the future is the head of its response.
+
+        Raises (from the future):
+            UpstreamError: see Trouble.
+        """
+        self.sent += 1
+        self.answered = False
+        self._interim = 0
+        self._early.clear()
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        self.deadline = self._timers.now + self.origin.first_byte_time
+        if len(body) <= _JOINED:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+        return waiter
+
+    def attach(self, sink: Callable[[bytes], None]) -> None:
+        """From now on the body's octets go to `sink`, those that came already first."""
+        self._sink = sink
+        self.heard = self._timers.now
+        self.deadline = self.heard + self.origin.silence_time
+        if self._early:
+            early = self._early[0] if len(self._early) == 1 else b"".join(self._early)
+            self._early.clear()
+            self.resume()
+            sink(early)
+
+    def idle(self) -> None:
+        """Between two requests: nothing is expected but the next `send`."""
+        self._sink = None
+        self.on_lost = None
+        self.deadline = self._timers.now + self.origin.idle_time
+
+    def close(self) -> None:
+        """End the connection at once; nobody is told."""
+        self._sink = None
+        self.on_lost = None
+        self._waiter = None
+        self._timers.forget(self)
+        self.transport.abort()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request could go out on this connection."""
+        return self.lost is None and not self.transport.is_closing()
+
+    def pause(self) -> None:
+        """Read no more until `resume`: the caller is slower than the upstream."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.deadline = NEVER  # it is the caller who is slow, and has its own deadline
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.heard = self._timers.now
+            self.deadline = self.heard + self.origin.silence_time
+
+    def data_received(self, data: bytes) -> None:
+        """The data path: octets of a body go straight to the sink."""
+        sink = self._sink
+        if sink is not None:
+            self.heard = self._timers.now
+            sink(data)
+        elif self._waiter is not None:
+            self._read_head(self._waiter, data)
+        elif self.answered:
+            self._hold(data)
+        else:  # an idle connection has nothing to say
+            self._fail(UpstreamError(Trouble.GARBAGE, "octets without a request"))
+
+    def eof_received(self) -> bool:
+        """The upstream sends no more: for a body without a length that is its end."""
+        self._fail(UpstreamError(Trouble.CLOSED, stale=self._stale()), clean=True)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Reset, or closed."""
+        self._timers.forget(self)
+        detail = exc.strerror or "" if isinstance(exc, OSError) else ""
+        self._fail(UpstreamError(Trouble.CLOSED, detail, stale=self._stale()))
+
+    def expire(self) -> None:
+        """No head, no octet of a body, or no request for too long."""
+        if self._sink is not None:
+            due = self.heard + self.origin.silence_time
+            if due > self._timers.now:
+                self.deadline = due
+                return
+        self.deadline = NEVER
+        self._fail(UpstreamError(Trouble.SILENT))
+
+    def _stale(self) -> bool:
+        return self.sent > 1 and not self.answered
+
+    def _read_head(self, waiter: "asyncio.Future[Response]", data: bytes) -> None:
+        self.answered = True
+        try:
+            while True:
+                parsed = self._reader.feed(data)
+                if parsed is None:
+                    return
+                response, data = parsed
+                if response.status >= 200:
+                    break
+                self._interim += 1
+                if self._interim > _INTERIM or response.status == 101:
+                    self._fail(UpstreamError(Trouble.GARBAGE, "too many interim responses"))
+                    return
+                if not data:
+                    return
+        except RelayError as error:
+            self._fail(UpstreamError(Trouble.GARBAGE, error.message))
+            return
+        self._waiter = None
+        self.deadline = self._timers.now + self.origin.silence_time
+        if data:
+            self._early.append(data)
+        if not waiter.done():
+            waiter.set_result(response)
+
+    def _hold(self, data: bytes) -> None:
+        self._early.append(data)
+        if sum(map(len, self._early)) > _EARLY:
+            self.transport.pause_reading()
+
+    def _fail(self, failure: UpstreamError, clean: bool = False) -> None:
+        """The connection is of no more use; tell whoever waits, once."""
+        if self.lost is None:
+            self.lost = failure
+            self.lost_cleanly = clean
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(failure)
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost(failure)
+        on_idle_end, self.on_idle_end = self.on_idle_end, None
+        if on_idle_end is not None:
+            on_idle_end(self)
+        self._timers.forget(self)
+        self.transport.abort()

@@ -1,0 +1,101 @@
+"""Idle connections to one origin, kept for the next request."""
+
+import asyncio
+import ssl
+from typing import Final
+
+from relay.net.client import Origin, Trouble, UpstreamConnection, UpstreamError
+from relay.net.timers import NEVER, Timers
+from relay.wire.events import Response
+
+_IDLE: Final = 256  # connections kept without work
+
+
+class Pool:
+    """The connections to one origin. The one used last is used next, so that surplus ones age."""
+
+    def __init__(self, origin: Origin, timers: Timers) -> None:
+        self.origin = origin
+        self.opened = 0
+        self._timers = timers
+        self._idle: dict[UpstreamConnection, None] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.origin} idle={len(self._idle)} opened={self.opened}>"
+
+    async def send(self, head: bytes, body: bytes) -> tuple[UpstreamConnection, Response]:
+        """Send a request on an idle connection or a new one; its response's head.
+
+        A request whose reused connection turned out to be dead, before one octet came
+        back, is sent once more on a new one.
+
+        Raises:
+            UpstreamError: no whole response head came.
+        """
+        connection = self._take() or await self._open()
+        try:
+            return connection, await connection.send(head, body)
+        except UpstreamError as failure:
+            if not failure.stale:
+                raise
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        connection = await self._open()
+        try:
+            return connection, await connection.send(head, body)
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    def put(self, connection: UpstreamConnection, *, reusable: bool) -> None:
+        """Take a connection back; keep it only if its answer was read to its end."""
+        if reusable and len(self._idle) < _IDLE:
+            connection.idle()
+            connection.on_idle_end = self._forget
+            self._idle[connection] = None
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.popitem()[0].close()
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        self._idle.pop(connection, None)
+
+    def _take(self) -> UpstreamConnection | None:
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            connection.on_idle_end = None
+            if connection.reusable:
+                connection.deadline = NEVER
+                return connection
+            connection.close()
+        return None
+
+    async def _open(self) -> UpstreamConnection:
+        origin = self.origin
+        try:
+            async with asyncio.timeout(origin.connect_time):
+                _, connection = await self._loop.create_connection(
+                    lambda: UpstreamConnection(origin, self._timers),
+                    origin.host,
+                    origin.port,
+                    ssl=origin.tls,
+                    server_hostname=origin.host if origin.tls else None,
+                )
+        except TimeoutError:
+            raise UpstreamError(
+                Trouble.CONNECT, f"no connection within {origin.connect_time:g} s"
+            ) from None
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
+            raise UpstreamError(Trouble.TLS, str(reason)) from None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UpstreamError(Trouble.CONNECT, reason) from None
+        self.opened += 1
+        return connection

@@ -1,0 +1,81 @@
+"""Secrets: where they come from, how keys are made, and how they stay out of sight.
+
+An upstream credential is a `Secret`, which prints as dots. A caller's key is made
+here, shown once, and kept only as its SHA-256 (a key has 256 random bits, so a slow
+hash would protect nothing).
+"""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+_SHOWN = 4
+
+
+class Secret:
+    """A string that does not show itself in a repr, a log or a traceback."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself, for the one place that sends it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(•••)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and secrets.compare_digest(
+            self._value.encode(), other._value.encode()
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def resolve(reference: str) -> Secret:
+    """Read a secret given literally, as `env:NAME` or as `file:/path`.
+
+    Raises:
+        ValueError: the variable or file is missing, or what it holds cannot be a header value.
+    """
+    if reference.startswith("env:"):
+        name = reference[4:]
+        value = os.environ.get(name, "")
+        if not value:
+            raise ValueError(f"the environment variable {name} is not set")
+    elif reference.startswith("file:"):
+        path = Path(reference[5:])
+        try:
+            value = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise ValueError(f"cannot read {path}: {reason}") from None
+        if not value:
+            raise ValueError(f"{path} is empty")
+    else:
+        value = reference
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("a secret is one word of printable ASCII characters")
+    return Secret(value)
+
+
+def new_key(prefix: str) -> str:
+    """A fresh caller key: the prefix and 43 url-safe characters (256 random bits)."""
+    return prefix + secrets.token_urlsafe(32)
+
+
+def digest(key: bytes) -> bytes:
+    """What is stored and looked up in place of a caller's key: its SHA-256, 32 octets."""
+    return hashlib.sha256(key).digest()
+
+
+def hint(key: str, prefix: str) -> str:
+    """How a key is shown after its making: `sk-llmapi-…x4Tq`."""
+    return f"{prefix}…{key[-_SHOWN:]}"

@@ -1,0 +1,363 @@
+"""The simulated upstream as a handler of exchanges: who answers what, and in which order.
+
+A request passes, as at the real API: credential, version and betas, body, `strict`. Then
+the answer is composed and sent, whole or as a stream, well or with the fault that its
+`x-simulate` header asks for. Nothing here knows the relay.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from relay.clock import rfc3339
+from relay.net.exchange import Exchange
+from relay.simulator import answer, cache, events, faults, models, strict
+from relay.simulator.cache import PromptCache
+from relay.simulator.journal import Journal
+from relay.simulator.pacing import Pacer
+from relay.simulator.refusal import Refusal, invalid
+from relay.simulator.script import NORMAL, Script, parse
+from relay.simulator.seal import Seal
+
+Fields = list[tuple[bytes, bytes]]
+
+BAD_KEY: Final = b"sim-bad-key"
+ORGANIZATION: Final = b"5ca1ab1e-0000-4000-8000-51a1a7ed0001"
+_JSON: Final = (b"content-type", b"application/json")
+_EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
+_NO_BETAS: Final[frozenset[str]] = frozenset()
+_GA: Final = b"2026-10-21"
+_BURST: Final = 16 * 1024  # octets of unpaced events that are written at once
+_MAX_SCRIPTS: Final = 10_000
+_BETAS_KEPT: Final = 256
+
+
+class Simulator:
+    """Answers like the Messages API. The same `seed` gives the same ids and signatures."""
+
+    def __init__(self, seed: str = "relay") -> None:
+        self.seal = Seal(seed)
+        self.journal = Journal()
+        self.cache = PromptCache()
+        self.pacer = Pacer()
+        self.scripts: deque[Script] = deque()
+        self._seed = hashlib.sha256(seed.encode()).digest()[:32]
+        self._count = 0
+        self._betas: dict[bytes, frozenset[str]] = {}
+        self._common: Fields = []
+        self._common_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Simulator {self._count} requests, {len(self.scripts)} scripts>"
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        request = exchange.request
+        path = request.path
+        if path.startswith(b"/simulate/"):
+            await self._control(exchange)
+            return
+        body = await exchange.body()
+        entry = self.journal.add(request, body)
+        self._count += 1
+        # The body is part of it, so that ids of a conversation differ even after a restart.
+        unique = b"%d" % self._count + entry.body_sha256
+        number = hashlib.blake2b(unique, key=self._seed, digest_size=11).hexdigest()
+        try:
+            if path == b"/v1/messages":
+                await self._messages(exchange, body, number)
+            else:
+                self._other(exchange, body, number)
+        except Refusal as refusal:
+            self.journal.refused += 1
+            self._refuse(exchange, refusal, number)
+        except asyncio.CancelledError:
+            entry.aborted = True
+            self.journal.aborted += 1
+            raise
+        finally:
+            entry.status = exchange.status
+
+    # --- POST /v1/messages ----------------------------------------------------------
+
+    async def _messages(self, exchange: Exchange, body: bytes, number: str) -> None:
+        request = exchange.request
+        if request.method != b"POST":
+            raise Refusal(405, "Method Not Allowed")
+        headers = request.headers
+        script = NORMAL
+        wanted = headers.get(b"x-simulate")
+        if wanted is not None:
+            script = parse(wanted.decode("latin-1"))
+        elif self.scripts:
+            script = self.scripts.popleft()
+        if script is not NORMAL and await self._instead(exchange, script, number):
+            return
+        document, betas = self._admit(exchange, body)
+        ga = headers[b"anthropic-version"] == _GA
+        model = strict.check(document, betas, self.seal, ga=ga).id
+        if b'"cache_control"' in body:
+            prompt = self.cache.account(document)
+        else:
+            prompt = cache.Prompt(cache.count(document))
+        said = answer.compose(document, script, self.seal, number)
+        streamed = document.get("stream") is True
+        journal = self.journal
+        journal.input_tokens += prompt.uncached
+        journal.cache_creation_input_tokens += prompt.written_5m + prompt.written_1h
+        journal.cache_read_input_tokens += prompt.read
+        fields = self._fields(_EVENTS if streamed else _JSON, number)
+        if streamed:
+            parts = events.stream(model, number, said, prompt, document)
+        else:
+            parts = [events.message(model, number, said, prompt, document)]
+        if script is NORMAL and not streamed:
+            exchange.respond(200, fields, parts[0])
+        else:
+            await self._send(exchange, fields, parts, streamed, script, number)
+        if script.fault not in faults.UNFINISHED:
+            journal.output_tokens += said.output_tokens
+            journal.whole += 1
+
+    async def _send(
+        self,
+        exchange: Exchange,
+        fields: Fields,
+        parts: Sequence[bytes],
+        streamed: bool,
+        script: Script,
+        number: str,
+    ) -> None:
+        async def send(exchange: Exchange, parts: Sequence[bytes]) -> None:
+            await self._write(exchange, parts, script.pace)
+
+        if script.fault or script.split:
+            overloaded = Refusal(529).body("req_01" + number)
+            good = faults.Prepared(fields, parts, streamed, overloaded, send)
+            if script.fault:
+                await faults.WITHIN[script.fault](exchange, good, script)
+            else:
+                await faults.split(exchange, good, script.split)
+        elif streamed:
+            exchange.begin(200, fields)
+            await send(exchange, parts)
+            exchange.end()
+        else:
+            exchange.respond(200, fields, parts[0])
+
+    async def _write(self, exchange: Exchange, parts: Sequence[bytes], pace: float) -> None:
+        """Write each part as a chunk of its own: paced, or as fast as the peer reads."""
+        if pace:
+            await self.pacer.send(exchange, parts, pace)
+            return
+        if not exchange.passes_chunks:
+            for part in parts:
+                exchange.write(part)
+                await exchange.writable()
+            return
+        burst: list[bytes] = []
+        size = 0
+        for part in parts:
+            burst.append(b"%x\r\n%b\r\n" % (len(part), part))
+            size += len(part)
+            if size >= _BURST:
+                exchange.write_raw(b"".join(burst))
+                await exchange.writable()
+                burst.clear()
+                size = 0
+        if burst:
+            exchange.write_raw(b"".join(burst))
+
+    async def _instead(self, exchange: Exchange, script: Script, number: str) -> bool:
+        """Whatever takes the place of an answer; false when there is to be an answer."""
+        if script.delay:
+            await asyncio.sleep(script.delay)
+        if script.fault == "status":
+            refusal = Refusal(script.status)
+            more: Fields = []
+            if script.retry_after is not None:
+                more = [(b"retry-after", script.retry_after.encode("latin-1"))]
+            self.journal.refused += 1
+            self._refuse(exchange, refusal, number, more)
+            return True
+        if script.fault in faults.INSTEAD:
+            await faults.INSTEAD[script.fault](exchange)
+            return True
+        return False
+
+    # --- the other paths ------------------------------------------------------------
+
+    def _other(self, exchange: Exchange, body: bytes, number: str) -> None:
+        request = exchange.request
+        method, path = request.method, request.path
+        if path == b"/v1/messages/count_tokens":
+            if method != b"POST":
+                raise Refusal(405, "Method Not Allowed")
+            self._count_tokens(exchange, body, number)
+        elif path in (b"/", b"/api/hello") and method in (b"GET", b"HEAD"):
+            exchange.respond(200, self._fields(_JSON, number), b'{"simulated":true}')
+        elif path == b"/v1/models" or path.startswith(b"/v1/models/"):
+            if method != b"GET":
+                raise Refusal(405, "Method Not Allowed")
+            self._models(exchange, path, number)
+        else:
+            raise Refusal(404, "Not found")
+
+    def _count_tokens(self, exchange: Exchange, body: bytes, number: str) -> None:
+        wanted = exchange.request.headers.get(b"x-simulate")
+        if wanted is not None:
+            script = parse(wanted.decode("latin-1"))
+            if script.fault == "status":
+                raise Refusal(script.status)
+        document, betas = self._admit(exchange, body)
+        ga = exchange.request.headers[b"anthropic-version"] == _GA
+        strict.check(document, betas, self.seal, counting=True, ga=ga)
+        told: dict[str, Any] = {"input_tokens": cache.count(document)}
+        if "context_management" in document:
+            told["context_management"] = {"original_input_tokens": told["input_tokens"]}
+        exchange.respond(200, self._fields(_JSON, number), orjson.dumps(told))
+
+    def _models(self, exchange: Exchange, path: bytes, number: str) -> None:
+        self._authorize(exchange)
+        strict.version(exchange.request.headers.get(b"anthropic-version"))
+        name = path.removeprefix(b"/v1/models").removeprefix(b"/").decode("latin-1")
+        told: dict[str, Any]
+        if name:
+            if models.find(name) is None:
+                raise Refusal(404, f"model: {name}")
+            told = models.describe(name)
+        else:
+            told = {
+                "data": [models.describe(item) for item in models.LISTED],
+                "has_more": False,
+                "first_id": models.LISTED[0],
+                "last_id": models.LISTED[-1],
+            }
+        exchange.respond(200, self._fields(_JSON, number), orjson.dumps(told))
+
+    # --- what they share ------------------------------------------------------------
+
+    def _admit(self, exchange: Exchange, body: bytes) -> tuple[Any, frozenset[str]]:
+        """The parsed body and the betas of a request with a credential and a version."""
+        self._authorize(exchange)
+        headers = exchange.request.headers
+        strict.version(headers.get(b"anthropic-version"))
+        value = headers.get(b"anthropic-beta")
+        betas = _NO_BETAS
+        if value is not None:
+            found = self._betas.get(value)
+            if found is None:
+                found = strict.betas(value)
+                if len(self._betas) >= _BETAS_KEPT:
+                    self._betas.clear()
+                self._betas[value] = found
+            betas = found
+        try:
+            return orjson.loads(body), betas
+        except orjson.JSONDecodeError as error:
+            raise invalid(f"The request body is not valid JSON: {error}") from None
+
+    def _authorize(self, exchange: Exchange) -> None:
+        headers = exchange.request.headers
+        key = headers.get(b"x-api-key")
+        if key is None:
+            bearer = headers.get(b"authorization")
+            if bearer is None:
+                raise Refusal(401, "x-api-key header is required")
+            scheme, _, key = bearer.partition(b" ")
+            if scheme.lower() != b"bearer" or not key or key == BAD_KEY:
+                raise Refusal(401, "Invalid bearer token")
+        elif not key or key == BAD_KEY:
+            raise Refusal(401, "invalid x-api-key")
+
+    def _refuse(
+        self, exchange: Exchange, refusal: Refusal, number: str, more: Sequence[Any] = ()
+    ) -> None:
+        if exchange.begun:
+            exchange.close()
+            return
+        again = refusal.status >= 500 or refusal.status in (408, 409, 429)
+        retry = (b"x-should-retry", b"true" if again else b"false")
+        exchange.respond(
+            refusal.status,
+            [*self._fields(_JSON, number), retry, *more],
+            refusal.body("req_01" + number),
+        )
+
+    def _fields(self, kind: tuple[bytes, bytes], number: str) -> Fields:
+        """The header fields of an answer: much of what the real API sends.
+
+        Some of it must not pass a relay (cookies, the organization, its limits).
+        """
+        now = time.monotonic()
+        if now > self._common_until:
+            self._common_until = now + 1
+            self._common = _common(time.time())
+        return [kind, (b"request-id", b"req_01" + number.encode()), *self._common]
+
+    # --- control --------------------------------------------------------------------
+
+    async def _control(self, exchange: Exchange) -> None:
+        method, path = exchange.request.method, exchange.request.path
+        body = await exchange.body()
+        try:
+            if (method, path) == (b"GET", b"/simulate/requests"):
+                exchange.respond(200, [_JSON], orjson.dumps(self.journal.report()))
+            elif (method, path) == (b"DELETE", b"/simulate/requests"):
+                self.journal.clear()
+                exchange.respond(204, [], b"")
+            elif (method, path) == (b"PUT", b"/simulate/script"):
+                self.scripts = _scripts(body)
+                exchange.respond(200, [_JSON], b'{"scripts":%d}' % len(self.scripts))
+            else:
+                raise Refusal(404, "Not found")  # noqa: TRY301
+        except Refusal as refusal:
+            exchange.respond(refusal.status, [_JSON], refusal.body("req_control"))
+
+
+def _scripts(body: bytes) -> deque[Script]:
+    try:
+        items = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise invalid(f"The script is not valid JSON: {error}") from None
+    if type(items) is not list or not all(type(item) is str for item in items):
+        raise invalid("The script is a JSON list of x-simulate strings")
+    if len(items) > _MAX_SCRIPTS:
+        raise invalid(f"The script is longer than {_MAX_SCRIPTS} entries")
+    return deque(parse(item) if item else NORMAL for item in items)
+
+
+def _common(now: float) -> Fields:
+    """What every answer carries, as one field whose value has the other lines in it.
+
+    Twenty fields put together anew would be a tenth of the work for a small request.
+    """
+    reset = rfc3339(now + 60).encode()
+    fields = [
+        (b"anthropic-organization-id", ORGANIZATION),
+        (b"set-cookie", b"_cfuvid=simulated.1; HttpOnly; SameSite=None; Secure; Path=/"),
+        (b"server", b"cloudflare"),
+        (b"cf-ray", b"8c0ffee0c0ffee00-SIM"),
+        (b"x-envoy-upstream-service-time", b"1"),
+        (b"strict-transport-security", b"max-age=31536000; includeSubDomains; preload"),
+        (b"x-robots-tag", b"none"),
+    ]
+    for what, limit in (
+        (b"requests", b"4000"),
+        (b"tokens", b"2400000"),
+        (b"input-tokens", b"2000000"),
+        (b"output-tokens", b"400000"),
+    ):
+        name = b"anthropic-ratelimit-" + what
+        fields += [
+            (name + b"-limit", limit),
+            (name + b"-remaining", b"%d" % (int(limit) - 1)),
+            (name + b"-reset", reset),
+        ]
+    first, value = fields[0]
+    return [(first, b"\r\n".join([value, *(b"%b: %b" % field for field in fields[1:])]))]

@@ -1,0 +1,151 @@
+"""An answer as the API sends it: one JSON document, or the events of a stream.
+
+Pure. Events are whole `event: …\\ndata: …\\n\\n` texts in the order of the real API; a
+delta that was made once is kept, since paced streams say the same words over and over.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from relay.simulator import words
+from relay.simulator.answer import Answer
+from relay.simulator.cache import Prompt
+
+JSON = dict[str, Any]
+
+PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
+STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+ERROR: Final = (
+    b"event: error\n"
+    b'data: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},'
+    b'"request_id":"%b"}\n\n'
+)
+_ARGUMENT_PIECE: Final = 16  # characters of one input_json_delta
+
+
+def message(model: str, number: str, answer: Answer, prompt: Prompt, request: JSON) -> bytes:
+    """The answer as one JSON document."""
+    document = _envelope(model, number, answer.blocks, prompt, answer.output_tokens)
+    document["stop_reason"] = answer.stop_reason
+    document["stop_sequence"] = answer.stop_sequence
+    if answer.thinking_tokens:
+        document["usage"]["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
+    if "context_management" in request:
+        document["context_management"] = {"applied_edits": []}
+    return orjson.dumps(document)
+
+
+def stream(model: str, number: str, answer: Answer, prompt: Prompt, request: JSON) -> list[bytes]:
+    """The answer as events."""
+    start = _envelope(model, number, [], prompt, 1)
+    found = [event("message_start", {"type": "message_start", "message": start})]
+    for index, block in enumerate(answer.blocks):
+        found += _block(index, block, answer.pieces[index])
+    if not answer.blocks:
+        found.append(PING)
+    usage: JSON = {
+        "input_tokens": prompt.uncached,
+        "cache_creation_input_tokens": prompt.written_5m + prompt.written_1h,
+        "cache_read_input_tokens": prompt.read,
+        "output_tokens": answer.output_tokens,
+    }
+    if answer.thinking_tokens:
+        usage["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
+    ending: JSON = {
+        "type": "message_delta",
+        "delta": {
+            "stop_reason": answer.stop_reason,
+            "stop_sequence": answer.stop_sequence,
+            "stop_details": None,
+        },
+        "usage": usage,
+    }
+    if "context_management" in request:
+        ending["context_management"] = {"applied_edits": []}
+    found.append(event("message_delta", ending))
+    found.append(STOP)
+    return found
+
+
+def event(name: str, data: JSON) -> bytes:
+    """One server-sent event."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))
+
+
+def _envelope(model: str, number: str, blocks: list[JSON], prompt: Prompt, output: int) -> JSON:
+    return {
+        "model": model,
+        "id": "msg_01" + number,
+        "type": "message",
+        "role": "assistant",
+        "content": blocks,
+        "stop_reason": None,
+        "stop_sequence": None,
+        "stop_details": None,
+        "usage": {
+            "input_tokens": prompt.uncached,
+            "cache_creation_input_tokens": prompt.written_5m + prompt.written_1h,
+            "cache_read_input_tokens": prompt.read,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": prompt.written_5m,
+                "ephemeral_1h_input_tokens": prompt.written_1h,
+            },
+            "output_tokens": output,
+            "service_tier": "standard",
+            "inference_geo": "global",
+        },
+    }
+
+
+def _block(index: int, block: JSON, pieces: Sequence[str]) -> list[bytes]:
+    kind = block["type"]
+    empty: JSON
+    if kind == "text":
+        empty = {"type": "text", "text": ""}
+        # A tuple stands for a text that comes again (`tokens=200`): its events are kept.
+        if type(pieces) is tuple and pieces:
+            deltas = _kept(index, pieces)
+        else:
+            deltas = [_text_delta(index, piece) for piece in pieces or words.pieces(block["text"])]
+    elif kind == "thinking":
+        empty = {"type": "thinking", "thinking": "", "signature": ""}
+        deltas = [_delta(index, {"type": "thinking_delta", "thinking": piece}) for piece in pieces]
+        deltas.append(_delta(index, {"type": "signature_delta", "signature": block["signature"]}))
+    else:
+        empty = {**block, "input": {}}
+        text = orjson.dumps(block["input"]).decode()
+        cuts = [text[at : at + _ARGUMENT_PIECE] for at in range(0, len(text), _ARGUMENT_PIECE)]
+        deltas = [
+            _delta(index, {"type": "input_json_delta", "partial_json": piece})
+            for piece in ("", *cuts)
+        ]
+    start = {"type": "content_block_start", "index": index, "content_block": empty}
+    found = [event("content_block_start", start)]
+    if index == 0:
+        found.append(PING)
+    found += deltas
+    found.append(
+        b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % index
+    )
+    return found
+
+
+@lru_cache(maxsize=16)
+def _kept(index: int, pieces: tuple[str, ...]) -> list[bytes]:
+    return [_text_delta(index, piece) for piece in pieces]
+
+
+def _text_delta(index: int, text: str) -> bytes:
+    return (
+        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
+        b'"delta":{"type":"text_delta","text":%b}}\n\n' % (index, orjson.dumps(text))
+    )
+
+
+def _delta(index: int, delta: JSON) -> bytes:
+    return event(
+        "content_block_delta", {"type": "content_block_delta", "index": index, "delta": delta}
+    )

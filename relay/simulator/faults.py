@@ -1,0 +1,241 @@
+"""What each fault does on the wire.
+
+A fault either takes the place of the whole answer, or spoils an answer that is otherwise
+good. `script` names them; the tables at the end say which function each is. A fault that
+cuts never ends the answer as if it were whole, `clean-end` being the one that lies.
+"""
+
+import asyncio
+import gzip
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from relay.net.exchange import Exchange
+from relay.simulator import events
+from relay.simulator.script import Script
+
+Fields = list[tuple[bytes, bytes]]
+
+_STORM: Final = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n" * 300
+_GARBAGE: Final = b"\x16\x03\x01\x02\x00\x01 this is no HTTP \xff\xfe\r\n\r\n"
+_GARBAGE_EVENTS: Final = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"del\n\n'
+    b"event: content_block_delta\ndata: \xff\xfe\x00{{{\n\n"
+    b"no field at all\n\n"
+)
+_HTML: Final = b"<html><head><title>500</title></head><body><h1>Server Error</h1></body></html>"
+_SETTLE: Final = 0.02  # seconds in which the peer can read what came before a reset
+
+
+class Prepared(msgspec.Struct):
+    """A good answer, not yet sent: the events of a stream, or one JSON body."""
+
+    fields: Fields
+    parts: Sequence[bytes]
+    streamed: bool
+    error: bytes  # the answer of an overloaded upstream, for an answer that is no stream
+    send: Callable[[Exchange, Sequence[bytes]], Awaitable[None]]
+
+    def before(self, at: int) -> Sequence[bytes]:
+        """The first `at` events, or octets of the body."""
+        return self.parts[:at] if self.streamed else [self.parts[0][:at]]
+
+    def begin(self, exchange: Exchange) -> None:
+        """The head of an answer that may stop anywhere."""
+        exchange.begin(200, self.fields)
+
+
+async def _wait_for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+# --- instead of an answer -----------------------------------------------------------
+
+
+async def _garbage(exchange: Exchange) -> None:
+    exchange.write_raw(_GARBAGE)
+    exchange.close()
+
+
+async def _half_head(exchange: Exchange) -> None:
+    exchange.write_raw(b"HTTP/1.1 200 OK\r\ncontent-type: applic")
+    exchange.close()
+
+
+async def _huge_head(exchange: Exchange) -> None:
+    line = b"x-padding: " + b"p" * 1000 + b"\r\n"
+    exchange.write_raw(b"HTTP/1.1 200 OK\r\n" + line * 102 + b"content-length: 2\r\n\r\n{}")
+    exchange.close()
+
+
+async def _close(exchange: Exchange) -> None:
+    exchange.close()
+
+
+async def _empty(exchange: Exchange) -> None:
+    exchange.respond(200, [(b"content-type", b"application/json")], b"")
+
+
+async def _html(exchange: Exchange) -> None:
+    exchange.respond(500, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
+
+
+async def _redirect(exchange: Exchange) -> None:
+    exchange.respond(302, [(b"location", b"https://elsewhere.invalid/v1/messages")], b"")
+
+
+async def _stall_head(exchange: Exchange) -> None:
+    await _wait_for_ever()
+
+
+# --- within an answer ---------------------------------------------------------------
+
+
+async def _begun(exchange: Exchange, good: Prepared, at: int) -> None:
+    good.begin(exchange)
+    await good.send(exchange, good.before(at))
+
+
+async def _error(exchange: Exchange, good: Prepared, script: Script) -> None:
+    if not good.streamed:
+        exchange.respond(529, good.fields, good.error)
+        return
+    await _begun(exchange, good, script.at)
+    exchange.write(events.ERROR % exchange.id)
+    exchange.end()
+
+
+async def _cut(exchange: Exchange, good: Prepared, script: Script) -> None:
+    await _begun(exchange, good, script.at)
+    exchange.close()
+
+
+async def _reset(exchange: Exchange, good: Prepared, script: Script) -> None:
+    if script.at:
+        await _begun(exchange, good, script.at)
+        await asyncio.sleep(_SETTLE)
+    # With a linger time of zero the kernel closes by RST instead of FIN.
+    peer = exchange._transport.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    exchange.abort()
+
+
+async def _stall(exchange: Exchange, good: Prepared, script: Script) -> None:
+    await _begun(exchange, good, script.at)
+    await _wait_for_ever()
+
+
+async def _clean_end(exchange: Exchange, good: Prepared, script: Script) -> None:
+    await _begun(exchange, good, script.at)
+    exchange.end()
+
+
+async def _truncated_chunk(exchange: Exchange, good: Prepared, script: Script) -> None:
+    await _begun(exchange, good, script.at)
+    rest = b"".join(good.parts)[-100:]
+    exchange.write_raw(b"%x\r\n%b" % (len(rest), rest[: len(rest) // 2]))
+    exchange.close()
+
+
+async def _garbage_sse(exchange: Exchange, good: Prepared, script: Script) -> None:
+    if not good.streamed:
+        exchange.respond(200, good.fields, b'{"type":"message","content":[{"ty')
+        return
+    await _begun(exchange, good, script.at)
+    exchange.write(_GARBAGE_EVENTS)
+    await good.send(exchange, good.parts[script.at :])
+    exchange.end()
+
+
+async def _no_final_chunk(exchange: Exchange, good: Prepared, script: Script) -> None:
+    good.begin(exchange)
+    await good.send(exchange, good.parts)
+    exchange.close()
+
+
+async def _storm(exchange: Exchange, good: Prepared, script: Script) -> None:
+    exchange.write_raw(_STORM)
+    await _whole(exchange, good)
+
+
+async def _extra(exchange: Exchange, good: Prepared, script: Script) -> None:
+    await _whole(exchange, good)
+    exchange.write_raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nextra")
+
+
+async def _gzip(exchange: Exchange, good: Prepared, script: Script) -> None:
+    fields = [*good.fields, (b"content-encoding", b"gzip")]
+    exchange.respond(200, fields, gzip.compress(b"".join(good.parts)))
+
+
+async def _short_length(exchange: Exchange, good: Prepared, script: Script) -> None:
+    body = b"".join(good.parts)
+    exchange.begin(200, good.fields, len(body) + 100)
+    exchange.write(body)
+    exchange.close()
+
+
+async def _drip(exchange: Exchange, good: Prepared, script: Script) -> None:
+    await split(exchange, good, 1)
+
+
+async def _whole(exchange: Exchange, good: Prepared) -> None:
+    if good.streamed:
+        good.begin(exchange)
+        await good.send(exchange, good.parts)
+        exchange.end()
+    else:
+        exchange.respond(200, good.fields, good.parts[0])
+
+
+async def split(exchange: Exchange, good: Prepared, size: int) -> None:
+    """Send head and body in pieces of `size` octets, each in a segment of its own."""
+    body = b"".join(good.parts)
+    if good.streamed:
+        framing = b"transfer-encoding: chunked\r\n"
+        body = b"".join([b"%x\r\n%b\r\n" % (len(part), part) for part in good.parts])
+        body += b"0\r\n\r\n"
+    else:
+        framing = b"content-length: %d\r\n" % len(body)
+    head = b"".join([b"%b: %b\r\n" % field for field in good.fields])
+    wire = b"HTTP/1.1 200 OK\r\n" + head + framing + b"\r\n" + body
+    for start in range(0, len(wire), size):
+        exchange.write_raw(wire[start : start + size])
+        await exchange.writable()
+        await asyncio.sleep(0)
+    exchange.end()
+
+
+INSTEAD: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
+    "garbage": _garbage,
+    "half-head": _half_head,
+    "huge-head": _huge_head,
+    "close": _close,
+    "empty": _empty,
+    "html": _html,
+    "redirect": _redirect,
+    "stall-head": _stall_head,
+}
+WITHIN: Final[dict[str, Callable[[Exchange, Prepared, Script], Awaitable[None]]]] = {
+    "error": _error,
+    "cut": _cut,
+    "reset": _reset,
+    "stall": _stall,
+    "clean-end": _clean_end,
+    "truncated-chunk": _truncated_chunk,
+    "garbage-sse": _garbage_sse,
+    "no-final-chunk": _no_final_chunk,
+    "storm": _storm,
+    "extra": _extra,
+    "gzip": _gzip,
+    "drip": _drip,
+    "short-length": _short_length,
+}
+# After these the client has not seen the usage of the answer.
+UNFINISHED: Final = frozenset(
+    {"error", "cut", "reset", "stall", "clean-end", "truncated-chunk", "short-length"}
+)

@@ -1,0 +1,40 @@
+"""Texts of a wanted length: the filler that the simulated model says.
+
+Pure and deterministic. Among the words are some of two, three and four bytes a
+character, so that a relay which splits text at byte borders is found out.
+"""
+
+from functools import lru_cache
+
+_SENTENCE = (
+    "the relay reads every byte once and hands it on as it came with naïve "
+    "patience through Zürich 東京 and Кишинёв while a small 🙂 clock counts tokens "
+    "from the first event to the last without ever asking what they mean"
+)
+_WORDS = _SENTENCE.split()
+_LINE = "Grüße aus 東京 🙂 und von der Gegenstelle. "
+_LINE_BYTES = len(_LINE.encode())
+
+
+@lru_cache(maxsize=64)
+def tokens(count: int, seed: str = "") -> tuple[str, ...]:
+    """`count` pieces of text, one token each."""
+    start = sum(seed.encode()) % len(_WORDS)
+    pieces = [_WORDS[(start + index) % len(_WORDS)] + " " for index in range(count)]
+    if pieces:
+        pieces[-1] = pieces[-1].rstrip() + "."
+    return tuple(pieces)
+
+
+@lru_cache(maxsize=1)
+def exactly(size: int) -> str:
+    """A text of `size` bytes in UTF-8."""
+    whole, rest = divmod(size, _LINE_BYTES)
+    return _LINE * whole + "." * rest
+
+
+def pieces(text: str) -> list[str]:
+    """The text in pieces that count as one token each; joined they are the text again."""
+    parts = text.split(" ")
+    last = len(parts) - 1
+    return [part + " " if index < last else part for index, part in enumerate(parts)]

@@ -1,0 +1,44 @@
+"""Tells a running server which keys are live, as soon as another process changed them.
+
+Asks SQLite for its data version at a fixed pace (a few microseconds while nothing
+changed) and reads the keys only when that moved. What to do with them is the
+listener's business.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from relay.store.database import Database, StoreError
+from relay.store.queries import LiveKey, live_keys
+
+_log = logging.getLogger(__name__)
+
+
+async def watch(
+    database: Database, interval: float, on_change: Callable[[list[LiveKey]], None]
+) -> None:
+    """Call `on_change` with the live keys now, and after each change; until cancelled.
+
+    The first call closes the gap between the listener's own reading and the start of
+    the watch. A database that fails for a while is asked again at the same pace, and
+    what was last told stays in force meanwhile. Changes made through `database` itself
+    are not seen (see `Database.version`).
+    """
+    told: int | None = None
+    failing = False
+    while True:
+        try:
+            version = await database.version()  # before the keys: a change in between is seen next
+            if version != told:
+                on_change(await live_keys(database))
+                told = version
+        except StoreError as error:
+            if not failing:
+                _log.warning("changes to keys are not seen for now: %s", error)
+            failing = True
+        else:
+            if failing:
+                _log.warning("changes to keys are seen again")
+            failing = False
+        await asyncio.sleep(interval)

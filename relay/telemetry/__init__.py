@@ -1,0 +1,1 @@
+"""What the operator sees: one access line a request (`log`)."""

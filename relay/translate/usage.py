@@ -1,0 +1,210 @@
+"""What an answer used, read from its octets as they pass by.
+
+Rules (docs: build/streaming, and vendors that differ): counts in `message_delta` are
+cumulative and overwrite; the last non-null value of either event wins; zero input in
+`message_start` means unknown. Taps never change, hold back or copy what passes.
+"""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from relay.wire.chunked import ChunkReader, ChunkScanner
+from relay.wire.sse import EventReader
+
+_USAGE: Final = b'"usage"'
+_MAX_JSON: Final = 32 * 1024 * 1024
+_ENDING: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
+
+
+class Usage(msgspec.Struct):
+    """Token counts of one answer; None where the upstream did not say.
+
+    `whole` tells whether the answer came to its own end: a JSON document that decodes, or a
+    stream with its `message_stop` (or an `error` event, which ends one as well).
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    model: str | None = None
+    stop_reason: str | None = None
+    whole: bool = False
+
+
+class _Counts(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class _Message(msgspec.Struct):
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: _Counts | None = None
+
+
+class _StreamEvent(msgspec.Struct):
+    type: str = ""
+    message: _Message | None = None
+    usage: _Counts | None = None
+    delta: Any = None
+
+
+_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_event = msgspec.json.Decoder(_StreamEvent).decode
+
+
+def _count(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None:
+    if counts is None:
+        return
+    if counts.input_tokens is not None and (counts.input_tokens or not start):
+        usage.input = counts.input_tokens
+    if counts.output_tokens is not None:
+        usage.output = counts.output_tokens
+    if counts.cache_read_input_tokens is not None:
+        usage.cache_read = counts.cache_read_input_tokens
+    if counts.cache_creation_input_tokens is not None:
+        usage.cache_write = counts.cache_creation_input_tokens
+
+
+class NoTap:
+    """For answers whose content is of no interest: errors, token counts."""
+
+    def framed_by(self, scanner: ChunkScanner) -> None:
+        """See net.splice.Tap."""
+
+    def feed(self, data: bytes) -> None:
+        """Nothing."""
+
+    def between_events(self) -> bool:
+        """There are no events."""
+        return False
+
+    def finish(self) -> Usage:
+        """Nothing is known but that the framing was whole."""
+        return Usage(whole=True)
+
+
+class JsonTap:
+    """Reads a whole JSON message at its end."""
+
+    __slots__ = ("_framed", "_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._framed = False
+
+    def framed_by(self, scanner: ChunkScanner) -> None:
+        """See net.splice.Tap."""
+        self._framed = True
+
+    def feed(self, data: bytes) -> None:
+        """Keep the piece (not a copy) until the end."""
+        self._size += len(data)
+        if self._size <= _MAX_JSON:
+            self._pieces.append(data)
+
+    def between_events(self) -> bool:
+        """There are no events."""
+        return False
+
+    def finish(self) -> Usage:
+        """Read the document."""
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        usage = Usage(whole=True)
+        try:
+            if self._framed:
+                body = ChunkReader().feed(body)
+            message = _decode_message(body)
+        except (msgspec.MsgspecError, RecursionError):
+            return usage
+        usage.model = message.model
+        usage.stop_reason = message.stop_reason
+        _count(usage, message.usage)
+        return usage
+
+
+class _Unframed:
+    left = 0
+
+
+_unframed: Final = _Unframed()
+
+
+class StreamTap:
+    """Watches a stream of events.
+
+    Only two events of a stream speak of usage, so nearly every piece is passed over by one
+    search; it is parsed only if it does, or if it begins or ends within an event.
+    """
+
+    __slots__ = ("_aligned", "_chunks", "_ending", "_events", "_framing", "_last", "_usage")
+
+    def __init__(self) -> None:
+        self._framing: ChunkScanner | _Unframed = _unframed
+        self._chunks: ChunkReader | None = None
+        self._ending = b"\n\n"
+        self._events = EventReader()
+        self._aligned = True  # between two chunks and between two events
+        self._last = b""
+        self._usage = Usage()
+
+    def framed_by(self, scanner: ChunkScanner) -> None:
+        """See net.splice.Tap."""
+        self._framing = scanner
+        self._chunks = ChunkReader()
+        self._ending = b"\n\n\r\n"
+
+    def feed(self, data: bytes) -> None:
+        """Look at a piece."""
+        if (
+            self._aligned
+            and _USAGE not in data
+            and data.endswith(self._ending)
+            and not self._framing.left
+        ):
+            self._last = data
+        else:
+            self._parse(data)
+
+    def between_events(self) -> bool:
+        """Whether what has passed ends with a whole event."""
+        return self._aligned
+
+    def finish(self) -> Usage:
+        """What the stream said of its usage."""
+        usage = self._usage
+        if not usage.whole:
+            usage.whole = _ENDING.search(self._last) is not None
+        return usage
+
+    def _parse(self, data: bytes) -> None:
+        payload = data if self._chunks is None else self._chunks.feed(data)
+        self._last = b""
+        for event in self._events.feed(payload):
+            if _USAGE in event.data:
+                self._read(event.data)
+            if event.name == b"error" or b'"message_stop"' in event.data:
+                self._usage.whole = True
+        self._aligned = not self._framing.left and not self._events.pending
+
+    def _read(self, data: bytes) -> None:
+        try:
+            event = _decode_event(data)
+        except (msgspec.MsgspecError, RecursionError):
+            return
+        usage = self._usage
+        if event.type == "message_start" and event.message is not None:
+            usage.model = event.message.model
+            _count(usage, event.message.usage, start=True)
+        elif event.type == "message_delta":
+            _count(usage, event.usage)
+            if isinstance(event.delta, dict):
+                reason = event.delta.get("stop_reason")
+                usage.stop_reason = reason if isinstance(reason, str) else usage.stop_reason

@@ -1,0 +1,128 @@
+"""Which header fields travel onward, decided once per distinct field line.
+
+Requests are an open list, as gateways to the Messages API must be: every end-to-end
+field goes upstream as it came, except what belongs to this hop, what names the caller,
+and what the relay sets itself. Responses are an allow-list, since an upstream's fields
+describe the operator's account. (RFC 9110 §7.6.1 for hop-by-hop fields.)
+
+Clients repeat their field lines word for word from request to request, so a
+`FieldTable` remembers lines it has read: one dict look-up in place of a parse.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+
+# Who the caller is and where they sit is nobody's business upstream.
+_CALLERS_OWN: Final = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",
+        b"cookie",
+        b"forwarded",
+        b"via",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"true-client-ip",
+        b"cdn-loop",
+    }
+)
+_CALLERS_OWN_PREFIXES: Final = (b"x-forwarded-", b"cf-", b"fastly-", b"x-amzn-trace-")
+
+# Written by the relay: the body's extent, the origin, and an encoding whose usage it can read.
+_SET_BY_RELAY: Final = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
+
+_KEPT_OUT: Final = HOP_BY_HOP | _CALLERS_OWN | _SET_BY_RELAY
+
+ANSWERED: Final = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"content-language",
+        b"cache-control",
+        b"date",
+        b"retry-after",
+        b"retry-after-ms",
+        b"x-should-retry",
+    }
+)
+
+# Lines that hold a credential are not remembered, so that a revoked key is not kept.
+_SECRET: Final = frozenset({b"authorization", b"x-api-key", b"cookie", b"proxy-authorization"})
+
+_REMEMBERED_LINES = 1024
+_REMEMBERED_LENGTH = 256
+
+_CANONICAL_LINE = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)"
+)
+
+
+class Field(NamedTuple):
+    """One field: lower-case name, value, and the line to send onward (empty: none)."""
+
+    name: bytes
+    value: bytes
+    onward: bytes
+
+
+def goes_upstream(name: bytes) -> bool:
+    """Whether a request's field of this (lower-case) name is passed to the upstream."""
+    return name not in _KEPT_OUT and not name.startswith(_CALLERS_OWN_PREFIXES)
+
+
+def goes_to_caller(name: bytes) -> bool:
+    """Whether a response's field of this (lower-case) name is passed to the caller."""
+    return name in ANSWERED
+
+
+class FieldTable:
+    """Reads canonical field lines and remembers the last thousand or so.
+
+    `onward` is one of the two rules above; `special` names the fields whose values need
+    a closer look than this table gives: they make a line not canonical unless
+    `special(name, value)` says otherwise.
+    """
+
+    __slots__ = ("_onward", "_special", "seen")
+
+    def __init__(
+        self, onward: Callable[[bytes], bool], special: dict[bytes, re.Pattern[bytes] | None]
+    ) -> None:
+        self._onward = onward
+        self._special = special
+        self.seen: dict[bytes, Field] = {}
+
+    def learn(self, line: bytes) -> Field | None:
+        """Read a line that is not in `seen`. None: it is not canonical."""
+        match = _CANONICAL_LINE.fullmatch(line)
+        if match is None:
+            return None
+        name = match[1].lower()
+        value = match[2]
+        if name in self._special:
+            pattern = self._special[name]
+            if pattern is None or pattern.fullmatch(value) is None:
+                return None
+        field = Field(name, value, line + b"\r\n" if self._onward(name) else b"")
+        if len(line) <= _REMEMBERED_LENGTH and name not in _SECRET:
+            if len(self.seen) >= _REMEMBERED_LINES:
+                self.seen.clear()
+            self.seen[line] = field
+        return field

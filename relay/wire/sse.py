@@ -1,0 +1,63 @@
+"""Server-sent events, split out of a stream of octets (WHATWG HTML §9.2.6)."""
+
+import re
+from typing import Final, NamedTuple
+
+_BOUNDARY: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_EOL: Final = re.compile(rb"\r\n|\n|\r")
+MAX_EVENT: Final = 1024 * 1024
+
+
+class Event(NamedTuple):
+    """`name` is empty where the event had no `event:` line."""
+
+    name: bytes
+    data: bytes
+
+
+class EventReader:
+    """Octets in, whole events out, at any split. An event over MAX_EVENT octets is skipped."""
+
+    __slots__ = ("_buffer", "_skipping")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._skipping = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether a part of an event has come, and not its end."""
+        return self._skipping or bool(self._buffer.strip(b"\r\n"))
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next octets; return the events that they complete."""
+        buffer = self._buffer + data if self._buffer else data
+        events = []
+        start = 0
+        searched = max(0, len(self._buffer) - 3)
+        for match in _BOUNDARY.finditer(buffer, searched):
+            block = buffer[start : match.start()]
+            start = match.end()
+            if self._skipping:
+                self._skipping = False
+            elif (event := _event(block)) is not None:
+                events.append(event)
+        self._buffer = buffer[start:]
+        if len(self._buffer) > MAX_EVENT:
+            self._skipping = True
+            self._buffer = self._buffer[-3:]
+        return events
+
+
+def _event(block: bytes) -> Event | None:
+    """One block between empty lines; None if it holds no data (a comment, for one)."""
+    name = b""
+    data: list[bytes] = []
+    for line in _EOL.split(block):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+    return Event(name, b"\n".join(data)) if data else None

@@ -1,0 +1,177 @@
+"""A load generator that overlooks a wrong answer makes every figure worthless."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bench.loadgen import JsonLoad, LoadError, quantile, request
+from bench.streams import StreamLoad, _StreamClient
+
+_MESSAGE = b'{"type":"message","content":[]}'
+_JSON = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(_MESSAGE), _MESSAGE)
+_SSE_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+_EVENTS = [
+    b'event: message_start\ndata: {"type":"message_start"}\n\n',
+    b'event: content_block_delta\ndata: {"text":"\xc3\xbc"}\n\n',
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+]
+
+
+def _chunk(payload: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+_BODY = b"".join(map(_chunk, _EVENTS))
+_STREAM = _SSE_HEAD + _BODY + b"0\r\n\r\n"
+
+
+@asynccontextmanager
+async def _origin(*pieces: bytes, close: bool = False) -> AsyncIterator[int]:
+    """Answers every request with these bytes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                for piece in pieces:
+                    writer.write(piece)
+                    await writer.drain()
+                if close:
+                    break
+                await reader.read(4096)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _fetch(port: int) -> JsonLoad:
+    load = JsonLoad(port, b"GET / HTTP/1.1\r\n\r\n")
+    try:
+        await load.open(1)
+    finally:
+        load.close()
+    return load
+
+
+async def _stream(port: int) -> StreamLoad:
+    load = StreamLoad(port, b"GET / HTTP/1.1\r\n\r\n")
+    try:
+        await load.open(2)
+        await load.ended(2.0)
+    finally:
+        load.close()
+    return load
+
+
+class _Deaf(asyncio.Transport):
+    """A socket that takes everything."""
+
+    def write(self, data: object) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def _fed(pieces: list[bytes]) -> StreamLoad:
+    load = StreamLoad(0, b"")
+    client = _StreamClient(load)
+    client.connection_made(_Deaf())
+    for piece in pieces:
+        client.data_received(piece)
+    return load
+
+
+async def test_a_whole_answer_counts_as_one() -> None:
+    async with _origin(_JSON) as port:
+        load = await _fetch(port)
+    assert (load.completed, load.answer_bytes) == (1, len(_JSON))
+
+
+async def test_an_answer_in_pieces_counts_as_one() -> None:
+    async with _origin(*(_JSON[at : at + 7] for at in range(0, len(_JSON), 7))) as port:
+        assert (await _fetch(port)).completed == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (_JSON.replace(b"200 OK", b"429 Too Many Requests"), "429 Too Many Requests"),
+        (_JSON.replace(_MESSAGE, _MESSAGE[:-1] + b" "), "no JSON"),
+        (_JSON.replace(b'"message"', b'"unknown"'), "no message"),
+        (_JSON.replace(b"Content-Length", b"X-Length"), "without content-length"),
+        (_JSON + b"x", "does not end where its length says"),
+    ],
+)
+async def test_a_wrong_answer_ends_the_round(answer: bytes, says: str) -> None:
+    async with _origin(answer) as port:
+        with pytest.raises(LoadError, match=says):
+            await _fetch(port)
+
+
+async def test_a_cut_answer_ends_the_round() -> None:
+    async with _origin(_JSON[:-5], close=True) as port:
+        with pytest.raises(LoadError, match="closed"):
+            await _fetch(port)
+
+
+async def test_a_whole_stream_is_counted_by_its_events() -> None:
+    async with _origin(_STREAM) as port:
+        load = await _stream(port)
+    assert (load.whole, load.live, load.counts) == (2, 0, [3, 3])
+
+
+async def test_a_cut_stream_ends_the_round() -> None:
+    async with _origin(_SSE_HEAD + _BODY, close=True) as port:
+        with pytest.raises(LoadError, match="cut after 3 events"):
+            await _stream(port)
+
+
+@pytest.mark.parametrize("size", range(1, 80))
+def test_events_are_counted_alike_at_every_split(size: int) -> None:
+    load = _fed([_STREAM[at : at + size] for at in range(0, len(_STREAM), size)])
+    assert (load.failure, load.whole, load.events) == (None, 1, 3)
+
+
+@pytest.mark.parametrize("size", range(1, 80))
+def test_events_are_counted_alike_however_a_proxy_cuts_its_chunks(size: int) -> None:
+    body = b"".join(_EVENTS)
+    chunks = [_chunk(body[at : at + size]) for at in range(0, len(body), size)]
+    load = _fed([_SSE_HEAD, *chunks, b"0\r\n\r\n"])
+    assert (load.failure, load.whole, load.events) == (None, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (_SSE_HEAD + _chunk(_EVENTS[0]) + b"0\r\n\r\n", "without message_stop"),
+        (_STREAM + b"x", "after the end"),
+        (_SSE_HEAD + b"5\r\nevent: \r\n", "does not end where its size says"),
+        (_SSE_HEAD.replace(b"200 OK", b"503 Busy") + _BODY, "503 Busy"),
+        (_SSE_HEAD.replace(b"chunked", b"identity") + _BODY, "not chunked"),
+    ],
+)
+def test_a_wrong_stream_ends_the_round(answer: bytes, says: str) -> None:
+    failure = _fed([answer]).failure
+    assert failure is not None
+    assert says in str(failure)
+
+
+def test_a_request_says_how_long_its_body_is() -> None:
+    head, _, body = request(1, "key", "tokens=1", stream=True).partition(b"\r\n\r\n")
+    assert b"Content-Length: %d" % len(body) in head
+    assert 400 <= len(body) <= 700
+
+
+def test_quantiles_of_few_samples_are_samples() -> None:
+    assert quantile([], 0.5) == 0
+    assert quantile([3], 0.99) == 3
+    assert quantile([4, 1, 3, 2], 0.5) == 3

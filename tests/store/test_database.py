@@ -1,0 +1,321 @@
+# ruff: noqa: ASYNC240 - small files, and nothing else on the loop waits for them
+import asyncio
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from relay.store import database as store
+from relay.store.database import Database, StoreError, migrations
+
+MANY_USERS = """
+    import asyncio, sys, time
+    from relay.store import queries
+    from relay.store.database import Database
+
+    async def main(path, name):
+        database = await Database.open(path)
+        for number in range(60):
+            await queries.create_user(
+                database, email=f"{name}{number}@x.y", plan="free", is_admin=False, now=time.time()
+            )
+        await database.close()
+
+    asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def python(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, errors
+
+
+async def refusal(path: Path) -> str:
+    with pytest.raises(StoreError) as caught:
+        await Database.open(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def raw(path: Path, statement: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.db"
+
+
+async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date(
+    path: Path,
+) -> None:
+    before = os.umask(0)
+    try:
+        database = await Database.open(path)
+    finally:
+        os.umask(before)
+    names = await database.read(
+        lambda c: {row[0] for row in c.execute("SELECT name FROM sqlite_schema")}
+    )
+    assert {"users", "keys"} <= names
+    for file in (path, *path.parent.glob("relay.db-*")):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    await database.close()
+    assert raw(path, "PRAGMA user_version") == [(len(migrations()),)]
+
+
+async def test_an_empty_file_is_as_good_as_none(path: Path) -> None:
+    path.touch()
+    database = await Database.open(path)
+    assert await database.read(lambda c: c.execute("SELECT * FROM users").fetchall()) == []
+    await database.close()
+
+
+async def test_an_up_to_date_file_is_opened_as_it_is(path: Path) -> None:
+    first = await Database.open(path)
+    await first.write(
+        lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+    )
+    await first.close()
+    schema = raw(path, "SELECT sql FROM sqlite_schema ORDER BY name")
+    second = await Database.open(path)
+    assert await second.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [("usr_1",)]
+    await second.close()
+    assert raw(path, "SELECT sql FROM sqlite_schema ORDER BY name") == schema
+
+
+async def test_the_settings_that_the_promises_rest_on_are_in_force(path: Path) -> None:
+    database = await Database.open(path)
+
+    async def pragma(name: str) -> object:
+        return await database.read(lambda c: c.execute(f"PRAGMA {name}").fetchone()[0])
+
+    assert await pragma("journal_mode") == "wal"
+    assert await pragma("synchronous") == 1  # NORMAL
+    assert await pragma("foreign_keys") == 1
+    assert int(str(await pragma("busy_timeout"))) >= 5000
+    await database.close()
+
+
+async def test_every_table_is_strict(path: Path) -> None:
+    database = await Database.open(path)
+    tables = await database.read(lambda c: c.execute("PRAGMA table_list").fetchall())
+    ours = {row[1]: row[5] for row in tables if not row[1].startswith("sqlite_")}
+    assert set(ours) == {"users", "keys"}
+    assert set(ours.values()) == {1}
+    await database.close()
+
+
+async def test_a_newer_database_is_refused_and_left_alone(path: Path) -> None:
+    await (await Database.open(path)).close()
+    raw(path, "PRAGMA user_version = 999")
+    before = path.read_bytes()
+    message = await refusal(path)
+    assert "newer relay" in message
+    assert "999" in message
+    assert path.read_bytes() == before
+
+
+async def test_a_failed_migration_leaves_the_schema_before_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    (folder / "0001_one.sql").write_text("CREATE TABLE one (a INTEGER) STRICT; -- ; not the end\n")
+    (folder / "0002_two.sql").write_text("CREATE TABLE two (a INTEGER) STRICT;\nCREATE nonsense;\n")
+    monkeypatch.setattr(store, "MIGRATIONS", folder)
+    assert "syntax error" in await refusal(path)
+    assert raw(path, "PRAGMA user_version") == [(1,)]
+    assert raw(path, "SELECT name FROM sqlite_schema") == [("one",)]
+    (folder / "0002_two.sql").write_text("CREATE TABLE two (a INTEGER) STRICT;\n")
+    await (await Database.open(path)).close()
+    assert raw(path, "PRAGMA user_version") == [(2,)]
+
+
+async def test_a_statement_without_its_semicolon_is_not_dropped(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0001_one.sql").write_text("CREATE TABLE one (a INTEGER);\nCREATE TABLE two (a)\n")
+    monkeypatch.setattr(store, "MIGRATIONS", tmp_path)
+    await (await Database.open(path)).close()
+    assert raw(path, "SELECT name FROM sqlite_schema") == [("one",), ("two",)]
+
+
+async def test_a_gap_in_the_numbers_is_an_installation_that_is_damaged(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0002_two.sql").write_text("CREATE TABLE two (a INTEGER);\n")
+    monkeypatch.setattr(store, "MIGRATIONS", tmp_path)
+    with pytest.raises(StoreError, match="installation is damaged"):
+        await Database.open(path)
+
+
+async def test_what_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert "there is no folder" in await refusal(tmp_path / "missing" / "relay.db")
+    (tmp_path / "file").write_text("")
+    assert "there is no folder" in await refusal(tmp_path / "file" / "relay.db")
+    (tmp_path / "folder").mkdir()
+    assert "is a folder" in await refusal(tmp_path / "folder")
+    (tmp_path / "text").write_text("not a database " * 100)
+    assert "damaged" in await refusal(tmp_path / "text")
+
+
+async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
+    raw(path, "CREATE TABLE bookmarks (a)")
+    assert "another program" in await refusal(path)
+    assert raw(path, "SELECT name FROM sqlite_schema") == [("bookmarks",)]
+
+
+async def test_a_damaged_database_is_refused(path: Path) -> None:
+    await (await Database.open(path)).close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * (size - 100))
+    assert "damaged" in await refusal(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's place")
+async def test_a_database_that_may_not_be_written_is_refused_at_the_start() -> None:
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    try:
+        folder.chmod(0o755)
+        await (await Database.open(folder / "relay.db")).close()
+        (folder / "relay.db").chmod(0o644)
+        os.seteuid(65534)
+        try:
+            readable = await refusal(folder / "relay.db")
+            missing = await refusal(folder / "other.db")
+        finally:
+            os.seteuid(0)
+    finally:
+        shutil.rmtree(folder)
+    assert "must be writable" in readable
+    assert "Permission denied" in missing
+
+
+async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
+    database = await Database.open(path)
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+        raise LookupError("changed my mind")
+
+    with pytest.raises(LookupError):
+        await database.write(work)
+    assert await database.read(lambda c: c.execute("SELECT * FROM users").fetchall()) == []
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        await database.write(
+            lambda c: c.execute(
+                "INSERT INTO keys VALUES ('key_1','usr_9','',zeroblob(32),'h',1.0,NULL,NULL)"
+            )
+        )
+    await database.write(lambda c: c.execute("DELETE FROM users"))  # and the next one works
+    await database.close()
+
+
+async def test_the_version_tells_of_other_connections_only(path: Path) -> None:
+    mine, other = await Database.open(path), await Database.open(path)
+    insert = "INSERT INTO users VALUES (?, ?, 'free', 0, NULL, NULL, 1.0)"
+    before = await mine.version()
+    await mine.write(lambda c: c.execute(insert, ("usr_1", "a@b.c")))
+    assert await mine.version() == before
+    await other.write(lambda c: c.execute(insert, ("usr_2", "b@b.c")))
+    assert await mine.version() != before
+    await mine.close()
+    await other.close()
+
+
+async def test_processes_that_write_at_once_wait_for_each_other(path: Path) -> None:
+    """From the very start: both find no file at all."""
+    writers = [python(MANY_USERS, str(path), name) for name in ("one", "two", "three")]
+    ended = await asyncio.gather(*(asyncio.to_thread(finish, writer) for writer in writers))
+    assert ended == [(0, "")] * 3
+    assert raw(path, "SELECT count(*) FROM users") == [(180,)]
+    assert raw(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_opening_and_closing_at_once_never_meets_a_lock(path: Path) -> None:
+    """The last to close folds the log into the file, alone: newcomers must wait for that."""
+
+    async def visit() -> None:
+        for _ in range(10):
+            await (await Database.open(path)).close()
+
+    await asyncio.gather(*(visit() for _ in range(4)))
+
+
+async def test_closing_ends_the_thread_and_later_questions_are_refused(path: Path) -> None:
+    before = set(threading.enumerate())
+    database = await Database.open(path)
+    [thread] = set(threading.enumerate()) - before
+    await database.close()
+    await database.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    with pytest.raises(StoreError, match="closed"):
+        await database.version()
+
+
+async def test_a_caller_that_leaves_neither_breaks_the_transaction_nor_the_next(
+    path: Path,
+) -> None:
+    database = await Database.open(path)
+    began, go_on = threading.Event(), threading.Event()
+
+    def work(connection: sqlite3.Connection) -> None:
+        began.set()
+        go_on.wait(10)
+        connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+
+    task = asyncio.create_task(database.write(work))
+    await asyncio.to_thread(began.wait, 10)
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await database.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [
+        ("usr_1",)
+    ]
+    await database.close()
+
+
+def test_a_process_that_forgets_to_close_still_ends(path: Path) -> None:
+    process = python(
+        """
+        import asyncio, sys
+        from relay.store.database import Database
+
+        async def main():
+            global database
+            database = await Database.open(sys.argv[1])
+
+        asyncio.run(main())
+        """,
+        str(path),
+    )
+    assert finish(process)[0] == 0

@@ -1,0 +1,82 @@
+"""The two readers of heads give one verdict: what the canonical one takes, the legal one takes.
+
+The canonical reader may pass (return None) on anything. What it does take must come out
+of the legal reader, which has h11 behind it, as the same request or response. Each head
+is read twice, since field lines that were seen before take another way.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+
+from relay.wire import h1, h1_legal
+from relay.wire.events import Request, Response
+
+from .generated import REQUEST_LINES, STATUS_LINES, chance_head, heads
+
+Reader = Callable[[bytes], Any]
+CASES = 6_000
+_REQUESTS = (h1.read_request, h1_legal.read_request, REQUEST_LINES)
+_RESPONSES = (h1.read_response, h1_legal.read_response, STATUS_LINES)
+
+tuned = settings(max_examples=250, deadline=None, database=None)
+
+
+def agree(head: bytes, canonical: Reader, legal: Reader) -> bool:
+    """Whether the canonical reader took the head. Raises if the readers disagree."""
+    first = canonical(head)
+    again = canonical(head)
+    assert first == again, "a head reads otherwise once its lines are known"
+    if first is None:
+        return False
+    assert _plain(first) == _plain(legal(head))
+    return True
+
+
+def _plain(head: Request | Response) -> Request | Response:
+    """With the one thing that may differ made equal: the blank after each onward colon."""
+    lines = []
+    for line in head.onward.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        lines.append(name + b": " + value.strip(b" \t") + b"\r\n")
+    return msgspec.structs.replace(head, onward=b"".join(lines))
+
+
+@tuned
+@example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nClose: x\r\n\r\n")
+@example(b"GET / HTTP/1.1\r\nHost:a\r\n\r\n")
+@given(heads(REQUEST_LINES))
+def test_a_request_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
+    head: bytes,
+) -> None:
+    agree(head, h1.read_request, h1_legal.read_request)
+
+
+@tuned
+@example(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+@example(b"HTTP/1.1 200 \r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+@given(heads(STATUS_LINES))
+def test_a_response_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
+    head: bytes,
+) -> None:
+    agree(head, h1.read_response, h1_legal.read_response)
+
+
+@pytest.mark.parametrize(
+    ("canonical", "legal", "lines"), [_REQUESTS, _RESPONSES], ids=["requests", "responses"]
+)
+def test_the_readers_agree_on_thousands_of_chance_heads(
+    canonical: Reader, legal: Reader, lines: tuple[bytes, ...]
+) -> None:
+    taken = 0
+    for seed in range(CASES):
+        head = chance_head(random.Random(seed), lines)
+        try:
+            taken += agree(head, canonical, legal)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {head!r}") from error
+    assert taken > CASES / 20, "the generator makes too few canonical heads"

@@ -1,0 +1,70 @@
+"""Any octets, cut anywhere: a reader tells, waits or refuses, always the same and in bounds."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.wire.events import Limits
+from relay.wire.h1 import HeadReader, request_reader, response_reader
+
+from .feeding import Refused, Waits, heads, octet_by_octet, split_at
+from .generated import REQUEST_LINES, STATUS_LINES
+from .generated import heads as generated_heads
+
+LIMITS = Limits(request_line=48, head=160, fields=4)  # small, so that chance finds the edges
+READERS = pytest.mark.parametrize("make", [request_reader, response_reader])
+_noise = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([b"\r\n\r\n", b"\r\n", b"\n", b"\r", b" ", b":", b"x" * 50, b"x: y\r\n" * 5]),
+)
+_streams = st.lists(
+    st.one_of(generated_heads(REQUEST_LINES), generated_heads(STATUS_LINES), _noise), max_size=4
+).map(b"".join)
+
+tuned = settings(max_examples=300, deadline=None, database=None)
+
+
+@READERS
+@tuned
+@given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
+def test_a_stream_tells_the_same_at_any_split(make, octets: bytes, cuts: list[int]) -> None:
+    whole = heads(make(LIMITS), [octets])
+    assert heads(make(LIMITS), split_at(octets, cuts)) == whole
+    assert heads(make(LIMITS), octet_by_octet(octets)) == whole
+    if isinstance(whole[-1], Waits):
+        assert whole[-1].octets < LIMITS.head
+
+
+@READERS
+@settings(max_examples=50, deadline=None, database=None)
+@given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
+def test_a_stream_tells_the_same_at_any_split_under_the_real_limits(
+    make, octets: bytes, cuts: list[int]
+) -> None:
+    whole = heads(make(Limits()), [octets])
+    assert heads(make(Limits()), split_at(octets, cuts)) == whole
+    assert heads(make(Limits()), octet_by_octet(octets)) == whole
+
+
+@READERS
+@pytest.mark.parametrize(
+    "endless", [b"x", b"A b c\r\n", b"GET / HTTP/1.1\r\nX: ", b"\r", b"X: y\r\n", b"\0"]
+)
+@pytest.mark.parametrize("size", [1, 1000, 65536])
+def test_no_stream_makes_a_reader_hold_more_than_a_head(make, endless: bytes, size: int) -> None:
+    reader: HeadReader[object] = make(Limits())
+    stream = endless * (200_000 // len(endless))
+    most = Limits().head + 64 * 1024
+    told = heads(reader, (stream[at : at + size] for at in range(0, most, size)))
+    assert isinstance(told[-1], Refused)
+    assert len(reader._held) <= Limits().head
+
+
+@READERS
+def test_nothing_fed_is_nothing_told(make) -> None:
+    reader: HeadReader[object] = make(Limits())
+    assert reader.feed(b"") is None
+    assert not reader.begun
+    assert reader.feed(b"H") is None
+    assert reader.feed(b"") is None
+    assert reader.begun
