@@ -111,20 +111,21 @@ class Process:
     def ready(self, port: int, path: str, within: float = 10.0) -> float:
         """Waits until `GET path` is answered with 200; seconds since the start."""
         deadline = self.started + within
-        while True:
-            if self._popen.poll() is not None:
-                raise BenchError(
-                    f"{self.name} ended with status {self._popen.returncode} while starting:"
-                    f"\n{self.tail()}"
-                )
-            if answers(port, path):
+        tries = 0
+        while self.running():
+            tries += 1
+            wrong = refusal(port, path)
+            if not wrong:
                 return time.monotonic() - self.started
             if time.monotonic() > deadline:
                 raise BenchError(
-                    f"{self.name} did not answer GET {path} with 200 within {within:g} s:"
-                    f"\n{self.tail()}"
+                    f"{self.name} did not answer GET {path} with 200 within {within:g} s "
+                    f"({tries} tries, the last: {wrong})\n{self.tail()}"
                 )
             time.sleep(_POLL_S)
+        raise BenchError(
+            f"{self.name} ended with status {self._popen.returncode} while starting\n{self.tail()}"
+        )
 
     def running(self) -> bool:
         return self._popen.poll() is None
@@ -194,17 +195,18 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def answers(port: int, path: str) -> bool:
-    """True when `GET path` on 127.0.0.1 is answered with 200."""
+def refusal(port: int, path: str) -> str:
+    """Why `GET path` on 127.0.0.1 is not answered with 200; empty when it is."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as peer:
             peer.sendall(
                 b"GET %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nconnection: close\r\n\r\n"
                 % (path.encode(), port)
             )
-            return peer.recv(64).startswith(b"HTTP/1.1 200")
-    except OSError:
-        return False
+            line = peer.recv(64).partition(b"\r\n")[0]
+            return "" if line.startswith(b"HTTP/1.1 200") else f"answered {line!r}"
+    except OSError as error:
+        return str(error)
 
 
 def free_ports(count: int) -> list[int]:

@@ -5,7 +5,6 @@ import base64
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -390,10 +389,3 @@ async def test_a_change_on_the_command_line_is_seen_within_a_second(folder: Path
     watching.cancel()
     await asyncio.wait([watching])
     await database.close()
-
-
-def test_a_short_command_is_done_soon() -> None:
-    relay("user", "list")
-    began = time.monotonic()
-    relay("user", "list")
-    assert time.monotonic() - began < 2  # 0.2 s on an idle machine

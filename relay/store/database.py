@@ -6,6 +6,7 @@ aiosqlite lends the thread; each transaction is one Python call on it, since eve
 hand-over between the threads costs more than the SQL does.
 """
 
+import asyncio
 import os
 import sqlite3
 import time
@@ -46,7 +47,12 @@ class Database:
         # A thread that a crash left waiting must not keep the process from ending.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
-        await connection
+        try:
+            await connection
+        except BaseException:
+            # The thread's last word is for this loop, which may close right after.
+            await asyncio.to_thread(thread.join)
+            raise
         return cls(path, connection)
 
     async def close(self) -> None:

@@ -50,14 +50,15 @@ def _size(line: bytes) -> int:
 
 def _judge_size_part(part: bytes) -> None:
     """Refuse the beginning of a size line that no further octet can make right."""
-    if part and (len(part) > _MAX_SIZE_LINE or _SIZE_LINE_PART.fullmatch(part) is None):
+    size = len(part) - part.endswith(b"\r")
+    if part and (size > _MAX_SIZE_LINE or _SIZE_LINE_PART.fullmatch(part) is None):
         raise _bad("A chunk's size is malformed.")
 
 
 def _end_of_trailers(data: bytes) -> int:
     """Where the trailer section that begins `data` (after the CR LF of the size line) ends; -1."""
     end = data.find(b"\r\n\r\n")
-    if (end if end >= 0 else len(data)) > _MAX_TRAILERS:
+    if (end if end >= 0 else len(data) - 3) > _MAX_TRAILERS:
         raise _bad("The trailer section is too long.")
     lines = (data[2:end] if end >= 0 else data[2:]).split(b"\r\n")
     if end < 0:
@@ -132,6 +133,8 @@ class ChunkScanner:
             end = stop + 2 + length + 2
         if end - size == 1:  # CR and LF are judged together
             self._held = data[-1:]
+            if self._held != b"\r":
+                raise _bad("A chunk does not end where its size says.")
             self.left = 2
             return data[:-1]
         self.left = end - size

@@ -23,7 +23,8 @@ _REQUEST_LINE = re.compile(
     rb"((/[!$%&'()*+,\-./0-9:;=@A-Z\[\]_a-z|~]*)(?:\?[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]*)?) "
     rb"HTTP/1\.1"
 )
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [\x20-\x7e\t]*")
+# A 101 answers an upgrade, which the relay never asks for: h1_legal refuses it.
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 (?!101)([1-5][0-9][0-9]) [\x20-\x7e\t]*")
 _CONNECTION = re.compile(rb"keep-alive|close", re.IGNORECASE)
 _CONTENT_LENGTH = re.compile(rb"[0-9]{1,15}")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -163,32 +164,41 @@ class HeadReader(Generic[Head]):
             data = self._held + data
         end = data.find(_END, searched)
         if end < 0:
-            self._judge_part(data)
+            self._judge_part(data, len(self._held))
             self._held = data
             return None
         self._held = b""
         end += 4
         limits = self._limits
-        if end > limits.request_line and data.find(b"\r\n") > limits.request_line:
-            raise _line_too_long(limits)
-        if end > limits.head:
-            raise _head_too_long(limits)
+        if end > limits.request_line or end > limits.head:
+            self._judge_part(data[: end - 1])
         head = data if end == len(data) else data[:end]
         if head.count(b"\n") - 2 > limits.fields:
+            self._judge_part(head[:-1])
             raise RelayError(
                 HEAD_TOO_LARGE, f"The request has more than {limits.fields} header fields."
             )
-        return self._canonical(head) or self._legal(head), data[end:]
+        found = self._canonical(head)
+        if found is None:
+            self._judge_part(head[:-1])
+            found = self._legal(head)
+        return found, data[end:]
 
-    def _judge_part(self, data: bytes) -> None:
-        """Refuse what no further octet can make right, so that nobody waits for it."""
+    def _judge_part(self, part: bytes, judged: int = 0) -> None:
+        """Refuse what no further octet can make right, so that nobody waits for it.
+
+        The fault that comes first on the wire is the one told, wherever the stream was cut.
+        The first `judged` octets were found good before.
+        """
         limits = self._limits
-        if not _TOKEN_FIRST.match(data) or _BARE_LF.search(data):
+        line = limits.request_line + 2
+        if (part and not _TOKEN_FIRST.match(part)) or _BARE_LF.search(part, judged, line):
             raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
-        line = data.find(b"\r\n")
-        if (line if line >= 0 else len(data)) > limits.request_line + (line < 0):
+        if len(part) >= line and part.find(b"\r\n", 0, line) < 0:
             raise _line_too_long(limits)
-        if len(data) > limits.head - 1:
+        if _BARE_LF.search(part, judged, limits.head):
+            raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
+        if len(part) >= limits.head:
             raise _head_too_long(limits)
 
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
+        b"close",  # reserved (RFC 9112 §9.6), and what `Connection: close` would nominate
         b"keep-alive",
         b"proxy-authenticate",
         b"proxy-authorization",
@@ -64,7 +65,9 @@ ANSWERED: Final = frozenset(
 )
 
 # Lines that hold a credential are not remembered, so that a revoked key is not kept.
-_SECRET: Final = frozenset({b"authorization", b"x-api-key", b"cookie", b"proxy-authorization"})
+_SECRET: Final = frozenset(
+    {b"authorization", b"x-api-key", b"cookie", b"proxy-authorization", b"set-cookie"}
+)
 
 _REMEMBERED_LINES = 1024
 _REMEMBERED_LENGTH = 256
@@ -84,6 +87,7 @@ class Field(NamedTuple):
 
 def goes_upstream(name: bytes) -> bool:
     """Whether a request's field of this (lower-case) name is passed to the upstream."""
+    name = name.replace(b"_", b"-")  # one and the same name to a CGI or WSGI upstream
     return name not in _KEPT_OUT and not name.startswith(_CALLERS_OWN_PREFIXES)
 
 

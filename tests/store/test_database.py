@@ -184,6 +184,15 @@ async def test_what_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) 
     assert "damaged" in await refusal(tmp_path / "text")
 
 
+def test_a_refusal_says_nothing_after_the_loop_has_closed(tmp_path: Path) -> None:
+    """A thread that is left behind would print a traceback; that fails the test."""
+    before = set(threading.enumerate())
+    for _ in range(20):
+        with pytest.raises(StoreError):
+            asyncio.run(Database.open(tmp_path))
+    assert set(threading.enumerate()) == before
+
+
 async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
     raw(path, "CREATE TABLE bookmarks (a)")
     assert "another program" in await refusal(path)

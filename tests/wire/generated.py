@@ -174,7 +174,7 @@ def chance_head(chance: random.Random, first_lines: tuple[bytes, ...]) -> bytes:
     ]
     make = _likely_head if chance.random() < 0.9 else _head
     head = make(chance.choice(first_lines), fields)
-    while chance.random() < 0.4:
+    while chance.random() < 0.25:
         at = chance.randrange(len(head))
         octet = bytes([chance.choice(ODD_OCTETS)])
         head = head[:at] + chance.choice((octet, b"", octet + head[at : at + 1])) + head[at + 1 :]

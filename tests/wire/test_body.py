@@ -1,0 +1,80 @@
+"""Where a body ends: by its length or with the connection, at any split."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.wire.body import Sized, UntilClose, extent
+from relay.wire.events import UNTIL_CLOSE
+
+from .feeding import Read, Waits, body, octet_by_octet, split_at
+
+tuned = settings(max_examples=150, deadline=None, database=None)
+
+
+@tuned
+@given(st.binary(max_size=60), st.integers(1, 60), st.lists(st.integers(0, 60), max_size=5))
+def test_a_sized_body_ends_at_its_length_at_any_split(
+    octets: bytes, length: int, cuts: list[int]
+) -> None:
+    for pieces in ([octets], split_at(octets, cuts), octet_by_octet(octets)):
+        passed, told = body(lambda: Sized(length), pieces)
+        assert passed == octets[:length]
+        if len(octets) < length:
+            assert isinstance(told, Waits)
+        else:
+            assert told == Read(passed, octets[length:])
+
+
+@tuned
+@given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
+def test_a_body_until_close_never_ends_by_itself(octets: bytes, cuts: list[int]) -> None:
+    passed, told = body(UntilClose, split_at(octets, cuts))
+    assert passed == octets
+    assert isinstance(told, Waits)
+
+
+def test_a_body_of_no_octets_is_done_at_once() -> None:
+    nothing = Sized(0)
+    assert nothing.done
+    assert nothing.rest == b""
+    assert nothing.at_boundary()
+
+
+def test_the_octets_of_a_sized_body_are_passed_on_as_the_same_object() -> None:
+    piece = b"x" * 1000
+    sized = Sized(2000)
+    assert sized.feed(piece) is piece
+    assert sized.left == 1000
+    assert sized.feed(piece) is piece
+    assert sized.done
+
+
+def test_a_sized_body_has_no_boundary_before_its_end() -> None:
+    sized = Sized(3)
+    assert not sized.at_boundary()
+    sized.feed(b"ab")
+    assert not sized.at_boundary()
+    sized.feed(b"cd")
+    assert sized.at_boundary()
+    assert sized.rest == b"d"
+
+
+def test_a_body_until_close_can_be_followed_anywhere() -> None:
+    until_close = UntilClose()
+    until_close.feed(b"x")
+    assert until_close.at_boundary()
+
+
+@pytest.mark.parametrize(
+    ("length", "kind"),
+    [(UNTIL_CLOSE, UntilClose), (0, Sized), (5, Sized), (10**20, Sized)],
+)
+def test_a_heads_length_names_the_extent(length: int, kind: type) -> None:
+    assert type(extent(length)) is kind
+
+
+def test_a_body_of_length_nought_is_done_before_it_is_fed() -> None:
+    assert extent(0).done
+    assert not extent(1).done
+    assert not extent(UNTIL_CLOSE).done

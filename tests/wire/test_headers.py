@@ -1,0 +1,187 @@
+"""What travels onward: requests all but a deny-list, responses an allow-list, secrets never."""
+
+import gc
+
+import pytest
+
+from relay.wire import h1
+from relay.wire.events import Limits, Request, Response
+from relay.wire.h1 import request_reader, response_reader
+from relay.wire.headers import ANSWERED, FieldTable, goes_to_caller, goes_upstream
+
+STAYS = [
+    *("Connection", "Close", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization"),
+    *("Proxy-Connection", "TE", "Trailer", "Upgrade", "HTTP2-Settings", "Host"),
+    *("Accept-Encoding", "Authorization", "X-Api-Key", "Cookie", "Forwarded", "Via"),
+    *("X-Real-IP", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "CDN-Loop"),
+    *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Anything"),
+    *("CF-Connecting-IP", "CF-Ray", "Fastly-Client-IP", "X-Amzn-Trace-Id"),
+]
+TRAVELS = [
+    *("Accept", "User-Agent", "Content-Type", "Content-Encoding", "anthropic-version"),
+    *("anthropic-beta", "anthropic-anything-new", "X-Stainless-Retry-Count", "X-App"),
+    *("session_id", "Origin", "Idempotency-Key", "traceparent", "X-Unheard-Of", "Forwarder"),
+    *("X-Api-Keys", "Cookies", "Vial", "CFX", "Closed", "X-Forwarded"),
+]
+NEVER_ANSWERED = [
+    *("Set-Cookie", "anthropic-organization-id", "request-id", "x-request-id", "Server"),
+    *("CF-Ray", "Via", "Alt-Svc", "Strict-Transport-Security", "X-Envoy-Upstream-Service-Time"),
+    *("anthropic-ratelimit-requests-remaining", "openai-organization", "Connection"),
+    *("Keep-Alive", "Transfer-Encoding", "Content-Length", "Trailer", "Location", "Vary"),
+]
+
+
+def request(*fields: str) -> Request:
+    """A request with these field lines, as the reader has it."""
+    head = "\r\n".join(["POST / HTTP/1.1", *fields, "", ""]).encode()
+    found = request_reader(Limits()).feed(head)
+    assert found is not None
+    return found[0]
+
+
+def response(*fields: str) -> Response:
+    head = "\r\n".join(["HTTP/1.1 200 OK", *fields, "", ""]).encode()
+    found = response_reader(Limits()).feed(head)
+    assert found is not None
+    return found[0]
+
+
+READ_BY = pytest.mark.parametrize(
+    "also", [[], ["X-Twice: 1", "X-Twice: 1"]], ids=["canonical", "legal"]
+)
+
+
+@READ_BY
+@pytest.mark.parametrize("name", TRAVELS)
+def test_an_end_to_end_field_goes_upstream_as_it_came(name: str, also: list[str]) -> None:
+    onward = request("Host: a", *also, f"{name}: some value").onward
+    assert onward.endswith(f"{name}: some value\r\n".encode())
+
+
+@READ_BY
+@pytest.mark.parametrize("name", STAYS)
+@pytest.mark.parametrize("spelled", [str, str.lower, str.upper], ids=["as-is", "lower", "upper"])
+def test_what_is_this_hops_or_the_callers_own_stays_here(name, spelled, also) -> None:
+    host = [] if name == "Host" else ["Host: a"]
+    onward = request(*host, *also, f"{spelled(name)}: secret").onward
+    assert b"secret" not in onward
+    assert onward == request("Host: a", *also).onward
+
+
+@READ_BY
+@pytest.mark.parametrize("name", [*STAYS, "Transfer-Encoding", "Content-Length"])
+def test_what_stays_here_stays_under_its_name_with_underscores(name: str, also) -> None:
+    name = name.replace("-", "_")
+    if "_" in name:  # a CGI or WSGI upstream cannot tell the two names apart
+        assert b"secret" not in request("Host: a", *also, f"{name}: secret").onward
+
+
+def test_the_extent_of_a_body_is_told_anew() -> None:
+    assert request("Host: a", "Content-Length: 5").onward == b""
+    assert request("Host: a", "Transfer-Encoding: chunked").onward == b""
+    assert request("Host: a", "Content-Length: 5", "Expect: 100-continue").onward == b""
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        ["Connection: X-Hop"],
+        ["Connection: close, x-hop"],
+        ["Connection: ,X-HOP\t,"],
+        ["Connection: keep-alive", "Connection: X-Hop"],
+    ],
+)
+def test_a_field_that_connection_nominates_stays_here(connection: list[str]) -> None:
+    onward = request("Host: a", "X-Hop: 1", *connection, "x-hop: 2", "X-Hopper: 3").onward
+    assert onward == b"X-Hopper: 3\r\n"
+    answered = response("Content-Length: 0", "Date: x", "Retry-After: 1", "Connection: date")
+    assert answered.onward == b"Retry-After: 1\r\n"
+
+
+def test_what_stays_here_can_still_be_read_here() -> None:
+    read = request("Host: a", "X-Api-Key: rk-0000", "Authorization: Bearer rk-1", "Via: x")
+    assert read.headers[b"x-api-key"] == b"rk-0000"
+    assert read.headers[b"authorization"] == b"Bearer rk-1"
+    assert read.onward == b""
+
+
+def test_fields_keep_their_order_and_spelling() -> None:
+    fields = ["X-B: 1", "x-a: 2", "Accept: */*", "X-b2: 3", "X-Api-Key: k", "ANTHROPIC-BETA: b"]
+    lines = [f"{line}\r\n" for line in fields if not line.startswith("X-Api")]
+    assert request("Host: a", *fields).onward == "".join(lines).encode()
+    assert request(*fields, "Host: a", "X-Api-Key: k").onward == "".join(lines).encode()
+
+
+@pytest.mark.parametrize("also", [[], ["X-Twice: 1", "X-Twice: 1"]], ids=["canonical", "legal"])
+def test_a_callers_answer_has_the_allowed_fields_and_no_other(also: list[str]) -> None:
+    allowed = [f"{name.decode().title()}: x" for name in sorted(ANSWERED)]
+    others = [f"{name}: secret" for name in NEVER_ANSWERED[:13]]
+    onward = response(*others, *allowed, *also).onward
+    assert onward == "".join(f"{line}\r\n" for line in allowed).encode()
+
+
+@pytest.mark.parametrize("name", NEVER_ANSWERED)
+def test_an_upstreams_own_field_is_not_answered(name: str) -> None:
+    assert not goes_to_caller(name.lower().encode())
+
+
+# --- the memory of lines
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "x-api-key", "COOKIE", "Proxy-Authorization", "Set-Cookie"]
+)
+def test_a_secret_is_never_remembered(name: str) -> None:
+    table = FieldTable(goes_upstream, {})
+    line = f"{name}: rk-secret".encode()
+    assert table.learn(line) is not None
+    assert table.seen == {}
+
+
+def test_no_reader_remembers_a_secret_that_passed() -> None:
+    secret = b"rk-never-kept-4711"
+    lines = [b"Authorization: Bearer %b", b"X-Api-Key: %b", b"Cookie: a=%b"]
+    for line in lines:
+        head = b"GET / HTTP/1.1\r\nHost: a\r\n" + line % secret + b"\r\n\r\n"
+        assert request_reader(Limits()).feed(head) is not None
+        assert request_reader(Limits()).feed(head.replace(b": ", b":  ")) is not None
+    answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=%b\r\nContent-Length: 0\r\n\r\n" % secret
+    assert response_reader(Limits()).feed(answer) is not None
+    tables = [table for table in gc.get_objects() if isinstance(table, FieldTable)]
+    assert len(tables) >= 2
+    for table in tables:
+        assert not [line for line in table.seen if secret in line]
+    assert not [line for line in h1._SEEN_LINES if secret in line]
+
+
+def test_what_a_table_remembers_is_bounded_in_lines_and_octets() -> None:
+    table = FieldTable(goes_upstream, {})
+    for number in range(5000):
+        assert table.learn(b"X-%d: %b" % (number, b"v" * (number % 600))) is not None or (
+            number % 600 == 0
+        )
+        assert len(table.seen) <= 1024
+    assert max(map(len, table.seen)) <= 256
+    assert sum(map(len, table.seen)) <= 1024 * 256
+
+
+def test_request_lines_that_are_remembered_are_bounded() -> None:
+    for number in range(500):
+        head = b"GET /%d%b HTTP/1.1\r\nHost: a\r\n\r\n" % (number, b"x" * (number % 300))
+        assert h1.read_request(head) is not None
+        assert len(h1._SEEN_LINES) <= 64
+    assert max(map(len, h1._SEEN_LINES)) <= 128
+
+
+def test_a_line_reads_the_same_from_memory() -> None:
+    fields = ["Host: a", "Accept: */*", "Connection: close", "Content-Length: 5", "X-Api-Key: k"]
+    assert request(*fields) == request(*fields)
+
+
+def test_a_value_that_is_not_canonical_is_never_remembered_as_canonical() -> None:
+    bad = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n"
+    for _ in range(3):
+        assert h1.read_request(bad) is None
+    chunked = bad.replace(b"Content-Length: +5", b"Transfer-Encoding: chunked")
+    for _ in range(3):
+        assert h1.read_request(chunked) is None
