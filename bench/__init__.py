@@ -7,6 +7,7 @@ How a run reads, from the top:
 - `rivals`     what is measured: nginx, relay, and the upstream behind both
 - `loadgen`    the clients of JSON: a closed loop
 - `streams`    the clients of SSE: every event counted, and a reader that stops reading
+- `replay`     a cheap upstream for the closed loop: one answer of the simulator, again and again
 - `process`    processes on a core, and what /proc tells about them
 - `report`     figures and ratios as a table and as JSON
 

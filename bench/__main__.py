@@ -21,8 +21,17 @@ from rich.console import Console
 
 from bench import report
 from bench.process import BenchError, Cores, pin
-from bench.rivals import Nginx, Relay, Rival, nginx_program, start_upstream
-from bench.scenarios import SCENARIOS, Figures, Settings, Stage, json_round, measure, sse_round
+from bench.rivals import Nginx, Relay, Rival, nginx_program, start_replay, start_upstream
+from bench.scenarios import (
+    SCENARIOS,
+    Figures,
+    Settings,
+    Stage,
+    json_round,
+    measure,
+    record,
+    sse_round,
+)
 
 _RIVALS = ("nginx", "relay")
 
@@ -32,6 +41,7 @@ class _Plan:
     settings: Settings
     scenarios: tuple[str, ...]
     rivals: tuple[str, ...]
+    replayed: bool
     json: Path | None
     profile: bool
 
@@ -67,6 +77,14 @@ class _Plan:
     help="Measure this proxy; may be repeated. Both by default.",
 )
 @click.option(
+    "--upstream",
+    default="replay",
+    show_default=True,
+    type=click.Choice(("replay", "simulate")),
+    help="Who answers in the json scenario: the simulator itself, or one answer of it replayed, "
+    "which is cheap enough to keep both proxies busy.",
+)
+@click.option(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -83,15 +101,19 @@ def main(
     pace: float,
     only: tuple[str, ...],
     rival: tuple[str, ...],
+    upstream: str,
     json_path: Path | None,
     profile: bool,
 ) -> None:
     """relay measured beside nginx: same upstream, same clients, one core for the proxy."""
     console = Console()
+    if not console.is_terminal:
+        console.width = 100
     plan = _Plan(
         settings=Settings(rounds, seconds, connections, streams, pace),
         scenarios=only or SCENARIOS,
         rivals=rival or _RIVALS,
+        replayed=upstream == "replay",
         json=json_path,
         profile=profile,
     )
@@ -119,14 +141,27 @@ async def _run(plan: _Plan, console: Console) -> None:
         pin(cores.load)
         upstream, port = start_upstream(folder, cores.load)
         held.enter_context(upstream)
-        rivals = _rivals(plan.rivals, folder, port, console)
+        rivals = _rivals(plan.rivals, folder / "simulate", port)
+        json_upstream, json_rivals = upstream, rivals
+        if plan.replayed and ("json" in plan.scenarios or plan.profile):
+            json_upstream, json_port = start_replay(folder, cores.load, await record(port))
+            held.enter_context(json_upstream)
+            json_rivals = _rivals(plan.rivals, folder / "replay", json_port)
+        missing = [name for name in plan.rivals if name not in {rival.name for rival in rivals}]
+        if "nginx" in missing:
+            console.print(
+                "[yellow]note:[/] nginx is not installed (Debian: apt-get install nginx-light): "
+                "relay is measured alone, without ratios."
+            )
 
         def told(scenario: str, number: int, rival: str, figures: Figures) -> None:
             console.print(
                 report.line(scenario, number, rival, figures), highlight=False, soft_wrap=True
             )
 
-        stage = Stage(plan.settings, cores, upstream, port, rivals, told)
+        stage = Stage(
+            plan.settings, cores, upstream, port, rivals, json_upstream, json_rivals, told
+        )
         results = await measure(stage, plan.scenarios)
         report.show(console, results)
         versions = {rival.name: rival.version for rival in rivals}
@@ -136,29 +171,26 @@ async def _run(plan: _Plan, console: Console) -> None:
             await _profile(stage, console)
 
 
-def _rivals(names: tuple[str, ...], folder: Path, port: int, console: Console) -> list[Rival]:
+def _rivals(names: tuple[str, ...], folder: Path, upstream: int) -> list[Rival]:
     found: list[Rival] = []
-    if "nginx" in names:
-        if nginx_program() is None:
-            console.print(
-                "[yellow]note:[/] nginx is not installed (Debian: apt-get install nginx-light): "
-                "relay is measured alone, without ratios."
-            )
-        else:
-            found.append(Nginx(folder / "nginx", port))
+    if "nginx" in names and nginx_program() is not None:
+        found.append(Nginx(folder / "nginx", upstream))
     if "relay" in names:
-        found.append(Relay(folder / "relay", port))
+        found.append(Relay(folder / "relay", upstream))
     if not found:
-        raise BenchError("nothing to measure")
+        raise BenchError("nothing to measure: nginx is not installed")
     return found
 
 
 async def _profile(stage: Stage, console: Console) -> None:
     """Where relay's own Python time goes; the profiler itself makes everything slower."""
-    for rival in stage.rivals:
-        if not isinstance(rival, Relay):
-            continue
-        for name, one_round in (("json", json_round), ("sse", sse_round)):
+    for name, one_round, rivals in (
+        ("json", json_round, stage.json_rivals),
+        ("sse", sse_round, stage.rivals),
+    ):
+        for rival in rivals:
+            if not isinstance(rival, Relay):
+                continue
             rival.profile = report.RESULTS / f"profile-{name}.prof"
             rival.profile.parent.mkdir(parents=True, exist_ok=True)
             rival.profile.unlink(missing_ok=True)

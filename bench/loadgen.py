@@ -100,6 +100,7 @@ class JsonLoad:
         self.latencies = array("Q")
         self.saturated = False
         self.idle: list[_JsonClient] = []
+        self.answer = b""
         self.failure: LoadError | None = None
         self._clients: list[_JsonClient] = []
         self._failed = asyncio.Event()
@@ -234,6 +235,7 @@ class _JsonClient(asyncio.Protocol):
         end = head_end + 4 + int(found[2])
         if len(data) >= end:
             _check_message(data[head_end + 4 : end])
+            self.load.answer = data[:end]
             self.needle = b"\r\n" + found[1]
         return end
 

@@ -75,13 +75,13 @@ class Process:
         # A child inherits the affinity, so that no thread of it ever ran on the other core.
         os.sched_setaffinity(0, {core})
         try:
-            with log.open("ab") as out:
+            with log.with_suffix(".out").open("ab") as out, log.open("ab") as errors:
                 self.started = time.monotonic()
                 self._popen = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
-                    stderr=out,
+                    stderr=errors,
                     env=None if env is None else dict(env),
                     # Ctrl-C reaches us alone; we end our children in order. A session of its
                     # own would do that too, but the kernel shares a core out between sessions
@@ -131,7 +131,7 @@ class Process:
         return self._popen.poll() is None
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of what the process wrote."""
+        """The last lines of what the process wrote to standard error."""
         try:
             text = self.log.read_text(errors="replace")
         except OSError:

@@ -22,7 +22,7 @@ from bench.scenarios import Figures, Results, Settings
 
 RESULTS = Path(__file__).parent / "results"
 _STRANGERS = 0.05
-_SATURATED = 0.95
+_SATURATED = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +63,22 @@ class Row:
 
 ROWS = (
     Row("json", "cpu_us", "JSON: CPU per request, µs", 1, "ratio<=", 2.0),
-    Row("json", "requests_s", "JSON: requests/s on one core", 0, ">=", 12_000),
-    Row("json", "share", "  share of the core used", 2),
+    Row("json", "requests_s", "JSON: requests/s, one core", 0, ">=", 12_000),
+    Row("json", "share", "  share of its core", 2),
     Row("json", "p50_us", "  saturated p50, µs"),
     Row("json", "p99_us", "  saturated p99, µs"),
-    Row("latency", "p50_us", "JSON: one at a time p50, µs"),
-    Row("latency", "p99_us", "JSON: one at a time p99, µs"),
+    Row("latency", "p50_us", "JSON: alone, p50, µs"),
+    Row("latency", "p99_us", "JSON: alone, p99, µs"),
     Row("sse", "cpu_us", "SSE: CPU per event, µs", 1, "ratio<=", 1.2),
     Row("sse", "events_s", "SSE: events/s delivered"),
-    Row("sse", "share", "  share of the core used", 2),
+    Row("sse", "share", "  share of its core", 2),
     Row("sse", "first_p50_us", "SSE: first event p50, µs"),
     Row("sse", "first_p99_us", "SSE: first event p99, µs"),
-    Row("memory", "base_mib", "Memory: base, MiB", 1, "<=", 50),
-    Row("memory", "stream_kib", "Memory: live stream, KiB", 1, "<=", 32),
-    Row("idle", "idle_kib", "Memory: idle connection, KiB", 1, "<=", 6),
-    Row("slow", "growth_kib", "Memory: slow reader, KiB", 0, "<=", 256),
-    Row("ready", "ready_ms", "Ready after start, ms", 0, "<=", 500),
+    Row("memory", "base_mib", "Memory at rest, MiB", 1, "<=", 50),
+    Row("memory", "stream_kib", "  a live stream, KiB", 1, "<=", 32),
+    Row("idle", "idle_kib", "  an idle connection, KiB", 1, "<=", 6),
+    Row("slow", "growth_kib", "  a slow reader, KiB", 0, "<=", 256),
+    Row("ready", "ready_ms", "Ready after, ms", 0, "<=", 500),
 )
 
 
@@ -92,19 +92,22 @@ def summary(results: Results) -> dict[str, dict[str, Any]]:
         if not relay and not nginx:
             continue
         ratio = _ratio(relay, nginx)
+        judged = None if row.figure == "cpu_us" and _idle(rounds) else ratio
         found[f"{row.scenario}.{row.figure}"] = {
             "relay": median(relay) if relay else None,
             "nginx": median(nginx) if nginx else None,
             "ratio": ratio,
             "goal": row.aim() or None,
-            "met": row.met(median(relay), ratio) if relay else None,
+            "met": row.met(median(relay), judged) if relay else None,
         }
     return found
 
 
 def show(console: Console, results: Results) -> None:
     """The table, and below it what a reader must know before believing it."""
-    table = Table(title="relay beside nginx (median of rounds ± half their range)", box=SIMPLE)
+    table = Table(
+        title="relay beside nginx (median of rounds ± half their range)", box=SIMPLE, pad_edge=False
+    )
     for name in ("", "nginx", "relay", "ratio", "goal", ""):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     figures = summary(results)
@@ -120,7 +123,7 @@ def show(console: Console, results: Results) -> None:
             _cell(_values(rounds.get("relay", ()), row.figure), row.digits),
             "–" if entry["ratio"] is None else f"{entry['ratio']:.2f}",
             row.aim(),
-            "" if met is None else "[green]met[/]" if met else "[red]missed[/]",
+            "" if met is None else "[green]✓[/]" if met else "[red]✗[/]",
         )
     console.print(table)
     for note in notes(results):
@@ -140,15 +143,20 @@ def notes(results: Results) -> list[str]:
                         f"{core} core while {rival} was measured; rates and latencies suffer."
                     )
     for rival, rounds in results.get("json", {}).items():
-        share = median(_values(rounds, "share"))
-        if share < _SATURATED:
+        used = median(map(_used, rounds))
+        if used < _SATURATED:
             load, upstream = (
                 median(_values(rounds, figure)) for figure in ("load_us", "upstream_us")
             )
             found.append(
-                f"json: {rival} used {share:.0%} of its core: clients ({load:.1f} µs) and upstream "
-                f"({upstream:.1f} µs per request) on the other core were the limit, not {rival}."
+                f"json: {rival} used {used:.0%} of its core: not it was the limit, but clients "
+                f"({load:.1f} µs per request) and upstream ({upstream:.1f} µs) on the other core."
             )
+    if _idle(results.get("json", {})):
+        found.append(
+            "json: nginx was partly idle, where a request costs it up to twice as much as when it "
+            "is busy: the ratio of CPU per request flatters relay and is not judged."
+        )
     if results.get("memory", {}).get("nginx"):
         found.append("memory: nginx is master and worker; pages that they share count twice.")
     return found
@@ -186,6 +194,17 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     return path
+
+
+def _idle(rounds: Mapping[str, Sequence[Figures]]) -> bool:
+    """Whether the json scenario left nginx partly idle; streams do so to both, on purpose."""
+    used = [_used(figures) for figures in rounds.get("nginx", ()) if "requests_s" in figures]
+    return bool(used) and median(used) < _SATURATED
+
+
+def _used(figures: Figures) -> float:
+    """The proxy's share of what strangers left of its core."""
+    return figures["share"] / max(0.01, 1.0 - figures["others"])
 
 
 def _values(rounds: Sequence[Figures], figure: str) -> list[float]:

@@ -24,6 +24,21 @@ _PLAN = "bench"
 _EMAIL = "bench@example.com"
 _COMMAND_WAIT_S = 20.0
 
+# What the upstream says of itself and of its account; relay passes none of it on.
+_HIDDEN = (
+    "set-cookie",
+    "cf-ray",
+    "strict-transport-security",
+    "x-envoy-upstream-service-time",
+    "x-robots-tag",
+    "anthropic-organization-id",
+    *(
+        f"anthropic-ratelimit-{kind}-{figure}"
+        for kind in ("requests", "tokens", "input-tokens", "output-tokens")
+        for figure in ("limit", "remaining", "reset")
+    ),
+)
+
 _NGINX_CONF = """\
 daemon off;
 {user}worker_processes 1;
@@ -56,14 +71,7 @@ http {{
     proxy_set_header Authorization "";
     proxy_set_header x-api-key "{credential}";
     proxy_set_header Accept-Encoding identity;
-    proxy_hide_header set-cookie;
-    proxy_hide_header anthropic-organization-id;
-    proxy_hide_header anthropic-ratelimit-requests-limit;
-    proxy_hide_header anthropic-ratelimit-requests-remaining;
-    proxy_hide_header anthropic-ratelimit-requests-reset;
-    proxy_hide_header anthropic-ratelimit-tokens-limit;
-    proxy_hide_header anthropic-ratelimit-tokens-remaining;
-    proxy_hide_header anthropic-ratelimit-tokens-reset;
+{hidden}
     server {{
         listen 127.0.0.1:{json} backlog=4096;
         location / {{ proxy_pass http://origin; }}
@@ -125,7 +133,7 @@ class Rival(ABC):
 
     def start(self, core: int) -> tuple[Process, float]:
         """A running proxy that answers, and the seconds it took."""
-        process = Process(self.name, self.argv(), core, self.folder / "output.log")
+        process = Process(self.name, self.argv(), core, self.folder / "error.log")
         try:
             return process, process.ready(self.json_port, "/readyz")
         except BaseException:
@@ -150,6 +158,7 @@ class Nginx(Rival):
         (folder / "nginx.conf").write_text(
             _NGINX_CONF.format(
                 folder=folder,
+                hidden="\n".join(f"    proxy_hide_header {name};" for name in _HIDDEN),
                 # As root the worker would become `nobody`, who cannot write to this folder.
                 user="user root;\n" if os.geteuid() == 0 else "",
                 upstream=upstream,
@@ -219,7 +228,23 @@ def start_upstream(folder: Path, core: int) -> tuple[Process, int]:
     """The simulated upstream, on the core of the load, and its port."""
     (port,) = free_ports(1)
     argv = [*relay_command(), "simulate", "--port", str(port)]
-    process = Process("relay simulate", argv, core, folder / "upstream.log")
+    process = Process("relay simulate", argv, core, folder / "upstream.err")
+    try:
+        process.ready(port, "/")
+    except BaseException:
+        process.stop()
+        raise
+    return process, port
+
+
+def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
+    """An upstream that always gives this answer, and its port."""
+    (port,) = free_ports(1)
+    recorded = folder / "answer.http"
+    recorded.write_bytes(answer)
+    program = str(Path(__file__).with_name("replay.py"))
+    argv = [sys.executable, "-P", program, str(port), str(recorded)]
+    process = Process("replay", argv, core, folder / "replay.err")
     try:
         process.ready(port, "/")
     except BaseException:

@@ -58,6 +58,9 @@ class Stage:
     upstream: Process
     upstream_port: int
     rivals: list[Rival]
+    # Who answers in `json`, and the rivals in front of it; see `replay`.
+    json_upstream: Process
+    json_rivals: list[Rival]
     told: Callable[[str, int, str, Figures], None]
     results: Results = field(default_factory=dict)
     event_counts: dict[str, int] = field(default_factory=dict)
@@ -96,9 +99,10 @@ Round = Callable[[Stage, Rival, Process], Awaitable[Figures]]
 class _Window:
     """Time, CPU and work between two moments."""
 
-    def __init__(self, stage: Stage, process: Process) -> None:
-        self._stage = stage
+    def __init__(self, cores: Cores, process: Process, upstream: Process) -> None:
+        self._cores = cores
         self._process = process
+        self._upstream = upstream
         self._before = self._read()
 
     def close(self, work: int, unit: str) -> Figures:
@@ -124,10 +128,10 @@ class _Window:
         return (
             time.perf_counter_ns(),
             self._process.cpu_ns(),
-            self._stage.upstream.cpu_ns(),
+            self._upstream.cpu_ns(),
             time.process_time_ns(),
-            *busy_ns(self._stage.cores.proxy),
-            *busy_ns(self._stage.cores.load),
+            *busy_ns(self._cores.proxy),
+            *busy_ns(self._cores.load),
         )
 
 
@@ -145,7 +149,7 @@ async def json_round(stage: Stage, rival: Rival, process: Process) -> Figures:
         await load.run(_JSON_WARM_S)
         done = load.completed
         load.recording = True
-        window = _Window(stage, process)
+        window = _Window(stage.cores, process, stage.json_upstream)
         await load.run(settings.seconds)
         figures = window.close(load.completed - done, "requests")
         load.recording = False
@@ -186,7 +190,7 @@ async def sse_round(stage: Stage, rival: Rival, process: Process) -> Figures:
         await load.open(settings.streams, _STREAM_OPEN_S)
         await load.run(_STREAM_SETTLE_S)
         done = load.events
-        window = _Window(stage, process)
+        window = _Window(stage.cores, process, stage.upstream)
         await load.run(settings.seconds)
         figures = window.close(load.events - done, "events")
         if load.whole:
@@ -261,8 +265,8 @@ async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
         load.close()
 
 
-# Which rounds need a process that has served nothing before.
 _SHARED: dict[str, Round] = {"json": json_round, "latency": latency_round, "sse": sse_round}
+# Rounds that need a process which has served nothing before.
 _FRESH: dict[str, Round] = {"memory": memory_round, "idle": idle_round, "slow": slow_round}
 SCENARIOS = (*_SHARED, *_FRESH, "ready")
 
@@ -274,14 +278,12 @@ async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
     gc.freeze()
     gc.disable()
     try:
-        with ExitStack() as held:
-            if any(name in _SHARED for name in chosen):
-                served = [
-                    (rival, held.enter_context(stage.running(rival))) for rival in stage.rivals
-                ]
-                for name in _SHARED:
-                    if name in chosen:
-                        await _rounds(stage, name, served)
+        for name in _SHARED:
+            if name in chosen:
+                rivals = stage.json_rivals if name == "json" else stage.rivals
+                with ExitStack() as held:
+                    served = [(rival, held.enter_context(stage.running(rival))) for rival in rivals]
+                    await _rounds(stage, name, served)
         for name in _FRESH:
             if name in chosen:
                 await _rounds(stage, name, None)
@@ -337,6 +339,18 @@ async def _warm(rival: Rival) -> None:
     finally:
         load.close()
         streams.close()
+
+
+async def record(port: int) -> bytes:
+    """One JSON answer of the upstream, head and body, as it came."""
+    load = JsonLoad(port, request(port, UPSTREAM_KEY, _JSON_ANSWER, stream=False))
+    try:
+        await load.open(1)
+    except LoadError as error:
+        raise BenchError(f"the upstream alone is wrong already: {error}") from None
+    finally:
+        load.close()
+    return load.answer
 
 
 def _json_load(rival: Rival) -> JsonLoad:

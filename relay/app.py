@@ -44,8 +44,9 @@ _PASSED_FROM = 3  # systemd's SD_LISTEN_FDS_START
 class App:
     """The relay, from its settings to its sockets."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log_fd: int = 1) -> None:
         self._settings = settings
+        self._log_fd = log_fd
         self.addresses: list[str] = []
 
     async def start(self) -> None:
@@ -65,7 +66,7 @@ class App:
         self.callers = Callers()
         self.callers.replace(await live_keys(self.database))
         self._watch = loop.create_task(watch(self.database, _WATCH, self.callers.replace))
-        self.log = AccessLog() if settings.log.access else None
+        self.log = AccessLog(self._log_fd) if settings.log.access else None
         if self.log is not None:
             self.timers.each_tick(self.log.flush)
         gateway = Gateway(

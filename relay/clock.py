@@ -6,6 +6,7 @@ The present moment comes in as an argument: who may do I/O asks for it there.
 import re
 from datetime import UTC, datetime
 from email.utils import formatdate
+from functools import lru_cache
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
@@ -25,10 +26,18 @@ def seconds(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+_MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
+
+
+@lru_cache(maxsize=4)
+def _to_the_second(moment: int) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
 def rfc3339(moment: float) -> str:
     """Epoch seconds → `2026-04-08T12:01:00.000Z`."""
-    stamp = datetime.fromtimestamp(moment, UTC)
-    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{stamp.microsecond // 1000:03d}Z"
+    second, millisecond = divmod(int(moment * 1000), 1000)
+    return _to_the_second(second) + _MILLISECONDS[millisecond]
 
 
 def http_date(moment: float) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -9,6 +10,7 @@ from relay.errors import INTERNAL, NOT_FOUND, WRONG_METHOD, Dialect, RelayError
 from relay.gateway.caller import Callers
 from relay.gateway.models import Models
 from relay.gateway.record import Record
+from relay.gateway.record import record as begin_record
 from relay.gateway.relay import Relay
 from relay.net.exchange import Exchange
 from relay.telemetry.log import AccessLog
@@ -48,7 +50,7 @@ class Gateway:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, whatever happens, and log it."""
-        record = Record(exchange)
+        record = begin_record(exchange)
         request = exchange.request
         try:
             endpoint = self._endpoints.get(request.path)
@@ -78,7 +80,9 @@ class Gateway:
             )
         finally:
             if self._log is not None:
-                self._log.line(record.entry())
+                record.status = exchange.status
+                record.ms = (time.monotonic() - exchange.arrived) * 1000
+                self._log.line(record)
 
     def _other(self, path: bytes) -> tuple[tuple[bytes, ...], Endpoint]:
         if path.startswith(_MODELS + b"/"):
@@ -88,14 +92,18 @@ class Gateway:
         )
 
     async def _list_models(self, exchange: Exchange, record: Record) -> None:
-        record.caller = self._callers.identify(exchange.request.headers)
+        self._identify(exchange, record)
         query = exchange.request.target.partition(b"?")[2]
         self._answer(exchange, record, self._models.list(query, _is_anthropic(exchange)))
 
     async def _show_model(self, exchange: Exchange, record: Record) -> None:
-        record.caller = self._callers.identify(exchange.request.headers)
+        self._identify(exchange, record)
         name = exchange.request.path[len(_MODELS) + 1 :]
         self._answer(exchange, record, self._models.show(name, _is_anthropic(exchange)))
+
+    def _identify(self, exchange: Exchange, record: Record) -> None:
+        caller = self._callers.identify(exchange.request.headers)
+        record.user, record.key = caller.email, caller.key_id
 
     async def _alive(self, exchange: Exchange, record: Record) -> None:
         record.outcome = "whole"

@@ -8,6 +8,8 @@
 6. settle    what was used (`record`, which becomes the log line)
 """
 
+from time import monotonic
+
 from relay.errors import Dialect
 from relay.gateway.caller import Callers
 from relay.gateway.dispatch import dispatch, relay_error
@@ -35,10 +37,11 @@ class Relay:
             RelayError: the answer has not begun, and this is what the caller is to be told.
         """
         request = exchange.request
-        record.caller = self._callers.identify(request.headers)
+        caller = self._callers.identify(request.headers)
+        record.user, record.key = caller.email, caller.key_id
 
         body = await exchange.body()
-        record.taken_in()
+        begun = monotonic()
         record.model = model = peek(body).model
 
         route = self._routes.find(model)
@@ -47,9 +50,10 @@ class Relay:
         if route.model is not None:
             body = with_model(body, route.model)
 
-        record.sent()
+        sent = monotonic()
         connection, response = await dispatch(upstream, request, body)
-        record.answered(response)
+        record.relay_ms = (sent - begun) * 1000
+        record.head_ms = (monotonic() - sent) * 1000
 
         streamed = _is_stream(response)
         tap = NoTap() if response.status != 200 else StreamTap() if streamed else JsonTap()
@@ -57,13 +61,14 @@ class Relay:
         splice = Splice(exchange, connection, response, fields, tap)
         try:
             await splice.join()
-            record.usage = tap.finish()
-            if not record.usage.whole:
+            usage = tap.finish()
+            record.used(usage)
+            if not usage.whole:
                 raise UpstreamError(Trouble.CLOSED, "the stream ended without message_stop")
             exchange.end()
             record.outcome = "whole"
         except UpstreamError as failure:
-            record.usage = tap.finish()
+            record.used(tap.finish())
             record.outcome = f"cut: the upstream {failure}"
             if streamed:
                 told = relay_error(failure).event(Dialect.MESSAGES, exchange.id.decode())
@@ -79,10 +84,12 @@ def _is_stream(response: Response) -> bool:
 
 def _fields(exchange: Exchange, record: Record, response: Response, streamed: bool) -> bytes:
     """The answer's field lines: the upstream's that may pass, and the relay's own."""
-    fields = b"%brequest-id: %b\r\nserver-timing: %b\r\n" % (
+    record.upstream_id = response.headers.get(b"request-id", b"").decode("latin-1")
+    fields = b"%brequest-id: %b\r\nserver-timing: relay;dur=%.2f, upstream;dur=%.2f\r\n" % (
         response.onward,
         exchange.id,
-        record.timing(),
+        record.relay_ms,
+        record.head_ms,
     )
     if streamed:  # nginx and others buffer a stream unless told not to
         fields += b"x-accel-buffering: no\r\n"

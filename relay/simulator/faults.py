@@ -207,7 +207,10 @@ async def split(exchange: Exchange, good: Prepared, size: int) -> None:
         exchange.write_raw(wire[start : start + size])
         await exchange.writable()
         await asyncio.sleep(0)
-    exchange.end()
+    if exchange.request.keep_alive:
+        exchange.end()
+    else:
+        exchange.close()
 
 
 INSTEAD: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {

@@ -1,7 +1,7 @@
 """What the simulator was asked: the last requests as they came, and totals.
 
-Tests read it to prove what a relay sends upstream. Bodies are kept as digests only, so
-that its memory is bounded.
+Tests read it to prove what a relay sends upstream. Its memory is bounded: of a large body
+only the digest is kept, and a small one is digested when someone asks.
 """
 
 import hashlib
@@ -11,17 +11,20 @@ from typing import Any, Final
 from relay.wire.events import Request
 
 _KEPT: Final = 256
+_SMALL: Final = 16 * 1024
 
 
 class Entry:
     """One request."""
 
-    __slots__ = ("aborted", "body_bytes", "body_sha256", "request", "status")
+    __slots__ = ("_body", "_digest", "aborted", "body_bytes", "request", "status")
 
     def __init__(self, request: Request, body: bytes) -> None:
         self.request = request
-        self.body_sha256 = hashlib.sha256(body).digest()
         self.body_bytes = len(body)
+        large = self.body_bytes > _SMALL
+        self._body = b"" if large else body
+        self._digest = hashlib.sha256(body).hexdigest() if large else ""
         self.aborted = False  # the peer left before the answer was whole
         self.status = 0
 
@@ -35,7 +38,7 @@ class Entry:
                 [name.decode("latin-1"), value.decode("latin-1")]
                 for name, value in request.headers.items()
             ],
-            "body_sha256": self.body_sha256.hex(),
+            "body_sha256": self._digest or hashlib.sha256(self._body).hexdigest(),
             "body_bytes": self.body_bytes,
             "status": self.status,
             "aborted": self.aborted,

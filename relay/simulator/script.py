@@ -40,7 +40,8 @@ FAULTS: Final = frozenset(
 )
 _MAX_TOKENS = 1_000_000
 _MAX_BYTES = 64 * 1024 * 1024
-_MAX_DELAY = 3_600.0
+_MAX_DELAY = 3_600
+_MAX_PACE = 100_000
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -71,6 +72,7 @@ _NUMBERS: Final = {
     "at": (0, _MAX_BYTES),
     "status": (400, 599),
 }
+_FRACTIONS: Final = {"pace": _MAX_PACE, "delay": _MAX_DELAY}
 
 
 @lru_cache(maxsize=1024)
@@ -88,8 +90,8 @@ def parse(header: str) -> Script:
         if name in _NUMBERS:
             low, high = _NUMBERS[name]
             fields[name] = _whole(name, value, low, high)
-        elif name in ("pace", "delay"):
-            fields[name] = _seconds(name, value)
+        elif name in _FRACTIONS:
+            fields[name] = _fraction(name, value, _FRACTIONS[name])
         elif name == "thinking":
             fields[name] = value not in ("", "0")
         elif name in ("tool", "seed"):
@@ -111,11 +113,11 @@ def _whole(name: str, value: str, low: int, high: int) -> int:
     raise invalid(f"x-simulate: {name} takes a whole number from {low} to {high}, not {value!r}")
 
 
-def _seconds(name: str, value: str) -> float:
+def _fraction(name: str, value: str, high: int) -> float:
     try:
         number = float(value)
     except ValueError:
         number = -1.0
-    if 0 <= number <= _MAX_DELAY:
+    if 0 <= number <= high:
         return number
-    raise invalid(f"x-simulate: {name} takes a number from 0 to {_MAX_DELAY:g}, not {value!r}")
+    raise invalid(f"x-simulate: {name} takes a number from 0 to {high}, not {value!r}")

@@ -7,10 +7,11 @@ reads standard output stalls, lines are dropped and counted rather than held wit
 import os
 import queue
 import threading
-from typing import Any, Final
+from typing import Final
 
-import orjson
+import msgspec
 
+_encode = msgspec.json.Encoder().encode
 _BATCHES: Final = 64  # waiting to be written; at four a second, 16 s of a stalled reader
 
 
@@ -25,18 +26,19 @@ class AccessLog:
         self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._thread.start()
 
-    def line(self, entry: dict[str, Any]) -> None:
+    def line(self, entry: msgspec.Struct) -> None:
         """Add a line."""
-        self._lines.append(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+        self._lines.append(_encode(entry))
 
     def flush(self) -> None:
         """Hand over what has been collected."""
         if self._lines:
-            batch = b"".join(self._lines)
+            self._lines.append(b"")
+            batch = b"\n".join(self._lines)
             try:
                 self._batches.put_nowait(batch)
             except queue.Full:
-                self.dropped += len(self._lines)
+                self.dropped += len(self._lines) - 1
             self._lines.clear()
 
     def close(self) -> None:

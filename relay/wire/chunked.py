@@ -19,7 +19,7 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?
 _SIZE_LINE_PART = re.compile(rb"[0-9A-Fa-f]{1,8}(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)?\r?")
 _MAX_SIZE_LINE = 256
 _MAX_TRAILERS = 8 * 1024
-_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*[\x20-\x7e\t\x80-\xff]*")
+_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\x20-\x7e\t\x80-\xff]*")
 _FORBIDDEN_TRAILERS = HOP_BY_HOP | {
     b"content-length",
     b"host",

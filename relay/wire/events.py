@@ -23,9 +23,9 @@ class Request(msgspec.Struct, frozen=True):
     """A request without its body.
 
     `target` is as received (`/v1/messages?beta=true`), `path` is its part before the query.
-    A field that came several times has its values joined by `, `. `onward` holds the
-    end-to-end field lines, each with its CRLF, ready for the head of an upstream request.
-    `length` is the body's octets or CHUNKED.
+    `headers` has every field but Content-Length; one that came several times has its values
+    joined by `, `. `onward` holds the end-to-end field lines, each with its CRLF, ready for
+    the head of an upstream request. `length` is the body's octets or CHUNKED.
     """
 
     method: bytes

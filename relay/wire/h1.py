@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 from relay.errors import HEAD_TOO_LARGE, INVALID_REQUEST, URI_TOO_LONG, RelayError
 from relay.wire import h1_legal
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Limits, Request, Response
-from relay.wire.headers import FieldTable, goes_to_caller, goes_upstream
+from relay.wire.headers import FieldTable, NotCanonicalError, goes_to_caller, goes_upstream
 
 _REQUEST_LINE = re.compile(
     rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) "
@@ -26,7 +26,9 @@ _REQUEST_LINE = re.compile(
 # A 101 answers an upgrade, which the relay never asks for: h1_legal refuses it.
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (?!101)([1-5][0-9][0-9]) [\x20-\x7e\t]*")
 _CONNECTION = re.compile(rb"keep-alive|close", re.IGNORECASE)
+_LENGTH_DIGITS = 15
 _CONTENT_LENGTH = re.compile(rb"[0-9]{1,15}")
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length: ?([0-9]+)(?=\r\n)", re.IGNORECASE)
 _HOST = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 _REQUEST_FIELDS = FieldTable(
@@ -49,42 +51,57 @@ _RESPONSE_FIELDS = FieldTable(
     },
 )
 
-_SEEN_LINES: dict[bytes, tuple[bytes, bytes, bytes]] = {}
 _REMEMBERED_LINES = 64
+_REMEMBERED_LENGTH = 128
+_request_lines: dict[bytes, tuple[bytes, bytes, bytes]] = {}
+
+
+def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    """Method, target and path. Remembered, as clients ask for the same thing again and again."""
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise NotCanonicalError
+    parts = (match[1], match[2], match[3])
+    if len(line) <= _REMEMBERED_LENGTH:
+        if len(_request_lines) >= _REMEMBERED_LINES:
+            _request_lines.clear()
+        _request_lines[line] = parts
+    return parts
+
+
+def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], bytes]:
+    """The fields by name, and the lines to send onward."""
+    headers: dict[bytes, bytes] = {}
+    onward = []
+    known = table.seen.get
+    for line in lines:
+        name, value, send = known(line) or table.learn(line)
+        headers[name] = value
+        onward.append(send)
+    if len(headers) != len(onward):  # a name came twice
+        raise NotCanonicalError
+    return headers, b"".join(onward)
 
 
 def read_request(head: bytes) -> Request | None:
     """Read a canonical request head. None: not canonical, ask h1_legal."""
-    lines = head.split(b"\r\n")
-    line = _SEEN_LINES.get(lines[0])
-    if line is None:
-        match = _REQUEST_LINE.fullmatch(lines[0])
-        if match is None:
-            return None
-        line = (match[1], match[2], match[3])
-        if len(lines[0]) < 128:
-            if len(_SEEN_LINES) >= _REMEMBERED_LINES:
-                _SEEN_LINES.clear()
-            _SEEN_LINES[lines[0]] = line
-    headers: dict[bytes, bytes] = {}
-    onward = []
-    seen = _REQUEST_FIELDS.seen
-    for text in lines[1:-2]:
-        field = seen.get(text) or _REQUEST_FIELDS.learn(text)
-        if field is None:
-            return None
-        headers[field[0]] = field[1]
-        onward.append(field[2])
-    if len(headers) != len(onward) or b"host" not in headers:
-        return None  # a name came twice, or Host is missing
-    length = headers.get(b"content-length")
+    lines = head[:-4].split(b"\r\n")
+    first = lines.pop(0)
+    try:
+        method, target, path = _request_lines.get(first) or _request_line(first)
+        headers, onward = _fields(lines, _REQUEST_FIELDS)
+    except NotCanonicalError:
+        return None
+    if b"host" not in headers:
+        return None
+    length = headers.pop(b"content-length", None)
     connection = headers.get(b"connection")
     return Request(
-        line[0],
-        line[1],
-        line[2],
+        method,
+        target,
+        path,
         headers,
-        b"".join(onward),
+        onward,
         0 if length is None else int(length),
         connection is None or connection.lower() != b"close",
     )
@@ -92,36 +109,73 @@ def read_request(head: bytes) -> Request | None:
 
 def read_response(head: bytes) -> Response | None:
     """Read a canonical response head. None: not canonical, ask h1_legal."""
-    lines = head.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(lines[0])
+    lines = head[:-4].split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(lines.pop(0))
     if match is None:
         return None
-    status = int(match[1])
-    headers: dict[bytes, bytes] = {}
-    onward = []
-    seen = _RESPONSE_FIELDS.seen
-    for text in lines[1:-2]:
-        field = seen.get(text) or _RESPONSE_FIELDS.learn(text)
-        if field is None:
-            return None
-        headers[field[0]] = field[1]
-        onward.append(field[2])
-    if len(headers) != len(onward):
+    try:
+        headers, onward = _fields(lines, _RESPONSE_FIELDS)
+    except NotCanonicalError:
         return None
+    status = int(match[1])
     length = UNTIL_CLOSE
     if b"transfer-encoding" in headers:
         if b"content-length" in headers:
             return None
         length = CHUNKED
-    elif (told := headers.get(b"content-length")) is not None:
+    elif (told := headers.pop(b"content-length", None)) is not None:
         length = int(told)
-    if status < 200 or status in (204, 304):
+    if status < 200 or status in (204, 304):  # these have no body, whatever they say
         if length == CHUNKED:
             return None
         length = 0
     connection = headers.get(b"connection")
     keep_alive = length != UNTIL_CLOSE and (connection is None or connection.lower() != b"close")
-    return Response(status, headers, b"".join(onward), length, keep_alive)
+    return Response(status, headers, onward, length, keep_alive)
+
+
+class RequestMemory:
+    """Reads request heads as `read_request` does, and remembers the last one.
+
+    A client that keeps a connection repeats its head octet for octet, but for the digits of
+    Content-Length: two comparisons then stand for the parse.
+    """
+
+    __slots__ = ("_after", "_before", "_last")
+
+    def __init__(self) -> None:
+        self._before = b""
+        self._after = b""
+        self._last: Request | None = None
+
+    def recall(self, head: bytes) -> Request | None:
+        """The request, if this head differs from the last one in its length alone."""
+        last = self._last
+        if last is None or not head.startswith(self._before):
+            return None
+        if not self._after:  # no Content-Length, so the whole head is `before`
+            return last if len(head) == len(self._before) else None
+        digits = head[len(self._before) : -len(self._after)]
+        if not digits.isdigit() or len(digits) > _LENGTH_DIGITS or not head.endswith(self._after):
+            return None
+        return Request(
+            last.method,
+            last.target,
+            last.path,
+            last.headers,
+            last.onward,
+            int(digits),
+            last.keep_alive,
+        )
+
+    def read(self, head: bytes) -> Request | None:
+        """Read a canonical head and remember it. None: not canonical."""
+        request = self._last = read_request(head)
+        if request is not None:
+            match = _LENGTH_LINE.search(head)
+            self._before = head[: match.start(1)] if match else head
+            self._after = head[match.end(1) :] if match else b""
+        return request
 
 
 Head = TypeVar("Head", Request, Response)
@@ -134,16 +188,18 @@ _TOKEN_FIRST = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
 class HeadReader(Generic[Head]):
     """Cuts heads off the front of a stream: octets in, (head, what follows) out."""
 
-    __slots__ = ("_canonical", "_held", "_legal", "_limits")
+    __slots__ = ("_canonical", "_held", "_legal", "_limits", "_recall")
 
     def __init__(
         self,
         canonical: Callable[[bytes], Head | None],
         legal: Callable[[bytes], Head],
         limits: Limits,
+        recall: Callable[[bytes], Head | None] | None = None,
     ) -> None:
         self._canonical: Callable[[bytes], Head | None] = canonical
         self._legal: Callable[[bytes], Head] = legal
+        self._recall: Callable[[bytes], Head | None] | None = recall
         self._limits = limits
         self._held = b""
 
@@ -162,43 +218,38 @@ class HeadReader(Generic[Head]):
         if self._held:
             searched = max(0, len(self._held) - 3)
             data = self._held + data
-        end = data.find(_END, searched)
-        if end < 0:
-            self._judge_part(data, len(self._held))
+        end = data.find(_END, searched) + 4
+        if end == 3:
+            self._judge_part(data)
             self._held = data
             return None
         self._held = b""
-        end += 4
-        limits = self._limits
-        if end > limits.request_line or end > limits.head:
-            self._judge_part(data[: end - 1])
         head = data if end == len(data) else data[:end]
+        if self._recall is not None and (known := self._recall(head)) is not None:
+            return known, data[end:]
+        self._judge(head)
+        return self._canonical(head) or self._legal(head), data[end:]
+
+    def _judge(self, head: bytes) -> None:
+        limits = self._limits
+        if len(head) > limits.request_line and head.find(b"\r\n") > limits.request_line:
+            raise _line_too_long(limits)
+        if len(head) > limits.head:
+            raise _head_too_long(limits)
         if head.count(b"\n") - 2 > limits.fields:
-            self._judge_part(head[:-1])
             raise RelayError(
                 HEAD_TOO_LARGE, f"The request has more than {limits.fields} header fields."
             )
-        found = self._canonical(head)
-        if found is None:
-            self._judge_part(head[:-1])
-            found = self._legal(head)
-        return found, data[end:]
 
-    def _judge_part(self, part: bytes, judged: int = 0) -> None:
-        """Refuse what no further octet can make right, so that nobody waits for it.
-
-        The fault that comes first on the wire is the one told, wherever the stream was cut.
-        The first `judged` octets were found good before.
-        """
+    def _judge_part(self, data: bytes) -> None:
+        """Refuse what no further octet can make right, so that nobody waits for it."""
         limits = self._limits
-        line = limits.request_line + 2
-        if (part and not _TOKEN_FIRST.match(part)) or _BARE_LF.search(part, judged, line):
+        if not _TOKEN_FIRST.match(data) or _BARE_LF.search(data):
             raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
-        if len(part) >= line and part.find(b"\r\n", 0, line) < 0:
+        line = data.find(b"\r\n")
+        if (line if line >= 0 else len(data)) > limits.request_line + (line < 0):
             raise _line_too_long(limits)
-        if _BARE_LF.search(part, judged, limits.head):
-            raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
-        if len(part) >= limits.head:
+        if len(data) > limits.head - 1:
             raise _head_too_long(limits)
 
 
@@ -214,7 +265,8 @@ def _head_too_long(limits: Limits) -> RelayError:
 
 def request_reader(limits: Limits) -> HeadReader[Request]:
     """A reader of requests, for one connection."""
-    return HeadReader(read_request, h1_legal.read_request, limits)
+    memory = RequestMemory()
+    return HeadReader(memory.read, h1_legal.read_request, limits, memory.recall)
 
 
 def response_reader(limits: Limits) -> HeadReader[Response]:

@@ -11,7 +11,7 @@ Clients repeat their field lines word for word from request to request, so a
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -77,12 +77,13 @@ _CANONICAL_LINE = re.compile(
 )
 
 
-class Field(NamedTuple):
-    """One field: lower-case name, value, and the line to send onward (empty: none)."""
+# Lower-case name, value, and the line to send onward with its CRLF (empty: none). A plain
+# tuple, since taking one apart is what the head readers do most.
+Field = tuple[bytes, bytes, bytes]
 
-    name: bytes
-    value: bytes
-    onward: bytes
+
+class NotCanonicalError(Exception):
+    """A head that must be judged by h1_legal."""
 
 
 def goes_upstream(name: bytes) -> bool:
@@ -97,11 +98,10 @@ def goes_to_caller(name: bytes) -> bool:
 
 
 class FieldTable:
-    """Reads canonical field lines and remembers the last thousand or so.
+    """Reads canonical field lines and remembers the last thousand or so in `seen`.
 
-    `onward` is one of the two rules above; `special` names the fields whose values need
-    a closer look than this table gives: they make a line not canonical unless
-    `special(name, value)` says otherwise.
+    `onward` is one of the two rules above. `special` names fields that bear on the framing,
+    with what their values may be: other values, or None, make a line not canonical.
     """
 
     __slots__ = ("_onward", "_special", "seen")
@@ -113,18 +113,22 @@ class FieldTable:
         self._special = special
         self.seen: dict[bytes, Field] = {}
 
-    def learn(self, line: bytes) -> Field | None:
-        """Read a line that is not in `seen`. None: it is not canonical."""
+    def learn(self, line: bytes) -> Field:
+        """Read a line that is not in `seen`.
+
+        Raises:
+            NotCanonicalError: it has odd spacing or characters, or bears on the framing.
+        """
         match = _CANONICAL_LINE.fullmatch(line)
         if match is None:
-            return None
+            raise NotCanonicalError
         name = match[1].lower()
         value = match[2]
         if name in self._special:
             pattern = self._special[name]
             if pattern is None or pattern.fullmatch(value) is None:
-                return None
-        field = Field(name, value, line + b"\r\n" if self._onward(name) else b"")
+                raise NotCanonicalError
+        field = (name, value, line + b"\r\n" if self._onward(name) else b"")
         if len(line) <= _REMEMBERED_LENGTH and name not in _SECRET:
             if len(self.seen) >= _REMEMBERED_LINES:
                 self.seen.clear()

@@ -57,7 +57,6 @@ def test_a_plain_answer_repeats_the_user_and_ends_the_turn() -> None:
     ("words", "path", "content"),
     [
         ("write hello to out.txt", "out.txt", "hello"),
-        ("Please write 'Hello, world.' to the file notes/a b.md", None, None),
         ('Write "two words" into a new file called `notes/day-1.md`.', "notes/day-1.md", None),
         ("create the file hello.py with print(1)", "hello.py", "print(1)"),
         ("Create a file named /tmp/x/y.txt containing the text 'abc'.", "/tmp/x/y.txt", "abc"),

@@ -25,7 +25,9 @@ class Case(NamedTuple):
 def octets(text: str) -> bytes:
     """What a line of a corpus stands for."""
     text = _REPEATED.sub(lambda found: found[2] * int(found[1]), text)
-    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else _NAMED[found[2]], text)
+    text = _ESCAPED.sub(
+        lambda found: chr(int(found[1], 16)) if found[1] else _NAMED[found[2]], text
+    )
     return text.encode("latin-1")
 
 

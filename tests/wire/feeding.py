@@ -4,6 +4,7 @@ A stream may be cut anywhere, so every promise about reading is checked whole, o
 octet and at chance splits; what comes of it must not differ.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ def octet_by_octet(octets: bytes) -> list[bytes]:
 def split_at(octets: bytes, cuts: Iterable[int]) -> list[bytes]:
     """The pieces between cuts, wherever those fall (also empty pieces)."""
     edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
-    return [octets[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [octets[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 def feedings(octets: bytes, splits: int = 4) -> Iterator[list[bytes]]:

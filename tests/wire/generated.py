@@ -120,11 +120,13 @@ LINE_FORMS = (
     b"%b: %b\n",
     b" %b: %b\r\n",
 )
-ODD_OCTETS = b"\0\t\n\x0b\x0c\r \"#,/0:;?@_\x7f\x80\xa0\xff"
+ODD_OCTETS = b'\0\t\n\x0b\x0c\r "#,/0:;?@_\x7f\x80\xa0\xff'
 
 
 def _head(first: bytes, fields: list[tuple[bytes, bytes, bytes]]) -> bytes:
-    return first + b"\r\n" + b"".join(form % (name, value) for form, name, value in fields) + b"\r\n"
+    return (
+        first + b"\r\n" + b"".join(form % (name, value) for form, name, value in fields) + b"\r\n"
+    )
 
 
 def _likely_head(line: bytes, fields: list[tuple[bytes, bytes, bytes]]) -> bytes:
@@ -144,9 +146,7 @@ def _mutated(head: bytes, edits: list[tuple[float, bytes, int]]) -> bytes:
     return head
 
 
-_edits = st.lists(
-    st.tuples(st.floats(0, 1), st.binary(max_size=2), st.integers(0, 2)), max_size=2
-)
+_edits = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=2), st.integers(0, 2)), max_size=2)
 
 
 def heads(first_lines: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:

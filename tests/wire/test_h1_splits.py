@@ -1,5 +1,7 @@
 """Any octets, cut anywhere: a reader tells, waits or refuses, always the same and in bounds."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,3 +70,29 @@ def test_nothing_fed_is_nothing_told(make) -> None:
     assert reader.feed(b"H") is None
     assert reader.feed(b"") is None
     assert reader.begun
+
+
+BLANKS = b" " * 32_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X:" + BLANKS + b"\0",
+        b"Connection:" + BLANKS + b"x\0",
+        b"X: a" + BLANKS + b"\0",
+        b"X: " + b"a " * 16_000 + b"\0",
+        b"X: " + b"a" * 32_000 + b"\0",
+        b"X" * 32_000 + b"\0",
+        b"Connection: " + b",x" * 16_000,
+        b"Host: " + b"a.-_" * 8_000 + b"/",
+        b"Content-Length:" + BLANKS + b"5 5",
+    ],
+    ids=lambda line: repr(line[:14] + line[-2:]),
+)
+@READERS
+def test_no_head_costs_more_than_its_length_warrants(make, line: bytes) -> None:
+    first = b"GET / HTTP/1.1\r\n" if make is request_reader else b"HTTP/1.1 200 OK\r\n"
+    before = time.thread_time()
+    heads(make(Limits()), [first + b"X: y\r\n" + line + b"\r\n\r\n"])
+    assert time.thread_time() - before < 0.25  # 5 ms as a rule; 6 s where a pattern backtracks

@@ -1,0 +1,58 @@
+"""An upstream that gives every request the same bytes: one answer recorded from the simulator.
+
+Decides nothing. It exists because a proxy's cost per request is only comparable when its core
+is busy all the time: half idle, nginx wakes up for every single request and costs twice as much
+as when it is saturated. The simulator, which reads, checks and composes, cannot send nginx
+enough; this can, at 16 µs per request. Run by file name, so it imports nothing of the bench.
+"""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+
+
+class Replay(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    __slots__ = ("answer", "buffer", "needed", "transport")
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.buffer = b""
+        self.needed = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.buffer:
+            data = self.buffer + data
+        if not self.needed:
+            head_end = data.find(b"\r\n\r\n")
+            if head_end < 0:
+                self.buffer = data
+                return
+            found = _LENGTH.search(data, 0, head_end + 2)
+            self.needed = head_end + 4 + (int(found[1]) if found else 0)
+        if len(data) < self.needed:
+            self.buffer = data
+            return
+        self.buffer = b""
+        self.needed = 0
+        self.transport.write(self.answer)
+
+
+async def serve(port: int, answer: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Replay(answer), "127.0.0.1", port, backlog=4096)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2]).read_bytes()))
