@@ -78,6 +78,7 @@ ROWS = (
     Row("memory", "stream_kib", "  a live stream, KiB", 1, "<=", 32),
     Row("idle", "idle_kib", "  an idle connection, KiB", 1, "<=", 6),
     Row("slow", "growth_kib", "  a slow reader, KiB", 0, "<=", 256),
+    Row("slow", "peak_kib", "  its peak on the way, KiB"),
     Row("ready", "ready_ms", "Ready after, ms", 0, "<=", 500),
 )
 

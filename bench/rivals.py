@@ -42,7 +42,6 @@ _HIDDEN = (
 _NGINX_CONF = """\
 daemon off;
 {user}worker_processes 1;
-worker_rlimit_nofile 65536;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
 events {{ worker_connections 16384; }}

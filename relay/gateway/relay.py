@@ -57,10 +57,9 @@ class Relay:
 
         streamed = _is_stream(response)
         tap = NoTap() if response.status != 200 else StreamTap() if streamed else JsonTap()
-        fields = _fields(exchange, record, response, streamed)
-        splice = Splice(exchange, connection, response, fields, tap)
+        splice = Splice(exchange, connection, response, tap)
         try:
-            await splice.join()
+            await splice.join(_fields(exchange, record, response, streamed))
             usage = tap.finish()
             record.used(usage)
             if not usage.whole:
@@ -68,6 +67,8 @@ class Relay:
             exchange.end()
             record.outcome = "whole"
         except UpstreamError as failure:
+            if not exchange.begun:
+                raise relay_error(failure) from None
             record.used(tap.finish())
             record.outcome = f"cut: the upstream {failure}"
             if streamed:

@@ -63,6 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_early",
+        "_held",
         "_interim",
         "_reader",
         "_sink",
@@ -97,6 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[Response] | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._early: list[bytes] = []
+        self._held = False  # reading is paused, as nobody takes the body yet
         self._interim = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,16 +124,23 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.writelines((head, body))
         return waiter
 
+    def early(self) -> bytes:
+        """The octets of body that came with the head."""
+        early = self._early
+        if not early:
+            return b""
+        octets = early[0] if len(early) == 1 else b"".join(early)
+        early.clear()
+        return octets
+
     def attach(self, sink: Callable[[bytes], None]) -> None:
-        """From now on the body's octets go to `sink`, those that came already first."""
+        """From now on the body's octets go to `sink`."""
         self._sink = sink
         self.heard = self._timers.now
         self.deadline = self.heard + self.origin.silence_time
-        if self._early:
-            early = self._early[0] if len(self._early) == 1 else b"".join(self._early)
-            self._early.clear()
+        if self._held:
+            self._held = False
             self.resume()
-            sink(early)
 
     def idle(self) -> None:
         """Between two requests: nothing is expected but the next `send`."""
@@ -231,6 +240,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _hold(self, data: bytes) -> None:
         self._early.append(data)
         if sum(map(len, self._early)) > _EARLY:
+            self._held = True
             self.transport.pause_reading()
 
     def _fail(self, failure: UpstreamError, clean: bool = False) -> None:

@@ -33,7 +33,7 @@ class Pool:
         Raises:
             UpstreamError: no whole response head came.
         """
-        connection = self._take() or await self._open()
+        connection = self._take() or await self._connect()
         try:
             return connection, await connection.send(head, body)
         except UpstreamError as failure:
@@ -42,7 +42,7 @@ class Pool:
         except asyncio.CancelledError:
             connection.close()
             raise
-        connection = await self._open()
+        connection = await self._connect()
         try:
             return connection, await connection.send(head, body)
         except asyncio.CancelledError:
@@ -75,6 +75,10 @@ class Pool:
                 return connection
             connection.close()
         return None
+
+    async def _connect(self) -> UpstreamConnection:
+        # In a task, which `asyncio.timeout` needs and an exchange does not have (net.drive).
+        return await self._loop.create_task(self._open())
 
     async def _open(self) -> UpstreamConnection:
         origin = self.origin

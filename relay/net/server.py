@@ -1,7 +1,7 @@
 """The HTTP/1.1 server: listeners, connections, limits, and the end of it all.
 
-A connection reads heads, gives each request to the handler in one task of its own, and
-takes the next one when that task is done (so pipelined requests are answered in order).
+A connection reads heads, gives each request to the handler, and takes the next one when that
+has come to its end (so pipelined requests are answered in order).
 What a peer may cost is bounded here: time by deadlines, memory by limits and by pausing.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from relay.errors import INTERNAL, REQUEST_TIMEOUT, Dialect, RelayError
+from relay.net.drive import Drive
 from relay.net.exchange import Exchange, date, new_id
 from relay.net.timers import NEVER, Timers
 from relay.wire.events import Limits, Request
@@ -89,7 +90,7 @@ class ServerConnection(asyncio.Protocol):
             self._backlog += data
             if len(self._backlog) > _BACKLOG:
                 self.transport.pause_reading()
-        elif not exchange.closing:
+        else:
             self._collect(exchange, data)
 
     def eof_received(self) -> bool:
@@ -109,8 +110,8 @@ class ServerConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None:
             exchange.closing = True
-            if not exchange.ended and exchange.task is not None:
-                exchange.task.cancel()
+            if not exchange.ended and exchange.drive is not None:
+                exchange.drive.cancel()
         server.connection_gone()
 
     def pause_writing(self) -> None:
@@ -138,8 +139,8 @@ class ServerConnection(asyncio.Protocol):
                 self.transport.close()
         elif exchange.paused or exchange.ended:
             self.transport.abort()
-        else:
-            exchange.body_is_late()
+        elif exchange.intake is not None:
+            exchange.intake.too_slow()
 
     def closes_after_answer(self) -> bool:
         """Whether the answer under way is the connection's last."""
@@ -167,21 +168,30 @@ class ServerConnection(asyncio.Protocol):
                 self.deadline = server.timers.now + server.bounds.head_time
             return
         request, rest = parsed
-        exchange = self.exchange = Exchange(self, request, server.bounds.body)
-        if exchange.received:
+        length = request.length
+        if length == len(rest):  # the whole request in one piece: what nearly all callers send
+            exchange = Exchange(self, request, server.bounds.body, rest)
             self.deadline = NEVER
-            self._backlog = rest
+        elif 0 <= length < len(rest):
+            exchange = Exchange(self, request, server.bounds.body, rest[:length])
+            self._backlog = rest[length:]
+            self.deadline = NEVER
         else:
+            exchange = Exchange(self, request, server.bounds.body)
             self._collect(exchange, rest)
-        exchange.task = server.loop.create_task(self._run(exchange))
+        self.exchange = exchange
+        exchange.drive = drive = Drive(self._run(exchange))
+        drive.step()
 
     def _collect(self, exchange: Exchange, data: bytes) -> None:
+        intake = exchange.intake
+        assert intake is not None
         if data:
-            self._backlog = exchange.feed(data)
+            self._backlog = intake.feed(data)
         server = self._server
-        if exchange.received:
+        if intake.complete:
             self.deadline = NEVER
-        elif self.deadline == NEVER or not exchange.collected:
+        elif intake.size == len(data):
             self.deadline = server.timers.now + server.bounds.body_time
         else:  # each KiB that came buys another second
             earned = self.deadline + len(data) / BODY_RATE
@@ -248,7 +258,7 @@ class ServerConnection(asyncio.Protocol):
         """
         if self.exchange is not exchange or self.transport.is_closing():
             return
-        if exchange.probe():
+        if exchange.still_read():
             wait = min(wait * 2, _PROBE_LONGEST) if wait > _PROBE_FIRST else wait * 1.01
             self._server.loop.call_later(wait, self._probe, exchange, wait)
         else:

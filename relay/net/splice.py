@@ -6,14 +6,15 @@ chunked body is written by `Splice` itself once the body is known to be whole.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from relay.errors import RelayError
 from relay.net.client import Trouble, UpstreamConnection, UpstreamError
 from relay.net.exchange import Exchange
-from relay.wire.body import Extent, Sized, UntilClose, extent
+from relay.wire.body import Extent, Sized, UntilClose
 from relay.wire.chunked import ChunkReader, ChunkScanner
-from relay.wire.events import CHUNKED, UNTIL_CLOSE, Response
+from relay.wire.events import UNTIL_CLOSE, Response
 
 _COMMENT: Final = b":\n\n"  # an event stream's comment, and the end of an event that is none
 
@@ -35,71 +36,76 @@ class Tap(Protocol):
 
 
 class Splice:
-    """One body on its way. `await join()` returns when it is whole, and then `end` is due."""
+    """One body on its way. `await join(fields)` returns when it is whole, and `end` is due."""
 
     __slots__ = (
         "_connection",
         "_done",
         "_exchange",
         "_extent",
-        "_keep_alive",
+        "_response",
         "_tap",
         "_write",
-        "octets",
     )
 
     def __init__(
-        self,
-        exchange: Exchange,
-        connection: UpstreamConnection,
-        response: Response,
-        fields: bytes,
-        tap: Tap,
+        self, exchange: Exchange, connection: UpstreamConnection, response: Response, tap: Tap
     ) -> None:
-        """Begin the caller's answer with `fields` and the upstream's status."""
         self._exchange = exchange
         self._connection = connection
-        self._keep_alive = response.keep_alive
-        self.octets = 0
+        self._response = response
+        self._tap = tap
+        self._done: asyncio.Future[None] | None = None
         self._extent: Extent
-        if response.length != CHUNKED:
-            self._extent = extent(response.length)
+        self._write: Callable[[bytes], None] = exchange.transport.write
+        length = response.length
+        if length >= 0:
+            self._extent = Sized(length)
+        elif length == UNTIL_CLOSE:
+            self._extent = UntilClose()
+            self._write = exchange.write
         elif exchange.passes_chunks:
             self._extent = scanner = ChunkScanner()
             tap.framed_by(scanner)
         else:
             self._extent = ChunkReader()
-        self._write = exchange.write if response.length == UNTIL_CLOSE else exchange.write_raw
-        self._tap = tap
-        self._done: asyncio.Future[None] | None = None
-        exchange.begin_with(response.status, fields, response.length)
-        exchange.source = connection
-        exchange.probe = self._probe
 
-    async def join(self) -> None:
-        """Pass the body on until it is whole.
+    async def join(self, fields: bytes) -> None:
+        """Begin the caller's answer with `fields`, and pass the body on until it is whole.
 
         Raises:
-            UpstreamError: it was cut, silent for too long, or its framing broke.
+            UpstreamError: it was cut, silent for too long, or its framing broke. If that is
+                known before the answer has begun, it does not begin.
         """
-        connection = self._connection
-        if self._extent.done:  # no body at all
+        connection, exchange, response = self._connection, self._exchange, self._response
+        octets = connection.early()
+        if octets:
+            octets = self._pass(octets)
+        extent = self._extent
+        if connection.lost is not None and not extent.done:
+            if not (connection.lost_cleanly and response.length == UNTIL_CLOSE):
+                raise connection.lost
+            extent.done = True
+        if response.length == UNTIL_CLOSE:
+            octets = exchange.framed(octets)
+        exchange.begin_with(response.status, fields, response.length, octets)
+        if extent.done:
             return
+        exchange.source = connection
+        exchange.probe = self._probe
         self._done = asyncio.get_running_loop().create_future()
         connection.on_lost = self._lost
         connection.attach(self._feed)
-        if connection.lost is not None:
-            self._lost(connection.lost)
         try:
             await self._done
-        finally:
-            self._exchange.source = None
+        finally:  # no cycles: what refers to itself waits for the collector
+            exchange.source = exchange.probe = None
 
     @property
     def reusable(self) -> bool:
         """Whether the upstream's connection can take another request: this one is answered."""
         return (
-            self._keep_alive
+            self._response.keep_alive
             and self._extent.done
             and not self._extent.rest
             and self._connection.reusable
@@ -116,7 +122,18 @@ class Splice:
         self._exchange.write(payload)
         return True
 
+    def _pass(self, data: bytes) -> bytes:
+        """Those of the first octets that are the caller's."""
+        try:
+            data = self._extent.feed(data)
+        except RelayError as error:
+            raise UpstreamError(Trouble.GARBAGE, error.message) from None
+        if data:
+            self._tap.feed(data)
+        return data
+
     def _feed(self, data: bytes) -> None:
+        """`_pass` and write, once per event of a stream: what it costs is written out here."""
         extent = self._extent
         try:
             data = extent.feed(data)
@@ -126,7 +143,6 @@ class Splice:
         if data:
             self._write(data)
             self._tap.feed(data)
-            self.octets += len(data)
         if extent.done:
             self._complete()
 

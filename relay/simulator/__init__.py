@@ -32,6 +32,6 @@ A request is steered by its `x-simulate` header, a list of `name=value` separate
     fault=NAME   see `script.FAULTS`; at=K the event (of a stream) or byte (of a JSON
                  body) before which it strikes; status=529 and retry-after=3 for `status`
 
-A client that cannot send headers has its next requests to /v1/messages steered by
-`PUT /simulate/script`, a JSON list of such texts.
+Of these, count_tokens knows `status` alone. A client that cannot send headers has its next
+requests to /v1/messages steered by `PUT /simulate/script`, a JSON list of such texts.
 """

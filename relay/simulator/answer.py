@@ -92,7 +92,8 @@ def _words(request: JSON, text: str, results: list[JSON]) -> str:
         return orjson.dumps(made).decode()
     if results:
         failed = any(result.get("is_error") for result in results)
-        told = _excerpt(_result_text(results[-1]))
+        # Agents append notes to the model in this tag; they are no part of the result.
+        told = _excerpt(_result_text(results[-1]).partition("<system-reminder>")[0])
         return f"The tool failed: {told}" if failed else f"Done. The tool answered: {told}"
     return (
         f"This is the simulated upstream. You said: “{_excerpt(text)}”. "

@@ -119,7 +119,7 @@ async def _reset(exchange: Exchange, good: Prepared, script: Script) -> None:
         await _begun(exchange, good, script.at)
         await asyncio.sleep(_SETTLE)
     # With a linger time of zero the kernel closes by RST instead of FIN.
-    peer = exchange._transport.get_extra_info("socket")
+    peer = exchange.transport.get_extra_info("socket")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exchange.abort()
 

@@ -5,6 +5,7 @@ the request that it is about.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import orjson
 
@@ -41,10 +42,13 @@ MESSAGES = {
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of the simulator
-    """Status, error type and message of one refused request."""
+    """Status, error type and message of one refused request; `details` are for programs."""
 
-    def __init__(self, status: int, message: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str | None = None, details: dict[str, Any] | None = None
+    ) -> None:
         self.status = status
+        self.details = details
         fallback = "api_error" if status >= 500 else "invalid_request_error"
         self.type = TYPES.get(status, fallback)
         self.message = MESSAGES.get(status, "Simulated error") if message is None else message
@@ -52,13 +56,10 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of the 
 
     def body(self, request_id: str) -> bytes:
         """The JSON document of the error answer."""
-        return orjson.dumps(
-            {
-                "type": "error",
-                "error": {"type": self.type, "message": self.message},
-                "request_id": request_id,
-            }
-        )
+        error: dict[str, Any] = {"type": self.type, "message": self.message}
+        if self.details is not None:
+            error["details"] = self.details
+        return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
 
 
 def invalid(message: str) -> Refusal:

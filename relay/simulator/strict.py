@@ -179,6 +179,13 @@ def _max_tokens(value: object, model: Model, betas: frozenset[str]) -> None:
 
 
 def _optional(request: JSON, model: Model, betas: frozenset[str]) -> None:
+    if request.get("thread") is not None:
+        # Nothing is remembered here; told this, the SDKs send the whole history instead.
+        raise Refusal(
+            400,
+            "thread: this request cannot be held as a thread",
+            {"error_code": "thread_unsupported_request", "unsupported": ["storage"]},
+        )
     if "system" in request:
         conversation.check_system(request["system"], betas)
     if "metadata" in request:
@@ -375,7 +382,7 @@ def _output_config(config: object, model: Model, betas: frozenset[str]) -> None:
             name != "task_budget" or "task-budgets" not in betas
         ):
             raise extra(f"output_config.{name}")
-    check_effort(config, "output_config", model)
+    _effort(config, "output_config", model)
     shape = config.get("format")
     if shape is None:
         return
@@ -390,8 +397,7 @@ def _output_config(config: object, model: Model, betas: frozenset[str]) -> None:
         )
 
 
-def check_effort(config: JSON, at: str, model: Model) -> None:
-    """Refuses an effort that is no level, or that the model does not have."""
+def _effort(config: JSON, at: str, model: Model) -> None:
     effort = config.get("effort")
     if effort is None:
         return

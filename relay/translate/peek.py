@@ -38,7 +38,7 @@ def peek(body: bytes) -> Asked:
         asked = _decode(body)
     except msgspec.ValidationError:
         raise RelayError(INVALID_REQUEST, "The request body must be a JSON object.") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RelayError(
             INVALID_REQUEST, f"The request body is not valid JSON: {reason}."
@@ -66,7 +66,12 @@ def with_model(body: bytes, name: str) -> bytes:
         marked = bytearray(body)
         for number, spot in enumerate(spots):
             marked[spot : spot + 7] = b'"~%04x"' % number
-        top = _decode_top(bytes(marked))
+        try:
+            top = _decode_top(bytes(marked))
+        except UnicodeDecodeError:  # in a key, which `peek` had no reason to read
+            raise RelayError(
+                INVALID_REQUEST, "The request body is not valid JSON: a key is not UTF-8."
+            ) from None
         found = [spot for number, spot in enumerate(spots) if f"~{number:04x}" in top]
         if len(found) == 1 and "model" not in top:
             value = _VALUE.match(body, found[0])

@@ -144,7 +144,16 @@ class StreamTap:
     search; it is parsed only if it does, or if it begins or ends within an event.
     """
 
-    __slots__ = ("_aligned", "_chunks", "_ending", "_events", "_framing", "_last", "_usage")
+    __slots__ = (
+        "_aligned",
+        "_chunks",
+        "_closing",
+        "_ending",
+        "_events",
+        "_framing",
+        "_last",
+        "_usage",
+    )
 
     def __init__(self) -> None:
         self._framing: ChunkScanner | _Unframed = _unframed
@@ -152,6 +161,7 @@ class StreamTap:
         self._ending = b"\n\n"
         self._events = EventReader()
         self._aligned = True  # between two chunks and between two events
+        self._closing = False  # the event before the last one was seen: all is parsed
         self._last = b""
         self._usage = Usage()
 
@@ -165,9 +175,15 @@ class StreamTap:
         """Look at a piece."""
         if (
             self._aligned
+            and not self._closing
             and _USAGE not in data
             and data.endswith(self._ending)
             and not self._framing.left
+            and (
+                self._chunks is None
+                or data.find(b"\r", 6) == len(data) - 2  # one chunk, so nothing in it is torn
+                or data.count(b"\r\n") == 2 * data.count(b"\n\n\r\n")  # each ends an event
+            )
         ):
             self._last = data
         else:
@@ -186,6 +202,7 @@ class StreamTap:
 
     def _parse(self, data: bytes) -> None:
         payload = data if self._chunks is None else self._chunks.feed(data)
+        self._usage.whole = self._usage.whole or _ENDING.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):
             if _USAGE in event.data:
@@ -204,6 +221,7 @@ class StreamTap:
             usage.model = event.message.model
             _count(usage, event.message.usage, start=True)
         elif event.type == "message_delta":
+            self._closing = True
             _count(usage, event.usage)
             if isinstance(event.delta, dict):
                 reason = event.delta.get("stop_reason")

@@ -6,8 +6,6 @@ With `chunked.ChunkScanner` these are the three kinds of extent of RFC 9112 §6.
 
 from typing import Protocol
 
-from relay.wire.events import UNTIL_CLOSE
-
 
 class Extent(Protocol):
     """Finds where a body ends while it passes by."""
@@ -70,8 +68,3 @@ class UntilClose:
     def at_boundary(self) -> bool:
         """Anywhere: there is no framing."""
         return True
-
-
-def extent(length: int) -> Sized | UntilClose:
-    """The extent for a head's `length` that is not CHUNKED."""
-    return UntilClose() if length == UNTIL_CLOSE else Sized(length)

@@ -54,6 +54,7 @@ _RESPONSE_FIELDS = FieldTable(
 _REMEMBERED_LINES = 64
 _REMEMBERED_LENGTH = 128
 _request_lines: dict[bytes, tuple[bytes, bytes, bytes]] = {}
+_statuses: dict[bytes, int] = {}
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
@@ -67,6 +68,18 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
             _request_lines.clear()
         _request_lines[line] = parts
     return parts
+
+
+def _status(line: bytes) -> int:
+    """The status that a status line tells. Remembered, as there are few."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise NotCanonicalError
+    if len(line) <= _REMEMBERED_LENGTH:
+        if len(_statuses) >= _REMEMBERED_LINES:
+            _statuses.clear()
+        _statuses[line] = int(match[1])
+    return int(match[1])
 
 
 def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], bytes]:
@@ -110,14 +123,12 @@ def read_request(head: bytes) -> Request | None:
 def read_response(head: bytes) -> Response | None:
     """Read a canonical response head. None: not canonical, ask h1_legal."""
     lines = head[:-4].split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(lines.pop(0))
-    if match is None:
-        return None
+    first = lines.pop(0)
     try:
+        status = _statuses.get(first) or _status(first)
         headers, onward = _fields(lines, _RESPONSE_FIELDS)
     except NotCanonicalError:
         return None
-    status = int(match[1])
     length = UNTIL_CLOSE
     if b"transfer-encoding" in headers:
         if b"content-length" in headers:
@@ -220,36 +231,47 @@ class HeadReader(Generic[Head]):
             data = self._held + data
         end = data.find(_END, searched) + 4
         if end == 3:
-            self._judge_part(data)
+            self._judge_part(data, len(self._held))
             self._held = data
             return None
         self._held = b""
         head = data if end == len(data) else data[:end]
         if self._recall is not None and (known := self._recall(head)) is not None:
+            if end > self._limits.head:  # by more digits than the last one had
+                raise _head_too_long(self._limits)
             return known, data[end:]
         self._judge(head)
-        return self._canonical(head) or self._legal(head), data[end:]
+        found = self._canonical(head)
+        if found is None:
+            self._judge_part(head[:-1])
+            found = self._legal(head)
+        return found, data[end:]
 
     def _judge(self, head: bytes) -> None:
         limits = self._limits
-        if len(head) > limits.request_line and head.find(b"\r\n") > limits.request_line:
-            raise _line_too_long(limits)
-        if len(head) > limits.head:
-            raise _head_too_long(limits)
-        if head.count(b"\n") - 2 > limits.fields:
+        many = head.count(b"\n") - 2 > limits.fields
+        if many or len(head) > limits.request_line or len(head) > limits.head:
+            self._judge_part(head[:-1])
+        if many:
             raise RelayError(
                 HEAD_TOO_LARGE, f"The request has more than {limits.fields} header fields."
             )
 
-    def _judge_part(self, data: bytes) -> None:
-        """Refuse what no further octet can make right, so that nobody waits for it."""
+    def _judge_part(self, part: bytes, judged: int = 0) -> None:
+        """Refuse what no further octet can make right, so that nobody waits for it.
+
+        The fault that comes first on the wire is the one told, wherever the stream was cut.
+        The first `judged` octets were found good before.
+        """
         limits = self._limits
-        if not _TOKEN_FIRST.match(data) or _BARE_LF.search(data):
+        line = limits.request_line + 2
+        if (part and not _TOKEN_FIRST.match(part)) or _BARE_LF.search(part, judged, line):
             raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
-        line = data.find(b"\r\n")
-        if (line if line >= 0 else len(data)) > limits.request_line + (line < 0):
+        if len(part) >= line and part.find(b"\r\n", 0, line) < 0:
             raise _line_too_long(limits)
-        if len(data) > limits.head - 1:
+        if _BARE_LF.search(part, judged, limits.head):
+            raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
+        if len(part) >= limits.head:
             raise _head_too_long(limits)
 
 

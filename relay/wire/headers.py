@@ -34,6 +34,9 @@ _CALLERS_OWN: Final = frozenset(
     {
         b"authorization",
         b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"x-auth-token",
         b"cookie",
         b"forwarded",
         b"via",
@@ -41,6 +44,11 @@ _CALLERS_OWN: Final = frozenset(
         b"x-client-ip",
         b"x-cluster-client-ip",
         b"true-client-ip",
+        b"client-ip",
+        b"x-originating-ip",
+        b"x-remote-addr",
+        b"x-remote-ip",
+        b"x-envoy-external-address",
         b"cdn-loop",
     }
 )
@@ -66,7 +74,16 @@ ANSWERED: Final = frozenset(
 
 # Lines that hold a credential are not remembered, so that a revoked key is not kept.
 _SECRET: Final = frozenset(
-    {b"authorization", b"x-api-key", b"cookie", b"proxy-authorization", b"set-cookie"}
+    {
+        b"authorization",
+        b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"x-auth-token",
+        b"cookie",
+        b"set-cookie",
+        b"proxy-authorization",
+    }
 )
 
 _REMEMBERED_LINES = 1024

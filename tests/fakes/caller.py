@@ -1,7 +1,9 @@
 """A caller of raw octets."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 BODY = {
@@ -61,3 +63,16 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, by
         await reader.readexactly(2)
         return status, fields, payload
     return status, fields, await reader.readexactly(int(fields[b"content-length"]))
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    port: int, *, wait: float = 10.0, limit: int = 64 * 1024 * 1024
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the relay for `wait` seconds at most; aborted at the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
+    try:
+        async with asyncio.timeout(wait):
+            yield reader, writer
+    finally:
+        writer.transport.abort()

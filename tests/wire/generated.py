@@ -153,11 +153,7 @@ def heads(first_lines: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
     """Heads (each with its empty line), from canonical to arbitrary."""
     lines = st.sampled_from(first_lines)
     made = st.one_of(st.builds(_likely_head, lines, _fields), st.builds(_head, lines, _fields))
-    return st.one_of(
-        made,
-        st.builds(_mutated, made, _edits).map(_ended),
-        st.binary(max_size=80).map(_ended),
-    )
+    return st.one_of(made, st.builds(_mutated, made, _edits), st.binary(max_size=80)).map(_ended)
 
 
 def _ended(octets: bytes) -> bytes:

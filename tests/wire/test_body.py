@@ -1,11 +1,9 @@
 """Where a body ends: by its length or with the connection, at any split."""
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.wire.body import Sized, UntilClose, extent
-from relay.wire.events import UNTIL_CLOSE
+from relay.wire.body import Sized, UntilClose
 
 from .feeding import Read, Waits, body, octet_by_octet, split_at
 
@@ -64,17 +62,3 @@ def test_a_body_until_close_can_be_followed_anywhere() -> None:
     until_close = UntilClose()
     until_close.feed(b"x")
     assert until_close.at_boundary()
-
-
-@pytest.mark.parametrize(
-    ("length", "kind"),
-    [(UNTIL_CLOSE, UntilClose), (0, Sized), (5, Sized), (10**20, Sized)],
-)
-def test_a_heads_length_names_the_extent(length: int, kind: type) -> None:
-    assert type(extent(length)) is kind
-
-
-def test_a_body_of_length_nought_is_done_before_it_is_fed() -> None:
-    assert extent(0).done
-    assert not extent(1).done
-    assert not extent(UNTIL_CLOSE).done

@@ -37,6 +37,7 @@ def test_a_good_request_is_read_alike_in_every_feeding(case: Case, after: bytes)
     assert isinstance(whole, Read)
     assert whole.rest == after
     assert _told(whole.what) == case.told[0]
+    assert b"content-length" not in whole.what.headers, "it is told by `length` alone"
     for line in case.told[1:]:
         name, _, value = line.partition(b": ")
         assert whole.what.headers[name] == value

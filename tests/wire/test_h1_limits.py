@@ -5,7 +5,7 @@ import pytest
 from relay.wire.events import Limits
 from relay.wire.h1 import HeadReader, request_reader, response_reader
 
-from .feeding import Read, Refused, feedings, first_head
+from .feeding import Read, Refused, Waits, feedings, first_head
 
 EDGES = pytest.mark.parametrize("over", [-1, 0, 1], ids=["limit-1", "limit", "limit+1"])
 FORMS = pytest.mark.parametrize("canonical", [True, False], ids=["canonical", "legal"])
@@ -86,3 +86,11 @@ def test_smaller_limits_hold_as_well() -> None:
         told = first_head(request_reader(limits), [octets])
         assert isinstance(told, Refused)
         assert told.status == status
+
+
+@pytest.mark.parametrize("make", [request_reader, response_reader])
+def test_a_limit_refuses_at_the_first_octet_that_settles_it(make) -> None:
+    limits = Limits(request_line=20, head=60, fields=2)
+    for octets in (b"GET /" + b"x" * 17, b"GET / HTTP/1.1\r\nX: " + b"x" * 41):
+        assert isinstance(first_head(make(limits), [octets[:-1]]), Waits)
+        assert isinstance(first_head(make(limits), [octets]), Refused)

@@ -5,7 +5,7 @@ Hostile heads are in test_h1_corpora.py. Here the head is good, and what follows
 
 import pytest
 
-from relay.wire.body import extent
+from relay.wire.body import Sized, UntilClose
 from relay.wire.chunked import ChunkScanner
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Limits, Response
 from relay.wire.h1 import response_reader
@@ -24,8 +24,12 @@ def read(pieces: list[bytes]) -> tuple[Response, Read | Refused | Waits]:
     """A whole response through head reader and extent, as a splice has it."""
     head = first_head(response_reader(Limits()), pieces)
     assert isinstance(head, Read)
-    make = ChunkScanner if head.what.length == CHUNKED else lambda: extent(head.what.length)
-    return head.what, body(make, [head.rest])[1]
+    length = head.what.length
+    if length == CHUNKED:
+        return head.what, body(ChunkScanner, [head.rest])[1]
+    return head.what, body(
+        UntilClose if length == UNTIL_CLOSE else lambda: Sized(length), [head.rest]
+    )[1]
 
 
 @each("chunked_refuse.txt")

@@ -1,0 +1,104 @@
+"""A request body that did not come with its head, collected as it comes, within bounds."""
+
+import asyncio
+
+from relay.errors import REQUEST_TIMEOUT, TOO_LARGE, RelayError
+from relay.wire.chunked import ChunkReader
+from relay.wire.events import CHUNKED
+
+
+def too_large(limit: int) -> RelayError:
+    """The refusal of a body over the limit."""
+    return RelayError(
+        TOO_LARGE,
+        f"The request body is larger than {limit} octets. "
+        "Shorten the conversation or send smaller files.",
+    )
+
+
+class Intake:
+    """`feed` from the connection, `whole` for the handler; `size` octets have come so far."""
+
+    __slots__ = (
+        "_failure",
+        "_limit",
+        "_missing",
+        "_pieces",
+        "_reader",
+        "_waiter",
+        "complete",
+        "size",
+    )
+
+    def __init__(self, length: int, limit: int) -> None:
+        self.complete = False
+        self.size = 0
+        self._limit = limit
+        self._missing = length
+        self._reader = ChunkReader() if length == CHUNKED else None
+        self._pieces: list[bytes] = []
+        self._failure: RelayError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next octets; return what follows the body."""
+        rest = b""
+        if self._failure is not None:
+            return rest
+        if self._reader is None:
+            if len(data) > self._missing:
+                data, rest = data[: self._missing], data[self._missing :]
+            self._missing -= len(data)
+            complete = not self._missing
+        else:
+            try:
+                data = self._reader.feed(data)
+            except RelayError as error:
+                self.fail(error)
+                return rest
+            complete = self._reader.done
+            rest = self._reader.rest
+        self.size += len(data)
+        if self.size > self._limit:
+            self.fail(too_large(self._limit))
+            return b""
+        if data:
+            self._pieces.append(data)
+        if complete:
+            self.complete = True
+            self._wake()
+        return rest
+
+    async def whole(self) -> bytes:
+        """The body, once it is here.
+
+        Raises:
+            RelayError: it will never be.
+        """
+        if not self.complete and self._failure is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._failure is not None:
+            raise self._failure
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    def fail(self, error: RelayError) -> None:
+        """The body will never be complete: whoever waits for it is told why."""
+        self._failure = error
+        self._pieces.clear()
+        self._wake()
+
+    def too_slow(self) -> None:
+        """The body does not come fast enough to wait for."""
+        self.fail(
+            RelayError(
+                REQUEST_TIMEOUT,
+                "The request body came too slowly. Send it at 1 KiB/s or faster.",
+            )
+        )
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

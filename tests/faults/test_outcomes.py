@@ -1,0 +1,184 @@
+"""Whatever the upstream does, the caller gets what the table says, in time, and nobody else does.
+
+Each cell is asked for twice: over a bare socket, to see how the answer ends on the wire, and by
+the `anthropic` SDK, to see what its users see.
+"""
+
+import asyncio
+import json
+import re
+import time
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+
+from relay.simulator.script import FAULTS
+from tests.clients.conftest import TRUST
+from tests.fakes.caller import read_answer, request
+from tests.faults.conftest import IN_TIME, Setup
+from tests.faults.outcomes import OUTCOMES, Outcome
+
+MODEL = "claude-sonnet-4-7"
+LAST_CHUNK = b"0\r\n\r\n"
+CELLS = [
+    pytest.param(script, stream, outcome, id=f"{script}-{'sse' if stream else 'json'}")
+    for script, pair in OUTCOMES.items()
+    for stream, outcome in zip((False, True), pair, strict=True)
+]
+
+
+def body(text: str, *, stream: bool = False) -> dict[str, Any]:
+    return {
+        "model": MODEL,
+        "max_tokens": 200,
+        "stream": stream,
+        "messages": [{"role": "user", "content": text}],
+    }
+
+
+def test_the_table_has_every_fault() -> None:
+    told = {re.sub(r"^status=.*", "fault=status", script) for script in OUTCOMES}
+    assert {script.split(";")[0].removeprefix("fault=") for script in told} == FAULTS
+
+
+@pytest.mark.parametrize(("script", "stream", "outcome"), CELLS)
+async def test_a_fault_has_its_outcome_in_time_and_harms_no_other_request(
+    setup: Setup, script: str, stream: bool, outcome: Outcome
+) -> None:
+    await raw(setup, script, stream, outcome)
+    await own_answers(setup, 3)
+    await by_sdk(setup, script, stream, outcome)
+    await own_answers(setup, 3)
+    lines = setup.relay.log()
+    assert [line["status"] for line in (lines[0], lines[-4])] == [outcome.status] * 2
+    for line in (lines[0], lines[-4]):
+        assert line["outcome"].startswith(outcome.logged), line["outcome"]
+    await setup.settled()
+
+
+async def raw(setup: Setup, script: str, stream: bool, outcome: Outcome) -> None:
+    """See the octets, and on a connection that should live on, the next answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.relay.port)
+    begun = time.monotonic()
+    field = f"x-simulate: {script}\r\n"
+    writer.write(request(setup.relay.key, body("first", stream=stream), fields=field))
+    try:
+        async with asyncio.timeout(IN_TIME):
+            if outcome.ends in ("told", "cut"):
+                octets = await reader.read(-1)  # ends with the connection
+                check_cut(octets, outcome)
+            else:
+                status, fields, payload = await read_answer(reader)
+                assert status == outcome.status
+                check_whole(fields, payload, stream, outcome)
+        took = time.monotonic() - begun
+        assert (took > 0.3) == outcome.slow, f"took {took:.2f} s"
+        if outcome.ends not in ("told", "cut") and outcome.logged != "cut: ":
+            writer.write(request(setup.relay.key, body("again")))
+            async with asyncio.timeout(IN_TIME):
+                status, _, payload = await read_answer(reader)
+            assert status == 200
+            assert "“again”" in payload.decode()
+    finally:
+        writer.transport.abort()
+
+
+def check_whole(
+    fields: dict[bytes, bytes], payload: bytes, stream: bool, outcome: Outcome
+) -> None:
+    assert b"request-id" in fields
+    if outcome.ends == "refused" and outcome.kind:
+        told = json.loads(payload)
+        assert told["error"]["type"] == outcome.kind
+        assert outcome.message in told["error"]["message"]
+        assert told["request_id"].startswith("req_")
+    else:
+        assert outcome.message.encode() in payload
+    if outcome.ends == "whole" and stream and b"content-encoding" not in fields:
+        last = b"event: error" if outcome.kind else b"event: message_stop"
+        assert payload.rstrip().rpartition(b"\n\n")[2].startswith(last)
+
+
+def check_cut(octets: bytes, outcome: Outcome) -> None:
+    head, _, rest = octets.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % outcome.status)
+    if length := re.search(rb"(?i)\r\ncontent-length: (\d+)", head):
+        assert len(rest) < int(length[1])
+        return
+    assert b"\r\ntransfer-encoding: chunked" in head
+    assert not rest.endswith(LAST_CHUNK)
+    assert b"\r\n" + LAST_CHUNK not in rest
+    if outcome.ends == "told":
+        event = re.search(rb"\r\nevent: error\ndata: (\{.+\})\n\n\r\n\Z", b"\r\n" + rest)
+        assert event is not None
+        told = json.loads(event[1])
+        assert (told["type"], told["error"]["type"]) == ("error", outcome.kind)
+        assert outcome.message in told["error"]["message"]
+        assert told["request_id"].encode() in head
+    else:
+        assert b"event: error" not in rest
+
+
+async def by_sdk(setup: Setup, script: str, stream: bool, outcome: Outcome) -> None:
+    """See what a user of the SDK sees: a message, or an error that fits, never half an answer."""
+    relay = setup.relay
+    asked: Any = {
+        "model": MODEL,
+        "max_tokens": 200,
+        "messages": [{"role": "user", "content": "by sdk"}],
+        "extra_headers": {"x-simulate": script},
+    }
+    async with anthropic.AsyncAnthropic(
+        api_key=relay.key,
+        base_url=relay.url,
+        max_retries=0,
+        timeout=IN_TIME,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
+    ) as sdk:
+        try:
+            if stream:
+                async with sdk.messages.stream(**asked) as events:
+                    message = await events.get_final_message()
+            else:
+                message = await sdk.messages.create(**asked)
+        except anthropic.APIStatusError as error:
+            assert outcome.ends in ("refused", "told") or outcome.kind
+            assert error.status_code == outcome.status
+            assert outcome.kind in ("", error.type)
+            assert outcome.message in str(error)
+        except (anthropic.APIConnectionError, httpx2.RemoteProtocolError) as error:
+            assert not isinstance(error, anthropic.APITimeoutError)
+            assert outcome.ends == "cut"
+        except ValueError:
+            assert not outcome.readable
+        else:
+            assert (outcome.ends, outcome.kind, outcome.readable) == ("whole", "", True)
+            assert message.stop_reason == "end_turn"
+            assert message.content[0].type == "text"
+            assert "“by sdk”" in message.content[0].text
+
+
+async def own_answers(setup: Setup, count: int) -> None:
+    """Ordinary requests, at once: each succeeds and gets the answer to its own words."""
+
+    async def ask(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", setup.relay.port)
+        try:
+            writer.write(request(setup.relay.key, body(f"number {number}", stream=number % 2 > 0)))
+            async with asyncio.timeout(IN_TIME):
+                status, _, payload = await read_answer(reader)
+            assert status == 200
+            if number % 2:
+                text = "".join(
+                    json.loads(data)["delta"]["text"]
+                    for data in re.findall(r'data: (\{.*"text_delta".*\})', payload.decode())
+                )
+            else:
+                text = json.loads(payload)["content"][0]["text"]
+            assert f"“number {number}”" in text
+        finally:
+            writer.transport.abort()
+
+    await asyncio.gather(*(ask(number) for number in range(count)))

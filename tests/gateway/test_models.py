@@ -1,0 +1,220 @@
+"""The models of relay.toml in both shapes, and their other names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+
+from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.live import MODELS, Live, running_relay
+from tests.fakes.upstream import OK, always, raw_upstream
+
+IDS = [model["id"] for model in MODELS]
+
+
+async def get(live: Live, path: str, *, openai: bool = False, method: str = "GET") -> httpx.Response:
+    headers = {"authorization": f"Bearer {live.key}"} if openai else live.headers
+    async with httpx.AsyncClient() as client:
+        return await client.request(method, live.url + path, headers=headers)
+
+
+async def test_the_anthropic_shape_is_for_those_who_send_its_version(live: Live) -> None:
+    answer = await get(live, "/v1/models?limit=1000")
+    listed = answer.json()
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["request-id"].startswith("req_")
+    assert [model["id"] for model in listed["data"]] == IDS
+    assert (listed["has_more"], listed["first_id"], listed["last_id"]) == (False, IDS[0], IDS[-1])
+    for model in listed["data"]:
+        assert model["type"] == "model"
+        assert model["display_name"]
+        assert model["created_at"].endswith("T00:00:00Z")
+
+
+async def test_the_openai_shape_is_for_everyone_else(live: Live) -> None:
+    listed = (await get(live, "/v1/models", openai=True)).json()
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == IDS
+    for model in listed["data"]:
+        assert model["object"] == "model"
+        assert isinstance(model["created"], int)
+        assert isinstance(model["owned_by"], str)
+
+
+@pytest.mark.parametrize(
+    ("query", "shown", "more"),
+    [
+        ("", IDS, False),
+        ("limit=1", IDS[:1], True),
+        ("limit=3", IDS, False),
+        (f"after_id={IDS[0]}", IDS[1:], False),
+        (f"limit=1&after_id={IDS[0]}", IDS[1:2], True),
+        (f"after_id={IDS[2]}", [], False),
+        (f"before_id={IDS[2]}", IDS[:2], False),
+        (f"limit=1&before_id={IDS[2]}", IDS[1:2], True),
+        (f"before_id={IDS[0]}", [], False),
+        (f"after_id={IDS[0]}&before_id={IDS[2]}", IDS[1:2], False),
+        (f"after_id={IDS[2]}&before_id={IDS[0]}", [], False),
+    ],
+)
+async def test_the_list_can_be_paged_both_ways(
+    live: Live, query: str, shown: list[str], more: bool
+) -> None:
+    listed = (await get(live, f"/v1/models?{query}")).json()
+    assert [model["id"] for model in listed["data"]] == shown
+    assert listed["has_more"] == more
+    assert listed["first_id"] == (shown[0] if shown else None)
+    assert listed["last_id"] == (shown[-1] if shown else None)
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=x", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=%C2%B2", "limit"),
+        ("limit=" + "9" * 5000, "limit"),
+        ("after_id=unheard-of", "after_id"),
+        ("before_id=unheard-of", "before_id"),
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused_by_its_parameter(
+    live: Live, query: str, named: str
+) -> None:
+    answer = await get(live, f"/v1/models?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert answer.json()["error"]["message"].startswith(f"{named}: ")
+
+
+@pytest.mark.parametrize("openai", [False, True])
+@pytest.mark.parametrize("name", ["claude-sonnet-4-7", "claude-sonnet-4-6", "claude%2Dsonnet-4-6"])
+async def test_a_model_is_found_by_its_id_and_by_its_alias(
+    live: Live, name: str, openai: bool
+) -> None:
+    answer = await get(live, f"/v1/models/{name}", openai=openai)
+    assert answer.status_code == 200
+    assert answer.json()["id"] == "claude-sonnet-4-7"
+    assert answer.json()["object" if openai else "type"] == "model"
+
+
+async def test_an_unknown_model_is_not_found_in_either_shape(live: Live) -> None:
+    answer = await get(live, "/v1/models/gpt-2")
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "not_found_error"
+    assert "gpt-2" in answer.json()["error"]["message"]
+    answer = await get(live, "/v1/models/gpt-2", openai=True)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert answer.json()["error"]["param"] == "model"
+
+
+async def test_the_models_are_for_callers_with_a_key(live: Live) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{live.url}/v1/models", headers={"anthropic-version": "x"})
+        assert answer.status_code == 401
+        assert answer.json()["error"]["type"] == "authentication_error"
+        answer = await client.get(f"{live.url}/v1/models")
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_head_tells_what_get_would_without_the_body(live: Live) -> None:
+    told = await get(live, "/v1/models")
+    head = await get(live, "/v1/models", method="HEAD")
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-length"] == told.headers["content-length"]
+
+
+async def test_the_anthropic_sdk_lists_and_finds_models(live: Live) -> None:
+    async with anthropic.AsyncAnthropic(base_url=live.url, api_key=live.key) as client:
+        assert [model.id async for model in client.models.list()] == IDS
+        assert [model.id async for model in client.models.list(limit=1)] == IDS
+        found = await client.models.retrieve("claude-sonnet-4-6")
+        assert found.id == "claude-sonnet-4-7"
+        assert found.display_name == "Claude Sonnet 4.7"
+        with pytest.raises(anthropic.NotFoundError):
+            await client.models.retrieve("gpt-2")
+
+
+async def test_what_is_open_to_all_needs_no_key(live: Live) -> None:
+    async with httpx.AsyncClient() as client:
+        for method, path, body in (
+            ("GET", "/healthz", b"ok\n"),
+            ("GET", "/readyz", b"ready\n"),
+            ("HEAD", "/", b""),
+            ("HEAD", "/api/hello", b""),
+        ):
+            answer = await client.request(method, live.url + path)
+            assert (answer.status_code, answer.content) == (200, body)
+
+
+# --- mapped names -------------------------------------------------------------------
+
+MAPPED: list[dict[str, Any]] = [
+    {"id": "plain"},
+    {"id": "house", "aliases": ["home", "ho/me:1"]},
+    {"id": "mapped", "aliases": ["also"], "routes": [{"upstream": "main", "model": "Vendor/M-2"}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ("plain", "plain"),
+        ("house", "house"),
+        ("home", "house"),
+        ("ho/me:1", "house"),
+        ("mapped", "Vendor/M-2"),
+        ("also", "Vendor/M-2"),
+    ],
+)
+async def test_the_upstream_is_asked_for_its_own_name_in_an_otherwise_equal_body(
+    tmp_path: Path, asked: str, sent: str
+) -> None:
+    body = b'{ "tools":[{"model":"%b"}],\n"model" :\t"%b", "x":"\\u00fc \xc3\xbc \\"model\\":1" }\n'
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_relay(tmp_path, upstream.url, model=MAPPED) as relay,
+        connected(relay.port) as (reader, writer),
+    ):
+        writer.write(request(relay.key, body % (asked.encode(), asked.encode())))
+        assert (await read_answer(reader))[0] == 200
+        assert upstream.requests[0].body == body % (asked.encode(), sent.encode())
+        assert relay.log()[0]["model"] == asked
+
+
+async def test_a_body_that_names_its_model_twice_is_not_mapped_but_refused(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_relay(tmp_path, upstream.url, model=MAPPED) as relay,
+        connected(relay.port) as (reader, writer),
+    ):
+        writer.write(request(relay.key, b'{"model":"plain","model":"home"}'))
+        status, _, body = await read_answer(reader)
+        assert status == 400
+        assert json.loads(body)["error"]["message"].startswith("model: ")
+        assert upstream.requests == []
+
+
+async def test_a_mapped_models_present_routes_are_told(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, "http://127.0.0.1:9", model=MAPPED) as relay:
+        assert (await get(relay, "/v1/models/also")).json()["served_as"] == ["Vendor/M-2"]
+        assert (await get(relay, "/v1/models/home")).json()["served_as"] == ["house"]
+
+
+async def test_a_name_without_end_is_not_written_to_the_log(live: Live) -> None:
+    async with connected(live.port) as (reader, writer):
+        writer.write(request(live.key, {**BODY, "model": "m" * 1_000_000}))
+        status, _, body = await read_answer(reader)
+    assert status == 404
+    assert len(body) < 1000
+    live.log()
+    assert live.log_path.stat().st_size < 2000
