@@ -42,7 +42,9 @@ class Prepared(msgspec.Struct):
 
     def before(self, at: int) -> Sequence[bytes]:
         """The first `at` events, or octets of the body."""
-        return self.parts[:at] if self.streamed else [self.parts[0][:at]]
+        if self.streamed or not at:  # an empty part would be the last chunk
+            return self.parts[:at]
+        return [self.parts[0][:at]]
 
     def begin(self, exchange: Exchange) -> None:
         """The head of an answer that may stop anywhere."""
