@@ -7,6 +7,7 @@ from relay.errors import FORBIDDEN, UNAUTHENTICATED, RelayError
 from relay.secret import digest
 from relay.store.queries import LiveKey
 
+_LATELY = 1024  # keys; cleared whenever a key is made or revoked
 _HOW = "Send your key as `x-api-key: KEY` or `Authorization: Bearer KEY`."
 
 
@@ -15,11 +16,13 @@ class Callers:
 
     def __init__(self) -> None:
         self._by_digest: dict[bytes, LiveKey] = {}
+        self._lately: dict[bytes, LiveKey] = {}  # by the key itself, to save hashing it again
         self.ready = False
 
     def replace(self, keys: Iterable[LiveKey]) -> None:
         """From now on these keys are live and no others."""
         self._by_digest = {key.digest: key for key in keys}
+        self._lately.clear()
         self.ready = True
 
     def identify(self, headers: dict[bytes, bytes]) -> LiveKey:
@@ -31,11 +34,11 @@ class Callers:
             RelayError: 401 without a live key, 403 for a suspended account.
         """
         key = headers.get(b"x-api-key")
-        caller = self._by_digest.get(digest(key)) if key is not None else None
+        caller = self._look_up(key) if key is not None else None
         if caller is None:
             bearer = headers.get(b"authorization")
             if bearer is not None and bearer[:7].lower() == b"bearer ":
-                caller = self._by_digest.get(digest(bearer[7:].strip()))
+                caller = self._look_up(bearer[7:].strip())
             elif key is None:
                 raise RelayError(UNAUTHENTICATED, f"There is no key in this request. {_HOW}")
         if caller is None:
@@ -49,4 +52,14 @@ class Callers:
             raise RelayError(
                 FORBIDDEN, "This account is suspended. Ask the operator of this relay to resume it."
             )
+        return caller
+
+    def _look_up(self, key: bytes) -> LiveKey | None:
+        caller = self._lately.get(key)
+        if caller is None:
+            caller = self._by_digest.get(digest(key))
+            if caller is not None:
+                if len(self._lately) >= _LATELY:
+                    self._lately.clear()
+                self._lately[key] = caller
         return caller

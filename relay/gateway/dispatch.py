@@ -4,6 +4,7 @@ What concerns the operator's account (its credential, its bill) or is no answer 
 the relay's own error; any other error of the upstream is the caller's to see, word for word.
 """
 
+import asyncio
 import logging
 from typing import Final
 
@@ -45,11 +46,27 @@ async def dispatch(
     Raises:
         RelayError: 502, 503 or 504, there is no answer that could be passed on.
     """
+    head = upstream.head(request, len(body))
+    pool = upstream.pool
+    connection = None
     try:
-        connection, response = await upstream.pool.send(upstream.head(request, len(body)), body)
+        connection = pool.take() or await pool.connect()
+        try:
+            response = await connection.send(head, body)
+        except UpstreamError as failure:
+            if not failure.stale:
+                raise
+            # The upstream had closed this idle connection: no octet of an answer came, so the
+            # request was not served. Once more, and on a new one.
+            connection = await pool.connect()
+            response = await connection.send(head, body)
     except UpstreamError as failure:
         _log.warning("upstream %s %s", upstream.name, failure)
         raise relay_error(failure) from None
+    except asyncio.CancelledError:
+        if connection is not None:
+            connection.close()
+        raise
     refusal = _judge(response)
     if refusal is not None:
         reason, error = refusal

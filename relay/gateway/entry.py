@@ -81,7 +81,7 @@ class Gateway:
         finally:
             if self._log is not None:
                 record.status = exchange.status
-                record.ms = (time.monotonic() - exchange.arrived) * 1000
+                record.us = int((time.monotonic() - exchange.arrived) * 1e6)
                 self._log.line(record)
 
     def _other(self, path: bytes) -> tuple[tuple[bytes, ...], Endpoint]:

@@ -3,6 +3,7 @@
 Only `anthropic-version` tells the shapes apart: both kinds of SDK send a Bearer key.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -41,7 +42,7 @@ class Models:
                 : max(0, self._index(before[0], "before_id") - len(self._models) + len(page))
             ]
         text = given.get("limit", ["20"])[0]
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
+        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST:
             raise RelayError(
                 INVALID_REQUEST, f"limit: a whole number from 1 to {_MOST}.", param="limit"
             )

@@ -15,8 +15,8 @@ from relay.translate.usage import Usage
 class Record(msgspec.Struct, omit_defaults=True):
     """One request; what is unknown stays at its default and is left out of the line.
 
-    Times are milliseconds: `ms` from the request's head to the last octet, `relay_ms` the
-    relay's own share before the upstream, `head_ms` the upstream's until its head.
+    Times are microseconds: `us` from the request's head to the last octet, `relay_us` the
+    relay's own share before the upstream, `upstream_us` the upstream's until its head.
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
     """
 
@@ -37,9 +37,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     output: int | None = None
     cache_read: int | None = None
     cache_write: int | None = None
-    ms: float = 0.0
-    relay_ms: float = 0.0
-    head_ms: float = 0.0
+    us: int = 0
+    relay_us: int = 0
+    upstream_us: int = 0
 
     def used(self, usage: Usage) -> None:
         """Take over what an answer used."""

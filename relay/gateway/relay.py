@@ -42,9 +42,10 @@ class Relay:
 
         body = await exchange.body()
         begun = monotonic()
-        record.model = model = peek(body).model
+        model = peek(body).model
 
         route = self._routes.find(model)
+        record.model = model  # now known to be one that is served, and no longer than its name
         upstream = route.upstream
         record.upstream = upstream.name
         if route.model is not None:
@@ -52,18 +53,18 @@ class Relay:
 
         sent = monotonic()
         connection, response = await dispatch(upstream, request, body)
-        record.relay_ms = (sent - begun) * 1000
-        record.head_ms = (monotonic() - sent) * 1000
+        record.relay_us = int((sent - begun) * 1e6)
+        record.upstream_us = int((monotonic() - sent) * 1e6)
 
         streamed = _is_stream(response)
-        tap = NoTap() if response.status != 200 else StreamTap() if streamed else JsonTap()
+        tap = _tap(response, streamed)
         splice = Splice(exchange, connection, response, tap)
         try:
             await splice.join(_fields(exchange, record, response, streamed))
             usage = tap.finish()
             record.used(usage)
             if not usage.whole:
-                raise UpstreamError(Trouble.CLOSED, "the stream ended without message_stop")
+                raise UpstreamError(Trouble.CLOSED, "its answer has no end")
             exchange.end()
             record.outcome = "whole"
         except UpstreamError as failure:
@@ -71,12 +72,20 @@ class Relay:
                 raise relay_error(failure) from None
             record.used(tap.finish())
             record.outcome = f"cut: the upstream {failure}"
-            if streamed:
-                told = relay_error(failure).event(Dialect.MESSAGES, exchange.id.decode())
-                splice.interject(told)
-            exchange.close()
+            told = relay_error(failure).event(Dialect.MESSAGES, exchange.id.decode())
+            if streamed and splice.interject(told):
+                exchange.close()
+            else:
+                exchange.cut()
         finally:
             upstream.pool.put(connection, reusable=splice.reusable)
+
+
+def _tap(response: Response, streamed: bool) -> JsonTap | StreamTap | NoTap:
+    # One that comes encoded, in spite of what it was asked, can only be passed on as it is.
+    if response.status != 200 or b"content-encoding" in response.headers:
+        return NoTap()
+    return StreamTap() if streamed else JsonTap()
 
 
 def _is_stream(response: Response) -> bool:
@@ -86,11 +95,14 @@ def _is_stream(response: Response) -> bool:
 def _fields(exchange: Exchange, record: Record, response: Response, streamed: bool) -> bytes:
     """The answer's field lines: the upstream's that may pass, and the relay's own."""
     record.upstream_id = response.headers.get(b"request-id", b"").decode("latin-1")
-    fields = b"%brequest-id: %b\r\nserver-timing: relay;dur=%.2f, upstream;dur=%.2f\r\n" % (
+    relay, upstream = record.relay_us, record.upstream_us  # told in milliseconds
+    fields = b"%brequest-id: %b\r\nserver-timing: relay;dur=%d.%03d, upstream;dur=%d.%03d\r\n" % (
         response.onward,
         exchange.id,
-        record.relay_ms,
-        record.head_ms,
+        relay // 1000,
+        relay % 1000,
+        upstream // 1000,
+        upstream % 1000,
     )
     if streamed:  # nginx and others buffer a stream unless told not to
         fields += b"x-accel-buffering: no\r\n"

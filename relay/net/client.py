@@ -14,7 +14,9 @@ from typing import Final, cast
 import msgspec
 
 from relay.errors import RelayError
+from relay.net.drive import Waiter
 from relay.net.timers import NEVER, Timers
+from relay.net.transport import read_little, write_at_once
 from relay.wire.events import Limits, Response
 from relay.wire.h1 import HeadReader, response_reader
 
@@ -95,7 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.on_idle_end: Callable[[UpstreamConnection], None] | None = None
         self._timers = timers
         self._reader: HeadReader[Response] = response_reader(_HEAD)
-        self._waiter: asyncio.Future[Response] | None = None
+        self._waiter: Waiter[Response] | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._early: list[bytes] = []
         self._held = False  # reading is paused, as nobody takes the body yet
@@ -104,19 +106,21 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected (and through TLS, if any)."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
+        write_at_once(self.transport)
+        read_little(self.transport)
         self._timers.watch(self)
 
-    def send(self, head: bytes, body: bytes) -> "asyncio.Future[Response]":
-        """Send a request; the future is the head of its response.
+    def send(self, head: bytes, body: bytes) -> Waiter[Response]:
+        """Send a request; what is awaited is the head of its response.
 
-        Raises (from the future):
+        Raises (when awaited, in a Drive):
             UpstreamError: see Trouble.
         """
         self.sent += 1
         self.answered = False
         self._interim = 0
         self._early.clear()
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        waiter = self._waiter = Waiter()
         self.deadline = self._timers.now + self.origin.first_byte_time
         if len(body) <= _JOINED:
             self.transport.write(head + body)
@@ -146,6 +150,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Between two requests: nothing is expected but the next `send`."""
         self._sink = None
         self.on_lost = None
+        self.answered = False  # so that further octets are no answer to anything
         self.deadline = self._timers.now + self.origin.idle_time
 
     def close(self) -> None:
@@ -159,7 +164,7 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request could go out on this connection."""
-        return self.lost is None and not self.transport.is_closing()
+        return self.lost is None and not self._early and not self.transport.is_closing()
 
     def pause(self) -> None:
         """Read no more until `resume`: the caller is slower than the upstream."""
@@ -211,7 +216,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _stale(self) -> bool:
         return self.sent > 1 and not self.answered
 
-    def _read_head(self, waiter: "asyncio.Future[Response]", data: bytes) -> None:
+    def _read_head(self, waiter: Waiter[Response], data: bytes) -> None:
         self.answered = True
         try:
             while True:
@@ -234,8 +239,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = self._timers.now + self.origin.silence_time
         if data:
             self._early.append(data)
-        if not waiter.done():
-            waiter.set_result(response)
+        waiter.set_result(response)
 
     def _hold(self, data: bytes) -> None:
         self._early.append(data)
@@ -249,8 +253,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.lost = failure
             self.lost_cleanly = clean
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(failure)
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost(failure)
@@ -259,3 +261,5 @@ class UpstreamConnection(asyncio.Protocol):
             on_idle_end(self)
         self._timers.forget(self)
         self.transport.abort()
+        if waiter is not None:  # last, as whoever waits goes on at once
+            waiter.set_exception(failure)

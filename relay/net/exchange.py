@@ -8,6 +8,8 @@ that cannot be completed is cut (`close`, `abort`), never ended as if it were wh
 import asyncio
 import itertools
 import secrets
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -26,6 +28,8 @@ _STATUS_LINES: Final = {
     for status in HTTPStatus
 }
 _STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"
+
+_RESET: Final = struct.pack("ii", 1, 0)  # linger for no time: the kernel resets
 
 _boot = secrets.token_hex(6).encode()
 _count = itertools.count(1).__next__
@@ -67,6 +71,7 @@ class Exchange:
     source: Pausable | None = None
     probe: Callable[[], bool] | None = None  # how a splice asks, see `still_read`
     _chunked = False
+    _until_close = False  # only the connection's end tells the answer's
     _intake: Intake | None = None  # None: the body came with the head
     _octets = b""
     _drain_waiter: asyncio.Future[None] | None = None
@@ -165,6 +170,13 @@ class Exchange:
         self.ended = self.closing = True
         self.transport.close()
 
+    def cut(self) -> None:
+        """`close` so that it shows, to a caller of HTTP/1.0 too: by a reset."""
+        if self._until_close:
+            peer = self.transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
+
     def abort(self) -> None:
         """Cut the answer and the connection at once."""
         self.ended = self.closing = True
@@ -173,7 +185,7 @@ class Exchange:
     def fail(self, error: RelayError, dialect: Dialect = Dialect.MESSAGES) -> None:
         """Answer with an error, or cut the answer if it has begun."""
         if self.begun:
-            self.close()
+            self.cut()
             return
         self.respond(
             error.kind.status,
@@ -225,7 +237,7 @@ class Exchange:
             self._chunked = True
             framing = b"transfer-encoding: chunked\r\n"
         else:
-            self.closing = True
+            self.closing = self._until_close = True
         return b"%b%b%b%b%b" % (
             _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status,
             fields,

@@ -6,7 +6,6 @@ from typing import Final
 
 from relay.net.client import Origin, Trouble, UpstreamConnection, UpstreamError
 from relay.net.timers import NEVER, Timers
-from relay.wire.events import Response
 
 _IDLE: Final = 256  # connections kept without work
 
@@ -24,30 +23,25 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool {self.origin} idle={len(self._idle)} opened={self.opened}>"
 
-    async def send(self, head: bytes, body: bytes) -> tuple[UpstreamConnection, Response]:
-        """Send a request on an idle connection or a new one; its response's head.
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, if there is one."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            connection.on_idle_end = None
+            if connection.reusable:
+                connection.deadline = NEVER
+                return connection
+            connection.close()
+        return None
 
-        A request whose reused connection turned out to be dead, before one octet came
-        back, is sent once more on a new one.
+    async def connect(self) -> UpstreamConnection:
+        """A new connection.
 
         Raises:
-            UpstreamError: no whole response head came.
+            UpstreamError: CONNECT or TLS.
         """
-        connection = self._take() or await self._connect()
-        try:
-            return connection, await connection.send(head, body)
-        except UpstreamError as failure:
-            if not failure.stale:
-                raise
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-        connection = await self._connect()
-        try:
-            return connection, await connection.send(head, body)
-        except asyncio.CancelledError:
-            connection.close()
-            raise
+        # In a task, which `asyncio.timeout` needs and an exchange does not have (net.drive).
+        return await self._loop.create_task(self._open())
 
     def put(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         """Take a connection back; keep it only if its answer was read to its end."""
@@ -65,20 +59,6 @@ class Pool:
 
     def _forget(self, connection: UpstreamConnection) -> None:
         self._idle.pop(connection, None)
-
-    def _take(self) -> UpstreamConnection | None:
-        while self._idle:
-            connection, _ = self._idle.popitem()
-            connection.on_idle_end = None
-            if connection.reusable:
-                connection.deadline = NEVER
-                return connection
-            connection.close()
-        return None
-
-    async def _connect(self) -> UpstreamConnection:
-        # In a task, which `asyncio.timeout` needs and an exchange does not have (net.drive).
-        return await self._loop.create_task(self._open())
 
     async def _open(self) -> UpstreamConnection:
         origin = self.origin

@@ -18,6 +18,7 @@ from relay.errors import INTERNAL, REQUEST_TIMEOUT, Dialect, RelayError
 from relay.net.drive import Drive
 from relay.net.exchange import Exchange, date, new_id
 from relay.net.timers import NEVER, Timers
+from relay.net.transport import write_at_once
 from relay.wire.events import Limits, Request
 from relay.wire.h1 import HeadReader, request_reader
 
@@ -48,6 +49,7 @@ class ServerConnection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
+        "_choked",
         "_half_closed",
         "_lingering",
         "_reader",
@@ -64,6 +66,7 @@ class ServerConnection(asyncio.Protocol):
         self._server = server
         self._reader: HeadReader[Request] = request_reader(server.bounds.head)
         self._backlog = b""
+        self._choked = False  # the peer does not read: no further request is taken
         self._half_closed = False
         self._lingering = False
         self.exchange: Exchange | None = None
@@ -73,20 +76,25 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The peer is here; it may stay idle for a while."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
+        write_at_once(self.transport)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
         server = self._server
         server.connections.add(self)
         self.deadline = server.timers.now + server.bounds.idle_time
         server.timers.watch(self)
+        if server.draining:  # it came as the listener was closed
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Octets of a head, of a body, or ahead of their time."""
         exchange = self.exchange
-        if exchange is None:
+        if exchange is None and not self._choked:
             if not self._lingering:
                 self._read(data)
-        elif exchange.received:
+                if self._backlog:
+                    self._go_on()
+        elif exchange is None or exchange.received:
             self._backlog += data
             if len(self._backlog) > _BACKLOG:
                 self.transport.pause_reading()
@@ -116,27 +124,34 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The peer reads too slowly: it has `write_time` to catch up."""
+        self._choked = True
         self.deadline = self._server.timers.now + self._server.bounds.write_time
         if self.exchange is not None:
             self.exchange.pause()
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
-        self.deadline = NEVER if self.exchange is not None else self._idle_deadline()
+        self._choked = False
         if self.exchange is not None:
+            self.deadline = NEVER
             self.exchange.resume()
+        elif not self._lingering and not self.transport.is_closing():
+            self.deadline = self._idle_deadline()
+            self._go_on()
 
     def expire(self) -> None:
         """A deadline is past: of idling, a head, a body, or a write."""
         self.deadline = NEVER
         exchange = self.exchange
-        if self._lingering:
+        if self._lingering or self.transport.is_closing():
             self.transport.abort()
         elif exchange is None:
-            if self._reader.begun:
+            if self._choked:
+                self.transport.abort()
+            elif self._reader.begun:
                 self._refuse(RelayError(REQUEST_TIMEOUT, "The request header came too slowly."))
             else:
-                self.transport.close()
+                self._close()
         elif exchange.paused or exchange.ended:
             self.transport.abort()
         elif exchange.intake is not None:
@@ -147,7 +162,7 @@ class ServerConnection(asyncio.Protocol):
         exchange = self.exchange
         return (
             self._server.draining
-            or self._half_closed
+            or (self._half_closed and not self._backlog)
             or (exchange is not None and not exchange.request.keep_alive)
         )
 
@@ -178,10 +193,25 @@ class ServerConnection(asyncio.Protocol):
             self.deadline = NEVER
         else:
             exchange = Exchange(self, request, server.bounds.body)
+            self.deadline = server.timers.now + server.bounds.body_time
             self._collect(exchange, rest)
         self.exchange = exchange
-        exchange.drive = drive = Drive(self._run(exchange))
+        drive = Drive(self._run(exchange))
         drive.step()
+        exchange.drive = drive  # only now: `_next` tells by it that the answer took its time
+
+    def _go_on(self) -> None:
+        """Take what came ahead of its time; in a loop, as any number may be answered at once."""
+        while self._backlog and self.exchange is None and not self._choked:
+            data, self._backlog = self._backlog, b""
+            if len(data) > _BACKLOG:
+                self.transport.resume_reading()
+            self._read(data)
+        if self._half_closed and not self.transport.is_closing():
+            if self.exchange is not None:
+                self._server.loop.call_later(_PROBE_FIRST, self._probe, self.exchange, _PROBE_FIRST)
+            elif not self._backlog:  # what came last was no whole request
+                self._close()
 
     def _collect(self, exchange: Exchange, data: bytes) -> None:
         intake = exchange.intake
@@ -191,8 +221,6 @@ class ServerConnection(asyncio.Protocol):
         server = self._server
         if intake.complete:
             self.deadline = NEVER
-        elif intake.size == len(data):
-            self.deadline = server.timers.now + server.bounds.body_time
         else:  # each KiB that came buys another second
             earned = self.deadline + len(data) / BODY_RATE
             self.deadline = min(earned, server.timers.now + 2 * server.bounds.body_time)
@@ -216,16 +244,15 @@ class ServerConnection(asyncio.Protocol):
         self.exchange = None
         transport = self.transport
         if transport.is_closing():
+            self._close()
             return
         if exchange.closing or self._server.draining:
             self._linger(exchange.received)
             return
-        self.deadline = self._idle_deadline()
-        if self._backlog:
-            data, self._backlog = self._backlog, b""
-            if len(data) > _BACKLOG:
-                transport.resume_reading()
-            self._read(data)
+        if not self._choked:
+            self.deadline = self._idle_deadline()
+        if self._backlog and exchange.drive is not None:
+            self._go_on()
 
     def _idle_deadline(self) -> float:
         return self._server.timers.now + self._server.bounds.idle_time
@@ -244,11 +271,18 @@ class ServerConnection(asyncio.Protocol):
     def _linger(self, received: bool) -> None:
         """Close; but a peer still sending would get a reset and lose the answer (RFC 9112 §9.6)."""
         if received or self._half_closed or not self.transport.can_write_eof():
-            self.transport.close()
+            self._close()
             return
+        self._backlog = b""
         self._lingering = True
         self.transport.write_eof()
         self.deadline = self._server.timers.now + _LINGER
+
+    def _close(self) -> None:
+        """Close once the peer has read what was written, for which it has its time."""
+        self._backlog = b""
+        self.deadline = self._server.timers.now + self._server.bounds.write_time
+        self.transport.close()
 
     def _probe(self, exchange: Exchange, wait: float) -> None:
         """Find out whether a peer that sends no more still reads.

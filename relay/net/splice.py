@@ -164,4 +164,7 @@ class Splice:
             self._fail(failure)
 
     def _probe(self) -> bool:
-        return self.interject(_COMMENT)
+        # Where nothing can be put in, the next octets of the body will tell; to cut a caller
+        # who still reads would be worse than to wait for them.
+        self.interject(_COMMENT)
+        return True

@@ -72,7 +72,7 @@ def _count(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None
 
 
 class NoTap:
-    """For answers whose content is of no interest: errors, token counts."""
+    """For answers whose content is of no interest (errors), or cannot be read (encoded)."""
 
     def framed_by(self, scanner: ChunkScanner) -> None:
         """See net.splice.Tap."""
@@ -122,7 +122,10 @@ class JsonTap:
             if self._framed:
                 body = ChunkReader().feed(body)
             message = _decode_message(body)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+            return usage  # whole, if odd: the caller may judge it
+        except msgspec.DecodeError:
+            usage.whole = self._size > _MAX_JSON
             return usage
         usage.model = message.model
         usage.stop_reason = message.stop_reason
@@ -132,9 +135,15 @@ class JsonTap:
 
 class _Unframed:
     left = 0
+    single = True  # nothing in it can be torn by framing
 
 
 _unframed: Final = _Unframed()
+
+
+def _untorn(data: bytes) -> bool:
+    """Whether each of several chunks ends with an event, so that no event is in two of them."""
+    return data.count(b"\r\n") == 2 * data.count(b"\n\n\r\n")
 
 
 class StreamTap:
@@ -152,6 +161,7 @@ class StreamTap:
         "_events",
         "_framing",
         "_last",
+        "_quiet",
         "_usage",
     )
 
@@ -162,6 +172,7 @@ class StreamTap:
         self._events = EventReader()
         self._aligned = True  # between two chunks and between two events
         self._closing = False  # the event before the last one was seen: all is parsed
+        self._quiet = True  # aligned, and not closing
         self._last = b""
         self._usage = Usage()
 
@@ -173,17 +184,12 @@ class StreamTap:
 
     def feed(self, data: bytes) -> None:
         """Look at a piece."""
+        framing = self._framing
         if (
-            self._aligned
-            and not self._closing
+            self._quiet
             and _USAGE not in data
             and data.endswith(self._ending)
-            and not self._framing.left
-            and (
-                self._chunks is None
-                or data.find(b"\r", 6) == len(data) - 2  # one chunk, so nothing in it is torn
-                or data.count(b"\r\n") == 2 * data.count(b"\n\n\r\n")  # each ends an event
-            )
+            and (framing.single or (not framing.left and _untorn(data)))
         ):
             self._last = data
         else:
@@ -210,11 +216,12 @@ class StreamTap:
             if event.name == b"error" or b'"message_stop"' in event.data:
                 self._usage.whole = True
         self._aligned = not self._framing.left and not self._events.pending
+        self._quiet = self._aligned and not self._closing
 
     def _read(self, data: bytes) -> None:
         try:
             event = _decode_event(data)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
         usage = self._usage
         if event.type == "message_start" and event.message is not None:

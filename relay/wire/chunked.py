@@ -80,14 +80,17 @@ _PART_OF_TRAILER = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\x20-\x7e\t
 class ChunkScanner:
     """Passes a chunked body on as it is, up to its last chunk.
 
-    `left` counts the octets to the end of the chunk under way, its CR LF included.
+    `left` counts the octets to the end of the chunk under way, its CR LF included. `single`
+    tells whether the last piece was one whole chunk: how upstreams send an event.
     """
 
-    __slots__ = ("_held", "_trailers", "done", "left", "rest")
+    __slots__ = ("_clear", "_held", "_trailers", "done", "left", "rest", "single")
 
     def __init__(self) -> None:
         self.left = 0
+        self.single = False
         self.done = False
+        self._clear = True  # between two chunks, with nothing held
         self.rest = b""
         self._held = b""  # an unfinished size line, or a lone CR: not passed on yet
         self._trailers = False
@@ -102,6 +105,20 @@ class ChunkScanner:
         Raises:
             RelayError: the coding is broken.
         """
+        size = len(data)
+        if self._clear:
+            stop = data.find(b"\r\n", 0, 10)
+            length = _sizes.get(data[:stop])
+            if length and stop + length + 4 == size and data.endswith(b"\r\n"):
+                self.single = True
+                return data
+        self.single = False
+        data = self._scan(data)
+        self._clear = not (self.left or self._held or self._trailers)
+        return data
+
+    def _scan(self, data: bytes) -> bytes:
+        """Find the chunks' ends, wherever the pieces were cut."""
         if self._held:
             data = self._held + data
             self._held = b""

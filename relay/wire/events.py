@@ -40,7 +40,11 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A response without its body; `length` is octets, CHUNKED or UNTIL_CLOSE."""
+    """A response without its body; `length` is octets, CHUNKED or UNTIL_CLOSE.
+
+    `headers` has the fields of wire.headers.READ_OF_ANSWER but Content-Length; `onward` the
+    lines of those that the caller may see.
+    """
 
     status: int
     headers: dict[bytes, bytes]

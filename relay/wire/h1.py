@@ -16,7 +16,13 @@ from typing import Final, Generic, TypeVar
 from relay.errors import HEAD_TOO_LARGE, INVALID_REQUEST, URI_TOO_LONG, RelayError
 from relay.wire import h1_legal
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Limits, Request, Response
-from relay.wire.headers import FieldTable, NotCanonicalError, goes_to_caller, goes_upstream
+from relay.wire.headers import (
+    READ_OF_ANSWER,
+    FieldTable,
+    NotCanonicalError,
+    goes_to_caller,
+    goes_upstream,
+)
 
 _REQUEST_LINE = re.compile(
     rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) "
@@ -49,6 +55,7 @@ _RESPONSE_FIELDS = FieldTable(
         b"connection": _CONNECTION,
         b"transfer-encoding": re.compile(rb"chunked"),
     },
+    READ_OF_ANSWER,
 )
 
 _REMEMBERED_LINES = 64
@@ -87,10 +94,14 @@ def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], 
     headers: dict[bytes, bytes] = {}
     onward = []
     known = table.seen.get
+    if table.ignored:
+        ignored = table.ignored
+        lines = [line for line in lines if line not in ignored]
     for line in lines:
-        name, value, send = known(line) or table.learn(line)
-        headers[name] = value
-        onward.append(send)
+        field = known(line) or table.learn(line)
+        if field is not None:
+            name, headers[name], send = field
+            onward.append(send)
     if len(headers) != len(onward):  # a name came twice
         raise NotCanonicalError
     return headers, b"".join(onward)

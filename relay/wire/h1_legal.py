@@ -20,7 +20,7 @@ from relay.errors import (
     RelayError,
 )
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Request, Response
-from relay.wire.headers import goes_to_caller, goes_upstream
+from relay.wire.headers import READ_OF_ANSWER, goes_to_caller, goes_upstream
 
 NOT_HTTP: Final = (
     "This is not HTTP/1.1 as RFC 9112 has it. If the client is set to https, "
@@ -198,6 +198,5 @@ def read_response(head: bytes) -> Response:
         if goes_to_caller(name.lower()) and name.lower() not in dropped
     )
     keep_alive = http11 and length is not None and b"close" not in connection
-    return Response(
-        status, _joined(values), onward, UNTIL_CLOSE if length is None else length, keep_alive
-    )
+    headers = {name: value for name, value in _joined(values).items() if name in READ_OF_ANSWER}
+    return Response(status, headers, onward, UNTIL_CLOSE if length is None else length, keep_alive)

@@ -72,6 +72,14 @@ ANSWERED: Final = frozenset(
     }
 )
 
+# What a response's head is read for; the rest, often thirty lines of it, is passed over.
+READ_OF_ANSWER: Final = ANSWERED | {
+    b"connection",
+    b"content-length",
+    b"transfer-encoding",
+    b"request-id",
+}
+
 # Lines that hold a credential are not remembered, so that a revoked key is not kept.
 _SECRET: Final = frozenset(
     {
@@ -115,23 +123,29 @@ def goes_to_caller(name: bytes) -> bool:
 
 
 class FieldTable:
-    """Reads canonical field lines and remembers the last thousand or so in `seen`.
+    """Reads canonical field lines and remembers the last thousand or so.
 
     `onward` is one of the two rules above. `special` names fields that bear on the framing,
-    with what their values may be: other values, or None, make a line not canonical.
+    with what their values may be: other values, or None, make a line not canonical. Of fields
+    not in `read` (None: all are) nothing is kept but that the line is good, in `ignored`.
     """
 
-    __slots__ = ("_onward", "_special", "seen")
+    __slots__ = ("_onward", "_read", "_special", "ignored", "seen")
 
     def __init__(
-        self, onward: Callable[[bytes], bool], special: dict[bytes, re.Pattern[bytes] | None]
+        self,
+        onward: Callable[[bytes], bool],
+        special: dict[bytes, re.Pattern[bytes] | None],
+        read: frozenset[bytes] | None = None,
     ) -> None:
         self._onward = onward
         self._special = special
+        self._read = read
         self.seen: dict[bytes, Field] = {}
+        self.ignored: set[bytes] = set()
 
-    def learn(self, line: bytes) -> Field:
-        """Read a line that is not in `seen`.
+    def learn(self, line: bytes) -> Field | None:
+        """Read a line that is neither in `seen` nor in `ignored`. None: ignore it.
 
         Raises:
             NotCanonicalError: it has odd spacing or characters, or bears on the framing.
@@ -140,6 +154,12 @@ class FieldTable:
         if match is None:
             raise NotCanonicalError
         name = match[1].lower()
+        if self._read is not None and name not in self._read:
+            if len(line) <= _REMEMBERED_LENGTH and name not in _SECRET:
+                if len(self.ignored) >= _REMEMBERED_LINES:
+                    self.ignored.clear()
+                self.ignored.add(line)
+            return None
         value = match[2]
         if name in self._special:
             pattern = self._special[name]
