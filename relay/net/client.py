@@ -207,7 +207,7 @@ class UpstreamConnection(asyncio.Protocol):
         """No head, no octet of a body, or no request for too long."""
         if self._sink is not None:
             due = self.heard + self.origin.silence_time
-            if due > self._timers.now:
+            if due > self._timers.swept:
                 self.deadline = due
                 return
         self.deadline = NEVER

@@ -24,14 +24,19 @@ class Deadlined(Protocol):
 
 
 class Timers:
-    """The sweep, and the coarse time of the last one in `now`."""
+    """The sweep.
+
+    `now` is the coarse time, up to a tick ahead and never behind, so that a deadline counted
+    from it is never early; `swept` is the true time of the last sweep, to compare with.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: set[Deadlined] = set()
         self._each_tick: list[Callable[[], None]] = []
         self._handle: asyncio.TimerHandle | None = None
-        self.now = loop.time()
+        self.swept = loop.time()
+        self.now = self.swept + TICK
 
     def start(self) -> None:
         """Begin to sweep."""
@@ -57,8 +62,9 @@ class Timers:
 
     def _sweep(self) -> None:
         self._handle = self._loop.call_later(TICK, self._sweep)
-        now = self.now = self._loop.time()
-        for thing in [thing for thing in self._watched if thing.deadline <= now]:
+        swept = self.swept = self._loop.time()
+        self.now = swept + TICK
+        for thing in [thing for thing in self._watched if thing.deadline <= swept]:
             thing.expire()
         for callback in self._each_tick:
             callback()
