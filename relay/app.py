@@ -14,7 +14,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -78,7 +78,11 @@ class App:
         self.server = Server(gateway.handle, self.timers, _bounds(settings.server))
         gateway.ready = lambda: self.callers.ready and not self.server.draining
         self.timers.start()
-        await self._listen(tls)
+        try:
+            await self._listen(tls)
+        except OSError:
+            await self.stop(0)
+            raise
 
     async def _listen(self, tls: ssl.SSLContext | None) -> None:
         scheme = "https" if tls else "http"
@@ -160,35 +164,38 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def _until_signal(stop: Callable[[], Awaitable[None]], cut: Callable[[], None]) -> None:
-    """Wait for SIGTERM or SIGINT, then stop; the second one cuts."""
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+class _Signals:
+    """SIGTERM and SIGINT from now on: the first one ends `wait`, the second one cuts."""
 
-    def on_signal() -> None:
-        if asked.is_set():
-            cut()
-        asked.set()
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self.cut: Callable[[], None] = lambda: None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    await asked.wait()
-    await stop()
+    def _on_signal(self) -> None:
+        if self._asked.is_set():
+            self.cut()
+        self._asked.set()
+
+    async def wait(self) -> None:
+        await self._asked.wait()
 
 
 def serve(settings: Settings) -> int:
     """Run the relay until a signal; the exit status."""
 
     async def main() -> None:
+        signals = _Signals()
         app = App(settings)
         await app.start()
+        signals.cut = app.server.abort
         # What exists now lives as long as the process: keep the collector from walking it.
         gc.collect()
         gc.freeze()
         _say(f"relay {__version__} listens on {', '.join(app.addresses)}")
-        await _until_signal(
-            lambda: app.stop(settings.server.timeouts.drain), lambda: app.server.abort()
-        )
+        await signals.wait()
+        await app.stop(settings.server.timeouts.drain)
 
     uvloop.run(main())
     return 0
@@ -199,12 +206,15 @@ def simulate(host: str, port: int) -> int:
     from relay.simulator.app import Simulator
 
     async def main() -> None:
+        signals = _Signals()
         timers = Timers(asyncio.get_running_loop())
         server = Server(Simulator().handle, timers)
+        signals.cut = server.abort
         bound = await server.listen(host, port)
         timers.start()
         _say(f"relay simulate listens on http://{host}:{bound}")
-        await _until_signal(lambda: server.drain(1.0), server.abort)
+        await signals.wait()
+        await server.drain(1.0)
         timers.stop()
 
     uvloop.run(main())
@@ -216,6 +226,7 @@ def demo(settings: Settings, port: int | None) -> int:
     from relay.simulator.app import Simulator
 
     async def main(folder: Path) -> None:
+        signals = _Signals()
         timers = Timers(asyncio.get_running_loop())
         upstream = Server(Simulator().handle, timers)
         upstream_port = await upstream.listen()
@@ -239,7 +250,9 @@ def demo(settings: Settings, port: int | None) -> int:
         key = issued.key.reveal()
         url = app.addresses[0]
         print(_DEMO.format(url=url, key=key, model=here.model[0].id), flush=True)
-        await _until_signal(lambda: app.stop(5.0), lambda: app.server.abort())
+        signals.cut = app.server.abort
+        await signals.wait()
+        await app.stop(5.0)
         await upstream.drain(0)
         timers.stop()
 

@@ -22,6 +22,8 @@ from relay.translate.peek import peek, with_model
 from relay.translate.usage import JsonTap, NoTap, StreamTap
 from relay.wire.events import Response
 
+AnyTap = JsonTap | StreamTap | NoTap
+
 
 class Relay:
     """Passes messages requests on, byte for byte."""
@@ -58,30 +60,51 @@ class Relay:
 
         streamed = _is_stream(response)
         tap = _tap(response, streamed)
-        splice = Splice(exchange, connection, response, tap)
-        try:
-            await splice.join(_fields(exchange, record, response, streamed))
+        fields = _fields(exchange, record, response, streamed)
+        octets = connection.whole(response)
+        if octets is None:
+            splice = Splice(exchange, connection, response, tap)
+            try:
+                await _join(splice, fields, exchange, record, tap, streamed)
+            finally:
+                upstream.pool.put(connection, reusable=splice.reusable)
+        else:  # it is all here, as most JSON answers are: nothing to splice
+            upstream.pool.put(connection, reusable=response.keep_alive and connection.reusable)
+            tap.feed(octets)
             usage = tap.finish()
-            record.used(usage)
             if not usage.whole:
-                raise UpstreamError(Trouble.CLOSED, "its answer has no end")
+                raise relay_error(UpstreamError(Trouble.GARBAGE))
+            exchange.begin_with(response.status, fields, response.length, octets)
             exchange.end()
+            record.used(usage)
             record.outcome = "whole"
-        except UpstreamError as failure:
-            if not exchange.begun:
-                raise relay_error(failure) from None
-            record.used(tap.finish())
-            record.outcome = f"cut: the upstream {failure}"
-            told = relay_error(failure).event(Dialect.MESSAGES, exchange.id.decode())
-            if streamed and splice.interject(told):
-                exchange.close()
-            else:
-                exchange.cut()
-        finally:
-            upstream.pool.put(connection, reusable=splice.reusable)
 
 
-def _tap(response: Response, streamed: bool) -> JsonTap | StreamTap | NoTap:
+async def _join(
+    splice: Splice, fields: bytes, exchange: Exchange, record: Record, tap: AnyTap, streamed: bool
+) -> None:
+    """Pass the body on, and end the answer as what it was: whole or cut."""
+    try:
+        await splice.join(fields)
+        usage = tap.finish()
+        record.used(usage)
+        if not usage.whole:
+            raise UpstreamError(Trouble.CLOSED, "its answer has no end")
+        exchange.end()
+        record.outcome = "whole"
+    except UpstreamError as failure:
+        if not exchange.begun:
+            raise relay_error(failure) from None
+        record.used(tap.finish())
+        record.outcome = f"cut: the upstream {failure}"
+        told = relay_error(failure).event(Dialect.MESSAGES, exchange.id.decode())
+        if streamed and splice.interject(told):
+            exchange.close()
+        else:
+            exchange.cut()
+
+
+def _tap(response: Response, streamed: bool) -> AnyTap:
     # One that comes encoded, in spite of what it was asked, can only be passed on as it is.
     if response.status != 200 or b"content-encoding" in response.headers:
         return NoTap()

@@ -137,6 +137,13 @@ class UpstreamConnection(asyncio.Protocol):
         early.clear()
         return octets
 
+    def whole(self, response: Response) -> bytes | None:
+        """The body, if its length was told and it came with the head, to its last octet."""
+        early = self._early
+        if len(early) == 1 and len(early[0]) == response.length:
+            return early.pop()
+        return None
+
     def attach(self, sink: Callable[[bytes], None]) -> None:
         """From now on the body's octets go to `sink`."""
         self._sink = sink

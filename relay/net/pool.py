@@ -41,7 +41,13 @@ class Pool:
             UpstreamError: CONNECT or TLS.
         """
         # In a task, which `asyncio.timeout` needs and an exchange does not have (net.drive).
-        return await self._loop.create_task(self._open())
+        task = self._loop.create_task(self._open())
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()  # it came just as nobody wanted it any more
+            raise
 
     def put(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         """Take a connection back; keep it only if its answer was read to its end."""

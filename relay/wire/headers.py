@@ -89,7 +89,6 @@ _SECRET: Final = frozenset(
         b"x-goog-api-key",
         b"x-auth-token",
         b"cookie",
-        b"set-cookie",
         b"proxy-authorization",
     }
 )

@@ -39,7 +39,7 @@ def claude(node_modules: Path, tmp_path: Path) -> Claude:
         return await run(
             *(programs[0], "-p", prompt, "--model", MODEL, *options),
             cwd=home,
-            env={"ANTHROPIC_BASE_URL": relay.url, **QUIET, **env},
+            env={"ANTHROPIC_BASE_URL": relay.url, "TMPDIR": str(tmp_path), **QUIET, **env},
         )
 
     return claude

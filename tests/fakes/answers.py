@@ -49,9 +49,7 @@ def chunk(data: bytes, extension: bytes = b"") -> bytes:
     return b"%x%b\r\n%b\r\n" % (len(data), extension, data)
 
 
-def head(
-    status: bytes = b"200 OK", *fields: bytes, kind: bytes = b"application/json"
-) -> bytes:
+def head(status: bytes = b"200 OK", *fields: bytes, kind: bytes = b"application/json") -> bytes:
     """A response head with these field lines (without CRLF)."""
     lines = [b"HTTP/1.1 " + status, b"content-type: " + kind, *fields]
     return b"\r\n".join(lines) + b"\r\n\r\n"

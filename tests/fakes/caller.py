@@ -47,9 +47,9 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, byte
     """One response head: status and fields."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.split(b"\r\n")
-    fields = dict(
-        (name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines[1:-2])
-    )
+    fields = {
+        name.lower(): value for name, _, value in (line.partition(b": ") for line in lines[1:-2])
+    }
     return int(lines[0].split()[1]), fields
 
 

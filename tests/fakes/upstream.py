@@ -28,9 +28,7 @@ class Seen:
     @property
     def fields(self) -> dict[bytes, bytes]:
         lines = self.head.split(b"\r\n")[1:-2]
-        return {
-            name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)
-        }
+        return {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
 
 
 @dataclass

@@ -28,8 +28,6 @@ class Outcome:
 
 WHOLE: Final = Outcome(200, "whole", "whole")
 UNREADABLE: Final = Outcome(200, "whole", "whole", readable=False)
-# What JSON promises is known only at its end, when with a content-length all of it is out.
-BROKEN: Final = Outcome(200, "whole", "cut: ", readable=False)
 CUT: Final = Outcome(200, "cut", "cut: the upstream closed")
 BROKE_OFF: Final = Outcome(200, "told", "cut: the upstream closed", "api_error", "broke off")
 FELL_SILENT: Final = Outcome(
@@ -92,7 +90,7 @@ OUTCOMES: Final[dict[str, tuple[Outcome, Outcome]]] = {
     "fault=clean-end;at=300": (CUT, WHOLE),  # after message_stop there is nothing to miss
     "fault=error;at=0": (OVERLOADED, ERROR_EVENT),
     "fault=error": (OVERLOADED, ERROR_EVENT),
-    "fault=garbage-sse": (BROKEN, UNREADABLE),
+    "fault=garbage-sse": (NO_HTTP, UNREADABLE),
     # an answer that is odd, and good
     "fault=drip": (WHOLE, WHOLE),
     "fault=extra": (WHOLE, WHOLE),

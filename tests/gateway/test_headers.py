@@ -10,7 +10,7 @@ import pytest
 
 from relay.wire import headers as rules
 from tests.fakes import answers
-from tests.fakes.caller import BODY, connected, read_answer, read_head, request
+from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, always, raw_upstream
 
@@ -245,7 +245,7 @@ async def test_server_timing_tells_the_relays_share_apart(live: Live) -> None:
         writer.write(request(live.key, fields="x-simulate: delay=0.1\r\n"))
         _, fields, _ = await read_answer(reader)
     match = re.fullmatch(
-        rb"relay;dur=([0-9]+\.[0-9]{2}), upstream;dur=([0-9]+\.[0-9]{2})", fields[b"server-timing"]
+        rb"relay;dur=([0-9]+\.[0-9]+), upstream;dur=([0-9]+\.[0-9]+)", fields[b"server-timing"]
     )
     assert match is not None
     assert float(match[1]) < 100 <= float(match[2]) + 1
@@ -308,4 +308,4 @@ async def test_prompts_and_answers_are_in_no_log(
         )
     assert len(live.log()) == 4
     assert "prompt-canary" not in live.log_path.read_text() + caplog.text
-    assert "prompt-canary".encode() not in (live.log_path.parent / "relay.db").read_bytes()
+    assert b"prompt-canary" not in (live.log_path.parent / "relay.db").read_bytes()

@@ -15,7 +15,9 @@ from tests.fakes.upstream import OK, always, raw_upstream
 IDS = [model["id"] for model in MODELS]
 
 
-async def get(live: Live, path: str, *, openai: bool = False, method: str = "GET") -> httpx.Response:
+async def get(
+    live: Live, path: str, *, openai: bool = False, method: str = "GET"
+) -> httpx.Response:
     headers = {"authorization": f"Bearer {live.key}"} if openai else live.headers
     async with httpx.AsyncClient() as client:
         return await client.request(method, live.url + path, headers=headers)

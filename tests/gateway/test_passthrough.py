@@ -25,7 +25,9 @@ def sha(octets: bytes) -> str:
 
 def big_body(size: int) -> bytes:
     """A valid request of just `size` octets, with spacing that no encoder would write."""
-    front = '{ "model":"claude-sonnet-4-7" ,\n"max_tokens": 100,"messages":[{"role":"user","content":"'
+    front = (
+        '{ "model":"claude-sonnet-4-7" ,\n"max_tokens": 100,"messages":[{"role":"user","content":"'
+    )
     back = '"}] }\n'
     fill = "ä🌍\\u00e4\\n x" * ((size - 120) // 20)
     octets = (front + fill).encode()
@@ -170,11 +172,10 @@ def framings() -> dict[str, bytes]:
         "an octet each": b"".join(answers.chunk(WIRE[i : i + 1]) for i in range(len(WIRE))),
         "a character torn": answers.chunk(WIRE[:cut]) + answers.chunk(WIRE[cut:]),
         "extensions": b"".join(
-            answers.chunk(one, b';a=b;c="d, e"' if n % 2 else b" ; x") for n, one in enumerate(EVENTS)
+            answers.chunk(one, b';a=b;c="d, e"' if n % 2 else b" ; x")
+            for n, one in enumerate(EVENTS)
         ),
-        "upper case and zeros": b"".join(
-            b"%08X\r\n%b\r\n" % (len(one), one) for one in EVENTS
-        ),
+        "upper case and zeros": b"".join(b"%08X\r\n%b\r\n" % (len(one), one) for one in EVENTS),
         "13 octets each": b"".join(
             answers.chunk(WIRE[i : i + 13]) for i in range(0, len(WIRE), 13)
         ),

@@ -55,8 +55,8 @@ def read(tap: JsonTap | StreamTap, pieces: Iterable[bytes], *, framed: bool) -> 
 
 
 def cut_once(octets: bytes) -> Iterator[list[bytes]]:
-    """At every place; where the framing is most of the octets, at every 11th."""
-    for at in range(1, len(octets), 1 if len(octets) < 2500 else 11):
+    """At every place; where the framing is most of the octets, at every 23rd."""
+    for at in range(1, len(octets), 1 if len(octets) < 2500 else 23):
         yield [octets[:at], octets[at:]]
 
 
@@ -120,13 +120,25 @@ def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
     [
-        ({"input_tokens": 0, "output_tokens": 0}, {"input_tokens": 31, "output_tokens": 4}, (31, 4)),
+        (
+            {"input_tokens": 0, "output_tokens": 0},
+            {"input_tokens": 31, "output_tokens": 4},
+            (31, 4),
+        ),
         ({"input_tokens": 0, "output_tokens": 0}, {"output_tokens": 4}, (None, 4)),
-        ({"input_tokens": 8, "output_tokens": 1}, {"input_tokens": None, "output_tokens": 4}, (8, 4)),
+        (
+            {"input_tokens": 8, "output_tokens": 1},
+            {"input_tokens": None, "output_tokens": 4},
+            (8, 4),
+        ),
         ({"input_tokens": 8, "output_tokens": 1}, {"output_tokens": None}, (8, 1)),
         ({"input_tokens": 8}, {"input_tokens": 0, "output_tokens": 0}, (0, 0)),
         ({"input_tokens": None, "output_tokens": None}, {"output_tokens": 4}, (None, 4)),
-        ({"input_tokens": 8, "output_tokens": 1, "server_tool_use": None}, {"output_tokens": 4}, (8, 4)),
+        (
+            {"input_tokens": 8, "output_tokens": 1, "server_tool_use": None},
+            {"output_tokens": 4},
+            (8, 4),
+        ),
         ({}, {}, (None, None)),
     ],
 )

@@ -1,0 +1,108 @@
+"""The relay as an operator runs it: a process with a relay.toml, and the command line beside it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.until import until
+
+SETTINGS = """
+[server]
+listen = [{listen}]
+timeouts = {{ drain = 30 }}
+
+[[upstream]]
+name = "main"
+base_url = "{upstream}"
+api_key = "sim-key"
+
+[[model]]
+id = "claude-sonnet-4-7"
+
+[[plan]]
+id = "free"
+max_keys = 50
+"""
+
+
+def relay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One command, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "relay", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def data(folder: Path, *arguments: str) -> Any:
+    """What a command prints as JSON."""
+    done = relay(folder, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@dataclass
+class Running:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    said: str
+    ready_after: float
+    stderr: list[bytes] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.said.split("http://")[1].split(",")[0].rpartition(":")[2])
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    async def exited(self, within: float) -> int:
+        """The exit status; how long it may take."""
+        await until(lambda: self.process.poll() is not None, within=within)
+        return self.process.returncode
+
+    def log(self) -> list[dict[str, Any]]:
+        """The access log, once the process has ended."""
+        return [json.loads(line) for line in (self.folder / "out").read_text().splitlines()]
+
+
+def write_settings(folder: Path, upstream: str, *listen: str) -> None:
+    listen = listen or ("127.0.0.1:0",)
+    text = SETTINGS.format(listen=", ".join(map(repr, listen)), upstream=upstream)
+    (folder / "relay.toml").write_text(text)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, command: Sequence[str] = ("serve",), **options: Any) -> Iterator[Running]:
+    """The server, from the moment it says that it listens."""
+    begun = time.monotonic()
+    with (folder / "out").open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "relay", *command],
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **options.pop("env", {})},
+            **options,
+        )
+    assert process.stderr is not None
+    try:
+        said = process.stderr.readline().decode()
+        yield Running(process, folder, said, time.monotonic() - begun)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stderr.close()

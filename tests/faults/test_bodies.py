@@ -1,0 +1,210 @@
+"""Bodies that only an upstream of raw octets can send, and how their callers tell good from cut."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.caller import BODY, exchange, read_answer, request
+from tests.fakes.live import Live, running_relay
+from tests.fakes.upstream import JSON_ANSWER, Seen, always, raw_upstream
+from tests.faults.conftest import listening
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+START = b'event: message_start\ndata: {"type":"message_start","message":%b}\n\n' % JSON_ANSWER
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+
+def chunks(*parts: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+async def ask(relay: Live, *, version: str = "1.1", fields: str = "") -> bytes:
+    """All octets of one answer; the connection is asked to end with it."""
+    octets = request(relay.key, fields=f"connection: close\r\n{fields}")
+    return await exchange(relay.port, octets.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
+
+
+def is_whole(octets: bytes) -> bool:
+    return octets.endswith(b"\r\n" + LAST_CHUNK)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 50])
+async def test_json_that_ends_with_the_connection_is_whole_only_if_it_is_json(
+    tmp_path: Path, missing: int
+) -> None:
+    octets = HEAD + b"\r\n" + JSON_ANSWER[: len(JSON_ANSWER) - missing]
+    async with (
+        raw_upstream(always(octets, close=True)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        assert is_whole(await ask(relay)) == (not missing)
+        assert relay.log()[0]["outcome"].startswith("cut: " if missing else "whole")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
+@pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
+async def test_an_encoded_answer_that_nobody_asked_for_is_passed_on_as_it_is(
+    tmp_path: Path, head: bytes, encoding: str
+) -> None:
+    body = chunks(b"\x1f\x8b not for the relay", b"to read")
+    octets = head + b"content-encoding: %b\r\n" % encoding.encode() + CHUNKED + body + LAST_CHUNK
+    async with (
+        raw_upstream(always(octets)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        answer = await ask(relay)
+        assert answer.endswith(b"\r\n\r\n" + body + LAST_CHUNK)
+        assert b"\r\ncontent-encoding: %b\r\n" % encoding.encode() in answer
+        [line] = relay.log()
+        assert line["outcome"] == "whole"
+        assert "input" not in line
+
+
+@pytest.mark.parametrize("stop", [b'"\xff\xfe"', b'"\xed\xa0\x80"'])
+async def test_octets_that_are_no_unicode_pass_as_they_are(tmp_path: Path, stop: bytes) -> None:
+    odd = JSON_ANSWER.replace(b'"claude-sonnet-4-7"', stop).replace(b'"end_turn"', stop)
+    delta = (
+        b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":%b},' % stop
+    )
+    delta += b'"usage":{"output_tokens":7}}\n\n'
+    events = chunks(START.replace(b'"claude-sonnet-4-7"', stop), delta, STOP)
+    for octets in (
+        HEAD + b"content-length: %d\r\n\r\n" % len(odd) + odd,
+        SSE + CHUNKED + events + LAST_CHUNK,
+    ):
+        folder = tmp_path / str(len(octets))
+        folder.mkdir()
+        async with (
+            raw_upstream(always(octets)) as upstream,
+            running_relay(folder, upstream.url) as relay,
+        ):
+            answer = await ask(relay)
+            assert answer.endswith(octets.partition(b"\r\n\r\n")[2])
+            assert relay.log()[0]["outcome"] == "whole"
+
+
+async def test_one_event_of_many_megabytes_passes(tmp_path: Path) -> None:
+    huge = b'event: x\ndata: {"x":"%b"}\n\n' % (b"x" * 6_000_000)
+    body = chunks(START, huge, STOP) + LAST_CHUNK
+    async with (
+        raw_upstream(always(SSE + CHUNKED + body)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        assert (await ask(relay)).endswith(b"\r\n\r\n" + body)
+        assert relay.log()[0]["outcome"] == "whole"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"zz\r\n", b"-1\r\n", b"5\n", b"fffffffffffffffffff\r\n", b"5 5\r\n", b"3\r\nabcde"],
+)
+@pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
+async def test_chunks_that_break_off_into_nonsense_cut_the_answer(
+    tmp_path: Path, head: bytes, broken: bytes
+) -> None:
+    async def answer(reader: Any, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        writer.write(head + CHUNKED + chunks(START))
+        await asyncio.sleep(0.02)  # so that the answer has begun
+        writer.write(broken + LAST_CHUNK)
+
+    async with (
+        raw_upstream(answer) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        octets = await ask(relay)
+        assert octets.startswith(b"HTTP/1.1 200 OK")
+        assert not is_whole(octets)
+        assert relay.log()[0]["outcome"].startswith("cut: the upstream did not answer in HTTP/1.1")
+        assert "idle=0" in repr(relay.app.upstreams[0].pool)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        b"content-length: 5\r\ncontent-length: 6\r\n",
+        b"content-length: +5\r\n",
+        b"content-length: -1\r\n",
+        b"transfer-encoding: gzip\r\n",
+        b"transfer-encoding: chunked, chunked\r\n",
+    ],
+)
+async def test_a_head_that_two_readers_could_take_differently_is_no_answer(
+    tmp_path: Path, framing: bytes
+) -> None:
+    octets = HEAD + framing + b"\r\n" + chunks(JSON_ANSWER) + LAST_CHUNK
+    async with (
+        raw_upstream(always(octets)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        assert (await ask(relay)).startswith(b"HTTP/1.1 502 ")
+        assert "idle=0" in repr(relay.app.upstreams[0].pool)
+
+
+async def test_a_few_interim_responses_are_passed_over(tmp_path: Path) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    answer = HEAD + b"content-length: %d\r\n\r\n" % len(JSON_ANSWER) + JSON_ANSWER
+    async with (
+        raw_upstream(always(interim * 4 + answer)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        octets = await ask(relay)
+        assert octets.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert octets.endswith(JSON_ANSWER)
+
+
+async def test_a_refusal_before_the_request_was_read_is_the_callers_answer(
+    tmp_path: Path,
+) -> None:
+    error = b'{"type":"error","error":{"type":"request_too_large","message":"Too long for me"}}'
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\n")
+        writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(error), error))
+        writer.write_eof()
+        while await reader.read(65536):
+            pass
+
+    async with (
+        listening(early) as port,
+        running_relay(tmp_path, f"http://127.0.0.1:{port}") as relay,
+    ):
+        long = {**BODY, "messages": [{"role": "user", "content": "x" * 8_000_000}]}
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        writer.write(request(relay.key, long))
+        async with asyncio.timeout(10):
+            status, _, body = await read_answer(reader)
+        assert (status, body) == (413, error)
+        writer.transport.abort()
+
+
+# --- callers of HTTP/1.0, to whom the connection's end is the answer's --------------
+
+
+async def test_a_cut_shows_to_a_caller_who_knows_no_chunks(live: Live) -> None:
+    with pytest.raises(ConnectionResetError):
+        await ask(live, version="1.0", fields="x-simulate: fault=cut;at=300\r\n")
+    assert live.log()[0]["outcome"].startswith("cut: ")
+
+
+async def test_a_caller_who_knows_no_chunks_is_told_within_a_stream(live: Live) -> None:
+    stream = json.dumps({**BODY, "stream": True}).encode()
+    octets = request(live.key, stream, fields="x-simulate: fault=cut;at=6\r\n")
+    answer = await exchange(live.port, octets.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    last = answer.rstrip().rpartition(b"\n\n")[2]
+    assert last.startswith(b"event: error\ndata: {")
+
+
+async def test_a_whole_answer_ends_well_for_a_caller_who_knows_no_chunks(live: Live) -> None:
+    stream = json.dumps({**BODY, "stream": True}).encode()
+    octets = request(live.key, stream, fields="x-simulate: tokens=100\r\n")
+    answer = await exchange(live.port, octets.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert answer.endswith(STOP)
+    assert b"transfer-encoding" not in answer

@@ -1,0 +1,187 @@
+"""Upstreams that cannot be reached, die between two requests, or fail at random."""
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from relay.simulator.script import parse
+from tests.clients.conftest import TRUST
+from tests.fakes.caller import BODY
+from tests.fakes.live import Live, running_relay
+from tests.faults.conftest import DEADLINE, IN_TIME, Setup, listening, starting
+from tests.faults.outcomes import OUTCOMES
+
+QUICK = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
+
+
+@contextlib.asynccontextmanager
+async def before(folder: Path, url: str) -> AsyncIterator[tuple[Live, httpx.AsyncClient]]:
+    """A relay in front of `url`, and a client of it."""
+    async with (
+        running_relay(folder, url, upstream_options={"timeouts": QUICK}) as relay,
+        httpx.AsyncClient(
+            base_url=relay.url, headers=relay.headers, timeout=5, verify=TRUST
+        ) as client,
+    ):
+        yield relay, client
+
+
+def unreachable(answer: httpx.Response) -> bool:
+    told = answer.json()["error"]
+    return (answer.status_code, told["type"]) == (503, "overloaded_error")
+
+
+# --- no connection ------------------------------------------------------------------
+
+
+async def test_an_upstream_that_is_down_is_told_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with before(tmp_path, f"http://127.0.0.1:{port}") as (relay, client):
+        answer = await client.post("/v1/messages", json=BODY)
+        assert unreachable(answer)
+        assert answer.elapsed.total_seconds() < 0.3
+        assert str(port) not in answer.text  # where it is, is the operator's to know
+        assert relay.log()[0]["outcome"].startswith("refused: ")
+
+
+async def test_an_upstream_that_swallows_connections_is_told_in_time(tmp_path: Path) -> None:
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # with its backlog full, the kernel drops whatever else comes
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        async with before(tmp_path, f"http://127.0.0.1:{full.getsockname()[1]}") as (_, client):
+            answer = await client.post("/v1/messages", json=BODY)
+            assert unreachable(answer)
+            assert 0.3 < answer.elapsed.total_seconds() < IN_TIME
+
+
+async def test_a_name_that_is_none_is_told(tmp_path: Path) -> None:
+    async with before(tmp_path, "http://upstream.invalid:8080") as (_, client):
+        answer = await client.post("/v1/messages", json=BODY)
+        assert unreachable(answer)
+        assert "upstream.invalid" not in answer.text
+
+
+@pytest.mark.parametrize("octets", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01", b""])
+async def test_an_upstream_without_tls_where_it_should_be_is_told_in_time(
+    tmp_path: Path, octets: bytes
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(octets)
+        await reader.read(-1)  # with no octets: a handshake that never goes on
+
+    async with (
+        listening(answer) as port,
+        before(tmp_path, f"https://127.0.0.1:{port}") as (_, client),
+    ):
+        got = await client.post("/v1/messages", json=BODY)
+        assert unreachable(got)
+        assert got.elapsed.total_seconds() < IN_TIME
+
+
+# --- a connection that dies between two requests ------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["fault=close", "fault=reset;at=0"])
+async def test_only_a_reused_connection_without_an_octet_of_answer_is_tried_again_and_once(
+    setup: Setup, fault: str
+) -> None:
+    relay = setup.relay
+    async with httpx.AsyncClient(
+        base_url=relay.url, headers=relay.headers, timeout=5, verify=TRUST
+    ) as client:
+        seen = setup.simulator.journal
+        assert (await client.post("/v1/messages", json=BODY)).status_code == 200
+        setup.simulator.scripts.append(parse(fault))
+        assert (await client.post("/v1/messages", json=BODY)).status_code == 200
+        assert seen.requests == 3  # tried again, on a new connection
+        refused = await client.post("/v1/messages", json=BODY, headers={"x-simulate": fault})
+        assert refused.status_code == 502
+        assert seen.requests == 5  # a second failure is told
+        refused = await client.post("/v1/messages", json=BODY, headers={"x-simulate": fault})
+        assert refused.status_code == 502
+        assert seen.requests == 6  # a new connection's first failure as well
+    await setup.settled()
+
+
+@pytest.mark.parametrize("fault", ["half-head", "garbage", "cut;at=0", "cut", "stall-head"])
+async def test_what_may_have_been_worked_on_is_never_sent_again(setup: Setup, fault: str) -> None:
+    relay = setup.relay
+    async with httpx.AsyncClient(
+        base_url=relay.url, headers=relay.headers, timeout=5, verify=TRUST
+    ) as client:
+        assert (await client.post("/v1/messages", json=BODY)).status_code == 200
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            await client.post("/v1/messages", json=BODY, headers={"x-simulate": f"fault={fault}"})
+        assert setup.simulator.journal.requests == 2
+    await setup.settled()
+
+
+async def test_connections_that_the_upstream_closed_meanwhile_are_not_used(setup: Setup) -> None:
+    relay = setup.relay
+    async with httpx.AsyncClient(
+        base_url=relay.url, headers=relay.headers, timeout=5, verify=TRUST
+    ) as client:
+        ask = [client.post("/v1/messages", json=BODY) for _ in range(20)]
+        assert {answer.status_code for answer in await asyncio.gather(*ask)} == {200}
+        held = setup.idle
+        assert held >= 1
+        for connection in tuple(setup.upstream.connections):
+            connection.shut()
+        ask = [client.post("/v1/messages", json=BODY) for _ in range(20)]
+        assert {answer.status_code for answer in await asyncio.gather(*ask)} == {200}
+        assert setup.simulator.journal.requests == 40
+    await setup.settled()
+
+
+# --- anything, at random ------------------------------------------------------------
+
+
+async def test_among_hundreds_of_random_faults_good_requests_get_their_own_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(2026)
+    scripts = [script for script, pair in OUTCOMES.items() if not pair[0].slow]
+
+    async with (
+        starting(tmp_path, 10.0) as setup,
+        httpx.AsyncClient(
+            base_url=setup.relay.url,
+            headers=setup.relay.headers,
+            timeout=30,
+            limits=httpx.Limits(max_connections=16),
+            verify=TRUST,
+        ) as client,
+    ):
+
+        async def fault() -> None:
+            body = {**BODY, "stream": chance.random() < 0.5}
+            headers = {"x-simulate": chance.choice(scripts)}
+            with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
+                await client.post("/v1/messages", json=body, headers=headers)
+
+        async def good(number: int) -> None:
+            messages: Any = [{"role": "user", "content": f"number {number}"}]
+            answer = await client.post("/v1/messages", json={**BODY, "messages": messages})
+            assert answer.status_code == 200
+            assert f"“number {number}”" in json.loads(answer.content)["content"][0]["text"]
+
+        await asyncio.gather(
+            *(good(number) if number % 3 == 0 else fault() for number in range(300))
+        )
+        await client.aclose()
+        await setup.settled()
+        assert len(setup.relay.log()) == 300
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -1,0 +1,352 @@
+"""A caller's connection: kept, pipelined, half closed, old, left."""
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.net.drive import Drive
+from tests.fakes import answers
+from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
+from tests.fakes.live import Live, running_relay
+from tests.fakes.until import until
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, always, raw_upstream
+
+STREAM = {**BODY, "stream": True}
+EVENTS = answers.stream()
+HELLO = b"HEAD / HTTP/1.1\r\nhost: relay\r\n\r\n"
+
+
+async def test_a_connection_takes_one_request_after_another(live: Live) -> None:
+    async with connected(live.port) as (reader, writer):
+        for number in range(20):
+            stream = number % 2 == 1
+            writer.write(request(live.key, STREAM if stream else BODY))
+            status, fields, body = await read_answer(reader)
+            assert status == 200
+            assert b"connection" not in fields
+            assert body.endswith(b"\n\n") == stream
+        assert len(live.app.server.connections) == 1
+    assert live.app.upstreams[0].pool.opened == 1
+
+
+async def test_pipelined_requests_are_answered_in_their_order(live: Live) -> None:
+    octets = b"".join(
+        request(live.key, body, fields=f"x-simulate: {script}\r\n")
+        for body, script in ((BODY, "delay=0.1;tokens=1"), (STREAM, "tokens=5"), (BODY, "tokens=2"))
+    )
+    async with connected(live.port) as (reader, writer):
+        writer.write(octets + request(None) + HELLO)
+        told = [await read_answer(reader) for _ in range(4)]
+        assert [status for status, _, _ in told] == [200, 200, 200, 401]
+        assert told[1][1][b"content-type"].startswith(b"text/event-stream")
+        assert b'"output_tokens":1' in told[0][2]
+        assert b'"output_tokens":2' in told[2][2]
+        assert (await read_head(reader))[0] == 200
+    assert [line["status"] for line in live.log()] == [200, 200, 200, 401, 200]
+
+
+@pytest.mark.parametrize("size", [1, 50, 5000])
+async def test_requests_may_be_cut_anywhere(live: Live, size: int) -> None:
+    octets = request(live.key) * 3
+    async with connected(live.port) as (reader, writer):
+        for start in range(0, len(octets), size):
+            writer.write(octets[start : start + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+        for _ in range(3):
+            assert (await read_answer(reader))[0] == 200
+
+
+async def test_ten_thousand_pipelined_requests_are_all_answered(live: Live) -> None:
+    async with connected(live.port) as (reader, writer):
+        writer.write(HELLO * 10_000)
+        for _ in range(10_000):
+            assert (await read_head(reader))[0] == 200
+        assert len(live.log()) == 10_000
+
+
+async def test_a_caller_that_asks_and_never_reads_is_no_longer_listened_to(live: Live) -> None:
+    async with connected(live.port, limit=1024) as (_, writer):
+        writer.transport.pause_reading()
+        asked = 0
+        most = 0
+        piece = HELLO * 1000
+        while True:
+            writer.write(piece)
+            asked += len(piece)
+            try:
+                async with asyncio.timeout(0.4):
+                    await writer.drain()
+            except TimeoutError:
+                break
+            (connection,) = live.app.server.connections
+            most = max(most, connection.transport.get_write_buffer_size())
+            assert asked < 64 * 1024 * 1024, "it listens for ever"
+        assert most <= 512 * 1024
+
+
+# --- half closed --------------------------------------------------------------------
+
+
+async def final_head(reader: asyncio.StreamReader) -> bytes:
+    """The head that comes after any number of interim ones, by which the relay asks."""
+    head = b"HTTP/1.1 100 "
+    while head.startswith(b"HTTP/1.1 100 "):
+        head = await reader.readuntil(b"\r\n\r\n")
+    return head
+
+
+@pytest.mark.parametrize(
+    ("body", "script"),
+    [
+        (BODY, ""),
+        (BODY, "delay=0.3"),
+        (BODY, "delay=0.06;split=100"),
+        (BODY, "bytes=8000000"),
+        (STREAM, "tokens=10;pace=40"),
+        (STREAM, "delay=0.3;tokens=3"),
+        (STREAM, "delay=0.05;split=1;tokens=10"),
+        (STREAM, "bytes=4000000"),
+    ],
+)
+async def test_a_caller_that_shut_its_sending_side_gets_its_whole_answer(
+    live: Live, body: dict, script: str
+) -> None:
+    octets = request(live.key, body, fields=f"x-simulate: {script}\r\n")
+    async with connected(live.port) as (reader, writer):
+        writer.write(octets)
+        writer.write_eof()
+        head = await final_head(reader)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        rest = await reader.read(-1)
+    if b"transfer-encoding" in head:
+        assert rest.endswith(b"\r\n0\r\n\r\n")
+    else:
+        assert b"content-length: %d\r\n" % len(rest) in head
+    assert [line["outcome"] for line in live.log()] == ["whole"]
+
+
+async def test_a_slow_reader_that_shut_its_sending_side_gets_its_whole_answer(live: Live) -> None:
+    async with connected(live.port, limit=65_536) as (reader, writer):
+        writer.write(request(live.key, fields="x-simulate: bytes=12000000\r\n"))
+        writer.write_eof()
+        head = await final_head(reader)
+        await asyncio.sleep(0.3)  # longer than the relay waits before it asks
+        rest = await reader.read(-1)
+        assert b"content-length: %d\r\n" % len(rest) in head
+
+
+async def test_a_half_closed_caller_gets_an_answer_to_each_request_it_sent(live: Live) -> None:
+    async with connected(live.port) as (reader, writer):
+        writer.write(request(live.key, fields="x-simulate: delay=0.1\r\n") * 3)
+        writer.write_eof()
+        received = await reader.read(-1)
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 3
+    assert received.count(b"connection: close\r\n") == 1
+
+
+async def test_a_request_cut_off_by_its_caller_goes_nowhere(live: Live) -> None:
+    octets = request(live.key)
+    for end in (len(octets) - 1, octets.index(b"\r\n\r\n") + 4, 20):
+        async with connected(live.port) as (reader, writer):
+            writer.write(octets[:end])
+            writer.write_eof()
+            assert await reader.read(-1) == b""
+    assert live.simulator is not None
+    assert live.simulator.journal.requests == 0
+
+
+# --- left ---------------------------------------------------------------------------
+
+
+async def slow_answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+) -> None:
+    """Begins as the request's `x-begin` tells, and then says nothing more."""
+    begin = seen.fields.get(b"x-begin")
+    if begin == b"json":
+        writer.write(OK[:-10])
+    elif begin == b"stream":
+        writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4])))
+    elif begin == b"event":
+        writer.write(answers.chunked_head() + answers.chunk(EVENTS[0][:50])[:-2])
+    await writer.drain()
+    assert await reader.read(1) == b""
+    raise ConnectionResetError
+
+
+@pytest.fixture
+async def slow(tmp_path: Path) -> AsyncIterator[tuple]:
+    async with (
+        raw_upstream(slow_answer) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        yield relay, upstream
+
+
+# Within a body of a told length, or within an event, there is no way to ask a caller that
+# only shut its sending side; one that is reset is noticed anywhere.
+@pytest.mark.parametrize(
+    ("begin", "how"),
+    [
+        ("nothing", "close"),
+        ("nothing", "reset"),
+        ("stream", "close"),
+        ("stream", "reset"),
+        ("json", "reset"),
+        ("event", "reset"),
+    ],
+)
+async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
+    slow: tuple, begin: str, how: str
+) -> None:
+    relay, upstream = slow
+    async with connected(relay.port) as (reader, writer):
+        writer.write(request(relay.key, fields=f"x-begin: {begin}\r\n"))
+        await upstream.asked.wait()
+        if begin == "nothing":
+            await asyncio.sleep(0.05)
+        else:
+            await read_head(reader)
+            await reader.read(1)
+        left = time.monotonic()
+        if how == "reset":
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            writer.transport.abort()
+        else:
+            writer.close()
+        await upstream.closed.wait()
+        took = time.monotonic() - left
+    assert took < 0.1
+    await until(lambda: not relay.app.server.connections)
+    await until(relay.log)
+    assert [line["outcome"] for line in relay.log()] == ["caller left"]
+    assert "idle=0" in repr(relay.app.upstreams[0].pool)
+
+
+async def test_a_caller_that_leaves_a_paced_stream_ends_it_at_the_simulator(live: Live) -> None:
+    assert live.simulator is not None
+    async with connected(live.port) as (reader, writer):
+        writer.write(request(live.key, STREAM, fields="x-simulate: tokens=1000;pace=50\r\n"))
+        await read_head(reader)
+        await reader.readuntil(b"content_block_delta")
+        left = time.monotonic()
+        writer.close()
+        await until(lambda: live.simulator.journal.aborted)
+        assert time.monotonic() - left < 0.1
+
+
+async def test_a_caller_that_leaves_while_its_model_thinks_is_noticed(live: Live) -> None:
+    assert live.simulator is not None
+    async with connected(live.port) as (_, writer):
+        writer.write(request(live.key, fields="x-simulate: delay=30\r\n"))
+        await until(lambda: live.simulator.journal.requests)
+        left = time.monotonic()
+        writer.close()
+        await until(lambda: live.simulator.journal.aborted)
+        # The simulator, too, takes nearly 0.1 s to be sure.
+        assert time.monotonic() - left < 0.25
+
+
+async def test_leaving_at_any_moment_leaves_nothing_behind(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hundred callers that leave a little later each: before, while and after the head."""
+
+    async def leave(after: float) -> None:
+        async with connected(live.port) as (_, writer):
+            writer.write(request(live.key, STREAM, fields="x-simulate: delay=0.02;tokens=9\r\n"))
+            await asyncio.sleep(after)
+
+    await asyncio.gather(*(leave(0.0004 * number) for number in range(100)))
+    await until(lambda: not live.app.server.connections)
+    assert not [entry for entry in caplog.records if entry.levelname in ("ERROR", "WARNING")]
+    assert {line["outcome"] for line in live.log()} <= {"whole", "caller left"}
+
+
+async def test_a_handler_that_is_cancelled_at_the_moment_it_goes_on_is_cancelled() -> None:
+    """As a task is: whoever is gone gets no further step."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    steps: list[str] = []
+
+    async def handler() -> None:
+        try:
+            await future
+            steps.append("went on")
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            steps.append("cancelled")
+
+    drive = Drive(handler())
+    drive.step()
+    future.set_result(None)
+    drive.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert steps == ["cancelled"]
+
+
+# --- HTTP/1.0 -----------------------------------------------------------------------
+
+
+def old(octets: bytes) -> bytes:
+    return octets.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
+
+
+async def test_an_http_1_0_caller_gets_a_stream_without_chunks_to_the_end_of_the_connection(
+    tmp_path: Path,
+) -> None:
+    async with (
+        raw_upstream(always(answers.chunked(EVENTS))) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        received = await exchange(relay.port, old(request(relay.key)))
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert b"\r\nconnection: close" in head
+        assert body == b"".join(EVENTS)
+        assert [line["outcome"] for line in relay.log()] == ["whole"]
+
+
+async def test_an_http_1_0_caller_gets_a_json_answer_and_the_end(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        received = await exchange(relay.port, old(request(relay.key)))
+    assert received.endswith(b"connection: close\r\n\r\n" + JSON_ANSWER)
+
+
+async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(tmp_path: Path) -> None:
+    """There is no framing to tell by, so the error event must."""
+    octets = answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4]))
+    async with (
+        raw_upstream(always(octets, close=True)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        received = await exchange(relay.port, old(request(relay.key)))
+    body = received.partition(b"\r\n\r\n")[2]
+    assert body.startswith(b"".join(EVENTS[:4]))
+    assert b"event: error\n" in body
+
+
+async def test_an_http_1_0_caller_that_sends_expect_is_not_told_to_continue(live: Live) -> None:
+    octets = old(request(live.key, fields="expect: 100-continue\r\n"))
+    assert (await exchange(live.port, octets)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("value", ["close", "Close", "close, x-app", "keep-alive, close"])
+async def test_a_caller_that_wants_the_connection_closed_has_it_closed(
+    live: Live, value: str
+) -> None:
+    received = await exchange(live.port, request(live.key, fields=f"connection: {value}\r\n"))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in received

@@ -1,0 +1,311 @@
+"""Every deadline fires when it is due, with an error of its own, and not before."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.net.timers import NEVER
+from tests.fakes import answers
+from tests.fakes.caller import BODY, connected, read_answer, read_head, request
+from tests.fakes.live import Live, running_relay
+from tests.fakes.until import until
+from tests.fakes.upstream import Seen, raw_upstream
+
+DUE = 0.5  # each deadline in these tests, in seconds
+EARLY, LATE = 0.3, 0.6  # the clock ticks four times a second
+FAR = 60.0
+EVENTS = answers.stream()
+
+
+class Watch:
+    """Measures from its making."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def fired(self) -> bool:
+        return -EARLY <= time.monotonic() - self._begun - DUE <= LATE
+
+    def __repr__(self) -> str:
+        return f"<{time.monotonic() - self._begun:.2f} s>"
+
+
+def is_error(answer: tuple[int, dict, bytes], status: int, kind: str, *words: str) -> bool:
+    told = json.loads(answer[2])
+    assert (answer[0], told["error"]["type"]) == (status, kind)
+    return all(word in told["error"]["message"] for word in words)
+
+
+async def as_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
+    """Answers as far as `x-begin` tells."""
+    begin = seen.fields.get(b"x-begin", b"")
+    if begin == b"half a head":
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
+    elif begin == b"json":
+        writer.write(answers.head(b"200 OK", b"content-length: 99") + b'{"type":')
+    elif begin == b"stream":
+        writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4])))
+    elif begin == b"torn":
+        writer.write(answers.chunked_head() + answers.chunk(EVENTS[0]) + b"ff\r\nevent: con")
+    elif begin == b"flood":
+        writer.write(answers.chunked_head())
+        text = answers.chunk(answers.stream(["x" * 1000])[3])
+        while True:
+            writer.write(text * 60)
+            await writer.drain()
+    elif begin == b"fast":
+        writer.write(answers.chunked(EVENTS))
+    elif begin == b"slowly":
+        writer.write(answers.chunked_head())
+        for event in EVENTS:
+            writer.write(answers.chunk(event))
+            await asyncio.sleep(DUE / 2.5)
+        writer.write(answers.LAST)
+    await writer.drain()
+
+
+@pytest.fixture
+async def short(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Live]:
+    """A relay of which the one deadline that the test names is short."""
+    far = {"head": FAR, "body": FAR, "idle": FAR, "write": FAR}
+    patient = {"connect": FAR, "first_byte": FAR, "silence": FAR, "idle": FAR}
+    which = request.param
+    table = patient if which in ("first_byte", "silence", "pool") else far
+    table["idle" if which == "pool" else which] = DUE
+    async with (
+        raw_upstream(as_asked) as upstream,
+        running_relay(
+            tmp_path,
+            upstream.url,
+            server={"timeouts": far},
+            upstream_options={"timeouts": patient},
+        ) as relay,
+    ):
+        yield relay
+
+
+def deadline(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("short", [name], indirect=True)
+
+
+@deadline("head")
+@pytest.mark.parametrize("drip", [False, True])
+async def test_a_header_must_be_whole_in_time_however_it_drips(short: Live, drip: bool) -> None:
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        writer.write(b"POST /v1/messages HTTP/1.1\r\nx: ")
+
+        async def trickle() -> None:
+            while True:
+                writer.write(b"y")
+                await asyncio.sleep(0.05)
+
+        task = asyncio.create_task(trickle()) if drip else None
+        answer = await read_answer(reader)
+        if task is not None:
+            task.cancel()
+        assert is_error(answer, 408, "invalid_request_error", "header", "slowly")
+        assert answer[1][b"connection"] == b"close"
+        assert watch.fired(), watch
+
+
+@deadline("body")
+@pytest.mark.parametrize("coding", ["content-length: 9000", "transfer-encoding: chunked"])
+@pytest.mark.parametrize("begin", [b"", b"1\r\n{\r\n"])
+async def test_a_body_must_come_at_its_rate(short: Live, coding: str, begin: bytes) -> None:
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        writer.write(
+            b"POST /v1/messages HTTP/1.1\r\nhost: a\r\nx-api-key: %b\r\n%b\r\n\r\n%b"
+            % (short.key.encode(), coding.encode(), begin)
+        )
+        answer = await read_answer(reader)
+        assert is_error(answer, 408, "invalid_request_error", "body", "1 KiB/s")
+        assert answer[1][b"connection"] == b"close"
+        assert watch.fired(), watch
+
+
+@deadline("body")
+async def test_a_body_that_comes_at_its_rate_may_take_longer(short: Live) -> None:
+    octets = request(short.key, json.dumps(BODY).encode() + b" " * 6000, fields="x-begin: fast\r\n")
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        for start in range(0, len(octets), 400):
+            writer.write(octets[start : start + 400])
+            await asyncio.sleep(0.09)
+        assert (await read_head(reader))[0] == 200
+        assert not watch.fired()
+
+
+@deadline("idle")
+@pytest.mark.parametrize("used", [False, True])
+async def test_an_idle_connection_is_closed_without_a_word(short: Live, used: bool) -> None:
+    async with connected(short.port) as (reader, writer):
+        if used:
+            await asyncio.sleep(DUE / 2)
+            writer.write(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n")
+            await read_head(reader)
+        watch = Watch()
+        assert await reader.read(-1) == b""
+        assert watch.fired(), watch
+
+
+@deadline("write")
+@pytest.mark.parametrize("begin", ["flood"])
+async def test_a_caller_who_reads_nothing_is_dropped(short: Live, begin: str) -> None:
+    async with connected(short.port, limit=1024) as (reader, writer):
+        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        await read_head(reader)
+        writer.transport.pause_reading()
+        (connection,) = short.app.server.connections
+        watch, deadline = Watch(), 0.0
+        while short.app.server.connections:
+            if connection.deadline not in (deadline, NEVER):  # the kernel took some more
+                watch, deadline = Watch(), connection.deadline
+            await asyncio.sleep(0.003)
+        assert watch.fired(), watch
+        await until(short.log)
+        assert [line["outcome"] for line in short.log()] == ["caller left"]
+
+
+@deadline("write")
+async def test_a_caller_who_does_not_read_the_end_of_an_answer_is_dropped(
+    tmp_path: Path, short: Live
+) -> None:
+    """The answer is complete, cut, or the connection closing: nothing is held for ever."""
+    del short  # another upstream is needed
+    folder = tmp_path / "big"
+    folder.mkdir()
+    body = b'{"x":"' + b"y" * 12_000_000 + b'"}'
+    answer = answers.sized(body)
+
+    async def big(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        cut = seen.fields.get(b"x-cut") == b"1"
+        writer.write(answer[:-9] if cut else answer)
+        if cut:
+            writer.close()
+
+    async def leave_unread(relay: Live, fields: str) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", relay.port, limit=1024)
+        writer.transport.pause_reading()
+        writer.write(request(relay.key, fields=fields))
+        unread.append(writer)
+
+    unread: list[asyncio.StreamWriter] = []
+    async with (
+        raw_upstream(big) as upstream,
+        running_relay(folder, upstream.url, server={"timeouts": {"write": DUE}}) as relay,
+        asyncio.timeout(8),
+    ):
+        for fields in ("", "x-cut: 1\r\n", "connection: close\r\n"):
+            await leave_unread(relay, fields)
+        await until(lambda: len(relay.app.server.connections) >= 3)
+        await until(lambda: not relay.app.server.connections)
+        for writer in unread:
+            writer.transport.abort()
+
+
+@deadline("first_byte")
+@pytest.mark.parametrize("begin", ["nothing", "half a head"])
+async def test_an_upstream_that_does_not_begin_to_answer_is_a_504(short: Live, begin: str) -> None:
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        answer = await read_answer(reader)
+        assert is_error(answer, 504, "api_error", "in time", "Try again")
+        assert b"connection" not in answer[1]
+        assert watch.fired(), watch
+
+
+@deadline("silence")
+async def test_an_upstream_that_falls_silent_ends_a_stream_with_an_error(short: Live) -> None:
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        writer.write(request(short.key, fields="x-begin: stream\r\n"))
+        await read_head(reader)
+        received = await reader.read(-1)
+        assert watch.fired(), watch
+        good = b"".join(map(answers.chunk, EVENTS[:4]))
+        assert received.startswith(good)
+        assert received[len(good) :].split(b"\r\n")[1].startswith(b"event: error\ndata: {")
+        assert not received.endswith(answers.LAST)
+        assert short.log()[0]["outcome"].startswith("cut: the upstream did not answer in time")
+
+
+@deadline("silence")
+@pytest.mark.parametrize("begin", ["torn", "json"])
+async def test_an_upstream_that_falls_silent_within_an_event_only_ends_the_connection(
+    short: Live, begin: str
+) -> None:
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        await read_head(reader)
+        received = await reader.read(-1)
+        assert watch.fired(), watch
+        assert b"error" not in received
+        assert received.endswith(b"event: con" if begin == "torn" else b'{"type":')
+
+
+@deadline("silence")
+async def test_a_slow_stream_that_is_not_silent_goes_on(short: Live) -> None:
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        writer.write(request(short.key, fields="x-begin: slowly\r\n"))
+        answer = await read_answer(reader)
+        assert answer[2] == b"".join(EVENTS)
+        assert not watch.fired()
+
+
+@deadline("silence")
+async def test_the_silence_of_a_caller_who_does_not_read_is_not_the_upstreams(short: Live) -> None:
+    async with connected(short.port, limit=1024) as (reader, writer):
+        writer.write(request(short.key, fields="x-begin: flood\r\n"))
+        await read_head(reader)
+        writer.transport.pause_reading()
+        await asyncio.sleep(DUE * 2)
+        writer.transport.resume_reading()
+        assert await reader.readexactly(10_000_000)
+    assert "silent" not in str(short.log())
+
+
+@deadline("pool")
+async def test_an_idle_upstream_connection_is_closed_before_the_upstream_would(short: Live) -> None:
+    async with connected(short.port) as (reader, writer):
+        writer.write(request(short.key, fields="x-begin: fast\r\n"))
+        await read_answer(reader)
+        watch = Watch()
+        pool = short.app.upstreams[0].pool
+        assert "idle=1" in repr(pool)
+        await until(lambda: "idle=0" in repr(pool))
+        assert watch.fired(), watch
+
+
+async def test_an_upstream_that_takes_no_connection_is_a_503_in_time(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:  # a full queue drops what would connect
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        options = {"timeouts": {"connect": DUE}}
+        async with (
+            running_relay(
+                tmp_path, f"http://127.0.0.1:{address[1]}", upstream_options=options
+            ) as relay,
+            connected(relay.port) as (reader, writer),
+        ):
+            watch = Watch()
+            writer.write(request(relay.key))
+            answer = await read_answer(reader)
+            assert is_error(answer, 503, "overloaded_error", "cannot be reached")
+            assert watch.fired(), watch
+        for filler in fillers:
+            filler.close()

@@ -1,0 +1,187 @@
+"""TLS on both sides, and a listener that is a file."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from relay.net.client import Origin
+from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.live import running_relay
+from tests.fakes.until import until
+from tests.fakes.upstream import OK
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@contextlib.asynccontextmanager
+async def tls_upstream(certificate: trustme.LeafCert) -> AsyncIterator[int]:
+    """An upstream that answers OK over TLS; its port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await reader.readexactly(length)
+                writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.02)
+
+
+async def asked(folder: Path, port: int, ca: str | None, host: str = "localhost") -> int:
+    options = {} if ca is None else {"ca": ca}
+    async with (
+        running_relay(folder, f"https://{host}:{port}", upstream_options=options) as relay,
+        connected(relay.port) as (reader, writer),
+    ):
+        status = 0
+        for _ in range(2):
+            writer.write(request(relay.key))
+            status, _, body = await read_answer(reader)
+        pool = relay.app.upstreams[0].pool
+        assert pool.opened == (1 if status == 200 else 0)
+        if status != 200:
+            assert b"cannot be reached safely" in body
+            assert b"operator" in body
+        return status
+
+
+async def test_an_upstream_is_reached_over_tls_when_its_certificate_is_good(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with tls_upstream(authority.issue_cert("localhost")) as port:
+        assert await asked(tmp_path, port, str(tmp_path / "ca.pem")) == 200
+
+
+@pytest.mark.parametrize("wrong", ["host", "authority", "untrusted", "address"])
+async def test_an_upstream_whose_certificate_is_wrong_gets_nothing(
+    tmp_path: Path, authority: trustme.CA, wrong: str
+) -> None:
+    names = {"host": "other.example", "address": "localhost"}
+    certificate = authority.issue_cert(names.get(wrong, "localhost"))
+    trusted = trustme.CA() if wrong == "authority" else authority
+    trusted.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca = None if wrong == "untrusted" else str(tmp_path / "ca.pem")
+    host = "127.0.0.1" if wrong == "address" else "localhost"
+    async with tls_upstream(certificate) as port:
+        assert await asked(tmp_path, port, ca, host) == 503
+
+
+async def test_an_upstream_that_speaks_no_tls_is_a_503(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        assert await asked(tmp_path, server.sockets[0].getsockname()[1], None) == 503
+    finally:
+        server.close()
+
+
+def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> None:
+    from relay.gateway.upstreams import _tls
+
+    context = _tls(None)
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert str(Origin("a", 443, tls=context)) == "https://a:443"
+
+
+async def test_a_caller_may_come_over_tls(tmp_path: Path, authority: trustme.CA) -> None:
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    for pem in certificate.cert_chain_pems:
+        pem.write_to_path(str(tmp_path / "cert.pem"), append=True)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    async with (
+        running_relay(tmp_path, server={"tls": tls}) as relay,
+        httpx.AsyncClient(verify=context, timeout=10) as client,
+    ):
+        url = f"https://localhost:{relay.port}/v1/messages"
+        for body, script in (
+            (BODY, ""),
+            ({**BODY, "stream": True}, "tokens=20;split=7"),
+            (BODY, "bytes=3000000"),
+            ({**BODY, "stream": True}, "bytes=3000000"),
+        ):
+            answer = await client.post(
+                url, json=body, headers={**relay.headers, "x-simulate": script}
+            )
+            assert answer.status_code == 200
+            if "stream" in body:
+                assert answer.text.endswith('data: {"type":"message_stop"}\n\n')
+            else:
+                assert answer.json()["type"] == "message"
+        assert len(relay.app.server.connections) == 1
+        refused = await client.post(url, content=b" " * 40_000_000, headers=relay.headers)
+        assert refused.status_code == 413
+
+
+async def test_a_caller_over_tls_that_leaves_is_noticed(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    async with running_relay(tmp_path, server={"tls": tls}) as relay, asyncio.timeout(5):
+        assert relay.simulator is not None
+        _, writer = await asyncio.open_connection("localhost", relay.port, ssl=context)
+        writer.write(request(relay.key, fields="x-simulate: delay=30\r\n"))
+        await until(lambda: relay.simulator.journal.requests)
+        writer.close()
+        await until(lambda: relay.simulator.journal.aborted)
+        assert relay.app.server.connections == set()
+
+
+async def test_a_listener_may_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "relay.sock"
+    async with running_relay(tmp_path, server={"listen": [f"unix:{path}"]}) as relay:
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport) as client:
+            for stream in (False, True):
+                answer = await client.post(
+                    "http://relay/v1/messages",
+                    json={**BODY, "stream": stream},
+                    headers=relay.headers,
+                )
+                assert answer.status_code == 200
+        assert [line["peer"] for line in relay.log()] == ["unix", "unix"]
+
+
+async def test_a_relay_may_listen_in_several_places(tmp_path: Path) -> None:
+    places = ["127.0.0.1:0", "[::1]:0", f"unix:{tmp_path / 'a.sock'}"]
+    async with (
+        running_relay(tmp_path, server={"listen": places}) as relay,
+        httpx.AsyncClient() as client,
+    ):
+        for url in relay.app.addresses[:2]:
+            assert (await client.get(f"{url}/readyz")).status_code == 200
