@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from relay import __version__, config
+from relay import __version__, certificates, config
 from relay.accounts import keys, people
 from relay.config import ConfigError, Settings
 from relay.gateway.caller import Callers
@@ -61,7 +61,7 @@ class App:
         loop = asyncio.get_running_loop()
         self.timers = Timers(loop)
         self.upstreams = _upstreams(settings, self.timers)
-        tls = _server_tls(settings.server.tls)
+        tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         self.database = await Database.open(settings.database.path)
         self.callers = Callers()
         self.callers.replace(await live_keys(self.database))
@@ -69,18 +69,19 @@ class App:
         self.log = AccessLog(self._log_fd) if settings.log.access else None
         if self.log is not None:
             self.timers.each_tick(self.log.flush)
+        routes = Routes(settings.model, self.upstreams)
         gateway = Gateway(
-            Relay(self.callers, Routes(settings.model, self.upstreams)),
+            Relay(self.callers, routes),
             Models(settings.model),
             self.callers,
             self.log,
         )
-        self.server = Server(gateway.handle, self.timers, _bounds(settings.server))
-        gateway.ready = lambda: self.callers.ready and not self.server.draining
+        self.server = Server(gateway.handle, self.timers, _bounds(settings.server), gateway.refused)
+        gateway.ready = lambda: self.callers.ready and routes.any and not self.server.draining
         self.timers.start()
         try:
             await self._listen(tls)
-        except OSError:
+        except BaseException:
             await self.stop(0)
             raise
 
@@ -89,18 +90,22 @@ class App:
         passed = _passed_sockets()
         for sock in passed:
             port = await self.server.listen(sock=sock, tls=tls)
-            self.addresses.append(f"{scheme}://{sock.getsockname()[0]}:{port}" if port else "unix")
+            bound = config.Address(str(sock.getsockname()[0]), port) if port else "unix"
+            self.addresses.append(f"{scheme}://{bound}" if port else "a Unix socket")
         if passed:
             return
         for text in self._settings.server.listen:
             address = config.address(text)
-            if address.path is not None:
-                await self.server.listen(path=address.path, tls=tls)
-                self.addresses.append(str(address))
-            else:
-                port = await self.server.listen(address.host, address.port, tls=tls)
-                bound = msgspec.structs.replace(address, port=port)
-                self.addresses.append(f"{scheme}://{bound}")
+            try:
+                port = await self.server.listen(
+                    address.host, address.port, path=address.path, tls=tls
+                )
+            except OSError as error:
+                number = error.errno or 0
+                reason = os.strerror(number) if number > 0 else error.strerror
+                raise OSError(f"cannot listen on {text}: {reason}") from None
+            shown = msgspec.structs.replace(address, port=port)
+            self.addresses.append(str(shown) if address.path else f"{scheme}://{shown}")
 
     async def stop(self, patience: float) -> None:
         """Let what is in flight finish, then end everything."""
@@ -126,20 +131,6 @@ def _upstreams(settings: Settings, timers: Timers) -> list[Upstream]:
     return upstreams
 
 
-def _server_tls(tls: config.Tls | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(tls.cert, tls.key)
-    except OSError as error:
-        reason = error.strerror or "not a certificate and its key"
-        raise ConfigError("server.tls", f"cannot be used: {reason}") from None
-    return context
-
-
 def _bounds(server: config.Server) -> Bounds:
     limits, times = server.limits, server.timeouts
     return Bounds(
@@ -156,7 +147,10 @@ def _passed_sockets() -> list[socket.socket]:
     """The sockets that systemd listens on for this process (sd_listen_fds(3))."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
+    text = os.environ.get("LISTEN_FDS", "")
+    if not text.isdigit():
+        raise OSError(f"LISTEN_FDS is {text!r}, not a number of sockets")
+    count = int(text)
     return [socket.socket(fileno=_PASSED_FROM + index) for index in range(count)]
 
 
@@ -238,7 +232,8 @@ def demo(settings: Settings, port: int | None) -> int:
         except OSError:
             if port is not None:
                 raise
-            here = _demo_settings(settings, folder, upstream_port, 0)  # its port is taken
+            print(f"{here.server.listen[0]} is taken, so the demo takes another port.\n")
+            here = _demo_settings(settings, folder, upstream_port, 0)
             app = App(here)
             await app.start()
         now = time.time()

@@ -7,6 +7,7 @@ imported inside them, so that `serve` is ready soon.
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -36,10 +37,20 @@ class _Misuse(_Failure):
     exit_code = 2
 
 
+def _open_standard_streams() -> None:
+    """A service may be started without them; the loop would take their numbers for sockets."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 class _Program(click.Group):
     """The whole command: tells every error in one line, and never shows a traceback."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        _open_standard_streams()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a terminal that lacks … still gets the rest
                 stream.reconfigure(errors="replace")
@@ -153,6 +164,8 @@ def _until_stopped(run: Callable[[], int]) -> int:
 
     try:
         return run()
+    except config.ConfigError as error:
+        raise _Misuse(f"{_config_path()}: {error}") from None
     except (StoreError, OSError) as error:
         raise _Failure(f"relay: {error}") from None
 
@@ -164,6 +177,15 @@ def check(as_json: bool) -> None:
     """Check relay.toml and show every setting that is in force."""
     settings = _settings()
     _check_references(settings)
+    from relay import certificates
+
+    try:
+        certificates.check(settings)
+    except config.ConfigError as error:
+        raise _Misuse(f"{_config_path()}: {error}") from None
+    for what in ("upstream", "model"):
+        if not getattr(settings, what):
+            _tell(f"{_config_path()}: there is no [[{what}]], so no request can be served")
     tree = config.effective(settings)
     if as_json:
         _print_json({"ok": True, "settings": tree})
@@ -446,7 +468,7 @@ def _print_user(one: "User", as_json: bool, what: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _print_records(records: list[dict[str, Any]], as_json: bool, none: str) -> None:

@@ -156,6 +156,10 @@ class Server(_Section, frozen=True):
 class Database(_Section, frozen=True):
     path: str = "relay.db"
 
+    def __post_init__(self) -> None:
+        if not self.path or self.path == ":memory:":
+            raise ValueError("path names a file, for keys have to outlast the process")
+
 
 class Log(_Section, frozen=True):
     """`access` writes one JSON line a request to standard output."""
@@ -212,6 +216,10 @@ class Upstream(_Section, frozen=True):
     def __post_init__(self) -> None:
         _named("name", self.name)
         _url("base_url", self.base_url)
+        if re.search(r"/v1(/messages)?/?$", self.base_url):
+            raise ValueError("base_url ends before /v1: the relay appends /v1/messages itself")
+        if self.api_key.startswith("$"):
+            raise ValueError(f"api_key is taken literally; write env:{self.api_key.strip('${}')}")
         if self.weight < 1:
             raise ValueError("weight must be at least 1")
         if self.max_concurrency < 0:

@@ -33,7 +33,7 @@ class Callers:
         Raises:
             RelayError: 401 without a live key, 403 for a suspended account.
         """
-        key = headers.get(b"x-api-key")
+        key = headers.get(b"x-api-key") or None
         caller = self._look_up(key) if key is not None else None
         if caller is None:
             bearer = headers.get(b"authorization")

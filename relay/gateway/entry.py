@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from relay.clock import rfc3339
 from relay.errors import INTERNAL, NOT_FOUND, WRONG_METHOD, Dialect, RelayError
 from relay.gateway.caller import Callers
 from relay.gateway.models import Models
@@ -55,7 +57,8 @@ class Gateway:
         try:
             endpoint = self._endpoints.get(request.path)
             if endpoint is None:
-                endpoint = self._other(request.path)
+                record.path = _masked(request.path)
+                endpoint = self._other(request.path, record.path)
             methods, answer = endpoint
             if request.method not in methods:
                 allowed = b", ".join(methods)
@@ -84,12 +87,25 @@ class Gateway:
                 record.us = int((time.monotonic() - exchange.arrived) * 1e6)
                 self._log.line(record)
 
-    def _other(self, path: bytes) -> tuple[tuple[bytes, ...], Endpoint]:
+    def refused(self, number: bytes, peer: str, error: RelayError) -> None:
+        """Log what was no request: the server has answered it."""
+        if self._log is not None:
+            self._log.line(
+                Record(
+                    rfc3339(time.time()),
+                    number.decode(),
+                    peer,
+                    "",
+                    "",
+                    status=error.kind.status,
+                    outcome=f"refused: {error.message}",
+                )
+            )
+
+    def _other(self, path: bytes, shown: str) -> tuple[tuple[bytes, ...], Endpoint]:
         if path.startswith(_MODELS + b"/"):
             return (b"GET", b"HEAD"), self._show_model
-        raise RelayError(
-            NOT_FOUND, f"There is nothing at {path.decode()[:256]}. Served here: {_SERVED}."
-        )
+        raise RelayError(NOT_FOUND, f"There is nothing at {shown}. Served here: {_SERVED}.")
 
     async def _list_models(self, exchange: Exchange, record: Record) -> None:
         self._identify(exchange, record)
@@ -116,7 +132,12 @@ class Gateway:
 
     def _answer(self, exchange: Exchange, record: Record, body: bytes) -> None:
         record.outcome = "whole"
-        exchange.respond(200, [_JSON, (b"request-id", exchange.id)], body)
+        exchange.respond(200, [_JSON, (b"request-id", exchange.id), exchange.own_timing()], body)
+
+
+def _masked(path: bytes) -> str:
+    """A path for the log: short, and without what may be a key, pasted by mistake."""
+    return re.sub(r"[A-Za-z0-9_-]{32,}", "…", path.decode("latin-1"))[:96]
 
 
 def _is_anthropic(exchange: Exchange) -> bool:

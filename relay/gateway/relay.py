@@ -112,7 +112,7 @@ def _tap(response: Response, streamed: bool) -> AnyTap:
 
 
 def _is_stream(response: Response) -> bool:
-    return response.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+    return response.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
 
 
 def _fields(exchange: Exchange, record: Record, response: Response, streamed: bool) -> bytes:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from relay import config
-from relay.errors import MODEL_NOT_FOUND, RelayError
+from relay.errors import MODEL_NOT_FOUND, OVERLOADED, RelayError
 from relay.gateway.upstreams import Upstream
 
 
@@ -28,10 +28,16 @@ class Routes:
             elif ranked:
                 upstream, name = ranked[0], model.id
             else:
-                continue
+                continue  # told by `find`
             for asked in (model.id, *model.aliases):
                 self._routes[asked] = Route(upstream, name if name != asked else None)
         self._known = ", ".join(model.id for model in models) or "none yet"
+        self._without = {model.id for model in models} - self._routes.keys()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a model that could be served."""
+        return bool(self._routes)
 
     def find(self, model: str) -> Route:
         """The route of the model that a request asks for.
@@ -41,6 +47,11 @@ class Routes:
         """
         route = self._routes.get(model)
         if route is None:
+            if model in self._without:
+                raise RelayError(
+                    OVERLOADED,
+                    "This relay has no upstream yet; its operator adds one to relay.toml.",
+                )
             raise RelayError(
                 MODEL_NOT_FOUND,
                 f"model: {model[:128]!r} is not served here. Served are: {self._known}.",

@@ -1,9 +1,8 @@
 """An upstream as the gateway uses it: its connections, and the head of a request to it."""
 
-import ssl
 from urllib.parse import urlsplit
 
-from relay import config
+from relay import certificates, config
 from relay.net.client import Origin
 from relay.net.pool import Pool
 from relay.net.timers import Timers
@@ -25,7 +24,7 @@ class Upstream:
             Origin(
                 host=parts.hostname,
                 port=parts.port or (443 if secure else 80),
-                tls=_tls(settings.ca) if secure else None,
+                tls=certificates.upstream(settings.ca) if secure else None,
                 connect_time=times.connect,
                 first_byte_time=times.first_byte,
                 silence_time=times.silence,
@@ -64,10 +63,3 @@ class Upstream:
             onward,
             length,
         )
-
-
-def _tls(ca: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:  # ssl.SSLError is one
-        raise ValueError(f"ca: cannot read {ca}: {error.strerror or 'no certificates'}") from None

@@ -19,10 +19,10 @@ from relay.net.timers import NEVER, Timers
 from relay.net.transport import read_little, write_at_once
 from relay.wire.events import Limits, Response
 from relay.wire.h1 import HeadReader, response_reader
+from relay.wire.h1_legal import NOT_HTTP
 
 _HEAD: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=200)
 _INTERIM: Final = 16  # 1xx responses before the real one
-_EARLY: Final = 256 * 1024  # octets of body held until its sink is known
 _JOINED: Final = 64 * 1024  # head and body up to this are one write
 
 
@@ -65,8 +65,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_early",
-        "_held",
         "_interim",
+        "_paused",
         "_reader",
         "_sink",
         "_timers",
@@ -99,8 +99,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader: HeadReader[Response] = response_reader(_HEAD)
         self._waiter: Waiter[Response] | None = None
         self._sink: Callable[[bytes], None] | None = None
-        self._early: list[bytes] = []
-        self._held = False  # reading is paused, as nobody takes the body yet
+        self._early = b""  # what came of the body with the head
+        self._paused = False
         self._interim = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -119,7 +119,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.sent += 1
         self.answered = False
         self._interim = 0
-        self._early.clear()
+        self._early = b""
         waiter = self._waiter = Waiter()
         self.deadline = self._timers.now + self.origin.first_byte_time
         if len(body) <= _JOINED:
@@ -130,34 +130,26 @@ class UpstreamConnection(asyncio.Protocol):
 
     def early(self) -> bytes:
         """The octets of body that came with the head."""
-        early = self._early
-        if not early:
-            return b""
-        octets = early[0] if len(early) == 1 else b"".join(early)
-        early.clear()
-        return octets
+        early, self._early = self._early, b""
+        return early
 
     def whole(self, response: Response) -> bytes | None:
         """The body, if its length was told and it came with the head, to its last octet."""
-        early = self._early
-        if len(early) == 1 and len(early[0]) == response.length:
-            return early.pop()
-        return None
+        return self.early() if len(self._early) == response.length else None
 
     def attach(self, sink: Callable[[bytes], None]) -> None:
         """From now on the body's octets go to `sink`."""
         self._sink = sink
         self.heard = self._timers.now
         self.deadline = self.heard + self.origin.silence_time
-        if self._held:
-            self._held = False
-            self.resume()
 
     def idle(self) -> None:
         """Between two requests: nothing is expected but the next `send`."""
         self._sink = None
         self.on_lost = None
         self.answered = False  # so that further octets are no answer to anything
+        if self._paused:  # by a caller who had not read the last piece yet
+            self.resume()
         self.deadline = self._timers.now + self.origin.idle_time
 
     def close(self) -> None:
@@ -170,18 +162,28 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether another request could go out on this connection."""
-        return self.lost is None and not self._early and not self.transport.is_closing()
+        """Whether another request could go out on this connection.
+
+        Not while the last one is still being sent: an answer may come before it is read whole.
+        """
+        return (
+            self.lost is None
+            and not self._early
+            and not self.transport.is_closing()
+            and not self.transport.get_write_buffer_size()
+        )
 
     def pause(self) -> None:
         """Read no more until `resume`: the caller is slower than the upstream."""
         if not self.transport.is_closing():
+            self._paused = True
             self.transport.pause_reading()
             self.deadline = NEVER  # it is the caller who is slow, and has its own deadline
 
     def resume(self) -> None:
         """Read on."""
         if not self.transport.is_closing():
+            self._paused = False
             self.transport.resume_reading()
             self.heard = self._timers.now
             self.deadline = self.heard + self.origin.silence_time
@@ -194,8 +196,6 @@ class UpstreamConnection(asyncio.Protocol):
             sink(data)
         elif self._waiter is not None:
             self._read_head(self._waiter, data)
-        elif self.answered:
-            self._hold(data)
         else:  # an idle connection has nothing to say
             self._fail(UpstreamError(Trouble.GARBAGE, "octets without a request"))
 
@@ -234,25 +234,19 @@ class UpstreamConnection(asyncio.Protocol):
                 if response.status >= 200:
                     break
                 self._interim += 1
-                if self._interim > _INTERIM or response.status == 101:
+                if self._interim > _INTERIM:
                     self._fail(UpstreamError(Trouble.GARBAGE, "too many interim responses"))
                     return
                 if not data:
                     return
         except RelayError as error:
-            self._fail(UpstreamError(Trouble.GARBAGE, error.message))
+            reason = "no HTTP/1.1" if error.message == NOT_HTTP else error.message
+            self._fail(UpstreamError(Trouble.GARBAGE, reason))
             return
         self._waiter = None
         self.deadline = self._timers.now + self.origin.silence_time
-        if data:
-            self._early.append(data)
+        self._early = data
         waiter.set_result(response)
-
-    def _hold(self, data: bytes) -> None:
-        self._early.append(data)
-        if sum(map(len, self._early)) > _EARLY:
-            self._held = True
-            self.transport.pause_reading()
 
     def _fail(self, failure: UpstreamError, clean: bool = False) -> None:
         """The connection is of no more use; tell whoever waits, once."""

@@ -31,6 +31,12 @@ _STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"
 
 _RESET: Final = struct.pack("ii", 1, 0)  # linger for no time: the kernel resets
 
+
+def status_line(status: int) -> bytes:
+    """`HTTP/1.1 200 OK` and CR LF."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+
+
 _boot = secrets.token_hex(6).encode()
 _count = itertools.count(1).__next__
 
@@ -171,8 +177,9 @@ class Exchange:
         self.transport.close()
 
     def cut(self) -> None:
-        """`close` so that it shows, to a caller of HTTP/1.0 too: by a reset."""
-        if self._until_close:
+        """`close` so that it shows, to a caller of HTTP/1.0 too: by a reset, which may overtake
+        what was written last."""
+        if self._until_close and not self.transport.is_closing():
             peer = self.transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.close()
@@ -192,10 +199,15 @@ class Exchange:
             [
                 (b"content-type", b"application/json"),
                 (b"request-id", self.id),
+                self.own_timing(),
                 *error.headers,
             ],
             error.body(dialect, self.id.decode()),
         )
+
+    def own_timing(self) -> tuple[bytes, bytes]:
+        """`server-timing` of an answer that no upstream had a part in."""
+        return b"server-timing", b"relay;dur=%.3f" % ((time.monotonic() - self.arrived) * 1000)
 
     @property
     def passes_chunks(self) -> bool:
@@ -239,7 +251,7 @@ class Exchange:
         else:
             self.closing = self._until_close = True
         return b"%b%b%b%b%b" % (
-            _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status,
+            status_line(status),
             fields,
             b"" if b"\r\ndate:" in fields or fields[:5] == b"date:" else date.line,
             framing,

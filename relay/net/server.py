@@ -16,7 +16,7 @@ import msgspec
 
 from relay.errors import INTERNAL, REQUEST_TIMEOUT, Dialect, RelayError
 from relay.net.drive import Drive
-from relay.net.exchange import Exchange, date, new_id
+from relay.net.exchange import Exchange, date, new_id, status_line
 from relay.net.timers import NEVER, Timers
 from relay.net.transport import write_at_once
 from relay.wire.events import Limits, Request
@@ -26,6 +26,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 BODY_RATE: Final = 1024  # octets a second that a body must come at, after its grace
 _BACKLOG: Final = 64 * 1024  # octets read ahead of a request that is being answered
+_AT_ONCE: Final = 16  # pipelined requests that are answered in one turn of the loop
 _LINGER: Final = 2.0  # seconds in which a refused peer may finish sending, to see why
 _PROBE_FIRST: Final = 0.04  # a caller that left is noticed within 100 ms
 _PROBE_LONGEST: Final = 10.0
@@ -89,11 +90,12 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Octets of a head, of a body, or ahead of their time."""
         exchange = self.exchange
-        if exchange is None and not self._choked:
-            if not self._lingering:
-                self._read(data)
-                if self._backlog:
-                    self._go_on()
+        if self._lingering:
+            return
+        if exchange is None and not self._choked and not self._backlog:
+            self._read(data)
+            if self._backlog:
+                self._go_on()
         elif exchange is None or exchange.received:
             self._backlog += data
             if len(self._backlog) > _BACKLOG:
@@ -105,6 +107,8 @@ class ServerConnection(asyncio.Protocol):
         """The peer sends no more. Whether it still reads is asked, see `_probe`."""
         exchange = self.exchange
         if exchange is None or not exchange.received or exchange.ended:
+            return False
+        if not self.transport.can_write_eof():  # TLS knows no half-closed connections
             return False
         self._half_closed = True
         self._server.loop.call_later(_PROBE_FIRST, self._probe, exchange, _PROBE_FIRST)
@@ -133,7 +137,10 @@ class ServerConnection(asyncio.Protocol):
         """The peer has caught up."""
         self._choked = False
         if self.exchange is not None:
-            self.deadline = NEVER
+            if self.exchange.received:
+                self.deadline = NEVER
+            else:
+                self.deadline = self._server.timers.now + self._server.bounds.body_time
             self.exchange.resume()
         elif not self._lingering and not self.transport.is_closing():
             self.deadline = self._idle_deadline()
@@ -201,12 +208,21 @@ class ServerConnection(asyncio.Protocol):
         exchange.drive = drive  # only now: `_next` tells by it that the answer took its time
 
     def _go_on(self) -> None:
-        """Take what came ahead of its time; in a loop, as any number may be answered at once."""
-        while self._backlog and self.exchange is None and not self._choked:
+        """Take what came ahead of its time; some of it, as others wait for their turn too."""
+        if self.transport.is_closing():
+            return
+        for _ in range(_AT_ONCE):
+            if not self._backlog or self.exchange is not None or self._choked:
+                break
             data, self._backlog = self._backlog, b""
-            if len(data) > _BACKLOG:
-                self.transport.resume_reading()
             self._read(data)
+        else:
+            if self._backlog:
+                self.transport.pause_reading()
+                self._server.loop.call_soon(self._go_on)
+                return
+        if len(self._backlog) <= _BACKLOG and not self.transport.is_reading():
+            self.transport.resume_reading()
         if self._half_closed and not self.transport.is_closing():
             if self.exchange is not None:
                 self._server.loop.call_later(_PROBE_FIRST, self._probe, self.exchange, _PROBE_FIRST)
@@ -262,10 +278,12 @@ class ServerConnection(asyncio.Protocol):
         number = new_id()
         body = error.body(Dialect.MESSAGES, number.decode())
         self.transport.write(
-            b"HTTP/1.1 %d Refused\r\n%bcontent-type: application/json\r\nrequest-id: %b\r\n"
+            b"%b%bcontent-type: application/json\r\nrequest-id: %b\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (error.kind.status, date.line, number, len(body), body)
+            % (status_line(error.kind.status), date.line, number, len(body), body)
         )
+        if self._server.refused is not None:
+            self._server.refused(number, self.peer, error)
         self._linger(received=False)
 
     def _linger(self, received: bool) -> None:
@@ -302,8 +320,16 @@ class ServerConnection(asyncio.Protocol):
 class Server:
     """Listens, and ends in order: `drain` lets exchanges in flight finish."""
 
-    def __init__(self, handler: Handler, timers: Timers, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        timers: Timers,
+        bounds: Bounds | None = None,
+        refused: Callable[[bytes, str, RelayError], None] | None = None,
+    ) -> None:
+        """`refused(id, peer, error)` is told of what was no request and never got a handler."""
         self.handler = handler
+        self.refused = refused
         self.timers = timers
         self.bounds = bounds or Bounds()
         self.loop = asyncio.get_running_loop()

@@ -5,12 +5,12 @@ those that came, chunk framing included, wherever the caller speaks HTTP/1.1. Th
 chunked body is written by `Splice` itself once the body is known to be whole.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from relay.errors import RelayError
 from relay.net.client import Trouble, UpstreamConnection, UpstreamError
+from relay.net.drive import Waiter
 from relay.net.exchange import Exchange
 from relay.wire.body import Extent, Sized, UntilClose
 from relay.wire.chunked import ChunkReader, ChunkScanner
@@ -55,7 +55,7 @@ class Splice:
         self._connection = connection
         self._response = response
         self._tap = tap
-        self._done: asyncio.Future[None] | None = None
+        self._done: Waiter[None] = Waiter()
         self._extent: Extent
         self._write: Callable[[bytes], None] = exchange.transport.write
         length = response.length
@@ -93,9 +93,10 @@ class Splice:
             return
         exchange.source = connection
         exchange.probe = self._probe
-        self._done = asyncio.get_running_loop().create_future()
         connection.on_lost = self._lost
         connection.attach(self._feed)
+        if exchange.paused:  # by the first octets already
+            connection.pause()
         try:
             await self._done
         finally:  # no cycles: what refers to itself waits for the collector
@@ -148,12 +149,12 @@ class Splice:
 
     def _complete(self) -> None:
         self._connection.on_lost = None
-        if self._done is not None and not self._done.done():
+        if not self._done.done:
             self._done.set_result(None)
 
     def _fail(self, failure: UpstreamError) -> None:
         self._connection.on_lost = None
-        if self._done is not None and not self._done.done():
+        if not self._done.done:
             self._done.set_exception(failure)
 
     def _lost(self, failure: UpstreamError) -> None:

@@ -91,8 +91,8 @@ class Meter:
         self.week = told("week")
 
     def idle(self, now: int) -> bool:
-        """Whether forgetting all of it would change nothing."""
-        if self.in_flight:
+        """Whether forgetting all of it would change nothing, here or on disk."""
+        if self.in_flight or self.changed:
             return False
         return not any(bucket.spent(now) for bucket in self.states.values())
 

@@ -116,7 +116,8 @@ class Ledger:
         for bucket, mark in reservation.marks:
             bucket.give_back(1, mark, moment)
         for bucket, amount, mark in reservation.amounts:
-            bucket.give_back(amount, mark, moment)
+            if amount:
+                bucket.give_back(amount, mark, moment)
         self._end(reservation, 0)
         return True
 
@@ -142,9 +143,7 @@ class Ledger:
         reservation.open = False
         meter = reservation.meter
         meter.in_flight -= 1
-        if not meter.changed:
-            meter.changed = True
-            self._changed.append(meter)
+        self._note(meter)
         if reservation.running:
             reservation.running = False
             reservation.holder.running -= 1
@@ -153,9 +152,12 @@ class Ledger:
             purse.held -= reservation.cost
             if cost:
                 purse.charged += cost
-                if not purse.changed:
-                    purse.changed = True
-                    self._changed.append(purse)
+                self._note(purse)
+
+    def _note(self, state: Meter | Purse) -> None:
+        if not state.changed:
+            state.changed = True
+            self._changed.append(state)
 
     # --- refusing ---
 
@@ -199,6 +201,8 @@ class Ledger:
         """The holder of a key, new or under a plan that is new to it."""
         meter = self._meter(*(("account", account) if plan.by_account else ("key", key)))
         if meter.plan is not plan:
+            if meter.states:
+                self._note(meter)
             meter.adopt(plan, now)
         purse = self._purse(account) if plan.prepaid else None
         holder = self._holders.get(key)
@@ -231,8 +235,13 @@ class Ledger:
         purse = self._purses.get(account)
         return 0 if purse is None else purse.balance
 
-    def sweep(self, now: float, most: int = 500) -> None:
-        """Forget up to so many owners whose limits are all whole again; call it now and then."""
+    def sweep(self, now: float, most: int = 200) -> list[tuple[str, str]]:
+        """Look at so many owners, and forget those whose limits are all whole again.
+
+        Returns scope and owner of the forgotten, whose rows may go as well. Call it now and
+        then. What has not been asked for by `changes` is kept until it is.
+        """
+        forgotten = []
         moment = int(now * 1000)
         if not self._to_sweep:
             self._to_sweep = list(self._meters.values())
@@ -243,7 +252,9 @@ class Ledger:
             ):
                 for key in meter.holders:
                     del self._holders[key]
-                self._meters.pop((meter.scope, meter.owner), None)
+                del self._meters[meter.scope, meter.owner]
+                forgotten.append((meter.scope, meter.owner))
+        return forgotten
 
     # --- what outlasts the process ---
 

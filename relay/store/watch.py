@@ -37,6 +37,9 @@ async def watch(
             if not failing:
                 _log.warning("changes to keys are not seen for now: %s", error)
             failing = True
+        except Exception:  # nothing may end the watch: revoked keys would go on working
+            _log.exception("changes to keys are not seen for now")
+            failing = True
         else:
             if failing:
                 _log.warning("changes to keys are seen again")

@@ -4,6 +4,7 @@ A line is plain data by the time it comes here: no key, no prompt, no answer. If
 reads standard output stalls, lines are dropped and counted rather than held without bound.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -11,12 +12,16 @@ from typing import Final
 
 import msgspec
 
+_log = logging.getLogger("relay.telemetry")
 _encode = msgspec.json.Encoder().encode
 _BATCHES: Final = 64  # waiting to be written; at four a second, 16 s of a stalled reader
 
 
 class AccessLog:
-    """Collects lines; `flush` (called each tick) hands them to the writing thread."""
+    """Collects lines; `flush` (called each tick) hands them to the writing thread.
+
+    `dropped` counts what could not be written; the first time, the operator is told why.
+    """
 
     def __init__(self, fd: int = 1) -> None:
         self.dropped = 0
@@ -38,7 +43,7 @@ class AccessLog:
             try:
                 self._batches.put_nowait(batch)
             except queue.Full:
-                self.dropped += len(self._lines) - 1
+                self._drop(len(self._lines) - 1, "its reader stalls")
             self._lines.clear()
 
     def close(self) -> None:
@@ -56,5 +61,10 @@ class AccessLog:
                 view = memoryview(batch)
                 while view:
                     view = view[os.write(self._fd, view) :]
-            except OSError:
-                self.dropped += batch.count(b"\n")
+            except OSError as error:
+                self._drop(batch.count(b"\n"), error.strerror or "it cannot be written")
+
+    def _drop(self, lines: int, reason: str) -> None:
+        if not self.dropped:
+            _log.warning("lines of the access log are lost: %s", reason)
+        self.dropped += lines

@@ -34,6 +34,8 @@ def peek(body: bytes) -> Asked:
     Raises:
         RelayError: 400, the body is no JSON object or names no model.
     """
+    if not body:
+        raise RelayError(INVALID_REQUEST, "The request body is empty; send a JSON object.")
     try:
         asked = _decode(body)
     except msgspec.ValidationError:
@@ -66,17 +68,24 @@ def with_model(body: bytes, name: str) -> bytes:
         marked = bytearray(body)
         for number, spot in enumerate(spots):
             marked[spot : spot + 7] = b'"~%04x"' % number
+        if len(spots) == 1 and _decode(marked).model is None:  # that was it: most bodies
+            return _spliced(body, spots[0], name)
         try:
-            top = _decode_top(bytes(marked))
+            top = _decode_top(marked)
         except UnicodeDecodeError:  # in a key, which `peek` had no reason to read
             raise RelayError(
                 INVALID_REQUEST, "The request body is not valid JSON: a key is not UTF-8."
             ) from None
         found = [spot for number, spot in enumerate(spots) if f"~{number:04x}" in top]
         if len(found) == 1 and "model" not in top:
-            value = _VALUE.match(body, found[0])
-            if value is not None:
-                return body[: value.start(1)] + msgspec.json.encode(name) + body[value.end(1) :]
+            return _spliced(body, found[0], name)
     raise RelayError(
         INVALID_REQUEST, "model: give it once, at the top level, without escapes.", param="model"
     )
+
+
+def _spliced(body: bytes, key: int, name: str) -> bytes:
+    """The body with another value for the `"model"` at `key`, which `peek` found to be text."""
+    value = _VALUE.match(body, key)
+    assert value is not None
+    return body[: value.start(1)] + msgspec.json.encode(name) + body[value.end(1) :]

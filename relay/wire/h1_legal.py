@@ -194,8 +194,8 @@ def read_response(head: bytes) -> Response:
     dropped = connection | {b"connection"}
     onward = b"".join(
         b"%b: %b\r\n" % (name, value)
-        for name, value in event.headers.raw_items()
-        if goes_to_caller(name.lower()) and name.lower() not in dropped
+        for name, value in event.headers
+        if goes_to_caller(name) and name not in dropped
     )
     keep_alive = http11 and length is not None and b"close" not in connection
     headers = {name: value for name, value in _joined(values).items() if name in READ_OF_ANSWER}

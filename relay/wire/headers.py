@@ -80,7 +80,7 @@ READ_OF_ANSWER: Final = ANSWERED | {
     b"request-id",
 }
 
-# Lines that hold a credential are not remembered, so that a revoked key is not kept.
+# Lines that hold a credential are not remembered beyond the connection that they came on.
 _SECRET: Final = frozenset(
     {
         b"authorization",
@@ -164,7 +164,9 @@ class FieldTable:
             pattern = self._special[name]
             if pattern is None or pattern.fullmatch(value) is None:
                 raise NotCanonicalError
-        field = (name, value, line + b"\r\n" if self._onward(name) else b"")
+        # A response's names go out in lower case, so that one look tells which are there.
+        shown = line if self._read is None else name + b": " + value
+        field = (name, value, shown + b"\r\n" if self._onward(name) else b"")
         if len(line) <= _REMEMBERED_LENGTH and name not in _SECRET:
             if len(self.seen) >= _REMEMBERED_LINES:
                 self.seen.clear()

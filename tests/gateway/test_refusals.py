@@ -130,7 +130,7 @@ async def test_a_suspended_account_is_refused_for_good_until_it_is_resumed(live:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", ("not valid JSON",)),
+        (b"", ("is empty",)),
         (b'{"model":', ("not valid JSON",)),
         (b'{"model":"\xff"}', ("not valid JSON",)),
         (b"[]", ("must be a JSON object",)),

@@ -103,7 +103,7 @@ async def test_an_upstream_that_speaks_no_tls_is_a_503(tmp_path: Path) -> None:
 
 
 def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> None:
-    from relay.gateway.upstreams import _tls
+    from relay.certificates import upstream as _tls
 
     context = _tls(None)
     assert context.check_hostname
