@@ -28,11 +28,12 @@ class Routes:
             elif ranked:
                 upstream, name = ranked[0], model.id
             else:
-                continue  # told by `find`
+                continue
             for asked in (model.id, *model.aliases):
                 self._routes[asked] = Route(upstream, name if name != asked else None)
         self._known = ", ".join(model.id for model in models) or "none yet"
-        self._without = {model.id for model in models} - self._routes.keys()
+        names = {name for model in models for name in (model.id, *model.aliases)}
+        self._without = names - self._routes.keys()  # for want of an upstream
 
     @property
     def any(self) -> bool:

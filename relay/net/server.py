@@ -262,7 +262,8 @@ class ServerConnection(asyncio.Protocol):
         if transport.is_closing():
             self._close()
             return
-        if exchange.closing or self._server.draining:
+        spent = self._half_closed and not self._backlog  # nothing more can come
+        if exchange.closing or spent or self._server.draining:
             self._linger(exchange.received)
             return
         if not self._choked:

@@ -36,13 +36,14 @@ class Tap(Protocol):
 
 
 class Splice:
-    """One body on its way. `await join(fields)` returns when it is whole, and `end` is due."""
+    """One body on its way. `await join(fields)` returns when it is whole; `flush` is due then."""
 
     __slots__ = (
         "_connection",
         "_done",
         "_exchange",
         "_extent",
+        "_last",
         "_response",
         "_tap",
         "_write",
@@ -55,6 +56,7 @@ class Splice:
         self._connection = connection
         self._response = response
         self._tap = tap
+        self._last = b""  # the octets that end the body, until `flush`
         self._done: Waiter[None] = Waiter()
         self._extent: Extent
         self._write: Callable[[bytes], None] = exchange.transport.write
@@ -112,6 +114,12 @@ class Splice:
             and self._connection.reusable
         )
 
+    def flush(self) -> None:
+        """Write the octets that end the body: `join` leaves that to whoever ends the answer."""
+        if self._last:
+            self._write(self._last)
+            self._last = b""
+
     def interject(self, payload: bytes) -> bool:
         """Write `payload` between two events, if that is where the answer stands."""
         if (
@@ -142,7 +150,10 @@ class Splice:
             self._fail(UpstreamError(Trouble.GARBAGE, error.message))
             return
         if data:
-            self._write(data)
+            if extent.done:
+                self._last = data
+            else:
+                self._write(data)
             self._tap.feed(data)
         if extent.done:
             self._complete()

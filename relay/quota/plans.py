@@ -128,7 +128,7 @@ def compile_plan(plan: config.Plan, path: str = "plan") -> Plan:
         limits=limits,
         by_account=plan.enforce == "account",
         prepaid=plan.billing == "per-token",
-        max_concurrency=getattr(plan, "max_concurrency", 0),
+        max_concurrency=plan.max_concurrency,
         main=main,
         second=max(seconds)[2] if seconds else None,
         pace=find("requests", MINUTE, _SHORT),

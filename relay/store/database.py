@@ -93,6 +93,8 @@ class Database:
             result: T = await self._connection._execute(work, raw)  # type: ignore[no-untyped-call]
         except sqlite3.Error as error:
             raise StoreError(_explain(self._path, error)) from error
+        except UnicodeError as error:
+            raise StoreError(f"database {self._path}: a value is not valid Unicode") from error
         except ValueError as error:  # aiosqlite's way to say so
             raise StoreError(f"database {self._path}: is closed") from error
         return result

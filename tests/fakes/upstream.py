@@ -81,7 +81,12 @@ async def raw_upstream(answer: Answer) -> AsyncIterator[Upstream]:
                 upstream.requests.append(seen)
                 upstream.asked.set()
                 await answer(reader, writer, seen)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError) as error:
+        except (
+            asyncio.IncompleteReadError,
+            ConnectionError,
+            RuntimeError,
+            asyncio.LimitOverrunError,
+        ) as error:
             if isinstance(error, asyncio.IncompleteReadError):
                 upstream.received += error.partial
             upstream.closed.set()

@@ -1,0 +1,117 @@
+"""A peer that sends its requests without end: all are answered, and nobody waits for it."""
+
+import asyncio
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+from relay.net.exchange import Exchange
+from relay.net.server import Server
+from relay.net.timers import Timers
+from tests.fakes.caller import connected, read_answer, request
+from tests.fakes.live import Live
+
+MANY = 8000
+TURN = 64  # requests of one peer in one turn of the loop, at most
+STALL = 0.1  # seconds; twice what is promised, as the machine may be busy
+
+
+def peer(port: int, octets: bytes, last: bytes) -> bytes:
+    """Sends all of it as fast as it goes while it reads; in a thread, to leave the loop alone."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(octets,))
+        sender.start()
+        received = bytearray()
+        while last not in received[-200:]:
+            data = connection.recv(1 << 20)
+            if not data:
+                break
+            received += data
+        sender.join()
+        return bytes(received)
+
+
+def pipelined(count: int) -> bytes:
+    return b"".join(b"GET /n%d HTTP/1.1\r\nhost: a\r\n\r\n" % number for number in range(count))
+
+
+async def test_a_peer_that_pipelines_gets_a_few_answers_a_turn_and_all_in_order() -> None:
+    turn, now = 0, 0
+    served: list[tuple[int, bytes]] = []  # in which turn, what
+
+    async def handler(exchange: Exchange) -> None:
+        served.append((turn, exchange.request.path))
+        exchange.respond(200, [], exchange.request.path + b"\n")
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    timers = Timers(asyncio.get_running_loop())
+    server = Server(handler, timers)
+    port = await server.listen()
+    timers.start()
+    counting = asyncio.create_task(count())
+    try:
+        last = b"/n%d\n" % (MANY - 1)
+        received = await asyncio.to_thread(peer, port, pipelined(MANY), last)
+    finally:
+        counting.cancel()
+        await server.drain(0)
+        timers.stop()
+    wanted = [b"/n%d" % number for number in range(MANY)]
+    assert [path for _, path in served] == wanted
+    assert re.findall(rb"^/n\d+$", received, re.MULTILINE) == wanted
+    each: dict[int, int] = {}
+    for now, _ in served:
+        each[now] = each.get(now, 0) + 1
+    assert max(each.values()) <= TURN
+
+
+async def test_a_peer_that_pipelines_stalls_no_other(live: Live) -> None:
+    worst = 0.0
+
+    async def tick() -> None:
+        nonlocal worst
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(0)
+            worst = max(worst, time.monotonic() - before)
+            before = time.monotonic()
+
+    last = b"/n%d" % (MANY - 1)
+    ticking = asyncio.create_task(tick())
+    attack = asyncio.create_task(asyncio.to_thread(peer, live.port, pipelined(MANY), last))
+    async with connected(live.port) as (reader, writer):
+        while not attack.done():
+            writer.write(request(live.key))
+            assert (await read_answer(reader))[0] == 200
+    ticking.cancel()
+    received = await attack
+    assert re.findall(rb"nothing at /n(\d+)", received) == [b"%d" % n for n in range(MANY)]
+    assert worst < STALL
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_what_follows_on_a_paused_connection_is_answered_too(
+    live: Live, half_closed: bool
+) -> None:
+    """Reading stops while much is ahead, and must begin again; or end, if that was all."""
+    async with connected(live.port) as (reader, writer):
+        writer.write(pipelined(5000))
+        if half_closed:
+            writer.write_eof()
+        for number in range(5000):
+            status, _, body = await read_answer(reader)
+            assert status == 404
+            assert b"/n%d." % number in body
+        if half_closed:
+            assert await reader.read(-1) == b""
+        else:
+            writer.write(request(live.key))
+            assert (await read_answer(reader))[0] == 200

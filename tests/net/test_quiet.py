@@ -1,0 +1,173 @@
+"""Nothing is said that no operator can act on; and standard output may be gone."""
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.durability.process import write_settings
+from tests.fakes import answers
+from tests.fakes.caller import BODY, connected, read_answer, read_head, request
+from tests.fakes.live import Live, running_relay
+from tests.fakes.until import until
+from tests.fakes.upstream import Seen, raw_upstream
+
+STREAM = {**BODY, "stream": True}
+RESET = struct.pack("ii", 1, 0)  # linger for no time
+PACED = "x-simulate: tokens=500;pace=100\r\n"
+BUSY = "x-simulate: bytes=8000000\r\n"
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No record at WARNING or above, of any logger, nor an exception that nobody took."""
+    yield
+    gc.collect()
+    assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
+
+
+def leave(writer: asyncio.StreamWriter, how: str) -> None:
+    if how == "reset":
+        peer = writer.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    if how == "close":
+        writer.close()
+    else:
+        writer.transport.abort()
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("how", ["close", "abort", "reset"])
+@pytest.mark.parametrize("fields", [PACED, BUSY], ids=["paced", "busy"])
+async def test_callers_that_leave_their_streams_are_not_worth_a_word(
+    live: Live, fields: str, how: str
+) -> None:
+    async def come_and_go(number: int) -> None:
+        async with connected(live.port) as (reader, writer):
+            writer.write(request(live.key, STREAM, fields=fields))
+            await read_head(reader)
+            await reader.readuntil(b"content_block_delta")
+            await asyncio.sleep(0.001 * number)
+            leave(writer, how)
+
+    await asyncio.gather(*(come_and_go(number) for number in range(40 if fields == PACED else 4)))
+    await until(lambda: not live.app.server.connections)
+    assert {line["outcome"] for line in live.log()} == {"caller left"}
+
+
+@pytest.fixture
+async def secure(tmp_path: Path) -> Any:
+    """A relay over TLS, and a caller's context."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    async with running_relay(tmp_path, server={"tls": tls}) as relay:
+        yield relay, context
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize("when", ["waiting", "in the stream"])
+async def test_callers_over_tls_that_leave_are_not_worth_a_word(
+    secure: tuple[Live, ssl.SSLContext], how: str, when: str
+) -> None:
+    relay, context = secure
+    fields = "x-simulate: delay=30\r\n" if when == "waiting" else PACED
+
+    async def come_and_go(number: int) -> None:
+        reader, writer = await asyncio.open_connection("localhost", relay.port, ssl=context)
+        writer.write(request(relay.key, STREAM, fields=fields))
+        if when == "waiting":
+            await until(lambda: relay.simulator and relay.simulator.journal.requests >= 10)
+        else:
+            await reader.readuntil(b"content_block_delta")
+        await asyncio.sleep(0.002 * number)
+        leave(writer, how)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(come_and_go(number) for number in range(10)))
+        await until(lambda: not relay.app.server.connections)
+    assert {line["outcome"] for line in relay.log()} == {"caller left"}
+
+
+@pytest.mark.parametrize("first", ["caller", "upstream"])
+async def test_a_caller_that_leaves_as_its_upstream_does_leaves_no_exception_behind(
+    tmp_path: Path, first: str
+) -> None:
+    """Both come to the relay in one turn of its loop; the suite looks for what that leaves."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        writers.append(writer)
+        writer.write(answers.chunked_head() + b"".join(map(answers.chunk, answers.stream()[:4])))
+        assert await reader.read(1) == b""
+
+    loop = asyncio.get_running_loop()
+    async with raw_upstream(answer) as upstream, running_relay(tmp_path, upstream.url) as relay:
+        for _ in range(8):
+            caller = socket.socket()
+            caller.setblocking(False)
+            await loop.sock_connect(caller, ("127.0.0.1", relay.port))
+            await loop.sock_sendall(caller, request(relay.key, STREAM))
+            received = b""
+            while b"content_block_delta" not in received:
+                received += await loop.sock_recv(caller, 65_536)
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            fileno = os.dup(writers[-1].get_extra_info("socket").fileno())
+            with socket.socket(fileno=fileno) as theirs:
+                # Straight to the kernel: a transport would wait for a turn of its own.
+                if first == "caller":
+                    caller.close()
+                theirs.shutdown(socket.SHUT_WR)
+                caller.close()
+            await until(lambda: not relay.app.server.connections)
+        gc.collect()
+
+
+# --- the standard streams -----------------------------------------------------------
+
+
+async def test_it_serves_without_a_standard_output(tmp_path: Path) -> None:
+    """Its number must not go to a socket, which the access log would then be written to."""
+    write_settings(tmp_path, "http://127.0.0.1:9")
+    process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+        ["/bin/sh", "-c", 'exec "$0" -m relay serve >&-', sys.executable],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        said = (await asyncio.to_thread(process.stderr.readline)).decode()
+        port = int(said.rpartition(":")[2])
+        async with connected(port) as (reader, writer), connected(port) as (other, asking):
+            for _ in range(2):
+                for come, go in ((reader, writer), (other, asking)):
+                    go.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+                    assert (await read_answer(come))[::2] == (200, b"ok\n")
+                    go.write(request("sk-llmapi-unknown"))
+                    assert (await read_answer(come))[0] == 401
+                await asyncio.sleep(0.3)  # in which the log is written
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 5) == 0
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()

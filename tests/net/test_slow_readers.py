@@ -1,0 +1,185 @@
+"""Callers that read slowly, and upstreams that do: each costs its own connection and no other."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import answers
+from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.live import Live, running_relay
+from tests.fakes.until import until
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, raw_upstream
+
+LITTLE = 8 * 1024  # octets that the kernel holds for a caller here, before it doubles them
+PIECE = b" " * 60_000  # more than it then takes, and one read of the relay
+STREAM = {**BODY, "stream": True}
+SOON = 2.0  # seconds; what is held up here is held up for longer
+
+
+async def narrow_port(relay: Live) -> int:
+    """A further listener, of which the connections choke after a few KiB."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    listener.setblocking(False)
+    return await relay.app.server.listen(sock=listener)
+
+
+@contextlib.asynccontextmanager
+async def slow_caller(port: int, octets: bytes) -> AsyncIterator[socket.socket]:
+    """Asks, and reads only what the test reads."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as caller:
+        caller.setblocking(False)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await loop.sock_connect(caller, ("127.0.0.1", port))
+        await loop.sock_sendall(caller, octets)
+        yield caller
+
+
+async def read(caller: socket.socket, end: bytes) -> bytes:
+    """Everything until `end`."""
+    loop = asyncio.get_running_loop()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024 * 1024)
+    received = bytearray()
+    async with asyncio.timeout(10):
+        while not received.endswith(end):
+            octets = await loop.sock_recv(caller, 1024 * 1024)
+            assert octets, "the connection ended"
+            received += octets
+    return bytes(received)
+
+
+def buffered(relay: Live) -> int:
+    """Octets that the relay holds for its callers."""
+    return sum(one.transport.get_write_buffer_size() for one in relay.app.server.connections)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, framing: str) -> None:
+    """The last piece stays with the slow caller; the upstream's connection serves the next."""
+    begun = asyncio.Event()
+    document = JSON_ANSWER[:-1] + PIECE + b"}"
+    events = answers.stream()
+    events[-2] += b":" + PIECE + b"\n\n"
+    if framing == "length":
+        octets = answers.sized(document)
+        end, first = document[-1:], octets[: -len(PIECE)]
+    else:
+        octets = answers.chunked_head() + b"".join(map(answers.chunk, events)) + answers.LAST
+        end, first = answers.LAST, octets[: octets.index(events[-2][:50]) - 8]
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        if b"x-first" not in seen.fields:
+            writer.write(OK)
+            return
+        writer.write(first)
+        await begun.wait()
+        writer.write(octets[len(first) :])
+
+    async with (
+        raw_upstream(answer) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+        slow_caller(
+            await narrow_port(relay), request(relay.key, STREAM, fields="x-first: 1\r\n")
+        ) as caller,
+    ):
+        head = await asyncio.get_running_loop().sock_recv(caller, 40)
+        begun.set()
+        pool = relay.app.upstreams[0].pool
+        await until(lambda: "idle=1" in repr(pool))
+        assert buffered(relay), "the last piece was read at once: nothing is tested"
+        async with connected(relay.port, wait=SOON) as (reader, writer):
+            for _ in range(2):
+                writer.write(request(relay.key))
+                assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
+        assert upstream.connections == 1
+        received = head + await read(caller, end)
+        assert received.partition(b"\r\n\r\n")[2] == octets.partition(b"\r\n\r\n")[2]
+
+
+async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back(
+    tmp_path: Path,
+) -> None:
+    sent = 0
+    many = 100
+    chunk = answers.chunk(b":" + PIECE + b"\n\n")
+    ends = b"".join(map(answers.chunk, answers.stream())) + answers.LAST
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        nonlocal sent
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        writer.write(answers.chunked_head() + chunk)
+        for _ in range(many):
+            writer.write(chunk)
+            await writer.drain()
+            sent += len(chunk)
+        writer.write(ends)
+
+    async with (
+        raw_upstream(answer) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+        slow_caller(await narrow_port(relay), request(relay.key, STREAM)) as caller,
+    ):
+        await until(lambda: buffered(relay))
+        await asyncio.sleep(0.2)  # in which an upstream that nothing holds back sends it all
+        assert buffered(relay) < 512 * 1024
+        assert sent < many * len(chunk) // 2
+        received = await read(caller, ends)
+        assert received.partition(b"\r\n\r\n")[2] == chunk * (many + 1) + ends
+        await until(relay.log)
+        assert [line["outcome"] for line in relay.log()] == ["whole"]
+
+
+@pytest.mark.parametrize("pieces", ["at once", "head first"])
+async def test_an_upstream_that_answers_before_it_has_read_gets_no_second_request(
+    tmp_path: Path, pieces: str
+) -> None:
+    refusal = b'{"type":"error","error":{"type":"invalid_request_error","message":"no"}}'
+    head, _, body = answers.sized(refusal, b"400 Bad Request").partition(b"\r\n\r\n")
+    connections = 0
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if connections == 1:
+            writer.write(head + b"\r\n\r\n")
+            if pieces == "head first":
+                await asyncio.sleep(0.05)
+            writer.write(body)
+            await over.wait()  # and neither reads on nor closes
+        else:
+            writer.write(OK)
+            await over.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    big = b'{"model":"claude-sonnet-4-7","x":"' + b"a" * 20_000_000 + b'"}'
+    try:
+        async with running_relay(tmp_path, url) as relay:
+            async with connected(relay.port) as (reader, writer):
+                writer.write(request(relay.key, big))
+                assert (await read_answer(reader))[::2] == (400, refusal)
+                assert "idle=0" in repr(relay.app.upstreams[0].pool)
+                begun = time.monotonic()
+                writer.write(request(relay.key))
+                async with asyncio.timeout(SOON):
+                    assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
+                assert time.monotonic() - begun < SOON
+            assert connections == 2
+    finally:
+        over.set()
+        server.close()
