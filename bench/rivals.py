@@ -108,7 +108,10 @@ max_output_tokens = 128000
 [[plan]]
 id = "{plan}"
 name = "Bench"
-limits = [{{ requests = 1000000000, per = "5h" }}, {{ requests = 1000000000, per = "7d" }}]
+limits = [
+  {{ requests = 1000000000, per = "5h" }}, {{ requests = 1000000000, per = "7d" }},
+  {{ requests = 1000000000, per = "1m" }}, {{ tokens = 1000000000000, per = "1m" }},
+]
 max_keys = 3
 """
 
