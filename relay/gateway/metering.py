@@ -7,9 +7,12 @@ What counts: an answer with status 200. By rule, as it stands on the record:
 `reported`  the answer came whole, and said what it used;
 `partial`   it was cut, by either side: what it had said until then;
 `reserved`  it counts, but said nothing: what was held for it;
-`refunded`  it was refused, failed or never came: nothing, except in limits of up to an hour.
+`refunded`  it was refused, failed, never came or brought nothing: nothing, except in limits of
+            up to an hour.
 """
 
+import asyncio
+import sys
 import time
 
 from relay import config
@@ -22,7 +25,7 @@ from relay.quota.plans import Plan, Prices, compile_plans, compile_prices
 from relay.quota.refusal import QuotaExceeded
 from relay.store.journal import Journal, Opening, Rule, Settlement
 from relay.translate.peek import Asked
-from relay.translate.usage import Usage
+from relay.translate.usage import JsonTap, StreamTap, Usage
 
 # Held against the per-minute limit for an answer that is yet to come: most are no longer, and
 # what is held too much of cannot all be given back, for such a limit refills meanwhile.
@@ -89,7 +92,9 @@ class Metering:
             most = asked.max_tokens
         cost = 0
         if plan.prepaid:  # the most that it can cost, so that nothing is overdrawn
-            cost = self._prices[asked.model].cost(min(tokens, model.context_window), most)
+            prices, given = self._prices[asked.model], min(tokens, model.context_window)
+            # To write the prompt into a cache costs more than to have it read.
+            cost = max(prices.cost(given, most), prices.cost(0, most, 0, given))
         tokens += min(most, _EXPECTED_OUTPUT)
         now = time.time()
         call.reservation = self._ledger.reserve(
@@ -130,20 +135,23 @@ class Metering:
         if reservation is None or not reservation.open:
             return
         record, now = call.record, time.time()
-        usage, cost = None, 0
+        usage: Usage | None = None
+        cost = 0
         rule: Rule = "refunded"
         if status == 200 and call.tap is not None:
             usage = call.usage or call.tap.finish()
+        if usage is None or _brought_nothing(call, usage):
+            self._ledger.refund(reservation, now)
+        else:
             rule, tokens, cost = self._used(call, usage)
             self._ledger.settle(reservation, now, tokens, cost)
-        else:
-            self._ledger.refund(reservation, now)
         record.rule = rule
+        answered, outcome = (status, record.outcome) if record.outcome else _ended(status)
         self._journal.settle(
             Settlement(
                 record.id,
                 now,
-                status or None,
+                answered or None,
                 usage.model if usage else None,
                 record.upstream or None,
                 usage.input if usage else None,
@@ -153,7 +161,7 @@ class Metering:
                 cost,
                 record.upstream_us or None,
                 int((time.monotonic() - call.exchange.arrived) * 1e6),
-                record.outcome or "caller left",
+                outcome,
                 rule,
             )
         )
@@ -178,3 +186,23 @@ class Metering:
         now = time.time()
         refused = error if isinstance(error, QuotaExceeded) else None
         return limit_lines(holder, now) + unified_lines(holder, now, refused)
+
+
+def _brought_nothing(call: Call, usage: Usage) -> bool:
+    """Whether an answer failed before there was anything in it, though its status was 200."""
+    if usage.model is not None or usage.input is not None or usage.output is not None:
+        return False
+    if isinstance(call.tap, StreamTap):  # no `message_start`: at once an error, or the end
+        return True
+    # A document is of use as a whole only. A caller who leaves it does not make it fail.
+    return isinstance(call.tap, JsonTap) and call.record.outcome.startswith("cut")
+
+
+def _ended(status: int) -> tuple[int, str]:
+    """What a caller is told, and the outcome, of a request that had none yet when it ended."""
+    failure = sys.exc_info()[1]  # on its way to whoever answers
+    if isinstance(failure, RelayError):
+        return status or failure.kind.status, f"refused: {failure.message}"
+    if failure is None and status not in (0, 200):
+        return status, f"refused: the upstream answered {status}"
+    return status, "caller left" if isinstance(failure, asyncio.CancelledError) else "failed"
