@@ -164,12 +164,14 @@ class Exchange:
         """Write octets onto the connection as they are."""
         self.transport.write(data)
 
-    def end(self) -> None:
-        """End the answer as whole."""
+    def end(self, octets: bytes = b"") -> None:
+        """End the answer as whole, with these last octets as they go on the wire."""
         if not self.ended:
             self.ended = True
             if self._chunked:
-                self.transport.write(LAST_CHUNK)
+                octets += LAST_CHUNK
+            if octets:
+                self.transport.write(octets)
 
     def close(self) -> None:
         """Cut the answer: what was written still goes out, then the connection ends."""
