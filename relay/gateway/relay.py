@@ -19,7 +19,7 @@ from relay.net.client import Trouble, UpstreamError
 from relay.net.exchange import Exchange
 from relay.net.splice import Splice
 from relay.translate.peek import peek, with_model
-from relay.translate.usage import JsonTap, NoTap, StreamTap
+from relay.translate.usage import JsonTap, NoTap, StreamTap, message_usage
 from relay.wire.events import Response
 
 AnyTap = JsonTap | StreamTap | NoTap
@@ -42,7 +42,7 @@ class Relay:
         caller = self._callers.identify(request.headers)
         record.user, record.key = caller.email, caller.key_id
 
-        body = await exchange.body()
+        body = exchange.octets or await exchange.body()
         begun = monotonic()
         model = peek(body).model
 
@@ -59,10 +59,12 @@ class Relay:
         record.upstream_us = int((monotonic() - sent) * 1e6)
 
         streamed = _is_stream(response)
-        tap = _tap(response, streamed)
+        # An answer that comes encoded, in spite of what it was asked, is passed on as it is.
+        told = response.status == 200 and b"content-encoding" not in response.headers
         fields = _fields(exchange, record, response, streamed)
-        octets = connection.whole(response)
+        octets = None if streamed else connection.whole(response)
         if octets is None:
+            tap = NoTap() if not told else StreamTap() if streamed else JsonTap()
             splice = Splice(exchange, connection, response, tap)
             try:
                 await _join(splice, fields, exchange, record, tap, streamed)
@@ -70,13 +72,13 @@ class Relay:
                 upstream.pool.put(connection, reusable=splice.reusable)
         else:  # it is all here, as most JSON answers are: nothing to splice
             upstream.pool.put(connection, reusable=response.keep_alive and connection.reusable)
-            tap.feed(octets)
-            usage = tap.finish()
-            if not usage.whole:
-                raise relay_error(UpstreamError(Trouble.GARBAGE))
+            if told:
+                usage = message_usage(octets)
+                if not usage.whole:
+                    raise relay_error(UpstreamError(Trouble.GARBAGE))
+                record.used(usage)
             exchange.begin_with(response.status, fields, response.length, octets)
             exchange.end()
-            record.used(usage)
             record.outcome = "whole"
 
 
@@ -104,13 +106,6 @@ async def _join(
             exchange.close()
         else:
             exchange.cut()
-
-
-def _tap(response: Response, streamed: bool) -> AnyTap:
-    # One that comes encoded, in spite of what it was asked, can only be passed on as it is.
-    if response.status != 200 or b"content-encoding" in response.headers:
-        return NoTap()
-    return StreamTap() if streamed else JsonTap()
 
 
 def _is_stream(response: Response) -> bool:
