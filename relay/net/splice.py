@@ -1,8 +1,8 @@
 """An upstream's response body joined to a caller's exchange: the innermost loop of the relay.
 
 Per piece of body: find where it ends, let the tap look at it, write it. The octets are
-those that came, chunk framing included, wherever the caller speaks HTTP/1.1. The end of a
-chunked body is written by `Splice` itself once the body is known to be whole.
+those that came, chunk framing included, wherever the caller speaks HTTP/1.1. The octets that
+end a body are left to whoever ends the answer, once it is known to be whole.
 """
 
 from collections.abc import Callable
