@@ -6,7 +6,8 @@ leads from a model to its upstreams; an *exchange* is one request and its respon
 
 Layers, each importing only what stands above it in this list:
 
-    config errors clock secret     values
+    config errors clock secret certificates
+                                   values
     wire translate                 pure: octets <-> events, what bodies say; no I/O
     net store telemetry            fronts: sockets, SQLite, the log
     accounts gateway               policy: people and keys; the path of a request

@@ -80,8 +80,8 @@ def _judge(response: Response) -> tuple[str, RelayError] | None:
     """Why the caller must not see this answer, for the log and for the caller; None: they may."""
     status = response.status
     if status == 200:
-        kind = response.headers.get(b"content-type", b"").lower()
-        if response.length and kind.startswith(_CONTENT):
+        kind = response.headers.get(b"content-type", b"")
+        if response.length and kind.lower().startswith(_CONTENT):
             return None
         said = kind.decode("latin-1")[:64] or "nothing"
         return (

@@ -9,11 +9,10 @@ from typing import Final
 
 from relay.clock import rfc3339
 from relay.errors import INTERNAL, NOT_FOUND, WRONG_METHOD, Dialect, RelayError
-from relay.gateway.call import Call
 from relay.gateway.caller import Callers
-from relay.gateway.metering import Metering
 from relay.gateway.models import Models
 from relay.gateway.record import Record
+from relay.gateway.record import record as begin_record
 from relay.gateway.relay import Relay
 from relay.net.exchange import Exchange
 from relay.telemetry.log import AccessLog
@@ -28,21 +27,15 @@ _SERVED: Final = (
 
 _log = logging.getLogger("relay.gateway")
 
-Endpoint = Callable[[Call], Awaitable[None]]
+Endpoint = Callable[[Exchange, Record], Awaitable[None]]
 
 
 class Gateway:
     """The server's handler."""
 
     def __init__(
-        self,
-        relay: Relay,
-        models: Models,
-        callers: Callers,
-        metering: Metering,
-        log: AccessLog | None,
+        self, relay: Relay, models: Models, callers: Callers, log: AccessLog | None
     ) -> None:
-        self._metering = metering
         self._models = models
         self._callers = callers
         self._log = log
@@ -59,8 +52,8 @@ class Gateway:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, whatever happens, and log it."""
-        call = Call(exchange)
-        record, request = call.record, exchange.request
+        record = begin_record(exchange)
+        request = exchange.request
         try:
             endpoint = self._endpoints.get(request.path)
             if endpoint is None:
@@ -74,10 +67,10 @@ class Gateway:
                     f"Use {allowed.decode()} for {request.path.decode()}.",
                     headers=((b"allow", allowed),),
                 )
-            await answer(call)
+            await answer(exchange, record)
         except RelayError as error:
             record.outcome = f"refused: {_without_keys(error.message)}"
-            exchange.fail(error, _dialect(exchange), self._metering.lines(call, error))
+            exchange.fail(error, _dialect(exchange))
         except asyncio.CancelledError:
             record.outcome = "caller left"
             raise
@@ -87,7 +80,6 @@ class Gateway:
             exchange.fail(
                 RelayError(INTERNAL, "The relay failed. Its log has more under the request id."),
                 _dialect(exchange),
-                self._metering.lines(call),
             )
         finally:
             if self._log is not None:
@@ -115,36 +107,32 @@ class Gateway:
             return (b"GET", b"HEAD"), self._show_model
         raise RelayError(NOT_FOUND, f"There is nothing at {shown}. Served here: {_SERVED}.")
 
-    async def _list_models(self, call: Call) -> None:
-        self._identify(call)
-        query = call.exchange.request.target.partition(b"?")[2]
-        self._answer(call, self._models.list(query, _is_anthropic(call.exchange)))
+    async def _list_models(self, exchange: Exchange, record: Record) -> None:
+        self._identify(exchange, record)
+        query = exchange.request.target.partition(b"?")[2]
+        self._answer(exchange, record, self._models.list(query, _is_anthropic(exchange)))
 
-    async def _show_model(self, call: Call) -> None:
-        self._identify(call)
-        name = call.exchange.request.path[len(_MODELS) + 1 :]
-        self._answer(call, self._models.show(name, _is_anthropic(call.exchange)))
+    async def _show_model(self, exchange: Exchange, record: Record) -> None:
+        self._identify(exchange, record)
+        name = exchange.request.path[len(_MODELS) + 1 :]
+        self._answer(exchange, record, self._models.show(name, _is_anthropic(exchange)))
 
-    def _identify(self, call: Call) -> None:
-        call.caller = caller = self._callers.identify(call.exchange.request.headers)
-        call.record.user, call.record.key = caller.email, caller.key_id
-        self._metering.enter(call)
+    def _identify(self, exchange: Exchange, record: Record) -> None:
+        caller = self._callers.identify(exchange.request.headers)
+        record.user, record.key = caller.email, caller.key_id
 
-    async def _alive(self, call: Call) -> None:
-        call.record.outcome = "whole"
-        call.exchange.respond(200, [_TEXT], b"ok\n")
+    async def _alive(self, exchange: Exchange, record: Record) -> None:
+        record.outcome = "whole"
+        exchange.respond(200, [_TEXT], b"ok\n")
 
-    async def _is_ready(self, call: Call) -> None:
-        call.record.outcome = "whole"
+    async def _is_ready(self, exchange: Exchange, record: Record) -> None:
+        record.outcome = "whole"
         ready = self.ready()
-        body = b"ready\n" if ready else b"not ready\n"
-        call.exchange.respond(200 if ready else 503, [_TEXT], body)
+        exchange.respond(200 if ready else 503, [_TEXT], b"ready\n" if ready else b"not ready\n")
 
-    def _answer(self, call: Call, body: bytes) -> None:
-        call.record.outcome = "whole"
-        exchange = call.exchange
-        headers = [_JSON, (b"request-id", exchange.id), exchange.own_timing()]
-        exchange.respond(200, headers, body, self._metering.lines(call))
+    def _answer(self, exchange: Exchange, record: Record, body: bytes) -> None:
+        record.outcome = "whole"
+        exchange.respond(200, [_JSON, (b"request-id", exchange.id), exchange.own_timing()], body)
 
 
 def _masked(path: bytes) -> str:

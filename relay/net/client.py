@@ -21,7 +21,7 @@ from relay.wire.events import Limits, Response
 from relay.wire.h1 import HeadReader, response_reader
 from relay.wire.h1_legal import NOT_HTTP
 
-_HEAD: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=200)
+_HEAD: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=1000)
 _INTERIM: Final = 16  # 1xx responses before the real one
 _JOINED: Final = 64 * 1024  # head and body up to this are one write
 

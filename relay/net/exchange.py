@@ -67,20 +67,27 @@ class Connection(Protocol):
 class Exchange:
     """See the module. `arrived` is monotonic time in seconds."""
 
-    # Defaults stand on the class, so that an exchange costs only what differs from them.
-    drive: Drive | None = None
-    status = 0
-    begun = False  # the head of the answer is written
-    ended = False  # nothing more will be written
-    closing = False  # the connection ends with this exchange
-    paused = False  # the caller reads too slowly
-    source: Pausable | None = None
-    probe: Callable[[], bool] | None = None  # how a splice asks, see `still_read`
-    _chunked = False
-    _until_close = False  # only the connection's end tells the answer's
-    _intake: Intake | None = None  # None: the body came with the head
-    _octets = b""
-    _drain_waiter: asyncio.Future[None] | None = None
+    __slots__ = (
+        "_body_limit",
+        "_chunked",
+        "_connection",
+        "_drain_waiter",
+        "_intake",
+        "_until_close",
+        "arrived",
+        "begun",
+        "closing",
+        "drive",
+        "ended",
+        "id",
+        "octets",
+        "paused",
+        "probe",
+        "request",
+        "source",
+        "status",
+        "transport",
+    )
 
     def __init__(
         self, connection: Connection, request: Request, body_limit: int, octets: bytes = b""
@@ -89,12 +96,23 @@ class Exchange:
         self.request = request
         self.id = new_id()
         self.arrived = time.monotonic()
-        self._connection = connection
+        self.drive: Drive | None = None
+        self.status = 0
+        self.begun = False  # the head of the answer is written
+        self.ended = False  # nothing more will be written
+        self.closing = False  # the connection ends with this exchange
+        self.paused = False  # the caller reads too slowly
+        self.source: Pausable | None = None
+        self.probe: Callable[[], bool] | None = None  # how a splice asks, see `still_read`
         self.transport = connection.transport
+        self._connection = connection
         self._body_limit = body_limit
-        if len(octets) == request.length:
-            self._octets = octets
-        else:
+        self._chunked = False
+        self._until_close = False  # only the connection's end tells the answer's
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._intake: Intake | None = None  # None: the body came with the head
+        self.octets = octets  # the body, if it came with the head
+        if len(octets) != request.length:
             self._intake = Intake(request.length, body_limit)
 
     # --- the request's body ---------------------------------------------------------
@@ -119,7 +137,7 @@ class Exchange:
             raise too_large(self._body_limit)
         intake = self._intake
         if intake is None:
-            return self._octets
+            return self.octets
         if self.request.expects_continue and not intake.size and not self.begun:
             self.transport.write(CONTINUE)
         return await intake.whole()
@@ -164,12 +182,14 @@ class Exchange:
         """Write octets onto the connection as they are."""
         self.transport.write(data)
 
-    def end(self) -> None:
-        """End the answer as whole."""
+    def end(self, octets: bytes = b"") -> None:
+        """End the answer as whole, with these last octets as they go on the wire."""
         if not self.ended:
             self.ended = True
             if self._chunked:
-                self.transport.write(LAST_CHUNK)
+                octets += LAST_CHUNK
+            if octets:
+                self.transport.write(octets)
 
     def close(self) -> None:
         """Cut the answer: what was written still goes out, then the connection ends."""

@@ -28,10 +28,9 @@ class Pool:
         while self._idle:
             connection, _ = self._idle.popitem()
             connection.on_idle_end = None
-            if connection.reusable:
+            if connection.lost is None:
                 connection.deadline = NEVER
                 return connection
-            connection.close()
         return None
 
     async def connect(self) -> UpstreamConnection:

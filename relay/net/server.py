@@ -191,10 +191,11 @@ class ServerConnection(asyncio.Protocol):
             return
         request, rest = parsed
         length = request.length
-        if length == len(rest):  # the whole request in one piece: what nearly all callers send
-            exchange = Exchange(self, request, server.bounds.body, rest)
+        most = server.bounds.body
+        if length == len(rest) <= most:  # the whole request in one piece: what most callers send
+            exchange = Exchange(self, request, most, rest)
             self.deadline = NEVER
-        elif 0 <= length < len(rest):
+        elif 0 <= length < len(rest) and length <= most:
             exchange = Exchange(self, request, server.bounds.body, rest[:length])
             self._backlog = rest[length:]
             self.deadline = NEVER
@@ -267,7 +268,7 @@ class ServerConnection(asyncio.Protocol):
             self._linger(exchange.received)
             return
         if not self._choked:
-            self.deadline = self._idle_deadline()
+            self.deadline = self._server.timers.now + self._server.bounds.idle_time
         if self._backlog and exchange.drive is not None:
             self._go_on()
 

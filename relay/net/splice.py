@@ -1,8 +1,8 @@
 """An upstream's response body joined to a caller's exchange: the innermost loop of the relay.
 
 Per piece of body: find where it ends, let the tap look at it, write it. The octets are
-those that came, chunk framing included, wherever the caller speaks HTTP/1.1. The end of a
-chunked body is written by `Splice` itself once the body is known to be whole.
+those that came, chunk framing included, wherever the caller speaks HTTP/1.1. The octets that
+end a body are left to whoever ends the answer, once it is known to be whole.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class Splice:
         self._connection = connection
         self._response = response
         self._tap = tap
-        self._last = b""  # the octets that end the body, until `flush`
+        self._last = b""  # the octets that end the body
         self._done: Waiter[None] = Waiter()
         self._extent: Extent
         self._write: Callable[[bytes], None] = exchange.transport.write
@@ -114,11 +114,10 @@ class Splice:
             and self._connection.reusable
         )
 
-    def flush(self) -> None:
-        """Write the octets that end the body: `join` leaves that to whoever ends the answer."""
-        if self._last:
-            self._write(self._last)
-            self._last = b""
+    def last(self) -> bytes:
+        """The octets that end the body: `join` leaves them to whoever ends the answer."""
+        last, self._last = self._last, b""
+        return last
 
     def interject(self, payload: bytes) -> bool:
         """Write `payload` between two events, if that is where the answer stands."""

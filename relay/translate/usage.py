@@ -117,20 +117,27 @@ class JsonTap:
         """Read the document."""
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        usage = Usage(whole=True)
-        try:
-            if self._framed:
-                body = ChunkReader().feed(body)
-            message = _decode_message(body)
-        except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
-            return usage  # whole, if odd: the caller may judge it
-        except msgspec.DecodeError:
-            usage.whole = self._size > _MAX_JSON
-            return usage
-        usage.model = message.model
-        usage.stop_reason = message.stop_reason
-        _count(usage, message.usage)
+        if self._framed:
+            body = ChunkReader().feed(body)
+        usage = message_usage(body)
+        usage.whole = usage.whole or self._size > _MAX_JSON
         return usage
+
+
+def message_usage(body: bytes) -> Usage:
+    """What a whole JSON answer used."""
+    usage = Usage(whole=True)
+    try:
+        message = _decode_message(body)
+    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+        return usage  # whole, if odd: the caller may judge it
+    except msgspec.DecodeError:
+        usage.whole = False
+        return usage
+    usage.model = message.model
+    usage.stop_reason = message.stop_reason
+    _count(usage, message.usage)
+    return usage
 
 
 class _Unframed:

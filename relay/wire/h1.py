@@ -35,12 +35,11 @@ _CONNECTION = re.compile(rb"keep-alive|close", re.IGNORECASE)
 _LENGTH_DIGITS = 15
 _CONTENT_LENGTH = re.compile(rb"[0-9]{1,15}")
 _LENGTH_LINE = re.compile(rb"\r\ncontent-length: ?([0-9]+)(?=\r\n)", re.IGNORECASE)
-_HOST = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 _REQUEST_FIELDS = FieldTable(
     goes_upstream,
     {
-        b"host": _HOST,
+        b"host": h1_legal.HOST,
         b"content-length": _CONTENT_LENGTH,
         b"connection": _CONNECTION,
         b"transfer-encoding": None,
@@ -260,7 +259,8 @@ class HeadReader(Generic[Head]):
 
     def _judge(self, head: bytes) -> None:
         limits = self._limits
-        many = head.count(b"\n") - 2 > limits.fields
+        # A field takes five octets at least, so that most heads need not be counted.
+        many = len(head) > 5 * limits.fields and head.count(b"\n") - 2 > limits.fields
         if many or len(head) > limits.request_line or len(head) > limits.head:
             self._judge_part(head[:-1])
         if many:

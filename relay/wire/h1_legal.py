@@ -36,7 +36,7 @@ _FIELD_LINE = re.compile(
 )
 _TARGET = re.compile(rb"[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]+")
 _ORIGIN = re.compile(rb"https?://([^/?]+)([/?].*)?", re.IGNORECASE)
-_HOST = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+HOST: Final = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _DIGITS = re.compile(rb"[0-9]{1,20}")
 
 
@@ -95,7 +95,7 @@ def _origin_form(target: bytes, values: dict[bytes, list[bytes]]) -> bytes:
     absolute = _ORIGIN.fullmatch(target)
     if absolute is None:
         raise _bad("The request target must be a path such as /v1/messages.")
-    if _HOST.fullmatch(absolute[1]) is None:
+    if HOST.fullmatch(absolute[1]) is None:
         raise _bad("The request target names no valid host.")
     values[b"host"] = [absolute[1]]
     rest = absolute[2] or b"/"
@@ -120,7 +120,7 @@ def read_request(head: bytes) -> Request:
         raise _bad("The request target has a character that must be percent-encoded.")
     values = _guard(lines[1:])
     hosts = values.get(b"host", [])
-    if len(hosts) > 1 or (http11 and not hosts) or any(not _HOST.fullmatch(h) for h in hosts):
+    if len(hosts) > 1 or (http11 and not hosts) or any(not HOST.fullmatch(h) for h in hosts):
         raise _bad("Send one Host field with a host name and, where needed, a port.")
     length = _length(values, http11)
     expectation = values.get(b"expect")
