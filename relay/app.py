@@ -7,6 +7,7 @@ exchanges in flight finish, then upstreams, log and database; a second signal cu
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -178,6 +179,8 @@ class _Signals:
 
 def serve(settings: Settings) -> int:
     """Run the relay until a signal; the exit status."""
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     async def main() -> None:
         signals = _Signals()
