@@ -61,7 +61,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """See the module. After `send`, `attach` takes the body; then `release` or `close`."""
+    """See the module. After `send`, `attach` takes the body; then it goes back to its pool."""
 
     __slots__ = (
         "_early",

@@ -72,7 +72,6 @@ class Exchange:
         "_chunked",
         "_connection",
         "_drain_waiter",
-        "_intake",
         "_until_close",
         "arrived",
         "begun",
@@ -80,6 +79,7 @@ class Exchange:
         "drive",
         "ended",
         "id",
+        "intake",
         "octets",
         "paused",
         "probe",
@@ -110,10 +110,10 @@ class Exchange:
         self._chunked = False
         self._until_close = False  # only the connection's end tells the answer's
         self._drain_waiter: asyncio.Future[None] | None = None
-        self._intake: Intake | None = None  # None: the body came with the head
+        self.intake: Intake | None = None  # None: the body came with the head
         self.octets = octets  # the body, if it came with the head
         if len(octets) != request.length:
-            self._intake = Intake(request.length, body_limit)
+            self.intake = Intake(request.length, body_limit)
 
     # --- the request's body ---------------------------------------------------------
 
@@ -125,7 +125,7 @@ class Exchange:
     @property
     def received(self) -> bool:
         """Whether the whole request is here."""
-        return self._intake is None or self._intake.complete
+        return self.intake is None or self.intake.complete
 
     async def body(self) -> bytes:
         """The whole request body.
@@ -135,23 +135,18 @@ class Exchange:
         """
         if self.request.length > self._body_limit:
             raise too_large(self._body_limit)
-        intake = self._intake
+        intake = self.intake
         if intake is None:
             return self.octets
         if self.request.expects_continue and not intake.size and not self.begun:
             self.transport.write(CONTINUE)
         return await intake.whole()
 
-    @property
-    def intake(self) -> Intake | None:
-        """The body while it comes in, if it did not come with the head."""
-        return self._intake
-
     # --- the response ---------------------------------------------------------------
 
-    def respond(self, status: int, headers: Headers, body: bytes, fields: bytes = b"") -> None:
-        """Answer whole, with a content-length; `fields` are header lines that are ready."""
-        head = self._head(status, fields + _lines(headers), len(body))
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer whole, with a content-length."""
+        head = self._head(status, _lines(headers), len(body))
         self.ended = True
         self.transport.write(head if self.request.method == b"HEAD" else head + body)
 
@@ -163,7 +158,7 @@ class Exchange:
         """Begin an answer with field lines that are ready; `length` as in wire.events.
 
         `octets` is the beginning of the body as it goes on the wire: one write for both saves
-        a system call, which costs as much as everything else that is done per request here.
+        a system call, of which a request has four.
         """
         self.transport.write(self._head(status, fields, length) + octets)
 
@@ -209,10 +204,8 @@ class Exchange:
         self.ended = self.closing = True
         self.transport.abort()
 
-    def fail(
-        self, error: RelayError, dialect: Dialect = Dialect.MESSAGES, fields: bytes = b""
-    ) -> None:
-        """Answer with an error, `fields` among its header lines; or cut what has begun."""
+    def fail(self, error: RelayError, dialect: Dialect = Dialect.MESSAGES) -> None:
+        """Answer with an error, or cut the answer if it has begun."""
         if self.begun:
             self.cut()
             return
@@ -222,7 +215,7 @@ class Exchange:
             self.own_timing(),
             *error.headers,
         ]
-        self.respond(error.kind.status, headers, error.body(dialect, self.id.decode()), fields)
+        self.respond(error.kind.status, headers, error.body(dialect, self.id.decode()))
 
     def own_timing(self) -> tuple[bytes, bytes]:
         """`server-timing` of an answer that no upstream had a part in."""
@@ -256,9 +249,7 @@ class Exchange:
     def _head(self, status: int, fields: bytes, length: int) -> bytes:
         self.begun = True
         self.status = status
-        if (
-            self._intake is not None and not self._intake.complete
-        ) or self._connection.closes_after_answer():
+        if not self.received or self._connection.closes_after_answer():
             self.closing = True
         framing = b""
         if length >= 0:

@@ -143,7 +143,7 @@ class ServerConnection(asyncio.Protocol):
                 self.deadline = self._server.timers.now + self._server.bounds.body_time
             self.exchange.resume()
         elif not self._lingering and not self.transport.is_closing():
-            self.deadline = self._idle_deadline()
+            self.deadline = self._server.timers.now + self._server.bounds.idle_time
             self._go_on()
 
     def expire(self) -> None:
@@ -271,9 +271,6 @@ class ServerConnection(asyncio.Protocol):
             self.deadline = self._server.timers.now + self._server.bounds.idle_time
         if self._backlog and exchange.drive is not None:
             self._go_on()
-
-    def _idle_deadline(self) -> float:
-        return self._server.timers.now + self._server.bounds.idle_time
 
     def _refuse(self, error: RelayError) -> None:
         """Answer what is no request, and end the connection."""

@@ -29,8 +29,7 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 
-# Who the caller is and where they sit is nobody's business upstream.
-_CALLERS_OWN: Final = frozenset(
+_CREDENTIALS: Final = frozenset(
     {
         b"authorization",
         b"x-api-key",
@@ -38,20 +37,25 @@ _CALLERS_OWN: Final = frozenset(
         b"x-goog-api-key",
         b"x-auth-token",
         b"cookie",
-        b"forwarded",
-        b"via",
-        b"x-real-ip",
-        b"x-client-ip",
-        b"x-cluster-client-ip",
-        b"true-client-ip",
-        b"client-ip",
-        b"x-originating-ip",
-        b"x-remote-addr",
-        b"x-remote-ip",
-        b"x-envoy-external-address",
-        b"cdn-loop",
+        b"proxy-authorization",
     }
 )
+
+# Who the caller is and where they sit is nobody's business upstream.
+_CALLERS_OWN: Final = _CREDENTIALS | {
+    b"forwarded",
+    b"via",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"true-client-ip",
+    b"client-ip",
+    b"x-originating-ip",
+    b"x-remote-addr",
+    b"x-remote-ip",
+    b"x-envoy-external-address",
+    b"cdn-loop",
+}
 _CALLERS_OWN_PREFIXES: Final = (b"x-forwarded-", b"cf-", b"fastly-", b"x-amzn-trace-")
 
 # Written by the relay: the body's extent, the origin, and an encoding whose usage it can read.
@@ -79,19 +83,6 @@ READ_OF_ANSWER: Final = ANSWERED | {
     b"transfer-encoding",
     b"request-id",
 }
-
-# Lines that hold a credential are not remembered beyond the connection that they came on.
-_SECRET: Final = frozenset(
-    {
-        b"authorization",
-        b"x-api-key",
-        b"api-key",
-        b"x-goog-api-key",
-        b"x-auth-token",
-        b"cookie",
-        b"proxy-authorization",
-    }
-)
 
 _REMEMBERED_LINES = 1024
 _REMEMBERED_LENGTH = 256
@@ -122,7 +113,7 @@ def goes_to_caller(name: bytes) -> bool:
 
 
 class FieldTable:
-    """Reads canonical field lines and remembers the last thousand or so.
+    """Reads canonical field lines and remembers the last thousand or so, credentials excepted.
 
     `onward` is one of the two rules above. `special` names fields that bear on the framing,
     with what their values may be: other values, or None, make a line not canonical. Of fields
@@ -154,7 +145,7 @@ class FieldTable:
             raise NotCanonicalError
         name = match[1].lower()
         if self._read is not None and name not in self._read:
-            if len(line) <= _REMEMBERED_LENGTH and name not in _SECRET:
+            if len(line) <= _REMEMBERED_LENGTH and name not in _CREDENTIALS:
                 if len(self.ignored) >= _REMEMBERED_LINES:
                     self.ignored.clear()
                 self.ignored.add(line)
@@ -167,7 +158,7 @@ class FieldTable:
         # A response's names go out in lower case, so that one look tells which are there.
         shown = line if self._read is None else name + b": " + value
         field = (name, value, shown + b"\r\n" if self._onward(name) else b"")
-        if len(line) <= _REMEMBERED_LENGTH and name not in _SECRET:
+        if len(line) <= _REMEMBERED_LENGTH and name not in _CREDENTIALS:
             if len(self.seen) >= _REMEMBERED_LINES:
                 self.seen.clear()
             self.seen[line] = field
