@@ -5,7 +5,7 @@ exchanges in flight finish, then upstreams, log and database; a second signal cu
 """
 
 import asyncio
-import contextlib
+import fcntl
 import gc
 import logging
 import os
@@ -26,18 +26,27 @@ from relay.accounts import keys, people
 from relay.config import ConfigError, Settings
 from relay.gateway.caller import Callers
 from relay.gateway.entry import Gateway
+from relay.gateway.metering import Metering
 from relay.gateway.models import Models
 from relay.gateway.relay import Relay
 from relay.gateway.routes import Routes
 from relay.gateway.upstreams import Upstream
 from relay.net.server import Bounds, Server
 from relay.net.timers import Timers
-from relay.store.database import Database
-from relay.store.queries import live_keys
+from relay.quota.ledger import Ledger
+from relay.store.database import Database, StoreError
+from relay.store.journal import Journal
+from relay.store.queries import LiveKey, live_keys
+from relay.store.restore import restore
+from relay.store.usage import prune
 from relay.store.watch import watch
 from relay.telemetry.log import AccessLog
 from relay.wire.events import Limits
 
+_log = logging.getLogger("relay")
+
+_SWEEP = 5.0  # seconds between looks for limits that are whole again
+_PRUNE = 3600.0
 _WATCH = 0.25  # seconds after which a change on the command line is in force
 _PASSED_FROM = 3  # systemd's SD_LISTEN_FDS_START
 
@@ -63,22 +72,35 @@ class App:
         self.timers = Timers(loop)
         self.upstreams = _upstreams(settings, self.timers)
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
+        self._lock = _only_one(settings.database.path)
         self.database = await Database.open(settings.database.path)
+        state = await restore(self.database, time.time())
+        self.ledger = Ledger()
+        self.ledger.restore(state.rows)
         self.callers = Callers()
-        self.callers.replace(await live_keys(self.database))
-        self._watch = loop.create_task(watch(self.database, _WATCH, self.callers.replace))
+        self._take_over(await live_keys(self.database))
+        self.journal = await Journal.start(
+            self.database, self.ledger.changes, settings.database.synchronous
+        )
+        metering = Metering(settings, self.ledger, self.journal)
+        self._chores = [
+            loop.create_task(watch(self.database, _WATCH, self._take_over)),
+            loop.create_task(self._sweep()),
+            loop.create_task(self._prune()),
+        ]
         self.log = AccessLog(self._log_fd) if settings.log.access else None
         if self.log is not None:
             self.timers.each_tick(self.log.flush)
         routes = Routes(settings.model, self.upstreams)
         gateway = Gateway(
-            Relay(self.callers, routes),
+            Relay(self.callers, routes, metering),
             Models(settings.model),
             self.callers,
+            metering,
             self.log,
         )
         self.server = Server(gateway.handle, self.timers, _bounds(settings.server), gateway.refused)
-        gateway.ready = lambda: routes.any and not self.server.draining
+        gateway.ready = lambda: routes.any and self.journal.healthy and not self.server.draining
         self.timers.start()
         try:
             await self._listen(tls)
@@ -111,15 +133,53 @@ class App:
     async def stop(self, patience: float) -> None:
         """Let what is in flight finish, then end everything."""
         await self.server.drain(patience)
-        self._watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watch
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         for upstream in self.upstreams:
             upstream.pool.close()
         self.timers.stop()
         if self.log is not None:
             self.log.close()
+        await self.journal.close()
         await self.database.close()
+        os.close(self._lock)
+
+    def _take_over(self, keys: list[LiveKey]) -> None:
+        """What the database now says of keys and credits is in force."""
+        self.callers.replace(keys)
+        for key in keys:
+            self.ledger.fund(key.user_id, key.credited)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            self.ledger.sweep(time.time())
+
+    async def _prune(self) -> None:
+        while True:
+            try:
+                await prune(self.database, self._settings.database.retention_days, time.time())
+            except StoreError as error:
+                _log.warning("old usage is not pruned for now: %s", error)
+            await asyncio.sleep(_PRUNE)
+
+
+def _only_one(path: str) -> int:
+    """Keep a second server from this database: each would undo what the other has counted.
+
+    Returns the descriptor that holds the lock; the kernel lets go of it with the process.
+
+    Raises:
+        OSError: another server has it.
+    """
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise OSError(f"another relay serves from the database {path}") from None
+    return lock
 
 
 def _upstreams(settings: Settings, timers: Timers) -> list[Upstream]:
@@ -261,6 +321,12 @@ def demo(settings: Settings, port: int | None) -> int:
 
 
 _DEMO_USER = "demo@relay.example"
+_DEMO_LIMITS = [
+    config.Limit(requests=3_000, per="5h"),
+    config.Limit(requests=15_000, per="7d"),
+    config.Limit(requests=600, per="1m"),
+    config.Limit(tokens=8_000_000, per="1m"),
+]
 _DEMO = """\
 The relay runs at {url} with a simulated upstream behind it. Ctrl-C ends both.
 
@@ -293,5 +359,5 @@ def _demo_settings(
         log=config.Log(access=False),
         upstream=[simulated],
         model=models,
-        plan=settings.plan or [config.Plan(id="demo")],
+        plan=[config.Plan(id="demo", name="Demo", limits=_DEMO_LIMITS)],
     )

@@ -31,9 +31,6 @@ _OWN_FIELDS = {"host", "content-length", "transfer-encoding", "connection", "aut
 
 # Read and checked, but not in force yet.
 LATER = (
-    "plan[].limits",
-    "plan[].enforce",
-    "plan[].billing",
     "upstream[].weight",
     "upstream[].max_concurrency",
     "upstream[].limits",
@@ -167,10 +164,14 @@ class Server(_Section, frozen=True):
 
 class Database(_Section, frozen=True):
     path: str = "relay.db"
+    synchronous: Literal["normal", "full"] = "normal"
+    retention_days: int = 90
 
     def __post_init__(self) -> None:
         if not self.path or self.path == ":memory:":
             raise ValueError("path names a file, for keys have to outlast the process")
+        if self.retention_days < 1:
+            raise ValueError("retention_days must be at least 1")
 
 
 class Log(_Section, frozen=True):
@@ -305,6 +306,7 @@ class Plan(_Section, frozen=True):
     name: str = ""
     limits: list[Limit] = []
     max_keys: int = 3
+    max_concurrency: int = 0
     enforce: Literal["key", "account"] = "key"
     billing: Literal["subscription", "per-token"] = "subscription"
 
@@ -312,6 +314,8 @@ class Plan(_Section, frozen=True):
         _named("id", self.id)
         if self.max_keys < 1:
             raise ValueError("max_keys must be at least 1")
+        if self.max_concurrency < 0:
+            raise ValueError("max_concurrency must be 0 (no cap) or more")
 
 
 class Settings(_Section, frozen=True):
@@ -364,7 +368,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     return replace(
         settings,
         server=server,
-        database=Database(path=anchor(settings.database.path)),
+        database=replace(settings.database, path=anchor(settings.database.path)),
         upstream=[upstream(one) for one in settings.upstream],
     )
 

@@ -38,7 +38,7 @@ WRONG = [
     (MODEL + "alias = []", "model[0].alias", "aliases, context_window"),
     (MODEL + "routes = [{ to = 'a' }]", "model[0].routes[0].to", "model, upstream"),
     (MODEL + "price = { in = 1 }", "model[0].price.in", "cache_read, cache_write, input, output"),
-    (PLAN + "keys = 1", "plan[0].keys", "billing, enforce, id, limits, max_keys, name"),
+    (PLAN + "keys = 1", "plan[0].keys", "limits, max_concurrency, max_keys, name"),
     # another type
     ("server = 1", "server", "a table"),
     ("upstream = {}", "upstream", "a list"),

@@ -33,15 +33,10 @@ class Callers:
         Raises:
             RelayError: 401 without a live key, 403 for a suspended account.
         """
-        key = headers.get(b"x-api-key") or None
-        caller = self._look_up(key) if key is not None else None
+        caller = self.find(headers)
         if caller is None:
-            bearer = headers.get(b"authorization")
-            if bearer is not None and bearer[:7].lower() == b"bearer ":
-                caller = self._look_up(bearer[7:].strip())
-            elif key is None:
+            if not headers.get(b"x-api-key") and not _bearer(headers):
                 raise RelayError(UNAUTHENTICATED, f"There is no key in this request. {_HOW}")
-        if caller is None:
             raise RelayError(
                 UNAUTHENTICATED,
                 f"This key is not known here: it may be mistyped or revoked. {_HOW}",
@@ -54,6 +49,14 @@ class Callers:
             )
         return caller
 
+    def find(self, headers: dict[bytes, bytes]) -> LiveKey | None:
+        """Whose key a request carries, be it good for anything or not; None: nobody's."""
+        key = headers.get(b"x-api-key")
+        caller = self._look_up(key) if key else None
+        if caller is None and (bearer := _bearer(headers)):
+            caller = self._look_up(bearer)
+        return caller
+
     def _look_up(self, key: bytes) -> LiveKey | None:
         caller = self._lately.get(key)
         if caller is None:
@@ -63,3 +66,8 @@ class Callers:
                     self._lately.clear()
                 self._lately[key] = caller
         return caller
+
+
+def _bearer(headers: dict[bytes, bytes]) -> bytes:
+    value = headers.get(b"authorization", b"")
+    return value[7:].strip() if value[:7].lower() == b"bearer " else b""

@@ -1,6 +1,7 @@
 """Which path leads where, and what becomes of every failure: an answer in the caller's dialect."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -9,7 +10,9 @@ from typing import Final
 
 from relay.clock import rfc3339
 from relay.errors import INTERNAL, NOT_FOUND, WRONG_METHOD, Dialect, RelayError
+from relay.gateway.call import Call
 from relay.gateway.caller import Callers
+from relay.gateway.metering import Metering
 from relay.gateway.models import Models
 from relay.gateway.record import Record
 from relay.gateway.record import record as begin_record
@@ -27,15 +30,21 @@ _SERVED: Final = (
 
 _log = logging.getLogger("relay.gateway")
 
-Endpoint = Callable[[Exchange, Record], Awaitable[None]]
+Endpoint = Callable[[Call], Awaitable[None]]
 
 
 class Gateway:
     """The server's handler."""
 
     def __init__(
-        self, relay: Relay, models: Models, callers: Callers, log: AccessLog | None
+        self,
+        relay: Relay,
+        models: Models,
+        callers: Callers,
+        metering: Metering,
+        log: AccessLog | None,
     ) -> None:
+        self._metering = metering
         self._models = models
         self._callers = callers
         self._log = log
@@ -52,8 +61,8 @@ class Gateway:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, whatever happens, and log it."""
-        record = begin_record(exchange)
-        request = exchange.request
+        record, request = begin_record(exchange), exchange.request
+        call = Call(exchange, record)
         try:
             endpoint = self._endpoints.get(request.path)
             if endpoint is None:
@@ -67,25 +76,40 @@ class Gateway:
                     f"Use {allowed.decode()} for {request.path.decode()}.",
                     headers=((b"allow", allowed),),
                 )
-            await answer(exchange, record)
+            await answer(call)
         except RelayError as error:
             record.outcome = f"refused: {_without_keys(error.message)}"
-            exchange.fail(error, _dialect(exchange))
+            self._fail(call, error)
         except asyncio.CancelledError:
             record.outcome = "caller left"
             raise
         except Exception:
             record.outcome = "failed"
             _log.exception("request %s failed", exchange.id.decode())
-            exchange.fail(
-                RelayError(INTERNAL, "The relay failed. Its log has more under the request id."),
-                _dialect(exchange),
-            )
+            told = "The relay failed. Its log has more under the request id."
+            self._fail(call, RelayError(INTERNAL, told))
         finally:
+            record.status = exchange.status
+            record.us = int((time.monotonic() - exchange.arrived) * 1e6)
+            if call.ticket is not None:
+                self._metering.settle(call)
             if self._log is not None:
-                record.status = exchange.status
-                record.us = int((time.monotonic() - exchange.arrived) * 1e6)
                 self._log.line(record)
+
+    def _fail(self, call: Call, error: RelayError) -> None:
+        """Tell the caller; who is told so before the answer has begun has used nothing."""
+        exchange = call.exchange
+        if not exchange.begun:
+            self._metering.refund(call)
+        if call.holder is None and exchange.request.path.startswith(b"/v1/"):
+            self._find_holder(call)  # refused for its path, or how it asks
+        exchange.fail(error, _dialect(exchange), self._metering.lines(call, error))
+
+    def _find_holder(self, call: Call) -> None:
+        caller = self._callers.find(call.exchange.request.headers)
+        if caller is not None:
+            with contextlib.suppress(RelayError):  # there may be no such plan any more
+                self._metering.enter(call, caller)
 
     def refused(self, number: bytes, peer: str, error: RelayError) -> None:
         """Log what was no request: the server has answered it."""
@@ -107,32 +131,34 @@ class Gateway:
             return (b"GET", b"HEAD"), self._show_model
         raise RelayError(NOT_FOUND, f"There is nothing at {shown}. Served here: {_SERVED}.")
 
-    async def _list_models(self, exchange: Exchange, record: Record) -> None:
-        self._identify(exchange, record)
-        query = exchange.request.target.partition(b"?")[2]
-        self._answer(exchange, record, self._models.list(query, _is_anthropic(exchange)))
+    async def _list_models(self, call: Call) -> None:
+        self._identify(call)
+        query = call.exchange.request.target.partition(b"?")[2]
+        self._answer(call, self._models.list(query, _is_anthropic(call.exchange)))
 
-    async def _show_model(self, exchange: Exchange, record: Record) -> None:
-        self._identify(exchange, record)
-        name = exchange.request.path[len(_MODELS) + 1 :]
-        self._answer(exchange, record, self._models.show(name, _is_anthropic(exchange)))
+    async def _show_model(self, call: Call) -> None:
+        self._identify(call)
+        name = call.exchange.request.path[len(_MODELS) + 1 :]
+        self._answer(call, self._models.show(name, _is_anthropic(call.exchange)))
 
-    def _identify(self, exchange: Exchange, record: Record) -> None:
-        caller = self._callers.identify(exchange.request.headers)
-        record.user, record.key = caller.email, caller.key_id
+    def _identify(self, call: Call) -> None:
+        self._metering.enter(call, self._callers.identify(call.exchange.request.headers))
 
-    async def _alive(self, exchange: Exchange, record: Record) -> None:
-        record.outcome = "whole"
-        exchange.respond(200, [_TEXT], b"ok\n")
+    async def _alive(self, call: Call) -> None:
+        call.record.outcome = "whole"
+        call.exchange.respond(200, [_TEXT], b"ok\n")
 
-    async def _is_ready(self, exchange: Exchange, record: Record) -> None:
-        record.outcome = "whole"
+    async def _is_ready(self, call: Call) -> None:
+        call.record.outcome = "whole"
         ready = self.ready()
-        exchange.respond(200 if ready else 503, [_TEXT], b"ready\n" if ready else b"not ready\n")
+        body = b"ready\n" if ready else b"not ready\n"
+        call.exchange.respond(200 if ready else 503, [_TEXT], body)
 
-    def _answer(self, exchange: Exchange, record: Record, body: bytes) -> None:
-        record.outcome = "whole"
-        exchange.respond(200, [_JSON, (b"request-id", exchange.id), exchange.own_timing()], body)
+    def _answer(self, call: Call, body: bytes) -> None:
+        call.record.outcome = "whole"
+        exchange = call.exchange
+        headers = [_JSON, (b"request-id", exchange.id), exchange.own_timing()]
+        exchange.respond(200, headers, body, self._metering.lines(call))
 
 
 def _masked(path: bytes) -> str:

@@ -17,6 +17,7 @@ class Record(msgspec.Struct, omit_defaults=True):
 
     Times are microseconds: `us` from the request's head to the last octet, `relay_us` the
     relay's own share before the upstream, `upstream_us` the upstream's until its head.
+    `rule` is how it was settled, see gateway.metering.
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
     """
 
@@ -27,6 +28,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     path: str
     status: int = 0
     outcome: str = ""
+    rule: str = ""
     user: str = ""
     key: str = ""
     model: str = ""

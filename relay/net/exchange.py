@@ -144,9 +144,9 @@ class Exchange:
 
     # --- the response ---------------------------------------------------------------
 
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer whole, with a content-length."""
-        head = self._head(status, _lines(headers), len(body))
+    def respond(self, status: int, headers: Headers, body: bytes, fields: bytes = b"") -> None:
+        """Answer whole, with a content-length; `fields` are header lines that are ready."""
+        head = self._head(status, fields + _lines(headers), len(body))
         self.ended = True
         self.transport.write(head if self.request.method == b"HEAD" else head + body)
 
@@ -204,8 +204,10 @@ class Exchange:
         self.ended = self.closing = True
         self.transport.abort()
 
-    def fail(self, error: RelayError, dialect: Dialect = Dialect.MESSAGES) -> None:
-        """Answer with an error, or cut the answer if it has begun."""
+    def fail(
+        self, error: RelayError, dialect: Dialect = Dialect.MESSAGES, fields: bytes = b""
+    ) -> None:
+        """Answer with an error, `fields` among its header lines; or cut what has begun."""
         if self.begun:
             self.cut()
             return
@@ -215,7 +217,7 @@ class Exchange:
             self.own_timing(),
             *error.headers,
         ]
-        self.respond(error.kind.status, headers, error.body(dialect, self.id.decode()))
+        self.respond(error.kind.status, headers, error.body(dialect, self.id.decode()), fields)
 
     def own_timing(self) -> tuple[bytes, bytes]:
         """`server-timing` of an answer that no upstream had a part in."""

@@ -56,13 +56,16 @@ class LiveKey(msgspec.Struct, frozen=True):
     plan: str
     suspended: bool
     expires_at: float | None
+    credited: int = 0  # all that its user ever paid in, in micro-dollars
 
 
 _USERS = "SELECT id, email, plan, is_admin, suspended_at, created_at FROM users"
 _KEYS = """SELECT keys.id, email, name, hint, keys.created_at, expires_at, revoked_at
     FROM keys JOIN users ON users.id = keys.user_id"""
-_LIVE = """SELECT digest, keys.id, user_id, email, plan, suspended_at IS NOT NULL, expires_at
-    FROM keys JOIN users ON users.id = keys.user_id WHERE revoked_at IS NULL"""
+_LIVE = """SELECT digest, keys.id, keys.user_id, email, plan, suspended_at IS NOT NULL,
+        expires_at, coalesce(credited, 0)
+    FROM keys JOIN users ON users.id = keys.user_id
+    LEFT JOIN balance ON balance.user_id = users.id WHERE revoked_at IS NULL"""
 
 
 def _user(row: tuple[Any, ...]) -> User:
@@ -204,14 +207,28 @@ async def revoke_key(database: Database, key_id: str, now: float) -> Key | None:
     return await database.write(work)
 
 
+async def revision(database: Database) -> int:
+    """A number that grows with each change to people, keys or credits, whoever makes it."""
+    return await database.read(
+        lambda connection: int(connection.execute("SELECT number FROM revision").fetchone()[0])
+    )
+
+
 async def live_keys(database: Database) -> list[LiveKey]:
     """Every key that was not revoked, with what its user may do."""
     return await database.read(
         lambda connection: [
-            LiveKey(digest, key_id, user_id, email, plan, bool(suspended), expires_at)
-            for digest, key_id, user_id, email, plan, suspended, expires_at in connection.execute(
-                _LIVE
-            )
+            LiveKey(digest, key_id, user_id, email, plan, bool(suspended), expires_at, credited)
+            for (
+                digest,
+                key_id,
+                user_id,
+                email,
+                plan,
+                suspended,
+                expires_at,
+                credited,
+            ) in connection.execute(_LIVE)
         ]
     )
 

@@ -1,8 +1,7 @@
-"""Tells a running server which keys are live, as soon as another process changed them.
+"""Tells a running server which keys are live, as soon as somebody changed them.
 
-Asks SQLite for its data version at a fixed pace (a few microseconds while nothing
-changed) and reads the keys only when that moved. What to do with them is the
-listener's business.
+Asks for the number of the last change at a fixed pace (a few microseconds) and reads the
+keys only when that moved. What to do with them is the listener's business.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from relay.store.database import Database, StoreError
-from relay.store.queries import LiveKey, live_keys
+from relay.store.queries import LiveKey, live_keys, revision
 
 _log = logging.getLogger(__name__)
 
@@ -22,17 +21,16 @@ async def watch(
 
     The first call closes the gap between the listener's own reading and the start of
     the watch. A database that fails for a while is asked again at the same pace, and
-    what was last told stays in force meanwhile. Changes made through `database` itself
-    are not seen (see `Database.version`).
+    what was last told stays in force meanwhile.
     """
     told: int | None = None
     failing = False
     while True:
         try:
-            version = await database.version()  # before the keys: a change in between is seen next
-            if version != told:
+            number = await revision(database)  # before the keys: a change in between is seen next
+            if number != told:
                 on_change(await live_keys(database))
-                told = version
+                told = number
         except StoreError as error:
             if not failing:
                 _log.warning("changes to keys are not seen for now: %s", error)

@@ -1,5 +1,8 @@
 """One server for the tests that only look at it; those that end it start their own."""
 
+import contextlib
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +22,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def home(simulator: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def template(simulator: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with a relay.toml and an account, and its key."""
     folder = tmp_path_factory.mktemp("home")
     write_settings(folder, simulator)
@@ -28,7 +31,20 @@ def home(simulator: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 @pytest.fixture(scope="session")
-def server(home: tuple[Path, str]) -> Iterator[Running]:
+def server(template: tuple[Path, str]) -> Iterator[Running]:
     """A relay that runs while all of these tests do."""
-    with serving(home[0]) as running:
+    with serving(template[0]) as running:
         yield running
+
+
+@pytest.fixture
+def home(template: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
+    """The same with a database of its own, since one server at a time may have one."""
+    folder, key = template
+    shutil.copy(folder / "relay.toml", tmp_path)
+    with (
+        contextlib.closing(sqlite3.connect(folder / "relay.db")) as source,
+        contextlib.closing(sqlite3.connect(tmp_path / "relay.db")) as target,
+    ):
+        source.backup(target)
+    return tmp_path, key

@@ -44,7 +44,7 @@ ERROR_EVENT: Final = Outcome(200, "whole", "whole", "overloaded_error", "Overloa
 
 def own(status: int, kind: str, message: str = "") -> Outcome:
     """The upstream's own error, word for word."""
-    return Outcome(status, "refused", "whole", kind, message)
+    return Outcome(status, "refused", "refused: the upstream answered", kind, message)
 
 
 OVERLOADED: Final = own(529, "overloaded_error", "Overloaded")

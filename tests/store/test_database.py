@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from relay.store import database as store
-from relay.store.database import Database, StoreError, migrations
+from relay.store.database import BusyError, Database, StoreError, migrations
 
 MANY_USERS = """
     import asyncio, sys, time
@@ -124,8 +124,10 @@ async def test_the_settings_that_the_promises_rest_on_are_in_force(path: Path) -
 async def test_every_table_is_strict(path: Path) -> None:
     database = await Database.open(path)
     tables = await database.read(lambda c: c.execute("PRAGMA table_list").fetchall())
-    ours = {row[1]: row[5] for row in tables if not row[1].startswith("sqlite_")}
-    assert set(ours) == {"users", "keys"}
+    ours = {
+        row[1]: row[5] for row in tables if row[2] == "table" and not row[1].startswith("sqlite_")
+    }
+    assert set(ours) >= {"users", "keys", "usage", "bucket", "balance", "statement", "batch"}
     assert set(ours.values()) == {1}
     await database.close()
 
@@ -247,16 +249,53 @@ async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
     await database.close()
 
 
-async def test_the_version_tells_of_other_connections_only(path: Path) -> None:
-    mine, other = await Database.open(path), await Database.open(path)
-    insert = "INSERT INTO users VALUES (?, ?, 'free', 0, NULL, NULL, 1.0)"
-    before = await mine.version()
-    await mine.write(lambda c: c.execute(insert, ("usr_1", "a@b.c")))
-    assert await mine.version() == before
-    await other.write(lambda c: c.execute(insert, ("usr_2", "b@b.c")))
-    assert await mine.version() != before
-    await mine.close()
-    await other.close()
+INSERT = "INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)"
+
+
+async def test_what_is_written_at_once_is_seen_by_all_and_waits_for_no_lock(path: Path) -> None:
+    database = await Database.open(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BusyError):
+        database.at_once(lambda c: c.execute(INSERT))
+    other.execute("ROLLBACK")
+    database.at_once(lambda c: c.execute(INSERT))
+    assert other.execute("SELECT id FROM users").fetchall() == [("usr_1",)]
+    other.close()
+    assert await database.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [
+        ("usr_1",)
+    ]
+    with pytest.raises(StoreError, match="UNIQUE") as caught:
+        database.at_once(lambda c: c.execute(INSERT))
+    assert not isinstance(caught.value, BusyError)
+    with pytest.raises(StoreError, match="not valid Unicode"):
+        database.at_once(lambda c: c.execute("SELECT ?", ("\ud800",)))
+    await database.close()
+    with pytest.raises(StoreError):
+        database.at_once(lambda c: c.execute(INSERT))
+
+
+async def test_a_checkpoint_brings_the_log_into_the_file_and_begins_it_anew(path: Path) -> None:
+    database = await Database.open(path)
+    log = path.with_name("relay.db-wal")
+
+    def grow(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM users")
+        connection.execute(INSERT)
+
+    for _ in range(50):
+        database.at_once(grow)
+    assert b"a@b.c" not in path.read_bytes()
+    long = log.stat().st_size
+    for _ in range(3):
+        await database.checkpoint()
+        assert b"a@b.c" in path.read_bytes()
+        for _ in range(40):
+            database.at_once(grow)
+    assert log.stat().st_size == long
+    await database.close()
+    assert raw(path, "SELECT id FROM users") == [("usr_1",)]
+    assert raw(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 async def test_processes_that_write_at_once_wait_for_each_other(path: Path) -> None:
@@ -287,7 +326,7 @@ async def test_closing_ends_the_thread_and_later_questions_are_refused(path: Pat
     thread.join(5)
     assert not thread.is_alive()
     with pytest.raises(StoreError, match="closed"):
-        await database.version()
+        await database.read(lambda connection: None)
 
 
 async def test_a_caller_that_leaves_neither_breaks_the_transaction_nor_the_next(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import queries
+from relay.store import balance, queries, usage
 from relay.store.database import Database
 from relay.store.queries import LiveKey
+from relay.store.restore import restore
 from relay.store.watch import watch
+from tests.store.entries import NOON, journalled, opening
 
 INTERVAL = 0.01
 
@@ -88,6 +90,34 @@ async def test_every_change_by_another_process_is_told(shell: Database, listener
     await until(listener, [])
 
 
+async def test_what_its_own_process_changes_is_told_too(
+    server: Database, listener: Listener
+) -> None:
+    assert await listener.next() == []
+    key_id = await add_key(server)
+    await until(listener, [(key_id, "p", False)])
+    await queries.suspend(server, "a@b.c", 2.0)
+    await until(listener, [(key_id, "p", True)])
+    [live] = await queries.live_keys(server)
+    await balance.credit(server, live.user_id, 5, "", NOON)
+    assert [key.credited for key in await listener.next()] == [5]
+
+
+async def test_what_the_journal_writes_is_no_change(
+    server: Database, shell: Database, listener: Listener
+) -> None:
+    """Requests, charges, sums, limits and their pruning: none of that makes it read the keys."""
+    await listener.next()
+    before = await queries.revision(server)
+    await journalled(server, *(opening(billed_micro=500) for _ in range(20)), running=[opening()])
+    await restore(server, NOON)
+    await usage.prune(shell, 1, NOON + 1e6)
+    assert await queries.revision(server) == before
+    await queries.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    await listener.next()  # of that, and of nothing before
+    assert listener.told.empty()
+
+
 async def test_nothing_is_told_while_nothing_changes(listener: Listener) -> None:
     await listener.next()
     with pytest.raises(TimeoutError):
@@ -120,13 +150,12 @@ async def test_a_database_that_fails_for_a_while_is_asked_again(
     shell: Database, listener: Listener, log: Log
 ) -> None:
     await listener.next()
-    await shell.write(lambda c: c.execute("ALTER TABLE keys RENAME TO lost"))
+    await shell.write(lambda c: c.execute("ALTER TABLE revision RENAME TO lost"))
     failed = await log.next()
     assert "not seen for now" in failed
     assert "no such table" in failed
     assert listener.told.empty()
-    await shell.write(lambda c: c.execute("ALTER TABLE lost RENAME TO keys"))
-    assert await listener.next() == []
+    await shell.write(lambda c: c.execute("ALTER TABLE lost RENAME TO revision"))
     assert "seen again" in await log.next()
     assert log.messages.empty()  # one word at the beginning and one at the end
 

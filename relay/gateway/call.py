@@ -1,0 +1,22 @@
+"""One request on its way through the gateway: what is known of it and held for it."""
+
+import msgspec
+
+from relay.gateway.record import Record
+from relay.net.exchange import Exchange
+from relay.quota.holder import Holder, Reservation
+from relay.store.entries import Opening
+from relay.store.journal import Ticket
+from relay.translate.usage import Usage
+
+
+class Call(msgspec.Struct):
+    """Filled in step by step, in the order of `gateway.relay`."""
+
+    exchange: Exchange
+    record: Record
+    holder: Holder | None = None  # what the caller's plan has left
+    reservation: Reservation | None = None  # quota held; None: nothing was admitted
+    opening: Opening | None = None  # what the journal has of it,
+    ticket: Ticket | None = None  # and whether on disk
+    usage: Usage | None = None  # what the answer used; None: there is none that counts

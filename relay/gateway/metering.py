@@ -1,0 +1,169 @@
+"""What a request costs its caller: held at admission, settled by the upstream's own numbers.
+
+The ledger decides, in memory and in one step; the journal puts it on disk beside the
+upstream's call. An answer is ended only once its reservation is there (`on_disk`).
+
+What counts: an answer with status 200. By rule, as it stands on the record:
+`reported`  the answer came whole, and said what it used;
+`partial`   it was cut, by either side: what it had said until then;
+`reserved`  it counts, but said nothing: what was held for it;
+`refunded`  it was refused, failed, never came or brought nothing: nothing, except in limits of
+            up to an hour.
+"""
+
+from time import time
+
+from relay import config
+from relay.errors import FORBIDDEN, OVERLOADED, RelayError
+from relay.gateway.call import Call
+from relay.net.drive import Waiter
+from relay.quota.headers import lines
+from relay.quota.ledger import Ledger
+from relay.quota.plans import Plan, compile_plans, compile_prices
+from relay.quota.refusal import QuotaExceeded
+from relay.store.entries import Charge, Opening, Rule, Settlement
+from relay.store.journal import Journal, Ticket
+from relay.store.queries import LiveKey
+from relay.translate.peek import Asked
+from relay.translate.usage import Usage
+
+# Held against the per-minute limit for an answer that is yet to come: most are no longer, and
+# what is held too much of cannot all be given back, for such a limit refills meanwhile.
+_EXPECTED_OUTPUT = 1024
+_OCTETS_PER_TOKEN = 4
+
+_UNWRITTEN = "The relay cannot write its journal now. Try again in a moment."
+
+
+class Metering:
+    """Ledger, journal, plans and prices, as the gateway uses them."""
+
+    def __init__(self, settings: config.Settings, ledger: Ledger, journal: Journal) -> None:
+        """Raises ConfigError: a plan contradicts itself."""
+        self._plans = compile_plans(settings.plan)
+        self._prices = compile_prices(settings.model)
+        self._longest = {
+            name: model for model in settings.model for name in (model.id, *model.aliases)
+        }
+        self._ledger = ledger
+        self._journal = journal
+
+    def enter(self, call: Call, caller: LiveKey) -> Plan:
+        """Note who asks, and what their plan has left, which every answer tells.
+
+        Raises:
+            RelayError: 403, there is no such plan any more.
+        """
+        record = call.record
+        record.user, record.key = caller.email, caller.key_id
+        plan = self._plans.get(caller.plan)
+        if plan is None:
+            raise RelayError(
+                FORBIDDEN,
+                f"This account's plan, {caller.plan!r}, is no longer offered here. "
+                "Ask the operator of this relay for another.",
+            )
+        call.holder = self._ledger.holder(caller.user_id, caller.key_id, plan, time())
+        return plan
+
+    def admit_count(self, caller: LiveKey, plan: Plan) -> None:
+        """Admit a request that counts tokens, which costs nothing.
+
+        Raises:
+            QuotaExceeded: it is one too many.
+        """
+        self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
+
+    def admit(self, call: Call, caller: LiveKey, plan: Plan, asked: Asked, octets: int) -> None:
+        """Hold what a request with so many octets of body may use.
+
+        Raises:
+            RelayError: 429 or 402 for want of quota or money, 503 while nothing can be written.
+        """
+        if not self._journal.healthy:
+            raise RelayError(OVERLOADED, _UNWRITTEN)
+        model = self._longest[asked.model]
+        tokens = octets // _OCTETS_PER_TOKEN
+        most = model.max_output_tokens
+        if isinstance(asked.max_tokens, int) and 0 < asked.max_tokens < most:
+            most = asked.max_tokens
+        cost = 0
+        if plan.prepaid:  # the most that it can cost, so that nothing is overdrawn
+            prices, given = self._prices[asked.model], min(tokens, model.context_window)
+            # To write the prompt into a cache costs more than to have it read.
+            cost = max(prices.cost(given, most), prices.cost(0, most, 0, given))
+        tokens += most if most < _EXPECTED_OUTPUT else _EXPECTED_OUTPUT
+        now = time()
+        call.reservation = self._ledger.reserve(
+            caller.user_id, caller.key_id, plan, now, tokens, cost
+        )
+        call.opening = opening = Opening(
+            call.record.id, now, caller.key_id, caller.user_id, asked.model, "messages", tokens,
+            cost,
+        )  # fmt: skip
+        call.ticket = self._journal.open(opening)
+
+    async def on_disk(self, ticket: Ticket) -> None:
+        """Wait until a reservation is on disk, as it nearly always is already.
+
+        Raises:
+            RelayError: 503, it cannot be written, so the answer must not be ended.
+        """
+        written: Waiter[bool] = Waiter()
+        ticket.when_durable(written.set_result)
+        if not await written:
+            raise RelayError(OVERLOADED, _UNWRITTEN)
+
+    def refund(self, call: Call) -> None:
+        """Give back what is held: there is no answer that counts."""
+        call.usage = None
+        if call.reservation is not None:
+            self._ledger.refund(call.reservation, time())
+
+    def settle(self, call: Call) -> None:
+        """Settle what is held by what the answer used, and write down how the request ended."""
+        opening, ticket, reservation = call.opening, call.ticket, call.reservation
+        if opening is None or ticket is None or reservation is None:
+            return
+        record, usage = call.record, call.usage
+        now = time()
+        cost = 0
+        rule: Rule = "refunded"
+        if usage is None:
+            self._ledger.refund(reservation, now)
+            usage = _NOTHING
+        else:
+            rule, tokens, cost = self._used(call, opening, usage)
+            self._ledger.settle(reservation, now, tokens, cost)
+        record.rule = rule
+        charge = None
+        if cost and opening.billed_micro:
+            note = "" if rule == "reported" else f"settled by rule: {rule}"
+            charge = Charge(opening.user_id, now, cost, opening.id, note)
+        settlement = Settlement(
+            record.id, record.status or None, usage.model, record.upstream or None,
+            usage.input, usage.output, usage.cache_read, usage.cache_write,
+            cost, record.upstream_us or None, record.us, record.outcome, rule,
+        )  # fmt: skip
+        self._journal.settle(ticket, opening, settlement, charge)
+
+    def _used(self, call: Call, opening: Opening, usage: Usage) -> tuple[Rule, int | None, int]:
+        """The rule, and the tokens and micro-dollars by it; tokens None: as reserved."""
+        if usage.input is None and usage.output is None:
+            return "reserved", None, opening.billed_micro
+        prices = self._prices.get(opening.model)
+        given, out = usage.input or 0, usage.output or 0
+        read, written = usage.cache_read or 0, usage.cache_write or 0
+        cost = prices.cost(given, out, read, written) if prices is not None else 0
+        rule: Rule = "reported" if call.record.outcome == "whole" else "partial"
+        return rule, given + out + written, cost
+
+    def lines(self, call: Call, error: RelayError | None = None) -> bytes:
+        """The header lines that tell what is left; none for an unknown caller."""
+        holder = call.holder
+        if holder is None:
+            return b""
+        return lines(holder, time(), error if isinstance(error, QuotaExceeded) else None)
+
+
+_NOTHING = Usage()

@@ -1,0 +1,174 @@
+"""Who uses what: the state of a key, of the limits it is under, and of an account's money.
+
+A `Holder` is a key. Its `Meter` has the buckets of its plan's limits: its own, or one for all
+keys of the account. Its `Purse` is the account's balance. Plain state with the few rules that
+keep it consistent; what is admitted, and in which order, is decided in `ledger`.
+"""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from relay.quota.bucket import Bucket, Mark, Smooth, converted, make
+from relay.quota.plans import COUNTS_PER_MINUTE, MINUTE, Limit, Plan
+
+# scope ("key" or "account"), owner, kind, per (seconds), refill, size, used, moment (ms).
+Row: TypeAlias = tuple[str, str, str, int, str, int, int, int]
+
+
+class Meter:
+    """The buckets of one owner, a key or an account, under its present plan.
+
+    A bucket is known by what it counts and over how long. Under another plan it goes on with
+    that plan's size, just as used; one that the plan has no limit for is kept, for a plan that
+    has it may come back.
+    """
+
+    __slots__ = (
+        "buckets",
+        "changed",
+        "five_hours",
+        "holders",
+        "in_flight",
+        "main",
+        "owner",
+        "pace",
+        "plan",
+        "requests",
+        "returning",
+        "scope",
+        "second",
+        "states",
+        "tokens",
+        "tokens_told",
+        "told",
+        "told_lines",
+        "week",
+    )
+
+    def __init__(self, scope: str, owner: str) -> None:
+        self.scope = scope
+        self.owner = owner
+        self.plan: Plan | None = None
+        self.states: dict[tuple[str, int], Bucket] = {}
+        self.holders: set[str] = set()  # the keys that draw from it
+        self.in_flight = 0
+        self.changed = False
+        self._resolve(None, [])
+
+    def adopt(self, plan: Plan, now: int) -> None:
+        """Be under this plan from now on."""
+        self._resolve(plan, [self._bucket(limit, now) for limit in plan.limits])
+        self.plan = plan
+
+    def _bucket(self, limit: Limit, now: int) -> Bucket:
+        name = (limit.kind, limit.per)
+        bucket = self.states.get(name)
+        if bucket is None:
+            bucket = make(limit.refill, limit.size, limit.per * 1000)
+        elif bucket.refill != limit.refill:
+            bucket = converted(bucket, limit.refill, limit.size, now)
+        else:
+            bucket.resize(limit.size, now)
+        self.states[name] = bucket
+        return bucket
+
+    def _resolve(self, plan: Plan | None, buckets: list[Bucket]) -> None:
+        """Which bucket is for what, so that nothing is looked up per request."""
+        limits = plan.limits if plan is not None else ()
+        pairs = list(zip(limits, buckets, strict=True))
+        self.buckets = buckets
+        self.requests = tuple([bucket for limit, bucket in pairs if limit.kind == "requests"])
+        self.returning = tuple(  # of these, where a request that does not count is given back
+            [bucket for limit, bucket in pairs if limit.kind == "requests" and not limit.kept]
+        )
+        self.tokens = tuple([bucket for limit, bucket in pairs if limit.kind == "tokens"])
+
+        def told(group: str) -> Bucket | None:
+            index: int | None = getattr(plan, group, None)
+            return None if index is None else buckets[index]
+
+        self.main = told("main")
+        self.second = told("second")
+        self.pace = told("pace")
+        self.tokens_told = told("tokens")
+        self.five_hours = told("five_hours")
+        self.told: object = None  # kept by `headers`: of what state `told_lines` tell
+        self.told_lines = b""
+        self.week = told("week")
+
+    def idle(self, now: int) -> bool:
+        """Whether forgetting all of it would change nothing, here or on disk."""
+        if self.in_flight or self.changed:
+            return False
+        return not any(bucket.spent(now) for bucket in self.states.values())
+
+    def rows(self) -> Iterator[Row]:
+        """The state as plain values, one row a bucket."""
+        for (kind, per), bucket in self.states.items():
+            yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, *bucket.state())
+
+
+class Purse:
+    """An account's money in whole micro-dollars.
+
+    `credited` and `charged` only ever grow, each is told by one side alone (credits come from
+    the database, charges arise here), so neither can overwrite the other.
+    """
+
+    __slots__ = ("account", "changed", "charged", "credited", "held")
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+        self.credited = 0
+        self.charged = 0
+        self.held = 0  # by requests in flight
+        self.changed = False
+
+    @property
+    def balance(self) -> int:
+        """What was paid in and not used; below zero where a request cost more than was held."""
+        return self.credited - self.charged
+
+    def covers(self, cost: int) -> bool:
+        """Whether so much is there that no request in flight may need."""
+        left = self.credited - self.charged - self.held
+        return left >= cost and left > 0
+
+    def rows(self) -> Iterator[Row]:
+        """What was charged, as plain values."""
+        yield ("account", self.account, "money", 0, "charged", 0, self.charged, 0)
+
+
+class Holder:
+    """A key in use: its plan, what it draws from, and how much it is doing at once."""
+
+    __slots__ = ("account", "counts", "key", "meter", "plan", "purse", "running")
+
+    def __init__(self, account: str, key: str, plan: Plan, meter: Meter, purse: Purse | None):
+        self.account = account
+        self.key = key
+        self.plan = plan
+        self.meter = meter
+        self.purse = purse
+        self.running = 0
+        self.counts = Smooth(COUNTS_PER_MINUTE, MINUTE * 1000)
+
+    def busy(self, now: int) -> bool:
+        """Whether forgetting it would change something."""
+        return self.running > 0 or self.counts.spent(now) > 0
+
+
+class Reservation(msgspec.Struct):
+    """Quota held for one request, until it is settled or given back."""
+
+    holder: Holder
+    meter: Meter
+    returning: tuple[Bucket, ...]  # where one that does not count is given back,
+    marks: list[Mark]  # and their marks when it was taken
+    amounts: list[tuple[Bucket, int, Mark]]  # tokens taken, settled or given back
+    purse: Purse | None
+    cost: int
+    open: bool = True
+    running: bool = True

@@ -1,0 +1,106 @@
+"""A plan that is used up: real clients stop at once, and say why and until when."""
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from tests.clients import test_claude_code
+from tests.clients.conftest import TRUST
+from tests.clients.test_claude_code import Claude
+from tests.fakes.live import MODELS, Live, running_relay
+
+claude = test_claude_code.claude
+
+MODEL = "claude-sonnet-4-7"
+HI: Any = [{"role": "user", "content": "Hello there"}]
+ONE = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}], "max_keys": 10}]
+WEEK = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "7d"}], "max_keys": 10}]
+PAID = [{"id": "paid", "name": "Paid", "billing": "per-token"}]
+PRICE = {"input": 3.0, "output": 15.0, "cache_read": 0.3, "cache_write": 3.75}
+PRICED = [{**model, "price": PRICE} for model in MODELS]
+
+
+def sdk(relay: Live) -> anthropic.AsyncAnthropic:
+    """The client as it comes: it tries twice more by itself."""
+    return anthropic.AsyncAnthropic(
+        api_key=relay.key,
+        base_url=relay.url,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
+    )
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_sdk_raises_at_once_when_a_window_is_used_up(
+    tmp_path: Path, streamed: bool
+) -> None:
+    async with running_relay(tmp_path, plan=ONE) as relay, sdk(relay) as client:
+        await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
+        begun = time.monotonic()
+        with pytest.raises(anthropic.RateLimitError) as caught:
+            await client.messages.create(model=MODEL, max_tokens=100, messages=HI, stream=streamed)
+        assert time.monotonic() - begun < 0.5
+        headers = caught.value.response.headers
+        assert headers["x-should-retry"] == "false"
+        reset = datetime.fromisoformat(headers["x-ratelimit-reset"])
+        wait = (reset - datetime.now(UTC)).total_seconds()
+        assert wait - 1 < int(headers["retry-after"]) < wait + 2
+        assert "1 request per 5 hours" in caught.value.message
+        assert f"resets at {reset:%Y-%m-%d %H:}" in caught.value.message
+        assert [line["status"] for line in relay.log()] == [200, 429]  # it was not tried again
+
+
+async def test_the_sdk_raises_at_once_when_there_is_no_money(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, plan=PAID, model=PRICED) as relay, sdk(relay) as client:
+        begun = time.monotonic()
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
+        assert time.monotonic() - begun < 0.5
+        assert caught.value.status_code == 402
+        assert "balance of this account is used up" in caught.value.message
+        assert [line["status"] for line in relay.log()] == [402]
+
+
+async def test_the_sdk_waits_for_a_limit_per_minute_by_itself(tmp_path: Path) -> None:
+    plan = [{"id": "free", "limits": [{"requests": 1, "per": "1s"}]}]
+    async with running_relay(tmp_path, plan=plan) as relay, sdk(relay) as client:
+        for _ in range(2):
+            await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
+        assert [line["status"] for line in relay.log()] == [200, 429, 200]
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("plan", [ONE, WEEK], ids=["5h", "7d"])
+async def test_claude_code_stops_at_once_and_names_the_time(
+    tmp_path: Path, claude: Claude, plan: list[dict[str, Any]]
+) -> None:
+    async with running_relay(tmp_path, plan=plan) as relay, sdk(relay) as client:
+        await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
+        ended = await claude(relay, "Say hello", "--output-format", "json")
+        statuses = [line["status"] for line in relay.log()]
+    print(f"{ended.seconds:.1f} s: {ended.out} {ended.err}")
+    assert ended.status != 0
+    assert ended.seconds < 5
+    result = json.loads(ended.out)
+    assert result["is_error"]
+    assert re.search(r"resets at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", result["result"])
+    assert statuses == [200, 429]
+
+
+@pytest.mark.node
+async def test_claude_code_stops_at_once_when_there_is_no_money(
+    tmp_path: Path, claude: Claude
+) -> None:
+    async with running_relay(tmp_path, plan=PAID, model=PRICED) as relay:
+        ended = await claude(relay, "Say hello")
+        statuses = [line["status"] for line in relay.log()]
+    print(f"{ended.seconds:.1f} s: {ended.out} {ended.err}")
+    assert ended.status != 0
+    assert ended.seconds < 5
+    assert "balance" in ended.out
+    assert statuses == [402]

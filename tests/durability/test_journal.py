@@ -1,0 +1,160 @@
+"""kill -9 at any instant: what was acknowledged is there, and all of it adds up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROUNDS = 25
+
+# Forks a writer for each round: it starts in no time, and dies as a process does. The writer
+# says on a pipe what it was told is durable, as a client would see an answer's last octet.
+DRIVER = r"""
+import asyncio, json, os, random, select, signal, sqlite3, sys, time
+import uvloop
+from relay.store import balance
+from relay.store.database import Database
+from relay.store.entries import Charge, Opening, Settlement
+from relay.store.journal import Journal
+from relay.store.restore import restore
+
+path, rounds, synchronous = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+WINDOW = ("key", "key_1", "requests", 604800, "window", 10**9)
+END = 4 * 10**12
+
+
+async def write(number, pipe):
+    database = await Database.open(path)
+    state = await restore(database, time.time())
+    [used] = [row[6] for row in state.rows if row[2] == "requests"] or [0]
+    changed = False
+
+    def changes():
+        nonlocal changed
+        was, changed = changed, False
+        return [(*WINDOW, used, END)] if was else []
+
+    journal = await Journal.start(database, changes, synchronous)
+    running = []
+
+    def tell(kind, request):
+        return lambda durable: os.write(pipe, b"%c %s\n" % (kind, request.encode()))
+
+    count = 0
+    while True:
+        for _ in range(random.choice([1, 1, 1, 5, 40])):
+            count += 1
+            request = f"req_{number:04}_{count:08}"
+            used += 1
+            changed = True
+            billed = count % 2 == 0
+            opening = Opening(request, time.time(), "key_1", "usr_1", "paid" if billed else "free",
+                              "messages", 100, 50 if billed else 0)
+            ticket = journal.open(opening)
+            ticket.when_durable(tell(ord("o"), request))
+            running.append((ticket, opening))
+        random.shuffle(running)
+        while len(running) > 30:
+            ticket, opening = running.pop()
+            end = Settlement(opening.id, 200, "m", "main", 1, 2, 3, 4, 7, 10, 20, "whole",
+                             "reported")
+            charge = None
+            if opening.billed_micro:
+                charge = Charge("usr_1", time.time(), 7, opening.id, "")
+            ticket = journal.settle(ticket, opening, end, charge)
+            ticket.when_durable(tell(ord("s"), opening.id))
+        await asyncio.sleep(random.choice([0, 0, 0.001]))
+
+
+def one_round(number):
+    reading, writing = os.pipe()
+    begun = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            uvloop.run(write(number, writing))
+        finally:
+            os._exit(1)
+    os.close(writing)
+    select.select([reading], [], [], 10)
+    ready = time.monotonic() - begun
+    said = b""
+    until = time.monotonic() + random.random() ** 2 * 0.25
+    while (left := until - time.monotonic()) > 0:  # a full pipe would stop the writer
+        if select.select([reading], [], [], left)[0]:
+            said += os.read(reading, 1 << 16)
+    os.kill(child, signal.SIGKILL)
+    while more := os.read(reading, 1 << 16):
+        said += more
+    os.close(reading)
+    status = os.waitpid(child, 0)[1]
+    told = [line.split() for line in said.decode().split("\n")[:-1]]
+    connection = sqlite3.connect(path)
+    one = lambda statement: connection.execute(statement).fetchone()
+    settled = [row[0] for row in connection.execute("SELECT id FROM usage")]
+    opened = {row[0] for row in connection.execute(
+        "SELECT value ->> 0 FROM batch, json_each(opened)")} | {*settled}
+    result = {
+        "killed": os.WTERMSIG(status) == signal.SIGKILL,
+        "ready": ready,
+        "told": len(told),
+        "lost": [request for kind, request in told
+                 if request not in (opened if kind == "o" else settled)],
+        "integrity": one("PRAGMA integrity_check")[0],
+        "opened": len(opened),
+        "used": one("SELECT coalesce((SELECT value ->> 6 FROM batch, json_each(buckets) "
+                    "ORDER BY number DESC), (SELECT used FROM bucket))")[0],
+        "settled": len(settled),
+        "twice": len(settled) - len({*settled}),
+        "summed": one("SELECT total(requests) FROM usage_sums")[0],
+        "cost": one("SELECT total(cost_micro) FROM usage WHERE model = 'paid'")[0],
+        "charged": one("SELECT total(charged) FROM balance")[0],
+        "statement": -one("SELECT total(amount_micro) FROM statement")[0],
+    }
+    connection.close()
+    return result
+
+
+async def settle_the_last():
+    database = await Database.open(path)
+    await restore(database, time.time())
+    await database.close()
+
+
+results = [one_round(number) for number in range(rounds)]
+asyncio.run(settle_the_last())
+connection = sqlite3.connect(path)
+end = connection.execute(
+    "SELECT count(*), count(DISTINCT id), (SELECT used FROM bucket), "
+    "(SELECT sum(requests) FROM usage_hour), (SELECT count(*) FROM batch) FROM usage").fetchone()
+print(json.dumps({"rounds": results, "end": end}))
+"""
+
+
+@pytest.mark.parametrize(("synchronous", "rounds"), [("normal", ROUNDS), ("full", 5)])
+def test_no_kill_takes_what_was_acknowledged(tmp_path: Path, synchronous: str, rounds: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(tmp_path / "relay.db"), str(rounds), synchronous],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    results: list[dict[str, Any]] = found["rounds"]
+    assert len(results) == rounds
+    for result in results:
+        assert result["killed"]
+        assert result["lost"] == []
+        assert result["integrity"] == "ok"
+        assert result["used"] == result["opened"]  # limits and requests never part
+        assert result["twice"] == 0
+        assert result["summed"] == result["settled"]
+        assert result["cost"] == result["charged"] == result["statement"]
+        assert result["ready"] < 1
+    assert sum(result["told"] for result in results) > 100 * rounds
+    assert found["end"] == [results[-1]["opened"]] * 4 + [0]

@@ -1,0 +1,212 @@
+"""Buckets: exact, and safe against clocks that jump."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.quota.bucket import Bucket, Smooth, Window, converted, make
+
+T = 1_775_649_660_000
+HOUR = 3_600_000
+MINUTE = 60_000
+
+tuned = settings(max_examples=200, deadline=None, database=None)
+kinds = st.sampled_from(["window", "smooth"])
+steps = st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 7)), max_size=60)
+
+
+def used_up(refill: str, size: int, per: int, now: int) -> Bucket:
+    bucket = make(refill, size, per)
+    assert bucket.take(size, now)
+    return bucket
+
+
+def test_a_window_opens_with_the_first_request_and_is_whole_when_it_ends() -> None:
+    window = Window(2, 5 * HOUR)
+    assert window.tell(T) == (2, T)
+    assert window.take(1, T + 7)
+    assert window.take(1, T + HOUR)
+    assert not window.take(1, T + 7 + 5 * HOUR - 1)
+    assert window.tell(T + HOUR) == (0, T + 7 + 5 * HOUR)
+    assert window.ready(1, T + HOUR) == T + 7 + 5 * HOUR
+    assert window.tell(T + 7 + 5 * HOUR) == (2, T + 7 + 5 * HOUR)
+    assert window.take(2, T + 7 + 5 * HOUR)
+
+
+def test_a_window_that_everything_was_given_back_to_closes() -> None:
+    window = Window(2, HOUR)
+    window.take(1, T)
+    window.give_back(1, window.mark, T + 5)
+    assert window.tell(T + 6) == (2, T + 6)
+    assert window.state() == (0, 0)
+
+
+def test_what_is_given_back_counts_in_its_own_window_only() -> None:
+    window = Window(2, HOUR)
+    window.take(2, T)
+    old = window.mark
+    window.take(2, T + HOUR)
+    window.give_back(2, old, T + HOUR + 1)
+    window.charge(5, old, T + HOUR + 1)
+    assert window.tell(T + HOUR + 1) == (0, T + 2 * HOUR)
+    window.give_back(1, window.mark, T + 3 * HOUR)  # its own, but over
+    assert window.available(T + 2 * HOUR - 1) == 0
+
+
+def test_a_charge_opens_a_window_again_that_others_left_empty() -> None:
+    window = Window(10, HOUR)
+    window.take(0, T)
+    mine = window.mark
+    window.take(3, T + 1)
+    window.give_back(3, window.mark, T + 2)
+    window.charge(4, mine, T + 3)
+    assert window.tell(T + 3) == (6, T + 3 + HOUR)
+
+
+def test_a_smooth_bucket_fills_by_the_millisecond() -> None:
+    smooth = used_up("smooth", 60, MINUTE, T)
+    assert smooth.tell(T) == (0, T + MINUTE)
+    assert smooth.ready(1, T) == T + 1000
+    assert not smooth.take(1, T + 999)
+    assert smooth.take(1, T + 1000)
+    assert smooth.tell(T + 30_000) == (29, T + MINUTE + 1000)
+    assert smooth.tell(T + HOUR) == (60, T + HOUR)
+
+
+def test_an_uneven_pace_loses_nothing_to_rounding() -> None:
+    smooth = used_up("smooth", 7, MINUTE, T)
+    for moment in range(T + 1, T + MINUTE):
+        smooth.take(0, moment)  # looks at the clock each millisecond
+    assert smooth.available(T + MINUTE - 1) == 6
+    assert smooth.available(T + MINUTE) == 7
+
+
+def test_a_debt_is_paid_before_anything_is_available() -> None:
+    smooth = used_up("smooth", 60, MINUTE, T)
+    smooth.charge(30, smooth.mark, T)
+    assert smooth.available(T + 30_000) == 0
+    assert smooth.ready(1, T) == T + 31_000
+    assert smooth.reset(T) == T + 90_000
+
+
+def test_an_estimate_cannot_be_had_twice_by_holding_it() -> None:
+    smooth = Smooth(100, MINUTE)
+    smooth.take(100, T)
+    held = smooth.mark
+    assert smooth.take(100, T + MINUTE)
+    smooth.give_back(100, held, T + MINUTE)
+    assert smooth.available(T + MINUTE) == 0
+
+
+def test_what_has_not_faded_yet_is_given_back_whoever_ends_first() -> None:
+    for order in ([0, 1], [1, 0]):
+        smooth = Smooth(100, MINUTE)
+        marks = []
+        for _ in range(2):
+            assert smooth.take(50, T)
+            marks.append(smooth.mark)
+        for number in order:
+            smooth.give_back(50, marks[number], T + 30_000)
+        assert smooth.available(T + 30_000) >= 99  # to the last 1/60000 of one
+        assert smooth.spent(T + 30_000) <= 1
+
+
+@given(kinds, steps)
+@tuned
+def test_never_more_than_the_limit_and_its_refill_in_any_stretch(
+    refill: str, moves: list[tuple[int, int]]
+) -> None:
+    size, per = 10, MINUTE
+    bucket = make(refill, size, per)
+    now, taken = T, []
+    for passed, amount in moves:
+        now += passed
+        if bucket.take(amount, now):
+            taken.append((now, amount))
+    for number, (begin, _) in enumerate(taken):
+        total = 0
+        for end, amount in taken[number:]:
+            total += amount
+            stretch = end - begin
+            assert total * per <= size * per + size * stretch + (
+                size * per if refill == "window" else 0
+            )
+
+
+@given(kinds, steps, st.integers(1, 10**10), st.integers(1, 10))
+@tuned
+def test_a_step_back_grants_nothing_and_makes_nobody_wait_longer_than_per(
+    refill: str, moves: list[tuple[int, int]], back: int, amount: int
+) -> None:
+    bucket = make(refill, 10, MINUTE)
+    now = T + 10**10
+    for passed, taken in moves:
+        now += passed
+        bucket.take(taken, now)
+    if isinstance(bucket, Window) and now >= bucket.end:
+        bucket.take(10, now)
+    before = bucket.available(now)
+    assert bucket.available(now - back) <= before
+    granted = 0
+    while bucket.take(1, now - back):
+        granted += 1
+    assert granted <= before
+    assert bucket.ready(amount, now - back) - (now - back) <= 2 * MINUTE
+    assert bucket.reset(now - back) - (now - back) <= 2 * MINUTE
+    assert bucket.take(amount, bucket.ready(amount, now - back))
+
+
+@given(kinds, st.integers(1, 10**12))
+@tuned
+def test_a_leap_forward_grants_one_window_at_most(refill: str, leap: int) -> None:
+    bucket = used_up(refill, 10, MINUTE, T)
+    for moment in (T + leap, T, T + leap):
+        granted = 0
+        while bucket.take(1, moment):
+            granted += 1
+        assert granted <= (10 if moment > T else 0)
+
+
+@given(kinds, steps, st.integers(1, 10))
+@tuned
+def test_what_is_told_is_true(refill: str, moves: list[tuple[int, int]], amount: int) -> None:
+    bucket = make(refill, 10, MINUTE)
+    now = T
+    for passed, taken in moves:
+        now += passed
+        left = bucket.available(now)
+        assert bucket.take(taken, now) == (taken <= left)
+    ready = bucket.ready(amount, now)
+    assert bucket.available(ready) >= amount
+    assert ready == now or bucket.available(ready - 1) < amount
+    assert bucket.available(bucket.reset(now)) == 10
+    assert bucket.tell(now) == (bucket.available(now), bucket.reset(now))
+
+
+@given(kinds, steps)
+@tuned
+def test_a_bucket_goes_on_from_its_state(refill: str, moves: list[tuple[int, int]]) -> None:
+    one = make(refill, 10, MINUTE)
+    now = T
+    for passed, taken in moves:
+        now += passed
+        one.take(taken, now)
+        other = make(refill, 10, MINUTE, *one.state())
+        assert other.tell(now) == one.tell(now)
+        assert other.tell(now + 20_000) == one.tell(now + 20_000)
+
+
+def test_another_size_leaves_used_what_is_used() -> None:
+    for refill in ("window", "smooth"):
+        bucket = used_up(refill, 10, MINUTE, T)
+        bucket.resize(25, T)
+        assert bucket.available(T) == 15
+        bucket.resize(4, T)
+        assert bucket.available(T) == 0
+
+
+def test_another_way_to_refill_leaves_used_what_is_used() -> None:
+    smooth = converted(used_up("window", 10, MINUTE, T), "smooth", 12, T)
+    assert smooth.tell(T) == (2, T + 50_000)
+    window = converted(smooth, "window", 12, T + 25_000)
+    assert window.tell(T + 25_000) == (7, T + 85_000)
+    assert converted(Smooth(5, MINUTE), "window", 5, T).tell(T) == (5, T)

@@ -1,0 +1,88 @@
+"""Plans and prices, compiled."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay import config
+from relay.config import ConfigError
+from relay.quota.plans import compile_plans, compile_prices, length
+
+from .plans import FREE, plan
+
+
+def test_every_shipped_plan_feeds_every_group_of_headers() -> None:
+    shipped = compile_plans(config.load("relay.toml").plan)
+    assert set(shipped) == {"free", "pro", "max-5x", "max-20x"}
+    for one in shipped.values():
+        assert (one.main, one.second, one.pace, one.tokens) == (0, 1, 2, 3)
+        assert (one.five_hours, one.week) == (0, 1)
+        assert [limit.refill for limit in one.limits] == ["window", "window", "smooth", "smooth"]
+
+
+def test_only_requests_in_limits_of_up_to_an_hour_count_when_given_back() -> None:
+    limits = plan(*FREE, {"requests": 9, "per": "1h", "refill": "window"}).limits
+    assert [limit.kept for limit in limits] == [False, False, True, False, True]
+
+
+def test_a_group_is_fed_by_the_nearest_limit_but_not_where_it_names_its_length() -> None:
+    odd = plan(
+        {"requests": 9, "per": "10s"},
+        {"requests": 90, "per": "30m"},
+        {"requests": 100, "per": "1d"},
+        {"requests": 900, "per": "30d"},
+        {"tokens": 5, "per": "1d"},
+    )
+    assert (odd.main, odd.second, odd.pace, odd.tokens) == (2, 3, 0, 4)
+    assert (odd.five_hours, odd.week) == (None, None)
+    bare = plan()
+    assert (bare.main, bare.second, bare.pace, bare.tokens) == (None, None, None, None)
+
+
+def test_two_limits_on_the_same_are_refused_by_their_path() -> None:
+    twice = config.Plan(
+        id="p",
+        limits=[config.Limit(per="60m", requests=5), config.Limit(per="1h", requests=6)],
+    )
+    with pytest.raises(ConfigError) as refused:
+        compile_plans([config.Plan(id="a"), twice])
+    assert refused.value.path == "plan[1].limits[1]"
+    assert "requests per hour twice" in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "second"), (90, "90 seconds"), (60, "minute"), (3600, "hour"), (18_000, "5 hours"),
+        (86_400, "day"), (604_800, "week"), (1_209_600, "14 days"),
+    ],
+)  # fmt: skip
+def test_lengths_read_well_after_per(seconds: int, words: str) -> None:
+    assert length(seconds) == words
+
+
+def test_prices_keep_the_digits_of_the_settings() -> None:
+    model = config.Model(
+        id="m",
+        aliases=["n"],
+        price=config.Price(input=3.0, output=15.0, cache_read=0.3, cache_write=3.75),
+    )
+    prices = compile_prices([model, config.Model(id="free")])
+    assert set(prices) == {"m", "n"}
+    one = prices["m"]
+    assert (one.input, one.output, one.cache_read, one.cache_write) == (
+        3_000_000, 15_000_000, 300_000, 3_750_000,
+    )  # fmt: skip
+    assert one.cost(1_000_000, 0) == 3_000_000  # three dollars
+    assert one.cost(0, 0, 10, 0) == 3
+    assert one.cost(0, 0, 1, 0) == 1, "a fraction costs a whole micro-dollar"
+    assert one.cost(0, 0, 1, 1) == 5, "rounded once, not once for each"
+    assert one.cost(0, 0) == 0
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1000))
+@settings(max_examples=200, deadline=None, database=None)
+def test_nothing_is_ever_billed_below_its_price(tokens: int, price: float) -> None:
+    model = config.Model(id="m", price=config.Price(input=price, output=0.0))
+    cost = compile_prices([model])["m"].cost(tokens, 0)
+    assert tokens * price * (1 - 1e-12) <= cost <= tokens * price * (1 + 1e-12) + tokens / 1e6 + 1
