@@ -50,6 +50,7 @@ from relay.store.entries import (
 
 GRACE: Final = 10.0  # seconds; the longest that a client sees nothing before it worries is 20
 MOST: Final = 10_000  # admitted requests that wait; about 1 s of full load
+_LATER: Final = 0.01  # seconds that the end of a request may wait
 _FOLD: Final = 0.5  # seconds until what is journalled is summed up,
 _FOLDED_AT_ONCE: Final = 4000  # or requests: a few milliseconds, for the journal waits meanwhile
 _CHECKPOINT: Final = (5_000, 60.0)  # requests and seconds until the log is brought in
@@ -170,8 +171,8 @@ class Journal:
         filling.tickets.append(ticket)
         if charge is not None:
             filling.charges.append(charge)
-        if self._idle is not None:
-            self._wake()
+        if len(filling) == 1:  # nobody waits for it: it goes with the next request, if one comes
+            self._loop.call_later(_LATER, self._wake)
         return filling
 
     async def close(self, patience: float = GRACE) -> int:
