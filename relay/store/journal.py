@@ -111,7 +111,7 @@ class Journal:
         self._number = 0
         # Since the last fold:
         self._unfolded = False
-        self._next_fold = 0.0
+        self._fold_due = False
         self._ended = 0
         self._changed: dict[tuple[str, str, str, int], BucketRow] = {}
         self._closed: list[int] = []  # batches whose requests have all ended
@@ -204,9 +204,8 @@ class Journal:
     async def _run(self) -> None:
         loop = self._loop
         while True:
-            if self._unfolded and (
-                loop.time() >= self._next_fold or self._ended >= _FOLDED_AT_ONCE
-            ):
+            if self._unfolded and (self._fold_due or self._ended >= _FOLDED_AT_ONCE):
+                self._fold_due = False
                 self._slow_at = loop.time() + _SLOW
                 await self._fold()
                 await self._check_point()
@@ -281,8 +280,11 @@ class Journal:
                 self._fold_after(_BUSY)
 
     def _fold_after(self, seconds: float) -> None:
-        self._next_fold = self._loop.time() + seconds
-        self._loop.call_at(self._next_fold, self._wake)
+        self._loop.call_later(seconds, self._time_to_fold)
+
+    def _time_to_fold(self) -> None:
+        self._fold_due = True
+        self._wake()
 
     async def _check_point(self) -> None:
         """Bring SQLite's own log into the database."""
