@@ -173,7 +173,11 @@ def _only_one(path: str) -> int:
     Raises:
         OSError: another server has it.
     """
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    real = os.path.realpath(path)  # whatever links lead there, it is one database
+    folder = os.path.dirname(real)
+    if not os.path.isdir(folder):
+        raise OSError(f"database {path}: there is no folder {folder}")
+    lock = os.open(f"{real}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -31,6 +31,8 @@ from relay.translate.usage import Usage
 # what is held too much of cannot all be given back, for such a limit refills meanwhile.
 _EXPECTED_OUTPUT = 1024
 _OCTETS_PER_TOKEN = 4
+_FETCHES = (b'"url"', b'"file_id"', b'"web_search', b'"web_fetch', b'"mcp_servers"')
+_MOST_COST = 10**12  # micro-dollars; what the database takes
 
 _UNWRITTEN = "The relay cannot write its journal now. Try again in a moment."
 
@@ -74,8 +76,8 @@ class Metering:
         """
         self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
 
-    def admit(self, call: Call, caller: LiveKey, plan: Plan, asked: Asked, octets: int) -> None:
-        """Hold what a request with so many octets of body may use.
+    def admit(self, call: Call, caller: LiveKey, plan: Plan, asked: Asked, body: bytes) -> None:
+        """Hold what a request may use.
 
         Raises:
             RelayError: 429 or 402 for want of quota or money, 503 while nothing can be written.
@@ -83,20 +85,21 @@ class Metering:
         if not self._journal.healthy:
             raise RelayError(OVERLOADED, _UNWRITTEN)
         model = self._longest[asked.model]
-        tokens = octets // _OCTETS_PER_TOKEN
+        tokens = len(body) // _OCTETS_PER_TOKEN
         most = model.max_output_tokens
         if isinstance(asked.max_tokens, int) and 0 < asked.max_tokens < most:
             most = asked.max_tokens
         cost = 0
-        if plan.prepaid:  # the most that it can cost, so that nothing is overdrawn
-            prices, given = self._prices[asked.model], min(tokens, model.context_window)
+        if plan.prepaid:  # about the most that it can cost, so that little is ever overdrawn
+            prices, given = self._prices[asked.model], _most_input(body, model.context_window)
             # To write the prompt into a cache costs more than to have it read.
             cost = max(prices.cost(given, most), prices.cost(0, most, 0, given))
         tokens += most if most < _EXPECTED_OUTPUT else _EXPECTED_OUTPUT
         now = time()
-        call.reservation = self._ledger.reserve(
+        call.reservation = held = self._ledger.reserve(
             caller.user_id, caller.key_id, plan, now, tokens, cost
         )
+        call.holder = held.holder  # the one before may have been forgotten while the body came
         call.opening = opening = Opening(
             call.record.id, now, caller.key_id, caller.user_id, asked.model, "messages", tokens,
             cost,
@@ -154,7 +157,9 @@ class Metering:
         prices = self._prices.get(opening.model)
         given, out = usage.input or 0, usage.output or 0
         read, written = usage.cache_read or 0, usage.cache_write or 0
-        cost = prices.cost(given, out, read, written) if prices is not None else 0
+        cost = 0
+        if prices is not None:
+            cost = min(prices.cost(given, out, read, written), _MOST_COST)
         rule: Rule = "reported" if call.record.outcome == "whole" else "partial"
         return rule, given + out + written, cost
 
@@ -167,3 +172,11 @@ class Metering:
 
 
 _NOTHING = Usage()
+
+
+def _most_input(body: bytes, context_window: int) -> int:
+    """Tokens that a prompt has at most, nearly: what is fetched for it may fill the context, and
+    dense scripts and digits make a token of two octets."""
+    if any(word in body for word in _FETCHES):
+        return context_window
+    return min(len(body) // 2, context_window)

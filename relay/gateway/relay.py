@@ -58,7 +58,7 @@ class Relay:
             body = with_model(body, route.model or asked.model)
 
         if request.path == b"/v1/messages":
-            metering.admit(call, caller, plan, asked, len(body))
+            metering.admit(call, caller, plan, asked, body)
         else:
             metering.admit_count(caller, plan)
 

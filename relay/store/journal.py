@@ -354,7 +354,10 @@ def _call(callback: Callback, durable: bool) -> None:
 
 def _is_of_the_data(error: Exception) -> bool:
     """Whether it is an entry that cannot be written, rather than the file."""
-    return isinstance(error.__cause__ if isinstance(error, StoreError) else error, OF_THE_DATA)
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    if isinstance(cause, sqlite3.OperationalError):  # abs() of the least integer, for one
+        return cause.sqlite_errorcode == sqlite3.SQLITE_ERROR
+    return isinstance(cause, OF_THE_DATA)
 
 
 def _prepare(connection: sqlite3.Connection, synchronous: str) -> None:

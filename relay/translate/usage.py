@@ -14,6 +14,7 @@ from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.sse import EventReader
 
 _USAGE: Final = b'"usage"'
+_MOST: Final = 10**9  # tokens of one answer; sums and prices must hold
 _MAX_JSON: Final = 32 * 1024 * 1024
 _ENDING: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
 
@@ -59,16 +60,21 @@ _decode_event = msgspec.json.Decoder(_StreamEvent).decode
 
 
 def _count(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None:
+    """Take over what is said. What cannot be a count is as good as not said."""
     if counts is None:
         return
-    if counts.input_tokens is not None and (counts.input_tokens or not start):
-        usage.input = counts.input_tokens
-    if counts.output_tokens is not None:
-        usage.output = counts.output_tokens
-    if counts.cache_read_input_tokens is not None:
-        usage.cache_read = counts.cache_read_input_tokens
-    if counts.cache_creation_input_tokens is not None:
-        usage.cache_write = counts.cache_creation_input_tokens
+    said = counts.input_tokens
+    if said is not None and 0 <= said <= _MOST and (said or not start):
+        usage.input = said
+    said = counts.output_tokens
+    if said is not None and 0 <= said <= _MOST:
+        usage.output = said
+    said = counts.cache_read_input_tokens
+    if said is not None and 0 <= said <= _MOST:
+        usage.cache_read = said
+    said = counts.cache_creation_input_tokens
+    if said is not None and 0 <= said <= _MOST:
+        usage.cache_write = said
 
 
 class NoTap:

@@ -13,9 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from relay import config
 from relay.accounts import keys, people
+from relay.app import App
 from relay.quota.plans import COUNTS_PER_MINUTE
 from relay.store import balance
 from relay.store.database import Database
@@ -676,7 +679,7 @@ async def test_what_is_settled_is_what_the_upstream_reports_to_the_token(tmp_pat
 
 PAID = plan(billing="per-token")
 # The most that BODY may cost: all of it written into a cache, and as long as it may be.
-COST = math.ceil(3.75 * (len(json.dumps(BODY)) // 4) + 15 * 100)
+COST = math.ceil(3.75 * (len(json.dumps(BODY)) // 2) + 15 * 100)
 
 
 async def pay(relay: Live, micro: int) -> None:
@@ -787,3 +790,57 @@ async def test_what_is_held_covers_what_it_comes_to(
         [row] = await settled(relay, 1)
         assert 0 < row["cost_micro"] <= held
         assert purse.held == 0
+
+
+LINKED = {**BODY, "max_tokens": 1, "messages": [{"role": "user", "content": [
+    {"type": "document", "source": {"type": "url", "url": "https://example.com/long.pdf"}},
+]}]}  # fmt: skip
+
+
+async def test_what_is_fetched_for_a_prompt_may_fill_the_context(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, plan=PAID, model=PRICED) as relay:
+        await pay(relay, 100_000)
+        await until_paid(relay, 100_000)
+        status, _, body = await ask(relay, body=LINKED)
+        assert (status, b"which may cost $" in body) == (402, True)
+
+
+@pytest.mark.parametrize("count", [-1_000_000, 10**15, 2**70])
+async def test_counts_that_cannot_be_change_no_balance(tmp_path: Path, count: int) -> None:
+    async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        usage = {"input_tokens": count, "output_tokens": count}
+        message = {"type": "message", "model": "m", "content": [], "usage": usage}
+        writer.write(answers.sized(json.dumps(message).encode()))
+
+    async with (
+        raw_upstream(odd) as upstream,
+        running_relay(tmp_path, upstream.url, plan=PAID, model=PRICED) as relay,
+    ):
+        await pay(relay, 10 * COST)
+        await until_paid(relay, 10 * COST)
+        assert (await ask(relay))[0] == 200
+        [row] = await settled(relay, 1)
+        assert (row["rule"], row["input"], row["output"]) == ("reserved", None, None)
+        assert 0 < row["cost_micro"] <= COST
+        with beside(relay) as connection:
+            [[micro]] = connection.execute("SELECT micro FROM balance")
+            [[user]] = connection.execute("SELECT id FROM users")
+        assert micro == 10 * COST - row["cost_micro"] == relay.app.ledger.balance(user)
+
+
+async def test_a_database_has_one_server_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, plan=plan(*FREE)) as relay:
+        settings = relay.app._settings
+        link = tmp_path / "link.db"
+        link.symlink_to(settings.database.path)
+        database = msgspec.structs.replace(settings.database, path=str(link))
+        server = msgspec.structs.replace(settings.server, listen=["127.0.0.1:0"])
+        other = App(msgspec.structs.replace(settings, database=database, server=server))
+        with pytest.raises(OSError, match="another relay serves from the database"):
+            await other.start()
+
+
+async def test_a_database_in_no_folder_is_refused_in_plain_words(tmp_path: Path) -> None:
+    settings = config.Settings(database=config.Database(path=str(tmp_path / "no" / "relay.db")))
+    with pytest.raises(OSError, match="there is no folder"):
+        await App(settings).start()

@@ -305,7 +305,7 @@ async def test_one_entry_that_cannot_be_written_takes_no_other_with_it(
     assert journal.healthy
 
 
-@pytest.mark.parametrize("tokens", [10**12 + 1, 2**62, 2**63, -(2**70), 10**30])
+@pytest.mark.parametrize("tokens", [10**12 + 1, 2**62, 2**63, -(2**63), -(2**70), 10**30])
 async def test_absurd_counts_of_an_upstream_are_bounded_and_the_rest_is_kept(
     journal: Journal, database: Database, tokens: int
 ) -> None:

@@ -140,6 +140,8 @@ def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
             (8, 4),
         ),
         ({}, {}, (None, None)),
+        ({"input_tokens": 8, "output_tokens": 1}, {"output_tokens": -1}, (8, 1)),
+        ({"input_tokens": 10**12}, {"output_tokens": 2**80}, (None, None)),
     ],
 )
 def test_the_last_count_that_is_one_wins(
