@@ -82,7 +82,7 @@ _COLUMNS: Final = ", ".join(_FIELDS)
 _MOST: Final = 1024  # rows of 19 values stay below the 32,766 that a statement takes
 _LARGEST: Final = 10**12  # count of a request; millions of them can be summed up
 _INTEGER: Final = 2**63 - 1  # of SQLite; JSON would take more
-_SUMMED_AT_ONCE: Final = 4_000  # rows: a few milliseconds, for the journal waits meanwhile
+_SUMMED_AT_ONCE: Final = 8_000  # rows: a few milliseconds, for the journal waits meanwhile
 
 _BATCH: Final = """INSERT INTO batch (number, after, opened, buckets)
     VALUES (?, (SELECT coalesce(max(number), 0) FROM usage), ?, ?)"""

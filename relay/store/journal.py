@@ -51,9 +51,9 @@ from relay.store.entries import (
 GRACE: Final = 10.0  # seconds; the longest that a client sees nothing before it worries is 20
 MOST: Final = 10_000  # admitted requests that wait; about 1 s of full load
 _LATER: Final = 0.01  # seconds that the end of a request may wait
-_FOLD: Final = 0.5  # seconds until what is journalled is summed up,
-_FOLDED_AT_ONCE: Final = 4000  # or requests: a few milliseconds, for the journal waits meanwhile
-_CHECKPOINT: Final = (5_000, 60.0)  # requests and seconds until the log is brought in
+_FOLD: Final = 1.0  # seconds until what is journalled is summed up,
+_FOLDED_AT_ONCE: Final = 16_000  # or requests: a few milliseconds, for the journal waits meanwhile
+_CHECKPOINT: Final = (20_000, 60.0)  # requests and seconds until the log is brought in
 _BUSY: Final = 0.001  # seconds until a lock is tried again
 _SLOW: Final = 3.0  # seconds for one batch; a healthy disk takes milliseconds
 _PACE: Final = 0.5  # seconds between two looks at the clock
