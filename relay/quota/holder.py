@@ -171,4 +171,3 @@ class Reservation(msgspec.Struct):
     purse: Purse | None
     cost: int
     open: bool = True
-    running: bool = True

@@ -120,12 +120,6 @@ class Ledger:
         self._end(reservation, 0)
         return True
 
-    def release(self, reservation: Reservation) -> None:
-        """Count a request as no longer running, ahead of its end."""
-        if reservation.running:
-            reservation.running = False
-            reservation.holder.running -= 1
-
     def admit_count(self, account: str, key: str, plan: Plan, now: float) -> None:
         """Admit a request that counts tokens: free, but not at any pace.
 
@@ -143,9 +137,7 @@ class Ledger:
         meter = reservation.meter
         meter.in_flight -= 1
         self._note(meter)
-        if reservation.running:
-            reservation.running = False
-            reservation.holder.running -= 1
+        reservation.holder.running -= 1
         purse = reservation.purse
         if purse is not None:
             purse.held -= reservation.cost

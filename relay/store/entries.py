@@ -13,14 +13,15 @@ sums and charges 46 µs; this 25 to 30.
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain, starmap
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import astuple
+
+from relay.store.database import transaction
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ _COLUMNS: Final = ", ".join(_FIELDS)
 _MOST: Final = 1024  # rows of 19 values stay below the 32,766 that a statement takes
 _LARGEST: Final = 10**12  # count of a request; millions of them can be summed up
 _INTEGER: Final = 2**63 - 1  # of SQLite; JSON would take more
-_SUMMED_AT_ONCE: Final = 8_000  # rows: a few milliseconds, for the journal waits meanwhile
+_SUMMED_AT_ONCE: Final = 8_000  # rows: about 10 ms, for which the journal waits
 
 _BATCH: Final = """INSERT INTO batch (number, after, opened, buckets)
     VALUES (?, (SELECT coalesce(max(number), 0) FROM usage), ?, ?)"""
@@ -131,7 +132,7 @@ def write(connection: sqlite3.Connection, entries: Entries) -> None:
     if not entries.ended:  # one statement is a transaction by itself
         _write_batch(connection, entries)
         return
-    with _transaction(connection):
+    with transaction(connection):
         if entries.opened or entries.buckets:
             _write_batch(connection, entries)
         _write_rows(connection, entries.ended)
@@ -148,24 +149,12 @@ def write_what_can_be(connection: sqlite3.Connection, entries: Entries) -> None:
     # A moment is above what a count may be; and it is these that are folded later.
     bounded.buckets = [tuple(_bounded(v, _INTEGER) for v in row) for row in entries.buckets]
     entries.buckets = bounded.buckets
-    with _transaction(connection):
+    with transaction(connection):
         _write_batch(connection, bounded)
         for pair in entries.ended:
             _try(connection, _insert(1), _row(*pair))
         for charge in entries.charges:
             _try(connection, _CHARGE, astuple(charge))
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # a full disk may have ended it already
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _write_batch(connection: sqlite3.Connection, entries: Entries) -> None:

@@ -19,10 +19,9 @@ request in flight; about 1 KiB apiece.
 
 "On disk" means by default: out of this process, in the operating system's hands. No crash of
 ours can undo that; a loss of power may take the last moments. Such a write waits for nothing,
-so it is done on the loop: 50 µs for a batch, where two changes of thread under load cost more
-than all SQL of the batch (measured: metering made a request cost 1.7 times as much, and now
-1.3 to 1.5 times). With
-`synchronous = full` it means: in the disk's hands. That waits, so it is done on the thread.
+so it is done on the loop, where under load two changes of thread cost more than all SQL of a
+batch (measured: metering made a request cost 1.7 times as much, and now 1.3 to 1.5 times).
+With `synchronous = full` it means: in the disk's hands. That waits, so it is done on the thread.
 """
 
 import asyncio
@@ -53,7 +52,7 @@ GRACE: Final = 10.0  # seconds; the longest that a client sees nothing before it
 MOST: Final = 10_000  # admitted requests that wait; about 1 s of full load
 _LATER: Final = 0.01  # seconds that the end of a request may wait
 _FOLD: Final = 1.0  # seconds until what is journalled is summed up,
-_FOLDED_AT_ONCE: Final = 16_000  # or requests: a few milliseconds, for the journal waits meanwhile
+_FOLDED_AT_ONCE: Final = 16_000  # or requests that ended, if they are so many before that
 _CHECKPOINT: Final = (20_000, 60.0)  # requests and seconds until the log is brought in
 _BUSY: Final = 0.001  # seconds until a lock is tried again
 _SLOW: Final = 3.0  # seconds for one batch; a healthy disk takes milliseconds

@@ -1,11 +1,14 @@
 """Header lines: there, true, and nothing where there is nothing to tell."""
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relay.quota.headers import codex_lines, limit_lines, unified_lines
+from relay.quota.headers import codex_lines, limit_lines, lines, unified_lines
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.refusal import QuotaExceeded
@@ -135,3 +138,32 @@ def test_more_moments_than_are_kept_are_told_right() -> None:
         now = START + 20_000 + number
         told = fields(limit_lines(holder, now))["x-ratelimit-reset"]
         assert datetime.fromisoformat(told).timestamp() == now
+
+
+PLANS = [plan(*FREE), plan(*FREE[:3], {"tokens": 900, "per": "1m"}), plan(*STACKED)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(PLANS),
+            st.sampled_from([0.0, 0.001, 1.0, 59.5, 3 * 3600.0, 90_000.0]),
+            st.integers(0, 9),
+        ),
+        max_size=30,
+    )
+)
+def test_what_is_remembered_of_the_last_answer_is_never_out_of_date(
+    steps: list[tuple[Plan, float, int]],
+) -> None:
+    """`lines` keeps some of them; `limit_lines` and `unified_lines` keep none."""
+    ledger, now = Ledger(), START
+    for one, passed, requests in steps:
+        now += passed
+        for _ in range(requests):
+            with contextlib.suppress(QuotaExceeded):
+                ledger.reserve("a", "k", one, now, 50)
+        holder = ledger.holder("a", "k", one, now)
+        assert fields(lines(holder, now)) == fields(
+            limit_lines(holder, now) + unified_lines(holder, now)
+        )

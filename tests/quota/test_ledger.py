@@ -134,9 +134,8 @@ def test_no_more_run_at_once_than_the_plan_allows_a_key() -> None:
     assert refused.value.retry_after == 5
     assert refused.value.limit is None
     ledger.reserve("a", "other", one, START)
-    ledger.release(first)
-    ledger.reserve("a", "k", one, START)
     ledger.settle(first, START)
+    ledger.reserve("a", "k", one, START)
     assert ledger.holder("a", "k", one, START).running == 2
     assert left(ledger, one) == [36, 196]
 

@@ -213,7 +213,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             bucket.used(self.now) + amount - bucket.limit.size
             for bucket, amount in zip(limits, amounts, strict=True)
         ]
-        running = sum(hold.key == key and hold.real.running for hold in self.holds)
+        running = sum(hold.key == key and hold.real.open for hold in self.holds)
         money = self.credited[account] - self.charged[account] - self.held(account)
         free = (not one.max_concurrency or running < one.max_concurrency) and (
             not one.prepaid or (money >= cost and money > 0)
@@ -287,11 +287,6 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def change(self, bucket: NaiveBucket, hold: NaiveHold, amount: int, taken: int) -> None:
         if amount:
             bucket.change(hold.number, amount, taken, self.now)
-
-    @precondition(lambda self: self.holds)
-    @rule(which=st.integers(0, 50))
-    def release(self, which: int) -> None:
-        self.ledger.release(self.holds[which % len(self.holds)].real)
 
     @rule(step=st.sampled_from([1, 20, 999, 7000, 30_000, 60_000, 3_600_000, 18_000_000, 10**9]))
     def time_passes(self, step: int) -> None:
@@ -404,7 +399,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         in_flight = sum(meter.in_flight for meter in self.ledger._meters.values())
         assert in_flight == len(self.holds)
         for holder in self.ledger._holders.values():
-            running = [hold for hold in self.holds if hold.key == holder.key and hold.real.running]
+            running = [hold for hold in self.holds if hold.key == holder.key and hold.real.open]
             assert holder.running == len(running)
 
     @invariant()
