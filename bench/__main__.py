@@ -42,6 +42,7 @@ class _Plan:
     scenarios: tuple[str, ...]
     rivals: tuple[str, ...]
     replayed: bool
+    upstreams: int
     json: Path | None
     profile: bool
 
@@ -85,6 +86,13 @@ class _Plan:
     "which is cheap enough to keep both proxies busy.",
 )
 @click.option(
+    "--upstreams",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many upstreams relay chooses from, all of them the same server.",
+)
+@click.option(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -102,6 +110,7 @@ def main(
     only: tuple[str, ...],
     rival: tuple[str, ...],
     upstream: str,
+    upstreams: int,
     json_path: Path | None,
     profile: bool,
 ) -> None:
@@ -114,6 +123,7 @@ def main(
         scenarios=only or SCENARIOS,
         rivals=rival or _RIVALS,
         replayed=upstream == "replay",
+        upstreams=upstreams,
         json=json_path,
         profile=profile,
     )
@@ -141,12 +151,12 @@ async def _run(plan: _Plan, console: Console) -> None:
         pin(cores.load)
         upstream, port = start_upstream(folder, cores.load)
         held.enter_context(upstream)
-        rivals = _rivals(plan.rivals, folder / "simulate", port)
+        rivals = _rivals(plan, folder / "simulate", port)
         json_upstream, json_rivals = upstream, rivals
         if plan.replayed and ("json" in plan.scenarios or plan.profile):
             json_upstream, json_port = start_replay(folder, cores.load, await record(port))
             held.enter_context(json_upstream)
-            json_rivals = _rivals(plan.rivals, folder / "replay", json_port)
+            json_rivals = _rivals(plan, folder / "replay", json_port)
         missing = [name for name in plan.rivals if name not in {rival.name for rival in rivals}]
         if "nginx" in missing:
             console.print(
@@ -171,12 +181,13 @@ async def _run(plan: _Plan, console: Console) -> None:
             await _profile(stage, console)
 
 
-def _rivals(names: tuple[str, ...], folder: Path, upstream: int) -> list[Rival]:
+def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
+    names = plan.rivals
     found: list[Rival] = []
     if "nginx" in names and nginx_program() is not None:
         found.append(Nginx(folder / "nginx", upstream))
     if "relay" in names:
-        found.append(Relay(folder / "relay", upstream))
+        found.append(Relay(folder / "relay", upstream, plan.upstreams))
     if not found:
         raise BenchError("nothing to measure: nginx is not installed")
     return found

@@ -84,6 +84,14 @@ http {{
 }}
 """
 
+_RELAY_UPSTREAM = """\
+[[upstream]]
+name = "simulated-{number}"
+base_url = "http://127.0.0.1:{upstream}"
+api_key = "{credential}"
+auth = "x-api-key"
+"""
+
 _RELAY_TOML = """\
 [server]
 listen = ["127.0.0.1:{port}"]
@@ -93,12 +101,7 @@ admin_listen = "127.0.0.1:{admin}"
 [database]
 path = "{folder}/relay.db"
 
-[[upstream]]
-name = "simulated"
-base_url = "http://127.0.0.1:{upstream}"
-api_key = "{credential}"
-auth = "x-api-key"
-
+{upstreams}
 [[model]]
 id = "{model}"
 display_name = "Claude Sonnet 4.7"
@@ -180,9 +183,13 @@ class Relay(Rival):
 
     name = "relay"
 
-    def __init__(self, folder: Path, upstream: int) -> None:
+    def __init__(self, folder: Path, upstream: int, upstreams: int = 1) -> None:
         super().__init__(folder)
         port, admin = free_ports(2)
+        listed = [
+            _RELAY_UPSTREAM.format(number=number, upstream=upstream, credential=UPSTREAM_KEY)
+            for number in range(1, upstreams + 1)
+        ]
         self.json_port = self.sse_port = port
         self.config = folder / "relay.toml"
         self.profile: Path | None = None
@@ -191,8 +198,7 @@ class Relay(Rival):
                 folder=folder,
                 port=port,
                 admin=admin,
-                upstream=upstream,
-                credential=UPSTREAM_KEY,
+                upstreams="\n".join(listed),
                 model=MODEL,
                 plan=_PLAN,
             )

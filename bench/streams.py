@@ -16,6 +16,7 @@ from bench.loadgen import HEAD_END, HOST, OK, LoadError
 
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _LAST_EVENT = b"event: message_stop\n"
+_CONTENT = b"content_block_delta"
 _NEWLINE = 10
 
 
@@ -29,7 +30,7 @@ class StreamLoad:
         self.stream_bytes = 0
         self.live = 0
         self.whole = 0
-        self.first_event = array("Q")
+        self.first_content = array("Q")
         self.counts: list[int] = []
         self.failure: LoadError | None = None
         self._clients: list[_StreamClient] = []
@@ -112,6 +113,7 @@ class _StreamClient(asyncio.Protocol):
         "newline",
         "over",
         "sent",
+        "shown",
         "transport",
     )
 
@@ -122,6 +124,7 @@ class _StreamClient(asyncio.Protocol):
         self.begun = False
         self.over = False
         self.newline = False
+        self.shown = False  # something of what the model says
         self.events = 0
         self.sent = 0
 
@@ -202,8 +205,10 @@ class _StreamClient(asyncio.Protocol):
             if self.newline and payload[0] == _NEWLINE:
                 events += 1
             self.newline = payload[-1] == _NEWLINE and payload[-2:] != b"\n\n"
-            if not self.events and events:
-                load.first_event.append(perf_counter_ns() - self.sent)
+            # Before it has content a stream shows nothing, and relay keeps it back until then.
+            if not self.shown and _CONTENT in payload:
+                self.shown = True
+                load.first_content.append(perf_counter_ns() - self.sent)
             self.events += events
             load.events += events
             self.last = payload if length >= 64 else self.last[-64:] + payload

@@ -11,10 +11,10 @@ Layers, each importing only what stands above it in this list:
                                    values
     wire translate quota           pure: octets <-> events, what bodies say, who may use what
     net store telemetry            fronts: sockets, SQLite and its journal, the log
-    accounts gateway               policy: people and keys; the path of a request, metered
+    accounts gateway               policy: people and keys; the path of a request, the pool
     simulator                      the simulated upstream, for the demo, tests and bench
     app                            builds each object once; start and stop order
-    cli commands                   commands
+    cli commands operate           commands
 
 The life of a request is told in `gateway/relay.py`; read that first. `net/server.py` hands
 it an exchange, `net/splice.py` is its innermost loop.

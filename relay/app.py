@@ -21,19 +21,25 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from relay import __version__, certificates, config
+from relay import __version__, certificates, clock, config
 from relay.accounts import keys, people
 from relay.config import ConfigError, Settings
+from relay.gateway.admin import Admin
 from relay.gateway.caller import Callers
 from relay.gateway.entry import Gateway
 from relay.gateway.metering import Metering
 from relay.gateway.models import Models
+from relay.gateway.reading import Reading
 from relay.gateway.relay import Relay
 from relay.gateway.routes import Routes
-from relay.gateway.upstreams import Upstream
+from relay.gateway.sessions import Sessions
+from relay.gateway.upstream import Upstream
+from relay.gateway.upstreams import Upstreams
+from relay.net import egress
 from relay.net.server import Bounds, Server
 from relay.net.timers import Timers
 from relay.quota.ledger import Ledger
+from relay.store import pauses
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.queries import LiveKey, live_keys
@@ -58,25 +64,30 @@ class App:
         self._settings = settings
         self._log_fd = log_fd
         self.addresses: list[str] = []
+        self.admin_address = ""  # "": nothing listens for the operator,
+        self.without_admin = ""  # and if it was to, why it does not
 
     async def start(self) -> None:
         """Be ready to serve.
 
         Raises:
-            ConfigError: an upstream's credential or a certificate cannot be read.
+            ConfigError: an upstream's credential or proxy or a certificate cannot be read.
             StoreError: the database cannot be used.
             OSError: an address cannot be listened on.
         """
         settings = self._settings
         loop = asyncio.get_running_loop()
         self.timers = Timers(loop)
-        self.upstreams = _upstreams(settings, self.timers)
+        made = _upstreams(settings, self.timers)
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         self._lock = _only_one(settings.database.path)
         self.database = await Database.open(settings.database.path)
         state = await restore(self.database, time.time())
         self.ledger = Ledger()
         self.ledger.restore(state.rows)
+        self.upstreams = Upstreams(made, settings.pool, self.ledger, self.timers)
+        self.sessions = _sessions(settings.pool)
+        await self._pause_again()
         self.callers = Callers()
         self._take_over(await live_keys(self.database))
         self.journal = await Journal.start(
@@ -87,23 +98,41 @@ class App:
             loop.create_task(watch(self.database, _WATCH, self._take_over)),
             loop.create_task(self._sweep()),
             loop.create_task(self._prune()),
+            loop.create_task(Reading(self.upstreams).run()),
         ]
         self.log = AccessLog(self._log_fd) if settings.log.access else None
         if self.log is not None:
             self.timers.each_tick(self.log.flush)
-        routes = Routes(settings.model, self.upstreams)
+        routes = Routes(settings.model, made)
         gateway = Gateway(
-            Relay(self.callers, routes, metering),
+            Relay(
+                self.callers,
+                routes,
+                metering,
+                self.upstreams,
+                self.sessions,
+                settings.pool,
+                self.timers,
+            ),
             Models(settings.model),
             self.callers,
             metering,
             self.log,
         )
         self.server = Server(gateway.handle, self.timers, _bounds(settings.server), gateway.refused)
+        admin = Admin(
+            self.upstreams,
+            self.sessions,
+            self.database,
+            settings.database.path,
+            _admin_host(settings.server),
+        )
+        self.admin = Server(admin.handle, self.timers)
         gateway.ready = lambda: routes.any and self.journal.healthy and not self.server.draining
         self.timers.start()
         try:
             await self._listen(tls)
+            await self._listen_for_operator()
         except BaseException:
             await self.stop(0)
             raise
@@ -118,21 +147,33 @@ class App:
         if passed:
             return
         for text in self._settings.server.listen:
-            address = config.address(text)
-            try:
-                port = await self.server.listen(
-                    address.host, address.port, path=address.path, tls=tls
-                )
-            except OSError as error:
-                number = error.errno or 0
-                reason = os.strerror(number) if number > 0 else error.strerror
-                raise OSError(f"cannot listen on {text}: {reason}") from None
-            shown = msgspec.structs.replace(address, port=port)
-            self.addresses.append(str(shown) if address.path else f"{scheme}://{shown}")
+            shown = await _open(self.server, text, tls)
+            self.addresses.append(str(shown) if shown.path else f"{scheme}://{shown}")
+
+    async def _listen_for_operator(self) -> None:
+        """The admin listener. A second relay on this machine, whose operator chose no address
+        for it, does without: it can serve all the same."""
+        text = self._settings.server.admin_listen
+        if not text:
+            return
+        try:
+            self.admin_address = str(await _open(self.admin, text))
+        except OSError as error:
+            if text != config.Server().admin_listen:
+                raise
+            self.without_admin = str(error)
+
+    async def _pause_again(self) -> None:
+        """What the operator paused stays so over a restart."""
+        for name in await pauses.paused(self.database):
+            upstream = self.upstreams.named(name)
+            if upstream is not None:
+                upstream.health.pause()
 
     async def stop(self, patience: float) -> None:
         """Let what is in flight finish, then end everything."""
         await self.server.drain(patience)
+        await self.admin.drain(1.0)
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -155,6 +196,8 @@ class App:
         while True:
             await asyncio.sleep(_SWEEP)
             self.ledger.sweep(time.time())
+            if self.sessions is not None:
+                self.sessions.sweep(time.monotonic())
 
     async def _prune(self) -> None:
         while True:
@@ -190,10 +233,42 @@ def _upstreams(settings: Settings, timers: Timers) -> list[Upstream]:
     upstreams = []
     for index, upstream in enumerate(settings.upstream):
         try:
-            upstreams.append(Upstream(upstream, timers))
+            proxy = upstream.proxy()
+            if proxy is not None:
+                egress.parse(proxy)
+        except ValueError as error:
+            raise ConfigError(f"upstream[{index}].egress", str(error)) from None
+        try:
+            upstreams.append(Upstream(upstream, settings, timers))
         except ValueError as error:
             raise ConfigError(f"upstream[{index}]", str(error)) from None
     return upstreams
+
+
+async def _open(server: Server, text: str, tls: ssl.SSLContext | None = None) -> config.Address:
+    """Have a server listen; the address with the port that it got.
+
+    Raises:
+        OSError: it cannot; the text names the address.
+    """
+    address = config.address(text)
+    try:
+        port = await server.listen(address.host, address.port, path=address.path, tls=tls)
+    except OSError as error:
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
+        raise OSError(f"cannot listen on {text}: {reason}") from None
+    return msgspec.structs.replace(address, port=port)
+
+
+def _admin_host(server: config.Server) -> str:
+    return config.address(server.admin_listen).host if server.admin_listen else ""
+
+
+def _sessions(settings: config.Pool) -> Sessions | None:
+    if settings.sticky == "off":
+        return None
+    return Sessions(clock.seconds(settings.sticky))
 
 
 def _bounds(server: config.Server) -> Bounds:
@@ -241,6 +316,23 @@ class _Signals:
         await self._asked.wait()
 
 
+def _tell_of_operator(app: App) -> None:
+    """After the line that says where it listens, which whoever started it may wait for."""
+    if app.without_admin:
+        _log.warning(
+            "%s; `relay upstreams` cannot ask this relay until it has a server.admin_listen of "
+            "its own",
+            app.without_admin,
+        )
+    for upstream in app.upstreams:
+        if upstream.health.paused:
+            _log.warning(
+                "upstream %s is paused since before; `relay upstreams resume %s` ends that",
+                upstream.name,
+                upstream.name,
+            )
+
+
 def serve(settings: Settings) -> int:
     """Run the relay until a signal; the exit status."""
 
@@ -256,6 +348,7 @@ def serve(settings: Settings) -> int:
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)  # requests leave no cycles behind
         _say(f"relay {__version__} listens on {', '.join(app.addresses)}")
+        _tell_of_operator(app)
         await signals.wait()
         await app.stop(settings.server.timeouts.drain)
 
@@ -358,7 +451,7 @@ def _demo_settings(
     ]
     return msgspec.structs.replace(
         settings,
-        server=msgspec.structs.replace(server, tls=None),
+        server=msgspec.structs.replace(server, tls=None, admin_listen=""),
         database=config.Database(path=str(folder / "demo.db")),
         log=config.Log(access=False),
         upstream=[simulated],

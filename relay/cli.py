@@ -1,11 +1,12 @@
 """The command line: what can be typed, what is printed, and how an error is told.
 
 Every error is one line on standard error: status 2 when the command or relay.toml is
-wrong, 1 for the rest. Whatever only some commands need (the server, and the commands on
-what the database holds, which are in `relay.commands`) is imported when it is asked for,
-so that `serve` is ready soon.
+wrong, 1 for the rest. Whatever only some commands need (the server, the commands on what
+the database holds, in `relay.commands`, and those on a running server, in `relay.operate`)
+is imported when it is asked for, so that `serve` is ready soon.
 """
 
+import ipaddress
 import json
 import os
 import sys
@@ -80,7 +81,8 @@ class _Program(click.Group):
 
 def _add_the_rest() -> None:
     """Importing them adds them to `main`."""
-    import relay.commands  # noqa: F401
+    import relay.commands
+    import relay.operate  # noqa: F401
 
 
 def tell(message: str) -> None:
@@ -194,6 +196,15 @@ def check(as_json: bool) -> None:
     for what in ("upstream", "model"):
         if not getattr(settings, what):
             tell(f"{_config_path()}: there is no [[{what}]], so no request can be served")
+    if _is_open(settings.server.admin_listen):
+        tell(
+            f"{_config_path()}: server.admin_listen: {settings.server.admin_listen} is not for "
+            "this machine alone, and whoever reaches it may pause upstreams: no key is asked for"
+        )
+    used = _vendors_used(settings)
+    for vendor in settings.vendor:
+        if vendor.terms and vendor.name in used:
+            tell(f"upstream {', '.join(used[vendor.name])}: {vendor.terms}")
     tree = config.effective(settings)
     if as_json:
         print_json({"ok": True, "settings": tree})
@@ -203,9 +214,44 @@ def check(as_json: bool) -> None:
         for name in ("upstream", "model", "plan")
     )
     click.echo(f"ok: {_config_path()} ({counts})")
-    click.echo("Read and checked, but not in force in this version: " + ", ".join(config.LATER))
+    if config.LATER:
+        click.echo("Read and checked, but not in force in this version: " + ", ".join(config.LATER))
+    of_interest = {*used, *_vendors_changed(settings)}
+    tree["vendor"] = [
+        {**vendor, "rules": len(vendor["rules"])}
+        for vendor in tree["vendor"]
+        if vendor["name"] in of_interest
+    ]
     for path, value in _dotted(tree):
         click.echo(f"{path} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _is_open(admin_listen: str) -> bool:
+    """Whether an address may be reached from elsewhere; of a name nobody knows."""
+    if not admin_listen:
+        return False
+    where = config.address(admin_listen)
+    if where.path is not None or where.host.lower() == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(where.host).is_loopback
+    except ValueError:
+        return True
+
+
+def _vendors_used(settings: config.Settings) -> dict[str, list[str]]:
+    """Names of vendors, each with those of its upstreams."""
+    used: dict[str, list[str]] = {}
+    for upstream in settings.upstream:
+        used.setdefault(config.vendor_of(settings, upstream).name, []).append(upstream.name)
+    return used
+
+
+def _vendors_changed(settings: config.Settings) -> list[str]:
+    """Names of the vendors that relay.toml has, or has otherwise than they are shipped."""
+    from relay.config.vendors import shipped
+
+    return [vendor.name for vendor in settings.vendor if vendor not in shipped()]
 
 
 def _check_references(settings: config.Settings) -> None:
@@ -223,6 +269,14 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
             upstream.credential()
         except ValueError as error:
             yield f"upstream[{number}].api_key", str(error)
+        try:
+            proxy = upstream.proxy()
+            if proxy is not None:
+                from relay.net import egress
+
+                egress.parse(proxy)
+        except ValueError as error:
+            yield f"upstream[{number}].egress", str(error)
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
     if settings.server.tls is not None:
         files += [

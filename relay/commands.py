@@ -84,7 +84,7 @@ def user_list(as_json: bool) -> None:
     from relay.store import queries
 
     users = _with_database(settings, queries.list_users)
-    _print_records([_user_view(one) for one in users], as_json, "Nobody has an account yet.")
+    print_records([_user_view(one) for one in users], as_json, "Nobody has an account yet.")
 
 
 @user.command("set-plan")
@@ -216,7 +216,7 @@ def user_statement(email: str, last: int, as_json: bool) -> None:
         return
     if len(found) > last:
         click.echo(f"There are older entries; --last shows more than {last}.")
-    _print_records(entries, as_json, f"{owner.email} was neither credited nor charged anything.")
+    print_records(entries, as_json, f"{owner.email} was neither credited nor charged anything.")
     click.echo(f"The balance is {_dollars(left)}.")
 
 
@@ -282,7 +282,7 @@ def key_list(email: str | None, as_json: bool) -> None:
 
     now = time.time()
     found = _with_database(settings, read)
-    _print_records([_key_view(one, now) for one in found], as_json, "There are no keys yet.")
+    print_records([_key_view(one, now) for one in found], as_json, "There are no keys yet.")
 
 
 @key.command("revoke")
@@ -350,7 +350,7 @@ def usage(
     headings = [name for name in rows[0] if name not in total]
     last = {**dict.fromkeys(headings), headings[0]: "total", **total}
     click.echo(f"Since {start}:")
-    _print_records([*rows, last], as_json, "")
+    print_records([*rows, last], as_json, "")
 
 
 def _counts(sums: "type[Sums]") -> tuple[str, ...]:
@@ -459,7 +459,9 @@ def _print_user(one: "User", as_json: bool, what: str) -> None:
         click.echo(f"{one.email} {what}")
 
 
-def _print_records(records: list[dict[str, Any]], as_json: bool, none: str) -> None:
+def print_records(records: list[dict[str, Any]], as_json: bool, none: str) -> None:
+    """Print rows that have the same names: a table with these as its headings, or JSON. `none`
+    is said where there are no rows."""
     if as_json:
         print_json(records)
         return

@@ -1,5 +1,7 @@
 """relay.toml: what is taken, what is refused, and that the refusal says where and what instead."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -7,12 +9,17 @@ import pytest
 
 from relay import config
 from relay.config import Address, ConfigError
+from relay.config.vendors import shipped
 
 ROOT = Path(__file__).parent.parent
 UPSTREAM = '[[upstream]]\nname = "a"\nbase_url = "http://a"\napi_key = "k"\n'
 MODEL = '[[model]]\nid = "m"\n'
 PLAN = '[[plan]]\nid = "p"\n'
 PER_TOKEN = '[[plan]]\nid = "p"\nbilling = "per-token"\n'
+VENDOR = '[[vendor]]\nname = "v"\n'
+RULE = VENDOR + '[[vendor.rules]]\nscope = "account"\nreason = "full"\n'
+QUOTA = VENDOR + '[vendor.quota]\npath = "/left"\nleft = "left"\n'
+GLM = UPSTREAM.replace("http://a", "https://api.z.ai/api/anthropic")
 PRICE = MODEL + "price = { input = 1.0, output = 2.0 }\n"
 
 
@@ -23,23 +30,33 @@ def load(tmp_path: Path, text: str) -> config.Settings:
 
 WRONG = [
     # an unknown name, at every level
-    ("servr = {}", "servr", "unknown setting; accepted here: database, log, model, plan, server"),
+    ("servr = {}", "servr", "accepted here: database, log, model, plan, pool, server, upstream"),
     ("[server]\nlisen = []", "server.lisen", "accepted here: admin_listen, key_prefix, limits"),
     ("[server.limits]\nheads = 1", "server.limits.heads", "body, fields, head, request_line"),
     ("[server.timeouts]\nbdy = 1", "server.timeouts.bdy", "body, drain, head, idle, write"),
     ("[server]\ntls = { crt = '' }", "server.tls.crt", "accepted here: cert, key"),
     ("[database]\nfile = 'x'", "database.file", "accepted here: path"),
     ("[log]\nlevel = 'x'", "log.level", "accepted here: access"),
-    (UPSTREAM + "url = ''", "upstream[0].url", "api_key, auth, base_url, ca, headers"),
+    (UPSTREAM + "url = ''", "upstream[0].url", "api_key, auth, base_url, ca, egress, headers"),
     (UPSTREAM + "[upstream.timeouts]\nhead = 1", "upstream[0].timeouts.head", "connect"),
     (UPSTREAM + UPSTREAM.replace('"a"', '"b"') + "x = 1", "upstream[1].x", "accepted here"),
     (UPSTREAM + "limits = [{ per = '1m', request = 1 }]", "upstream[0].limits[0].request",
      "per, refill, requests, tokens"),
-    (MODEL + "alias = []", "model[0].alias", "aliases, context_window"),
+    (MODEL + "alias = []", "model[0].alias", "aliases, answer_model, context_window"),
     (MODEL + "routes = [{ to = 'a' }]", "model[0].routes[0].to", "model, upstream"),
     (MODEL + "price = { in = 1 }", "model[0].price.in", "cache_read, cache_write, input, output"),
     (PLAN + "keys = 1", "plan[0].keys", "limits, max_concurrency, max_keys, name"),
+    ("[pool]\nretries = 1", "pool.retries", "grace, keep_alive, longest_cooldown, queue, sticky"),
+    (VENDOR + "host = 'a'", "vendor[0].host", "hosts, models, name, quota, rules, terms"),
+    (VENDOR + RULE + "text = 'a'", "vendor[1].rules[0].text", "code, reason, says, scope, seconds"),
+    (QUOTA + "method = 'POST'", "vendor[0].quota.method", "every, left, path"),
     # another type
+    ("[pool]\ntries = 1.5", "pool.tries", "a whole number"),
+    ("[pool]\nsticky = 300", "pool.sticky", "text in quotes"),
+    (RULE + "code = [1302]", "vendor[0].rules[0].code[0]", "text in quotes"),
+    (RULE + "says = ['a']", "vendor[0].rules[0].says", "text in quotes"),
+    (VENDOR + "quota = '/left'", "vendor[0].quota", "a table"),
+    (UPSTREAM + "egress = 1080", "upstream[0].egress", "text in quotes"),
     ("server = 1", "server", "a table"),
     ("upstream = {}", "upstream", "a list"),
     ("[server]\nlisten = '127.0.0.1:80'", "server.listen", "a list"),
@@ -101,7 +118,41 @@ WRONG = [
     (PLAN + "limits = [{ requests = 0, per = '5h' }]", "plan[0].limits[0]", "at least 1"),
     (PLAN + "limits = [{ requests = 1, per = '5h', refill = 'x' }]", "plan[0].limits[0].refill",
      '"smooth" or "window"'),
+    ("[pool]\ntries = 0", "pool.tries", "from 1 to 5"),
+    ("[pool]\ntries = 6", "pool.tries", "from 1 to 5"),
+    ("[pool]\nwait = -1", "pool.wait", "0 seconds (not at all) or more"),
+    ("[pool]\nwait = inf", "pool.wait", "finite"),
+    ("[pool]\nqueue = -1", "pool.queue", "0 (nobody waits) or more"),
+    ("[pool]\nsticky = '5 m'", "pool.sticky", '30s, 5h, 7d, or "off"'),
+    ("[pool]\ngrace = 0", "pool.grace", "more than 0 seconds"),
+    ("[pool]\nkeep_alive = nan", "pool.keep_alive", "more than 0 seconds"),
+    ("[pool]\nlongest_cooldown = 'off'", "pool.longest_cooldown", "30s, 5h, 7d"),
+    ("[[vendor]]\nname = 'a b'", "vendor[0].name", "letters, digits"),
+    (VENDOR + "hosts = ['https://a']", "vendor[0].hosts", "lower case: api.example.com"),
+    (VENDOR + "hosts = ['A.b']", "vendor[0].hosts", "'A.b' is no host"),
+    (VENDOR + "thinking = ''", "vendor[0].thinking", "letters, digits"),
+    (VENDOR + "usage = 'both'", "vendor[0].usage", '"exclusive" or "inclusive"'),
+    (VENDOR + "time_zone = 'Shanghai'", "vendor[0].time_zone", "such as Asia/Shanghai"),
+    (VENDOR + "time_zone = '../UTC'", "vendor[0].time_zone", "such as Asia/Shanghai"),
+    (VENDOR + "time_zone = 'Asia'", "vendor[0].time_zone", "such as Asia/Shanghai"),
+    (VENDOR + "models = ['']", "vendor[0].models", 'such as "glm-*"'),
+    (RULE + "[[vendor.rules]]\nscope = 'all'\nreason = 'r'", "vendor[0].rules[1].scope",
+     '"caller" or "request" or "failure" or "model" or "account" or "credential"'),
+    (RULE.replace('"full"', '""'), "vendor[0].rules[0].reason", "1 to 100 characters"),
+    (RULE.replace('"full"', '"a\\nb"'), "vendor[0].rules[0].reason", "a short line of text"),
+    (RULE + "status = 4290", "vendor[0].rules[0].status", "from 200 to 599"),
+    (RULE + "code = ['']", "vendor[0].rules[0].code", "leave it out for any"),
+    (RULE + "says = '(a'", "vendor[0].rules[0].says", "no regular expression"),
+    (RULE + "says = ''", "vendor[0].rules[0].says", "leave it out for any message"),
+    (RULE + "seconds = 0", "vendor[0].rules[0].seconds", "more than 0 seconds"),
+    (QUOTA.replace("/left", "left"), "vendor[0].quota.path", 'must begin with "/"'),
+    (QUOTA.replace('"left"', '" "'), "vendor[0].quota.left", "usage.remaining"),
+    (QUOTA + "every = 59", "vendor[0].quota.every", "at least 60 seconds"),
+    (MODEL + "answer_model = 'own'", "model[0].answer_model", '"served" or "asked"'),
     # something missing
+    ("[[vendor]]", "vendor[0].name", "is missing; write text in quotes"),
+    (VENDOR + "rules = [{ reason = 'r' }]", "vendor[0].rules[0].scope", "is missing"),
+    (VENDOR + "quota = { path = '/' }", "vendor[0].quota.left", "is missing"),
     ("[server]\ntls = { cert = 'c' }", "server.tls.key", "is missing; write text in quotes"),
     ('[[upstream]]\nname = "a"\nbase_url = "http://a"', "upstream[0].api_key", "is missing"),
     ("[[model]]", "model[0].id", "is missing; write text in quotes"),
@@ -114,6 +165,12 @@ WRONG = [
     (MODEL + "aliases = ['m']", "model", "id 'm' is given twice"),
     (UPSTREAM + MODEL + "routes = [{ upstream = 'b' }]", "model[0].routes[0].upstream",
      "no upstream is named 'b'; there are: a"),
+    (VENDOR + VENDOR, "vendor", "name 'v' is given twice"),
+    (VENDOR + UPSTREAM + "vendor = 'w'", "upstream[0].vendor", "no vendor is named 'w'; there are"),
+    (GLM + MODEL + "routes = [{ upstream = 'a' }]", "model[0].routes[0].model",
+     "vendor 'glm' serves glm-*"),
+    (GLM + MODEL + "routes = [{ upstream = 'a', model = 'glm-9' }, { upstream = 'a' }]",
+     "model[0].routes[1].model", "not 'm'; write the name that it has there"),
     (MODEL + PER_TOKEN, "model[0].price", "plan 'p' bills per token, so m needs a price"),
 ]  # fmt: skip
 
@@ -151,6 +208,8 @@ def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
     assert settings.server.key_prefix == "sk-llmapi-"
     assert settings.server.limits.body == 32 * 1024 * 1024
     assert (settings.upstream, settings.model, settings.plan) == ([], [], [])
+    assert settings.pool == config.Pool()
+    assert (settings.pool.tries, settings.pool.wait, settings.pool.sticky) == (3, 30.0, "5m")
 
 
 def test_a_relative_file_is_looked_for_beside_the_settings(
@@ -162,15 +221,17 @@ def test_a_relative_file_is_looked_for_beside_the_settings(
     text = (
         '[server]\ntls = { cert = "c.pem", key = "/k.pem" }\n'
         + UPSTREAM.replace('"k"', '"file:upstream.key"')
-        + 'ca = "ca.pem"\n'
+        + 'ca = "ca.pem"\negress = "file:proxy.url"\n'
     )
     (folder / "relay.toml").write_text(text)
+    (folder / "proxy.url").write_text("http://proxy:3128\n")
     monkeypatch.chdir(tmp_path)
     settings = config.load("etc/relay.toml")
     assert settings.database.path == str(folder / "relay.db")
     assert settings.server.tls == config.Tls(cert=str(folder / "c.pem"), key="/k.pem")
     assert settings.upstream[0].ca == str(folder / "ca.pem")
     assert settings.upstream[0].credential().reveal() == "sk-from-a-file"
+    assert settings.upstream[0].proxy() == "http://proxy:3128"
 
 
 def test_a_price_is_asked_for_only_by_plans_that_bill_by_it(tmp_path: Path) -> None:
@@ -198,11 +259,15 @@ def test_secrets_are_masked_and_references_shown(
     text = UPSTREAM.replace('"k"', '"sk-canary-1"') + (
         'headers = { "X-Goog-Api-Key" = "sk-canary-2", "anthropic-beta" = "shown" }\n'
     )
+    text += 'egress = "socks5h://team:sk-canary-3@proxy:1080"\n'
     text += UPSTREAM.replace('"a"', '"b"').replace('"k"', '"env:SOME_NAME"')
+    text += 'egress = "env:OTHER_NAME"\n'
     tree = config.effective(load(tmp_path, text))
     assert "sk-canary" not in str(tree)
     assert tree["upstream"][0]["headers"]["anthropic-beta"] == "shown"
+    assert tree["upstream"][0]["egress"] == "socks5h://team:•••@proxy:1080"
     assert tree["upstream"][1]["api_key"] == "env:SOME_NAME"
+    assert tree["upstream"][1]["egress"] == "env:OTHER_NAME"
 
 
 def test_a_credential_never_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +290,211 @@ def test_every_setting_is_shown_by_the_effective_settings(tmp_path: Path) -> Non
     assert set(tree["server"]["timeouts"]) == names(config.ServerTimeouts)
     assert set(tree["upstream"][0]) == names(config.Upstream)
     assert set(tree["model"][0]["price"]) == names(config.Price)
+    assert set(tree["pool"]) == names(config.Pool)
+    assert set(tree["vendor"][0]) == names(config.Vendor)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://proxy:3128",
+        "http://user@proxy:3128",
+        "http://user:@proxy:3128",
+        "socks5://user:p%40ss%2Fword@127.0.0.1:1080",
+        "socks5h://[::1]:65535",
+    ],
+)
+def test_a_proxy_is_a_url_with_a_port(url: str) -> None:
+    upstream = config.Upstream(name="a", base_url="http://a", api_key="k", egress=url)
+    assert upstream.proxy() == url
+
+
+NO_PROXY = [
+    "", "proxy:3128", "https://u:canary@proxy:3128", "socks4://u:canary@proxy:1080",
+    "HTTP://u:canary@proxy:3128", "http://u:canary@proxy", "http://u:canary@proxy:0",
+    "http://u:canary@proxy:65536", "http://u:canary@proxy:3128/", "http://u:canary@proxy:3128?a",
+    "http://u:canary@x@proxy:3128", "http://u:can:ary@proxy:3128", "http://u:canary%@proxy:3128",
+    "http://u:can ary@proxy:3128", "http://:canary@proxy:3128", "http://u:canary@:3128",
+    "http://u:canary@proxy:3128\n", "http://u:canary\r\n@proxy:3128", "http://ü:canary@proxy:3128",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", NO_PROXY)
+def test_what_is_no_proxy_is_refused_without_being_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {"name": "a", "base_url": "http://a", "api_key": "k", "egress": url}
+    with pytest.raises(ConfigError, match=r"socks5h://… \(at the proxy\)") as caught:
+        config.parse({"upstream": [table]})
+    assert caught.value.path == "upstream[0].egress"
+    assert "canary" not in str(caught.value)
+
+    monkeypatch.setenv("SOME_PROXY", url)
+    upstream = config.parse({"upstream": [table | {"egress": "env:SOME_PROXY"}]}).upstream[0]
+    with pytest.raises(ValueError) as refused:
+        upstream.proxy()
+    assert "canary" not in str(refused.value)
+
+
+def test_a_proxy_comes_from_a_variable_or_a_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proxy(egress: str | None) -> str | None:
+        one = config.Upstream(name="a", base_url="http://a", api_key="k", egress=egress)
+        assert "canary" not in repr(one)
+        return one.proxy()
+
+    assert proxy(None) is None
+    monkeypatch.setenv("SOME_PROXY", "http://u:canary@proxy:3128")
+    assert proxy("env:SOME_PROXY") == "http://u:canary@proxy:3128"
+    (tmp_path / "proxy.url").write_text("socks5://proxy:1080\n")
+    assert proxy(f"file:{tmp_path / 'proxy.url'}") == "socks5://proxy:1080"
+    with pytest.raises(ValueError, match="NO_SUCH_PROXY is not set"):
+        proxy("env:NO_SUCH_PROXY")
+    with pytest.raises(ValueError, match=r"cannot read .*none\.url"):
+        proxy(f"file:{tmp_path / 'none.url'}")
+    monkeypatch.setenv("SOME_PROXY", "canary:3128")
+    with pytest.raises(ValueError, match="what env:SOME_PROXY holds must be http://"):
+        proxy("env:SOME_PROXY")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[pool]\ntries = 1\nwait = 0\nqueue = 0\nsticky = 'off'",
+        "[server]\nadmin_listen = ''",
+        RULE + "status = 403\ncode = ['1302']\nsays = '(?i)limit .* reached'\nseconds = 0.5",
+        QUOTA + "every = 60",
+        VENDOR + "time_zone = 'Asia/Shanghai'\nhosts = ['localhost', '10.0.0.1', 'a-b.example']",
+        UPSTREAM + "vendor = 'v'\n" + VENDOR,
+        MODEL + "answer_model = 'asked'",
+    ],
+)
+def test_the_edges_of_what_is_accepted_are_accepted(tmp_path: Path, text: str) -> None:
+    load(tmp_path, text)
+
+
+def vendors(text: str) -> dict[str, config.Vendor]:
+    settings = config.parse(tomllib.loads(text))
+    assert len({vendor.name for vendor in settings.vendor}) == len(settings.vendor)
+    return {vendor.name: vendor for vendor in settings.vendor}
+
+
+def test_the_shipped_vendors_are_there_and_generic_always_is() -> None:
+    assert vendors("") == {vendor.name: vendor for vendor in shipped()}
+    assert {"anthropic", "glm", "generic"} <= set(vendors(""))
+    assert config.vendor_of(config.Settings(), upstream_at("http://a")).name == "generic"
+
+
+def test_a_vendor_of_the_file_changes_just_what_it_gives() -> None:
+    before = vendors("")["glm"]
+    after = vendors('[[vendor]]\nname = "glm"\nterms = "ours"\nmodels = []\n')["glm"]
+    assert (after.terms, after.models) == ("ours", [])
+    assert before == msgspec.structs.replace(after, terms=before.terms, models=before.models)
+    ruled = vendors(RULE.replace('"v"', '"glm"'))["glm"]
+    assert [rule.reason for rule in ruled.rules] == ["full"]
+    assert msgspec.structs.replace(ruled, rules=before.rules) == before
+
+
+def test_a_vendor_may_be_given_a_default_back() -> None:
+    assert vendors('[[vendor]]\nname = "glm"\ntime_zone = "UTC"\nthinking = "anthropic"\n')[
+        "glm"
+    ] == msgspec.structs.replace(vendors("")["glm"], time_zone="UTC", thinking="anthropic")
+
+
+def test_a_vendor_of_another_name_is_a_new_one() -> None:
+    found = vendors(VENDOR + 'hosts = ["llm.example"]\n')
+    assert found.pop("v") == config.Vendor(name="v", hosts=["llm.example"])
+    assert found == vendors("")
+
+
+def test_the_settings_as_shown_are_accepted_and_mean_the_same() -> None:
+    settings = config.parse(tomllib.loads(GLM + VENDOR + PRICE.replace('"m"', '"glm-9"') + PLAN))
+    assert config.parse(config.effective(settings, lambda text: text)) == settings
+
+
+def upstream_at(base_url: str, vendor: str = "") -> config.Upstream:
+    return config.Upstream(name="a", base_url=base_url, api_key="k", vendor=vendor)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "named", "vendor"),
+    [
+        ("https://api.anthropic.com", "", "anthropic"),
+        ("https://API.Anthropic.com.:443/", "", "anthropic"),
+        ("https://api.z.ai/api/anthropic", "", "glm"),
+        ("https://eu.api.z.ai", "", "glm"),
+        ("https://notapi.z.ai", "", "generic"),
+        ("https://api.z.ai.example", "", "generic"),
+        ("http://127.0.0.1:8082", "", "generic"),
+        ("http://127.0.0.1:8082", "glm", "glm"),
+        ("https://api.anthropic.com", "generic", "generic"),
+        ("https://deep.llm.example", "", "inner"),  # the longest host
+        ("https://other.llm.example", "", "outer"),
+        ("https://open.bigmodel.cn", "", "outer"),  # the file's own before a shipped one
+    ],
+)
+def test_a_vendor_is_recognised_by_the_host_unless_it_is_named(
+    base_url: str, named: str, vendor: str
+) -> None:
+    text = (
+        '[[vendor]]\nname = "inner"\nhosts = ["deep.llm.example"]\n'
+        '[[vendor]]\nname = "outer"\nhosts = ["llm.example", "open.bigmodel.cn"]\n'
+    )
+    settings = config.parse(tomllib.loads(text))
+    assert config.vendor_of(settings, upstream_at(base_url, named)).name == vendor
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "served"),
+    [
+        ([], "anything", True),
+        (["glm-*"], "glm-4.7", True),
+        (["glm-*"], "GLM-4.7", True),
+        (["MiniMax-*"], "minimax-m2", True),
+        (["glm-*"], "claude-opus-4-8", False),
+        (["glm-*"], "x-glm-4.7", False),
+        (["a", "k[0-9]"], "k3", True),
+    ],
+)
+def test_a_vendor_serves_what_its_patterns_fit(
+    patterns: list[str], name: str, served: bool
+) -> None:
+    assert config.serves(config.Vendor(name="v", models=patterns), name) is served
+
+
+def test_a_route_is_held_to_the_name_that_its_vendor_would_get(tmp_path: Path) -> None:
+    routed = MODEL + 'aliases = ["n"]\nroutes = [{ upstream = "a", model = "GLM-9" }]\n'
+    assert load(tmp_path, GLM + routed).model[0].routes is not None
+    assert load(tmp_path, GLM + MODEL).model[0].routes is None  # to whoever serves it
+    for freed in ('vendor = "generic"\n', '[[vendor]]\nname = "glm"\nmodels = ["m"]\n'):
+        load(tmp_path, GLM + freed + MODEL + 'routes = [{ upstream = "a" }]\n')
+
+
+def test_everything_that_is_read_is_in_force() -> None:
+    assert config.LATER == ()
+
+
+def test_every_example_of_the_shipped_file_is_accepted_and_no_setting_is_left_out() -> None:
+    text = (ROOT / "relay.toml").read_text(encoding="utf-8")
+    tree = tomllib.loads(re.sub(r"(?m)^# (?=\[|\w+ = )", "", text))
+    settings = config.parse(tree)
+
+    def told(section: type[msgspec.Struct], *tables: dict[str, object]) -> None:
+        assert {name for table in tables for name in table} == set(section.__struct_fields__)
+
+    told(config.Settings, tree)
+    told(config.Server, tree["server"])
+    told(config.Pool, tree["pool"])
+    told(config.Upstream, *tree["upstream"])
+    told(config.Model, *tree["model"])
+    told(config.Vendor, *tree["vendor"])
+    told(config.Rule, *(rule for vendor in tree["vendor"] for rule in vendor["rules"]))
+    told(config.Quota, tree["vendor"][0]["quota"])
+    assert settings.pool == config.Pool()
+    assert settings.server.timeouts == config.ServerTimeouts()
+    assert settings.server.limits == config.Limits()
+    assert config.vendor_of(settings, settings.upstream[1]).name == "anthropic"
 
 
 @pytest.mark.skipif(not (ROOT / "relay.toml").exists(), reason="no relay.toml in the root yet")

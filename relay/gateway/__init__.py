@@ -1,5 +1,8 @@
 """The path of a request through the relay. Read `relay` first, then what it calls, in order.
 
-`entry` knows the paths; `caller` who asks; `routes` which upstream serves a model; `upstreams`
-how to speak to one; `dispatch` sends the request and judges the answer's head; `models` lists.
+`entry` knows the paths; `caller` who asks; `routes` which upstreams serve a model; `upstreams`
+chooses one of them, by its `health` and by the `sessions`; `dispatch` sends the request there,
+and to the next if the `attempt` failed, which `trouble` judges; `answer` passes on what came, and
+`keepalive` fills the silence before it. `metering` counts; `models` lists; `admin` is for the
+operator.
 """

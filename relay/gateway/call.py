@@ -15,6 +15,7 @@ class Call(msgspec.Struct):
 
     exchange: Exchange
     record: Record
+    begun: float = 0.0  # when the relay began to work on it: the whole body was there
     holder: Holder | None = None  # what the caller's plan has left
     reservation: Reservation | None = None  # quota held; None: nothing was admitted
     opening: Opening | None = None  # what the journal has of it,

@@ -1,103 +1,93 @@
-"""A request sent to its upstream, and the head of the answer judged.
+"""A request on its way to the upstream that answers it: the first one, or the next.
 
-What concerns the operator's account (its credential, its bill) or is no answer at all becomes
-the relay's own error; any other error of the upstream is the caller's to see, word for word.
+While nothing of an answer has been shown, a request whose upstream failed goes elsewhere if that
+may help: never twice to one upstream (but for a connection that had died unused, which is no
+failure of it), and never after an upstream was silent for too long, which may be at work on it
+still. What came of each attempt is noted with its upstream.
 """
 
-import asyncio
 import logging
-from typing import Final
+import time
 
-from relay.errors import BAD_UPSTREAM, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
-from relay.gateway.upstreams import Upstream
-from relay.net.client import Trouble, UpstreamConnection, UpstreamError
-from relay.wire.events import Request, Response
+from relay.errors import RelayError
+from relay.gateway.attempt import Answer, FailedError, RefusedError, attempt
+from relay.gateway.call import Call
+from relay.gateway.routes import Target
+from relay.gateway.trouble import Scope, Verdict
+from relay.gateway.upstream import Upstream
+from relay.gateway.upstreams import Ask, Upstreams, passed_over
+from relay.translate.peek import with_model
+from relay.translate.thinking import without_thinking
 
 _log = logging.getLogger("relay.gateway")
 
-_KINDS: Final[dict[Trouble, Kind]] = {
-    Trouble.CONNECT: OVERLOADED,
-    Trouble.TLS: OVERLOADED,
-    Trouble.SILENT: UPSTREAM_TIMEOUT,
-    Trouble.CLOSED: BAD_UPSTREAM,
-    Trouble.GARBAGE: BAD_UPSTREAM,
-}
-_ADVICE: Final[dict[Trouble, str]] = {
-    Trouble.CONNECT: "The model's upstream cannot be reached. Try again in a moment.",
-    Trouble.TLS: "The model's upstream cannot be reached safely. Tell the operator of this relay.",
-    Trouble.SILENT: "The model's upstream did not answer in time. Try again.",
-    Trouble.CLOSED: "The model's upstream broke off its answer. Try again.",
-    Trouble.GARBAGE: "The model's upstream sent an answer that cannot be read. Try again.",
-}
-_CREDENTIAL: Final = frozenset({401, 402, 403, 407})
-_CONTENT: Final = (b"application/json", b"text/event-stream")
 
+class Dispatch:
+    """Sends requests on."""
 
-def relay_error(failure: UpstreamError) -> RelayError:
-    """The upstream's failure as the caller is told of it."""
-    return RelayError(_KINDS[failure.trouble], _ADVICE[failure.trouble])
+    def __init__(self, upstreams: Upstreams, tries: int) -> None:
+        self._upstreams = upstreams
+        self._tries = tries
 
+    async def answer(self, call: Call, ask: Ask) -> Answer:
+        """The first answer that begins; whoever gets it gives its lease back.
 
-async def dispatch(
-    upstream: Upstream, request: Request, body: bytes
-) -> tuple[UpstreamConnection, Response]:
-    """Send a request; the connection, positioned at the answer's body, and its head.
-
-    Raises:
-        RelayError: 502, 503 or 504, there is no answer that could be passed on.
-    """
-    head = upstream.head(request, len(body))
-    pool = upstream.pool
-    connection = None
-    try:
-        connection = pool.take() or await pool.connect()
-        try:
-            response = await connection.send(head, body)
-        except UpstreamError as failure:
-            if not failure.stale:
+        Raises:
+            RelayError: 502, 503 or 504, there is no answer that could be passed on; 400, the
+                model's name cannot be replaced.
+            RefusedError: an upstream's own error.
+        """
+        upstreams, record = self._upstreams, call.record
+        last: RelayError | RefusedError | None = None
+        while True:
+            try:
+                lease = upstreams.take(ask) or await upstreams.wait(ask)
+            except RelayError as unavailable:
+                raise last or unavailable from None
+            target = lease.target
+            upstream = target.upstream
+            record.upstream, record.choice = upstream.name, lease.how
+            if len(ask.route.targets) > 1:
+                record.passed = passed_over(ask, target, time.time())
+            try:
+                answer = await attempt(call, lease, _body(ask, target))
+            except FailedError as failure:
+                last = failure.told
+                upstream.health.failed(failure.verdict, target.name, time.time())
+                upstreams.release(lease, used=failure.used)
+                _note(call, upstream, failure.verdict)
+                ask.tried += (upstream,)
+                if failure.final or len(ask.tried) >= self._tries:
+                    raise last from None
+            except BaseException:  # nothing was found out
+                upstream.health.left()
+                upstreams.release(lease)
                 raise
-            # The upstream had closed this idle connection: no octet of an answer came, so the
-            # request was not served. Once more, and on a new one.
-            connection = await pool.connect()
-            response = await connection.send(head, body)
-    except UpstreamError as failure:
-        _log.warning("upstream %s %s", upstream.name, failure)
-        raise relay_error(failure) from None
-    except asyncio.CancelledError:
-        if connection is not None:
-            connection.close()
-        raise
-    refusal = _judge(response)
-    if refusal is not None:
-        reason, error = refusal
-        _log.warning("upstream %s %s", upstream.name, reason)
-        connection.close()
-        raise error
-    return connection, response
+            else:
+                upstream.answered += 1
+                upstream.health.succeeded(target.name)
+                return answer
 
 
-def _judge(response: Response) -> tuple[str, RelayError] | None:
-    """Why the caller must not see this answer, for the log and for the caller; None: they may."""
-    status = response.status
-    if status == 200:
-        kind = response.headers.get(b"content-type", b"")
-        if response.length and kind.lower().startswith(_CONTENT):
-            return None
-        said = kind.decode("latin-1")[:64] or "nothing"
-        return (
-            f"answered 200 with {said}; is its base_url right?",
-            RelayError(BAD_UPSTREAM, _ADVICE[Trouble.GARBAGE]),
-        )
-    if status in _CREDENTIAL:
-        return (
-            f"answered {status}: it does not accept the credential, or the account is short",
-            RelayError(
-                OVERLOADED, "No upstream can serve this now. Tell the operator of this relay."
-            ),
-        )
-    if status < 400:
-        return (
-            f"answered {status}, which the Messages API never does; is its base_url right?",
-            RelayError(BAD_UPSTREAM, _ADVICE[Trouble.GARBAGE]),
-        )
-    return None
+def _body(ask: Ask, target: Target) -> bytes:
+    """The request's body as an upstream gets it: the octets that came, but for what must differ."""
+    body, session = ask.body, ask.session
+    if session is not None:
+        family = target.upstream.vendor.thinking
+        if session.mixed or session.family != family:
+            if ask.clean is None:  # what other models have signed, this one would refuse
+                ask.clean = without_thinking(body)
+            body = ask.clean
+    if target.model is not None or ask.prepaid:  # whose price depends on the name: make it plain
+        body = with_model(body, target.model or ask.model)
+    return body
+
+
+def _note(call: Call, upstream: Upstream, verdict: Verdict) -> None:
+    record = call.record
+    what = f"{upstream.name}: {verdict.reason}"
+    record.tried = f"{record.tried}; {what}" if record.tried else what
+    if verdict.scope is Scope.CREDENTIAL:  # nothing gets better without the operator
+        _log.error("request %s: upstream %s %s", record.id, upstream.name, verdict.reason)
+    elif verdict.scope is not Scope.CALLER:
+        _log.warning("request %s: upstream %s %s", record.id, upstream.name, verdict.reason)

@@ -76,8 +76,8 @@ class Metering:
         """
         self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
 
-    def admit(self, call: Call, caller: LiveKey, plan: Plan, asked: Asked, body: bytes) -> None:
-        """Hold what a request may use.
+    def admit(self, call: Call, caller: LiveKey, plan: Plan, asked: Asked, body: bytes) -> int:
+        """Hold what a request may use; the tokens of it.
 
         Raises:
             RelayError: 429 or 402 for want of quota or money, 503 while nothing can be written.
@@ -105,6 +105,7 @@ class Metering:
             cost,
         )  # fmt: skip
         call.ticket = self._journal.open(opening)
+        return tokens
 
     async def on_disk(self, ticket: Ticket) -> None:
         """Wait until a reservation is on disk, as it nearly always is already.
@@ -161,7 +162,7 @@ class Metering:
         if prices is not None:
             cost = min(prices.cost(given, out, read, written), _MOST_COST)
         rule: Rule = "reported" if call.record.outcome == "whole" else "partial"
-        return rule, given + out + written, cost
+        return rule, used(usage), cost
 
     def lines(self, call: Call, error: RelayError | None = None) -> bytes:
         """The header lines that tell what is left; none for an unknown caller."""
@@ -172,6 +173,13 @@ class Metering:
 
 
 _NOTHING = Usage()
+
+
+def used(usage: Usage | None) -> int | None:
+    """The tokens that limits count, if the answer has told any: not what a cache has read."""
+    if usage is None or (usage.input is None and usage.output is None):
+        return None
+    return (usage.input or 0) + (usage.output or 0) + (usage.cache_write or 0)
 
 
 def _most_input(body: bytes, context_window: int) -> int:

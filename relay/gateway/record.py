@@ -19,6 +19,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     relay's own share before the upstream, `upstream_us` the upstream's until its head.
     `rule` is how it was settled, see gateway.metering.
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
+    `choice` is how the upstream was chosen: it is the `only` one, the `session` is with it, it
+    was its `turn`; `passed` are those that could not be, and why; `tried` those that failed.
+    `served` is the model that the upstream names, where that is not the one it was sent.
     """
 
     time: str
@@ -33,6 +36,10 @@ class Record(msgspec.Struct, omit_defaults=True):
     key: str = ""
     model: str = ""
     upstream: str = ""
+    choice: str = ""
+    passed: str = ""
+    tried: str = ""
+    served: str = ""
     upstream_id: str = ""
     stop: str | None = None
     input: int | None = None

@@ -1,17 +1,36 @@
-"""Which upstream serves a model, and under which name."""
+"""Which upstreams serve a model, and under which name."""
 
-from typing import NamedTuple
+from typing import Final
+
+import msgspec
 
 from relay import config
 from relay.errors import MODEL_NOT_FOUND, OVERLOADED, RelayError
-from relay.gateway.upstreams import Upstream
+from relay.gateway.upstream import Upstream
 
 
-class Route(NamedTuple):
-    """Where a request goes. `model` is the name to send, None: as it was asked."""
+class Target(msgspec.Struct, frozen=True, eq=False):
+    """An upstream, and the name it has for a model. `model` is the name to put into the
+    request, None: it is there already. `fields` tells the caller the name that is sent."""
 
     upstream: Upstream
+    name: str
     model: str | None
+    fields: bytes
+
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """Where a request for a model may go, by priority. `as_asked`: the answer is to have the
+    name that was asked for, whatever its upstream calls it."""
+
+    targets: tuple[Target, ...]
+    as_asked: bool
+
+
+_NO_UPSTREAM: Final = "This relay has no upstream yet; its operator adds one to relay.toml."
+_NO_UPSTREAM_FOR: Final = (
+    "No upstream of this relay serves {model}; its operator adds a route to it in relay.toml."
+)
 
 
 class Routes:
@@ -19,21 +38,26 @@ class Routes:
 
     def __init__(self, models: list[config.Model], upstreams: list[Upstream]) -> None:
         self._routes: dict[str, Route] = {}
+        self._without: dict[str, str] = {}  # names that want an upstream, and what to say
         by_name = {upstream.name: upstream for upstream in upstreams}
-        ranked = sorted(upstreams, key=lambda upstream: upstream.priority)
         for model in models:
             if model.routes is not None:
-                chosen = min(model.routes, key=lambda route: by_name[route.upstream].priority)
-                upstream, name = by_name[chosen.upstream], chosen.model or model.id
-            elif ranked:
-                upstream, name = ranked[0], model.id
+                pairs = [(by_name[one.upstream], one.model or model.id) for one in model.routes]
             else:
-                continue
+                pairs = [
+                    (upstream, model.id)
+                    for upstream in upstreams
+                    if config.serves(upstream.vendor, model.id)
+                ]
+            pairs.sort(key=lambda pair: pair[0].priority)
             for asked in (model.id, *model.aliases):
-                self._routes[asked] = Route(upstream, name if name != asked else None)
+                if pairs:
+                    targets = tuple([_target(upstream, name, asked) for upstream, name in pairs])
+                    self._routes[asked] = Route(targets, model.answer_model == "asked")
+                else:
+                    told = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
+                    self._without[asked] = told.format(model=model.id)
         self._known = ", ".join(model.id for model in models) or "none yet"
-        names = {name for model in models for name in (model.id, *model.aliases)}
-        self._without = names - self._routes.keys()  # for want of an upstream
 
     @property
     def any(self) -> bool:
@@ -44,18 +68,20 @@ class Routes:
         """The route of the model that a request asks for.
 
         Raises:
-            RelayError: 404, with the names that are served.
+            RelayError: 404, with the names that are served; 503, no upstream serves it.
         """
         route = self._routes.get(model)
         if route is None:
             if model in self._without:
-                raise RelayError(
-                    OVERLOADED,
-                    "This relay has no upstream yet; its operator adds one to relay.toml.",
-                )
+                raise RelayError(OVERLOADED, self._without[model])
             raise RelayError(
                 MODEL_NOT_FOUND,
                 f"model: {model[:128]!r} is not served here. Served are: {self._known}.",
                 param="model",
             )
         return route
+
+
+def _target(upstream: Upstream, name: str, asked: str) -> Target:
+    fields = f"x-relay-model: {name}\r\n".encode()
+    return Target(upstream, name, name if name != asked else None, fields)

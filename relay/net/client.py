@@ -55,9 +55,13 @@ class Origin(msgspec.Struct, frozen=True):
     first_byte_time: float = 600.0
     silence_time: float = 120.0
     idle_time: float = 55.0
+    egress: str | None = None  # a proxy's URL (net.egress); may hold a credential
 
     def __str__(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Origin {self}>"
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -132,6 +136,19 @@ class UpstreamConnection(asyncio.Protocol):
         """The octets of body that came with the head."""
         early, self._early = self._early, b""
         return early
+
+    def keep(self) -> None:
+        """Keep what comes of the body until somebody attaches."""
+        self._sink = self._keep
+
+    def unread(self, octets: bytes) -> None:
+        """Give octets of the body back, to be taken with `early` once more."""
+        self._early = octets + self._early
+        self.on_lost = None
+        self.keep()
+
+    def _keep(self, data: bytes) -> None:
+        self._early += data
 
     def whole(self, response: Response) -> bytes | None:
         """The body, if its length was told and it came with the head, to its last octet."""

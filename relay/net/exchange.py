@@ -81,6 +81,7 @@ class Exchange:
         "id",
         "intake",
         "octets",
+        "only_pings",
         "paused",
         "probe",
         "request",
@@ -99,6 +100,7 @@ class Exchange:
         self.drive: Drive | None = None
         self.status = 0
         self.begun = False  # the head of the answer is written
+        self.only_pings = False  # it has begun, but of the answer itself nothing is written
         self.ended = False  # nothing more will be written
         self.closing = False  # the connection ends with this exchange
         self.paused = False  # the caller reads too slowly

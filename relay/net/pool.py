@@ -1,9 +1,11 @@
 """Idle connections to one origin, kept for the next request."""
 
 import asyncio
+import socket
 import ssl
 from typing import Final
 
+from relay.net import egress
 from relay.net.client import Origin, Trouble, UpstreamConnection, UpstreamError
 from relay.net.timers import NEVER, Timers
 
@@ -69,22 +71,49 @@ class Pool:
         origin = self.origin
         try:
             async with asyncio.timeout(origin.connect_time):
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(origin, self._timers),
-                    origin.host,
-                    origin.port,
-                    ssl=origin.tls,
-                    server_hostname=origin.host if origin.tls else None,
-                )
+                if origin.egress is None:
+                    _, connection = await self._loop.create_connection(
+                        self._connection,
+                        origin.host,
+                        origin.port,
+                        ssl=origin.tls,
+                        server_hostname=origin.host if origin.tls else None,
+                    )
+                else:
+                    connection = await self._through(origin.egress)
         except TimeoutError:
-            raise UpstreamError(
-                Trouble.CONNECT, f"no connection within {origin.connect_time:g} s"
-            ) from None
+            reason = f"no connection within {origin.connect_time:g} s"
+            raise UpstreamError(Trouble.CONNECT, self._way() + reason) from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
             raise UpstreamError(Trouble.TLS, str(reason)) from None
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UpstreamError(Trouble.CONNECT, reason) from None
+            raise UpstreamError(Trouble.CONNECT, self._way() + reason) from None
         self.opened += 1
         return connection
+
+    async def _through(self, proxy: str) -> UpstreamConnection:
+        """The same by way of a proxy."""
+        origin = self.origin
+        tunnel = await egress.connect(proxy, origin.host, origin.port)
+        try:
+            tunnel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, connection = await self._loop.create_connection(
+                self._connection,
+                sock=tunnel,
+                ssl=origin.tls,
+                server_hostname=origin.host if origin.tls else None,
+            )
+        except BaseException:
+            tunnel.close()
+            raise
+        return connection
+
+    def _way(self) -> str:
+        """For a reason: the proxy, if the failure may be its own."""
+        proxy = self.origin.egress
+        return "" if proxy is None else f"proxy {egress.parse(proxy)}: "
+
+    def _connection(self) -> UpstreamConnection:
+        return UpstreamConnection(self.origin, self._timers)

@@ -43,6 +43,7 @@ class Splice:
         "_done",
         "_exchange",
         "_extent",
+        "_framed",
         "_last",
         "_response",
         "_tap",
@@ -50,8 +51,15 @@ class Splice:
     )
 
     def __init__(
-        self, exchange: Exchange, connection: UpstreamConnection, response: Response, tap: Tap
+        self,
+        exchange: Exchange,
+        connection: UpstreamConnection,
+        response: Response,
+        tap: Tap,
+        *,
+        reframed: bool = False,
     ) -> None:
+        """`reframed` gives the answer a framing of its own, since its first octets change."""
         self._exchange = exchange
         self._connection = connection
         self._response = response
@@ -61,19 +69,24 @@ class Splice:
         self._extent: Extent
         self._write: Callable[[bytes], None] = exchange.transport.write
         length = response.length
+        # An answer that has begun without knowing a length is in chunks.
+        self._framed = reframed or length == UNTIL_CLOSE or (length >= 0 and exchange.begun)
+        if self._framed:
+            self._write = exchange.write
         if length >= 0:
             self._extent = Sized(length)
         elif length == UNTIL_CLOSE:
             self._extent = UntilClose()
-            self._write = exchange.write
-        elif exchange.passes_chunks:
+        elif exchange.passes_chunks and not reframed:
             self._extent = scanner = ChunkScanner()
             tap.framed_by(scanner)
         else:
             self._extent = ChunkReader()
 
-    async def join(self, fields: bytes) -> None:
+    async def join(self, fields: bytes, edit: Callable[[bytes], bytes] | None = None) -> None:
         """Begin the caller's answer with `fields`, and pass the body on until it is whole.
+
+        `edit` changes the first octets of a reframed answer. One that has begun goes on.
 
         Raises:
             UpstreamError: it was cut, silent for too long, or its framing broke. If that is
@@ -83,14 +96,21 @@ class Splice:
         octets = connection.early()
         if octets:
             octets = self._pass(octets)
+        if edit is not None:
+            octets = edit(octets)
         extent = self._extent
         if connection.lost is not None and not extent.done:
             if not (connection.lost_cleanly and response.length == UNTIL_CLOSE):
                 raise connection.lost
             extent.done = True
-        if response.length == UNTIL_CLOSE:
+        if exchange.begun:
+            if octets:
+                self._write(octets)
+        elif self._framed:
             octets = exchange.framed(octets)
-        exchange.begin_with(response.status, fields, response.length, octets)
+            exchange.begin_with(response.status, fields, UNTIL_CLOSE, octets)
+        else:
+            exchange.begin_with(response.status, fields, response.length, octets)
         if extent.done:
             return
         exchange.source = connection
@@ -117,15 +137,13 @@ class Splice:
     def last(self) -> bytes:
         """The octets that end the body: `join` leaves them to whoever ends the answer."""
         last, self._last = self._last, b""
-        return last
+        return self._exchange.framed(last) if self._framed else last
 
     def interject(self, payload: bytes) -> bool:
         """Write `payload` between two events, if that is where the answer stands."""
-        if (
-            isinstance(self._extent, Sized)
-            or not self._extent.at_boundary()
-            or not self._tap.between_events()
-        ):
+        extent = self._extent
+        whole = self._framed or (not isinstance(extent, Sized) and extent.at_boundary())
+        if self._last or not whole or not self._tap.between_events():
             return False
         self._exchange.write(payload)
         return True

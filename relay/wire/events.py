@@ -42,8 +42,8 @@ class Request(msgspec.Struct, frozen=True):
 class Response(msgspec.Struct, frozen=True):
     """A response without its body; `length` is octets, CHUNKED or UNTIL_CLOSE.
 
-    `headers` has the fields of wire.headers.READ_OF_ANSWER but Content-Length; `onward` the
-    lines of those that the caller may see.
+    `headers` has the fields of wire.headers.READ_OF_ANSWER (of an error: READ_OF_ERROR) but
+    Content-Length; `onward` the lines of those that the caller may see.
     """
 
     status: int

@@ -18,6 +18,7 @@ from relay.wire import h1_legal
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Limits, Request, Response
 from relay.wire.headers import (
     READ_OF_ANSWER,
+    READ_OF_ERROR,
     FieldTable,
     NotCanonicalError,
     goes_to_caller,
@@ -47,15 +48,13 @@ _REQUEST_FIELDS = FieldTable(
         b"upgrade": None,
     },
 )
-_RESPONSE_FIELDS = FieldTable(
-    goes_to_caller,
-    {
-        b"content-length": _CONTENT_LENGTH,
-        b"connection": _CONNECTION,
-        b"transfer-encoding": re.compile(rb"chunked"),
-    },
-    READ_OF_ANSWER,
-)
+_RESPONSE_SPECIAL: dict[bytes, re.Pattern[bytes] | None] = {
+    b"content-length": _CONTENT_LENGTH,
+    b"connection": _CONNECTION,
+    b"transfer-encoding": re.compile(rb"chunked"),
+}
+_RESPONSE_FIELDS = FieldTable(goes_to_caller, _RESPONSE_SPECIAL, READ_OF_ANSWER)
+_ERROR_FIELDS = FieldTable(goes_to_caller, _RESPONSE_SPECIAL, READ_OF_ERROR)
 
 _REMEMBERED_LINES = 64
 _REMEMBERED_LENGTH = 128
@@ -136,7 +135,7 @@ def read_response(head: bytes) -> Response | None:
     first = lines.pop(0)
     try:
         status = _statuses.get(first) or _status(first)
-        headers, onward = _fields(lines, _RESPONSE_FIELDS)
+        headers, onward = _fields(lines, _RESPONSE_FIELDS if status < 400 else _ERROR_FIELDS)
     except NotCanonicalError:
         return None
     length = UNTIL_CLOSE

@@ -20,7 +20,7 @@ from relay.errors import (
     RelayError,
 )
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Request, Response
-from relay.wire.headers import READ_OF_ANSWER, goes_to_caller, goes_upstream
+from relay.wire.headers import READ_OF_ANSWER, READ_OF_ERROR, goes_to_caller, goes_upstream
 
 NOT_HTTP: Final = (
     "This is not HTTP/1.1 as RFC 9112 has it. If the client is set to https, "
@@ -198,5 +198,6 @@ def read_response(head: bytes) -> Response:
         if goes_to_caller(name) and name not in dropped
     )
     keep_alive = http11 and length is not None and b"close" not in connection
-    headers = {name: value for name, value in _joined(values).items() if name in READ_OF_ANSWER}
+    read = READ_OF_ANSWER if status < 400 else READ_OF_ERROR
+    headers = {name: value for name, value in _joined(values).items() if name in read}
     return Response(status, headers, onward, UNTIL_CLOSE if length is None else length, keep_alive)

@@ -84,6 +84,17 @@ READ_OF_ANSWER: Final = ANSWERED | {
     b"request-id",
 }
 
+# What the head of an error is read for besides: it tells how long to leave an upstream alone.
+# (docs: api/rate-limits; the `unified` ones come from plans with a window.)
+READ_OF_ERROR: Final = READ_OF_ANSWER | {
+    b"anthropic-ratelimit-%b-%b" % (kind, field)
+    for kind in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
+    for field in (b"limit", b"remaining", b"reset")
+} | {
+    b"anthropic-ratelimit-unified-%b" % field
+    for field in (b"status", b"reset", b"representative-claim", b"5h-status", b"7d-status")
+}  # fmt: skip
+
 _REMEMBERED_LINES = 1024
 _REMEMBERED_LENGTH = 256
 

@@ -17,6 +17,7 @@ from tests.fakes.until import until
 SETTINGS = """
 [server]
 listen = [{listen}]
+admin_listen = ""
 timeouts = {{ drain = 30 }}
 
 [[upstream]]

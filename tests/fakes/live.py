@@ -77,7 +77,7 @@ async def running_simulator() -> AsyncIterator[tuple[Simulator, str]]:
 
 @contextlib.asynccontextmanager
 async def running_relay(
-    folder: Path, upstream: str | None = None, **sections: Any
+    folder: Path, upstream: str | None = None, /, **sections: Any
 ) -> AsyncIterator[Live]:
     """A relay in front of the simulator, or of the `upstream` URL.
 
@@ -97,7 +97,7 @@ async def running_relay(
             "plan": PLANS,
             **sections,
         }
-        tree["server"] = {"listen": ["127.0.0.1:0"], **tree.get("server", {})}
+        tree["server"] = {"listen": ["127.0.0.1:0"], "admin_listen": "", **tree.get("server", {})}
         settings = config.parse(tree)
         log_path = folder / "access.log"
         log = stack.enter_context(log_path.open("ab", buffering=0))

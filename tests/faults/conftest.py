@@ -16,6 +16,8 @@ from relay.simulator.app import Simulator
 from tests.fakes.live import Live, running_relay
 
 DEADLINE = 0.5  # seconds, of each wait for the upstream; the clock is half as fine
+QUOTA = 100_000  # requests; more than any test here asks
+PLAN = [{"id": "free", "limits": [{"requests": QUOTA, "per": "5h"}], "max_keys": 10}]
 IN_TIME = DEADLINE + 2 * TICK + 0.5  # a sweep for the clock, one to fire, and a busy machine
 
 
@@ -89,7 +91,7 @@ async def starting(folder: Path, deadline: float) -> AsyncIterator[Setup]:
     timers.start()
     times = {"connect": deadline, "first_byte": deadline, "silence": deadline}
     async with running_relay(
-        folder, f"http://127.0.0.1:{port}", upstream_options={"timeouts": times}
+        folder, f"http://127.0.0.1:{port}", upstream_options={"timeouts": times}, plan=PLAN
     ) as relay:
         yield Setup(relay, simulator, upstream)
     await until(lambda: not upstream.connections)  # the relay has let go of everything

@@ -16,7 +16,12 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+LONG = b" " * 1_200_000  # more than is kept back of an answer
 START = b'event: message_start\ndata: {"type":"message_start","message":%b}\n\n' % JSON_ANSWER
+DELTA = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    b'"delta":{"type":"text_delta","text":"hi"}}\n\n'
+)
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -34,17 +39,29 @@ def is_whole(octets: bytes) -> bool:
     return octets.endswith(b"\r\n" + LAST_CHUNK)
 
 
+@pytest.mark.parametrize("before", [b"", LONG], ids=["short", "long"])
 @pytest.mark.parametrize("missing", [0, 1, 50])
 async def test_json_that_ends_with_the_connection_is_whole_only_if_it_is_json(
-    tmp_path: Path, missing: int
+    tmp_path: Path, missing: int, before: bytes
 ) -> None:
-    octets = HEAD + b"\r\n" + JSON_ANSWER[: len(JSON_ANSWER) - missing]
+    octets = HEAD + b"\r\n" + before + JSON_ANSWER[: len(JSON_ANSWER) - missing]
     async with (
         raw_upstream(always(octets, close=True)) as upstream,
         running_relay(tmp_path, upstream.url) as relay,
     ):
-        assert is_whole(await ask(relay)) == (not missing)
-        assert relay.log()[0]["outcome"].startswith("cut: " if missing else "whole")
+        answer = await ask(relay)
+        [line] = relay.log()
+        if not missing:
+            assert is_whole(answer)
+            assert line["outcome"] == "whole"
+        elif before:  # it had begun before this was known
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert not is_whole(answer)
+            assert line["outcome"].startswith("cut: the upstream closed")
+        else:
+            assert answer.startswith(b"HTTP/1.1 502 ")
+            assert b"broke off" in answer
+            assert line["outcome"].startswith("refused: ")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
@@ -100,17 +117,21 @@ async def test_one_event_of_many_megabytes_passes(tmp_path: Path) -> None:
         assert relay.log()[0]["outcome"] == "whole"
 
 
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "kept"])
 @pytest.mark.parametrize(
     "broken",
     [b"zz\r\n", b"-1\r\n", b"5\n", b"fffffffffffffffffff\r\n", b"5 5\r\n", b"3\r\nabcde"],
 )
 @pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
-async def test_chunks_that_break_off_into_nonsense_cut_the_answer(
-    tmp_path: Path, head: bytes, broken: bytes
+async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
+    tmp_path: Path, head: bytes, broken: bytes, begun: bool
 ) -> None:
+    shown = DELTA if head == SSE else LONG
+
     async def answer(reader: Any, writer: asyncio.StreamWriter, seen: Seen) -> None:
-        writer.write(head + CHUNKED + chunks(START))
-        await asyncio.sleep(0.02)  # so that the answer has begun
+        writer.write(head + CHUNKED + chunks(START, *([shown] if begun else [])))
+        await writer.drain()
+        await asyncio.sleep(0.02)  # so that the answer has begun, or is kept back
         writer.write(broken + LAST_CHUNK)
 
     async with (
@@ -118,9 +139,14 @@ async def test_chunks_that_break_off_into_nonsense_cut_the_answer(
         running_relay(tmp_path, upstream.url) as relay,
     ):
         octets = await ask(relay)
-        assert octets.startswith(b"HTTP/1.1 200 OK")
-        assert not is_whole(octets)
-        assert relay.log()[0]["outcome"].startswith("cut: the upstream did not answer in HTTP/1.1")
+        [line] = relay.log()
+        if begun:
+            assert octets.startswith(b"HTTP/1.1 200 OK")
+            assert not is_whole(octets)
+            assert line["outcome"].startswith("cut: the upstream did not answer in HTTP/1.1")
+        else:
+            assert octets.startswith(b"HTTP/1.1 502 ")
+            assert line["tried"].startswith("main: did not answer in HTTP/1.1")
         assert "idle=0" in repr(relay.app.upstreams[0].pool)
 
 
@@ -189,9 +215,18 @@ async def test_a_refusal_before_the_request_was_read_is_the_callers_answer(
 
 
 async def test_a_cut_shows_to_a_caller_who_knows_no_chunks(live: Live) -> None:
+    script = "x-simulate: bytes=3000000;fault=cut;at=1500000\r\n"
     with pytest.raises(ConnectionResetError):
-        await ask(live, version="1.0", fields="x-simulate: fault=cut;at=300\r\n")
+        await ask(live, version="1.0", fields=script)
     assert live.log()[0]["outcome"].startswith("cut: ")
+
+
+async def test_what_is_cut_before_it_was_shown_is_an_error_to_a_caller_who_knows_no_chunks(
+    live: Live,
+) -> None:
+    answer = await ask(live, version="1.0", fields="x-simulate: fault=cut;at=300\r\n")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "api_error"
 
 
 async def test_a_caller_who_knows_no_chunks_is_told_within_a_stream(live: Live) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.fakes.live import Live, running_relay
 from tests.faults.conftest import DEADLINE, IN_TIME, Setup, listening, starting
 from tests.faults.outcomes import OUTCOMES
 
+ACCOUNT = r"upstream main 40[123]: (does not accept the credential|the account is short)"
 QUICK = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
 
 
@@ -153,7 +155,7 @@ async def test_among_hundreds_of_random_faults_good_requests_get_their_own_answe
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(2026)
-    scripts = [script for script, pair in OUTCOMES.items() if not pair[0].slow]
+    scripts = [script for script, (one, _) in OUTCOMES.items() if not one.slow and not one.holds]
 
     async with (
         starting(tmp_path, 10.0) as setup,
@@ -184,4 +186,6 @@ async def test_among_hundreds_of_random_faults_good_requests_get_their_own_answe
         await client.aclose()
         await setup.settled()
         assert len(setup.relay.log()) == 300
-        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+        # What needs the operator is said so; nothing failed within the relay.
+        errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+        assert [said for said in errors if not re.search(ACCOUNT, said)] == []

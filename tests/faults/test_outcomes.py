@@ -17,7 +17,7 @@ import pytest
 from relay.simulator.script import FAULTS
 from tests.clients.conftest import TRUST
 from tests.fakes.caller import read_answer, request
-from tests.faults.conftest import IN_TIME, Setup
+from tests.faults.conftest import IN_TIME, QUOTA, Setup
 from tests.faults.outcomes import OUTCOMES, Outcome
 
 FAULTY = "claude-sonnet-4-7"  # for telling the log lines apart
@@ -52,10 +52,26 @@ async def test_a_fault_has_its_outcome_in_time_and_harms_no_other_request(
     await asyncio.gather(first, by_sdk(setup, script, stream, outcome))
     await own_answers(setup, 3)
     await setup.settled()
-    lines = [line for line in setup.relay.log() if line["model"] == FAULTY]
+    log = setup.relay.log()
+    lines = [line for line in log if line["model"] == FAULTY]
     assert [line["status"] for line in lines] == [outcome.status] * 2
     for line in lines:
         assert line["outcome"].startswith(outcome.logged), line["outcome"]
+        assert line["rule"] == outcome.rule
+        assert ("tried" in line) == (outcome.ends == "refused")
+    charged = sum(line["rule"] != "refunded" for line in log)
+    assert await left(setup) == QUOTA - charged - 1
+
+
+async def left(setup: Setup) -> int:
+    """What the quota has left, as one more answer tells."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.relay.port)
+    try:
+        writer.write(request(setup.relay.key, body(GOOD, "what is left")))
+        _, fields, _ = await read_answer(reader)
+        return int(fields[b"x-ratelimit-remaining"])
+    finally:
+        writer.transport.abort()
 
 
 async def raw(setup: Setup, script: str, stream: bool, outcome: Outcome) -> None:
@@ -76,10 +92,13 @@ async def raw(setup: Setup, script: str, stream: bool, outcome: Outcome) -> None
         took = time.monotonic() - begun
         assert took > 0.2 or not outcome.slow, f"took only {took:.2f} s"
         if outcome.ends not in ("told", "cut") and outcome.logged != "cut: ":
+            begun = time.monotonic()
             writer.write(request(setup.relay.key, body(GOOD, "again")))
             async with asyncio.timeout(IN_TIME):
                 status, _, payload = await read_answer(reader)
             assert status == 200
+            # Until the upstream has said it will serve again, it is not asked.
+            assert time.monotonic() - begun > outcome.holds - 0.1
             assert "“again”" in payload.decode()
     finally:
         writer.transport.abort()
@@ -88,6 +107,7 @@ async def raw(setup: Setup, script: str, stream: bool, outcome: Outcome) -> None
 def check_whole(fields: dict[bytes, bytes], payload: bytes, stream: bool, outcome: Outcome) -> None:
     assert b"request-id" in fields
     if outcome.ends == "refused" and outcome.kind:
+        assert fields[b"content-type"].startswith(b"application/json")
         told = json.loads(payload)
         assert told["error"]["type"] == outcome.kind
         assert outcome.message in told["error"]["message"]

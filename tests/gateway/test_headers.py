@@ -63,6 +63,7 @@ FOREIGN = {
     "via": "1.1 canary",
     "strict-transport-security": "max-age=1",
     "x-envoy-upstream-service-time": "7",
+    "x-relay-model": "canary",
     "x-api-key": UPSTREAM_KEY,
     "keep-alive": "timeout=5",
     "alt-svc": "h3",
@@ -207,6 +208,9 @@ async def test_the_caller_receives_just_the_allowed_fields(tmp_path: Path, statu
     told, found, received, _ = await answer_fields(tmp_path, octets)
     assert told == int(status.split()[0])
     own = {b"request-id", b"server-timing", b"content-length"}
+    if told == 200:  # only an answer is a model's
+        own.add(b"x-relay-model")
+        assert received[b"x-relay-model"] == b"claude-sonnet-4-7"
     assert sorted(found) == sorted({*(name.encode() for name in ALLOWED), *own})
     for name, value in ALLOWED.items():
         assert received[name.encode()] == value.encode()
@@ -228,6 +232,7 @@ async def test_a_stream_is_marked_as_not_to_be_buffered(tmp_path: Path) -> None:
         b"server-timing",
         b"transfer-encoding",
         b"x-accel-buffering",
+        b"x-relay-model",
     ]
 
 

@@ -366,9 +366,13 @@ async def test_a_stream_that_its_upstream_cuts_counts_by_what_was_reported(
     ("script", "body"),
     [
         ("fault=cut;at=0", STREAM),  # a head, and no more
+        ("fault=cut;at=1", STREAM),  # a beginning that tells what the prompt cost, and no more
+        ("fault=cut;at=3", STREAM),  # the start of a text that never came
+        ("fault=clean-end;at=3", STREAM),
         ("fault=error;at=0", STREAM),  # overloaded, but with status 200
         ("fault=cut;at=50", BODY),
         ("fault=cut;at=20000;bytes=100000", BODY),
+        ("fault=cut;at=1500000;bytes=3000000", BODY),  # too long to be kept back, so begun
         ("fault=truncated-chunk;at=20", BODY),
     ],
 )
@@ -601,7 +605,8 @@ CORPUS: list[tuple[str, dict[str, Any]]] = [
     ("tokens=20;pace=400", BODY),
     ("fault=drip", BODY),
 ]
-CUT = ["fault=cut;at=1", "fault=cut;at=9", "fault=reset;at=7", "fault=truncated-chunk;at=6"]
+# After content: what is cut before that is no answer, and costs nothing.
+CUT = ["fault=cut;at=4", "fault=cut;at=9", "fault=reset;at=7", "fault=truncated-chunk;at=6"]
 
 
 def reported(payload: bytes) -> dict[str, int]:

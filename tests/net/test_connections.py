@@ -18,6 +18,7 @@ from tests.fakes.upstream import JSON_ANSWER, OK, Seen, always, raw_upstream
 
 STREAM = {**BODY, "stream": True}
 EVENTS = answers.stream()
+LONG = b" " * 1_200_000  # more than is kept back of an answer
 HELLO = b"HEAD / HTTP/1.1\r\nhost: relay\r\n\r\n"
 
 
@@ -169,12 +170,17 @@ async def slow_answer(
 ) -> None:
     """Begins as the request's `x-begin` tells, and then says nothing more."""
     begin = seen.fields.get(b"x-begin")
-    if begin == b"json":
+    if begin == b"kept json":
         writer.write(OK[:-10])
+    elif begin == b"kept stream":
+        writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:3])))
+    elif begin == b"json":
+        writer.write(answers.sized(LONG + JSON_ANSWER)[:-10])
     elif begin == b"stream":
         writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4])))
     elif begin == b"event":
-        writer.write(answers.chunked_head() + answers.chunk(EVENTS[0][:50])[:-2])
+        writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4])))
+        writer.write(answers.chunk(EVENTS[4][:50])[:-2])
     await writer.drain()
     assert await reader.read(1) == b""
     raise ConnectionResetError
@@ -196,6 +202,10 @@ async def slow(tmp_path: Path) -> AsyncIterator[tuple]:
     [
         ("nothing", "close"),
         ("nothing", "reset"),
+        ("kept json", "close"),
+        ("kept json", "reset"),
+        ("kept stream", "close"),
+        ("kept stream", "reset"),
         ("stream", "close"),
         ("stream", "reset"),
         ("json", "reset"),
@@ -209,7 +219,7 @@ async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, fields=f"x-begin: {begin}\r\n"))
         await upstream.asked.wait()
-        if begin == "nothing":
+        if begin == "nothing" or begin.startswith("kept"):
             await asyncio.sleep(0.05)
         else:
             await read_head(reader)

@@ -20,6 +20,7 @@ DUE = 0.5  # each deadline in these tests, in seconds
 EARLY, LATE = 0.3, 0.6  # the clock ticks four times a second
 FAR = 60.0
 EVENTS = answers.stream()
+LONG = b'{"type":"' + b"x" * 1_200_000  # more than is kept back of an answer
 
 
 class Watch:
@@ -47,11 +48,16 @@ async def as_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
     if begin == b"half a head":
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
     elif begin == b"json":
+        writer.write(answers.head(b"200 OK", b"content-length: 9999999") + LONG)
+    elif begin == b"short json":
         writer.write(answers.head(b"200 OK", b"content-length: 99") + b'{"type":')
+    elif begin == b"opening":
+        writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:3])))
     elif begin == b"stream":
         writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4])))
     elif begin == b"torn":
-        writer.write(answers.chunked_head() + answers.chunk(EVENTS[0]) + b"ff\r\nevent: con")
+        writer.write(answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4])))
+        writer.write(b"ff\r\nevent: con")
     elif begin == b"flood":
         writer.write(answers.chunked_head())
         text = answers.chunk(answers.stream(["x" * 1000])[3])
@@ -223,6 +229,20 @@ async def test_an_upstream_that_does_not_begin_to_answer_is_a_504(short: Live, b
 
 
 @deadline("silence")
+@pytest.mark.parametrize("begin", ["short json", "opening"])
+async def test_an_upstream_that_falls_silent_before_it_has_brought_anything_is_a_504(
+    short: Live, begin: str
+) -> None:
+    async with connected(short.port) as (reader, writer):
+        watch = Watch()
+        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        answer = await read_answer(reader)
+        assert is_error(answer, 504, "api_error", "in time", "Try again")
+        assert b"connection" not in answer[1]
+        assert watch.fired(), watch
+
+
+@deadline("silence")
 async def test_an_upstream_that_falls_silent_ends_a_stream_with_an_error(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
@@ -249,7 +269,7 @@ async def test_an_upstream_that_falls_silent_within_an_event_only_ends_the_conne
         received = await reader.read(-1)
         assert watch.fired(), watch
         assert b"error" not in received
-        assert received.endswith(b"event: con" if begin == "torn" else b'{"type":')
+        assert received.endswith(b"event: con" if begin == "torn" else LONG)
 
 
 @deadline("silence")

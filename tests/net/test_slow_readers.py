@@ -61,16 +61,20 @@ def buffered(relay: Live) -> int:
     return sum(one.transport.get_write_buffer_size() for one in relay.app.server.connections)
 
 
-@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize("framing", ["kept", "length", "chunks"])
 async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, framing: str) -> None:
     """The last piece stays with the slow caller; the upstream's connection serves the next."""
     begun = asyncio.Event()
     document = JSON_ANSWER[:-1] + PIECE + b"}"
     events = answers.stream()
     events[-2] += b":" + PIECE + b"\n\n"
-    if framing == "length":
+    if framing == "kept":  # a document goes to its caller at once, when it is whole
         octets = answers.sized(document)
         end, first = document[-1:], octets[: -len(PIECE)]
+        begun.set()
+    elif framing == "length":
+        octets = answers.sized(b"".join(events), kind=b"text/event-stream")
+        end, first = events[-1], octets[: octets.index(events[-2][:50])]
     else:
         octets = answers.chunked_head() + b"".join(map(answers.chunk, events)) + answers.LAST
         end, first = answers.LAST, octets[: octets.index(events[-2][:50]) - 8]
@@ -89,7 +93,7 @@ async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, fr
         raw_upstream(answer) as upstream,
         running_relay(tmp_path, upstream.url) as relay,
         slow_caller(
-            await narrow_port(relay), request(relay.key, STREAM, fields="x-first: 1\r\n")
+            await narrow_port(relay), request(relay.key, fields="x-first: 1\r\n")
         ) as caller,
     ):
         head = await asyncio.get_running_loop().sock_recv(caller, 40)
@@ -112,14 +116,16 @@ async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back
     sent = 0
     many = 100
     chunk = answers.chunk(b":" + PIECE + b"\n\n")
-    ends = b"".join(map(answers.chunk, answers.stream())) + answers.LAST
+    events = answers.stream()
+    first = answers.chunk(b"".join(events[:4]))  # content, so that nothing is kept back
+    ends = b"".join(map(answers.chunk, events[4:])) + answers.LAST
 
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
     ) -> None:
         nonlocal sent
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
-        writer.write(answers.chunked_head() + chunk)
+        writer.write(answers.chunked_head() + first + chunk)
         for _ in range(many):
             writer.write(chunk)
             await writer.drain()
@@ -136,7 +142,7 @@ async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back
         assert buffered(relay) < 512 * 1024
         assert sent < many * len(chunk) // 2
         received = await read(caller, ends)
-        assert received.partition(b"\r\n\r\n")[2] == chunk * (many + 1) + ends
+        assert received.partition(b"\r\n\r\n")[2] == first + chunk * (many + 1) + ends
         await until(relay.log)
         assert [line["outcome"] for line in relay.log()] == ["whole"]
 

@@ -1,17 +1,15 @@
-"""relay.toml as values: every setting, its default, and what is accepted.
+"""Every setting as a value: its default, its unit, and what a value of it has to be.
 
-`load` refuses an unknown or mistyped setting with its dotted path and the values that
-would be accepted. Nothing here opens a socket or a database.
+A section checks itself when it is made and raises `ValueError`, whose text begins with the
+setting's name and says what to write instead. What one section says of another is checked in
+`load`; nothing here knows of files, TOML or dotted paths.
 """
 
 import math
 import re
-import tomllib
-import types
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import field
@@ -24,27 +22,15 @@ _KEY_PREFIX = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _URL_TEXT = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&()*+,;=%-]+")
-_TELLING = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_PATH = re.compile(r"/[\x21-\x7e]*")
+_USERINFO = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"  # RFC 3986 §3.2.1, without ":"
+PROXY = re.compile(
+    rf"(?:http|socks5h?)://(?:{_USERINFO}+(?::(?P<password>{_USERINFO}*))?@)?"
+    r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})"
+)
 _OWN_FIELDS = {"host", "content-length", "transfer-encoding", "connection", "authorization",
                "x-api-key", "accept-encoding", "upgrade", "te", "trailer", "expect"}  # fmt: skip
-
-
-# Read and checked, but not in force yet.
-LATER = (
-    "upstream[].weight",
-    "upstream[].max_concurrency",
-    "upstream[].limits",
-    "server.admin_listen",
-)
-
-
-class ConfigError(Exception):
-    """A setting that cannot be used: `path` is dotted, `reason` says what is accepted."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}" if path else reason)
-        self.path = path
-        self.reason = reason
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,8 +42,8 @@ def _named(setting: str, name: str) -> None:
         raise ValueError(f"{setting}: {name!r} is no name: up to 64 letters, digits, . _ and -")
 
 
-def _positive(section: msgspec.Struct) -> None:
-    for name in section.__struct_fields__:
+def _positive(section: msgspec.Struct, *names: str) -> None:
+    for name in names or section.__struct_fields__:
         value = getattr(section, name)
         if not value > 0 or not math.isfinite(value):
             raise ValueError(f"{name} must be more than 0 seconds, and finite")
@@ -76,6 +62,24 @@ def _url(setting: str, text: str) -> None:
         raise ValueError(f"{setting} takes a scheme, host, port and path, nothing else")
     if not _URL_TEXT.fullmatch(text):
         raise ValueError(f"{setting} must be plain ASCII without spaces or quotes")
+
+
+def _proxy(setting: str, text: str) -> None:
+    """The URL of a proxy. What is wrong is told without the text: it may hold a password."""
+    match = PROXY.fullmatch(text)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ValueError(
+            f"{setting} must be http://[user:password@]host:port, socks5://… (names are resolved "
+            "here) or socks5h://… (at the proxy), without a path; in user and password anything "
+            "but letters and digits may have to be percent-encoded"
+        )
+
+
+def _duration(setting: str, text: str) -> None:
+    try:
+        clock.seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -140,7 +144,7 @@ class ServerTimeouts(_Section, frozen=True):
 class Server(_Section, frozen=True):
     listen: list[str] = field(default_factory=lambda: ["127.0.0.1:8080"])
     public_url: str = "http://127.0.0.1:8080"
-    admin_listen: str = "127.0.0.1:8081"
+    admin_listen: str = "127.0.0.1:8081"  # "": none
     key_prefix: str = "sk-llmapi-"
     tls: Tls | None = None
     limits: Limits = Limits()
@@ -151,7 +155,7 @@ class Server(_Section, frozen=True):
             raise ValueError("listen needs at least one address")
         for setting, text in [
             *(("listen", text) for text in self.listen),
-            ("admin_listen", self.admin_listen),
+            *([("admin_listen", self.admin_listen)] if self.admin_listen else []),
         ]:
             try:
                 address(text)
@@ -201,14 +205,137 @@ class Limit(_Section, frozen=True):
     refill: Literal["smooth", "window"] | None = None
 
     def __post_init__(self) -> None:
-        try:
-            clock.seconds(self.per)
-        except ValueError as error:
-            raise ValueError(f"per: {error}") from None
+        _duration("per", self.per)
         if (self.requests is None) == (self.tokens is None):
             raise ValueError("a limit has either requests or tokens")
         if (self.requests or self.tokens or 0) < 1:
             raise ValueError("a limit allows at least 1")
+
+
+class Pool(_Section, frozen=True):
+    """How requests are shared among upstreams, and what they do while none is free."""
+
+    tries: int = 3  # upstreams that one request may be sent to
+    wait: float = 30.0  # seconds for an upstream that is busy or cooling down; 0: not at all
+    queue: int = 1000  # requests that may wait at once; 0: none
+    sticky: str = "5m"  # how long a session keeps its upstream after a request; "off": not
+    grace: float = 8.0  # seconds with nothing to show after which a stream is begun all the same
+    keep_alive: float = 10.0  # seconds of silence in a stream until the caller gets a ping
+    longest_cooldown: str = "1h"  # nobody stays out for longer without being tried again
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tries <= 5:
+            raise ValueError("tries must be from 1 to 5")
+        if not self.wait >= 0 or not math.isfinite(self.wait):
+            raise ValueError("wait must be 0 seconds (not at all) or more, and finite")
+        if self.queue < 0:
+            raise ValueError("queue must be 0 (nobody waits) or more")
+        if self.sticky != "off":
+            try:
+                clock.seconds(self.sticky)
+            except ValueError as error:
+                raise ValueError(f'sticky: {error}, or "off"') from None
+        _positive(self, "grace", "keep_alive")
+        _duration("longest_cooldown", self.longest_cooldown)
+
+
+class Rule(_Section, frozen=True):
+    """What one kind of a vendor's error answers means. Of several the first that fits applies.
+
+    A rule fits if all of `status`, `code` and `says` that it gives do; `says` is searched in
+    the error's message, ignoring case.
+    """
+
+    scope: Literal["caller", "request", "failure", "model", "account", "credential"]
+    reason: str  # for the operator, such as "5-hour limit reached"
+    status: int | None = None  # None: any of 400 and more, and errors within a stream
+    code: list[str] = []  # error.code or error.type is one of these, numbers as text; []: any
+    says: str | None = None
+    seconds: float | None = None  # how long, where the answer itself tells no moment
+
+    def __post_init__(self) -> None:
+        if not self.reason or len(self.reason) > 100 or not self.reason.isprintable():
+            raise ValueError("reason must be a short line of text, 1 to 100 characters")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError("status must be from 200 to 599, or be left out for any error")
+        if not all(self.code):
+            raise ValueError("code must not have an empty text in it; leave it out for any")
+        if self.says is not None:
+            _pattern("says", self.says)
+        if self.seconds is not None:
+            _positive(self, "seconds")
+
+
+def _pattern(setting: str, text: str) -> None:
+    if not text:
+        raise ValueError(f"{setting} must not be empty; leave it out for any message")
+    try:
+        re.compile(text, re.IGNORECASE)  # as it will be used: `re` remembers it
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{setting} is no regular expression that can be used: {error}") from None
+
+
+class Quota(_Section, frozen=True):
+    """Where a vendor tells what is left of a plan: `GET path` at the upstream's origin.
+
+    `left` is a comma-separated list of dotted paths into the JSON answer, each to a number of
+    what is left; a step `*` is every element of a list or every value of a table.
+    """
+
+    path: str
+    left: str
+    every: float = 300.0  # seconds between two readings
+
+    def __post_init__(self) -> None:
+        if not _PATH.fullmatch(self.path):
+            raise ValueError('path must begin with "/" and be plain ASCII without spaces')
+        if not self.left.strip():
+            raise ValueError('left must name a number in the answer, such as "usage.remaining"')
+        if not self.every >= 60 or not math.isfinite(self.every):
+            raise ValueError("every must be at least 60 seconds, and finite")
+
+
+class Vendor(_Section, frozen=True):
+    """What is particular to the upstreams of one seller."""
+
+    name: str
+    hosts: list[str] = []  # base_urls at these hosts, or below them, are of this vendor
+    thinking: str = "anthropic"  # family of its thinking blocks; no other family takes them
+    usage: Literal["exclusive", "inclusive"] = (
+        "exclusive"  # inclusive: input_tokens has cached ones
+    )
+    time_zone: str = "UTC"  # IANA name, of moments told without a zone
+    models: list[str] = []  # what it serves, patterns such as "glm-*"; []: anything
+    terms: str = ""  # a note on its terms of use, shown to the operator
+    quota: Quota | None = None
+    rules: list[Rule] = []
+
+    def __post_init__(self) -> None:
+        _named("name", self.name)
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"hosts: {host!r} is no host; write it alone and in lower case: api.example.com"
+                )
+        _named("thinking", self.thinking)
+        _time_zone("time_zone", self.time_zone)
+        for pattern in self.models:
+            if not re.fullmatch(r"[\x21-\x7e]{1,128}", pattern):
+                raise ValueError(
+                    f'models: {pattern!r} is no pattern of model names; write one such as "glm-*"'
+                )
+
+
+def _time_zone(setting: str, name: str) -> None:
+    if name == "UTC":  # is known without a database of zones
+        return
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(
+            f"{setting}: {name!r} is no time zone known here; write an IANA name such as "
+            "Asia/Shanghai, and see that the system's tzdata is installed"
+        ) from None
 
 
 class Upstream(_Section, frozen=True):
@@ -225,6 +352,8 @@ class Upstream(_Section, frozen=True):
     limits: list[Limit] = []
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     ca: str | None = None  # a file of certificates to trust in place of the system's
+    vendor: str = ""  # "": recognised by the host of base_url, else "generic"
+    egress: str | None = None  # the URL of a proxy, also as env:NAME or file:/path
 
     def __post_init__(self) -> None:
         _named("name", self.name)
@@ -244,6 +373,8 @@ class Upstream(_Section, frozen=True):
                 )
             if name.lower() in _OWN_FIELDS:
                 raise ValueError(f"headers: {name} is set by the relay itself")
+        if self.egress is not None and not self.egress.startswith(("env:", "file:")):
+            _proxy("egress", self.egress)
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r})"  # the rest may hold secrets
@@ -255,6 +386,18 @@ class Upstream(_Section, frozen=True):
             ValueError: the variable or file that `api_key` names is not there.
         """
         return secret.resolve(self.api_key)
+
+    def proxy(self) -> str | None:
+        """The URL of the proxy that leads to it, perhaps with a password; None: straight.
+
+        Raises:
+            ValueError: the variable or file that `egress` names is not there or holds no such URL.
+        """
+        if self.egress is None or not self.egress.startswith(("env:", "file:")):
+            return self.egress
+        url = secret.resolve(self.egress).reveal()
+        _proxy(f"what {self.egress} holds", url)
+        return url
 
 
 class Route(_Section, frozen=True):
@@ -288,6 +431,7 @@ class Model(_Section, frozen=True):
     aliases: list[str] = []
     routes: list[Route] | None = None
     price: Price | None = None
+    answer_model: Literal["served", "asked"] = "served"  # which name an answer gives
 
     def __post_init__(self) -> None:
         for setting, name in [("id", self.id), *(("aliases", alias) for alias in self.aliases)]:
@@ -319,181 +463,13 @@ class Plan(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """The whole of relay.toml."""
+    """The whole of relay.toml. As `parse` gives it, `vendor` has the shipped ones too."""
 
     server: Server = Server()
     database: Database = Database()
     log: Log = Log()
+    pool: Pool = Pool()
+    vendor: list[Vendor] = []
     upstream: list[Upstream] = []
     model: list[Model] = []
     plan: list[Plan] = []
-
-
-def load(path: str | Path) -> Settings:
-    """Read and check a relay.toml; relative paths in it are relative to its folder.
-
-    Raises:
-        ConfigError: the file is missing or no TOML, or a setting cannot be used.
-    """
-    try:
-        text = Path(path).read_bytes().decode()
-    except OSError as error:
-        raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError("", f"{path} is not UTF-8") from None
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError("", f"{path} is no valid TOML: {error}") from None
-    return _anchored(parse(tree), Path(path).resolve().parent)
-
-
-def _anchored(settings: Settings, folder: Path) -> Settings:
-    """The same with every file named from the root on."""
-
-    def anchor(name: str) -> str:
-        return str(folder / name)  # an absolute name stays as it is
-
-    def upstream(one: Upstream) -> Upstream:
-        key = one.api_key
-        if key.startswith("file:"):
-            key = "file:" + anchor(key[5:])
-        return replace(one, api_key=key, ca=None if one.ca is None else anchor(one.ca))
-
-    replace = msgspec.structs.replace
-    server = settings.server
-    if server.tls is not None:
-        tls = Tls(cert=anchor(server.tls.cert), key=anchor(server.tls.key))
-        server = replace(server, tls=tls)
-    return replace(
-        settings,
-        server=server,
-        database=replace(settings.database, path=anchor(settings.database.path)),
-        upstream=[upstream(one) for one in settings.upstream],
-    )
-
-
-def parse(tree: dict[str, Any]) -> Settings:
-    """Check a parsed TOML document.
-
-    Raises:
-        ConfigError: see `load`.
-    """
-    try:
-        settings = msgspec.convert(tree, Settings)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
-    _cross_check(settings)
-    return settings
-
-
-def _cross_check(settings: Settings) -> None:
-    """What one setting says of another."""
-    upstreams = _unique("upstream", "name", [u.name for u in settings.upstream])
-    _unique("plan", "id", [plan.id for plan in settings.plan])
-    _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
-    for number, model in enumerate(settings.model):
-        for index, route in enumerate(model.routes or ()):
-            if route.upstream not in upstreams:
-                raise ConfigError(
-                    f"model[{number}].routes[{index}].upstream",
-                    f"no upstream is named {route.upstream!r}; there are: "
-                    + (", ".join(sorted(upstreams)) or "none"),
-                )
-        if model.price is None:
-            priced = [plan.id for plan in settings.plan if plan.billing == "per-token"]
-            if priced:
-                raise ConfigError(
-                    f"model[{number}].price",
-                    f"plan {priced[0]!r} bills per token, so {model.id} needs a price",
-                )
-
-
-def _unique(section: str, key: str, names: list[str]) -> set[str]:
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise ConfigError(section, f"{key} {name!r} is given twice")
-    return set(names)
-
-
-_AT = re.compile(r"(.*) - at `\$?\.?(.*)`", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
-_MISSING = re.compile(r"Object missing required field `(.*)`")
-
-
-def _explain(text: str) -> ConfigError:
-    """msgspec's message → the dotted path and what is accepted there."""
-    match = _AT.fullmatch(text)
-    reason, path = (match[1], match[2]) if match else (text, "")
-    if (missing := _MISSING.fullmatch(reason)) is not None:
-        path = f"{path}.{missing[1]}".lstrip(".")
-        return ConfigError(path, f"is missing; write {_accepted(path)}")
-    if (unknown := _UNKNOWN.fullmatch(reason)) is not None:
-        fields = ", ".join(_accepted_fields(path))
-        return ConfigError(
-            f"{path}.{unknown[1]}".lstrip("."), f"unknown setting; accepted here: {fields}"
-        )
-    if reason.startswith(("Expected", "Invalid enum value")):
-        return ConfigError(path, f"{reason}; accepted: {_accepted(path)}")
-    first, _, rest = reason.partition(" ")
-    if rest and first.rstrip(":") in _accepted_fields(path):  # raised by a section's own check
-        return ConfigError(f"{path}.{first.rstrip(':')}".lstrip("."), rest)
-    return ConfigError(path, reason)
-
-
-def _type_at(path: str) -> Any:
-    """The annotation of the setting at a dotted path."""
-    here: Any = Settings
-    for step in re.findall(r"[^.\[\]]+|\[\.*\d*\]", path):
-        here = _unwrap(here)
-        if step.startswith("["):
-            here = get_args(here)[-1]
-        elif get_origin(here) is dict:
-            here = get_args(here)[1]
-        else:
-            here = get_type_hints(here)[step]
-    return _unwrap(here)
-
-
-def _unwrap(kind: Any) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
-        return next(part for part in get_args(kind) if part is not type(None))
-    return kind
-
-
-def _accepted_fields(path: str) -> list[str]:
-    return sorted(getattr(_type_at(path), "__struct_fields__", ()))
-
-
-_WORDS: dict[Any, str] = {
-    str: "text in quotes",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-}
-
-
-def _accepted(path: str) -> str:
-    try:
-        kind = _type_at(path)
-    except (KeyError, IndexError, TypeError):
-        return "see relay.toml"
-    if get_origin(kind) is Literal:
-        return " or ".join(f'"{value}"' for value in get_args(kind))
-    if get_origin(kind) is list:
-        return "a list [ … ]"
-    if get_origin(kind) is dict or hasattr(kind, "__struct_fields__"):
-        return "a table { … }"
-    return _WORDS.get(kind, "see relay.toml")
-
-
-def effective(settings: Settings, show: Callable[[str], str] = lambda _: "•••") -> dict[str, Any]:
-    """All settings as plain values, literal secrets masked by `show`."""
-    tree: dict[str, Any] = msgspec.to_builtins(settings)
-    for upstream in tree["upstream"]:
-        if not upstream["api_key"].startswith(("env:", "file:")):
-            upstream["api_key"] = show(upstream["api_key"])
-        for name, value in upstream["headers"].items():
-            if _TELLING.search(name):
-                upstream["headers"][name] = show(value)
-    return tree

@@ -1,0 +1,91 @@
+"""What msgspec says of a wrong setting, told to the one who wrote it.
+
+Its message becomes the dotted path of the setting and what is accepted there. Which settings
+there are is read off the structs in `schema`; no file is known here.
+"""
+
+import re
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from relay.config.schema import Settings
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used: `path` is dotted, `reason` says what is accepted."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.path = path
+        self.reason = reason
+
+
+_AT = re.compile(r"(.*) - at `\$?\.?(.*)`", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def explain(text: str) -> ConfigError:
+    """msgspec's message → the dotted path and what is accepted there."""
+    match = _AT.fullmatch(text)
+    reason, path = (match[1], match[2]) if match else (text, "")
+    if (missing := _MISSING.fullmatch(reason)) is not None:
+        path = f"{path}.{missing[1]}".lstrip(".")
+        return ConfigError(path, f"is missing; write {_accepted(path)}")
+    if (unknown := _UNKNOWN.fullmatch(reason)) is not None:
+        fields = ", ".join(_accepted_fields(path))
+        return ConfigError(
+            f"{path}.{unknown[1]}".lstrip("."), f"unknown setting; accepted here: {fields}"
+        )
+    if reason.startswith(("Expected", "Invalid enum value")):
+        return ConfigError(path, f"{reason}; accepted: {_accepted(path)}")
+    first, _, rest = reason.partition(" ")
+    if rest and first.rstrip(":") in _accepted_fields(path):  # raised by a section's own check
+        return ConfigError(f"{path}.{first.rstrip(':')}".lstrip("."), rest)
+    return ConfigError(path, reason)
+
+
+def _type_at(path: str) -> Any:
+    """The annotation of the setting at a dotted path."""
+    here: Any = Settings
+    for step in re.findall(r"[^.\[\]]+|\[\.*\d*\]", path):
+        here = _unwrap(here)
+        if step.startswith("["):
+            here = get_args(here)[-1]
+        elif get_origin(here) is dict:
+            here = get_args(here)[1]
+        else:
+            here = get_type_hints(here)[step]
+    return _unwrap(here)
+
+
+def _unwrap(kind: Any) -> Any:
+    if get_origin(kind) in (Union, types.UnionType):
+        return next(part for part in get_args(kind) if part is not type(None))
+    return kind
+
+
+def _accepted_fields(path: str) -> list[str]:
+    return sorted(getattr(_type_at(path), "__struct_fields__", ()))
+
+
+_WORDS: dict[Any, str] = {
+    str: "text in quotes",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+
+
+def _accepted(path: str) -> str:
+    try:
+        kind = _type_at(path)
+    except (KeyError, IndexError, TypeError):
+        return "see relay.toml"
+    if get_origin(kind) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(kind))
+    if get_origin(kind) is list:
+        return "a list [ … ]"
+    if get_origin(kind) is dict or hasattr(kind, "__struct_fields__"):
+        return "a table { … }"
+    return _WORDS.get(kind, "see relay.toml")

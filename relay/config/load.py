@@ -1,0 +1,164 @@
+"""relay.toml → `Settings`: reading it, what its sections say of each other, showing it.
+
+Refuses an unknown or mistyped setting with its dotted path and the values that would be
+accepted. Opens no socket and no database, and no file but relay.toml and the shipped vendors.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from relay.config import vendors
+from relay.config.explain import ConfigError, explain
+from relay.config.schema import PROXY, Settings, Tls, Upstream
+
+# Read and checked, but not in force yet.
+LATER: tuple[str, ...] = ()
+
+_TELLING = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
+
+
+def load(path: str | Path) -> Settings:
+    """Read and check a relay.toml; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a setting cannot be used.
+    """
+    try:
+        text = Path(path).read_bytes().decode()
+    except OSError as error:
+        raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("", f"{path} is not UTF-8") from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("", f"{path} is no valid TOML: {error}") from None
+    return _anchored(parse(tree), Path(path).resolve().parent)
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """The same with every file named from the root on."""
+
+    def anchor(name: str) -> str:
+        return str(folder / name)  # an absolute name stays as it is
+
+    def reference(text: str) -> str:
+        return "file:" + anchor(text[5:]) if text.startswith("file:") else text
+
+    def upstream(one: Upstream) -> Upstream:
+        return replace(
+            one,
+            api_key=reference(one.api_key),
+            ca=None if one.ca is None else anchor(one.ca),
+            egress=None if one.egress is None else reference(one.egress),
+        )
+
+    replace = msgspec.structs.replace
+    server = settings.server
+    if server.tls is not None:
+        tls = Tls(cert=anchor(server.tls.cert), key=anchor(server.tls.key))
+        server = replace(server, tls=tls)
+    return replace(
+        settings,
+        server=server,
+        database=replace(settings.database, path=anchor(settings.database.path)),
+        upstream=[upstream(one) for one in settings.upstream],
+    )
+
+
+def parse(tree: dict[str, Any]) -> Settings:
+    """Check a parsed TOML document, and add the shipped vendors to its own.
+
+    Raises:
+        ConfigError: see `load`.
+    """
+    try:
+        settings = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise explain(str(error)) from None
+    _unique("vendor", "name", [vendor.name for vendor in settings.vendor])
+    given = [set(table) for table in tree.get("vendor", ())]
+    settings = msgspec.structs.replace(settings, vendor=vendors.merged(settings.vendor, given))
+    _cross_check(settings)
+    return settings
+
+
+def _cross_check(settings: Settings) -> None:
+    """What one setting says of another."""
+    upstreams = _unique("upstream", "name", [u.name for u in settings.upstream])
+    _unique("plan", "id", [plan.id for plan in settings.plan])
+    _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
+    known = [vendor.name for vendor in settings.vendor]
+    for number, upstream in enumerate(settings.upstream):
+        if upstream.vendor and upstream.vendor not in known:
+            raise ConfigError(
+                f"upstream[{number}].vendor",
+                f"no vendor is named {upstream.vendor!r}; there are: " + ", ".join(sorted(known)),
+            )
+    for number, model in enumerate(settings.model):
+        for index, route in enumerate(model.routes or ()):
+            if route.upstream not in upstreams:
+                raise ConfigError(
+                    f"model[{number}].routes[{index}].upstream",
+                    f"no upstream is named {route.upstream!r}; there are: "
+                    + (", ".join(sorted(upstreams)) or "none"),
+                )
+        _check_served(settings, number)
+        if model.price is None:
+            priced = [plan.id for plan in settings.plan if plan.billing == "per-token"]
+            if priced:
+                raise ConfigError(
+                    f"model[{number}].price",
+                    f"plan {priced[0]!r} bills per token, so {model.id} needs a price",
+                )
+
+
+def _check_served(settings: Settings, number: int) -> None:
+    """That vendors serve the names that a model's routes would send to them.
+
+    A model without routes goes to those upstreams that serve its id: nothing to refuse.
+    """
+    model = settings.model[number]
+    vendor_at = {one.name: vendors.vendor_of(settings, one) for one in settings.upstream}
+    for index, route in enumerate(model.routes or ()):
+        vendor = vendor_at[route.upstream]
+        name = route.model or model.id
+        if not vendors.serves(vendor, name):
+            raise ConfigError(
+                f"model[{number}].routes[{index}].model",
+                f"vendor {vendor.name!r} serves {', '.join(vendor.models)}, not {name!r}; "
+                "write the name that it has there",
+            )
+
+
+def _unique(section: str, key: str, names: list[str]) -> set[str]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ConfigError(section, f"{key} {name!r} is given twice")
+    return set(names)
+
+
+def effective(settings: Settings, show: Callable[[str], str] = lambda _: "•••") -> dict[str, Any]:
+    """All settings as plain values, literal secrets masked by `show`."""
+    tree: dict[str, Any] = msgspec.to_builtins(settings)
+    for upstream in tree["upstream"]:
+        if not upstream["api_key"].startswith(("env:", "file:")):
+            upstream["api_key"] = show(upstream["api_key"])
+        upstream["egress"] = _without_password(upstream["egress"], show)
+        for name, value in upstream["headers"].items():
+            if _TELLING.search(name):
+                upstream["headers"][name] = show(value)
+    return tree
+
+
+def _without_password(proxy: str | None, show: Callable[[str], str]) -> str | None:
+    match = PROXY.fullmatch(proxy or "")
+    if proxy is None or match is None or match["password"] is None:
+        return proxy  # none, or the name of a variable or file
+    start, end = match.span("password")
+    return proxy[:start] + show(match["password"]) + proxy[end:]

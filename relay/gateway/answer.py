@@ -1,0 +1,229 @@
+"""An answer passed on to its caller: whole, spliced, or as the error that it is.
+
+Whatever becomes of it, what it used is noted and its connection goes back to its pool. An answer
+that was cut is never ended as if it were whole.
+"""
+
+from functools import partial
+from time import time
+
+import orjson
+
+from relay.errors import BAD_UPSTREAM, Dialect, RelayError
+from relay.gateway.attempt import Answer, RefusedError, relay_error
+from relay.gateway.call import Call
+from relay.gateway.keepalive import KeepAlive
+from relay.gateway.metering import Metering
+from relay.gateway.routes import Route, Target
+from relay.gateway.trouble import of_failure
+from relay.net.client import Trouble, UpstreamConnection, UpstreamError
+from relay.net.splice import Splice
+from relay.translate.opening import naming
+from relay.translate.peek import with_model
+from relay.translate.usage import JsonTap, NoTap, StreamTap, Usage
+from relay.wire.events import UNTIL_CLOSE, Response
+
+AnyTap = JsonTap | StreamTap | NoTap
+
+
+async def pass_on(
+    call: Call, route: Route, answer: Answer, metering: Metering, alive: KeepAlive | None
+) -> None:
+    """Pass an answer on that has begun, and note what it used.
+
+    Raises:
+        RelayError: it came to nothing before the caller had an octet of it.
+    """
+    exchange, record = call.exchange, call.record
+    target, response = answer.lease.target, answer.response
+    encoded = b"content-encoding" in response.headers
+    if exchange.begun and (encoded or not _is_stream(response)):
+        if answer.connection is not None:
+            answer.connection.close()
+        raise RelayError(BAD_UPSTREAM, "The model's upstream answered without a stream.")
+    renamed = route.as_asked and target.model is not None
+    if answer.connection is not None:
+        await _join(call, target, response, answer.connection, metering, alive, renamed)
+        return
+    # It is all here, as most JSON answers are: nothing to splice.
+    if alive is not None:  # or it might begin another answer while this one waits for the disk
+        alive.stop()
+    octets, length = answer.octets, response.length
+    _note(call, target, answer.usage)
+    call.usage = answer.usage
+    if renamed:
+        octets = _renamed(answer.payload, record.model)
+        length = len(octets)
+    elif length == UNTIL_CLOSE:
+        octets = exchange.framed(octets)
+    if call.ticket is not None and not call.ticket.durable:
+        await metering.on_disk(call.ticket)
+    fields = _fields(call, target, response, metering.lines(call))
+    exchange.begin_with(response.status, fields, length, octets)
+    exchange.end()
+    record.outcome = "whole"
+    target.upstream.health.failures = 0
+
+
+async def _join(
+    call: Call,
+    target: Target,
+    response: Response,
+    connection: UpstreamConnection,
+    metering: Metering,
+    alive: KeepAlive | None,
+    renamed: bool,
+) -> None:
+    """Pass the body on, and end the answer as what it was: whole or cut."""
+    exchange, record = call.exchange, call.record
+    streamed = _is_stream(response)
+    # An answer that comes encoded, in spite of what it was asked, is passed on as it is.
+    told = b"content-encoding" not in response.headers
+    tap = NoTap() if not told else StreamTap() if streamed else JsonTap()
+    edit = None
+    if renamed and told and streamed:
+        name = record.model.encode()
+        edit = partial(naming, name=name)
+    splice = Splice(exchange, connection, response, tap, reframed=edit is not None)
+    if alive is not None:
+        alive.follow(splice, connection)
+    fields = _fields(call, target, response, metering.lines(call))
+    if streamed:
+        fields += _stream_fields(response)
+    cut = False
+    usage: Usage | None = None
+    try:
+        await splice.join(fields, edit)
+        usage = tap.finish()
+        if not usage.whole:
+            raise UpstreamError(Trouble.CLOSED, "its answer has no end")
+        if call.ticket is not None and not call.ticket.durable:
+            await metering.on_disk(call.ticket)
+        exchange.end(splice.last())
+        record.outcome = "whole"
+        target.upstream.health.failures = 0
+    except UpstreamError as failure:
+        cut = True
+        if not exchange.begun:
+            raise relay_error(failure) from None
+        record.outcome = f"cut: the upstream {failure}"
+        target.upstream.health.failed(of_failure(failure.trouble, time()), target.name, time())
+        if rest := splice.last():
+            exchange.write_raw(rest)
+        error = relay_error(failure).event(Dialect.MESSAGES, record.id)
+        if streamed and splice.interject(error):
+            exchange.close()
+        else:
+            exchange.cut()
+    finally:
+        target.upstream.pool.put(connection, reusable=splice.reusable)
+        usage = usage or tap.finish()
+        _note(call, target, usage)
+        if _brought(usage, tap, cut):
+            call.usage = usage
+
+
+def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
+    """Pass an upstream's own error on, word for word."""
+    exchange = call.exchange
+    call.record.outcome = f"refused: {refusal}"
+    metering.refund(call)  # before the header lines tell what is left
+    payload = refusal.payload
+    if exchange.begun:
+        _end_with(call, _error_event(payload) or _unreadable(refusal, call))
+        return
+    fields = b"%b%brequest-id: %b\r\n%b: %b\r\n" % (
+        refusal.fields,
+        metering.lines(call),
+        exchange.id,
+        *exchange.own_timing(),
+    )
+    exchange.begin_with(refusal.status, fields, len(payload), payload)
+    exchange.end()
+
+
+def tell(call: Call, error: RelayError) -> None:
+    """Tell of an error in a stream that has nothing but pings in it."""
+    call.record.outcome = f"refused: {error.message}"
+    _end_with(call, error.event(Dialect.MESSAGES, call.record.id))
+
+
+def _end_with(call: Call, event: bytes) -> None:
+    """An error event is a stream's last; it is cut there, not ended as if it were whole."""
+    call.exchange.write(event)
+    call.exchange.close()
+
+
+def _error_event(payload: bytes) -> bytes | None:
+    """An error document as an event; None if it is none."""
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("error"), dict):
+        return None
+    document.setdefault("type", "error")
+    return b"event: error\ndata: " + orjson.dumps(document) + b"\n\n"
+
+
+def _unreadable(refusal: RefusedError, call: Call) -> bytes:
+    error = RelayError(BAD_UPSTREAM, f"The model's upstream answered {refusal.status}.")
+    return error.event(Dialect.MESSAGES, call.record.id)
+
+
+def _renamed(payload: bytes, model: str) -> bytes:
+    """A whole answer with the name that was asked for; as it is where it names no model."""
+    try:
+        return with_model(payload, model)
+    except RelayError:
+        return payload
+
+
+def _note(call: Call, target: Target, usage: Usage) -> None:
+    """Take over what an answer said of itself."""
+    upstream = target.upstream
+    if upstream.inclusive and usage.input is not None:
+        usage.input = max(0, usage.input - (usage.cache_read or 0) - (usage.cache_write or 0))
+    # Dated names are the same model: claude-haiku-4-5 and claude-haiku-4-5-20251001.
+    if usage.model is not None and not usage.model.startswith(target.name):
+        call.record.served = usage.model[:128]
+        upstream.other_model += 1
+    call.record.used(usage)
+
+
+def _brought(usage: Usage, tap: AnyTap, cut: bool) -> bool:
+    """Whether there was anything in an answer: it may be an error in spite of its status 200,
+    and a document is of use as a whole only (though a caller who leaves it does not undo it)."""
+    if usage.model is not None or usage.input is not None or usage.output is not None:
+        return True
+    return isinstance(tap, NoTap) or (isinstance(tap, JsonTap) and not cut)
+
+
+def _is_stream(response: Response) -> bool:
+    return response.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+
+
+def _fields(call: Call, target: Target, response: Response, limits: bytes) -> bytes:
+    """The answer's field lines: the upstream's that may pass, and the relay's own."""
+    record = call.record
+    record.upstream_id = response.headers.get(b"request-id", b"").decode("latin-1")
+    relay, upstream = record.relay_us, record.upstream_us  # told in milliseconds
+    return (
+        b"%b%b%brequest-id: %b\r\nserver-timing: relay;dur=%d.%03d, upstream;dur=%d.%03d\r\n"
+    ) % (
+        response.onward,
+        limits,
+        target.fields,
+        call.exchange.id,
+        relay // 1000,
+        relay % 1000,
+        upstream // 1000,
+        upstream % 1000,
+    )
+
+
+def _stream_fields(response: Response) -> bytes:
+    """nginx and others buffer a stream unless told not to."""
+    if b"cache-control" in response.headers:
+        return b"x-accel-buffering: no\r\n"
+    return b"x-accel-buffering: no\r\ncache-control: no-cache, no-transform\r\n"

@@ -1,0 +1,84 @@
+"""Life in a stream that has nothing to show: a ping after a while, and the head before that.
+
+A caller who sees no octet gives up, or whoever stands between does (Cloudflare after 100 s,
+Claude Code tells its user after 20 s). So a stream is begun after a time of grace, within which
+a failure still gets its true status, and from then on silence is filled with `event: ping`,
+which the Messages API sends itself and SDKs skip anywhere. It hides nothing: what an upstream
+may be silent for is its connection's own deadline, which these pings do not touch.
+"""
+
+from typing import Final
+
+from relay import config
+from relay.gateway.call import Call
+from relay.gateway.metering import Metering
+from relay.net.client import UpstreamConnection
+from relay.net.splice import Splice
+from relay.net.timers import NEVER, Timers
+from relay.wire.events import UNTIL_CLOSE
+
+PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
+_COMMENT: Final = b":\n\n"
+STREAM_FIELDS: Final = (  # nginx and others buffer a stream unless told not to
+    b"content-type: text/event-stream; charset=utf-8\r\n"
+    b"x-accel-buffering: no\r\ncache-control: no-cache, no-transform\r\n"
+)
+
+
+class KeepAlive:
+    """Watches one stream from the request on until `stop`. Times in seconds."""
+
+    __slots__ = ("_call", "_connection", "_metering", "_silence", "_splice", "_timers", "deadline")
+
+    def __init__(
+        self, call: Call, metering: Metering, timers: Timers, settings: config.Pool
+    ) -> None:
+        self._call = call
+        self._metering = metering
+        self._timers = timers
+        self._silence = settings.keep_alive
+        self._splice: Splice | None = None
+        self._connection: UpstreamConnection | None = None
+        self.deadline = timers.now + settings.grace
+        timers.watch(self)
+
+    def follow(self, splice: Splice, connection: UpstreamConnection) -> None:
+        """From now on the answer comes through this splice."""
+        self._call.exchange.only_pings = False
+        self._splice = splice
+        self._connection = connection
+        self.deadline = self._timers.now + self._silence
+
+    def stop(self) -> None:
+        """The answer is complete, or will not be."""
+        self.deadline = NEVER
+        self._timers.forget(self)
+
+    def expire(self) -> None:
+        """Nothing came for a while."""
+        exchange = self._call.exchange
+        splice, connection = self._splice, self._connection
+        if splice is not None and connection is not None:
+            due = connection.heard + self._silence
+            if due > self._timers.swept:
+                self.deadline = due
+                return
+            if not exchange.paused:  # or the caller has enough to read
+                splice.interject(PING)
+        elif exchange.begun:
+            exchange.write(PING)
+        else:
+            call = self._call
+            fields = self._metering.lines(call) + b"request-id: %b\r\n%b: %b\r\n%b" % (
+                exchange.id,
+                *exchange.own_timing(),
+                STREAM_FIELDS,
+            )
+            exchange.begin_with(200, fields, UNTIL_CLOSE, exchange.framed(PING))
+            exchange.only_pings = True
+            exchange.probe = self._probe
+        self.deadline = self._timers.now + self._silence
+
+    def _probe(self) -> bool:
+        self._call.exchange.write(_COMMENT)
+        return True

@@ -1,0 +1,70 @@
+"""The beginning of an event stream: whether it has brought anything yet.
+
+Until its first event with content a stream can still be taken from another upstream, and nobody
+is the wiser. What an upstream says before that promises nothing: `message_start`, pings, and the
+start of a text that is still empty (new-api and others commit on those, and then cannot move on
+when the upstream is overloaded a moment later).
+"""
+
+import re
+from enum import Enum
+from typing import Final
+
+from relay.wire.sse import EventReader
+
+_TYPE: Final = re.compile(rb'"type"[ ]*:[ ]*"([a-z_]+)"')
+_EMPTY: Final = frozenset({b"message_start", b"ping"})
+_EMPTY_TEXT: Final = re.compile(rb'"type"[ ]*:[ ]*"text"')
+_MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]|\\.)*"')
+
+
+class Found(Enum):
+    """What a stream turned out to begin with."""
+
+    CONTENT = "content"
+    ERROR = "error"  # nothing but an error event
+
+
+class Opening:
+    """Octets of an event stream in, until `found` tells what it begins with.
+
+    `error` is then the error event's data.
+    """
+
+    __slots__ = ("_events", "error", "found")
+
+    def __init__(self) -> None:
+        self._events = EventReader()
+        self.found: Found | None = None
+        self.error = b""
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next octets; whether it is known what the stream begins with."""
+        for name, text in self._events.feed(data):
+            kind = name
+            if not kind and (match := _TYPE.search(text)):
+                kind = match[1]  # where nobody wrote `event:` lines
+            if kind in _EMPTY or (kind == b"content_block_start" and _is_empty_text(text)):
+                continue
+            if kind == b"error":
+                self.found, self.error = Found.ERROR, text
+            else:
+                self.found = Found.CONTENT
+            return True
+        return False
+
+
+def _is_empty_text(data: bytes) -> bool:
+    return b'"text":""' in data.replace(b" ", b"") and _EMPTY_TEXT.search(data) is not None
+
+
+def naming(opening: bytes, name: bytes) -> bytes:
+    """The beginning of a stream with another name for the model in its `message_start`."""
+    start = opening.find(b'"message_start"')
+    if start < 0:
+        return opening
+    # In `message_start` nothing else can be called "model": its content is still empty. Its
+    # `type` may come last, where names are sorted: so from the beginning of its line on.
+    start = opening.rfind(b"\n", 0, start) + 1
+    head, tail = opening[:start], opening[start:]
+    return head + _MODEL.sub(lambda match: match[1] + b'"' + name + b'"', tail, count=1)

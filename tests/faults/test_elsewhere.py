@@ -1,0 +1,212 @@
+"""The same faults with a second upstream behind that is well: the one table, read once more.
+
+Whatever fails before its caller was shown anything ends as a whole answer of the other one, but
+for what any upstream would refuse, and for a silence in which the first may still be at work.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from relay.simulator.app import Simulator
+from relay.simulator.script import parse
+from tests.clients.conftest import TRUST
+from tests.fakes.caller import read_answer, request
+from tests.fakes.live import UPSTREAM_KEY, Live, running_relay, running_simulator
+from tests.fakes.until import until
+from tests.faults.conftest import DEADLINE, IN_TIME, PLAN
+from tests.faults.outcomes import OUTCOMES, WHOLE, Outcome
+
+MODEL = "claude-sonnet-4-7"
+START = b'"type":"message_start"'
+CELLS = [
+    pytest.param(script, stream, outcome, id=f"{script}-{'sse' if stream else 'json'}")
+    for script, pair in OUTCOMES.items()
+    for stream, outcome in zip((False, True), pair, strict=True)
+]
+
+
+@dataclass
+class Pair:
+    """A relay with two upstreams: the first by priority, which will fail, and one that is well."""
+
+    relay: Live
+    faulty: Simulator
+    healthy: Simulator
+
+    def spoil(self, script: str) -> None:
+        """The first upstream's next answer, and it alone; what it did before is forgotten."""
+        self.relay.app.upstreams[0].health.clear()
+        self.faulty.scripts.append(parse(script))
+        self.faulty.journal.clear()
+        self.healthy.journal.clear()
+
+    async def log_line(self, number: int) -> dict[str, Any]:
+        await until(lambda: len(self.relay.log()) > number)
+        line: dict[str, Any] = self.relay.log()[number]
+        return line
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    """Both upstreams are the simulator, and patient for as long as `DEADLINE`."""
+    times = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
+    async with (
+        running_simulator() as (faulty, first),
+        running_simulator() as (healthy, second),
+        running_relay(tmp_path, upstream=upstreams(first, second, times), plan=PLAN) as relay,
+    ):
+        yield Pair(relay, faulty, healthy)
+
+
+def upstreams(first: str, second: str, times: dict[str, float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "base_url": url,
+            "api_key": UPSTREAM_KEY,
+            "priority": priority,
+            "timeouts": times,
+        }
+        for priority, (name, url) in enumerate([("faulty", first), ("healthy", second)], 1)
+    ]
+
+
+def body(text: str, stream: bool) -> dict[str, Any]:
+    return {
+        "model": MODEL,
+        "max_tokens": 200,
+        "stream": stream,
+        "messages": [{"role": "user", "content": text}],
+    }
+
+
+def said(payload: bytes, stream: bool) -> str:
+    """The text of a whole answer."""
+    if not stream:
+        return str(json.loads(payload)["content"][0]["text"])
+    events = [
+        json.loads(line[6:]) for line in payload.decode().splitlines() if "text_delta" in line
+    ]
+    return "".join(event["delta"]["text"] for event in events)
+
+
+@pytest.mark.parametrize(("script", "stream", "outcome"), CELLS)
+async def test_what_fails_before_anything_was_shown_is_answered_by_another_upstream(
+    pair: Pair, script: str, stream: bool, outcome: Outcome
+) -> None:
+    expected = WHOLE if outcome.elsewhere else outcome
+    pair.spoil(script)
+    begun = time.monotonic()
+    octets = await everything(pair.relay, request(pair.relay.key, body("first", stream)))
+    took = time.monotonic() - begun
+    assert took < IN_TIME
+    assert octets.startswith(b"HTTP/1.1 %d " % expected.status)
+    assert octets.count(START) <= 1
+    check(pair, await pair.log_line(0), outcome)
+    if outcome.elsewhere:
+        assert took < DEADLINE  # it is no silence, so nobody waits
+        answer = asyncio.StreamReader()
+        answer.feed_data(octets)
+        answer.feed_eof()
+        _, fields, payload = await read_answer(answer)
+        assert "“first”" in said(payload, stream)
+        assert fields[b"x-relay-model"] == MODEL.encode()
+        if stream:
+            assert payload.count(START) == 1
+            assert payload.rstrip().rpartition(b"\n\n")[2].startswith(b"event: message_stop")
+
+    pair.spoil(script)
+    message = await by_sdk(pair.relay, stream)
+    check(pair, await pair.log_line(1), outcome)
+    if outcome.elsewhere:
+        assert message is not None
+        assert "“by sdk”" in message.content[0].text
+    elif outcome.ends != "whole" or outcome.kind:
+        assert message is None
+
+
+async def everything(relay: Live, octets: bytes) -> bytes:
+    """All that comes of one request; the connection is asked to end with it."""
+    octets = octets.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    received = b""
+    try:
+        writer.write(octets)
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(IN_TIME):
+                while piece := await reader.read(65536):
+                    received += piece
+    finally:
+        writer.transport.abort()
+    return received
+
+
+def check(pair: Pair, line: dict[str, Any], outcome: Outcome) -> None:
+    """One answer was made, by whom it should be, and that is what is paid for."""
+    healthy = pair.healthy.journal
+    assert pair.faulty.journal.requests == 1  # never twice at one upstream
+    if outcome.elsewhere:
+        assert (healthy.requests, healthy.whole) == (1, 1)
+        assert line["upstream"] == "healthy"
+        assert line["tried"].startswith("faulty: ")
+        assert (line["outcome"], line["rule"]) == ("whole", "reported")
+        assert (line["input"], line["output"]) == (healthy.input_tokens, healthy.output_tokens)
+    else:
+        assert healthy.requests == 0
+        assert line["upstream"] == "faulty"
+        assert line["outcome"].startswith(outcome.logged)
+        assert line["rule"] == outcome.rule
+    assert line["status"] == (200 if outcome.elsewhere else outcome.status)
+
+
+async def by_sdk(relay: Live, stream: bool) -> Any:
+    """The message that a user of the SDK gets; None: an error is raised."""
+    asked: Any = {key: value for key, value in body("by sdk", stream).items() if key != "stream"}
+    async with anthropic.AsyncAnthropic(
+        api_key=relay.key,
+        base_url=relay.url,
+        max_retries=0,
+        timeout=IN_TIME,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
+    ) as sdk:
+        try:
+            if not stream:
+                return await sdk.messages.create(**asked)
+            async with sdk.messages.stream(**asked) as events:
+                return await events.get_final_message()
+        except anthropic.APITimeoutError:
+            raise  # it was left hanging
+        except Exception:
+            return None
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+async def test_an_upstream_where_nobody_listens_is_passed_over_in_no_time(
+    tmp_path: Path, stream: bool
+) -> None:
+    times = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
+    nobody = "http://127.0.0.1:9"
+    async with (
+        running_simulator() as (healthy, second),
+        running_relay(tmp_path, upstream=upstreams(nobody, second, times)) as relay,
+    ):
+        for number in range(5):
+            begun = time.monotonic()
+            octets = await everything(relay, request(relay.key, body(f"{number}", stream)))
+            assert time.monotonic() - begun < DEADLINE
+            assert octets.startswith(b"HTTP/1.1 200 ")
+        assert healthy.journal.whole == 5
+        # Three failures in a row, and it is not asked any more.
+        assert [line.get("tried", "").partition(":")[0] for line in relay.log()] == [
+            *["faulty"] * 3,
+            *[""] * 2,
+        ]

@@ -1,0 +1,352 @@
+"""A conversation goes from one family of models to another and back, and nobody refuses it."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+
+from relay.net.server import Server
+from relay.net.timers import Timers
+from relay.simulator.app import Simulator
+from relay.simulator.script import parse
+from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
+from tests.simulator.samples import BASH, WRITE
+
+JSON = dict[str, Any]
+FAMILIES = {"claude": "anthropic", "glm": "glm"}
+ENABLED = {"type": "enabled", "budget_tokens": 1024}
+ADAPTIVE = {"type": "adaptive"}
+MODES = {
+    "enabled": ("claude-haiku-4-5", ENABLED),
+    "adaptive": ("claude-sonnet-4-7", ADAPTIVE),
+    "omitted": ("claude-sonnet-4-7", {**ADAPTIVE, "display": "omitted"}),
+}
+
+
+@contextlib.asynccontextmanager
+async def simulated(seed: str) -> AsyncIterator[tuple[Simulator, str]]:
+    """A simulated upstream that signs in a way of its own."""
+    timers = Timers(asyncio.get_running_loop())
+    simulator = Simulator(seed)
+    server = Server(simulator.handle, timers)
+    port = await server.listen()
+    timers.start()
+    try:
+        yield simulator, f"http://127.0.0.1:{port}"
+    finally:
+        await server.drain(0)
+        timers.stop()
+
+
+@dataclass
+class Pool:
+    """A relay in front of upstreams of several families."""
+
+    relay: Live
+    simulators: dict[str, Simulator]
+
+    def only(self, name: str) -> None:
+        """From now on nobody but this upstream takes requests."""
+        for upstream in self.relay.app.upstreams:
+            if upstream.name == name:
+                upstream.health.resume()
+            else:
+                upstream.health.pause()
+
+    def statuses(self, name: str) -> list[int]:
+        return [entry["status"] for entry in self.report(name)]
+
+    def report(self, name: str) -> list[JSON]:
+        found: list[JSON] = self.simulators[name].journal.report()["requests"]
+        return found
+
+
+@contextlib.asynccontextmanager
+async def pooled(
+    folder: Path, families: dict[str, str], *, seeds: bool = True
+) -> AsyncIterator[Pool]:
+    """Upstreams by name, with the family of each; `seeds`: they sign each in its own way."""
+    async with contextlib.AsyncExitStack() as stack:
+        simulators, upstreams = {}, []
+        for number, name in enumerate(families):
+            simulator, url = await stack.enter_async_context(
+                simulated(name if seeds else "the same")
+            )
+            simulators[name] = simulator
+            upstreams.append(
+                {
+                    "name": name,
+                    "base_url": url,
+                    "api_key": UPSTREAM_KEY,
+                    "vendor": f"of-{name}",
+                    "priority": number,
+                }
+            )
+        vendors = [{"name": f"of-{name}", "thinking": kind} for name, kind in families.items()]
+        relay = await stack.enter_async_context(
+            running_relay(folder, "", upstream=upstreams, vendor=vendors)
+        )
+        yield Pool(relay, simulators)
+
+
+class Agent:
+    """A program that calls tools until it is told no more, and keeps all that it was told."""
+
+    def __init__(self, relay: Live, mode: str, *, stream: bool) -> None:
+        self.messages: list[Any] = []
+        self.model, self.thinking = MODES[mode]
+        self._relay = relay
+        self._stream = stream
+        self._client = anthropic.AsyncAnthropic(
+            api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
+        )
+
+    async def ask(self) -> str:
+        """The next message of the model; which upstream it came from is in the log."""
+        options: JSON = {
+            "model": self.model,
+            "max_tokens": 4096,
+            "thinking": self.thinking,
+            "tools": [WRITE, BASH],
+            "messages": self.messages,
+            "extra_headers": {"x-simulate": "thinking=1"} if self.thinking is None else {},
+        }
+        if self._stream:
+            async with self._client.messages.stream(**options) as stream:
+                message = await stream.get_final_message()
+        else:
+            message = await self._client.messages.create(**options)
+        self.messages.append(
+            {
+                "role": "assistant",
+                "content": [block.model_dump(exclude_none=True) for block in message.content],
+            }
+        )
+        return str(message.stop_reason)
+
+    def say(self, text: str) -> None:
+        self.messages.append({"role": "user", "content": text})
+
+    def results(self) -> None:
+        """The tools' answers to the last message."""
+        calls = [block for block in self.messages[-1]["content"] if block["type"] == "tool_use"]
+        self.messages.append(
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": call["id"], "content": "written"}
+                    for call in calls
+                ],
+            }
+        )
+
+    def thoughts(self) -> int:
+        """How many thinking blocks it was told so far, by anybody."""
+        return sum(
+            block["type"] == "thinking"
+            for message in self.messages
+            if message["role"] == "assistant"
+            for block in message["content"]
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+@contextlib.asynccontextmanager
+async def agent(pool: Pool, mode: str, *, stream: bool = False) -> AsyncIterator[Agent]:
+    one = Agent(pool.relay, mode, stream=stream)
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_tool_loop_goes_to_another_family_and_back(
+    tmp_path: Path, mode: str, stream: bool
+) -> None:
+    """In the midst of tool use, between turns, and again: at each step by another family."""
+    async with pooled(tmp_path, FAMILIES) as pool, agent(pool, mode, stream=stream) as one:
+        pool.only("claude")
+        one.say("write hello to out.txt")
+        assert await one.ask() == "tool_use"
+        assert one.thoughts() == 1
+        one.results()
+        pool.only("glm")  # the tool's results are for another to read
+        assert await one.ask() == "end_turn"
+        one.say("write more to out.txt")
+        assert await one.ask() == "tool_use"
+        one.results()
+        pool.only("claude")  # which has never seen the last thoughts
+        assert await one.ask() == "end_turn"
+        one.say("write the rest to out.txt")
+        assert await one.ask() == "tool_use"
+        one.results()
+        assert await one.ask() == "end_turn"
+        lines = pool.relay.log()
+        assert [line["upstream"] for line in lines] == [
+            "claude",
+            "glm",
+            "glm",
+            "claude",
+            "claude",
+            "claude",
+        ]
+        assert {line["status"] for line in lines} == {200}
+        assert set(pool.statuses("claude") + pool.statuses("glm")) == {200}
+        # With manual thinking there is none in a turn whose thoughts had to be left behind.
+        assert one.thoughts() >= 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_one_family_signed_is_refused_by_another_as_it_is(
+    tmp_path: Path, mode: str
+) -> None:
+    """Why all this is needed: two of one family by name only, which sign differently."""
+    families = {"one": "anthropic", "two": "anthropic"}
+    async with pooled(tmp_path, families) as pool, agent(pool, mode) as one:
+        pool.only("one")
+        one.say("write hello to out.txt")
+        await one.ask()
+        one.results()
+        pool.only("two")
+        with pytest.raises(anthropic.BadRequestError, match="signature"):
+            await one.ask()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_upstream_that_fails_within_a_tool_loop_is_made_up_for_by_another_family(
+    tmp_path: Path, mode: str
+) -> None:
+    async with pooled(tmp_path, FAMILIES) as pool, agent(pool, mode) as one:
+        one.say("write hello to out.txt")
+        assert await one.ask() == "tool_use"
+        one.results()
+        pool.simulators["claude"].scripts.append(parse("status=529"))
+        assert await one.ask() == "end_turn"
+        first, second = pool.relay.log()
+        assert (first["upstream"], second["upstream"]) == ("claude", "glm")
+        assert second["tried"].startswith("claude: 529")
+        assert pool.statuses("glm") == [200]
+
+
+# --- the octets ---
+
+
+async def post(relay: Live, body: bytes) -> JSON:
+    """One request of just these octets."""
+    async with httpx.AsyncClient() as client:
+        headers = {**relay.headers, "content-type": "application/json"}
+        answer = await client.post(f"{relay.url}/v1/messages", content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    found: JSON = answer.json()
+    return found
+
+
+def spaced(request: JSON) -> bytes:
+    """A request as no encoder writes it."""
+    text = json.dumps(request, indent=1).replace('": ', '"  :\t').replace("hello", "h\\u0065llo")
+    return text.encode() + b"\n"
+
+
+def conversation(*messages: JSON) -> JSON:
+    return {
+        "model": "claude-haiku-4-5",
+        "max_tokens": 4096,
+        "thinking": ENABLED,
+        "tools": [WRITE],
+        "messages": list(messages),
+    }
+
+
+USER = {"role": "user", "content": "write hello to out.txt"}
+
+
+def answered(message: JSON) -> list[JSON]:
+    """A model's message and the tool's answer to it."""
+    [call] = [block for block in message["content"] if block["type"] == "tool_use"]
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": "ok"}
+    return [
+        {"role": "assistant", "content": message["content"]},
+        {"role": "user", "content": [result]},
+    ]
+
+
+def sha(octets: bytes) -> str:
+    return hashlib.sha256(octets).hexdigest()
+
+
+async def test_within_a_family_every_octet_stays_thinking_too(tmp_path: Path) -> None:
+    families = {"one": "anthropic", "two": "anthropic"}
+    async with pooled(tmp_path, families, seeds=False) as pool:
+        pool.only("one")
+        message = await post(pool.relay, spaced(conversation(USER)))
+        body = spaced(conversation(USER, *answered(message)))
+        assert b'"signature"' in body
+        pool.only("two")
+        await post(pool.relay, body)
+        [entry] = pool.report("two")
+        assert (entry["body_sha256"], entry["body_bytes"]) == (sha(body), len(body))
+        pool.only("one")
+        await post(pool.relay, body)
+        assert pool.report("one")[-1]["body_sha256"] == sha(body)
+
+
+async def test_another_family_gets_the_octets_without_the_thinking(tmp_path: Path) -> None:
+    async with pooled(tmp_path, FAMILIES) as pool:
+        pool.only("claude")
+        message = await post(pool.relay, spaced(conversation(USER)))
+        request = conversation(USER, *answered(message))
+        bare = [block for block in message["content"] if block["type"] != "thinking"]
+        assert len(bare) == len(message["content"]) - 1
+        # The history alone, without the request's own `thinking`: see `without_thinking`.
+        wanted = conversation(USER, *answered({"content": bare}))
+        del request["thinking"], wanted["thinking"]
+        body, clean = spaced(request), spaced(wanted)
+        pool.only("glm")
+        await post(pool.relay, body)
+        [entry] = pool.report("glm")
+        assert entry["body_bytes"] < len(body)
+        assert (entry["body_sha256"], entry["body_bytes"]) == (sha(clean), len(clean))
+
+
+async def test_what_goes_to_the_first_family_again_is_the_same_at_every_turn(
+    tmp_path: Path,
+) -> None:
+    """Once of two families, always without thinking: a prompt cache finds the prefix again."""
+    async with pooled(tmp_path, FAMILIES) as pool:
+        pool.only("claude")
+        first = await post(pool.relay, spaced(conversation(USER)))
+        history = [USER, *answered(first)]
+        pool.only("glm")
+        second = await post(pool.relay, spaced(conversation(*history)))
+        history += [{"role": "assistant", "content": second["content"]}, USER]
+        pool.only("claude")
+        third = await post(pool.relay, spaced(conversation(*history)))
+        history += answered(third)
+        fourth = await post(pool.relay, spaced(conversation(*history)))
+        assert third["usage"]["output_tokens"]
+        assert fourth["stop_reason"] == "end_turn"
+        assert set(pool.statuses("claude")) == {200}
+
+
+async def test_another_session_with_the_other_family_is_left_alone(tmp_path: Path) -> None:
+    async with pooled(tmp_path, FAMILIES) as pool:
+        pool.only("claude")
+        await post(pool.relay, spaced(conversation(USER)))
+        pool.only("glm")
+        other = {"role": "user", "content": "write something else to out.txt"}
+        message = await post(pool.relay, spaced(conversation(other)))
+        body = spaced(conversation(other, *answered(message)))
+        await post(pool.relay, body)
+        assert pool.report("glm")[-1]["body_sha256"] == sha(body)

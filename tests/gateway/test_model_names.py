@@ -1,0 +1,324 @@
+"""Which name a model has on either side: asked for, sent, answered, logged."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relay.translate.peek import with_model
+from tests.fakes import answers
+from tests.fakes.caller import BODY, connected, exchange, read_answer, request
+from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
+from tests.fakes.upstream import OK, Answer, Seen, Upstream, always, raw_upstream
+from tests.wire.feeding import split_at
+
+ASKED, ALIAS, SENT = "claude-sonnet-4-7", "claude-sonnet-4-6", "vendors/own-name"
+STREAM = {**BODY, "stream": True}
+EVENTS = [event.replace(ASKED.encode(), SENT.encode()) for event in answers.stream()]
+WHOLE = b"".join(EVENTS)
+RENAMED = WHOLE.replace(SENT.encode(), ASKED.encode())
+DOCUMENT = (
+    b'{ "id":"msg_1", "type":"message","role":"assistant",\n"content":[{"type":"tool_use","id":"t",'
+    b'"name":"n","input":{"model":"vendors/own-name","n":1.0e3}}],"model" : "vendors/own-name",'
+    b'"stop_reason":"tool_use","usage":{"input_tokens":11,"output_tokens":7}}\n'
+)
+DOCUMENT_RENAMED = DOCUMENT.replace(
+    b'"model" : "vendors/own-name"', b'"model" : "%s"' % ASKED.encode()
+)
+
+
+@contextlib.asynccontextmanager
+async def renaming(
+    folder: Path, answer: Answer, *, answer_model: str = "served", **sections: Any
+) -> AsyncIterator[tuple[Upstream, Live]]:
+    """A relay with one model, which its upstream has under another name."""
+    async with raw_upstream(answer) as upstream:
+        model = {
+            "id": ASKED,
+            "aliases": [ALIAS],
+            "routes": [{"upstream": "main", "model": SENT}],
+            "answer_model": answer_model,
+        }
+        async with running_relay(folder, upstream.url, model=[model], **sections) as relay:
+            yield upstream, relay
+
+
+async def ask(
+    relay: Live, body: bytes | dict[str, Any] | None = None
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    async with connected(relay.port) as (reader, writer):
+        writer.write(request(relay.key, body))
+        return await read_answer(reader)
+
+
+def pieces(parts: list[bytes]) -> Answer:
+    """Write these, each for itself."""
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return answer
+
+
+# --- requests ---
+
+BODIES = [
+    b'{"model":"claude-sonnet-4-7","max_tokens":1,"messages":[]}',
+    b'{ "max_tokens" : 1.0e1 ,\n"messages":[{"role":"user","content":'
+    b'"\\"model\\": \\u00e4 \xc3\xa4"}],'
+    b'"model"\t: "claude-sonnet-4-7" }\n',
+    b'{"messages":[],"tools":[{"input_schema":{"properties":{"model":{"const":"claude-sonnet-4-7"}}'
+    b'}}],"model":"claude-sonnet-4-7","metadata":{"model":"claude-sonnet-4-7"},"max_tokens":1}',
+    b'{"model":"claude-sonnet-4-6","max_tokens":1,"messages":[]}',
+    b'{"model":"claude-sonnet-4-7","max_tokens":1,"messages":[],"x":"' + b"y" * 200_000 + b'"}',
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+async def test_the_upstream_gets_its_own_name_and_every_other_octet_as_it_came(
+    tmp_path: Path, body: bytes
+) -> None:
+    async with renaming(tmp_path, always(OK)) as (upstream, relay):
+        status, fields, _ = await ask(relay, body)
+        [seen] = upstream.requests
+    assert status == 200
+    assert fields[b"x-relay-model"] == SENT.encode()
+    assert seen.body == with_model(body, SENT)
+    name = json.loads(body)["model"].encode()
+    front, back = seen.body.split(b'"%s"' % SENT.encode())
+    assert body == front + b'"%s"' % name + back
+    assert seen.fields[b"content-length"] == b"%d" % len(seen.body)
+
+
+async def test_a_route_without_a_name_sends_what_was_asked_for(tmp_path: Path) -> None:
+    model = {"id": ASKED, "aliases": [ALIAS], "routes": [{"upstream": "main"}]}
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_relay(tmp_path, upstream.url, model=[model]) as relay,
+    ):
+        first = await ask(relay, BODIES[1])
+        second = await ask(relay, BODIES[3])
+        assert upstream.requests[0].body == BODIES[1]  # every octet
+        assert json.loads(upstream.requests[1].body)["model"] == ASKED  # by its own name
+    assert first[1][b"x-relay-model"] == second[1][b"x-relay-model"] == ASKED.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"claude-sonnet-4-7","max_tokens":1,"messages":[],"model":"claude-sonnet-4-7"}',
+        b'{"mod\\u0065l":"claude-sonnet-4-7","max_tokens":1,"messages":[]}',
+    ],
+    ids=["twice", "escaped"],
+)
+async def test_a_name_that_two_readers_could_read_differently_goes_nowhere(
+    tmp_path: Path, body: bytes
+) -> None:
+    async with renaming(tmp_path, always(OK)) as (upstream, relay):
+        status, _, payload = await ask(relay, body)
+        assert status == 400
+        assert json.loads(payload)["error"]["message"].startswith("model: ")
+        assert upstream.requests == []
+        assert (await ask(relay))[0] == 200  # and nothing is held against the upstream
+
+
+async def test_counting_goes_by_the_same_name(tmp_path: Path) -> None:
+    counted = answers.sized(b'{"input_tokens":3}')
+    async with (
+        renaming(tmp_path, always(counted)) as (upstream, relay),
+        connected(relay.port) as (reader, writer),
+    ):
+        writer.write(request(relay.key, BODIES[0], target="/v1/messages/count_tokens"))
+        status, fields, payload = await read_answer(reader)
+        assert upstream.requests[0].body == with_model(BODIES[0], SENT)
+    assert (status, payload) == (200, b'{"input_tokens":3}')
+    assert fields[b"x-relay-model"] == SENT.encode()
+
+
+async def test_each_upstream_gets_the_name_that_it_has(tmp_path: Path) -> None:
+    refusal = answers.sized(
+        b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}', b"529 Overloaded"
+    )
+    async with raw_upstream(always(refusal)) as one, raw_upstream(always(OK)) as two:
+        upstreams = [
+            {"name": "one", "base_url": one.url, "api_key": UPSTREAM_KEY},
+            {"name": "two", "base_url": two.url, "api_key": UPSTREAM_KEY, "priority": 1},
+        ]
+        routes = [
+            {"upstream": "one", "model": "name/one"},
+            {"upstream": "two", "model": "two-name"},
+        ]
+        models = [{"id": ASKED, "routes": routes}]
+        async with running_relay(tmp_path, "", upstream=upstreams, model=models) as relay:
+            status, fields, _ = await ask(relay)
+            assert json.loads(one.requests[0].body)["model"] == "name/one"
+            assert json.loads(two.requests[0].body)["model"] == "two-name"
+    assert (status, fields[b"x-relay-model"]) == (200, b"two-name")
+
+
+# --- answers ---
+
+
+def framings(payload: bytes, parts: list[bytes], kind: bytes) -> dict[str, list[bytes]]:
+    """An answer in each framing, in these parts."""
+    return {
+        "sized": [
+            answers.head(b"200 OK", b"content-length: %d" % len(payload), kind=kind),
+            *parts,
+        ],
+        "chunked": [answers.chunked_head(kind), *map(answers.chunk, parts), answers.LAST],
+    }
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+@pytest.mark.parametrize("split", [10**6, 1000, 37, 1])
+@pytest.mark.parametrize("kind", ["document", "stream"])
+async def test_an_answer_as_asked_differs_in_the_name_alone(
+    tmp_path: Path, kind: str, split: int, framing: str
+) -> None:
+    body, mime = (DOCUMENT, b"application/json")
+    wanted = DOCUMENT_RENAMED
+    if kind == "stream":
+        body, mime, wanted = WHOLE, b"text/event-stream; charset=utf-8", RENAMED
+    parts = [body[at : at + split] for at in range(0, len(body), split)]
+    script = pieces(framings(body, parts, mime)[framing])
+    async with renaming(tmp_path, script, answer_model="asked") as (_, relay):
+        async with connected(relay.port) as (reader, writer):
+            for name in (ASKED, ALIAS):  # on one connection: its framing holds
+                writer.write(request(relay.key, {**STREAM, "model": name}))
+                status, fields, payload = await read_answer(reader)
+                assert status == 200
+                assert payload == wanted.replace(ASKED.encode(), name.encode())
+                assert fields[b"x-relay-model"] == SENT.encode()
+        first, _ = relay.log()
+    assert (first["outcome"], first["model"], "served" in first) == ("whole", ASKED, False)
+    assert (first["input"], first["output"]) == ((11, 7) if kind == "document" else (25, 9))
+
+
+@given(cuts=st.lists(st.integers(0, len(WHOLE) + 400), max_size=12), size=st.integers(1, 500))
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_a_stream_as_asked_is_the_same_at_any_split(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], size: int
+) -> None:
+    """Neither the chunks nor the reads of an answer need to end where its events do."""
+    wire = answers.chunked([WHOLE[at : at + size] for at in range(0, len(WHOLE), size)])
+    script = pieces(split_at(wire, cuts))
+    folder = tmp_path_factory.mktemp("relay")
+    async with renaming(folder, script, answer_model="asked") as (_, relay):
+        status, _, payload = await ask(relay, STREAM)
+    assert (status, payload) == (200, RENAMED)
+
+
+@pytest.mark.parametrize("kind", ["document", "stream"])
+async def test_an_answer_that_ends_with_its_connection_gets_the_name_too(
+    tmp_path: Path, kind: str
+) -> None:
+    body, mime, wanted = DOCUMENT, b"application/json", DOCUMENT_RENAMED
+    if kind == "stream":
+        body, mime, wanted = WHOLE, b"text/event-stream", RENAMED
+    script = always(answers.head(kind=mime) + body, close=True)
+    async with renaming(tmp_path, script, answer_model="asked") as (_, relay):
+        status, _, payload = await ask(relay, STREAM if kind == "stream" else None)
+    assert (status, payload) == (200, wanted)
+
+
+@pytest.mark.parametrize("kind", ["document", "stream"])
+async def test_a_caller_of_http_1_0_gets_the_name_too(tmp_path: Path, kind: str) -> None:
+    octets, wanted = answers.sized(DOCUMENT), DOCUMENT_RENAMED
+    if kind == "stream":
+        octets, wanted = answers.chunked(EVENTS), RENAMED
+    async with renaming(tmp_path, always(octets), answer_model="asked") as (_, relay):
+        asked = request(relay.key, STREAM if kind == "stream" else None)
+        raw = await exchange(relay.port, asked.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1))
+    assert raw.partition(b"\r\n\r\n")[2] == wanted
+
+
+async def test_the_name_is_put_in_after_pings_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.net.timers.TICK", 0.02)
+    go_on = asyncio.Event()
+
+    async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        await go_on.wait()
+        writer.write(answers.chunked(EVENTS))
+
+    pool = {"grace": 0.05, "keep_alive": 5}
+    async with (
+        renaming(tmp_path, answer, answer_model="asked", pool=pool) as (_, relay),
+        connected(relay.port) as (reader, writer),
+    ):
+        writer.write(request(relay.key, STREAM, fields="connection: close\r\n"))
+        raw = await reader.readuntil(b'ping"}\n\n')
+        go_on.set()
+        raw += await reader.read(-1)
+    assert raw.endswith(answers.LAST)
+    assert b'"model":"%s"' % ASKED.encode() in raw
+    assert SENT.encode() not in raw
+
+
+async def test_an_answer_longer_than_is_kept_is_passed_on_with_the_name_it_has(
+    tmp_path: Path,
+) -> None:
+    long = DOCUMENT[:-2] + b',"x":"' + b"y" * 2_000_000 + b'"}\n'
+    async with renaming(tmp_path, always(answers.sized(long)), answer_model="asked") as (_, relay):
+        status, _, payload = await ask(relay)
+    assert (status, payload) == (200, long)
+
+
+@pytest.mark.parametrize("kind", ["document", "stream"])
+async def test_as_served_every_octet_stays(tmp_path: Path, kind: str) -> None:
+    octets, wanted = answers.sized(DOCUMENT), DOCUMENT
+    if kind == "stream":
+        octets, wanted = answers.chunked(EVENTS), WHOLE
+    async with renaming(tmp_path, always(octets)) as (_, relay):
+        status, _, payload = await ask(relay, STREAM if kind == "stream" else None)
+    assert (status, payload) == (200, wanted)
+
+
+async def test_an_answer_that_names_no_model_stays_as_it_is(tmp_path: Path) -> None:
+    document = b'{"type":"message","content":[],"usage":{"input_tokens":1,"output_tokens":1}}'
+    script = always(answers.sized(document))
+    async with renaming(tmp_path, script, answer_model="asked") as (_, relay):
+        status, _, payload = await ask(relay)
+    assert (status, payload) == (200, document)
+
+
+@pytest.mark.parametrize("answer_model", ["served", "asked"])
+@pytest.mark.parametrize(
+    ("named", "served"),
+    [
+        (SENT, None),
+        (SENT + "-20260101", None),  # dated, but the same
+        ("a-cheaper-one", "a-cheaper-one"),
+        ("x" * 300, "x" * 128),
+    ],
+)
+@pytest.mark.parametrize("kind", ["document", "stream"])
+async def test_an_upstream_that_serves_another_model_is_told_of_in_the_log(
+    tmp_path: Path, kind: str, named: str, served: str | None, answer_model: str
+) -> None:
+    source = DOCUMENT if kind == "document" else WHOLE
+    body = source.replace(SENT.encode(), named.encode())
+    octets = answers.sized(body) if kind == "document" else answers.chunked([body])
+    async with renaming(tmp_path, always(octets), answer_model=answer_model) as (_, relay):
+        status, fields, _ = await ask(relay, STREAM if kind == "stream" else None)
+        [line] = relay.log()
+        [view] = relay.app.upstreams.view()
+    assert status == 200
+    assert fields[b"x-relay-model"] == SENT.encode()
+    assert (line["model"], line.get("served")) == (ASKED, served)
+    assert view["other_model"] == (served is not None)
