@@ -31,11 +31,11 @@ class Hold:
         "_enough",
         "_extent",
         "_most",
+        "_payload",
         "_pieces",
         "_reader",
         "_response",
         "_size",
-        "payload",
         "whole",
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ class Hold:
         self._came: list[bytes] = []  # as read
         self._pieces: list[bytes] = []  # of them, what the extent let through
         self._size = 0
-        self.payload = b""
+        self._payload: list[bytes] = []  # and that without its framing
         self.whole = False
         self._enough: Callable[[bytes], bool] = bool
         self._most = MOST
@@ -64,6 +64,11 @@ class Hold:
     def octets(self) -> bytes:
         """The body as it came, without the octets that end it."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    @property
+    def payload(self) -> bytes:
+        """The same without its framing."""
+        return self._payload[0] if len(self._payload) == 1 else b"".join(self._payload)
 
     async def until(self, enough: Callable[[bytes], bool], most: int = MOST) -> None:
         """Collect until the body is `whole`, or `enough` says so of the next piece of payload,
@@ -111,7 +116,7 @@ class Hold:
         if piece:
             self._pieces.append(piece)
             self._size += len(piece)
-            self.payload += payload
+            self._payload.append(payload)
         if payload and (self._enough(payload) or self._size > self._most):
             return True
         return extent.done

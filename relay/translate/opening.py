@@ -2,20 +2,28 @@
 
 Until its first event with content a stream can still be taken from another upstream, and nobody
 is the wiser. What an upstream says before that promises nothing: `message_start`, pings, and the
-start of a text that is still empty (new-api and others commit on those, and then cannot move on
-when the upstream is overloaded a moment later).
+start of a text that is still empty: an upstream that is overloaded says so a moment after those.
 """
 
 import re
 from enum import Enum
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from relay.wire.sse import EventReader
 
-_TYPE: Final = re.compile(rb'"type"[ ]*:[ ]*"([a-z_]+)"')
 _EMPTY: Final = frozenset({b"message_start", b"ping"})
 _EMPTY_TEXT: Final = re.compile(rb'"type"[ ]*:[ ]*"text"')
 _MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]|\\.)*"')
+
+
+class _Unnamed(msgspec.Struct):
+    type: Any = None
+    error: Any = None
+
+
+_unnamed = msgspec.json.Decoder(_Unnamed).decode
 
 
 class Found(Enum):
@@ -41,9 +49,7 @@ class Opening:
     def feed(self, data: bytes) -> bool:
         """Take the next octets; whether it is known what the stream begins with."""
         for name, text in self._events.feed(data):
-            kind = name
-            if not kind and (match := _TYPE.search(text)):
-                kind = match[1]  # where nobody wrote `event:` lines
+            kind = name or _kind(text)
             if kind in _EMPTY or (kind == b"content_block_start" and _is_empty_text(text)):
                 continue
             if kind == b"error":
@@ -52,6 +58,17 @@ class Opening:
                 self.found = Found.CONTENT
             return True
         return False
+
+
+def _kind(text: bytes) -> bytes:
+    """What an event is, where nobody wrote an `event:` line; empty if it does not say."""
+    try:
+        told = _unnamed(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return b""
+    if told.error is not None:
+        return b"error"
+    return told.type.encode() if isinstance(told.type, str) else b""
 
 
 def _is_empty_text(data: bytes) -> bool:

@@ -70,7 +70,13 @@ def silent(seconds: float, shown: int | None = None) -> Answer:
     return answer
 
 
-@pytest.mark.parametrize("shown", [None, 4], ids=["before-the-head", "within-the-text"])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pytest.param(None, id="before-the-head"),
+        pytest.param(4, id="within-the-text", marks=pytest.mark.long),
+    ],
+)
 async def test_silence_that_would_worry_it_is_filled(
     claude: Claude, tmp_path: Path, shown: int | None
 ) -> None:

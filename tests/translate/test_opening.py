@@ -79,6 +79,19 @@ def test_anything_else_is(octets: bytes) -> None:
     assert found(octet_by_octet(octets))[0] is Found.CONTENT
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"error":{"type":"overloaded_error","message":"Overloaded"},"type":"error"}',
+        b'{"error": {"message": "busy", "code": "1305"}}',
+    ],
+)
+def test_an_error_is_one_without_an_event_line_and_whatever_its_order(data: bytes) -> None:
+    octets = b"data: %b\n\n" % data
+    assert found([START, octets])[:2] == (Found.ERROR, data)
+    assert found(octet_by_octet(octets))[:2] == (Found.ERROR, data)
+
+
 @given(
     before=st.lists(st.sampled_from(NOTHING), max_size=6),
     last=st.sampled_from([*SOMETHING, ERROR, bare(ERROR), ERROR.replace(b"\n", b"\r\n")]),
