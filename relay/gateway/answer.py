@@ -6,6 +6,7 @@ that was cut is never ended as if it were whole.
 
 from functools import partial
 from time import time
+from typing import Final
 
 import orjson
 
@@ -15,7 +16,7 @@ from relay.gateway.call import Call
 from relay.gateway.keepalive import KeepAlive
 from relay.gateway.metering import Metering
 from relay.gateway.routes import Route, Target
-from relay.gateway.trouble import of_failure
+from relay.gateway.trouble import Scope, Verdict, of_failure
 from relay.net.client import Trouble, UpstreamConnection, UpstreamError
 from relay.net.splice import Splice
 from relay.translate.opening import naming
@@ -24,6 +25,8 @@ from relay.translate.usage import JsonTap, NoTap, StreamTap, Usage
 from relay.wire.events import UNTIL_CLOSE, Response
 
 AnyTap = JsonTap | StreamTap | NoTap
+
+_ENDED: Final = Verdict(Scope.FAILURE, 0.0, False, "ended its answer with an error event")
 
 
 async def pass_on(
@@ -101,7 +104,10 @@ async def _join(
             await metering.on_disk(call.ticket)
         exchange.end(splice.last())
         record.outcome = "whole"
-        target.upstream.health.failures = 0
+        if usage.error:  # passed on as it is, but not as if nothing had been
+            target.upstream.health.failed(_ENDED, target.name, time())
+        else:
+            target.upstream.health.failures = 0
     except UpstreamError as failure:
         cut = True
         if not exchange.begun:

@@ -33,6 +33,7 @@ class Usage(msgspec.Struct):
     model: str | None = None
     stop_reason: str | None = None
     whole: bool = False
+    error: bool = False  # it is a stream that an error event ended
 
 
 class _Counts(msgspec.Struct):
@@ -215,8 +216,9 @@ class StreamTap:
     def finish(self) -> Usage:
         """What the stream said of its usage."""
         usage = self._usage
-        if not usage.whole:
-            usage.whole = _ENDING.search(self._last) is not None
+        if not usage.whole and (ending := _ENDING.search(self._last)) is not None:
+            usage.whole = True
+            usage.error = ending[0].startswith(b"event")
         return usage
 
     def _parse(self, data: bytes) -> None:
@@ -226,7 +228,9 @@ class StreamTap:
         for event in self._events.feed(payload):
             if _USAGE in event.data:
                 self._read(event.data)
-            if event.name == b"error" or b'"message_stop"' in event.data:
+            if event.name == b"error":
+                self._usage.whole = self._usage.error = True
+            elif b'"message_stop"' in event.data:
                 self._usage.whole = True
         self._aligned = not self._framing.left and not self._events.pending
         self._quiet = self._aligned and not self._closing

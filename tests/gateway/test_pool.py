@@ -217,3 +217,17 @@ async def test_sessions_stay_the_load_is_by_weight_and_one_that_was_out_gets_its
         await new.run(2, chance)
         begun = Counter(turns[0] for turns in new.upstreams().values())
         assert 30 <= begun["a"] <= 40, begun
+
+
+async def test_an_upstream_that_ends_its_answers_with_errors_is_out_after_three(
+    tmp_path: Path,
+) -> None:
+    async with running_pool(tmp_path, {"a": {}, "b": {"priority": 1}}) as pool:
+        body = {**BODY, "stream": True}
+        for _ in range(3):
+            await pool.ask(body, script="fault=error;at=6")
+        health = pool.upstream("a").health
+        assert health.why(MODEL, time.time()).startswith("ended its answer with an error event")
+        told = await pool.ask(body)
+        assert told.whole
+        assert pool.relay.log()[-1]["upstream"] == "b"
