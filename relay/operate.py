@@ -80,7 +80,9 @@ def upstreams_clear(name: str, as_json: bool) -> None:
     """Forget all trouble that the upstream NAME had, and try it again at once."""
     done = _act(name, "clear")
     rest = " It stays paused." if done["state"] == "paused" else ""
-    _print_done(done, as_json, f"What trouble {name} had is forgotten.{rest}")
+    _print_done(
+        done, as_json, f"{name} may serve again; what it failed before stays counted.{rest}"
+    )
 
 
 def _print_done(done: dict[str, Any], as_json: bool, words: str) -> None:
@@ -186,6 +188,8 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
         "why": _why(one),
         "in_flight": f"{one['in_flight']}{cap}",
         "requests": one["requests"],
+        "priority": one["priority"],
+        "weight": one["weight"],
         "share": f"{one['share']:.0%}" if one["answered"] else "",
         "errors": _errors(one),
         "sessions": one["sessions"],

@@ -92,12 +92,13 @@ def test_it_shows_every_upstream_and_the_terms_of_its_vendor(running: Running) -
     out = told(running.folder)
     heading, _, one, two, *rest = [line for line in out.splitlines() if line.strip()]
     assert re.split(r"\s{2,}", heading.strip()) == [
-        "name", "state", "in flight", "requests", "sessions", "limits", "vendor",
+        "name", "state", "in flight", "requests", "priority", "weight", "sessions", "limits",
+        "vendor",
     ]  # fmt: skip
     assert re.split(r"\s{2,}", one.strip()) == [
-        "one", "ok", "0/8", "0", "0", "600 left of 600 requests per 5 hours", "generic",
+        "one", "ok", "0/8", "0", "0", "1", "0", "600 left of 600 requests per 5 hours", "generic",
     ]  # fmt: skip
-    assert re.split(r"\s{2,}", two.strip()) == ["two", "ok", "0", "0", "0", "-", "glm"]
+    assert re.split(r"\s{2,}", two.strip()) == ["two", "ok", "0", "0", "1", "1", "0", "-", "glm"]
     assert [line.split(":")[0] for line in rest] == ["Terms of glm"]
     assert "canary" not in out
 

@@ -89,7 +89,7 @@ class Admin:
             self._check_meant(request.headers)
             upstream = self._named(unquote(match[1].decode("latin-1")))
             await self._actions[match[2]](upstream)
-            _log.warning("upstream %s: %s by the operator", upstream.name, match[2].decode())
+            _log.warning("upstream %s: %s, by the operator", upstream.name, match[2].decode())
             _answer(exchange, self._row(upstream))
         else:
             raise RelayError(NOT_FOUND, f"There is nothing here. Served: {_SERVED}.")

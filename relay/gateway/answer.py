@@ -214,7 +214,10 @@ def _fields(call: Call, target: Target, response: Response, limits: bytes) -> by
     record = call.record
     record.upstream_id = response.headers.get(b"request-id", b"").decode("latin-1")
     relay, upstream = record.relay_us, record.upstream_us  # told in milliseconds
-    return (
+    waited = b""
+    if record.wait_us:
+        waited = b"server-timing: queue;dur=%.3f\r\n" % (record.wait_us / 1000)
+    return waited + (
         b"%b%b%brequest-id: %b\r\nserver-timing: relay;dur=%d.%03d, upstream;dur=%d.%03d\r\n"
     ) % (
         response.onward,

@@ -99,7 +99,7 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
     pool = upstream.pool
     sent = time.monotonic()
     if not record.tried:
-        record.relay_us = int((sent - call.begun) * 1e6)
+        record.relay_us = int((sent - call.begun) * 1e6) - record.wait_us
     connection = None
     try:
         connection = pool.take() or await pool.connect()

@@ -15,7 +15,7 @@ from relay.gateway.call import Call
 from relay.gateway.routes import Target
 from relay.gateway.trouble import Scope, Verdict
 from relay.gateway.upstream import Upstream
-from relay.gateway.upstreams import Ask, Upstreams, passed_over
+from relay.gateway.upstreams import Ask, Upstreams
 from relay.translate.peek import with_model
 from relay.translate.thinking import without_thinking
 
@@ -40,15 +40,21 @@ class Dispatch:
         upstreams, record = self._upstreams, call.record
         last: RelayError | RefusedError | None = None
         while True:
-            try:
-                lease = upstreams.take(ask) or await upstreams.wait(ask)
-            except RelayError as unavailable:
-                raise last or unavailable from None
+            lease = upstreams.take(ask)
+            if lease is None:
+                waits = time.monotonic()
+                record.passed = upstreams.passed_over(ask, None)
+                try:
+                    lease = await upstreams.wait(ask)
+                except RelayError as unavailable:
+                    raise last or unavailable from None
+                finally:
+                    record.wait_us += int((time.monotonic() - waits) * 1e6)
             target = lease.target
             upstream = target.upstream
             record.upstream, record.choice = upstream.name, lease.how
-            if len(ask.route.targets) > 1:
-                record.passed = passed_over(ask, target, time.time())
+            if len(ask.route.targets) > 1 and not record.wait_us:
+                record.passed = upstreams.passed_over(ask, target)
             try:
                 answer = await attempt(call, lease, _body(ask, target))
             except FailedError as failure:

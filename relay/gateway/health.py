@@ -220,9 +220,12 @@ class Health:
             state = "strained"
         else:
             state = "ok"
+        why = "" if outage is None else outage.reason
+        if state == "ok" and self.failures and self.last_error is not None:
+            why = f"{self.failures} failed in a row: {self.last_error.reason}"
         return {
             "state": state,
-            "why": "" if outage is None else outage.reason,
+            "why": why,
             "until": None if outage is None else rfc3339(outage.until),
             "models_out": {
                 model: {"why": one.reason, "until": rfc3339(one.until)}

@@ -15,12 +15,13 @@ from relay.translate.usage import Usage
 class Record(msgspec.Struct, omit_defaults=True):
     """One request; what is unknown stays at its default and is left out of the line.
 
-    Times are microseconds: `us` from the request's head to the last octet, `relay_us` the
-    relay's own share before the upstream, `upstream_us` the upstream's until its head.
+    Times are microseconds: `us` from the request's head to the last octet, `wait_us` what was
+    waited for an upstream to be free, `relay_us` the relay's own share before the upstream,
+    `upstream_us` the upstream's until its head.
     `rule` is how it was settled, see gateway.metering.
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
     `choice` is how the upstream was chosen: it is the `only` one, the `session` is with it, it
-    was its `turn`; `passed` are those that could not be, and why; `tried` those that failed.
+    was its `turn`; `passed` are those that could not be, and why; `tried` those that failed it.
     `served` is the model that the upstream names, where that is not the one it was sent.
     """
 
@@ -47,6 +48,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     cache_read: int | None = None
     cache_write: int | None = None
     us: int = 0
+    wait_us: int = 0
     relay_us: int = 0
     upstream_us: int = 0
 

@@ -128,17 +128,22 @@ def choose(ask: Ask, now: float, ledger: Ledger | None = None) -> Target | None:
     return best
 
 
-def passed_over(ask: Ask, chosen: Target, now: float) -> str:
-    """Which upstreams could not be chosen in place of this one, and why: for the log."""
+def passed_over(ask: Ask, chosen: Target | None, now: float, ledger: Ledger | None = None) -> str:
+    """Which upstreams could not be chosen in place of this one, and why: for the log. Those
+    that have failed the request are told of elsewhere."""
     reasons = []
     for target in ask.route.targets:
         upstream = target.upstream
-        if target is chosen or upstream.priority > chosen.upstream.priority:
+        if chosen is not None and upstream.priority > chosen.upstream.priority:
+            break
+        if target is chosen or upstream in ask.tried:
             continue
         if upstream.health.hampered and (why := upstream.health.why(target.name, now)):
             reasons.append(f"{upstream.name}: {why}")
         elif 0 < upstream.max_concurrency <= upstream.in_flight:
             reasons.append(f"{upstream.name}: has {upstream.in_flight} in flight")
+        elif upstream.limits is not None and ((room := _room_at(upstream, ask, now, ledger)) > now):
+            reasons.append(f"{upstream.name}: its own limits are used up until {rfc3339(room)}")
     return "; ".join(reasons)
 
 
@@ -211,6 +216,10 @@ class Upstreams:
     def named(self, name: str) -> Upstream | None:
         """The upstream of that name."""
         return next((one for one in self._all if one.name == name), None)
+
+    def passed_over(self, ask: Ask, chosen: Target | None) -> str:
+        """See the function of that name."""
+        return passed_over(ask, chosen, time.time(), self._ledger)
 
     # --- leases ---
 
@@ -409,6 +418,6 @@ def _unavailable(ask: Ask, ready: float, now: float) -> RelayError:
         headers += (_NO_RETRY,)
     return RelayError(
         OVERLOADED,
-        f"Every upstream for this model is at its limit until {rfc3339(ready)}.",
+        f"No upstream can serve this model before {rfc3339(ready)}.",
         headers=headers,
     )

@@ -71,24 +71,25 @@ def silent(seconds: float, shown: int | None = None) -> Answer:
 
 
 @pytest.mark.parametrize(
-    "shown",
+    ("seconds", "shown"),
     [
-        pytest.param(None, id="before-the-head"),
-        pytest.param(4, id="within-the-text", marks=pytest.mark.long),
+        pytest.param(5, None, id="before-the-head"),
+        pytest.param(25, None, id="long-before-the-head", marks=pytest.mark.long),
+        pytest.param(25, 4, id="long-within-the-text", marks=pytest.mark.long),
     ],
 )
 async def test_silence_that_would_worry_it_is_filled(
-    claude: Claude, tmp_path: Path, shown: int | None
+    claude: Claude, tmp_path: Path, seconds: float, shown: int | None
 ) -> None:
     """It tells its user after 20 s of nothing that something may be wrong."""
     async with (
-        raw_upstream(silent(25, shown)) as upstream,
-        running_relay(tmp_path, upstream.url, pool={"grace": 1, "keep_alive": 2}) as relay,
+        raw_upstream(silent(seconds, shown)) as upstream,
+        running_relay(tmp_path, upstream.url, pool={"grace": 1, "keep_alive": 1}) as relay,
     ):
         ended = await claude(relay, 60)
         lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert (ended.status, ended.out) == (0, "I have thought about it.\n"), ended.err
-    assert ended.seconds > 25
+    assert ended.seconds > seconds
     assert [line["outcome"] for line in lines] == ["whole"]  # and it asked once
 
 

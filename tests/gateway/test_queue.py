@@ -229,7 +229,7 @@ async def test_when_all_are_at_their_limits_the_answer_names_the_moment_that_end
         assert told.fields[b"x-should-retry"] == b"false"
         seconds = int(told.fields[b"retry-after"])
         assert 5 * 3600 - 5 < seconds <= 5 * 3600
-        named = re.search(r"is at its limit until (\S+)\.$", told.message)
+        named = re.search(r"No upstream can serve this model before (\S+)\.$", told.message)
         assert named is not None
         until_then = datetime.fromisoformat(named[1]).timestamp()
         assert abs(time.time() + seconds - until_then) < 3
