@@ -122,7 +122,7 @@ class App:
         self.server = Server(gateway.handle, self.timers, _bounds(settings.server), gateway.refused)
         admin = Admin(
             self.upstreams,
-            self.sessions,
+            None if settings.pool.sticky == "off" else self.sessions,
             self.database,
             settings.database.path,
             _admin_host(settings.server),
@@ -196,8 +196,7 @@ class App:
         while True:
             await asyncio.sleep(_SWEEP)
             self.ledger.sweep(time.time())
-            if self.sessions is not None:
-                self.sessions.sweep(time.monotonic())
+            self.sessions.sweep(time.monotonic())
 
     async def _prune(self) -> None:
         while True:
@@ -265,10 +264,9 @@ def _admin_host(server: config.Server) -> str:
     return config.address(server.admin_listen).host if server.admin_listen else ""
 
 
-def _sessions(settings: config.Pool) -> Sessions | None:
-    if settings.sticky == "off":
-        return None
-    return Sessions(clock.seconds(settings.sticky))
+def _sessions(settings: config.Pool) -> Sessions:
+    # They are known even if nothing is to stay: whose thinking is in their history matters.
+    return Sessions(1.0 if settings.sticky == "off" else clock.seconds(settings.sticky))
 
 
 def _bounds(server: config.Server) -> Bounds:

@@ -42,6 +42,13 @@ def _named(setting: str, name: str) -> None:
         raise ValueError(f"{setting}: {name!r} is no name: up to 64 letters, digits, . _ and -")
 
 
+def _model_id(setting: str, name: str) -> None:
+    if not re.fullmatch(r"[\x21-\x7e]{1,128}", name) or '"' in name or "\\" in name:
+        raise ValueError(
+            f"{setting}: {name!r} is no model id: printable ASCII without spaces or quotes"
+        )
+
+
 def _positive(section: msgspec.Struct, *names: str) -> None:
     for name in names or section.__struct_fields__:
         value = getattr(section, name)
@@ -406,6 +413,10 @@ class Route(_Section, frozen=True):
     upstream: str
     model: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            _model_id("model", self.model)
+
 
 class Price(_Section, frozen=True):
     """USD per million tokens."""
@@ -435,10 +446,7 @@ class Model(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         for setting, name in [("id", self.id), *(("aliases", alias) for alias in self.aliases)]:
-            if not re.fullmatch(r"[\x21-\x7e]{1,128}", name) or '"' in name or "\\" in name:
-                raise ValueError(
-                    f"{setting}: {name!r} is no model id: printable ASCII without spaces or quotes"
-                )
+            _model_id(setting, name)
         if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", self.created):
             raise ValueError("created must be a date such as 2026-01-31")
         if self.routes is not None and not self.routes:

@@ -22,7 +22,7 @@ from relay.net.splice import Splice
 from relay.translate.opening import naming
 from relay.translate.peek import with_model
 from relay.translate.usage import JsonTap, NoTap, StreamTap, Usage
-from relay.wire.events import UNTIL_CLOSE, Response
+from relay.wire.events import CHUNKED, UNTIL_CLOSE, Response
 
 AnyTap = JsonTap | StreamTap | NoTap
 
@@ -59,6 +59,8 @@ async def pass_on(
         length = len(octets)
     elif length == UNTIL_CLOSE:
         octets = exchange.framed(octets)
+    elif length == CHUNKED and not exchange.passes_chunks:
+        octets = answer.payload
     if call.ticket is not None and not call.ticket.durable:
         await metering.on_disk(call.ticket)
     fields = _fields(call, target, response, metering.lines(call))

@@ -8,6 +8,7 @@ which is the upstream's own error word for word, but for what concerns the opera
 """
 
 import asyncio
+import re
 import time
 from typing import Final
 
@@ -41,6 +42,7 @@ _OPERATORS: Final = "No upstream can serve this now. Tell the operator of this r
 _CREDENTIAL: Final = frozenset({401, 402, 403, 407})
 _JSON: Final = b"application/json"
 _STREAM: Final = b"text/event-stream"
+_UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
 _NOT_COUNTED: Final = frozenset({404, 405, 501})  # to the question of how many tokens it is
 _COUNTS_AGAIN: Final = 3600.0  # seconds until it is asked again
 
@@ -103,6 +105,7 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
     connection = None
     try:
         connection = pool.take() or await pool.connect()
+        lease.sent = True
         try:
             response = await connection.send(head, body)
         except UpstreamError as failure:
@@ -126,7 +129,7 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
             return _whole(lease, connection, response, octets, octets, reusable)
         if kind.startswith(_STREAM) and response.length:
             return await _stream(lease, connection, response)
-        said = kind.decode("latin-1")[:64] or "nothing"
+        said = _UNPRINTABLE.sub(b"?", kind[:64]).decode() or "nothing"
         raise UpstreamError(Trouble.GARBAGE, f"200 with {said}; is its base_url right?")
     except UpstreamError as failure:
         if connection is not None:
@@ -201,9 +204,12 @@ async def _refused(
     upstream, status = target.upstream, response.status
     hold = Hold(connection, response)
     if status >= 400:
-        await hold.until(lambda _: False)
+        try:
+            await hold.until(lambda _: False)
+        except UpstreamError:  # fallen silent or not: it is not at work on the request
+            raise UpstreamError(Trouble.CLOSED, f"within its {status}") from None
         if not hold.whole:
-            raise UpstreamError(Trouble.GARBAGE, "an error document without end")
+            raise UpstreamError(Trouble.GARBAGE, f"a {status} without end")
     upstream.pool.put(connection, reusable=hold.reusable)
     counting = call.exchange.request.path != b"/v1/messages"
     now = time.time()

@@ -67,7 +67,7 @@ class Dispatch:
                     raise last from None
             except BaseException:  # nothing was found out
                 upstream.health.left()
-                upstreams.release(lease)
+                upstreams.release(lease, used=lease.sent)
                 raise
             else:
                 upstream.answered += 1

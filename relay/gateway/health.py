@@ -43,10 +43,12 @@ class Outage(msgspec.Struct, frozen=True):
 
 
 def _stands(old: Outage | None, new: Outage) -> Outage:
-    """Which of two outages holds: the newer one, but a guess does not end what was told."""
-    if old is not None and old.told and not new.told and old.until > new.since:
-        return old
-    return new
+    """Which of two outages holds: what was told before what is guessed, else the longer one."""
+    if old is None or old.until <= new.since:
+        return new
+    if old.told is not new.told:
+        return old if old.told else new
+    return old if old.until > new.until else new
 
 
 class Health:
@@ -115,7 +117,7 @@ class Health:
         else:
             self.failures += 1
             if verdict.told:
-                self.account = outage
+                self.account = _stands(self.account, outage)
             elif self.failures >= _STRIKES:
                 outage = msgspec.structs.replace(outage, until=now + _OUT)
                 self.account = _stands(self.account, outage)

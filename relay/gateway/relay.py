@@ -38,7 +38,7 @@ class Relay:
         routes: Routes,
         metering: Metering,
         upstreams: Upstreams,
-        sessions: Sessions | None,
+        sessions: Sessions,
         settings: config.Pool,
         timers: Timers,
     ) -> None:
@@ -100,18 +100,17 @@ class Relay:
 
     def _recall(self, ask: Ask, request: Request, body: bytes) -> None:
         """Find the session that a request belongs to, and the upstream that it is with."""
-        sessions = self._sessions
-        if sessions is not None and (key := session(request.headers, body)) is not None:
+        if (key := session(request.headers, body)) is not None:
             now = monotonic()
             ask.key = key
-            ask.session = found = sessions.find(ask.caller, key, now)
-            if found is not None and found.until > now:
+            ask.session = found = self._sessions.find(ask.caller, key, now)
+            if found is not None and found.until > now and self._settings.sticky != "off":
                 ask.bound = found.upstream
 
     def _remember(self, ask: Ask, target: Target, body: bytes) -> None:
         """The session is with the upstream that answers: that is where its prompt is cached."""
         upstream = target.upstream
-        if self._sessions is not None and ask.key is not None:
+        if ask.key is not None:
             family = upstream.vendor.thinking
             self._sessions.hold(
                 ask.caller, ask.key, upstream.name, family, monotonic(), is_long(body)

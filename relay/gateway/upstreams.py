@@ -66,6 +66,7 @@ class Lease(msgspec.Struct, eq=False):
     target: Target
     how: str
     held: Reservation | None  # of the upstream's own limits
+    sent: bool = False  # the request has gone out
     open: bool = True
 
 

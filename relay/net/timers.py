@@ -65,6 +65,7 @@ class Timers:
         swept = self.swept = self._loop.time()
         self.now = swept + TICK
         for thing in [thing for thing in self._watched if thing.deadline <= swept]:
-            thing.expire()
+            if thing.deadline <= swept:  # or one of those before has put it off
+                thing.expire()
         for callback in self._each_tick:
             callback()

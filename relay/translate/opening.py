@@ -2,7 +2,7 @@
 
 Until its first event with content a stream can still be taken from another upstream, and nobody
 is the wiser. What an upstream says before that promises nothing: `message_start`, pings, and the
-start of a text that is still empty: an upstream that is overloaded says so a moment after those.
+start of a text or a thought that is still empty. One that is overloaded says so a moment later.
 """
 
 import re
@@ -14,7 +14,7 @@ import msgspec
 from relay.wire.sse import EventReader
 
 _EMPTY: Final = frozenset({b"message_start", b"ping"})
-_EMPTY_TEXT: Final = re.compile(rb'"type"[ ]*:[ ]*"text"')
+_WORDS: Final = re.compile(rb'"type"[ ]*:[ ]*"(text|thinking)"')
 _MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]|\\.)*"')
 
 
@@ -50,7 +50,7 @@ class Opening:
         """Take the next octets; whether it is known what the stream begins with."""
         for name, text in self._events.feed(data):
             kind = name or _kind(text)
-            if kind in _EMPTY or (kind == b"content_block_start" and _is_empty_text(text)):
+            if kind in _EMPTY or (kind == b"content_block_start" and _is_empty(text)):
                 continue
             if kind == b"error":
                 self.found, self.error = Found.ERROR, text
@@ -71,8 +71,10 @@ def _kind(text: bytes) -> bytes:
     return told.type.encode() if isinstance(told.type, str) else b""
 
 
-def _is_empty_text(data: bytes) -> bool:
-    return b'"text":""' in data.replace(b" ", b"") and _EMPTY_TEXT.search(data) is not None
+def _is_empty(data: bytes) -> bool:
+    """Whether the block that begins is a text or a thought without a word in it."""
+    match = _WORDS.search(data)
+    return match is not None and b'"%b":""' % match[1] in data.replace(b" ", b"")
 
 
 def naming(opening: bytes, name: bytes) -> bytes:

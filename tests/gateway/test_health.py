@@ -151,11 +151,11 @@ def test_a_model_that_is_told_to_be_out_stays_so_whatever_is_guessed_after() -> 
     assert health.level(M, NOW + 700) is Level.OUT
 
 
-def test_a_newer_fact_takes_the_place_of_an_older_one() -> None:
+def test_of_two_facts_the_longer_one_holds() -> None:
     health = Health()
     health.failed(told(Scope.ACCOUNT, 3600), M, NOW)
     health.failed(told(Scope.ACCOUNT, 5), M, NOW)
-    assert health.ready(M, NOW) == NOW + 5
+    assert health.ready(M, NOW) == NOW + 3600  # the other was told to a request of before
 
 
 def test_a_refused_credential_is_asked_again_by_one_request_when_its_time_is_over() -> None:

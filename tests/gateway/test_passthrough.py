@@ -261,3 +261,19 @@ async def test_an_answer_that_ends_with_the_connection_is_passed_in_chunks(
         received = received[int(size, 16) + 2 :]
     assert plain == payload
     assert received == b"\r\n"
+
+
+async def test_a_caller_of_http_1_0_gets_a_chunked_document_without_its_framing(
+    tmp_path: Path,
+) -> None:
+    document = b'{"type":"message","model":"claude-sonnet-4-7","content":[]}'
+    chunks = answers.chunk(document[:20]) + answers.chunk(document[20:]) + answers.LAST
+    octets = answers.head(b"200 OK", b"transfer-encoding: chunked") + chunks
+    async with (
+        raw_upstream(always(octets)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        asked = request(relay.key).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+        head, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert body == document

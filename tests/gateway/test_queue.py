@@ -18,7 +18,7 @@ from relay.gateway.trouble import Scope, Verdict
 from relay.store.queries import live_keys
 from tests.fakes.caller import BODY, connected, request
 from tests.fakes.live import EMAIL
-from tests.fakes.pool import Pool, Told, refusing, running_pool
+from tests.fakes.pool import MODEL, Pool, Told, refusing, running_pool
 from tests.fakes.until import until
 
 ONE = {"a": {"max_concurrency": 1}}
@@ -288,3 +288,18 @@ async def test_a_restart_remembers_what_an_upstreams_limits_have_left(tmp_path: 
             assert limits_left(app, "a") == 2
         finally:
             await app.stop(0)
+
+
+async def test_what_never_goes_out_uses_nothing_of_an_upstreams_own_limits(tmp_path: Path) -> None:
+    routes = [{"upstream": "a", "model": "other"}]
+    async with running_pool(
+        tmp_path, {"a": limited(2)}, model=[{"id": MODEL, "routes": routes}]
+    ) as pool:
+        twice = b'{"model":"%b","model":"%b","max_tokens":1,"messages":[]}' % (
+            MODEL.encode(),
+            MODEL.encode(),
+        )
+        for _ in range(3):
+            assert (await pool.ask(twice)).status == 400
+        [row] = pool.relay.app.upstreams.view()[0]["limits"]
+        assert row["left"] == 2

@@ -37,6 +37,7 @@ NOTHING = [
     bare(TEXT).replace(b":", b": "),  # as Python writes JSON
     START.replace(b"\n", b"\r\n"),
     b"event: ping\ndata: {}\n\n",
+    block("thinking", thinking="", signature=""),
     b"event: ping\n\n",  # without data it is no event at all
     b"retry: 3000\n\n",
     b"\n\n",
@@ -45,7 +46,8 @@ SOMETHING = [
     REST[0],
     REST[-1],
     bare(REST[0]),
-    block("thinking", thinking="", signature=""),
+    block("thinking", thinking="Now", signature=""),
+    block("redacted_thinking", data=""),
     block("tool_use", id="toolu_1", name="Read", input={}),
     block("text", text="no longer empty"),
     block("server_tool_use", id="s", name="web_search", input={"query": '"text":""'}),
