@@ -71,7 +71,7 @@ class Pool:
 
 @contextlib.asynccontextmanager
 async def pooled(
-    folder: Path, families: dict[str, str], *, seeds: bool = True
+    folder: Path, families: dict[str, str], *, seeds: bool = True, sticky: str = "5m"
 ) -> AsyncIterator[Pool]:
     """Upstreams by name, with the family of each; `seeds`: they sign each in its own way."""
     async with contextlib.AsyncExitStack() as stack:
@@ -92,7 +92,7 @@ async def pooled(
             )
         vendors = [{"name": f"of-{name}", "thinking": kind} for name, kind in families.items()]
         relay = await stack.enter_async_context(
-            running_relay(folder, "", upstream=upstreams, vendor=vendors)
+            running_relay(folder, "", upstream=upstreams, vendor=vendors, pool={"sticky": sticky})
         )
         yield Pool(relay, simulators)
 
@@ -170,13 +170,17 @@ async def agent(pool: Pool, mode: str, *, stream: bool = False) -> AsyncIterator
         await one.close()
 
 
+@pytest.mark.parametrize("sticky", ["5m", "off"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_tool_loop_goes_to_another_family_and_back(
-    tmp_path: Path, mode: str, stream: bool
+    tmp_path: Path, mode: str, stream: bool, sticky: str
 ) -> None:
     """In the midst of tool use, between turns, and again: at each step by another family."""
-    async with pooled(tmp_path, FAMILIES) as pool, agent(pool, mode, stream=stream) as one:
+    async with (
+        pooled(tmp_path, FAMILIES, sticky=sticky) as pool,
+        agent(pool, mode, stream=stream) as one,
+    ):
         pool.only("claude")
         one.say("write hello to out.txt")
         assert await one.ask() == "tool_use"
