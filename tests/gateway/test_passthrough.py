@@ -277,3 +277,20 @@ async def test_a_caller_of_http_1_0_gets_a_chunked_document_without_its_framing(
         head, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
         assert b"transfer-encoding" not in head
         assert body == document
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_stream_of_a_told_length_that_comes_at_once_is_whole(
+    tmp_path: Path, version: str
+) -> None:
+    events = b"".join(answers.stream())
+    octets = answers.sized(events, kind=b"text/event-stream")
+    async with (
+        raw_upstream(always(octets)) as upstream,
+        running_relay(tmp_path, upstream.url) as relay,
+    ):
+        asked = request(relay.key, fields="connection: close\r\n")
+        asked = asked.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
+        _, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
+        assert body == events
+        assert [line["outcome"] for line in relay.log()] == ["whole"]
