@@ -196,6 +196,8 @@ def check(as_json: bool) -> None:
     for what in ("upstream", "model"):
         if not getattr(settings, what):
             tell(f"{_config_path()}: there is no [[{what}]], so no request can be served")
+    for name in _unserved(settings):
+        tell(f"{_config_path()}: no upstream serves {name} under its own name; give it routes")
     if _is_open(settings.server.admin_listen):
         tell(
             f"{_config_path()}: server.admin_listen: {settings.server.admin_listen} is not for "
@@ -252,6 +254,18 @@ def _vendors_changed(settings: config.Settings) -> list[str]:
     from relay.config.vendors import shipped
 
     return [vendor.name for vendor in settings.vendor if vendor not in shipped()]
+
+
+def _unserved(settings: config.Settings) -> list[str]:
+    """Models without routes that the vendors of all upstreams do not have."""
+    vendors = [config.vendor_of(settings, upstream) for upstream in settings.upstream]
+    return [
+        model.id
+        for model in settings.model
+        if vendors
+        and model.routes is None
+        and not any(config.serves(vendor, model.id) for vendor in vendors)
+    ]
 
 
 def _check_references(settings: config.Settings) -> None:

@@ -510,3 +510,8 @@ def test_the_shipped_file_loads_and_has_the_products_plans_and_models() -> None:
     assert {model.id for model in settings.model} == {
         "claude-opus-4-8", "claude-sonnet-4-7", "claude-haiku-4-5",
     }  # fmt: skip
+
+
+def test_the_operators_address_is_none_of_the_callers() -> None:
+    with pytest.raises(config.ConfigError, match=r"server\.admin_listen: is in server\.listen"):
+        config.parse({"server": {"listen": ["[::1]:1"], "admin_listen": "[::1]:1"}})

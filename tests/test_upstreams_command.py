@@ -304,3 +304,12 @@ def test_a_proxy_that_cannot_be_used_is_found_by_check_and_at_the_start(
         assert done.stderr.startswith("relay.toml: upstream[1].egress: ")
         assert reason in done.stderr
         assert "canary" not in done.stderr
+
+
+def test_check_names_a_model_that_no_upstream_serves(folder: Path) -> None:
+    text = (folder / "relay.toml").read_text().replace(ROUTES, "")
+    first, _, rest = text.partition('[[upstream]]\nname = "one"')
+    (folder / "relay.toml").write_text(first + "[[upstream]]" + rest.partition("[[upstream]]")[2])
+    done = relay(folder, "check")
+    assert done.returncode == 0
+    assert "no upstream serves claude-sonnet-4-7 under its own name; give it routes" in done.stderr

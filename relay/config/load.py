@@ -90,6 +90,9 @@ def parse(tree: dict[str, Any]) -> Settings:
 
 def _cross_check(settings: Settings) -> None:
     """What one setting says of another."""
+    server = settings.server
+    if server.admin_listen in server.listen and not server.admin_listen.endswith(":0"):
+        raise ConfigError("server.admin_listen", "is in server.listen, too; it is the operator's")
     upstreams = _unique("upstream", "name", [u.name for u in settings.upstream])
     _unique("plan", "id", [plan.id for plan in settings.plan])
     _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
