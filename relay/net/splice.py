@@ -99,8 +99,8 @@ class Splice:
         if edit is not None:
             octets = edit(octets)
         extent = self._extent
-        if extent.done and octets:
-            self._last, octets = octets, b""
+        if extent.done and isinstance(extent, Sized) and not self._framed:
+            self._last, octets = octets, b""  # nothing but its octets ends it
         if connection.lost is not None and not extent.done:
             if not (connection.lost_cleanly and response.length == UNTIL_CLOSE):
                 raise connection.lost
