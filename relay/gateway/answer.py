@@ -13,7 +13,7 @@ import orjson
 from relay.errors import BAD_UPSTREAM, Dialect, RelayError
 from relay.gateway.attempt import Answer, RefusedError, relay_error
 from relay.gateway.call import Call
-from relay.gateway.keepalive import KeepAlive
+from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.metering import Metering
 from relay.gateway.routes import Route, Target
 from relay.gateway.trouble import Scope, Verdict, of_failure
@@ -234,7 +234,4 @@ def _fields(call: Call, target: Target, response: Response, limits: bytes) -> by
 
 
 def _stream_fields(response: Response) -> bytes:
-    """nginx and others buffer a stream unless told not to."""
-    if b"cache-control" in response.headers:
-        return b"x-accel-buffering: no\r\n"
-    return b"x-accel-buffering: no\r\ncache-control: no-cache, no-transform\r\n"
+    return UNBUFFERED if b"cache-control" in response.headers else UNBUFFERED + UNCACHED

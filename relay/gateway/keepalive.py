@@ -19,10 +19,9 @@ from relay.wire.events import UNTIL_CLOSE
 
 PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
 _COMMENT: Final = b":\n\n"
-STREAM_FIELDS: Final = (  # nginx and others buffer a stream unless told not to
-    b"content-type: text/event-stream; charset=utf-8\r\n"
-    b"x-accel-buffering: no\r\ncache-control: no-cache, no-transform\r\n"
-)
+UNBUFFERED: Final = b"x-accel-buffering: no\r\n"  # nginx and others buffer unless told not to
+UNCACHED: Final = b"cache-control: no-cache, no-transform\r\n"
+_FIELDS: Final = b"content-type: text/event-stream; charset=utf-8\r\n" + UNBUFFERED + UNCACHED
 
 
 class KeepAlive:
@@ -72,7 +71,7 @@ class KeepAlive:
             fields = self._metering.lines(call) + b"request-id: %b\r\n%b: %b\r\n%b" % (
                 exchange.id,
                 *exchange.own_timing(),
-                STREAM_FIELDS,
+                _FIELDS,
             )
             exchange.begin_with(200, fields, UNTIL_CLOSE, exchange.framed(PING))
             exchange.only_pings = True

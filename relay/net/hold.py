@@ -37,7 +37,7 @@ class Hold:
         "_response",
         "_size",
         "whole",
-    )  # fmt: skip
+    )
 
     def __init__(self, connection: UpstreamConnection, response: Response) -> None:
         self._connection = connection
@@ -85,7 +85,7 @@ class Hold:
             if connection.lost is not None:
                 self._end_of_connection(connection.lost)
             else:
-                connection.on_lost = self._lost
+                connection.on_lost = self._end_of_connection
                 connection.attach(self._feed)
             await self._done
         self.whole = self._extent.done
@@ -129,9 +129,6 @@ class Hold:
             return
         if enough:
             self._finish(None)
-
-    def _lost(self, failure: UpstreamError) -> None:
-        self._end_of_connection(failure)
 
     def _end_of_connection(self, failure: UpstreamError) -> None:
         if isinstance(self._extent, UntilClose) and self._connection.lost_cleanly:
