@@ -22,16 +22,8 @@ from rich.console import Console
 from bench import report
 from bench.process import BenchError, Cores, pin
 from bench.rivals import Nginx, Relay, Rival, nginx_program, start_replay, start_upstream
-from bench.scenarios import (
-    SCENARIOS,
-    Figures,
-    Settings,
-    Stage,
-    json_round,
-    measure,
-    record,
-    sse_round,
-)
+from bench.scenarios import PROFILED, REPLAYED, SCENARIOS, measure
+from bench.stage import Figures, Settings, Stage, record
 
 _RIVALS = ("nginx", "relay")
 
@@ -82,7 +74,7 @@ class _Plan:
     default="replay",
     show_default=True,
     type=click.Choice(("replay", "simulate")),
-    help="Who answers in the json scenario: the simulator itself, or one answer of it replayed, "
+    help="Who answers in the json scenarios: the simulator itself, or one answer of it replayed, "
     "which is cheap enough to keep both proxies busy.",
 )
 @click.option(
@@ -153,8 +145,9 @@ async def _run(plan: _Plan, console: Console) -> None:
         held.enter_context(upstream)
         rivals = _rivals(plan, folder / "simulate", port)
         json_upstream, json_rivals = upstream, rivals
-        if plan.replayed and ("json" in plan.scenarios or plan.profile):
-            json_upstream, json_port = start_replay(folder, cores.load, await record(port))
+        if plan.replayed and not REPLAYED.isdisjoint(plan.scenarios):
+            answer = (await record(port)).answer
+            json_upstream, json_port = start_replay(folder, cores.load, answer)
             held.enter_context(json_upstream)
             json_rivals = _rivals(plan, folder / "replay", json_port)
         missing = [name for name in plan.rivals if name not in {rival.name for rival in rivals}]
@@ -178,7 +171,7 @@ async def _run(plan: _Plan, console: Console) -> None:
         path = report.save(plan.json, plan.settings, versions, results)
         console.print(f"figures: {path}", highlight=False, soft_wrap=True)
         if plan.profile:
-            await _profile(stage, console)
+            await _profile(stage, plan.scenarios, console)
 
 
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
@@ -193,13 +186,12 @@ def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
     return found
 
 
-async def _profile(stage: Stage, console: Console) -> None:
+async def _profile(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
     """Where relay's own Python time goes; the profiler itself makes everything slower."""
-    for name, one_round, rivals in (
-        ("json", json_round, stage.json_rivals),
-        ("sse", sse_round, stage.rivals),
-    ):
-        for rival in rivals:
+    for name, one_round in PROFILED.items():
+        if name not in scenarios:
+            continue
+        for rival in stage.json_rivals if name in REPLAYED else stage.rivals:
             if not isinstance(rival, Relay):
                 continue
             rival.profile = report.RESULTS / f"profile-{name}.prof"

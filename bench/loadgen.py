@@ -1,6 +1,6 @@
 """The clients of whole answers: a closed loop over keep-alive connections.
 
-Decides what a client sends, when it sends the next request, and whether an answer is right.
+Decides when a client sends its next request, and whether an answer is right.
 Must not know which proxy answers, nor read /proc. Every answer is checked: a status other than
 200 or a JSON body that is cut is a `LoadError`, never a figure. The clients share a core with
 the upstream, so they have to be cheap: bare protocols on uvloop and one scan per answer.
@@ -15,8 +15,7 @@ from typing import cast
 
 import orjson
 
-HOST = "127.0.0.1"
-MODEL = "claude-sonnet-4-7"
+from bench.dialects import HOST, MESSAGES, Dialect
 
 _LENGTH = re.compile(rb"\r\n(content-length: *)(\d+)\r\n", re.IGNORECASE)
 OK = b"HTTP/1.1 200 "
@@ -27,63 +26,6 @@ class LoadError(Exception):
     """An answer was wrong, so no figure of this round means anything."""
 
 
-def request(port: int, key: str, simulate: str, *, stream: bool) -> bytes:
-    """A small turn with the headers that Claude Code sends, as bytes ready for the socket."""
-    body = orjson.dumps(
-        {
-            "model": MODEL,
-            "max_tokens": 128_000 if stream else 1024,
-            "stream": stream,
-            "system": [{"type": "text", "text": "You are a helpful assistant. Be brief."}],
-            "metadata": {
-                "user_id": '{"device_id":"3605c8a1","account_uuid":"",'
-                '"session_id":"af6c1616-9e8f-4acf-bd94-1b6944eca3a0"}'
-            },
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {
-                            "type": "text",
-                            "text": "Which of the four sorting methods in this module keeps equal "
-                            "items in order, and what does it cost for a list of a million "
-                            "names that is sorted already? Answer in one short paragraph.",
-                        }
-                    ],
-                }
-            ],
-        }
-    )
-    head = (
-        "POST /v1/messages?beta=true HTTP/1.1\r\n"
-        f"Host: {HOST}:{port}\r\n"
-        "Accept: application/json\r\n"
-        "Accept-Encoding: gzip, deflate, br, zstd\r\n"
-        "Content-Type: application/json\r\n"
-        "User-Agent: claude-cli/2.1.330 (external, sdk-cli)\r\n"
-        "X-Claude-Code-Session-Id: af6c1616-9e8f-4acf-bd94-1b6944eca3a0\r\n"
-        "X-Stainless-Arch: x64\r\n"
-        "X-Stainless-Lang: js\r\n"
-        "X-Stainless-OS: Linux\r\n"
-        "X-Stainless-Package-Version: 0.128.0\r\n"
-        "X-Stainless-Retry-Count: 0\r\n"
-        "X-Stainless-Runtime: node\r\n"
-        "X-Stainless-Runtime-Version: v24.3.0\r\n"
-        "X-Stainless-Timeout: 600\r\n"
-        "anthropic-beta: claude-code-20250219,interleaved-thinking-2025-05-14,"
-        "context-management-2025-06-27,mid-conversation-tool-changes-2026-07-01,"
-        "thinking-token-count-2026-05-13,advanced-tool-use-2025-11-20,effort-2025-11-24\r\n"
-        "anthropic-dangerous-direct-browser-access: true\r\n"
-        "anthropic-version: 2023-06-01\r\n"
-        "x-app: cli\r\n"
-        f"x-api-key: {key}\r\n"
-        f"x-simulate: {simulate}\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        "\r\n"
-    )
-    return head.encode() + body
-
-
 class JsonLoad:
     """Keep-alive connections that each have one request in flight.
 
@@ -91,9 +33,10 @@ class JsonLoad:
     proxy is never idle, with a single one its latency shows.
     """
 
-    def __init__(self, port: int, payload: bytes) -> None:
+    def __init__(self, port: int, payload: bytes, dialect: Dialect = MESSAGES) -> None:
         self.port = port
         self.payload = payload
+        self.dialect = dialect
         self.completed = 0
         self.answer_bytes = 0
         self.recording = False
@@ -101,6 +44,7 @@ class JsonLoad:
         self.saturated = False
         self.idle: list[_JsonClient] = []
         self.answer = b""
+        self.said = ""
         self.failure: LoadError | None = None
         self._clients: list[_JsonClient] = []
         self._failed = asyncio.Event()
@@ -234,19 +178,25 @@ class _JsonClient(asyncio.Protocol):
             raise LoadError(f"an answer without content-length: {data[:head_end]!r}")
         end = head_end + 4 + int(found[2])
         if len(data) >= end:
-            _check_message(data[head_end + 4 : end])
+            self.load.said = _read(data[head_end + 4 : end], self.load.dialect)
             self.load.answer = data[:end]
             self.needle = b"\r\n" + found[1]
         return end
 
 
-def _check_message(body: bytes) -> None:
+def _read(body: bytes, dialect: Dialect) -> str:
+    """What a whole answer says."""
     try:
-        message = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise LoadError(f"an answer is no JSON ({error}): {body[:200]!r}") from None
-    if not isinstance(message, dict) or message.get("type") != "message":
-        raise LoadError(f"an answer is no message: {body[:200]!r}")
+    name, value = dialect.mark
+    if not isinstance(document, dict) or document.get(name) != value:
+        raise LoadError(f"an answer is no {value}: {body[:200]!r}")
+    try:
+        return dialect.text(document)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise LoadError(f"an answer has no content: {body[:200]!r}") from None
 
 
 def quantile(samples: Sequence[int], share: float) -> float:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.process import machine
-from bench.scenarios import Figures, Results, Settings
+from bench.stage import Figures, Results, Settings
 
 RESULTS = Path(__file__).parent / "results"
 _STRANGERS = 0.05
@@ -74,6 +74,15 @@ ROWS = (
     Row("sse", "share", "  share of its core", 2),
     Row("sse", "first_p50_us", "SSE: first content p50, µs"),
     Row("sse", "first_p99_us", "SSE: first content p99, µs"),
+    Row("chat-json", "cpu_us", "Chat JSON: CPU per request, µs", 1, "ratio<=", 6.0),
+    Row("chat-json", "requests_s", "Chat JSON: requests/s, one core"),
+    Row("chat-json", "share", "  share of its core", 2),
+    Row("chat-sse", "cpu_us", "Chat SSE: CPU per event, µs", 1, "ratio<=", 3.0),
+    Row("chat-sse", "events_s", "Chat SSE: events/s delivered"),
+    Row("chat-sse", "share", "  share of its core", 2),
+    Row("chat-first", "messages_p50_us", "First content: messages p50, µs"),
+    Row("chat-first", "chat_p50_us", "First content: chat p50, µs"),
+    Row("chat-first", "more_us", "  more for chat, µs", 0, "<=", 300),
     Row("memory", "base_mib", "Memory at rest, MiB", 1, "<=", 50),
     Row("memory", "stream_kib", "  a live stream, KiB", 1, "<=", 32),
     Row("idle", "idle_kib", "  an idle connection, KiB", 1, "<=", 6),
@@ -143,23 +152,31 @@ def notes(results: Results) -> list[str]:
                         f"{name}: other processes and the system took up to {strangers:.0%} of "
                         f"{core} core while {rival} was measured; rates and latencies suffer."
                     )
-    for rival, rounds in results.get("json", {}).items():
+    for name in ("json", "chat-json"):
+        found += _unsaturated(name, results.get(name, {}))
+    if results.get("memory", {}).get("nginx"):
+        found.append("memory: nginx is master and worker; pages that they share count twice.")
+    return found
+
+
+def _unsaturated(name: str, rivals: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """Who was not busy in a scenario that is meant to keep everyone so."""
+    found = []
+    for rival, rounds in rivals.items():
         used = median(map(_used, rounds))
         if used < _SATURATED:
             load, upstream = (
                 median(_values(rounds, figure)) for figure in ("load_us", "upstream_us")
             )
             found.append(
-                f"json: {rival} used {used:.0%} of its core: not it was the limit, but clients "
+                f"{name}: {rival} used {used:.0%} of its core: not it was the limit, but clients "
                 f"({load:.1f} µs per request) and upstream ({upstream:.1f} µs) on the other core."
             )
-    if _idle(results.get("json", {})):
+    if _idle(rivals):
         found.append(
-            "json: nginx was partly idle, where a request costs it up to twice as much as when it "
-            "is busy: the ratio of CPU per request flatters relay and is not judged."
+            f"{name}: nginx was partly idle, where a request costs it up to twice as much as when "
+            "it is busy: the ratio of CPU per request flatters relay and is not judged."
         )
-    if results.get("memory", {}).get("nginx"):
-        found.append("memory: nginx is master and worker; pages that they share count twice.")
     return found
 
 

@@ -16,7 +16,7 @@ from subprocess import DEVNULL, TimeoutExpired, run
 
 import orjson
 
-from bench.loadgen import MODEL
+from bench.dialects import MODEL
 from bench.process import BenchError, Process, free_ports
 
 UPSTREAM_KEY = "sim-key"
@@ -123,6 +123,7 @@ class Rival(ABC):
     """One proxy with its configuration; it can be started many times."""
 
     name: str
+    translates: bool  # takes other dialects than its upstream's
     version: str
     key: str
     json_port: int
@@ -150,6 +151,7 @@ class Nginx(Rival):
     """Debian's nginx with one worker."""
 
     name = "nginx"
+    translates = False
 
     def __init__(self, folder: Path, upstream: int) -> None:
         super().__init__(folder)
@@ -182,6 +184,7 @@ class Relay(Rival):
     """This project, with a database, a plan and one key of its own."""
 
     name = "relay"
+    translates = True
 
     def __init__(self, folder: Path, upstream: int, upstreams: int = 1) -> None:
         super().__init__(folder)

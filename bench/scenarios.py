@@ -2,7 +2,8 @@
 
 Decides the rounds: every scenario runs nginx, relay, nginx, relay … so that a drift of the
 machine meets both. A round yields figures by name; medians, ratios and goals are `report`'s.
-Must not know how a rival is configured nor what an answer looks like.
+Must not know how a rival is configured nor what an answer looks like. Where relay translates,
+nginx passes the upstream's own dialect on: the same turn, and the same events behind it.
 
 CPU per request and memory are what the proxy itself costs, whatever else limits the run.
 Requests per second are a limit of the proxy only while its core is busy all the time, which is
@@ -11,20 +12,17 @@ why `share` (of one core, used by the proxy) stands beside them.
 
 import gc
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from functools import partial
 
-from bench.loadgen import JsonLoad, LoadError, quantile, request
-from bench.process import BenchError, Cores, Process, awake, busy_ns
-from bench.rivals import UPSTREAM_KEY, Rival
+from bench.dialects import CHAT, MESSAGES, Dialect
+from bench.loadgen import JsonLoad, LoadError, quantile
+from bench.process import BenchError, Process, awake
+from bench.rivals import Rival
+from bench.stage import Figures, Results, Stage, Window, explained, json_load, stream_load
 from bench.streams import StreamLoad
 
-Figures = dict[str, float]
-Results = dict[str, dict[str, list[Figures]]]
-
-# About 500 bytes of JSON in the answer.
-_JSON_ANSWER = "tokens=40"
 _JSON_WARM_S = 0.7
 _STREAM_OPEN_S = 1.0
 _STREAM_SETTLE_S = 0.5
@@ -39,120 +37,29 @@ _SLOW_RECEIVE_BUFFER = 64 * 1024
 # More than the kernel takes up between upstream and a client that does not read.
 _SLOW_ANSWER = "tokens=120000"
 _SLOW_DRAIN_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How long and how much."""
-
-    rounds: int = 3
-    seconds: float = 5.0
-    connections: int = 64
-    streams: int = 300
-    pace: float = 25.0
-
-
-@dataclass(slots=True)
-class Stage:
-    """Everything that stands ready for a round."""
-
-    settings: Settings
-    cores: Cores
-    upstream: Process
-    upstream_port: int
-    rivals: list[Rival]
-    # Who answers in `json`, and the rivals in front of it; see `replay`.
-    json_upstream: Process
-    json_rivals: list[Rival]
-    told: Callable[[str, int, str, Figures], None]
-    results: Results = field(default_factory=dict)
-    event_counts: dict[str, int] = field(default_factory=dict)
-
-    @contextmanager
-    def running(self, rival: Rival) -> Iterator[Process]:
-        """A fresh process of this rival; its last words explain a failure."""
-        process, _ = rival.start(self.cores.proxy)
-        with process:
-            try:
-                yield process
-            except LoadError as error:
-                raise _explained(rival, process, error) from None
-
-    async def events_of(self, simulate: str) -> int:
-        """How many events such a stream has, asked from the upstream itself."""
-        key = simulate.partition(";")[0]
-        if key not in self.event_counts:
-            load = StreamLoad(
-                self.upstream_port, request(self.upstream_port, UPSTREAM_KEY, key, stream=True)
-            )
-            try:
-                await load.open(1)
-                await load.ended(_SLOW_DRAIN_S)
-            except LoadError as error:
-                raise BenchError(f"the upstream alone is wrong already: {error}") from None
-            finally:
-                load.close()
-            self.event_counts[key] = load.counts[0]
-        return self.event_counts[key]
-
+# A single word: whatever follows the first content would only be in its way.
+_FIRST_ANSWER = "tokens=1"
+_FIRST_WARM = 20  # streams of each dialect
+_FIRST_STEP_S = 0.001
 
 Round = Callable[[Stage, Rival, Process], Awaitable[Figures]]
 
 
-class _Window:
-    """Time, CPU and work between two moments."""
-
-    def __init__(self, cores: Cores, process: Process, upstream: Process) -> None:
-        self._cores = cores
-        self._process = process
-        self._upstream = upstream
-        self._before = self._read()
-
-    def close(self, work: int, unit: str) -> Figures:
-        """Costs per piece of work; `others…` is what strangers took of either core."""
-        if work <= 0:
-            raise BenchError(f"no {unit} in a whole round")
-        then, now = self._before, self._read()
-        wall, proxy, upstream, load, *cores = (
-            after - before for before, after in zip(then, now, strict=True)
-        )
-        share = proxy / wall
-        return {
-            "cpu_us": proxy / work / 1e3,
-            f"{unit}_s": work / wall * 1e9,
-            "share": share,
-            "others": _others(cores[0], cores[1], share),
-            "others_load": _others(cores[2], cores[3], (load + upstream) / wall),
-            "load_us": load / work / 1e3,
-            "upstream_us": upstream / work / 1e3,
-        }
-
-    def _read(self) -> tuple[int, ...]:
-        return (
-            time.perf_counter_ns(),
-            self._process.cpu_ns(),
-            self._upstream.cpu_ns(),
-            time.process_time_ns(),
-            *busy_ns(self._cores.proxy),
-            *busy_ns(self._cores.load),
-        )
-
-
-def _others(busy: int, total: int, ours: float) -> float:
-    return max(0.0, busy / total - ours) if total else 0.0
-
-
-async def json_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+async def json_round(
+    stage: Stage, rival: Rival, process: Process, dialect: Dialect = MESSAGES
+) -> Figures:
     """As many small requests as the proxy can take."""
     settings = stage.settings
-    load = _json_load(rival)
+    load = json_load(rival, _spoken(rival, dialect))
     try:
         await load.open(settings.connections)
+        if load.said != (said := await stage.said()):
+            raise LoadError(f"an answer says {load.said[:200]!r}, the upstream {said[:200]!r}")
         load.saturate()
         await load.run(_JSON_WARM_S)
         done = load.completed
         load.recording = True
-        window = _Window(stage.cores, process, stage.json_upstream)
+        window = Window(stage.cores, process, stage.json_upstream)
         await load.run(settings.seconds)
         figures = window.close(load.completed - done, "requests")
         load.recording = False
@@ -167,7 +74,7 @@ async def json_round(stage: Stage, rival: Rival, process: Process) -> Figures:
 async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Latency of one request at a time, on cores that don't fall asleep in between."""
     seconds = stage.settings.seconds
-    load = _json_load(rival)
+    load = json_load(rival)
     try:
         await load.open(1)
         with awake(stage.cores, rival.folder, 2 * (seconds + _JSON_WARM_S)):
@@ -182,18 +89,21 @@ async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures
         load.close()
 
 
-async def sse_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+async def sse_round(
+    stage: Stage, rival: Rival, process: Process, dialect: Dialect = MESSAGES
+) -> Figures:
     """Paced streams side by side, all read to their end."""
     settings = stage.settings
+    dialect = _spoken(rival, dialect)
     seconds = _STREAM_OPEN_S + _STREAM_SETTLE_S + settings.seconds + _STREAM_SPARE_S
     simulate = f"tokens={max(1, round(seconds * settings.pace))};pace={settings.pace:g}"
-    expected = await stage.events_of(simulate)
-    load = _stream_load(rival, simulate)
+    expected = await stage.events_of(simulate, rival, dialect)
+    load = stream_load(rival, simulate, dialect)
     try:
         await load.open(settings.streams, _STREAM_OPEN_S)
         await load.run(_STREAM_SETTLE_S)
         done = load.events
-        window = _Window(stage.cores, process, stage.upstream)
+        window = Window(stage.cores, process, stage.upstream)
         await load.run(settings.seconds)
         figures = window.close(load.events - done, "events")
         if load.whole:
@@ -209,6 +119,32 @@ async def sse_round(stage: Stage, rival: Rival, process: Process) -> Figures:
         load.close()
 
 
+async def chat_first_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """How long the first content takes, one stream at a time, the dialects in turns."""
+    dialects = (MESSAGES, CHAT) if rival.translates else (MESSAGES,)
+    loads = [stream_load(rival, _FIRST_ANSWER, dialect) for dialect in dialects]
+    seconds = stage.settings.seconds
+    begun = time.monotonic()
+    try:
+        with awake(stage.cores, rival.folder, 3 * seconds + 10.0):
+            while time.monotonic() < begun + seconds or len(loads[0].counts) <= 2 * _FIRST_WARM:
+                for load in loads:
+                    await load.open(1)
+                    await load.ended(10.0, _FIRST_STEP_S)
+        for load in loads:
+            _expect(load, await stage.events_of(_FIRST_ANSWER, rival, load.dialect))
+        found = {
+            f"{load.dialect.name}_p50_us": quantile(load.first_content[_FIRST_WARM:], 0.50) / 1e3
+            for load in loads
+        }
+        if CHAT in dialects:
+            found["more_us"] = found["chat_p50_us"] - found["messages_p50_us"]
+        return found
+    finally:
+        for load in loads:
+            load.close()
+
+
 async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """What a fresh process holds, and what each live stream adds."""
     settings = stage.settings
@@ -216,7 +152,7 @@ async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     expected = await stage.events_of(pace)
     await _warm(rival)
     base = process.rss()
-    load = _stream_load(rival, pace)
+    load = stream_load(rival, pace)
     try:
         await load.open(settings.streams, _STREAM_OPEN_S)
         await load.run(_MEMORY_STREAM_S / 3)
@@ -233,7 +169,7 @@ async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
 async def idle_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """What a keep-alive connection costs between two requests."""
     await _warm(rival)
-    load = _json_load(rival)
+    load = json_load(rival)
     try:
         # One step ahead of the first reading, so that upstream connections are not counted.
         await load.open(_IDLE_STEP)
@@ -252,7 +188,7 @@ async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     The peak also has what any stream at full speed takes for a moment.
     """
     expected = await stage.events_of(_SLOW_ANSWER)
-    warm, load = _stream_load(rival, _SLOW_ANSWER), _stream_load(rival, _SLOW_ANSWER)
+    warm, load = stream_load(rival, _SLOW_ANSWER), stream_load(rival, _SLOW_ANSWER)
     try:
         # One that is read at full speed: buffers that any fast stream needs are in the base.
         await warm.open(1)
@@ -280,7 +216,18 @@ async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
         load.close()
 
 
-_SHARED: dict[str, Round] = {"json": json_round, "latency": latency_round, "sse": sse_round}
+_SHARED: dict[str, Round] = {
+    "json": json_round,
+    "latency": latency_round,
+    "sse": sse_round,
+    "chat-json": partial(json_round, dialect=CHAT),
+    "chat-sse": partial(sse_round, dialect=CHAT),
+    "chat-first": chat_first_round,
+}
+# Those whose upstream is `replay`, unless the simulator is wanted.
+REPLAYED = frozenset({"json", "chat-json"})
+# Those of which a profile tells something.
+PROFILED = {name: _SHARED[name] for name in ("json", "sse", "chat-json", "chat-sse")}
 # Rounds that need a process which has served nothing before.
 _FRESH: dict[str, Round] = {"memory": memory_round, "idle": idle_round, "slow": slow_round}
 SCENARIOS = (*_SHARED, *_FRESH, "ready")
@@ -295,7 +242,7 @@ async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
     try:
         for name in _SHARED:
             if name in chosen:
-                rivals = stage.json_rivals if name == "json" else stage.rivals
+                rivals = stage.json_rivals if name in REPLAYED else stage.rivals
                 with ExitStack() as held:
                     served = [(rival, held.enter_context(stage.running(rival))) for rival in rivals]
                     await _rounds(stage, name, served)
@@ -325,7 +272,7 @@ async def _round(stage: Stage, name: str, number: int, rival: Rival, process: Pr
     try:
         figures = await measured(stage, rival, process)
     except LoadError as error:
-        raise _explained(rival, process, LoadError(f"{name}: {error}")) from None
+        raise explained(rival, process, LoadError(f"{name}: {error}")) from None
     _keep(stage, name, number, rival, figures)
     gc.collect()
 
@@ -343,10 +290,15 @@ def _keep(stage: Stage, name: str, number: int, rival: Rival, figures: Figures) 
     stage.told(name, number, rival.name, figures)
 
 
+def _spoken(rival: Rival, dialect: Dialect) -> Dialect:
+    """What a rival is asked in."""
+    return dialect if rival.translates else MESSAGES
+
+
 async def _warm(rival: Rival) -> None:
     """One answer and one stream: what is loaded at first use belongs to the base."""
-    load = _json_load(rival)
-    streams = _stream_load(rival, "tokens=20")
+    load = json_load(rival)
+    streams = stream_load(rival, "tokens=20")
     try:
         await load.open(1)
         await streams.open(1)
@@ -354,28 +306,6 @@ async def _warm(rival: Rival) -> None:
     finally:
         load.close()
         streams.close()
-
-
-async def record(port: int) -> bytes:
-    """One JSON answer of the upstream, head and body, as it came."""
-    load = JsonLoad(port, request(port, UPSTREAM_KEY, _JSON_ANSWER, stream=False))
-    try:
-        await load.open(1)
-    except LoadError as error:
-        raise BenchError(f"the upstream alone is wrong already: {error}") from None
-    finally:
-        load.close()
-    return load.answer
-
-
-def _json_load(rival: Rival) -> JsonLoad:
-    port = rival.json_port
-    return JsonLoad(port, request(port, rival.key, _JSON_ANSWER, stream=False))
-
-
-def _stream_load(rival: Rival, simulate: str) -> StreamLoad:
-    port = rival.sse_port
-    return StreamLoad(port, request(port, rival.key, simulate, stream=True))
 
 
 def _latency(load: JsonLoad) -> Figures:
@@ -388,9 +318,3 @@ def _latency(load: JsonLoad) -> Figures:
 def _expect(load: StreamLoad, events: int) -> None:
     if load.counts[0] != events:
         raise LoadError(f"streams brought {load.counts[0]} events, the upstream sent {events}")
-
-
-def _explained(rival: Rival, process: Process, error: LoadError) -> BenchError:
-    state = "" if process.running() else f" ({rival.name} is no longer running)"
-    tail = process.tail()
-    return BenchError(f"{rival.name}: {error}{state}" + (f"\n{tail}" if tail else ""))

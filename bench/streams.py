@@ -1,7 +1,7 @@
 """The clients of streams: each event is counted, each stream read to its end.
 
-Decides whether a stream came whole: every chunk ends where its size says, `message_stop` is the
-last event, the last chunk follows it and nothing follows that. Whatever else happens is a
+Decides whether a stream came whole: every chunk ends where its size says, its dialect's last
+event comes last, the last chunk follows it and nothing follows that. Whatever else happens is a
 `LoadError`, never a figure. Must not know which proxy answers, nor read /proc.
 """
 
@@ -12,20 +12,21 @@ from array import array
 from time import perf_counter_ns
 from typing import cast
 
-from bench.loadgen import HEAD_END, HOST, OK, LoadError
+from bench.dialects import HOST, MESSAGES, Dialect
+from bench.loadgen import HEAD_END, OK, LoadError
 
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
-_LAST_EVENT = b"event: message_stop\n"
-_CONTENT = b"content_block_delta"
 _NEWLINE = 10
 
 
 class StreamLoad:
     """Streams that are opened one after another and each read to the end."""
 
-    def __init__(self, port: int, payload: bytes) -> None:
+    def __init__(self, port: int, payload: bytes, dialect: Dialect = MESSAGES) -> None:
         self.port = port
         self.payload = payload
+        self.dialect = dialect
+        self.kept: list[bytes] | None = None  # what came, when it is to be read
         self.events = 0
         self.stream_bytes = 0
         self.live = 0
@@ -71,7 +72,7 @@ class StreamLoad:
         if self.failure is not None:
             raise self.failure
 
-    async def ended(self, within: float) -> None:
+    async def ended(self, within: float, step: float = 0.02) -> None:
         """Waits until all streams have ended whole, each with the same number of events."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
@@ -79,11 +80,18 @@ class StreamLoad:
             if loop.time() > deadline:
                 missing = len(self._clients) - self.whole
                 raise LoadError(f"{missing} streams did not end within {within:g} s")
-            await self.run(0.02)
+            await self.run(step)
         if len(set(self.counts)) > 1:
             raise LoadError(
                 f"equal streams brought {min(self.counts)} to {max(self.counts)} events"
             )
+
+    def said(self) -> str:
+        """What the streams that were kept say."""
+        try:
+            return self.dialect.stream_text(b"".join(self.kept or ()))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise LoadError(f"a stream is not what it should be: {error!r}") from None
 
     def close(self) -> None:
         for client in self._clients:
@@ -206,9 +214,11 @@ class _StreamClient(asyncio.Protocol):
                 events += 1
             self.newline = payload[-1] == _NEWLINE and payload[-2:] != b"\n\n"
             # Before it has content a stream shows nothing, and relay keeps it back until then.
-            if not self.shown and _CONTENT in payload:
+            if not self.shown and load.dialect.first in payload:
                 self.shown = True
                 load.first_content.append(perf_counter_ns() - self.sent)
+            if load.kept is not None:
+                load.kept.append(payload)
             self.events += events
             load.events += events
             self.last = payload if length >= 64 else self.last[-64:] + payload
@@ -219,9 +229,10 @@ class _StreamClient(asyncio.Protocol):
         load = self.load
         if extra:
             raise LoadError(f"{extra} bytes after the end of a stream")
-        if _LAST_EVENT not in self.last:
+        if load.dialect.last not in self.last:
+            ending = load.dialect.last.decode().strip().rpartition(" ")[2]
             raise LoadError(
-                f"a stream ended cleanly without message_stop after {self.events} events: "
+                f"a stream ended cleanly without {ending} after {self.events} events: "
                 f"…{self.last[-80:]!r}"
             )
         self.over = True

@@ -429,6 +429,10 @@ Paste this into another terminal:
 
 curl -N {url}/v1/messages -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -H 'content-type: application/json' -d '{{"model": "{model}", "max_tokens": 200, "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
+Or, as OpenAI clients do:
+
+curl -N {url}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'content-type: application/json' -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
 Or let Claude Code use it:
 
 ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude --model {model}

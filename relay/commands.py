@@ -230,9 +230,15 @@ def key() -> None:
 @click.option("--user", "email", metavar="EMAIL", required=True, help="Whose key it is.")
 @click.option("--name", default="", help="What to know it by.")
 @click.option("--expires", metavar="DURATION", help="How long it works, such as 30d.")
+@click.option(
+    "--no-cache-breakpoints",
+    "unmarked",
+    is_flag=True,
+    help="Leave requests without marks for the prompt cache where their caller sets none.",
+)
 @with_config
 @with_json
-def key_create(email: str, name: str, expires: str | None, as_json: bool) -> None:
+def key_create(email: str, name: str, expires: str | None, unmarked: bool, as_json: bool) -> None:
     """Make a key. It is shown now and never again."""
     settings = load_settings()
     from relay.accounts import keys
@@ -240,7 +246,13 @@ def key_create(email: str, name: str, expires: str | None, as_json: bool) -> Non
     issued = _with_database(
         settings,
         lambda database: keys.create(
-            database, settings, email, name=name, expires=expires, now=time.time()
+            database,
+            settings,
+            email,
+            name=name,
+            expires=expires,
+            now=time.time(),
+            cache_breakpoints=not unmarked,
         ),
     )
     record, revealed = issued.record, issued.key.reveal()
@@ -256,6 +268,7 @@ def key_create(email: str, name: str, expires: str | None, as_json: bool) -> Non
                 "hint": record.hint,
                 "created_at": _moment(record.created_at),
                 "expires_at": _moment(record.expires_at),
+                "cache_breakpoints": record.cache_breakpoints,
             }
         )
         return
@@ -282,7 +295,11 @@ def key_list(email: str | None, as_json: bool) -> None:
 
     now = time.time()
     found = _with_database(settings, read)
-    print_records([_key_view(one, now) for one in found], as_json, "There are no keys yet.")
+    rows = [_key_view(one, now) for one in found]
+    if not as_json and all(row["cache_breakpoints"] for row in rows):
+        for row in rows:  # what is so of every key is no news
+            del row["cache_breakpoints"]
+    print_records(rows, as_json, "There are no keys yet.")
 
 
 @key.command("revoke")
@@ -427,6 +444,7 @@ def _key_view(one: "Key", now: float) -> dict[str, Any]:
         "created_at": _moment(one.created_at),
         "expires_at": _moment(one.expires_at),
         "revoked_at": _moment(one.revoked_at),
+        "cache_breakpoints": one.cache_breakpoints,
     }
 
 

@@ -112,7 +112,9 @@ def test_a_new_key_is_shown_with_how_to_use_it(ann: str) -> None:
 
 def test_a_new_key_as_json_has_all_that_a_script_needs(ann: str) -> None:
     made = data("key", "create", "--user", ann.upper(), "--name", "laptop", "--expires", "30d")
-    assert list(made) == ["id", "key", "user", "name", "hint", "created_at", "expires_at"]
+    assert list(made) == [
+        "id", "key", "user", "name", "hint", "created_at", "expires_at", "cache_breakpoints",
+    ]  # fmt: skip
     assert made["user"] == ann
     assert made["name"] == "laptop"
     assert made["hint"] == "sk-llmapi-…" + made["key"][-4:]
@@ -132,6 +134,18 @@ def test_keys_are_listed_with_their_state_and_revoked_by_a_beginning(ann: str) -
     assert states == {first: "revoked", second: "live"}
     assert len(data("key", "list")) == 3
     assert "is revoked" in done("key", "revoke", second)
+
+
+def test_a_key_without_marks_for_the_cache_is_made_so_and_shown_among_others(ann: str) -> None:
+    made = data("key", "create", "--user", ann)
+    assert made["cache_breakpoints"] is True
+    assert "cache" not in done("key", "list")
+    bare = data("key", "create", "--user", ann, "--no-cache-breakpoints")
+    assert bare["cache_breakpoints"] is False
+    shown = {key["id"]: key["cache_breakpoints"] for key in data("key", "list")}
+    assert shown == {made["id"]: True, bare["id"]: False}
+    assert "cache breakpoints" in done("key", "list")
+    assert data("key", "revoke", bare["id"])["cache_breakpoints"] is False
 
 
 def test_a_plan_has_so_many_keys_and_no_more(ann: str) -> None:
@@ -447,10 +461,11 @@ async def test_a_change_on_the_command_line_is_seen_within_a_second(folder: Path
                 pass
 
     await command("user", "create", "ann@example.com")
-    made = await command("key", "create", "--user", "ann@example.com")
+    made = await command("key", "create", "--user", "ann@example.com", "--no-cache-breakpoints")
     await seen([(made["id"], False)])
     [live] = await live_keys(database)
     assert live.digest == secret.digest(made["key"].encode())
+    assert not live.cache_breakpoints
     await command("user", "suspend", "ann@example.com")
     await seen([(made["id"], True)])
     await command("key", "revoke", made["id"])

@@ -149,6 +149,20 @@ WRONG = [
     (QUOTA.replace('"left"', '" "'), "vendor[0].quota.left", "usage.remaining"),
     (QUOTA + "every = 59", "vendor[0].quota.every", "at least 60 seconds"),
     (MODEL + "answer_model = 'own'", "model[0].answer_model", '"served" or "asked"'),
+    (MODEL + "accepts = { effort = 'high' }", "model[0].accepts.effort",
+     "accepted here: efforts, prefill, sampling, structured, system_turns, thinking, web_search"),
+    (MODEL + "accepts = ['prefill']", "model[0].accepts", "a table"),
+    (MODEL + "accepts = { prefill = 'no' }", "model[0].accepts.prefill", "true or false"),
+    (MODEL + "accepts = { sampling = true }", "model[0].accepts.sampling",
+     '"both" or "one" or "none"'),
+    (MODEL + "accepts = { thinking = 'enabled' }", "model[0].accepts.thinking",
+     '"adaptive" or "budget" or "none"'),
+    (MODEL + "accepts = { efforts = 'high' }", "model[0].accepts.efforts", "a list"),
+    (MODEL + "accepts = { efforts = ['low', 'huge'] }", "model[0].accepts.efforts[1]",
+     '"low" or "medium" or "high" or "xhigh" or "max"'),
+    (UPSTREAM + MODEL + "routes = [{ upstream = 'a', accepts = { web_search = 1 } }]",
+     "model[0].routes[0].accepts.web_search", "true or false"),
+    (PLAN + "cache_breakpoints = 4", "plan[0].cache_breakpoints", "true or false"),
     # something missing
     ("[[vendor]]", "vendor[0].name", "is missing; write text in quotes"),
     (VENDOR + "rules = [{ reason = 'r' }]", "vendor[0].rules[0].scope", "is missing"),
@@ -488,6 +502,13 @@ def test_every_example_of_the_shipped_file_is_accepted_and_no_setting_is_left_ou
     told(config.Pool, tree["pool"])
     told(config.Upstream, *tree["upstream"])
     told(config.Model, *tree["model"])
+    told(config.Accepts, *(model["accepts"] for model in tree["model"] if "accepts" in model))
+    for model in settings.model:  # the example is what would hold anyhow
+        bare = msgspec.structs.replace(model, accepts=None)
+        known = config.accepts_of(bare, None, model.id)
+        assert config.accepts_of(model, None, model.id) == known
+    told(config.Plan, *tree["plan"])
+    assert all(plan.cache_breakpoints for plan in settings.plan)
     told(config.Vendor, *tree["vendor"])
     told(config.Rule, *(rule for vendor in tree["vendor"] for rule in vendor["rules"]))
     told(config.Quota, tree["vendor"][0]["quota"])

@@ -37,6 +37,7 @@ async def create(
     name: str,
     expires: str | None,
     now: float,
+    cache_breakpoints: bool = True,
 ) -> Issued:
     """Make a key for the account of `email`; `expires` is a duration such as `30d`.
 
@@ -58,6 +59,7 @@ async def create(
         now=now,
         expires_at=expires_at,
         most=most,
+        cache_breakpoints=cache_breakpoints,
     )
     if record is None:
         raise AccountError(

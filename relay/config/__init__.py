@@ -2,14 +2,18 @@
 
     schema     the sections, each with its checks
     explain    a wrong setting → its dotted path and what is accepted there
+    accepts    what a model takes, and changes of that
     vendors    the vendors that are shipped (vendors.toml), and whose an upstream is
+    models     which model takes what (models.toml)
     load       the file, what its sections say of each other, and how it is shown
 
 Nothing here opens a socket or a database.
 """
 
+from relay.config.accepts import Accepts
 from relay.config.explain import ConfigError
 from relay.config.load import LATER, effective, load, parse
+from relay.config.models import accepts_of
 from relay.config.schema import (
     Address,
     Database,
@@ -36,6 +40,7 @@ from relay.config.vendors import serves, vendor_of
 
 __all__ = [
     "LATER",
+    "Accepts",
     "Address",
     "ConfigError",
     "Database",
@@ -56,6 +61,7 @@ __all__ = [
     "Upstream",
     "UpstreamTimeouts",
     "Vendor",
+    "accepts_of",
     "address",
     "effective",
     "load",

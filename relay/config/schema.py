@@ -15,6 +15,7 @@ import msgspec
 from msgspec import field
 
 from relay import clock, secret
+from relay.config.accepts import Changes
 from relay.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -412,6 +413,7 @@ class Route(_Section, frozen=True):
 
     upstream: str
     model: str | None = None
+    accepts: Changes | None = None  # what differs from the model's
 
     def __post_init__(self) -> None:
         if self.model is not None:
@@ -443,6 +445,7 @@ class Model(_Section, frozen=True):
     routes: list[Route] | None = None
     price: Price | None = None
     answer_model: Literal["served", "asked"] = "served"  # which name an answer gives
+    accepts: Changes | None = None  # what differs from the shipped table
 
     def __post_init__(self) -> None:
         for setting, name in [("id", self.id), *(("aliases", alias) for alias in self.aliases)]:
@@ -461,6 +464,7 @@ class Plan(_Section, frozen=True):
     max_concurrency: int = 0
     enforce: Literal["key", "account"] = "key"
     billing: Literal["subscription", "per-token"] = "subscription"
+    cache_breakpoints: bool = True  # of dialects other than Messages, where a caller set none
 
     def __post_init__(self) -> None:
         _named("id", self.id)

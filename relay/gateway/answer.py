@@ -4,6 +4,7 @@ Whatever becomes of it, what it used is noted and its connection goes back to it
 that was cut is never ended as if it were whole.
 """
 
+import re
 from functools import partial
 from time import time
 from typing import Final
@@ -26,6 +27,8 @@ from relay.wire.events import CHUNKED, UNTIL_CLOSE, Response
 
 AnyTap = JsonTap | StreamTap | NoTap
 
+_JSON: Final = b"content-type: application/json\r\nx-request-id: %b\r\n"
+_RETRY: Final = re.compile(rb"^(?:retry-after(?:-ms)?|x-should-retry):[^\n]*\n", re.MULTILINE)
 _ENDED: Final = Verdict(Scope.FAILURE, 0.0, False, "ended its answer with an error event")
 
 
@@ -40,7 +43,7 @@ async def pass_on(
     exchange, record = call.exchange, call.record
     target, response = answer.lease.target, answer.response
     encoded = b"content-encoding" in response.headers
-    if exchange.begun and (encoded or not _is_stream(response)):
+    if exchange.begun and (encoded or not is_stream(response)):
         if answer.connection is not None:
             answer.connection.close()
         raise RelayError(BAD_UPSTREAM, "The model's upstream answered without a stream.")
@@ -52,7 +55,7 @@ async def pass_on(
     if alive is not None:  # or it might begin another answer while this one waits for the disk
         alive.stop()
     octets, length = answer.octets, response.length
-    _note(call, target, answer.usage)
+    note(call, target, answer.usage)
     call.usage = answer.usage
     if renamed:
         octets = _renamed(answer.payload, record.model)
@@ -63,11 +66,10 @@ async def pass_on(
         octets = answer.payload
     if call.ticket is not None and not call.ticket.durable:
         await metering.on_disk(call.ticket)
-    fields = _fields(call, target, response, metering.lines(call))
-    exchange.begin_with(response.status, fields, length, octets)
+    lines = fields(call, target, response, response.onward, metering.lines(call))
+    exchange.begin_with(response.status, lines, length, octets)
     exchange.end()
-    record.outcome = "whole"
-    target.upstream.health.failures = 0
+    ended(call, target, error=False)
 
 
 async def _join(
@@ -81,7 +83,7 @@ async def _join(
 ) -> None:
     """Pass the body on, and end the answer as what it was: whole or cut."""
     exchange, record = call.exchange, call.record
-    streamed = _is_stream(response)
+    streamed = is_stream(response)
     # An answer that comes encoded, in spite of what it was asked, is passed on as it is.
     told = b"content-encoding" not in response.headers
     tap = NoTap() if not told else StreamTap() if streamed else JsonTap()
@@ -92,33 +94,27 @@ async def _join(
     splice = Splice(exchange, connection, response, tap, reframed=edit is not None)
     if alive is not None:
         alive.follow(splice, connection)
-    fields = _fields(call, target, response, metering.lines(call))
+    lines = fields(call, target, response, response.onward, metering.lines(call))
     if streamed:
-        fields += _stream_fields(response)
+        lines += _stream_fields(response)
     cut = False
     usage: Usage | None = None
     try:
-        await splice.join(fields, edit)
+        await splice.join(lines, edit)
         usage = tap.finish()
         if not usage.whole:
             raise UpstreamError(Trouble.CLOSED, "its answer has no end")
         if call.ticket is not None and not call.ticket.durable:
             await metering.on_disk(call.ticket)
         exchange.end(splice.last())
-        record.outcome = "whole"
-        if usage.error:  # passed on as it is, but not as if nothing had been
-            target.upstream.health.failed(_ENDED, target.name, time())
-        else:
-            target.upstream.health.failures = 0
+        ended(call, target, error=usage.error)
     except UpstreamError as failure:
         cut = True
         if not exchange.begun:
             raise relay_error(failure) from None
-        record.outcome = f"cut: the upstream {failure}"
-        target.upstream.health.failed(of_failure(failure.trouble, time()), target.name, time())
+        error = broken(call, target, failure)
         if rest := splice.last():
             exchange.write_raw(rest)
-        error = relay_error(failure).event(Dialect.MESSAGES, record.id)
         if streamed and splice.interject(error):
             exchange.close()
         else:
@@ -126,34 +122,57 @@ async def _join(
     finally:
         target.upstream.pool.put(connection, reusable=splice.reusable)
         usage = usage or tap.finish()
-        _note(call, target, usage)
+        note(call, target, usage)
         if _brought(usage, tap, cut):
             call.usage = usage
 
 
+def ended(call: Call, target: Target, *, error: bool) -> None:
+    """An answer has come to its own end, which may be an `error` event."""
+    call.record.outcome = "whole"
+    health = target.upstream.health
+    if error:  # passed on as it is, but not as if nothing had been
+        health.failed(_ENDED, target.name, time())
+    else:
+        health.failures = 0
+
+
+def broken(call: Call, target: Target, failure: UpstreamError) -> bytes:
+    """An answer that has begun was cut; the event that tells the caller so."""
+    call.record.outcome = f"cut: the upstream {failure}"
+    target.upstream.health.failed(of_failure(failure.trouble, time()), target.name, time())
+    return relay_error(failure).event(call.dialect, call.record.id)
+
+
 def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
-    """Pass an upstream's own error on, word for word."""
-    exchange = call.exchange
+    """Pass an upstream's own error on, word for word, or what another dialect has for it."""
+    exchange, translation = call.exchange, call.translation
     call.record.outcome = f"refused: {refusal}"
     metering.refund(call)  # before the header lines tell what is left
-    payload = refusal.payload
+    status, onward, payload = refusal.status, refusal.fields, refusal.payload
     if exchange.begun:
-        _end_with(call, _error_event(payload) or _unreadable(refusal, call))
+        if translation is not None:
+            _end_with(call, translation.error_event(payload))
+        else:
+            _end_with(call, _error_event(payload) or _unreadable(refusal, call))
         return
-    fields = b"%b%brequest-id: %b\r\n%b: %b\r\n" % (
-        refusal.fields,
+    if translation is not None:
+        status, payload = translation.error(status, payload)
+        onward = b"".join(_RETRY.findall(onward)) + _JSON % exchange.id
+    lines = b"%b%brequest-id: %b\r\n%b: %b\r\n" % (
+        onward,
         metering.lines(call),
         exchange.id,
         *exchange.own_timing(),
     )
-    exchange.begin_with(refusal.status, fields, len(payload), payload)
+    exchange.begin_with(status, lines, len(payload), payload)
     exchange.end()
 
 
 def tell(call: Call, error: RelayError) -> None:
-    """Tell of an error in a stream that has nothing but pings in it."""
+    """Tell of an error in a stream that has nothing but keep-alives in it."""
     call.record.outcome = f"refused: {error.message}"
-    _end_with(call, error.event(Dialect.MESSAGES, call.record.id))
+    _end_with(call, error.event(call.dialect, call.record.id))
 
 
 def _end_with(call: Call, event: bytes) -> None:
@@ -187,7 +206,7 @@ def _renamed(payload: bytes, model: str) -> bytes:
         return payload
 
 
-def _note(call: Call, target: Target, usage: Usage) -> None:
+def note(call: Call, target: Target, usage: Usage) -> None:
     """Take over what an answer said of itself."""
     upstream = target.upstream
     if upstream.inclusive and usage.input is not None:
@@ -207,12 +226,12 @@ def _brought(usage: Usage, tap: AnyTap, cut: bool) -> bool:
     return isinstance(tap, NoTap) or (isinstance(tap, JsonTap) and not cut)
 
 
-def _is_stream(response: Response) -> bool:
+def is_stream(response: Response) -> bool:
     return response.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
 
 
-def _fields(call: Call, target: Target, response: Response, limits: bytes) -> bytes:
-    """The answer's field lines: the upstream's that may pass, and the relay's own."""
+def fields(call: Call, target: Target, response: Response, onward: bytes, limits: bytes) -> bytes:
+    """The answer's field lines: those of the upstream's that go `onward`, and the relay's own."""
     record = call.record
     record.upstream_id = response.headers.get(b"request-id", b"").decode("latin-1")
     relay, upstream = record.relay_us, record.upstream_us  # told in milliseconds
@@ -222,7 +241,7 @@ def _fields(call: Call, target: Target, response: Response, limits: bytes) -> by
     return waited + (
         b"%b%b%brequest-id: %b\r\nserver-timing: relay;dur=%d.%03d, upstream;dur=%d.%03d\r\n"
     ) % (
-        response.onward,
+        onward,
         limits,
         target.fields,
         call.exchange.id,

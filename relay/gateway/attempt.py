@@ -19,7 +19,7 @@ from relay.gateway.call import Call
 from relay.gateway.trouble import Scope, Verdict, of_failure, status_of
 from relay.gateway.upstreams import Lease
 from relay.net.client import Trouble, UpstreamConnection, UpstreamError
-from relay.net.hold import Hold
+from relay.net.hold import MOST, Hold
 from relay.translate.opening import Found, Opening
 from relay.translate.usage import Usage, message_usage
 from relay.wire.events import Response
@@ -44,6 +44,7 @@ _JSON: Final = b"application/json"
 _STREAM: Final = b"text/event-stream"
 _UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
 _NOT_COUNTED: Final = frozenset({404, 405, 501})  # to the question of how many tokens it is
+_MOST_TRANSLATED: Final = 32 * 1024 * 1024  # octets of a document: it is translated as a whole
 _COUNTS_AGAIN: Final = 3600.0  # seconds until it is asked again
 
 
@@ -97,7 +98,11 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
         FailedError: there is none.
     """
     upstream, record = lease.target.upstream, call.record
-    head = upstream.head(call.exchange.request, len(body))
+    request, translation = call.exchange.request, call.translation
+    if translation is None:
+        head = upstream.head(request, len(body))
+    else:
+        head = upstream.messages_head(translation.fields(request), len(body))
     pool = upstream.pool
     sent = time.monotonic()
     if not record.tried:
@@ -120,11 +125,14 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
             raise await _refused(call, lease, connection, response)
         kind = response.headers.get(b"content-type", b"").lower()
         if b"content-encoding" in response.headers and kind.startswith((_JSON, _STREAM)):
+            if translation is not None:
+                raise UpstreamError(Trouble.GARBAGE, "an encoding that was not asked for")
             return Answer(lease, response, connection)  # in spite of what was asked: as it is
         if kind.startswith(_JSON) and response.length:
             octets = connection.whole(response)
             if octets is None:
-                return await _document(lease, connection, response)
+                most = MOST if translation is None else _MOST_TRANSLATED
+                return await _document(lease, connection, response, most)
             reusable = response.keep_alive and connection.reusable
             return _whole(lease, connection, response, octets, octets, reusable)
         if kind.startswith(_STREAM) and response.length:
@@ -143,10 +151,12 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
         raise
 
 
-async def _document(lease: Lease, connection: UpstreamConnection, response: Response) -> Answer:
+async def _document(
+    lease: Lease, connection: UpstreamConnection, response: Response, most: int
+) -> Answer:
     """A JSON answer that comes in several pieces."""
     hold = Hold(connection, response)
-    await hold.until(lambda _: False)
+    await hold.until(lambda _: False, most)
     if not hold.whole:  # it is too long to be kept
         hold.give_back()
         return Answer(lease, response, connection)
@@ -211,7 +221,7 @@ async def _refused(
         if not hold.whole:
             raise UpstreamError(Trouble.GARBAGE, f"a {status} without end")
     upstream.pool.put(connection, reusable=hold.reusable)
-    counting = call.exchange.request.path != b"/v1/messages"
+    counting = call.counting
     now = time.time()
     payload = hold.payload
     verdict = upstream.refusals.judge(status, response.headers, payload, target.name, now, counting)

@@ -2,7 +2,9 @@
 
 import msgspec
 
+from relay.errors import Dialect
 from relay.gateway.record import Record
+from relay.gateway.translation import Translation
 from relay.net.exchange import Exchange
 from relay.quota.holder import Holder, Reservation
 from relay.store.entries import Opening
@@ -15,9 +17,16 @@ class Call(msgspec.Struct):
 
     exchange: Exchange
     record: Record
+    counting: bool = False  # it asks how many tokens it has, and no more
+    translation: Translation | None = None  # None: it speaks the upstreams' own dialect
     begun: float = 0.0  # when the relay began to work on it: the whole body was there
     holder: Holder | None = None  # what the caller's plan has left
     reservation: Reservation | None = None  # quota held; None: nothing was admitted
     opening: Opening | None = None  # what the journal has of it,
     ticket: Ticket | None = None  # and whether on disk
     usage: Usage | None = None  # what the answer used; None: there is none that counts
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose shape errors take."""
+        return Dialect.MESSAGES if self.translation is None else Dialect.OPENAI

@@ -56,7 +56,7 @@ class Dispatch:
             if len(ask.route.targets) > 1 and not record.wait_us:
                 record.passed = upstreams.passed_over(ask, target)
             try:
-                answer = await attempt(call, lease, _body(ask, target))
+                answer = await attempt(call, lease, _body(call, ask, target))
             except FailedError as failure:
                 last = failure.told
                 upstream.health.failed(failure.verdict, target.name, time.time())
@@ -75,8 +75,10 @@ class Dispatch:
                 return answer
 
 
-def _body(ask: Ask, target: Target) -> bytes:
+def _body(call: Call, ask: Ask, target: Target) -> bytes:
     """The request's body as an upstream gets it: the octets that came, but for what must differ."""
+    if call.translation is not None:
+        return call.translation.octets(target.fit)
     body, session = ask.body, ask.session
     if session is not None:
         family = target.upstream.vendor.thinking

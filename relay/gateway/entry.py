@@ -25,7 +25,15 @@ _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _MODELS: Final = b"/v1/models"
 _OPENAI_PATHS: Final = (b"/v1/chat/", b"/v1/responses", b"/v1/completions", b"/v1/embeddings")
 _SERVED: Final = (
-    "POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models and GET /v1/models/{id}"
+    "POST /v1/messages, POST /v1/messages/count_tokens, POST /v1/chat/completions, "
+    "GET /v1/models and GET /v1/models/{id}"
+)
+
+_WITHOUT_V1: Final = frozenset({b"/chat/completions", b"/completions", b"/responses", b"/models"})
+_BASE_URL: Final = "The base URL that OpenAI clients want ends with /v1: add that to yours."
+_LEGACY: Final = (
+    "There is nothing at /v1/completions: the models behind this relay take conversations, not "
+    "plain prompts. Use POST /v1/chat/completions with `messages`."
 )
 
 _log = logging.getLogger("relay.gateway")
@@ -51,7 +59,8 @@ class Gateway:
         self.ready: Callable[[], bool] = lambda: callers.ready
         self._endpoints: dict[bytes, tuple[tuple[bytes, ...], Endpoint]] = {
             b"/v1/messages": ((b"POST",), relay.messages),
-            b"/v1/messages/count_tokens": ((b"POST",), relay.messages),
+            b"/v1/messages/count_tokens": ((b"POST",), relay.count_tokens),
+            b"/v1/chat/completions": ((b"POST",), relay.chat),
             _MODELS: ((b"GET", b"HEAD"), self._list_models),
             b"/healthz": ((b"GET", b"HEAD"), self._alive),
             b"/readyz": ((b"GET", b"HEAD"), self._is_ready),
@@ -129,6 +138,10 @@ class Gateway:
     def _other(self, path: bytes, shown: str) -> tuple[tuple[bytes, ...], Endpoint]:
         if path.startswith(_MODELS + b"/"):
             return (b"GET", b"HEAD"), self._show_model
+        if path == b"/v1/completions":
+            raise RelayError(NOT_FOUND, _LEGACY)
+        if path in _WITHOUT_V1:
+            raise RelayError(NOT_FOUND, f"There is nothing at {shown}. {_BASE_URL}")
         raise RelayError(NOT_FOUND, f"There is nothing at {shown}. Served here: {_SERVED}.")
 
     async def _list_models(self, call: Call) -> None:
@@ -176,6 +189,8 @@ def _is_anthropic(exchange: Exchange) -> bool:
 
 def _dialect(exchange: Exchange) -> Dialect:
     path = exchange.request.path
-    if path.startswith(_OPENAI_PATHS) or (path.startswith(_MODELS) and not _is_anthropic(exchange)):
+    if path.startswith(_OPENAI_PATHS) or path in _WITHOUT_V1:
+        return Dialect.OPENAI
+    if path.startswith(_MODELS) and not _is_anthropic(exchange):
         return Dialect.OPENAI
     return Dialect.MESSAGES

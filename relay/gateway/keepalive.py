@@ -3,16 +3,16 @@
 A caller who sees no octet gives up, or whoever stands between does (Cloudflare after 100 s,
 Claude Code tells its user after 20 s). So a stream is begun after a time of grace, within which
 a failure still gets its true status, and from then on silence is filled with `event: ping`,
-which the Messages API sends itself and SDKs skip anywhere. It hides nothing: what an upstream
+which the Messages API sends itself and SDKs skip anywhere, or with what its dialect has in
+place of it. It hides nothing: what an upstream
 may be silent for is its connection's own deadline, which these pings do not touch.
 """
 
-from typing import Final
+from typing import Final, Protocol
 
 from relay import config
 from relay.gateway.call import Call
 from relay.gateway.metering import Metering
-from relay.net.client import UpstreamConnection
 from relay.net.splice import Splice
 from relay.net.timers import NEVER, Timers
 from relay.wire.events import UNTIL_CLOSE
@@ -24,10 +24,25 @@ UNCACHED: Final = b"cache-control: no-cache, no-transform\r\n"
 _FIELDS: Final = b"content-type: text/event-stream; charset=utf-8\r\n" + UNBUFFERED + UNCACHED
 
 
+class Heard(Protocol):
+    """What a stream comes out of; `heard` is when it last brought something."""
+
+    heard: float
+
+
 class KeepAlive:
     """Watches one stream from the request on until `stop`. Times in seconds."""
 
-    __slots__ = ("_call", "_connection", "_metering", "_silence", "_splice", "_timers", "deadline")
+    __slots__ = (
+        "_call",
+        "_metering",
+        "_ping",
+        "_silence",
+        "_source",
+        "_splice",
+        "_timers",
+        "deadline",
+    )
 
     def __init__(
         self, call: Call, metering: Metering, timers: Timers, settings: config.Pool
@@ -37,15 +52,16 @@ class KeepAlive:
         self._timers = timers
         self._silence = settings.keep_alive
         self._splice: Splice | None = None
-        self._connection: UpstreamConnection | None = None
+        self._source: Heard | None = None
+        self._ping = PING if call.translation is None else call.translation.keep_alive
         self.deadline = timers.now + settings.grace
         timers.watch(self)
 
-    def follow(self, splice: Splice, connection: UpstreamConnection) -> None:
-        """From now on the answer comes through this splice."""
+    def follow(self, splice: Splice, source: Heard) -> None:
+        """From now on the answer comes through this splice, out of that source."""
         self._call.exchange.only_pings = False
         self._splice = splice
-        self._connection = connection
+        self._source = source
         self.deadline = self._timers.now + self._silence
 
     def stop(self) -> None:
@@ -56,16 +72,16 @@ class KeepAlive:
     def expire(self) -> None:
         """Nothing came for a while."""
         exchange = self._call.exchange
-        splice, connection = self._splice, self._connection
-        if splice is not None and connection is not None:
-            due = connection.heard + self._silence
+        splice, source = self._splice, self._source
+        if splice is not None and source is not None:
+            due = source.heard + self._silence
             if due > self._timers.swept:
                 self.deadline = due
                 return
             if not exchange.paused:  # or the caller has enough to read
-                splice.interject(PING)
+                splice.interject(self._ping)
         elif exchange.begun:
-            exchange.write(PING)
+            exchange.write(self._ping)
         else:
             call = self._call
             fields = self._metering.lines(call) + b"request-id: %b\r\n%b: %b\r\n%b" % (
@@ -73,7 +89,7 @@ class KeepAlive:
                 *exchange.own_timing(),
                 _FIELDS,
             )
-            exchange.begin_with(200, fields, UNTIL_CLOSE, exchange.framed(PING))
+            exchange.begin_with(200, fields, UNTIL_CLOSE, exchange.framed(self._ping))
             exchange.only_pings = True
             exchange.probe = self._probe
         self.deadline = self._timers.now + self._silence

@@ -101,8 +101,8 @@ class Metering:
         )
         call.holder = held.holder  # the one before may have been forgotten while the body came
         call.opening = opening = Opening(
-            call.record.id, now, caller.key_id, caller.user_id, asked.model, "messages", tokens,
-            cost,
+            call.record.id, now, caller.key_id, caller.user_id, asked.model,
+            "messages" if call.translation is None else call.translation.name, tokens, cost,
         )  # fmt: skip
         call.ticket = self._journal.open(opening)
         return tokens

@@ -1,14 +1,17 @@
 """The path of one request through the relay, in the order in which it happens.
 
 1. identify  key → caller
-2. intake    the whole body, and what it asks for
+2. intake    the whole body, and what it asks for; one of another dialect is read as a whole
 3. route     model → the upstreams that serve it, and the one that its session is with
 4. admit     what it may use is held; the journal writes that down meanwhile
-5. dispatch  the caller's own octets upstream, until one of them begins to answer
-6. pass on   the upstream's own octets to the caller; the last ones once 4 is on disk
+5. dispatch  the caller's own octets upstream (or, of another dialect, what they mean), until
+             one of them begins to answer
+6. pass on   the upstream's own octets to the caller (or what they mean); the last ones once 4
+             is on disk
 7. settle    what was used: ledger, journal and log (in `entry`, whatever happened)
 """
 
+from collections.abc import Awaitable
 from time import monotonic
 
 from relay import config
@@ -17,20 +20,22 @@ from relay.gateway.answer import pass_on, refuse, tell
 from relay.gateway.attempt import RefusedError
 from relay.gateway.call import Call
 from relay.gateway.caller import Callers
+from relay.gateway.converted import convert
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
 from relay.gateway.metering import Metering, used
 from relay.gateway.routes import Routes, Target
 from relay.gateway.sessions import Sessions
+from relay.gateway.translation import Translation
 from relay.gateway.upstreams import Ask, Upstreams
 from relay.net.timers import Timers
-from relay.translate.peek import peek
+from relay.translate.peek import Asked, peek
 from relay.translate.session import is_long, session
 from relay.wire.events import Request
 
 
 class Relay:
-    """Passes messages requests on, byte for byte."""
+    """Passes requests on: messages byte for byte, other dialects translated."""
 
     def __init__(
         self,
@@ -51,8 +56,21 @@ class Relay:
         self._settings = settings
         self._timers = timers
 
-    async def messages(self, call: Call) -> None:
-        """`POST /v1/messages`, and `/v1/messages/count_tokens`, which costs nothing.
+    def messages(self, call: Call) -> Awaitable[None]:
+        """`POST /v1/messages`."""
+        return self._pass(call)
+
+    def count_tokens(self, call: Call) -> Awaitable[None]:
+        """`POST /v1/messages/count_tokens`, which costs nothing."""
+        call.counting = True
+        return self._pass(call)
+
+    def chat(self, call: Call) -> Awaitable[None]:
+        """`POST /v1/chat/completions`."""
+        return self._pass(call, Translation)
+
+    async def _pass(self, call: Call, dialect: type[Translation] | None = None) -> None:
+        """`dialect`: what reads the request; None: it goes upstream as it is.
 
         Raises:
             RelayError: the answer has not begun, and this is what the caller is to be told.
@@ -68,7 +86,13 @@ class Relay:
 
         route = self._routes.find(asked.model)
         record.model = asked.model  # now known to be one that is served, no longer than its name
-        counting = request.path != b"/v1/messages"
+        if dialect is not None:
+            marked = plan.cache_breakpoints and caller.cache_breakpoints
+            call.translation = read = dialect(
+                body, asked.model, record.id, caller.key_id, breakpoints=marked
+            )
+            asked = Asked(asked.model, read.stream, read.max_tokens)
+        counting = call.counting
         ask = Ask(caller.key_id, route, body, asked.model, plan.prepaid, counting)
         if counting:
             metering.admit_count(caller, plan)
@@ -85,7 +109,10 @@ class Relay:
             try:
                 if ask.key is not None:
                     self._remember(ask, answer.lease.target, body)
-                await pass_on(call, route, answer, metering, alive)
+                if call.translation is None:
+                    await pass_on(call, route, answer, metering, alive)
+                else:
+                    await convert(call, call.translation, answer, metering, alive)
             finally:
                 self._upstreams.release(answer.lease, tokens=used(call.usage))
         except RefusedError as refusal:

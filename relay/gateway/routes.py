@@ -7,16 +7,19 @@ import msgspec
 from relay import config
 from relay.errors import MODEL_NOT_FOUND, OVERLOADED, RelayError
 from relay.gateway.upstream import Upstream
+from relay.translate.draft import Fit
 
 
 class Target(msgspec.Struct, frozen=True, eq=False):
     """An upstream, and the name it has for a model. `model` is the name to put into the
-    request, None: it is there already. `fields` tells the caller the name that is sent."""
+    request, None: it is there already. `fields` tells the caller the name that is sent. `fit` is
+    what the model takes there, for requests of other dialects."""
 
     upstream: Upstream
     name: str
     model: str | None
     fields: bytes
+    fit: Fit
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -42,17 +45,17 @@ class Routes:
         by_name = {upstream.name: upstream for upstream in upstreams}
         for model in models:
             if model.routes is not None:
-                pairs = [(by_name[one.upstream], one.model or model.id) for one in model.routes]
+                pairs = [(by_name[one.upstream], one) for one in model.routes]
             else:
                 pairs = [
-                    (upstream, model.id)
+                    (upstream, config.Route(upstream=upstream.name))
                     for upstream in upstreams
                     if config.serves(upstream.vendor, model.id)
                 ]
             pairs.sort(key=lambda pair: pair[0].priority)
             for asked in (model.id, *model.aliases):
                 if pairs:
-                    targets = tuple([_target(upstream, name, asked) for upstream, name in pairs])
+                    targets = tuple([_target(one, route, model, asked) for one, route in pairs])
                     self._routes[asked] = Route(targets, model.answer_model == "asked")
                 else:
                     told = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
@@ -82,6 +85,9 @@ class Routes:
         return route
 
 
-def _target(upstream: Upstream, name: str, asked: str) -> Target:
+def _target(upstream: Upstream, route: config.Route, model: config.Model, asked: str) -> Target:
+    name = route.model or model.id
     fields = f"x-relay-model: {name}\r\n".encode()
-    return Target(upstream, name, name if name != asked else None, fields)
+    accepts = config.accepts_of(model, route, name)
+    fit = Fit(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
+    return Target(upstream, name, name if name != asked else None, fields, fit)

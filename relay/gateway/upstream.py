@@ -85,7 +85,13 @@ class Upstream:
 
     def head(self, request: Request, length: int) -> bytes:
         """The head of `request` as this upstream gets it, for a body of `length` octets."""
-        onward = request.onward
+        return self._head(request.method, request.target, request.onward, length)
+
+    def messages_head(self, fields: bytes, length: int) -> bytes:
+        """The head of a Messages request that came in another dialect."""
+        return self._head(b"POST", b"/v1/messages", fields, length)
+
+    def _head(self, method: bytes, target: bytes, onward: bytes, length: int) -> bytes:
         if self._overridden:
             onward = b"".join(
                 line + b"\r\n"
@@ -93,9 +99,9 @@ class Upstream:
                 if line and not line.lower().startswith(self._overridden)
             )
         return b"%b %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
-            request.method,
+            method,
             self._prefix,
-            request.target,
+            target,
             self._fixed,
             onward,
             length,

@@ -76,6 +76,7 @@ class Plan:
     by_account: bool  # limits are shared by the keys of an account
     prepaid: bool  # drawn from the account's balance
     max_concurrency: int
+    cache_breakpoints: bool  # prompts of other dialects are marked for the cache
     main: int | None
     second: int | None
     pace: int | None
@@ -130,6 +131,7 @@ def compile_plan(plan: config.Plan, path: str = "plan") -> Plan:
         by_account=plan.enforce == "account",
         prepaid=plan.billing == "per-token",
         max_concurrency=plan.max_concurrency,
+        cache_breakpoints=plan.cache_breakpoints,
         main=main,
         second=max(seconds)[2] if seconds else None,
         pace=find("requests", MINUTE, _SHORT),

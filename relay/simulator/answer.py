@@ -1,4 +1,4 @@
-"""What the simulated model says: text, thinking, tool calls, and why it stops.
+"""What the simulated model says: text, thinking, tool calls, searches, and why it stops.
 
 Pure: a valid request and a script in, an `Answer` out, the same for the same input. The
 answer is whole; `events` cuts it into a stream.
@@ -10,13 +10,18 @@ from typing import Any
 import msgspec
 import orjson
 
-from relay.simulator import toolcall, words
+from relay.simulator import models, search, toolcall, words
 from relay.simulator.cache import CHARACTERS
 from relay.simulator.script import NORMAL, Script
 from relay.simulator.seal import Seal
 
 JSON = dict[str, Any]
 
+REFUSED = {
+    "type": "refusal",
+    "category": "cyber",
+    "explanation": "Simulated: this request could do harm.",
+}
 _ECHO = 160  # characters of the user's text that are repeated
 _BIG_PIECE = 1024  # characters of a delta when a text of an exact size is asked for
 
@@ -30,20 +35,26 @@ class Answer(msgspec.Struct, frozen=True):
     output_tokens: int
     thinking_tokens: int = 0
     stop_sequence: str | None = None
+    stop_details: JSON | None = None
+    searches: int = 0
 
 
 def compose(request: JSON, script: Script, seal: Seal, number: str) -> Answer:
     """The answer to a request that `strict` let through; `number` makes tool ids unique."""
     draft = _Draft()
+    if script.stop == "refusal" and script.tokens is None and script.bytes is None:
+        return draft.finish(request, script)
     text, results = _last_turn(request)
     thinking = request.get("thinking")
     if script.thinking or (thinking is not None and thinking["type"] in ("enabled", "adaptive")):
-        display = thinking.get("display") if thinking is not None else None
-        draft.think(text, hidden=display == "omitted", seal=seal)
-    call = None
+        draft.think(text, hidden=_hidden(request), seal=seal)
+    call = wanted = None
     if request.get("tools") or script.tool is not None:
-        call = _call(request, script, text, results)
-    if call is not None:
+        wanted = _wanted(request, script, text, results)
+        call = None if wanted is not None else _call(request, script, text, results)
+    if wanted is not None:
+        draft.search(search.blocks(wanted, request, number))
+    elif call is not None:
         draft.call(call, _parallel(request, script), number)
     elif script is NORMAL or (script.tokens is None and script.bytes is None):
         draft.say(_words(request, text, results))
@@ -71,6 +82,28 @@ def _last_turn(request: JSON) -> tuple[str, list[JSON]]:
                 results.append(block)
         return text, results
     return "", []
+
+
+def _hidden(request: JSON) -> bool:
+    """Whether a thinking block shows nothing of its text."""
+    thinking = request.get("thinking")
+    if thinking is None:
+        return False  # the script alone wants it, so as to see it
+    display = thinking.get("display")
+    if display is not None:
+        return bool(display == "omitted")
+    model = models.find(request["model"])
+    return model is not None and not model.thinking_shown
+
+
+def _wanted(request: JSON, script: Script, text: str, results: list[JSON]) -> str | None:
+    """What is searched for, if anything: not what the user wanted before a tool answered."""
+    choice = request.get("tool_choice") or {}
+    if results and choice.get("type") not in ("any", "tool"):
+        return None
+    if script.tool is not None and not results:
+        return None
+    return search.query(request, text)
 
 
 def _call(request: JSON, script: Script, text: str, results: list[JSON]) -> tuple[str, JSON] | None:
@@ -119,7 +152,7 @@ def _result_text(result: JSON) -> str:
 class _Draft:
     """An answer while it is being put together."""
 
-    __slots__ = ("blocks", "pieces", "stop_reason", "thinking", "tokens")
+    __slots__ = ("blocks", "pieces", "searches", "stop_reason", "thinking", "tokens")
 
     def __init__(self) -> None:
         self.blocks: list[JSON] = []
@@ -127,6 +160,7 @@ class _Draft:
         self.stop_reason = "end_turn"
         self.tokens = 0
         self.thinking = 0
+        self.searches = 0
 
     def think(self, text: str, *, hidden: bool, seal: Seal) -> None:
         thought = f"The user wants: “{_excerpt(text)}”. I will answer in one or two sentences."
@@ -153,6 +187,16 @@ class _Draft:
             self.pieces.append(())
             self.tokens += cost
         self.stop_reason = "tool_use"
+
+    def search(self, blocks: list[JSON]) -> None:
+        for block in blocks:
+            self.blocks.append(block)
+            self.pieces.append(())
+            if block["type"] == "text":
+                self.tokens += block["text"].count(" ") + 1
+            elif block["type"] == "server_tool_use":
+                self.tokens += max(1, len(orjson.dumps(block["input"])) // CHARACTERS)
+                self.searches += 1
 
     def say(self, text: str) -> None:
         self._text(text, ())
@@ -183,10 +227,12 @@ class _Draft:
         return Answer(
             self.blocks,
             self.pieces,
-            self.stop_reason,
+            script.stop or self.stop_reason,
             self.tokens + self.thinking,
             self.thinking,
-            stop,
+            None if script.stop else stop,
+            REFUSED if script.stop == "refusal" else None,
+            self.searches,
         )
 
     def _stop_at(self, sequences: Sequence[str]) -> str | None:

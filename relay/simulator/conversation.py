@@ -8,6 +8,7 @@ message of role "system" stands between turns and needs a beta header of its fam
 import re
 from typing import Any
 
+from relay.simulator import media
 from relay.simulator.models import Model
 from relay.simulator.refusal import extra, invalid, unknown_tag
 from relay.simulator.seal import Seal
@@ -46,7 +47,6 @@ _SYSTEM_FIELDS = {
     "output_config": ("per-turn-control", "mid-conversation-output-config"),
     "clear_at": ("mid-conversation-system-clear-at", "per-turn-control"),
 }
-_IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _ASSISTANT_ONLY = frozenset({"thinking", "redacted_thinking", "tool_use", "server_tool_use"})
 _IN_RESULTS = ("document", "image", "search_result", "text", "tool_reference")
@@ -362,7 +362,7 @@ class _Walk:
         if kind == "text":
             _text(block, at, "messages")
         elif kind == "image" or kind == "document":
-            self._source(block.get("source"), at, kind)
+            media.check(block.get("source"), f"{at}.{kind}.source", kind)
         if "cache_control" in block:
             self._breakpoint(block, at)
         return kind
@@ -372,21 +372,6 @@ class _Walk:
         if value is not None:
             check_cache_control(value, f"{at}.{block['type']}", self._betas)
             self.breakpoints += 1
-
-    def _source(self, source: Any, at: str, kind: str) -> None:
-        if type(source) is not dict:
-            raise invalid(f"{at}.{kind}.source: Field required")
-        form = source.get("type")
-        if form not in ("base64", "url", "file", "text", "content"):
-            raise unknown_tag(f"{at}.{kind}.source", form, ("base64", "file", "url"))
-        if form == "base64":
-            if not source.get("data"):
-                raise invalid(f"{at}.{kind}.source.base64.data: Field required")
-            if kind == "image" and source.get("media_type") not in _IMAGES:
-                raise invalid(
-                    f"{at}.{kind}.source.base64.media_type: Input should be 'image/jpeg', "
-                    "'image/png', 'image/gif' or 'image/webp'"
-                )
 
     def _call(self, block: JSON, at: str) -> None:
         number = block.get("id")

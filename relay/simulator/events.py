@@ -31,8 +31,8 @@ def message(model: str, number: str, answer: Answer, prompt: Prompt, request: JS
     document = _envelope(model, number, answer.blocks, prompt, answer.output_tokens)
     document["stop_reason"] = answer.stop_reason
     document["stop_sequence"] = answer.stop_sequence
-    if answer.thinking_tokens:
-        document["usage"]["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
+    document["stop_details"] = answer.stop_details
+    document["usage"] |= _details(answer)
     if "context_management" in request:
         document["context_management"] = {"applied_edits": []}
     return orjson.dumps(document)
@@ -52,14 +52,13 @@ def stream(model: str, number: str, answer: Answer, prompt: Prompt, request: JSO
         "cache_read_input_tokens": prompt.read,
         "output_tokens": answer.output_tokens,
     }
-    if answer.thinking_tokens:
-        usage["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
+    usage |= _details(answer)
     ending: JSON = {
         "type": "message_delta",
         "delta": {
             "stop_reason": answer.stop_reason,
             "stop_sequence": answer.stop_sequence,
-            "stop_details": None,
+            "stop_details": answer.stop_details,
         },
         "usage": usage,
     }
@@ -67,6 +66,19 @@ def stream(model: str, number: str, answer: Answer, prompt: Prompt, request: JSO
         ending["context_management"] = {"applied_edits": []}
     found.append(event("message_delta", ending))
     found.append(STOP)
+    return found
+
+
+def _details(answer: Answer) -> JSON:
+    """What usage tells of an answer that thought or searched."""
+    found: JSON = {}
+    if answer.thinking_tokens:
+        found["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
+    if answer.searches:
+        found["server_tool_use"] = {
+            "web_search_requests": answer.searches,
+            "web_fetch_requests": 0,
+        }
     return found
 
 
@@ -110,10 +122,22 @@ def _block(index: int, block: JSON, pieces: Sequence[str]) -> list[bytes]:
             deltas = _kept(index, pieces)
         else:
             deltas = [_text_delta(index, piece) for piece in pieces or words.pieces(block["text"])]
+        if "citations" in block:
+            # The real API tells what a text rests on before the text.
+            empty["citations"] = []
+            deltas = [
+                *(
+                    _delta(index, {"type": "citations_delta", "citation": citation})
+                    for citation in block["citations"]
+                ),
+                *deltas,
+            ]
     elif kind == "thinking":
         empty = {"type": "thinking", "thinking": "", "signature": ""}
         deltas = [_delta(index, {"type": "thinking_delta", "thinking": piece}) for piece in pieces]
         deltas.append(_delta(index, {"type": "signature_delta", "signature": block["signature"]}))
+    elif kind == "web_search_tool_result":
+        empty, deltas = block, []  # it comes whole
     else:
         empty = {**block, "input": {}}
         text = orjson.dumps(block["input"]).decode()

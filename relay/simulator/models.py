@@ -30,6 +30,7 @@ class Model(msgspec.Struct, frozen=True):
     both_sampling: bool = True  # temperature and top_p together
     system_turns: bool = True  # role "system" inside messages
     effort: bool = True
+    thinking_shown: bool = True  # without `thinking.display`; otherwise it is omitted
 
 
 LISTED = (
@@ -65,6 +66,7 @@ def find(name: str) -> Model | None:
         both_sampling=version < (4, 1),
         system_turns=current,
         effort=current or (family == "opus" and version >= (4, 5)),
+        thinking_shown=not adaptive_only,
     )
 
 
@@ -117,9 +119,9 @@ def describe(name: str) -> dict[str, object]:
             "image_input": support(True),
             "pdf_input": support(True),
             "server_tools": {
-                "supported": False,
+                "supported": True,
                 "code_execution": support(False),
-                "web_search": support(False),
+                "web_search": support(True),
             },
             "structured_outputs": support(True),
             "thinking": {

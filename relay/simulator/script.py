@@ -38,6 +38,10 @@ FAULTS: Final = frozenset(
         "short-length",
     }
 )
+# Reasons to stop that no request leads to here; tool_use and stop_sequence have their own ways.
+STOPS: Final = frozenset(
+    {"refusal", "max_tokens", "pause_turn", "model_context_window_exceeded", "end_turn"}
+)
 _MAX_TOKENS = 1_000_000
 _MAX_BYTES = 64 * 1024 * 1024
 _MAX_DELAY = 3_600
@@ -55,6 +59,7 @@ class Script(msgspec.Struct, frozen=True):
     tool: str | None = None  # call this tool
     tools: int = 1  # parallel calls
     seed: str = ""
+    stop: str = ""  # the stop_reason, whatever the answer says
     split: int = 0  # write the wire bytes in pieces of this size
     fault: str = ""
     at: int = 5  # the event (or byte) at which the fault strikes
@@ -98,7 +103,7 @@ def parse(header: str) -> Script:
             fields[name] = value
         elif name == "retry-after":
             fields["retry_after"] = value
-        elif name == "fault" and value in FAULTS:
+        elif (name == "fault" and value in FAULTS) or (name == "stop" and value in STOPS):
             fields[name] = value
         else:
             raise invalid(f"x-simulate: {item.strip()!r} is not understood")

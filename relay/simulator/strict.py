@@ -2,14 +2,14 @@
 
 Pure: a parsed request in, the model it names out, or a `Refusal` with the wording that
 the real API has (clients match on it, Claude Code degrades by it). The rules of the
-conversation itself stand in `conversation`. Unknown betas are let through as long as
-they look like one; unknown fields are not.
+conversation itself stand in `conversation`, those of structured output in `schema`. Unknown
+betas are let through as long as they look like one; unknown fields are not.
 """
 
 import re
 from typing import Any
 
-from relay.simulator import conversation, models
+from relay.simulator import conversation, models, schema, search
 from relay.simulator.models import Model
 from relay.simulator.refusal import Refusal, extra, invalid, unknown_tag
 from relay.simulator.seal import Seal
@@ -200,6 +200,8 @@ def _optional(request: JSON, model: Model, betas: frozenset[str]) -> None:
         _sampling(request, model)
     if "output_config" in request:
         _output_config(request["output_config"], model, betas)
+    if request.get("tools") or "output_config" in request or "output_format" in request:
+        schema.check(request)
     if request.get("context_management") is not None:
         _context_management(request["context_management"], request, betas)
     if request.get("stop_sequences") is not None:
@@ -240,6 +242,8 @@ def _tools(tools: object, betas: frozenset[str]) -> None:
             raise unknown_tag(at, kind, _TOOL_TAGS)
         elif kind == "mcp_toolset" and "mcp-client" not in betas:
             raise extra(at)
+        elif kind == search.TOOL:
+            search.check(tool, at)
         if tool.get("cache_control") is not None:
             conversation.check_cache_control(tool["cache_control"], at, betas)
         name = tool.get("name")
@@ -262,12 +266,12 @@ def _custom_tool(tool: JSON, at: str) -> None:
         raise invalid(f"{at}.name: Field required")
     if not _TOOL_NAME.fullmatch(name):
         raise invalid(f"{at}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")
-    schema = tool.get("input_schema")
-    if type(schema) is not dict:
+    wanted = tool.get("input_schema")
+    if type(wanted) is not dict:
         raise invalid(f"{at}.input_schema: Field required")
-    if schema.get("type") != "object":
+    if wanted.get("type") != "object":
         raise invalid(f"{at}.input_schema.type: Input should be 'object'")
-    if not schema.keys().isdisjoint(("oneOf", "allOf", "anyOf")):
+    if not wanted.keys().isdisjoint(("oneOf", "allOf", "anyOf")):
         raise invalid(
             f"{at}.input_schema: input_schema does not support oneOf, allOf, or anyOf at the top "
             "level"
@@ -390,11 +394,6 @@ def _output_config(config: object, model: Model, betas: frozenset[str]) -> None:
         raise invalid("output_config.format.type: Input should be 'json_schema'")
     if type(shape.get("schema")) is not dict:
         raise invalid("output_config.format.schema: Field required")
-    if _open_object(shape["schema"]):
-        raise invalid(
-            "output_config.format.schema: For 'object' type, 'additionalProperties' must be "
-            "explicitly set to false"
-        )
 
 
 def _effort(config: JSON, at: str, model: Model) -> None:
@@ -405,17 +404,6 @@ def _effort(config: JSON, at: str, model: Model) -> None:
         raise invalid(f"{at}.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'")
     if not model.effort:
         raise invalid("This model does not support the effort parameter.")
-
-
-def _open_object(schema: object) -> bool:
-    """Whether some object in the schema allows further properties."""
-    if type(schema) is list:
-        return any(_open_object(item) for item in schema)
-    if type(schema) is not dict:
-        return False
-    if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
-        return True
-    return any(_open_object(item) for key, item in schema.items() if key not in ("enum", "const"))
 
 
 def _context_management(value: object, request: JSON, betas: frozenset[str]) -> None:

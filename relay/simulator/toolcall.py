@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from relay.simulator import search
+
 JSON = dict[str, Any]
 
 _PATH = r"[\"'`]?(?P<path>(?:[\w.~-]*/)*[\w-][\w.-]*\.\w+|/[\w./-]+)[\"'`]?"
@@ -88,7 +90,11 @@ def _texts(request: JSON) -> list[str]:
 
 def choose(request: JSON, text: str, forced: str | None) -> tuple[str, JSON] | None:
     """Name and arguments of the call that answers `text`, or None for an answer in words."""
-    tools = [tool for tool in request.get("tools") or () if not tool.get("defer_loading")]
+    tools = [
+        tool
+        for tool in request.get("tools") or ()
+        if not tool.get("defer_loading") and tool.get("type") != search.TOOL
+    ]
     if forced is not None:
         tool = next((item for item in tools if item.get("name") == forced), None)
         found = wish(text)

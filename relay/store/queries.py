@@ -36,6 +36,7 @@ class Key(msgspec.Struct, frozen=True):
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+    cache_breakpoints: bool
 
     def state(self, now: float) -> str:
         """`live`, `expired` or `revoked`."""
@@ -57,13 +58,15 @@ class LiveKey(msgspec.Struct, frozen=True):
     suspended: bool
     expires_at: float | None
     credited: int = 0  # all that its user ever paid in, in micro-dollars
+    cache_breakpoints: bool = True  # its requests get marks for the prompt cache
 
 
 _USERS = "SELECT id, email, plan, is_admin, suspended_at, created_at FROM users"
-_KEYS = """SELECT keys.id, email, name, hint, keys.created_at, expires_at, revoked_at
+_KEYS = """SELECT keys.id, email, name, hint, keys.created_at, expires_at, revoked_at,
+        cache_breakpoints
     FROM keys JOIN users ON users.id = keys.user_id"""
 _LIVE = """SELECT digest, keys.id, keys.user_id, email, plan, suspended_at IS NOT NULL,
-        expires_at, coalesce(credited, 0)
+        expires_at, coalesce(credited, 0), cache_breakpoints
     FROM keys JOIN users ON users.id = keys.user_id
     LEFT JOIN balance ON balance.user_id = users.id WHERE revoked_at IS NULL"""
 
@@ -71,6 +74,11 @@ _LIVE = """SELECT digest, keys.id, keys.user_id, email, plan, suspended_at IS NO
 def _user(row: tuple[Any, ...]) -> User:
     user_id, email, plan, is_admin, suspended_at, created_at = row
     return User(user_id, email, plan, bool(is_admin), suspended_at, created_at)
+
+
+def _key(row: tuple[Any, ...]) -> Key:
+    key_id, email, name, hint, created_at, expires_at, revoked_at, marked = row
+    return Key(key_id, email, name, hint, created_at, expires_at, revoked_at, bool(marked))
 
 
 def _one_user(connection: sqlite3.Connection, email: str) -> User | None:
@@ -144,12 +152,13 @@ async def create_key(
     now: float,
     expires_at: float | None,
     most: int,
+    cache_breakpoints: bool = True,
 ) -> Key | None:
     """Add a key; None when the user has `most` live ones already.
 
     Counting and adding are one transaction: two processes cannot both add the last one.
     """
-    key = Key(_new_id("key"), user.email, name, hint, now, expires_at, None)
+    key = Key(_new_id("key"), user.email, name, hint, now, expires_at, None, cache_breakpoints)
 
     def work(connection: sqlite3.Connection) -> Key | None:
         live = connection.execute(
@@ -160,9 +169,10 @@ async def create_key(
         if live >= most:
             return None
         connection.execute(
-            """INSERT INTO keys (id, user_id, name, digest, hint, created_at, expires_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?)""",
-            (key.id, user.id, name, digest, hint, now, expires_at),
+            """INSERT INTO keys (id, user_id, name, digest, hint, created_at, expires_at,
+                   cache_breakpoints)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+            (key.id, user.id, name, digest, hint, now, expires_at, cache_breakpoints),
         )
         return key
 
@@ -173,7 +183,7 @@ async def list_keys(database: Database, email: str | None = None) -> list[Key]:
     """The keys of one user, or of all, oldest first."""
     return await database.read(
         lambda connection: [
-            Key(*row)
+            _key(row)
             for row in connection.execute(
                 f"{_KEYS} WHERE ?1 IS NULL OR email = ?1 ORDER BY email, keys.created_at", (email,)
             )
@@ -185,7 +195,7 @@ async def find_keys(database: Database, beginning: str) -> list[Key]:
     """The keys whose id begins with these characters."""
     return await database.read(
         lambda connection: [
-            Key(*row)
+            _key(row)
             for row in connection.execute(
                 f"{_KEYS} WHERE substr(keys.id, 1, length(?1)) = ?1 ORDER BY keys.id", (beginning,)
             )
@@ -202,7 +212,7 @@ async def revoke_key(database: Database, key_id: str, now: float) -> Key | None:
             "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now, key_id)
         )
         row = connection.execute(f"{_KEYS} WHERE keys.id = ?", (key_id,)).fetchone()
-        return None if row is None else Key(*row)
+        return None if row is None else _key(row)
 
     return await database.write(work)
 
@@ -218,7 +228,17 @@ async def live_keys(database: Database) -> list[LiveKey]:
     """Every key that was not revoked, with what its user may do."""
     return await database.read(
         lambda connection: [
-            LiveKey(digest, key_id, user_id, email, plan, bool(suspended), expires_at, credited)
+            LiveKey(
+                digest,
+                key_id,
+                user_id,
+                email,
+                plan,
+                bool(suspended),
+                expires_at,
+                credited,
+                bool(cache_breakpoints),
+            )
             for (
                 digest,
                 key_id,
@@ -228,6 +248,7 @@ async def live_keys(database: Database) -> list[LiveKey]:
                 suspended,
                 expires_at,
                 credited,
+                cache_breakpoints,
             ) in connection.execute(_LIVE)
         ]
     )

@@ -34,6 +34,7 @@ class Usage(msgspec.Struct):
     stop_reason: str | None = None
     whole: bool = False
     error: bool = False  # it is a stream that an error event ended
+    thinking: int | None = None  # those of `output` that were thought
 
 
 class _Counts(msgspec.Struct):
@@ -41,6 +42,7 @@ class _Counts(msgspec.Struct):
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    output_tokens_details: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -76,6 +78,28 @@ def _count(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None
     said = counts.cache_creation_input_tokens
     if said is not None and 0 <= said <= _MOST:
         usage.cache_write = said
+    if isinstance(counts.output_tokens_details, dict):
+        said = counts.output_tokens_details.get("thinking_tokens")
+        if type(said) is int and 0 <= said <= _MOST:  # no bool, which is an int as well
+            usage.thinking = said
+
+
+def read_event(usage: Usage, data: bytes) -> bool:
+    """Take over what the data of an event says of usage; whether it is a `message_delta`."""
+    try:
+        event = _decode_event(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    if event.type == "message_start" and event.message is not None:
+        usage.model = event.message.model
+        _count(usage, event.message.usage, start=True)
+    elif event.type == "message_delta":
+        _count(usage, event.usage)
+        if isinstance(event.delta, dict):
+            reason = event.delta.get("stop_reason")
+            usage.stop_reason = reason if isinstance(reason, str) else usage.stop_reason
+        return True
+    return False
 
 
 class NoTap:
@@ -226,27 +250,11 @@ class StreamTap:
         self._usage.whole = self._usage.whole or _ENDING.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):
-            if _USAGE in event.data:
-                self._read(event.data)
+            if _USAGE in event.data and read_event(self._usage, event.data):
+                self._closing = True
             if event.name == b"error":
                 self._usage.whole = self._usage.error = True
             elif b'"message_stop"' in event.data:
                 self._usage.whole = True
         self._aligned = not self._framing.left and not self._events.pending
         self._quiet = self._aligned and not self._closing
-
-    def _read(self, data: bytes) -> None:
-        try:
-            event = _decode_event(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return
-        usage = self._usage
-        if event.type == "message_start" and event.message is not None:
-            usage.model = event.message.model
-            _count(usage, event.message.usage, start=True)
-        elif event.type == "message_delta":
-            self._closing = True
-            _count(usage, event.usage)
-            if isinstance(event.delta, dict):
-                reason = event.delta.get("stop_reason")
-                usage.stop_reason = reason if isinstance(reason, str) else usage.stop_reason

@@ -50,6 +50,16 @@ async def test_a_key_is_kept_as_its_digest_and_hint_only(
     assert random not in repr(issued)
 
 
+async def test_a_keys_requests_are_marked_for_the_cache_unless_it_says_otherwise(
+    database: Database,
+) -> None:
+    marked = await issue(database)
+    bare = await keys.create(
+        database, SETTINGS, EMAIL, name="", expires=None, now=100.0, cache_breakpoints=False
+    )
+    assert (marked.record.cache_breakpoints, bare.record.cache_breakpoints) == (True, False)
+
+
 async def test_the_prefix_of_the_settings_begins_the_key(database: Database) -> None:
     settings = config.parse({"server": {"key_prefix": "my-"}, "plan": [{"id": "free"}]})
     issued = await issue(database, settings=settings)

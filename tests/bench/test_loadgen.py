@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 
-from bench.loadgen import JsonLoad, LoadError, quantile, request
+from bench.dialects import CHAT, MESSAGES, Dialect
+from bench.loadgen import JsonLoad, LoadError, quantile
 from bench.streams import StreamLoad, _StreamClient
 
 _MESSAGE = b'{"type":"message","content":[]}'
@@ -52,8 +54,8 @@ async def _origin(*pieces: bytes, close: bool = False) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def _fetch(port: int) -> JsonLoad:
-    load = JsonLoad(port, b"GET / HTTP/1.1\r\n\r\n")
+async def _fetch(port: int, dialect: Dialect = MESSAGES) -> JsonLoad:
+    load = JsonLoad(port, b"GET / HTTP/1.1\r\n\r\n", dialect)
     try:
         await load.open(1)
     finally:
@@ -81,8 +83,9 @@ class _Deaf(asyncio.Transport):
     def abort(self) -> None: ...
 
 
-def _fed(pieces: list[bytes]) -> StreamLoad:
-    load = StreamLoad(0, b"")
+def _fed(pieces: list[bytes], dialect: Dialect = MESSAGES) -> StreamLoad:
+    load = StreamLoad(0, b"", dialect)
+    load.kept = []
     client = _StreamClient(load)
     client.connection_made(_Deaf())
     for piece in pieces:
@@ -165,10 +168,75 @@ def test_a_wrong_stream_ends_the_round(answer: bytes, says: str) -> None:
     assert says in str(failure)
 
 
-def test_a_request_says_how_long_its_body_is() -> None:
-    head, _, body = request(1, "key", "tokens=1", stream=True).partition(b"\r\n\r\n")
+@pytest.mark.parametrize("dialect", [MESSAGES, CHAT])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_says_how_long_its_body_is(dialect: Dialect, stream: bool) -> None:
+    asked = dialect.request(1, "key", "tokens=1", stream=stream)
+    head, _, body = asked.partition(b"\r\n\r\n")
     assert b"Content-Length: %d" % len(body) in head
-    assert 400 <= len(body) <= 700
+    assert 300 <= len(body) <= 700
+    assert orjson.loads(body)["stream"] is stream
+
+
+def _chunk_of(delta: str) -> bytes:
+    return b'data: {"choices":[{"index":0,"delta":{%b}}]}\n\n' % delta.encode()
+
+
+_CHAT_EVENTS = [
+    _chunk_of('"role":"assistant","content":""'),
+    _chunk_of('"content":"Gr"'),
+    _chunk_of('"content":"ü\\n"'),
+    b": keep-alive\n\n",
+    _chunk_of(""),
+    b'data: {"choices":[],"usage":{}}\n\n',
+    b"data: [DONE]\n\n",
+]
+
+
+@pytest.mark.parametrize("size", [1, 7, 33, 64, 100, 10_000])
+def test_a_chat_stream_is_counted_and_read_alike_at_every_split(size: int) -> None:
+    body = b"".join(_CHAT_EVENTS)
+    chunks = [_chunk(body[at : at + size]) for at in range(0, len(body), size)]
+    load = _fed([_SSE_HEAD, *chunks, b"0\r\n\r\n"], CHAT)
+    assert (load.failure, load.whole, load.events) == (None, 1, 7)
+    assert load.said() == "Grü\n"
+
+
+def test_the_role_is_not_the_first_content_of_a_chat_stream() -> None:
+    assert not _fed([_SSE_HEAD, _chunk(_CHAT_EVENTS[0])], CHAT).first_content
+    assert len(_fed([_SSE_HEAD, *map(_chunk, _CHAT_EVENTS[:2])], CHAT).first_content) == 1
+
+
+def test_a_chat_stream_without_its_end_ends_the_round() -> None:
+    failure = _fed([_SSE_HEAD, *map(_chunk, _CHAT_EVENTS[:-1]), b"0\r\n\r\n"], CHAT).failure
+    assert "without [DONE]" in str(failure)
+
+
+def test_an_error_in_a_chat_stream_is_no_text() -> None:
+    events = [_CHAT_EVENTS[1], b'data: {"error":{"message":"Overloaded"}}\n\n', _CHAT_EVENTS[-1]]
+    load = _fed([_SSE_HEAD, *map(_chunk, events), b"0\r\n\r\n"], CHAT)
+    with pytest.raises(LoadError, match="Overloaded"):
+        load.said()
+
+
+def _whole(document: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(document), document)
+
+
+async def test_a_chat_completion_is_read() -> None:
+    document = b'{"object":"chat.completion","choices":[{"message":{"content":"hi"}}]}'
+    async with _origin(_whole(document)) as port:
+        assert (await _fetch(port, CHAT)).said == "hi"
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [(_MESSAGE, "no chat.completion"), (b'{"object":"chat.completion"}', "no content")],
+)
+async def test_an_answer_of_another_dialect_ends_the_round(document: bytes, says: str) -> None:
+    async with _origin(_whole(document)) as port:
+        with pytest.raises(LoadError, match=says):
+            await _fetch(port, CHAT)
 
 
 def test_quantiles_of_few_samples_are_samples() -> None:

@@ -3,10 +3,12 @@
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anthropic
+import openai
 import pytest
 
 from tests.fakes.live import Live
@@ -15,6 +17,7 @@ from tests.fakes.live import Live
 TRUST = ssl.create_default_context()
 
 Connect = Callable[..., anthropic.AsyncAnthropic]
+ConnectOpenAI = Callable[..., openai.AsyncOpenAI]
 
 
 @pytest.fixture
@@ -45,6 +48,41 @@ async def connect(live: Live) -> AsyncIterator[Connect]:
 def sdk(connect: Connect) -> anthropic.AsyncAnthropic:
     """The client with the relay's key, as its documentation shows it."""
     return connect()
+
+
+@pytest.fixture
+async def connect_openai(live: Live) -> AsyncIterator[ConnectOpenAI]:
+    """Make `AsyncOpenAI` clients of the relay; `options` are those of the class."""
+    made: list[openai.AsyncOpenAI] = []
+
+    def connect(**options: object) -> openai.AsyncOpenAI:
+        client = openai_client(live, **options)
+        made.append(client)
+        return client
+
+    yield connect
+    for client in made:
+        await client.close()
+
+
+def openai_client(relay: Live, **options: object) -> openai.AsyncOpenAI:
+    """A client of this relay, which tries everything once."""
+    return openai.AsyncOpenAI(
+        **{  # type: ignore[arg-type]
+            "api_key": relay.key,
+            "base_url": f"{relay.url}/v1",
+            "max_retries": 0,
+            "timeout": 10,
+            "http_client": openai.DefaultAsyncHttpxClient(verify=TRUST),
+            **options,
+        }
+    )
+
+
+@pytest.fixture
+def gpt(connect_openai: ConnectOpenAI) -> openai.AsyncOpenAI:
+    """The OpenAI client with the relay's key, as its documentation shows it."""
+    return connect_openai()
 
 
 # --- clients from the npm registry --------------------------------------------------
@@ -98,3 +136,47 @@ def _install(folder: Path) -> None:
         if any(sign in done.stderr for sign in _UNREACHABLE):
             pytest.skip("the npm registry cannot be reached")
         pytest.fail(f"npm ci failed:\n{done.stderr[-2000:]}")
+
+
+# --- LiteLLM, in an environment of its own ------------------------------------------
+
+_LITELLM = _HERE / "litellm"
+_QUICKLY = ("--quiet", "--disable-pip-version-check", "--retries=1", "--timeout=20")
+_OFFLINE = (
+    "Failed to establish a new connection",
+    "Temporary failure in name resolution",
+    "Name or service not known",
+    "Network is unreachable",
+    "Connection refused",
+    "NewConnectionError",
+    "NameResolutionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+)
+
+
+@pytest.fixture(scope="session")
+def litellm_python() -> Path:
+    """The interpreter of an environment with what requirements.lock pins, made once."""
+    lock = _LITELLM / "requirements.lock"
+    folder = _LITELLM / ".venv"  # git-ignored; made anew whenever the lock file changes
+    stamp = folder / "installed"
+    python = folder / "bin" / "python"
+    if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
+        _make([sys.executable, "-m", "venv", "--clear", folder])
+        _make([python, "-m", "pip", "install", *_QUICKLY, "--require-hashes", "-r", lock])
+        stamp.write_bytes(lock.read_bytes())
+    return python
+
+
+def _make(command: list[str | Path]) -> None:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"PyPI did not deliver within {_PATIENCE} s")
+    if done.returncode:
+        if any(sign in done.stderr for sign in _OFFLINE):
+            pytest.skip("PyPI cannot be reached")
+        pytest.fail(f"{command[0]} failed:\n{done.stderr[-2000:]}")

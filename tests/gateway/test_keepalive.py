@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 
 from relay.gateway.keepalive import PING
+from relay.translate.completion import KEEP_ALIVE
 from relay.wire.chunked import ChunkReader
 from relay.wire.sse import EventReader
 from tests.fakes import answers
@@ -89,14 +91,15 @@ async def ticks(relay: Live, count: int) -> None:
 class Answered:
     """An answer as it comes in."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: asyncio.StreamReader, ping: bytes = PING) -> None:
         self._reader = reader
+        self._ping = ping
         self.raw = b""
         self.cut = False  # by a reset
 
     async def pings(self, count: int) -> None:
         """Until the relay has sent so many pings of its own."""
-        while self.raw.count(PING) < count:
+        while self.raw.count(self._ping) < count:
             octets = await self._reader.read(65_536)
             assert octets, self.raw
             self.raw += octets
@@ -561,6 +564,52 @@ async def test_a_dead_upstream_ends_at_its_own_limit_although_pings_flow(
     assert "in time" in told["error"]["message"]
     assert not answered.whole
     assert line["rule"] == ("partial" if begun == 4 else "refunded")
+
+
+# --- another dialect ---
+
+
+async def test_a_chat_stream_is_kept_alive_by_comments_that_the_sdk_does_not_see(
+    tmp_path: Path,
+) -> None:
+    go_on, again = asyncio.Event(), asyncio.Event()
+    script = steps(go_on, HEAD + in_chunks(EVENTS[:4]), again, in_chunks(EVENTS[4:]) + answers.LAST)
+    async with (
+        raw_upstream(script) as upstream,
+        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
+        connected(relay.port) as (reader, writer),
+        openai.AsyncOpenAI(
+            api_key=relay.key, base_url=f"{relay.url}/v1", max_retries=0, timeout=10
+        ) as client,
+    ):
+        answered = Answered(reader, KEEP_ALIVE)
+
+        async def read() -> list[Any]:
+            stream = await client.chat.completions.create(
+                model=BODY["model"], messages=BODY["messages"], stream=True
+            )
+            return [chunk async for chunk in stream]
+
+        reading = asyncio.ensure_future(read())
+        writer.write(request(relay.key, STREAM, target="/v1/chat/completions", fields=CLOSE))
+        await answered.pings(2)
+        assert b"data:" not in answered.raw
+        go_on.set()
+        before = answered.raw.count(KEEP_ALIVE)
+        await answered.pings(before + 2)
+        assert b"Hel" in answered.raw
+        again.set()
+        await answered.end()
+        chunks = await reading
+    assert answered.whole
+    assert b"event:" not in answered.payload
+    assert PING not in answered.payload
+    events = answered.payload.replace(KEEP_ALIVE, b"").split(b"\n\n")
+    assert all(event.startswith(b"data: ") for event in events[:-1])
+    assert events[-2:] == [b"data: [DONE]", b""]
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert said == "Hello wörld 🌍"
+    assert len(chunks) == len(events) - 2  # but for [DONE], and nothing after it
 
 
 # --- who waits ---

@@ -552,10 +552,11 @@ async def test_an_unknown_key_is_told_nothing_but_its_request_id(
     method = "GET" if target == "/v1/models" else "POST"
     async with running_relay(tmp_path, plan=plan(*FREE)) as relay:
         _, fields, _ = await ask(relay, "sk-llmapi-" + "0" * 43, target=target, method=method)
+        openai = target == "/v1/embeddings"  # its SDKs look for another name of the same id
         assert set(fields) == {
             *(b"content-type", b"content-length", b"date", b"request-id", b"server-timing"),
-            b"x-should-retry",
-        } - ({b"x-should-retry"} if target == "/v1/embeddings" else set())
+            b"x-request-id" if openai else b"x-should-retry",
+        }
 
 
 async def test_what_is_left_never_grows_within_a_window(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+from anthropic.types import RefusalStopDetails
 
 from relay.simulator import answer, cache, events, strict, toolcall
 from relay.simulator.answer import Answer
@@ -158,6 +159,47 @@ def test_omitted_thinking_shows_nothing_and_is_signed_all_the_same() -> None:
     assert not SEAL.verify("something", block["signature"])
 
 
+@pytest.mark.parametrize(
+    ("model", "display", "shown"),
+    [
+        ("claude-sonnet-4-6", None, True),
+        ("claude-opus-4-6", None, True),
+        ("claude-opus-4-7", None, False),
+        ("claude-opus-5-5", None, False),
+        ("claude-sonnet-5", None, False),
+        ("MiniMax-M2", None, True),
+        ("claude-opus-4-7", "summarized", True),
+        ("claude-opus-4-6", "omitted", False),
+    ],
+)
+def test_a_model_shows_its_thinking_as_asked_or_as_it_does(
+    model: str, display: str | None, shown: bool
+) -> None:
+    thinking = {"type": "adaptive"} | ({"display": display} if display else {})
+    request = plain(model=model, thinking=thinking)
+    said = compose(request)
+    assert bool(said.blocks[0]["thinking"]) is shown
+    deltas = sum(
+        b'"thinking_delta"' in event for event in events.stream("m", "n", said, Prompt(1), request)
+    )
+    assert deltas > 3 if shown else deltas == 0
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "pause_turn", "model_context_window_exceeded"])
+def test_a_script_tells_why_the_answer_stops(reason: str) -> None:
+    said = compose(plain(), f"tokens=3;stop={reason}")
+    assert (said.stop_reason, said.output_tokens, said.stop_details) == (reason, 3, None)
+
+
+@pytest.mark.parametrize("tokens", [None, 5])
+def test_a_refusal_says_why_and_only_the_words_that_it_was_scripted(tokens: int | None) -> None:
+    said = compose(plain(), "stop=refusal" + (f";tokens={tokens}" if tokens else ""))
+    assert (said.stop_reason, said.output_tokens) == ("refusal", tokens or 0)
+    assert len(said.blocks) == (tokens is not None)
+    assert said.stop_details is not None
+    RefusalStopDetails.model_validate(said.stop_details, strict=True)
+
+
 def test_signatures_outlive_a_restart_with_the_same_seed() -> None:
     signature = Seal("a").sign("x", "x")
     assert Seal("a").verify("x", signature)
@@ -213,6 +255,13 @@ ANSWERS = {
     "tokens": (plain(), "tokens=40"),
     "bytes": (plain(), "bytes=5000"),
     "nothing": (plain(max_tokens=0), ""),
+    "a search": (
+        plain("search for tea", tools=[{"type": "web_search_20250305", "name": "web_search"}]),
+        "",
+    ),
+    "a refusal": (plain(), "stop=refusal"),
+    "a refusal midway": (plain(), "stop=refusal;tokens=5"),
+    "a pause": (plain(), "stop=pause_turn"),
 }
 
 
@@ -250,6 +299,8 @@ def added_up(stream: list[bytes]) -> JSON:
                     case "input_json_delta":
                         inputs.setdefault(data["index"], "")
                         inputs[data["index"]] += delta["partial_json"]
+                    case "citations_delta":
+                        block["citations"].append(delta["citation"])
                     case _:
                         ((key, piece),) = delta.items()
                         block[key] += piece
@@ -277,7 +328,17 @@ def test_a_script_is_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["token=1", "fault=cutt", "tokens=-1", "tokens=many", "pace=x", "status=200", "at=²"]
+    "header",
+    [
+        "token=1",
+        "fault=cutt",
+        "tokens=-1",
+        "tokens=many",
+        "pace=x",
+        "status=200",
+        "at=²",
+        "stop=tired",
+    ],
 )
 def test_a_misspelt_script_is_refused(header: str) -> None:
     with pytest.raises(Refusal, match="x-simulate"):

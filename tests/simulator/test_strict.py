@@ -45,6 +45,10 @@ def result(number: str, **more: Any) -> JSON:
     return {"type": "tool_result", "tool_use_id": number, "content": "done", **more}
 
 
+def image(**source: Any) -> JSON:
+    return {"type": "image", "source": source}
+
+
 def thought(words: str, signature: str | None = None) -> JSON:
     signed = SEAL.sign(words, words) if signature is None else signature
     return {"type": "thinking", "thinking": words, "signature": signed}
@@ -93,21 +97,22 @@ ACCEPTED: dict[str, tuple[JSON, bytes]] = {
         conversation(
             HI,
             assistant(call("t1")),
+            user(result("t1", content=[image(type="base64", media_type="image/png", data="aGk=")])),
+        ),
+        b"",
+    ),
+    "images and documents from everywhere": (
+        conversation(
             user(
-                result(
-                    "t1",
-                    content=[
-                        {
-                            "type": "image",
-                            "source": {
-                                "type": "base64",
-                                "media_type": "image/png",
-                                "data": "aGk=",
-                            },
-                        }
-                    ],
-                )
-            ),
+                image(type="url", url="https://x.example/a.png"),
+                image(type="base64", media_type="image/webp", data="aGk="),
+                {"type": "document", "source": {"type": "url", "url": "https://x.example/a.pdf"}},
+                {
+                    "type": "document",
+                    "title": "a.txt",
+                    "source": {"type": "text", "media_type": "text/plain", "data": "hi"},
+                },
+            )
         ),
         b"",
     ),
@@ -396,15 +401,40 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "system as a number": (plain(system=5), "system: Input should be a valid string or list"),
     "an svg": (
+        conversation(user(image(type="base64", media_type="image/svg+xml", data="aGk="))),
+        "messages.0.content.0.image.source.base64.media_type: Input should be 'image/jpeg', "
+        "'image/png', 'image/gif' or 'image/webp'",
+    ),
+    "an image without a type": (
+        conversation(user(image(type="base64", data="aGk="))),
+        "image.source.base64.media_type: Input should be 'image/jpeg'",
+    ),
+    "an image of text": (
+        conversation(user(image(type="text", media_type="text/plain", data="hi"))),
+        "messages.0.content.0.image.source: Input tag 'text' found using 'type'",
+    ),
+    "an image elsewhere": (
+        conversation(user(image(type="url", url="ftp://x.example/a.png"))),
+        "image.source.url.url: Only HTTP and HTTPS URLs are supported.",
+    ),
+    "an image nowhere": (
+        conversation(user(image(type="url"))),
+        "image.source.url.url: Field required",
+    ),
+    "an image with a detail": (
+        conversation(user(image(type="url", url="https://x.example/a.png", detail="low"))),
+        "image.source.url.detail: Extra inputs are not permitted",
+    ),
+    "a document that is no PDF": (
         conversation(
             user(
                 {
-                    "type": "image",
-                    "source": {"type": "base64", "media_type": "image/svg+xml", "data": "aGk="},
+                    "type": "document",
+                    "source": {"type": "base64", "media_type": "text/html", "data": "aGk="},
                 }
             )
         ),
-        "messages.0.content.0.image.source.base64.media_type: Input should be 'image/jpeg'",
+        "document.source.base64.media_type: Input should be 'application/pdf'",
     ),
 }
 

@@ -158,6 +158,22 @@ async def test_a_failed_migration_leaves_the_schema_before_it(
     assert raw(path, "PRAGMA user_version") == [(2,)]
 
 
+async def test_a_key_from_before_there_was_a_choice_gets_marks_for_the_cache(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        folder = tmp_path / "migrations"
+        folder.mkdir()
+        for file in store.MIGRATIONS.glob("000[123]_*.sql"):
+            shutil.copy(file, folder)
+        before.setattr(store, "MIGRATIONS", folder)
+        await (await Database.open(path)).close()
+    raw(path, "INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+    raw(path, "INSERT INTO keys VALUES ('key_1','usr_1','',zeroblob(32),'h',1.0,NULL,NULL)")
+    await (await Database.open(path)).close()
+    assert raw(path, "SELECT id, cache_breakpoints FROM keys") == [("key_1", 1)]
+
+
 async def test_a_statement_without_its_semicolon_is_not_dropped(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +258,7 @@ async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
     with pytest.raises(StoreError, match="FOREIGN KEY"):
         await database.write(
             lambda c: c.execute(
-                "INSERT INTO keys VALUES ('key_1','usr_9','',zeroblob(32),'h',1.0,NULL,NULL)"
+                "INSERT INTO keys VALUES ('key_1','usr_9','',zeroblob(32),'h',1.0,NULL,NULL,1)"
             )
         )
     await database.write(lambda c: c.execute("DELETE FROM users"))  # and the next one works

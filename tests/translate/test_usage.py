@@ -165,6 +165,32 @@ def test_odd_usage_is_no_failure(usage: object) -> None:
     assert told.whole
 
 
+@pytest.mark.parametrize(
+    ("details", "thinking"),
+    [
+        ({"thinking_tokens": 7}, 7),
+        ({"thinking_tokens": 0}, 0),
+        ({"thinking_tokens": None}, None),
+        ({"thinking_tokens": True}, None),
+        ({"thinking_tokens": -1}, None),
+        ({"thinking_tokens": 2**80}, None),
+        ({}, None),
+        ([7], None),
+        (None, None),
+    ],
+)
+def test_what_was_thought_is_counted_where_it_is_told(
+    details: object, thinking: int | None
+) -> None:
+    counts = {"input_tokens": 25, "output_tokens": 9, "output_tokens_details": details}
+    body = json.dumps({**MESSAGE, "usage": counts}).encode()
+    for told in (
+        read(JsonTap(), [body], framed=False),
+        read(StreamTap(), answers.stream(end=counts), framed=False),
+    ):
+        assert (told.input, told.output, told.thinking) == (25, 9, thinking)
+
+
 def test_a_huge_event_hides_nothing_that_follows_it() -> None:
     events = answers.stream(("x" * 3_000_000, '"usage"' * 200_000))
     for size in (65_536, 262_144, 10_000_000):

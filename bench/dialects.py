@@ -1,0 +1,175 @@
+"""The dialects that clients speak: what one asks, and by what it knows a whole answer.
+
+Decides the octets of a request and the marks that a client looks for in an answer. Both ask for
+the same turn, with the headers of a real client. Must not know who answers, nor how long it takes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+HOST = "127.0.0.1"
+MODEL = "claude-sonnet-4-7"
+
+_SYSTEM = "You are a helpful assistant. Be brief."
+_USER = (
+    "Which of the four sorting methods in this module keeps equal items in order, and what does "
+    "it cost for a list of a million names that is sorted already? Answer in one short paragraph."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One API. The texts of an answer are for comparing what two rivals say."""
+
+    name: str
+    mark: tuple[str, str]  # the member by which a whole document is known
+    first: bytes  # stands in the first chunk that shows something of what the model says
+    last: bytes  # stands in the last event of a whole stream
+    ask: Callable[[int, str, str, bool], bytes]
+    text: Callable[[Any], str]  # what a whole document says
+    piece: Callable[[Any], str]  # what the data of one event says
+
+    def request(self, port: int, key: str, simulate: str, *, stream: bool) -> bytes:
+        """A small turn, as bytes ready for the socket."""
+        return self.ask(port, key, simulate, stream)
+
+    def stream_text(self, body: bytes) -> str:
+        """What a whole stream says.
+
+        Raises:
+            ValueError, KeyError, IndexError, TypeError: it is none of this dialect.
+        """
+        return "".join(map(self.piece, _data(body)))
+
+
+def _data(body: bytes) -> Iterator[Any]:
+    for line in body.split(b"\n"):
+        if line.startswith(b"data: ") and line != b"data: [DONE]":
+            yield orjson.loads(line[6:])
+
+
+def _ask_messages(port: int, key: str, simulate: str, stream: bool) -> bytes:
+    """As Claude Code does."""
+    body = orjson.dumps(
+        {
+            "model": MODEL,
+            "max_tokens": 128_000 if stream else 1024,
+            "stream": stream,
+            "system": [{"type": "text", "text": _SYSTEM}],
+            "metadata": {
+                "user_id": '{"device_id":"3605c8a1","account_uuid":"",'
+                '"session_id":"af6c1616-9e8f-4acf-bd94-1b6944eca3a0"}'
+            },
+            "messages": [{"role": "user", "content": [{"type": "text", "text": _USER}]}],
+        }
+    )
+    head = (
+        "POST /v1/messages?beta=true HTTP/1.1\r\n"
+        f"Host: {HOST}:{port}\r\n"
+        "Accept: application/json\r\n"
+        "Accept-Encoding: gzip, deflate, br, zstd\r\n"
+        "Content-Type: application/json\r\n"
+        "User-Agent: claude-cli/2.1.330 (external, sdk-cli)\r\n"
+        "X-Claude-Code-Session-Id: af6c1616-9e8f-4acf-bd94-1b6944eca3a0\r\n"
+        "X-Stainless-Arch: x64\r\n"
+        "X-Stainless-Lang: js\r\n"
+        "X-Stainless-OS: Linux\r\n"
+        "X-Stainless-Package-Version: 0.128.0\r\n"
+        "X-Stainless-Retry-Count: 0\r\n"
+        "X-Stainless-Runtime: node\r\n"
+        "X-Stainless-Runtime-Version: v24.3.0\r\n"
+        "X-Stainless-Timeout: 600\r\n"
+        "anthropic-beta: claude-code-20250219,interleaved-thinking-2025-05-14,"
+        "context-management-2025-06-27,mid-conversation-tool-changes-2026-07-01,"
+        "thinking-token-count-2026-05-13,advanced-tool-use-2025-11-20,effort-2025-11-24\r\n"
+        "anthropic-dangerous-direct-browser-access: true\r\n"
+        "anthropic-version: 2023-06-01\r\n"
+        "x-app: cli\r\n"
+        f"x-api-key: {key}\r\n"
+        f"x-simulate: {simulate}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "\r\n"
+    )
+    return head.encode() + body
+
+
+def _ask_chat(port: int, key: str, simulate: str, stream: bool) -> bytes:
+    """As the openai SDK does; agents want the usage of a stream, too."""
+    asked: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [
+            {"role": "system", "content": _SYSTEM},
+            {"role": "user", "content": _USER},
+        ],
+        "max_completion_tokens": 128_000 if stream else 1024,
+        "stream": stream,
+    }
+    if stream:
+        asked["stream_options"] = {"include_usage": True}
+    body = orjson.dumps(asked)
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\n"
+        f"Host: {HOST}:{port}\r\n"
+        "Accept: application/json\r\n"
+        "Accept-Encoding: gzip, deflate, br, zstd\r\n"
+        "Connection: keep-alive\r\n"
+        "Content-Type: application/json\r\n"
+        "User-Agent: AsyncOpenAI/Python 3.2.0\r\n"
+        "X-Stainless-Arch: x64\r\n"
+        "X-Stainless-Async: async:asyncio\r\n"
+        "X-Stainless-Lang: python\r\n"
+        "X-Stainless-OS: Linux\r\n"
+        "X-Stainless-Package-Version: 3.2.0\r\n"
+        "x-stainless-raw-response: true\r\n"
+        "x-stainless-read-timeout: 600\r\n"
+        "x-stainless-retry-count: 0\r\n"
+        "X-Stainless-Runtime: CPython\r\n"
+        "X-Stainless-Runtime-Version: 3.11.2\r\n"
+        f"Authorization: Bearer {key}\r\n"
+        f"x-simulate: {simulate}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "\r\n"
+    )
+    return head.encode() + body
+
+
+def _messages_text(document: Any) -> str:
+    return "".join(block.get("text", "") for block in document["content"])
+
+
+def _messages_piece(data: Any) -> str:
+    return str(data.get("delta", {}).get("text", ""))
+
+
+def _chat_text(document: Any) -> str:
+    return document["choices"][0]["message"]["content"] or ""
+
+
+def _chat_piece(data: Any) -> str:
+    if "error" in data:
+        raise ValueError(f"an error came instead of a chunk: {data['error']}")
+    return "".join(choice["delta"].get("content") or "" for choice in data["choices"])
+
+
+MESSAGES = Dialect(
+    name="messages",
+    mark=("type", "message"),
+    first=b"content_block_delta",
+    last=b"event: message_stop\n",
+    ask=_ask_messages,
+    text=_messages_text,
+    piece=_messages_piece,
+)
+CHAT = Dialect(
+    name="chat",
+    mark=("object", "chat.completion"),
+    # The chunk before it has the role, and an empty content beside it.
+    first=b'"delta":{"content":',
+    last=b"data: [DONE]\n\n",
+    ask=_ask_chat,
+    text=_chat_text,
+    piece=_chat_piece,
+)

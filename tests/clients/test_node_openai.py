@@ -1,0 +1,31 @@
+"""OpenAI's Node SDK takes the relay for the API itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.clients.programs import run
+from tests.fakes.live import Live
+
+pytestmark = pytest.mark.node
+
+
+async def test_openais_node_sdk_talks_streams_calls_parses_and_sees_what_went_wrong(
+    live: Live, node_modules: Path
+) -> None:
+    script = Path(__file__).with_name("openai.mjs")
+    ended = await run("node", script, live.url, live.key, cwd=node_modules.parent, env={})
+    assert ended.status == 0, ended.err
+    told = json.loads(ended.out)
+    assert "Hello from Node" in told["whole"]
+    assert told["whole"] == told["streamed"] == told["final"]
+    assert told["pieces"] > 5
+    assert told["used"][0] == told["used"][1]
+    assert told["turns"] == [["tool_calls", True], ["stop", True]] * 2
+    assert len(told["results"]) == 4
+    assert told["said"] == "Done. The tool answered: rain 4"
+    assert set(told["parsed"]) == {"name", "age"}
+    assert told["models"] == ["claude-opus-4-8", "claude-sonnet-4-7", "claude-haiku-4-5"]
+    assert told["refused"] == [True, 404, "model_not_found"]
+    assert told["cut"][0] is True

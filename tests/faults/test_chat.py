@@ -1,0 +1,159 @@
+"""Faults of the upstream as callers of chat completions see them: a small table of its own.
+
+A row is an `x-simulate` text, and what the `openai` SDK makes of it without and with `stream`.
+The whole table of faults is `outcomes`; here is what translation makes different: there is
+always room for an event that tells of a break, and what cannot be read is not passed on.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import openai
+import pytest
+
+from tests.clients.conftest import openai_client
+from tests.fakes.live import running_relay, running_simulator
+from tests.faults.conftest import PLAN, QUOTA
+from tests.faults.test_elsewhere import Pair, upstreams
+
+ALONE = "claude-haiku-4-5"  # served by the faulty upstream alone
+BOTH = "claude-sonnet-4-7"
+SERVED = [
+    {"id": ALONE, "routes": [{"upstream": "faulty"}]},
+    {"id": BOTH, "routes": [{"upstream": "faulty"}, {"upstream": "healthy"}]},
+]
+DEADLINE = 0.2  # seconds; the clock is finer here than it is in service
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the SDK raises, and how the request is settled.
+
+    A status of None: it raises in the middle of a stream. `error` None: the answer is whole.
+    `final`: no other upstream is asked in its place.
+    """
+
+    error: type[openai.APIError] | None
+    status: int | None = None
+    code: str | None = None
+    message: str = ""
+    rule: str = "refunded"
+    final: bool = False
+
+    @property
+    def elsewhere(self) -> bool:
+        return self.error is not None and not self.final
+
+
+def told(code: str, message: str, rule: str = "partial") -> Seen:
+    """An error event after content."""
+    return Seen(openai.APIError, None, code, message, rule, final=True)
+
+
+WHOLE: Final = Seen(None, rule="reported")
+BAD: Final = Seen(openai.BadRequestError, 400, None, final=True)
+LIMITED: Final = Seen(openai.RateLimitError, 429, "rate_limit_exceeded", "rate limit")
+OVERLOADED: Final = Seen(openai.InternalServerError, 503, "overloaded", "Overloaded")
+OPERATORS: Final = Seen(openai.InternalServerError, 503, "overloaded", "operator")
+HTML: Final = Seen(openai.InternalServerError, 500, "internal_error", "answered 500")
+BROKE_OFF: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "broke off")
+NO_HTTP: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "cannot be read")
+TIMED_OUT: Final = Seen(openai.InternalServerError, 504, "upstream_timeout", "in time", final=True)
+BREAKS: Final = told("bad_upstream", "broke off")
+GARBLED: Final = told("bad_upstream", "cannot be read")
+FALLS_SILENT: Final = told("upstream_timeout", "in time")
+ENDS: Final = told("overloaded", "Overloaded", "reported")
+
+SEEN: Final[dict[str, tuple[Seen, Seen]]] = {
+    "status=400": (BAD, BAD),
+    "status=401": (OPERATORS, OPERATORS),
+    "status=429": (LIMITED, LIMITED),
+    "status=529": (OVERLOADED, OVERLOADED),
+    "fault=html": (HTML, HTML),
+    "fault=garbage": (NO_HTTP, NO_HTTP),
+    "fault=close": (BROKE_OFF, BROKE_OFF),
+    "fault=gzip": (NO_HTTP, NO_HTTP),
+    "fault=error;at=3": (OVERLOADED, OVERLOADED),  # message_start, an empty text, a ping
+    "fault=error": (OVERLOADED, ENDS),
+    "fault=cut;at=3": (BROKE_OFF, BROKE_OFF),
+    "fault=cut": (BROKE_OFF, BREAKS),
+    "fault=clean-end": (BROKE_OFF, BREAKS),
+    "fault=truncated-chunk": (BROKE_OFF, BREAKS),
+    "fault=stall;at=3": (TIMED_OUT, TIMED_OUT),
+    "fault=stall": (TIMED_OUT, FALLS_SILENT),
+    "fault=garbage-sse;at=7;pace=100": (BROKE_OFF, GARBLED),  # the words before come first
+    "fault=extra": (WHOLE, WHOLE),
+}
+
+
+@pytest.fixture(autouse=True)
+def quick_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines are looked at more often than four times a second, for short tests."""
+    monkeypatch.setattr("relay.net.timers.TICK", 0.02)
+
+
+async def ask(sdk: openai.AsyncOpenAI, model: str, streamed: bool, script: str = "") -> Any:
+    """The text of a whole answer, or the error."""
+    asked: Any = {
+        "model": model,
+        "messages": [{"role": "user", "content": "by sdk"}],
+        "max_tokens": 200,
+        "extra_headers": {"x-simulate": script} if script else {},
+    }
+    try:
+        if not streamed:
+            answer = await sdk.chat.completions.create(**asked)
+        else:
+            async with sdk.chat.completions.stream(**asked) as stream:
+                answer = await stream.get_final_completion()
+    except Exception as error:
+        return error
+    assert answer.choices[0].finish_reason == "stop"
+    return answer.choices[0].message.content
+
+
+def check(error: Any, seen: Seen) -> None:
+    if seen.error is None:
+        assert "“by sdk”" in error
+        return
+    assert type(error) is seen.error, repr(error)
+    assert getattr(error, "status_code", None) == seen.status
+    assert error.code == seen.code
+    assert seen.message in error.message
+    assert error.type
+
+
+@pytest.mark.parametrize("script", SEEN)
+@pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
+async def test_a_fault_is_the_sdks_own_error_or_another_upstreams_answer(
+    tmp_path: Path, script: str, streamed: bool
+) -> None:
+    seen = SEEN[script][streamed]
+    times = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
+    async with (
+        running_simulator() as (faulty, first),
+        running_simulator() as (healthy, second),
+        running_relay(
+            tmp_path, upstream=upstreams(first, second, times), model=SERVED, plan=PLAN
+        ) as relay,
+        openai_client(relay) as sdk,
+    ):
+        pair = Pair(relay, faulty, healthy)
+        check(await ask(sdk, ALONE, streamed, script), seen)
+        line = await pair.log_line(0)
+        assert (line["rule"], line["status"]) == (seen.rule, seen.status or 200)
+
+        pair.spoil(script)
+        check(await ask(sdk, BOTH, streamed), WHOLE if seen.elsewhere else seen)
+        line = await pair.log_line(1)
+        assert line["upstream"] == ("healthy" if seen.elsewhere else "faulty")
+        assert line["rule"] == ("reported" if seen.elsewhere else seen.rule)
+        assert (faulty.journal.requests, healthy.journal.requests) == (1, int(seen.elsewhere))
+
+        pair.relay.app.upstreams[0].health.clear()
+        last = await sdk.chat.completions.with_raw_response.create(
+            model=ALONE, messages=[{"role": "user", "content": "what is left"}]
+        )
+        counted = sum(line["rule"] != "refunded" for line in relay.log()[:2])
+        assert int(last.headers["x-ratelimit-remaining"]) == QUOTA - counted - 1
