@@ -8,6 +8,7 @@ from relay.secret import digest
 from relay.store.queries import LiveKey
 
 _LATELY = 1024  # keys; cleared whenever a key is made or revoked
+_WRONG = "Incorrect API key provided"  # the words by which LiteLLM tells a 401 from a 400
 _HOW = "Send your key as `x-api-key: KEY` or `Authorization: Bearer KEY`."
 
 
@@ -39,10 +40,10 @@ class Callers:
                 raise RelayError(UNAUTHENTICATED, f"There is no key in this request. {_HOW}")
             raise RelayError(
                 UNAUTHENTICATED,
-                f"This key is not known here: it may be mistyped or revoked. {_HOW}",
+                f"{_WRONG}: it is not known here, perhaps mistyped or revoked. {_HOW}",
             )
         if caller.expires_at is not None and caller.expires_at <= time.time():
-            raise RelayError(UNAUTHENTICATED, "This key has expired. Ask for a new one.")
+            raise RelayError(UNAUTHENTICATED, f"{_WRONG}: it has expired. Ask for a new one.")
         if caller.suspended:
             raise RelayError(
                 FORBIDDEN, "This account is suspended. Ask the operator of this relay to resume it."

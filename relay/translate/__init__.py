@@ -1,1 +1,11 @@
-"""What bodies say, read out of them without I/O: `peek` for requests, `usage` for answers."""
+"""What bodies say, and how one dialect is told in another; without I/O.
+
+peek, session, usage, opening, thinking    what the relay must know of a Messages body that
+                                           it passes on as it is
+chat, chat_messages                        a chat completions request, read into a
+draft: turns, toolset, wishes, replay,     Messages request that is written for one model
+  media, schema, block                     as one upstream has it
+completion, completion_*                   its answer as a chat completion, whole and streamed
+text, wrong                                JSON as the octets that it came in, and mistakes
+                                           told by their place
+"""

@@ -157,6 +157,8 @@ def _refuse(request: _Request) -> None:
     """Refuse what nobody could do on the other side."""
     if request.n is not None and request.n != 1:
         raise wrong("n", "only one choice can be had; send as many requests instead")
+    if request.top_k is not None and request.top_k < 0:
+        raise wrong("top_k", "it must be 0 or more")
     if request.logprobs:
         raise wrong("logprobs", "these models tell no log probabilities")
     if request.modalities is not None and any(one != "text" for one in request.modalities):

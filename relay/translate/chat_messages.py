@@ -171,7 +171,7 @@ def _assistant(said: Conversation, message: Message, number: int) -> None:
     else:
         texts = _none(raw, number)
     if given(message.refusal):
-        texts.append(text_block(message.refusal))
+        texts.append(_text(message.refusal, NOTHING, f"{at}.refusal"))
     saying = _saying(texts, f"{at}.content")
     thinking = _thoughts(message, at)
     if not saying and not thinking and not message.tool_calls:

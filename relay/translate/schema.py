@@ -17,7 +17,7 @@ import msgspec
 from relay.translate.text import Octets, kind, quoted
 from relay.translate.wrong import UNREADABLE
 
-_MOST: Final = 65_536  # octets: thirty times what real ones have, and half a dozen milliseconds
+_MOST: Final = 65_536  # octets: thirty times what real ones have, and 20 ms at the worst
 _DEEPEST: Final = 60
 
 _MAPS: Final = frozenset({"properties", "$defs", "definitions"})

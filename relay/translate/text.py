@@ -58,6 +58,8 @@ def plain(raw: Octets, at: str) -> str:
     Raises:
         RelayError: 400, it is none; `at` is its place.
     """
+    if raw is NOTHING:
+        raise not_text(raw, at)
     try:
         return _string(raw)
     except msgspec.ValidationError:

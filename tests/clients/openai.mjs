@@ -36,23 +36,27 @@ const tool = {
     },
   },
 };
-const messages = [{ role: "user", content: "Use get_weather." }];
 // This model goes on thinking after a tool's result only if its thoughts came back.
-const thinking = { model: "claude-haiku-4-5", messages, tools: [tool], reasoning_effort: "high" };
-const turns = [];
-const results = [];
-for (let turn = 0; turn < 4; turn += 1) {
-  const script = turn % 2 ? "" : "tool=get_weather;tools=2";
-  const answer = await chat.stream(thinking, steered(script)).finalChatCompletion();
-  const { message, finish_reason } = answer.choices[0];
-  turns.push([finish_reason, message.reasoning_details?.[0].signature.length > 100]);
-  messages.push(message);
-  for (const call of message.tool_calls ?? []) {
-    results.push(JSON.parse(call.function.arguments).city);
-    messages.push({ role: "tool", tool_call_id: call.id, content: `rain ${results.length}` });
+async function calls(ask) {
+  const messages = [{ role: "user", content: "Use get_weather." }];
+  const turns = [];
+  let count = 0;
+  for (let turn = 0; turn < 4; turn += 1) {
+    const asked = { model: "claude-haiku-4-5", messages, tools: [tool], reasoning_effort: "high" };
+    const answer = await ask(asked, steered(turn % 2 ? "" : "tool=get_weather;tools=2"));
+    const { message, finish_reason } = answer.choices[0];
+    turns.push([finish_reason, Boolean(message.reasoning_details)]);
+    messages.push(message);
+    for (const call of message.tool_calls ?? []) {
+      count += "city" in JSON.parse(call.function.arguments);
+      messages.push({ role: "tool", tool_call_id: call.id, content: `rain ${count}` });
+    }
+    if (!message.tool_calls?.length) messages.push({ role: "user", content: "Once more." });
   }
-  if (!message.tool_calls?.length) messages.push({ role: "user", content: "Once more." });
+  return { turns, said: messages.at(-2).content };
 }
+const calledWhole = await calls((asked, how) => chat.create(asked, how));
+const calledStreamed = await calls((asked, how) => chat.stream(asked, how).finalChatCompletion());
 
 const Person = z.object({ name: z.string(), age: z.number().nullable() });
 const parsed = await chat.parse({
@@ -78,9 +82,7 @@ console.log(
     streamed: pieces.join(""),
     final: final.choices[0].message.content,
     used: [whole.usage, final.usage].map((usage) => [usage.prompt_tokens, usage.completion_tokens]),
-    turns,
-    results,
-    said: messages.at(-2).content,
+    called: [calledWhole, calledStreamed],
     parsed: parsed.choices[0].message.parsed,
     models,
     refused: await failing({ ...request, model: "gpt-6" }, ""),

@@ -58,7 +58,7 @@ OVERLOADED: Final = Seen(openai.InternalServerError, 503, "overloaded", "Overloa
 OPERATORS: Final = Seen(openai.InternalServerError, 503, "overloaded", "operator")
 HTML: Final = Seen(openai.InternalServerError, 500, "internal_error", "answered 500")
 BROKE_OFF: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "broke off")
-NO_HTTP: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "cannot be read")
+UNREADABLE: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "cannot be read")
 TIMED_OUT: Final = Seen(openai.InternalServerError, 504, "upstream_timeout", "in time", final=True)
 BREAKS: Final = told("bad_upstream", "broke off")
 GARBLED: Final = told("bad_upstream", "cannot be read")
@@ -71,9 +71,9 @@ SEEN: Final[dict[str, tuple[Seen, Seen]]] = {
     "status=429": (LIMITED, LIMITED),
     "status=529": (OVERLOADED, OVERLOADED),
     "fault=html": (HTML, HTML),
-    "fault=garbage": (NO_HTTP, NO_HTTP),
+    "fault=garbage": (UNREADABLE, UNREADABLE),
     "fault=close": (BROKE_OFF, BROKE_OFF),
-    "fault=gzip": (NO_HTTP, NO_HTTP),
+    "fault=gzip": (UNREADABLE, UNREADABLE),
     "fault=error;at=3": (OVERLOADED, OVERLOADED),  # message_start, an empty text, a ping
     "fault=error": (OVERLOADED, ENDS),
     "fault=cut;at=3": (BROKE_OFF, BROKE_OFF),

@@ -241,3 +241,35 @@ async def test_an_error_event_after_content_ends_the_stream_with_its_own_code(
     last = received[received.rindex(b"data: ") + 6 :].strip()
     told = json.loads(last)["error"]
     assert (told["code"], told["message"]) == ("rate_limit_exceeded", "Slow down, please.")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_a_vendor_counts_among_its_input_is_told_once(
+    tmp_path: Path, streamed: bool
+) -> None:
+    used = {"input_tokens": 100, "cache_read_input_tokens": 60, "output_tokens": 9}
+    if streamed:
+        octets = answers.chunked(answers.stream(start=used, end=used))
+    else:
+        message = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": MODEL,
+            "content": [{"type": "text", "text": "hi"}],
+            "stop_reason": "end_turn",
+        }
+        octets = answers.sized(json.dumps({**message, "usage": used}).encode())
+    async with (
+        raw_upstream(always(octets)) as upstream,
+        running_relay(
+            tmp_path,
+            upstream.url,
+            vendor=[{"name": "odd", "usage": "inclusive"}],
+            upstream_options={"vendor": "odd"},
+        ) as relay,
+    ):
+        options = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+        _, _, told = await ask(relay, {**BODY, **options})
+    assert b'"prompt_tokens":100' in told
+    assert b'"cached_tokens":60' in told
