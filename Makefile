@@ -13,7 +13,8 @@ serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
 
 test: $(DEV)           ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not long and not alone'
+	$(BIN)/python -m pytest -m alone
 
 lint: $(DEV)           ## style, types, layers
 	$(BIN)/ruff check .

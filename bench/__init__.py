@@ -6,7 +6,7 @@ How a run reads, from the top:
 - `scenarios`  what is measured and in which order (rounds alternate between the rivals)
 - `stage`      what stands ready for a round, and how costs are read off it
 - `rivals`     what is measured: nginx, relay, and the upstream behind both
-- `dialects`   what clients ask, and how they know a whole answer: messages and chat
+- `dialects`   what clients ask, and how they know a whole answer: messages, chat, Responses
 - `loadgen`    the clients of JSON: a closed loop
 - `streams`    the clients of SSE: every event counted, and a reader that stops reading
 - `replay`     a cheap upstream for the closed loop: one answer of the simulator, again and again

@@ -136,6 +136,60 @@ def _ask_chat(port: int, key: str, simulate: str, stream: bool) -> bytes:
     return head.encode() + body
 
 
+def _ask_responses(port: int, key: str, simulate: str, stream: bool) -> bytes:
+    """As Codex CLI does, with a short prompt and one tool."""
+    asked = {
+        "model": MODEL,
+        "instructions": _SYSTEM,
+        "input": [
+            {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": _USER}],
+            }
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "name": "exec_command",
+                "description": "Runs a command.",
+                "strict": False,
+                "parameters": {
+                    "type": "object",
+                    "properties": {"cmd": {"type": "string"}},
+                    "required": ["cmd"],
+                    "additionalProperties": False,
+                },
+            }
+        ],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "store": False,
+        "stream": stream,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "01a20899-68d3-7c30-9d3c-9a4d3d0c2f11",
+    }
+    body = orjson.dumps(asked)
+    head = (
+        "POST /v1/responses HTTP/1.1\r\n"
+        f"Host: {HOST}:{port}\r\n"
+        "Accept: text/event-stream\r\n"
+        "Content-Type: application/json\r\n"
+        f"Authorization: Bearer {key}\r\n"
+        "originator: codex_exec\r\n"
+        "User-Agent: codex_exec/0.169.0 (Debian 12.0.0; x86_64) xterm (codex_exec; 0.169.0)\r\n"
+        "session-id: 01a20899-68d3-7c30-9d3c-9a4d3d0c2f11\r\n"
+        "thread-id: 01a20899-68d3-7c30-9d3c-9a4d3d0c2f11\r\n"
+        "x-client-request-id: 01a20899-68d3-7c30-9d3c-9a4d3d0c2f11\r\n"
+        "x-codex-window-id: 01a20899-68d3-7c30-9d3c-9a4d3d0c2f11:0\r\n"
+        "x-codex-beta-features: remote_compaction_v2\r\n"
+        f"x-simulate: {simulate}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "\r\n"
+    )
+    return head.encode() + body
+
+
 def _messages_text(document: Any) -> str:
     return "".join(block.get("text", "") for block in document["content"])
 
@@ -152,6 +206,21 @@ def _chat_piece(data: Any) -> str:
     if "error" in data:
         raise ValueError(f"an error came instead of a chunk: {data['error']}")
     return "".join(choice["delta"].get("content") or "" for choice in data["choices"])
+
+
+def _responses_text(document: Any) -> str:
+    return "".join(
+        part["text"]
+        for item in document["output"]
+        if item["type"] == "message"
+        for part in item["content"]
+    )
+
+
+def _responses_piece(data: Any) -> str:
+    if data["type"] == "response.failed":
+        raise ValueError(f"the response has failed: {data['response']['error']}")
+    return str(data["delta"]) if data["type"] == "response.output_text.delta" else ""
 
 
 MESSAGES = Dialect(
@@ -172,4 +241,13 @@ CHAT = Dialect(
     ask=_ask_chat,
     text=_chat_text,
     piece=_chat_piece,
+)
+RESPONSES = Dialect(
+    name="responses",
+    mark=("object", "response"),
+    first=b"event: response.output_text.delta\n",
+    last=b"event: response.completed\n",
+    ask=_ask_responses,
+    text=_responses_text,
+    piece=_responses_piece,
 )

@@ -83,6 +83,12 @@ ROWS = (
     Row("chat-first", "messages_p50_us", "First content: messages p50, µs"),
     Row("chat-first", "chat_p50_us", "First content: chat p50, µs"),
     Row("chat-first", "more_us", "  more for chat, µs", 0, "<=", 300),
+    Row("responses-json", "cpu_us", "Responses JSON: CPU per request, µs", 1),
+    Row("responses-json", "requests_s", "Responses JSON: requests/s, one core"),
+    Row("responses-json", "share", "  share of its core", 2),
+    Row("responses-sse", "cpu_us", "Responses SSE: CPU per event, µs", 1, "ratio<=", 4.0),
+    Row("responses-sse", "events_s", "Responses SSE: events/s delivered"),
+    Row("responses-sse", "share", "  share of its core", 2),
     Row("memory", "base_mib", "Memory at rest, MiB", 1, "<=", 50),
     Row("memory", "stream_kib", "  a live stream, KiB", 1, "<=", 32),
     Row("idle", "idle_kib", "  an idle connection, KiB", 1, "<=", 6),
@@ -152,7 +158,7 @@ def notes(results: Results) -> list[str]:
                         f"{name}: other processes and the system took up to {strangers:.0%} of "
                         f"{core} core while {rival} was measured; rates and latencies suffer."
                     )
-    for name in ("json", "chat-json"):
+    for name in ("json", "chat-json", "responses-json"):
         found += _unsaturated(name, results.get(name, {}))
     if results.get("memory", {}).get("nginx"):
         found.append("memory: nginx is master and worker; pages that they share count twice.")

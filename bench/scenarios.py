@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 
-from bench.dialects import CHAT, MESSAGES, Dialect
+from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from bench.loadgen import JsonLoad, LoadError, quantile
 from bench.process import BenchError, Process, awake
 from bench.rivals import Rival
@@ -223,11 +223,13 @@ _SHARED: dict[str, Round] = {
     "chat-json": partial(json_round, dialect=CHAT),
     "chat-sse": partial(sse_round, dialect=CHAT),
     "chat-first": chat_first_round,
+    "responses-json": partial(json_round, dialect=RESPONSES),
+    "responses-sse": partial(sse_round, dialect=RESPONSES),
 }
 # Those whose upstream is `replay`, unless the simulator is wanted.
-REPLAYED = frozenset({"json", "chat-json"})
+REPLAYED = frozenset({"json", "chat-json", "responses-json"})
 # Those of which a profile tells something.
-PROFILED = {name: _SHARED[name] for name in ("json", "sse", "chat-json", "chat-sse")}
+PROFILED = {name: round for name, round in _SHARED.items() if name.endswith(("json", "sse"))}
 # Rounds that need a process which has served nothing before.
 _FRESH: dict[str, Round] = {"memory": memory_round, "idle": idle_round, "slow": slow_round}
 SCENARIOS = (*_SHARED, *_FRESH, "ready")

@@ -31,8 +31,10 @@ from relay.gateway.metering import Metering
 from relay.gateway.models import Models
 from relay.gateway.reading import Reading
 from relay.gateway.relay import Relay
+from relay.gateway.responses import Reader
 from relay.gateway.routes import Routes
 from relay.gateway.sessions import Sessions
+from relay.gateway.stored import Stored
 from relay.gateway.upstream import Upstream
 from relay.gateway.upstreams import Upstreams
 from relay.net import egress
@@ -113,6 +115,8 @@ class App:
                 self.sessions,
                 settings.pool,
                 self.timers,
+                Reader(b"k" * 32, Stored()),
+                settings.server.limits.body,
             ),
             Models(settings.model),
             self.callers,
@@ -433,9 +437,13 @@ Or, as OpenAI clients do:
 
 curl -N {url}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'content-type: application/json' -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
-Or let Claude Code use it:
+curl -N {url}/v1/responses -H 'Authorization: Bearer {key}' -H 'content-type: application/json' -d '{{"model": "{model}", "stream": true, "input": "Hello!"}}'
+
+Or let Claude Code or Codex CLI use it:
 
 ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude --model {model}
+
+RELAY_KEY={key} codex -c 'model_providers.relay={{name="Relay",base_url="{url}/v1",env_key="RELAY_KEY",wire_api="responses"}}' -c model_provider=relay -m {model}
 """  # noqa: E501 - the lines are to be pasted
 
 

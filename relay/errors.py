@@ -19,6 +19,7 @@ class Dialect(Enum):
 
     MESSAGES = "messages"
     OPENAI = "openai"
+    RESPONSES = "responses"  # OpenAI's as well, but its clients stop, wait or retry by the code
 
 
 class Kind(NamedTuple):
@@ -39,6 +40,9 @@ WRONG_METHOD = Kind(405, "invalid_request_error", "invalid_request_error", "meth
 REQUEST_TIMEOUT = Kind(408, "invalid_request_error", "invalid_request_error", "request_timeout")
 TOO_LARGE = Kind(413, "request_too_large", "invalid_request_error", "request_too_large")
 URI_TOO_LONG = Kind(414, "invalid_request_error", "invalid_request_error", "uri_too_long")
+UNKNOWN_ENCODING = Kind(
+    415, "invalid_request_error", "invalid_request_error", "unsupported_encoding"
+)
 EXPECTATION_FAILED = Kind(417, "invalid_request_error", "invalid_request_error")
 RATE_LIMITED = Kind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded")
 HEAD_TOO_LARGE = Kind(431, "invalid_request_error", "invalid_request_error", "head_too_large")
@@ -52,6 +56,8 @@ VERSION_NOT_SUPPORTED = Kind(505, "invalid_request_error", "invalid_request_erro
 # Claude Code repeats a bare 401 eleven times over three minutes; this header stops it at once.
 _DO_NOT_RETRY: Header = (b"x-should-retry", b"false")
 _FINAL = frozenset({401, 403})
+# The code of a 503 at which Codex CLI does not try again (codex-rs: codex-api/src/api_bridge.rs).
+_NOT_SOON = "server_is_overloaded"
 
 
 class RelayError(Exception):
@@ -77,17 +83,12 @@ class RelayError(Exception):
 
     def body(self, dialect: Dialect, request_id: str | None = None) -> bytes:
         """The JSON document that `dialect` has for this failure."""
-        if dialect is Dialect.OPENAI:
-            return orjson.dumps(
-                {
-                    "error": {
-                        "message": self.message,
-                        "type": self.kind.openai_type,
-                        "param": self.param,
-                        "code": self.kind.code,
-                    }
-                }
-            )
+        if dialect is not Dialect.MESSAGES:
+            code = self.kind.code
+            if dialect is Dialect.RESPONSES:
+                code = self.responses_code or code
+            error = {"message": self.message, "type": self.kind.openai_type}
+            return orjson.dumps({"error": {**error, "param": self.param, "code": code}})
         document: dict[str, object] = {
             "type": "error",
             "error": {"type": self.kind.messages_type, "message": self.message},
@@ -96,7 +97,14 @@ class RelayError(Exception):
             document["request_id"] = request_id
         return orjson.dumps(document)
 
+    @property
+    def responses_code(self) -> str | None:
+        """The code that only the Responses API has for this, if it has one of its own."""
+        final = self.kind is OVERLOADED and _DO_NOT_RETRY in self.headers
+        return _NOT_SOON if final else None
+
     def event(self, dialect: Dialect, request_id: str | None = None) -> bytes:
-        """The same as a server-sent event, for a stream that has begun."""
-        name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
+        """The same as a server-sent event, for a stream that has begun; in the Responses API
+        that is one of the stream's own (`translate.responses.stream`)."""
+        name = b"event: error\n" if dialect is Dialect.MESSAGES else b""
         return name + b"data: " + self.body(dialect, request_id) + b"\n\n"

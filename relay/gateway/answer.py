@@ -141,7 +141,7 @@ def broken(call: Call, target: Target, failure: UpstreamError) -> bytes:
     """An answer that has begun was cut; the event that tells the caller so."""
     call.record.outcome = f"cut: the upstream {failure}"
     target.upstream.health.failed(of_failure(failure.trouble, time()), target.name, time())
-    return relay_error(failure).event(call.dialect, call.record.id)
+    return call.failed(relay_error(failure))
 
 
 def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
@@ -152,9 +152,9 @@ def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
     status, onward, payload = refusal.status, refusal.fields, refusal.payload
     if exchange.begun:
         if translation is not None:
-            _end_with(call, translation.error_event(payload))
+            call.end_failed(translation.error_event(payload))
         else:
-            _end_with(call, _error_event(payload) or _unreadable(refusal, call))
+            call.end_failed(_error_event(payload) or _unreadable(refusal, call))
         return
     if translation is not None:
         status, payload = translation.error(status, payload)
@@ -172,13 +172,7 @@ def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
 def tell(call: Call, error: RelayError) -> None:
     """Tell of an error in a stream that has nothing but keep-alives in it."""
     call.record.outcome = f"refused: {error.message}"
-    _end_with(call, error.event(call.dialect, call.record.id))
-
-
-def _end_with(call: Call, event: bytes) -> None:
-    """An error event is a stream's last; it is cut there, not ended as if it were whole."""
-    call.exchange.write(event)
-    call.exchange.close()
+    call.end_failed(call.failed(error))
 
 
 def _error_event(payload: bytes) -> bytes | None:

@@ -102,7 +102,8 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
     if translation is None:
         head = upstream.head(request, len(body))
     else:
-        head = upstream.messages_head(translation.fields(request), len(body))
+        fields = translation.fields(request)
+        head = upstream.messages_head(fields, len(body), counting=call.counting)
     pool = upstream.pool
     sent = time.monotonic()
     if not record.tried:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from relay.errors import Dialect
+from relay.errors import Dialect, RelayError
 from relay.gateway.record import Record
 from relay.gateway.translation import Translation
 from relay.net.exchange import Exchange
@@ -26,7 +26,18 @@ class Call(msgspec.Struct):
     ticket: Ticket | None = None  # and whether on disk
     usage: Usage | None = None  # what the answer used; None: there is none that counts
 
-    @property
-    def dialect(self) -> Dialect:
-        """Whose shape errors take."""
-        return Dialect.MESSAGES if self.translation is None else Dialect.OPENAI
+    def failed(self, error: RelayError) -> bytes:
+        """What tells the caller of an error in a stream that has begun."""
+        if self.translation is None:
+            return error.event(Dialect.MESSAGES, self.record.id)
+        return self.translation.failed(error)
+
+    def end_failed(self, event: bytes) -> None:
+        """End a stream that has begun with what tells of an error. It is cut there, but in a
+        dialect that has an end for such streams."""
+        exchange = self.exchange
+        exchange.write(event)
+        if self.translation is not None and self.translation.ends_failed:
+            exchange.end()
+        else:
+            exchange.close()

@@ -7,7 +7,7 @@ event by event. What ends it goes out once it is known to be whole, and on disk.
 from typing import Final
 
 from relay.errors import BAD_UPSTREAM, RelayError
-from relay.gateway.answer import broken, ended, fields, is_stream, note
+from relay.gateway.answer import broken, ended, fields, is_stream, note, tell
 from relay.gateway.attempt import Answer, relay_error
 from relay.gateway.call import Call
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
@@ -64,6 +64,8 @@ async def _document(
         octets = translation.whole(answer.payload, target.fit, answer.usage)
     except ValueError:
         raise RelayError(BAD_UPSTREAM, _ODD) from None
+    if translation.keeps:
+        await translation.keep()
     call.usage = answer.usage
     if call.ticket is not None and not call.ticket.durable:
         await metering.on_disk(call.ticket)
@@ -100,15 +102,21 @@ async def _stream(
         note(call, target, usage)  # which puts the counts right that the end tells
         noted = True
         if usage.error:  # it has been told, and nothing may look as if it were whole
-            exchange.close()
+            call.end_failed(b"")
         else:
-            exchange.end(exchange.framed(machine.finish()))
+            ending = machine.finish()
+            if translation.keeps:
+                await translation.keep()
+            exchange.end(exchange.framed(ending))
         ended(call, target, error=usage.error)
     except UpstreamError as failure:
         if not exchange.begun:
             raise relay_error(failure) from None
-        exchange.write(broken(call, target, failure))
-        exchange.close()
+        call.end_failed(broken(call, target, failure))
+    except RelayError as error:  # of what the relay itself was to do with the answer
+        if not exchange.begun:
+            raise
+        tell(call, error)
     finally:
         target.upstream.pool.put(connection, reusable=conversion.reusable)
         if not noted:

@@ -23,9 +23,11 @@ from relay.telemetry.log import AccessLog
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _MODELS: Final = b"/v1/models"
-_OPENAI_PATHS: Final = (b"/v1/chat/", b"/v1/responses", b"/v1/completions", b"/v1/embeddings")
+_RESPONSES: Final = b"/v1/responses"
+_OPENAI_PATHS: Final = (b"/v1/chat/", b"/v1/completions", b"/v1/embeddings")
 _SERVED: Final = (
     "POST /v1/messages, POST /v1/messages/count_tokens, POST /v1/chat/completions, "
+    "POST /v1/responses, POST /v1/responses/compact, POST /v1/responses/input_tokens, "
     "GET /v1/models and GET /v1/models/{id}"
 )
 
@@ -61,6 +63,9 @@ class Gateway:
             b"/v1/messages": ((b"POST",), relay.messages),
             b"/v1/messages/count_tokens": ((b"POST",), relay.count_tokens),
             b"/v1/chat/completions": ((b"POST",), relay.chat),
+            _RESPONSES: ((b"POST",), relay.responses),
+            b"/v1/responses/compact": ((b"POST",), relay.compact),
+            b"/v1/responses/input_tokens": ((b"POST",), relay.input_tokens),
             _MODELS: ((b"GET", b"HEAD"), self._list_models),
             b"/healthz": ((b"GET", b"HEAD"), self._alive),
             b"/readyz": ((b"GET", b"HEAD"), self._is_ready),
@@ -189,6 +194,8 @@ def _is_anthropic(exchange: Exchange) -> bool:
 
 def _dialect(exchange: Exchange) -> Dialect:
     path = exchange.request.path
+    if path.startswith(_RESPONSES):
+        return Dialect.RESPONSES
     if path.startswith(_OPENAI_PATHS) or path in _WITHOUT_V1:
         return Dialect.OPENAI
     if path.startswith(_MODELS) and not _is_anthropic(exchange):

@@ -36,7 +36,6 @@ class KeepAlive:
     __slots__ = (
         "_call",
         "_metering",
-        "_ping",
         "_silence",
         "_source",
         "_splice",
@@ -53,7 +52,6 @@ class KeepAlive:
         self._silence = settings.keep_alive
         self._splice: Splice | None = None
         self._source: Heard | None = None
-        self._ping = PING if call.translation is None else call.translation.keep_alive
         self.deadline = timers.now + settings.grace
         timers.watch(self)
 
@@ -79,9 +77,9 @@ class KeepAlive:
                 self.deadline = due
                 return
             if not exchange.paused:  # or the caller has enough to read
-                splice.interject(self._ping)
+                splice.interject(self._ping())
         elif exchange.begun:
-            exchange.write(self._ping)
+            exchange.write(self._ping())
         else:
             call = self._call
             fields = self._metering.lines(call) + b"request-id: %b\r\n%b: %b\r\n%b" % (
@@ -89,10 +87,14 @@ class KeepAlive:
                 *exchange.own_timing(),
                 _FIELDS,
             )
-            exchange.begin_with(200, fields, UNTIL_CLOSE, exchange.framed(self._ping))
+            exchange.begin_with(200, fields, UNTIL_CLOSE, exchange.framed(self._ping()))
             exchange.only_pings = True
             exchange.probe = self._probe
         self.deadline = self._timers.now + self._silence
+
+    def _ping(self) -> bytes:
+        translation = self._call.translation
+        return PING if translation is None else translation.keep_alive()
 
     def _probe(self) -> bool:
         self._call.exchange.write(_COMMENT)

@@ -169,7 +169,9 @@ class Metering:
         holder = call.holder
         if holder is None:
             return b""
-        return lines(holder, time(), error if isinstance(error, QuotaExceeded) else None)
+        now = time()
+        told = lines(holder, now, error if isinstance(error, QuotaExceeded) else None)
+        return told if call.translation is None else told + call.translation.lines(holder, now)
 
 
 _NOTHING = Usage()

@@ -1,6 +1,7 @@
 """`GET /v1/models` and `/v1/models/{id}`, from relay.toml, in the shape that the caller reads.
 
-Only `anthropic-version` tells the shapes apart: both kinds of SDK send a Bearer key.
+Only `anthropic-version` tells the SDKs' shapes apart: both kinds send a Bearer key. Codex asks
+with a `client_version`, and for another one.
 """
 
 import re
@@ -12,6 +13,7 @@ import orjson
 
 from relay import config
 from relay.errors import INVALID_REQUEST, MODEL_NOT_FOUND, RelayError
+from relay.gateway.codex import catalogue
 
 _MOST = 1000
 
@@ -21,6 +23,7 @@ class Models:
 
     def __init__(self, models: list[config.Model]) -> None:
         self._models = models
+        self._codex = orjson.dumps(catalogue(models))
         self._by_name = {name: model for model in models for name in (model.id, *model.aliases)}
 
     def list(self, query: bytes, anthropic: bool) -> bytes:
@@ -29,11 +32,13 @@ class Models:
         Raises:
             RelayError: 400, a parameter that cannot be used.
         """
+        given = parse_qs(query.decode("latin-1"))
         if not anthropic:
+            if "client_version" in given:
+                return self._codex
             return orjson.dumps(
                 {"object": "list", "data": [_openai(model) for model in self._models]}
             )
-        given = parse_qs(query.decode("latin-1"))
         page = self._models
         if after := given.get("after_id"):
             page = page[self._index(after[0], "after_id") + 1 :]

@@ -22,6 +22,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
     `choice` is how the upstream was chosen: it is the `only` one, the `session` is with it, it
     was its `turn`; `passed` are those that could not be, and why; `tried` those that failed it.
+    `agent` is the helper of an agent that asks, as its client calls it (Codex CLI: `review`,
+    `compact` and others).
     `served` is the model that the upstream names, where that is not the one it was sent.
     """
 
@@ -35,6 +37,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     rule: str = ""
     user: str = ""
     key: str = ""
+    agent: str = ""
     model: str = ""
     upstream: str = ""
     choice: str = ""

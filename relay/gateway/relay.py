@@ -13,9 +13,11 @@
 
 from collections.abc import Awaitable
 from time import monotonic
+from typing import Final
 
 from relay import config
-from relay.errors import RelayError
+from relay.errors import UNKNOWN_ENCODING, RelayError
+from relay.gateway import chat
 from relay.gateway.answer import pass_on, refuse, tell
 from relay.gateway.attempt import RefusedError
 from relay.gateway.call import Call
@@ -24,14 +26,19 @@ from relay.gateway.converted import convert
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
 from relay.gateway.metering import Metering, used
+from relay.gateway.responses import Reader
 from relay.gateway.routes import Routes, Target
 from relay.gateway.sessions import Sessions
-from relay.gateway.translation import Translation
+from relay.gateway.translation import Asking, Reading, Translation
 from relay.gateway.upstreams import Ask, Upstreams
 from relay.net.timers import Timers
 from relay.translate.peek import Asked, peek
 from relay.translate.session import is_long, session
+from relay.wire.encoding import decoded
 from relay.wire.events import Request
+
+_SUBAGENT: Final = b"x-openai-subagent"
+_MOST_AGENT: Final = 40  # octets of its name in the log
 
 
 class Relay:
@@ -46,7 +53,10 @@ class Relay:
         sessions: Sessions,
         settings: config.Pool,
         timers: Timers,
+        reader: Reader,
+        most: int,
     ) -> None:
+        """`most` octets may be in a body, once it is unfolded."""
         self._callers = callers
         self._routes = routes
         self._metering = metering
@@ -55,6 +65,8 @@ class Relay:
         self._dispatch = Dispatch(upstreams, settings.tries)
         self._settings = settings
         self._timers = timers
+        self._reader = reader
+        self._most = most
 
     def messages(self, call: Call) -> Awaitable[None]:
         """`POST /v1/messages`."""
@@ -67,10 +79,26 @@ class Relay:
 
     def chat(self, call: Call) -> Awaitable[None]:
         """`POST /v1/chat/completions`."""
-        return self._pass(call, Translation)
+        return self._pass(call, chat.read)
 
-    async def _pass(self, call: Call, dialect: type[Translation] | None = None) -> None:
-        """`dialect`: what reads the request; None: it goes upstream as it is.
+    def responses(self, call: Call) -> Awaitable[None]:
+        """`POST /v1/responses`."""
+        agent = call.exchange.request.headers.get(_SUBAGENT)
+        if agent is not None:
+            call.record.agent = agent[:_MOST_AGENT].decode("latin-1")
+        return self._pass(call, self._reader.responses)
+
+    def compact(self, call: Call) -> Awaitable[None]:
+        """`POST /v1/responses/compact`."""
+        return self._pass(call, self._reader.compaction)
+
+    def input_tokens(self, call: Call) -> Awaitable[None]:
+        """`POST /v1/responses/input_tokens`, which costs nothing."""
+        call.counting = True
+        return self._pass(call, self._reader.input_tokens)
+
+    async def _pass(self, call: Call, read: Reading | None = None) -> None:
+        """`read`: what reads a request of another dialect; None: it goes upstream as it is.
 
         Raises:
             RelayError: the answer has not begun, and this is what the caller is to be told.
@@ -82,16 +110,17 @@ class Relay:
 
         body = exchange.octets or await exchange.body()
         call.begun = monotonic()
+        if b"content-encoding" in request.headers:
+            body = self._decoded(request, body, read)
         asked = peek(body)
 
         route = self._routes.find(asked.model)
         record.model = asked.model  # now known to be one that is served, no longer than its name
-        if dialect is not None:
+        if read is not None:
             marked = plan.cache_breakpoints and caller.cache_breakpoints
-            call.translation = read = dialect(
-                body, asked.model, record.id, caller.key_id, breakpoints=marked
-            )
-            asked = Asked(asked.model, read.stream, read.max_tokens)
+            asking = Asking(request, body, asked.model, record.id, caller, marked)
+            call.translation = told = await read(asking)
+            asked = Asked(asked.model, told.stream, told.max_tokens)
         counting = call.counting
         ask = Ask(caller.key_id, route, body, asked.model, plan.prepaid, counting)
         if counting:
@@ -99,7 +128,7 @@ class Relay:
         else:
             ask.tokens = metering.admit(call, caller, plan, asked, body)
             if len(route.targets) > 1:
-                self._recall(ask, request, body)
+                self._recall(ask, request, body, call.translation)
 
         alive = None
         if asked.stream is True and not counting:
@@ -125,9 +154,28 @@ class Relay:
             if alive is not None:
                 alive.stop()
 
-    def _recall(self, ask: Ask, request: Request, body: bytes) -> None:
+    def _decoded(self, request: Request, body: bytes, read: Reading | None) -> bytes:
+        """The body of a request that came compressed.
+
+        Raises:
+            RelayError: 400, 413 or 415, it cannot be had; a body that goes upstream as it came
+                is not unfolded.
+        """
+        encoding = request.headers[b"content-encoding"]
+        if read is None and encoding.lower() != b"identity":
+            raise RelayError(
+                UNKNOWN_ENCODING,
+                "Bodies go upstream as they come, and the Messages API takes no "
+                "content-encoding: send the body as it is.",
+            )
+        return decoded(body, encoding, self._most)
+
+    def _recall(
+        self, ask: Ask, request: Request, body: bytes, translation: Translation | None
+    ) -> None:
         """Find the session that a request belongs to, and the upstream that it is with."""
-        if (key := session(request.headers, body)) is not None:
+        before = translation.before if translation is not None else ()
+        if (key := session(request.headers, body, before)) is not None:
             now = monotonic()
             ask.key = key
             ask.session = found = self._sessions.find(ask.caller, key, now)

@@ -87,9 +87,11 @@ class Upstream:
         """The head of `request` as this upstream gets it, for a body of `length` octets."""
         return self._head(request.method, request.target, request.onward, length)
 
-    def messages_head(self, fields: bytes, length: int) -> bytes:
-        """The head of a Messages request that came in another dialect."""
-        return self._head(b"POST", b"/v1/messages", fields, length)
+    def messages_head(self, fields: bytes, length: int, *, counting: bool) -> bytes:
+        """The head of a Messages request that came in another dialect; `counting`: it asks how
+        many tokens it has."""
+        target = b"/v1/messages/count_tokens" if counting else b"/v1/messages"
+        return self._head(b"POST", target, fields, length)
 
     def _head(self, method: bytes, target: bytes, onward: bytes, length: int) -> bytes:
         if self._overridden:

@@ -219,7 +219,7 @@ class Exchange:
             self.own_timing(),
             *error.headers,
         ]
-        if dialect is Dialect.OPENAI:  # where its SDKs look for it
+        if dialect is not Dialect.MESSAGES:  # where its SDKs look for it
             headers.append((b"x-request-id", self.id))
         self.respond(error.kind.status, headers, error.body(dialect, self.id.decode()), fields)
 

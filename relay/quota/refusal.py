@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from relay import clock
-from relay.errors import RATE_LIMITED, Header, Kind, RelayError
+from relay.errors import RATE_LIMITED, Dialect, Header, Kind, RelayError
 from relay.quota.holder import Purse
 from relay.quota.plans import Limit, Plan
 
@@ -52,8 +52,11 @@ class QuotaExceeded(RelayError):  # noqa: N818 -- it is the caller's state, not 
     def _passes(retry_after: int | None) -> bool:
         return retry_after is not None and retry_after <= _PATIENCE
 
-    def for_codex(self) -> bytes:
-        """The body on `/v1/responses`: the one type at which Codex stops and names the time."""
+    def body(self, dialect: Dialect, request_id: str | None = None) -> bytes:
+        """As others; on `/v1/responses` with the one type at which Codex stops, and the time
+        that it names."""
+        if dialect is not Dialect.RESPONSES:
+            return super().body(dialect, request_id)
         if self._passes(self.retry_after):
             kind, code = RATE_LIMITED.openai_type, RATE_LIMITED.code
         elif self.resets_at is not None:

@@ -1,7 +1,8 @@
 """Whether the simulated model calls a tool, which one, and with what arguments.
 
 Pure. Asked to write a file, it calls the tool that a client has for it, so that the
-client really writes that file; any other tool gets arguments made from its schema.
+client really writes that file; asked to do so with a patch, the one for patches. Any other
+tool gets arguments made from its schema.
 """
 
 import re
@@ -27,6 +28,7 @@ _CREATE = re.compile(
     re.IGNORECASE,
 )
 _USE = re.compile(r"\b(?:use|call|run)\s+(?:the\s+)?(?:tool\s+)?[\"'`]?([A-Za-z0-9_-]+)", re.I)
+_PATCH = re.compile(r"\b(?:apply_)?patch", re.IGNORECASE)
 _FOLDER = re.compile(r"working directory:\s*(/[^\s<]*)", re.IGNORECASE)
 
 # Tools that write files, best first. Names in lower case.
@@ -37,13 +39,16 @@ _WRITERS = (
     "bash",
     "terminal",
     "shell",
+    "local_shell",
     "exec_command",
     "run_command",
     "str_replace_based_edit_tool",
 )
 _PATHS = frozenset({"file_path", "path", "filepath", "filename", "file", "file_name"})
 _CONTENTS = frozenset({"content", "contents", "text", "file_text", "data", "body"})
-_COMMANDS = frozenset({"command", "cmd", "script"})
+_COMMANDS = frozenset({"command", "commands", "cmd", "script"})
+_PATCHER = "apply_patch"
+_PATCHES = frozenset({"input", "patch", "diff"})  # its member with the patch
 _DEPTH = 6
 
 
@@ -52,6 +57,9 @@ class Wish(msgspec.Struct, frozen=True):
 
     path: str
     content: str
+
+
+_ANY_FILE = Wish("simulated.txt", "hello")
 
 
 def wish(text: str) -> Wish | None:
@@ -108,14 +116,28 @@ def choose(request: JSON, text: str, forced: str | None) -> tuple[str, JSON] | N
         tool = next(item for item in tools if item.get("name") == choice["name"])
         return tool["name"], arguments(tool, _placed(found, request))
     if found is not None:
+        patcher = _named(tools, _PATCHER) if _PATCH.search(text) else None
+        if patcher is not None:  # a patch names files as they are from where it is applied
+            return patcher["name"], arguments(patcher, found)
         tool = _writer(tools)
         return tool["name"], arguments(tool, _placed(found, request))
     for name in _USE.findall(text):
-        for tool in tools:
-            if tool.get("name") == name:
-                return name, arguments(tool, None)
+        tool = _named(tools, name)
+        if tool is not None:
+            return tool["name"], arguments(tool, None)
     if kind == "any":
         return tools[0]["name"], arguments(tools[0], None)
+    return None
+
+
+def _named(tools: list[JSON], name: str) -> JSON | None:
+    """The tool of that name, else one of that name in a group of tools, after two underscores."""
+    for tool in tools:
+        if tool.get("name") == name:
+            return tool
+    for tool in tools:
+        if str(tool.get("name")).endswith(f"__{name}"):
+            return tool
     return None
 
 
@@ -140,19 +162,35 @@ def arguments(tool: JSON, found: Wish | None) -> JSON:
     kind = str(tool.get("type") or "custom")
     schema = tool.get("input_schema")
     if schema is None:
-        return _server_arguments(kind, found or Wish("simulated.txt", "hello"))
+        return _server_arguments(kind, found or _ANY_FILE)
+    properties = schema.get("properties") or {}
+    if str(tool.get("name")).endswith(_PATCHER) and not properties.keys().isdisjoint(_PATCHES):
+        return _patch_arguments(properties, found or _ANY_FILE)
     made = example(schema, schema)
     if type(made) is not dict:
         made = {}
     if found is not None:
-        for name in schema.get("properties") or {}:
+        for name, wanted in properties.items():
             if name in _PATHS:
                 made[name] = found.path
             elif name in _CONTENTS:
                 made[name] = found.content
             elif name in _COMMANDS:
                 made[name] = _command(found)
+                if type(wanted) is dict and wanted.get("type") == "array":
+                    # either the lines for a shell, or the words of one program's command line
+                    line = made[name]
+                    made[name] = [line] if name == "commands" else ["bash", "-c", line]
     return made
+
+
+def _patch_arguments(properties: JSON, found: Wish) -> JSON:
+    """A new file as a patch: the whole of it in one text, or one file's share of it."""
+    lines = "".join(f"+{line}\n" for line in found.content.splitlines())
+    if "diff" in properties:
+        return {"type": "create_file", "path": found.path, "diff": lines}
+    name = "input" if "input" in properties else "patch"
+    return {name: f"*** Begin Patch\n*** Add File: {found.path}\n{lines}*** End Patch"}
 
 
 def _command(found: Wish) -> str:

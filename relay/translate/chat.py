@@ -12,7 +12,7 @@ import msgspec
 from relay.translate.chat_messages import Message, cache, conversation
 from relay.translate.draft import Draft
 from relay.translate.text import NOTHING, given, kind
-from relay.translate.toolset import Choice, Place, Tool, Toolset, named, parameters
+from relay.translate.toolset import Choice, Place, Search, Tool, Toolset, named, parameters
 from relay.translate.turns import Conversation
 from relay.translate.wishes import EFFORTS, Shape, Wishes
 from relay.translate.wrong import read as read_part
@@ -78,7 +78,7 @@ class _Location(msgspec.Struct, frozen=True):
     approximate: _Approximate | None = None
 
 
-class _Search(msgspec.Struct, frozen=True):
+class _SearchOptions(msgspec.Struct, frozen=True):
     user_location: _Location | None = None
 
 
@@ -100,7 +100,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     reasoning_effort: str | None = None
     thinking: msgspec.Raw = NOTHING
     response_format: _Format | None = None
-    web_search_options: _Search | None = None
+    web_search_options: _SearchOptions | None = None
     n: int | None = None
     logprobs: bool | None = None
     modalities: list[str] | None = None
@@ -240,7 +240,7 @@ def _toolset(request: _Request, said: Conversation) -> Toolset:
         choice=choice,
         name=name,
         parallel=request.parallel_tool_calls is not False,
-        search=_place(search) if search is not None else None,
+        search=Search(place=_place(search)) if search is not None else None,
     )
 
 
@@ -301,7 +301,7 @@ def _chosen(
     return _CHOICES[told.allowed_tools.mode], "", frozenset(allowed)
 
 
-def _place(told: _Search) -> Place:
+def _place(told: _SearchOptions) -> Place:
     location = told.user_location.approximate if told.user_location is not None else None
     if location is None:
         return Place()

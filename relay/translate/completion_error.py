@@ -79,6 +79,17 @@ def error(status: int, payload: bytes) -> tuple[int, bytes]:
     That is the upstream's own, but for 529, which OpenAI does not have, and for an error in an
     answer that called itself none.
     """
+    status, told = judged(status, payload)
+    return status, told.body(Dialect.OPENAI)
+
+
+def error_event(payload: bytes) -> bytes:
+    """The data of an error event as the event that ends a stream of chunks."""
+    return judged_event(payload).event(Dialect.OPENAI)
+
+
+def judged(status: int, payload: bytes) -> tuple[int, RelayError]:
+    """What an error document tells, and the status it goes out with; see `error`."""
     said = _read(payload)
     kind = _kind(said, status)
     message = said.message or f"The model's upstream answered {status}."
@@ -86,14 +97,14 @@ def error(status: int, payload: bytes) -> tuple[int, bytes]:
         status = kind.status
     elif status == 529:
         status = errors.OVERLOADED.status
-    return status, RelayError(kind, message).body(Dialect.OPENAI)
+    return status, RelayError(kind, message)
 
 
-def error_event(payload: bytes) -> bytes:
-    """The data of an error event as the event that ends a stream of chunks."""
+def judged_event(payload: bytes) -> RelayError:
+    """What the data of an error event tells."""
     said = _read(payload)
     kind = _kind(said, _number(said.code))
-    return RelayError(kind, said.message or _WITHOUT_STATUS).event(Dialect.OPENAI)
+    return RelayError(kind, said.message or _WITHOUT_STATUS)
 
 
 def _kind(said: _Said, status: int) -> Kind:

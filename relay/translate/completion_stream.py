@@ -13,15 +13,12 @@ from typing import Final
 
 from relay.translate import completion_shape as shape
 from relay.translate.completion_error import error_event
-from relay.translate.completion_event import Delta, read
+from relay.translate.completion_event import Delta
 from relay.translate.completion_shape import EMPTY, NOTHING, Block, Told
-from relay.translate.usage import Usage, read_event
-from relay.wire.sse import MAX_EVENT, EventReader
+from relay.translate.events import Events
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
-_DELTA: Final = b"event: content_block_delta\ndata: "
-_DATA_AT: Final = len(_DELTA)
 _MOST_OPEN: Final = 256  # blocks at once; answers have one or two
 _MOST_KEPT: Final = 4 * 1024 * 1024  # octets of inputs and citations that wait for a block's stop
 
@@ -41,15 +38,10 @@ class _Open:
         self.cited: list[bytes] = []
 
 
-class Stream:
-    """Octets of an upstream's event stream in, octets for the caller out.
-
-    `usage` fills as events pass; `usage.whole` says that the answer has come to its end, and
-    `usage.error` that this was an error, whose data is `error`. What comes after is ignored.
-    """
+class Stream(Events):
+    """Chunks out; see `Events`."""
 
     __slots__ = (
-        "_after_cr",
         "_annotations",
         "_begun",
         "_calls",
@@ -58,20 +50,15 @@ class Stream:
         "_kept",
         "_open",
         "_prefix",
-        "_refusal",
-        "_rest",
         "_tail",
         "_text",
         "_thoughts",
         "_told",
         "_written",
-        "error",
-        "usage",
     )
 
     def __init__(self, told: Told, *, include_usage: bool) -> None:
-        self.usage = Usage()
-        self.error: bytes | None = None
+        super().__init__()
         self._told = told
         self._include_usage = include_usage
         # The parts of a chunk that stay the same.
@@ -80,9 +67,6 @@ class Stream:
         ending = b'}],"usage":null}\n\n' if include_usage else b"}]}\n\n"
         self._tail = b'},"logprobs":null,"finish_reason":null' + ending
         self._text = self._head + b'"content":'
-        # The octets of an event that is not whole yet.
-        self._rest = bytearray()
-        self._after_cr = False
         # The answer so far.
         self._begun = False
         self._open: dict[int, _Open] = {}
@@ -91,37 +75,6 @@ class Stream:
         self._thoughts = 0
         self._calls = 0
         self._annotations = 0
-        self._refusal = NOTHING
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next octets; b"" if there is nothing to show for them.
-
-        Raises:
-            ValueError: an event cannot be read, or is too long. The stream is spoilt.
-        """
-        if self.usage.whole:
-            return b""
-        if self._after_cr or b"\r" in data:
-            data = self._with_line_feeds(data)
-        if self._rest:
-            if b"\n" not in data:
-                return self._wait(data)
-            data = bytes(self._rest) + data
-            self._rest.clear()
-        blocks = data.split(b"\n\n")
-        rest = blocks.pop()
-        if len(blocks) == 1:
-            shown = self._block(blocks[0])
-        else:
-            pieces = []
-            for block in blocks:
-                pieces.append(self._block(block))
-                if self.usage.whole:
-                    break
-            shown = b"".join(pieces)
-        if rest and not self.usage.whole:
-            self._wait(rest)
-        return shown
 
     def finish(self) -> bytes:
         """The end of a stream whose answer is whole, and ended without an error.
@@ -145,65 +98,11 @@ class Stream:
         pieces.append(b"data: [DONE]\n\n")
         return b"".join(pieces)
 
-    def _with_line_feeds(self, data: bytes) -> bytes:
-        """Lines may end with CR LF or CR, too (WHATWG HTML §9.2.6); here all end with LF."""
-        if self._after_cr and data.startswith(b"\n"):
-            data = data[1:]
-            self._after_cr = False
-        if data:
-            self._after_cr = data.endswith(b"\r")
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
-    def _wait(self, rest: bytes) -> bytes:
-        self._rest += rest
-        if len(self._rest) > MAX_EVENT + 1:  # a line feed may belong to its end
-            raise ValueError("an event that is too long")
-        return b""
-
-    def _block(self, block: bytes) -> bytes:
-        """What is between two empty lines: an event, a comment or nothing."""
-        if len(block) > MAX_EVENT:
-            raise ValueError("an event that is too long")
-        if block.startswith(_DELTA) and block.find(b"\n", _DATA_AT) < 0:
-            return self._event(b"", block[_DATA_AT:])
-        shown = b""
-        for name, data in EventReader().feed(block + b"\n\n"):
-            shown = self._event(name, data)
-        return shown
-
-    def _event(self, name: bytes, data: bytes) -> bytes:
-        if name == b"error":
-            return self._fail(data)
-        event = read(name, data)
-        kind = event.type
-        if kind == "content_block_delta":
-            return self._delta(event.index, event.delta)
-        match kind:
-            case "content_block_start":
-                return self._start(event.index, event.content_block)
-            case "content_block_stop":
-                return self._stop(event.index)
-            case "message_start":
-                read_event(self.usage, data)
-            case "message_delta":
-                read_event(self.usage, data)
-                if event.delta is not None and bytes(event.delta.stop_details)[:1] == b"{":
-                    self._refusal = event.delta.stop_details.copy()
-            case "message_stop":
-                self.usage.whole = True
-            case "ping":
-                return self._ping()
-            case "error":
-                return self._fail(data)
-        return b""
-
     def _ping(self) -> bytes:
         # Before anything else it would begin an answer that nobody has promised yet.
         return KEEP_ALIVE if self._begun else b""
 
-    def _fail(self, data: bytes) -> bytes:
-        self.error = data
-        self.usage.whole = self.usage.error = True
+    def _failed(self, data: bytes) -> bytes:
         return error_event(data)
 
     def _show(self, delta: bytes) -> bytes:

@@ -58,12 +58,15 @@ class Draft:
         """Whether there are instructions that a model may take as turns of their own."""
         return any(turn.asides and turn.own for turn in self._conversation.turns)
 
-    def octets(self, fit: Fit, *, breakpoints: bool, user: str | None) -> bytes:
+    def octets(
+        self, fit: Fit, *, breakpoints: bool, user: str | None, counting: bool = False
+    ) -> bytes:
         """The body of `POST /v1/messages` for this model.
 
         Args:
             breakpoints: set prompt-cache marks where the caller has set none at all.
             user: an opaque id of the caller's user.
+            counting: it is for `POST /v1/messages/count_tokens`, which takes less.
 
         Raises:
             RelayError: 400, the model cannot do what is asked.
@@ -85,16 +88,19 @@ class Draft:
         # by budget (docs: build-with-claude/extended-thinking, on preserving thinking blocks).
         amid = accepts.thinking == "budget" and bool(turns[-1].results) and not thinks
         members, instruction = self._wishes.written(
-            accepts, fit.most, thoughtless=prefill or amid or self._tools.forced
+            accepts,
+            fit.most,
+            thoughtless=prefill or amid or self._tools.forced,
+            counting=counting,
         )
         system = conversation.system
         if instruction:
             system = [*system, text_block(msgspec.Raw(instruction))]
         mark = breakpoints and not conversation.marked
         out: list[Octets] = [b'{"model":', quoted(fit.name), members]
-        if self._stream:
+        if self._stream and not counting:
             out.append(b',"stream":true')
-        if user is not None:
+        if user is not None and not counting:
             out += (b',"metadata":{"user_id":', quoted(user), b"}")
         if choice:
             out += (b',"tool_choice":', choice)

@@ -31,6 +31,7 @@ _ESCAPE: Final = re.compile(rb"\\[^/]")
 _MOST_TEXT: Final = 12 * 1024 * 1024  # octets of base64: twice what a million tokens are
 _HEAD: Final = b'{"type":"%b","source":{"type":"base64","media_type":"%b","data":"'
 _FROM_URL: Final = b'{"type":"image","source":{"type":"url","url":'
+_DOCUMENT_FROM_URL: Final = b'{"type":"document","source":{"type":"url","url":'
 _FROM_TEXT: Final = b'{"type":"document","source":{"type":"text","media_type":"text/plain","data":'
 
 
@@ -90,6 +91,21 @@ def file(raw: msgspec.Raw, cache: msgspec.Raw, at: str) -> Block:
     if media == b"text/plain":
         return Block((_FROM_TEXT, _text(data, at), b"}", *title), cache)
     return Block((_HEAD % (b"document", media), data, b'"}', *title), cache)
+
+
+def linked(raw: msgspec.Raw, title: msgspec.Raw, at: str) -> Block:
+    """The block of a document that the API is to fetch, by its URL.
+
+    Raises:
+        RelayError: 400, it is none; `at` is where it is.
+    """
+    url = _clean(raw, at)
+    if _HTTP.match(url) is None:
+        raise wrong(at, "it must be an http(s) URL")
+    octets: list[Octets] = [_DOCUMENT_FROM_URL, url, b"}"]
+    if given(title) and says(title, at):
+        octets += (b',"title":', title)
+    return Block(tuple(octets))
 
 
 def native(

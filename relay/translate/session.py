@@ -6,6 +6,7 @@ caller's requests only, and two conversations that begin alike are one here.
 """
 
 import re
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ class _Body(msgspec.Struct, frozen=True):
     system: msgspec.Raw = _NOTHING
     tools: msgspec.Raw = _NOTHING
     messages: msgspec.Raw = _NOTHING
+    instructions: msgspec.Raw = _NOTHING
+    input: msgspec.Raw = _NOTHING
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -53,7 +56,9 @@ _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
-def session(headers: dict[bytes, bytes], body: bytes) -> bytes | None:
+def session(
+    headers: dict[bytes, bytes], body: bytes, before: Sequence[msgspec.Raw] = ()
+) -> bytes | None:
     """The key of the conversation: a letter for what told it, a colon, and the value.
 
     `h` a header field, `m` the session in `metadata.user_id`, `k` `prompt_cache_key`, `d` a
@@ -63,6 +68,7 @@ def session(headers: dict[bytes, bytes], body: bytes) -> bytes | None:
     Args:
         headers: by lower-case name.
         body: a JSON object, as `peek` has found it to be; its fields may be of any type.
+        before: messages that come before those in it.
     """
     for name in _NAMED:
         if (value := headers.get(name)) and (value := value.strip()):
@@ -78,7 +84,7 @@ def session(headers: dict[bytes, bytes], body: bytes) -> bytes | None:
     named = told.prompt_cache_key
     if named is not _NOTHING and (value := _text(named)) is not None:
         return _key(b"k:", value)
-    return _beginning(told)
+    return _beginning(told, before)
 
 
 def is_long(body: bytes) -> bool:
@@ -136,19 +142,21 @@ def _user_session(raw: msgspec.Raw) -> bytes | None:
     return None
 
 
-def _beginning(told: _Body) -> bytes | None:
+def _beginning(told: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
     """The digest of how the conversation begins.
 
-    Where system turns come before the first user message, as they do in other dialects, they
-    are part of it. A part that cannot be read counts as the octets that it is.
+    The Responses API has `instructions` and `input` in place of `system` and `messages`, which
+    may be a text alone. Where system turns come before the first user message, as they do in
+    other dialects, they are part of it. A part that cannot be read counts as its octets.
     """
     try:
-        messages = _elements(told.messages)
+        messages = [*before, *_messages(told)]
     except _UNREADABLE:
         return None
     if not messages:
         return None
-    parts = [b"system", *_said(told.system), b"tools", *_tools(told.tools)]
+    parts = [b"system", *_said(told.system), *_said(told.instructions)]
+    parts += (b"tools", *_tools(told.tools))
     for first in messages:
         try:
             message = _message(first)
@@ -164,6 +172,14 @@ def _beginning(told: _Body) -> bytes | None:
     # Python's own hash, another one in each process, is enough for what only lives as long: who
     # could make two of their own conversations meet would spoil nothing but their own cache.
     return b"d:%d" % hash(tuple(parts))
+
+
+def _messages(told: _Body) -> list[msgspec.Raw]:
+    if told.input is _NOTHING:
+        return _elements(told.messages)
+    if memoryview(told.input)[0] == 0x22:  # a quotation mark: a plain text
+        return [msgspec.Raw(b'{"role":"user","content":%b}' % told.input)]
+    return _elements(told.input)
 
 
 def _said(content: msgspec.Raw) -> list[bytes]:

@@ -6,7 +6,7 @@ is not looked at, but for tools whose calls are to be held to theirs.
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -83,14 +83,42 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     timezone: str | None = None
 
 
+class Search(msgspec.Struct, frozen=True, kw_only=True):
+    """That the web may be searched, and how. `must`: or the request makes no sense; else it is
+    left out where a model cannot, or has a tool of that name."""
+
+    name: ClassVar[str] = _SEARCH
+
+    place: Place = Place()
+    most: int | None = None  # searches
+    domains: tuple[str, ...] = ()  # and no others; (): any
+    must: bool = True
+
+    def block(self) -> Block:
+        """How it is written."""
+        octets = b'{"type":"web_search_20250305","name":"web_search"'
+        if self.most is not None:
+            octets += b',"max_uses":%d' % self.most
+        if self.domains:
+            octets += b',"allowed_domains":' + msgspec.json.encode(self.domains)
+        if self.place != Place():
+            octets += b',"user_location":' + msgspec.json.encode(self.place)
+        return Block((octets,))
+
+
 class Toolset(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model may call. `search` is where to search the web from; None: not at all."""
+    """What the model may call. `search` is how to search the web; None: not at all."""
 
     tools: Sequence[Tool] = ()
     choice: Choice = "auto"
     name: str = ""  # of the tool that must be called, for "tool"
     parallel: bool = True
-    search: Place | None = None
+    search: Search | None = None
+
+    @property
+    def _taken(self) -> bool:
+        """Whether a tool of the caller's own has the name of the web search."""
+        return any(tool.name == _SEARCH for tool in self.tools)
 
     @property
     def forced(self) -> bool:
@@ -112,9 +140,12 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
         for tool in self.tools:
             blocks.append(tool.block(strict=left > 0))
             left -= tool.strict
-        if self.search is not None:
-            blocks.append(self._searching(accepts))
+        searching = self._searching(accepts)
+        if searching is not None:
+            blocks.append(searching)
         choice = self.choice
+        if choice == "tool" and self.name == _SEARCH and searching is None and not self._taken:
+            raise wrong("tool_choice", "this model cannot search the web")
         if not blocks:
             blocks = [Block((_NAMED % name.encode(),)) for name in names]
             if not blocks:
@@ -122,15 +153,16 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
             choice = "none"
         return blocks, self._choice(choice)
 
-    def _searching(self, accepts: Accepts) -> Block:
-        if not accepts.web_search:
+    def _searching(self, accepts: Accepts) -> Block | None:
+        search = self.search
+        if search is None:
+            return None
+        taken = self._taken
+        if search.must and not accepts.web_search:
             raise wrong("web_search_options", "this model cannot search the web")
-        if any(tool.name == _SEARCH for tool in self.tools):
+        if search.must and taken:
             raise wrong("web_search_options", f"a tool is called '{_SEARCH}' already")
-        octets = b'{"type":"web_search_20250305","name":"web_search"'
-        if self.search != Place():
-            octets += b',"user_location":' + msgspec.json.encode(self.search)
-        return Block((octets,))
+        return search.block() if accepts.web_search and not taken else None
 
     def _choice(self, choice: Choice) -> bytes:
         if choice == "none":

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from relay.translate.block import Block
-from relay.translate.replay import Spoken
+from relay.translate.replay import THINKING, Spoken
 from relay.translate.text import Octets
 from relay.translate.wrong import wrong
 
@@ -174,7 +174,11 @@ def _unfolded(turn: Turn, family: str) -> tuple[Turn, bool]:
         whole.blocks += blocks
         at = before
     whole.blocks += turn.blocks[at:]
-    return whole, thinks
+    # A turn cannot end with thinking (the API: "the final block in an assistant message cannot be
+    # `thinking`"): what was thought there led to nothing.
+    while whole.blocks and whole.blocks[-1].octets[0] in THINKING:
+        whole.blocks.pop()
+    return whole, thinks and bool(whole.blocks)
 
 
 def _one(first: Turn, second: Turn) -> Turn:

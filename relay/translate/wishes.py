@@ -44,6 +44,7 @@ class Shape(msgspec.Struct, frozen=True):
 
     schema: bytes | None = None
     strict: bool = False
+    param: str = "response_format"  # where the caller has put it
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,33 +56,38 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     stop: tuple[str, ...] = ()
     effort: str | None = None  # one of EFFORTS
+    thinks: bool = False  # in the model's own way, if no effort is told
     thinking: msgspec.Raw = NOTHING  # the API's own object
     shape: Shape | None = None
 
-    def written(self, accepts: Accepts, most: int, *, thoughtless: bool) -> tuple[bytes, bytes]:
+    def written(
+        self, accepts: Accepts, most: int, *, thoughtless: bool, counting: bool = False
+    ) -> tuple[bytes, bytes]:
         """The members of the request, each after a comma, and an instruction for the model.
 
         Args:
             most: output tokens that an answer may have.
             thoughtless: the conversation allows no thinking now.
+            counting: the request asks how many tokens it has, and may say nothing of its answer.
 
         Raises:
             RelayError: 400, the model cannot promise what must be promised.
         """
         limit = most if self.max_tokens is None else min(self.max_tokens, most)
-        out = [b',"max_tokens":%d' % limit]
-        if self.stop:
+        out = [] if counting else [b',"max_tokens":%d' % limit]
+        if self.stop and not counting:
             out.append(b',"stop_sequences":' + msgspec.json.encode(self.stop))
         thinks = False
         if self.thinking is not NOTHING:
             out += (b',"thinking":', self.thinking)
             thinks = _kind(self.thinking).type in ("enabled", "adaptive")
-        elif self.effort is not None:
+        elif self.effort is not None or self.thinks:
             thinking = self._thinking(accepts, limit, thoughtless=thoughtless)
             thinks = thinking not in (b"", _DISABLED)
             if thinking:
                 out += (b',"thinking":', thinking)
-        out.append(self._sampling(accepts, thinks=thinks))
+        if not counting:
+            out.append(self._sampling(accepts, thinks=thinks))
         shape, instruction = self._shaped(accepts)
         effort = self._effort(accepts)
         if effort or shape:
@@ -103,8 +109,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         return b'{"type":"enabled","budget_tokens":%d}' % budget
 
     def _level(self) -> str:
-        assert self.effort is not None
-        return "low" if self.effort == "minimal" else self.effort
+        return "low" if self.effort == "minimal" else self.effort or "medium"
 
     def _effort(self, accepts: Accepts) -> bytes:
         """The effort that is nearest among those that the model knows, and not more if it can."""
@@ -152,7 +157,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         if shape.strict:
             why = "such a schema" if accepts.structured else "a schema"
             raise wrong(
-                "response_format",
+                shape.param,
                 f"this model cannot be held to {why}; leave out `strict` to have it told instead",
             )
         return b"", quoted(f"{_BY_SCHEMA}\n\n{shape.schema.decode()}")

@@ -1,10 +1,13 @@
 """Clients of the relay, as their users set them up."""
 
+import contextlib
+import fcntl
 import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import anthropic
@@ -110,13 +113,22 @@ def node_modules() -> Path:
             pytest.skip(f"{program} is not installed")
     pins = b"".join((_HERE / name).read_bytes() for name in _PINS)
     stamp = _FOLDER / "installed"
-    if not stamp.is_file() or stamp.read_bytes() != pins:
-        _FOLDER.mkdir(exist_ok=True)
-        for name in _PINS:
-            shutil.copy(_HERE / name, _FOLDER)
-        _install(_FOLDER)
-        stamp.write_bytes(pins)
+    with _one_at_a_time("node"):
+        if not stamp.is_file() or stamp.read_bytes() != pins:
+            _FOLDER.mkdir(exist_ok=True)
+            for name in _PINS:
+                shutil.copy(_HERE / name, _FOLDER)
+            _install(_FOLDER)
+            stamp.write_bytes(pins)
     return _FOLDER / "node_modules"
+
+
+@contextlib.contextmanager
+def _one_at_a_time(name: str) -> Iterator[None]:
+    """Tests run in several processes, and what is installed once is for all of them."""
+    with (Path(tempfile.gettempdir()) / f"relay-tests-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _install(folder: Path) -> None:
@@ -162,10 +174,11 @@ def litellm_python() -> Path:
     folder = _LITELLM / ".venv"  # git-ignored; made anew whenever the lock file changes
     stamp = folder / "installed"
     python = folder / "bin" / "python"
-    if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
-        _make([sys.executable, "-m", "venv", "--clear", folder])
-        _make([python, "-m", "pip", "install", *_QUICKLY, "--require-hashes", "-r", lock])
-        stamp.write_bytes(lock.read_bytes())
+    with _one_at_a_time("litellm"):
+        if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
+            _make([sys.executable, "-m", "venv", "--clear", folder])
+            _make([python, "-m", "pip", "install", *_QUICKLY, "--require-hashes", "-r", lock])
+            stamp.write_bytes(lock.read_bytes())
     return python
 
 

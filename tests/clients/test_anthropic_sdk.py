@@ -380,6 +380,7 @@ async def test_fields_and_betas_that_the_relay_never_heard_of_pass(live: Live) -
 # --- errors -------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_wrong_key_raises_and_is_not_tried_again(connect: Connect, live: Live) -> None:
     sdk = connect(api_key="sk-llmapi-" + "0" * 43, max_retries=5)
     begun = time.monotonic()

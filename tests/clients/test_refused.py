@@ -35,6 +35,7 @@ def sdk(relay: Live) -> anthropic.AsyncAnthropic:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_the_sdk_raises_at_once_when_a_window_is_used_up(
     tmp_path: Path, streamed: bool
@@ -55,6 +56,7 @@ async def test_the_sdk_raises_at_once_when_a_window_is_used_up(
         assert [line["status"] for line in relay.log()] == [200, 429]  # it was not tried again
 
 
+@pytest.mark.alone
 async def test_the_sdk_raises_at_once_when_there_is_no_money(tmp_path: Path) -> None:
     async with running_relay(tmp_path, plan=PAID, model=PRICED) as relay, sdk(relay) as client:
         begun = time.monotonic()

@@ -62,6 +62,7 @@ async def test_a_suspended_account_is_shut_out_of_the_running_server(server: Run
 # --- starting -----------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_it_is_ready_half_a_second_after_its_start(home: tuple[Path, str]) -> None:
     taken = []
     for _ in range(2):
@@ -207,6 +208,7 @@ async def test_control_c_ends_it_in_order_too(home: tuple[Path, str]) -> None:
         assert b"Traceback" not in running.process.stderr.read()
 
 
+@pytest.mark.alone
 async def test_it_is_ready_again_after_it_was_killed(home: tuple[Path, str]) -> None:
     folder, key = home
     with serving(folder) as running:
@@ -220,6 +222,7 @@ async def test_it_is_ready_again_after_it_was_killed(home: tuple[Path, str]) -> 
 # --- memory -------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_slow_reader_costs_a_quarter_of_a_mebibyte_at_most(
     server: Running, home: tuple[Path, str]
 ) -> None:

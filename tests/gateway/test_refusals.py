@@ -243,7 +243,7 @@ async def test_an_unknown_path_is_told_what_there_is(live: Live, path: str) -> N
     assert told.usable
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings"])
 async def test_the_paths_of_the_other_dialect_are_refused_in_its_shape(
     live: Live, path: str
 ) -> None:

@@ -212,6 +212,7 @@ async def slow(tmp_path: Path) -> AsyncIterator[tuple]:
         ("event", "reset"),
     ],
 )
+@pytest.mark.alone
 async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
     slow: tuple, begin: str, how: str
 ) -> None:
@@ -241,6 +242,7 @@ async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
     assert "idle=0" in repr(relay.app.upstreams[0].pool)
 
 
+@pytest.mark.alone
 async def test_a_caller_that_leaves_a_paced_stream_ends_it_at_the_simulator(live: Live) -> None:
     assert live.simulator is not None
     async with connected(live.port) as (reader, writer):
@@ -253,6 +255,7 @@ async def test_a_caller_that_leaves_a_paced_stream_ends_it_at_the_simulator(live
         assert time.monotonic() - left < 0.1
 
 
+@pytest.mark.alone
 async def test_a_caller_that_leaves_while_its_model_thinks_is_noticed(live: Live) -> None:
     assert live.simulator is not None
     async with connected(live.port) as (_, writer):

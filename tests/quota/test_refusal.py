@@ -34,7 +34,7 @@ def test_a_used_up_window_stops_every_client_and_names_its_time() -> None:
     error = json.loads(told.body(Dialect.MESSAGES, "req_1"))
     assert error["error"]["type"] == "rate_limit_error"
     assert json.loads(told.body(Dialect.OPENAI))["error"]["type"] == "insufficient_quota"
-    codex = json.loads(told.for_codex())["error"]
+    codex = json.loads(told.body(Dialect.RESPONSES))["error"]
     assert (codex["type"], codex["resets_at"]) == ("usage_limit_reached", int(START) + 18_000)
 
 
@@ -46,7 +46,7 @@ def test_a_pace_that_was_too_fast_is_told_to_wait_whole_seconds() -> None:
         "Please try again in 1s."
     )
     assert json.loads(told.body(Dialect.OPENAI))["error"]["type"] == "rate_limit_exceeded"
-    assert json.loads(told.for_codex())["error"]["code"] == "rate_limit_exceeded"
+    assert json.loads(told.body(Dialect.RESPONSES))["error"]["code"] == "rate_limit_exceeded"
 
 
 def test_a_minute_is_worth_waiting_for_and_a_second_more_is_not() -> None:
@@ -80,7 +80,7 @@ def test_a_balance_that_is_too_small_is_402_and_final() -> None:
         "lower max_tokens makes it less. Ask the operator of this relay for credit."
     )
     assert json.loads(told.body(Dialect.MESSAGES))["error"]["type"] == "billing_error"
-    assert json.loads(told.for_codex())["error"]["type"] == "insufficient_quota"
+    assert json.loads(told.body(Dialect.RESPONSES))["error"]["type"] == "insufficient_quota"
 
 
 def test_a_balance_held_by_others_is_worth_waiting_for() -> None:

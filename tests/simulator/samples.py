@@ -43,6 +43,39 @@ WEATHER: JSON = {
     },
 }
 
+EXEC_COMMAND: JSON = {
+    "name": "exec_command",
+    "description": "Runs a command in a terminal.",
+    "input_schema": {
+        "type": "object",
+        "properties": {
+            "cmd": {"type": "string"},
+            "workdir": {"type": "string"},
+            "yield_time_ms": {"type": "number"},
+        },
+        "required": ["cmd"],
+        "additionalProperties": False,
+    },
+}
+APPLY_PATCH: JSON = {
+    "name": "apply_patch",
+    "description": "Applies a patch.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"input": {"type": "string"}},
+        "required": ["input"],
+        "additionalProperties": False,
+    },
+}
+CLOSE_AGENT: JSON = {
+    "name": "multi_agent_v1__close_agent",
+    "input_schema": {
+        "type": "object",
+        "properties": {"target": {"type": "string"}},
+        "required": ["target"],
+    },
+}
+
 
 def plain(text: str = "Hello there", **more: Any) -> JSON:
     """The smallest request."""
@@ -174,4 +207,34 @@ def hermes() -> JSON:
         ],
         "tools": [{**WEATHER, "type": "custom"}],
         "tool_choice": {"type": "auto"},
+    }
+
+
+def codex(text: str = "write hello world to proof.txt", **more: Any) -> JSON:
+    """A turn of Codex with a sonnet-class model, as a relay has translated it."""
+    return {
+        "model": "claude-sonnet-4-7",
+        "max_tokens": 128000,
+        "stream": True,
+        "thinking": {"type": "adaptive"},
+        "output_config": {"effort": "high"},
+        "system": [
+            {"type": "text", "text": "You are a coding agent.\n\nFilesystem sandboxing defines…"},
+        ],
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "<environment_context>\n  <cwd>/tmp/w</cwd>\n"},
+                    {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}},
+                ],
+            }
+        ],
+        "tools": [
+            EXEC_COMMAND,
+            APPLY_PATCH,
+            CLOSE_AGENT,
+            {"type": "web_search_20250305", "name": "web_search"},
+        ],
+        **more,
     }

@@ -116,6 +116,79 @@ def test_a_tool_that_the_user_names_is_called() -> None:
     assert said.blocks[0]["name"] == "get_weather"
 
 
+def test_codex_is_told_to_write_the_file_in_its_shell_and_then_that_it_is_done() -> None:
+    request = samples.codex("write hello world to proof.txt")
+    first = compose(request)
+    call = first.blocks[-1]
+    assert (call["name"], first.stop_reason) == ("exec_command", "tool_use")
+    assert call["input"] == {"cmd": "printf '%s\\n' 'hello world' > proof.txt"}
+    second_request = follow(request, first)
+    strict.check(second_request, frozenset(), SEAL)
+    assert compose(second_request).stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["write hello world to proof.txt with a patch", "apply_patch: write hello world to proof.txt"],
+)
+def test_asked_for_a_patch_it_writes_the_file_with_one(words: str) -> None:
+    call = compose(samples.codex(words)).blocks[-1]
+    assert call["name"] == "apply_patch"
+    assert call["input"] == {
+        "input": "*** Begin Patch\n*** Add File: proof.txt\n+hello world\n*** End Patch"
+    }
+
+
+def test_without_a_tool_for_patches_the_word_means_nothing() -> None:
+    request = samples.codex("write hello to a.txt with a patch", tools=[samples.EXEC_COMMAND])
+    assert compose(request).blocks[-1]["name"] == "exec_command"
+
+
+def test_a_tool_for_patches_gets_one_whoever_calls_for_it() -> None:
+    call = compose(samples.codex("use the tool apply_patch")).blocks[-1]
+    assert call["name"] == "apply_patch"
+    assert call["input"]["input"].startswith("*** Begin Patch\n*** Add File: ")
+
+
+def test_a_patch_in_parts_is_the_new_file() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+            "path": {"type": "string"},
+            "diff": {"type": "string"},
+        },
+        "required": ["type", "path"],
+    }
+    tools = [{"name": "apply_patch", "input_schema": schema}]
+    call = compose(samples.codex("write hi to a.txt as a patch", tools=tools)).blocks[-1]
+    assert call["input"] == {"type": "create_file", "path": "a.txt", "diff": "+hi\n"}
+
+
+def test_a_tool_in_a_group_is_called_by_its_own_name_and_by_its_whole_one() -> None:
+    for name in ("close_agent", "multi_agent_v1__close_agent"):
+        call = compose(samples.codex(f"use the tool {name}")).blocks[-1]
+        assert call["name"] == "multi_agent_v1__close_agent"
+        assert call["input"] == {"target": "simulated target"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "member", "value"),
+    [
+        ("shell", "commands", ["printf '%s\\n' hi > a.txt"]),
+        ("local_shell", "command", ["bash", "-c", "printf '%s\\n' hi > a.txt"]),
+    ],
+)
+def test_a_shell_that_takes_a_list_gets_one(tool: str, member: str, value: list[str]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {member: {"type": "array", "items": {"type": "string"}}},
+        "required": [member],
+    }
+    tools = [{"name": tool, "input_schema": schema}]
+    assert compose(plain("write hi to a.txt", tools=tools)).blocks[0]["input"] == {member: value}
+
+
 def test_no_tool_is_called_against_the_wish_of_the_request() -> None:
     request = plain("write a to b.txt", tools=[WRITE], tool_choice={"type": "none"})
     assert compose(request).stop_reason == "end_turn"

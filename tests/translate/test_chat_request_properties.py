@@ -352,6 +352,9 @@ def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | N
             content.append({"type": "tool_use", **names, "input": {"n": number}})
     if not content:
         return
+    led_somewhere = list(content)
+    while led_somewhere and led_somewhere[-1]["type"] in ("thinking", "redacted_thinking"):
+        led_somewhere.pop()  # the API refuses a turn that ends with it
     answer = {
         "id": "msg_1",
         "type": "message",
@@ -377,4 +380,7 @@ def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | N
         {"role": "user", "content": "q"},
     ]
     again = json.loads(octets(messages, "opus"))["messages"]
-    assert again[1] == {"role": "assistant", "content": content}
+    if led_somewhere:
+        assert again[1] == {"role": "assistant", "content": led_somewhere}
+    else:
+        assert [message["role"] for message in again] == ["user"]

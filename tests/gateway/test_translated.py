@@ -1,4 +1,4 @@
-"""Chat completions over real sockets: what goes up and down beside the words, and what is counted.
+"""Translated dialects over real sockets: what goes up and down beside the words, and what counts.
 
 What the words become is `tests/translate`'s matter.
 """
@@ -24,8 +24,15 @@ JSON = dict[str, Any]
 Told = tuple[int, dict[bytes, bytes], bytes]
 
 CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
 MODEL = "claude-sonnet-4-7"
-BODY: JSON = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+SAID: list[JSON] = [{"role": "user", "content": "hi"}]
+BODIES: dict[str, JSON] = {
+    CHAT: {"model": MODEL, "messages": SAID},
+    RESPONSES: {"model": MODEL, "input": SAID},
+}
+BODY = BODIES[CHAT]
+BOTH = pytest.mark.parametrize("target", BODIES, ids=["chat", "responses"])
 SDK = (  # what an SDK of OpenAI's sends beside the body
     "accept: application/json\r\n"
     "openai-organization: org-canary\r\n"
@@ -33,13 +40,18 @@ SDK = (  # what an SDK of OpenAI's sends beside the body
     "OpenAI-Beta: canary=v1\r\n"
     "X-Stainless-Lang: python\r\n"
     "x-stainless-retry-count: 0\r\n"
+    "session-id: canary\r\n"
+    "x-client-request-id: canary\r\n"
+    "x-codex-window-id: canary\r\n"
+    "x-openai-subagent: canary\r\n"
+    "originator: canary\r\n"
     "user-agent: AsyncOpenAI/Python 3.54.0\r\n"
 )
 
 
 async def ask(
     relay: Live,
-    body: bytes | JSON = BODY,
+    body: bytes | JSON | None = None,
     *,
     key: str | None = None,
     target: str = CHAT,
@@ -49,6 +61,7 @@ async def ask(
     """One request with a Bearer key, on a connection of its own."""
     fields += f"authorization: Bearer {key or relay.key}\r\n"
     async with connected(relay.port) as (reader, writer):
+        body = BODIES.get(target, BODY) if body is None else body
         writer.write(request(None, body, target=target, method=method, fields=fields))
         return await read_answer(reader)
 
@@ -67,13 +80,14 @@ def error(told: Told) -> JSON:
 # --- the head of an answer ----------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_an_answer_tells_its_id_its_model_its_times_and_what_is_left(
-    tmp_path: Path, stream: bool
+    tmp_path: Path, stream: bool, target: str
 ) -> None:
     free = plan({"requests": 40, "per": "5h"}, {"requests": 600, "per": "1m"})
     async with running_relay(tmp_path, plan=free) as relay:
-        status, fields, _ = await ask(relay, {**BODY, "stream": stream})
+        status, fields, _ = await ask(relay, {**BODIES[target], "stream": stream}, target=target)
         [line] = relay.log()
     assert status == 200
     kind = b"text/event-stream; charset=utf-8" if stream else b"application/json"
@@ -86,7 +100,7 @@ async def test_an_answer_tells_its_id_its_model_its_times_and_what_is_left(
     assert (b"x-accel-buffering" in fields) is stream
     foreign = [b"set-cookie", b"cf-ray", b"server", b"anthropic-organization-id"]
     assert fields.keys().isdisjoint(foreign)
-    assert (line["path"], line["outcome"], line["rule"]) == (CHAT, "whole", "reported")
+    assert (line["path"], line["outcome"], line["rule"]) == (target, "whole", "reported")
 
 
 # --- the head and body of a request -------------------------------------------------
@@ -101,14 +115,15 @@ async def other_key(relay: Live) -> str:
     return issued.key.reveal()
 
 
+@BOTH
 async def test_the_upstream_gets_a_messages_request_and_nothing_of_the_callers_own(
-    tmp_path: Path,
+    tmp_path: Path, target: str
 ) -> None:
     async with (
         raw_upstream(always(OK)) as upstream,
         running_relay(tmp_path, upstream.url) as relay,
     ):
-        status, _, _ = await ask(relay, fields=SDK)
+        status, _, _ = await ask(relay, fields=SDK, target=target)
         assert status == 200
         [seen] = upstream.requests
         assert relay.key.encode() not in bytes(upstream.received)
@@ -124,7 +139,10 @@ async def test_the_upstream_gets_a_messages_request_and_nothing_of_the_callers_o
     assert json.loads(seen.body).keys() <= {"model", "messages", "max_tokens", "stream"}
 
 
-async def test_a_user_goes_upstream_as_a_digest_that_is_the_keys_own(tmp_path: Path) -> None:
+@BOTH
+async def test_a_user_goes_upstream_as_a_digest_that_is_the_keys_own(
+    tmp_path: Path, target: str
+) -> None:
     def user(upstream: Upstream) -> str:
         return str(json.loads(upstream.requests[-1].body)["metadata"]["user_id"])
 
@@ -135,7 +153,8 @@ async def test_a_user_goes_upstream_as_a_digest_that_is_the_keys_own(tmp_path: P
         seen = []
         for key in (None, None, await other_key(relay)):
             for name in ("user", "safety_identifier"):
-                assert (await ask(relay, {**BODY, name: "ada@example.com"}, key=key))[0] == 200
+                body = {**BODIES[target], name: "ada@example.com"}
+                assert (await ask(relay, body, key=key, target=target))[0] == 200
                 seen.append(user(upstream))
         assert b"ada@" not in bytes(upstream.received)
     assert re.fullmatch(r"[0-9a-f]{32}", seen[0])
@@ -144,13 +163,17 @@ async def test_a_user_goes_upstream_as_a_digest_that_is_the_keys_own(tmp_path: P
     assert seen[0] != seen[4]
 
 
-async def test_a_session_is_told_by_its_cache_key_which_stays_here(tmp_path: Path) -> None:
+@BOTH
+async def test_a_session_is_told_by_its_cache_key_which_stays_here(
+    tmp_path: Path, target: str
+) -> None:
     async with running_pool(tmp_path, {"a": {}, "b": {}}) as pool:
         for turn in range(3):
             for number in range(6):
                 said = [{"role": "user", "content": f"{number}, {turn}"}]
-                body = {**BODY, "messages": said, "prompt_cache_key": f"conversation {number}"}
-                told = await pool.ask(body, target=CHAT)
+                name = "messages" if target == CHAT else "input"
+                key = {"prompt_cache_key": f"conversation {number}"}
+                told = await pool.ask({**BODIES[target], name: said, **key}, target=target)
                 assert told.status == 200
         asked = [line["upstream"] for line in pool.relay.log()]
     assert asked[:6] == asked[6:12] == asked[12:]
@@ -160,12 +183,12 @@ async def test_a_session_is_told_by_its_cache_key_which_stays_here(tmp_path: Pat
 # --- what is counted ----------------------------------------------------------------
 
 
-async def test_chat_and_messages_are_counted_alike_and_together(tmp_path: Path) -> None:
+async def test_all_dialects_are_counted_alike_and_together(tmp_path: Path) -> None:
     async with running_relay(tmp_path, plan=plan({"requests": 3, "per": "5h"})) as relay:
-        messages = {**BODY, "max_tokens": 100}
         left = []
-        for target in (CHAT, "/v1/messages", CHAT):
-            _, fields, _ = await ask(relay, messages, target=target)
+        for target in (CHAT, "/v1/messages", RESPONSES):
+            body = {**BODIES.get(target, BODY), "max_tokens": 100}
+            _, fields, _ = await ask(relay, body, target=target)
             left.append(int(fields[b"x-ratelimit-remaining"]))
         assert left == [2, 1, 0]
         told = await ask(relay)
@@ -173,20 +196,22 @@ async def test_chat_and_messages_are_counted_alike_and_together(tmp_path: Path) 
         assert told[1][b"x-should-retry"] == b"false"
         assert (error(told)["type"], error(told)["code"]) == ("insufficient_quota",) * 2
         rows = await settled(relay, 3)
-    assert [row["dialect"] for row in rows] == ["chat", "messages", "chat"]
+    assert [row["dialect"] for row in rows] == ["chat", "messages", "responses"]
     counts = [(row["input"], row["output"], row["cache_read"] or 0) for row in rows]
     assert sum(counts[0]) == sum(counts[2]) > 2
 
 
-async def test_what_is_refused_is_given_back(tmp_path: Path) -> None:
+@BOTH
+async def test_what_is_refused_is_given_back(tmp_path: Path, target: str) -> None:
+    param = "n" if target == CHAT else "background"
     async with running_relay(tmp_path, plan=plan({"requests": 3, "per": "5h"})) as relay:
         refused = [
-            await ask(relay, {**BODY, "n": 2}),
-            await ask(relay, fields="x-simulate: status=400\r\n"),
-            await ask(relay, fields="x-simulate: status=529\r\n"),
+            await ask(relay, {**BODIES[target], "n": 2, "background": True}, target=target),
+            await ask(relay, fields="x-simulate: status=400\r\n", target=target),
+            await ask(relay, fields="x-simulate: status=529\r\n", target=target),
         ]
         assert [told[0] for told in refused] == [400, 400, 503]
-        assert error(refused[0])["param"] == "n"
+        assert error(refused[0])["param"] == param
         for told in refused:
             assert told[1][b"x-ratelimit-remaining"] == b"3"
 
@@ -194,6 +219,14 @@ async def test_what_is_refused_is_given_back(tmp_path: Path) -> None:
 # --- what is refused ----------------------------------------------------------------
 
 REFUSED: dict[str, tuple[JSON, int, str | None, str]] = {
+    "responses-get": ({"target": RESPONSES, "method": "GET"}, 405, "method_not_allowed", "POST"),
+    "responses-model": (
+        {"target": RESPONSES, "body": {**BODIES[RESPONSES], "model": "gpt-6"}},
+        404,
+        "model_not_found",
+        "claude-haiku-4-5",
+    ),
+    "responses-no-v1": ({"target": "/responses"}, 404, "not_found", "ends with /v1"),
     "legacy": ({"target": "/v1/completions"}, 404, "not_found", "POST /v1/chat/completions"),
     "no-v1": ({"target": "/chat/completions"}, 404, "not_found", "ends with /v1"),
     "embeddings": ({"target": "/v1/embeddings"}, 404, "not_found", "/v1/chat/completions"),
@@ -243,9 +276,10 @@ async def test_an_error_event_after_content_ends_the_stream_with_its_own_code(
     assert (told["code"], told["message"]) == ("rate_limit_exceeded", "Slow down, please.")
 
 
+@BOTH
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_what_a_vendor_counts_among_its_input_is_told_once(
-    tmp_path: Path, streamed: bool
+    tmp_path: Path, streamed: bool, target: str
 ) -> None:
     used = {"input_tokens": 100, "cache_read_input_tokens": 60, "output_tokens": 9}
     if streamed:
@@ -270,6 +304,7 @@ async def test_what_a_vendor_counts_among_its_input_is_told_once(
         ) as relay,
     ):
         options = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
-        _, _, told = await ask(relay, {**BODY, **options})
-    assert b'"prompt_tokens":100' in told
+        _, _, told = await ask(relay, {**BODIES[target], **options}, target=target)
+    name = b"prompt" if target == CHAT else b"input"
+    assert b'"%b_tokens":100' % name in told
     assert b'"cached_tokens":60' in told

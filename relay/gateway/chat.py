@@ -1,0 +1,55 @@
+"""A chat completions request on its way through the gateway."""
+
+import time
+
+from relay.errors import Dialect, RelayError
+from relay.gateway.translation import Asking, Translation
+from relay.translate import chat, completion
+from relay.translate.completion import Stream, Told
+from relay.translate.draft import Fit
+from relay.translate.usage import Usage
+
+
+class Chat(Translation):
+    """One request."""
+
+    name = "chat"
+
+    def __init__(self, asking: Asking, asked: chat.Chat) -> None:
+        super().__init__(asking, asked.user)
+        self._draft = asked.draft
+        self.stream = asked.stream
+        self._include_usage = asked.include_usage
+        self._id = "chatcmpl-" + asking.request_id.removeprefix("req_")
+        self._model = asking.model
+        self._created = int(time.time())
+
+    def whole(self, payload: bytes, fit: Fit, usage: Usage) -> bytes:
+        return completion.whole(payload, self._told(fit), usage)
+
+    def machine(self, fit: Fit) -> Stream:
+        return Stream(self._told(fit), include_usage=self._include_usage)
+
+    def keep_alive(self) -> bytes:
+        return completion.KEEP_ALIVE
+
+    def error(self, status: int, payload: bytes) -> tuple[int, bytes]:
+        return completion.error(status, payload)
+
+    def error_event(self, payload: bytes) -> bytes:
+        return completion.error_event(payload)
+
+    def failed(self, error: RelayError) -> bytes:
+        return error.event(Dialect.OPENAI)
+
+    def _told(self, fit: Fit) -> Told:
+        return Told(self._id, self._created, self._model, fit.family)
+
+
+async def read(asking: Asking) -> Chat:
+    """Read a request.
+
+    Raises:
+        RelayError: 400, something cannot be honoured; its `param` says what.
+    """
+    return Chat(asking, chat.read(asking.body))

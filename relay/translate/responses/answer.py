@@ -1,0 +1,121 @@
+"""A whole answer of the Messages API as a response, or as a conversation made short.
+
+It is told by the machine that tells streams, its events thrown away: so both say the same. It
+must not know of sockets or of time.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from relay.translate.completion_shape import NOTHING, Block, string
+from relay.translate.responses import shape
+from relay.translate.responses.shape import Told
+from relay.translate.responses.stream import Stream
+from relay.translate.usage import Usage, message_usage
+
+_PARTS: Final = {"text": "input_text"}
+
+
+class _Message(msgspec.Struct, frozen=True):
+    type: str = ""
+    content: msgspec.Raw = NOTHING
+    stop_details: msgspec.Raw = NOTHING
+
+
+_message = msgspec.json.Decoder(_Message).decode
+_blocks = msgspec.json.Decoder(list[Block]).decode
+_any = msgspec.json.Decoder().decode
+
+
+def whole(
+    payload: bytes, told: Told, family: str, usage: Usage | None = None
+) -> tuple[bytes, list[bytes]]:
+    """The response that a Messages answer is, and the items of its output.
+
+    `usage` is what the answer used, where that is known better than the document tells it.
+
+    Raises:
+        ValueError: `payload` is no answer, or one that cannot be read.
+    """
+    blocks, details = _read(payload)
+    stream = Stream(told)
+    stream.family = family
+    stream.replay(blocks, usage or message_usage(payload), details)
+    return stream.answer, stream.output
+
+
+def compacted(
+    payload: bytes, told: Told, items: Sequence[msgspec.Raw], usage: Usage | None = None
+) -> bytes:
+    """What stands for a conversation: what its user said, and the answer's text, sealed.
+
+    Raises:
+        ValueError: `payload` is no answer, or has no text.
+    """
+    blocks, _ = _read(payload)
+    text = b'"%b"' % b"".join([string(block.text)[1:-1] for block in blocks])
+    if text == b'""':
+        raise ValueError("a summary without a word")
+    output = _users(items, told)
+    output.append(
+        b'{"id":"cmp_%b","type":"compaction","encrypted_content":%b}'
+        % (told.number.encode(), told.seal.summary(text))
+    )
+    used = usage or message_usage(payload)
+    return (
+        b'{"id":"%b","object":"response.compaction","created_at":%d,"output":[%b],"usage":%b}'
+        % (
+            told.id.encode(),
+            told.created,
+            b",".join(output),
+            shape.usage_object(used),
+        )
+    )
+
+
+def _read(payload: bytes) -> tuple[list[Block], msgspec.Raw]:
+    try:
+        payload.decode()  # what is spliced in is not looked at again
+        message = _message(payload)
+        content = bytes(message.content)
+        if content in (b"", b"null") and message.type == "message":
+            return [], message.stop_details
+        if content.startswith(b"["):
+            return _blocks(content), message.stop_details
+    except (msgspec.MsgspecError, RecursionError) as failure:
+        raise ValueError(str(failure)) from None
+    raise ValueError("an answer without content")
+
+
+def _users(items: Iterable[msgspec.Raw], told: Told) -> list[bytes]:
+    """The user's messages, each with all that such an item must have."""
+    found: list[bytes] = []
+    for item in items:
+        given: Any = _any(item)
+        if not isinstance(given, dict) or given.get("role") != "user":
+            continue
+        content = given.get("content")
+        if isinstance(content, str):
+            content = [{"type": "input_text", "text": content}]
+        if not isinstance(content, list):
+            continue
+        parts = [_part(part) for part in content if isinstance(part, dict)]
+        id = given.get("id")
+        message = {
+            "id": id if isinstance(id, str) else f"msg_{told.number}_{len(found)}",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": parts,
+        }
+        found.append(msgspec.json.encode(message))
+    return found
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind == "input_image":
+        return {**part, "image_url": part.get("image_url"), "detail": part.get("detail") or "auto"}
+    return {**part, "type": _PARTS.get(str(kind), kind)}

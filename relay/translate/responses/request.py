@@ -1,0 +1,305 @@
+"""A Responses request, read (docs: OpenAI's API reference, "Create a model response").
+
+Decides what each field of that dialect means, and refuses what cannot be honoured: nothing that
+would change an answer is ignored in silence but what is only a hint. Which model it will go to
+is not known here. Items are read in `items`, tools in `tools`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from relay.translate.block import text_block
+from relay.translate.draft import Draft
+from relay.translate.responses.echo import Echo
+from relay.translate.responses.items import conversation
+from relay.translate.responses.known import Known
+from relay.translate.responses.seal import Seal
+from relay.translate.responses.tools import Offered
+from relay.translate.text import NOTHING, given, kind, plain, quoted, says
+from relay.translate.turns import Conversation
+from relay.translate.wishes import EFFORTS, Shape, Wishes
+from relay.translate.wrong import read as read_part
+from relay.translate.wrong import wrong
+
+T = TypeVar("T")
+
+_SUMMARISE: Final = """\
+This conversation is about to be cut off here, and somebody will go on with it who knows nothing \
+of it but what you write now. Write down all that they need, and nothing else:
+
+- what the user wants, in the end and at present, and how they want it done
+- what has been done so far, and what was found out: files, names, commands, figures, exactly
+- what was decided, and why; what was tried and did not work
+- where things stand at this moment, and what comes next
+
+Call no tools, and address nobody: the text alone is kept.\
+"""
+
+
+class _Reasoning(msgspec.Struct, frozen=True, gc=False):
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class _Format(msgspec.Struct, frozen=True, gc=False):
+    type: str
+    schema: msgspec.Raw = NOTHING
+    strict: bool | None = None
+
+
+class _Text(msgspec.Struct, frozen=True, gc=False):
+    format: _Format | None = None
+    verbosity: str | None = None
+
+
+class _Request(msgspec.Struct, frozen=True, gc=False):
+    """All fields that mean anything here; others are hints for somebody else's models."""
+
+    model: str
+    input: msgspec.Raw = NOTHING
+    instructions: msgspec.Raw = NOTHING
+    stream: bool | None = None
+    store: bool | None = None
+    previous_response_id: msgspec.Raw = NOTHING
+    max_output_tokens: msgspec.Raw = NOTHING
+    max_tool_calls: msgspec.Raw = NOTHING
+    temperature: msgspec.Raw = NOTHING
+    top_p: msgspec.Raw = NOTHING
+    tools: msgspec.Raw = NOTHING
+    tool_choice: msgspec.Raw = NOTHING
+    parallel_tool_calls: msgspec.Raw = NOTHING
+    reasoning: msgspec.Raw = NOTHING
+    text: msgspec.Raw = NOTHING
+    truncation: msgspec.Raw = NOTHING
+    metadata: msgspec.Raw = NOTHING
+    prompt_cache_key: msgspec.Raw = NOTHING
+    safety_identifier: msgspec.Raw = NOTHING
+    presence_penalty: msgspec.Raw = NOTHING
+    frequency_penalty: msgspec.Raw = NOTHING
+    user: str | None = None
+    background: bool | None = None
+    conversation: msgspec.Raw = NOTHING
+    prompt: msgspec.Raw = NOTHING
+    top_logprobs: int | None = None
+
+
+class _Previous(msgspec.Struct, frozen=True, gc=False):
+    previous_response_id: str | None = None
+
+
+class Responses(msgspec.Struct, frozen=True):
+    """A Responses request as read.
+
+    `echo` are the members that the response repeats, each after a comma; `tools` the caller's
+    by the names of their functions; `shows` whether what is thought is to be summed up;
+    `stored` whether the response is to be kept; `items` the request's own input.
+    """
+
+    draft: Draft
+    stream: bool
+    user: str | None  # `safety_identifier` or `user`, as the caller gave it
+    echo: bytes
+    tools: Mapping[str, Known]
+    shows: bool
+    stored: bool
+    previous: str | None
+    items: list[msgspec.Raw]
+
+
+_request: Final = msgspec.json.Decoder(_Request).decode
+_previous: Final = msgspec.json.Decoder(_Previous).decode
+_reasoning: Final = msgspec.json.Decoder(_Reasoning | None).decode
+_text: Final = msgspec.json.Decoder(_Text | None).decode
+_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_whole: Final = msgspec.json.Decoder(int | None).decode
+_number: Final = msgspec.json.Decoder(float | None).decode
+_truth: Final = msgspec.json.Decoder(bool | None).decode
+_metadata: Final = msgspec.json.Decoder(dict[str, str] | None).decode
+_string: Final = msgspec.json.Decoder(str | None).decode
+
+
+def previous(body: bytes) -> str | None:
+    """The response that a request goes on from; None: it begins a conversation.
+
+    Raises:
+        RelayError: 400, that is no text.
+    """
+    if b"previous_response_id" not in body:
+        return None
+    return read_part(_previous, body, "").previous_response_id or None
+
+
+def read(
+    body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = (), storing: bool = False
+) -> Responses:
+    """Read a request, whose `model` has been seen already.
+
+    Args:
+        seal: opens what the caller has of earlier answers.
+        before: the conversation that it goes on from, the oldest item first.
+        storing: responses are kept, unless a request says that its own is not to be.
+
+    Raises:
+        RelayError: 400, something in it cannot be honoured; `param` says what.
+    """
+    request = read_part(_request, body, "")
+    _refuse(request)
+    items = _items(request.input)
+    if not items and not before:
+        raise wrong("input", "it must be given: a text, or an array of items")
+    offered = Offered()
+    offered.add(request.tools, "tools")
+    said = conversation(items, seal, offered, before)
+    _instruct(said, request.instructions)
+    thinks = _given(_reasoning, request.reasoning, "reasoning")
+    parallel = _given(_truth, request.parallel_tool_calls, "parallel_tool_calls")
+    toolset = offered.toolset(
+        request.tool_choice,
+        parallel=parallel is not False,
+        most=_at_least_one(request.max_tool_calls, "max_tool_calls"),
+    )
+    summary = (thinks.summary or thinks.generate_summary) if thinks is not None else None
+    wishes = Wishes(
+        max_tokens=_at_least_one(request.max_output_tokens, "max_output_tokens"),
+        temperature=_within(request.temperature, 2, "temperature"),
+        top_p=_within(request.top_p, 1, "top_p"),
+        effort=_effort(thinks),
+        thinks=thinks is not None,
+        shape=_shape(request.text),
+    )
+    stream = request.stream is True
+    stored = storing and request.store is not False
+    return Responses(
+        Draft(said, toolset, wishes, stream=stream),
+        stream,
+        _given(_string, request.safety_identifier, "safety_identifier") or request.user or None,
+        _echo(request, stored=stored),
+        offered.known,
+        summary not in (None, "none"),
+        stored,
+        _given(_string, request.previous_response_id, "previous_response_id") or None,
+        items,
+    )
+
+
+def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -> Responses:
+    """Read a request that wants its conversation made short.
+
+    Raises:
+        RelayError: as `read`.
+    """
+    request = read_part(_request, body, "")
+    items = _items(request.input)
+    if not items and not before:
+        raise wrong("input", "it must be given: a text, or an array of items")
+    offered = Offered()
+    said = conversation(items, seal, offered, before)
+    _instruct(said, request.instructions)
+    said.user().blocks.append(text_block(msgspec.Raw(quoted(_SUMMARISE))))
+    toolset = Offered().toolset(NOTHING, parallel=True, most=None)
+    return Responses(
+        Draft(said, toolset, Wishes(), stream=False),
+        False,
+        None,
+        b"",
+        {},
+        False,
+        False,
+        _given(_string, request.previous_response_id, "previous_response_id") or None,
+        [*before, *items],
+    )
+
+
+def _refuse(request: _Request) -> None:
+    """Refuse what nobody could do on the other side, and what would not be what it seems."""
+    if request.background:
+        raise wrong("background", "responses are made while their caller waits: leave it out")
+    if given(request.conversation):
+        raise wrong("conversation", "conversations are not kept here: send the items as input")
+    if given(request.prompt):
+        raise wrong("prompt", "prompts are not kept here: send instructions and input")
+    if request.top_logprobs:
+        raise wrong("top_logprobs", "these models tell no log probabilities")
+    if given(request.truncation) and plain(request.truncation, "truncation") not in (
+        "auto",
+        "disabled",
+    ):
+        raise wrong("truncation", "it must be auto or disabled")
+    for name in ("presence_penalty", "frequency_penalty"):
+        _given(_number, getattr(request, name), name)
+    _given(_metadata, request.metadata, "metadata")
+    _given(_string, request.prompt_cache_key, "prompt_cache_key")
+
+
+def _items(raw: msgspec.Raw) -> list[msgspec.Raw]:
+    """The input as items; a text is what the user says."""
+    if kind(raw) == '"':
+        if not says(raw, "input"):
+            return []
+        item = b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}'
+        return [msgspec.Raw(item % raw)]
+    return read_part(_raws, raw, "input") if given(raw) else []
+
+
+def _instruct(said: Conversation, raw: msgspec.Raw) -> None:
+    """Instructions come before all else."""
+    if not given(raw):
+        return
+    if says(raw, "instructions"):
+        said.system.insert(0, text_block(raw))
+
+
+def _given(decode: Callable[[Any], T | None], raw: msgspec.Raw, param: str) -> T | None:
+    return read_part(decode, raw, param) if given(raw) else None
+
+
+def _at_least_one(raw: msgspec.Raw, param: str) -> int | None:
+    number: int | None = _given(_whole, raw, param)
+    if number is not None and number < 1:
+        raise wrong(param, "it must be 1 or more")
+    return number
+
+
+def _within(raw: msgspec.Raw, most: int, param: str) -> float | None:
+    number: float | None = _given(_number, raw, param)
+    if number is not None and not 0 <= number <= most:
+        raise wrong(param, f"it must be from 0 to {most}")
+    return number
+
+
+def _effort(told: _Reasoning | None) -> str | None:
+    effort = told.effort if told is not None else None
+    if effort is not None and effort not in EFFORTS:
+        raise wrong("reasoning.effort", f"it must be one of {', '.join(EFFORTS)}")
+    return effort
+
+
+def _shape(raw: msgspec.Raw) -> Shape | None:
+    told = _given(_text, raw, "text")
+    form = told.format if told is not None else None
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return Shape(param="text.format")
+    if form.type != "json_schema":
+        raise wrong("text.format.type", "it must be text, json_object or json_schema")
+    if kind(form.schema) != "{":
+        raise wrong("text.format.schema", "it must be given, as an object")
+    schema = bytes(form.schema)
+    try:
+        schema.decode()  # it may end up in a text
+    except UnicodeDecodeError:
+        raise wrong("text.format.schema", "it is not UTF-8") from None
+    return Shape(schema, form.strict is True, "text.format")
+
+
+def _echo(request: _Request, *, stored: bool) -> bytes:
+    told = {
+        name: getattr(request, name)
+        for name in Echo.__struct_fields__
+        if name not in ("model", "store")
+    }
+    return Echo(model=request.model, store=stored, **told).octets()
