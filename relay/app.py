@@ -41,11 +41,14 @@ from relay.net import egress
 from relay.net.server import Bounds, Server
 from relay.net.timers import Timers
 from relay.quota.ledger import Ledger
+from relay.secret import derived
 from relay.store import pauses
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.queries import LiveKey, live_keys
 from relay.store.restore import restore
+from relay.store.sealing import sealing_key
+from relay.store.shelf import DatabaseShelf, MemoryShelf, Shelf
 from relay.store.usage import prune
 from relay.store.watch import watch
 from relay.telemetry.log import AccessLog
@@ -99,12 +102,14 @@ class App:
         self._chores = [
             loop.create_task(watch(self.database, _WATCH, self._take_over)),
             loop.create_task(self._sweep()),
-            loop.create_task(self._prune()),
             loop.create_task(Reading(self.upstreams).run()),
         ]
         self.log = AccessLog(self._log_fd) if settings.log.access else None
         if self.log is not None:
             self.timers.each_tick(self.log.flush)
+        shelf, sealing = await _kept(settings.responses, self.database)
+        self._shelf = shelf
+        self._chores.append(loop.create_task(self._prune()))
         routes = Routes(settings.model, made)
         gateway = Gateway(
             Relay(
@@ -115,10 +120,11 @@ class App:
                 self.sessions,
                 settings.pool,
                 self.timers,
-                Reader(b"k" * 32, Stored()),
+                Reader(sealing, Stored(shelf)),
                 settings.server.limits.body,
             ),
             Models(settings.model),
+            Stored(shelf),
             self.callers,
             metering,
             self.log,
@@ -206,8 +212,10 @@ class App:
         while True:
             try:
                 await prune(self.database, self._settings.database.retention_days, time.time())
+                if self._shelf is not None:
+                    await self._shelf.prune(time.time())
             except StoreError as error:
-                _log.warning("old usage is not pruned for now: %s", error)
+                _log.warning("what is old is not pruned for now: %s", error)
             await asyncio.sleep(_PRUNE)
 
 
@@ -246,6 +254,29 @@ def _upstreams(settings: Settings, timers: Timers) -> list[Upstream]:
         except ValueError as error:
             raise ConfigError(f"upstream[{index}]", str(error)) from None
     return upstreams
+
+
+async def _kept(settings: config.Responses, database: Database) -> tuple[Shelf | None, bytes]:
+    """Where responses are kept, if they are, and the key that seals what callers carry.
+
+    Raises:
+        ConfigError: the operator's key cannot be had.
+    """
+    try:
+        secret = settings.secret()
+    except ValueError as error:
+        raise ConfigError("responses.key", str(error)) from None
+    if secret is None:
+        sealing = await sealing_key(database)
+    else:
+        sealing = derived(secret, b"relay sealing")
+    life = clock.seconds(settings.keep)
+    if settings.store == "memory":
+        return MemoryShelf(life, settings.memory), sealing
+    if settings.store == "database":
+        assert secret is not None  # the settings have been checked
+        return DatabaseShelf(database, derived(secret, b"relay storing"), life), sealing
+    return None, sealing
 
 
 async def _open(server: Server, text: str, tls: ssl.SSLContext | None = None) -> config.Address:

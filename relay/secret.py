@@ -66,6 +66,11 @@ def resolve(reference: str) -> Secret:
     return Secret(value)
 
 
+def derived(secret: Secret, purpose: bytes) -> bytes:
+    """A key of 32 octets for one purpose (up to 16 octets), which tells nothing of the others."""
+    return hashlib.blake2b(secret.reveal().encode(), digest_size=32, person=purpose).digest()
+
+
 def new_key(prefix: str) -> str:
     """A fresh caller key: the prefix and 43 url-safe characters (256 random bits)."""
     return prefix + secrets.token_urlsafe(32)

@@ -30,7 +30,7 @@ def load(tmp_path: Path, text: str) -> config.Settings:
 
 WRONG = [
     # an unknown name, at every level
-    ("servr = {}", "servr", "accepted here: database, log, model, plan, pool, server, upstream"),
+    ("servr = {}", "servr", "accepted here: database, log, model, plan, pool, responses, server"),
     ("[server]\nlisen = []", "server.lisen", "accepted here: admin_listen, key_prefix, limits"),
     ("[server.limits]\nheads = 1", "server.limits.heads", "body, fields, head, request_line"),
     ("[server.timeouts]\nbdy = 1", "server.timeouts.bdy", "body, drain, head, idle, write"),
@@ -162,6 +162,11 @@ WRONG = [
      '"low" or "medium" or "high" or "xhigh" or "max"'),
     (UPSTREAM + MODEL + "routes = [{ upstream = 'a', accepts = { web_search = 1 } }]",
      "model[0].routes[0].accepts.web_search", "true or false"),
+    ("[responses]\nstore = 'disk'", "responses.store", '"off" or "memory" or "database"'),
+    ("[responses]\nstore = 'database'", "responses.key", "openssl rand -hex 32"),
+    ("[responses]\nkey = '$KEY'", "responses.key", "write env:KEY"),
+    ("[responses]\nkeep = 'long'", "responses.keep", "long"),
+    ("[responses]\nmemory = 5", "responses.memory", "at least 1048576"),
     (PLAN + "cache_breakpoints = 4", "plan[0].cache_breakpoints", "true or false"),
     # something missing
     ("[[vendor]]", "vendor[0].name", "is missing; write text in quotes"),

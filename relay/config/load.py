@@ -68,6 +68,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         server=server,
         database=replace(settings.database, path=anchor(settings.database.path)),
         upstream=[upstream(one) for one in settings.upstream],
+        responses=replace(settings.responses, key=reference(settings.responses.key)),
     )
 
 
@@ -149,6 +150,9 @@ def _unique(section: str, key: str, names: list[str]) -> set[str]:
 def effective(settings: Settings, show: Callable[[str], str] = lambda _: "•••") -> dict[str, Any]:
     """All settings as plain values, literal secrets masked by `show`."""
     tree: dict[str, Any] = msgspec.to_builtins(settings)
+    kept = tree["responses"]
+    if kept["key"] and not kept["key"].startswith(("env:", "file:")):
+        kept["key"] = show(kept["key"])
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

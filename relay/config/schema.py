@@ -30,6 +30,8 @@ PROXY = re.compile(
     rf"(?:http|socks5h?)://(?:{_USERINFO}+(?::(?P<password>{_USERINFO}*))?@)?"
     r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})"
 )
+_LEAST_KEY = 32
+_MAKE_KEY = "make one with `openssl rand -hex 32`"
 _OWN_FIELDS = {"host", "content-length", "transfer-encoding", "connection", "authorization",
                "x-api-key", "accept-encoding", "upgrade", "te", "trailer", "expect"}  # fmt: skip
 
@@ -346,6 +348,43 @@ def _time_zone(setting: str, name: str) -> None:
         ) from None
 
 
+class Responses(_Section, frozen=True):
+    """What is kept of the Responses API's conversations: for `store` and `previous_response_id`.
+
+    `memory` is how many octets may be kept in memory in all.
+    """
+
+    store: Literal["off", "memory", "database"] = "off"
+    key: str = ""  # what is kept in the database is encrypted with it
+    keep: str = "30d"  # after its last use
+    memory: int = 67_108_864
+
+    def __post_init__(self) -> None:
+        if self.key.startswith("$"):
+            raise ValueError(f"key is taken literally; write env:{self.key.strip('${}')}")
+        if self.store == "database" and not self.key:
+            raise ValueError(f'key is needed for store = "database": {_MAKE_KEY}')
+        _duration("keep", self.keep)
+        if self.memory < 1_048_576:
+            raise ValueError("memory must be at least 1048576 octets")
+
+    def __repr__(self) -> str:
+        return f"Responses({self.store!r})"  # the rest may hold a secret
+
+    def secret(self) -> Secret | None:
+        """The key itself; None: there is none.
+
+        Raises:
+            ValueError: the variable or file that `key` names is not there, or holds too little.
+        """
+        if not self.key:
+            return None
+        found = secret.resolve(self.key)
+        if len(found.reveal()) < _LEAST_KEY:
+            raise ValueError(f"it has fewer than {_LEAST_KEY} characters; {_MAKE_KEY}")
+        return found
+
+
 class Upstream(_Section, frozen=True):
     """One credential at one origin."""
 
@@ -485,3 +524,4 @@ class Settings(_Section, frozen=True):
     upstream: list[Upstream] = []
     model: list[Model] = []
     plan: list[Plan] = []
+    responses: Responses = Responses()

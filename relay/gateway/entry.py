@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
+from urllib.parse import unquote
 
 from relay.clock import rfc3339
 from relay.errors import INTERNAL, NOT_FOUND, WRONG_METHOD, Dialect, RelayError
@@ -17,7 +18,9 @@ from relay.gateway.models import Models
 from relay.gateway.record import Record
 from relay.gateway.record import record as begin_record
 from relay.gateway.relay import Relay
+from relay.gateway.stored import Stored
 from relay.net.exchange import Exchange
+from relay.store.queries import LiveKey
 from relay.telemetry.log import AccessLog
 
 _JSON: Final = (b"content-type", b"application/json")
@@ -50,12 +53,14 @@ class Gateway:
         self,
         relay: Relay,
         models: Models,
+        stored: Stored,
         callers: Callers,
         metering: Metering,
         log: AccessLog | None,
     ) -> None:
         self._metering = metering
         self._models = models
+        self._stored = stored
         self._callers = callers
         self._log = log
         self.ready: Callable[[], bool] = lambda: callers.ready
@@ -143,6 +148,10 @@ class Gateway:
     def _other(self, path: bytes, shown: str) -> tuple[tuple[bytes, ...], Endpoint]:
         if path.startswith(_MODELS + b"/"):
             return (b"GET", b"HEAD"), self._show_model
+        if path.startswith(_RESPONSES + b"/"):
+            found = self._of_response(path[len(_RESPONSES) + 1 :])
+            if found is not None:
+                return found
         if path == b"/v1/completions":
             raise RelayError(NOT_FOUND, _LEGACY)
         if path in _WITHOUT_V1:
@@ -159,8 +168,37 @@ class Gateway:
         name = call.exchange.request.path[len(_MODELS) + 1 :]
         self._answer(call, self._models.show(name, _is_anthropic(call.exchange)))
 
-    def _identify(self, call: Call) -> None:
-        self._metering.enter(call, self._callers.identify(call.exchange.request.headers))
+    def _of_response(self, rest: bytes) -> tuple[tuple[bytes, ...], Endpoint] | None:
+        """What leads to a response that is kept; `rest` is the path behind its collection."""
+        name, _, what = rest.partition(b"/")
+        id = unquote(name.decode("latin-1"))
+        stored = self._stored
+
+        async def show(call: Call) -> None:
+            owner, request = self._identify(call).user_id, call.exchange.request
+            query = request.target.partition(b"?")[2]
+            if request.method == b"DELETE":
+                self._answer(call, await stored.delete(owner, id))
+            elif what:
+                self._answer(call, await stored.input_items(owner, id, query))
+            else:
+                self._answer(call, await stored.show(owner, id, query))
+
+        async def cancel(call: Call) -> None:
+            self._answer(call, await stored.cancel(self._identify(call).user_id, id))
+
+        if not id:
+            return None
+        if not what:
+            return (b"GET", b"HEAD", b"DELETE"), show
+        if what == b"input_items":
+            return (b"GET", b"HEAD"), show
+        return ((b"POST",), cancel) if what == b"cancel" else None
+
+    def _identify(self, call: Call) -> LiveKey:
+        caller = self._callers.identify(call.exchange.request.headers)
+        self._metering.enter(call, caller)
+        return caller
 
     async def _alive(self, call: Call) -> None:
         call.record.outcome = "whole"
@@ -176,6 +214,8 @@ class Gateway:
         call.record.outcome = "whole"
         exchange = call.exchange
         headers = [_JSON, (b"request-id", exchange.id), exchange.own_timing()]
+        if _dialect(exchange) is not Dialect.MESSAGES:  # where OpenAI's SDKs look for it
+            headers.append((b"x-request-id", exchange.id))
         exchange.respond(200, headers, body, self._metering.lines(call))
 
 
