@@ -20,6 +20,7 @@ from relay.gateway.routes import Route, Target
 from relay.gateway.trouble import Scope, Verdict, of_failure
 from relay.net.client import Trouble, UpstreamConnection, UpstreamError
 from relay.net.splice import Splice
+from relay.translate.completion_error import judged
 from relay.translate.opening import naming
 from relay.translate.peek import with_model
 from relay.translate.usage import JsonTap, NoTap, StreamTap, Usage
@@ -152,12 +153,13 @@ def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
     status, onward, payload = refusal.status, refusal.fields, refusal.payload
     if exchange.begun:
         if translation is not None:
-            call.end_failed(translation.error_event(payload))
+            call.end_failed(translation.failed(judged(status, payload)[1]))
         else:
             call.end_failed(_error_event(payload) or _unreadable(refusal, call))
         return
     if translation is not None:
-        status, payload = translation.error(status, payload)
+        status, told = judged(status, payload)
+        payload = told.body(translation.dialect)
         onward = b"".join(_RETRY.findall(onward)) + _JSON % exchange.id
     lines = b"%b%brequest-id: %b\r\n%b: %b\r\n" % (
         onward,

@@ -14,6 +14,7 @@ class Chat(Translation):
     """One request."""
 
     name = "chat"
+    dialect = Dialect.OPENAI
 
     def __init__(self, asking: Asking, asked: chat.Chat) -> None:
         super().__init__(asking, asked.user)
@@ -32,12 +33,6 @@ class Chat(Translation):
 
     def keep_alive(self) -> bytes:
         return completion.KEEP_ALIVE
-
-    def error(self, status: int, payload: bytes) -> tuple[int, bytes]:
-        return completion.error(status, payload)
-
-    def error_event(self, payload: bytes) -> bytes:
-        return completion.error_event(payload)
 
     def failed(self, error: RelayError) -> bytes:
         return error.event(Dialect.OPENAI)

@@ -9,13 +9,13 @@ from typing import Final
 
 import msgspec
 
-from relay.errors import RelayError
+from relay.errors import Dialect, RelayError
 from relay.gateway.stored import Stored
 from relay.gateway.translation import Asking, Machine, Translation
 from relay.quota.headers import codex_lines
 from relay.quota.holder import Holder
 from relay.translate.draft import Fit
-from relay.translate.responses import answer, failure, request
+from relay.translate.responses import answer, request
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.shape import Told
 from relay.translate.responses.stream import Stream
@@ -35,6 +35,7 @@ class Responses(Translation):
     """One request, `POST /v1/responses`."""
 
     name = "responses"
+    dialect = Dialect.RESPONSES
     ends_failed = True
 
     def __init__(
@@ -80,12 +81,6 @@ class Responses(Translation):
 
     def keep_alive(self) -> bytes:
         return self._spoken.keep_alive()
-
-    def error(self, status: int, payload: bytes) -> tuple[int, bytes]:
-        return failure.error(status, payload)
-
-    def error_event(self, payload: bytes) -> bytes:
-        return self._spoken.error_event(payload)
 
     def failed(self, error: RelayError) -> bytes:
         return self._spoken.fail(error)

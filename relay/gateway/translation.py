@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Protocol
 
 import msgspec
 
-from relay.errors import RelayError
+from relay.errors import Dialect, RelayError
 from relay.quota.holder import Holder
 from relay.store.queries import LiveKey
 from relay.translate.draft import Draft, Fit
@@ -55,12 +55,14 @@ class Machine(Protocol):
 class Translation(ABC):
     """One request.
 
-    `name` is its dialect's, as the journal has it. `ends_failed`: an error is an end of a stream
+    `name` is its dialect's, as the journal has it; `dialect` whose shape errors take before a
+    stream has begun. `ends_failed`: an error is an end of a stream
     like any other; where it is not, the connection is cut after it. `keeps`: the answer is to be
     kept before its end is sent.
     """
 
     name: ClassVar[str]
+    dialect: ClassVar[Dialect]
     ends_failed: ClassVar[bool] = False
     keeps = False
     stream: bool  # whether the caller wants one
@@ -115,16 +117,8 @@ class Translation(ABC):
         """What shows life in a stream that has nothing to show."""
 
     @abstractmethod
-    def error(self, status: int, payload: bytes) -> tuple[int, bytes]:
-        """An upstream's own error in the caller's dialect: status and document."""
-
-    @abstractmethod
-    def error_event(self, payload: bytes) -> bytes:
-        """The same for a stream that has begun."""
-
-    @abstractmethod
     def failed(self, error: RelayError) -> bytes:
-        """A failure of the relay's own for a stream that has begun."""
+        """What ends a stream that has begun and came to nothing."""
 
     @property
     def before(self) -> Sequence[msgspec.Raw]:

@@ -19,7 +19,7 @@ from tests.translate import chunks
 from tests.translate.blocks import Answer, answers
 from tests.translate.chunks import TOLD, event, feed, transcript
 
-CORPORA = Path(__file__).parent.parent / "corpora" / "chat"
+CORPORA = Path(__file__).parent.parent / "corpora"
 CASES = tomllib.loads((CORPORA / "streams.toml").read_text(encoding="utf-8"))["case"]
 USAGE = "10 (0 read, 0 written), 9 (0 thought)"
 START = (
@@ -70,7 +70,7 @@ def one_by_one(octets: bytes) -> list[bytes]:
 def test_an_event_stream_is_told_in_chunks(case: dict[str, Any]) -> None:
     octets = wire(case)
     told = Told(TOLD.id, TOLD.created, TOLD.model, case.get("family", TOLD.family))
-    expected = list(case["expected"])
+    expected = list(case["chat"])
     if is_whole := bool(expected) and expected[-1].startswith("finish"):
         expected += ["usage " + case.get("usage", USAGE), "done"]
     failed = bool(expected) and expected[-1].startswith("error")

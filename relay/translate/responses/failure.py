@@ -1,4 +1,4 @@
-"""What went wrong, as the Responses API tells it: a document before a stream, an event within.
+"""What went wrong, as a response tells it that has failed.
 
 This decides the code that a client stops, waits or tries again by. Codex CLI takes some for
 final (codex-rs: codex-api/src/sse/responses.rs) and tries again at all others.
@@ -8,22 +8,10 @@ from typing import Final
 
 import msgspec
 
-from relay.errors import Dialect, RelayError
-from relay.translate import completion_error
+from relay.errors import RelayError
 
 _AS_THEY_ARE: Final = ("context_length_exceeded", "insufficient_quota", "rate_limit_exceeded")
 _ASKED_WRONG: Final = frozenset({400, 404, 413, 415, 422})
-
-
-def error(status: int, payload: bytes) -> tuple[int, bytes]:
-    """An upstream's error document as OpenAI's, and the status it goes out with."""
-    status, told = completion_error.judged(status, payload)
-    return status, told.body(Dialect.RESPONSES)
-
-
-def of_event(payload: bytes) -> RelayError:
-    """What the data of an upstream's error event tells, or its error document."""
-    return completion_error.judged_event(payload)
 
 
 def member(told: RelayError) -> bytes:

@@ -307,6 +307,21 @@ class Call(Item):
         return [(b"response.custom_tool_call_input.delta", b'"delta":"%b"' % text)]
 
 
+class Passed(Item):
+    """A block that this dialect has no item for."""
+
+    __slots__ = ()
+
+    prefix = ""
+    says = False
+
+    def begun(self) -> bytes:
+        raise NotImplementedError
+
+    def whole(self, status: bytes) -> bytes:
+        raise NotImplementedError
+
+
 class Search(Item):
     """A search of the web that the upstream does by itself."""
 

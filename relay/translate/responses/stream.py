@@ -16,13 +16,22 @@ import msgspec
 
 from relay.errors import RelayError
 from relay.translate import completion_shape
+from relay.translate.completion_error import judged_event
 from relay.translate.completion_event import Delta
 from relay.translate.completion_shape import EMPTY, Block
 from relay.translate.events import Events
 from relay.translate.replay import ANTHROPIC
 from relay.translate.responses import failure, shape
 from relay.translate.responses.known import Known
-from relay.translate.responses.output import Call, Event, Item, Message, Search, Thinking
+from relay.translate.responses.output import (
+    Call,
+    Event,
+    Item,
+    Message,
+    Passed,
+    Search,
+    Thinking,
+)
 from relay.translate.responses.shape import Told
 from relay.translate.usage import Usage
 
@@ -44,6 +53,7 @@ class Stream(Events):
         "_begun",
         "_ended",
         "_kept",
+        "_numbers",
         "_open",
         "_output",
         "_sequence",
@@ -62,6 +72,7 @@ class Stream(Events):
         self._begun = False
         self._ended: list[Item] = []  # whose end waits for what comes next
         self._kept = 0
+        self._numbers: set[bytes] = set()  # what calls are known by
         self._open: dict[int, Item] = {}  # by the index of their block
         self._output: list[bytes | None] = []  # the items, in their order; None: not ended yet
         self._sequence = 0
@@ -114,14 +125,10 @@ class Stream(Events):
         )
         return shown + self._event_of(b"response.failed", b'"response":' + self.answer)
 
-    def error_event(self, payload: bytes) -> bytes:
-        """The same for an upstream's error document, or the data of its error event."""
-        return self.fail(failure.of_event(payload))
-
     # --- what the upstream says ---
 
     def _failed(self, data: bytes) -> bytes:
-        return self.error_event(data)
+        return self.fail(judged_event(data))
 
     def _ping(self) -> bytes:
         return b""  # comments would not do, and each event has the whole response in it
@@ -158,7 +165,10 @@ class Stream(Events):
                 search.waiting = completion_shape.arguments(block.input)
                 self._keep(search.waiting)
             case "web_search_tool_result":
+                self._open[index] = Passed(self._told)
                 shown += self._settle()
+            case _:
+                self._open[index] = Passed(self._told)
         return shown
 
     def _call(self, index: int, block: Block) -> bytes:
@@ -168,8 +178,10 @@ class Stream(Events):
         plain = name[1:-1].decode()
         known = self._told.tools.get(plain) or Known("function", plain)
         number = completion_shape.string(block.id)
-        if number == EMPTY:
-            number = b'"call_%b_%d"' % (self._told.number.encode(), len(self._output))
+        if number == EMPTY or number in self._numbers:
+            # A vendor may leave it out, or give it twice, and the SDK wants each but once.
+            number = b'"call_%b_%d"' % (self._told.number.encode(), len(self._numbers))
+        self._numbers.add(number)
         call = Call(self._told, known, number)
         call.waiting = completion_shape.arguments(block.input)
         self._keep(call.waiting)
