@@ -81,6 +81,10 @@ class RelayError(Exception):
         self.param = param
         self.headers = (*headers, _DO_NOT_RETRY) if kind.status in _FINAL else headers
 
+    def status(self, dialect: Dialect) -> int:
+        """The HTTP status that `dialect` has for this failure."""
+        return self.kind.status
+
     def body(self, dialect: Dialect, request_id: str | None = None) -> bytes:
         """The JSON document that `dialect` has for this failure."""
         if dialect is not Dialect.MESSAGES:

@@ -57,7 +57,14 @@ class Responses(Translation):
         self._turn_state = asking.head.headers.get(_TURN_STATE)
         id = "resp_" + asking.request_id.removeprefix("req_")
         self._told = Told(
-            id, int(time.time()), time.time, asked.echo, asked.tools, asked.shows, seal
+            id,
+            int(time.time()),
+            time.time,
+            asked.echo,
+            asked.tools,
+            asked.shows,
+            seal,
+            spoken=asking.head.headers.get(b"originator", b"").startswith(b"codex"),
         )
         self._before = before
         self._stream: Stream | None = None
@@ -109,7 +116,7 @@ class InputTokens(Responses):
     """`POST /v1/responses/input_tokens`: how many tokens a request has."""
 
     def octets(self, fit: Fit) -> bytes:
-        return self._draft.octets(fit, breakpoints=False, user=None, counting=True)
+        return self._draft.octets(fit, breakpoints=self._breakpoints, user=None, counting=True)
 
     def whole(self, payload: bytes, fit: Fit, usage: Usage) -> bytes:
         try:

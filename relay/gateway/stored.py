@@ -5,6 +5,7 @@ kept, and where, is the operator's choice (`[responses]` in relay.toml); without
 and nobody is left to believe that something were.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from time import time
@@ -28,8 +29,6 @@ _OFF: Final = "This relay keeps no responses"
 _WHOLE_INPUT: Final = "Send the whole conversation as input, and store: false."
 _BUSY: Final = "Kept responses cannot be used now. Try again in a moment."
 _MOST: Final = 100  # items of a list
-
-_any = msgspec.json.Decoder().decode
 
 
 class Stored:
@@ -159,7 +158,7 @@ class Stored:
                 )
             items = items[ids.index(after[0]) + 1 :]
         shown = items[:limit]
-        return msgspec.json.encode(
+        return _listed(
             {
                 "object": "list",
                 "data": shown,
@@ -187,9 +186,13 @@ class Stored:
         return RelayError(RESPONSE_NOT_FOUND, why)
 
 
+def _listed(told: dict[str, Any]) -> bytes:
+    return json.dumps(told).encode()
+
+
 def _identified(item: bytes, response: str, number: int) -> dict[str, Any]:
     """An item as a list shows it: whole, and with an id that stays the same."""
-    told: dict[str, Any] = _any(item)
+    told: dict[str, Any] = json.loads(item)  # which takes half a character, too
     content = told.get("content")
     if isinstance(content, str):
         kind = "output_text" if told.get("role") == "assistant" else "input_text"

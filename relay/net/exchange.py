@@ -221,7 +221,7 @@ class Exchange:
         ]
         if dialect is not Dialect.MESSAGES:  # where its SDKs look for it
             headers.append((b"x-request-id", self.id))
-        self.respond(error.kind.status, headers, error.body(dialect, self.id.decode()), fields)
+        self.respond(error.status(dialect), headers, error.body(dialect, self.id.decode()), fields)
 
     def own_timing(self) -> tuple[bytes, bytes]:
         """`server-timing` of an answer that no upstream had a part in."""

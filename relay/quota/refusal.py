@@ -52,6 +52,12 @@ class QuotaExceeded(RelayError):  # noqa: N818 -- it is the caller's state, not 
     def _passes(retry_after: int | None) -> bool:
         return retry_after is not None and retry_after <= _PATIENCE
 
+    def status(self, dialect: Dialect) -> int:
+        """As others; a 402 is none to Codex, which tries it again six times, and a 429 is."""
+        if dialect is Dialect.RESPONSES and self.kind is PAYMENT_REQUIRED:
+            return USED_UP.status
+        return super().status(dialect)
+
     def body(self, dialect: Dialect, request_id: str | None = None) -> bytes:
         """As others; on `/v1/responses` with the one type at which Codex stops, and the time
         that it names."""

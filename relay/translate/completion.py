@@ -7,27 +7,16 @@ nor of sockets: time and ids come in with `Told`.
 
 from typing import Final
 
-import msgspec
-
 from relay.translate import completion_shape as shape
+from relay.translate import message
 from relay.translate.completion_error import error, error_event
-from relay.translate.completion_shape import EMPTY, NOTHING, Block, Told
+from relay.translate.completion_shape import EMPTY, Block, Told
 from relay.translate.completion_stream import KEEP_ALIVE, Stream
 from relay.translate.usage import Usage, message_usage
 
 __all__ = ["KEEP_ALIVE", "Stream", "Told", "error", "error_event", "whole"]
 
 _CHOICE: Final = b',"choices":[{"index":0,"message":{%b},"logprobs":null,"finish_reason":"%b"}]'
-
-
-class _Message(msgspec.Struct, frozen=True):
-    type: str = ""
-    content: msgspec.Raw = NOTHING
-    stop_details: msgspec.Raw = NOTHING
-
-
-_message = msgspec.json.Decoder(_Message).decode
-_blocks = msgspec.json.Decoder(list[Block]).decode
 
 
 def whole(payload: bytes, told: Told, usage: Usage | None = None) -> bytes:
@@ -38,24 +27,13 @@ def whole(payload: bytes, told: Told, usage: Usage | None = None) -> bytes:
     Raises:
         ValueError: `payload` is no answer, or one that cannot be read.
     """
-    try:
-        payload.decode()  # what is spliced in is not looked at again
-        message = _message(payload)
-        content = bytes(message.content)
-        if content in (b"", b"null") and message.type == "message":
-            blocks = []
-        elif content.startswith(b"["):
-            blocks = _blocks(content)
-        else:
-            raise ValueError("an answer without content")
-    except (msgspec.MsgspecError, RecursionError) as failure:
-        raise ValueError(str(failure)) from None
+    blocks, details = message.read(payload)
     parts = _Parts(told)
     for block in blocks:
         parts.add(block)
     usage = usage or message_usage(payload)
     refused = usage.stop_reason == "refusal"
-    members = parts.members(shape.refusal(message.stop_details) if refused else None)
+    members = parts.members(shape.refusal(details) if refused else None)
     reason = shape.finish_reason(usage.stop_reason, len(parts.calls))
     return b'%b%b,"usage":%b}' % (
         shape.head(told, "chat.completion"),

@@ -81,6 +81,8 @@ def test_a_balance_that_is_too_small_is_402_and_final() -> None:
     )
     assert json.loads(told.body(Dialect.MESSAGES))["error"]["type"] == "billing_error"
     assert json.loads(told.body(Dialect.RESPONSES))["error"]["type"] == "insufficient_quota"
+    statuses = [told.status(dialect) for dialect in Dialect]
+    assert statuses == [402, 402, 429]  # Codex tries a 402 again, and stops at this one
 
 
 def test_a_balance_held_by_others_is_worth_waiting_for() -> None:

@@ -20,7 +20,7 @@ from tests.translate.blocks import Answer, answers
 from tests.translate.chunks import event
 from tests.translate.replies import HIDDEN, SEAL, TOLD, feed, read, transcript
 from tests.translate.test_completion_stream import CASES as STREAMS
-from tests.translate.test_completion_stream import STOP, cut, one_by_one, started, wire
+from tests.translate.test_completion_stream import STOP, TEXT, cut, ended, one_by_one, started, wire
 
 OWN = Path(__file__).parent.parent / "corpora" / "responses" / "streams.toml"
 CASES = STREAMS + tomllib.loads(OWN.read_text(encoding="utf-8"))["case"]
@@ -254,3 +254,13 @@ def test_usage_may_be_put_right_before_the_end() -> None:
     stream.feed(event(STOP))
     stream.usage.input, stream.usage.output, stream.usage.cache_read = 4, 1, 6
     assert transcript(stream.finish())[-1] == "completed 10 (6 read), 1 (0 thought)"
+
+
+def test_a_refusal_is_told_as_a_text_to_whom_shows_no_other() -> None:
+    """Recorded: Codex CLI 0.169.0 drops a message with a refusal in it, and says nothing."""
+    told = msgspec.structs.replace(TOLD, spoken=True)
+    octets = event(TEXT) + event(ended("refusal")) + event(STOP)
+    shown, _ = feed([octets], told)
+    replies.check(shown)
+    texts = [item["content"][0]["text"] for item in said(shown)]
+    assert texts == ["Hi", "The model declined to answer this request."]

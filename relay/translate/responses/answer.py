@@ -9,23 +9,17 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.translate.completion_shape import NOTHING, Block, string
+from relay.translate import message
+from relay.translate.completion_shape import string
 from relay.translate.responses import shape
 from relay.translate.responses.shape import Told
 from relay.translate.responses.stream import Stream
 from relay.translate.usage import Usage, message_usage
+from relay.translate.wrong import UNREADABLE
 
 _PARTS: Final = {"text": "input_text"}
 
 
-class _Message(msgspec.Struct, frozen=True):
-    type: str = ""
-    content: msgspec.Raw = NOTHING
-    stop_details: msgspec.Raw = NOTHING
-
-
-_message = msgspec.json.Decoder(_Message).decode
-_blocks = msgspec.json.Decoder(list[Block]).decode
 _any = msgspec.json.Decoder().decode
 
 
@@ -39,7 +33,7 @@ def whole(
     Raises:
         ValueError: `payload` is no answer, or one that cannot be read.
     """
-    blocks, details = _read(payload)
+    blocks, details = message.read(payload)
     stream = Stream(told)
     stream.family = family
     stream.replay(blocks, usage or message_usage(payload), details)
@@ -54,7 +48,7 @@ def compacted(
     Raises:
         ValueError: `payload` is no answer, or has no text.
     """
-    blocks, _ = _read(payload)
+    blocks, _ = message.read(payload)
     text = b'"%b"' % b"".join([string(block.text)[1:-1] for block in blocks])
     if text == b'""':
         raise ValueError("a summary without a word")
@@ -75,25 +69,14 @@ def compacted(
     )
 
 
-def _read(payload: bytes) -> tuple[list[Block], msgspec.Raw]:
-    try:
-        payload.decode()  # what is spliced in is not looked at again
-        message = _message(payload)
-        content = bytes(message.content)
-        if content in (b"", b"null") and message.type == "message":
-            return [], message.stop_details
-        if content.startswith(b"["):
-            return _blocks(content), message.stop_details
-    except (msgspec.MsgspecError, RecursionError) as failure:
-        raise ValueError(str(failure)) from None
-    raise ValueError("an answer without content")
-
-
 def _users(items: Iterable[msgspec.Raw], told: Told) -> list[bytes]:
     """The user's messages, each with all that such an item must have."""
     found: list[bytes] = []
     for item in items:
-        given: Any = _any(item)
+        try:
+            given: Any = _any(item)
+        except UNREADABLE:  # half a character somewhere in it: it went upstream as it came
+            continue
         if not isinstance(given, dict) or given.get("role") != "user":
             continue
         content = given.get("content")

@@ -11,6 +11,7 @@ import msgspec
 
 from relay.translate.responses.tools import echoed
 from relay.translate.text import NOTHING, Octets, given, quoted
+from relay.translate.wrong import UNREADABLE
 
 _any = msgspec.json.Decoder().decode
 _PLAIN: Final = b'{"format":{"type":"text"}}'
@@ -74,13 +75,13 @@ class Echo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def _reasoning(self) -> bytes:
         if not given(self.reasoning):
             return _NO_REASONING
-        told: Any = _any(self.reasoning)
+        told = _decoded(self.reasoning)
         return msgspec.json.encode({"effort": None, "summary": None, **told})
 
     def _text(self) -> bytes:
         if not given(self.text):
             return _PLAIN
-        told: Any = _any(self.text)
+        told = _decoded(self.text)
         form = told.get("format") or {"type": "text"}
         if form.get("type") == "json_schema":
             form = {"name": "", "description": None, **form}
@@ -89,6 +90,15 @@ class Echo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if told.get("verbosity") is not None:
             whole["verbosity"] = told["verbosity"]
         return msgspec.json.encode(whole)
+
+
+def _decoded(raw: msgspec.Raw) -> dict[str, Any]:
+    """An object; what cannot be decoded, for half a character in it, is not repeated."""
+    try:
+        told: dict[str, Any] = _any(raw)
+    except UNREADABLE:
+        return {}
+    return told
 
 
 def _or(raw: msgspec.Raw, otherwise: bytes) -> Octets:

@@ -37,7 +37,8 @@ class Told(msgspec.Struct, frozen=True):
 
     `id` is "resp_…", `created` and `now` in epoch seconds, `echo` the members of the response
     that repeat the request, `tools` the caller's by the names of their functions, `shows`
-    whether thinking is shown as a summary.
+    whether thinking is shown as a summary, `spoken` whether a refusal is told as a text: Codex CLI
+    shows nothing of any other.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Told(msgspec.Struct, frozen=True):
     tools: Mapping[str, Known]
     shows: bool
     seal: Seal
+    spoken: bool = False
 
     @property
     def number(self) -> str:

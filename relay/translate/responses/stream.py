@@ -284,7 +284,10 @@ class Stream(Events):
 
     def _refuse(self) -> bytes:
         message = Message(self._told)
-        message.refusal = completion_shape.refusal(self._refusal)
+        words = completion_shape.refusal(self._refusal)
+        if self._told.spoken:
+            return self._say(-1, message, words) + self._settle()
+        message.refusal = words
         return self._add(message) + self._settle_one(message, cut=False)
 
     def _add(self, item: Item) -> bytes:

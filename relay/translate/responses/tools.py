@@ -13,7 +13,7 @@ import msgspec
 from relay.translate.responses.known import Kind, Known, function_name
 from relay.translate.text import NOTHING, Octets, given, kind, not_text, plain, quoted
 from relay.translate.toolset import Choice, Place, Search, Tool, Toolset, parameters
-from relay.translate.wrong import read, wrong
+from relay.translate.wrong import UNREADABLE, read, wrong
 
 _ELSEWHERE: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
@@ -271,7 +271,10 @@ def echoed(raw: msgspec.Raw) -> list[bytes]:
     """The tools as a response repeats them: functions with all that such an object must have."""
     found: list[bytes] = []
     for one in _elements(raw):
-        told: Any = _any(one)
+        try:
+            told: Any = _any(one)
+        except UNREADABLE:  # half a character somewhere in it
+            told = None
         if isinstance(told, dict) and told.get("type") == "function":
             whole = {"description": None, "parameters": None, "strict": None, **told}
             found.append(msgspec.json.encode(whole))

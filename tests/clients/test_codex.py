@@ -1,0 +1,399 @@
+"""Codex's command line takes the relay for the Responses API: headless turns, real tools."""
+
+import asyncio
+import base64
+import json
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.clients import mcp_server
+from tests.clients.conftest import TRUST
+from tests.clients.programs import Ended, run
+from tests.clients.test_claude_code import steer
+from tests.fakes.live import Live, running_relay, running_simulator
+from tests.fakes.upstream import Seen, raw_upstream
+
+pytestmark = pytest.mark.node
+
+JSON = dict[str, Any]
+
+MODEL = "claude-sonnet-4-7"
+VERSION = "0.169.0"
+HOURS, WEEK = 5 * 60, 7 * 24 * 60  # in minutes, as Codex has them
+UNKNOWN_MODEL = "Model metadata for"  # how its warning begins
+CONFIG = """\
+model = "{model}"
+model_provider = "relay"
+check_for_update_on_startup = false
+{settings}
+
+[model_providers.relay]
+name = "Relay"
+base_url = "{url}/v1"
+wire_api = "responses"
+{credential}
+
+[analytics]
+enabled = false
+
+[features]
+plugins = false
+apps = false
+"""
+BY_VARIABLE = 'env_key = "RELAY_KEY"'
+BY_COMMAND = 'auth = {{ command = "sh", args = ["-c", "printf %s {key}"] }}'
+Codex = Callable[..., Awaitable[Ended]]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where Codex is at home, and works."""
+    home = tmp_path / "home"
+    (home / ".codex").mkdir(parents=True)
+    return home
+
+
+@pytest.fixture
+def codex(node_modules: Path, home: Path) -> Codex:
+    """Run `codex exec PROMPT` against a relay."""
+    programs = sorted(node_modules.glob("@openai/codex-*/vendor/*/bin/codex"))
+    if not programs:
+        pytest.skip("Codex has no program for this kind of machine")
+
+    async def codex(
+        relay: Live,
+        prompt: str,
+        *options: str,
+        key: str | None = None,
+        by_command: bool = False,
+        settings: str = "",
+    ) -> Ended:
+        key = key or relay.key
+        (home / ".codex" / "config.toml").write_text(
+            CONFIG.format(
+                model=MODEL,
+                settings=settings,
+                url=relay.url,
+                credential=BY_COMMAND.format(key=key) if by_command else BY_VARIABLE,
+            )
+        )
+        return await run(
+            *(programs[0], "exec", "--skip-git-repo-check"),
+            *("--dangerously-bypass-approvals-and-sandbox", *options, prompt),
+            cwd=home,
+            env={} if by_command else {"RELAY_KEY": key},
+        )
+
+    return codex
+
+
+def session(home: Path) -> list[JSON]:
+    """What Codex wrote down of its session, one payload an entry."""
+    [file] = (home / ".codex" / "sessions").rglob("*.jsonl")
+    return [json.loads(line)["payload"] for line in file.read_text().splitlines()]
+
+
+def entries(home: Path, kind: str) -> list[JSON]:
+    return [payload for payload in session(home) if payload.get("type") == kind]
+
+
+def well(ended: Ended) -> str:
+    """What a turn that went well said in the end."""
+    assert ended.status == 0, f"{ended.out}\n{ended.err}"
+    return ended.out
+
+
+async def ask(relay: Live, method: str, path: str, body: JSON | None = None) -> JSON:
+    headers = {"authorization": f"Bearer {relay.key}"}
+    async with httpx.AsyncClient(verify=TRUST) as client:
+        answer = await client.request(method, relay.url + path, headers=headers, json=body)
+    assert answer.status_code == 200, answer.text
+    told: JSON = answer.json()
+    return told
+
+
+async def with_catalogue(relay: Live, home: Path) -> str:
+    """The settings of somebody who has put the relay's catalogue into a file."""
+    told = await ask(relay, "GET", f"/v1/models?client_version={VERSION}")
+    (home / ".codex" / "models.json").write_text(json.dumps(told))
+    return 'model_catalog_json = "models.json"'
+
+
+async def test_a_plain_turn(live: Live, codex: Codex, home: Path) -> None:
+    assert "“Say hello”" in well(await codex(live, "Say hello"))
+    [line] = live.log()
+    assert (line["path"], line["status"], line["outcome"]) == ("/v1/responses", 200, "whole")
+    used = entries(home, "token_count")[-1]["info"]["total_token_usage"]
+    cached, fresh = line["cache_read"], line["input"] + line["cache_write"]
+    assert (used["input_tokens"], used["cached_input_tokens"]) == (fresh + cached, cached)
+    assert used["output_tokens"] == line["output"]
+
+
+async def test_a_turn_that_really_writes_a_file(live: Live, codex: Codex, home: Path) -> None:
+    said = well(await codex(live, "write hello world to proof.txt"))
+    assert "Process exited with code 0" in said
+    assert (home / "proof.txt").read_text() == "hello world\n"
+    first, second = live.log()
+    assert (first["stop"], second["stop"]) == ("tool_use", "end_turn")
+    assert second["cache_read"] >= first["cache_write"] > 5000  # octet for octet, so it was cached
+
+
+async def test_calls_at_once_each_get_their_result(live: Live, codex: Codex, home: Path) -> None:
+    steer(live, "tool=exec_command;tools=3")
+    well(await codex(live, "write hello world to proof.txt"))
+    calls = [call["call_id"] for call in entries(home, "function_call")]
+    assert len(set(calls)) == 3
+    assert sorted(done["call_id"] for done in entries(home, "function_call_output")) == calls
+    assert [line["status"] for line in live.log()] == [200, 200]
+
+
+async def test_a_patch_really_changes_a_file(live: Live, codex: Codex, home: Path) -> None:
+    settings = await with_catalogue(live, home)
+    prompt = "with a patch, write hello world to proof.txt"
+    ended = await codex(live, prompt, settings=settings)
+    assert "Success. Updated the following files: A proof.txt" in well(ended)
+    assert (home / "proof.txt").read_text() == "hello world\n"
+    [call] = entries(home, "custom_tool_call")
+    assert call["input"].startswith("*** Begin Patch\n")  # the text itself, and no JSON around it
+
+
+async def test_a_tool_of_a_group_is_found(live: Live, codex: Codex, home: Path) -> None:
+    well(await codex(live, "use the tool close_agent"))
+    [call] = entries(home, "function_call")
+    assert (call["name"], call["namespace"]) == ("close_agent", "multi_agent_v1")
+    [done] = entries(home, "function_call_output")
+    assert "invalid agent id" in done["output"]  # its own words: there is no agent to be closed
+
+
+async def test_a_tool_of_a_server_of_its_users_is_called_and_its_picture_read(
+    live: Live, codex: Codex, home: Path
+) -> None:
+    arguments = ["-S", str(Path(mcp_server.__file__))]
+    server = {"command": sys.executable, "args": arguments}
+    options = [
+        option
+        for name, value in server.items()
+        for option in ("-c", f"mcp_servers.painter.{name}={json.dumps(value)}")
+    ]
+    said = well(await codex(live, "use the tool draw", *options))
+    assert "Done. The tool answered:" in said
+    [call] = entries(home, "function_call")
+    assert (call["name"], call["namespace"]) == ("draw", "mcp__painter")
+    [done] = entries(home, "function_call_output")
+    assert [part["type"] for part in done["output"]] == ["input_text", "input_text", "input_image"]
+    assert done["output"][1]["text"] == "drawn: simulated colour"
+    assert [line["status"] for line in live.log()] == [200, 200]
+
+
+async def test_the_catalogue_tells_it_of_the_models(live: Live, codex: Codex, home: Path) -> None:
+    ended = await codex(live, "Say hello", settings=await with_catalogue(live, home))
+    well(ended)
+    assert UNKNOWN_MODEL not in ended.err
+    info = entries(home, "token_count")[-1]["info"]
+    assert 180_000 <= info["model_context_window"] <= 200_000
+
+
+async def test_with_a_command_for_its_key_it_asks_for_the_catalogue_by_itself(
+    live: Live, codex: Codex
+) -> None:
+    ended = await codex(live, "Say hello", by_command=True)
+    well(ended)
+    assert UNKNOWN_MODEL not in ended.err
+    *models, turn = live.log()
+    assert {(line["path"], line["status"]) for line in models} == {("/v1/models", 200)}
+    assert (turn["path"], turn["status"]) == ("/v1/responses", 200)
+
+
+async def test_a_conversation_that_goes_on_replays_its_thinking(
+    tmp_path: Path, codex: Codex, home: Path
+) -> None:
+    async with running_simulator() as (_, url):
+        port = int(url.rpartition(":")[2])
+
+        async def passed_on(
+            _: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+        ) -> None:
+            answer, ask = await asyncio.open_connection("127.0.0.1", port)
+            ask.write(seen.head[:-2] + b"connection: close\r\n\r\n" + seen.body)
+            while octets := await answer.read(65536):
+                writer.write(octets)
+            ask.close()
+            writer.close()
+
+        async with raw_upstream(passed_on) as upstream, running_relay(tmp_path, upstream.url) as it:
+            effort = 'model_reasoning_effort = "high"'
+            well(await codex(it, "write hello world to proof.txt", settings=effort))
+            well(await codex(it, "And again", "resume", "--last", settings=effort))
+            assert [line["status"] for line in it.log()] == [200, 200, 200]
+    asked = [json.loads(seen.body)["messages"] for seen in upstream.requests]
+    assert [len(thoughts(messages)) for messages in asked] == [0, 1, 2]
+    assert thoughts(asked[2])[:1] == thoughts(asked[1])
+    first, second = map(unmarked, asked[1:])
+    assert second[: len(first)] == first  # so that the prompt cache has it
+    sealed = [item["encrypted_content"] for item in entries(home, "reasoning")]
+    assert len(set(sealed)) == len(sealed) == 3
+
+
+def unmarked(messages: list[JSON]) -> list[JSON]:
+    """The same without the marks for the prompt cache, which move on."""
+    blocks = [block for one in messages for block in one["content"]]
+    for block in blocks:
+        block.pop("cache_control", None)
+    return messages
+
+
+def thoughts(messages: list[JSON]) -> list[JSON]:
+    blocks = [block for one in messages if type(one["content"]) is list for block in one["content"]]
+    found = [block for block in blocks if block["type"] == "thinking"]
+    assert all(block["signature"] for block in found)
+    return found
+
+
+async def test_a_conversation_too_long_is_compacted_and_goes_on(
+    live: Live, codex: Codex, home: Path
+) -> None:
+    settings = "model_auto_compact_token_limit = 2000"  # its instructions alone are more
+    well(await codex(live, "write hello world to proof.txt", settings=settings))
+    assert any("replacement_history" in payload for payload in session(home))
+    assert {line["status"] for line in live.log()} == {200}
+
+
+async def test_a_picture_is_read(live: Live, codex: Codex, home: Path) -> None:
+    (home / "dot.png").write_bytes(base64.b64decode(mcp_server.PIXEL))
+    assert "“What is this?”" in well(await codex(live, "What is this?", "--image=dot.png", "--"))
+    assert [line["status"] for line in live.log()] == [200]
+
+
+async def test_an_answer_fits_the_schema_that_was_asked_for(
+    live: Live, codex: Codex, home: Path
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"title": {"type": "string"}},
+        "required": ["title"],
+        "additionalProperties": False,
+    }
+    (home / "schema.json").write_text(json.dumps(schema))
+    said = well(await codex(live, "Name it", "--output-schema=schema.json"))
+    assert json.loads(said) == {"title": "simulated title"}
+
+
+async def test_its_meters_show_the_plan(tmp_path: Path, codex: Codex, home: Path) -> None:
+    limits = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
+    begun = time.time()
+    async with running_relay(tmp_path, plan=[{"id": "free", "limits": limits}]) as relay:
+        well(await codex(relay, "Say hello"))
+    told = entries(home, "token_count")[-1]["rate_limits"]
+    for name, share, minutes in (("primary", 2.5, HOURS), ("secondary", 0.5, WEEK)):
+        meter = told[name]
+        assert meter["used_percent"] == pytest.approx(share, abs=0.5)
+        assert meter["window_minutes"] == minutes
+        assert meter["resets_at"] == pytest.approx(begun + minutes * 60, abs=60)
+
+
+async def test_a_plan_without_limits_shows_no_meters(live: Live, codex: Codex, home: Path) -> None:
+    well(await codex(live, "Say hello"))
+    told = entries(home, "token_count")[-1]["rate_limits"]
+    assert told is None or (told["primary"], told["secondary"]) == (None, None)
+
+
+async def test_a_plan_that_is_used_up_stops_it_at_once_and_it_names_the_time(
+    tmp_path: Path, codex: Codex
+) -> None:
+    plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
+    async with running_relay(tmp_path, plan=plan) as relay:
+        well(await codex(relay, "Say hello"))
+        ended = await codex(relay, "Say hello")
+        assert [line["status"] for line in relay.log()] == [200, 429]
+    assert ended.status != 0
+    assert ended.seconds < 20
+    assert re.search(r"hit your usage limit.*try again at \d+:\d\d [AP]M", ended.err, re.I)
+
+
+async def test_a_wrong_key_is_said_and_not_waited_for(live: Live, codex: Codex) -> None:
+    once = ("-c", "model_providers.relay.stream_max_retries=1")  # it tries six times otherwise
+    ended = await codex(live, "Say hello", *once, key="sk-llmapi-" + "0" * 43)
+    assert ended.status != 0
+    assert ended.seconds < 20
+    assert "401 Unauthorized: Incorrect API key" in ended.err
+    assert [line["status"] for line in live.log()] == [401, 401]
+
+
+@pytest.mark.parametrize("script", ["status=529", "status=500", "fault=close", "fault=garbage"])
+async def test_what_fails_once_is_tried_again_and_succeeds(
+    live: Live, codex: Codex, script: str
+) -> None:
+    steer(live, script)
+    ended = await codex(live, "Say hello")
+    assert "“Say hello”" in well(ended)
+    assert ended.seconds < 20
+    assert len(live.log()) == 2
+
+
+@pytest.mark.parametrize("at", [6, 40], ids=["thinking", "text"])
+async def test_a_stream_that_was_cut_is_never_taken_as_whole(
+    live: Live, codex: Codex, at: int
+) -> None:
+    steer(live, f"fault=cut;at={at}")
+    ended = await codex(live, "Say hello")
+    assert re.search("You said: “Say hello”.*every byte was read.$", well(ended))
+    assert "Reconnecting" in ended.err
+    assert [line["outcome"].split(":")[0] for line in live.log()] == ["cut", "whole"]
+
+
+async def test_an_error_event_midway_leads_to_a_whole_answer(live: Live, codex: Codex) -> None:
+    steer(live, "fault=error;at=6")
+    assert "simulated upstream" in well(await codex(live, "Say hello"))
+    assert len(live.log()) == 2
+
+
+async def test_a_long_silence_is_filled_so_that_it_stays(tmp_path: Path, codex: Codex) -> None:
+    pool = {"grace": 0.2, "keep_alive": 0.3}
+    short = ("-c", "model_providers.relay.stream_idle_timeout_ms=1000")
+    async with running_relay(tmp_path, pool=pool) as relay:
+        steer(relay, "delay=2.5")
+        ended = await codex(relay, "Say hello", *short)
+        assert [line["status"] for line in relay.log()] == [200]
+    assert "“Say hello”" in well(ended)
+    assert "Reconnecting" not in ended.err
+
+
+async def test_items_that_nobody_knows_never_break_a_turn(live: Live) -> None:
+    items = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+        {"type": "ghost_snapshot", "ghost_commit": {"id": "0" * 40}},
+        {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"},
+        {"type": "agent_message", "content": [{"type": "encrypted_content", "data": "x"}]},
+        {"type": "of_next_year", "content": [{"type": "hologram"}], "call_id": 7},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Again"}]},
+    ]
+    tools = [{"type": "of_next_year", "name": "x"}, {"type": "image_generation"}]
+    body = {"model": MODEL, "input": items, "tools": tools, "store": False}
+    told = await ask(live, "POST", "/v1/responses", body)
+    assert told["status"] == "completed"
+    assert "“Again”" in told["output"][-1]["content"][0]["text"]
+
+
+async def test_a_refusal_is_shown_to_its_user(live: Live, codex: Codex) -> None:
+    steer(live, "stop=refusal")
+    assert "could do harm" in well(await codex(live, "Say hello"))
+    assert [line["status"] for line in live.log()] == [200]
+
+
+async def test_an_empty_balance_stops_it_at_once(tmp_path: Path, codex: Codex) -> None:
+    plan = [{"id": "free", "name": "Prepaid", "billing": "per-token"}]
+    price = {"input": 3.0, "output": 15.0}
+    model = [{"id": MODEL, "price": price}]
+    async with running_relay(tmp_path, plan=plan, model=model) as relay:
+        ended = await codex(relay, "Say hello")
+        assert [line["status"] for line in relay.log()] == [429]
+    assert ended.status != 0
+    assert ended.seconds < 20
+    assert "Quota exceeded" in ended.err
