@@ -59,6 +59,9 @@ def _weight(block: JSON) -> int:
         return len(block["text"])
     if block["type"] in ("image", "document"):
         return 1_500 * CHARACTERS  # not by the size of its base64
+    if block["type"] == "tool_result" and type(block.get("content")) is list:
+        rest = len(orjson.dumps({**block, "content": []}))
+        return rest + sum(map(_weight, block["content"]))
     return len(orjson.dumps(block))
 
 
