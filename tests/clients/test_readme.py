@@ -21,6 +21,10 @@ CURL = [
     for line in text.splitlines()
     if line.removeprefix("$ ").startswith("curl ") and not line.endswith("…")
 ]
+LAST = {  # what ends a whole stream
+    "/v1/chat/completions": "data: [DONE]",
+    "/v1/responses": "event: response.completed",
+}
 PYTHON = [text for kind, text in BLOCKS if kind == "python" and "import openai" in text]
 
 
@@ -31,7 +35,8 @@ def filled_in(text: str, live: Live) -> str:
 
 
 def test_the_readme_has_something_to_paste_for_openai_clients() -> None:
-    assert any("/v1/chat/completions" in line for line in CURL)
+    for path in LAST:
+        assert any(path in line for line in CURL)
     assert PYTHON
 
 
@@ -41,9 +46,10 @@ async def test_a_curl_line_shows_an_answer(live: Live, tmp_path: Path, line: str
     ended = await run("sh", "-c", filled_in(line, live), cwd=tmp_path, env={})
     assert ended.status == 0, ended.err
     assert "Hello" in ended.out
-    assert '"error"' not in ended.out
-    last = "data: [DONE]" if "/chat/" in line else 'data: {"type":"message_stop"}'
-    assert ended.out.rstrip().endswith(last)
+    assert "event: error" not in ended.out
+    assert 'data: {"error"' not in ended.out
+    *_, event = ended.out.rstrip().split("\n\n")
+    assert next(last for path, last in LAST.items() if path in line) in event
     assert [line["status"] for line in live.log()] == [200]
 
 

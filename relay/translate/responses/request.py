@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from relay.errors import RelayError
 from relay.translate.block import text_block
 from relay.translate.draft import Draft
 from relay.translate.responses.echo import Echo
@@ -230,7 +231,10 @@ def _refuse(request: _Request) -> None:
         raise wrong("truncation", "it must be auto or disabled")
     for name in ("presence_penalty", "frequency_penalty"):
         _given(_number, getattr(request, name), name)
-    _given(_metadata, request.metadata, "metadata")
+    try:
+        _given(_metadata, request.metadata, "metadata")
+    except RelayError:
+        raise wrong("metadata", "it must be an object whose values are texts") from None
     _given(_string, request.prompt_cache_key, "prompt_cache_key")
 
 

@@ -1,10 +1,11 @@
-"""Faults of the upstream as callers of chat completions see them: a small table of its own.
+"""Faults of the upstream as callers of translated dialects see them: a small table of its own.
 
 A row is an `x-simulate` text, and what the `openai` SDK makes of it without and with `stream`.
 The whole table of faults is `outcomes`; here is what translation makes different: there is
 always room for an event that tells of a break, and what cannot be read is not passed on.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -87,13 +88,50 @@ SEEN: Final[dict[str, tuple[Seen, Seen]]] = {
 }
 
 
+Ask = Callable[..., Awaitable[Any]]
+
+
 @pytest.fixture(autouse=True)
 def quick_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines are looked at more often than four times a second, for short tests."""
     monkeypatch.setattr("relay.net.timers.TICK", 0.02)
 
 
-async def ask(sdk: openai.AsyncOpenAI, model: str, streamed: bool, script: str = "") -> Any:
+class FailedError(Exception):
+    """What a stream of the Responses API ends with that has begun and failed."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error.message)
+        self.code, self.message = error.code, error.message
+
+
+async def ask_responses(
+    sdk: openai.AsyncOpenAI, model: str, streamed: bool, script: str = ""
+) -> Any:
+    """The text of a whole response, or the error."""
+    asked: Any = {
+        "model": model,
+        "input": "by sdk",
+        "max_output_tokens": 200,
+        "extra_headers": {"x-simulate": script} if script else {},
+    }
+    try:
+        if not streamed:
+            response = await sdk.responses.create(**asked)
+        else:
+            async for event in await sdk.responses.create(**asked, stream=True):
+                last: Any = event
+            response = last.response
+            if last.type == "response.failed":
+                raise FailedError(response.error)
+            assert last.type == "response.completed"
+    except Exception as error:
+        return error
+    assert response.status == "completed"
+    return response.output_text
+
+
+async def ask_chat(sdk: openai.AsyncOpenAI, model: str, streamed: bool, script: str = "") -> Any:
     """The text of a whole answer, or the error."""
     asked: Any = {
         "model": model,
@@ -117,6 +155,11 @@ def check(error: Any, seen: Seen) -> None:
     if seen.error is None:
         assert "“by sdk”" in error
         return
+    if isinstance(error, FailedError):  # clients try all of these again
+        assert seen.status is None
+        assert error.code == "server_error"
+        assert seen.message in error.message
+        return
     assert type(error) is seen.error, repr(error)
     assert getattr(error, "status_code", None) == seen.status
     assert error.code == seen.code
@@ -126,8 +169,9 @@ def check(error: Any, seen: Seen) -> None:
 
 @pytest.mark.parametrize("script", SEEN)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
+@pytest.mark.parametrize("ask", [ask_chat, ask_responses], ids=["chat", "responses"])
 async def test_a_fault_is_the_sdks_own_error_or_another_upstreams_answer(
-    tmp_path: Path, script: str, streamed: bool
+    tmp_path: Path, script: str, streamed: bool, ask: Ask
 ) -> None:
     seen = SEEN[script][streamed]
     times = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
