@@ -31,7 +31,8 @@ from relay.translate.usage import Usage
 # what is held too much of cannot all be given back, for such a limit refills meanwhile.
 _EXPECTED_OUTPUT = 1024
 _OCTETS_PER_TOKEN = 4
-_FETCHES = (b'"url"', b'"file_id"', b'"web_search', b'"web_fetch', b'"mcp_servers"')
+_FETCHES = (b'"url"', b'"file_url"', b'_url":"http', b'_url": "http', b'"file_id"',
+            b'"web_search', b'"web_fetch', b'"mcp_servers"')  # fmt: skip
 _MOST_COST = 10**12  # micro-dollars; what the database takes
 
 _UNWRITTEN = "The relay cannot write its journal now. Try again in a moment."

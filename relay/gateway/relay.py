@@ -126,7 +126,7 @@ class Relay:
         if counting:
             metering.admit_count(caller, plan)
         else:
-            ask.tokens = metering.admit(call, caller, plan, asked, body)
+            ask.tokens = metering.admit(call, caller, plan, asked, self._weighed(call, body))
             if len(route.targets) > 1:
                 self._recall(ask, request, body, call.translation)
 
@@ -153,6 +153,11 @@ class Relay:
         finally:
             if alive is not None:
                 alive.stop()
+
+    def _weighed(self, call: Call, body: bytes) -> bytes:
+        """What a request is estimated by: all that it sends, and what was kept here of it."""
+        before = call.translation.before if call.translation is not None else ()
+        return b"".join((body, *before)) if before else body
 
     def _decoded(self, request: Request, body: bytes, read: Reading | None) -> bytes:
         """The body of a request that came compressed.
