@@ -20,7 +20,7 @@ from relay.gateway.routes import Route, Target
 from relay.gateway.trouble import Scope, Verdict, of_failure
 from relay.net.client import Trouble, UpstreamConnection, UpstreamError
 from relay.net.splice import Splice
-from relay.translate.completion_error import judged
+from relay.translate.failure import judged
 from relay.translate.opening import naming
 from relay.translate.peek import with_model
 from relay.translate.usage import JsonTap, NoTap, StreamTap, Usage

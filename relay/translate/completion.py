@@ -8,10 +8,11 @@ nor of sockets: time and ids come in with `Told`.
 from typing import Final
 
 from relay.translate import completion_shape as shape
-from relay.translate import message
-from relay.translate.completion_error import error, error_event
-from relay.translate.completion_shape import EMPTY, Block, Told
+from relay.translate import content, message
+from relay.translate.completion_shape import Told
 from relay.translate.completion_stream import KEEP_ALIVE, Stream
+from relay.translate.content import EMPTY, Block
+from relay.translate.failure import error, error_event
 from relay.translate.usage import Usage, message_usage
 
 __all__ = ["KEEP_ALIVE", "Stream", "Told", "error", "error_event", "whole"]
@@ -33,7 +34,7 @@ def whole(payload: bytes, told: Told, usage: Usage | None = None) -> bytes:
         parts.add(block)
     usage = usage or message_usage(payload)
     refused = usage.stop_reason == "refusal"
-    members = parts.members(shape.refusal(details) if refused else None)
+    members = parts.members(content.refusal(details) if refused else None)
     reason = shape.finish_reason(usage.stop_reason, len(parts.calls))
     return b'%b%b,"usage":%b}' % (
         shape.head(told, "chat.completion"),
@@ -63,10 +64,10 @@ class _Parts:
             case "thinking":
                 self._thinking(block)
             case "redacted_thinking":
-                if (data := shape.string(block.data)) != EMPTY:
+                if (data := content.string(block.data)) != EMPTY:
                     self._thought(b"encrypted", b',"data":%b' % data)
             case "tool_use":
-                text = shape.arguments(block.input)
+                text = content.arguments(block.input)
                 self.calls.append(shape.call(len(self.calls), block, self.told, text))
 
     def members(self, refusal: bytes | None) -> bytes:
@@ -85,14 +86,14 @@ class _Parts:
         return members
 
     def _text(self, block: Block) -> None:
-        text = shape.string(block.text)
-        start, self.written = self.written, self.written + shape.characters(text)
+        text = content.string(block.text)
+        start, self.written = self.written, self.written + content.characters(text)
         self.texts.append(text[1:-1])
-        for cited in shape.citations(block.citations):
+        for cited in content.citations(block.citations):
             self.annotations.append(shape.annotation(cited, start, self.written))
 
     def _thinking(self, block: Block) -> None:
-        text, signature = shape.string(block.thinking), shape.string(block.signature)
+        text, signature = content.string(block.thinking), content.string(block.signature)
         if text != EMPTY:
             self.words.append(text[1:-1])
         elif signature == EMPTY:

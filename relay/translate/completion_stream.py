@@ -12,10 +12,13 @@ is short: one decode that leaves its text as the octets that it is, one join.
 from typing import Final
 
 from relay.translate import completion_shape as shape
-from relay.translate.completion_error import error_event
-from relay.translate.completion_event import Delta
-from relay.translate.completion_shape import EMPTY, NOTHING, Block, Told
+from relay.translate import content
+from relay.translate.completion_shape import Told
+from relay.translate.content import EMPTY, Block
+from relay.translate.event import Delta
 from relay.translate.events import Events
+from relay.translate.failure import error_event
+from relay.translate.text import NOTHING
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
@@ -87,7 +90,7 @@ class Stream(Events):
         assert not usage.error
         pieces = [self._stop(index) for index in list(self._open)]
         if usage.stop_reason == "refusal":
-            pieces.append(self._show(b'"refusal":' + shape.refusal(self._refusal)))
+            pieces.append(self._show(b'"refusal":' + content.refusal(self._refusal)))
         elif not self._begun:
             pieces.append(self._show(b""))
         reason = b'"finish_reason":"%b"' % shape.finish_reason(usage.stop_reason, self._calls)
@@ -122,21 +125,21 @@ class Stream(Events):
         started = self._open[index] = _Open(block.type, self._written)
         match block.type:
             case "text":
-                for cited in shape.citations(block.citations):
+                for cited in content.citations(block.citations):
                     self._cite(started, cited)
-                return shown + self._say(shape.string(block.text))
+                return shown + self._say(content.string(block.text))
             case "thinking":
                 started.place = shape.place(self._written, self._calls, self._told)
-                shown += self._think(started, shape.string(block.thinking))
-                return shown + self._sign(started, shape.string(block.signature))
+                shown += self._think(started, content.string(block.thinking))
+                return shown + self._sign(started, content.string(block.signature))
             case "redacted_thinking":
-                if (data := shape.string(block.data)) != EMPTY:
+                if (data := content.string(block.data)) != EMPTY:
                     started.place = shape.place(self._written, self._calls, self._told)
                     details = self._details(started, b"encrypted", b'"data":' + data)
                     shown += self._show(details)
             case "tool_use":
                 started.number, self._calls = self._calls, self._calls + 1
-                started.waiting = shape.arguments(block.input)
+                started.waiting = content.arguments(block.input)
                 self._kept += len(started.waiting)
                 if self._kept > _MOST_KEPT:
                     raise ValueError("too much input at once")
@@ -155,20 +158,20 @@ class Stream(Events):
             kind = "text_delta"
         if kind == "text_delta":
             if block is None or not block.passed_over:
-                return self._say(shape.string(delta.text))
+                return self._say(content.string(delta.text))
         elif block is None:
             return b""
         elif kind == "input_json_delta":
             if block.kind == "tool_use":
-                return self._argue(block, shape.string(delta.partial_json))
+                return self._argue(block, content.string(delta.partial_json))
         elif kind == "thinking_delta":
             if block.kind == "thinking":
-                return self._think(block, shape.string(delta.thinking))
+                return self._think(block, content.string(delta.thinking))
         elif kind == "signature_delta":
             if block.kind == "thinking":
-                return self._sign(block, shape.string(delta.signature))
+                return self._sign(block, content.string(delta.signature))
         elif kind == "citations_delta" and block.kind == "text":
-            cited = shape.citation(delta.citation)
+            cited = content.citation(delta.citation)
             if cited is not None:
                 self._cite(block, cited)
         return b""
@@ -193,7 +196,7 @@ class Stream(Events):
     def _say(self, text: bytes) -> bytes:
         if text == EMPTY:
             return b""
-        self._written += shape.characters(text)
+        self._written += content.characters(text)
         if self._begun:
             return b"%b%b%b" % (self._text, text, self._tail)
         return self._show(b'"content":' + text)
@@ -230,6 +233,6 @@ class Stream(Events):
         return self._show(call)
 
     def _cite(self, block: _Open, cited: bytes) -> None:
-        if len(block.cited) < shape.MOST_CITATIONS and self._kept + len(cited) <= _MOST_KEPT:
+        if len(block.cited) < content.MOST_CITATIONS and self._kept + len(cited) <= _MOST_KEPT:
             block.cited.append(cited)
             self._kept += len(cited)

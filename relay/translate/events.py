@@ -12,8 +12,9 @@ is short: one decode that leaves its text as the octets that it is.
 from abc import ABC, abstractmethod
 from typing import Final
 
-from relay.translate.completion_event import Delta, read
-from relay.translate.completion_shape import NOTHING, Block
+from relay.translate.content import Block
+from relay.translate.event import Delta, read
+from relay.translate.text import NOTHING
 from relay.translate.usage import Usage, read_event
 from relay.wire.sse import MAX_EVENT, EventReader
 

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from relay.translate.completion_shape import NOTHING, Block
+from relay.translate.content import Block
+from relay.translate.text import NOTHING
 
 
 class _Message(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.translate import completion_shape
+from relay.translate import content
 from relay.translate.completion import Told, error, error_event, whole
 from tests.translate import chunks
 from tests.translate.chunks import TOLD
@@ -125,5 +125,5 @@ def test_no_more_citations_are_told_of_a_block_than_anyone_reads() -> None:
 )
 def test_characters_are_counted_as_they_will_be_read(text: str, count: int | None) -> None:
     if count is None:  # no JSON: nothing is promised but that it is counted
-        count = completion_shape.characters(text.encode())
-    assert completion_shape.characters(text.encode()) == count
+        count = content.characters(text.encode())
+    assert content.characters(text.encode()) == count

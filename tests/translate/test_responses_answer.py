@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from relay.errors import OVERLOADED, Dialect, RelayError
-from relay.translate.completion_error import judged
+from relay.translate.failure import judged
 from relay.translate.responses.answer import compacted, whole
 from relay.translate.responses.stream import Stream
 from relay.translate.usage import Usage

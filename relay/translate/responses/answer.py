@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.translate import message
-from relay.translate.completion_shape import string
+from relay.translate.content import string
 from relay.translate.responses import shape
 from relay.translate.responses.shape import Told
 from relay.translate.responses.stream import Stream
@@ -86,14 +86,14 @@ def _users(items: Iterable[msgspec.Raw], told: Told) -> list[bytes]:
             continue
         parts = [_part(part) for part in content if isinstance(part, dict)]
         id = given.get("id")
-        message = {
+        whole = {
             "id": id if isinstance(id, str) else f"msg_{told.number}_{len(found)}",
             "type": "message",
             "status": "completed",
             "role": "user",
             "content": parts,
         }
-        found.append(msgspec.json.encode(message))
+        found.append(msgspec.json.encode(whole))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate import completion_shape
+from relay.translate import content
 from relay.translate.replay import ANTHROPIC
 from relay.translate.responses import shape
 from relay.translate.responses.inner import Inner
@@ -99,7 +99,7 @@ class Message(Item):
 
     def cite(self, cited: bytes) -> None:
         """What the block rests upon."""
-        if len(self._cited) < completion_shape.MOST_CITATIONS:
+        if len(self._cited) < content.MOST_CITATIONS:
             self._cited.append(cited)
 
     def end_block(self) -> list[Event]:
@@ -157,7 +157,7 @@ class Message(Item):
         """How many characters so many of the pieces have: none is counted twice."""
         known, characters = self._counted
         for piece in self.pieces[known:pieces]:
-            characters += completion_shape.characters(b'"%b"' % piece)
+            characters += content.characters(b'"%b"' % piece)
         self._counted = (pieces, characters)
         return characters
 

@@ -15,11 +15,11 @@ from typing import Final
 import msgspec
 
 from relay.errors import RelayError
-from relay.translate import completion_shape
-from relay.translate.completion_error import judged_event
-from relay.translate.completion_event import Delta
-from relay.translate.completion_shape import EMPTY, Block
+from relay.translate import content
+from relay.translate.content import EMPTY, Block
+from relay.translate.event import Delta
 from relay.translate.events import Events
+from relay.translate.failure import judged_event
 from relay.translate.replay import ANTHROPIC
 from relay.translate.responses import failure, shape
 from relay.translate.responses.known import Known
@@ -33,6 +33,7 @@ from relay.translate.responses.output import (
     Thinking,
 )
 from relay.translate.responses.shape import Told
+from relay.translate.text import NOTHING
 from relay.translate.usage import Usage
 
 _MOST_OPEN: Final = 256  # blocks at once; answers have one or two
@@ -143,26 +144,26 @@ class Stream(Events):
             case "text":
                 message = self._open[index] = self._writing or Message(self._told)
                 message.begin_block()
-                shown += self._say(index, message, completion_shape.string(block.text))
-                for cited in completion_shape.citations(block.citations):
+                shown += self._say(index, message, content.string(block.text))
+                for cited in content.citations(block.citations):
                     self._keep(cited)
                     message.cite(cited)
                 return shown
             case "thinking":
                 thinking = Thinking(self._told, self.family)
                 self._open[index] = thinking
-                shown += self._think(thinking, completion_shape.string(block.thinking))
-                return shown + self._sign(thinking, completion_shape.string(block.signature))
+                shown += self._think(thinking, content.string(block.thinking))
+                return shown + self._sign(thinking, content.string(block.signature))
             case "redacted_thinking":
-                data = completion_shape.string(block.data)
+                data = content.string(block.data)
                 thinking = Thinking(self._told, self.family, data)
                 self._open[index] = thinking
                 return shown + (self._add(thinking) if data != EMPTY else b"")
             case "tool_use":
                 return shown + self._call(index, block)
-            case "server_tool_use" if completion_shape.string(block.name) == b'"web_search"':
+            case "server_tool_use" if content.string(block.name) == b'"web_search"':
                 self._open[index] = search = Search(self._told)
-                search.waiting = completion_shape.arguments(block.input)
+                search.waiting = content.arguments(block.input)
                 self._keep(search.waiting)
             case "web_search_tool_result":
                 self._open[index] = Passed(self._told)
@@ -172,18 +173,18 @@ class Stream(Events):
         return shown
 
     def _call(self, index: int, block: Block) -> bytes:
-        name = completion_shape.string(block.name)
+        name = content.string(block.name)
         if name == EMPTY:
             raise ValueError("a tool call without a name")
         plain = name[1:-1].decode()
         known = self._told.tools.get(plain) or Known("function", plain)
-        number = completion_shape.string(block.id)
+        number = content.string(block.id)
         if number == EMPTY or number in self._numbers:
             # A vendor may leave it out, or give it twice, and the SDK wants each but once.
             number = b'"call_%b_%d"' % (self._told.number.encode(), len(self._numbers))
         self._numbers.add(number)
         call = Call(self._told, known, number)
-        call.waiting = completion_shape.arguments(block.input)
+        call.waiting = content.arguments(block.input)
         self._keep(call.waiting)
         self._open[index] = call
         return self._add(call) if call.streams else b""
@@ -193,26 +194,26 @@ class Stream(Events):
             return b""
         item = self._open.get(index)
         kind = delta.type
-        if kind is None and delta.text is not completion_shape.NOTHING:
+        if kind is None and delta.text is not NOTHING:
             kind = "text_delta"  # Kimi's plan, at times (llm_wiki #303)
         if kind == "text_delta":
             if item is None:  # a vendor may have left its start out
                 item = self._open[index] = self._writing or Message(self._told)
             if isinstance(item, Message):
-                return self._say(index, item, completion_shape.string(delta.text))
+                return self._say(index, item, content.string(delta.text))
         elif item is None:
             return b""
         elif kind == "input_json_delta":
             if isinstance(item, Call | Search):
-                return self._argue(item, completion_shape.string(delta.partial_json))
+                return self._argue(item, content.string(delta.partial_json))
         elif kind == "thinking_delta":
             if isinstance(item, Thinking):
-                return self._think(item, completion_shape.string(delta.thinking))
+                return self._think(item, content.string(delta.thinking))
         elif kind == "signature_delta":
             if isinstance(item, Thinking):
-                return self._sign(item, completion_shape.string(delta.signature))
+                return self._sign(item, content.string(delta.signature))
         elif kind == "citations_delta" and isinstance(item, Message):
-            cited = completion_shape.citation(delta.citation)
+            cited = content.citation(delta.citation)
             if cited is not None:
                 self._keep(cited)
                 item.cite(cited)
@@ -284,7 +285,7 @@ class Stream(Events):
 
     def _refuse(self) -> bytes:
         message = Message(self._told)
-        words = completion_shape.refusal(self._refusal)
+        words = content.refusal(self._refusal)
         if self._told.spoken:
             return self._say(-1, message, words) + self._settle()
         message.refusal = words

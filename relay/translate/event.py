@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.translate.completion_shape import NOTHING, Block
+from relay.translate.content import Block
+from relay.translate.text import NOTHING
 
 _SAYS_NOTHING: Final = (b"", b"[DONE]")
 _KNOWN: Final = frozenset(
