@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from relay.gateway.health import Level
 from tests.fakes.caller import BODY
@@ -34,6 +35,7 @@ def said(text: str, **more: Any) -> dict[str, Any]:
     return {**BODY, "messages": [{"role": "user", "content": text}], **more}
 
 
+@pytest.mark.alone
 async def test_one_is_killed_and_one_refuses_and_no_caller_notices_before_content(
     tmp_path: Path,
 ) -> None:
