@@ -55,8 +55,9 @@ class Draft:
 
     @property
     def system_turns(self) -> bool:
-        """Whether there are instructions that a model may take as turns of their own."""
-        return any(turn.asides and turn.own for turn in self._conversation.turns)
+        """Whether there are instructions that a model may take as turns of their own: what they
+        follow may yet be another turn, where a model has to do without one between them."""
+        return any(turn.asides for turn in self._conversation.turns)
 
     def octets(
         self, fit: Fit, *, breakpoints: bool, user: str | None, counting: bool = False

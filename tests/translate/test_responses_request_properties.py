@@ -12,7 +12,7 @@ from relay.translate.responses import request
 from tests.translate.test_chat_request import CLAUDE, FITS, JSON, taken
 from tests.translate.test_responses_request import OWN, octets, read, thought, whole
 
-properties = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.sampled_from(["Hello", " ", "", 'a "b"\n', "日本 🌍"])
 numbers = st.sampled_from(["a", "b", "c", "call|1"])

@@ -5,7 +5,7 @@ call. What nobody here can replay is passed over: a conversation may have been a
 or come from a client that is newer than this, and its turn must not break.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -69,7 +69,7 @@ def conversation(
     """
     if len(raws) + len(before) > _MOST:
         raise wrong("input", f"there are more than {_MOST} items in it")
-    kept = _by_id(before)
+    kept = _by_id(before) if before else {}
     items: list[tuple[Item, str]] = []
     for number, raw in enumerate((*before, *raws), -len(before)):
         # What was kept has been read before; its place tells its sender nothing.
@@ -113,7 +113,7 @@ def _by_id(raws: Sequence[msgspec.Raw]) -> Mapping[str, msgspec.Raw]:
 class _Reader:
     """Walks the items once; `waiting` are the calls of the turn that is being read."""
 
-    __slots__ = ("_calls", "_items", "_offered", "_outputs", "_said", "_seal", "_taken", "_waiting")
+    __slots__ = ("_items", "_offered", "_outputs", "_said", "_seal", "_taken", "_waiting")
 
     def __init__(self, seal: Seal, offered: Offered, items: list[tuple[Item, str]]) -> None:
         self._seal = seal
@@ -123,12 +123,16 @@ class _Reader:
         self._waiting: list[str] = []
         self._taken: set[int] = set()
         # The first call with an id gets the first output with it, and so on, wherever they are.
-        self._calls = Counter(item.number for item, _ in items if item.type in CALLS)
         self._outputs: dict[str, deque[tuple[Item, str]]] = {}
-        left = self._calls.copy()
+        left: dict[str | None, int] = {}
+        for item, _ in items:
+            if item.type in CALLS:
+                left[item.number] = left.get(item.number, 0) + 1
+        if not left:
+            return
         for item, at in items:
             number = item.number
-            if item.type in OUTPUTS and number is not None and left[number] > 0:
+            if item.type in OUTPUTS and number is not None and left.get(number):
                 left[number] -= 1
                 self._taken.add(id(item))
                 self._outputs.setdefault(number, deque()).append((item, at))

@@ -13,7 +13,8 @@ import msgspec
 from relay.errors import RelayError
 from relay.translate.block import text_block
 from relay.translate.draft import Draft
-from relay.translate.responses.echo import Echo
+from relay.translate.responses import echo
+from relay.translate.responses.fields import Request
 from relay.translate.responses.items import conversation
 from relay.translate.responses.known import Known
 from relay.translate.responses.seal import Seal
@@ -56,37 +57,6 @@ class _Text(msgspec.Struct, frozen=True, gc=False):
     verbosity: str | None = None
 
 
-class _Request(msgspec.Struct, frozen=True, gc=False):
-    """All fields that mean anything here; others are hints for somebody else's models."""
-
-    model: str
-    input: msgspec.Raw = NOTHING
-    instructions: msgspec.Raw = NOTHING
-    stream: bool | None = None
-    store: bool | None = None
-    previous_response_id: msgspec.Raw = NOTHING
-    max_output_tokens: msgspec.Raw = NOTHING
-    max_tool_calls: msgspec.Raw = NOTHING
-    temperature: msgspec.Raw = NOTHING
-    top_p: msgspec.Raw = NOTHING
-    tools: msgspec.Raw = NOTHING
-    tool_choice: msgspec.Raw = NOTHING
-    parallel_tool_calls: msgspec.Raw = NOTHING
-    reasoning: msgspec.Raw = NOTHING
-    text: msgspec.Raw = NOTHING
-    truncation: msgspec.Raw = NOTHING
-    metadata: msgspec.Raw = NOTHING
-    prompt_cache_key: msgspec.Raw = NOTHING
-    safety_identifier: msgspec.Raw = NOTHING
-    presence_penalty: msgspec.Raw = NOTHING
-    frequency_penalty: msgspec.Raw = NOTHING
-    user: str | None = None
-    background: bool | None = None
-    conversation: msgspec.Raw = NOTHING
-    prompt: msgspec.Raw = NOTHING
-    top_logprobs: int | None = None
-
-
 class _Previous(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
 
@@ -110,7 +80,7 @@ class Responses(msgspec.Struct, frozen=True):
     items: list[msgspec.Raw]
 
 
-_request: Final = msgspec.json.Decoder(_Request).decode
+_request: Final = msgspec.json.Decoder(Request).decode
 _previous: Final = msgspec.json.Decoder(_Previous).decode
 _reasoning: Final = msgspec.json.Decoder(_Reasoning | None).decode
 _text: Final = msgspec.json.Decoder(_Text | None).decode
@@ -177,7 +147,7 @@ def read(
         Draft(said, toolset, wishes, stream=stream),
         stream,
         _given(_string, request.safety_identifier, "safety_identifier") or request.user or None,
-        _echo(request, stored=stored),
+        echo.members(request, stored=stored),
         offered.known,
         summary not in (None, "none"),
         stored,
@@ -214,7 +184,7 @@ def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -
     )
 
 
-def _refuse(request: _Request) -> None:
+def _refuse(request: Request) -> None:
     """Refuse what nobody could do on the other side, and what would not be what it seems."""
     if request.background:
         raise wrong("background", "responses are made while their caller waits: leave it out")
@@ -257,7 +227,9 @@ def _instruct(said: Conversation, raw: msgspec.Raw) -> None:
 
 
 def _given(decode: Callable[[Any], T | None], raw: msgspec.Raw, param: str) -> T | None:
-    return read_part(decode, raw, param) if given(raw) else None
+    if raw is NOTHING or not given(raw):
+        return None
+    return read_part(decode, raw, param)
 
 
 def _at_least_one(raw: msgspec.Raw, param: str) -> int | None:
@@ -298,12 +270,3 @@ def _shape(raw: msgspec.Raw) -> Shape | None:
     except UnicodeDecodeError:
         raise wrong("text.format.schema", "it is not UTF-8") from None
     return Shape(schema, form.strict is True, "text.format")
-
-
-def _echo(request: _Request, *, stored: bool) -> bytes:
-    told = {
-        name: getattr(request, name)
-        for name in Echo.__struct_fields__
-        if name not in ("model", "store")
-    }
-    return Echo(model=request.model, store=stored, **told).octets()

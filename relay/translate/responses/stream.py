@@ -105,6 +105,7 @@ class Stream(Events):
 
     def replay(self, blocks: Iterable[Block], usage: Usage, details: msgspec.Raw) -> None:
         """Take a whole answer at once; `details` is its `stop_details`."""
+        self._begun = True  # nobody reads how it begins
         for index, block in enumerate(blocks):
             self._start(index, block)
             self._stop(index)

@@ -5,15 +5,14 @@ each function by. A tool that somebody else would have to run for the caller, an
 is refused; one of a kind that is not known here is left out, for agents offer whatever they have.
 """
 
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from relay.translate.responses.known import Kind, Known, function_name
 from relay.translate.text import NOTHING, Octets, given, kind, not_text, plain, quoted
 from relay.translate.toolset import Choice, Place, Search, Tool, Toolset, parameters
-from relay.translate.wrong import UNREADABLE, read, wrong
+from relay.translate.wrong import read, wrong
 
 _ELSEWHERE: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
@@ -89,7 +88,6 @@ _one = msgspec.json.Decoder(_Told).decode
 _format = msgspec.json.Decoder(_Format).decode
 _place = msgspec.json.Decoder(Place | None).decode
 _filters = msgspec.json.Decoder(_Filters | None).decode
-_any = msgspec.json.Decoder().decode
 
 
 class Offered:
@@ -267,24 +265,32 @@ def _searching(told: _Told, at: str) -> Search:
     return Search(place=place or Place(), domains=domains, must=False)
 
 
-def echoed(raw: msgspec.Raw) -> list[bytes]:
-    """The tools as a response repeats them: functions with all that such an object must have."""
-    found: list[bytes] = []
-    for one in _elements(raw):
-        try:
-            told: Any = _any(one)
-        except UNREADABLE:  # half a character somewhere in it
-            told = None
-        if isinstance(told, dict) and told.get("type") == "function":
-            whole = {"description": None, "parameters": None, "strict": None, **told}
-            found.append(msgspec.json.encode(whole))
-        else:
-            found.append(bytes(one))
-    return found
-
-
-def _elements(raw: msgspec.Raw) -> Iterable[msgspec.Raw]:
-    return _raws(raw) if given(raw) else ()
+class _Repeated(msgspec.Struct, frozen=True, gc=False):
+    type: str
+    description: msgspec.Raw = NOTHING
+    parameters: msgspec.Raw = NOTHING
+    strict: msgspec.Raw = NOTHING
 
 
 _raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_repeated = msgspec.json.Decoder(list[_Repeated]).decode
+
+
+def echoed(raw: msgspec.Raw) -> bytes:
+    """The tools as a response repeats them, commas between them: functions with all that such an
+    object must have, all others as they came."""
+    if not given(raw):
+        return b""
+    found: list[Octets] = []
+    for tool, whole in zip(_repeated(raw), _raws(raw), strict=True):
+        found.append(b"," if found else b"")
+        missing = b""
+        if tool.type == "function":
+            for name in ("description", "parameters", "strict"):
+                if getattr(tool, name) is NOTHING:
+                    missing += b'"%b":null,' % name.encode()
+        if missing:
+            found += (b"{", missing, memoryview(whole)[1:])
+        else:
+            found.append(whole)
+    return b"".join(found)

@@ -1,0 +1,36 @@
+"""The fields of a Responses request, of which many may be of several types."""
+
+import msgspec
+
+from relay.translate.text import NOTHING
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """All fields that mean anything here; others are hints for somebody else's models."""
+
+    model: str
+    input: msgspec.Raw = NOTHING
+    instructions: msgspec.Raw = NOTHING
+    stream: bool | None = None
+    store: bool | None = None
+    previous_response_id: msgspec.Raw = NOTHING
+    max_output_tokens: msgspec.Raw = NOTHING
+    max_tool_calls: msgspec.Raw = NOTHING
+    temperature: msgspec.Raw = NOTHING
+    top_p: msgspec.Raw = NOTHING
+    tools: msgspec.Raw = NOTHING
+    tool_choice: msgspec.Raw = NOTHING
+    parallel_tool_calls: msgspec.Raw = NOTHING
+    reasoning: msgspec.Raw = NOTHING
+    text: msgspec.Raw = NOTHING
+    truncation: msgspec.Raw = NOTHING
+    metadata: msgspec.Raw = NOTHING
+    prompt_cache_key: msgspec.Raw = NOTHING
+    safety_identifier: msgspec.Raw = NOTHING
+    presence_penalty: msgspec.Raw = NOTHING
+    frequency_penalty: msgspec.Raw = NOTHING
+    user: str | None = None
+    background: bool | None = None
+    conversation: msgspec.Raw = NOTHING
+    prompt: msgspec.Raw = NOTHING
+    top_logprobs: int | None = None
