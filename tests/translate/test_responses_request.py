@@ -271,3 +271,15 @@ def test_a_long_conversation_is_read_in_no_time() -> None:
     begun = time.process_time()
     request.read(told, OWN).draft.octets(FITS["opus"], breakpoints=True, user=None)
     assert time.process_time() - begun < 1.5
+
+
+def test_a_group_of_thousands_of_tools_does_not_grow() -> None:
+    tools = [{"type": "function", "name": f"f{number}"} for number in range(5000)]
+    group = {"type": "namespace", "name": "ns", "description": "d" * 100_000, "tools": tools}
+    body = octets({"model": "m", "input": "Hello", "tools": [group]})
+    draft = request.read(body, OWN).draft
+    made = draft.octets(FITS["opus"], breakpoints=True, user=None)
+    assert len(made) < 3 * len(body)
+    with pytest.raises(RelayError) as refusal:
+        read({"input": "Hello", "tools": [{**group, "name": "n" * 1000}]})
+    assert refusal.value.param == "tools[0].name"

@@ -16,6 +16,7 @@ from relay.translate.wrong import read, wrong
 
 _ELSEWHERE: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
+_LONGEST: Final = 256  # characters of a namespace's name, which stands in each of its tools'
 _CHOICES: Final[dict[str, Choice]] = {"none": "none", "auto": "auto", "required": "any"}
 
 _INPUT: Final = (
@@ -132,10 +133,14 @@ class Offered:
             case "namespace" if group is None:
                 name = _name(told, at)
                 inner = read(_told, told.tools, f"{at}.tools") if given(told.tools) else []
+                if len(name) > _LONGEST:
+                    raise wrong(f"{at}.name", f"it must have {_LONGEST} characters at most")
+                words = _words(told.description, at)
                 for number, tool in enumerate(inner):
-                    here = f"{at}.tools[{number}]"
-                    words = _words(told.description, at)
+                    here, count = f"{at}.tools[{number}]", len(self._tools)
                     self._add(tool, here, waits=waits, group=name, about=words)
+                    if len(self._tools) > count:
+                        words = ""  # it is said once: for thousands of tools it would be too much
             case "local_shell" | "shell" | "apply_patch":
                 which, words, schema = _HOSTED[told.type]
                 self._put(Known(which, told.type), words, schema)
