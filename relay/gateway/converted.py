@@ -104,6 +104,8 @@ async def _stream(
         if usage.error:  # it has been told, and nothing may look as if it were whole
             call.end_failed(b"")
         else:
+            if alive is not None:  # nothing may come between the end and its numbers
+                alive.stop()
             ending = machine.finish()
             if translation.keeps:
                 await translation.keep()
