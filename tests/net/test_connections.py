@@ -265,7 +265,7 @@ async def test_a_caller_that_leaves_while_its_model_thinks_is_noticed(live: Live
         writer.close()
         await until(lambda: live.simulator.journal.aborted)
         # The simulator, too, takes nearly 0.1 s to be sure.
-        assert time.monotonic() - left < 0.6  # it is looked for four times a second
+        assert time.monotonic() - left < 0.6  # and a busy machine takes its time
 
 
 async def test_leaving_at_any_moment_leaves_nothing_behind(
