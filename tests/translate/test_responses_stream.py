@@ -264,3 +264,54 @@ def test_a_refusal_is_told_as_a_text_to_whom_shows_no_other() -> None:
     replies.check(shown)
     texts = [item["content"][0]["text"] for item in said(shown)]
     assert texts == ["Hi", "The model declined to answer this request."]
+
+
+CITED = {"type": "web_search_result_location", "url": "u", "title": "t"}
+BLOCKS: list[dict[str, Any]] = [
+    {"type": "text", "text": ""},
+    {"type": "text", "text": "x", "citations": [CITED]},
+    {"type": "thinking", "thinking": "a", "signature": "s"},
+    {"type": "redacted_thinking", "data": "d"},
+    {"type": "tool_use", "id": "t", "name": "f", "input": {}},
+    {"type": "tool_use", "id": "u", "name": "apply_patch", "input": {}},
+    {"type": "tool_use", "id": "", "name": "local_shell", "input": {"command": ["a"]}},
+    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+    {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+    {"type": "news"},
+]
+DELTAS: list[dict[str, Any]] = [
+    {"type": "text_delta", "text": "ab "},
+    {"type": "thinking_delta", "thinking": "hm"},
+    {"type": "signature_delta", "signature": "sig"},
+    {"type": "input_json_delta", "partial_json": '{"input":"q'},
+    {"type": "input_json_delta", "partial_json": '"}'},
+    {"type": "citations_delta", "citation": CITED},
+    {"type": "news"},
+]
+ORDERLESS = st.one_of(
+    st.tuples(st.just("start"), st.integers(0, 2), st.sampled_from(BLOCKS)),
+    st.tuples(st.just("delta"), st.integers(0, 2), st.sampled_from(DELTAS)),
+    st.tuples(st.just("stop"), st.integers(0, 2), st.none()),
+    st.tuples(st.just("alive"), st.none(), st.none()),
+)
+
+
+@properties
+@given(st.lists(ORDERLESS, max_size=14), st.sampled_from(["end_turn", "max_tokens", "refusal"]))
+def test_events_in_any_order_make_a_stream_in_the_right_one(
+    steps: list[tuple[str, int, Any]], reason: str
+) -> None:
+    """Vendors leave starts and stops out, and mix blocks."""
+    stream = Stream(TOLD)
+    shown = b""
+    for what, index, told in steps:
+        if what == "alive":
+            shown += stream.keep_alive()
+            continue
+        data: dict[str, Any] = {"type": f"content_block_{what}", "index": index}
+        if told is not None:
+            data["content_block" if what == "start" else "delta"] = told
+        shown += stream.feed(event(json.dumps(data)))
+    shown += stream.feed(event(ended(reason)) + event(STOP)) + stream.finish()
+    replies.check(shown)
+    replies.by_sdk(shown)

@@ -262,7 +262,7 @@ class Stream(Events):
         )
 
     def _annotate(self, message: Message) -> bytes:
-        return self._emit(message, message.end_block()) if message.index >= 0 else b""
+        return self._emit(message, message.end_block()) if message is self._writing else b""
 
     def _think(self, thinking: Thinking, text: bytes) -> bytes:
         if text == EMPTY:
@@ -305,15 +305,17 @@ class Stream(Events):
     def _settle(self, *, cut: bool = False) -> bytes:
         """End what has come to its end; `cut`: the last of it was cut."""
         ended, self._ended = self._ended, []
+        shown = b""
         if self._writing is not None:
+            shown = self._annotate(self._writing)  # its block may go on, but not here
             ended.append(self._writing)
             self._writing = None
         if not ended:
             return b""
         last = max(ended, key=_place)
-        return b"".join(
-            [self._settle_one(item, cut=cut and item is last) for item in sorted(ended, key=_place)]
-        )
+        for item in sorted(ended, key=_place):
+            shown += self._settle_one(item, cut=cut and item is last)
+        return shown
 
     def _settle_one(self, item: Item, *, cut: bool) -> bytes:
         shown = self._emit(item, item.close())
