@@ -272,6 +272,8 @@ class Call(Item):
         shown = b"".join(self._shown)
         if self._text[1:].startswith(shown):
             events += self._tell(self._text[1 + len(shown) : -1])
+        else:  # it was cut, or says it twice: what has been told stays as it is
+            self._text = b'"%b"' % shown
         return events
 
     def begun(self) -> bytes:
