@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from tests.fakes.live import Live, running_relay
 
@@ -14,6 +15,11 @@ from tests.fakes.live import Live, running_relay
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
     """Test on the loop that the relay runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+# Tests run beside each other: how long an example takes says nothing of it.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture
