@@ -21,37 +21,39 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from relay import __version__, certificates, clock, config
-from relay.accounts import keys, people
+from relay import __version__, clock, config
+from relay.accounts import keys
+from relay.accounts import users as people
+from relay.api.admin import Admin
+from relay.api.handler import Gateway
+from relay.api.models import Models
+from relay.api.stored_responses import Stored
 from relay.config import ConfigError, Settings
-from relay.gateway.admin import Admin
-from relay.gateway.caller import Callers
-from relay.gateway.entry import Gateway
+from relay.gateway.authentication import Callers
 from relay.gateway.metering import Metering
-from relay.gateway.models import Models
-from relay.gateway.reading import Reading
 from relay.gateway.relay import Relay
 from relay.gateway.responses import Reader
-from relay.gateway.routes import Routes
-from relay.gateway.sessions import Sessions
-from relay.gateway.stored import Stored
-from relay.gateway.upstream import Upstream
-from relay.gateway.upstreams import Upstreams
-from relay.net import egress
-from relay.net.server import Bounds, Server
-from relay.net.timers import Timers
+from relay.net import tls as certificates
+from relay.net.deadlines import Timers
+from relay.net.http1 import Bounds, Server
+from relay.net.upstream import proxy as egress
+from relay.pool.affinity import Sessions
+from relay.pool.leases import Upstreams
+from relay.pool.plan_polling import Reading
+from relay.pool.routes import Routes
+from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
 from relay.secret import derived
 from relay.store import pauses
+from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.queries import LiveKey, live_keys
-from relay.store.restore import restore
-from relay.store.sealing import sealing_key
-from relay.store.shelf import DatabaseShelf, MemoryShelf, Shelf
+from relay.store.recovery import restore
+from relay.store.responses import DatabaseShelf, MemoryShelf, Shelf
+from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
-from relay.store.watch import watch
-from relay.telemetry.log import AccessLog
+from relay.telemetry.access_log import AccessLog
 from relay.wire.events import Limits
 
 _log = logging.getLogger("relay")

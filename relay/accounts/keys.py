@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 
 from relay import clock, secret
-from relay.accounts import AccountError, InvalidError, people
+from relay.accounts import AccountError, InvalidError
+from relay.accounts import users as people
 from relay.config import Settings
 from relay.secret import Secret
 from relay.store import queries

@@ -10,8 +10,8 @@
 Nothing here opens a socket or a database.
 """
 
-from relay.config.accepts import Accepts
-from relay.config.explain import ConfigError
+from relay.config.capabilities import Accepts
+from relay.config.errors import ConfigError
 from relay.config.load import LATER, effective, load, parse
 from relay.config.models import accepts_of
 from relay.config.schema import (

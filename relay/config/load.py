@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from relay.config import vendors
-from relay.config.explain import ConfigError, explain
+from relay.config.errors import ConfigError, explain
 from relay.config.schema import PROXY, Settings, Tls, Upstream
 
 # Read and checked, but not in force yet.

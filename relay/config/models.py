@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from relay.config.accepts import Accepts, Changes
-from relay.config.explain import ConfigError
+from relay.config.capabilities import Accepts, Changes
+from relay.config.errors import ConfigError
 from relay.config.schema import Model, Route
 
 _SHIPPED = Path(__file__).with_name("models.toml")

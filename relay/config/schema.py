@@ -15,7 +15,7 @@ import msgspec
 from msgspec import field
 
 from relay import clock, secret
-from relay.config.accepts import Changes
+from relay.config.capabilities import Changes
 from relay.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

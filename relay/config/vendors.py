@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from relay.config.explain import ConfigError, explain
+from relay.config.errors import ConfigError, explain
 from relay.config.schema import Settings, Upstream, Vendor
 
 _SHIPPED = Path(__file__).with_name("vendors.toml")

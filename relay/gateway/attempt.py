@@ -15,13 +15,13 @@ from typing import Final
 import msgspec
 
 from relay.errors import BAD_UPSTREAM, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
-from relay.gateway.call import Call
-from relay.gateway.trouble import Scope, Verdict, of_failure, status_of
-from relay.gateway.upstreams import Lease
-from relay.net.client import Trouble, UpstreamConnection, UpstreamError
-from relay.net.hold import MOST, Hold
-from relay.translate.opening import Found, Opening
-from relay.translate.usage import Usage, message_usage
+from relay.gateway.context import Call
+from relay.net.upstream.connection import Trouble, UpstreamConnection, UpstreamError
+from relay.net.upstream.lookahead import MOST, Hold
+from relay.pool.leases import Lease
+from relay.pool.vendor_errors import Scope, Verdict, of_failure, status_of
+from relay.translate.messages.first_content import Found, Opening
+from relay.translate.messages.usage import Usage, message_usage
 from relay.wire.events import Response
 
 _KINDS: Final[dict[Trouble, Kind]] = {

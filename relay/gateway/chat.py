@@ -3,11 +3,12 @@
 import time
 
 from relay.errors import Dialect, RelayError
-from relay.gateway.translation import Asking, Translation
-from relay.translate import chat, completion
-from relay.translate.completion import Stream, Told
-from relay.translate.draft import Fit
-from relay.translate.usage import Usage
+from relay.gateway.dialect import Asking, Translation
+from relay.translate.chat import answer as completion
+from relay.translate.chat import request as chat
+from relay.translate.chat.answer import Stream, Told
+from relay.translate.messages.usage import Usage
+from relay.translate.request.builder import Fit
 
 
 class Chat(Translation):

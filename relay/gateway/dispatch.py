@@ -11,13 +11,13 @@ import time
 
 from relay.errors import RelayError
 from relay.gateway.attempt import Answer, FailedError, RefusedError, attempt
-from relay.gateway.call import Call
-from relay.gateway.routes import Target
-from relay.gateway.trouble import Scope, Verdict
-from relay.gateway.upstream import Upstream
-from relay.gateway.upstreams import Ask, Upstreams
-from relay.translate.peek import with_model
-from relay.translate.thinking import without_thinking
+from relay.gateway.context import Call
+from relay.pool.leases import Ask, Upstreams
+from relay.pool.routes import Target
+from relay.pool.upstream import Upstream
+from relay.pool.vendor_errors import Scope, Verdict
+from relay.translate.messages.peek import with_model
+from relay.translate.messages.thinking_filter import without_thinking
 
 _log = logging.getLogger("relay.gateway")
 

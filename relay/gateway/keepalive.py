@@ -11,10 +11,10 @@ may be silent for is its connection's own deadline, which these pings do not tou
 from typing import Final, Protocol
 
 from relay import config
-from relay.gateway.call import Call
+from relay.gateway.context import Call
 from relay.gateway.metering import Metering
-from relay.net.splice import Splice
-from relay.net.timers import NEVER, Timers
+from relay.net.deadlines import NEVER, Timers
+from relay.net.upstream.splice import Splice
 from relay.wire.events import UNTIL_CLOSE
 
 PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'

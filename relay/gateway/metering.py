@@ -15,17 +15,17 @@ from time import time
 
 from relay import config
 from relay.errors import FORBIDDEN, OVERLOADED, RelayError
-from relay.gateway.call import Call
-from relay.net.drive import Waiter
-from relay.quota.headers import lines
+from relay.gateway.context import Call
+from relay.net.runner import Waiter
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan, compile_plans, compile_prices
-from relay.quota.refusal import QuotaExceeded
-from relay.store.entries import Charge, Opening, Rule, Settlement
+from relay.quota.rate_limit_fields import lines
+from relay.store.batch import Charge, Opening, Rule, Settlement
 from relay.store.journal import Journal, Ticket
 from relay.store.queries import LiveKey
-from relay.translate.peek import Asked
-from relay.translate.usage import Usage
+from relay.translate.messages.peek import Asked
+from relay.translate.messages.usage import Usage
 
 # Held against the per-minute limit for an answer that is yet to come: most are no longer, and
 # what is held too much of cannot all be given back, for such a limit refills meanwhile.

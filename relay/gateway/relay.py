@@ -18,22 +18,22 @@ from typing import Final
 from relay import config
 from relay.errors import UNKNOWN_ENCODING, RelayError
 from relay.gateway import chat
-from relay.gateway.answer import pass_on, refuse, tell
 from relay.gateway.attempt import RefusedError
-from relay.gateway.call import Call
-from relay.gateway.caller import Callers
-from relay.gateway.converted import convert
+from relay.gateway.authentication import Callers
+from relay.gateway.context import Call
+from relay.gateway.dialect import Asking, Reading, Translation
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
 from relay.gateway.metering import Metering, used
+from relay.gateway.passthrough import pass_on, refuse, tell
 from relay.gateway.responses import Reader
-from relay.gateway.routes import Routes, Target
-from relay.gateway.sessions import Sessions
-from relay.gateway.translation import Asking, Reading, Translation
-from relay.gateway.upstreams import Ask, Upstreams
-from relay.net.timers import Timers
-from relay.translate.peek import Asked, peek
-from relay.translate.session import is_long, session
+from relay.gateway.translated import convert
+from relay.net.deadlines import Timers
+from relay.pool.affinity import Sessions
+from relay.pool.leases import Ask, Upstreams
+from relay.pool.routes import Routes, Target
+from relay.translate.messages.conversation_key import is_long, session
+from relay.translate.messages.peek import Asked, peek
 from relay.wire.encoding import decoded
 from relay.wire.events import Request
 

@@ -9,17 +9,17 @@ from typing import Final
 
 import msgspec
 
+from relay.api.stored_responses import Stored
 from relay.errors import Dialect, RelayError
-from relay.gateway.stored import Stored
-from relay.gateway.translation import Asking, Machine, Translation
-from relay.quota.headers import codex_lines
-from relay.quota.holder import Holder
-from relay.translate.draft import Fit
+from relay.gateway.dialect import Asking, Machine, Translation
+from relay.quota.rate_limit_fields import codex_lines
+from relay.quota.state import Holder
+from relay.translate.messages.usage import Usage
+from relay.translate.request.builder import Fit
 from relay.translate.responses import answer, request
+from relay.translate.responses.render import Told
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.shape import Told
 from relay.translate.responses.stream import Stream
-from relay.translate.usage import Usage
 
 _TURN_STATE: Final = b"x-codex-turn-state"
 

@@ -17,8 +17,8 @@ from typing import Final, Protocol
 
 from relay.clock import http_date
 from relay.errors import Dialect, RelayError
-from relay.net.drive import Drive
-from relay.net.intake import Intake, too_large
+from relay.net.request_body import Intake, too_large
+from relay.net.runner import Drive
 from relay.wire.chunked import LAST_CHUNK
 from relay.wire.events import UNTIL_CLOSE, Request
 

@@ -18,11 +18,11 @@ nor the database: state goes out through `changes` and comes back through `resto
 from collections.abc import Iterable
 from typing import Final
 
-from relay.quota import refusal
+from relay.quota import exceeded as refusal
 from relay.quota.bucket import Bucket, Mark, make
-from relay.quota.holder import Holder, Meter, Purse, Reservation, Row
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
-from relay.quota.refusal import QuotaExceeded
+from relay.quota.state import Holder, Meter, Purse, Reservation, Row
 
 _MONEY: Final = "money"
 

@@ -34,8 +34,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
-from relay.store.database import BusyError, Database, StoreError
-from relay.store.entries import (
+from relay.store.batch import (
     MONEY,
     OF_THE_DATA,
     BucketRow,
@@ -47,6 +46,7 @@ from relay.store.entries import (
     write,
     write_what_can_be,
 )
+from relay.store.database import BusyError, Database, StoreError
 
 GRACE: Final = 10.0  # seconds; the longest that a client sees nothing before it worries is 20
 MOST: Final = 10_000  # admitted requests that wait; about 1 s of full load

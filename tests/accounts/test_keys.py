@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from relay import config, secret
-from relay.accounts import AccountError, InvalidError, keys, people
+from relay.accounts import AccountError, InvalidError, keys
+from relay.accounts import users as people
 from relay.config import Settings
 from relay.store import queries
 from relay.store.database import Database

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from relay.net.deadlines import Timers
 from relay.net.exchange import Exchange
-from relay.net.server import Server
-from relay.net.timers import Timers
+from relay.net.http1 import Server
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import Live
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from anthropic import beta_async_tool
 
-from relay.accounts import people
+from relay.accounts import users as people
 from relay.store.queries import live_keys
 from tests.clients.conftest import TRUST, Connect
 from tests.fakes.live import EMAIL, Live, running_relay

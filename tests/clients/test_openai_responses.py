@@ -242,7 +242,7 @@ async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI)
 async def test_a_silent_upstream_shows_signs_of_life_with_numbers_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.net.timers.TICK", 0.02)
+    monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
     pool = {"grace": MOST_SOON, "keep_alive": MOST_SOON}
     async with running_relay(tmp_path, pool=pool) as relay, openai_client(relay) as sdk:
         # the delay is before all the answer, the pace in the middle of it

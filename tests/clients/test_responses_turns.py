@@ -7,11 +7,11 @@ from typing import Any
 import openai
 import pytest
 
+from tests.api.test_stored_responses import other_account
 from tests.clients.conftest import openai_client
 from tests.clients.test_anthropic_sdk import steered
 from tests.clients.test_openai_turns import ADAPTIVE, MODELS, STREAMED
 from tests.fakes.live import Live, running_relay
-from tests.gateway.test_stored import other_account
 
 CALLS = "tool=get_weather;tools=2"
 HI: Any = {"role": "user", "content": "Hello there"}

@@ -17,9 +17,9 @@ import asyncio, json, os, random, select, signal, sqlite3, sys, time
 import uvloop
 from relay.store import balance
 from relay.store.database import Database
-from relay.store.entries import Charge, Opening, Settlement
+from relay.store.batch import Charge, Opening, Settlement
 from relay.store.journal import Journal
-from relay.store.restore import restore
+from relay.store.recovery import restore
 
 path, rounds, synchronous = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 WINDOW = ("key", "key_1", "requests", 604800, "window", 10**9)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from relay import config
-from relay.accounts import keys, people
+from relay.accounts import keys
+from relay.accounts import users as people
 from relay.app import App
-from relay.net.server import Server
-from relay.net.timers import Timers
+from relay.net.deadlines import Timers
+from relay.net.http1 import Server
 from relay.simulator.app import Simulator
 from relay.store.queries import live_keys
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from relay import config
-from relay.gateway.routes import Route, Routes
-from relay.gateway.upstream import Upstream
+from relay.net.deadlines import Timers
 from relay.net.exchange import Exchange
-from relay.net.server import Server
-from relay.net.timers import Timers
+from relay.net.http1 import Server
+from relay.pool.routes import Route, Routes
+from relay.pool.upstream import Upstream
 from relay.simulator.app import Simulator
 from tests.fakes.caller import read_head, request
 from tests.fakes.live import MODELS, PLANS, UPSTREAM_KEY, Live, running_relay

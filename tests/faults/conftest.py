@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.net.pool import Pool
-from relay.net.server import Server
-from relay.net.timers import TICK, Timers
+from relay.net.deadlines import TICK, Timers
+from relay.net.http1 import Server
+from relay.net.upstream.connection_pool import Pool
 from relay.simulator.app import Simulator
 from tests.fakes.live import Live, running_relay
 

@@ -94,7 +94,7 @@ Ask = Callable[..., Awaitable[Any]]
 @pytest.fixture(autouse=True)
 def quick_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines are looked at more often than four times a second, for short tests."""
-    monkeypatch.setattr("relay.net.timers.TICK", 0.02)
+    monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
 
 
 class FailedError(Exception):

@@ -13,8 +13,8 @@ import anthropic
 import httpx
 import pytest
 
-from relay.net.server import Server
-from relay.net.timers import Timers
+from relay.net.deadlines import Timers
+from relay.net.http1 import Server
 from relay.simulator.app import Simulator
 from relay.simulator.script import parse
 from tests.fakes.live import UPSTREAM_KEY, Live, running_relay

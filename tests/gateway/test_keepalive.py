@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from relay.gateway.keepalive import PING
-from relay.translate.completion import KEEP_ALIVE
+from relay.translate.chat.answer import KEEP_ALIVE
 from relay.wire.chunked import ChunkReader
 from relay.wire.sse import EventReader
 from tests.fakes import answers
@@ -35,7 +35,7 @@ HEAD = answers.chunked_head()
 @pytest.fixture(autouse=True)
 def quick_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines are looked at more often than four times a second, for short tests."""
-    monkeypatch.setattr("relay.net.timers.TICK", 0.02)
+    monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
 
 
 class End:

@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.accounts import keys, people
+from relay.accounts import keys
+from relay.accounts import users as people
 from relay.app import App
 from relay.quota.plans import COUNTS_PER_MINUTE
 from relay.store import balance

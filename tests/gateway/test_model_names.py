@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.translate.peek import with_model
+from relay.translate.messages.peek import with_model
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, request
 from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
@@ -249,7 +249,7 @@ async def test_a_caller_of_http_1_0_gets_the_name_too(tmp_path: Path, kind: str)
 async def test_the_name_is_put_in_after_pings_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.net.timers.TICK", 0.02)
+    monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
     go_on = asyncio.Event()
 
     async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from relay.accounts import keys, people
+from relay.accounts import keys
+from relay.accounts import users as people
 from relay.store.queries import live_keys
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request

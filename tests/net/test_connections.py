@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.net.drive import Drive
+from relay.net.runner import Drive
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
 from tests.fakes.live import Live, running_relay

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.net.timers import NEVER
+from relay.net.deadlines import NEVER
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
 from tests.fakes.live import Live, running_relay

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trustme
 
-from relay.net.client import Origin
+from relay.net.upstream.connection import Origin
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import running_relay
 from tests.fakes.until import until
@@ -103,7 +103,7 @@ async def test_an_upstream_that_speaks_no_tls_is_a_503(tmp_path: Path) -> None:
 
 
 def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> None:
-    from relay.certificates import upstream as _tls
+    from relay.net.tls import upstream as _tls
 
     context = _tls(None)
     assert context.check_hostname

@@ -2,10 +2,10 @@
 
 import pytest
 
-from relay.quota.holder import Reservation
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
-from relay.quota.refusal import QuotaExceeded
+from relay.quota.state import Reservation
 
 from .plans import FREE, STACKED, START, plan
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from relay.quota.bucket import Bucket, Window
-from relay.quota.holder import Meter, Reservation, Row
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit, Plan
-from relay.quota.refusal import QuotaExceeded
+from relay.quota.state import Meter, Reservation, Row
 
 from .plans import START, plan
 

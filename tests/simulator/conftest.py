@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.net.server import Server
-from relay.net.timers import Timers
+from relay.net.deadlines import Timers
+from relay.net.http1 import Server
 from relay.simulator.app import Simulator
 
 # Making one costs more than most of the tests.

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from relay.store.batch import BucketRow, Charge, Opening, Settlement
 from relay.store.database import Database
-from relay.store.entries import BucketRow, Charge, Opening, Settlement
 from relay.store.journal import Journal, Ticket
-from relay.store.restore import restore
+from relay.store.recovery import restore
 
 NOON = 1_775_649_600.0  # 2026-04-08 12:00:00 UTC
 _numbers = itertools.count(1)

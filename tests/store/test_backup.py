@@ -12,7 +12,7 @@ from relay.store import balance
 from relay.store.backup import backup
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.restore import restore
+from relay.store.recovery import restore
 from tests.store.entries import NOON, Changes, bucket, opening, outcome, rows, settle
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from relay.store import balance, queries
+from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.queries import LiveKey
-from relay.store.watch import watch
 from tests.fakes.until import until
 from tests.store.entries import NOON, Changes, journalled, opening, outcome, rows, settle
 

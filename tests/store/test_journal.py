@@ -14,7 +14,7 @@ from relay.store import database as store
 from relay.store import journal as module
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.restore import restore
+from relay.store.recovery import restore
 from tests.fakes.until import until
 from tests.store.entries import (
     NOON,

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 
 from relay.store import queries, usage
+from relay.store.batch import Opening
 from relay.store.database import Database
-from relay.store.entries import Opening
 from relay.store.journal import Journal
-from relay.store.restore import restore
+from relay.store.recovery import restore
 from relay.store.usage import Filter, Hour, Sums
 from tests.store.entries import (
     NOON,

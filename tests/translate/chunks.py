@@ -12,7 +12,7 @@ from typing import Any
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from relay.translate.completion import KEEP_ALIVE, Stream, Told
+from relay.translate.chat.answer import KEEP_ALIVE, Stream, Told
 
 TOLD = Told("chatcmpl-1", 1763942400, "claude-sonnet-4-7", "anthropic")
 DONE = "[DONE]"

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.translate import message
-from relay.translate.content import string
-from relay.translate.responses import shape
-from relay.translate.responses.shape import Told
+from relay.translate.invalid import UNREADABLE
+from relay.translate.messages import message
+from relay.translate.messages.content import string
+from relay.translate.messages.usage import Usage, message_usage
+from relay.translate.responses import render as shape
+from relay.translate.responses.render import Told
 from relay.translate.responses.stream import Stream
-from relay.translate.usage import Usage, message_usage
-from relay.translate.wrong import UNREADABLE
 
 _PARTS: Final = {"text": "input_text"}
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.translate.invalid import UNREADABLE
+from relay.translate.raw_json import NOTHING, Octets, given, quoted
 from relay.translate.responses.fields import Request
 from relay.translate.responses.tools import echoed
-from relay.translate.text import NOTHING, Octets, given, quoted
-from relay.translate.wrong import UNREADABLE
 
 _any = msgspec.json.Decoder().decode
 _PLAIN: Final = b'{"format":{"type":"text"}}'

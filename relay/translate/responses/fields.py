@@ -2,7 +2,7 @@
 
 import msgspec
 
-from relay.translate.text import NOTHING
+from relay.translate.raw_json import NOTHING
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

@@ -11,19 +11,19 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from relay.errors import RelayError
-from relay.translate.block import text_block
-from relay.translate.draft import Draft
+from relay.translate.invalid import read as read_part
+from relay.translate.invalid import wrong
+from relay.translate.raw_json import NOTHING, given, kind, plain, quoted, says
+from relay.translate.request.block import text_block
+from relay.translate.request.builder import Draft
+from relay.translate.request.conversation import Conversation
+from relay.translate.request.options import EFFORTS, Shape, Wishes
 from relay.translate.responses import echo
 from relay.translate.responses.fields import Request
-from relay.translate.responses.items import conversation
-from relay.translate.responses.known import Known
+from relay.translate.responses.input_items import conversation
 from relay.translate.responses.seal import Seal
+from relay.translate.responses.tool_names import Known
 from relay.translate.responses.tools import Offered
-from relay.translate.text import NOTHING, given, kind, plain, quoted, says
-from relay.translate.turns import Conversation
-from relay.translate.wishes import EFFORTS, Shape, Wishes
-from relay.translate.wrong import read as read_part
-from relay.translate.wrong import wrong
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.replay import Thought
-from relay.translate.text import NOTHING, Octets, kind
-from relay.translate.wrong import UNREADABLE
+from relay.translate.invalid import UNREADABLE
+from relay.translate.raw_json import NOTHING, Octets, kind
+from relay.translate.request.thinking_replay import Thought
 
 _BEGINNING: Final = b'"rly1.'  # the number is the version's
 _TAG: Final = 16  # octets

@@ -15,15 +15,17 @@ from typing import Final
 import msgspec
 
 from relay.errors import RelayError
-from relay.translate import content
-from relay.translate.content import EMPTY, Block
-from relay.translate.event import Delta
-from relay.translate.events import Events
-from relay.translate.failure import judged_event
-from relay.translate.replay import ANTHROPIC
-from relay.translate.responses import failure, shape
-from relay.translate.responses.known import Known
-from relay.translate.responses.output import (
+from relay.translate.messages import content
+from relay.translate.messages.content import EMPTY, Block
+from relay.translate.messages.error_document import judged_event
+from relay.translate.messages.event import Delta
+from relay.translate.messages.event_stream import Events
+from relay.translate.messages.usage import Usage
+from relay.translate.raw_json import NOTHING
+from relay.translate.request.thinking_replay import ANTHROPIC
+from relay.translate.responses import error as failure
+from relay.translate.responses import render as shape
+from relay.translate.responses.output_items import (
     Call,
     Event,
     Item,
@@ -32,9 +34,8 @@ from relay.translate.responses.output import (
     Search,
     Thinking,
 )
-from relay.translate.responses.shape import Told
-from relay.translate.text import NOTHING
-from relay.translate.usage import Usage
+from relay.translate.responses.render import Told
+from relay.translate.responses.tool_names import Known
 
 _MOST_OPEN: Final = 256  # blocks at once; answers have one or two
 _MOST_KEPT: Final = 32 * 1024 * 1024  # octets of an answer

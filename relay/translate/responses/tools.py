@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.responses.known import Kind, Known, function_name
-from relay.translate.text import NOTHING, Octets, given, kind, not_text, plain, quoted
-from relay.translate.toolset import Choice, Place, Search, Tool, Toolset, parameters
-from relay.translate.wrong import read, wrong
+from relay.translate.invalid import read, wrong
+from relay.translate.raw_json import NOTHING, Octets, given, kind, not_text, plain, quoted
+from relay.translate.request.tools import Choice, Place, Search, Tool, Toolset, parameters
+from relay.translate.responses.tool_names import Kind, Known, function_name
 
 _ELSEWHERE: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")

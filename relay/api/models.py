@@ -1,0 +1,118 @@
+"""`GET /v1/models` and `/v1/models/{id}`, from relay.toml, in the shape that the caller reads.
+
+Only `anthropic-version` tells the SDKs' shapes apart: both kinds send a Bearer key. Codex asks
+with a `client_version`, and for another one.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import orjson
+
+from relay import config
+from relay.api.codex_catalogue import catalogue
+from relay.errors import INVALID_REQUEST, MODEL_NOT_FOUND, RelayError
+
+_MOST = 1000
+
+
+class Models:
+    """The models of relay.toml, in their order."""
+
+    def __init__(self, models: list[config.Model]) -> None:
+        self._models = models
+        self._codex = orjson.dumps(catalogue(models))
+        self._by_name = {name: model for model in models for name in (model.id, *model.aliases)}
+
+    def list(self, query: bytes, anthropic: bool) -> bytes:
+        """All models; `limit`, `after_id` and `before_id` page through the Anthropic shape.
+
+        Raises:
+            RelayError: 400, a parameter that cannot be used.
+        """
+        given = parse_qs(query.decode("latin-1"))
+        if not anthropic:
+            if "client_version" in given:
+                return self._codex
+            return orjson.dumps(
+                {"object": "list", "data": [_openai(model) for model in self._models]}
+            )
+        page = self._models
+        if after := given.get("after_id"):
+            page = page[self._index(after[0], "after_id") + 1 :]
+        if before := given.get("before_id"):
+            page = page[
+                : max(0, self._index(before[0], "before_id") - len(self._models) + len(page))
+            ]
+        text = given.get("limit", ["20"])[0]
+        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST:
+            raise RelayError(
+                INVALID_REQUEST, f"limit: a whole number from 1 to {_MOST}.", param="limit"
+            )
+        limit = int(text)
+        shown = page[-limit:] if before and not after else page[:limit]
+        return orjson.dumps(
+            {
+                "data": [_anthropic(model) for model in shown],
+                "has_more": len(page) > limit,
+                "first_id": shown[0].id if shown else None,
+                "last_id": shown[-1].id if shown else None,
+            }
+        )
+
+    def show(self, name: bytes, anthropic: bool) -> bytes:
+        """One model, by its id or an alias.
+
+        Raises:
+            RelayError: 404.
+        """
+        asked = unquote(name.decode("latin-1"))
+        model = self._by_name.get(asked)
+        if model is None:
+            raise RelayError(
+                MODEL_NOT_FOUND,
+                f"model: {asked[:128]!r} is not served here. GET /v1/models lists what is.",
+                param="model",
+            )
+        return orjson.dumps(_anthropic(model) if anthropic else _openai(model))
+
+    def _index(self, name: str, param: str) -> int:
+        for index, model in enumerate(self._models):
+            if model.id == name:
+                return index
+        raise RelayError(
+            INVALID_REQUEST, f"{param}: no model has the id {name[:128]!r}.", param=param
+        )
+
+
+def _served_as(model: config.Model) -> list[str]:
+    """Under which names the upstreams know the model: the truth in routing."""
+    routes = model.routes or [config.Route(upstream="")]
+    return sorted({route.model or model.id for route in routes})
+
+
+def _anthropic(model: config.Model) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.display_name or model.id,
+        "created_at": f"{model.created}T00:00:00Z",
+        "max_input_tokens": model.context_window,
+        "max_tokens": model.max_output_tokens,
+        "served_as": _served_as(model),
+    }
+
+
+def _openai(model: config.Model) -> dict[str, Any]:
+    created = datetime.fromisoformat(model.created).replace(tzinfo=UTC)
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": int(created.timestamp()),
+        "owned_by": "relay",
+        "context_window": model.context_window,
+        "max_output_tokens": model.max_output_tokens,
+        "served_as": _served_as(model),
+    }

@@ -1,0 +1,283 @@
+"""One connection to an upstream: a request out, a response head in, then a body to a sink.
+
+Failures are told apart by what they allow: `UpstreamError.stale` means that a reused
+connection died before one octet of an answer, the only case in which a request may be
+sent again (RFC 9112 §9.3.1; pingora's RetryType::ReusedOnly).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, cast
+
+import msgspec
+
+from relay.errors import RelayError
+from relay.net.deadlines import NEVER, Timers
+from relay.net.runner import Waiter
+from relay.net.socket_options import read_little, write_at_once
+from relay.wire.events import Limits, Response
+from relay.wire.h1 import HeadReader, response_reader
+from relay.wire.h1_legal import NOT_HTTP
+
+_HEAD: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=1000)
+_INTERIM: Final = 16  # 1xx responses before the real one
+_JOINED: Final = 64 * 1024  # head and body up to this are one write
+
+
+class Trouble(Enum):
+    """What went wrong, for the log and for whoever decides about another try."""
+
+    CONNECT = "cannot be reached"
+    TLS = "failed the TLS handshake"
+    SILENT = "did not answer in time"
+    CLOSED = "closed the connection early"
+    GARBAGE = "did not answer in HTTP/1.1"
+
+
+class UpstreamError(Exception):
+    """The upstream did not give a whole answer."""
+
+    def __init__(self, trouble: Trouble, detail: str = "", *, stale: bool = False) -> None:
+        super().__init__(f"{trouble.value}: {detail}" if detail else trouble.value)
+        self.trouble = trouble
+        self.stale = stale
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an upstream is, and how long to wait for it (seconds)."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    connect_time: float = 5.0
+    first_byte_time: float = 600.0
+    silence_time: float = 120.0
+    idle_time: float = 55.0
+    egress: str | None = None  # a proxy's URL (net.egress); may hold a credential
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Origin {self}>"
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """See the module. After `send`, `attach` takes the body; then it goes back to its pool."""
+
+    __slots__ = (
+        "_early",
+        "_interim",
+        "_paused",
+        "_reader",
+        "_sink",
+        "_timers",
+        "_waiter",
+        "answered",
+        "deadline",
+        "heard",
+        "lost",
+        "lost_cleanly",
+        "on_idle_end",
+        "on_lost",
+        "origin",
+        "sent",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, origin: Origin, timers: Timers) -> None:
+        self.origin = origin
+        self.deadline = NEVER
+        self.heard = 0.0  # when the last octets came, by the timers' clock
+        self.sent = 0  # requests
+        self.answered = False  # some octet of the present answer has come
+        self.lost: UpstreamError | None = None
+        self.lost_cleanly = False  # by an end of stream, not by a reset
+        self.on_lost: Callable[[UpstreamError], None] | None = None
+        self.on_idle_end: Callable[[UpstreamConnection], None] | None = None
+        self._timers = timers
+        self._reader: HeadReader[Response] = response_reader(_HEAD)
+        self._waiter: Waiter[Response] | None = None
+        self._sink: Callable[[bytes], None] | None = None
+        self._early = b""  # what came of the body with the head
+        self._paused = False
+        self._interim = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected (and through TLS, if any)."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
+        write_at_once(self.transport)
+        read_little(self.transport)
+        self._timers.watch(self)
+
+    def send(self, head: bytes, body: bytes) -> Waiter[Response]:
+        """Send a request; what is awaited is the head of its response.
+
+        Raises (when awaited, in a Drive):
+            UpstreamError: see Trouble.
+        """
+        self.sent += 1
+        self.answered = False
+        self._interim = 0
+        self._early = b""
+        waiter = self._waiter = Waiter()
+        self.deadline = self._timers.now + self.origin.first_byte_time
+        if len(body) <= _JOINED:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+        return waiter
+
+    def early(self) -> bytes:
+        """The octets of body that came with the head."""
+        early, self._early = self._early, b""
+        return early
+
+    def keep(self) -> None:
+        """Keep what comes of the body until somebody attaches."""
+        self._sink = self._keep
+
+    def unread(self, octets: bytes) -> None:
+        """Give octets of the body back, to be taken with `early` once more."""
+        self._early = octets + self._early
+        self.on_lost = None
+        self.keep()
+
+    def _keep(self, data: bytes) -> None:
+        self._early += data
+
+    def whole(self, response: Response) -> bytes | None:
+        """The body, if its length was told and it came with the head, to its last octet."""
+        return self.early() if len(self._early) == response.length else None
+
+    def attach(self, sink: Callable[[bytes], None]) -> None:
+        """From now on the body's octets go to `sink`."""
+        self._sink = sink
+        self.heard = self._timers.now
+        self.deadline = self.heard + self.origin.silence_time
+
+    def idle(self) -> None:
+        """Between two requests: nothing is expected but the next `send`."""
+        self._sink = None
+        self.on_lost = None
+        self.answered = False  # so that further octets are no answer to anything
+        if self._paused:  # by a caller who had not read the last piece yet
+            self.resume()
+        self.deadline = self._timers.now + self.origin.idle_time
+
+    def close(self) -> None:
+        """End the connection at once; nobody is told."""
+        self._sink = None
+        self.on_lost = None
+        self._waiter = None
+        self._timers.forget(self)
+        self.transport.abort()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request could go out on this connection.
+
+        Not while the last one is still being sent: an answer may come before it is read whole.
+        """
+        return (
+            self.lost is None
+            and not self._early
+            and not self.transport.is_closing()
+            and not self.transport.get_write_buffer_size()
+        )
+
+    def pause(self) -> None:
+        """Read no more until `resume`: the caller is slower than the upstream."""
+        if not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+            self.deadline = NEVER  # it is the caller who is slow, and has its own deadline
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+            self.heard = self._timers.now
+            self.deadline = self.heard + self.origin.silence_time
+
+    def data_received(self, data: bytes) -> None:
+        """The data path: octets of a body go straight to the sink."""
+        sink = self._sink
+        if sink is not None:
+            self.heard = self._timers.now
+            sink(data)
+        elif self._waiter is not None:
+            self._read_head(self._waiter, data)
+        else:  # an idle connection has nothing to say
+            self._fail(UpstreamError(Trouble.GARBAGE, "octets without a request"))
+
+    def eof_received(self) -> bool:
+        """The upstream sends no more: for a body without a length that is its end."""
+        self._fail(UpstreamError(Trouble.CLOSED, stale=self._stale()), clean=True)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Reset, or closed."""
+        self._timers.forget(self)
+        detail = exc.strerror or "" if isinstance(exc, OSError) else ""
+        self._fail(UpstreamError(Trouble.CLOSED, detail, stale=self._stale()))
+
+    def expire(self) -> None:
+        """No head, no octet of a body, or no request for too long."""
+        if self._sink is not None:
+            due = self.heard + self.origin.silence_time
+            if due > self._timers.swept:
+                self.deadline = due
+                return
+        self.deadline = NEVER
+        self._fail(UpstreamError(Trouble.SILENT))
+
+    def _stale(self) -> bool:
+        return self.sent > 1 and not self.answered
+
+    def _read_head(self, waiter: Waiter[Response], data: bytes) -> None:
+        self.answered = True
+        try:
+            while True:
+                parsed = self._reader.feed(data)
+                if parsed is None:
+                    return
+                response, data = parsed
+                if response.status >= 200:
+                    break
+                self._interim += 1
+                if self._interim > _INTERIM:
+                    self._fail(UpstreamError(Trouble.GARBAGE, "too many interim responses"))
+                    return
+                if not data:
+                    return
+        except RelayError as error:
+            reason = "no HTTP/1.1" if error.message == NOT_HTTP else error.message
+            self._fail(UpstreamError(Trouble.GARBAGE, reason))
+            return
+        self._waiter = None
+        self.deadline = self._timers.now + self.origin.silence_time
+        self._early = data
+        waiter.set_result(response)
+
+    def _fail(self, failure: UpstreamError, clean: bool = False) -> None:
+        """The connection is of no more use; tell whoever waits, once."""
+        if self.lost is None:
+            self.lost = failure
+            self.lost_cleanly = clean
+        waiter, self._waiter = self._waiter, None
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost(failure)
+        on_idle_end, self.on_idle_end = self.on_idle_end, None
+        if on_idle_end is not None:
+            on_idle_end(self)
+        self._timers.forget(self)
+        self.transport.abort()
+        if waiter is not None:  # last, as whoever waits goes on at once
+            waiter.set_exception(failure)

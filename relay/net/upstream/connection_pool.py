@@ -1,0 +1,119 @@
+"""Idle connections to one origin, kept for the next request."""
+
+import asyncio
+import socket
+import ssl
+from typing import Final
+
+from relay.net.deadlines import NEVER, Timers
+from relay.net.upstream import proxy as egress
+from relay.net.upstream.connection import Origin, Trouble, UpstreamConnection, UpstreamError
+
+_IDLE: Final = 256  # connections kept without work
+
+
+class Pool:
+    """The connections to one origin. The one used last is used next, so that surplus ones age."""
+
+    def __init__(self, origin: Origin, timers: Timers) -> None:
+        self.origin = origin
+        self.opened = 0
+        self._timers = timers
+        self._idle: dict[UpstreamConnection, None] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.origin} idle={len(self._idle)} opened={self.opened}>"
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, if there is one."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            connection.on_idle_end = None
+            if connection.lost is None:
+                connection.deadline = NEVER
+                return connection
+        return None
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection.
+
+        Raises:
+            UpstreamError: CONNECT or TLS.
+        """
+        # In a task, which `asyncio.timeout` needs and an exchange does not have (net.drive).
+        task = self._loop.create_task(self._open())
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()  # it came just as nobody wanted it any more
+            raise
+
+    def put(self, connection: UpstreamConnection, *, reusable: bool) -> None:
+        """Take a connection back; keep it only if its answer was read to its end."""
+        if reusable and len(self._idle) < _IDLE:
+            connection.idle()
+            connection.on_idle_end = self._forget
+            self._idle[connection] = None
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.popitem()[0].close()
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        self._idle.pop(connection, None)
+
+    async def _open(self) -> UpstreamConnection:
+        origin = self.origin
+        try:
+            async with asyncio.timeout(origin.connect_time):
+                if origin.egress is None:
+                    _, connection = await self._loop.create_connection(
+                        self._connection,
+                        origin.host,
+                        origin.port,
+                        ssl=origin.tls,
+                        server_hostname=origin.host if origin.tls else None,
+                    )
+                else:
+                    connection = await self._through(origin.egress)
+        except TimeoutError:
+            reason = f"no connection within {origin.connect_time:g} s"
+            raise UpstreamError(Trouble.CONNECT, self._way() + reason) from None
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
+            raise UpstreamError(Trouble.TLS, str(reason)) from None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UpstreamError(Trouble.CONNECT, self._way() + reason) from None
+        self.opened += 1
+        return connection
+
+    async def _through(self, proxy: str) -> UpstreamConnection:
+        """The same by way of a proxy."""
+        origin = self.origin
+        tunnel = await egress.connect(proxy, origin.host, origin.port)
+        try:
+            tunnel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, connection = await self._loop.create_connection(
+                self._connection,
+                sock=tunnel,
+                ssl=origin.tls,
+                server_hostname=origin.host if origin.tls else None,
+            )
+        except BaseException:
+            tunnel.close()
+            raise
+        return connection
+
+    def _way(self) -> str:
+        """For a reason: the proxy, if the failure may be its own."""
+        proxy = self.origin.egress
+        return "" if proxy is None else f"proxy {egress.parse(proxy)}: "
+
+    def _connection(self) -> UpstreamConnection:
+        return UpstreamConnection(self.origin, self._timers)

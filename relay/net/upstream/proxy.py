@@ -1,0 +1,240 @@
+"""The way out: a socket to an upstream by way of a proxy, where one is set.
+
+Decides how a proxy is asked and what its refusal is called. SOCKS5 is spoken by python-socks;
+CONNECT is spoken here, as a head may come in pieces and none of it may stay behind in the
+tunnel. Knows nothing of TLS to the upstream, of HTTP in the tunnel or of time limits, and
+never looks at the environment. No text that it makes holds a user or a password.
+"""
+
+import asyncio
+import os
+import re
+import socket
+from base64 import b64encode
+from http import HTTPStatus
+from typing import Final, Literal, cast
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from relay.net.upstream.connection import Trouble, UpstreamError
+
+Scheme = Literal["http", "socks5", "socks5h"]
+
+_FORM: Final = "http://, socks5:// or socks5h://, then [user:password@]host:port and nothing more"
+_LONGEST_HEAD: Final = 16 * 1024
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
+_DAY: Final = 86_400.0  # python-socks wants a limit; the caller's comes sooner
+
+# RFC 1928 §6
+_REPLIES: Final = {
+    1: "general failure",
+    2: "its rules do not allow this",
+    3: "network unreachable",
+    4: "host unreachable",
+    5: "the upstream refused the connection",
+    6: "TTL expired",
+    7: "it does not know CONNECT",
+    8: "it does not know this kind of address",
+}
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """A proxy and what it wants to know. Its texts show scheme, host and port only."""
+
+    scheme: Scheme
+    host: str
+    port: int
+    user: str = ""
+    password: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self.scheme}://{self}>"
+
+
+def parse(egress: str) -> Proxy:
+    """What the URL `egress` says; user and password are percent-decoded (as UTF-8).
+
+    Raises:
+        ValueError: it says something else, or the proxy's protocol cannot carry the
+            credential. The text quotes nothing of `egress`.
+    """
+    try:
+        parts = urlsplit(egress)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # its text may quote the URL
+        raise ValueError(f"egress must be {_FORM}") from None
+    if (
+        parts.scheme not in ("http", "socks5", "socks5h")
+        or not host
+        or not port
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError(f"egress must be {_FORM}")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if parts.scheme == "http":
+        if ":" in user:
+            raise ValueError("egress: a user of an HTTP proxy has no colon (RFC 7617 §2)")
+    elif bool(user) != bool(password):
+        raise ValueError("egress: SOCKS5 wants both user and password, or neither (RFC 1929 §2)")
+    elif max(len(user), len(password)) > 255 or not (user + password).isascii():
+        raise ValueError("egress: user and password for SOCKS5 are ASCII, up to 255 octets each")
+    return Proxy(cast(Scheme, parts.scheme), host, port, user, password)
+
+
+async def connect(egress: str, host: str, port: int) -> socket.socket:
+    """A non-blocking socket whose other end is `host`:`port`, through the proxy `egress`.
+
+    The name `host` is resolved here for socks5, and by the proxy for socks5h and http.
+    There is no time limit; on cancellation the socket is closed.
+
+    Raises:
+        UpstreamError: CONNECT. The text names the proxy and what it said.
+    """
+    try:
+        proxy = parse(egress)
+    except ValueError as error:
+        raise UpstreamError(Trouble.CONNECT, str(error)) from None
+    try:
+        host = host if ":" in host else host.encode("idna").decode()
+    except UnicodeError:
+        raise UpstreamError(Trouble.CONNECT, "the upstream's host is no name") from None
+    try:
+        if proxy.scheme == "http":
+            return await _http(proxy, host, port)
+        return await _socks(proxy, host, port)
+    except OSError as error:
+        raise _failed(proxy, _reason(error)) from None
+
+
+def _failed(proxy: Proxy, said: str) -> UpstreamError:
+    return UpstreamError(Trouble.CONNECT, f"proxy {proxy}: {said}")
+
+
+def _reason(error: OSError) -> str:
+    """The system's words; the loop has its own for a connection that failed."""
+    if error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or "no connection"
+
+
+async def _socks(proxy: Proxy, host: str, port: int) -> socket.socket:
+    # Only here: most relays have no proxy, and need not pay for it in memory or at their start.
+    from python_socks import ProxyConnectionError, ProxyError, ProxyType
+    from python_socks.async_.asyncio import Proxy as Socks
+
+    if proxy.scheme == "socks5":
+        host = await _address(host, port)
+    socks = Socks(
+        ProxyType.SOCKS5,
+        proxy.host,
+        proxy.port,
+        proxy.user or None,
+        proxy.password or None,
+        rdns=True,  # a name that is left by now is the proxy's to resolve
+        loop=asyncio.get_running_loop(),
+    )
+    try:
+        return await socks.connect(host, port, timeout=_DAY)
+    except ProxyConnectionError as error:
+        cause = error.__cause__
+        raise _failed(proxy, _reason(cause if isinstance(cause, OSError) else error)) from None
+    except ProxyError as error:
+        raise _failed(proxy, _refusal(proxy, error.error_code, str(error))) from None
+    except (ValueError, AssertionError):  # UnicodeDecodeError too: a bound name of other octets
+        raise _failed(proxy, "it did not answer in SOCKS5") from None
+
+
+def _refusal(proxy: Proxy, code: int | None, text: str) -> str:
+    """What a SOCKS5 proxy said, in words of ours. `text` is python-socks' own."""
+    if code is not None:
+        return _REPLIES.get(int(code), f"reply {int(code)}")
+    if text.startswith("Username and password"):
+        return "it does not accept the credentials"
+    if text.startswith("No acceptable"):
+        return "it does not accept the credentials" if proxy.user else "it wants credentials"
+    if text.startswith("Connection closed"):
+        return "it closed the connection"
+    return "it did not answer in SOCKS5"
+
+
+async def _address(host: str, port: int) -> str:
+    """The first address of a name, IPv4 before IPv6: that a proxy can reach the latter is rarer."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        reason = f"{host} cannot be resolved: {_reason(error)}"
+        raise UpstreamError(Trouble.CONNECT, reason) from None
+    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
+
+
+async def _http(proxy: Proxy, host: str, port: int) -> socket.socket:
+    name = f"[{host}]" if ":" in host else host
+    credential = ""
+    if proxy.user or proxy.password:
+        basic = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+        credential = f"proxy-authorization: Basic {basic}\r\n"
+    asked = f"CONNECT {name}:{port} HTTP/1.1\r\nhost: {name}:{port}\r\n{credential}\r\n"
+    loop = asyncio.get_running_loop()
+    tunnel = await _tcp(proxy)
+    try:
+        await loop.sock_sendall(tunnel, asked.encode())
+        head = b""
+        while (end := head.find(b"\r\n\r\n")) < 0:
+            data = await loop.sock_recv(tunnel, 4096)
+            head += data
+            if not data:
+                raise _failed(proxy, "it closed the connection")
+            if len(head) > _LONGEST_HEAD or not head.startswith(b"HTTP/1."[: len(head)]):
+                raise _failed(proxy, "it did not answer in HTTP/1.1")
+        status = _STATUS.match(head)
+        if status is None:
+            raise _failed(proxy, "it did not answer in HTTP/1.1")
+        code = int(status[1])
+        if not 200 <= code < 300:
+            raise _failed(proxy, _words(proxy, code))
+        if len(head) > end + 4:  # neither TLS nor HTTP lets a server speak first
+            raise _failed(proxy, "it sent octets that nobody asked for")
+    except BaseException:
+        tunnel.close()
+        raise
+    return tunnel
+
+
+def _words(proxy: Proxy, code: int) -> str:
+    """What a status means here; the proxy's own phrase could say anything, so it is not used."""
+    if code == 407:
+        known = proxy.user or proxy.password
+        return f"407, it {'does not accept the credentials' if known else 'wants credentials'}"
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return str(code)
+
+
+async def _tcp(proxy: Proxy) -> socket.socket:
+    """A connection to the first address of the proxy that takes one. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    failure = OSError()
+    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in found:
+        tunnel = socket.socket(family, kind, protocol)
+        try:
+            tunnel.setblocking(False)
+            await loop.sock_connect(tunnel, address)
+        except OSError as error:
+            tunnel.close()
+            failure = error
+        except BaseException:
+            tunnel.close()
+            raise
+        else:
+            return tunnel
+    raise failure

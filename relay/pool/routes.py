@@ -1,0 +1,93 @@
+"""Which upstreams serve a model, and under which name."""
+
+from typing import Final
+
+import msgspec
+
+from relay import config
+from relay.errors import MODEL_NOT_FOUND, OVERLOADED, RelayError
+from relay.pool.upstream import Upstream
+from relay.translate.request.builder import Fit
+
+
+class Target(msgspec.Struct, frozen=True, eq=False):
+    """An upstream, and the name it has for a model. `model` is the name to put into the
+    request, None: it is there already. `fields` tells the caller the name that is sent. `fit` is
+    what the model takes there, for requests of other dialects."""
+
+    upstream: Upstream
+    name: str
+    model: str | None
+    fields: bytes
+    fit: Fit
+
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """Where a request for a model may go, by priority. `as_asked`: the answer is to have the
+    name that was asked for, whatever its upstream calls it."""
+
+    targets: tuple[Target, ...]
+    as_asked: bool
+
+
+_NO_UPSTREAM: Final = "This relay has no upstream yet; its operator adds one to relay.toml."
+_NO_UPSTREAM_FOR: Final = (
+    "No upstream of this relay serves {model}; its operator adds a route to it in relay.toml."
+)
+
+
+class Routes:
+    """Every name that may be asked for, with its route."""
+
+    def __init__(self, models: list[config.Model], upstreams: list[Upstream]) -> None:
+        self._routes: dict[str, Route] = {}
+        self._without: dict[str, str] = {}  # names that want an upstream, and what to say
+        by_name = {upstream.name: upstream for upstream in upstreams}
+        for model in models:
+            if model.routes is not None:
+                pairs = [(by_name[one.upstream], one) for one in model.routes]
+            else:
+                pairs = [
+                    (upstream, config.Route(upstream=upstream.name))
+                    for upstream in upstreams
+                    if config.serves(upstream.vendor, model.id)
+                ]
+            pairs.sort(key=lambda pair: pair[0].priority)
+            for asked in (model.id, *model.aliases):
+                if pairs:
+                    targets = tuple([_target(one, route, model, asked) for one, route in pairs])
+                    self._routes[asked] = Route(targets, model.answer_model == "asked")
+                else:
+                    told = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
+                    self._without[asked] = told.format(model=model.id)
+        self._known = ", ".join(model.id for model in models) or "none yet"
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a model that could be served."""
+        return bool(self._routes)
+
+    def find(self, model: str) -> Route:
+        """The route of the model that a request asks for.
+
+        Raises:
+            RelayError: 404, with the names that are served; 503, no upstream serves it.
+        """
+        route = self._routes.get(model)
+        if route is None:
+            if model in self._without:
+                raise RelayError(OVERLOADED, self._without[model])
+            raise RelayError(
+                MODEL_NOT_FOUND,
+                f"model: {model[:128]!r} is not served here. Served are: {self._known}.",
+                param="model",
+            )
+        return route
+
+
+def _target(upstream: Upstream, route: config.Route, model: config.Model, asked: str) -> Target:
+    name = route.model or model.id
+    fields = f"x-relay-model: {name}\r\n".encode()
+    accepts = config.accepts_of(model, route, name)
+    fit = Fit(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
+    return Target(upstream, name, name if name != asked else None, fields, fit)

@@ -1,0 +1,118 @@
+"""One upstream as the gateway uses it: its connections, the head of a request to it, its state."""
+
+import time
+from urllib.parse import urlsplit
+
+from relay import clock, config
+from relay.net import tls as certificates
+from relay.net.deadlines import Timers
+from relay.net.upstream.connection import Origin
+from relay.net.upstream.connection_pool import Pool
+from relay.pool.health import Health
+from relay.pool.vendor_errors import Refusals
+from relay.quota.plans import Plan, compile_plan
+from relay.wire.events import Request
+
+
+class Tier:
+    """The upstreams of one priority: how far they have been served, see `Upstream.served`."""
+
+    __slots__ = ("turn",)
+
+    def __init__(self) -> None:
+        self.turn = 0.0
+
+
+class Upstream:
+    """One credential at one origin. Its repr shows no credential.
+
+    `served` is how many requests it got, each counted as 1/`weight`: who has less is due.
+    """
+
+    def __init__(self, settings: config.Upstream, whole: config.Settings, timers: Timers) -> None:
+        """Raises ValueError: the credential, the proxy or the `ca` file cannot be read."""
+        parts = urlsplit(settings.base_url)
+        assert parts.hostname is not None
+        secure = parts.scheme == "https"
+        times = settings.timeouts
+        self.name = settings.name
+        self.priority = settings.priority
+        self.weight = settings.weight
+        self.max_concurrency = settings.max_concurrency
+        self.vendor = config.vendor_of(whole, settings)
+        self.refusals = Refusals(self.vendor, clock.seconds(whole.pool.longest_cooldown))
+        self.inclusive = self.vendor.usage == "inclusive"
+        self.limits: Plan | None = None
+        if settings.limits:
+            plan = config.Plan(id=settings.name, limits=settings.limits)
+            self.limits = compile_plan(plan, f"upstream {settings.name!r}")
+        self.health = Health()
+        self.share = 1 / settings.weight
+        self.served = 0.0
+        self.tier = Tier()
+        self.in_flight = 0
+        self.requests = 0
+        self.answered = 0
+        self.other_model = 0  # answers that name another model than was sent
+        self.left: int | None = None  # of its plan, as its vendor last told when it was asked
+        self.pool = Pool(
+            Origin(
+                host=parts.hostname,
+                port=parts.port or (443 if secure else 80),
+                tls=certificates.upstream(settings.ca) if secure else None,
+                egress=settings.proxy(),
+                connect_time=times.connect,
+                first_byte_time=times.first_byte,
+                silence_time=times.silence,
+                idle_time=times.idle,
+            ),
+            timers,
+        )
+        credential = settings.credential().reveal()
+        field = f"authorization: Bearer {credential}"
+        if settings.auth == "x-api-key":
+            field = f"x-api-key: {credential}"
+        added = "".join(f"{name}: {value}\r\n" for name, value in settings.headers.items())
+        self._prefix = parts.path.rstrip("/").encode()
+        self._fixed = (
+            f"host: {parts.netloc}\r\n{field}\r\naccept-encoding: identity\r\n{added}".encode()
+        )
+        self._overridden = tuple(name.lower().encode() + b":" for name in settings.headers)
+
+    def __repr__(self) -> str:
+        why = self.health.why("", time.time())
+        trouble = f" ({why})" if why else ""
+        return f"<Upstream {self.name} in_flight={self.in_flight}{trouble} {self.pool!r}>"
+
+    def head(self, request: Request, length: int) -> bytes:
+        """The head of `request` as this upstream gets it, for a body of `length` octets."""
+        return self._head(request.method, request.target, request.onward, length)
+
+    def messages_head(self, fields: bytes, length: int, *, counting: bool) -> bytes:
+        """The head of a Messages request that came in another dialect; `counting`: it asks how
+        many tokens it has."""
+        target = b"/v1/messages/count_tokens" if counting else b"/v1/messages"
+        return self._head(b"POST", target, fields, length)
+
+    def _head(self, method: bytes, target: bytes, onward: bytes, length: int) -> bytes:
+        if self._overridden:
+            onward = b"".join(
+                line + b"\r\n"
+                for line in onward.split(b"\r\n")
+                if line and not line.lower().startswith(self._overridden)
+            )
+        return b"%b %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
+            method,
+            self._prefix,
+            target,
+            self._fixed,
+            onward,
+            length,
+        )
+
+    def own_head(self, path: str) -> bytes:
+        """The head of a GET of the relay's own, at the origin and not below its prefix."""
+        return b"GET %b HTTP/1.1\r\n%baccept: application/json\r\n\r\n" % (
+            path.encode(),
+            self._fixed,
+        )

@@ -1,0 +1,171 @@
+"""A Messages request on its way from another dialect, written for each model that it goes to.
+
+It is read once, by the reader of its dialect, and may be written several times: what one model
+takes another refuses, and upstreams know models by names of their own. Decides where each part
+of the body stands; what stands there is decided in `turns`, `toolset` and `wishes`. The octets
+depend on the draft and the `Fit` alone, and everything that stays the same from turn to turn
+comes before what does not.
+"""
+
+from typing import Final
+
+import msgspec
+
+from relay.config import Accepts
+from relay.translate.invalid import wrong
+from relay.translate.raw_json import Octets, plain, quoted
+from relay.translate.request.block import Block, text_block, wrapped, write
+from relay.translate.request.conversation import Conversation, Turn, fitted
+from relay.translate.request.options import Wishes
+from relay.translate.request.thinking_replay import THINKING
+from relay.translate.request.tools import Toolset
+
+_USER: Final = b'{"role":"user","content":['
+_ASSISTANT: Final = b'{"role":"assistant","content":['
+_SYSTEM: Final = b'{"role":"system","content":['
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """A model as one upstream has it."""
+
+    name: str  # the upstream's name for the model
+    most: int  # output tokens that an answer may have
+    family: str  # of its thinking blocks, see config.Vendor.thinking
+    accepts: Accepts
+
+
+class Draft:
+    """What a caller asked for, as far as it can be said without knowing the model."""
+
+    __slots__ = ("_conversation", "_marked", "_spoken", "_stream", "_tools", "_wishes")
+
+    def __init__(
+        self, conversation: Conversation, tools: Toolset, wishes: Wishes, *, stream: bool
+    ) -> None:
+        self._conversation = conversation
+        self._tools = tools
+        self._wishes = wishes
+        self._stream = stream
+        self._spoken = any(turn.spoken for turn in conversation.turns)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most output tokens that the caller wants; None: they do not say."""
+        return self._wishes.max_tokens
+
+    @property
+    def system_turns(self) -> bool:
+        """Whether there are instructions that a model may take as turns of their own: what they
+        follow may yet be another turn, where a model has to do without one between them."""
+        return any(turn.asides for turn in self._conversation.turns)
+
+    def octets(
+        self, fit: Fit, *, breakpoints: bool, user: str | None, counting: bool = False
+    ) -> bytes:
+        """The body of `POST /v1/messages` for this model.
+
+        Args:
+            breakpoints: set prompt-cache marks where the caller has set none at all.
+            user: an opaque id of the caller's user.
+            counting: it is for `POST /v1/messages/count_tokens`, which takes less.
+
+        Raises:
+            RelayError: 400, the model cannot do what is asked.
+        """
+        accepts = fit.accepts
+        conversation = self._conversation
+        turns, thinks = conversation.turns, False
+        if self._spoken:
+            turns, thinks = fitted(turns, fit.family)
+        if prefill := bool(turns) and turns[-1].assistant:
+            turns = _to_be_continued(turns)
+            prefill = bool(turns) and turns[-1].assistant
+        if not turns:
+            raise wrong("messages", "there is nothing in them that the model could answer")
+        if prefill and not accepts.prefill:
+            raise wrong("messages", "this model cannot continue a message: end with a user message")
+        tools, choice = self._tools.written(accepts, conversation.names)
+        # A turn that the model is still in must have begun with thinking, if it is to think on
+        # by budget (docs: build-with-claude/extended-thinking, on preserving thinking blocks).
+        amid = accepts.thinking == "budget" and bool(turns[-1].results) and not thinks
+        members, instruction = self._wishes.written(
+            accepts,
+            fit.most,
+            thoughtless=prefill or amid or self._tools.forced,
+            counting=counting,
+        )
+        system = conversation.system
+        if instruction:
+            system = [*system, text_block(msgspec.Raw(instruction))]
+        mark = breakpoints and not conversation.marked
+        out: list[Octets] = [b'{"model":', quoted(fit.name), members]
+        if self._stream and not counting:
+            out.append(b',"stream":true')
+        if user is not None and not counting:
+            out += (b',"metadata":{"user_id":', quoted(user), b"}")
+        if choice:
+            out += (b',"tool_choice":', choice)
+        if tools:
+            out.append(b',"tools":[')
+            write(out, tools, mark=mark)
+            out.append(b"]")
+        if system:
+            out.append(b',"system":[')
+            write(out, system, mark=mark)
+            out.append(b"]")
+        out.append(b',"messages":[')
+        _write_turns(out, turns, accepts, mark=mark)
+        out.append(b"]}")
+        return b"".join(out)
+
+
+def _to_be_continued(turns: list[Turn]) -> list[Turn]:
+    """The same with the last turn, the assistant's, as the API lets it be continued: with no
+    thinking at its end, and no white space."""
+    last = Turn(assistant=True)
+    last.blocks = list(turns[-1].blocks)
+    while last.blocks and last.blocks[-1].octets[0] in THINKING:
+        last.blocks.pop()
+    if not last.blocks:
+        return turns[:-1]
+    block = last.blocks[-1]
+    if block.text is not None:
+        words = plain(block.text, "messages")
+        if (cut := words.rstrip()) != words:
+            last.blocks[-1] = text_block(msgspec.Raw(quoted(cut)), block.cache)
+    return [*turns[:-1], last]
+
+
+def _write_turns(out: list[Octets], turns: list[Turn], accepts: Accepts, *, mark: bool) -> None:
+    """Append the turns, and cache marks at the user's last two: what the turn before this one
+    has written is found there, and the next one finds what this one writes."""
+    unmarked = len(turns)
+    if mark:
+        users = [number for number, turn in enumerate(turns) if not turn.assistant]
+        unmarked = users[-2] if len(users) > 1 else users[0] if users else unmarked
+    comma = b""
+    for number, turn in enumerate(turns):
+        out.append(comma)
+        comma = b","
+        blocks = turn.blocks
+        if turn.assistant:
+            out.append(_ASSISTANT)
+            write(out, blocks)
+            out.append(b"]}")
+            continue
+        asides: list[Block] = []
+        if turn.asides:
+            if accepts.system_turns and turn.own:
+                # They may follow a user's turn, and only the assistant's may follow them (docs:
+                # build-with-claude/mid-conversation-system-messages).
+                asides = [block for block in blocks if block.aside]
+                blocks = [block for block in blocks if not block.aside]
+            else:
+                blocks = [wrapped(block) if block.aside else block for block in blocks]
+        out.append(_USER)
+        write(out, turn.results + blocks, mark=number >= unmarked)
+        out.append(b"]}")
+        if asides:
+            out.append(b"," + _SYSTEM)
+            write(out, asides)
+            out.append(b"]}")

@@ -1,0 +1,177 @@
+"""The tools of a request, and what the model is to do with them.
+
+Decides which of them go upstream and how the choice among them is put; what their schemas mean
+is not looked at, but for tools whose calls are to be held to theirs.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Final, Literal
+
+import msgspec
+
+from relay.config import Accepts
+from relay.translate.invalid import read, wrong
+from relay.translate.raw_json import NOTHING, Octets, given, quoted
+from relay.translate.request import json_schema as schema
+from relay.translate.request.block import Block
+
+Choice = Literal["auto", "none", "any", "tool"]
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_NO_PARAMETERS: Final = b'{"type":"object","properties":{}}'
+_NAMED: Final = b'{"name":"%b","input_schema":{"type":"object"}'
+_OBJECT: Final = b'{"type":"object",'
+_STRICT: Final = b',"strict":true'
+_MOST_STRICT: Final = 20  # docs: build-with-claude/structured-outputs; more are refused
+_SEARCH: Final = "web_search"
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Tool(msgspec.Struct, frozen=True, gc=False):
+    """A function; `strict` says that calls of it are to fit its schema."""
+
+    name: str
+    description: msgspec.Raw
+    schema: Octets
+    strict: bool
+    cache: msgspec.Raw
+
+    def block(self, *, strict: bool) -> Block:
+        """How it is written."""
+        octets: list[Octets] = [b'{"name":"%b"' % self.name.encode()]
+        if self.description is not NOTHING:
+            octets += (b',"description":', self.description)
+        wanted = schema.held(bytes(self.schema)) if strict and self.strict else None
+        octets += (b',"input_schema":', self.schema if wanted is None else wanted)
+        if wanted is not None:
+            octets.append(_STRICT)
+        return Block(tuple(octets), self.cache)
+
+
+def named(name: str, at: str) -> str:
+    """The name of a tool.
+
+    Raises:
+        RelayError: 400, the API does not take it; `at` is its place.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise wrong(at, "it must have 1 to 128 characters of a-z, A-Z, 0-9, _ and -")
+    return name
+
+
+def parameters(raw: msgspec.Raw, at: str) -> Octets:
+    """The schema of a tool that was described with this one, which may be none.
+
+    Raises:
+        RelayError: 400, it is no schema; `at` is its place.
+    """
+    if not given(raw):
+        return _NO_PARAMETERS
+    members = read(_members, raw, at)
+    if not members:
+        return _NO_PARAMETERS
+    return raw if "type" in members else b"".join((_OBJECT, memoryview(raw)[1:]))
+
+
+class Place(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="approximate"):
+    """Where a user is, as the web search tool has it."""
+
+    city: str | None = None
+    country: str | None = None
+    region: str | None = None
+    timezone: str | None = None
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True):
+    """That the web may be searched, and how. `must`: or the request makes no sense; else it is
+    left out where a model cannot, or has a tool of that name."""
+
+    name: ClassVar[str] = _SEARCH
+
+    place: Place = Place()
+    most: int | None = None  # searches
+    domains: tuple[str, ...] = ()  # and no others; (): any
+    must: bool = True
+
+    def block(self) -> Block:
+        """How it is written."""
+        octets = b'{"type":"web_search_20250305","name":"web_search"'
+        if self.most is not None:
+            octets += b',"max_uses":%d' % self.most
+        if self.domains:
+            octets += b',"allowed_domains":' + msgspec.json.encode(self.domains)
+        if self.place != Place():
+            octets += b',"user_location":' + msgspec.json.encode(self.place)
+        return Block((octets,))
+
+
+class Toolset(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model may call. `search` is how to search the web; None: not at all."""
+
+    tools: Sequence[Tool] = ()
+    choice: Choice = "auto"
+    name: str = ""  # of the tool that must be called, for "tool"
+    parallel: bool = True
+    search: Search | None = None
+
+    @property
+    def _taken(self) -> bool:
+        """Whether a tool of the caller's own has the name of the web search."""
+        return any(tool.name == _SEARCH for tool in self.tools)
+
+    @property
+    def forced(self) -> bool:
+        """Whether the model has to call a tool."""
+        return self.choice in ("any", "tool")
+
+    def written(self, accepts: Accepts, names: Iterable[str]) -> tuple[list[Block], bytes]:
+        """The tools, and tool_choice (empty: none is needed).
+
+        Args:
+            names: of the tools called so far. The API refuses a conversation with calls where
+                there are no tools at all, so these are named if there would be none.
+
+        Raises:
+            RelayError: 400, the model cannot search the web.
+        """
+        blocks: list[Block] = []
+        left = _MOST_STRICT if accepts.structured else 0
+        for tool in self.tools:
+            blocks.append(tool.block(strict=left > 0))
+            left -= tool.strict
+        searching = self._searching(accepts)
+        if searching is not None:
+            blocks.append(searching)
+        choice = self.choice
+        if choice == "tool" and self.name == _SEARCH and searching is None and not self._taken:
+            raise wrong("tool_choice", "this model cannot search the web")
+        if not blocks:
+            blocks = [Block((_NAMED % name.encode(),)) for name in names]
+            if not blocks:
+                return [], b""
+            choice = "none"
+        return blocks, self._choice(choice)
+
+    def _searching(self, accepts: Accepts) -> Block | None:
+        search = self.search
+        if search is None:
+            return None
+        taken = self._taken
+        if search.must and not accepts.web_search:
+            raise wrong("web_search_options", "this model cannot search the web")
+        if search.must and taken:
+            raise wrong("web_search_options", f"a tool is called '{_SEARCH}' already")
+        return search.block() if accepts.web_search and not taken else None
+
+    def _choice(self, choice: Choice) -> bytes:
+        if choice == "none":
+            return b'{"type":"none"}'
+        if choice == "auto" and self.parallel:
+            return b""
+        told = b'{"type":"%b"' % choice.encode()
+        if choice == "tool":
+            told += b',"name":' + quoted(self.name)
+        if not self.parallel:
+            told += b',"disable_parallel_tool_use":true'
+        return told + b"}"

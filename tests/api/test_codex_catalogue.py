@@ -1,0 +1,129 @@
+"""What Codex is told of the models of relay.toml: that it has all it needs, and nothing else."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from relay import config
+from relay.api.codex_catalogue import INSTRUCTIONS, catalogue
+
+JSON = dict[str, Any]
+
+# Codex 0.169.0 does not start if one of these is missing, found out by leaving out each of them.
+NEEDED = {
+    "slug",
+    "display_name",
+    "supported_reasoning_levels",
+    "shell_type",
+    "visibility",
+    "supported_in_api",
+    "priority",
+    "support_verbosity",
+    "truncation_policy",
+    "experimental_supported_tools",
+    "base_instructions",
+}
+# The same for these members: what else it says that they could be.
+KNOWN = {
+    "shell_type": {"default", "local", "shell_command", "unified_exec", "disabled"},
+    "visibility": {"list", "hide", "none"},
+    "apply_patch_tool_type": {"freeform"},
+}
+SONNET: JSON = {
+    "id": "claude-sonnet-4-7",
+    "display_name": "Claude Sonnet 4.7",
+    "aliases": ["claude-sonnet-4-6", "sonnet"],
+    "context_window": 1_000_000,
+    "max_output_tokens": 128_000,
+}
+
+
+def told(*models: JSON) -> list[JSON]:
+    made: list[JSON] = catalogue(msgspec.convert(list(models), list[config.Model]))["models"]
+    return made
+
+
+def one(**fields: Any) -> JSON:
+    return told({"id": "claude-sonnet-4-7", **fields})[0]
+
+
+def levels(entry: JSON) -> list[str]:
+    return [level["effort"] for level in entry["supported_reasoning_levels"]]
+
+
+def test_every_entry_has_what_codex_cannot_do_without() -> None:
+    for entry in told(SONNET, {"id": "glm-4.7"}, {"id": "claude-haiku-4-5"}):
+        assert entry.keys() >= NEEDED
+        for member, known in KNOWN.items():
+            assert entry[member] in known
+        assert entry["truncation_policy"] == {"mode": "tokens", "limit": 10_000}
+
+
+def test_the_model_is_described_by_relay_toml() -> None:
+    entry = told(SONNET)[0]
+    assert entry["slug"] == "claude-sonnet-4-7"
+    assert entry["display_name"] == "Claude Sonnet 4.7"
+    assert entry["context_window"] == 1_000_000
+    assert entry["description"] == "Reads up to 1,000,000 tokens, writes up to 128,000"
+
+
+def test_a_model_without_a_name_is_called_by_its_id() -> None:
+    assert one()["display_name"] == "claude-sonnet-4-7"
+
+
+def test_aliases_can_be_asked_for_but_are_no_further_choices() -> None:
+    entries = told(SONNET, {"id": "claude-haiku-4-5"})
+    assert [(entry["slug"], entry["visibility"]) for entry in entries] == [
+        ("claude-sonnet-4-7", "list"),
+        ("claude-sonnet-4-6", "hide"),
+        ("sonnet", "hide"),
+        ("claude-haiku-4-5", "list"),
+    ]
+    assert [entry["priority"] for entry in entries] == [1, 2, 3, 4]  # as they are in relay.toml
+    names = {"slug", "visibility", "priority"}
+    first, second = ({k: v for k, v in one.items() if k not in names} for one in entries[:2])
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("model", "efforts", "usual"),
+    [
+        ("claude-sonnet-4-7", ["low", "medium", "high", "max"], "high"),
+        ("claude-opus-4-8", ["low", "medium", "high", "xhigh", "max"], "high"),
+        ("claude-opus-4-5", ["low", "medium", "high"], "high"),
+        ("claude-haiku-4-5", ["low", "medium", "high"], "medium"),  # thinks by budget
+        ("claude-3-5-haiku", [], None),  # does not think
+    ],
+)
+def test_the_levels_of_effort_are_those_that_the_model_takes(
+    model: str, efforts: list[str], usual: str | None
+) -> None:
+    entry = one(id=model)
+    assert levels(entry) == efforts
+    assert entry["default_reasoning_level"] == usual
+    assert entry["supports_reasoning_summaries"] is bool(efforts)
+    assert all(level["description"] for level in entry["supported_reasoning_levels"])
+
+
+def test_what_relay_toml_says_of_efforts_holds() -> None:
+    entry = one(accepts={"efforts": ["medium", "low"]})
+    assert (levels(entry), entry["default_reasoning_level"]) == (["low", "medium"], "medium")
+
+
+def test_the_levels_of_all_routes_are_shown() -> None:
+    routes = [
+        {"upstream": "a", "accepts": {"efforts": ["low", "high"]}},
+        {"upstream": "b", "model": "claude-opus-4-8"},
+        {"upstream": "c", "model": "vendor-without-thinking"},
+    ]
+    assert levels(one(id="mine", routes=routes)) == ["low", "medium", "high", "xhigh", "max"]
+
+
+def test_the_instructions_show_a_patch_as_codex_takes_it() -> None:
+    _, _, patch = INSTRUCTIONS.partition("*** Begin Patch\n")
+    lines = patch.partition("*** End Patch\n")[0].splitlines()
+    heads = ("*** Update File: ", "*** Add File: ", "*** Delete File: ", "@@ ")
+    assert all(line.startswith((*heads, " ", "-", "+")) for line in lines)
+    assert all(any(line.startswith(head) for line in lines) for head in heads)
+    assert len(INSTRUCTIONS) < 4000  # it is sent with every turn

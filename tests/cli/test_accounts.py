@@ -1,0 +1,475 @@
+"""Commands on what the database holds: what they print, change and refuse."""
+
+import asyncio
+import base64
+import json
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from relay import clock, secret
+from relay.store import usage
+from relay.store.batch import Opening
+from relay.store.change_watch import watch
+from relay.store.database import Database
+from relay.store.journal import Journal
+from relay.store.queries import LiveKey, live_keys
+from tests.cli.test_program import SETTINGS, data, done, refused, relay, run
+from tests.store.entries import Changes, journalled, opening, outcome, settle
+
+T = TypeVar("T")
+DAY = 86_400.0
+PREPAID = SETTINGS.replace(
+    'id = "claude-sonnet-4-7"', 'id = "claude-sonnet-4-7"\nprice = { input = 3.0, output = 15.0 }'
+).replace('id = "pro"', 'id = "pro"\nbilling = "per-token"')
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a relay.toml in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relay.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+@pytest.fixture
+def ann() -> str:
+    done("user", "create", "ann@example.com")
+    return "ann@example.com"
+
+
+def asked(work: Callable[[Database], Awaitable[T]]) -> T:
+    """What the database answers."""
+
+    async def session() -> T:
+        database = await Database.open("relay.db")
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(session())
+
+
+def used(*requests: Opening, **options: Any) -> None:
+    asked(lambda database: journalled(database, *requests, **options))
+
+
+# people
+
+
+def test_a_user_is_created_listed_moved_suspended_and_resumed() -> None:
+    made = data("user", "create", "ann@example.com")
+    assert made == {
+        "id": made["id"], "email": "ann@example.com", "plan": "free", "admin": False,
+        "created_at": made["created_at"], "suspended_at": None,
+    }  # fmt: skip
+    assert made["id"].startswith("usr_")
+    assert data("user", "create", "boss@example.com", "--plan", "pro", "--admin")["admin"] is True
+    assert data("user", "set-plan", "ann@example.com", "pro")["plan"] == "pro"
+    assert data("user", "suspend", "ANN@example.com")["suspended_at"] is not None
+    users = data("user", "list")
+    assert [(user["email"], user["plan"]) for user in users] == [
+        ("ann@example.com", "pro"),
+        ("boss@example.com", "pro"),
+    ]
+    assert users[0]["suspended_at"] is not None
+    assert data("user", "resume", "ann@example.com")["suspended_at"] is None
+
+
+def test_every_command_on_people_answers_in_words_too() -> None:
+    assert "no" in done("user", "list").lower()
+    assert "relay key create --user ann@example.com" in done("user", "create", "ann@example.com")
+    assert "pro" in done("user", "set-plan", "ann@example.com", "pro")
+    assert "suspended" in done("user", "suspend", "ann@example.com")
+    assert "active" in done("user", "resume", "ann@example.com")
+    assert done("key", "list") == "There are no keys yet.\n"
+
+
+def test_a_row_of_a_table_stays_on_its_line_in_a_pipe() -> None:
+    long = "a" * 60 + "@" + "b" * 60 + ".example"
+    done("user", "create", long)
+    [row] = [line for line in done("user", "list").splitlines() if "usr_" in line]
+    assert long in row
+    assert "free" in row
+
+
+# keys
+
+
+def test_a_new_key_is_shown_with_how_to_use_it(ann: str) -> None:
+    out = done("key", "create", "--user", ann)
+    key = out.splitlines()[0]
+    assert key.startswith("sk-llmapi-")
+    assert "ANTHROPIC_BASE_URL=https://relay.example\n" in out
+    assert f"ANTHROPIC_AUTH_TOKEN={key}\n" in out
+    assert data("key", "list")[0]["id"] in out
+
+
+def test_a_new_key_as_json_has_all_that_a_script_needs(ann: str) -> None:
+    made = data("key", "create", "--user", ann.upper(), "--name", "laptop", "--expires", "30d")
+    assert list(made) == [
+        "id", "key", "user", "name", "hint", "created_at", "expires_at", "cache_breakpoints",
+    ]  # fmt: skip
+    assert made["user"] == ann
+    assert made["name"] == "laptop"
+    assert made["hint"] == "sk-llmapi-…" + made["key"][-4:]
+    assert made["created_at"].endswith("Z")
+    assert made["expires_at"] > made["created_at"]
+    assert data("key", "create", "--user", ann)["expires_at"] is None
+
+
+def test_keys_are_listed_with_their_state_and_revoked_by_a_beginning(ann: str) -> None:
+    first, second = (data("key", "create", "--user", ann)["id"] for _ in range(2))
+    other = data("user", "create", "bob@example.com")["email"]
+    data("key", "create", "--user", other)
+    gone = data("key", "revoke", first[:14])
+    assert (gone["id"], gone["state"]) == (first, "revoked")
+    assert data("key", "revoke", first) == gone
+    states = {key["id"]: key["state"] for key in data("key", "list", "--user", ann)}
+    assert states == {first: "revoked", second: "live"}
+    assert len(data("key", "list")) == 3
+    assert "is revoked" in done("key", "revoke", second)
+
+
+def test_a_key_without_marks_for_the_cache_is_made_so_and_shown_among_others(ann: str) -> None:
+    made = data("key", "create", "--user", ann)
+    assert made["cache_breakpoints"] is True
+    assert "cache" not in done("key", "list")
+    bare = data("key", "create", "--user", ann, "--no-cache-breakpoints")
+    assert bare["cache_breakpoints"] is False
+    shown = {key["id"]: key["cache_breakpoints"] for key in data("key", "list")}
+    assert shown == {made["id"]: True, bare["id"]: False}
+    assert "cache breakpoints" in done("key", "list")
+    assert data("key", "revoke", bare["id"])["cache_breakpoints"] is False
+
+
+def test_a_plan_has_so_many_keys_and_no_more(ann: str) -> None:
+    for _ in range(2):
+        done("key", "create", "--user", ann)
+    line = refused(1, "key", "create", "--user", ann)
+    assert "has 2 live keys, all that plan 'free' allows" in line
+
+
+def test_a_key_for_a_suspended_user_is_made_with_a_warning(ann: str) -> None:
+    done("user", "suspend", ann)
+    result = run("key", "create", "--user", ann, "--json")
+    assert json.loads(result.stdout)["key"]
+    assert f"relay user resume {ann}" in result.stderr
+
+
+def test_a_key_is_shown_once_and_its_digest_never(ann: str, folder: Path) -> None:
+    made = data("key", "create", "--user", ann)
+    key, digest = made["key"], secret.digest(made["key"].encode())
+    outputs = [
+        run(*command).output
+        for command in (
+            ["key", "list"], ["key", "list", "--json"], ["user", "list"],
+            ["user", "list", "--json"],
+            ["check"], ["user", "suspend", ann], ["key", "revoke", made["id"], "--json"],
+            ["key", "revoke", key], ["key", "revoke", made["id"]],
+            ["key", "list", "--user", ann, "--json"],
+        )
+    ]  # fmt: skip
+    random = key.removeprefix("sk-llmapi-")
+    forms = [random, digest.hex(), base64.b64encode(digest).decode(), str(digest)]
+    assert [form for form in forms if form in "".join(outputs)] == []
+    kept = b"".join(file.read_bytes() for file in folder.glob("relay.db*"))
+    assert digest in kept
+    assert random[:-4].encode() not in kept
+
+
+# usage
+
+
+def a_week(email: str) -> tuple[str, str]:
+    """Two keys that were used today, yesterday and long ago; their ids."""
+    user_id = data("user", "list")[0]["id"]
+    named = data("key", "create", "--user", email, "--name", "laptop")["id"]
+    plain = data("key", "create", "--user", email)["id"]
+    now = time.time()
+    requests = []
+    for key_id, owner, ago, model in [
+        (named, user_id, 0, "claude-sonnet-4-7"),
+        (named, user_id, DAY, "claude-haiku-4-5"),
+        (plain, user_id, 3 * DAY, "claude-sonnet-4-7"),
+        (named, user_id, 8 * DAY, "claude-sonnet-4-7"),
+        ("key_gone", "usr_gone", 0, "claude-sonnet-4-7"),
+    ]:
+        requests.append(opening(key_id=key_id, user_id=owner, time=now - ago, model=model))
+    used(*requests, running=[opening(time=now)], cost_micro=1_500_000)
+    return named, plain
+
+
+def test_usage_is_summed_up_by_user_key_model_and_day(ann: str) -> None:
+    before = clock.rfc3339(time.time())
+    named, plain = a_week(ann)
+    shown = data("usage")
+    assert list(shown) == ["since", "by", "usage", "total"]
+    assert (shown["by"], shown["since"][13:]) == ("user", ":00:00.000Z")
+    user_id = data("user", "list")[0]["id"]
+    assert shown["usage"] == [
+        {
+            "user": ann, "id": user_id, "requests": 3, "refunded": 0, "input": 30,
+            "output": 60, "cache_read": 9, "cache_write": 12, "estimated": 0,
+            "cost_micro": 4_500_000,
+        },
+        {
+            "user": "usr_gone", "id": "usr_gone", "requests": 1, "refunded": 0, "input": 10,
+            "output": 20, "cache_read": 3, "cache_write": 4, "estimated": 0,
+            "cost_micro": 1_500_000,
+        },
+    ]  # fmt: skip
+    assert shown["total"] == {
+        "requests": 4, "refunded": 0, "input": 40, "output": 80, "cache_read": 12,
+        "cache_write": 16, "estimated": 0, "cost_micro": 6_000_000,
+    }  # fmt: skip
+
+    def table(*arguments: str) -> list[tuple[Any, ...]]:
+        rows = data("usage", *arguments)["usage"]
+        return [(*list(row.values())[:-8], row["requests"]) for row in rows]
+
+    assert sorted(table("--by", "key")) == sorted(
+        [(named, "laptop", ann, 2), (plain, "", ann, 1), ("key_gone", "", None, 1)]
+    )
+    assert table("--by", "model") == [("claude-sonnet-4-7", 3), ("claude-haiku-4-5", 1)]
+    days = table("--by", "day", "--since", "30d")
+    assert [count for _, count in days] == [1, 1, 1, 2]
+    assert before[:10] <= days[-1][0]
+    assert table("--since", "30d", "--user", ann.upper()) == [(ann, user_id, 4)]
+    assert table("--by", "key", "--user", ann) == [(named, "laptop", ann, 2), (plain, "", ann, 1)]
+    assert data("usage", "--since", "999999999d")["total"]["requests"] == 5
+
+
+def test_usage_in_words_ends_with_the_total_and_its_cost_in_dollars(ann: str) -> None:
+    assert done("usage").startswith("Nothing was used since 2")
+    a_week(ann)
+    lines = done("usage", "--by", "key").splitlines()
+    assert lines[0].startswith("Since 2")
+    assert "cache read" in lines[2]
+    assert lines[2].split()[-1] == "cost"
+    total = next(line for line in lines if line.split()[:1] == ["total"])
+    assert total.split()[-1] == "$6.00"
+    assert total == [line for line in lines if line.strip()][-1]
+
+
+def test_usage_of_nobody_is_an_empty_list_with_a_total_of_nothing(ann: str) -> None:
+    shown = data("usage", "--user", ann)
+    assert shown["usage"] == []
+    assert set(shown["total"].values()) == {0}
+
+
+# money
+
+
+def test_a_credit_is_exact_and_answers_with_the_new_balance(ann: str, folder: Path) -> None:
+    (folder / "relay.toml").write_text(PREPAID)
+    done("user", "set-plan", ann, "pro")
+    given = run("user", "credit", ann, "25")
+    assert given.stderr == ""  # this plan draws on it
+    assert given.stdout == ("ann@example.com is credited $25.00; the balance is $25.00.\n")
+    assert "balance is $25.10." in done("user", "credit", ann, "0.1")
+    assert "balance is $25.30." in done("user", "credit", ann, "+0.20")
+    assert "balance is $25.300001." in done("user", "credit", ann, "0.000001", "--note", "a tip")
+    assert done("user", "credit", ann, "-30.5") == (
+        "$30.50 is taken back from ann@example.com; the balance is -$5.199999.\n"
+    )
+    entry = data("user", "credit", ann.upper(), "1000000", "--note", "invoice 7")
+    assert entry == {
+        "user": ann, "time": entry["time"], "kind": "credit", "amount_micro": 10**12,
+        "balance_micro": 10**12 - 5_199_999, "request": None, "note": "invoice 7",
+    }  # fmt: skip
+    assert "balance is $999,994.800001." in done("user", "statement", ann)
+
+
+@pytest.mark.parametrize("options", [["-4"], ["--", "-4"], ["--note", "-5", "-4", "--json"]])
+def test_a_minus_is_no_option(ann: str, options: list[str]) -> None:
+    done("user", "credit", ann, *options)
+    assert data("user", "statement", ann)["balance_micro"] == -4_000_000
+
+
+def test_a_credit_that_the_plan_never_draws_on_is_made_with_a_word_of_warning(ann: str) -> None:
+    result = run("user", "credit", ann, "5", "--json")
+    assert json.loads(result.stdout)["balance_micro"] == 5_000_000
+    assert "is on plan free, which charges nothing to the balance" in result.stderr
+
+
+def test_a_statement_shows_every_credit_and_charge_in_their_order(ann: str) -> None:
+    assert done("user", "statement", ann) == (
+        "ann@example.com was neither credited nor charged anything.\nThe balance is $0.00.\n"
+    )
+    assert data("user", "statement", ann) == {
+        "user": ann, "balance_micro": 0, "entries": [], "older": False,
+    }  # fmt: skip
+    done("user", "credit", ann, "2", "--note", "first")
+    done("user", "create", "bob@example.com")
+    done("user", "credit", "bob@example.com", "9")
+    user_id = data("user", "list")[0]["id"]
+    request = opening(user_id=user_id, billed_micro=500)
+    used(request, cost_micro=77)
+    shown = data("user", "statement", ann)
+    assert shown["balance_micro"] == 1_999_923
+    assert [(e["kind"], e["amount_micro"], e["balance_micro"]) for e in shown["entries"]] == [
+        ("credit", 2_000_000, 2_000_000),
+        ("charge", -77, 1_999_923),
+    ]
+    assert [(e["request"], e["note"]) for e in shown["entries"]] == [
+        (None, "first"),
+        (request.id, ""),
+    ]
+    last = data("user", "statement", ann, "--last", "1")
+    assert last == shown | {"entries": shown["entries"][1:], "older": True}
+    assert data("user", "statement", ann, "--last", "2") == shown
+    words = done("user", "statement", ann, "--last", "1")
+    assert words.startswith("There are older entries; --last shows more than 1.\n")
+    assert "-$0.000077" in words
+    assert words.endswith("The balance is $1.999923.\n")
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "command", "words"),
+    [
+        (2, "user create ann", "'ann' is no e-mail address"),
+        (2, "user create b@example.com --plan gold", "relay.toml has free, pro"),
+        (1, "user create ann@example.com", "has an account already"),
+        (2, "user set-plan ann@example.com gold", "relay.toml has free, pro"),
+        (1, "user set-plan bob@example.com pro", "no user has the address 'bob@example.com'"),
+        (1, "user suspend bob@example.com", "`relay user list` shows"),
+        (1, "user resume bob@example.com", "`relay user create EMAIL` adds one"),
+        (1, "key create --user bob@example.com", "no user has the address"),
+        (2, "key create --user ann@example.com --expires 3w", "30s, 5h, 7d"),
+        (1, "key list --user bob@example.com", "no user has the address"),
+        (1, "key revoke key_00", "`relay key list` shows them"),
+        (2, "key revoke 00", "one looks like key_"),
+        (2, "user create new@example.com --password-stdin", "dashboard"),
+        (2, "usage --since 3w", "relay: --since: '3w' is no duration; write a whole number"),
+        (2, "usage --by week", "'week' is not one of 'user', 'key', 'model', 'day'"),
+        (1, "usage --user bob@example.com", "no user has the address"),
+        (1, "user credit bob@example.com 5", "no user has the address"),
+        (1, "user statement bob@example.com", "no user has the address"),
+        (2, "user statement ann@example.com --last 0", "1<=x<=1000000000"),
+        (2, "user credit ann@example.com", "Missing argument 'AMOUNT'"),
+        (
+            2,
+            "user credit ann@example.com 0",
+            "a credit is up to 1,000,000 dollars, and not nothing",
+        ),
+        (2, "user credit ann@example.com -0.000000", "and not nothing"),
+        (2, "user credit ann@example.com 1000000.000001", "a credit is up to 1,000,000 dollars"),
+        (2, "user credit ann@example.com 0.0000001", "with up to six decimals"),
+        (2, "user credit ann@example.com 1e3", "'1e3' is no amount; write US dollars"),
+        (2, "user credit ann@example.com 1,000", "is no amount"),
+        (2, "user credit ann@example.com $5", "is no amount"),
+        (2, "user credit ann@example.com nan", "is no amount"),
+        (2, "user credit ann@example.com ٣", "is no amount"),
+        (2, "user credit ann@example.com --nota", "'--nota' is no amount"),
+        (2, "user credit ann@example.com 5 --nota x", "unexpected extra arguments (--nota x)"),
+        (2, f"user credit ann@example.com 5 --note {'x' * 201}", "up to 200 printable"),
+        (2, "user credit ann@example.com 5 --note \x1b[31m", "up to 200 printable"),
+        (2, "backup", "Missing argument 'PATH'. See `relay backup --help`."),
+    ],
+)
+def test_a_refusal_is_one_line_that_says_what_to_do(status: int, command: str, words: str) -> None:
+    done("user", "create", "ann@example.com")
+    assert words in refused(status, *command.split())
+    assert [user["email"] for user in data("user", "list")] == ["ann@example.com"]
+    assert data("user", "statement", "ann@example.com")["entries"] == []
+
+
+def test_a_database_that_cannot_be_used_is_one_line(folder: Path) -> None:
+    (folder / "relay.toml").write_text(SETTINGS + '[database]\npath = "none/relay.db"\n')
+    assert "there is no folder" in refused(1, "user", "list")
+    (folder / "relay.db").write_bytes(b"not a database" * 100)
+    (folder / "relay.toml").write_text(SETTINGS)
+    assert "damaged" in refused(1, "key", "list")
+
+
+# backup
+
+
+def test_a_backup_is_a_database_of_its_own_and_overwrites_nothing(ann: str, folder: Path) -> None:
+    done("user", "credit", ann, "3")
+    assert "is saved whole in copy.db" in done("backup", "copy.db")
+    again = data("backup", "again.db")
+    assert again == {"path": "again.db", "bytes": (folder / "again.db").stat().st_size}
+    done("user", "credit", ann, "4")
+    before = (folder / "copy.db").read_bytes()
+    assert refused(1, "backup", "copy.db") == (
+        "relay: backup copy.db: exists; choose another name, or move it away"
+    )
+    assert "exists" in refused(1, "backup", "relay.db")
+    assert "No such file" in refused(1, "backup", "none/copy.db")
+    assert (folder / "copy.db").read_bytes() == before
+    (folder / "relay.toml").write_text(SETTINGS + '[database]\npath = "copy.db"\n')
+    assert data("user", "statement", ann)["balance_micro"] == 3_000_000
+
+
+def test_a_backup_of_a_database_that_is_not_there_makes_neither(folder: Path) -> None:
+    assert "relay.db: cannot be opened" in refused(1, "backup", "copy.db")
+    assert [file.name for file in folder.iterdir()] == ["relay.toml"]
+
+
+async def test_a_backup_taken_while_requests_are_written_balances(folder: Path) -> None:
+    database = await Database.open(folder / "relay.db")
+    journal = await Journal.start(database, Changes())
+    copying = asyncio.create_task(asyncio.to_thread(relay, "backup", "copy.db", "--json"))
+    written = 0
+    while not copying.done():
+        for _ in range(20):
+            request = opening(billed_micro=500)
+            ticket = settle(journal, journal.open(request), request)
+        assert await outcome(ticket)
+        written += 20
+    result = await copying
+    assert (result.returncode, result.stderr) == (0, "")
+    assert await journal.close() == 0
+    await database.close()
+    copy = await Database.open(folder / "copy.db")
+    [sums] = await usage.sums(copy, "user")
+    await copy.close()
+    assert 0 < sums.requests < written
+    other = sqlite3.connect(folder / "copy.db")
+    assert other.execute("SELECT charged FROM balance").fetchall() == [(sums.cost_micro,)]
+    assert other.execute("SELECT count(*) FROM usage").fetchall() == [(sums.requests,)]
+    assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    other.close()
+
+
+# a server that runs
+
+
+async def test_a_change_on_the_command_line_is_seen_within_a_second(folder: Path) -> None:
+    database = await Database.open(folder / "relay.db")
+    told: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
+    watching = asyncio.create_task(watch(database, 0.25, told.put_nowait))
+
+    async def command(*arguments: str) -> Any:
+        result = await asyncio.to_thread(relay, *arguments, "--json")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    async def seen(wanted: list[tuple[str, bool]]) -> None:
+        async with asyncio.timeout(1):
+            while [(key.key_id, key.suspended) for key in await told.get()] != wanted:
+                pass
+
+    await command("user", "create", "ann@example.com")
+    made = await command("key", "create", "--user", "ann@example.com", "--no-cache-breakpoints")
+    await seen([(made["id"], False)])
+    [live] = await live_keys(database)
+    assert live.digest == secret.digest(made["key"].encode())
+    assert not live.cache_breakpoints
+    await command("user", "suspend", "ann@example.com")
+    await seen([(made["id"], True)])
+    await command("key", "revoke", made["id"])
+    await seen([])
+    watching.cancel()
+    await asyncio.wait([watching])
+    await database.close()

@@ -1,0 +1,543 @@
+"""relay.toml: what is taken, what is refused, and that the refusal says where and what instead."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay import config
+from relay.config import Address, ConfigError
+from relay.config.vendors import shipped
+
+ROOT = Path(__file__).parents[2]
+UPSTREAM = '[[upstream]]\nname = "a"\nbase_url = "http://a"\napi_key = "k"\n'
+MODEL = '[[model]]\nid = "m"\n'
+PLAN = '[[plan]]\nid = "p"\n'
+PER_TOKEN = '[[plan]]\nid = "p"\nbilling = "per-token"\n'
+VENDOR = '[[vendor]]\nname = "v"\n'
+RULE = VENDOR + '[[vendor.rules]]\nscope = "account"\nreason = "full"\n'
+QUOTA = VENDOR + '[vendor.quota]\npath = "/left"\nleft = "left"\n'
+GLM = UPSTREAM.replace("http://a", "https://api.z.ai/api/anthropic")
+PRICE = MODEL + "price = { input = 1.0, output = 2.0 }\n"
+
+
+def load(tmp_path: Path, text: str) -> config.Settings:
+    (tmp_path / "relay.toml").write_text(text, encoding="utf-8")
+    return config.load(tmp_path / "relay.toml")
+
+
+WRONG = [
+    # an unknown name, at every level
+    ("servr = {}", "servr", "accepted here: database, log, model, plan, pool, responses, server"),
+    ("[server]\nlisen = []", "server.lisen", "accepted here: admin_listen, key_prefix, limits"),
+    ("[server.limits]\nheads = 1", "server.limits.heads", "body, fields, head, request_line"),
+    ("[server.timeouts]\nbdy = 1", "server.timeouts.bdy", "body, drain, head, idle, write"),
+    ("[server]\ntls = { crt = '' }", "server.tls.crt", "accepted here: cert, key"),
+    ("[database]\nfile = 'x'", "database.file", "accepted here: path"),
+    ("[log]\nlevel = 'x'", "log.level", "accepted here: access"),
+    (UPSTREAM + "url = ''", "upstream[0].url", "api_key, auth, base_url, ca, egress, headers"),
+    (UPSTREAM + "[upstream.timeouts]\nhead = 1", "upstream[0].timeouts.head", "connect"),
+    (UPSTREAM + UPSTREAM.replace('"a"', '"b"') + "x = 1", "upstream[1].x", "accepted here"),
+    (UPSTREAM + "limits = [{ per = '1m', request = 1 }]", "upstream[0].limits[0].request",
+     "per, refill, requests, tokens"),
+    (MODEL + "alias = []", "model[0].alias", "aliases, answer_model, context_window"),
+    (MODEL + "routes = [{ to = 'a' }]", "model[0].routes[0].to", "model, upstream"),
+    (MODEL + "price = { in = 1 }", "model[0].price.in", "cache_read, cache_write, input, output"),
+    (PLAN + "keys = 1", "plan[0].keys", "limits, max_concurrency, max_keys, name"),
+    ("[pool]\nretries = 1", "pool.retries", "grace, keep_alive, longest_cooldown, queue, sticky"),
+    (VENDOR + "host = 'a'", "vendor[0].host", "hosts, models, name, quota, rules, terms"),
+    (VENDOR + RULE + "text = 'a'", "vendor[1].rules[0].text", "code, reason, says, scope, seconds"),
+    (QUOTA + "method = 'POST'", "vendor[0].quota.method", "every, left, path"),
+    # another type
+    ("[pool]\ntries = 1.5", "pool.tries", "a whole number"),
+    ("[pool]\nsticky = 300", "pool.sticky", "text in quotes"),
+    (RULE + "code = [1302]", "vendor[0].rules[0].code[0]", "text in quotes"),
+    (RULE + "says = ['a']", "vendor[0].rules[0].says", "text in quotes"),
+    (VENDOR + "quota = '/left'", "vendor[0].quota", "a table"),
+    (UPSTREAM + "egress = 1080", "upstream[0].egress", "text in quotes"),
+    ("server = 1", "server", "a table"),
+    ("upstream = {}", "upstream", "a list"),
+    ("[server]\nlisten = '127.0.0.1:80'", "server.listen", "a list"),
+    ("[server]\nlisten = [80]", "server.listen[0]", "text in quotes"),
+    ("[server]\npublic_url = 1", "server.public_url", "text in quotes"),
+    ("[server.limits]\nbody = '32M'", "server.limits.body", "a whole number"),
+    ("[server.limits]\nbody = 1.5", "server.limits.body", "a whole number"),
+    ("[server.timeouts]\nidle = '75s'", "server.timeouts.idle", "a number"),
+    ("[log]\naccess = 'yes'", "log.access", "true or false"),
+    (UPSTREAM + "weight = '1'", "upstream[0].weight", "a whole number"),
+    (UPSTREAM + "headers = []", "upstream[0].headers", "a table"),
+    (UPSTREAM + "headers = { a = 1 }", "upstream[0].headers[...]", "text in quotes"),
+    (MODEL + "created = 2026-01-01", "model[0].created", "text in quotes"),
+    (MODEL + "price = { input = '1', output = 2 }", "model[0].price.input", "a number"),
+    (PLAN + "max_keys = true", "plan[0].max_keys", "a whole number"),
+    # a value out of its range
+    ("[server]\nlisten = []", "server.listen", "at least one address"),
+    ("[server]\nlisten = ['8080']", "server.listen", "host:port, [::]:port or unix:/path"),
+    ("[server]\nlisten = ['h:1', 'h:65536']", "server.listen", "'h:65536' is no address"),
+    ("[server]\nadmin_listen = 'unix:x'", "server.admin_listen", "unix:/path"),
+    ("[server]\npublic_url = 'relay.example'", "server.public_url", "http:// or https://"),
+    ("[server]\npublic_url = 'https://h/\"'", "server.public_url", "without spaces or quotes"),
+    ("[server]\nkey_prefix = 'a b'", "server.key_prefix", "letters, digits, - and _"),
+    ("[server.limits]\nhead = 0", "server.limits.head", "at least 1"),
+    ("[server.timeouts]\ndrain = 0", "server.timeouts.drain", "more than 0 seconds"),
+    ("[server.timeouts]\nhead = inf", "server.timeouts.head", "finite"),
+    ("[server.timeouts]\nhead = nan", "server.timeouts.head", "more than 0"),
+    (UPSTREAM + "auth = 'basic'", "upstream[0].auth", '"x-api-key" or "bearer"'),
+    (UPSTREAM + "weight = 0", "upstream[0].weight", "at least 1"),
+    (UPSTREAM + "max_concurrency = -1", "upstream[0].max_concurrency", "0 (no cap) or more"),
+    (UPSTREAM + "timeouts = { connect = -1 }", "upstream[0].timeouts.connect", "more than 0"),
+    (UPSTREAM + "headers = { Host = 'x' }", "upstream[0].headers", "set by the relay itself"),
+    (UPSTREAM + "headers = { 'a b' = 'x' }", "upstream[0].headers", "'a b' is no header"),
+    (UPSTREAM + 'headers = { a = "x\\r\\nb: c" }', "upstream[0].headers", "not printable"),
+    (UPSTREAM.replace('"a"', '"a/b"'), "upstream[0].name", "letters, digits"),
+    (UPSTREAM.replace("http://a", "ftp://a"), "upstream[0].base_url", "http:// or https://"),
+    (UPSTREAM.replace("http://a", "http://u:p@a"), "upstream[0].base_url", "nothing else"),
+    (UPSTREAM.replace("http://a", "http://a?b"), "upstream[0].base_url", "nothing else"),
+    (UPSTREAM.replace("http://a", "http://a:99999"), "upstream[0].base_url", "host or port"),
+    (UPSTREAM.replace("http://a", "http://[a"), "upstream[0].base_url", "host or port"),
+    (UPSTREAM.replace("http://a", "http://a/b c"), "upstream[0].base_url", "without spaces"),
+    (UPSTREAM.replace("http://a", "http://a/v1"), "upstream[0].base_url", "ends before /v1"),
+    (UPSTREAM.replace("http://a", "http://a/b/v1/"), "upstream[0].base_url", "ends before /v1"),
+    (UPSTREAM.replace("http://a", "http://a/v1/messages"), "upstream[0].base_url", "appends"),
+    (UPSTREAM.replace('"k"', '"$NAME"'), "upstream[0].api_key", "write env:NAME"),
+    (UPSTREAM.replace('"k"', '"${NAME}"'), "upstream[0].api_key", "write env:NAME"),
+    ('[[model]]\nid = "a b"', "model[0].id", "printable ASCII without spaces"),
+    (MODEL + "aliases = ['ok', 'ö']", "model[0].aliases", "'ö' is no model id"),
+    (MODEL + "created = 'May 2026'", "model[0].created", "2026-01-31"),
+    (MODEL + "routes = []", "model[0].routes", "at least one upstream"),
+    (MODEL + "price = { input = -1, output = 2 }", "model[0].price.input", "0 or more"),
+    (MODEL + "price = { input = 1, output = nan }", "model[0].price.output", "0 or more"),
+    ('[[plan]]\nid = ""', "plan[0].id", "letters, digits"),
+    (PLAN + "max_keys = 0", "plan[0].max_keys", "at least 1"),
+    (PLAN + "enforce = 'all'", "plan[0].enforce", '"key" or "account"'),
+    (PLAN + "billing = 'free'", "plan[0].billing", '"subscription" or "per-token"'),
+    (PLAN + "limits = [{ requests = 1, per = '5 h' }]", "plan[0].limits[0].per", "30s, 5h, 7d"),
+    (PLAN + "limits = [{ per = '5h' }]", "plan[0].limits[0]", "either requests or tokens"),
+    (PLAN + "limits = [{ requests = 0, per = '5h' }]", "plan[0].limits[0]", "at least 1"),
+    (PLAN + "limits = [{ requests = 1, per = '5h', refill = 'x' }]", "plan[0].limits[0].refill",
+     '"smooth" or "window"'),
+    ("[pool]\ntries = 0", "pool.tries", "from 1 to 5"),
+    ("[pool]\ntries = 6", "pool.tries", "from 1 to 5"),
+    ("[pool]\nwait = -1", "pool.wait", "0 seconds (not at all) or more"),
+    ("[pool]\nwait = inf", "pool.wait", "finite"),
+    ("[pool]\nqueue = -1", "pool.queue", "0 (nobody waits) or more"),
+    ("[pool]\nsticky = '5 m'", "pool.sticky", '30s, 5h, 7d, or "off"'),
+    ("[pool]\ngrace = 0", "pool.grace", "more than 0 seconds"),
+    ("[pool]\nkeep_alive = nan", "pool.keep_alive", "more than 0 seconds"),
+    ("[pool]\nlongest_cooldown = 'off'", "pool.longest_cooldown", "30s, 5h, 7d"),
+    ("[[vendor]]\nname = 'a b'", "vendor[0].name", "letters, digits"),
+    (VENDOR + "hosts = ['https://a']", "vendor[0].hosts", "lower case: api.example.com"),
+    (VENDOR + "hosts = ['A.b']", "vendor[0].hosts", "'A.b' is no host"),
+    (VENDOR + "thinking = ''", "vendor[0].thinking", "letters, digits"),
+    (VENDOR + "usage = 'both'", "vendor[0].usage", '"exclusive" or "inclusive"'),
+    (VENDOR + "time_zone = 'Shanghai'", "vendor[0].time_zone", "such as Asia/Shanghai"),
+    (VENDOR + "time_zone = '../UTC'", "vendor[0].time_zone", "such as Asia/Shanghai"),
+    (VENDOR + "time_zone = 'Asia'", "vendor[0].time_zone", "such as Asia/Shanghai"),
+    (VENDOR + "models = ['']", "vendor[0].models", 'such as "glm-*"'),
+    (RULE + "[[vendor.rules]]\nscope = 'all'\nreason = 'r'", "vendor[0].rules[1].scope",
+     '"caller" or "request" or "failure" or "model" or "account" or "credential"'),
+    (RULE.replace('"full"', '""'), "vendor[0].rules[0].reason", "1 to 100 characters"),
+    (RULE.replace('"full"', '"a\\nb"'), "vendor[0].rules[0].reason", "a short line of text"),
+    (RULE + "status = 4290", "vendor[0].rules[0].status", "from 200 to 599"),
+    (RULE + "code = ['']", "vendor[0].rules[0].code", "leave it out for any"),
+    (RULE + "says = '(a'", "vendor[0].rules[0].says", "no regular expression"),
+    (RULE + "says = ''", "vendor[0].rules[0].says", "leave it out for any message"),
+    (RULE + "seconds = 0", "vendor[0].rules[0].seconds", "more than 0 seconds"),
+    (QUOTA.replace("/left", "left"), "vendor[0].quota.path", 'must begin with "/"'),
+    (QUOTA.replace('"left"', '" "'), "vendor[0].quota.left", "usage.remaining"),
+    (QUOTA + "every = 59", "vendor[0].quota.every", "at least 60 seconds"),
+    (MODEL + "answer_model = 'own'", "model[0].answer_model", '"served" or "asked"'),
+    (MODEL + "accepts = { effort = 'high' }", "model[0].accepts.effort",
+     "accepted here: efforts, prefill, sampling, structured, system_turns, thinking, web_search"),
+    (MODEL + "accepts = ['prefill']", "model[0].accepts", "a table"),
+    (MODEL + "accepts = { prefill = 'no' }", "model[0].accepts.prefill", "true or false"),
+    (MODEL + "accepts = { sampling = true }", "model[0].accepts.sampling",
+     '"both" or "one" or "none"'),
+    (MODEL + "accepts = { thinking = 'enabled' }", "model[0].accepts.thinking",
+     '"adaptive" or "budget" or "none"'),
+    (MODEL + "accepts = { efforts = 'high' }", "model[0].accepts.efforts", "a list"),
+    (MODEL + "accepts = { efforts = ['low', 'huge'] }", "model[0].accepts.efforts[1]",
+     '"low" or "medium" or "high" or "xhigh" or "max"'),
+    (UPSTREAM + MODEL + "routes = [{ upstream = 'a', accepts = { web_search = 1 } }]",
+     "model[0].routes[0].accepts.web_search", "true or false"),
+    ("[responses]\nstore = 'disk'", "responses.store", '"off" or "memory" or "database"'),
+    ("[responses]\nstore = 'database'", "responses.key", "openssl rand -hex 32"),
+    ("[responses]\nkey = '$KEY'", "responses.key", "write env:KEY"),
+    ("[responses]\nkeep = 'long'", "responses.keep", "long"),
+    ("[responses]\nmemory = 5", "responses.memory", "at least 1048576"),
+    (PLAN + "cache_breakpoints = 4", "plan[0].cache_breakpoints", "true or false"),
+    # something missing
+    ("[[vendor]]", "vendor[0].name", "is missing; write text in quotes"),
+    (VENDOR + "rules = [{ reason = 'r' }]", "vendor[0].rules[0].scope", "is missing"),
+    (VENDOR + "quota = { path = '/' }", "vendor[0].quota.left", "is missing"),
+    ("[server]\ntls = { cert = 'c' }", "server.tls.key", "is missing; write text in quotes"),
+    ('[[upstream]]\nname = "a"\nbase_url = "http://a"', "upstream[0].api_key", "is missing"),
+    ("[[model]]", "model[0].id", "is missing; write text in quotes"),
+    (MODEL + "routes = [{ model = 'x' }]", "model[0].routes[0].upstream", "is missing"),
+    (MODEL + "price = { input = 1 }", "model[0].price.output", "is missing; write a number"),
+    (PLAN + "limits = [{ requests = 1 }]", "plan[0].limits[0].per", "is missing"),
+    # one setting against another
+    (UPSTREAM + UPSTREAM, "upstream", "name 'a' is given twice"),
+    (PLAN + PLAN, "plan", "id 'p' is given twice"),
+    (MODEL + "aliases = ['m']", "model", "id 'm' is given twice"),
+    (UPSTREAM + MODEL + "routes = [{ upstream = 'b' }]", "model[0].routes[0].upstream",
+     "no upstream is named 'b'; there are: a"),
+    (VENDOR + VENDOR, "vendor", "name 'v' is given twice"),
+    (VENDOR + UPSTREAM + "vendor = 'w'", "upstream[0].vendor", "no vendor is named 'w'; there are"),
+    (GLM + MODEL + "routes = [{ upstream = 'a' }]", "model[0].routes[0].model",
+     "vendor 'glm' serves glm-*"),
+    (GLM + MODEL + "routes = [{ upstream = 'a', model = 'glm-9' }, { upstream = 'a' }]",
+     "model[0].routes[1].model", "not 'm'; write the name that it has there"),
+    (MODEL + PER_TOKEN, "model[0].price", "plan 'p' bills per token, so m needs a price"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "path", "words"), WRONG, ids=[row[1] for row in WRONG])
+def test_a_wrong_setting_is_named_by_its_path_with_what_is_accepted(
+    tmp_path: Path, text: str, path: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert caught.value.path == path
+    assert words in caught.value.reason
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
+    for name, content, words in [
+        ("none.toml", None, "cannot read"),
+        ("broken.toml", b"[server\n", "no valid TOML"),
+        ("twice.toml", b"[log]\n[log]\n", "no valid TOML"),
+        ("latin.toml", b'name = "\xe4"\n', "not UTF-8"),
+    ]:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=words) as caught:
+            config.load(tmp_path / name)
+        assert caught.value.path == ""
+        assert name in caught.value.reason
+
+
+def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
+    settings = load(tmp_path, "")
+    assert settings.server.listen == ["127.0.0.1:8080"]
+    assert settings.server.key_prefix == "sk-llmapi-"
+    assert settings.server.limits.body == 32 * 1024 * 1024
+    assert (settings.upstream, settings.model, settings.plan) == ([], [], [])
+    assert settings.pool == config.Pool()
+    assert (settings.pool.tries, settings.pool.wait, settings.pool.sticky) == (3, 30.0, "5m")
+
+
+def test_a_relative_file_is_looked_for_beside_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / "upstream.key").write_text("sk-from-a-file\n")
+    text = (
+        '[server]\ntls = { cert = "c.pem", key = "/k.pem" }\n'
+        + UPSTREAM.replace('"k"', '"file:upstream.key"')
+        + 'ca = "ca.pem"\negress = "file:proxy.url"\n'
+    )
+    (folder / "relay.toml").write_text(text)
+    (folder / "proxy.url").write_text("http://proxy:3128\n")
+    monkeypatch.chdir(tmp_path)
+    settings = config.load("etc/relay.toml")
+    assert settings.database.path == str(folder / "relay.db")
+    assert settings.server.tls == config.Tls(cert=str(folder / "c.pem"), key="/k.pem")
+    assert settings.upstream[0].ca == str(folder / "ca.pem")
+    assert settings.upstream[0].credential().reveal() == "sk-from-a-file"
+    assert settings.upstream[0].proxy() == "http://proxy:3128"
+
+
+def test_a_price_is_asked_for_only_by_plans_that_bill_by_it(tmp_path: Path) -> None:
+    assert load(tmp_path, MODEL + PLAN).model[0].price is None
+    assert load(tmp_path, PRICE + PER_TOKEN).model[0].price is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("relay.example:0", Address("relay.example", 0)),
+        ("[::]:443", Address("::", 443)),
+        ("unix:/run/relay.sock", Address("", 0, "/run/relay.sock")),
+    ],
+)
+def test_an_address_is_read_and_written_alike(text: str, where: Address) -> None:
+    assert config.address(text) == where
+    assert str(where) == text
+
+
+def test_secrets_are_masked_and_references_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = UPSTREAM.replace('"k"', '"sk-canary-1"') + (
+        'headers = { "X-Goog-Api-Key" = "sk-canary-2", "anthropic-beta" = "shown" }\n'
+    )
+    text += 'egress = "socks5h://team:sk-canary-3@proxy:1080"\n'
+    text += UPSTREAM.replace('"a"', '"b"').replace('"k"', '"env:SOME_NAME"')
+    text += 'egress = "env:OTHER_NAME"\n'
+    tree = config.effective(load(tmp_path, text))
+    assert "sk-canary" not in str(tree)
+    assert tree["upstream"][0]["headers"]["anthropic-beta"] == "shown"
+    assert tree["upstream"][0]["egress"] == "socks5h://team:•••@proxy:1080"
+    assert tree["upstream"][1]["api_key"] == "env:SOME_NAME"
+    assert tree["upstream"][1]["egress"] == "env:OTHER_NAME"
+
+
+def test_a_credential_never_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_NAME", "sk-canary")
+    upstream = config.Upstream(name="a", base_url="http://a", api_key="env:SOME_NAME")
+    credential = upstream.credential()
+    assert credential.reveal() == "sk-canary"
+    assert "canary" not in f"{credential!r} {credential} {upstream!r}"
+    literal = config.Upstream(name="a", base_url="http://a", api_key="sk-canary")
+    assert "canary" not in repr(config.Settings(upstream=[literal]))
+
+
+def test_every_setting_is_shown_by_the_effective_settings(tmp_path: Path) -> None:
+    tree = config.effective(load(tmp_path, UPSTREAM + PRICE + PLAN))
+
+    def names(section: type[msgspec.Struct]) -> set[str]:
+        return set(section.__struct_fields__)
+
+    assert set(tree) == names(config.Settings)
+    assert set(tree["server"]["timeouts"]) == names(config.ServerTimeouts)
+    assert set(tree["upstream"][0]) == names(config.Upstream)
+    assert set(tree["model"][0]["price"]) == names(config.Price)
+    assert set(tree["pool"]) == names(config.Pool)
+    assert set(tree["vendor"][0]) == names(config.Vendor)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://proxy:3128",
+        "http://user@proxy:3128",
+        "http://user:@proxy:3128",
+        "socks5://user:p%40ss%2Fword@127.0.0.1:1080",
+        "socks5h://[::1]:65535",
+    ],
+)
+def test_a_proxy_is_a_url_with_a_port(url: str) -> None:
+    upstream = config.Upstream(name="a", base_url="http://a", api_key="k", egress=url)
+    assert upstream.proxy() == url
+
+
+NO_PROXY = [
+    "", "proxy:3128", "https://u:canary@proxy:3128", "socks4://u:canary@proxy:1080",
+    "HTTP://u:canary@proxy:3128", "http://u:canary@proxy", "http://u:canary@proxy:0",
+    "http://u:canary@proxy:65536", "http://u:canary@proxy:3128/", "http://u:canary@proxy:3128?a",
+    "http://u:canary@x@proxy:3128", "http://u:can:ary@proxy:3128", "http://u:canary%@proxy:3128",
+    "http://u:can ary@proxy:3128", "http://:canary@proxy:3128", "http://u:canary@:3128",
+    "http://u:canary@proxy:3128\n", "http://u:canary\r\n@proxy:3128", "http://ü:canary@proxy:3128",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", NO_PROXY)
+def test_what_is_no_proxy_is_refused_without_being_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {"name": "a", "base_url": "http://a", "api_key": "k", "egress": url}
+    with pytest.raises(ConfigError, match=r"socks5h://… \(at the proxy\)") as caught:
+        config.parse({"upstream": [table]})
+    assert caught.value.path == "upstream[0].egress"
+    assert "canary" not in str(caught.value)
+
+    monkeypatch.setenv("SOME_PROXY", url)
+    upstream = config.parse({"upstream": [table | {"egress": "env:SOME_PROXY"}]}).upstream[0]
+    with pytest.raises(ValueError) as refused:
+        upstream.proxy()
+    assert "canary" not in str(refused.value)
+
+
+def test_a_proxy_comes_from_a_variable_or_a_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proxy(egress: str | None) -> str | None:
+        one = config.Upstream(name="a", base_url="http://a", api_key="k", egress=egress)
+        assert "canary" not in repr(one)
+        return one.proxy()
+
+    assert proxy(None) is None
+    monkeypatch.setenv("SOME_PROXY", "http://u:canary@proxy:3128")
+    assert proxy("env:SOME_PROXY") == "http://u:canary@proxy:3128"
+    (tmp_path / "proxy.url").write_text("socks5://proxy:1080\n")
+    assert proxy(f"file:{tmp_path / 'proxy.url'}") == "socks5://proxy:1080"
+    with pytest.raises(ValueError, match="NO_SUCH_PROXY is not set"):
+        proxy("env:NO_SUCH_PROXY")
+    with pytest.raises(ValueError, match=r"cannot read .*none\.url"):
+        proxy(f"file:{tmp_path / 'none.url'}")
+    monkeypatch.setenv("SOME_PROXY", "canary:3128")
+    with pytest.raises(ValueError, match="what env:SOME_PROXY holds must be http://"):
+        proxy("env:SOME_PROXY")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[pool]\ntries = 1\nwait = 0\nqueue = 0\nsticky = 'off'",
+        "[server]\nadmin_listen = ''",
+        RULE + "status = 403\ncode = ['1302']\nsays = '(?i)limit .* reached'\nseconds = 0.5",
+        QUOTA + "every = 60",
+        VENDOR + "time_zone = 'Asia/Shanghai'\nhosts = ['localhost', '10.0.0.1', 'a-b.example']",
+        UPSTREAM + "vendor = 'v'\n" + VENDOR,
+        MODEL + "answer_model = 'asked'",
+    ],
+)
+def test_the_edges_of_what_is_accepted_are_accepted(tmp_path: Path, text: str) -> None:
+    load(tmp_path, text)
+
+
+def vendors(text: str) -> dict[str, config.Vendor]:
+    settings = config.parse(tomllib.loads(text))
+    assert len({vendor.name for vendor in settings.vendor}) == len(settings.vendor)
+    return {vendor.name: vendor for vendor in settings.vendor}
+
+
+def test_the_shipped_vendors_are_there_and_generic_always_is() -> None:
+    assert vendors("") == {vendor.name: vendor for vendor in shipped()}
+    assert {"anthropic", "glm", "generic"} <= set(vendors(""))
+    assert config.vendor_of(config.Settings(), upstream_at("http://a")).name == "generic"
+
+
+def test_a_vendor_of_the_file_changes_just_what_it_gives() -> None:
+    before = vendors("")["glm"]
+    after = vendors('[[vendor]]\nname = "glm"\nterms = "ours"\nmodels = []\n')["glm"]
+    assert (after.terms, after.models) == ("ours", [])
+    assert before == msgspec.structs.replace(after, terms=before.terms, models=before.models)
+    ruled = vendors(RULE.replace('"v"', '"glm"'))["glm"]
+    assert [rule.reason for rule in ruled.rules] == ["full"]
+    assert msgspec.structs.replace(ruled, rules=before.rules) == before
+
+
+def test_a_vendor_may_be_given_a_default_back() -> None:
+    assert vendors('[[vendor]]\nname = "glm"\ntime_zone = "UTC"\nthinking = "anthropic"\n')[
+        "glm"
+    ] == msgspec.structs.replace(vendors("")["glm"], time_zone="UTC", thinking="anthropic")
+
+
+def test_a_vendor_of_another_name_is_a_new_one() -> None:
+    found = vendors(VENDOR + 'hosts = ["llm.example"]\n')
+    assert found.pop("v") == config.Vendor(name="v", hosts=["llm.example"])
+    assert found == vendors("")
+
+
+def test_the_settings_as_shown_are_accepted_and_mean_the_same() -> None:
+    settings = config.parse(tomllib.loads(GLM + VENDOR + PRICE.replace('"m"', '"glm-9"') + PLAN))
+    assert config.parse(config.effective(settings, lambda text: text)) == settings
+
+
+def upstream_at(base_url: str, vendor: str = "") -> config.Upstream:
+    return config.Upstream(name="a", base_url=base_url, api_key="k", vendor=vendor)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "named", "vendor"),
+    [
+        ("https://api.anthropic.com", "", "anthropic"),
+        ("https://API.Anthropic.com.:443/", "", "anthropic"),
+        ("https://api.z.ai/api/anthropic", "", "glm"),
+        ("https://eu.api.z.ai", "", "glm"),
+        ("https://notapi.z.ai", "", "generic"),
+        ("https://api.z.ai.example", "", "generic"),
+        ("http://127.0.0.1:8082", "", "generic"),
+        ("http://127.0.0.1:8082", "glm", "glm"),
+        ("https://api.anthropic.com", "generic", "generic"),
+        ("https://deep.llm.example", "", "inner"),  # the longest host
+        ("https://other.llm.example", "", "outer"),
+        ("https://open.bigmodel.cn", "", "outer"),  # the file's own before a shipped one
+    ],
+)
+def test_a_vendor_is_recognised_by_the_host_unless_it_is_named(
+    base_url: str, named: str, vendor: str
+) -> None:
+    text = (
+        '[[vendor]]\nname = "inner"\nhosts = ["deep.llm.example"]\n'
+        '[[vendor]]\nname = "outer"\nhosts = ["llm.example", "open.bigmodel.cn"]\n'
+    )
+    settings = config.parse(tomllib.loads(text))
+    assert config.vendor_of(settings, upstream_at(base_url, named)).name == vendor
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "served"),
+    [
+        ([], "anything", True),
+        (["glm-*"], "glm-4.7", True),
+        (["glm-*"], "GLM-4.7", True),
+        (["MiniMax-*"], "minimax-m2", True),
+        (["glm-*"], "claude-opus-4-8", False),
+        (["glm-*"], "x-glm-4.7", False),
+        (["a", "k[0-9]"], "k3", True),
+    ],
+)
+def test_a_vendor_serves_what_its_patterns_fit(
+    patterns: list[str], name: str, served: bool
+) -> None:
+    assert config.serves(config.Vendor(name="v", models=patterns), name) is served
+
+
+def test_a_route_is_held_to_the_name_that_its_vendor_would_get(tmp_path: Path) -> None:
+    routed = MODEL + 'aliases = ["n"]\nroutes = [{ upstream = "a", model = "GLM-9" }]\n'
+    assert load(tmp_path, GLM + routed).model[0].routes is not None
+    assert load(tmp_path, GLM + MODEL).model[0].routes is None  # to whoever serves it
+    for freed in ('vendor = "generic"\n', '[[vendor]]\nname = "glm"\nmodels = ["m"]\n'):
+        load(tmp_path, GLM + freed + MODEL + 'routes = [{ upstream = "a" }]\n')
+
+
+def test_everything_that_is_read_is_in_force() -> None:
+    assert config.LATER == ()
+
+
+def test_every_example_of_the_shipped_file_is_accepted_and_no_setting_is_left_out() -> None:
+    text = (ROOT / "relay.toml").read_text(encoding="utf-8")
+    tree = tomllib.loads(re.sub(r"(?m)^# (?=\[|\w+ = )", "", text))
+    settings = config.parse(tree)
+
+    def told(section: type[msgspec.Struct], *tables: dict[str, object]) -> None:
+        assert {name for table in tables for name in table} == set(section.__struct_fields__)
+
+    told(config.Settings, tree)
+    told(config.Server, tree["server"])
+    told(config.Pool, tree["pool"])
+    told(config.Upstream, *tree["upstream"])
+    told(config.Model, *tree["model"])
+    told(config.Accepts, *(model["accepts"] for model in tree["model"] if "accepts" in model))
+    for model in settings.model:  # the example is what would hold anyhow
+        bare = msgspec.structs.replace(model, accepts=None)
+        known = config.accepts_of(bare, None, model.id)
+        assert config.accepts_of(model, None, model.id) == known
+    told(config.Plan, *tree["plan"])
+    assert all(plan.cache_breakpoints for plan in settings.plan)
+    told(config.Vendor, *tree["vendor"])
+    told(config.Rule, *(rule for vendor in tree["vendor"] for rule in vendor["rules"]))
+    told(config.Quota, tree["vendor"][0]["quota"])
+    assert settings.pool == config.Pool()
+    assert settings.server.timeouts == config.ServerTimeouts()
+    assert settings.server.limits == config.Limits()
+    assert config.vendor_of(settings, settings.upstream[1]).name == "anthropic"
+
+
+@pytest.mark.skipif(not (ROOT / "relay.toml").exists(), reason="no relay.toml in the root yet")
+def test_the_shipped_file_loads_and_has_the_products_plans_and_models() -> None:
+    settings = config.load(ROOT / "relay.toml")
+    limits = {
+        plan.id: {limit.per: limit.requests for limit in plan.limits if limit.requests}
+        for plan in settings.plan
+    }
+    assert [(each.get("5h"), each.get("7d")) for each in limits.values()] == [
+        (40, 200), (400, 2_000), (1_200, 6_000), (3_000, 15_000),
+    ]  # fmt: skip
+    assert {model.id for model in settings.model} == {
+        "claude-opus-4-8", "claude-sonnet-4-7", "claude-haiku-4-5",
+    }  # fmt: skip
+
+
+def test_the_operators_address_is_none_of_the_callers() -> None:
+    with pytest.raises(config.ConfigError, match=r"server\.admin_listen: is in server\.listen"):
+        config.parse({"server": {"listen": ["[::1]:1"], "admin_listen": "[::1]:1"}})

@@ -1,0 +1,493 @@
+"""Upstreams behind a proxy: who is asked for what, what a failure is called, what is never told."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.net.deadlines import Timers
+from relay.net.runner import Drive
+from relay.net.upstream import proxy as egress
+from relay.net.upstream.connection import Origin, Trouble, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection_pool import Pool
+from relay.wire.events import Response
+from tests.fakes.caller import connected, read_answer, request
+from tests.fakes.live import running_relay
+from tests.fakes.proxy import GRANTED, Asked, Kind, Proxy, running_proxy
+from tests.fakes.until import until
+from tests.fakes.upstream import OK, always, raw_upstream
+
+NAME = "upstream.invalid"  # no resolver knows it; the fake proxies do
+USER, PASSWORD = "canary-user", "canary/pass@word:%"
+CREDENTIALS = f"{USER}:{quote(PASSWORD, safe='')}@"
+ASK = b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def no_socket_is_forgotten() -> Iterator[None]:
+    """A socket that nobody closed says so here, and fails the test."""
+    gc.freeze()  # what was there before need not be looked at
+    yield
+    gc.collect()
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+async def timers() -> AsyncIterator[Timers]:
+    timers = Timers(asyncio.get_running_loop())
+    timers.start()
+    yield timers
+    timers.stop()
+
+
+@contextlib.asynccontextmanager
+async def tls_upstream(authority: trustme.CA) -> AsyncIterator[int]:
+    """Answers each request over TLS, as localhost and as NAME; its port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost", NAME).configure_cert(context)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(OK)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def answer(connection: UpstreamConnection) -> Response:
+    """Ask on the connection; the head of the answer."""
+    done = asyncio.get_running_loop().create_future()
+
+    async def ask() -> None:
+        try:
+            done.set_result(await connection.send(ASK, b""))
+        except UpstreamError as error:
+            done.set_exception(error)
+
+    Drive(ask()).step()
+    return await done
+
+
+async def asked(pool: Pool, times: int = 1) -> None:
+    """Ask so often, one after the other, as the gateway does; each must be answered."""
+    for _ in range(times):
+        connection = pool.take() or await pool.connect()
+        response = await answer(connection)
+        assert response.status == 200
+        assert connection.whole(response) is not None
+        pool.put(connection, reusable=True)
+    pool.close()
+
+
+async def failure(pool: Pool) -> UpstreamError:
+    """The failure to connect; nothing in it tells the credential."""
+    with pytest.raises(UpstreamError) as caught:
+        await pool.connect()
+    for text in (str(caught.value), repr(caught.value), repr(pool)):
+        assert "canary" not in text
+    assert pool.opened == 0
+    return caught.value
+
+
+SCHEMES: list[tuple[Kind, str]] = [("http", "http"), ("socks5", "socks5"), ("socks5", "socks5h")]
+
+
+@pytest.mark.parametrize("credentials", [None, (USER, PASSWORD)])
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
+async def test_an_upstream_is_reached_through_its_proxy(
+    timers: Timers,
+    authority: trustme.CA,
+    kind: Kind,
+    scheme: str,
+    tls: bool,
+    credentials: tuple[str, str] | None,
+) -> None:
+    """socks5 sends an address; socks5h and http send the name, and TLS is held to the name."""
+    host = "localhost" if scheme == "socks5" else NAME
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with (
+        tls_upstream(authority) as tls_port,
+        raw_upstream(always(OK)) as upstream,
+        running_proxy(Proxy(kind, wants=credentials, places={NAME: "127.0.0.1"})) as proxy,
+    ):
+        port = tls_port if tls else int(upstream.url.rpartition(":")[2])
+        way = proxy.url(CREDENTIALS if credentials else "", scheme=scheme)
+        pool = Pool(Origin(host, port, tls=context if tls else None, egress=way), timers)
+        await asked(pool, 5)
+        assert proxy.connections == pool.opened == 1
+        told = ("127.0.0.1", False) if scheme == "socks5" else (NAME, True)
+        assert proxy.asked == [Asked(told[0], port, told[1], credentials)]
+
+
+@pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_an_address_stays_an_address(
+    timers: Timers, kind: Kind, scheme: str, host: str
+) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_proxy(Proxy(kind, places={"::1": "127.0.0.1"})) as proxy,
+    ):
+        port = int(upstream.url.rpartition(":")[2])
+        await asked(Pool(Origin(host, port, egress=proxy.url(scheme=scheme)), timers))
+        assert proxy.asked == [Asked(host, port, named=False)]
+        if kind == "http" and host == "::1":
+            assert proxy.heads[0].startswith(b"CONNECT [::1]:%d HTTP/1.1\r\nhost: [::1]:" % port)
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_a_proxy_may_be_named_and_may_answer_in_pieces(timers: Timers, kind: Kind) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_proxy(Proxy(kind, mode="slowly")) as proxy,
+    ):
+        port = int(upstream.url.rpartition(":")[2])
+        way = proxy.url().replace("127.0.0.1", "localhost")
+        await asked(Pool(Origin("localhost", port, egress=way), timers))
+        assert upstream.requests[0].head == ASK
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_small_writes_leave_at_once_as_they_do_without_a_proxy(
+    timers: Timers, kind: Kind
+) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_proxy(Proxy(kind)) as proxy,
+    ):
+        port = int(upstream.url.rpartition(":")[2])
+        for way in (None, proxy.url()):
+            connection = await Pool(Origin("127.0.0.1", port, egress=way), timers).connect()
+            used = connection.transport.get_extra_info("socket")
+            assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            connection.close()
+
+
+async def test_a_user_of_an_http_proxy_may_have_any_letters(timers: Timers) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_proxy(Proxy("http", wants=("Zoë", "пароль"))) as proxy,
+    ):
+        port = int(upstream.url.rpartition(":")[2])
+        way = proxy.url(f"{quote('Zoë')}:{quote('пароль')}@")
+        await asked(Pool(Origin("127.0.0.1", port, egress=way), timers))
+
+
+# --- failures -----------------------------------------------------------------------
+
+FAILURES: list[tuple[Proxy, str]] = [
+    (Proxy("http", "refuse", code=403), "403 Forbidden"),
+    (Proxy("http", "refuse", code=502), "502 Bad Gateway"),
+    (Proxy("http", "refuse", code=504), "504 Gateway Timeout"),
+    (Proxy("http", "refuse", code=599), "599"),
+    (Proxy("http", "refuse", code=302), "302 Found"),
+    (Proxy("http", "midway"), "it closed the connection"),
+    (Proxy("http", "garbage"), "it closed the connection"),
+    (Proxy("http", "garbage", octets=b"SSH-2.0-x\r\n"), "it did not answer in HTTP/1.1"),
+    (Proxy("http", "garbage", octets=b"HTTP/1.1 2\r\n\r\n"), "it did not answer in HTTP/1.1"),
+    (Proxy("http", "garbage", octets=b"HTTP/1.1 " + b"x" * 20_000), "it did not answer in HTTP/1."),
+    (Proxy("http", "garbage", octets=GRANTED + OK), "it sent octets that nobody asked for"),
+    (Proxy("socks5", "refuse", code=1), "general failure"),
+    (Proxy("socks5", "refuse", code=2), "its rules do not allow this"),
+    (Proxy("socks5", "refuse", code=3), "network unreachable"),
+    (Proxy("socks5", "refuse", code=4), "host unreachable"),
+    (Proxy("socks5", "refuse", code=5), "the upstream refused the connection"),
+    (Proxy("socks5", "refuse", code=99), "it did not answer in SOCKS5"),
+    (Proxy("socks5", "midway"), "it closed the connection"),
+    (Proxy("socks5", "garbage"), "it closed the connection"),
+    (Proxy("socks5", "garbage", octets=b"HTTP/1.1 400 No\r\n\r\n"), "it did not answer in SOCKS5"),
+    (Proxy("socks5", "garbage", octets=b"\5\1"), "it did not answer in SOCKS5"),
+    (
+        Proxy("socks5", "garbage", octets=b"\5\2\1\0\5\0\0\3\2\xff\xff\0\0"),
+        "it did not answer in SOCKS5",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    FAILURES,
+    ids=[f"{m.kind} {m.mode} {m.code or m.octets[:18]!r}" for m, _ in FAILURES],
+)
+async def test_what_a_proxy_says_is_told_in_words(timers: Timers, model: Proxy, said: str) -> None:
+    fresh = Proxy(model.kind, model.mode, model.code, model.octets)
+    async with running_proxy(fresh) as proxy:
+        pool = Pool(Origin("127.0.0.1", 9, egress=proxy.url(CREDENTIALS)), timers)
+        told = await failure(pool)
+        assert told.trouble is Trouble.CONNECT
+        assert str(told).startswith(f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}")
+        await until(lambda: proxy.open == 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "credentials", "said"),
+    [
+        ("http", "", "407, it wants credentials"),
+        ("http", CREDENTIALS, "407, it does not accept the credentials"),
+        ("socks5", "", "it wants credentials"),
+        ("socks5", CREDENTIALS, "it does not accept the credentials"),
+    ],
+)
+async def test_missing_credentials_are_told_from_wrong_ones(
+    timers: Timers, kind: Kind, credentials: str, said: str
+) -> None:
+    async with running_proxy(Proxy(kind, wants=("a", "b"))) as proxy:
+        told = await failure(Pool(Origin("127.0.0.1", 9, egress=proxy.url(credentials)), timers))
+        assert str(told) == f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+async def test_a_proxy_that_is_not_there_is_named(timers: Timers, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    way = f"{scheme}://{CREDENTIALS}127.0.0.1:{port}"
+    told = await failure(Pool(Origin("127.0.0.1", 9, egress=way), timers))
+    assert told.trouble is Trouble.CONNECT
+    assert str(told) == f"cannot be reached: proxy 127.0.0.1:{port}: Connection refused"
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+async def test_a_proxy_whose_name_nobody_knows_is_named(timers: Timers, scheme: str) -> None:
+    way = f"{scheme}://{CREDENTIALS}proxy.invalid:1080"
+    told = await failure(Pool(Origin("127.0.0.1", 9, egress=way), timers))
+    assert str(told).startswith("cannot be reached: proxy proxy.invalid:1080: ")
+
+
+async def test_a_name_that_cannot_be_resolved_here_never_gets_to_the_proxy(timers: Timers) -> None:
+    async with running_proxy(Proxy("socks5")) as proxy:
+        told = await failure(Pool(Origin(NAME, 9, egress=proxy.url(CREDENTIALS)), timers))
+        assert str(told).startswith(f"cannot be reached: {NAME} cannot be resolved: ")
+        assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+async def test_a_host_that_is_no_name_is_asked_of_nobody(
+    timers: Timers, scheme: str, host: str
+) -> None:
+    async with running_proxy(Proxy("http")) as proxy:
+        way = proxy.url(CREDENTIALS, scheme=scheme)
+        told = await failure(Pool(Origin(host, 9, egress=way), timers))
+        assert str(told) == "cannot be reached: the upstream's host is no name"
+        assert proxy.connections == 0
+
+
+@pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
+async def test_an_upstream_is_held_to_its_certificate_through_a_proxy_too(
+    timers: Timers, authority: trustme.CA, kind: Kind, scheme: str
+) -> None:
+    async with tls_upstream(authority) as port, running_proxy(Proxy(kind)) as proxy:
+        way = proxy.url(CREDENTIALS, scheme=scheme)
+        origin = Origin("localhost", port, tls=ssl.create_default_context(), egress=way)
+        told = await failure(Pool(origin, timers))
+        assert told.trouble is Trouble.TLS
+        await until(lambda: proxy.open == 0)
+
+
+# --- time and cancellation ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["hang", "mute"])
+@pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
+async def test_connecting_proxy_and_tls_share_one_time_limit(
+    timers: Timers, kind: Kind, scheme: str, mode: str
+) -> None:
+    """A proxy that never answers, and one that agrees and then passes on nothing of TLS."""
+    loop = asyncio.get_running_loop()
+    async with running_proxy(Proxy(kind, "hang" if mode == "hang" else "mute")) as proxy:
+        way = proxy.url(CREDENTIALS, scheme=scheme)
+        context = ssl.create_default_context()
+        origin = Origin("localhost", 9, tls=context, connect_time=0.1, egress=way)
+        begun = loop.time()
+        told = await failure(Pool(origin, timers))
+        assert 0.09 < loop.time() - begun < 1
+        assert told.trouble is Trouble.CONNECT
+        assert str(told) == (
+            f"cannot be reached: proxy 127.0.0.1:{proxy.port}: no connection within 0.1 s"
+        )
+        await until(lambda: proxy.open == 0)
+
+
+@pytest.mark.parametrize("mode", ["hang", "mute"])
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_a_connection_that_nobody_wants_any_more_is_closed(
+    timers: Timers, kind: Kind, mode: str
+) -> None:
+    async with running_proxy(Proxy(kind, "hang" if mode == "hang" else "mute")) as proxy:
+        context = ssl.create_default_context()
+        pool = Pool(Origin("127.0.0.1", 9, tls=context, egress=proxy.url()), timers)
+        wanted = asyncio.create_task(pool.connect())
+        await until(lambda: proxy.asked)
+        wanted.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await wanted
+        await until(lambda: proxy.open == 0)
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+@pytest.mark.parametrize("turns", range(0, 24, 2))
+async def test_cancelled_at_any_moment_it_leaves_no_socket(
+    timers: Timers, kind: Kind, turns: int
+) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_proxy(Proxy(kind)) as proxy,
+    ):
+        port = int(upstream.url.rpartition(":")[2])
+        wanted = asyncio.create_task(
+            Pool(Origin("localhost", port, egress=proxy.url()), timers).connect()
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        wanted.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await wanted).close()
+        await until(lambda: proxy.open == 0)
+
+
+# --- nothing but what is configured -------------------------------------------------
+
+
+async def test_the_environment_names_no_proxy(
+    timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        raw_upstream(always(OK)) as upstream,
+        running_proxy(Proxy("http")) as decoy,
+        running_proxy(Proxy("http")) as proxy,
+    ):
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, decoy.url())
+            monkeypatch.setenv(name.lower(), decoy.url())
+        monkeypatch.setenv("NO_PROXY", "*")
+        port = int(upstream.url.rpartition(":")[2])
+        await asked(Pool(Origin("127.0.0.1", port), timers))
+        await asked(Pool(Origin("127.0.0.1", port, egress=proxy.url()), timers))
+        assert (decoy.connections, proxy.connections) == (0, 1)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_followed_nowhere(tmp_path: Path, status: int) -> None:
+    async with raw_upstream(always(OK)) as elsewhere:
+        moved = (
+            f"HTTP/1.1 {status} Found\r\nlocation: {elsewhere.url}/v1/messages\r\n"
+            "content-length: 0\r\n\r\n"
+        )
+        async with (
+            raw_upstream(always(moved.encode())) as upstream,
+            running_relay(tmp_path, upstream.url) as relay,
+            connected(relay.port) as (reader, writer),
+        ):
+            writer.write(request(relay.key))
+            answered, fields, _ = await read_answer(reader)
+            assert answered >= 500
+            assert b"location" not in fields
+            assert len(upstream.requests) == 1
+            assert elsewhere.connections == 0
+
+
+async def test_a_proxy_cannot_send_the_relay_elsewhere(timers: Timers) -> None:
+    async with raw_upstream(always(OK)) as elsewhere:
+        moved = f"HTTP/1.1 302 Found\r\nlocation: {elsewhere.url}\r\n\r\n".encode()
+        async with running_proxy(Proxy("http", "garbage", octets=moved)) as proxy:
+            await failure(Pool(Origin("127.0.0.1", 9, egress=proxy.url()), timers))
+            assert elsewhere.connections == 0
+
+
+def test_a_relay_without_a_proxy_never_loads_the_library() -> None:
+    look = "import sys, relay.net.upstream.connection_pool; sys.exit('python_socks' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], timeout=20).returncode == 0
+
+
+# --- what a proxy's URL says --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("http://proxy:3128", ("http", "proxy", 3128, "", "")),
+        ("http://proxy:3128/", ("http", "proxy", 3128, "", "")),
+        ("HTTP://PROXY:3128", ("http", "proxy", 3128, "", "")),
+        ("http://only-user@proxy:1", ("http", "proxy", 1, "only-user", "")),
+        ("socks5://a:b@10.0.0.1:1080", ("socks5", "10.0.0.1", 1080, "a", "b")),
+        ("socks5h://a%40b:%3A%2F%25@[::1]:65535", ("socks5h", "::1", 65535, "a@b", ":/%")),
+    ],
+)
+def test_a_url_is_read(url: str, parts: tuple[str, str, int, str, str]) -> None:
+    proxy = egress.parse(url)
+    assert (proxy.scheme, proxy.host, proxy.port, proxy.user, proxy.password) == parts
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "canary",
+        "canary:1080",
+        "https://u:canary@proxy:443",
+        "socks4://u:canary@proxy:1080",
+        "http://u:canary@proxy",
+        "http://u:canary@proxy:0",
+        "http://u:canary@proxy:70000",
+        "http://u:canary@proxy:canary",
+        "http://u:canary@:3128",
+        "http://u:can/ary@proxy:3128",
+        "http://u:canary@proxy:3128/path",
+        "http://u:canary@proxy:3128?canary",
+        "http://u:canary@proxy:3128#canary",
+        "http://u:canary@[::1:3128",
+        "http://canary%3Auser:p@proxy:3128",
+        "socks5://canary@proxy:1080",
+        "socks5://:canary@proxy:1080",
+        "socks5://canary:%C3%BC@proxy:1080",
+        "socks5h://u:canary" + "x" * 250 + "@proxy:1080",
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_refused_without_being_quoted(
+    timers: Timers, url: str
+) -> None:
+    with pytest.raises(ValueError, match=r"^egress") as caught:
+        egress.parse(url)
+    assert "canary" not in str(caught.value)
+    assert (await failure(Pool(Origin("127.0.0.1", 9, egress=url), timers))).trouble is (
+        Trouble.CONNECT
+    )
+
+
+@given(st.text(min_size=1).filter(lambda text: ":" not in text), st.text())
+def test_every_credential_survives_its_percent_encoding(user: str, password: str) -> None:
+    way = f"http://{quote(user, safe='')}:{quote(password, safe='')}@proxy:3128"
+    proxy = egress.parse(way)
+    assert (proxy.user, proxy.password) == (user, password)
+
+
+def test_a_credential_is_never_shown() -> None:
+    way = "socks5h://canary:canary@proxy:1080"
+    origin = Origin("upstream", 80, egress=way)
+    for one in (origin, egress.parse(way)):
+        assert "canary" not in f"{one} {one!r} {[one]}"
+    assert repr(egress.parse(way)) == "<Proxy socks5h://proxy:1080>"
+    assert str(origin) == "http://upstream:80"

@@ -1,0 +1,156 @@
+"""A conversation stays with its upstream as long as its cache lasts, and its family is known."""
+
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from relay.pool.affinity import Sessions
+
+KEEP, LONG = 300.0, 3600.0
+
+
+def bound(sessions: Sessions, now: float) -> bool:
+    found = sessions.find("c", b"k", now)
+    return found is not None and found.until > now
+
+
+def test_a_session_is_found_until_its_time_is_over_and_each_use_renews_it() -> None:
+    sessions = Sessions(KEEP)
+    sessions.hold("c", b"k", "up", "anthropic", 0.0)
+    assert bound(sessions, 299.0)
+    assert not bound(sessions, 300.0)
+    sessions.hold("c", b"k", "up", "anthropic", 299.0)
+    found = sessions.find("c", b"k", 598.0)
+    assert found is not None
+    assert (found.upstream, found.family) == ("up", "anthropic")
+    assert (found.mixed, found.until) == (False, 599)
+
+
+def test_the_one_hour_cache_keeps_a_session_for_an_hour() -> None:
+    sessions = Sessions(KEEP)
+    sessions.hold("c", b"k", "up", "anthropic", 0.0, long=True)
+    assert bound(sessions, 3599.0)
+    assert not bound(sessions, 3600.0)
+
+
+def test_a_caller_has_no_part_in_the_sessions_of_another() -> None:
+    sessions = Sessions(KEEP)
+    sessions.hold("a", b"k", "up", "anthropic", 0.0)
+    assert sessions.find("b", b"k", 0.0) is None
+
+
+def test_a_session_that_was_with_two_families_is_mixed_for_good() -> None:
+    sessions = Sessions(KEEP)
+    for family, mixed in [("x", False), ("x", False), ("y", True), ("y", True), ("x", True)]:
+        sessions.hold("c", b"k", "up", family, 0.0)
+        found = sessions.find("c", b"k", 0.0)
+        assert found is not None
+        assert found.mixed is mixed
+
+
+def test_the_family_outlives_the_binding_by_an_hour_and_no_more() -> None:
+    for now, mixed in [(KEEP + LONG - 1, True), (KEEP + LONG, False)]:
+        sessions = Sessions(KEEP)
+        sessions.hold("c", b"k", "up", "x", 0.0)
+        assert (sessions.find("c", b"k", now) is not None) is mixed
+        sessions.hold("c", b"k", "other", "y", now)
+        found = sessions.find("c", b"k", now)
+        assert found is not None
+        assert found.mixed is mixed
+
+
+def test_those_held_longest_ago_go_first_when_it_is_full() -> None:
+    sessions = Sessions(KEEP, most=2)
+    for key in (b"a", b"b", b"a", b"c"):
+        sessions.hold("c", key, "up", "x", 0.0)
+    assert [sessions.find("c", key, 0.0) is not None for key in (b"a", b"b", b"c")] == [1, 0, 1]
+    assert sessions.counts(0.0) == {"up": 2}
+
+
+def test_a_sweep_does_no_more_than_it_may_and_forgets_all_in_the_end() -> None:
+    sessions = Sessions(KEEP)
+    for number in range(10):
+        sessions.hold("c", b"%d" % number, "up", "x", 0.0)
+    left = []
+    for _ in range(4):
+        sessions.sweep(KEEP + LONG, most=4)
+        left.append(len(sessions))
+    assert left == [6, 2, 0, 0]
+
+
+def test_the_repr_tells_what_is_there() -> None:
+    sessions = Sessions(KEEP, most=9)
+    assert repr(sessions) == "<Sessions 0 of at most 9: none bound>"
+    sessions.hold("c", b"k", "up", "x", 0.0)
+    assert repr(sessions) == "<Sessions 1 of at most 9: 1 with up>"
+
+
+@dataclass
+class Known:
+    upstream: str
+    family: str
+    mixed: bool
+    until: float
+
+
+NAMES = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([b"1", b"2", b"3"]))
+UPSTREAMS = st.sampled_from(["one", "two", "three"])
+MOST = 4
+
+
+class SessionsAgainstModel(RuleBasedStateMachine):
+    """A plain dict that is gone through whole at every step."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.sessions = Sessions(10.0, 40.0, MOST)
+        self.known: dict[tuple[str, bytes], Known] = {}
+        self.now = 0
+
+    @rule(name=NAMES, upstream=UPSTREAMS, family=st.sampled_from("xy"), long=st.booleans())
+    def hold(self, name: tuple[str, bytes], upstream: str, family: str, long: bool) -> None:
+        self.sessions.hold(*name, upstream, family, self.now, long)
+        last = self.known.pop(name, None)
+        if last is None and len(self.known) == MOST:
+            del self.known[next(iter(self.known))]
+        known = last is not None and last.until + 40 > self.now
+        mixed = known and last is not None and (last.mixed or last.family != family)
+        self.known[name] = Known(upstream, family, mixed, self.now + (40 if long else 10))
+
+    @rule(seconds=st.sampled_from([1, 9, 10, 40, 100]))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(most=st.integers(0, 3))
+    def sweep(self, most: int) -> None:
+        self.sessions.sweep(self.now, most)
+        for name in list(self.known)[:most]:
+            if self.known[name].until + 40 > self.now:
+                break
+            del self.known[name]
+
+    @invariant()
+    def all_are_as_they_should_be(self) -> None:
+        if not hasattr(self, "known"):
+            return
+        assert len(self.sessions) == len(self.known) <= MOST
+        counts: dict[str, int] = {}
+        for caller in ("a", "b"):
+            for key in (b"1", b"2", b"3"):
+                found = self.sessions.find(caller, key, self.now)
+                want = self.known.get((caller, key))
+                if want is None or want.until + 40 <= self.now:
+                    assert found is None
+                    continue
+                assert found is not None
+                assert (found.upstream, found.family) == (want.upstream, want.family)
+                assert (found.mixed, found.until) == (want.mixed, want.until)
+                if want.until > self.now:
+                    counts[want.upstream] = counts.get(want.upstream, 0) + 1
+        assert self.sessions.counts(self.now) == counts
+
+
+TestSessionsAgainstModel = SessionsAgainstModel.TestCase
+TestSessionsAgainstModel.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

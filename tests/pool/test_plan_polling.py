@@ -1,0 +1,445 @@
+"""What vendors tell of their plans is read slowly, ends outages that are over, harms nothing."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay import config
+from relay.net.deadlines import Timers
+from relay.pool import plan_polling as reading
+from relay.pool.health import Level
+from relay.pool.leases import Upstreams
+from relay.pool.plan_polling import Gauge, Reading, left
+from relay.pool.upstream import Upstream
+from relay.pool.vendor_errors import Scope, Verdict
+from relay.quota.ledger import Ledger
+from tests.fakes import answers
+from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.live import UPSTREAM_KEY, running_relay
+from tests.fakes.until import until
+from tests.fakes.upstream import JSON_ANSWER, OK, Answer, Seen, always, raw_upstream
+from tests.fakes.upstream import Upstream as Raw
+
+KIMI = [["usage", "remaining"], ["limits", "*", "detail", "remaining"]]
+FULL = Verdict(Scope.ACCOUNT, 0.0, False, "403: usage limit reached")
+
+
+def usages(week: object = "812", hours: object = "97") -> dict[str, Any]:
+    """What Kimi answers: numbers as text, the week, then the five hours."""
+    return {
+        "user": {"userId": "u", "membership": {"level": "LEVEL_BASIC"}},
+        "usage": {"limit": "1024", "remaining": week, "resetTime": "2026-01-13T00:00:00Z"},
+        "limits": [
+            {
+                "window": {"duration": 300, "timeUnit": "TIME_UNIT_MINUTE"},
+                "detail": {"limit": "100", "remaining": hours, "resetTime": "2026-01-09T15:00:00Z"},
+            }
+        ],
+    }
+
+
+def told(document: object) -> bytes:
+    return answers.sized(json.dumps(document).encode())
+
+
+# --- numbers in a document ---
+
+DOCUMENTS: list[tuple[str, object, list[list[str]], list[float]]] = [
+    ("Kimi's", usages(), KIMI, [812, 97]),
+    ("Kimi's newer one, without a week", {"limits": usages()["limits"]}, KIMI, [97]),
+    ("plain numbers", {"a": 3, "b": 2.5}, [["a"], ["b"]], [3, 2.5]),
+    ("every value of a table", {"a": {"x": 1, "y": "2"}}, [["a", "*"]], [1, 2]),
+    ("every element, of several", {"a": [[1, 2], [3]]}, [["a", "*", "*"]], [1, 2, 3]),
+    ("a list at the top", [{"n": 7}, {"n": "8"}], [["*", "n"]], [7, 8]),
+    ("more than there is", {"a": 1e300, "b": 10**400, "c": -1e30}, [["*"]], []),
+    ("less than nothing", {"a": -3, "b": "-0.5"}, [["a"], ["b"]], [-3, -0.5]),
+    ("nothing there", {"b": 1}, [["a"], ["b", "c"], ["b", "*"]], []),
+    ("no numbers", {"a": True, "b": None, "c": "soon", "d": "", "e": [], "f": "nan"}, [["*"]], []),
+    ("no endless ones", {"a": "inf", "b": "1e999", "c": "9" * 400}, [["*"]], []),
+    ("a list has no names", {"a": [1]}, [["a", "0"]], []),
+    ("no document", "812", KIMI, []),
+]
+
+
+@pytest.mark.parametrize(("what", "document", "paths", "numbers"), DOCUMENTS)
+def test_numbers_are_found_where_they_are_said_to_be(
+    what: str, document: object, paths: list[list[str]], numbers: list[float]
+) -> None:
+    assert left(document, paths) == numbers, what
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["usage", "limits", "detail", "remaining"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.lists(st.sampled_from(["usage", "limits", "*", "detail", "remaining"]), max_size=4))
+def test_any_document_is_taken(document: object, path: list[str]) -> None:
+    for number in left(document, [path, *KIMI]):
+        assert isinstance(number, float)
+
+
+# --- when ---
+
+
+@contextlib.asynccontextmanager
+async def pooled(*urls: str, every: float = 300.0) -> AsyncIterator[Upstreams]:
+    """Upstreams of a vendor that can be asked."""
+    tree = {
+        "vendor": [
+            {
+                "name": "plan",
+                "quota": {
+                    "path": "/coding/v1/usages",
+                    "left": "usage.remaining, limits.*.detail.remaining",
+                    "every": every,
+                },
+            }
+        ],
+        "upstream": [
+            {
+                "name": f"u{number}",
+                "base_url": f"{url}/coding",
+                "api_key": UPSTREAM_KEY,
+                "auth": "bearer",
+                "vendor": "plan",
+            }
+            for number, url in enumerate(urls)
+        ],
+    }
+    whole = config.parse(tree)
+    timers = Timers(asyncio.get_running_loop())
+    made = [Upstream(one, whole, timers) for one in whole.upstream]
+    pool = Upstreams(made, whole.pool, Ledger(), timers)
+    timers.start()
+    try:
+        yield pool
+    finally:
+        timers.stop()
+        for upstream in pool:
+            upstream.pool.close()
+
+
+async def gauge(now: float) -> Gauge:
+    async with pooled("http://127.0.0.1:9") as pool:
+        quota = pool[0].vendor.quota
+        assert quota is not None
+        return Gauge(pool[0], quota, now)
+
+
+async def test_the_first_reading_comes_after_its_time() -> None:
+    now = 1_000_000.0
+    one = await gauge(now)
+    assert not one.is_due(now + 299)
+    assert one.is_due(now + 300)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["told", "guessed"])
+async def test_the_first_reading_comes_soon_after_an_outage_for_want_of_quota(known: bool) -> None:
+    now = 1_000_000.0
+    one = await gauge(now)
+    assert not one.is_due(now + 50)
+    outage = Verdict(Scope.ACCOUNT, now + 3000, known, "limit")
+    one.upstream.health.failed(outage, "m", now + 100)
+    assert not one.is_due(now + 109)
+    one.upstream.health.failed(outage, "m", now + 109)  # and puts nothing off
+    assert one.is_due(now + 110)
+
+
+@pytest.mark.parametrize("scope", [Scope.CREDENTIAL, Scope.MODEL, Scope.REQUEST, Scope.FAILURE])
+async def test_no_other_trouble_hurries_it(scope: Scope) -> None:
+    now = 1_000_000.0
+    one = await gauge(now)
+    one.upstream.health.failed(Verdict(scope, now + 3000, True, "trouble"), "m", now)
+    assert not one.is_due(now + 299)
+
+
+async def test_nobody_is_asked_more_often_than_agreed() -> None:
+    now = 1_000_000.0
+    one = await gauge(now)
+    one.asked, one.due = now, now + 300
+    one.upstream.health.failed(Verdict(Scope.ACCOUNT, now + 3000, True, "limit"), "m", now + 1)
+    assert not one.is_due(now + 299)
+    assert one.is_due(now + 300)
+
+
+async def test_who_is_paused_is_not_asked() -> None:
+    now = 1_000_000.0
+    one = await gauge(now)
+    one.upstream.health.pause()
+    assert not one.is_due(now + 10_000)
+    one.upstream.health.resume()
+    assert one.is_due(now + 10_000)
+
+
+# --- over real connections ---
+
+
+@contextlib.asynccontextmanager
+async def read_once(answer: Answer) -> AsyncIterator[tuple[Raw, Upstream, Reading]]:
+    """One upstream with an outage for want of quota, while its first reading is done."""
+    async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
+        upstream = pool[0]
+        now = time.time()
+        upstream.health.failed(FULL._replace(until=now + 600), "m", now - 1)
+        reader = Reading(pool)
+        reader.look(now + 301)
+        await until(lambda: reader._gauges[0].drive is None)
+        yield raw, upstream, reader
+
+
+async def test_it_asks_at_the_origin_with_the_upstreams_own_credential() -> None:
+    async with read_once(always(told(usages()))) as (raw, upstream, _):
+        [seen] = raw.requests
+        assert seen.head.startswith(b"GET /coding/v1/usages HTTP/1.1\r\n")
+        assert seen.fields[b"authorization"] == f"Bearer {UPSTREAM_KEY}".encode()
+        assert seen.fields[b"host"] == raw.url.removeprefix("http://").encode()
+        assert b"content-length" not in seen.fields
+        assert upstream.left == 97
+        assert "idle=1" in repr(upstream.pool)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        told(usages()),
+        answers.chunked([json.dumps(usages()).encode()[:50], json.dumps(usages()).encode()[50:]]),
+    ],
+    ids=["sized", "chunked"],
+)
+async def test_a_quota_that_is_back_ends_the_outage(octets: bytes) -> None:
+    async with read_once(always(octets)) as (_, upstream, _):
+        assert upstream.health.account is None
+        assert upstream.health.level("m", time.time()) is Level.FREE
+        assert not upstream.health.hampered
+
+
+@pytest.mark.parametrize(
+    ("document", "number"),
+    [(usages(hours="0"), 0), (usages(week=0), 0), (usages(week="-1"), -1)],
+)
+async def test_a_quota_that_is_not_back_leaves_it(document: object, number: int) -> None:
+    async with read_once(always(told(document))) as (_, upstream, _):
+        assert upstream.left == number
+        assert upstream.health.account is not None
+
+
+async def test_an_outage_that_began_after_the_question_stays() -> None:
+    gate = asyncio.Event()
+
+    async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        await gate.wait()
+        writer.write(told(usages()))
+
+    async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
+        reader = Reading(pool)
+        now = time.time() + 301
+        reader.look(now)
+        await raw.asked.wait()
+        pool[0].health.failed(FULL._replace(until=now + 600), "m", now + 1)
+        gate.set()
+        await until(lambda: reader._gauges[0].drive is None)
+        assert pool[0].left == 97
+        assert pool[0].health.account is not None
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        Verdict(Scope.CREDENTIAL, 2e9, False, "401: does not accept the credential"),
+        Verdict(Scope.FAILURE, 2e9, True, "503: it failed"),
+        Verdict(Scope.MODEL, 2e9, True, "429: limit of this model reached"),
+    ],
+)
+async def test_trouble_that_is_no_want_of_quota_stays(verdict: Verdict) -> None:
+    async with raw_upstream(always(told(usages()))) as raw, pooled(raw.url) as pool:
+        reader = Reading(pool)
+        pool[0].health.failed(verdict, "m", time.time() - 1)
+        reader.look(time.time() + 301)
+        await until(lambda: pool[0].left == 97)
+        assert pool[0].health.level("m", time.time()) > Level.STRAINED
+
+
+FAILING: dict[str, bytes] = {
+    "401": answers.sized(b'{"error":{"message":"no"}}', b"401 Unauthorized"),
+    "404-without-a-body": answers.sized(b"", b"404 Not Found"),
+    "500": answers.sized(json.dumps(usages()).encode(), b"500 Oops"),
+    "html": answers.sized(b"<html></html>", kind=b"text/html"),
+    "no-number": told({"usage": {}, "limits": []}),
+    "not-even-a-table": told(None),
+    "no-http": b"\x16\x03\x01 this is no HTTP\r\n\r\n",
+    "too-long": answers.sized(b'{"usage":{"remaining":1},"x":"' + b"x" * 2_000_000 + b'"}'),
+    "cut": answers.head(b"200 OK", b"content-length: 400") + b'{"usage":',
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+async def test_a_reading_that_fails_changes_nothing_and_is_logged_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="relay.gateway")
+    async with read_once(always(FAILING[name], close=True)) as (raw, upstream, reader):
+        assert upstream.left is None
+        assert upstream.health.account is not None
+        assert (upstream.in_flight, upstream.health.failures) == (0, 0)
+        reader.look(time.time() + 700)
+        await until(lambda: len(raw.requests) == 2)
+        await until(lambda: reader._gauges[0].drive is None)
+    [entry] = [one for one in caplog.records if one.name == "relay.gateway"]
+    assert entry.levelno == logging.INFO
+    assert "cannot be read" in entry.message
+    assert UPSTREAM_KEY not in entry.message
+
+
+async def test_a_failure_after_a_good_reading_is_logged_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="relay.gateway")
+    script = [FAILING["401"], FAILING["401"], told(usages()), FAILING["401"]]
+
+    async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        writer.write(script.pop(0))
+
+    async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
+        reader = Reading(pool)
+        for count in range(1, 5):
+            reader.look(time.time() + 301 * count)
+            await until(lambda: reader._gauges[0].drive is None)
+        assert pool[0].left == 97
+    said = [one.message for one in caplog.records if "cannot be read" in one.message]
+    assert len(said) == 2
+
+
+async def test_a_connection_that_had_died_idle_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="relay.gateway")
+
+    async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        if (seen.connection, len(raw.requests)) == (1, 2):
+            writer.close()  # just as it is asked once more
+        else:
+            writer.write(told(usages()))
+
+    async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
+        reader = Reading(pool)
+        reader.look(time.time() + 301)
+        await until(lambda: pool[0].left == 97)
+        pool[0].left = None
+        reader.look(time.time() + 1000)
+        await until(lambda: pool[0].left == 97)
+        assert (raw.connections, len(raw.requests)) == (2, 3)
+    assert caplog.records == []
+
+
+async def test_an_upstream_that_never_answers_is_given_up_and_holds_up_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="relay.gateway")
+
+    async def silent(reader: asyncio.StreamReader, writer: object, seen: Seen) -> None:
+        await reader.read(1)
+
+    async with (
+        raw_upstream(silent) as one,
+        raw_upstream(always(told(usages()))) as other,
+        pooled(one.url, other.url) as pool,
+    ):
+        reader = Reading(pool)
+        now = time.time() + 301
+        reader.look(now)
+        await until(lambda: pool[1].left == 97)
+        reader.look(now + 29)
+        assert reader._gauges[0].drive is not None
+        reader.look(now + 31)
+        await until(lambda: reader._gauges[0].drive is None)
+        await one.closed.wait()
+    assert "no answer within 30 s" in caplog.text
+
+
+async def test_readings_under_way_end_with_the_relay() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: object, seen: Seen) -> None:
+        await reader.read(1)
+
+    async with raw_upstream(silent) as raw, pooled(raw.url) as pool:
+        reader = Reading(pool)
+        running = asyncio.ensure_future(reader.run())
+        reader.look(time.time() + 301)
+        await raw.asked.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await raw.closed.wait()
+        assert reader._gauges[0].drive is None
+
+
+async def test_without_a_vendor_to_ask_there_is_nothing_to_run(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, "http://127.0.0.1:9") as relay:
+        await asyncio.wait_for(Reading(relay.app.upstreams).run(), 1)
+
+
+# --- the whole way ---
+
+
+async def test_kimi_is_used_again_as_soon_as_its_plan_is_full_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was out is asked for its quota, and the requests go back to it."""
+    monkeypatch.setattr(reading, "_LOOK", 0.01)
+    monkeypatch.setattr(reading, "_SOON", 0.05)
+    refusal = answers.sized(
+        b'{"error":{"type":"access_terminated_error","message":'
+        b'"You\'ve reached your usage limit for this billing cycle."}}',
+        b"403 Forbidden",
+    )
+
+    async def kimi(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        if seen.head.startswith(b"GET /coding/v1/usages "):
+            writer.write(told(usages()))
+        else:
+            writer.write(refusal if len(raw.requests) == 1 else OK)
+
+    async with raw_upstream(kimi) as raw, raw_upstream(always(OK)) as spare:
+        upstreams = [
+            {
+                "name": "plan",
+                "base_url": f"{raw.url}/coding",
+                "api_key": UPSTREAM_KEY,
+                "vendor": "kimi",
+            },
+            {"name": "spare", "base_url": spare.url, "api_key": UPSTREAM_KEY, "priority": 1},
+        ]
+        routes = [{"upstream": "plan", "model": "k3"}, {"upstream": "spare"}]
+        models = [{"id": "claude-sonnet-4-7", "routes": routes}]
+        async with (
+            running_relay(tmp_path, "", upstream=upstreams, model=models) as relay,
+            connected(relay.port) as (reader, writer),
+        ):
+            readings = asyncio.ensure_future(Reading(relay.app.upstreams).run())
+            writer.write(request(relay.key))
+            assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
+            assert len(spare.requests) == 1
+            assert relay.app.upstreams[0].health.account is not None
+            await until(lambda: relay.app.upstreams[0].health.account is None)
+            other = [{"role": "user", "content": "another session, the first one stays"}]
+            writer.write(request(relay.key, {**BODY, "messages": other}))
+            assert (await read_answer(reader))[0] == 200
+            assert len(spare.requests) == 1
+            readings.cancel()
+            await asyncio.gather(readings, return_exceptions=True)
+            view = {one["name"]: one for one in relay.app.upstreams.view()}
+        assert (view["plan"]["left"], view["plan"]["state"]) == (97, "ok")

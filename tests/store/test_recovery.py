@@ -1,0 +1,216 @@
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from relay.store import balance, usage
+from relay.store import batch as entries
+from relay.store import journal as module
+from relay.store.database import Database
+from relay.store.journal import Journal, Ticket
+from relay.store.recovery import restore
+from tests.store.entries import (
+    NOON,
+    Changes,
+    bucket,
+    crash,
+    journalled,
+    opened,
+    opening,
+    outcome,
+    rows,
+    settle,
+)  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.db"
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[Database]:
+    async with opened(path) as database:
+        yield database
+
+
+@pytest.fixture
+async def journal(database: Database) -> AsyncIterator[Journal]:
+    journal = await Journal.start(database, Changes())
+    yield journal
+    await journal.close()
+
+
+async def test_a_first_start_finds_nothing(database: Database) -> None:
+    state = await restore(database, NOON)
+    assert (state.rows, state.credited, state.crashed) == ([], {}, [])
+
+
+async def test_limits_come_back_as_they_were_told_last(path: Path, database: Database) -> None:
+    """After a crash as after an orderly end."""
+    changes = Changes()
+    journal = await Journal.start(database, changes)
+    told = [bucket(3), bucket(400, kind="tokens"), bucket(5, owner="key_2")]
+    for used in (1, 2, 3):
+        changes.rows = [bucket(used), *told[1:][: used - 1]]
+        assert await outcome(journal.open(opening()))
+    async with opened(crash(path)) as copy:
+        assert sorted((await restore(copy, NOON)).rows) == sorted(told)
+    await journal.close()
+    assert sorted((await restore(database, NOON)).rows) == sorted(told)
+
+
+async def test_a_limit_in_the_journal_is_later_than_one_that_was_summed_up(
+    path: Path, database: Database
+) -> None:
+    changes = Changes()
+    for used in (1, 2):
+        changes.rows = [bucket(used)]
+        await restore(database, NOON)
+        journal = await Journal.start(database, changes)
+        assert await outcome(journal.open(opening()))
+        if used == 1:
+            await journal.close()
+    assert await rows(database, "SELECT used FROM bucket") == [(1,)]
+    async with opened(crash(path)) as copy:
+        assert (await restore(copy, NOON)).rows == [bucket(2)]
+    await journal.close()
+
+
+async def test_a_request_that_a_crash_interrupted_counts_as_reserved(
+    path: Path, journal: Journal
+) -> None:
+    whole, running, billed = opening(), opening(time=NOON + 1), opening(billed_micro=500)
+    tickets = [journal.open(request) for request in (whole, running, billed)]
+    assert await outcome(settle(journal, tickets[0], whole))
+    async with opened(crash(path)) as copy:
+        assert (await restore(copy, NOON + 60)).crashed == [running, billed]
+        found = "SELECT id, time, cost_micro, input, rule FROM usage WHERE rule = 'crashed'"
+        assert await rows(copy, found) == [
+            (running.id, NOON + 1, 0, None, "crashed"),
+            (billed.id, NOON, 500, None, "crashed"),
+        ]
+        [entry] = await balance.statement(copy, "usr_1")
+        assert (entry.amount_micro, entry.request_id, entry.time) == (-500, billed.id, NOON + 60)
+        assert entry.note == "settled by rule: crashed"
+        assert await rows(copy, "SELECT requests, estimated, input FROM usage_hour") == [
+            (3, 2000, 10)
+        ]
+        assert (await restore(copy, NOON + 120)).crashed == []
+        assert await rows(copy, "SELECT sum(requests) FROM usage_sums") == [(3,)]
+
+
+async def test_money_comes_back_as_what_was_paid_in_and_what_was_charged(
+    database: Database,
+) -> None:
+    await balance.credit(database, "usr_1", 5_000_000, "paid", NOON)
+    await journalled(database, opening(billed_micro=500))
+    state = await restore(database, NOON)
+    assert state.credited == {"usr_1": 5_000_000}
+    assert state.rows == [("account", "usr_1", "money", 0, "charged", 0, 77, 0)]
+
+
+async def test_what_was_pruned_meanwhile_is_not_missed(path: Path, journal: Journal) -> None:
+    """A request that runs for long, while all before and after it are forgotten."""
+    async with opened(path) as other:
+        for _ in range(3):
+            request = opening(time=1.0)
+            assert await outcome(settle(journal, journal.open(request), request))
+        long, short = opening(time=1.0), opening(time=1.0)
+        ticket = journal.open(long)
+        assert await outcome(settle(journal, journal.open(short), short))
+        while await rows(other, "SELECT * FROM usage_lately"):
+            pass
+        assert await usage.prune(other, 1, NOON) == 3
+        async with opened(crash(path, 1)) as copy:
+            assert (await restore(copy, NOON)).crashed == [long]
+        assert await outcome(settle(journal, ticket, long))
+        async with opened(crash(path, 2)) as copy:
+            assert (await restore(copy, NOON)).crashed == []
+            assert await rows(copy, "SELECT sum(requests) FROM usage_hour") == [(5,)]
+
+
+@pytest.mark.parametrize("synchronous", ["normal", "full"])
+async def test_a_crash_at_any_moment_loses_nothing_and_doubles_nothing(
+    path: Path,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    synchronous: Literal["normal", "full"],
+) -> None:
+    """Before, while and after it is summed up, which takes many steps here."""
+    monkeypatch.setattr(module, "_FOLD", 0.0)
+    monkeypatch.setattr(entries, "_SUMMED_AT_ONCE", 3)
+    dice = random.Random(synchronous)
+    changes = Changes()
+    journal = await Journal.start(database, changes, synchronous)
+    running: list[tuple[Ticket, str]] = []
+    requests = {}
+    admitted: set[str] = set()  # as the caller was told
+    ended: set[str] = set()
+    copies = []
+    for number in range(30):
+        for _ in range(dice.choice([1, 1, 5, 20])):
+            request = opening(billed_micro=dice.choice([0, 500]))
+            requests[request.id] = request
+            changes.rows = [bucket(len(requests))]
+            ticket = journal.open(request)
+            ticket.when_durable(lambda _, id=request.id: admitted.add(id))  # type: ignore[misc]
+            running.append((ticket, request.id))
+        dice.shuffle(running)
+        while len(running) > 10:
+            ticket, id = running.pop()
+            ticket = settle(journal, ticket, requests[id])
+            ticket.when_durable(lambda _, id=id: ended.add(id))  # type: ignore[misc]
+        for _ in range(dice.randrange(6)):
+            await asyncio.sleep(dice.choice([0, 0, 0.001]))
+        copies.append((set(admitted), set(ended), set(requests), crash(path, number)))
+    assert await journal.close() == 0
+
+    unfolded = 0
+    for admitted, ended, known, file in copies:
+        async with opened(file) as copy:
+            unfolded += (await rows(copy, "SELECT count(*) FROM usage_lately"))[0][0]
+            crashed = {request.id for request in (await restore(copy, NOON)).crashed}
+            ids = [id for (id,) in await rows(copy, "SELECT id FROM usage")]
+            assert len(ids) == len(set(ids))
+            assert admitted <= set(ids) <= known
+            assert not crashed & ended
+            if ids:
+                assert (await restore(copy, NOON)).rows[0] == bucket(len(ids))
+            [(cost, charged)] = await rows(
+                copy,
+                """SELECT total(cost_micro),
+                   (SELECT -total(amount_micro) FROM statement) FROM usage""",
+            )
+            free = sum(77 for id in set(ids) - crashed if not requests[id].billed_micro)
+            assert cost - free == charged
+            for table in ("usage_hour", "usage_sums"):
+                sums = f"SELECT total(requests), total(cost_micro) FROM {table}"
+                assert await rows(copy, sums) == [(len(ids), cost)]
+            assert await rows(copy, "SELECT * FROM batch") == []
+    assert unfolded
+
+
+async def test_after_a_crash_it_goes_on(path: Path, journal: Journal) -> None:
+    for _ in range(3):
+        assert await outcome(journal.open(opening()))
+    async with opened(crash(path)) as copy:
+        await journalled(copy, opening(), running=[opening()])
+        assert len((await restore(copy, NOON)).crashed) == 1
+        assert await rows(copy, "SELECT count(*), sum(rule = 'crashed') FROM usage") == [(5, 4)]
+        assert await rows(copy, "SELECT sum(requests) FROM usage_sums") == [(5,)]
+
+
+async def test_what_was_not_restored_is_not_written_over(
+    path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = opening()
+    assert await outcome(journal.open(request))
+    async with opened(crash(path)) as copy:
+        other = await Journal.start(copy, Changes())
+        other.open(opening())
+        assert await other.close(0) == 1
+        assert (await restore(copy, NOON)).crashed == [request]

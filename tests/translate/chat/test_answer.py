@@ -1,0 +1,129 @@
+"""A Messages answer becomes the chat completion that says the same; an error keeps its words."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.translate.chat.answer import Told, error, error_event, whole
+from relay.translate.messages import content
+from tests.translate import chunks
+from tests.translate.chunks import TOLD
+
+CORPORA = Path(__file__).parents[2] / "corpora" / "chat"
+USAGE = "10 (0 read, 0 written), 9 (0 thought)"
+
+
+def cases(kind: str) -> list[Any]:
+    document = tomllib.loads((CORPORA / "answers.toml").read_text(encoding="utf-8"))
+    return [pytest.param(case, id=case["name"]) for case in document[kind]]
+
+
+@pytest.mark.parametrize("case", cases("case"))
+def test_an_answer_is_told_as_a_completion(case: dict[str, Any]) -> None:
+    payload = case["payload"].encode()
+    if "message" not in case:
+        with pytest.raises(ValueError):
+            whole(payload, TOLD)
+        return
+    document = chunks.completion(whole(payload, TOLD))
+    (choice,) = document["choices"]
+    assert choice["message"] == {"role": "assistant", **json.loads(case["message"])}
+    assert choice["finish_reason"] == case.get("finish", "stop")
+    assert chunks.usage(document["usage"]) == case.get("usage", USAGE)
+
+
+@pytest.mark.parametrize("case", cases("error"))
+def test_an_error_keeps_its_words_and_gets_a_type(case: dict[str, Any]) -> None:
+    body = case["body"].encode()
+    if case["status"]:
+        status, octets = error(case["status"], body)
+        told = f"{status} "
+    else:
+        event = error_event(body)
+        assert event.startswith(b"data: {")
+        assert event.endswith(b"}\n\n")
+        octets, told = event[6:], ""
+    document = json.loads(octets)
+    assert list(document) == ["error"]
+    found = document["error"]
+    assert list(found) == ["message", "type", "param", "code"]
+    assert f"{told}{found['type']} {found['code'] or 'null'}" == case["expected"]
+    assert found["message"] == case["message"]
+    assert found["param"] is None
+
+
+@pytest.mark.parametrize("document", [b"\xff", b"[]", b"7", b"[" * 100_000, b'{"error":[]}'])
+def test_an_error_that_cannot_be_read_is_told_by_its_status(document: bytes) -> None:
+    for status in (400, 418, 429, 500, 507, 529):
+        told, octets = error(status, document)
+        assert told == (503 if status == 529 else status)
+        message = json.loads(octets)["error"]["message"]
+        assert message == f"The model's upstream answered {status}."
+    assert b"ended its answer with an error" in error_event(document)
+
+
+def test_who_answered_is_told_as_it_was_asked_for() -> None:
+    told = Told('chatcmpl-"1"', 1, 'a "model" of ü', "kimi")
+    payload = b'{"type":"message","content":[{"type":"thinking","thinking":"a"}]}'
+    document = json.loads(whole(payload, told))
+    assert (document["id"], document["created"], document["model"]) == (
+        'chatcmpl-"1"',
+        1,
+        'a "model" of ü',
+    )
+    (entry,) = document["choices"][0]["message"]["reasoning_details"]
+    assert entry["format"] == "kimi-v1"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"type":"message","content":[{"type":"text","text":"\xff"}]}',
+        b'{"type":"message","content":[{"type":"thinking","thinking":"\xff"}]}',
+        b'{"type":"message","content":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"type":"message","content":[{"type":"tool_use","id":"toolu_1","input":{}}]}',
+        b'{"type":["message"],"content":[]}',
+    ],
+)
+def test_what_is_no_answer_is_refused(payload: bytes) -> None:
+    with pytest.raises(ValueError):
+        whole(payload, TOLD)
+
+
+def test_no_more_citations_are_told_of_a_block_than_anyone_reads() -> None:
+    cited = {"type": "web_search_result_location", "url": "https://a.example", "title": "T"}
+    text = {"type": "text", "text": "a", "citations": [cited] * 1000}
+    payload = json.dumps({"type": "message", "content": [text, text]}).encode()
+    document = chunks.completion(whole(payload, TOLD))
+    assert len(document["choices"][0]["message"]["annotations"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('""', 0),
+        ('"abc"', 3),
+        ('"ü🌍"', 2),
+        (r'"\n\"\\\/"', 4),
+        (r'"\\n"', 2),
+        (r'"\\u00e9"', 6),
+        (r'"\u00e9\u0000"', 2),
+        (r'"\ud7ff\ue000"', 2),
+        (r'"\ud83c\udf0d\UD83C"', None),
+        (r'"\uD83C\uDF0Dü"', 2),
+        (r'"\ud83c"', 1),
+        (r'"\udf0d"', 0),
+        (r'"\\ud83c"', 6),
+    ],
+)
+def test_characters_are_counted_as_they_will_be_read(text: str, count: int | None) -> None:
+    if count is None:  # no JSON: nothing is promised but that it is counted
+        count = content.characters(text.encode())
+    assert content.characters(text.encode()) == count

@@ -1,0 +1,167 @@
+"""What becomes of a chat completions request; most of it is in tests/corpora/chat/requests.toml."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.config import Accepts
+from relay.errors import INVALID_REQUEST, RelayError
+from relay.simulator import strict
+from relay.simulator.seal import Seal
+from relay.translate.chat import request as chat
+from relay.translate.request.builder import Fit
+
+JSON = dict[str, Any]
+CASES: list[JSON] = tomllib.loads(
+    (Path(__file__).parents[2] / "corpora" / "chat" / "requests.toml").read_text()
+)["case"]
+SEAL = Seal("corpus")
+_SIGNED = re.compile(r"SIGNED\((\w+)\)")
+
+NEWEST = Accepts(
+    sampling="none",
+    thinking="adaptive",
+    efforts=("low", "medium", "high", "xhigh", "max"),
+    prefill=False,
+    system_turns=True,
+    web_search=True,
+)
+OLDER = Accepts(sampling="one", thinking="budget", web_search=True)
+FITS = {
+    "opus": Fit("claude-opus-4-8", 128_000, "anthropic", NEWEST),
+    "sonnet-4-6": Fit(
+        "claude-sonnet-4-6",
+        128_000,
+        "anthropic",
+        Accepts(
+            sampling="one",
+            thinking="adaptive",
+            efforts=("low", "medium", "high", "max"),
+            prefill=False,
+        ),
+    ),
+    "sonnet": Fit("claude-sonnet-4-5", 64_000, "anthropic", OLDER),
+    "haiku": Fit("claude-haiku-4-5", 64_000, "anthropic", OLDER),
+    "plain": Fit("claude-3-5-haiku-latest", 8_192, "anthropic", Accepts()),
+    "glm": Fit("glm-5", 128_000, "glm", Accepts(thinking="budget", structured=False)),
+}
+CLAUDE = [name for name, fit in FITS.items() if fit.family == "anthropic"]
+
+
+def signed(text: str) -> str:
+    return _SIGNED.sub(lambda match: SEAL.sign(match[1], match[1]), text)
+
+
+def request(case: JSON) -> bytes:
+    return signed(case["request"]).encode()
+
+
+def taken(octets: bytes, draft: Any) -> JSON:
+    """The Messages request, if the strict API takes it."""
+    document: JSON = json.loads(octets)
+    strict.check(document, frozenset(), SEAL, ga=draft.system_turns)
+    return document
+
+
+ACCEPTED = [case for case in CASES if "param" not in case]
+REFUSED = [case for case in CASES if "param" in case]
+
+
+def test_the_corpus_is_whole() -> None:
+    assert len(CASES) >= 70
+    assert len({case["name"] for case in CASES}) == len(CASES)
+    assert all(case["source"] for case in CASES)
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case["name"])
+def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
+    draft = chat.read(request(case)).draft
+    fit = FITS[case.get("fit", "opus")]
+    octets = draft.octets(fit, breakpoints=case.get("breakpoints", False), user=None)
+    document = taken(octets, draft) if case.get("strict", True) else json.loads(octets)
+    expected = json.loads(signed(case["expect"]), strict=False)
+    assert {name: document[name] for name in expected} == expected
+    assert [name for name in case.get("absent", ()) if name in document] == []
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
+def test_a_request_that_cannot_be_honoured_is_refused_by_name(case: JSON) -> None:
+    fit = FITS[case.get("fit", "opus")]
+    with pytest.raises(RelayError) as refusal:
+        chat.read(request(case)).draft.octets(fit, breakpoints=True, user=None)
+    assert refusal.value.kind is INVALID_REQUEST
+    assert refusal.value.param == case["param"]
+    assert case["says"] in refusal.value.message
+
+
+@pytest.mark.parametrize("name", CLAUDE)
+def test_each_model_takes_every_request_that_is_not_refused(name: str) -> None:
+    count = 0
+    refused: set[str | None] = set()
+    for case in ACCEPTED:
+        if "thinking" in json.loads(signed(case["request"])):
+            continue  # in the API's own words: it goes as it is
+        draft = chat.read(request(case)).draft
+        try:
+            octets = draft.octets(FITS[name], breakpoints=True, user="u")
+        except RelayError as refusal:
+            refused.add(refusal.param)
+            continue
+        taken(octets, draft)
+        count += 1
+    assert refused <= {"messages", "web_search_options"}  # a prefill, and a search
+    assert count > len(ACCEPTED) - 6
+
+
+def small(**more: Any) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": "Hi"}], **more}).encode()
+
+
+def test_a_draft_is_written_the_same_each_time_and_for_each_model_anew() -> None:
+    for case in ACCEPTED:
+        draft = chat.read(request(case)).draft
+        written: dict[str, bytes] = {}
+        for _ in range(2):
+            for name, fit in FITS.items():
+                try:
+                    octets = draft.octets(fit, breakpoints=True, user=None)
+                except RelayError:
+                    continue
+                assert written.setdefault(name, octets) == octets
+
+
+def test_what_the_gateway_must_know_is_told() -> None:
+    read = chat.read(small(stream=True, stream_options={"include_usage": True}, user="u"))
+    assert (read.stream, read.include_usage, read.user) == (True, True, "u")
+    read = chat.read(small(safety_identifier="s", user="u", max_tokens=5))
+    assert (read.stream, read.include_usage, read.user) == (False, False, "s")
+    assert read.draft.max_tokens == 5
+    read = chat.read(small(user=""))
+    assert (read.user, read.draft.max_tokens, read.draft.system_turns) == (None, None, False)
+
+
+def test_the_users_id_is_only_what_it_is_given_as() -> None:
+    draft = chat.read(small(user="bob@example.com")).draft
+    octets = draft.octets(FITS["opus"], breakpoints=False, user="opaque")
+    assert json.loads(octets)["metadata"] == {"user_id": "opaque"}
+    assert b"bob" not in octets
+
+
+def test_a_text_stays_the_octets_that_it_came_in() -> None:
+    text = rb'"a\u00e9\/\ud83d\ude00 \t end"'
+    arguments = rb'"{\"x\": 1.50e1,\n \"y\":\"\\u00e9\"}"'
+    schema = b'{ "type":"object", "properties":{"n":{"maximum":1e400}}}'
+    body = (
+        b'{"messages":[{"role":"user","content":%b},{"role":"assistant","tool_calls":[{"id":"a",'
+        b'"function":{"name":"f","arguments":%b}}]},{"role":"tool","tool_call_id":"a","content":'
+        b'[{"text":%b,"type":"text"}]}],"tools":[{"type":"function","function":{"name":"f",'
+        b'"description":%b,"parameters":%b}}]}'
+    ) % (text, arguments, text, text, schema)
+    octets = chat.read(body).draft.octets(FITS["opus"], breakpoints=False, user=None)
+    assert octets.count(text) == 3
+    assert b'"input":{"x": 1.50e1,\n "y":"\\u00e9"}' in octets.replace(rb"\n", b"\n")
+    assert schema in octets

@@ -1,0 +1,167 @@
+"""What a body asks for, and another model's name put into it without touching anything else."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.errors import RelayError
+from relay.translate.messages.peek import peek, with_model
+
+SPACE = st.sampled_from(["", "", " ", "\n", "\t ", "\r\n  "])
+NAMES = st.sampled_from(["claude-sonnet-4-7", "m", 'a"b', "a\\b", "ü🌍", "~0000", "model", "a/b:c"])
+TEXTS = st.one_of(
+    st.sampled_from(
+        [
+            "model",
+            '"model"',
+            '"model":"x"',
+            '\\"model\\"',
+            "~0000",
+            '{"model": "y"}',
+            "ü🌍",
+            "\n",
+            "",
+        ]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)
+KEYS = st.one_of(
+    st.sampled_from(
+        ["a", "Model", "models", "mode", "x-model", "messages", "", 'x"model', "~", "é"]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+).filter(lambda key: key not in ("model", "stream", "max_tokens") and not key.startswith("~"))
+STYLES = st.booleans()
+
+
+@st.composite
+def literals(draw: st.DrawFn, value: st.SearchStrategy[str] = TEXTS) -> str:
+    return json.dumps(draw(value), ensure_ascii=draw(STYLES))
+
+
+@st.composite
+def objects(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
+    """An object of JSON text, whose keys may well be "model"."""
+    members = draw(st.dictionaries(st.one_of(st.just("model"), KEYS), values, max_size=4))
+    inner = ",".join(
+        draw(SPACE)
+        + json.dumps(key, ensure_ascii=draw(STYLES))
+        + f"{draw(SPACE)}:{draw(SPACE)}{value}"
+        for key, value in members.items()
+    )
+    return "{" + inner + draw(SPACE) + "}"
+
+
+@st.composite
+def arrays(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
+    return "[" + ",".join(draw(SPACE) + one for one in draw(st.lists(values, max_size=3))) + "]"
+
+
+VALUES = st.recursive(
+    st.one_of(literals(), st.sampled_from(["null", "true", "-1.5e3", "0"])),
+    lambda inner: st.one_of(objects(inner), arrays(inner)),
+    max_leaves=8,
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[str, str, str, str]:
+    """(what comes before the model's value, the value, what comes after, the model)."""
+    before = draw(st.dictionaries(KEYS, VALUES, max_size=3))
+    after = draw(st.dictionaries(KEYS, VALUES, max_size=3))
+    model = draw(NAMES)
+
+    def members(of: dict[str, str]) -> list[str]:
+        return [
+            f"{draw(SPACE)}{json.dumps(key, ensure_ascii=draw(STYLES))}:{draw(SPACE)}{value}"
+            for key, value in of.items()
+        ]
+
+    front = draw(SPACE) + "{" + "".join(one + "," for one in members(before))
+    front += f'{draw(SPACE)}"model"{draw(SPACE)}:{draw(SPACE)}'
+    back = draw(SPACE) + "".join("," + one for one in members(after)) + draw(SPACE) + "}"
+    return front, json.dumps(model, ensure_ascii=draw(STYLES)), back + draw(SPACE), model
+
+
+@settings(max_examples=120, deadline=None)
+@given(requests(), NAMES)
+def test_a_mapped_name_takes_the_place_of_the_old_one_and_nothing_else_changes(
+    parts: tuple[str, str, str, str], name: str
+) -> None:
+    front, value, back, model = parts
+    body = (front + value + back).encode()
+    json.loads(body)  # what the test made is JSON
+    assert peek(body).model == model
+    mapped = with_model(body, name)
+    assert mapped == front.encode() + msgspec.json.encode(name) + back.encode()
+    assert peek(mapped).model == name
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model":"a","model":"b"}',
+        '{"model":"a","x":1,"model":"a"}',
+        r'{"mod\u0065l":"a"}',
+        r'{"model":"a","mod\u0065l":"b"}',
+        r'{"\u006dodel":"b","model":"a"}',
+        '{"model":["a"],"model":"b"}',
+    ],
+)
+def test_a_body_that_two_readers_could_take_for_two_models_is_refused(body: str) -> None:
+    with pytest.raises(RelayError) as refused:
+        with_model(body.encode(), "mapped")
+    assert refused.value.kind.status == 400
+    assert refused.value.param == "model"
+    assert "once" in refused.value.message
+
+
+def test_a_key_that_is_no_utf_8_is_refused_where_the_body_must_be_changed() -> None:
+    body = b'{"\xff":1,"model":"a","b":{"model":"a"}}'
+    assert peek(body).model == "a"
+    with pytest.raises(RelayError) as refused:
+        with_model(body, "b")
+    assert refused.value.kind.status == 400
+
+
+def test_a_model_among_thousands_of_nested_ones_is_found() -> None:
+    nested = ",".join(f'{{"model":"{number}"}}' for number in range(2000))
+    body = f'{{"a":[{nested}],"model":"x","b":[{nested}]}}'.encode()
+    assert with_model(body, "y") == body.replace(b'"model":"x"', b'"model":"y"')
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "is empty"),
+        (b"{", "not valid JSON"),
+        (b'{"model":"a"', "not valid JSON"),
+        (b'{"model":"a"}x', "not valid JSON"),
+        (b"{'model':'a'}", "not valid JSON"),
+        (b'\xef\xbb\xbf{"model":"a"}', "not valid JSON"),
+        (b'{"model":"\xff"}', "not valid JSON"),
+        (b'{"model":NaN}', "not valid JSON"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'[{"model":"a"}]', "must be a JSON object"),
+        (b'"model"', "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b"{}", "model: Field required"),
+        (b'{"model":null}', "model: Field required"),
+        (b'{"model":""}', "model: Input should be"),
+        (b'{"model":7}', "model: Input should be"),
+        (b'{"model":["a"]}', "model: Input should be"),
+    ],
+)
+def test_a_body_that_names_no_model_is_refused_with_what_is_wrong(body: bytes, told: str) -> None:
+    with pytest.raises(RelayError) as refused:
+        peek(body)
+    assert refused.value.kind.status == 400
+    assert told in refused.value.message
+
+
+def test_a_body_is_judged_by_nothing_but_its_model() -> None:
+    asked = peek(b'{"model":"a","stream":"yes","max_tokens":-1,"messages":7,"unheard_of":{}}')
+    assert (asked.model, asked.stream, asked.max_tokens) == ("a", "yes", -1)

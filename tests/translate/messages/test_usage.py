@@ -1,0 +1,243 @@
+"""What an answer used is read the same, however the network cuts the answer into pieces."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.translate.messages.usage import JsonTap, StreamTap, Usage
+from relay.wire.chunked import ChunkScanner
+from tests.fakes import answers
+from tests.fakes.answers import LAST, chunk
+
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "model": "claude-sonnet-4-7",
+    "content": [{"type": "text", "text": 'the "usage": {"input_tokens": 1} of ü and 🌍'}],
+    "stop_reason": "end_turn",
+    "usage": {
+        "input_tokens": 25,
+        "output_tokens": 9,
+        "cache_read_input_tokens": 7,
+        "cache_creation_input_tokens": 5,
+    },
+}
+JSON = json.dumps(MESSAGE, ensure_ascii=False).encode()
+ALL = Usage(25, 9, 7, 5, "claude-sonnet-4-7", "end_turn", True)
+EVENTS = answers.stream(
+    ('a "usage" of', " ü 🌍", "\n\nevent: error\n\n"),
+    start={
+        "input_tokens": 25,
+        "cache_read_input_tokens": 7,
+        "cache_creation_input_tokens": 5,
+        "output_tokens": 1,
+    },
+)
+WIRE = b"".join(EVENTS)
+
+
+def read(tap: JsonTap | StreamTap, pieces: Iterable[bytes], *, framed: bool) -> Usage:
+    """Feed a tap as a splice does."""
+    if not framed:
+        for piece in pieces:
+            tap.feed(piece)
+        return tap.finish()
+    scanner = ChunkScanner()
+    tap.framed_by(scanner)
+    for piece in pieces:
+        if passed := scanner.feed(piece):
+            tap.feed(passed)
+    assert scanner.done
+    return tap.finish()
+
+
+def cut_once(octets: bytes) -> Iterator[list[bytes]]:
+    """At every place; where the framing is most of the octets, at every 23rd."""
+    for at in range(1, len(octets), 1 if len(octets) < 2500 else 23):
+        yield [octets[:at], octets[at:]]
+
+
+def cut_all(octets: bytes, size: int) -> list[bytes]:
+    return [octets[start : start + size] for start in range(0, len(octets), size)]
+
+
+def chunkings(octets: bytes, events: list[bytes] | None = None) -> list[bytes]:
+    """The same payload in several chunkings."""
+    several = [
+        chunk(octets),
+        b"".join(map(chunk, cut_all(octets, 1))),
+        b"".join(map(chunk, cut_all(octets, 13))),
+    ]
+    if events:
+        several.append(b"".join(map(chunk, events)))
+        several.append(b"".join(chunk(event[:-1]) + chunk(event[-1:]) for event in events))
+        several.append(b"".join(chunk(event[:20]) + chunk(event[20:]) for event in events))
+    return [one + LAST for one in several]
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_json_answer_is_read_at_every_split(framed: bool) -> None:
+    for wire in chunkings(JSON) if framed else [JSON]:
+        for pieces in (*cut_once(wire), cut_all(wire, 1), cut_all(wire, 7), [wire]):
+            assert read(JsonTap(), pieces, framed=framed) == ALL
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_stream_is_read_at_every_split(framed: bool) -> None:
+    for wire in chunkings(WIRE, EVENTS) if framed else [WIRE]:
+        for pieces in (*cut_once(wire), cut_all(wire, 1), cut_all(wire, 7), [wire]):
+            assert read(StreamTap(), pieces, framed=framed) == ALL, pieces
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_chunks_and_pieces_may_fall_anywhere(data: st.DataObject) -> None:
+    sizes = st.lists(st.integers(1, 120), min_size=1, max_size=30)
+
+    def pieces(octets: bytes) -> list[bytes]:
+        cut, at = [], 0
+        for size in data.draw(sizes):
+            cut.append(octets[at : at + size])
+            at += size
+        return [piece for piece in (*cut, octets[at:]) if piece]
+
+    wire = b"".join(map(chunk, pieces(WIRE))) + LAST
+    assert read(StreamTap(), pieces(wire), framed=True) == ALL
+    assert read(StreamTap(), pieces(WIRE), framed=False) == ALL
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
+    wire = b"".join(event.replace(b"\n", ending.encode()) for event in EVENTS)
+    for pieces in (*cut_once(wire), [wire], cut_all(wire, 1)):
+        usage = read(StreamTap(), pieces, framed=False)
+        assert (usage.input, usage.output, usage.whole) == (25, 9, True)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (
+            {"input_tokens": 0, "output_tokens": 0},
+            {"input_tokens": 31, "output_tokens": 4},
+            (31, 4),
+        ),
+        ({"input_tokens": 0, "output_tokens": 0}, {"output_tokens": 4}, (None, 4)),
+        (
+            {"input_tokens": 8, "output_tokens": 1},
+            {"input_tokens": None, "output_tokens": 4},
+            (8, 4),
+        ),
+        ({"input_tokens": 8, "output_tokens": 1}, {"output_tokens": None}, (8, 1)),
+        ({"input_tokens": 8}, {"input_tokens": 0, "output_tokens": 0}, (0, 0)),
+        ({"input_tokens": None, "output_tokens": None}, {"output_tokens": 4}, (None, 4)),
+        (
+            {"input_tokens": 8, "output_tokens": 1, "server_tool_use": None},
+            {"output_tokens": 4},
+            (8, 4),
+        ),
+        ({}, {}, (None, None)),
+        ({"input_tokens": 8, "output_tokens": 1}, {"output_tokens": -1}, (8, 1)),
+        ({"input_tokens": 10**12}, {"output_tokens": 2**80}, (None, None)),
+    ],
+)
+def test_the_last_count_that_is_one_wins(
+    start: dict, end: dict, expected: tuple[int | None, int | None]
+) -> None:
+    events = answers.stream(start=start, end=end)
+    for framed, pieces in ((False, events), (True, [*map(chunk, events), LAST])):
+        usage = read(StreamTap(), pieces, framed=framed)
+        assert (usage.input, usage.output) == expected
+        assert usage.whole
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": "7"}, [], 7, {"input_tokens": -1.5}])
+def test_odd_usage_is_no_failure(usage: object) -> None:
+    body = json.dumps({**MESSAGE, "usage": usage}).encode()
+    told = read(JsonTap(), [body], framed=False)
+    assert told.whole
+    assert (told.input, told.output) == (None, None)
+    events = answers.stream(start=usage, end=usage)  # type: ignore[arg-type]
+    told = read(StreamTap(), events, framed=False)
+    assert told.whole
+
+
+@pytest.mark.parametrize(
+    ("details", "thinking"),
+    [
+        ({"thinking_tokens": 7}, 7),
+        ({"thinking_tokens": 0}, 0),
+        ({"thinking_tokens": None}, None),
+        ({"thinking_tokens": True}, None),
+        ({"thinking_tokens": -1}, None),
+        ({"thinking_tokens": 2**80}, None),
+        ({}, None),
+        ([7], None),
+        (None, None),
+    ],
+)
+def test_what_was_thought_is_counted_where_it_is_told(
+    details: object, thinking: int | None
+) -> None:
+    counts = {"input_tokens": 25, "output_tokens": 9, "output_tokens_details": details}
+    body = json.dumps({**MESSAGE, "usage": counts}).encode()
+    for told in (
+        read(JsonTap(), [body], framed=False),
+        read(StreamTap(), answers.stream(end=counts), framed=False),
+    ):
+        assert (told.input, told.output, told.thinking) == (25, 9, thinking)
+
+
+def test_a_huge_event_hides_nothing_that_follows_it() -> None:
+    events = answers.stream(("x" * 3_000_000, '"usage"' * 200_000))
+    for size in (65_536, 262_144, 10_000_000):
+        usage = read(StreamTap(), cut_all(b"".join(events), size), framed=False)
+        assert (usage.input, usage.output, usage.whole) == (25, 9, True)
+        wire = b"".join(map(chunk, events)) + LAST
+        usage = read(StreamTap(), cut_all(wire, size), framed=True)
+        assert (usage.input, usage.output, usage.whole) == (25, 9, True)
+
+
+def test_a_stream_without_its_end_is_not_whole() -> None:
+    for count in range(len(EVENTS)):
+        events = EVENTS[:count]
+        assert not read(StreamTap(), events, framed=False).whole
+        assert not read(StreamTap(), [*map(chunk, events), LAST], framed=True).whole
+
+
+def test_words_in_a_text_do_not_end_a_stream() -> None:
+    events = answers.stream(('{"type":"message_stop"}', "\nevent: error\ndata: {}\n\n"))[:-2]
+    assert not read(StreamTap(), events, framed=False).whole
+    assert not read(StreamTap(), [b"".join(events)], framed=False).whole
+
+
+@pytest.mark.parametrize("after", [b"\n", b": ping\n\n", b"data: [DONE]\n\n"])
+def test_what_follows_the_last_event_does_not_undo_it(after: bytes) -> None:
+    assert read(StreamTap(), [*EVENTS, after], framed=False) == ALL
+    assert read(StreamTap(), [*map(chunk, EVENTS), chunk(after), LAST], framed=True) == ALL
+
+
+def test_a_tap_says_when_another_event_could_be_put_in() -> None:
+    for wire in (chunk(WIRE), b"".join(map(chunk, EVENTS)), b"".join(map(chunk, cut_all(WIRE, 1)))):
+        scanner, tap = ChunkScanner(), StreamTap()
+        tap.framed_by(scanner)
+        plain = b""
+        for octet in cut_all(wire, 1):
+            if passed := scanner.feed(octet):
+                plain += passed
+                tap.feed(passed)
+            if scanner.at_boundary() and tap.between_events():
+                payload = _payload(plain)
+                assert not payload.strip(b"\n") or payload.endswith(b"\n\n")
+
+
+def _payload(framed: bytes) -> bytes:
+    payload = b""
+    while framed:
+        size, _, framed = framed.partition(b"\r\n")
+        payload += framed[: int(size, 16)]
+        framed = framed[int(size, 16) + 2 :]
+    return payload

@@ -1,0 +1,331 @@
+"""A stream of the Responses API says what the answer said, however the answer came in pieces."""
+
+import itertools
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relay.errors import BAD_UPSTREAM, RelayError
+from relay.translate.responses.answer import whole
+from relay.translate.responses.stream import Stream
+from tests.translate import replies
+from tests.translate.blocks import Answer, answers
+from tests.translate.chat.test_stream import CASES as STREAMS
+from tests.translate.chat.test_stream import STOP, TEXT, cut, ended, one_by_one, started, wire
+from tests.translate.chunks import event
+from tests.translate.replies import HIDDEN, SEAL, TOLD, feed, read, transcript
+
+OWN = Path(__file__).parents[2] / "corpora" / "responses" / "streams.toml"
+CASES = STREAMS + tomllib.loads(OWN.read_text(encoding="utf-8"))["case"]
+USAGE = "10 (0 read), 9 (0 thought)"
+BROKEN = RelayError(BAD_UPSTREAM, "The model's upstream broke off its answer. Try again.")
+properties = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def said(octets: bytes) -> list[dict[str, Any]]:
+    """The items of the last event, ids aside."""
+    return [
+        {name: value for name, value in item.items() if name != "id"}
+        for item in read(octets)[-1]["response"]["output"]
+    ]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_an_event_stream_is_told_in_events(case: dict[str, Any]) -> None:
+    octets = wire(case)
+    told = HIDDEN if case.get("hidden") else TOLD
+    expected = list(case["responses"])
+    if expected:
+        expected = ["created", "in_progress", *expected]
+    if is_whole := bool(expected) and expected[-1] in ("completed", "incomplete"):
+        expected[-1] += " " + re.sub(r", \d+ written", "", case.get("usage", USAGE))
+    failed = bool(expected) and expected[-1].startswith("failed")
+    shown, stream = feed([octets], told, case.get("family", "anthropic"))
+    assert transcript(shown) == expected
+    assert (stream.usage.whole, stream.usage.error) == (is_whole or failed, failed)
+    replies.check(shown, whole=is_whole or failed)
+    for pieces in (one_by_one(octets), one_by_one(octets.replace(b"\n", b"\r\n"))):
+        assert feed(pieces, told, case.get("family", "anthropic"))[0] == shown
+    if case.get("unread"):
+        with pytest.raises(ValueError):
+            stream.feed(case["wire"].encode())
+
+
+@properties
+@given(st.data(), answers())
+def test_a_stream_is_the_same_however_it_is_cut(data: st.DataObject, answer: Answer) -> None:
+    octets = b"".join(answer.events)
+    shown, stream = feed([octets])
+    replies.check(shown)
+    places = data.draw(st.lists(st.integers(0, len(octets)), max_size=12))
+    for pieces in (answer.events, one_by_one(octets), cut(octets, places)):
+        again, another = feed(pieces)
+        assert again == shown
+        assert another.usage == stream.usage
+
+
+@properties
+@given(answers())
+def test_a_stream_and_a_whole_answer_agree(answer: Answer) -> None:
+    shown, stream = feed(answer.events)
+    document, output = whole(answer.whole, TOLD, "anthropic")
+    told = replies.response(document)
+    assert json.loads(stream.answer) == read(shown)[-1]["response"]
+    assert [json.loads(item) for item in output] == told["output"]
+    # Calls may come in turns in a stream, and what they are told by is where they began.
+    assert said(shown) == [
+        {name: value for name, value in item.items() if name != "id"} for item in told["output"]
+    ]
+    for name in ("status", "usage", "incomplete_details", "error", "model"):
+        assert json.loads(stream.answer)[name] == told[name]
+
+
+@properties
+@given(answers())
+def test_the_sdk_puts_the_same_response_together(answer: Answer) -> None:
+    shown, stream = feed(answer.events)
+    final = replies.by_sdk(shown)
+    told = json.loads(stream.answer)
+    assert final["id"] == told["id"]
+    assert [item["id"] for item in final["output"]] == [item["id"] for item in told["output"]]
+
+
+@properties
+@given(answers(), st.sampled_from(["anthropic", "glm"]))
+def test_what_was_thought_opens_again_as_it_was(answer: Answer, family: str) -> None:
+    blocks = json.loads(answer.whole)["content"]
+    shown, _ = feed(answer.events, HIDDEN, family)
+    found = [item for item in said(shown) if item["type"] == "reasoning"]
+    expected = []
+    for block in blocks:
+        if block["type"] == "redacted_thinking":
+            expected.append({"data": block["data"]})
+        elif block["type"] == "thinking" and (block["thinking"] or block["signature"]):
+            signed = block["signature"] or family != "anthropic"
+            expected.append({**block, "type": None} if signed else {})
+    assert len(found) == len(expected)
+    for item, block in zip(found, expected, strict=True):
+        assert item["summary"] == []
+        if not block:
+            assert "encrypted_content" not in item
+            continue
+        sealed = msgspec.Raw(json.dumps(item["encrypted_content"]).encode())
+        thought = SEAL.opened(sealed)
+        assert thought is not None
+        assert thought.family == family
+        if "data" in block:
+            assert json.loads(bytes(thought.data)) == block["data"]
+        else:
+            assert json.loads(bytes(thought.text)) == block["thinking"]
+            assert json.loads(bytes(thought.signature)) == block["signature"]
+
+
+@properties
+@given(st.data(), answers())
+def test_keep_alives_may_come_anywhere(data: st.DataObject, answer: Answer) -> None:
+    plain, _ = feed(answer.events)
+    stream = Stream(TOLD)
+    shown = b""
+    for piece in answer.events:
+        if data.draw(st.integers(0, 4)) == 0:
+            shown += stream.keep_alive()
+        shown += stream.feed(piece)
+    if data.draw(st.booleans()):
+        shown += stream.keep_alive()
+    shown += stream.finish()
+    replies.check(shown)
+    progress = "in_progress"
+    lines = [line for line in transcript(shown) if line != progress]
+    assert lines == [line for line in transcript(plain) if line != progress]
+
+
+@properties
+@given(st.data(), answers())
+def test_an_answer_that_is_cut_off_never_looks_whole(data: st.DataObject, answer: Answer) -> None:
+    octets = b"".join(answer.events[:-1])
+    octets = octets[: data.draw(st.integers(0, len(octets)))]
+    shown, stream = feed([octets])
+    assert not stream.usage.whole
+    if data.draw(st.booleans()):
+        shown += stream.keep_alive()
+    shown += stream.fail(BROKEN)
+    events = replies.check(shown)
+    names = [event["type"] for event in events]
+    assert "response.completed" not in names
+    assert "response.incomplete" not in names
+    assert transcript(shown)[-1] == f"failed server_error: {BROKEN.message}"
+    assert stream.feed(b"anything\n\n") == b""
+
+
+@properties
+@given(st.data(), answers())
+def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
+    failure = '{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    at = data.draw(st.integers(0, len(answer.events) - 1))
+    before, _ = feed(answer.events[:at])
+    octets = b"".join(answer.events[:at]) + event(failure)
+    shown, stream = feed([octets + b"".join(answer.events[at:])])
+    assert shown.startswith(before)
+    replies.check(shown)
+    assert transcript(shown)[-1] == "failed server_error: Overloaded"
+    assert (stream.usage.error, stream.usage.whole) == (True, True)
+    assert stream.feed(b"anything\n\n") == b""
+
+
+inner = st.text(st.sampled_from('ab "\\\n\r/üß日🌍{}:\u2028'), max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), inner, st.booleans())
+def test_free_text_comes_out_as_it_was_however_it_is_cut(
+    data: st.DataObject, text: str, ascii: bool
+) -> None:
+    told = json.dumps({"input": text}, ensure_ascii=ascii)
+    told = data.draw(st.sampled_from([told, f" {told} ", told.replace(":", " : ", 1)]))
+    places = data.draw(st.lists(st.integers(0, len(told)), max_size=8))
+    edges = [0, *sorted(places), len(told)]
+    pieces = [told[begin:end] for begin, end in itertools.pairwise(edges)]
+    octets = event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
+    for piece in pieces:
+        delta = {"type": "input_json_delta", "partial_json": piece}
+        octets += event(
+            json.dumps(
+                {"type": "content_block_delta", "index": 0, "delta": delta}, ensure_ascii=ascii
+            )
+        )
+    octets += event('{"type":"content_block_stop","index":0}') + event(STOP)
+    shown, _ = feed([octets])
+    replies.check(shown)
+    [item] = said(shown)
+    assert (item["name"], item["input"]) == ("apply_patch", text)
+
+
+@pytest.mark.parametrize("told", ['{"patch":"x"}', "[1]", '"x"', "", '{"input":5}'])
+def test_free_text_that_is_none_comes_as_what_it_is(told: str) -> None:
+    """The model has got it wrong: the caller's tool is to see what it said."""
+    delta = {"type": "input_json_delta", "partial_json": told}
+    octets = (
+        event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
+        + event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+        + event('{"type":"content_block_stop","index":0}')
+        + event(STOP)
+    )
+    shown, _ = feed([octets])
+    [item] = said(shown)
+    assert item["input"] == (told or "{}")
+
+
+def test_free_text_that_was_cut_is_what_has_been_told_of_it() -> None:
+    delta = {"type": "input_json_delta", "partial_json": '{"input":"half'}
+    octets = (
+        event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
+        + event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+        + event(ended("max_tokens"))
+        + event(STOP)
+    )
+    shown, _ = feed([octets])
+    replies.check(shown)
+    [item] = said(shown)
+    assert (item["input"], item["status"]) == ("half", "incomplete")
+
+
+def test_an_answer_has_its_bound() -> None:
+    stream = Stream(TOLD)
+    stream.feed(event(started(0, type="text", text="")))
+    text = {"type": "text_delta", "text": "x" * 1_000_000}
+    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": text}))
+    with pytest.raises(ValueError):
+        list(map(stream.feed, [octets] * 40))
+
+
+@pytest.mark.parametrize("block", [{"type": "text"}, {"type": "tool_use", "id": "t", "name": "n"}])
+def test_blocks_that_never_end_are_bounded(block: dict[str, str]) -> None:
+    with pytest.raises(ValueError):
+        feed(event(started(index, **block)) for index in range(1000))
+
+
+@pytest.mark.parametrize("halves", [(r"\ud83c", r"\udf0d"), (r"a\uD83C", r"\uDF0Db")])
+def test_a_character_that_is_cut_in_two_is_whole_at_the_end(halves: tuple[str, str]) -> None:
+    delta = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}'
+    octets = event(started(0, type="text", text=""))
+    for half in halves:
+        octets += event(delta % half)
+    shown, _ = feed([octets + event(STOP)])
+    [item] = said(shown)
+    assert item["content"][0]["text"] in ("🌍", "a🌍b")
+
+
+def test_usage_may_be_put_right_before_the_end() -> None:
+    """An upstream may count the cache as part of its input; who knows that says so."""
+    stream = Stream(TOLD)
+    stream.feed(event(STOP))
+    stream.usage.input, stream.usage.output, stream.usage.cache_read = 4, 1, 6
+    assert transcript(stream.finish())[-1] == "completed 10 (6 read), 1 (0 thought)"
+
+
+def test_a_refusal_is_told_as_a_text_to_whom_shows_no_other() -> None:
+    """Recorded: Codex CLI 0.169.0 drops a message with a refusal in it, and says nothing."""
+    told = msgspec.structs.replace(TOLD, spoken=True)
+    octets = event(TEXT) + event(ended("refusal")) + event(STOP)
+    shown, _ = feed([octets], told)
+    replies.check(shown)
+    texts = [item["content"][0]["text"] for item in said(shown)]
+    assert texts == ["Hi", "The model declined to answer this request."]
+
+
+CITED = {"type": "web_search_result_location", "url": "u", "title": "t"}
+BLOCKS: list[dict[str, Any]] = [
+    {"type": "text", "text": ""},
+    {"type": "text", "text": "x", "citations": [CITED]},
+    {"type": "thinking", "thinking": "a", "signature": "s"},
+    {"type": "redacted_thinking", "data": "d"},
+    {"type": "tool_use", "id": "t", "name": "f", "input": {}},
+    {"type": "tool_use", "id": "u", "name": "apply_patch", "input": {}},
+    {"type": "tool_use", "id": "", "name": "local_shell", "input": {"command": ["a"]}},
+    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+    {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+    {"type": "news"},
+]
+DELTAS: list[dict[str, Any]] = [
+    {"type": "text_delta", "text": "ab "},
+    {"type": "thinking_delta", "thinking": "hm"},
+    {"type": "signature_delta", "signature": "sig"},
+    {"type": "input_json_delta", "partial_json": '{"input":"q'},
+    {"type": "input_json_delta", "partial_json": '"}'},
+    {"type": "citations_delta", "citation": CITED},
+    {"type": "news"},
+]
+ORDERLESS = st.one_of(
+    st.tuples(st.just("start"), st.integers(0, 2), st.sampled_from(BLOCKS)),
+    st.tuples(st.just("delta"), st.integers(0, 2), st.sampled_from(DELTAS)),
+    st.tuples(st.just("stop"), st.integers(0, 2), st.none()),
+    st.tuples(st.just("alive"), st.none(), st.none()),
+)
+
+
+@properties
+@given(st.lists(ORDERLESS, max_size=14), st.sampled_from(["end_turn", "max_tokens", "refusal"]))
+def test_events_in_any_order_make_a_stream_in_the_right_one(
+    steps: list[tuple[str, int, Any]], reason: str
+) -> None:
+    """Vendors leave starts and stops out, and mix blocks."""
+    stream = Stream(TOLD)
+    shown = b""
+    for what, index, told in steps:
+        if what == "alive":
+            shown += stream.keep_alive()
+            continue
+        data: dict[str, Any] = {"type": f"content_block_{what}", "index": index}
+        if told is not None:
+            data["content_block" if what == "start" else "delta"] = told
+        shown += stream.feed(event(json.dumps(data)))
+    shown += stream.feed(event(ended(reason)) + event(STOP)) + stream.finish()
+    replies.check(shown)
+    replies.by_sdk(shown)
