@@ -25,21 +25,21 @@ from relay import __version__, clock, config
 from relay.accounts import keys
 from relay.accounts import users as people
 from relay.api.admin import Admin
-from relay.api.handler import Gateway
+from relay.api.handler import Handler
 from relay.api.models import Models
-from relay.api.stored_responses import Stored
+from relay.api.stored_responses import StoredResponses
 from relay.config import ConfigError, Settings
-from relay.gateway.authentication import Callers
+from relay.gateway.authentication import KeyIndex
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
-from relay.gateway.responses import Reader
+from relay.gateway.responses import ResponsesReader
 from relay.net import tls as certificates
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.http1 import Bounds, Server
 from relay.net.upstream import proxy as egress
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
-from relay.pool.plan_polling import Reading
+from relay.pool.plan_polling import PlanPoller
 from relay.pool.routes import Routes
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
@@ -50,7 +50,7 @@ from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.queries import LiveKey, live_keys
 from relay.store.recovery import restore
-from relay.store.responses import DatabaseShelf, MemoryShelf, Shelf
+from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
@@ -84,7 +84,7 @@ class App:
         """
         settings = self._settings
         loop = asyncio.get_running_loop()
-        self.timers = Timers(loop)
+        self.timers = Deadlines(loop)
         made = _upstreams(settings, self.timers)
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         self._lock = _only_one(settings.database.path)
@@ -95,7 +95,7 @@ class App:
         self.upstreams = Upstreams(made, settings.pool, self.ledger, self.timers)
         self.sessions = _sessions(settings.pool)
         await self._pause_again()
-        self.callers = Callers()
+        self.callers = KeyIndex()
         self._take_over(await live_keys(self.database))
         self.journal = await Journal.start(
             self.database, self.ledger.changes, settings.database.synchronous
@@ -104,7 +104,7 @@ class App:
         self._chores = [
             loop.create_task(watch(self.database, _WATCH, self._take_over)),
             loop.create_task(self._sweep()),
-            loop.create_task(Reading(self.upstreams).run()),
+            loop.create_task(PlanPoller(self.upstreams).run()),
         ]
         self.log = AccessLog(self._log_fd) if settings.log.access else None
         if self.log is not None:
@@ -113,7 +113,7 @@ class App:
         self._shelf = shelf
         self._chores.append(loop.create_task(self._prune()))
         routes = Routes(settings.model, made)
-        gateway = Gateway(
+        gateway = Handler(
             Relay(
                 self.callers,
                 routes,
@@ -122,11 +122,11 @@ class App:
                 self.sessions,
                 settings.pool,
                 self.timers,
-                Reader(sealing, Stored(shelf)),
+                ResponsesReader(sealing, StoredResponses(shelf)),
                 settings.server.limits.body,
             ),
             Models(settings.model),
-            Stored(shelf),
+            StoredResponses(shelf),
             self.callers,
             metering,
             self.log,
@@ -171,7 +171,7 @@ class App:
         try:
             self.admin_address = str(await _open(self.admin, text))
         except OSError as error:
-            if text != config.Server().admin_listen:
+            if text != config.ServerSettings().admin_listen:
                 raise
             self.without_admin = str(error)
 
@@ -242,7 +242,7 @@ def _only_one(path: str) -> int:
     return lock
 
 
-def _upstreams(settings: Settings, timers: Timers) -> list[Upstream]:
+def _upstreams(settings: Settings, timers: Deadlines) -> list[Upstream]:
     upstreams = []
     for index, upstream in enumerate(settings.upstream):
         try:
@@ -258,7 +258,9 @@ def _upstreams(settings: Settings, timers: Timers) -> list[Upstream]:
     return upstreams
 
 
-async def _kept(settings: config.Responses, database: Database) -> tuple[Shelf | None, bytes]:
+async def _kept(
+    settings: config.ResponsesSettings, database: Database
+) -> tuple[ResponseStore | None, bytes]:
     """Where responses are kept, if they are, and the key that seals what callers carry.
 
     Raises:
@@ -274,10 +276,10 @@ async def _kept(settings: config.Responses, database: Database) -> tuple[Shelf |
         sealing = derived(secret, b"relay sealing")
     life = clock.seconds(settings.keep)
     if settings.store == "memory":
-        return MemoryShelf(life, settings.memory), sealing
+        return MemoryResponseStore(life, settings.memory), sealing
     if settings.store == "database":
         assert secret is not None  # the settings have been checked
-        return DatabaseShelf(database, derived(secret, b"relay storing"), life), sealing
+        return DatabaseResponseStore(database, derived(secret, b"relay storing"), life), sealing
     return None, sealing
 
 
@@ -297,16 +299,16 @@ async def _open(server: Server, text: str, tls: ssl.SSLContext | None = None) ->
     return msgspec.structs.replace(address, port=port)
 
 
-def _admin_host(server: config.Server) -> str:
+def _admin_host(server: config.ServerSettings) -> str:
     return config.address(server.admin_listen).host if server.admin_listen else ""
 
 
-def _sessions(settings: config.Pool) -> Sessions:
+def _sessions(settings: config.PoolSettings) -> Sessions:
     # They are known even if nothing is to stay: whose thinking is in their history matters.
     return Sessions(1.0 if settings.sticky == "off" else clock.seconds(settings.sticky))
 
 
-def _bounds(server: config.Server) -> Bounds:
+def _bounds(server: config.ServerSettings) -> Bounds:
     limits, times = server.limits, server.timeouts
     return Bounds(
         head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
@@ -397,7 +399,7 @@ def simulate(host: str, port: int) -> int:
 
     async def main() -> None:
         signals = _Signals()
-        timers = Timers(asyncio.get_running_loop())
+        timers = Deadlines(asyncio.get_running_loop())
         server = Server(Simulator().handle, timers)
         signals.cut = server.abort
         bound = await server.listen(host, port)
@@ -417,7 +419,7 @@ def demo(settings: Settings, port: int | None) -> int:
 
     async def main(folder: Path) -> None:
         signals = _Signals()
-        timers = Timers(asyncio.get_running_loop())
+        timers = Deadlines(asyncio.get_running_loop())
         upstream = Server(Simulator().handle, timers)
         upstream_port = await upstream.listen()
         timers.start()
@@ -454,10 +456,10 @@ def demo(settings: Settings, port: int | None) -> int:
 
 _DEMO_USER = "demo@relay.example"
 _DEMO_LIMITS = [
-    config.Limit(requests=3_000, per="5h"),
-    config.Limit(requests=15_000, per="7d"),
-    config.Limit(requests=600, per="1m"),
-    config.Limit(tokens=8_000_000, per="1m"),
+    config.LimitSettings(requests=3_000, per="5h"),
+    config.LimitSettings(requests=15_000, per="7d"),
+    config.LimitSettings(requests=600, per="1m"),
+    config.LimitSettings(tokens=8_000_000, per="1m"),
 ]
 _DEMO = """\
 The relay runs at {url} with a simulated upstream behind it. Ctrl-C ends both.
@@ -476,28 +478,29 @@ Or let Claude Code or Codex CLI use it:
 
 ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude --model {model}
 
-codex -c 'model_providers.relay={{name="Relay",base_url="{url}/v1",wire_api="responses",auth={{command="echo",args=["{key}"]}}}}' -c model_provider=relay -m {model}
+codex -c
+'model_providers.relay={{name="Relay",base_url="{url}/v1",wire_api="responses",auth={{command="echo",args=["{key}"]}}}}' -c model_provider=relay -m {model}
 """  # noqa: E501 - the lines are to be pasted
 
 
 def _demo_settings(
     settings: Settings, folder: Path, upstream_port: int, port: int | None
 ) -> Settings:
-    simulated = config.Upstream(
+    simulated = config.UpstreamSettings(
         name="simulated", base_url=f"http://127.0.0.1:{upstream_port}", api_key="sim-key"
     )
     server = settings.server
     if port is not None:
         server = msgspec.structs.replace(server, listen=[f"127.0.0.1:{port}"])
     models = [msgspec.structs.replace(model, routes=None) for model in settings.model] or [
-        config.Model(id="claude-sonnet-4-7", display_name="Claude Sonnet 4.7")
+        config.ModelSettings(id="claude-sonnet-4-7", display_name="Claude Sonnet 4.7")
     ]
     return msgspec.structs.replace(
         settings,
         server=msgspec.structs.replace(server, tls=None, admin_listen=""),
-        database=config.Database(path=str(folder / "demo.db")),
-        log=config.Log(access=False),
+        database=config.DatabaseSettings(path=str(folder / "demo.db")),
+        log=config.LogSettings(access=False),
         upstream=[simulated],
         model=models,
-        plan=[config.Plan(id="demo", name="Demo", limits=_DEMO_LIMITS)],
+        plan=[config.PlanSettings(id="demo", name="Demo", limits=_DEMO_LIMITS)],
     )

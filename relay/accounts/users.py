@@ -7,7 +7,7 @@ by oneself are not known here.
 import re
 
 from relay.accounts import AccountError, InvalidError
-from relay.config import Plan, Settings
+from relay.config import PlanSettings, Settings
 from relay.store import queries
 from relay.store.database import Database
 from relay.store.queries import User
@@ -18,7 +18,7 @@ _EMAIL = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})
 _EMAIL_LENGTH = 254  # RFC 5321 §4.5.3.1.3, less the angle brackets
 
 
-def plan_of(settings: Settings, plan_id: str) -> Plan:
+def plan_of(settings: Settings, plan_id: str) -> PlanSettings:
     """The plan of that id in relay.toml.
 
     Raises:

@@ -70,7 +70,7 @@ not repeat files or long output that the user can see.
 """
 
 
-def catalogue(models: list[config.Model]) -> dict[str, Any]:
+def catalogue(models: list[config.ModelSettings]) -> dict[str, Any]:
     """The models of relay.toml and their aliases, in their order."""
     entries: list[dict[str, Any]] = []
     for model in models:
@@ -104,12 +104,12 @@ def catalogue(models: list[config.Model]) -> dict[str, Any]:
     return {"models": entries}
 
 
-def _levels(model: config.Model) -> tuple[tuple[str, ...], str | None]:
+def _levels(model: config.ModelSettings) -> tuple[tuple[str, ...], str | None]:
     """The levels of effort to choose from, and the one that is meant by none.
 
     Where its upstreams know different ones, all are shown: each takes the nearest it knows.
     """
-    routes: list[config.Route | None] = [*model.routes] if model.routes else [None]
+    routes: list[config.RouteSettings | None] = [*model.routes] if model.routes else [None]
     takes = [
         config.accepts_of(model, route, (route and route.model) or model.id) for route in routes
     ]
@@ -121,5 +121,5 @@ def _levels(model: config.Model) -> tuple[tuple[str, ...], str | None]:
     return efforts, usual if usual in efforts else efforts[-1]
 
 
-def _efforts(accepts: config.Accepts) -> tuple[str, ...]:
+def _efforts(accepts: config.Capabilities) -> tuple[str, ...]:
     return accepts.efforts or (_BY_BUDGET if accepts.thinking == "budget" else ())

@@ -10,13 +10,13 @@ from typing import Final
 from urllib.parse import unquote
 
 from relay.api.models import Models
-from relay.api.stored_responses import Stored
+from relay.api.stored_responses import StoredResponses
 from relay.clock import rfc3339
 from relay.errors import INTERNAL, NOT_FOUND, WRONG_METHOD, Dialect, RelayError
-from relay.gateway.access_record import Record
+from relay.gateway.access_record import AccessRecord
 from relay.gateway.access_record import record as begin_record
-from relay.gateway.authentication import Callers
-from relay.gateway.context import Call
+from relay.gateway.authentication import KeyIndex
+from relay.gateway.context import RequestContext
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.net.exchange import Exchange
@@ -43,18 +43,18 @@ _LEGACY: Final = (
 
 _log = logging.getLogger("relay.gateway")
 
-Endpoint = Callable[[Call], Awaitable[None]]
+Endpoint = Callable[[RequestContext], Awaitable[None]]
 
 
-class Gateway:
+class Handler:
     """The server's handler."""
 
     def __init__(
         self,
         relay: Relay,
         models: Models,
-        stored: Stored,
-        callers: Callers,
+        stored: StoredResponses,
+        callers: KeyIndex,
         metering: Metering,
         log: AccessLog | None,
     ) -> None:
@@ -81,7 +81,7 @@ class Gateway:
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, whatever happens, and log it."""
         record, request = begin_record(exchange), exchange.request
-        call = Call(exchange, record)
+        call = RequestContext(exchange, record)
         try:
             endpoint = self._endpoints.get(request.path)
             if endpoint is None:
@@ -115,16 +115,16 @@ class Gateway:
             if self._log is not None:
                 self._log.line(record)
 
-    def _fail(self, call: Call, error: RelayError) -> None:
+    def _fail(self, call: RequestContext, error: RelayError) -> None:
         """Tell the caller; who is told so before the answer has begun has used nothing."""
         exchange = call.exchange
-        if not exchange.begun:
+        if not exchange.started:
             self._metering.refund(call)
         if call.holder is None and exchange.request.path.startswith(b"/v1/"):
             self._find_holder(call)  # refused for its path, or how it asks
         exchange.fail(error, _dialect(exchange), self._metering.lines(call, error))
 
-    def _find_holder(self, call: Call) -> None:
+    def _find_holder(self, call: RequestContext) -> None:
         caller = self._callers.find(call.exchange.request.headers)
         if caller is not None:
             with contextlib.suppress(RelayError):  # there may be no such plan any more
@@ -134,7 +134,7 @@ class Gateway:
         """Log what was no request: the server has answered it."""
         if self._log is not None:
             self._log.line(
-                Record(
+                AccessRecord(
                     rfc3339(time.time()),
                     number.decode(),
                     peer,
@@ -158,12 +158,12 @@ class Gateway:
             raise RelayError(NOT_FOUND, f"There is nothing at {shown}. {_BASE_URL}")
         raise RelayError(NOT_FOUND, f"There is nothing at {shown}. Served here: {_SERVED}.")
 
-    async def _list_models(self, call: Call) -> None:
+    async def _list_models(self, call: RequestContext) -> None:
         self._identify(call)
         query = call.exchange.request.target.partition(b"?")[2]
         self._answer(call, self._models.list(query, _is_anthropic(call.exchange)))
 
-    async def _show_model(self, call: Call) -> None:
+    async def _show_model(self, call: RequestContext) -> None:
         self._identify(call)
         name = call.exchange.request.path[len(_MODELS) + 1 :]
         self._answer(call, self._models.show(name, _is_anthropic(call.exchange)))
@@ -174,7 +174,7 @@ class Gateway:
         id = unquote(name.decode("latin-1"))
         stored = self._stored
 
-        async def show(call: Call) -> None:
+        async def show(call: RequestContext) -> None:
             owner, request = self._identify(call).user_id, call.exchange.request
             query = request.target.partition(b"?")[2]
             if request.method == b"DELETE":
@@ -184,7 +184,7 @@ class Gateway:
             else:
                 self._answer(call, await stored.show(owner, id, query))
 
-        async def cancel(call: Call) -> None:
+        async def cancel(call: RequestContext) -> None:
             self._answer(call, await stored.cancel(self._identify(call).user_id, id))
 
         if not id:
@@ -195,22 +195,22 @@ class Gateway:
             return (b"GET", b"HEAD"), show
         return ((b"POST",), cancel) if what == b"cancel" else None
 
-    def _identify(self, call: Call) -> LiveKey:
+    def _identify(self, call: RequestContext) -> LiveKey:
         caller = self._callers.identify(call.exchange.request.headers)
         self._metering.enter(call, caller)
         return caller
 
-    async def _alive(self, call: Call) -> None:
+    async def _alive(self, call: RequestContext) -> None:
         call.record.outcome = "whole"
         call.exchange.respond(200, [_TEXT], b"ok\n")
 
-    async def _is_ready(self, call: Call) -> None:
+    async def _is_ready(self, call: RequestContext) -> None:
         call.record.outcome = "whole"
         ready = self.ready()
         body = b"ready\n" if ready else b"not ready\n"
         call.exchange.respond(200 if ready else 503, [_TEXT], body)
 
-    def _answer(self, call: Call, body: bytes) -> None:
+    def _answer(self, call: RequestContext, body: bytes) -> None:
         call.record.outcome = "whole"
         exchange = call.exchange
         headers = [_JSON, (b"request-id", exchange.id), exchange.own_timing()]

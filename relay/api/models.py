@@ -21,7 +21,7 @@ _MOST = 1000
 class Models:
     """The models of relay.toml, in their order."""
 
-    def __init__(self, models: list[config.Model]) -> None:
+    def __init__(self, models: list[config.ModelSettings]) -> None:
         self._models = models
         self._codex = orjson.dumps(catalogue(models))
         self._by_name = {name: model for model in models for name in (model.id, *model.aliases)}
@@ -87,13 +87,13 @@ class Models:
         )
 
 
-def _served_as(model: config.Model) -> list[str]:
+def _served_as(model: config.ModelSettings) -> list[str]:
     """Under which names the upstreams know the model: the truth in routing."""
-    routes = model.routes or [config.Route(upstream="")]
+    routes = model.routes or [config.RouteSettings(upstream="")]
     return sorted({route.model or model.id for route in routes})
 
 
-def _anthropic(model: config.Model) -> dict[str, Any]:
+def _anthropic(model: config.ModelSettings) -> dict[str, Any]:
     return {
         "type": "model",
         "id": model.id,
@@ -105,7 +105,7 @@ def _anthropic(model: config.Model) -> dict[str, Any]:
     }
 
 
-def _openai(model: config.Model) -> dict[str, Any]:
+def _openai(model: config.ModelSettings) -> dict[str, Any]:
     created = datetime.fromisoformat(model.created).replace(tzinfo=UTC)
     return {
         "id": model.id,

@@ -16,7 +16,7 @@ import msgspec
 
 from relay.errors import INVALID_REQUEST, OVERLOADED, Kind, RelayError
 from relay.store.database import StoreError
-from relay.store.responses import Kept, Shelf
+from relay.store.responses import ResponseStore, StoredResponse
 
 PREVIOUS_NOT_FOUND: Final = Kind(
     400, "invalid_request_error", "invalid_request_error", "previous_response_not_found"
@@ -31,10 +31,10 @@ _BUSY: Final = "Kept responses cannot be used now. Try again in a moment."
 _MOST: Final = 100  # items of a list
 
 
-class Stored:
+class StoredResponses:
     """What is kept, if anything is."""
 
-    def __init__(self, shelf: Shelf | None) -> None:
+    def __init__(self, shelf: ResponseStore | None) -> None:
         self._shelf = shelf
 
     @property
@@ -81,7 +81,9 @@ class Stored:
         """
         assert self._shelf is not None
         now = time()
-        kept = Kept(id, owner, previous, now, answer, [bytes(item) for item in given], [*output])
+        kept = StoredResponse(
+            id, owner, previous, now, answer, [bytes(item) for item in given], [*output]
+        )
         try:
             await self._shelf.put(kept, now)
         except StoreError:
@@ -168,7 +170,7 @@ class Stored:
             }
         )
 
-    async def _find(self, owner: str, id: str) -> Kept:
+    async def _find(self, owner: str, id: str) -> StoredResponse:
         kept = None
         if self._shelf is not None:
             try:

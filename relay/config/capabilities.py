@@ -1,6 +1,7 @@
 """What a model takes of what callers may ask for.
 
-Two values: `Accepts`, which is resolved, and `Changes`, what a table or relay.toml says of it.
+Two values: `Capabilities`, which is resolved, and `Overrides`, what a table or relay.toml says of
+it.
 Which model takes what is found out in `models`; what becomes of a request that asks for something
 else is decided in `relay.translate`.
 """
@@ -16,7 +17,7 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = ("low", "medium", "high", "xhigh", "max")
 
 
-class Accepts(msgspec.Struct, frozen=True):
+class Capabilities(msgspec.Struct, frozen=True):
     """What one model takes, as one upstream has it."""
 
     # temperature and top_p: both; one, but not the two at once; none: only their defaults
@@ -30,8 +31,8 @@ class Accepts(msgspec.Struct, frozen=True):
     web_search: bool = False  # the server tool web_search_20250305
 
 
-class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Those settings of `Accepts` that somebody gave; the others stay as they are."""
+class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Those settings of `Capabilities` that somebody gave; the others stay as they are."""
 
     sampling: Sampling | UnsetType = UNSET
     thinking: Thinking | UnsetType = UNSET
@@ -41,7 +42,7 @@ class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     structured: bool | UnsetType = UNSET
     web_search: bool | UnsetType = UNSET
 
-    def of(self, base: Accepts) -> Accepts:
+    def of(self, base: Capabilities) -> Capabilities:
         """`base` with what is given here."""
         given = {name: getattr(self, name) for name in base.__struct_fields__}
         given = {name: value for name, value in given.items() if value is not UNSET}

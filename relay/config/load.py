@@ -14,7 +14,7 @@ import msgspec
 
 from relay.config import vendors
 from relay.config.errors import ConfigError, explain
-from relay.config.schema import PROXY, Settings, Tls, Upstream
+from relay.config.schema import PROXY, Settings, TlsSettings, UpstreamSettings
 
 # Read and checked, but not in force yet.
 LATER: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     def reference(text: str) -> str:
         return "file:" + anchor(text[5:]) if text.startswith("file:") else text
 
-    def upstream(one: Upstream) -> Upstream:
+    def upstream(one: UpstreamSettings) -> UpstreamSettings:
         return replace(
             one,
             api_key=reference(one.api_key),
@@ -61,7 +61,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     replace = msgspec.structs.replace
     server = settings.server
     if server.tls is not None:
-        tls = Tls(cert=anchor(server.tls.cert), key=anchor(server.tls.key))
+        tls = TlsSettings(cert=anchor(server.tls.cert), key=anchor(server.tls.key))
         server = replace(server, tls=tls)
     return replace(
         settings,

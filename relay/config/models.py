@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from relay.config.capabilities import Accepts, Changes
+from relay.config.capabilities import Capabilities, Overrides
 from relay.config.errors import ConfigError
-from relay.config.schema import Model, Route
+from relay.config.schema import ModelSettings, RouteSettings
 
 _SHIPPED = Path(__file__).with_name("models.toml")
 _BEFORE = re.compile(r"(?:[a-z_]+[-.:])*?(?=claude)")  # "us.anthropic." and the like
@@ -24,7 +24,7 @@ _CLAUDE = re.compile(
 )
 
 
-class _Row(Changes, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Row(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
     models: list[str]
 
 
@@ -32,7 +32,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accepts: list[_Row]
 
 
-def accepts_of(model: Model, route: Route | None, name: str) -> Accepts:
+def accepts_of(model: ModelSettings, route: RouteSettings | None, name: str) -> Capabilities:
     """What `model` takes at the upstream of `route`, which calls it `name`.
 
     As the shipped table has it, changed by what the model and then its route say in relay.toml.
@@ -45,12 +45,12 @@ def accepts_of(model: Model, route: Route | None, name: str) -> Accepts:
 
 
 @functools.lru_cache(maxsize=1024)
-def _shipped_for(name: str) -> Accepts:
+def _shipped_for(name: str) -> Capabilities:
     plain = _plain(name)
     for row in _shipped():
         if any(fnmatchcase(plain, pattern) for pattern in row.models):
-            return row.of(Accepts())
-    return Accepts()
+            return row.of(Capabilities())
+    return Capabilities()
 
 
 def _plain(name: str) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import field
 
 from relay import clock, secret
-from relay.config.capabilities import Changes
+from relay.config.capabilities import Overrides
 from relay.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -119,12 +119,12 @@ def address(text: str) -> Address:
     return Address(match[1] or match[2], int(match[3]))
 
 
-class Tls(_Section, frozen=True):
+class TlsSettings(_Section, frozen=True):
     cert: str
     key: str
 
 
-class Limits(_Section, frozen=True):
+class HeadLimitSettings(_Section, frozen=True):
     """How much of a request is read before it is refused. Octets, but for `fields`."""
 
     request_line: int = 8 * 1024  # nginx: 8 KiB
@@ -138,7 +138,7 @@ class Limits(_Section, frozen=True):
                 raise ValueError(f"{name} must be at least 1")
 
 
-class ServerTimeouts(_Section, frozen=True):
+class ServerTimeoutSettings(_Section, frozen=True):
     """Seconds. `body` is the grace after which a body must come at 1 KiB/s or faster."""
 
     head: float = 10.0
@@ -151,14 +151,14 @@ class ServerTimeouts(_Section, frozen=True):
         _positive(self)
 
 
-class Server(_Section, frozen=True):
+class ServerSettings(_Section, frozen=True):
     listen: list[str] = field(default_factory=lambda: ["127.0.0.1:8080"])
     public_url: str = "http://127.0.0.1:8080"
     admin_listen: str = "127.0.0.1:8081"  # "": none
     key_prefix: str = "sk-llmapi-"
-    tls: Tls | None = None
-    limits: Limits = Limits()
-    timeouts: ServerTimeouts = ServerTimeouts()
+    tls: TlsSettings | None = None
+    limits: HeadLimitSettings = HeadLimitSettings()
+    timeouts: ServerTimeoutSettings = ServerTimeoutSettings()
 
     def __post_init__(self) -> None:
         if not self.listen:
@@ -176,7 +176,7 @@ class Server(_Section, frozen=True):
             raise ValueError("key_prefix takes up to 32 letters, digits, - and _")
 
 
-class Database(_Section, frozen=True):
+class DatabaseSettings(_Section, frozen=True):
     path: str = "relay.db"
     synchronous: Literal["normal", "full"] = "normal"
     retention_days: int = 90
@@ -188,13 +188,13 @@ class Database(_Section, frozen=True):
             raise ValueError("retention_days must be at least 1")
 
 
-class Log(_Section, frozen=True):
+class LogSettings(_Section, frozen=True):
     """`access` writes one JSON line a request to standard output."""
 
     access: bool = True
 
 
-class UpstreamTimeouts(_Section, frozen=True):
+class UpstreamTimeoutSettings(_Section, frozen=True):
     """Seconds. `connect` includes TLS; `silence` is the longest pause within an answer."""
 
     connect: float = 5.0
@@ -206,7 +206,7 @@ class UpstreamTimeouts(_Section, frozen=True):
         _positive(self)
 
 
-class Limit(_Section, frozen=True):
+class LimitSettings(_Section, frozen=True):
     """At most so many requests, or tokens, per stretch of time."""
 
     per: str
@@ -222,7 +222,7 @@ class Limit(_Section, frozen=True):
             raise ValueError("a limit allows at least 1")
 
 
-class Pool(_Section, frozen=True):
+class PoolSettings(_Section, frozen=True):
     """How requests are shared among upstreams, and what they do while none is free."""
 
     tries: int = 3  # upstreams that one request may be sent to
@@ -249,7 +249,7 @@ class Pool(_Section, frozen=True):
         _duration("longest_cooldown", self.longest_cooldown)
 
 
-class Rule(_Section, frozen=True):
+class RuleSettings(_Section, frozen=True):
     """What one kind of a vendor's error answers means. Of several the first that fits applies.
 
     A rule fits if all of `status`, `code` and `says` that it gives do; `says` is searched in
@@ -285,7 +285,7 @@ def _pattern(setting: str, text: str) -> None:
         raise ValueError(f"{setting} is no regular expression that can be used: {error}") from None
 
 
-class Quota(_Section, frozen=True):
+class PlanPollSettings(_Section, frozen=True):
     """Where a vendor tells what is left of a plan: `GET path` at the upstream's origin.
 
     `left` is a comma-separated list of dotted paths into the JSON answer, each to a number of
@@ -305,7 +305,7 @@ class Quota(_Section, frozen=True):
             raise ValueError("every must be at least 60 seconds, and finite")
 
 
-class Vendor(_Section, frozen=True):
+class VendorSettings(_Section, frozen=True):
     """What is particular to the upstreams of one seller."""
 
     name: str
@@ -317,8 +317,8 @@ class Vendor(_Section, frozen=True):
     time_zone: str = "UTC"  # IANA name, of moments told without a zone
     models: list[str] = []  # what it serves, patterns such as "glm-*"; []: anything
     terms: str = ""  # a note on its terms of use, shown to the operator
-    quota: Quota | None = None
-    rules: list[Rule] = []
+    quota: PlanPollSettings | None = None
+    rules: list[RuleSettings] = []
 
     def __post_init__(self) -> None:
         _named("name", self.name)
@@ -348,7 +348,7 @@ def _time_zone(setting: str, name: str) -> None:
         ) from None
 
 
-class Responses(_Section, frozen=True):
+class ResponsesSettings(_Section, frozen=True):
     """What is kept of the Responses API's conversations: for `store` and `previous_response_id`.
 
     `memory` is how many octets may be kept in memory in all.
@@ -385,7 +385,7 @@ class Responses(_Section, frozen=True):
         return found
 
 
-class Upstream(_Section, frozen=True):
+class UpstreamSettings(_Section, frozen=True):
     """One credential at one origin."""
 
     name: str
@@ -396,8 +396,8 @@ class Upstream(_Section, frozen=True):
     priority: int = 0
     max_concurrency: int = 0
     headers: dict[str, str] = {}
-    limits: list[Limit] = []
-    timeouts: UpstreamTimeouts = UpstreamTimeouts()
+    limits: list[LimitSettings] = []
+    timeouts: UpstreamTimeoutSettings = UpstreamTimeoutSettings()
     ca: str | None = None  # a file of certificates to trust in place of the system's
     vendor: str = ""  # "": recognised by the host of base_url, else "generic"
     egress: str | None = None  # the URL of a proxy, also as env:NAME or file:/path
@@ -447,19 +447,19 @@ class Upstream(_Section, frozen=True):
         return url
 
 
-class Route(_Section, frozen=True):
+class RouteSettings(_Section, frozen=True):
     """An upstream that serves a model, under its own name for it if that differs."""
 
     upstream: str
     model: str | None = None
-    accepts: Changes | None = None  # what differs from the model's
+    accepts: Overrides | None = None  # what differs from the model's
 
     def __post_init__(self) -> None:
         if self.model is not None:
             _model_id("model", self.model)
 
 
-class Price(_Section, frozen=True):
+class PriceSettings(_Section, frozen=True):
     """USD per million tokens."""
 
     input: float
@@ -474,17 +474,17 @@ class Price(_Section, frozen=True):
                 raise ValueError(f"{name} must be 0 or more, and finite")
 
 
-class Model(_Section, frozen=True):
+class ModelSettings(_Section, frozen=True):
     id: str
     display_name: str = ""
     context_window: int = 200_000
     max_output_tokens: int = 64_000
     created: str = "2026-01-01"
     aliases: list[str] = []
-    routes: list[Route] | None = None
-    price: Price | None = None
+    routes: list[RouteSettings] | None = None
+    price: PriceSettings | None = None
     answer_model: Literal["served", "asked"] = "served"  # which name an answer gives
-    accepts: Changes | None = None  # what differs from the shipped table
+    accepts: Overrides | None = None  # what differs from the shipped table
 
     def __post_init__(self) -> None:
         for setting, name in [("id", self.id), *(("aliases", alias) for alias in self.aliases)]:
@@ -495,10 +495,10 @@ class Model(_Section, frozen=True):
             raise ValueError("routes must name at least one upstream, or be left out for all")
 
 
-class Plan(_Section, frozen=True):
+class PlanSettings(_Section, frozen=True):
     id: str
     name: str = ""
-    limits: list[Limit] = []
+    limits: list[LimitSettings] = []
     max_keys: int = 3
     max_concurrency: int = 0
     enforce: Literal["key", "account"] = "key"
@@ -516,12 +516,12 @@ class Plan(_Section, frozen=True):
 class Settings(_Section, frozen=True):
     """The whole of relay.toml. As `parse` gives it, `vendor` has the shipped ones too."""
 
-    server: Server = Server()
-    database: Database = Database()
-    log: Log = Log()
-    pool: Pool = Pool()
-    vendor: list[Vendor] = []
-    upstream: list[Upstream] = []
-    model: list[Model] = []
-    plan: list[Plan] = []
-    responses: Responses = Responses()
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    log: LogSettings = LogSettings()
+    pool: PoolSettings = PoolSettings()
+    vendor: list[VendorSettings] = []
+    upstream: list[UpstreamSettings] = []
+    model: list[ModelSettings] = []
+    plan: list[PlanSettings] = []
+    responses: ResponsesSettings = ResponsesSettings()

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from relay.config.errors import ConfigError, explain
-from relay.config.schema import Settings, Upstream, Vendor
+from relay.config.schema import Settings, UpstreamSettings, VendorSettings
 
 _SHIPPED = Path(__file__).with_name("vendors.toml")
-_GENERIC = Vendor(name="generic")
+_GENERIC = VendorSettings(name="generic")
 
 
 @functools.cache
-def shipped() -> tuple[Vendor, ...]:
+def shipped() -> tuple[VendorSettings, ...]:
     """The vendors of the package's vendors.toml, `generic` among them.
 
     Raises:
@@ -39,7 +39,7 @@ def shipped() -> tuple[Vendor, ...]:
     return tuple(found)
 
 
-def merged(own: Iterable[Vendor], given: Iterable[set[str]]) -> list[Vendor]:
+def merged(own: Iterable[VendorSettings], given: Iterable[set[str]]) -> list[VendorSettings]:
     """The shipped vendors with the changes of relay.toml, then those that only it has.
 
     `given` has the names of the settings that each of `own` was written with: just these change
@@ -53,7 +53,7 @@ def merged(own: Iterable[Vendor], given: Iterable[set[str]]) -> list[Vendor]:
     return list(vendors.values())
 
 
-def vendor_of(settings: Settings, upstream: Upstream) -> Vendor:
+def vendor_of(settings: Settings, upstream: UpstreamSettings) -> VendorSettings:
     """Whose `upstream` is: the vendor that it names, else that of its host, else `generic`.
 
     Of several the one with the longest host is taken, of equal ones the last: one of relay.toml
@@ -66,7 +66,7 @@ def vendor_of(settings: Settings, upstream: Upstream) -> Vendor:
     return _GENERIC
 
 
-def _recognised(vendors: Iterable[Vendor], base_url: str) -> str:
+def _recognised(vendors: Iterable[VendorSettings], base_url: str) -> str:
     host = (urlsplit(base_url).hostname or "").rstrip(".")
     longest, name = 0, _GENERIC.name
     for vendor in vendors:
@@ -76,7 +76,7 @@ def _recognised(vendors: Iterable[Vendor], base_url: str) -> str:
     return name
 
 
-def serves(vendor: Vendor, name: str) -> bool:
+def serves(vendor: VendorSettings, name: str) -> bool:
     """Whether `vendor` may know a model of this name, as far as its settings tell.
 
     Case does not matter: vendors take their models' names in any.

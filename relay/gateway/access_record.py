@@ -12,7 +12,7 @@ from relay.net.exchange import Exchange
 from relay.translate.messages.usage import Usage
 
 
-class Record(msgspec.Struct, omit_defaults=True):
+class AccessRecord(msgspec.Struct, omit_defaults=True):
     """One request; what is unknown stays at its default and is left out of the line.
 
     Times are microseconds: `us` from the request's head to the last octet, `wait_us` what was
@@ -64,10 +64,10 @@ class Record(msgspec.Struct, omit_defaults=True):
         self.stop = usage.stop_reason
 
 
-def record(exchange: Exchange) -> Record:
+def record(exchange: Exchange) -> AccessRecord:
     """The beginning of a record."""
     request = exchange.request
-    return Record(
+    return AccessRecord(
         rfc3339(time.time()),
         exchange.id.decode(),
         exchange.peer,

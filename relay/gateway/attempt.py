@@ -15,28 +15,30 @@ from typing import Final
 import msgspec
 
 from relay.errors import BAD_UPSTREAM, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
-from relay.gateway.context import Call
-from relay.net.upstream.connection import Trouble, UpstreamConnection, UpstreamError
-from relay.net.upstream.lookahead import MOST, Hold
+from relay.gateway.context import RequestContext
+from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
+from relay.net.upstream.lookahead import MOST, Lookahead
 from relay.pool.leases import Lease
 from relay.pool.vendor_errors import Scope, Verdict, of_failure, status_of
-from relay.translate.messages.first_content import Found, Opening
+from relay.translate.messages.first_content import FirstContent, Found
 from relay.translate.messages.usage import Usage, message_usage
 from relay.wire.events import Response
 
-_KINDS: Final[dict[Trouble, Kind]] = {
-    Trouble.CONNECT: OVERLOADED,
-    Trouble.TLS: OVERLOADED,
-    Trouble.SILENT: UPSTREAM_TIMEOUT,
-    Trouble.CLOSED: BAD_UPSTREAM,
-    Trouble.GARBAGE: BAD_UPSTREAM,
+_KINDS: Final[dict[FailureKind, Kind]] = {
+    FailureKind.CONNECT: OVERLOADED,
+    FailureKind.TLS: OVERLOADED,
+    FailureKind.SILENT: UPSTREAM_TIMEOUT,
+    FailureKind.CLOSED: BAD_UPSTREAM,
+    FailureKind.GARBAGE: BAD_UPSTREAM,
 }
-_ADVICE: Final[dict[Trouble, str]] = {
-    Trouble.CONNECT: "The model's upstream cannot be reached. Try again in a moment.",
-    Trouble.TLS: "The model's upstream cannot be reached safely. Tell the operator of this relay.",
-    Trouble.SILENT: "The model's upstream did not answer in time. Try again.",
-    Trouble.CLOSED: "The model's upstream broke off its answer. Try again.",
-    Trouble.GARBAGE: "The model's upstream sent an answer that cannot be read. Try again.",
+_ADVICE: Final[dict[FailureKind, str]] = {
+    FailureKind.CONNECT: "The model's upstream cannot be reached. Try again in a moment.",
+    FailureKind.TLS: (
+        "The model's upstream cannot be reached safely. Tell the operator of this relay."
+    ),
+    FailureKind.SILENT: "The model's upstream did not answer in time. Try again.",
+    FailureKind.CLOSED: "The model's upstream broke off its answer. Try again.",
+    FailureKind.GARBAGE: "The model's upstream sent an answer that cannot be read. Try again.",
 }
 _OPERATORS: Final = "No upstream can serve this now. Tell the operator of this relay."
 _CREDENTIAL: Final = frozenset({401, 402, 403, 407})
@@ -91,7 +93,7 @@ def relay_error(failure: UpstreamError) -> RelayError:
     return RelayError(_KINDS[failure.trouble], _ADVICE[failure.trouble])
 
 
-async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
+async def attempt(call: RequestContext, lease: Lease, body: bytes) -> Answer:
     """Send a request, and bring back an answer that has begun.
 
     Raises:
@@ -127,7 +129,7 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
         kind = response.headers.get(b"content-type", b"").lower()
         if b"content-encoding" in response.headers and kind.startswith((_JSON, _STREAM)):
             if translation is not None:
-                raise UpstreamError(Trouble.GARBAGE, "an encoding that was not asked for")
+                raise UpstreamError(FailureKind.GARBAGE, "an encoding that was not asked for")
             return Answer(lease, response, connection)  # in spite of what was asked: as it is
         if kind.startswith(_JSON) and response.length:
             octets = connection.whole(response)
@@ -139,12 +141,12 @@ async def attempt(call: Call, lease: Lease, body: bytes) -> Answer:
         if kind.startswith(_STREAM) and response.length:
             return await _stream(lease, connection, response)
         said = _UNPRINTABLE.sub(b"?", kind[:64]).decode() or "nothing"
-        raise UpstreamError(Trouble.GARBAGE, f"200 with {said}; is its base_url right?")
+        raise UpstreamError(FailureKind.GARBAGE, f"200 with {said}; is its base_url right?")
     except UpstreamError as failure:
         if connection is not None:
             connection.close()
         verdict = of_failure(failure.trouble, time.time())._replace(reason=str(failure))
-        silent = failure.trouble is Trouble.SILENT
+        silent = failure.trouble is FailureKind.SILENT
         raise FailedError(verdict, relay_error(failure), used=silent) from None
     except asyncio.CancelledError:
         if connection is not None:
@@ -156,9 +158,9 @@ async def _document(
     lease: Lease, connection: UpstreamConnection, response: Response, most: int
 ) -> Answer:
     """A JSON answer that comes in several pieces."""
-    hold = Hold(connection, response)
+    hold = Lookahead(connection, response)
     await hold.until(lambda _: False, most)
-    if not hold.whole:  # it is too long to be kept
+    if not hold.complete:  # it is too long to be kept
         hold.give_back()
         return Answer(lease, response, connection)
     return _whole(lease, connection, response, hold.octets, hold.payload, hold.reusable)
@@ -173,8 +175,8 @@ def _whole(
     reusable: bool,
 ) -> Answer:
     usage = message_usage(payload)
-    if not usage.whole:
-        raise UpstreamError(Trouble.CLOSED, "its answer is no whole JSON")
+    if not usage.complete:
+        raise UpstreamError(FailureKind.CLOSED, "its answer is no whole JSON")
     lease.target.upstream.pool.put(connection, reusable=reusable)
     if usage.model is None and usage.input is None and _is_error(payload):
         raise _late(lease, payload)
@@ -188,14 +190,14 @@ def _is_error(payload: bytes) -> bool:
 
 async def _stream(lease: Lease, connection: UpstreamConnection, response: Response) -> Answer:
     """A stream, once it has brought content."""
-    opening = Opening()
-    hold = Hold(connection, response)
+    opening = FirstContent()
+    hold = Lookahead(connection, response)
     await hold.until(opening.feed)
     if opening.found is Found.ERROR:
         connection.close()
         raise _late(lease, opening.error)
-    if opening.found is None and hold.whole:
-        raise UpstreamError(Trouble.CLOSED, "its stream brought nothing")
+    if opening.found is None and hold.complete:
+        raise UpstreamError(FailureKind.CLOSED, "its stream brought nothing")
     hold.give_back()
     return Answer(lease, response, connection)
 
@@ -208,19 +210,19 @@ def _late(lease: Lease, payload: bytes) -> FailedError:
 
 
 async def _refused(
-    call: Call, lease: Lease, connection: UpstreamConnection, response: Response
+    call: RequestContext, lease: Lease, connection: UpstreamConnection, response: Response
 ) -> FailedError:
     """An answer with another status, and what it means."""
     target = lease.target
     upstream, status = target.upstream, response.status
-    hold = Hold(connection, response)
+    hold = Lookahead(connection, response)
     if status >= 400:
         try:
             await hold.until(lambda _: False)
         except UpstreamError:  # fallen silent or not: it is not at work on the request
-            raise UpstreamError(Trouble.CLOSED, f"within its {status}") from None
-        if not hold.whole:
-            raise UpstreamError(Trouble.GARBAGE, f"a {status} without end")
+            raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
+        if not hold.complete:
+            raise UpstreamError(FailureKind.GARBAGE, f"a {status} without end")
     upstream.pool.put(connection, reusable=hold.reusable)
     counting = call.counting
     now = time.time()
@@ -238,5 +240,5 @@ def _failed(verdict: Verdict, status: int, fields: bytes, payload: bytes) -> Fai
     if verdict.scope is Scope.CREDENTIAL or status in _CREDENTIAL:
         told = RelayError(OVERLOADED, _OPERATORS)
     elif status < 400:
-        told = RelayError(BAD_UPSTREAM, _ADVICE[Trouble.GARBAGE])
+        told = RelayError(BAD_UPSTREAM, _ADVICE[FailureKind.GARBAGE])
     return FailedError(verdict, told)

@@ -12,7 +12,7 @@ _WRONG = "Incorrect API key provided"  # the words by which LiteLLM tells a 401 
 _HOW = "Send your key as `x-api-key: KEY` or `Authorization: Bearer KEY`."
 
 
-class Callers:
+class KeyIndex:
     """The live keys, by digest. `replace` swaps them all when the database has changed."""
 
     def __init__(self) -> None:

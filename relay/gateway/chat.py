@@ -3,12 +3,12 @@
 import time
 
 from relay.errors import Dialect, RelayError
-from relay.gateway.dialect import Asking, Translation
+from relay.gateway.dialect import InboundRequest, Translation
 from relay.translate.chat import answer as completion
 from relay.translate.chat import request as chat
-from relay.translate.chat.answer import Stream, Told
+from relay.translate.chat.answer import AnswerMetadata, Stream
 from relay.translate.messages.usage import Usage
-from relay.translate.request.builder import Fit
+from relay.translate.request.builder import TargetModel
 
 
 class Chat(Translation):
@@ -17,7 +17,7 @@ class Chat(Translation):
     name = "chat"
     dialect = Dialect.OPENAI
 
-    def __init__(self, asking: Asking, asked: chat.Chat) -> None:
+    def __init__(self, asking: InboundRequest, asked: chat.ChatRequest) -> None:
         super().__init__(asking, asked.user)
         self._draft = asked.draft
         self.stream = asked.stream
@@ -26,10 +26,10 @@ class Chat(Translation):
         self._model = asking.model
         self._created = int(time.time())
 
-    def whole(self, payload: bytes, fit: Fit, usage: Usage) -> bytes:
-        return completion.whole(payload, self._told(fit), usage)
+    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+        return completion.translate(payload, self._told(fit), usage)
 
-    def machine(self, fit: Fit) -> Stream:
+    def machine(self, fit: TargetModel) -> Stream:
         return Stream(self._told(fit), include_usage=self._include_usage)
 
     def keep_alive(self) -> bytes:
@@ -38,11 +38,11 @@ class Chat(Translation):
     def failed(self, error: RelayError) -> bytes:
         return error.event(Dialect.OPENAI)
 
-    def _told(self, fit: Fit) -> Told:
-        return Told(self._id, self._created, self._model, fit.family)
+    def _told(self, fit: TargetModel) -> AnswerMetadata:
+        return AnswerMetadata(self._id, self._created, self._model, fit.family)
 
 
-async def read(asking: Asking) -> Chat:
+async def read(asking: InboundRequest) -> Chat:
     """Read a request.
 
     Raises:

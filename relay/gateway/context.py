@@ -3,26 +3,26 @@
 import msgspec
 
 from relay.errors import Dialect, RelayError
-from relay.gateway.access_record import Record
+from relay.gateway.access_record import AccessRecord
 from relay.gateway.dialect import Translation
 from relay.net.exchange import Exchange
-from relay.quota.state import Holder, Reservation
-from relay.store.batch import Opening
+from relay.quota.state import KeyState, Reservation
+from relay.store.batch import AdmissionRow
 from relay.store.journal import Ticket
 from relay.translate.messages.usage import Usage
 
 
-class Call(msgspec.Struct):
+class RequestContext(msgspec.Struct):
     """Filled in step by step, in the order of `gateway.relay`."""
 
     exchange: Exchange
-    record: Record
+    record: AccessRecord
     counting: bool = False  # it asks how many tokens it has, and no more
     translation: Translation | None = None  # None: it speaks the upstreams' own dialect
     begun: float = 0.0  # when the relay began to work on it: the whole body was there
-    holder: Holder | None = None  # what the caller's plan has left
+    holder: KeyState | None = None  # what the caller's plan has left
     reservation: Reservation | None = None  # quota held; None: nothing was admitted
-    opening: Opening | None = None  # what the journal has of it,
+    opening: AdmissionRow | None = None  # what the journal has of it,
     ticket: Ticket | None = None  # and whether on disk
     usage: Usage | None = None  # what the answer used; None: there is none that counts
 

@@ -14,10 +14,10 @@ from typing import ClassVar, Final, Protocol
 import msgspec
 
 from relay.errors import Dialect, RelayError
-from relay.quota.state import Holder
+from relay.quota.state import KeyState
 from relay.store.queries import LiveKey
 from relay.translate.messages.usage import Usage
-from relay.translate.request.builder import Draft, Fit
+from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.wire.events import Request
 
 # The lines of a caller's head that mean nothing to the Messages API, or something else. All
@@ -32,7 +32,7 @@ _VERSION: Final = b"2023-06-01"
 _WITH_SYSTEM_TURNS: Final = b"2026-10-21"  # the first that has them without a beta
 
 
-class Asking(msgspec.Struct, frozen=True):
+class InboundRequest(msgspec.Struct, frozen=True):
     """Who asks what: all that a request is read by but its dialect."""
 
     head: Request
@@ -43,7 +43,7 @@ class Asking(msgspec.Struct, frozen=True):
     breakpoints: bool  # set marks for the prompt cache where the caller has set none
 
 
-class Machine(Protocol):
+class StreamTranslator(Protocol):
     """What makes the caller's stream of the upstream's; see translate.completion_stream."""
 
     usage: Usage
@@ -66,9 +66,9 @@ class Translation(ABC):
     ends_failed: ClassVar[bool] = False
     keeps = False
     stream: bool  # whether the caller wants one
-    _draft: Draft
+    _draft: MessagesBuilder
 
-    def __init__(self, asking: Asking, user: str | None) -> None:
+    def __init__(self, asking: InboundRequest, user: str | None) -> None:
         """`user`: whom the caller asks for."""
         self._breakpoints = asking.breakpoints
         self._user: str | None = None
@@ -83,7 +83,7 @@ class Translation(ABC):
         """The most output tokens that the caller wants; None: they do not say."""
         return self._draft.max_tokens
 
-    def octets(self, fit: Fit) -> bytes:
+    def octets(self, fit: TargetModel) -> bytes:
         """The body of the Messages request for a model as one upstream has it.
 
         Raises:
@@ -96,12 +96,12 @@ class Translation(ABC):
         version = _WITH_SYSTEM_TURNS if self._draft.system_turns else _VERSION
         return _FIELDS % version + _CALLERS.sub(b"", request.onward)
 
-    def lines(self, holder: Holder, now: float) -> bytes:
+    def lines(self, holder: KeyState, now: float) -> bytes:
         """Header lines that the clients of this dialect read besides all others."""
         return b""
 
     @abstractmethod
-    def whole(self, payload: bytes, fit: Fit, usage: Usage) -> bytes:
+    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
         """A whole answer in the caller's dialect; `usage` is what it used.
 
         Raises:
@@ -109,7 +109,7 @@ class Translation(ABC):
         """
 
     @abstractmethod
-    def machine(self, fit: Fit) -> Machine:
+    def machine(self, fit: TargetModel) -> StreamTranslator:
         """What makes the caller's stream of the upstream's."""
 
     @abstractmethod
@@ -133,5 +133,5 @@ class Translation(ABC):
         """
 
 
-Reading = Callable[[Asking], Awaitable[Translation]]
+Reader = Callable[[InboundRequest], Awaitable[Translation]]
 """Reads a request. Raises RelayError: 400, something in it cannot be honoured."""

@@ -11,8 +11,8 @@ import time
 
 from relay.errors import RelayError
 from relay.gateway.attempt import Answer, FailedError, RefusedError, attempt
-from relay.gateway.context import Call
-from relay.pool.leases import Ask, Upstreams
+from relay.gateway.context import RequestContext
+from relay.pool.leases import RoutingRequest, Upstreams
 from relay.pool.routes import Target
 from relay.pool.upstream import Upstream
 from relay.pool.vendor_errors import Scope, Verdict
@@ -29,7 +29,7 @@ class Dispatch:
         self._upstreams = upstreams
         self._tries = tries
 
-    async def answer(self, call: Call, ask: Ask) -> Answer:
+    async def answer(self, call: RequestContext, ask: RoutingRequest) -> Answer:
         """The first answer that begins; whoever gets it gives its lease back.
 
         Raises:
@@ -75,7 +75,7 @@ class Dispatch:
                 return answer
 
 
-def _body(call: Call, ask: Ask, target: Target) -> bytes:
+def _body(call: RequestContext, ask: RoutingRequest, target: Target) -> bytes:
     """The request's body as an upstream gets it: the octets that came, but for what must differ."""
     if call.translation is not None:
         return call.translation.octets(target.fit)
@@ -91,7 +91,7 @@ def _body(call: Call, ask: Ask, target: Target) -> bytes:
     return body
 
 
-def _note(call: Call, upstream: Upstream, verdict: Verdict) -> None:
+def _note(call: RequestContext, upstream: Upstream, verdict: Verdict) -> None:
     record = call.record
     what = f"{upstream.name}: {verdict.reason}"
     record.tried = f"{record.tried}; {what}" if record.tried else what

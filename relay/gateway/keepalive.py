@@ -11,9 +11,9 @@ may be silent for is its connection's own deadline, which these pings do not tou
 from typing import Final, Protocol
 
 from relay import config
-from relay.gateway.context import Call
+from relay.gateway.context import RequestContext
 from relay.gateway.metering import Metering
-from relay.net.deadlines import NEVER, Timers
+from relay.net.deadlines import NEVER, Deadlines
 from relay.net.upstream.splice import Splice
 from relay.wire.events import UNTIL_CLOSE
 
@@ -44,7 +44,11 @@ class KeepAlive:
     )
 
     def __init__(
-        self, call: Call, metering: Metering, timers: Timers, settings: config.Pool
+        self,
+        call: RequestContext,
+        metering: Metering,
+        timers: Deadlines,
+        settings: config.PoolSettings,
     ) -> None:
         self._call = call
         self._metering = metering
@@ -78,7 +82,7 @@ class KeepAlive:
                 return
             if not exchange.paused:  # or the caller has enough to read
                 splice.interject(self._ping())
-        elif exchange.begun:
+        elif exchange.started:
             exchange.write(self._ping())
         else:
             call = self._call

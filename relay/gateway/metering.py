@@ -15,16 +15,16 @@ from time import time
 
 from relay import config
 from relay.errors import FORBIDDEN, OVERLOADED, RelayError
-from relay.gateway.context import Call
+from relay.gateway.context import RequestContext
 from relay.net.runner import Waiter
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan, compile_plans, compile_prices
 from relay.quota.rate_limit_fields import lines
-from relay.store.batch import Charge, Opening, Rule, Settlement
+from relay.store.batch import AdmissionRow, Charge, Rule, Settlement
 from relay.store.journal import Journal, Ticket
 from relay.store.queries import LiveKey
-from relay.translate.messages.peek import Asked
+from relay.translate.messages.peek import RequestSummary
 from relay.translate.messages.usage import Usage
 
 # Held against the per-minute limit for an answer that is yet to come: most are no longer, and
@@ -51,7 +51,7 @@ class Metering:
         self._ledger = ledger
         self._journal = journal
 
-    def enter(self, call: Call, caller: LiveKey) -> Plan:
+    def enter(self, call: RequestContext, caller: LiveKey) -> Plan:
         """Note who asks, and what their plan has left, which every answer tells.
 
         Raises:
@@ -77,7 +77,9 @@ class Metering:
         """
         self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
 
-    def admit(self, call: Call, caller: LiveKey, plan: Plan, asked: Asked, body: bytes) -> int:
+    def admit(
+        self, call: RequestContext, caller: LiveKey, plan: Plan, asked: RequestSummary, body: bytes
+    ) -> int:
         """Hold what a request may use; the tokens of it.
 
         Raises:
@@ -101,7 +103,7 @@ class Metering:
             caller.user_id, caller.key_id, plan, now, tokens, cost
         )
         call.holder = held.holder  # the one before may have been forgotten while the body came
-        call.opening = opening = Opening(
+        call.opening = opening = AdmissionRow(
             call.record.id, now, caller.key_id, caller.user_id, asked.model,
             "messages" if call.translation is None else call.translation.name, tokens, cost,
         )  # fmt: skip
@@ -119,13 +121,13 @@ class Metering:
         if not await written:
             raise RelayError(OVERLOADED, _UNWRITTEN)
 
-    def refund(self, call: Call) -> None:
+    def refund(self, call: RequestContext) -> None:
         """Give back what is held: there is no answer that counts."""
         call.usage = None
         if call.reservation is not None:
             self._ledger.refund(call.reservation, time())
 
-    def settle(self, call: Call) -> None:
+    def settle(self, call: RequestContext) -> None:
         """Settle what is held by what the answer used, and write down how the request ended."""
         opening, ticket, reservation = call.opening, call.ticket, call.reservation
         if opening is None or ticket is None or reservation is None:
@@ -152,7 +154,9 @@ class Metering:
         )  # fmt: skip
         self._journal.settle(ticket, opening, settlement, charge)
 
-    def _used(self, call: Call, opening: Opening, usage: Usage) -> tuple[Rule, int | None, int]:
+    def _used(
+        self, call: RequestContext, opening: AdmissionRow, usage: Usage
+    ) -> tuple[Rule, int | None, int]:
         """The rule, and the tokens and micro-dollars by it; tokens None: as reserved."""
         if usage.input is None and usage.output is None:
             return "reserved", None, opening.billed_micro
@@ -165,7 +169,7 @@ class Metering:
         rule: Rule = "reported" if call.record.outcome == "whole" else "partial"
         return rule, used(usage), cost
 
-    def lines(self, call: Call, error: RelayError | None = None) -> bytes:
+    def lines(self, call: RequestContext, error: RelayError | None = None) -> bytes:
         """The header lines that tell what is left; none for an unknown caller."""
         holder = call.holder
         if holder is None:

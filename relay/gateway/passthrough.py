@@ -13,15 +13,15 @@ import orjson
 
 from relay.errors import BAD_UPSTREAM, Dialect, RelayError
 from relay.gateway.attempt import Answer, RefusedError, relay_error
-from relay.gateway.context import Call
+from relay.gateway.context import RequestContext
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.metering import Metering
-from relay.net.upstream.connection import Trouble, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
 from relay.net.upstream.splice import Splice
 from relay.pool.routes import Route, Target
 from relay.pool.vendor_errors import Scope, Verdict, of_failure
 from relay.translate.messages.error_document import judged
-from relay.translate.messages.first_content import naming
+from relay.translate.messages.first_content import rename_model
 from relay.translate.messages.peek import with_model
 from relay.translate.messages.usage import JsonTap, NoTap, StreamTap, Usage
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Response
@@ -34,7 +34,7 @@ _ENDED: Final = Verdict(Scope.FAILURE, 0.0, False, "ended its answer with an err
 
 
 async def pass_on(
-    call: Call, route: Route, answer: Answer, metering: Metering, alive: KeepAlive | None
+    call: RequestContext, route: Route, answer: Answer, metering: Metering, alive: KeepAlive | None
 ) -> None:
     """Pass an answer on that has begun, and note what it used.
 
@@ -44,7 +44,7 @@ async def pass_on(
     exchange, record = call.exchange, call.record
     target, response = answer.lease.target, answer.response
     encoded = b"content-encoding" in response.headers
-    if exchange.begun and (encoded or not is_stream(response)):
+    if exchange.started and (encoded or not is_stream(response)):
         if answer.connection is not None:
             answer.connection.close()
         raise RelayError(BAD_UPSTREAM, "The model's upstream answered without a stream.")
@@ -74,7 +74,7 @@ async def pass_on(
 
 
 async def _join(
-    call: Call,
+    call: RequestContext,
     target: Target,
     response: Response,
     connection: UpstreamConnection,
@@ -91,7 +91,7 @@ async def _join(
     edit = None
     if renamed and told and streamed:
         name = record.model.encode()
-        edit = partial(naming, name=name)
+        edit = partial(rename_model, name=name)
     splice = Splice(exchange, connection, response, tap, reframed=edit is not None)
     if alive is not None:
         alive.follow(splice, connection)
@@ -103,15 +103,15 @@ async def _join(
     try:
         await splice.join(lines, edit)
         usage = tap.finish()
-        if not usage.whole:
-            raise UpstreamError(Trouble.CLOSED, "its answer has no end")
+        if not usage.complete:
+            raise UpstreamError(FailureKind.CLOSED, "its answer has no end")
         if call.ticket is not None and not call.ticket.durable:
             await metering.on_disk(call.ticket)
         exchange.end(splice.last())
         ended(call, target, error=usage.error)
     except UpstreamError as failure:
         cut = True
-        if not exchange.begun:
+        if not exchange.started:
             raise relay_error(failure) from None
         error = broken(call, target, failure)
         if rest := splice.last():
@@ -128,7 +128,7 @@ async def _join(
             call.usage = usage
 
 
-def ended(call: Call, target: Target, *, error: bool) -> None:
+def ended(call: RequestContext, target: Target, *, error: bool) -> None:
     """An answer has come to its own end, which may be an `error` event."""
     call.record.outcome = "whole"
     health = target.upstream.health
@@ -138,20 +138,20 @@ def ended(call: Call, target: Target, *, error: bool) -> None:
         health.failures = 0
 
 
-def broken(call: Call, target: Target, failure: UpstreamError) -> bytes:
+def broken(call: RequestContext, target: Target, failure: UpstreamError) -> bytes:
     """An answer that has begun was cut; the event that tells the caller so."""
     call.record.outcome = f"cut: the upstream {failure}"
     target.upstream.health.failed(of_failure(failure.trouble, time()), target.name, time())
     return call.failed(relay_error(failure))
 
 
-def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
+def refuse(call: RequestContext, refusal: RefusedError, metering: Metering) -> None:
     """Pass an upstream's own error on, word for word, or what another dialect has for it."""
     exchange, translation = call.exchange, call.translation
     call.record.outcome = f"refused: {refusal}"
     metering.refund(call)  # before the header lines tell what is left
     status, onward, payload = refusal.status, refusal.fields, refusal.payload
-    if exchange.begun:
+    if exchange.started:
         if translation is not None:
             call.end_failed(translation.failed(judged(status, payload)[1]))
         else:
@@ -171,7 +171,7 @@ def refuse(call: Call, refusal: RefusedError, metering: Metering) -> None:
     exchange.end()
 
 
-def tell(call: Call, error: RelayError) -> None:
+def tell(call: RequestContext, error: RelayError) -> None:
     """Tell of an error in a stream that has nothing but keep-alives in it."""
     call.record.outcome = f"refused: {error.message}"
     call.end_failed(call.failed(error))
@@ -189,7 +189,7 @@ def _error_event(payload: bytes) -> bytes | None:
     return b"event: error\ndata: " + orjson.dumps(document) + b"\n\n"
 
 
-def _unreadable(refusal: RefusedError, call: Call) -> bytes:
+def _unreadable(refusal: RefusedError, call: RequestContext) -> bytes:
     error = RelayError(BAD_UPSTREAM, f"The model's upstream answered {refusal.status}.")
     return error.event(Dialect.MESSAGES, call.record.id)
 
@@ -202,7 +202,7 @@ def _renamed(payload: bytes, model: str) -> bytes:
         return payload
 
 
-def note(call: Call, target: Target, usage: Usage) -> None:
+def note(call: RequestContext, target: Target, usage: Usage) -> None:
     """Take over what an answer said of itself."""
     upstream = target.upstream
     if upstream.inclusive and usage.input is not None:
@@ -226,7 +226,9 @@ def is_stream(response: Response) -> bool:
     return response.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
 
 
-def fields(call: Call, target: Target, response: Response, onward: bytes, limits: bytes) -> bytes:
+def fields(
+    call: RequestContext, target: Target, response: Response, onward: bytes, limits: bytes
+) -> bytes:
     """The answer's field lines: those of the upstream's that go `onward`, and the relay's own."""
     record = call.record
     record.upstream_id = response.headers.get(b"request-id", b"").decode("latin-1")

@@ -19,21 +19,21 @@ from relay import config
 from relay.errors import UNKNOWN_ENCODING, RelayError
 from relay.gateway import chat
 from relay.gateway.attempt import RefusedError
-from relay.gateway.authentication import Callers
-from relay.gateway.context import Call
-from relay.gateway.dialect import Asking, Reading, Translation
+from relay.gateway.authentication import KeyIndex
+from relay.gateway.context import RequestContext
+from relay.gateway.dialect import InboundRequest, Reader, Translation
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
 from relay.gateway.metering import Metering, used
 from relay.gateway.passthrough import pass_on, refuse, tell
-from relay.gateway.responses import Reader
+from relay.gateway.responses import ResponsesReader
 from relay.gateway.translated import convert
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.pool.affinity import Sessions
-from relay.pool.leases import Ask, Upstreams
+from relay.pool.leases import RoutingRequest, Upstreams
 from relay.pool.routes import Routes, Target
 from relay.translate.messages.conversation_key import is_long, session
-from relay.translate.messages.peek import Asked, peek
+from relay.translate.messages.peek import RequestSummary, peek
 from relay.wire.encoding import decoded
 from relay.wire.events import Request
 
@@ -46,14 +46,14 @@ class Relay:
 
     def __init__(
         self,
-        callers: Callers,
+        callers: KeyIndex,
         routes: Routes,
         metering: Metering,
         upstreams: Upstreams,
         sessions: Sessions,
-        settings: config.Pool,
-        timers: Timers,
-        reader: Reader,
+        settings: config.PoolSettings,
+        timers: Deadlines,
+        reader: ResponsesReader,
         most: int,
     ) -> None:
         """`most` octets may be in a body, once it is unfolded."""
@@ -68,36 +68,36 @@ class Relay:
         self._reader = reader
         self._most = most
 
-    def messages(self, call: Call) -> Awaitable[None]:
+    def messages(self, call: RequestContext) -> Awaitable[None]:
         """`POST /v1/messages`."""
         return self._pass(call)
 
-    def count_tokens(self, call: Call) -> Awaitable[None]:
+    def count_tokens(self, call: RequestContext) -> Awaitable[None]:
         """`POST /v1/messages/count_tokens`, which costs nothing."""
         call.counting = True
         return self._pass(call)
 
-    def chat(self, call: Call) -> Awaitable[None]:
+    def chat(self, call: RequestContext) -> Awaitable[None]:
         """`POST /v1/chat/completions`."""
         return self._pass(call, chat.read)
 
-    def responses(self, call: Call) -> Awaitable[None]:
+    def responses(self, call: RequestContext) -> Awaitable[None]:
         """`POST /v1/responses`."""
         agent = call.exchange.request.headers.get(_SUBAGENT)
         if agent is not None:
             call.record.agent = agent[:_MOST_AGENT].decode("latin-1")
         return self._pass(call, self._reader.responses)
 
-    def compact(self, call: Call) -> Awaitable[None]:
+    def compact(self, call: RequestContext) -> Awaitable[None]:
         """`POST /v1/responses/compact`."""
         return self._pass(call, self._reader.compaction)
 
-    def input_tokens(self, call: Call) -> Awaitable[None]:
+    def input_tokens(self, call: RequestContext) -> Awaitable[None]:
         """`POST /v1/responses/input_tokens`, which costs nothing."""
         call.counting = True
         return self._pass(call, self._reader.input_tokens)
 
-    async def _pass(self, call: Call, read: Reading | None = None) -> None:
+    async def _pass(self, call: RequestContext, read: Reader | None = None) -> None:
         """`read`: what reads a request of another dialect; None: it goes upstream as it is.
 
         Raises:
@@ -118,11 +118,11 @@ class Relay:
         record.model = asked.model  # now known to be one that is served, no longer than its name
         if read is not None:
             marked = plan.cache_breakpoints and caller.cache_breakpoints
-            asking = Asking(request, body, asked.model, record.id, caller, marked)
+            asking = InboundRequest(request, body, asked.model, record.id, caller, marked)
             call.translation = told = await read(asking)
-            asked = Asked(asked.model, told.stream, told.max_tokens)
+            asked = RequestSummary(asked.model, told.stream, told.max_tokens)
         counting = call.counting
-        ask = Ask(caller.key_id, route, body, asked.model, plan.prepaid, counting)
+        ask = RoutingRequest(caller.key_id, route, body, asked.model, plan.prepaid, counting)
         if counting:
             metering.admit_count(caller, plan)
         else:
@@ -154,12 +154,12 @@ class Relay:
             if alive is not None:
                 alive.stop()
 
-    def _weighed(self, call: Call, body: bytes) -> bytes:
+    def _weighed(self, call: RequestContext, body: bytes) -> bytes:
         """What a request is estimated by: all that it sends, and what was kept here of it."""
         before = call.translation.before if call.translation is not None else ()
         return b"".join((body, *before)) if before else body
 
-    def _decoded(self, request: Request, body: bytes, read: Reading | None) -> bytes:
+    def _decoded(self, request: Request, body: bytes, read: Reader | None) -> bytes:
         """The body of a request that came compressed.
 
         Raises:
@@ -176,7 +176,7 @@ class Relay:
         return decoded(body, encoding, self._most)
 
     def _recall(
-        self, ask: Ask, request: Request, body: bytes, translation: Translation | None
+        self, ask: RoutingRequest, request: Request, body: bytes, translation: Translation | None
     ) -> None:
         """Find the session that a request belongs to, and the upstream that it is with."""
         before = translation.before if translation is not None else ()
@@ -187,7 +187,7 @@ class Relay:
             if found is not None and found.until > now and self._settings.sticky != "off":
                 ask.bound = found.upstream
 
-    def _remember(self, ask: Ask, target: Target, body: bytes) -> None:
+    def _remember(self, ask: RoutingRequest, target: Target, body: bytes) -> None:
         """The session is with the upstream that answers: that is where its prompt is cached."""
         upstream = target.upstream
         if ask.key is not None:

@@ -9,15 +9,15 @@ from typing import Final
 
 import msgspec
 
-from relay.api.stored_responses import Stored
+from relay.api.stored_responses import StoredResponses
 from relay.errors import Dialect, RelayError
-from relay.gateway.dialect import Asking, Machine, Translation
+from relay.gateway.dialect import InboundRequest, StreamTranslator, Translation
 from relay.quota.rate_limit_fields import codex_lines
-from relay.quota.state import Holder
+from relay.quota.state import KeyState
 from relay.translate.messages.usage import Usage
-from relay.translate.request.builder import Fit
+from relay.translate.request.builder import TargetModel
 from relay.translate.responses import answer, request
-from relay.translate.responses.render import Told
+from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import Stream
 
@@ -40,11 +40,11 @@ class Responses(Translation):
 
     def __init__(
         self,
-        asking: Asking,
-        asked: request.Responses,
+        asking: InboundRequest,
+        asked: request.ResponsesRequest,
         seal: Seal,
         before: list[msgspec.Raw],
-        stored: Stored | None = None,
+        stored: StoredResponses | None = None,
     ) -> None:
         """`before`: the conversation that it goes on from; `stored`: where its answer is kept."""
         super().__init__(asking, asked.user)
@@ -56,7 +56,7 @@ class Responses(Translation):
         self.keeps = asked.stored and stored is not None
         self._turn_state = asking.head.headers.get(_TURN_STATE)
         id = "resp_" + asking.request_id.removeprefix("req_")
-        self._told = Told(
+        self._told = AnswerMetadata(
             id,
             int(time.time()),
             time.time,
@@ -78,11 +78,11 @@ class Responses(Translation):
             self._stream = Stream(self._told)
         return self._stream
 
-    def whole(self, payload: bytes, fit: Fit, usage: Usage) -> bytes:
-        self._answer, self._output = answer.whole(payload, self._told, fit.family, usage)
+    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+        self._answer, self._output = answer.translate(payload, self._told, fit.family, usage)
         return self._answer
 
-    def machine(self, fit: Fit) -> Machine:
+    def machine(self, fit: TargetModel) -> StreamTranslator:
         self._spoken.family = fit.family
         return self._spoken
 
@@ -92,7 +92,7 @@ class Responses(Translation):
     def failed(self, error: RelayError) -> bytes:
         return self._spoken.fail(error)
 
-    def lines(self, holder: Holder, now: float) -> bytes:
+    def lines(self, holder: KeyState, now: float) -> bytes:
         told = codex_lines(holder, now)
         if self._turn_state is not None:  # Codex sends the same within a turn, and wants it back
             told += b"%b: %b\r\n" % (_TURN_STATE, self._turn_state)
@@ -115,10 +115,10 @@ class Responses(Translation):
 class InputTokens(Responses):
     """`POST /v1/responses/input_tokens`: how many tokens a request has."""
 
-    def octets(self, fit: Fit) -> bytes:
+    def octets(self, fit: TargetModel) -> bytes:
         return self._draft.octets(fit, breakpoints=self._breakpoints, user=None, counting=True)
 
-    def whole(self, payload: bytes, fit: Fit, usage: Usage) -> bytes:
+    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
         try:
             count = _counted(payload).input_tokens
         except msgspec.MsgspecError as failed:
@@ -129,19 +129,19 @@ class InputTokens(Responses):
 class Compaction(Responses):
     """`POST /v1/responses/compact`: a conversation made short enough to go on from."""
 
-    def whole(self, payload: bytes, fit: Fit, usage: Usage) -> bytes:
+    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
         return answer.compacted(payload, self._told, self._asked.items, usage)
 
 
-class Reader:
+class ResponsesReader:
     """Reads requests of this dialect."""
 
-    def __init__(self, key: bytes, stored: Stored) -> None:
+    def __init__(self, key: bytes, stored: StoredResponses) -> None:
         """`key` seals what callers carry from turn to turn: 32 octets, the same for good."""
         self._key = key
         self._stored = stored
 
-    async def responses(self, asking: Asking) -> Responses:
+    async def responses(self, asking: InboundRequest) -> Responses:
         """Read a request.
 
         Raises:
@@ -152,23 +152,23 @@ class Reader:
         asked = request.read(asking.body, seal, before=before, storing=storing)
         return Responses(asking, asked, seal, before, self._stored if storing else None)
 
-    async def input_tokens(self, asking: Asking) -> InputTokens:
+    async def input_tokens(self, asking: InboundRequest) -> InputTokens:
         """The same for one that asks how many tokens it has."""
         seal, before = self._seal(asking), await self._before(asking)
         asked = request.read(asking.body, seal, before=before)
         asked = msgspec.structs.replace(asked, stream=False)
         return InputTokens(asking, asked, seal, before)
 
-    async def compaction(self, asking: Asking) -> Compaction:
+    async def compaction(self, asking: InboundRequest) -> Compaction:
         """The same for one that wants its conversation compacted."""
         seal, before = self._seal(asking), await self._before(asking)
         asked = request.compaction(asking.body, seal, before=before)
         return Compaction(asking, asked, seal, before)
 
-    def _seal(self, asking: Asking) -> Seal:
+    def _seal(self, asking: InboundRequest) -> Seal:
         return Seal(self._key, asking.caller.user_id)
 
-    async def _before(self, asking: Asking) -> list[msgspec.Raw]:
+    async def _before(self, asking: InboundRequest) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
         previous = request.previous(asking.body)
         if previous is None:

@@ -8,13 +8,13 @@ from typing import Final
 
 from relay.errors import BAD_UPSTREAM, RelayError
 from relay.gateway.attempt import Answer, relay_error
-from relay.gateway.context import Call
+from relay.gateway.context import RequestContext
 from relay.gateway.dialect import Translation
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.metering import Metering
 from relay.gateway.passthrough import broken, ended, fields, is_stream, note, tell
-from relay.net.upstream.connection import Trouble, UpstreamConnection, UpstreamError
-from relay.net.upstream.transcode import Conversion
+from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
+from relay.net.upstream.transcode import Transcode
 from relay.pool.routes import Target
 from relay.translate.messages.usage import NoTap
 from relay.wire.events import Response
@@ -29,7 +29,7 @@ _ODD: Final = "The model's upstream sent an answer that cannot be translated. Tr
 
 
 async def convert(
-    call: Call,
+    call: RequestContext,
     translation: Translation,
     answer: Answer,
     metering: Metering,
@@ -56,7 +56,7 @@ async def convert(
 
 
 async def _document(
-    call: Call, translation: Translation, answer: Answer, metering: Metering
+    call: RequestContext, translation: Translation, answer: Answer, metering: Metering
 ) -> None:
     exchange, target = call.exchange, answer.lease.target
     note(call, target, answer.usage)
@@ -77,7 +77,7 @@ async def _document(
 
 
 async def _stream(
-    call: Call,
+    call: RequestContext,
     translation: Translation,
     target: Target,
     response: Response,
@@ -88,15 +88,15 @@ async def _stream(
     exchange = call.exchange
     machine = translation.machine(target.fit)
     usage = machine.usage
-    conversion = Conversion(exchange, connection, response, NoTap(), machine.feed)
+    conversion = Transcode(exchange, connection, response, NoTap(), machine.feed)
     if alive is not None:
         alive.follow(conversion, conversion)
     onward = _STREAM % exchange.id
     noted = False
     try:
         await conversion.convert(fields(call, target, response, onward, metering.lines(call)))
-        if not usage.whole:
-            raise UpstreamError(Trouble.CLOSED, "its answer has no end")
+        if not usage.complete:
+            raise UpstreamError(FailureKind.CLOSED, "its answer has no end")
         if call.ticket is not None and not call.ticket.durable:
             await metering.on_disk(call.ticket)
         note(call, target, usage)  # which puts the counts right that the end tells
@@ -112,11 +112,11 @@ async def _stream(
             exchange.end(exchange.framed(ending))
         ended(call, target, error=usage.error)
     except UpstreamError as failure:
-        if not exchange.begun:
+        if not exchange.started:
             raise relay_error(failure) from None
         call.end_failed(broken(call, target, failure))
     except RelayError as error:  # of what the relay itself was to do with the answer
-        if not exchange.begun:
+        if not exchange.started:
             raise
         tell(call, error)
     finally:

@@ -23,7 +23,7 @@ class Deadlined(Protocol):
         ...
 
 
-class Timers:
+class Deadlines:
     """The sweep.
 
     `now` is the coarse time, up to a tick ahead and never behind, so that a deadline counted

@@ -1,6 +1,6 @@
 """One request and its response, as a handler sees them, on an HTTP/1.1 connection.
 
-The request's body is collected by an `Intake`, bounded; the response is written straight to
+The request's body is collected by an `RequestBody`, bounded; the response is written straight to
 the transport. A handler answers with `respond`, or with `begin`, `write` … and `end`. An answer
 that cannot be completed is cut (`close`, `abort`), never ended as if it were whole.
 """
@@ -17,8 +17,8 @@ from typing import Final, Protocol
 
 from relay.clock import http_date
 from relay.errors import Dialect, RelayError
-from relay.net.request_body import Intake, too_large
-from relay.net.runner import Drive
+from relay.net.request_body import RequestBody, too_large
+from relay.net.runner import CoroutineRunner
 from relay.wire.chunked import LAST_CHUNK
 from relay.wire.events import UNTIL_CLOSE, Request
 
@@ -74,7 +74,6 @@ class Exchange:
         "_drain_waiter",
         "_until_close",
         "arrived",
-        "begun",
         "closing",
         "drive",
         "ended",
@@ -86,6 +85,7 @@ class Exchange:
         "probe",
         "request",
         "source",
+        "started",
         "status",
         "transport",
     )
@@ -97,9 +97,9 @@ class Exchange:
         self.request = request
         self.id = new_id()
         self.arrived = time.monotonic()
-        self.drive: Drive | None = None
+        self.drive: CoroutineRunner | None = None
         self.status = 0
-        self.begun = False  # the head of the answer is written
+        self.started = False  # the head of the answer is written
         self.only_pings = False  # it has begun, but of the answer itself nothing is written
         self.ended = False  # nothing more will be written
         self.closing = False  # the connection ends with this exchange
@@ -112,10 +112,10 @@ class Exchange:
         self._chunked = False
         self._until_close = False  # only the connection's end tells the answer's
         self._drain_waiter: asyncio.Future[None] | None = None
-        self.intake: Intake | None = None  # None: the body came with the head
+        self.intake: RequestBody | None = None  # None: the body came with the head
         self.octets = octets  # the body, if it came with the head
         if len(octets) != request.length:
-            self.intake = Intake(request.length, body_limit)
+            self.intake = RequestBody(request.length, body_limit)
 
     # --- the request's body ---------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Exchange:
         intake = self.intake
         if intake is None:
             return self.octets
-        if self.request.expects_continue and not intake.size and not self.begun:
+        if self.request.expects_continue and not intake.size and not self.started:
             self.transport.write(CONTINUE)
         return await intake.whole()
 
@@ -210,7 +210,7 @@ class Exchange:
         self, error: RelayError, dialect: Dialect = Dialect.MESSAGES, fields: bytes = b""
     ) -> None:
         """Answer with an error, `fields` among its header lines; or cut what has begun."""
-        if self.begun:
+        if self.started:
             self.cut()
             return
         headers = [
@@ -253,7 +253,7 @@ class Exchange:
             self._drain_waiter.set_result(None)
 
     def _head(self, status: int, fields: bytes, length: int) -> bytes:
-        self.begun = True
+        self.started = True
         self.status = status
         if not self.received or self._connection.closes_after_answer():
             self.closing = True
@@ -282,7 +282,7 @@ class Exchange:
         """
         if self.probe is not None:
             return self.probe()
-        if self.begun or not self.request.http11:
+        if self.started or not self.request.http11:
             return False
         self.transport.write(CONTINUE)
         return True

@@ -15,9 +15,9 @@ from typing import Any, Final, cast
 import msgspec
 
 from relay.errors import INTERNAL, REQUEST_TIMEOUT, Dialect, RelayError
-from relay.net.deadlines import NEVER, Timers
+from relay.net.deadlines import NEVER, Deadlines
 from relay.net.exchange import Exchange, date, new_id, status_line
-from relay.net.runner import Drive
+from relay.net.runner import CoroutineRunner
 from relay.net.socket_options import write_at_once
 from relay.wire.events import Limits, Request
 from relay.wire.h1 import HeadReader, request_reader
@@ -155,7 +155,7 @@ class ServerConnection(asyncio.Protocol):
         elif exchange is None:
             if self._choked:
                 self.transport.abort()
-            elif self._reader.begun:
+            elif self._reader.started:
                 self._refuse(RelayError(REQUEST_TIMEOUT, "The request header came too slowly."))
             else:
                 self._close()
@@ -204,7 +204,7 @@ class ServerConnection(asyncio.Protocol):
             self.deadline = server.timers.now + server.bounds.body_time
             self._collect(exchange, rest)
         self.exchange = exchange
-        drive = Drive(self._run(exchange))
+        drive = CoroutineRunner(self._run(exchange))
         drive.step()
         exchange.drive = drive  # only now: `_next` tells by it that the answer took its time
 
@@ -322,7 +322,7 @@ class Server:
     def __init__(
         self,
         handler: Handler,
-        timers: Timers,
+        timers: Deadlines,
         bounds: Bounds | None = None,
         refused: Callable[[bytes, str, RelayError], None] | None = None,
     ) -> None:

@@ -16,7 +16,7 @@ def too_large(limit: int) -> RelayError:
     )
 
 
-class Intake:
+class RequestBody:
     """`feed` from the connection, `whole` for the handler; `size` octets have come so far."""
 
     __slots__ = (

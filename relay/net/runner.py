@@ -1,7 +1,7 @@
 """Runs a handler's coroutine without a Task of its own.
 
 `asyncio.Task` enters itself into a weak set and starts on a later turn of the loop: 2.5 µs
-of the 30 that a relayed request costs in all. A `Drive` takes the first step at once and
+of the 30 that a relayed request costs in all. A `CoroutineRunner` takes the first step at once and
 each further one when the awaited future is done. What is missing: `asyncio.timeout`,
 `TaskGroup` and whatever else asks for the current task; a handler that needs those awaits
 a task (`await loop.create_task(…)`), as net.pool does for connecting.
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Waiter(Generic[T]):
-    """A value to come, for one coroutine that a `Drive` runs: it goes on within `set_result`.
+    """A value to come, for one coroutine of a `CoroutineRunner`: it goes on within `set_result`.
 
     A Future would have it wait for the loop's next turn, which costs a microsecond.
     """
@@ -62,7 +62,7 @@ class Waiter(Generic[T]):
             resume(self)
 
 
-class Drive:
+class CoroutineRunner:
     """One coroutine on its way. It must catch what is raised in it, `CancelledError` too."""
 
     __slots__ = ("_cancelled", "_coroutine", "_waiting")

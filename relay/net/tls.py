@@ -2,10 +2,10 @@
 
 import ssl
 
-from relay.config import ConfigError, Settings, Tls
+from relay.config import ConfigError, Settings, TlsSettings
 
 
-def listener(tls: Tls) -> ssl.SSLContext:
+def listener(tls: TlsSettings) -> ssl.SSLContext:
     """For `server.tls`.
 
     Raises:

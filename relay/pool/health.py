@@ -38,7 +38,7 @@ class Outage(msgspec.Struct, frozen=True):
     reason: str
     since: float
     until: float
-    told: bool
+    stated: bool
     quota: bool = False
 
 
@@ -46,8 +46,8 @@ def _stands(old: Outage | None, new: Outage) -> Outage:
     """Which of two outages holds: what was told before what is guessed, else the longer one."""
     if old is None or old.until <= new.since:
         return new
-    if old.told is not new.told:
-        return old if old.told else new
+    if old.stated is not new.stated:
+        return old if old.stated else new
     return old if old.until > new.until else new
 
 
@@ -88,9 +88,9 @@ class Health:
             return
         self.probing = False
         self.strained = None
-        if self.account is not None and not self.account.told:
+        if self.account is not None and not self.account.stated:
             self.account = None
-        if model in self.models and not self.models[model].told:
+        if model in self.models and not self.models[model].stated:
             del self.models[model]
         self._look()
 
@@ -100,12 +100,12 @@ class Health:
         self.probing = False
         if scope is Scope.CALLER:
             self.failures = 0  # it works
-            if self.account is not None and not self.account.told:
+            if self.account is not None and not self.account.stated:
                 self.account = None
             self._look()
             return
         quota = scope is Scope.ACCOUNT
-        outage = Outage(verdict.reason, now, verdict.until, verdict.told, quota)
+        outage = Outage(verdict.reason, now, verdict.until, verdict.stated, quota)
         self.last_error = outage
         self.errors[scope.name.lower()] += 1
         if scope is Scope.MODEL:
@@ -116,7 +116,7 @@ class Health:
             self.strained = outage
         else:
             self.failures += 1
-            if verdict.told:
+            if verdict.stated:
                 self.account = _stands(self.account, outage)
             elif self.failures >= _STRIKES:
                 outage = msgspec.structs.replace(outage, until=now + _OUT)
@@ -127,9 +127,9 @@ class Health:
         """A request ended without finding anything out: its caller went away."""
         self.probing = False
 
-    def begun(self) -> None:
+    def request_started(self) -> None:
         """A request sets out; the first one after a guess has run its time is the probe."""
-        if self.account is not None and not self.account.told:
+        if self.account is not None and not self.account.stated:
             self.probing = True
 
     def cannot_count(self, until: float) -> None:
@@ -183,7 +183,7 @@ class Health:
         for outage in (self.account, self.models.get(model)):
             if outage is None:
                 continue
-            if outage.told:
+            if outage.stated:
                 return Level.OUT
             if outage.until > now or self.probing:
                 found = Level.DOUBTFUL
@@ -194,14 +194,14 @@ class Health:
         if self.paused or (counting and self.counts_again > now):
             return float("inf")
         outages = (self.account, self.models.get(model))
-        return max([now, *[one.until for one in outages if one is not None and one.told]])
+        return max([now, *[one.until for one in outages if one is not None and one.stated]])
 
     def why(self, model: str, now: float) -> str:
         """In a few words, for the operator; empty if it is free."""
         if self.paused:
             return "paused"
         for outage in (self.account, self.models.get(model), self.strained):
-            if outage is not None and (outage.until > now or not outage.told):
+            if outage is not None and (outage.until > now or not outage.stated):
                 left = outage.until - now
                 return f"{outage.reason}; " + (
                     f"{left:.0f} s to go" if left > 0 else "one request is to find out"
@@ -215,7 +215,7 @@ class Health:
         if self.paused:
             state = "paused"
         elif self.account is not None:
-            state = "cooling" if self.account.told else "down"
+            state = "cooling" if self.account.stated else "down"
             if self.account.until <= now:
                 state = "probing"
         elif self.strained is not None:
@@ -243,7 +243,7 @@ class Health:
 
     def _expire(self, now: float) -> None:
         """Facts end with their time; guesses stay until a request has shown them wrong."""
-        if self.account is not None and self.account.told and self.account.until <= now:
+        if self.account is not None and self.account.stated and self.account.until <= now:
             self.account = None
         if self.strained is not None and self.strained.until <= now:
             self.strained = None

@@ -20,7 +20,7 @@ import msgspec
 from relay import config
 from relay.clock import rfc3339
 from relay.errors import NOT_FOUND, OVERLOADED, Header, RelayError
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.runner import Waiter
 from relay.pool.affinity import Session
 from relay.pool.health import Level
@@ -28,7 +28,7 @@ from relay.pool.routes import Route, Target
 from relay.pool.upstream import Tier, Upstream
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
-from relay.quota.state import Meter, Reservation
+from relay.quota.state import LimitCounters, Reservation
 
 _OWED: Final = 8.0  # turns that an upstream is owed at most, or has had too many of
 _BUSY: Final = 0.25  # of a turn, for each request in flight: who is slow comes later
@@ -37,7 +37,7 @@ _NO_RETRY: Final[Header] = (b"x-should-retry", b"false")
 _FREE: Final = Level.FREE
 
 
-class Ask(msgspec.Struct, eq=False):
+class RoutingRequest(msgspec.Struct, eq=False):
     """What a request wants of the pool, and what has come of it so far.
 
     `caller` is a key's id: those who wait are served in turns. `body` and `model` are as they
@@ -73,7 +73,7 @@ class Lease(msgspec.Struct, eq=False):
 class _Waiting(msgspec.Struct, eq=False):
     """A request that waits for an upstream, until a moment."""
 
-    ask: Ask
+    ask: RoutingRequest
     until: float
     lease: Waiter[Lease]
 
@@ -81,13 +81,13 @@ class _Waiting(msgspec.Struct, eq=False):
 _Line: TypeAlias = tuple[str, Route, bool, tuple[Upstream, ...]]
 
 
-def _line(ask: Ask) -> _Line:
+def _line(ask: RoutingRequest) -> _Line:
     """Where a request waits: with its caller's others that the same upstreams can serve, so that
     one for which nobody is left keeps none behind it from being served."""
     return (ask.caller, ask.route, ask.counting, ask.tried)
 
 
-def choose(ask: Ask, now: float, ledger: Ledger | None = None) -> Target | None:
+def choose(ask: RoutingRequest, now: float, ledger: Ledger | None = None) -> Target | None:
     """The target that is due, None if none can be used now. `now` is epoch seconds.
 
     Who was long absent is not owed all that it missed, and who got too much does not pay for it
@@ -129,7 +129,9 @@ def choose(ask: Ask, now: float, ledger: Ledger | None = None) -> Target | None:
     return best
 
 
-def passed_over(ask: Ask, chosen: Target | None, now: float, ledger: Ledger | None = None) -> str:
+def passed_over(
+    ask: RoutingRequest, chosen: Target | None, now: float, ledger: Ledger | None = None
+) -> str:
     """Which upstreams could not be chosen in place of this one, and why: for the log. Those
     that have failed the request are told of elsewhere."""
     reasons = []
@@ -148,7 +150,7 @@ def passed_over(ask: Ask, chosen: Target | None, now: float, ledger: Ledger | No
     return "; ".join(reasons)
 
 
-def _room_at(upstream: Upstream, ask: Ask, now: float, ledger: Ledger | None) -> float:
+def _room_at(upstream: Upstream, ask: RoutingRequest, now: float, ledger: Ledger | None) -> float:
     """From when on an upstream's own limits have room for a request."""
     if upstream.limits is None or ledger is None or ask.counting:
         return now
@@ -161,7 +163,7 @@ def _room_at(upstream: Upstream, ask: Ask, now: float, ledger: Ledger | None) ->
     return ready / 1000 if ready > moment else now
 
 
-def _meter(upstream: Upstream, ledger: Ledger, now: float) -> Meter:
+def _meter(upstream: Upstream, ledger: Ledger, now: float) -> LimitCounters:
     assert upstream.limits is not None
     owner = _owner(upstream)
     return ledger.holder(owner, owner, upstream.limits, now).meter
@@ -176,7 +178,11 @@ class Upstreams:
     """All upstreams, who uses them and who waits for them."""
 
     def __init__(
-        self, upstreams: Sequence[Upstream], settings: config.Pool, ledger: Ledger, timers: Timers
+        self,
+        upstreams: Sequence[Upstream],
+        settings: config.PoolSettings,
+        ledger: Ledger,
+        timers: Deadlines,
     ) -> None:
         self._all = tuple(upstreams)
         tiers: dict[int, Tier] = {}
@@ -218,20 +224,20 @@ class Upstreams:
         """The upstream of that name."""
         return next((one for one in self._all if one.name == name), None)
 
-    def passed_over(self, ask: Ask, chosen: Target | None) -> str:
+    def passed_over(self, ask: RoutingRequest, chosen: Target | None) -> str:
         """See the function of that name."""
         return passed_over(ask, chosen, time.time(), self._ledger)
 
     # --- leases ---
 
-    def take(self, ask: Ask) -> Lease | None:
+    def take(self, ask: RoutingRequest) -> Lease | None:
         """A place at the upstream that is due; None: it must be waited for."""
         now = time.time()
         if self._waiting:
             self._serve(now)  # they came first
         return self._take(ask, now)
 
-    async def wait(self, ask: Ask) -> Lease:
+    async def wait(self, ask: RoutingRequest) -> Lease:
         """A place, once there is one.
 
         Raises:
@@ -274,7 +280,7 @@ class Upstreams:
         if self._waiting:
             self.wake()
 
-    def _take(self, ask: Ask, now: float) -> Lease | None:
+    def _take(self, ask: RoutingRequest, now: float) -> Lease | None:
         target = choose(ask, now, self._ledger)
         if target is None:
             return None
@@ -295,14 +301,14 @@ class Upstreams:
                     tier.turn = upstream.served
                 upstream.served += upstream.share
         if upstream.health.hampered:
-            upstream.health.begun()
+            upstream.health.request_started()
         upstream.in_flight += 1
         upstream.requests += 1
         return Lease(target, how, held)
 
     # --- the queue ---
 
-    def ready(self, ask: Ask, now: float) -> float:
+    def ready(self, ask: RoutingRequest, now: float) -> float:
         """The moment from which on a request may find a place; `inf`: nobody knows one."""
         moments = [
             max(
@@ -401,7 +407,7 @@ class Upstreams:
         return rows
 
 
-def _unavailable(ask: Ask, ready: float, now: float) -> RelayError:
+def _unavailable(ask: RoutingRequest, ready: float, now: float) -> RelayError:
     """Every upstream is out; `ready` is when the first one is back."""
     if ask.counting and ready == float("inf"):  # Claude Code then makes an estimate of its own
         return RelayError(NOT_FOUND, "No upstream for this model counts tokens.")

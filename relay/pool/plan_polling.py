@@ -1,7 +1,8 @@
 """What is left of the upstreams' plans, as their vendors tell when they are asked: now and then.
 
 A vendor that refuses because a quota is used up may not say until when, or its plan may be full
-again sooner than it said. So where `config.Vendor.quota` tells where to ask, what is left is read
+again sooner than it said. So where `config.VendorSettings.quota` tells where to ask, what is left
+is read
 once in a while, and an outage for want of quota that began before ends if there is some. A
 reading never begins an outage, and one that fails changes nothing.
 
@@ -20,9 +21,9 @@ from typing import Final
 import orjson
 
 from relay import config
-from relay.net.runner import Drive
+from relay.net.runner import CoroutineRunner
 from relay.net.upstream.connection import UpstreamError
-from relay.net.upstream.lookahead import Hold
+from relay.net.upstream.lookahead import Lookahead
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
 
@@ -39,19 +40,19 @@ class _UnreadError(Exception):
     """There is no reading, and this is why."""
 
 
-class Gauge:
+class PollState:
     """When an upstream is to be asked. Moments in epoch seconds."""
 
     __slots__ = ("asked", "drive", "due", "failed", "paths", "quota", "upstream")
 
-    def __init__(self, upstream: Upstream, quota: config.Quota, now: float) -> None:
+    def __init__(self, upstream: Upstream, quota: config.PlanPollSettings, now: float) -> None:
         self.upstream = upstream
         self.quota = quota
         self.paths = [path.strip().split(".") for path in quota.left.split(",")]
         self.due = now + quota.every
         self.asked: float | None = None  # when it was last asked
         self.failed = False  # the last reading, and that was logged
-        self.drive: Drive | None = None  # the reading under way
+        self.drive: CoroutineRunner | None = None  # the reading under way
 
     def is_due(self, now: float) -> bool:
         """Whether to ask now: every so often, and the first time soon after an outage began."""
@@ -69,14 +70,14 @@ class Gauge:
         return self.drive is not None and self.asked is not None and now > self.asked + _PATIENCE
 
 
-class Reading:
+class PlanPoller:
     """Reads what the vendors of all upstreams tell."""
 
     def __init__(self, upstreams: Upstreams) -> None:
         now = time.time()
         self._upstreams = upstreams
         self._gauges = [
-            Gauge(upstream, upstream.vendor.quota, now)
+            PollState(upstream, upstream.vendor.quota, now)
             for upstream in upstreams
             if upstream.vendor.quota is not None
         ]
@@ -101,10 +102,10 @@ class Reading:
                 gauge.drive.cancel()
             elif gauge.is_due(now):
                 gauge.asked, gauge.due = now, now + gauge.quota.every
-                gauge.drive = drive = Drive(self._read(gauge, now))
+                gauge.drive = drive = CoroutineRunner(self._read(gauge, now))
                 drive.step()
 
-    async def _read(self, gauge: Gauge, asked: float) -> None:
+    async def _read(self, gauge: PollState, asked: float) -> None:
         upstream = gauge.upstream
         try:
             numbers = left(await _document(upstream, gauge.quota.path), gauge.paths)
@@ -125,7 +126,7 @@ class Reading:
         finally:
             gauge.drive = None
 
-    def _failed(self, gauge: Gauge, reason: str) -> None:
+    def _failed(self, gauge: PollState, reason: str) -> None:
         """Say it once, and again only after a reading that did not fail."""
         if not gauge.failed:
             gauge.failed = True
@@ -194,12 +195,12 @@ async def _get(upstream: Upstream, path: str) -> tuple[int, bytes]:
     connection = pool.take() or await pool.connect()
     try:
         response = await connection.send(upstream.own_head(path), b"")
-        hold = Hold(connection, response)
+        hold = Lookahead(connection, response)
         await hold.until(lambda _: False)
     except BaseException:
         connection.close()
         raise
     pool.put(connection, reusable=hold.reusable)
-    if not hold.whole:
+    if not hold.complete:
         raise _UnreadError("its answer is too long")
     return response.status, hold.payload

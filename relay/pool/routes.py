@@ -7,7 +7,7 @@ import msgspec
 from relay import config
 from relay.errors import MODEL_NOT_FOUND, OVERLOADED, RelayError
 from relay.pool.upstream import Upstream
-from relay.translate.request.builder import Fit
+from relay.translate.request.builder import TargetModel
 
 
 class Target(msgspec.Struct, frozen=True, eq=False):
@@ -19,7 +19,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     name: str
     model: str | None
     fields: bytes
-    fit: Fit
+    fit: TargetModel
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -39,7 +39,7 @@ _NO_UPSTREAM_FOR: Final = (
 class Routes:
     """Every name that may be asked for, with its route."""
 
-    def __init__(self, models: list[config.Model], upstreams: list[Upstream]) -> None:
+    def __init__(self, models: list[config.ModelSettings], upstreams: list[Upstream]) -> None:
         self._routes: dict[str, Route] = {}
         self._without: dict[str, str] = {}  # names that want an upstream, and what to say
         by_name = {upstream.name: upstream for upstream in upstreams}
@@ -48,7 +48,7 @@ class Routes:
                 pairs = [(by_name[one.upstream], one) for one in model.routes]
             else:
                 pairs = [
-                    (upstream, config.Route(upstream=upstream.name))
+                    (upstream, config.RouteSettings(upstream=upstream.name))
                     for upstream in upstreams
                     if config.serves(upstream.vendor, model.id)
                 ]
@@ -85,9 +85,11 @@ class Routes:
         return route
 
 
-def _target(upstream: Upstream, route: config.Route, model: config.Model, asked: str) -> Target:
+def _target(
+    upstream: Upstream, route: config.RouteSettings, model: config.ModelSettings, asked: str
+) -> Target:
     name = route.model or model.id
     fields = f"x-relay-model: {name}\r\n".encode()
     accepts = config.accepts_of(model, route, name)
-    fit = Fit(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
+    fit = TargetModel(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
     return Target(upstream, name, name if name != asked else None, fields, fit)

@@ -5,11 +5,11 @@ from urllib.parse import urlsplit
 
 from relay import clock, config
 from relay.net import tls as certificates
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.upstream.connection import Origin
-from relay.net.upstream.connection_pool import Pool
+from relay.net.upstream.connection_pool import ConnectionPool
 from relay.pool.health import Health
-from relay.pool.vendor_errors import Refusals
+from relay.pool.vendor_errors import ErrorClassifier
 from relay.quota.plans import Plan, compile_plan
 from relay.wire.events import Request
 
@@ -29,7 +29,9 @@ class Upstream:
     `served` is how many requests it got, each counted as 1/`weight`: who has less is due.
     """
 
-    def __init__(self, settings: config.Upstream, whole: config.Settings, timers: Timers) -> None:
+    def __init__(
+        self, settings: config.UpstreamSettings, whole: config.Settings, timers: Deadlines
+    ) -> None:
         """Raises ValueError: the credential, the proxy or the `ca` file cannot be read."""
         parts = urlsplit(settings.base_url)
         assert parts.hostname is not None
@@ -40,11 +42,11 @@ class Upstream:
         self.weight = settings.weight
         self.max_concurrency = settings.max_concurrency
         self.vendor = config.vendor_of(whole, settings)
-        self.refusals = Refusals(self.vendor, clock.seconds(whole.pool.longest_cooldown))
+        self.refusals = ErrorClassifier(self.vendor, clock.seconds(whole.pool.longest_cooldown))
         self.inclusive = self.vendor.usage == "inclusive"
         self.limits: Plan | None = None
         if settings.limits:
-            plan = config.Plan(id=settings.name, limits=settings.limits)
+            plan = config.PlanSettings(id=settings.name, limits=settings.limits)
             self.limits = compile_plan(plan, f"upstream {settings.name!r}")
         self.health = Health()
         self.share = 1 / settings.weight
@@ -55,7 +57,7 @@ class Upstream:
         self.answered = 0
         self.other_model = 0  # answers that name another model than was sent
         self.left: int | None = None  # of its plan, as its vendor last told when it was asked
-        self.pool = Pool(
+        self.pool = ConnectionPool(
             Origin(
                 host=parts.hostname,
                 port=parts.port or (443 if secure else 80),

@@ -1,6 +1,7 @@
 """What an upstream's trouble means: whom it concerns, for how long, and whether that is known.
 
-`Refusals` holds one vendor's rules, compiled, and after them what holds for everyone. It judges
+`ErrorClassifier` holds one vendor's rules, compiled, and after them what holds for everyone. It
+judges
 one answer by its status, header lines and body, and must not know of other upstreams, of
 earlier answers or of a clock: the present moment comes in, a `Verdict` goes out, and others
 decide what to do with it.
@@ -21,7 +22,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from relay import config
-from relay.net.upstream.connection import Trouble
+from relay.net.upstream.connection import FailureKind
 
 Headers = dict[bytes, bytes]  # names in lower case
 
@@ -44,7 +45,7 @@ class Verdict(NamedTuple):
 
     scope: Scope
     until: float
-    told: bool
+    stated: bool
     reason: str
 
     @property
@@ -109,7 +110,7 @@ _OPEN: Final = frozenset({"allowed", "allowed_warning"})
 
 
 class _Rule(NamedTuple):
-    """A `config.Rule`, compiled."""
+    """A `config.RuleSettings`, compiled."""
 
     scope: Scope
     reason: str
@@ -127,10 +128,10 @@ class _Rule(NamedTuple):
         return self.says is None or self.says.search(told.message) is not None
 
 
-class Refusals:
+class ErrorClassifier:
     """What the refusals of one upstream mean, by its vendor's rules and in general."""
 
-    def __init__(self, vendor: config.Vendor, longest: float) -> None:
+    def __init__(self, vendor: config.VendorSettings, longest: float) -> None:
         """`longest` in seconds: no verdict holds for longer."""
         self._longest = longest
         self._zone = ZoneInfo(vendor.time_zone)
@@ -270,7 +271,7 @@ class Refusals:
         return Verdict(scope, until, False, reason)
 
 
-def of_failure(trouble: Trouble, now: float) -> Verdict:
+def of_failure(trouble: FailureKind, now: float) -> Verdict:
     """No answer at all. Nobody told a moment; `now` makes it a judgement like the others."""
     return Verdict(Scope.FAILURE, 0.0, False, trouble.value)
 

@@ -1,6 +1,7 @@
 """How much of one limit is used: the two ways in which a limit fills up again.
 
-A `Window` opens with the first request, and is whole again when it ends. A `Smooth` bucket
+A `FixedWindow` opens with the first request, and is whole again when it ends. A `TokenBucket`
+bucket
 fills up all the time. Both hold what is *used*, not what is left, so that a limit may change
 its size and used stays used. Nothing here knows what is counted, for whom or why.
 
@@ -19,7 +20,7 @@ Mark: TypeAlias = tuple[int, float]
 _UNTOUCHED: Final = (0, 0.0)
 
 
-class Window:
+class FixedWindow:
     """Whole until the first request, which opens it; whole again at its `end`.
 
     What is given back or charged later counts in the window in which it was taken, or not at
@@ -102,7 +103,7 @@ class Window:
         return self.used, self.end
 
 
-class Smooth:
+class TokenBucket:
     """Fills at an even pace, `size` in `per`.
 
     `used` is in units of 1/`per` of what is counted: then each millisecond takes off exactly
@@ -220,17 +221,17 @@ class Smooth:
         return self.used, self.moment
 
 
-Bucket: TypeAlias = Window | Smooth
+Bucket: TypeAlias = FixedWindow | TokenBucket
 
 
 def make(refill: str, size: int, per: int, used: int = 0, moment: int = 0) -> Bucket:
     """A bucket of one of the two kinds."""
-    return (Window if refill == Window.refill else Smooth)(size, per, used, moment)
+    return (FixedWindow if refill == FixedWindow.refill else TokenBucket)(size, per, used, moment)
 
 
 def converted(bucket: Bucket, refill: str, size: int, now: int) -> Bucket:
     """A bucket of the other kind, just as used, over a stretch of the same length."""
     spent = bucket.spent(now)
-    if refill == Smooth.refill:
-        return Smooth(size, bucket.per, spent * bucket.per, now)
-    return Window(size, bucket.per, spent, now + bucket.per if spent else 0)
+    if refill == TokenBucket.refill:
+        return TokenBucket(size, bucket.per, spent * bucket.per, now)
+    return FixedWindow(size, bucket.per, spent, now + bucket.per if spent else 0)

@@ -12,7 +12,7 @@ import orjson
 from relay import clock
 from relay.errors import RATE_LIMITED, Dialect, Header, Kind, RelayError
 from relay.quota.plans import Limit, Plan
-from relay.quota.state import Purse
+from relay.quota.state import Balance
 
 USED_UP: Final = Kind(429, "rate_limit_error", "insufficient_quota", "insufficient_quota")
 PAYMENT_REQUIRED: Final = Kind(402, "billing_error", "insufficient_quota", "insufficient_quota")
@@ -124,7 +124,7 @@ def too_much_counting(wait: int) -> QuotaExceeded:
     )
 
 
-def unpaid(purse: Purse, cost: int) -> QuotaExceeded:
+def unpaid(purse: Balance, cost: int) -> QuotaExceeded:
     """The balance does not cover what a request may cost."""
     balance = purse.balance
     if balance > 0 and balance >= cost:

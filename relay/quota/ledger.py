@@ -22,7 +22,7 @@ from relay.quota import exceeded as refusal
 from relay.quota.bucket import Bucket, Mark, make
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
-from relay.quota.state import Holder, Meter, Purse, Reservation, Row
+from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
 
 _MONEY: Final = "money"
 
@@ -31,15 +31,15 @@ class Ledger:
     """What every key has left. `now` is the present moment, epoch seconds."""
 
     def __init__(self) -> None:
-        self._holders: dict[str, Holder] = {}
-        self._meters: dict[tuple[str, str], Meter] = {}
-        self._purses: dict[str, Purse] = {}
-        self._changed: list[Meter | Purse] = []
-        self._to_sweep: list[Meter] = []
+        self._holders: dict[str, KeyState] = {}
+        self._meters: dict[tuple[str, str], LimitCounters] = {}
+        self._purses: dict[str, Balance] = {}
+        self._changed: list[LimitCounters | Balance] = []
+        self._to_sweep: list[LimitCounters] = []
 
     # --- one request ---
 
-    def holder(self, account: str, key: str, plan: Plan, now: float) -> Holder:
+    def holder(self, account: str, key: str, plan: Plan, now: float) -> KeyState:
         """What a key has, to tell it in headers."""
         holder = self._holders.get(key)
         if holder is None or holder.plan is not plan or holder.meter.plan is not plan:
@@ -145,7 +145,7 @@ class Ledger:
                 purse.charged += cost
                 self._note(purse)
 
-    def _note(self, state: Meter | Purse) -> None:
+    def _note(self, state: LimitCounters | Balance) -> None:
         if not state.changed:
             state.changed = True
             self._changed.append(state)
@@ -153,7 +153,7 @@ class Ledger:
     # --- refusing ---
 
     def _taken_back(
-        self, holder: Holder, now: int, tokens: int, cost: int, stopped: Bucket
+        self, holder: KeyState, now: int, tokens: int, cost: int, stopped: Bucket
     ) -> QuotaExceeded:
         """Undo what was taken before one bucket had too little, and say so."""
         meter = holder.meter
@@ -168,7 +168,7 @@ class Ledger:
                 bucket.give_back(min(tokens, bucket.size), bucket.mark, now)
         return self._refusal(holder, now, tokens, cost)
 
-    def _refusal(self, holder: Holder, now: int, tokens: int, cost: int) -> QuotaExceeded:
+    def _refusal(self, holder: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
         """What to tell, of all that is in the way: what ends last, and money never ends."""
         plan, purse = holder.plan, holder.purse
         if purse is not None and not purse.covers(cost) and purse.balance < max(cost, 1):
@@ -188,7 +188,7 @@ class Ledger:
 
     # --- who there is ---
 
-    def _place(self, account: str, key: str, plan: Plan, now: int) -> Holder:
+    def _place(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
         """The holder of a key, new or under a plan that is new to it."""
         meter = self._meter(*(("account", account) if plan.by_account else ("key", key)))
         if meter.plan is not plan:
@@ -198,23 +198,23 @@ class Ledger:
         purse = self._purse(account) if plan.prepaid else None
         holder = self._holders.get(key)
         if holder is None:
-            holder = self._holders[key] = Holder(account, key, plan, meter, purse)
+            holder = self._holders[key] = KeyState(account, key, plan, meter, purse)
         else:
             holder.meter.holders.discard(key)
             holder.plan, holder.meter, holder.purse = plan, meter, purse
         meter.holders.add(key)
         return holder
 
-    def _meter(self, scope: str, owner: str) -> Meter:
+    def _meter(self, scope: str, owner: str) -> LimitCounters:
         meter = self._meters.get((scope, owner))
         if meter is None:
-            meter = self._meters[scope, owner] = Meter(scope, owner)
+            meter = self._meters[scope, owner] = LimitCounters(scope, owner)
         return meter
 
-    def _purse(self, account: str) -> Purse:
+    def _purse(self, account: str) -> Balance:
         purse = self._purses.get(account)
         if purse is None:
-            purse = self._purses[account] = Purse(account)
+            purse = self._purses[account] = Balance(account)
         return purse
 
     def fund(self, account: str, credited: int) -> None:
@@ -264,7 +264,7 @@ class Ledger:
 
     def rows(self) -> list[Row]:
         """The rows of everything, for when a change could not be written."""
-        states: list[Meter | Purse] = [*self._meters.values(), *self._purses.values()]
+        states: list[LimitCounters | Balance] = [*self._meters.values(), *self._purses.values()]
         return [row for state in states for row in state.rows()]
 
     def restore(self, rows: Iterable[Row]) -> None:

@@ -85,7 +85,7 @@ class Plan:
     week: int | None
 
 
-def compile_plans(plans: Iterable[config.Plan]) -> dict[str, Plan]:
+def compile_plans(plans: Iterable[config.PlanSettings]) -> dict[str, Plan]:
     """Each plan of the settings by its id.
 
     Raises:
@@ -94,7 +94,7 @@ def compile_plans(plans: Iterable[config.Plan]) -> dict[str, Plan]:
     return {plan.id: compile_plan(plan, f"plan[{number}]") for number, plan in enumerate(plans)}
 
 
-def compile_plan(plan: config.Plan, path: str = "plan") -> Plan:
+def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
     """One plan; `path` is where the settings have it.
 
     Raises:
@@ -141,7 +141,7 @@ def compile_plan(plan: config.Plan, path: str = "plan") -> Plan:
     )
 
 
-def _limit(limit: config.Limit) -> Limit:
+def _limit(limit: config.LimitSettings) -> Limit:
     per = clock.seconds(limit.per)
     kind: Kind = "tokens" if limit.requests is None else "requests"
     size = limit.requests or limit.tokens or 0
@@ -186,7 +186,7 @@ class Prices:
         return -(-total // 1_000_000)
 
 
-def compile_prices(models: Iterable[config.Model]) -> dict[str, Prices]:
+def compile_prices(models: Iterable[config.ModelSettings]) -> dict[str, Prices]:
     """The prices of each model that has any, by its id and its aliases."""
     return {
         name: Prices(

@@ -15,7 +15,7 @@ from relay import clock
 from relay.quota.bucket import Bucket
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import FIVE_HOURS, HOUR
-from relay.quota.state import Holder
+from relay.quota.state import KeyState
 
 _WARN_AT: Final = 750  # thousandths; from here on Claude Code warns
 _MOST_SECONDS: Final = 4096
@@ -74,7 +74,7 @@ def _text(moment: int) -> bytes:
     return text + _MILLISECONDS[moment % 1000]
 
 
-def lines(holder: Holder, now: float, refused: QuotaExceeded | None = None) -> bytes:
+def lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
     """`limit_lines` and `unified_lines`, in any order of the lines."""
     meter = holder.meter
     hours, week, pace, tokens = meter.five_hours, meter.week, meter.pace, meter.tokens_told
@@ -110,7 +110,7 @@ def lines(holder: Holder, now: float, refused: QuotaExceeded | None = None) -> b
     )
 
 
-def limit_lines(holder: Holder, now: float) -> bytes:
+def limit_lines(holder: KeyState, now: float) -> bytes:
     """`x-ratelimit-*`, `anthropic-ratelimit-requests-*` and `-tokens-*`."""
     moment = int(now * 1000)
     meter = holder.meter
@@ -130,7 +130,7 @@ def _claim(bucket: Bucket, moment: int) -> tuple[bytes, int, int]:
     return b"allowed" if used < _WARN_AT else b"allowed_warning", used, -(-reset // 1000)
 
 
-def unified_lines(holder: Holder, now: float, refused: QuotaExceeded | None = None) -> bytes:
+def unified_lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
     """`anthropic-ratelimit-unified-*`: how far the 5-hour and the weekly limit are used.
 
     The claim named is the one used most; in a refusal, the one that refused. `rejected`
@@ -175,7 +175,7 @@ def _rejected(
     return told
 
 
-def codex_lines(holder: Holder, now: float) -> bytes:
+def codex_lines(holder: KeyState, now: float) -> bytes:
     """`x-codex-primary-*` and `x-codex-secondary-*`, which Codex shows as the plan's meters."""
     moment = int(now * 1000)
     meter = holder.meter

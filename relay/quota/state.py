@@ -1,7 +1,8 @@
 """Who uses what: the state of a key, of the limits it is under, and of an account's money.
 
-A `Holder` is a key. Its `Meter` has the buckets of its plan's limits: its own, or one for all
-keys of the account. Its `Purse` is the account's balance. Plain state with the few rules that
+A `KeyState` is a key. Its `LimitCounters` has the buckets of its plan's limits: its own, or one
+for all
+keys of the account. Its `Balance` is the account's balance. Plain state with the few rules that
 keep it consistent; what is admitted, and in which order, is decided in `ledger`.
 """
 
@@ -10,14 +11,14 @@ from typing import TypeAlias
 
 import msgspec
 
-from relay.quota.bucket import Bucket, Mark, Smooth, converted, make
+from relay.quota.bucket import Bucket, Mark, TokenBucket, converted, make
 from relay.quota.plans import COUNTS_PER_MINUTE, MINUTE, Limit, Plan
 
 # scope ("key" or "account"), owner, kind, per (seconds), refill, size, used, moment (ms).
 Row: TypeAlias = tuple[str, str, str, int, str, int, int, int]
 
 
-class Meter:
+class LimitCounters:
     """The buckets of one owner, a key or an account, under its present plan.
 
     A bucket is known by what it counts and over how long. Under another plan it goes on with
@@ -110,7 +111,7 @@ class Meter:
             yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, *bucket.state())
 
 
-class Purse:
+class Balance:
     """An account's money in whole micro-dollars.
 
     `credited` and `charged` only ever grow, each is told by one side alone (credits come from
@@ -141,19 +142,21 @@ class Purse:
         yield ("account", self.account, "money", 0, "charged", 0, self.charged, 0)
 
 
-class Holder:
+class KeyState:
     """A key in use: its plan, what it draws from, and how much it is doing at once."""
 
     __slots__ = ("account", "counts", "key", "meter", "plan", "purse", "running")
 
-    def __init__(self, account: str, key: str, plan: Plan, meter: Meter, purse: Purse | None):
+    def __init__(
+        self, account: str, key: str, plan: Plan, meter: LimitCounters, purse: Balance | None
+    ):
         self.account = account
         self.key = key
         self.plan = plan
         self.meter = meter
         self.purse = purse
         self.running = 0
-        self.counts = Smooth(COUNTS_PER_MINUTE, MINUTE * 1000)
+        self.counts = TokenBucket(COUNTS_PER_MINUTE, MINUTE * 1000)
 
     def busy(self, now: int) -> bool:
         """Whether forgetting it would change something."""
@@ -163,11 +166,11 @@ class Holder:
 class Reservation(msgspec.Struct):
     """Quota held for one request, until it is settled or given back."""
 
-    holder: Holder
-    meter: Meter
+    holder: KeyState
+    meter: LimitCounters
     returning: tuple[Bucket, ...]  # where one that does not count is given back,
     marks: list[Mark]  # and their marks when it was taken
     amounts: list[tuple[Bucket, int, Mark]]  # tokens taken, settled or given back
-    purse: Purse | None
+    purse: Balance | None
     cost: int
     open: bool = True

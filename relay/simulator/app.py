@@ -312,7 +312,7 @@ class Simulator:
     def _refuse(
         self, exchange: Exchange, refusal: Refusal, number: str, more: Sequence[Any] = ()
     ) -> None:
-        if exchange.begun:
+        if exchange.started:
             exchange.close()
             return
         again = refusal.status >= 500 or refusal.status in (408, 409, 429)

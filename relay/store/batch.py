@@ -35,7 +35,7 @@ MONEY: Final = "money"  # the kind of a row that tells charges; the statement is
 Rule: TypeAlias = Literal["reported", "partial", "reserved", "refunded", "crashed"]
 
 
-class Opening(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class AdmissionRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A request that was admitted."""
 
     id: str
@@ -77,7 +77,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 # A row of `usage` is both together.
-_FIELDS: Final = (*Opening.__struct_fields__[:-1], *Settlement.__struct_fields__[1:])
+_FIELDS: Final = (*AdmissionRow.__struct_fields__[:-1], *Settlement.__struct_fields__[1:])
 _ROW: Final = "(" + ", ".join("?" * len(_FIELDS)) + ")"
 _COLUMNS: Final = ", ".join(_FIELDS)
 _MOST: Final = 1024  # rows of 19 values stay below the 32,766 that a statement takes
@@ -110,7 +110,7 @@ _SUM: Final = """INSERT INTO usage_hour
         cost_micro = cost_micro + excluded.cost_micro"""
 
 
-class Entries:
+class Batch:
     """What is written at once."""
 
     __slots__ = ("buckets", "charges", "ended", "number", "opened")
@@ -118,13 +118,13 @@ class Entries:
     number: int  # given when it is written
 
     def __init__(self) -> None:
-        self.opened: list[Opening] = []
-        self.ended: list[tuple[Opening, Settlement]] = []
+        self.opened: list[AdmissionRow] = []
+        self.ended: list[tuple[AdmissionRow, Settlement]] = []
         self.charges: list[Charge] = []
         self.buckets: list[BucketRow] = []
 
 
-def write(connection: sqlite3.Connection, entries: Entries) -> None:
+def write(connection: sqlite3.Connection, entries: Batch) -> None:
     """Put entries on disk: all or, if this raises, none."""
     for row in entries.buckets:
         if row[6] > _INTEGER:
@@ -140,12 +140,12 @@ def write(connection: sqlite3.Connection, entries: Entries) -> None:
             connection.execute(_CHARGE, astuple(charge))
 
 
-def write_what_can_be(connection: sqlite3.Connection, entries: Entries) -> None:
+def write_what_can_be(connection: sqlite3.Connection, entries: Batch) -> None:
     """The same after `write` failed for one of `OF_THE_DATA`: value by value, so that one which
     SQLite will not have takes no other with it."""
-    bounded = Entries()
+    bounded = Batch()
     bounded.number = entries.number
-    bounded.opened = [Opening(*map(_bounded, astuple(row))) for row in entries.opened]
+    bounded.opened = [AdmissionRow(*map(_bounded, astuple(row))) for row in entries.opened]
     # A moment is above what a count may be; and it is these that are folded later.
     bounded.buckets = [tuple(_bounded(v, _INTEGER) for v in row) for row in entries.buckets]
     entries.buckets = bounded.buckets
@@ -157,18 +157,18 @@ def write_what_can_be(connection: sqlite3.Connection, entries: Entries) -> None:
             _try(connection, _CHARGE, astuple(charge))
 
 
-def _write_batch(connection: sqlite3.Connection, entries: Entries) -> None:
+def _write_batch(connection: sqlite3.Connection, entries: Batch) -> None:
     encode = msgspec.json.encode
     opened, buckets = encode(entries.opened).decode(), encode(entries.buckets).decode()
     connection.execute(_BATCH, (entries.number, opened, buckets))
 
 
-def _row(opening: Opening, settlement: Settlement) -> tuple[Any, ...]:
+def _row(opening: AdmissionRow, settlement: Settlement) -> tuple[Any, ...]:
     return astuple(opening)[:-1] + astuple(settlement)[1:]
 
 
 def _write_rows(
-    connection: sqlite3.Connection, ended: Sequence[tuple[Opening, Settlement]]
+    connection: sqlite3.Connection, ended: Sequence[tuple[AdmissionRow, Settlement]]
 ) -> None:
     """All rows in few statements, for `executemany` hands the GIL over for each row."""
     for begin in range(0, len(ended), _MOST):
@@ -243,16 +243,16 @@ def fold(
     return until < last
 
 
-def take_over(connection: sqlite3.Connection, now: float) -> list[Opening]:
+def take_over(connection: sqlite3.Connection, now: float) -> list[AdmissionRow]:
     """Fold what a crash left, and close what was running then, settled as reserved; returns
     those requests. To be called in a transaction, before anything is written."""
-    opened: list[Opening] = []
+    opened: list[AdmissionRow] = []
     buckets: dict[tuple[str, str, str, int], BucketRow] = {}
     numbers: list[int] = []
     oldest = 0
     decode = msgspec.json.decode
     for number, after, began, changed in connection.execute("SELECT * FROM batch ORDER BY number"):
-        opened += decode(began, type=list[Opening])
+        opened += decode(began, type=list[AdmissionRow])
         buckets.update((row[:4], row) for row in decode(changed, type=list[BucketRow]))
         oldest = after if not numbers else min(after, oldest)
         numbers.append(number)
@@ -270,7 +270,7 @@ def take_over(connection: sqlite3.Connection, now: float) -> list[Opening]:
     return crashed
 
 
-def _crashed(request: Opening) -> Settlement:
+def _crashed(request: AdmissionRow) -> Settlement:
     return Settlement(
         request.id, None, None, None, None, None, None, None, request.billed_micro, None, None,
         "failed: the relay was ended", "crashed",

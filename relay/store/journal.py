@@ -37,10 +37,10 @@ from typing import Final, Literal, TypeAlias
 from relay.store.batch import (
     MONEY,
     OF_THE_DATA,
+    AdmissionRow,
+    Batch,
     BucketRow,
     Charge,
-    Entries,
-    Opening,
     Settlement,
     fold,
     write,
@@ -64,7 +64,7 @@ _log = logging.getLogger(__name__)
 Callback: TypeAlias = Callable[[bool], None]
 
 
-class Ticket(Entries):
+class Ticket(Batch):
     """A batch, as those see it who wait for it: is it on disk?"""
 
     __slots__ = ("durable", "running", "tickets", "waiting")
@@ -147,7 +147,7 @@ class Journal:
     _task: asyncio.Task[None]
     _timer: asyncio.TimerHandle
 
-    def open(self, opening: Opening) -> Ticket:
+    def open(self, opening: AdmissionRow) -> Ticket:
         """Note that a request was admitted."""
         filling = self._filling
         filling.opened.append(opening)
@@ -161,7 +161,7 @@ class Journal:
     def settle(
         self,
         ticket: Ticket,
-        opening: Opening,
+        opening: AdmissionRow,
         settlement: Settlement,
         charge: Charge | None = None,
     ) -> Ticket:

@@ -9,7 +9,7 @@ import sqlite3
 
 import msgspec
 
-from relay.store.batch import MONEY, BucketRow, Opening, take_over
+from relay.store.batch import MONEY, AdmissionRow, BucketRow, take_over
 from relay.store.database import Database
 
 
@@ -18,7 +18,7 @@ class State(msgspec.Struct, frozen=True):
 
     rows: list[BucketRow]
     credited: dict[str, int]
-    crashed: list[Opening]
+    crashed: list[AdmissionRow]
 
 
 async def restore(database: Database, now: float) -> State:

@@ -22,7 +22,7 @@ _OVERHEAD: Final = 1024  # octets that a turn takes beside its content, about
 _log = logging.getLogger("relay.store")
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredResponse(msgspec.Struct, frozen=True):
     """A turn. `owner` is the id of an account, `created` epoch seconds, the rest JSON."""
 
     id: str
@@ -34,13 +34,13 @@ class Kept(msgspec.Struct, frozen=True):
     output: list[bytes]
 
 
-class Shelf(Protocol):
+class ResponseStore(Protocol):
     """`now` is in epoch seconds. All raise StoreError where a database cannot be used."""
 
-    async def put(self, kept: Kept, now: float) -> None:
+    async def put(self, kept: StoredResponse, now: float) -> None:
         """Keep a turn."""
 
-    async def get(self, owner: str, id: str, now: float) -> Kept | None:
+    async def get(self, owner: str, id: str, now: float) -> StoredResponse | None:
         """The turn; None: this owner has no such one, or not any more."""
 
     async def conversation(self, owner: str, id: str, now: float) -> list[bytes] | None:
@@ -53,7 +53,7 @@ class Shelf(Protocol):
         """Forget what is past its time; how many that were."""
 
 
-class MemoryShelf:
+class MemoryResponseStore:
     """As long as the process lives, and within so many octets: the oldest turns go first."""
 
     def __init__(self, life: float, most: int) -> None:
@@ -61,23 +61,25 @@ class MemoryShelf:
         self._life = life
         self._most = most
         self._size = 0
-        self._turns: OrderedDict[str, tuple[Kept, float]] = OrderedDict()  # and until when
+        self._turns: OrderedDict[str, tuple[StoredResponse, float]] = (
+            OrderedDict()
+        )  # and until when
 
-    async def put(self, kept: Kept, now: float) -> None:
+    async def put(self, kept: StoredResponse, now: float) -> None:
         self._forget(kept.id)
         self._turns[kept.id] = (kept, now + self._life)
         self._size += _size(kept)
         while self._size > self._most:
             self._forget(next(iter(self._turns)))
 
-    async def get(self, owner: str, id: str, now: float) -> Kept | None:
+    async def get(self, owner: str, id: str, now: float) -> StoredResponse | None:
         found = self._turns.get(id)
         if found is None or found[0].owner != owner or found[1] <= now:
             return None
         return found[0]
 
     async def conversation(self, owner: str, id: str, now: float) -> list[bytes] | None:
-        turns: list[Kept] = []
+        turns: list[StoredResponse] = []
         wanted: str | None = id
         while wanted is not None:
             kept = await self.get(owner, wanted, now)
@@ -109,7 +111,7 @@ class MemoryShelf:
             self._size -= _size(found[0])
 
 
-class DatabaseShelf:
+class DatabaseResponseStore:
     """In the database, each turn encrypted for itself."""
 
     def __init__(self, database: Database, key: bytes, life: float) -> None:
@@ -124,7 +126,7 @@ class DatabaseShelf:
         self._life = life
         self._complained = False
 
-    async def put(self, kept: Kept, now: float) -> None:
+    async def put(self, kept: StoredResponse, now: float) -> None:
         plain = msgspec.msgpack.encode((kept.answer, kept.input, kept.output))
 
         def work(connection: sqlite3.Connection) -> None:
@@ -135,12 +137,12 @@ class DatabaseShelf:
 
         await self._database.write(work)
 
-    async def get(self, owner: str, id: str, now: float) -> Kept | None:
+    async def get(self, owner: str, id: str, now: float) -> StoredResponse | None:
         return await self._database.read(lambda connection: self._find(connection, owner, id, now))
 
     async def conversation(self, owner: str, id: str, now: float) -> list[bytes] | None:
         def work(connection: sqlite3.Connection) -> list[bytes] | None:
-            turns: list[Kept] = []
+            turns: list[StoredResponse] = []
             wanted: str | None = id
             while wanted is not None:
                 kept = self._find(connection, owner, wanted, now)
@@ -171,7 +173,9 @@ class DatabaseShelf:
 
         return await self._database.write(work)
 
-    def _find(self, connection: sqlite3.Connection, owner: str, id: str, now: float) -> Kept | None:
+    def _find(
+        self, connection: sqlite3.Connection, owner: str, id: str, now: float
+    ) -> StoredResponse | None:
         row: tuple[Any, ...] | None = connection.execute(
             "SELECT previous, created, sealed FROM response"
             " WHERE id = ? AND owner = ? AND expires > ?",
@@ -190,7 +194,7 @@ class DatabaseShelf:
                 )
             return None
         answer, given, output = _content(plain)
-        return Kept(id, owner, previous, created, answer, given, output)
+        return StoredResponse(id, owner, previous, created, answer, given, output)
 
 
 _content = msgspec.msgpack.Decoder(tuple[bytes, list[bytes], list[bytes]]).decode
@@ -201,11 +205,11 @@ def _bound_to(owner: str, id: str) -> bytes:
     return f"{owner} {id}".encode()
 
 
-def _items(turns: list[Kept]) -> list[bytes]:
+def _items(turns: list[StoredResponse]) -> list[bytes]:
     """All items of turns that come the newest first."""
     return [item for kept in reversed(turns) for item in (*kept.input, *kept.output)]
 
 
-def _size(kept: Kept) -> int:
+def _size(kept: StoredResponse) -> int:
     parts = (kept.answer, *kept.input, *kept.output)
     return _OVERHEAD + sum(map(len, parts)) + 64 * len(parts)

@@ -21,7 +21,7 @@ _PLACE: Final = re.compile(r"(?P<words>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOT
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
 
-def wrong(param: str, words: str) -> RelayError:
+def invalid_field(param: str, words: str) -> RelayError:
     """A 400 about the field at `param`; `words` are a sentence without its full stop."""
     return RelayError(INVALID_REQUEST, f"{param}: {words}.", param=param)
 
@@ -47,7 +47,7 @@ def explained(error: Exception, at: str) -> RelayError:
         if (missing := _MISSING.fullmatch(words)) is not None:
             words, place = "it must be given", f"{place}.{missing[1]}"
         if place := place.removeprefix("."):
-            return wrong(place, words)
+            return invalid_field(place, words)
         return RelayError(INVALID_REQUEST, f"The request body cannot be read: {words}.")
     if isinstance(error, RecursionError):
         reason = "it is nested too deeply"
@@ -56,5 +56,5 @@ def explained(error: Exception, at: str) -> RelayError:
     else:
         reason = str(error)
     if at:
-        return wrong(at, f"it cannot be read: {reason}")
+        return invalid_field(at, f"it cannot be read: {reason}")
     return RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {reason}.")

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, explained, wrong
+from relay.translate.invalid import UNREADABLE, explained, invalid_field
 
 NOTHING: Final = msgspec.Raw(b"")  # stands for a member that was not given
 Octets = bytes | memoryview | msgspec.Raw
@@ -92,4 +92,6 @@ def within(raw: Octets) -> memoryview:
 
 def not_text(raw: Octets, at: str) -> Exception:
     """The refusal of something that should have been a text."""
-    return wrong(at, "it must be given, as a text" if raw is NOTHING else "it must be a text")
+    return invalid_field(
+        at, "it must be given, as a text" if raw is NOTHING else "it must be a text"
+    )

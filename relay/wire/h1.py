@@ -224,7 +224,7 @@ class HeadReader(Generic[Head]):
         self._held = b""
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether a part of a head has come, and not its end."""
         return bool(self._held)
 

@@ -40,7 +40,9 @@ SONNET: JSON = {
 
 
 def told(*models: JSON) -> list[JSON]:
-    made: list[JSON] = catalogue(msgspec.convert(list(models), list[config.Model]))["models"]
+    made: list[JSON] = catalogue(msgspec.convert(list(models), list[config.ModelSettings]))[
+        "models"
+    ]
     return made
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange
 from relay.net.http1 import Server
 from tests.fakes.caller import connected, read_answer, request
@@ -52,7 +52,7 @@ async def test_a_peer_that_pipelines_gets_a_few_answers_a_turn_and_all_in_order(
             turn += 1
             await asyncio.sleep(0)
 
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     server = Server(handler, timers)
     port = await server.listen()
     timers.start()

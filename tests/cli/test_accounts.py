@@ -13,7 +13,7 @@ import pytest
 
 from relay import clock, secret
 from relay.store import usage
-from relay.store.batch import Opening
+from relay.store.batch import AdmissionRow
 from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.journal import Journal
@@ -55,7 +55,7 @@ def asked(work: Callable[[Database], Awaitable[T]]) -> T:
     return asyncio.run(session())
 
 
-def used(*requests: Opening, **options: Any) -> None:
+def used(*requests: AdmissionRow, **options: Any) -> None:
     asked(lambda database: journalled(database, *requests, **options))
 
 

@@ -190,7 +190,7 @@ def test_what_nobody_thought_of_is_one_line_too(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("relay.config.effective", fail)
     line = refused(1, "check")
-    assert "internal error: LookupError: a mistake of ours (test_cli.py:" in line
+    assert "internal error: LookupError: a mistake of ours (test_program.py:" in line
 
 
 # the real command

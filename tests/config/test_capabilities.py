@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relay import config
-from relay.config import Accepts
+from relay.config import Capabilities
 from relay.simulator import models as simulated
 
 SPELLINGS = [
@@ -36,8 +36,8 @@ def generations() -> list[tuple[str, list[str]]]:
     return found
 
 
-def shipped(name: str) -> Accepts:
-    return config.accepts_of(config.Model(id="m"), None, name)
+def shipped(name: str) -> Capabilities:
+    return config.accepts_of(config.ModelSettings(id="m"), None, name)
 
 
 @pytest.mark.parametrize(("name", "spelled"), generations(), ids=lambda value: str(value)[:20])
@@ -95,10 +95,10 @@ def test_a_name_of_claude_that_nobody_knows_is_a_current_model() -> None:
 
 
 def test_vendors_think_by_a_budget_and_of_others_nothing_is_asked() -> None:
-    careful = Accepts(structured=False)
+    careful = Capabilities(structured=False)
     assert shipped("gpt-6") == shipped("my-model") == shipped("glm") == shipped("") == careful
     for name in ("glm-4.7", "moonshotai/kimi-k3", "MiniMax-M3[1m]", "deepseek-chat", "qwen3"):
-        assert shipped(name) == Accepts(thinking="budget", structured=False)
+        assert shipped(name) == Capabilities(thinking="budget", structured=False)
 
 
 ROUTED = """
@@ -121,10 +121,10 @@ def test_a_model_changes_just_what_it_gives_and_its_route_comes_after_it() -> No
     settings = config.parse(tomllib.loads(ROUTED))
     [model] = settings.model
     assert model.routes is not None
-    known = Accepts(efforts=("low", "max"), prefill=False, structured=False)
+    known = Capabilities(efforts=("low", "max"), prefill=False, structured=False)
     assert config.accepts_of(model, None, "m") == known
     assert config.accepts_of(model, model.routes[0], "m") == known
-    assert config.accepts_of(model, model.routes[1], "claude-opus-4-5") == Accepts(
+    assert config.accepts_of(model, model.routes[1], "claude-opus-4-5") == Capabilities(
         sampling="one", thinking="none", efforts=(), prefill=False, web_search=True
     )
 
@@ -144,7 +144,7 @@ def test_whatever_is_known_can_be_changed(name: str, accepts: dict[str, Any]) ->
     settings = config.parse({"model": [{"id": "m", "accepts": accepts}]})
     [model] = settings.model
     found = config.accepts_of(model, None, name)
-    for setting in Accepts.__struct_fields__:
+    for setting in Capabilities.__struct_fields__:
         known = getattr(shipped(name), setting)
         wanted = accepts.get(setting, known)
         assert getattr(found, setting) == (tuple(wanted) if setting == "efforts" else wanted)

@@ -227,7 +227,7 @@ def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
     assert settings.server.key_prefix == "sk-llmapi-"
     assert settings.server.limits.body == 32 * 1024 * 1024
     assert (settings.upstream, settings.model, settings.plan) == ([], [], [])
-    assert settings.pool == config.Pool()
+    assert settings.pool == config.PoolSettings()
     assert (settings.pool.tries, settings.pool.wait, settings.pool.sticky) == (3, 30.0, "5m")
 
 
@@ -247,7 +247,7 @@ def test_a_relative_file_is_looked_for_beside_the_settings(
     monkeypatch.chdir(tmp_path)
     settings = config.load("etc/relay.toml")
     assert settings.database.path == str(folder / "relay.db")
-    assert settings.server.tls == config.Tls(cert=str(folder / "c.pem"), key="/k.pem")
+    assert settings.server.tls == config.TlsSettings(cert=str(folder / "c.pem"), key="/k.pem")
     assert settings.upstream[0].ca == str(folder / "ca.pem")
     assert settings.upstream[0].credential().reveal() == "sk-from-a-file"
     assert settings.upstream[0].proxy() == "http://proxy:3128"
@@ -291,11 +291,11 @@ def test_secrets_are_masked_and_references_shown(
 
 def test_a_credential_never_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_NAME", "sk-canary")
-    upstream = config.Upstream(name="a", base_url="http://a", api_key="env:SOME_NAME")
+    upstream = config.UpstreamSettings(name="a", base_url="http://a", api_key="env:SOME_NAME")
     credential = upstream.credential()
     assert credential.reveal() == "sk-canary"
     assert "canary" not in f"{credential!r} {credential} {upstream!r}"
-    literal = config.Upstream(name="a", base_url="http://a", api_key="sk-canary")
+    literal = config.UpstreamSettings(name="a", base_url="http://a", api_key="sk-canary")
     assert "canary" not in repr(config.Settings(upstream=[literal]))
 
 
@@ -306,11 +306,11 @@ def test_every_setting_is_shown_by_the_effective_settings(tmp_path: Path) -> Non
         return set(section.__struct_fields__)
 
     assert set(tree) == names(config.Settings)
-    assert set(tree["server"]["timeouts"]) == names(config.ServerTimeouts)
-    assert set(tree["upstream"][0]) == names(config.Upstream)
-    assert set(tree["model"][0]["price"]) == names(config.Price)
-    assert set(tree["pool"]) == names(config.Pool)
-    assert set(tree["vendor"][0]) == names(config.Vendor)
+    assert set(tree["server"]["timeouts"]) == names(config.ServerTimeoutSettings)
+    assert set(tree["upstream"][0]) == names(config.UpstreamSettings)
+    assert set(tree["model"][0]["price"]) == names(config.PriceSettings)
+    assert set(tree["pool"]) == names(config.PoolSettings)
+    assert set(tree["vendor"][0]) == names(config.VendorSettings)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_every_setting_is_shown_by_the_effective_settings(tmp_path: Path) -> Non
     ],
 )
 def test_a_proxy_is_a_url_with_a_port(url: str) -> None:
-    upstream = config.Upstream(name="a", base_url="http://a", api_key="k", egress=url)
+    upstream = config.UpstreamSettings(name="a", base_url="http://a", api_key="k", egress=url)
     assert upstream.proxy() == url
 
 
@@ -359,7 +359,7 @@ def test_a_proxy_comes_from_a_variable_or_a_file_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def proxy(egress: str | None) -> str | None:
-        one = config.Upstream(name="a", base_url="http://a", api_key="k", egress=egress)
+        one = config.UpstreamSettings(name="a", base_url="http://a", api_key="k", egress=egress)
         assert "canary" not in repr(one)
         return one.proxy()
 
@@ -393,7 +393,7 @@ def test_the_edges_of_what_is_accepted_are_accepted(tmp_path: Path, text: str) -
     load(tmp_path, text)
 
 
-def vendors(text: str) -> dict[str, config.Vendor]:
+def vendors(text: str) -> dict[str, config.VendorSettings]:
     settings = config.parse(tomllib.loads(text))
     assert len({vendor.name for vendor in settings.vendor}) == len(settings.vendor)
     return {vendor.name: vendor for vendor in settings.vendor}
@@ -423,7 +423,7 @@ def test_a_vendor_may_be_given_a_default_back() -> None:
 
 def test_a_vendor_of_another_name_is_a_new_one() -> None:
     found = vendors(VENDOR + 'hosts = ["llm.example"]\n')
-    assert found.pop("v") == config.Vendor(name="v", hosts=["llm.example"])
+    assert found.pop("v") == config.VendorSettings(name="v", hosts=["llm.example"])
     assert found == vendors("")
 
 
@@ -432,8 +432,8 @@ def test_the_settings_as_shown_are_accepted_and_mean_the_same() -> None:
     assert config.parse(config.effective(settings, lambda text: text)) == settings
 
 
-def upstream_at(base_url: str, vendor: str = "") -> config.Upstream:
-    return config.Upstream(name="a", base_url=base_url, api_key="k", vendor=vendor)
+def upstream_at(base_url: str, vendor: str = "") -> config.UpstreamSettings:
+    return config.UpstreamSettings(name="a", base_url=base_url, api_key="k", vendor=vendor)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_a_vendor_is_recognised_by_the_host_unless_it_is_named(
 def test_a_vendor_serves_what_its_patterns_fit(
     patterns: list[str], name: str, served: bool
 ) -> None:
-    assert config.serves(config.Vendor(name="v", models=patterns), name) is served
+    assert config.serves(config.VendorSettings(name="v", models=patterns), name) is served
 
 
 def test_a_route_is_held_to_the_name_that_its_vendor_would_get(tmp_path: Path) -> None:
@@ -503,23 +503,23 @@ def test_every_example_of_the_shipped_file_is_accepted_and_no_setting_is_left_ou
         assert {name for table in tables for name in table} == set(section.__struct_fields__)
 
     told(config.Settings, tree)
-    told(config.Server, tree["server"])
-    told(config.Pool, tree["pool"])
-    told(config.Upstream, *tree["upstream"])
-    told(config.Model, *tree["model"])
-    told(config.Accepts, *(model["accepts"] for model in tree["model"] if "accepts" in model))
+    told(config.ServerSettings, tree["server"])
+    told(config.PoolSettings, tree["pool"])
+    told(config.UpstreamSettings, *tree["upstream"])
+    told(config.ModelSettings, *tree["model"])
+    told(config.Capabilities, *(model["accepts"] for model in tree["model"] if "accepts" in model))
     for model in settings.model:  # the example is what would hold anyhow
         bare = msgspec.structs.replace(model, accepts=None)
         known = config.accepts_of(bare, None, model.id)
         assert config.accepts_of(model, None, model.id) == known
-    told(config.Plan, *tree["plan"])
+    told(config.PlanSettings, *tree["plan"])
     assert all(plan.cache_breakpoints for plan in settings.plan)
-    told(config.Vendor, *tree["vendor"])
-    told(config.Rule, *(rule for vendor in tree["vendor"] for rule in vendor["rules"]))
-    told(config.Quota, tree["vendor"][0]["quota"])
-    assert settings.pool == config.Pool()
-    assert settings.server.timeouts == config.ServerTimeouts()
-    assert settings.server.limits == config.Limits()
+    told(config.VendorSettings, *tree["vendor"])
+    told(config.RuleSettings, *(rule for vendor in tree["vendor"] for rule in vendor["rules"]))
+    told(config.PlanPollSettings, tree["vendor"][0]["quota"])
+    assert settings.pool == config.PoolSettings()
+    assert settings.server.timeouts == config.ServerTimeoutSettings()
+    assert settings.server.limits == config.HeadLimitSettings()
     assert config.vendor_of(settings, settings.upstream[1]).name == "anthropic"
 
 

@@ -13,7 +13,7 @@ from relay import config
 from relay.accounts import keys
 from relay.accounts import users as people
 from relay.app import App
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.http1 import Server
 from relay.simulator.app import Simulator
 from relay.store.queries import live_keys
@@ -64,7 +64,7 @@ class Live:
 @contextlib.asynccontextmanager
 async def running_simulator() -> AsyncIterator[tuple[Simulator, str]]:
     """The simulated upstream, and its URL."""
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     simulator = Simulator()
     server = Server(simulator.handle, timers)
     port = await server.listen()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relay import config
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange
 from relay.net.http1 import Server
 from relay.pool.routes import Route, Routes
@@ -56,7 +56,7 @@ class Node:
     def __init__(self, name: str) -> None:
         self.name = name
         self.simulator = Simulator()
-        self.timers = Timers(asyncio.get_running_loop())
+        self.timers = Deadlines(asyncio.get_running_loop())
         self.instead: Instead | None = None
         self.came: list[float] = []
         self.held = 0
@@ -246,7 +246,7 @@ def made(
             "plan": PLANS,
         }
     )
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     upstreams = [Upstream(one, settings, timers) for one in settings.upstream]
     asked = model["id"] if model is not None else MODEL
     return upstreams, Routes(settings.model, upstreams).find(asked)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.net.deadlines import TICK, Timers
+from relay.net.deadlines import TICK, Deadlines
 from relay.net.http1 import Server
-from relay.net.upstream.connection_pool import Pool
+from relay.net.upstream.connection_pool import ConnectionPool
 from relay.simulator.app import Simulator
 from tests.fakes.live import Live, running_relay
 
@@ -30,7 +30,7 @@ class Setup:
     upstream: Server
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> ConnectionPool:
         return self.relay.app.upstreams[0].pool
 
     @property
@@ -84,7 +84,7 @@ async def listening(
 @contextlib.asynccontextmanager
 async def starting(folder: Path, deadline: float) -> AsyncIterator[Setup]:
     """Run both; afterwards nothing may be left open."""
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     simulator = Simulator()
     upstream = Server(simulator.handle, timers)
     port = await upstream.listen()

@@ -13,7 +13,7 @@ import anthropic
 import httpx
 import pytest
 
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.http1 import Server
 from relay.simulator.app import Simulator
 from relay.simulator.script import parse
@@ -34,7 +34,7 @@ MODES = {
 @contextlib.asynccontextmanager
 async def simulated(seed: str) -> AsyncIterator[tuple[Simulator, str]]:
     """A simulated upstream that signs in a way of its own."""
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     simulator = Simulator(seed)
     server = Server(simulator.handle, timers)
     port = await server.listen()

@@ -848,6 +848,8 @@ async def test_a_database_has_one_server_whatever_links_lead_to_it(tmp_path: Pat
 
 
 async def test_a_database_in_no_folder_is_refused_in_plain_words(tmp_path: Path) -> None:
-    settings = config.Settings(database=config.Database(path=str(tmp_path / "no" / "relay.db")))
+    settings = config.Settings(
+        database=config.DatabaseSettings(path=str(tmp_path / "no" / "relay.db"))
+    )
     with pytest.raises(OSError, match="there is no folder"):
         await App(settings).start()

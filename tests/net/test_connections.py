@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.net.runner import Drive
+from relay.net.runner import CoroutineRunner
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
 from tests.fakes.live import Live, running_relay
@@ -298,7 +298,7 @@ async def test_a_handler_that_is_cancelled_at_the_moment_it_goes_on_is_cancelled
         except asyncio.CancelledError:
             steps.append("cancelled")
 
-    drive = Drive(handler())
+    drive = CoroutineRunner(handler())
     drive.step()
     future.set_result(None)
     drive.cancel()

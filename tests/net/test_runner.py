@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.net.runner import Drive, Waiter
+from relay.net.runner import CoroutineRunner, Waiter
 
 
 async def test_a_cancel_is_not_lost_on_what_is_done_already() -> None:
@@ -20,7 +20,7 @@ async def test_a_cancel_is_not_lost_on_what_is_done_already() -> None:
         except asyncio.CancelledError:
             went.append("cancelled")
 
-    drive = Drive(handler())
+    drive = CoroutineRunner(handler())
     drive.step()
     waiting.set_result(None)  # the handler is to go on at the loop's next turn …
     drive.cancel()  # … but its caller leaves in this one
@@ -40,7 +40,7 @@ async def test_a_cancel_comes_once(kind: type[Any]) -> None:
             went.append("cancelled")
             went.append(await second)
 
-    drive = Drive(handler())
+    drive = CoroutineRunner(handler())
     drive.step()
     drive.cancel()
     await asyncio.sleep(0)
@@ -61,7 +61,7 @@ async def test_a_cancel_before_the_first_wait_ends_that_wait() -> None:
         except asyncio.CancelledError:
             went.append("cancelled")
 
-    drives.append(Drive(handler()))
+    drives.append(CoroutineRunner(handler()))
     drives[0].step()
     await asyncio.sleep(0)
     assert went == ["cancelled"]
@@ -77,7 +77,7 @@ async def test_a_cancel_after_a_turn_of_the_loop_without_a_wait() -> None:
         except asyncio.CancelledError:
             went.append("cancelled")
 
-    drive = Drive(handler())
+    drive = CoroutineRunner(handler())
     drive.step()
     drive.cancel()
     await asyncio.sleep(0)

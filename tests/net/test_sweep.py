@@ -2,7 +2,7 @@
 
 import asyncio
 
-from relay.net.deadlines import NEVER, Timers
+from relay.net.deadlines import NEVER, Deadlines
 
 
 class Thing:
@@ -20,7 +20,7 @@ class Thing:
 
 
 async def test_what_another_put_off_in_the_same_sweep_does_not_fire() -> None:
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     things: list[Thing] = []
     for _ in range(5):
         things.append(Thing(things))

@@ -55,7 +55,7 @@ def test_one_request_finds_out_and_the_others_wait_for_what_becomes_of_it() -> N
     health = down()
     later = NOW + 10
     assert health.level(M, later) is Level.FREE
-    health.begun()
+    health.request_started()
     assert health.level(M, later) is Level.DOUBTFUL
     health.succeeded(M)
     assert (health.level(M, later), health.hampered) == (Level.FREE, False)
@@ -63,7 +63,7 @@ def test_one_request_finds_out_and_the_others_wait_for_what_becomes_of_it() -> N
 
 def test_a_probe_that_fails_too_keeps_it_out_for_as_long_again() -> None:
     health = down()
-    health.begun()
+    health.request_started()
     health.failed(BROKEN, M, NOW + 10)
     assert health.level(M, NOW + 19) is Level.DOUBTFUL
     assert health.level(M, NOW + 20) is Level.FREE
@@ -71,7 +71,7 @@ def test_a_probe_that_fails_too_keeps_it_out_for_as_long_again() -> None:
 
 def test_a_probe_whose_caller_leaves_is_followed_by_another() -> None:
     health = down()
-    health.begun()
+    health.request_started()
     health.left()
     assert health.level(M, NOW + 10) is Level.FREE
 
@@ -115,7 +115,7 @@ def test_an_outage_is_as_wide_and_as_long_as_it_is_said_to_be(
 def test_a_told_outage_ends_by_itself_and_is_not_probed(scope: Scope) -> None:
     health = Health()
     health.failed(told(scope, 20), M, NOW)
-    health.begun()
+    health.request_started()
     health.succeeded(M)  # an answer to a request that was sent before
     assert health.level(M, NOW + 19) is Level.OUT
     assert health.level(M, NOW + 20) is Level.FREE
@@ -163,7 +163,7 @@ def test_a_refused_credential_is_asked_again_by_one_request_when_its_time_is_ove
     health.failed(guessed(Scope.CREDENTIAL, 600), M, NOW)
     assert health.level(N, NOW + 599) is Level.DOUBTFUL
     assert health.level(N, NOW + 600) is Level.FREE
-    health.begun()
+    health.request_started()
     assert health.level(N, NOW + 601) is Level.DOUBTFUL
     health.succeeded(N)
     assert not health.hampered
@@ -205,7 +205,7 @@ def test_clearing_forgets_every_trouble_but_not_a_pause(what: str, verdict: Verd
     health = down()
     health.failed(verdict, M, NOW)
     health.cannot_count(NOW + 60)
-    health.begun()
+    health.request_started()
     health.clear()
     assert not health.hampered, what
     assert health.level(M, NOW, counting=True) is Level.FREE
@@ -273,7 +273,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def sets_out(self) -> None:
-        self.health.begun()
+        self.health.request_started()
 
     @rule()
     def leaves(self) -> None:

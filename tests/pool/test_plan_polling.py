@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import config
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.pool import plan_polling as reading
 from relay.pool.health import Level
 from relay.pool.leases import Upstreams
-from relay.pool.plan_polling import Gauge, Reading, left
+from relay.pool.plan_polling import PlanPoller, PollState, left
 from relay.pool.upstream import Upstream
 from relay.pool.vendor_errors import Scope, Verdict
 from relay.quota.ledger import Ledger
@@ -122,7 +122,7 @@ async def pooled(*urls: str, every: float = 300.0) -> AsyncIterator[Upstreams]:
         ],
     }
     whole = config.parse(tree)
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     made = [Upstream(one, whole, timers) for one in whole.upstream]
     pool = Upstreams(made, whole.pool, Ledger(), timers)
     timers.start()
@@ -134,11 +134,11 @@ async def pooled(*urls: str, every: float = 300.0) -> AsyncIterator[Upstreams]:
             upstream.pool.close()
 
 
-async def gauge(now: float) -> Gauge:
+async def gauge(now: float) -> PollState:
     async with pooled("http://127.0.0.1:9") as pool:
         quota = pool[0].vendor.quota
         assert quota is not None
-        return Gauge(pool[0], quota, now)
+        return PollState(pool[0], quota, now)
 
 
 async def test_the_first_reading_comes_after_its_time() -> None:
@@ -190,13 +190,13 @@ async def test_who_is_paused_is_not_asked() -> None:
 
 
 @contextlib.asynccontextmanager
-async def read_once(answer: Answer) -> AsyncIterator[tuple[Raw, Upstream, Reading]]:
+async def read_once(answer: Answer) -> AsyncIterator[tuple[Raw, Upstream, PlanPoller]]:
     """One upstream with an outage for want of quota, while its first reading is done."""
     async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
         upstream = pool[0]
         now = time.time()
         upstream.health.failed(FULL._replace(until=now + 600), "m", now - 1)
-        reader = Reading(pool)
+        reader = PlanPoller(pool)
         reader.look(now + 301)
         await until(lambda: reader._gauges[0].drive is None)
         yield raw, upstream, reader
@@ -246,7 +246,7 @@ async def test_an_outage_that_began_after_the_question_stays() -> None:
         writer.write(told(usages()))
 
     async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
-        reader = Reading(pool)
+        reader = PlanPoller(pool)
         now = time.time() + 301
         reader.look(now)
         await raw.asked.wait()
@@ -267,7 +267,7 @@ async def test_an_outage_that_began_after_the_question_stays() -> None:
 )
 async def test_trouble_that_is_no_want_of_quota_stays(verdict: Verdict) -> None:
     async with raw_upstream(always(told(usages()))) as raw, pooled(raw.url) as pool:
-        reader = Reading(pool)
+        reader = PlanPoller(pool)
         pool[0].health.failed(verdict, "m", time.time() - 1)
         reader.look(time.time() + 301)
         await until(lambda: pool[0].left == 97)
@@ -315,7 +315,7 @@ async def test_a_failure_after_a_good_reading_is_logged_again(
         writer.write(script.pop(0))
 
     async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
-        reader = Reading(pool)
+        reader = PlanPoller(pool)
         for count in range(1, 5):
             reader.look(time.time() + 301 * count)
             await until(lambda: reader._gauges[0].drive is None)
@@ -336,7 +336,7 @@ async def test_a_connection_that_had_died_idle_is_no_failure(
             writer.write(told(usages()))
 
     async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
-        reader = Reading(pool)
+        reader = PlanPoller(pool)
         reader.look(time.time() + 301)
         await until(lambda: pool[0].left == 97)
         pool[0].left = None
@@ -359,7 +359,7 @@ async def test_an_upstream_that_never_answers_is_given_up_and_holds_up_no_other(
         raw_upstream(always(told(usages()))) as other,
         pooled(one.url, other.url) as pool,
     ):
-        reader = Reading(pool)
+        reader = PlanPoller(pool)
         now = time.time() + 301
         reader.look(now)
         await until(lambda: pool[1].left == 97)
@@ -376,7 +376,7 @@ async def test_readings_under_way_end_with_the_relay() -> None:
         await reader.read(1)
 
     async with raw_upstream(silent) as raw, pooled(raw.url) as pool:
-        reader = Reading(pool)
+        reader = PlanPoller(pool)
         running = asyncio.ensure_future(reader.run())
         reader.look(time.time() + 301)
         await raw.asked.wait()
@@ -389,7 +389,7 @@ async def test_readings_under_way_end_with_the_relay() -> None:
 
 async def test_without_a_vendor_to_ask_there_is_nothing_to_run(tmp_path: Path) -> None:
     async with running_relay(tmp_path, "http://127.0.0.1:9") as relay:
-        await asyncio.wait_for(Reading(relay.app.upstreams).run(), 1)
+        await asyncio.wait_for(PlanPoller(relay.app.upstreams).run(), 1)
 
 
 # --- the whole way ---
@@ -429,7 +429,7 @@ async def test_kimi_is_used_again_as_soon_as_its_plan_is_full_again(
             running_relay(tmp_path, "", upstream=upstreams, model=models) as relay,
             connected(relay.port) as (reader, writer),
         ):
-            readings = asyncio.ensure_future(Reading(relay.app.upstreams).run())
+            readings = asyncio.ensure_future(PlanPoller(relay.app.upstreams).run())
             writer.write(request(relay.key))
             assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
             assert len(spare.requests) == 1

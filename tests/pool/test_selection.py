@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from relay import config
 from relay.errors import RelayError
-from relay.net.deadlines import Timers
-from relay.pool.leases import Ask, Lease, Upstreams, choose, passed_over
+from relay.net.deadlines import Deadlines
+from relay.pool.leases import Lease, RoutingRequest, Upstreams, choose, passed_over
 from relay.pool.routes import Route
 from relay.pool.upstream import Tier, Upstream
 from relay.pool.vendor_errors import Scope, Verdict
@@ -66,7 +66,7 @@ def no_count(upstream: Upstream) -> None:
 def probed(upstream: Upstream) -> None:
     """Its time as a guess is over, and one request is on its way to find out."""
     upstream.health.failed(guess(0), SONNET, NOW)
-    upstream.health.begun()
+    upstream.health.request_started()
 
 
 State = dict[str, Callable[[Upstream], None]]
@@ -122,9 +122,11 @@ CHOICES: list[tuple[str, Options, State, dict[str, Any], str | None]] = [
 ]  # fmt: skip
 
 
-def ask(route: Route, upstreams: list[Upstream], **what: Any) -> Ask:
+def ask(route: Route, upstreams: list[Upstream], **what: Any) -> RoutingRequest:
     tried = what.pop("tried", "").split()
-    return Ask("key", route, tried=tuple(one for one in upstreams if one.name in tried), **what)
+    return RoutingRequest(
+        "key", route, tried=tuple(one for one in upstreams if one.name in tried), **what
+    )
 
 
 def tiers(upstreams: list[Upstream]) -> None:
@@ -134,7 +136,7 @@ def tiers(upstreams: list[Upstream]) -> None:
         upstream.tier = found.setdefault(upstream.priority, Tier())
 
 
-def leased(pool: Upstreams, ask: Ask) -> Lease:
+def leased(pool: Upstreams, ask: RoutingRequest) -> Lease:
     lease = pool.take(ask)
     assert lease is not None
     return lease
@@ -160,8 +162,10 @@ async def test_the_choice(
 async def test_an_upstream_whose_own_limits_are_used_up_is_passed_over_until_they_are_not() -> None:
     upstreams, route = made({"a": {"limits": [{"requests": 1, "per": "1h"}]}, "b": {"priority": 1}})
     ledger, now = Ledger(), time.time()
-    pool = Upstreams(upstreams, config.Pool(), ledger, Timers(asyncio.get_running_loop()))
-    wanted = Ask("key", route)
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), ledger, Deadlines(asyncio.get_running_loop())
+    )
+    wanted = RoutingRequest("key", route)
     assert leased(pool, wanted).target.upstream.name == "a"
     target = choose(wanted, now, ledger)
     assert target is not None
@@ -169,7 +173,7 @@ async def test_an_upstream_whose_own_limits_are_used_up_is_passed_over_until_the
     later = choose(wanted, now + 3601, ledger)
     assert later is not None
     assert later.upstream.name == "a"
-    counting = choose(Ask("key", route, counting=True), now, ledger)
+    counting = choose(RoutingRequest("key", route, counting=True), now, ledger)
     assert counting is not None
     assert counting.upstream.name == "a"  # to count costs nothing
 
@@ -178,9 +182,11 @@ async def test_a_request_with_more_tokens_than_an_upstream_has_left_goes_elsewhe
     limits = [{"tokens": 1000, "per": "1m"}]
     upstreams, route = made({"a": {"limits": limits}, "b": {"priority": 1}})
     ledger = Ledger()
-    pool = Upstreams(upstreams, config.Pool(), ledger, Timers(asyncio.get_running_loop()))
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), ledger, Deadlines(asyncio.get_running_loop())
+    )
     chosen = [
-        leased(pool, Ask("key", route, tokens=tokens)).target.upstream.name
+        leased(pool, RoutingRequest("key", route, tokens=tokens)).target.upstream.name
         for tokens in (600, 600, 300, 5000)
     ]
     assert chosen == ["a", "b", "a", "b"]
@@ -188,10 +194,12 @@ async def test_a_request_with_more_tokens_than_an_upstream_has_left_goes_elsewhe
 
 async def test_who_was_away_is_owed_a_few_turns_and_not_all_that_it_missed() -> None:
     upstreams, route = made({"a": {"weight": 3}, "b": {"weight": 1}})
-    pool = Upstreams(upstreams, config.Pool(), Ledger(), Timers(asyncio.get_running_loop()))
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
+    )
     upstreams[1].health.pause()
     for _ in range(300):
-        pool.release(leased(pool, Ask("key", route)))
+        pool.release(leased(pool, RoutingRequest("key", route)))
     upstreams[1].health.resume()
     chosen = [(await ended(pool, route)) for _ in range(16)]
     assert Counter(chosen)["b"] <= 12  # 8 that it is owed, and its share
@@ -200,7 +208,7 @@ async def test_who_was_away_is_owed_a_few_turns_and_not_all_that_it_missed() -> 
 
 
 async def ended(pool: Upstreams, route: Route) -> str:
-    lease = leased(pool, Ask("key", route))
+    lease = leased(pool, RoutingRequest("key", route))
     pool.release(lease)
     return lease.target.upstream.name
 
@@ -209,7 +217,9 @@ async def ended(pool: Upstreams, route: Route) -> str:
 @given(weights=st.lists(st.integers(1, 9), min_size=1, max_size=8))
 async def test_turns_are_shared_out_by_weight(weights: list[int]) -> None:
     upstreams, route = made({f"u{number}": {"weight": w} for number, w in enumerate(weights)})
-    pool = Upstreams(upstreams, config.Pool(), Ledger(), Timers(asyncio.get_running_loop()))
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
+    )
     rounds = 10
     for _ in range(rounds * sum(weights)):
         await ended(pool, route)
@@ -219,9 +229,11 @@ async def test_turns_are_shared_out_by_weight(weights: list[int]) -> None:
 
 async def test_a_request_that_stays_with_its_session_is_nobodys_turn() -> None:
     upstreams, route = made(EQUAL)
-    pool = Upstreams(upstreams, config.Pool(), Ledger(), Timers(asyncio.get_running_loop()))
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
+    )
     for _ in range(50):
-        lease = leased(pool, Ask("key", route, bound="a"))
+        lease = leased(pool, RoutingRequest("key", route, bound="a"))
         assert (lease.target.upstream.name, lease.how) == ("a", "session")
         pool.release(lease)
     chosen = [await ended(pool, route) for _ in range(4)]
@@ -230,8 +242,10 @@ async def test_a_request_that_stays_with_its_session_is_nobodys_turn() -> None:
 
 async def test_a_lease_is_given_back_once_however_often_it_is_tried() -> None:
     upstreams, route = made(EQUAL)
-    pool = Upstreams(upstreams, config.Pool(), Ledger(), Timers(asyncio.get_running_loop()))
-    lease = leased(pool, Ask("key", route))
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
+    )
+    lease = leased(pool, RoutingRequest("key", route))
     for _ in range(3):
         pool.release(lease)
     assert [one.in_flight for one in upstreams] == [0, 0]
@@ -246,21 +260,23 @@ async def test_the_log_says_who_was_passed_over_and_why() -> None:
     b.in_flight = 2
     c.health.pause()
     e.health.pause()
-    target = choose(Ask("key", route), NOW)
+    target = choose(RoutingRequest("key", route), NOW)
     assert target is not None
-    assert passed_over(Ask("key", route), target, NOW) == (
+    assert passed_over(RoutingRequest("key", route), target, NOW) == (
         "a: 429: limit reached; 12 s to go; b: has 2 in flight; c: paused"
     )
 
 
 async def test_the_pool_shows_itself_in_words() -> None:
     upstreams, route = made({"a": {"max_concurrency": 8}, "b": {}, "c": {}, "d": {}})
-    pool = Upstreams(upstreams, config.Pool(), Ledger(), Timers(asyncio.get_running_loop()))
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
+    )
     a, b, c, d = upstreams
     now = time.time()
     for number in (3, 1):
         for _ in range(number):
-            leased(pool, Ask("key", route, bound="a" if number == 3 else "d"))
+            leased(pool, RoutingRequest("key", route, bound="a" if number == 3 else "d"))
     b.health.failed(Verdict(Scope.ACCOUNT, now + 12.4, True, "429: rate limit"), SONNET, now)
     c.health.pause()
     for before in (30, 20, 15):
@@ -275,22 +291,24 @@ async def test_the_pool_shows_itself_in_words() -> None:
 
 async def test_when_all_are_out_the_answer_names_the_moment_the_first_is_back() -> None:
     upstreams, route = made(EQUAL)
-    pool = Upstreams(upstreams, config.Pool(), Ledger(), Timers(asyncio.get_running_loop()))
+    pool = Upstreams(
+        upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
+    )
     now = time.time()
     for upstream, seconds in zip(upstreams, (3600, 45), strict=True):
         verdict = Verdict(Scope.ACCOUNT, now + seconds, True, "429: limit reached")
         upstream.health.failed(verdict, SONNET, now)
     with pytest.raises(RelayError) as refused:
-        await pool.wait(Ask("key", route))
+        await pool.wait(RoutingRequest("key", route))
     assert refused.value.kind.status == 503
     assert dict(refused.value.headers) == {b"retry-after": b"45"}
     upstreams[1].health.pause()
     with pytest.raises(RelayError) as refused:
-        await pool.wait(Ask("key", route))
+        await pool.wait(RoutingRequest("key", route))
     assert dict(refused.value.headers) == {
         b"retry-after": b"3600",
         b"x-should-retry": b"false",
     }
     upstreams[0].health.pause()
     with pytest.raises(RelayError, match="No upstream can serve this model now"):
-        await pool.wait(Ask("key", route))
+        await pool.wait(RoutingRequest("key", route))

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from relay import config
 from relay.config.vendors import shipped
-from relay.net.upstream.connection import Trouble
+from relay.net.upstream.connection import FailureKind
 from relay.pool import vendor_errors as trouble
-from relay.pool.vendor_errors import Refusals, Scope, Verdict
+from relay.pool.vendor_errors import ErrorClassifier, Scope, Verdict
 
-CORPUS = Path(__file__).parents[2] / "corpora" / "refusals.toml"
+CORPUS = Path(__file__).parents[1] / "corpora" / "refusals.toml"
 NOW = datetime(2026, 9, 8, 20, tzinfo=UTC)
 LONG = 8 * 86400.0
 HOUR = 3600.0
@@ -43,13 +43,13 @@ CASES = msgspec.convert(tomllib.loads(CORPUS.read_text("utf-8"))["case"], list[C
 
 
 @cache
-def vendors() -> dict[str, config.Vendor]:
+def vendors() -> dict[str, config.VendorSettings]:
     return {vendor.name: vendor for vendor in shipped()}
 
 
 @cache
-def refusals(vendor: str = "generic", longest: float = LONG) -> Refusals:
-    return Refusals(vendors()[vendor], longest)
+def refusals(vendor: str = "generic", longest: float = LONG) -> ErrorClassifier:
+    return ErrorClassifier(vendors()[vendor], longest)
 
 
 def judged(case: Case, longest: float = LONG) -> Verdict:
@@ -72,7 +72,7 @@ def test_an_answer_means_what_the_corpus_says(case: Case) -> None:
         until = case.until.timestamp()
     else:
         until = now + case.until if case.until else 0.0
-    assert (verdict.scope, verdict.told) == (case.scope, case.told), verdict
+    assert (verdict.scope, verdict.stated) == (case.scope, case.told), verdict
     assert verdict.until == pytest.approx(until, abs=1e-3), verdict
 
 
@@ -91,7 +91,7 @@ def test_the_corpus_is_large_and_every_case_says_whence_it_comes() -> None:
 
 
 @pytest.mark.parametrize("vendor", vendors().values(), ids=lambda vendor: vendor.name)
-def test_every_shipped_rule_is_met_by_some_case(vendor: config.Vendor) -> None:
+def test_every_shipped_rule_is_met_by_some_case(vendor: config.VendorSettings) -> None:
     reasons = [rule.reason for rule in vendor.rules]
     assert len(set(reasons)) == len(reasons), "a rule is known by its reason"
     said = [judged(case).reason for case in CASES if case.vendor == vendor.name]
@@ -100,7 +100,7 @@ def test_every_shipped_rule_is_met_by_some_case(vendor: config.Vendor) -> None:
 
 @pytest.mark.parametrize("vendor", vendors().values(), ids=lambda vendor: vendor.name)
 def test_a_shipped_vendor_can_be_recognised_and_says_what_its_terms_are(
-    vendor: config.Vendor,
+    vendor: config.VendorSettings,
 ) -> None:
     generic = vendor.name == "generic"
     assert bool(vendor.hosts) is not generic
@@ -110,9 +110,11 @@ def test_a_shipped_vendor_can_be_recognised_and_says_what_its_terms_are(
 # --- rules ----------------------------------------------------------------------------
 
 
-def with_rules(*rules: dict[str, Any], time_zone: str = "UTC", longest: float = LONG) -> Refusals:
+def with_rules(
+    *rules: dict[str, Any], time_zone: str = "UTC", longest: float = LONG
+) -> ErrorClassifier:
     made = {"name": "mine", "time_zone": time_zone, "rules": list(rules)}
-    return Refusals(msgspec.convert(made, config.Vendor), longest)
+    return ErrorClassifier(msgspec.convert(made, config.VendorSettings), longest)
 
 
 def says(message: str, code: str = "7") -> bytes:
@@ -254,8 +256,8 @@ def test_another_upstream_may_do_better_unless_the_caller_is_at_fault() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", Trouble)
-def test_no_answer_at_all_is_a_failure(kind: Trouble) -> None:
+@pytest.mark.parametrize("kind", FailureKind)
+def test_no_answer_at_all_is_a_failure(kind: FailureKind) -> None:
     assert trouble.of_failure(kind, EPOCH) == Verdict(Scope.FAILURE, 0.0, False, kind.value)
 
 
@@ -308,12 +310,12 @@ def test_whatever_an_upstream_says_there_is_a_verdict_that_ends(
     longest: float,
     counting: bool,
 ) -> None:
-    one, other = (Refusals(vendors()[vendor], longest) for _ in range(2))
+    one, other = (ErrorClassifier(vendors()[vendor], longest) for _ in range(2))
     verdict = one.judge(status, headers, body, model, now, counting)
     assert verdict == other.judge(status, headers, body, model, now, counting)
     event = one.judge_event(body, model, now)
     assert event == other.judge_event(body, model, now)
     for each in (verdict, event):
         assert each.until == 0.0 or now < each.until <= now + longest
-        assert each.until or not each.told
+        assert each.until or not each.stated
         assert each.reason

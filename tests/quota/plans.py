@@ -21,10 +21,10 @@ STACKED = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
 def plan(*limits: dict[str, Any], **settings: Any) -> Plan:
     most = settings.pop("max_concurrency", 0)
     compiled = compile_plan(
-        config.Plan(
+        config.PlanSettings(
             id="test",
             name="Test",
-            limits=[msgspec.convert(limit, config.Limit) for limit in limits],
+            limits=[msgspec.convert(limit, config.LimitSettings) for limit in limits],
             **settings,
         )
     )

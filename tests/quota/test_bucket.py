@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.quota.bucket import Bucket, Smooth, Window, converted, make
+from relay.quota.bucket import Bucket, FixedWindow, TokenBucket, converted, make
 
 T = 1_775_649_660_000
 HOUR = 3_600_000
@@ -21,7 +21,7 @@ def used_up(refill: str, size: int, per: int, now: int) -> Bucket:
 
 
 def test_a_window_opens_with_the_first_request_and_is_whole_when_it_ends() -> None:
-    window = Window(2, 5 * HOUR)
+    window = FixedWindow(2, 5 * HOUR)
     assert window.tell(T) == (2, T)
     assert window.take(1, T + 7)
     assert window.take(1, T + HOUR)
@@ -33,7 +33,7 @@ def test_a_window_opens_with_the_first_request_and_is_whole_when_it_ends() -> No
 
 
 def test_a_window_that_everything_was_given_back_to_closes() -> None:
-    window = Window(2, HOUR)
+    window = FixedWindow(2, HOUR)
     window.take(1, T)
     window.give_back(1, window.mark, T + 5)
     assert window.tell(T + 6) == (2, T + 6)
@@ -41,7 +41,7 @@ def test_a_window_that_everything_was_given_back_to_closes() -> None:
 
 
 def test_what_is_given_back_counts_in_its_own_window_only() -> None:
-    window = Window(2, HOUR)
+    window = FixedWindow(2, HOUR)
     window.take(2, T)
     old = window.mark
     window.take(2, T + HOUR)
@@ -53,7 +53,7 @@ def test_what_is_given_back_counts_in_its_own_window_only() -> None:
 
 
 def test_a_charge_opens_a_window_again_that_others_left_empty() -> None:
-    window = Window(10, HOUR)
+    window = FixedWindow(10, HOUR)
     window.take(0, T)
     mine = window.mark
     window.take(3, T + 1)
@@ -89,7 +89,7 @@ def test_a_debt_is_paid_before_anything_is_available() -> None:
 
 
 def test_an_estimate_cannot_be_had_twice_by_holding_it() -> None:
-    smooth = Smooth(100, MINUTE)
+    smooth = TokenBucket(100, MINUTE)
     smooth.take(100, T)
     held = smooth.mark
     assert smooth.take(100, T + MINUTE)
@@ -99,7 +99,7 @@ def test_an_estimate_cannot_be_had_twice_by_holding_it() -> None:
 
 def test_what_has_not_faded_yet_is_given_back_whoever_ends_first() -> None:
     for order in ([0, 1], [1, 0]):
-        smooth = Smooth(100, MINUTE)
+        smooth = TokenBucket(100, MINUTE)
         marks = []
         for _ in range(2):
             assert smooth.take(50, T)
@@ -142,7 +142,7 @@ def test_a_step_back_grants_nothing_and_makes_nobody_wait_longer_than_per(
     for passed, taken in moves:
         now += passed
         bucket.take(taken, now)
-    if isinstance(bucket, Window) and now >= bucket.end:
+    if isinstance(bucket, FixedWindow) and now >= bucket.end:
         bucket.take(10, now)
     before = bucket.available(now)
     assert bucket.available(now - back) <= before
@@ -209,4 +209,4 @@ def test_another_way_to_refill_leaves_used_what_is_used() -> None:
     assert smooth.tell(T) == (2, T + 50_000)
     window = converted(smooth, "window", 12, T + 25_000)
     assert window.tell(T + 25_000) == (7, T + 85_000)
-    assert converted(Smooth(5, MINUTE), "window", 5, T).tell(T) == (5, T)
+    assert converted(TokenBucket(5, MINUTE), "window", 5, T).tell(T) == (5, T)

@@ -13,11 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from relay.quota.bucket import Bucket, Window
+from relay.quota.bucket import Bucket, FixedWindow
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit, Plan
-from relay.quota.state import Meter, Reservation, Row
+from relay.quota.state import LimitCounters, Reservation, Row
 
 from .plans import START, plan
 
@@ -268,7 +268,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             elif not bucket.limit.kept:
                 self.change(bucket, hold, -1, 1)
 
-    def meter(self, account: str, key: str) -> Meter:
+    def meter(self, account: str, key: str) -> LimitCounters:
         return self.ledger.holder(account, key, self.plans[account], self.seconds).meter
 
     def tried(self, account: str, key: str, tokens: int, cost: int) -> Reservation | QuotaExceeded:
@@ -375,7 +375,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             self.same(naive, real)
 
     def same(self, naive: NaiveBucket, real: Bucket) -> None:
-        if isinstance(real, Window):
+        if isinstance(real, FixedWindow):
             naive.over = naive.over or self.now >= naive.moment
             if naive.over and not real.end:  # a window that is over may be forgotten
                 naive.entries.clear()
@@ -387,7 +387,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         else:
             assert math.isclose(real._used(self.now) / real.per, naive.used(self.now), abs_tol=NEAR)
         assert real.reset(self.now) - self.now <= (
-            real.per if isinstance(real, Window) else 2 * real.per + real.used // real.size
+            real.per if isinstance(real, FixedWindow) else 2 * real.per + real.used // real.size
         )
 
     @invariant()

@@ -40,12 +40,15 @@ def test_a_group_is_fed_by_the_nearest_limit_but_not_where_it_names_its_length()
 
 
 def test_two_limits_on_the_same_are_refused_by_their_path() -> None:
-    twice = config.Plan(
+    twice = config.PlanSettings(
         id="p",
-        limits=[config.Limit(per="60m", requests=5), config.Limit(per="1h", requests=6)],
+        limits=[
+            config.LimitSettings(per="60m", requests=5),
+            config.LimitSettings(per="1h", requests=6),
+        ],
     )
     with pytest.raises(ConfigError) as refused:
-        compile_plans([config.Plan(id="a"), twice])
+        compile_plans([config.PlanSettings(id="a"), twice])
     assert refused.value.path == "plan[1].limits[1]"
     assert "requests per hour twice" in refused.value.reason
 
@@ -62,12 +65,12 @@ def test_lengths_read_well_after_per(seconds: int, words: str) -> None:
 
 
 def test_prices_keep_the_digits_of_the_settings() -> None:
-    model = config.Model(
+    model = config.ModelSettings(
         id="m",
         aliases=["n"],
-        price=config.Price(input=3.0, output=15.0, cache_read=0.3, cache_write=3.75),
+        price=config.PriceSettings(input=3.0, output=15.0, cache_read=0.3, cache_write=3.75),
     )
-    prices = compile_prices([model, config.Model(id="free")])
+    prices = compile_prices([model, config.ModelSettings(id="free")])
     assert set(prices) == {"m", "n"}
     one = prices["m"]
     assert (one.input, one.output, one.cache_read, one.cache_write) == (
@@ -83,6 +86,6 @@ def test_prices_keep_the_digits_of_the_settings() -> None:
 @given(st.integers(0, 10**6), st.floats(0, 1000))
 @settings(max_examples=200, deadline=None, database=None)
 def test_nothing_is_ever_billed_below_its_price(tokens: int, price: float) -> None:
-    model = config.Model(id="m", price=config.Price(input=price, output=0.0))
+    model = config.ModelSettings(id="m", price=config.PriceSettings(input=price, output=0.0))
     cost = compile_prices([model])["m"].cost(tokens, 0)
     assert tokens * price * (1 - 1e-12) <= cost <= tokens * price * (1 + 1e-12) + tokens / 1e6 + 1

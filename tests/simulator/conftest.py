@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.net.deadlines import Timers
+from relay.net.deadlines import Deadlines
 from relay.net.http1 import Server
 from relay.simulator.app import Simulator
 
@@ -43,7 +43,7 @@ class Running:
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[Running]:
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     timers.start()
     simulator = Simulator("test")
     server = Server(simulator.handle, timers)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from relay.store.batch import BucketRow, Charge, Opening, Settlement
+from relay.store.batch import AdmissionRow, BucketRow, Charge, Settlement
 from relay.store.database import Database
 from relay.store.journal import Journal, Ticket
 from relay.store.recovery import restore
@@ -19,8 +19,8 @@ NOON = 1_775_649_600.0  # 2026-04-08 12:00:00 UTC
 _numbers = itertools.count(1)
 
 
-def opening(**changes: Any) -> Opening:
-    ordinary = Opening(
+def opening(**changes: Any) -> AdmissionRow:
+    ordinary = AdmissionRow(
         f"req_{next(_numbers):08x}", NOON, "key_1", "usr_1", "claude-sonnet-4-7", "messages",
         1000, 0,
     )  # fmt: skip
@@ -35,7 +35,7 @@ def settlement(request: str, **changes: Any) -> Settlement:
     return msgspec.structs.replace(ordinary, **changes)
 
 
-def settle(journal: Journal, ticket: Ticket, request: Opening, **changes: Any) -> Ticket:
+def settle(journal: Journal, ticket: Ticket, request: AdmissionRow, **changes: Any) -> Ticket:
     """End a request; one that is billed by the token is charged."""
     end = settlement(request.id, **changes)
     charge = None
@@ -69,7 +69,10 @@ async def outcome(ticket: Ticket, within: float = 10.0) -> bool:
 
 
 async def journalled(
-    database: Database, *requests: Opening, running: Iterable[Opening] = (), **changes: Any
+    database: Database,
+    *requests: AdmissionRow,
+    running: Iterable[AdmissionRow] = (),
+    **changes: Any,
 ) -> None:
     """Requests that came to their ends, and the journal to its own, before those that run."""
     await restore(database, NOON)

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from relay.accounts import users as people
-from relay.config import Plan, Settings
+from relay.config import PlanSettings, Settings
 from relay.store.database import Database
-from relay.store.responses import DatabaseShelf, Kept, MemoryShelf, Shelf
+from relay.store.responses import (
+    DatabaseResponseStore,
+    MemoryResponseStore,
+    ResponseStore,
+    StoredResponse,
+)
 
 LIFE = 1000.0
 KEY = bytes(range(32))
@@ -20,7 +25,7 @@ CANARY = b"the prompt that nobody else may read"
 async def database(folder: Path) -> tuple[Database, list[str]]:
     """A database with two accounts."""
     opened = await Database.open(folder / "relay.db")
-    settings = Settings(plan=[Plan(id="free")])
+    settings = Settings(plan=[PlanSettings(id="free")])
     owners = []
     for name in ("ada", "ben"):
         made = await people.create(
@@ -33,18 +38,18 @@ async def database(folder: Path) -> tuple[Database, list[str]]:
 @pytest.fixture(params=["memory", "database"])
 async def shelf(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[tuple[Shelf, str, str]]:
+) -> AsyncIterator[tuple[ResponseStore, str, str]]:
     """A shelf and two owners."""
     opened, (ada, ben) = await database(tmp_path)
     if request.param == "memory":
-        yield MemoryShelf(LIFE, 10_000_000), ada, ben
+        yield MemoryResponseStore(LIFE, 10_000_000), ada, ben
     else:
-        yield DatabaseShelf(opened, KEY, LIFE), ada, ben
+        yield DatabaseResponseStore(opened, KEY, LIFE), ada, ben
     await opened.close()
 
 
-def turn(owner: str, number: int, previous: int | None = None) -> Kept:
-    return Kept(
+def turn(owner: str, number: int, previous: int | None = None) -> StoredResponse:
+    return StoredResponse(
         f"resp_{number}",
         owner,
         None if previous is None else f"resp_{previous}",
@@ -55,14 +60,14 @@ def turn(owner: str, number: int, previous: int | None = None) -> Kept:
     )
 
 
-async def test_what_is_put_is_found_again(shelf: tuple[Shelf, str, str]) -> None:
+async def test_what_is_put_is_found_again(shelf: tuple[ResponseStore, str, str]) -> None:
     kept, ada, _ = shelf
     await kept.put(turn(ada, 1), NOW)
     assert await kept.get(ada, "resp_1", NOW) == turn(ada, 1)
     assert await kept.get(ada, "resp_2", NOW) is None
 
 
-async def test_nobody_finds_what_is_anothers(shelf: tuple[Shelf, str, str]) -> None:
+async def test_nobody_finds_what_is_anothers(shelf: tuple[ResponseStore, str, str]) -> None:
     kept, ada, ben = shelf
     await kept.put(turn(ada, 1), NOW)
     assert await kept.get(ben, "resp_1", NOW) is None
@@ -71,7 +76,9 @@ async def test_nobody_finds_what_is_anothers(shelf: tuple[Shelf, str, str]) -> N
     assert await kept.get(ada, "resp_1", NOW) is not None
 
 
-async def test_a_conversation_is_all_turns_in_their_order(shelf: tuple[Shelf, str, str]) -> None:
+async def test_a_conversation_is_all_turns_in_their_order(
+    shelf: tuple[ResponseStore, str, str],
+) -> None:
     kept, ada, _ = shelf
     for number in range(4):
         await kept.put(turn(ada, number, number - 1 if number else None), NOW)
@@ -82,7 +89,7 @@ async def test_a_conversation_is_all_turns_in_their_order(shelf: tuple[Shelf, st
 
 
 async def test_a_conversation_without_one_of_its_turns_is_none(
-    shelf: tuple[Shelf, str, str],
+    shelf: tuple[ResponseStore, str, str],
 ) -> None:
     kept, ada, _ = shelf
     for number in range(3):
@@ -93,7 +100,7 @@ async def test_a_conversation_without_one_of_its_turns_is_none(
     assert await kept.get(ada, "resp_2", NOW) is not None
 
 
-async def test_a_turn_is_forgotten_after_its_time(shelf: tuple[Shelf, str, str]) -> None:
+async def test_a_turn_is_forgotten_after_its_time(shelf: tuple[ResponseStore, str, str]) -> None:
     kept, ada, _ = shelf
     await kept.put(turn(ada, 1), NOW)
     assert await kept.get(ada, "resp_1", NOW + LIFE - 1) is not None
@@ -103,7 +110,7 @@ async def test_a_turn_is_forgotten_after_its_time(shelf: tuple[Shelf, str, str])
 
 
 async def test_to_go_on_from_a_turn_keeps_all_before_it_alive(
-    shelf: tuple[Shelf, str, str],
+    shelf: tuple[ResponseStore, str, str],
 ) -> None:
     kept, ada, _ = shelf
     await kept.put(turn(ada, 1), NOW)
@@ -115,7 +122,7 @@ async def test_to_go_on_from_a_turn_keeps_all_before_it_alive(
 
 
 async def test_turns_that_go_in_a_circle_are_no_conversation(
-    shelf: tuple[Shelf, str, str],
+    shelf: tuple[ResponseStore, str, str],
 ) -> None:
     kept, ada, _ = shelf
     await kept.put(turn(ada, 1, 2), NOW)
@@ -124,7 +131,7 @@ async def test_turns_that_go_in_a_circle_are_no_conversation(
 
 
 async def test_memory_has_its_bound_and_the_oldest_go_first() -> None:
-    kept = MemoryShelf(LIFE, 20_000)
+    kept = MemoryResponseStore(LIFE, 20_000)
     for number in range(100):
         await kept.put(turn("ada", number), NOW)
     found = [number for number in range(100) if await kept.get("ada", f"resp_{number}", NOW)]
@@ -138,7 +145,7 @@ async def test_memory_has_its_bound_and_the_oldest_go_first() -> None:
 
 async def test_the_file_has_no_word_of_what_is_kept(tmp_path: Path) -> None:
     opened, (ada, _) = await database(tmp_path)
-    await DatabaseShelf(opened, KEY, LIFE).put(turn(ada, 1), NOW)
+    await DatabaseResponseStore(opened, KEY, LIFE).put(turn(ada, 1), NOW)
     await opened.close()
     files = b"".join(map(Path.read_bytes, _files(tmp_path)))
     assert b"resp_1" in files
@@ -149,8 +156,8 @@ async def test_what_another_key_has_encrypted_is_gone_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened, (ada, _) = await database(tmp_path)
-    await DatabaseShelf(opened, KEY, LIFE).put(turn(ada, 1), NOW)
-    other = DatabaseShelf(opened, bytes(32), LIFE)
+    await DatabaseResponseStore(opened, KEY, LIFE).put(turn(ada, 1), NOW)
+    other = DatabaseResponseStore(opened, bytes(32), LIFE)
     for _ in range(3):
         assert await other.get(ada, "resp_1", NOW) is None
     assert await other.conversation(ada, "resp_1", NOW) is None
@@ -162,7 +169,7 @@ async def test_what_another_key_has_encrypted_is_gone_and_said_once(
 
 async def test_a_row_cannot_stand_in_for_another(tmp_path: Path) -> None:
     opened, (ada, ben) = await database(tmp_path)
-    kept = DatabaseShelf(opened, KEY, LIFE)
+    kept = DatabaseResponseStore(opened, KEY, LIFE)
     await kept.put(turn(ada, 1), NOW)
     await opened.write(
         lambda connection: connection.execute("UPDATE response SET owner = ?", (ben,))
@@ -173,10 +180,10 @@ async def test_a_row_cannot_stand_in_for_another(tmp_path: Path) -> None:
 
 async def test_what_is_kept_outlasts_the_process(tmp_path: Path) -> None:
     opened, (ada, _) = await database(tmp_path)
-    await DatabaseShelf(opened, KEY, LIFE).put(turn(ada, 1), NOW)
+    await DatabaseResponseStore(opened, KEY, LIFE).put(turn(ada, 1), NOW)
     await opened.close()
     again = await Database.open(tmp_path / "relay.db")
-    assert await DatabaseShelf(again, KEY, LIFE).get(ada, "resp_1", NOW) == turn(ada, 1)
+    assert await DatabaseResponseStore(again, KEY, LIFE).get(ada, "resp_1", NOW) == turn(ada, 1)
     await again.close()
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from relay.store import queries, usage
-from relay.store.batch import Opening
+from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.recovery import restore
@@ -34,7 +34,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def request(database: Database, **changes: object) -> Opening:
+async def request(database: Database, **changes: object) -> AdmissionRow:
     one = opening(**changes)
     await journalled(database, one)
     return one

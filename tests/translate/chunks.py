@@ -12,9 +12,9 @@ from typing import Any
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from relay.translate.chat.answer import KEEP_ALIVE, Stream, Told
+from relay.translate.chat.answer import KEEP_ALIVE, AnswerMetadata, Stream
 
-TOLD = Told("chatcmpl-1", 1763942400, "claude-sonnet-4-7", "anthropic")
+TOLD = AnswerMetadata("chatcmpl-1", 1763942400, "claude-sonnet-4-7", "anthropic")
 DONE = "[DONE]"
 
 # What the chunks of an answer are, in the only order that they may have: role, anything of the
@@ -38,12 +38,12 @@ def event(data: str, ending: str = "\n") -> bytes:
 
 
 def feed(
-    pieces: Iterable[bytes], *, include_usage: bool = True, told: Told = TOLD
+    pieces: Iterable[bytes], *, include_usage: bool = True, told: AnswerMetadata = TOLD
 ) -> tuple[bytes, Stream]:
     """What a stream shows for these pieces; with its end if the answer has one."""
     stream = Stream(told, include_usage=include_usage)
     shown = b"".join(map(stream.feed, pieces))
-    if stream.usage.whole and not stream.usage.error:
+    if stream.usage.complete and not stream.usage.error:
         shown += stream.finish()
     return shown, stream
 

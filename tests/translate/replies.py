@@ -14,10 +14,10 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from relay.translate.responses.render import Told
+from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import Stream
-from relay.translate.responses.tool_names import Known
+from relay.translate.responses.tool_names import CallerTool
 from tests.translate.openresponses import validate, validate_event
 
 NOW = 1763942405.5
@@ -32,16 +32,16 @@ ECHO = (
     b'"top_p":1.0,"truncation":"disabled"'
 )
 TOOLS = {
-    "apply_patch": Known("custom", "apply_patch"),
-    "local_shell": Known("local_shell", "local_shell"),
-    "shell": Known("shell", "shell"),
-    "patch_file": Known("apply_patch", "apply_patch"),
-    "tool_search": Known("tool_search", "tool_search"),
-    "crm__find": Known("function", "find", "crm"),
-    "crm__note": Known("custom", "note", "crm"),
+    "apply_patch": CallerTool("custom", "apply_patch"),
+    "local_shell": CallerTool("local_shell", "local_shell"),
+    "shell": CallerTool("shell", "shell"),
+    "patch_file": CallerTool("apply_patch", "apply_patch"),
+    "tool_search": CallerTool("tool_search", "tool_search"),
+    "crm__find": CallerTool("function", "find", "crm"),
+    "crm__note": CallerTool("custom", "note", "crm"),
 }
-TOLD = Told("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, True, SEAL)
-HIDDEN = Told("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, False, SEAL)
+TOLD = AnswerMetadata("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, True, SEAL)
+HIDDEN = AnswerMetadata("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, False, SEAL)
 
 _event = TypeAdapter(ResponseStreamEvent)
 _CODEX = ("context_length_exceeded", "insufficient_quota", "server_is_overloaded")
@@ -63,13 +63,13 @@ _OF_KIND = {
 
 
 def feed(
-    pieces: Iterable[bytes], told: Told = TOLD, family: str = "anthropic"
+    pieces: Iterable[bytes], told: AnswerMetadata = TOLD, family: str = "anthropic"
 ) -> tuple[bytes, Stream]:
     """What a stream shows for these pieces; with its end if the answer has one."""
     stream = Stream(told)
     stream.family = family
     shown = b"".join(map(stream.feed, pieces))
-    if stream.usage.whole and not stream.usage.error:
+    if stream.usage.complete and not stream.usage.error:
         shown += stream.finish()
     return shown, stream
 

@@ -48,11 +48,11 @@ def test_a_good_request_is_read_alike_in_every_feeding(case: Case, after: bytes)
 @each("h1_accept.txt")
 def test_a_head_is_not_told_before_its_last_octet(case: Case) -> None:
     reader = request_reader(Limits())
-    assert not reader.begun
+    assert not reader.started
     assert reader.feed(case.octets[:-1]) is None
-    assert reader.begun
+    assert reader.started
     assert reader.feed(case.octets[-1:]) is not None
-    assert not reader.begun
+    assert not reader.started
 
 
 @each("h1_accept.txt")

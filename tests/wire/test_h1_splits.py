@@ -66,10 +66,10 @@ def test_no_stream_makes_a_reader_hold_more_than_a_head(make, endless: bytes, si
 def test_nothing_fed_is_nothing_told(make) -> None:
     reader: HeadReader[object] = make(Limits())
     assert reader.feed(b"") is None
-    assert not reader.begun
+    assert not reader.started
     assert reader.feed(b"H") is None
     assert reader.feed(b"") is None
-    assert reader.begun
+    assert reader.started
 
 
 BLANKS = b" " * 32_000

@@ -14,7 +14,7 @@ from typing import Final, cast
 import msgspec
 
 from relay.errors import RelayError
-from relay.net.deadlines import NEVER, Timers
+from relay.net.deadlines import NEVER, Deadlines
 from relay.net.runner import Waiter
 from relay.net.socket_options import read_little, write_at_once
 from relay.wire.events import Limits, Response
@@ -26,7 +26,7 @@ _INTERIM: Final = 16  # 1xx responses before the real one
 _JOINED: Final = 64 * 1024  # head and body up to this are one write
 
 
-class Trouble(Enum):
+class FailureKind(Enum):
     """What went wrong, for the log and for whoever decides about another try."""
 
     CONNECT = "cannot be reached"
@@ -39,7 +39,7 @@ class Trouble(Enum):
 class UpstreamError(Exception):
     """The upstream did not give a whole answer."""
 
-    def __init__(self, trouble: Trouble, detail: str = "", *, stale: bool = False) -> None:
+    def __init__(self, trouble: FailureKind, detail: str = "", *, stale: bool = False) -> None:
         super().__init__(f"{trouble.value}: {detail}" if detail else trouble.value)
         self.trouble = trouble
         self.stale = stale
@@ -89,7 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, origin: Origin, timers: Timers) -> None:
+    def __init__(self, origin: Origin, timers: Deadlines) -> None:
         self.origin = origin
         self.deadline = NEVER
         self.heard = 0.0  # when the last octets came, by the timers' clock
@@ -214,18 +214,18 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._waiter is not None:
             self._read_head(self._waiter, data)
         else:  # an idle connection has nothing to say
-            self._fail(UpstreamError(Trouble.GARBAGE, "octets without a request"))
+            self._fail(UpstreamError(FailureKind.GARBAGE, "octets without a request"))
 
     def eof_received(self) -> bool:
         """The upstream sends no more: for a body without a length that is its end."""
-        self._fail(UpstreamError(Trouble.CLOSED, stale=self._stale()), clean=True)
+        self._fail(UpstreamError(FailureKind.CLOSED, stale=self._stale()), clean=True)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Reset, or closed."""
         self._timers.forget(self)
         detail = exc.strerror or "" if isinstance(exc, OSError) else ""
-        self._fail(UpstreamError(Trouble.CLOSED, detail, stale=self._stale()))
+        self._fail(UpstreamError(FailureKind.CLOSED, detail, stale=self._stale()))
 
     def expire(self) -> None:
         """No head, no octet of a body, or no request for too long."""
@@ -235,7 +235,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.deadline = due
                 return
         self.deadline = NEVER
-        self._fail(UpstreamError(Trouble.SILENT))
+        self._fail(UpstreamError(FailureKind.SILENT))
 
     def _stale(self) -> bool:
         return self.sent > 1 and not self.answered
@@ -252,13 +252,13 @@ class UpstreamConnection(asyncio.Protocol):
                     break
                 self._interim += 1
                 if self._interim > _INTERIM:
-                    self._fail(UpstreamError(Trouble.GARBAGE, "too many interim responses"))
+                    self._fail(UpstreamError(FailureKind.GARBAGE, "too many interim responses"))
                     return
                 if not data:
                     return
         except RelayError as error:
             reason = "no HTTP/1.1" if error.message == NOT_HTTP else error.message
-            self._fail(UpstreamError(Trouble.GARBAGE, reason))
+            self._fail(UpstreamError(FailureKind.GARBAGE, reason))
             return
         self._waiter = None
         self.deadline = self._timers.now + self.origin.silence_time

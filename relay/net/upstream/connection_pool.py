@@ -5,17 +5,17 @@ import socket
 import ssl
 from typing import Final
 
-from relay.net.deadlines import NEVER, Timers
+from relay.net.deadlines import NEVER, Deadlines
 from relay.net.upstream import proxy as egress
-from relay.net.upstream.connection import Origin, Trouble, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
 
 _IDLE: Final = 256  # connections kept without work
 
 
-class Pool:
+class ConnectionPool:
     """The connections to one origin. The one used last is used next, so that surplus ones age."""
 
-    def __init__(self, origin: Origin, timers: Timers) -> None:
+    def __init__(self, origin: Origin, timers: Deadlines) -> None:
         self.origin = origin
         self.opened = 0
         self._timers = timers
@@ -83,13 +83,13 @@ class Pool:
                     connection = await self._through(origin.egress)
         except TimeoutError:
             reason = f"no connection within {origin.connect_time:g} s"
-            raise UpstreamError(Trouble.CONNECT, self._way() + reason) from None
+            raise UpstreamError(FailureKind.CONNECT, self._way() + reason) from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
-            raise UpstreamError(Trouble.TLS, str(reason)) from None
+            raise UpstreamError(FailureKind.TLS, str(reason)) from None
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UpstreamError(Trouble.CONNECT, self._way() + reason) from None
+            raise UpstreamError(FailureKind.CONNECT, self._way() + reason) from None
         self.opened += 1
         return connection
 

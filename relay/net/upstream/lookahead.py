@@ -9,7 +9,7 @@ from typing import Final
 
 from relay.errors import RelayError
 from relay.net.runner import Waiter
-from relay.net.upstream.connection import Trouble, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
 from relay.wire.body import Extent, Sized, UntilClose
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.events import UNTIL_CLOSE, Response
@@ -17,7 +17,7 @@ from relay.wire.events import UNTIL_CLOSE, Response
 MOST: Final = 1024 * 1024  # octets that are kept back
 
 
-class Hold:
+class Lookahead:
     """See the module.
 
     `octets` are the body as it came, `payload` without its framing. The octets that end a
@@ -36,7 +36,7 @@ class Hold:
         "_reader",
         "_response",
         "_size",
-        "whole",
+        "complete",
     )
 
     def __init__(self, connection: UpstreamConnection, response: Response) -> None:
@@ -55,7 +55,7 @@ class Hold:
         self._pieces: list[bytes] = []  # of them, what the extent let through
         self._size = 0
         self._payload: list[bytes] = []  # and that without its framing
-        self.whole = False
+        self.complete = False
         self._enough: Callable[[bytes], bool] = bool
         self._most = MOST
         self._done: Waiter[None] = Waiter()
@@ -88,7 +88,7 @@ class Hold:
                 connection.on_lost = self._end_of_connection
                 connection.attach(self._feed)
             await self._done
-        self.whole = self._extent.done
+        self.complete = self._extent.done
 
     def give_back(self) -> None:
         """Have the connection as if nothing of the body had been read."""
@@ -98,7 +98,7 @@ class Hold:
     def reusable(self) -> bool:
         """Whether the connection can take another request: the body was read to its end."""
         return (
-            self.whole
+            self.complete
             and self._response.keep_alive
             and not self._extent.rest
             and self._connection.reusable
@@ -112,7 +112,7 @@ class Hold:
             piece = extent.feed(data)
             payload = piece if self._reader is None else self._reader.feed(piece)
         except RelayError as error:
-            raise UpstreamError(Trouble.GARBAGE, error.message) from None
+            raise UpstreamError(FailureKind.GARBAGE, error.message) from None
         if piece:
             self._pieces.append(piece)
             self._size += len(piece)

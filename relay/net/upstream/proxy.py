@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from relay.net.upstream.connection import Trouble, UpstreamError
+from relay.net.upstream.connection import FailureKind, UpstreamError
 
 Scheme = Literal["http", "socks5", "socks5h"]
 
@@ -100,11 +100,11 @@ async def connect(egress: str, host: str, port: int) -> socket.socket:
     try:
         proxy = parse(egress)
     except ValueError as error:
-        raise UpstreamError(Trouble.CONNECT, str(error)) from None
+        raise UpstreamError(FailureKind.CONNECT, str(error)) from None
     try:
         host = host if ":" in host else host.encode("idna").decode()
     except UnicodeError:
-        raise UpstreamError(Trouble.CONNECT, "the upstream's host is no name") from None
+        raise UpstreamError(FailureKind.CONNECT, "the upstream's host is no name") from None
     try:
         if proxy.scheme == "http":
             return await _http(proxy, host, port)
@@ -114,7 +114,7 @@ async def connect(egress: str, host: str, port: int) -> socket.socket:
 
 
 def _failed(proxy: Proxy, said: str) -> UpstreamError:
-    return UpstreamError(Trouble.CONNECT, f"proxy {proxy}: {said}")
+    return UpstreamError(FailureKind.CONNECT, f"proxy {proxy}: {said}")
 
 
 def _reason(error: OSError) -> str:
@@ -171,7 +171,7 @@ async def _address(host: str, port: int) -> str:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         reason = f"{host} cannot be resolved: {_reason(error)}"
-        raise UpstreamError(Trouble.CONNECT, reason) from None
+        raise UpstreamError(FailureKind.CONNECT, reason) from None
     return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from relay.errors import RelayError
 from relay.net.exchange import Exchange
 from relay.net.runner import Waiter
-from relay.net.upstream.connection import Trouble, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
 from relay.wire.body import Extent, Sized, UntilClose
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.events import UNTIL_CLOSE, Response
@@ -70,7 +70,7 @@ class Splice:
         self._write: Callable[[bytes], None] = exchange.transport.write
         length = response.length
         # An answer that has begun without knowing a length is in chunks.
-        self._framed = reframed or length == UNTIL_CLOSE or (length >= 0 and exchange.begun)
+        self._framed = reframed or length == UNTIL_CLOSE or (length >= 0 and exchange.started)
         if self._framed:
             self._write = exchange.write
         if length >= 0:
@@ -105,7 +105,7 @@ class Splice:
             if not (connection.lost_cleanly and response.length == UNTIL_CLOSE):
                 raise connection.lost
             extent.done = True
-        if exchange.begun:
+        if exchange.started:
             if octets:
                 self._write(octets)
         elif self._framed:
@@ -155,7 +155,7 @@ class Splice:
         try:
             data = self._extent.feed(data)
         except RelayError as error:
-            raise UpstreamError(Trouble.GARBAGE, error.message) from None
+            raise UpstreamError(FailureKind.GARBAGE, error.message) from None
         if data:
             self._tap.feed(data)
         return data
@@ -166,7 +166,7 @@ class Splice:
         try:
             data = extent.feed(data)
         except RelayError as error:
-            self._fail(UpstreamError(Trouble.GARBAGE, error.message))
+            self._fail(UpstreamError(FailureKind.GARBAGE, error.message))
             return
         if data:
             if extent.done:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from relay.errors import RelayError
 from relay.net.exchange import Exchange
-from relay.net.upstream.connection import Trouble, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
 from relay.net.upstream.splice import Splice, Tap
 from relay.wire.events import Response
 
 
-class Conversion(Splice):
+class Transcode(Splice):
     """One stream on its way. `heard` is when the caller last got something of it, by the
     timers' clock: an upstream may talk for long without a word that the other dialect has."""
 
@@ -52,7 +52,7 @@ class Conversion(Splice):
         try:
             data = self._turn(extent.feed(data))
         except RelayError as error:
-            self._fail(UpstreamError(Trouble.GARBAGE, error.message))
+            self._fail(UpstreamError(FailureKind.GARBAGE, error.message))
             return
         except ValueError:
             self._fail(_unreadable())
@@ -71,4 +71,4 @@ class Conversion(Splice):
 
 
 def _unreadable() -> UpstreamError:
-    return UpstreamError(Trouble.GARBAGE, "an event that cannot be read")
+    return UpstreamError(FailureKind.GARBAGE, "an event that cannot be read")

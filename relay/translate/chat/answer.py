@@ -2,25 +2,25 @@
 rest (`Stream` for event streams, `error` for what went wrong).
 
 This decides what becomes of each block of a whole answer. It must not know what was asked for,
-nor of sockets: time and ids come in with `Told`.
+nor of sockets: time and ids come in with `AnswerMetadata`.
 """
 
 from typing import Final
 
 from relay.translate.chat import render as shape
-from relay.translate.chat.render import Told
+from relay.translate.chat.render import AnswerMetadata
 from relay.translate.chat.stream import KEEP_ALIVE, Stream
 from relay.translate.messages import content, message
 from relay.translate.messages.content import EMPTY, Block
 from relay.translate.messages.error_document import error, error_event
 from relay.translate.messages.usage import Usage, message_usage
 
-__all__ = ["KEEP_ALIVE", "Stream", "Told", "error", "error_event", "whole"]
+__all__ = ["KEEP_ALIVE", "AnswerMetadata", "Stream", "error", "error_event", "translate"]
 
 _CHOICE: Final = b',"choices":[{"index":0,"message":{%b},"logprobs":null,"finish_reason":"%b"}]'
 
 
-def whole(payload: bytes, told: Told, usage: Usage | None = None) -> bytes:
+def translate(payload: bytes, told: AnswerMetadata, usage: Usage | None = None) -> bytes:
     """A Messages answer as a `chat.completion` document.
 
     `usage` is what the answer used, where that is known better than the document tells it.
@@ -48,7 +48,7 @@ class _Parts:
 
     __slots__ = ("annotations", "calls", "texts", "thoughts", "told", "words", "written")
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: AnswerMetadata) -> None:
         self.told = told
         self.texts: list[bytes] = []  # without quotation marks, as are `words`
         self.words: list[bytes] = []

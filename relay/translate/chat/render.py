@@ -26,7 +26,7 @@ _FINISH: Final = {
 }
 
 
-class Told(msgspec.Struct, frozen=True):
+class AnswerMetadata(msgspec.Struct, frozen=True):
     """What an answer says of itself, the same in each of its chunks.
 
     `id` is "chatcmpl-…", `created` in epoch seconds, `model` as it was asked for, `family` that
@@ -39,7 +39,7 @@ class Told(msgspec.Struct, frozen=True):
     family: str
 
 
-def head(told: Told, kind: str) -> bytes:
+def head(told: AnswerMetadata, kind: str) -> bytes:
     """How a completion's document begins, open for more members."""
     members = {
         "id": told.id,
@@ -51,7 +51,7 @@ def head(told: Told, kind: str) -> bytes:
     return msgspec.json.encode(members)[:-1]
 
 
-def call(number: int, block: Block, told: Told, text: bytes) -> bytes:
+def call(number: int, block: Block, told: AnswerMetadata, text: bytes) -> bytes:
     """A tool call's members; one without an id gets one that no other answer has."""
     name = string(block.name)
     if name == EMPTY:
@@ -62,7 +62,7 @@ def call(number: int, block: Block, told: Told, text: bytes) -> bytes:
     return b'"id":%b,"type":"function","function":{"name":%b,"arguments":%b}' % (id, name, text)
 
 
-def place(written: int, calls: int, told: Told) -> bytes:
+def place(written: int, calls: int, told: AnswerMetadata) -> bytes:
     """The `id` and `format` of a thinking block: where it stood, so that it can be put there
     again, and who can read it. `written` counts the characters before it."""
     family = "anthropic-claude" if told.family == "anthropic" else told.family

@@ -10,12 +10,12 @@ from typing import Final
 import msgspec
 
 from relay.translate.chat.transcript import Message, cache, conversation
+from relay.translate.invalid import invalid_field
 from relay.translate.invalid import read as read_part
-from relay.translate.invalid import wrong
 from relay.translate.raw_json import NOTHING, given, kind
-from relay.translate.request.builder import Draft
+from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
-from relay.translate.request.options import EFFORTS, Shape, Wishes
+from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
 from relay.translate.request.tools import Choice, Place, Search, Tool, Toolset, named, parameters
 
 
@@ -110,10 +110,10 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     safety_identifier: str | None = None
 
 
-class Chat(msgspec.Struct, frozen=True):
+class ChatRequest(msgspec.Struct, frozen=True):
     """A chat completions request as read."""
 
-    draft: Draft
+    draft: MessagesBuilder
     stream: bool
     include_usage: bool
     user: str | None  # `safety_identifier` or `user`, as the caller gave it
@@ -123,7 +123,7 @@ _CHOICES: Final[dict[str, Choice]] = {"none": "none", "auto": "auto", "required"
 _request: Final = msgspec.json.Decoder(_Request).decode
 
 
-def read(body: bytes) -> Chat:
+def read(body: bytes) -> ChatRequest:
     """Read a request, whose `model` has been seen already.
 
     Raises:
@@ -133,7 +133,7 @@ def read(body: bytes) -> Chat:
     _refuse(request)
     said = conversation(request.messages)
     tools = _toolset(request, said)
-    wishes = Wishes(
+    wishes = GenerationOptions(
         max_tokens=_max_tokens(request),
         temperature=_within(request.temperature, 2, "temperature"),
         top_p=_within(request.top_p, 1, "top_p"),
@@ -145,8 +145,8 @@ def read(body: bytes) -> Chat:
     )
     options = request.stream_options
     stream = request.stream is True
-    return Chat(
-        Draft(said, tools, wishes, stream=stream),
+    return ChatRequest(
+        MessagesBuilder(said, tools, wishes, stream=stream),
         stream,
         options is not None and options.include_usage is True,
         request.safety_identifier or request.user or None,
@@ -156,17 +156,17 @@ def read(body: bytes) -> Chat:
 def _refuse(request: _Request) -> None:
     """Refuse what nobody could do on the other side."""
     if request.n is not None and request.n != 1:
-        raise wrong("n", "only one choice can be had; send as many requests instead")
+        raise invalid_field("n", "only one choice can be had; send as many requests instead")
     if request.top_k is not None and request.top_k < 0:
-        raise wrong("top_k", "it must be 0 or more")
+        raise invalid_field("top_k", "it must be 0 or more")
     if request.logprobs:
-        raise wrong("logprobs", "these models tell no log probabilities")
+        raise invalid_field("logprobs", "these models tell no log probabilities")
     if request.modalities is not None and any(one != "text" for one in request.modalities):
-        raise wrong("modalities", "only 'text' can be had")
+        raise invalid_field("modalities", "only 'text' can be had")
     if given(request.functions):
-        raise wrong("functions", "use tools instead")
+        raise invalid_field("functions", "use tools instead")
     if given(request.function_call):
-        raise wrong("function_call", "use tool_choice instead")
+        raise invalid_field("function_call", "use tool_choice instead")
 
 
 def _max_tokens(request: _Request) -> int | None:
@@ -174,13 +174,13 @@ def _max_tokens(request: _Request) -> int | None:
     if most is None:
         name, most = "max_tokens", request.max_tokens
     if most is not None and most < 1:
-        raise wrong(name, "it must be 1 or more")
+        raise invalid_field(name, "it must be 1 or more")
     return most
 
 
 def _within(value: float | None, most: int, param: str) -> float | None:
     if value is not None and not 0 <= value <= most:
-        raise wrong(param, f"it must be from 0 to {most}")
+        raise invalid_field(param, f"it must be from 0 to {most}")
     return value
 
 
@@ -193,7 +193,7 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def _effort(effort: str | None) -> str | None:
     if effort is not None and effort not in EFFORTS:
-        raise wrong("reasoning_effort", f"it must be one of {', '.join(EFFORTS)}")
+        raise invalid_field("reasoning_effort", f"it must be one of {', '.join(EFFORTS)}")
     return effort
 
 
@@ -201,26 +201,26 @@ def _thinking(raw: msgspec.Raw) -> msgspec.Raw:
     if not given(raw):
         return NOTHING
     if kind(raw) != "{":
-        raise wrong("thinking", "it must be an object")
+        raise invalid_field("thinking", "it must be an object")
     return raw
 
 
-def _shape(told: _Format | None) -> Shape | None:
+def _shape(told: _Format | None) -> ResponseFormat | None:
     if told is None or told.type == "text":
         return None
     if told.type == "json_object":
-        return Shape()
+        return ResponseFormat()
     if told.type != "json_schema":
-        raise wrong("response_format.type", "it must be text, json_object or json_schema")
+        raise invalid_field("response_format.type", "it must be text, json_object or json_schema")
     named_schema = told.json_schema
     if named_schema is None or kind(named_schema.schema) != "{":
-        raise wrong("response_format.json_schema.schema", "it must be given, as an object")
+        raise invalid_field("response_format.json_schema.schema", "it must be given, as an object")
     schema = bytes(named_schema.schema)
     try:
         schema.decode()  # it may end up in a text
     except UnicodeDecodeError:
-        raise wrong("response_format.json_schema.schema", "it is not UTF-8") from None
-    return Shape(schema, named_schema.strict is True)
+        raise invalid_field("response_format.json_schema.schema", "it is not UTF-8") from None
+    return ResponseFormat(schema, named_schema.strict is True)
 
 
 def _toolset(request: _Request, said: Conversation) -> Toolset:
@@ -230,7 +230,9 @@ def _toolset(request: _Request, said: Conversation) -> Toolset:
         at = f"tools[{number}]"
         tool = _tool(told, at)
         if tool.name in tools:
-            raise wrong(f"{at}.function.name", f"there are several tools called '{tool.name}'")
+            raise invalid_field(
+                f"{at}.function.name", f"there are several tools called '{tool.name}'"
+            )
         said.marked = said.marked or tool.cache is not NOTHING
         tools[tool.name] = tool
     choice, name, allowed = _chosen(request.tool_choice, tools)
@@ -246,17 +248,17 @@ def _toolset(request: _Request, said: Conversation) -> Toolset:
 
 def _tool(told: _Tool, at: str) -> Tool:
     if told.type != "function":
-        raise wrong(f"{at}.type", "only 'function' is known here")
+        raise invalid_field(f"{at}.type", "only 'function' is known here")
     function = told.function
     if function is None:
-        raise wrong(f"{at}.function", "it must be given")
+        raise invalid_field(f"{at}.function", "it must be given")
     mark = cache(told.cache_control, f"{at}.cache_control")
     at += ".function"
     if mark is NOTHING:
         mark = cache(function.cache_control, f"{at}.cache_control")
     description = function.description
     if given(description) and kind(description) != '"':
-        raise wrong(f"{at}.description", "it must be a text")
+        raise invalid_field(f"{at}.description", "it must be a text")
     return Tool(
         named(function.name, f"{at}.name"),
         description if given(description) else NOTHING,
@@ -275,29 +277,31 @@ def _chosen(
         return choice, "", None
     if isinstance(told, str):
         if told not in _CHOICES:
-            raise wrong("tool_choice", "it must be none, auto, required, or an object")
+            raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
         choice = _CHOICES[told]
         if choice == "any" and not tools:
-            raise wrong("tool_choice", "there are no tools that could be called")
+            raise invalid_field("tool_choice", "there are no tools that could be called")
         return choice, "", None
     if told.type == "function":
         name = told.function.name if told.function is not None else ""
         if name not in tools:
-            raise wrong("tool_choice.function.name", f"there is no tool called '{name[:80]}'")
+            raise invalid_field(
+                "tool_choice.function.name", f"there is no tool called '{name[:80]}'"
+            )
         return "tool", name, None
     if told.type != "allowed_tools" or told.allowed_tools is None:
-        raise wrong("tool_choice.type", "it must be function or allowed_tools")
+        raise invalid_field("tool_choice.type", "it must be function or allowed_tools")
     at = "tool_choice.allowed_tools"
     if told.allowed_tools.mode not in ("auto", "required"):
-        raise wrong(f"{at}.mode", "it must be auto or required")
+        raise invalid_field(f"{at}.mode", "it must be auto or required")
     allowed = set()
     for number, one in enumerate(told.allowed_tools.tools):
         name = one.function.name if one.function is not None else ""
         if one.type != "function" or name not in tools:
-            raise wrong(f"{at}.tools[{number}]", "it must be one of the functions in tools")
+            raise invalid_field(f"{at}.tools[{number}]", "it must be one of the functions in tools")
         allowed.add(name)
     if not allowed:
-        raise wrong(f"{at}.tools", "there must be one at least")
+        raise invalid_field(f"{at}.tools", "there must be one at least")
     return _CHOICES[told.allowed_tools.mode], "", frozenset(allowed)
 
 

@@ -12,12 +12,12 @@ is short: one decode that leaves its text as the octets that it is, one join.
 from typing import Final
 
 from relay.translate.chat import render as shape
-from relay.translate.chat.render import Told
+from relay.translate.chat.render import AnswerMetadata
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
 from relay.translate.messages.error_document import error_event
 from relay.translate.messages.event import Delta
-from relay.translate.messages.event_stream import Events
+from relay.translate.messages.event_stream import EventStream
 from relay.translate.raw_json import NOTHING
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
@@ -41,8 +41,8 @@ class _Open:
         self.cited: list[bytes] = []
 
 
-class Stream(Events):
-    """Chunks out; see `Events`."""
+class Stream(EventStream):
+    """Chunks out; see `EventStream`."""
 
     __slots__ = (
         "_annotations",
@@ -60,7 +60,7 @@ class Stream(Events):
         "_written",
     )
 
-    def __init__(self, told: Told, *, include_usage: bool) -> None:
+    def __init__(self, told: AnswerMetadata, *, include_usage: bool) -> None:
         super().__init__()
         self._told = told
         self._include_usage = include_usage
@@ -86,7 +86,7 @@ class Stream(Events):
         have put it right before.
         """
         usage = self.usage
-        assert usage.whole
+        assert usage.complete
         assert not usage.error
         pieces = [self._stop(index) for index in list(self._open)]
         if usage.stop_reason == "refusal":

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, read, wrong
+from relay.translate.invalid import UNREADABLE, invalid_field, read
 from relay.translate.raw_json import NOTHING, Octets, given, kind, not_text, says, utf8
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
@@ -79,7 +79,9 @@ def conversation(messages: list[Message]) -> Conversation:
         RelayError: 400, one of them cannot be honoured; `param` says which and where.
     """
     if len(messages) > _MOST:
-        raise wrong("messages", f"there are {len(messages)} of them, and {_MOST} is the most")
+        raise invalid_field(
+            "messages", f"there are {len(messages)} of them, and {_MOST} is the most"
+        )
     said = Conversation()
     leading = True  # nobody has said anything so far
     for number, message in enumerate(messages):
@@ -89,7 +91,9 @@ def conversation(messages: list[Message]) -> Conversation:
             if blocks := _user(said, message, number):
                 said.user().blocks += blocks
             elif number == len(messages) - 1:
-                raise wrong(f"messages[{number}].content", "there is nothing in it to answer")
+                raise invalid_field(
+                    f"messages[{number}].content", "there is nothing in it to answer"
+                )
         elif role == "assistant":
             leading = False
             _assistant(said, message, number)
@@ -99,15 +103,17 @@ def conversation(messages: list[Message]) -> Conversation:
         elif role in ("system", "developer"):
             _instruct(said, message, number, leading=leading)
         elif role == "function":
-            raise wrong(f"messages[{number}].role", "use tools, and messages with role 'tool'")
+            raise invalid_field(
+                f"messages[{number}].role", "use tools, and messages with role 'tool'"
+            )
         else:
-            raise wrong(
+            raise invalid_field(
                 f"messages[{number}].role",
                 "it must be one of system, developer, user, assistant and tool",
             )
     said.finish()
     if not said.turns:
-        raise wrong("messages", "there is nothing in them that the model could answer")
+        raise invalid_field("messages", "there is nothing in them that the model could answer")
     return said
 
 
@@ -120,7 +126,7 @@ def cache(raw: msgspec.Raw, at: str) -> msgspec.Raw:
     if not given(raw):
         return NOTHING
     if kind(raw) != "{":
-        raise wrong(at, "it must be an object")
+        raise invalid_field(at, "it must be an object")
     return raw
 
 
@@ -161,7 +167,7 @@ def _instruct(said: Conversation, message: Message, number: int, *, leading: boo
 
 def _assistant(said: Conversation, message: Message, number: int) -> None:
     if given(message.function_call):
-        raise wrong(f"messages[{number}].function_call", "use tool_calls instead")
+        raise invalid_field(f"messages[{number}].function_call", "use tool_calls instead")
     raw = message.content
     at = f"messages[{number}]"
     if kind(raw) == '"':
@@ -203,9 +209,9 @@ def _calls(said: Conversation, calls: Iterable[_Call], at: str) -> list[Block]:
     for number, call in enumerate(calls):
         here = f"{at}[{number}]"
         if call.type != "function":
-            raise wrong(f"{here}.type", "only 'function' is known here")
+            raise invalid_field(f"{here}.type", "only 'function' is known here")
         if call.function is None:
-            raise wrong(f"{here}.function", "it must be given")
+            raise invalid_field(f"{here}.function", "it must be given")
         name = named(call.function.name, f"{here}.function.name")
         arguments = _arguments(call.function.arguments, f"{here}.function.arguments")
         blocks.append(said.call(call.id, name, arguments, at))
@@ -220,14 +226,14 @@ def _arguments(raw: msgspec.Raw, at: str) -> bytes:
     try:
         _object(octets)
     except UNREADABLE:
-        raise wrong(at, "it must be a JSON object, as a text") from None
+        raise invalid_field(at, "it must be a JSON object, as a text") from None
     return octets
 
 
 def _result(said: Conversation, message: Message, number: int) -> None:
     at = f"messages[{number}]"
     if message.tool_call_id is None:
-        raise wrong(f"{at}.tool_call_id", "it must be given")
+        raise invalid_field(f"{at}.tool_call_id", "it must be given")
     known = said.answered(message.tool_call_id, f"{at}.tool_call_id")
     raw = message.content
     if kind(raw) == '"':
@@ -267,9 +273,9 @@ def _rich(said: Conversation, raw: msgspec.Raw, at: str) -> list[Block]:
                 members = tuple((name, getattr(part, name)) for name in others)
                 blocks.append(media.native(part.type, part.source, members, mark, here))
             case "input_audio":
-                raise wrong(here, "these models cannot hear; send a text instead")
+                raise invalid_field(here, "these models cannot hear; send a text instead")
             case _:
-                raise wrong(f"{here}.type", "it must be one of text, image_url and file")
+                raise invalid_field(f"{here}.type", "it must be one of text, image_url and file")
     return blocks
 
 
@@ -286,7 +292,7 @@ def _texts(
         elif part.type == "text":
             blocks.append(_text(part.text, mark, f"{here}.text", aside=aside))
         else:
-            raise wrong(f"{here}.type", "only text can be here")
+            raise invalid_field(f"{here}.type", "only text can be here")
     return blocks
 
 
@@ -304,7 +310,7 @@ def _saying(blocks: list[Block], at: str = "") -> list[Block]:
 def _none(raw: msgspec.Raw, number: int) -> list[Block]:
     """What content is that is neither text nor parts: nothing at all, or an error."""
     if given(raw):
-        raise wrong(f"messages[{number}].content", "it must be a text or an array of parts")
+        raise invalid_field(f"messages[{number}].content", "it must be a text or an array of parts")
     return []
 
 

@@ -22,10 +22,10 @@ _DELTA: Final = b"event: content_block_delta\ndata: "
 _DATA_AT: Final = len(_DELTA)
 
 
-class Events(ABC):
+class EventStream(ABC):
     """Octets of an upstream's event stream in, octets for the caller out.
 
-    `usage` fills as events pass; `usage.whole` says that the answer has come to its end, and
+    `usage` fills as events pass; `usage.complete` says that the answer has come to its end, and
     `usage.error` that this was an error, whose data is `error`. What comes after is ignored.
     """
 
@@ -44,7 +44,7 @@ class Events(ABC):
         Raises:
             ValueError: an event cannot be read, or is too long. The stream is spoilt.
         """
-        if self.usage.whole:
+        if self.usage.complete:
             return b""
         if self._after_cr or b"\r" in data:
             data = self._with_line_feeds(data)
@@ -61,10 +61,10 @@ class Events(ABC):
             pieces = []
             for block in blocks:
                 pieces.append(self._block(block))
-                if self.usage.whole:
+                if self.usage.complete:
                     break
             shown = b"".join(pieces)
-        if rest and not self.usage.whole:
+        if rest and not self.usage.complete:
             self._wait(rest)
         return shown
 
@@ -133,7 +133,7 @@ class Events(ABC):
                 if event.delta is not None and bytes(event.delta.stop_details)[:1] == b"{":
                     self._refusal = event.delta.stop_details.copy()
             case "message_stop":
-                self.usage.whole = True
+                self.usage.complete = True
             case "ping":
                 return self._ping()
             case "error":
@@ -142,5 +142,5 @@ class Events(ABC):
 
     def _fail(self, data: bytes) -> bytes:
         self.error = data
-        self.usage.whole = self.usage.error = True
+        self.usage.complete = self.usage.error = True
         return self._failed(data)

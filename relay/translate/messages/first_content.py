@@ -33,7 +33,7 @@ class Found(Enum):
     ERROR = "error"  # nothing but an error event
 
 
-class Opening:
+class FirstContent:
     """Octets of an event stream in, until `found` tells what it begins with.
 
     `error` is then the error event's data.
@@ -77,7 +77,7 @@ def _is_empty(data: bytes) -> bool:
     return match is not None and b'"%b":""' % match[1] in data.replace(b" ", b"")
 
 
-def naming(opening: bytes, name: bytes) -> bytes:
+def rename_model(opening: bytes, name: bytes) -> bytes:
     """The beginning of a stream with another name for the model in its `message_start`."""
     start = opening.find(b'"message_start"')
     if start < 0:

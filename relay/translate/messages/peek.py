@@ -16,7 +16,7 @@ _VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 _MANY: Final = 4096
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestSummary(msgspec.Struct, frozen=True):
     """What a request asks for. Only `model` is held to a type: the upstream judges the rest."""
 
     model: Any = None
@@ -24,11 +24,11 @@ class Asked(msgspec.Struct, frozen=True):
     max_tokens: Any = None
 
 
-_decode = msgspec.json.Decoder(Asked).decode
+_decode = msgspec.json.Decoder(RequestSummary).decode
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def peek(body: bytes) -> Asked:
+def peek(body: bytes) -> RequestSummary:
     """Read `model`, `stream` and `max_tokens`.
 
     Raises:

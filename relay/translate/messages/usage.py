@@ -22,7 +22,7 @@ _ENDING: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
 class Usage(msgspec.Struct):
     """Token counts of one answer; None where the upstream did not say.
 
-    `whole` tells whether the answer came to its own end: a JSON document that decodes, or a
+    `complete` tells whether the answer came to its own end: a JSON document that decodes, or a
     stream with its `message_stop` (or an `error` event, which ends one as well).
     """
 
@@ -32,7 +32,7 @@ class Usage(msgspec.Struct):
     cache_write: int | None = None
     model: str | None = None
     stop_reason: str | None = None
-    whole: bool = False
+    complete: bool = False
     error: bool = False  # it is a stream that an error event ended
     thinking: int | None = None  # those of `output` that were thought
 
@@ -117,7 +117,7 @@ class NoTap:
 
     def finish(self) -> Usage:
         """Nothing is known but that the framing was whole."""
-        return Usage(whole=True)
+        return Usage(complete=True)
 
 
 class JsonTap:
@@ -151,19 +151,19 @@ class JsonTap:
         if self._framed:
             body = ChunkReader().feed(body)
         usage = message_usage(body)
-        usage.whole = usage.whole or self._size > _MAX_JSON
+        usage.complete = usage.complete or self._size > _MAX_JSON
         return usage
 
 
 def message_usage(body: bytes) -> Usage:
     """What a whole JSON answer used."""
-    usage = Usage(whole=True)
+    usage = Usage(complete=True)
     try:
         message = _decode_message(body)
     except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         return usage  # whole, if odd: the caller may judge it
     except msgspec.DecodeError:
-        usage.whole = False
+        usage.complete = False
         return usage
     usage.model = message.model
     usage.stop_reason = message.stop_reason
@@ -240,21 +240,21 @@ class StreamTap:
     def finish(self) -> Usage:
         """What the stream said of its usage."""
         usage = self._usage
-        if not usage.whole and (ending := _ENDING.search(self._last)) is not None:
-            usage.whole = True
+        if not usage.complete and (ending := _ENDING.search(self._last)) is not None:
+            usage.complete = True
             usage.error = ending[0].startswith(b"event")
         return usage
 
     def _parse(self, data: bytes) -> None:
         payload = data if self._chunks is None else self._chunks.feed(data)
-        self._usage.whole = self._usage.whole or _ENDING.search(self._last) is not None
+        self._usage.complete = self._usage.complete or _ENDING.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):
             if _USAGE in event.data and read_event(self._usage, event.data):
                 self._closing = True
             if event.name == b"error":
-                self._usage.whole = self._usage.error = True
+                self._usage.complete = self._usage.error = True
             elif b'"message_stop"' in event.data:
-                self._usage.whole = True
+                self._usage.complete = True
         self._aligned = not self._framing.left and not self._events.pending
         self._quiet = self._aligned and not self._closing

@@ -3,7 +3,8 @@
 It is read once, by the reader of its dialect, and may be written several times: what one model
 takes another refuses, and upstreams know models by names of their own. Decides where each part
 of the body stands; what stands there is decided in `turns`, `toolset` and `wishes`. The octets
-depend on the draft and the `Fit` alone, and everything that stays the same from turn to turn
+depend on the draft and the `TargetModel` alone, and everything that stays the same from turn to
+turn
 comes before what does not.
 """
 
@@ -11,12 +12,12 @@ from typing import Final
 
 import msgspec
 
-from relay.config import Accepts
-from relay.translate.invalid import wrong
+from relay.config import Capabilities
+from relay.translate.invalid import invalid_field
 from relay.translate.raw_json import Octets, plain, quoted
 from relay.translate.request.block import Block, text_block, wrapped, write
 from relay.translate.request.conversation import Conversation, Turn, fitted
-from relay.translate.request.options import Wishes
+from relay.translate.request.options import GenerationOptions
 from relay.translate.request.thinking_replay import THINKING
 from relay.translate.request.tools import Toolset
 
@@ -25,22 +26,22 @@ _ASSISTANT: Final = b'{"role":"assistant","content":['
 _SYSTEM: Final = b'{"role":"system","content":['
 
 
-class Fit(msgspec.Struct, frozen=True):
+class TargetModel(msgspec.Struct, frozen=True):
     """A model as one upstream has it."""
 
     name: str  # the upstream's name for the model
     most: int  # output tokens that an answer may have
     family: str  # of its thinking blocks, see config.Vendor.thinking
-    accepts: Accepts
+    accepts: Capabilities
 
 
-class Draft:
+class MessagesBuilder:
     """What a caller asked for, as far as it can be said without knowing the model."""
 
     __slots__ = ("_conversation", "_marked", "_spoken", "_stream", "_tools", "_wishes")
 
     def __init__(
-        self, conversation: Conversation, tools: Toolset, wishes: Wishes, *, stream: bool
+        self, conversation: Conversation, tools: Toolset, wishes: GenerationOptions, *, stream: bool
     ) -> None:
         self._conversation = conversation
         self._tools = tools
@@ -60,7 +61,7 @@ class Draft:
         return any(turn.asides for turn in self._conversation.turns)
 
     def octets(
-        self, fit: Fit, *, breakpoints: bool, user: str | None, counting: bool = False
+        self, fit: TargetModel, *, breakpoints: bool, user: str | None, counting: bool = False
     ) -> bytes:
         """The body of `POST /v1/messages` for this model.
 
@@ -81,9 +82,11 @@ class Draft:
             turns = _to_be_continued(turns)
             prefill = bool(turns) and turns[-1].assistant
         if not turns:
-            raise wrong("messages", "there is nothing in them that the model could answer")
+            raise invalid_field("messages", "there is nothing in them that the model could answer")
         if prefill and not accepts.prefill:
-            raise wrong("messages", "this model cannot continue a message: end with a user message")
+            raise invalid_field(
+                "messages", "this model cannot continue a message: end with a user message"
+            )
         tools, choice = self._tools.written(accepts, conversation.names)
         # A turn that the model is still in must have begun with thinking, if it is to think on
         # by budget (docs: build-with-claude/extended-thinking, on preserving thinking blocks).
@@ -136,7 +139,9 @@ def _to_be_continued(turns: list[Turn]) -> list[Turn]:
     return [*turns[:-1], last]
 
 
-def _write_turns(out: list[Octets], turns: list[Turn], accepts: Accepts, *, mark: bool) -> None:
+def _write_turns(
+    out: list[Octets], turns: list[Turn], accepts: Capabilities, *, mark: bool
+) -> None:
     """Append the turns, and cache marks at the user's last two: what the turn before this one
     has written is found there, and the next one finds what this one writes."""
     unmarked = len(turns)

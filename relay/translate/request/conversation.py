@@ -11,7 +11,7 @@ came in is not known here.
 import re
 from typing import Final
 
-from relay.translate.invalid import wrong
+from relay.translate.invalid import invalid_field
 from relay.translate.raw_json import Octets
 from relay.translate.request.block import Block
 from relay.translate.request.thinking_replay import THINKING, Spoken
@@ -99,7 +99,7 @@ class Conversation:
         """
         waiting = self._open.get(number)
         if not waiting:
-            raise wrong(
+            raise invalid_field(
                 at,
                 "a message with role 'tool' must be a response to a preceding message with "
                 f"'tool_calls', and none of the calls just before it has the id '{number[:80]}'",
@@ -121,7 +121,7 @@ class Conversation:
     def _unanswered(self) -> None:
         names = [name[:80] for name, waiting in self._open.items() for _ in waiting]
         more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-        raise wrong(
+        raise invalid_field(
             self._open_at,
             "an assistant message with 'tool_calls' must be followed by a tool message for each "
             f"'tool_call_id'; these did not have response messages: {', '.join(names[:_NAMES])}"

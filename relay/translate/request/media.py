@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import read, wrong
+from relay.translate.invalid import invalid_field, read
 from relay.translate.raw_json import NOTHING, Octets, given, kind, plain, quoted, says
 from relay.translate.request.block import Block
 
@@ -62,10 +62,10 @@ def image(raw: msgspec.Raw, cache: msgspec.Raw, at: str) -> Block:
     if (match := _DATA.match(url)) is not None:
         media = _IMAGES.get(_media(match))
         if media is None or not match[2]:
-            raise wrong(at, "a data: URL must be base64 of a JPEG, PNG, GIF or WebP image")
+            raise invalid_field(at, "a data: URL must be base64 of a JPEG, PNG, GIF or WebP image")
         return Block((_HEAD % (b"image", media), _data(url, match.end(), at), b'"}'), cache)
     if _HTTP.match(url) is None:
-        raise wrong(at, "it must be an http(s) URL, or a data: URL with an image in base64")
+        raise invalid_field(at, "it must be an http(s) URL, or a data: URL with an image in base64")
     return Block((_FROM_URL, url, b"}"), cache)
 
 
@@ -77,7 +77,9 @@ def file(raw: msgspec.Raw, cache: msgspec.Raw, at: str) -> Block:
     """
     told = read(_file, raw, at) if raw is not NOTHING else _File()
     if given(told.file_id):
-        raise wrong(f"{at}.file_id", "no files are kept here; send its content as file_data")
+        raise invalid_field(
+            f"{at}.file_id", "no files are kept here; send its content as file_data"
+        )
     title: tuple[Octets, ...] = ()
     if given(told.filename) and says(told.filename, f"{at}.filename"):
         title = (b',"title":', told.filename)
@@ -86,7 +88,7 @@ def file(raw: msgspec.Raw, cache: msgspec.Raw, at: str) -> Block:
     match = _DATA.match(url)
     media = _media(match) if match is not None and match[2] else b""
     if match is None or media not in (b"application/pdf", b"text/plain"):
-        raise wrong(at, "it must be a data: URL with a PDF or plain text in base64")
+        raise invalid_field(at, "it must be a data: URL with a PDF or plain text in base64")
     data = _data(url, match.end(), at)
     if media == b"text/plain":
         return Block((_FROM_TEXT, _text(data, at), b"}", *title), cache)
@@ -101,7 +103,7 @@ def linked(raw: msgspec.Raw, title: msgspec.Raw, at: str) -> Block:
     """
     url = _clean(raw, at)
     if _HTTP.match(url) is None:
-        raise wrong(at, "it must be an http(s) URL")
+        raise invalid_field(at, "it must be an http(s) URL")
     octets: list[Octets] = [_DOCUMENT_FROM_URL, url, b"}"]
     if given(title) and says(title, at):
         octets += (b',"title":', title)
@@ -121,7 +123,7 @@ def native(
         RelayError: 400, it has no source.
     """
     if kind(source) != "{":
-        raise wrong(f"{at}.source", "it must be given, as an object")
+        raise invalid_field(f"{at}.source", "it must be given, as an object")
     octets: list[Octets] = [b'{"type":"%b","source":' % name.encode(), source]
     for member, value in members:
         if given(value):
@@ -146,19 +148,19 @@ def _media(match: re.Match[bytes]) -> bytes:
 def _data(url: Octets, start: int, at: str) -> memoryview:
     data = memoryview(url)[start:-1]
     if not data:
-        raise wrong(at, "there is nothing in it")
+        raise invalid_field(at, "there is nothing in it")
     return data
 
 
 def _text(data: memoryview, at: str) -> bytes:
     if len(data) > _MOST_TEXT:
-        raise wrong(at, "it is longer than any model can read")
+        raise invalid_field(at, "it is longer than any model can read")
     try:
         base64 = bytes(data).replace(b"\\/", b"/")
         words = binascii.a2b_base64(base64, strict_mode=True).decode()
     except ValueError:
-        raise wrong(at, "it must be base64 of text in UTF-8") from None
+        raise invalid_field(at, "it must be base64 of text in UTF-8") from None
     octets = quoted(words)
     if not says(octets, at):
-        raise wrong(at, "there is nothing in it")
+        raise invalid_field(at, "there is nothing in it")
     return octets

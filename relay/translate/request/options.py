@@ -1,6 +1,7 @@
 """How a request wants its answer: length, chance, thinking, shape, and what a model makes of it.
 
-Models take different things (`config.Accepts`), and no caller of another dialect knows which. So
+Models take different things (`config.Capabilities`), and no caller of another dialect knows which.
+So
 a wish that cannot be had as it is becomes the nearest one; only where that would be a broken
 promise is it refused. What the conversation says is not looked at.
 """
@@ -9,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.config import Accepts
-from relay.translate.invalid import wrong
+from relay.config import Capabilities
+from relay.translate.invalid import invalid_field
 from relay.translate.raw_json import NOTHING, quoted
 from relay.translate.request import json_schema as schema
 
@@ -39,7 +40,7 @@ class _Kind(msgspec.Struct, frozen=True):
 _kind = msgspec.json.Decoder(_Kind).decode
 
 
-class Shape(msgspec.Struct, frozen=True):
+class ResponseFormat(msgspec.Struct, frozen=True):
     """What form the answer is to have. `schema` is None for just any JSON object."""
 
     schema: bytes | None = None
@@ -47,7 +48,7 @@ class Shape(msgspec.Struct, frozen=True):
     param: str = "response_format"  # where the caller has put it
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller said of it; the ranges have been checked."""
 
     max_tokens: int | None = None
@@ -58,10 +59,10 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     effort: str | None = None  # one of EFFORTS
     thinks: bool = False  # in the model's own way, if no effort is told
     thinking: msgspec.Raw = NOTHING  # the API's own object
-    shape: Shape | None = None
+    shape: ResponseFormat | None = None
 
     def written(
-        self, accepts: Accepts, most: int, *, thoughtless: bool, counting: bool = False
+        self, accepts: Capabilities, most: int, *, thoughtless: bool, counting: bool = False
     ) -> tuple[bytes, bytes]:
         """The members of the request, each after a comma, and an instruction for the model.
 
@@ -95,7 +96,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             out += (b',"output_config":{', effort, comma, shape, b"}")
         return b"".join(out), instruction
 
-    def _thinking(self, accepts: Accepts, limit: int, *, thoughtless: bool) -> bytes:
+    def _thinking(self, accepts: Capabilities, limit: int, *, thoughtless: bool) -> bytes:
         """The `thinking` that the effort means to this model; empty: none is asked for."""
         if self.effort == "none":
             return b"" if accepts.thinking == "none" else _DISABLED
@@ -111,7 +112,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     def _level(self) -> str:
         return "low" if self.effort == "minimal" else self.effort or "medium"
 
-    def _effort(self, accepts: Accepts) -> bytes:
+    def _effort(self, accepts: Capabilities) -> bytes:
         """The effort that is nearest among those that the model knows, and not more if it can."""
         if self.effort in (None, "none") or not accepts.efforts:
             return b""
@@ -120,7 +121,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         nearest = known[-1] if known else accepts.efforts[0]
         return b'"effort":"%b"' % nearest.encode()
 
-    def _sampling(self, accepts: Accepts, *, thinks: bool) -> bytes:
+    def _sampling(self, accepts: Capabilities, *, thinks: bool) -> bytes:
         """Temperature and the like, as far as the model takes them.
 
         None of them goes with thinking (docs: build-with-claude/extended-thinking), but for the
@@ -144,7 +145,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             if value is not None
         )
 
-    def _shaped(self, accepts: Accepts) -> tuple[bytes, bytes]:
+    def _shaped(self, accepts: Capabilities) -> tuple[bytes, bytes]:
         """The `format` that the answer is held to, or what the model is told instead."""
         shape = self.shape
         if shape is None:
@@ -156,7 +157,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
             return b'"format":{"type":"json_schema","schema":%b}' % held, b""
         if shape.strict:
             why = "such a schema" if accepts.structured else "a schema"
-            raise wrong(
+            raise invalid_field(
                 shape.param,
                 f"this model cannot be held to {why}; leave out `strict` to have it told instead",
             )

@@ -10,8 +10,8 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
-from relay.config import Accepts
-from relay.translate.invalid import read, wrong
+from relay.config import Capabilities
+from relay.translate.invalid import invalid_field, read
 from relay.translate.raw_json import NOTHING, Octets, given, quoted
 from relay.translate.request import json_schema as schema
 from relay.translate.request.block import Block
@@ -56,7 +56,7 @@ def named(name: str, at: str) -> str:
         RelayError: 400, the API does not take it; `at` is its place.
     """
     if _NAME.fullmatch(name) is None:
-        raise wrong(at, "it must have 1 to 128 characters of a-z, A-Z, 0-9, _ and -")
+        raise invalid_field(at, "it must have 1 to 128 characters of a-z, A-Z, 0-9, _ and -")
     return name
 
 
@@ -125,7 +125,7 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the model has to call a tool."""
         return self.choice in ("any", "tool")
 
-    def written(self, accepts: Accepts, names: Iterable[str]) -> tuple[list[Block], bytes]:
+    def written(self, accepts: Capabilities, names: Iterable[str]) -> tuple[list[Block], bytes]:
         """The tools, and tool_choice (empty: none is needed).
 
         Args:
@@ -145,7 +145,7 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
             blocks.append(searching)
         choice = self.choice
         if choice == "tool" and self.name == _SEARCH and searching is None and not self._taken:
-            raise wrong("tool_choice", "this model cannot search the web")
+            raise invalid_field("tool_choice", "this model cannot search the web")
         if not blocks:
             blocks = [Block((_NAMED % name.encode(),)) for name in names]
             if not blocks:
@@ -153,15 +153,15 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
             choice = "none"
         return blocks, self._choice(choice)
 
-    def _searching(self, accepts: Accepts) -> Block | None:
+    def _searching(self, accepts: Capabilities) -> Block | None:
         search = self.search
         if search is None:
             return None
         taken = self._taken
         if search.must and not accepts.web_search:
-            raise wrong("web_search_options", "this model cannot search the web")
+            raise invalid_field("web_search_options", "this model cannot search the web")
         if search.must and taken:
-            raise wrong("web_search_options", f"a tool is called '{_SEARCH}' already")
+            raise invalid_field("web_search_options", f"a tool is called '{_SEARCH}' already")
         return search.block() if accepts.web_search and not taken else None
 
     def _choice(self, choice: Choice) -> bytes:

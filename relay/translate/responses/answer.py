@@ -14,7 +14,7 @@ from relay.translate.messages import message
 from relay.translate.messages.content import string
 from relay.translate.messages.usage import Usage, message_usage
 from relay.translate.responses import render as shape
-from relay.translate.responses.render import Told
+from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.stream import Stream
 
 _PARTS: Final = {"text": "input_text"}
@@ -23,8 +23,8 @@ _PARTS: Final = {"text": "input_text"}
 _any = msgspec.json.Decoder().decode
 
 
-def whole(
-    payload: bytes, told: Told, family: str, usage: Usage | None = None
+def translate(
+    payload: bytes, told: AnswerMetadata, family: str, usage: Usage | None = None
 ) -> tuple[bytes, list[bytes]]:
     """The response that a Messages answer is, and the items of its output.
 
@@ -41,7 +41,7 @@ def whole(
 
 
 def compacted(
-    payload: bytes, told: Told, items: Sequence[msgspec.Raw], usage: Usage | None = None
+    payload: bytes, told: AnswerMetadata, items: Sequence[msgspec.Raw], usage: Usage | None = None
 ) -> bytes:
     """What stands for a conversation: what its user said, and the answer's text, sealed.
 
@@ -69,7 +69,7 @@ def compacted(
     )
 
 
-def _users(items: Iterable[msgspec.Raw], told: Told) -> list[bytes]:
+def _users(items: Iterable[msgspec.Raw], told: AnswerMetadata) -> list[bytes]:
     """The user's messages, each with all that such an item must have."""
     found: list[bytes] = []
     for item in items:

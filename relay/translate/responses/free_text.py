@@ -21,7 +21,7 @@ _WHOLE: Final = re.compile(
 _string: Final = msgspec.json.Decoder(str).decode
 
 
-class Inner:
+class FreeText:
     """Pieces of arguments in, pieces of the text out; JSON strings without quotation marks."""
 
     __slots__ = ("_begun", "_held", "_over", "_raw")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, read, wrong
+from relay.translate.invalid import UNREADABLE, invalid_field, read
 from relay.translate.raw_json import NOTHING, Octets, given, kind, not_text, quoted, says, within
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
@@ -68,7 +68,7 @@ def conversation(
         RelayError: 400, one of them cannot be honoured; `param` says which and where.
     """
     if len(raws) + len(before) > _MOST:
-        raise wrong("input", f"there are more than {_MOST} items in it")
+        raise invalid_field("input", f"there are more than {_MOST} items in it")
     kept = _by_id(before) if before else {}
     items: list[tuple[Item, str]] = []
     for number, raw in enumerate((*before, *raws), -len(before)):
@@ -78,7 +78,7 @@ def conversation(
         if item.type == "item_reference":
             found = kept.get(item.id or "")
             if found is None:
-                raise wrong(at, "items are not kept here: send the item itself")
+                raise invalid_field(at, "items are not kept here: send the item itself")
             item = _read(found, at)
         items.append((item, at))
     return _Reader(seal, offered, items).conversation()
@@ -160,7 +160,7 @@ class _Reader:
         self._settle()
         said.finish()
         if not said.turns:
-            raise wrong("input", "there is nothing in it that the model could answer")
+            raise invalid_field("input", "there is nothing in it that the model could answer")
         if said.turns[-1].assistant and said.turns[-1].blocks:
             # Codex sends what it has of an answer that was cut; no model here would go on with
             # it by itself, or some would write on within its last sentence.
@@ -183,7 +183,9 @@ class _Reader:
                 self._assistant().blocks += blocks
             return False
         if role not in ("system", "developer"):
-            raise wrong(f"{at}.role", "it must be one of user, assistant, system and developer")
+            raise invalid_field(
+                f"{at}.role", "it must be one of user, assistant, system and developer"
+            )
         blocks = self._texts(item.content, f"{at}.content", aside=not leading)
         if leading:
             self._said.system += blocks
@@ -217,7 +219,9 @@ class _Reader:
                 else:
                     blocks.append(media.file(whole, NOTHING, here))
             elif part.type in ("input_audio", "input_video"):
-                raise wrong(here, "these models take text, pictures and documents; send a text")
+                raise invalid_field(
+                    here, "these models take text, pictures and documents; send a text"
+                )
             elif kind(part.text) == '"' and says(part.text, here):
                 blocks.append(text_block(part.text))
         return blocks
@@ -265,7 +269,7 @@ class _Reader:
     def _call(self, item: Item, at: str) -> None:
         number = item.number or item.id
         if number is None:
-            raise wrong(f"{at}.call_id", "it must be given")
+            raise invalid_field(f"{at}.call_id", "it must be given")
         name, arguments = called(item, at)
         turn = self._assistant()
         turn.blocks.append(self._said.call(number, name, arguments, "input"))
@@ -314,6 +318,6 @@ def _each(raw: msgspec.Raw, at: str) -> list[tuple[_Part, msgspec.Raw]]:
 
 def _no_file_id(part: _Part, at: str) -> None:
     if given(part.file_id):
-        raise wrong(f"{at}.file_id", "no files are kept here; send its content")
+        raise invalid_field(f"{at}.file_id", "no files are kept here; send its content")
     if part.type == "input_image" and not given(part.image_url):
         raise not_text(NOTHING, f"{at}.image_url")

@@ -13,9 +13,9 @@ import msgspec
 from relay.translate.messages import content
 from relay.translate.request.thinking_replay import ANTHROPIC
 from relay.translate.responses import render as shape
-from relay.translate.responses.free_text import Inner
-from relay.translate.responses.render import Told
-from relay.translate.responses.tool_names import Known
+from relay.translate.responses.free_text import FreeText
+from relay.translate.responses.render import AnswerMetadata
+from relay.translate.responses.tool_names import CallerTool
 
 Event = tuple[bytes, bytes]
 
@@ -46,7 +46,7 @@ class Item(ABC):
 
     says = True  # whether there is anything in it that could be shown
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: AnswerMetadata) -> None:
         self.told = told
         self.id = b""
         self.index = -1
@@ -84,7 +84,7 @@ class Message(Item):
 
     prefix = "msg"
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: AnswerMetadata) -> None:
         super().__init__(told)
         self.pieces: list[bytes] = []  # without quotation marks
         self.refusal = b""
@@ -169,7 +169,7 @@ class Thinking(Item):
 
     prefix = "rs"
 
-    def __init__(self, told: Told, family: str, data: bytes = b"") -> None:
+    def __init__(self, told: AnswerMetadata, family: str, data: bytes = b"") -> None:
         """`data` is that of a redacted block, which has nothing else."""
         super().__init__(told)
         self._family = family
@@ -231,13 +231,13 @@ class Call(Item):
 
     __slots__ = ("_inner", "_known", "_number", "_pieces", "_shown", "_text", "waiting")
 
-    def __init__(self, told: Told, known: Known, number: bytes) -> None:
+    def __init__(self, told: AnswerMetadata, known: CallerTool, number: bytes) -> None:
         """`number` is what the upstream knows it by, a JSON string."""
         super().__init__(told)
         self._known = known
         self._number = number
         self._pieces: list[bytes] = []
-        self._inner = Inner() if known.kind == "custom" else None
+        self._inner = FreeText() if known.kind == "custom" else None
         self._shown: list[bytes] = []
         self._text = _EMPTY
         self.waiting = b""
@@ -331,7 +331,7 @@ class Search(Item):
 
     prefix = "ws"
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: AnswerMetadata) -> None:
         super().__init__(told)
         self.waiting = b""
         self._pieces: list[bytes] = []

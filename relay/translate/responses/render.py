@@ -13,7 +13,7 @@ import msgspec
 
 from relay.translate.messages.usage import Usage
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.tool_names import Kind, Known
+from relay.translate.responses.tool_names import CallerTool, Kind
 
 PREFIXES: Final[dict[Kind, str]] = {
     "function": "fc",
@@ -32,7 +32,7 @@ _any = msgspec.json.Decoder().decode
 _encode = msgspec.json.encode
 
 
-class Told(msgspec.Struct, frozen=True):
+class AnswerMetadata(msgspec.Struct, frozen=True):
     """What an answer says of itself, and by whom it was asked.
 
     `id` is "resp_…", `created` and `now` in epoch seconds, `echo` the members of the response
@@ -45,7 +45,7 @@ class Told(msgspec.Struct, frozen=True):
     created: int
     now: Callable[[], float]
     echo: bytes
-    tools: Mapping[str, Known]
+    tools: Mapping[str, CallerTool]
     shows: bool
     seal: Seal
     spoken: bool = False
@@ -62,7 +62,7 @@ def is_cut(stop_reason: str | None) -> bool:
 
 
 def response(
-    told: Told,
+    told: AnswerMetadata,
     status: bytes,
     output: Sequence[bytes],
     *,
@@ -137,19 +137,19 @@ def reasoning(id: bytes, summary: bytes, sealed: bytes | None) -> bytes:
     return told + b"}" if sealed is None else told + b',"encrypted_content":%b}' % sealed
 
 
-def named(known: Known) -> bytes:
+def named(known: CallerTool) -> bytes:
     """The members by which a caller knows one of their tools."""
     name = b'"name":' + _encode(known.name)
     return name if known.namespace is None else name + b',"namespace":' + _encode(known.namespace)
 
 
-def function_call(id: bytes, status: bytes, call: bytes, known: Known, text: bytes) -> bytes:
+def function_call(id: bytes, status: bytes, call: bytes, known: CallerTool, text: bytes) -> bytes:
     """A call of a function; `call` is its call_id, `text` its arguments, JSON strings both."""
     told = b'{"id":"%b","type":"function_call","status":"%b","call_id":%b,%b,"arguments":%b}'
     return told % (id, status, call, named(known), text)
 
 
-def custom_call(id: bytes, status: bytes, call: bytes, known: Known, text: bytes) -> bytes:
+def custom_call(id: bytes, status: bytes, call: bytes, known: CallerTool, text: bytes) -> bytes:
     """A call of a tool that takes free text, which is `text`."""
     told = b'{"id":"%b","type":"custom_tool_call","status":"%b","call_id":%b,%b,"input":%b}'
     return told % (id, status, call, named(known), text)

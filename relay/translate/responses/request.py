@@ -11,18 +11,18 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from relay.errors import RelayError
+from relay.translate.invalid import invalid_field
 from relay.translate.invalid import read as read_part
-from relay.translate.invalid import wrong
 from relay.translate.raw_json import NOTHING, given, kind, plain, quoted, says
 from relay.translate.request.block import text_block
-from relay.translate.request.builder import Draft
+from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
-from relay.translate.request.options import EFFORTS, Shape, Wishes
+from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
 from relay.translate.responses import echo
 from relay.translate.responses.fields import Request
 from relay.translate.responses.input_items import conversation
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.tool_names import Known
+from relay.translate.responses.tool_names import CallerTool
 from relay.translate.responses.tools import Offered
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class _Previous(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
 
 
-class Responses(msgspec.Struct, frozen=True):
+class ResponsesRequest(msgspec.Struct, frozen=True):
     """A Responses request as read.
 
     `echo` are the members that the response repeats, each after a comma; `tools` the caller's
@@ -69,11 +69,11 @@ class Responses(msgspec.Struct, frozen=True):
     `stored` whether the response is to be kept; `items` the request's own input.
     """
 
-    draft: Draft
+    draft: MessagesBuilder
     stream: bool
     user: str | None  # `safety_identifier` or `user`, as the caller gave it
     echo: bytes
-    tools: Mapping[str, Known]
+    tools: Mapping[str, CallerTool]
     shows: bool
     stored: bool
     previous: str | None
@@ -105,7 +105,7 @@ def previous(body: bytes) -> str | None:
 
 def read(
     body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = (), storing: bool = False
-) -> Responses:
+) -> ResponsesRequest:
     """Read a request, whose `model` has been seen already.
 
     Args:
@@ -120,7 +120,7 @@ def read(
     _refuse(request)
     items = _items(request.input)
     if not items and not before:
-        raise wrong("input", "it must be given: a text, or an array of items")
+        raise invalid_field("input", "it must be given: a text, or an array of items")
     offered = Offered()
     offered.add(request.tools, "tools")
     said = conversation(items, seal, offered, before)
@@ -133,7 +133,7 @@ def read(
         most=_at_least_one(request.max_tool_calls, "max_tool_calls"),
     )
     summary = (thinks.summary or thinks.generate_summary) if thinks is not None else None
-    wishes = Wishes(
+    wishes = GenerationOptions(
         max_tokens=_at_least_one(request.max_output_tokens, "max_output_tokens"),
         temperature=_within(request.temperature, 2, "temperature"),
         top_p=_within(request.top_p, 1, "top_p"),
@@ -143,8 +143,8 @@ def read(
     )
     stream = request.stream is True
     stored = storing and request.store is not False
-    return Responses(
-        Draft(said, toolset, wishes, stream=stream),
+    return ResponsesRequest(
+        MessagesBuilder(said, toolset, wishes, stream=stream),
         stream,
         _given(_string, request.safety_identifier, "safety_identifier") or request.user or None,
         echo.members(request, stored=stored),
@@ -156,7 +156,7 @@ def read(
     )
 
 
-def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -> Responses:
+def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -> ResponsesRequest:
     """Read a request that wants its conversation made short.
 
     Raises:
@@ -165,14 +165,14 @@ def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -
     request = read_part(_request, body, "")
     items = _items(request.input)
     if not items and not before:
-        raise wrong("input", "it must be given: a text, or an array of items")
+        raise invalid_field("input", "it must be given: a text, or an array of items")
     offered = Offered()
     said = conversation(items, seal, offered, before)
     _instruct(said, request.instructions)
     said.user().blocks.append(text_block(msgspec.Raw(quoted(_SUMMARISE))))
     toolset = Offered().toolset(NOTHING, parallel=True, most=None)
-    return Responses(
-        Draft(said, toolset, Wishes(), stream=False),
+    return ResponsesRequest(
+        MessagesBuilder(said, toolset, GenerationOptions(), stream=False),
         False,
         None,
         b"",
@@ -187,24 +187,28 @@ def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -
 def _refuse(request: Request) -> None:
     """Refuse what nobody could do on the other side, and what would not be what it seems."""
     if request.background:
-        raise wrong("background", "responses are made while their caller waits: leave it out")
+        raise invalid_field(
+            "background", "responses are made while their caller waits: leave it out"
+        )
     if given(request.conversation):
-        raise wrong("conversation", "conversations are not kept here: send the items as input")
+        raise invalid_field(
+            "conversation", "conversations are not kept here: send the items as input"
+        )
     if given(request.prompt):
-        raise wrong("prompt", "prompts are not kept here: send instructions and input")
+        raise invalid_field("prompt", "prompts are not kept here: send instructions and input")
     if request.top_logprobs:
-        raise wrong("top_logprobs", "these models tell no log probabilities")
+        raise invalid_field("top_logprobs", "these models tell no log probabilities")
     if given(request.truncation) and plain(request.truncation, "truncation") not in (
         "auto",
         "disabled",
     ):
-        raise wrong("truncation", "it must be auto or disabled")
+        raise invalid_field("truncation", "it must be auto or disabled")
     for name in ("presence_penalty", "frequency_penalty"):
         _given(_number, getattr(request, name), name)
     try:
         _given(_metadata, request.metadata, "metadata")
     except RelayError:
-        raise wrong("metadata", "it must be an object whose values are texts") from None
+        raise invalid_field("metadata", "it must be an object whose values are texts") from None
     _given(_string, request.prompt_cache_key, "prompt_cache_key")
 
 
@@ -235,38 +239,38 @@ def _given(decode: Callable[[Any], T | None], raw: msgspec.Raw, param: str) -> T
 def _at_least_one(raw: msgspec.Raw, param: str) -> int | None:
     number: int | None = _given(_whole, raw, param)
     if number is not None and number < 1:
-        raise wrong(param, "it must be 1 or more")
+        raise invalid_field(param, "it must be 1 or more")
     return number
 
 
 def _within(raw: msgspec.Raw, most: int, param: str) -> float | None:
     number: float | None = _given(_number, raw, param)
     if number is not None and not 0 <= number <= most:
-        raise wrong(param, f"it must be from 0 to {most}")
+        raise invalid_field(param, f"it must be from 0 to {most}")
     return number
 
 
 def _effort(told: _Reasoning | None) -> str | None:
     effort = told.effort if told is not None else None
     if effort is not None and effort not in EFFORTS:
-        raise wrong("reasoning.effort", f"it must be one of {', '.join(EFFORTS)}")
+        raise invalid_field("reasoning.effort", f"it must be one of {', '.join(EFFORTS)}")
     return effort
 
 
-def _shape(raw: msgspec.Raw) -> Shape | None:
+def _shape(raw: msgspec.Raw) -> ResponseFormat | None:
     told = _given(_text, raw, "text")
     form = told.format if told is not None else None
     if form is None or form.type == "text":
         return None
     if form.type == "json_object":
-        return Shape(param="text.format")
+        return ResponseFormat(param="text.format")
     if form.type != "json_schema":
-        raise wrong("text.format.type", "it must be text, json_object or json_schema")
+        raise invalid_field("text.format.type", "it must be text, json_object or json_schema")
     if kind(form.schema) != "{":
-        raise wrong("text.format.schema", "it must be given, as an object")
+        raise invalid_field("text.format.schema", "it must be given, as an object")
     schema = bytes(form.schema)
     try:
         schema.decode()  # it may end up in a text
     except UnicodeDecodeError:
-        raise wrong("text.format.schema", "it is not UTF-8") from None
-    return Shape(schema, form.strict is True, "text.format")
+        raise invalid_field("text.format.schema", "it is not UTF-8") from None
+    return ResponseFormat(schema, form.strict is True, "text.format")

@@ -19,7 +19,7 @@ from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
 from relay.translate.messages.error_document import judged_event
 from relay.translate.messages.event import Delta
-from relay.translate.messages.event_stream import Events
+from relay.translate.messages.event_stream import EventStream
 from relay.translate.messages.usage import Usage
 from relay.translate.raw_json import NOTHING
 from relay.translate.request.thinking_replay import ANTHROPIC
@@ -34,8 +34,8 @@ from relay.translate.responses.output_items import (
     Search,
     Thinking,
 )
-from relay.translate.responses.render import Told
-from relay.translate.responses.tool_names import Known
+from relay.translate.responses.render import AnswerMetadata
+from relay.translate.responses.tool_names import CallerTool
 
 _MOST_OPEN: Final = 256  # blocks at once; answers have one or two
 _MOST_KEPT: Final = 32 * 1024 * 1024  # octets of an answer
@@ -47,9 +47,9 @@ _TEXT_DELTA: Final = (
 )
 
 
-class Stream(Events):
+class Stream(EventStream):
     """One for a whole request: it says the first words before there is an upstream, and the last
-    ones whatever happens. See `Events`; `family` is that of the upstream's thinking blocks."""
+    ones whatever happens. See `EventStream`; `family` is that of the upstream's thinking blocks."""
 
     __slots__ = (
         "_begun",
@@ -66,7 +66,7 @@ class Stream(Events):
         "family",
     )
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: AnswerMetadata) -> None:
         super().__init__()
         self.family = ANTHROPIC
         self.answer = b""
@@ -121,7 +121,7 @@ class Stream(Events):
 
     def fail(self, error: RelayError) -> bytes:
         """The end of a stream that came to nothing."""
-        self.usage.whole = self.usage.error = True
+        self.usage.complete = self.usage.error = True
         shown = self._begin()
         self.answer = shape.response(
             self._told, b"failed", self.output, error=failure.member(error)
@@ -179,7 +179,7 @@ class Stream(Events):
         if name == EMPTY:
             raise ValueError("a tool call without a name")
         plain = name[1:-1].decode()
-        known = self._told.tools.get(plain) or Known("function", plain)
+        known = self._told.tools.get(plain) or CallerTool("function", plain)
         number = content.string(block.id)
         if number == EMPTY or number in self._numbers:
             # A vendor may leave it out, or give it twice, and the SDK wants each but once.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, wrong
+from relay.translate.invalid import UNREADABLE, invalid_field
 from relay.translate.raw_json import NOTHING, Octets, given, kind, plain, quoted, utf8
 from relay.translate.responses.tool_names import function_name
 
@@ -87,7 +87,7 @@ def called(item: Item, at: str) -> tuple[str, Octets]:
             return _named(item, at), _arguments(item.arguments, f"{at}.arguments")
         case "custom_tool_call":
             if kind(item.input) != '"':
-                raise wrong(f"{at}.input", "it must be given, as a text")
+                raise invalid_field(f"{at}.input", "it must be given, as a text")
             return _named(item, at), b"".join((b'{"input":', item.input, b"}"))
         case "local_shell_call":
             return "local_shell", _action(item.action, ("type", "user"))
@@ -119,12 +119,12 @@ def told(item: Item, at: str) -> msgspec.Raw:
         return raw
     if kind(raw) == "{":  # an object: some clients send what their tool gave them
         return msgspec.Raw(quoted(bytes(raw).decode()))
-    raise wrong(f"{at}.output", "it must be a text or an array of parts")
+    raise invalid_field(f"{at}.output", "it must be a text or an array of parts")
 
 
 def _named(item: Item, at: str) -> str:
     if not item.name:
-        raise wrong(f"{at}.name", "it must be given")
+        raise invalid_field(f"{at}.name", "it must be given")
     return function_name(item.name, item.namespace)
 
 

@@ -16,7 +16,7 @@ _NOT_OF_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _MOST: Final = 128  # characters; docs: agents-and-tools/tool-use/implement-tool-use
 
 
-class Known(msgspec.Struct, frozen=True):
+class CallerTool(msgspec.Struct, frozen=True):
     """A tool as its caller knows it."""
 
     kind: Kind

@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import read, wrong
+from relay.translate.invalid import invalid_field, read
 from relay.translate.raw_json import NOTHING, Octets, given, kind, not_text, plain, quoted
 from relay.translate.request.tools import Choice, Place, Search, Tool, Toolset, parameters
-from relay.translate.responses.tool_names import Kind, Known, function_name
+from relay.translate.responses.tool_names import CallerTool, Kind, function_name
 
 _ELSEWHERE: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
@@ -100,7 +100,7 @@ class Offered:
     __slots__ = ("_late", "_search", "_tools", "known")
 
     def __init__(self) -> None:
-        self.known: dict[str, Known] = {}
+        self.known: dict[str, CallerTool] = {}
         self._tools: dict[str, Tool] = {}
         self._search: Search | None = None
         self._late = False  # tools may wait until they are found
@@ -126,15 +126,15 @@ class Offered:
             case "function":
                 if not (waits and told.defer_loading):
                     name = _name(told, at)
-                    self._function(told, Known("function", name, group), about, at)
+                    self._function(told, CallerTool("function", name, group), about, at)
             case "custom":
                 if not (waits and told.defer_loading):
-                    self._custom(told, Known("custom", _name(told, at), group), about, at)
+                    self._custom(told, CallerTool("custom", _name(told, at), group), about, at)
             case "namespace" if group is None:
                 name = _name(told, at)
                 inner = read(_told, told.tools, f"{at}.tools") if given(told.tools) else []
                 if len(name) > _LONGEST:
-                    raise wrong(f"{at}.name", f"it must have {_LONGEST} characters at most")
+                    raise invalid_field(f"{at}.name", f"it must have {_LONGEST} characters at most")
                 words = _words(told.description, at)
                 for number, tool in enumerate(inner):
                     here, count = f"{at}.tools[{number}]", len(self._tools)
@@ -143,24 +143,24 @@ class Offered:
                         words = ""  # it is said once: for thousands of tools it would be too much
             case "local_shell" | "shell" | "apply_patch":
                 which, words, schema = _HOSTED[told.type]
-                self._put(Known(which, told.type), words, schema)
+                self._put(CallerTool(which, told.type), words, schema)
             case "tool_search" if told.execution == "client":
                 schema = _TOOL_SEARCH
                 if given(told.parameters):
                     schema = bytes(parameters(told.parameters, f"{at}.parameters"))
                 words = _words(told.description, at) or _FINDS_TOOLS
-                self._put(Known("tool_search", told.type), words, schema)
+                self._put(CallerTool("tool_search", told.type), words, schema)
             case name if name.startswith(_SEARCHES):
                 if self._search is None:
                     self._search = _searching(told, at)
             case name if name.startswith(_ELSEWHERE):
-                raise wrong(
+                raise invalid_field(
                     f"{at}.type",
                     f"'{name[:40]}' runs at OpenAI, and nothing here can take its place; offer a "
                     "function that your own program runs",
                 )
 
-    def _function(self, told: _Told, known: Known, about: str, at: str) -> None:
+    def _function(self, told: _Told, known: CallerTool, about: str, at: str) -> None:
         description = told.description if given(told.description) else NOTHING
         if description is not NOTHING and kind(description) != '"':
             raise not_text(description, f"{at}.description")
@@ -169,7 +169,7 @@ class Offered:
         schema = parameters(told.parameters, f"{at}.parameters")
         self._take(known, description, schema, strict=told.strict is True)
 
-    def _custom(self, told: _Told, known: Known, about: str, at: str) -> None:
+    def _custom(self, told: _Told, known: CallerTool, about: str, at: str) -> None:
         form = read(_format, told.format, f"{at}.format") if given(told.format) else _Format()
         parts = [about, _words(told.description, at)]
         if form.type == "grammar":
@@ -177,11 +177,11 @@ class Offered:
             parts.append(f"The text must fit this grammar, which is {syntax}:\n{form.definition}")
         self._take(known, _joined(*parts), _INPUT, strict=False)
 
-    def _put(self, known: Known, words: str, schema: bytes) -> None:
+    def _put(self, known: CallerTool, words: str, schema: bytes) -> None:
         self._take(known, msgspec.Raw(quoted(words)), schema, strict=False)
 
     def _take(
-        self, known: Known, description: msgspec.Raw, schema: Octets, *, strict: bool
+        self, known: CallerTool, description: msgspec.Raw, schema: Octets, *, strict: bool
     ) -> None:
         name = function_name(known.name, known.namespace)
         if name not in self._tools:
@@ -213,19 +213,19 @@ class Offered:
         if kind(raw) == '"':
             told = plain(raw, "tool_choice")
             if told not in _CHOICES:
-                raise wrong("tool_choice", "it must be none, auto, required, or an object")
+                raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
             if told == "required" and not self._tools and self._search is None:
-                raise wrong("tool_choice", "there are no tools that could be called")
+                raise invalid_field("tool_choice", "there are no tools that could be called")
             return _CHOICES[told], "", None
         choice = read(_one, raw, "tool_choice")
         if choice.type != "allowed_tools":
             return "tool", self._named(choice, "tool_choice"), None
         mode = choice.mode or "auto"
         if mode not in _CHOICES:
-            raise wrong("tool_choice.mode", "it must be auto or required")
+            raise invalid_field("tool_choice.mode", "it must be auto or required")
         tools = read(_told, choice.tools, "tool_choice.tools") if given(choice.tools) else []
         if not tools:
-            raise wrong("tool_choice.tools", "there must be one at least")
+            raise invalid_field("tool_choice.tools", "there must be one at least")
         names = [
             self._named(tool, f"tool_choice.tools[{number}]") for number, tool in enumerate(tools)
         ]
@@ -240,13 +240,13 @@ class Offered:
             name = function_name(told.name or "", told.namespace)
         if name not in self._tools:
             shown = (told.name or told.type)[:80]
-            raise wrong(at, f"there is no such tool as '{shown}' in tools")
+            raise invalid_field(at, f"there is no such tool as '{shown}' in tools")
         return name
 
 
 def _name(told: _Told, at: str) -> str:
     if not told.name:
-        raise wrong(f"{at}.name", "it must be given")
+        raise invalid_field(f"{at}.name", "it must be given")
     return told.name
 
 

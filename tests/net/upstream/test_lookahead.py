@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.net.deadlines import Timers
-from relay.net.runner import Drive
-from relay.net.upstream.connection import Origin, Trouble, UpstreamConnection, UpstreamError
-from relay.net.upstream.connection_pool import Pool
-from relay.net.upstream.lookahead import Hold
+from relay.net.deadlines import Deadlines
+from relay.net.runner import CoroutineRunner
+from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection_pool import ConnectionPool
+from relay.net.upstream.lookahead import Lookahead
 from relay.wire.events import CHUNKED, UNTIL_CLOSE
 from tests.fakes import answers
 from tests.fakes.until import until
@@ -26,14 +26,14 @@ NEXT = b"HTTP/1.1 200 OK\r\n"  # octets after the answer's end
 @contextlib.asynccontextmanager
 async def connection() -> AsyncIterator[UpstreamConnection]:
     """A connection to an upstream that says nothing: its octets are fed by the test."""
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
 
     async def answer(reader: asyncio.StreamReader, writer: object, seen: Seen) -> None:
         await reader.read(1)
 
     async with raw_upstream(answer) as upstream:
         port = int(upstream.url.rpartition(":")[2])
-        connection = await Pool(Origin("127.0.0.1", port), timers).connect()
+        connection = await ConnectionPool(Origin("127.0.0.1", port), timers).connect()
         try:
             yield connection
         finally:
@@ -45,18 +45,18 @@ class Held:
 
     def __init__(self, connection: UpstreamConnection, most: int = 1 << 20) -> None:
         self.connection = connection
-        self.hold: Hold | None = None
+        self.hold: Lookahead | None = None
         self.ended = False
         self.failure: UpstreamError | None = None
         self.marker = b""
         self._most = most
         self._seen = b""
-        Drive(self._run()).step()
+        CoroutineRunner(self._run()).step()
 
     async def _run(self) -> None:
         try:
             response = await self.connection.send(HEAD, b"")
-            self.hold = Hold(self.connection, response)
+            self.hold = Lookahead(self.connection, response)
             await self.hold.until(self._enough, self._most)
         except UpstreamError as failure:
             self.failure = failure
@@ -113,7 +113,7 @@ async def test_what_was_kept_comes_back_octet_for_octet(
         assert hold is not None
         assert payload.startswith(hold.payload)
         assert wire.startswith(hold.octets)
-        if held.ended and not hold.whole:
+        if held.ended and not hold.complete:
             assert held.marker in hold.payload
         hold.give_back()
         for piece in left:  # what comes before anybody has asked for it
@@ -137,7 +137,7 @@ async def test_a_body_that_ends_within_it_is_whole(kind: str, split: int, size: 
         assert held.feed(octet_by_octet(octets) if split else [octets]) == []
         assert held.ended
         assert held.hold is not None
-        assert held.hold.whole
+        assert held.hold.complete
         assert (held.hold.payload, held.hold.octets) == (payload, wire)
         assert held.hold.reusable
 
@@ -152,7 +152,7 @@ async def test_a_body_of_no_octets_is_whole_at_once(head: bytes, split: int) -> 
         held.feed(octet_by_octet(head) if split else [head])
         assert held.ended
         assert held.hold is not None
-        assert (held.hold.whole, held.hold.payload, held.hold.reusable) == (True, b"", True)
+        assert (held.hold.complete, held.hold.payload, held.hold.reusable) == (True, b"", True)
 
 
 @pytest.mark.parametrize("kind", ["sized", "chunked"])
@@ -163,7 +163,7 @@ async def test_octets_after_the_end_cost_the_connection_not_the_answer(kind: str
         held = Held(upstream)
         held.feed([octets])
         assert held.hold is not None
-        assert held.hold.whole
+        assert held.hold.complete
         assert held.hold.payload == b"payload"
         assert not held.hold.reusable
 
@@ -178,7 +178,7 @@ async def test_no_more_is_kept_back_than_was_agreed(kind: str, split: int) -> No
         left = held.feed(octet_by_octet(head + wire) if split else [head, wire[:600], wire[600:]])
         assert held.ended
         assert held.hold is not None
-        assert not held.hold.whole
+        assert not held.hold.complete
         assert 500 < len(held.hold.octets) <= (501 if split else 600)
         held.hold.give_back()
         for piece in left:
@@ -216,12 +216,12 @@ async def test_a_body_that_breaks_off_is_a_failure_unless_its_end_is_the_connect
         if length == UNTIL_CLOSE and cleanly:
             assert held.failure is None
             assert held.hold is not None
-            assert held.hold.whole
+            assert held.hold.complete
             assert held.hold.payload == early
             assert not held.hold.reusable
         else:
             assert held.failure is not None
-            assert held.failure.trouble is Trouble.CLOSED
+            assert held.failure.trouble is FailureKind.CLOSED
 
 
 @pytest.mark.parametrize("split", [0, 1], ids=["at-once", "octet-by-octet"])
@@ -231,7 +231,7 @@ async def test_broken_framing_is_told_as_such(split: int) -> None:
         held = Held(upstream)
         held.feed(octet_by_octet(octets) if split else [octets])
         assert held.failure is not None
-        assert held.failure.trouble is Trouble.GARBAGE
+        assert held.failure.trouble is FailureKind.GARBAGE
 
 
 async def test_a_connection_that_ends_after_it_was_given_back_says_so_to_who_asks_next() -> None:
@@ -250,7 +250,7 @@ async def test_a_connection_that_ends_after_it_was_given_back_says_so_to_who_ask
 
 
 async def test_over_a_real_connection_it_waits_for_what_is_still_to_come() -> None:
-    timers = Timers(asyncio.get_running_loop())
+    timers = Deadlines(asyncio.get_running_loop())
     go_on = asyncio.Event()
 
     async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
@@ -260,14 +260,14 @@ async def test_over_a_real_connection_it_waits_for_what_is_still_to_come() -> No
 
     async with raw_upstream(answer) as upstream:
         port = int(upstream.url.rpartition(":")[2])
-        pool = Pool(Origin("127.0.0.1", port), timers)
+        pool = ConnectionPool(Origin("127.0.0.1", port), timers)
         held = Held(await pool.connect())
         await until(lambda: held.hold is not None)
         assert not held.ended
         go_on.set()
         await until(lambda: held.ended)
         assert held.hold is not None
-        assert held.hold.whole
+        assert held.hold.complete
         assert held.hold.payload == b"abcdef"
         pool.put(held.connection, reusable=held.hold.reusable)
         pool.close()

@@ -16,11 +16,11 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.net.deadlines import Timers
-from relay.net.runner import Drive
+from relay.net.deadlines import Deadlines
+from relay.net.runner import CoroutineRunner
 from relay.net.upstream import proxy as egress
-from relay.net.upstream.connection import Origin, Trouble, UpstreamConnection, UpstreamError
-from relay.net.upstream.connection_pool import Pool
+from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
+from relay.net.upstream.connection_pool import ConnectionPool
 from relay.wire.events import Response
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import running_relay
@@ -49,8 +49,8 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-async def timers() -> AsyncIterator[Timers]:
-    timers = Timers(asyncio.get_running_loop())
+async def timers() -> AsyncIterator[Deadlines]:
+    timers = Deadlines(asyncio.get_running_loop())
     timers.start()
     yield timers
     timers.stop()
@@ -85,11 +85,11 @@ async def answer(connection: UpstreamConnection) -> Response:
         except UpstreamError as error:
             done.set_exception(error)
 
-    Drive(ask()).step()
+    CoroutineRunner(ask()).step()
     return await done
 
 
-async def asked(pool: Pool, times: int = 1) -> None:
+async def asked(pool: ConnectionPool, times: int = 1) -> None:
     """Ask so often, one after the other, as the gateway does; each must be answered."""
     for _ in range(times):
         connection = pool.take() or await pool.connect()
@@ -100,7 +100,7 @@ async def asked(pool: Pool, times: int = 1) -> None:
     pool.close()
 
 
-async def failure(pool: Pool) -> UpstreamError:
+async def failure(pool: ConnectionPool) -> UpstreamError:
     """The failure to connect; nothing in it tells the credential."""
     with pytest.raises(UpstreamError) as caught:
         await pool.connect()
@@ -117,7 +117,7 @@ SCHEMES: list[tuple[Kind, str]] = [("http", "http"), ("socks5", "socks5"), ("soc
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
 async def test_an_upstream_is_reached_through_its_proxy(
-    timers: Timers,
+    timers: Deadlines,
     authority: trustme.CA,
     kind: Kind,
     scheme: str,
@@ -135,7 +135,7 @@ async def test_an_upstream_is_reached_through_its_proxy(
     ):
         port = tls_port if tls else int(upstream.url.rpartition(":")[2])
         way = proxy.url(CREDENTIALS if credentials else "", scheme=scheme)
-        pool = Pool(Origin(host, port, tls=context if tls else None, egress=way), timers)
+        pool = ConnectionPool(Origin(host, port, tls=context if tls else None, egress=way), timers)
         await asked(pool, 5)
         assert proxy.connections == pool.opened == 1
         told = ("127.0.0.1", False) if scheme == "socks5" else (NAME, True)
@@ -145,34 +145,34 @@ async def test_an_upstream_is_reached_through_its_proxy(
 @pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_an_address_stays_an_address(
-    timers: Timers, kind: Kind, scheme: str, host: str
+    timers: Deadlines, kind: Kind, scheme: str, host: str
 ) -> None:
     async with (
         raw_upstream(always(OK)) as upstream,
         running_proxy(Proxy(kind, places={"::1": "127.0.0.1"})) as proxy,
     ):
         port = int(upstream.url.rpartition(":")[2])
-        await asked(Pool(Origin(host, port, egress=proxy.url(scheme=scheme)), timers))
+        await asked(ConnectionPool(Origin(host, port, egress=proxy.url(scheme=scheme)), timers))
         assert proxy.asked == [Asked(host, port, named=False)]
         if kind == "http" and host == "::1":
             assert proxy.heads[0].startswith(b"CONNECT [::1]:%d HTTP/1.1\r\nhost: [::1]:" % port)
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])
-async def test_a_proxy_may_be_named_and_may_answer_in_pieces(timers: Timers, kind: Kind) -> None:
+async def test_a_proxy_may_be_named_and_may_answer_in_pieces(timers: Deadlines, kind: Kind) -> None:
     async with (
         raw_upstream(always(OK)) as upstream,
         running_proxy(Proxy(kind, mode="slowly")) as proxy,
     ):
         port = int(upstream.url.rpartition(":")[2])
         way = proxy.url().replace("127.0.0.1", "localhost")
-        await asked(Pool(Origin("localhost", port, egress=way), timers))
+        await asked(ConnectionPool(Origin("localhost", port, egress=way), timers))
         assert upstream.requests[0].head == ASK
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 async def test_small_writes_leave_at_once_as_they_do_without_a_proxy(
-    timers: Timers, kind: Kind
+    timers: Deadlines, kind: Kind
 ) -> None:
     async with (
         raw_upstream(always(OK)) as upstream,
@@ -180,20 +180,22 @@ async def test_small_writes_leave_at_once_as_they_do_without_a_proxy(
     ):
         port = int(upstream.url.rpartition(":")[2])
         for way in (None, proxy.url()):
-            connection = await Pool(Origin("127.0.0.1", port, egress=way), timers).connect()
+            connection = await ConnectionPool(
+                Origin("127.0.0.1", port, egress=way), timers
+            ).connect()
             used = connection.transport.get_extra_info("socket")
             assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
             connection.close()
 
 
-async def test_a_user_of_an_http_proxy_may_have_any_letters(timers: Timers) -> None:
+async def test_a_user_of_an_http_proxy_may_have_any_letters(timers: Deadlines) -> None:
     async with (
         raw_upstream(always(OK)) as upstream,
         running_proxy(Proxy("http", wants=("Zoë", "пароль"))) as proxy,
     ):
         port = int(upstream.url.rpartition(":")[2])
         way = proxy.url(f"{quote('Zoë')}:{quote('пароль')}@")
-        await asked(Pool(Origin("127.0.0.1", port, egress=way), timers))
+        await asked(ConnectionPool(Origin("127.0.0.1", port, egress=way), timers))
 
 
 # --- failures -----------------------------------------------------------------------
@@ -232,12 +234,14 @@ FAILURES: list[tuple[Proxy, str]] = [
     FAILURES,
     ids=[f"{m.kind} {m.mode} {m.code or m.octets[:18]!r}" for m, _ in FAILURES],
 )
-async def test_what_a_proxy_says_is_told_in_words(timers: Timers, model: Proxy, said: str) -> None:
+async def test_what_a_proxy_says_is_told_in_words(
+    timers: Deadlines, model: Proxy, said: str
+) -> None:
     fresh = Proxy(model.kind, model.mode, model.code, model.octets)
     async with running_proxy(fresh) as proxy:
-        pool = Pool(Origin("127.0.0.1", 9, egress=proxy.url(CREDENTIALS)), timers)
+        pool = ConnectionPool(Origin("127.0.0.1", 9, egress=proxy.url(CREDENTIALS)), timers)
         told = await failure(pool)
-        assert told.trouble is Trouble.CONNECT
+        assert told.trouble is FailureKind.CONNECT
         assert str(told).startswith(f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}")
         await until(lambda: proxy.open == 0)
 
@@ -252,33 +256,37 @@ async def test_what_a_proxy_says_is_told_in_words(timers: Timers, model: Proxy, 
     ],
 )
 async def test_missing_credentials_are_told_from_wrong_ones(
-    timers: Timers, kind: Kind, credentials: str, said: str
+    timers: Deadlines, kind: Kind, credentials: str, said: str
 ) -> None:
     async with running_proxy(Proxy(kind, wants=("a", "b"))) as proxy:
-        told = await failure(Pool(Origin("127.0.0.1", 9, egress=proxy.url(credentials)), timers))
+        told = await failure(
+            ConnectionPool(Origin("127.0.0.1", 9, egress=proxy.url(credentials)), timers)
+        )
         assert str(told) == f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}"
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
-async def test_a_proxy_that_is_not_there_is_named(timers: Timers, scheme: str) -> None:
+async def test_a_proxy_that_is_not_there_is_named(timers: Deadlines, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     way = f"{scheme}://{CREDENTIALS}127.0.0.1:{port}"
-    told = await failure(Pool(Origin("127.0.0.1", 9, egress=way), timers))
-    assert told.trouble is Trouble.CONNECT
+    told = await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=way), timers))
+    assert told.trouble is FailureKind.CONNECT
     assert str(told) == f"cannot be reached: proxy 127.0.0.1:{port}: Connection refused"
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
-async def test_a_proxy_whose_name_nobody_knows_is_named(timers: Timers, scheme: str) -> None:
+async def test_a_proxy_whose_name_nobody_knows_is_named(timers: Deadlines, scheme: str) -> None:
     way = f"{scheme}://{CREDENTIALS}proxy.invalid:1080"
-    told = await failure(Pool(Origin("127.0.0.1", 9, egress=way), timers))
+    told = await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=way), timers))
     assert str(told).startswith("cannot be reached: proxy proxy.invalid:1080: ")
 
 
-async def test_a_name_that_cannot_be_resolved_here_never_gets_to_the_proxy(timers: Timers) -> None:
+async def test_a_name_that_cannot_be_resolved_here_never_gets_to_the_proxy(
+    timers: Deadlines,
+) -> None:
     async with running_proxy(Proxy("socks5")) as proxy:
-        told = await failure(Pool(Origin(NAME, 9, egress=proxy.url(CREDENTIALS)), timers))
+        told = await failure(ConnectionPool(Origin(NAME, 9, egress=proxy.url(CREDENTIALS)), timers))
         assert str(told).startswith(f"cannot be reached: {NAME} cannot be resolved: ")
         assert proxy.connections == 0
 
@@ -286,24 +294,24 @@ async def test_a_name_that_cannot_be_resolved_here_never_gets_to_the_proxy(timer
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
 @pytest.mark.parametrize("host", ["a..b", "x" * 64])
 async def test_a_host_that_is_no_name_is_asked_of_nobody(
-    timers: Timers, scheme: str, host: str
+    timers: Deadlines, scheme: str, host: str
 ) -> None:
     async with running_proxy(Proxy("http")) as proxy:
         way = proxy.url(CREDENTIALS, scheme=scheme)
-        told = await failure(Pool(Origin(host, 9, egress=way), timers))
+        told = await failure(ConnectionPool(Origin(host, 9, egress=way), timers))
         assert str(told) == "cannot be reached: the upstream's host is no name"
         assert proxy.connections == 0
 
 
 @pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
 async def test_an_upstream_is_held_to_its_certificate_through_a_proxy_too(
-    timers: Timers, authority: trustme.CA, kind: Kind, scheme: str
+    timers: Deadlines, authority: trustme.CA, kind: Kind, scheme: str
 ) -> None:
     async with tls_upstream(authority) as port, running_proxy(Proxy(kind)) as proxy:
         way = proxy.url(CREDENTIALS, scheme=scheme)
         origin = Origin("localhost", port, tls=ssl.create_default_context(), egress=way)
-        told = await failure(Pool(origin, timers))
-        assert told.trouble is Trouble.TLS
+        told = await failure(ConnectionPool(origin, timers))
+        assert told.trouble is FailureKind.TLS
         await until(lambda: proxy.open == 0)
 
 
@@ -313,7 +321,7 @@ async def test_an_upstream_is_held_to_its_certificate_through_a_proxy_too(
 @pytest.mark.parametrize("mode", ["hang", "mute"])
 @pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
 async def test_connecting_proxy_and_tls_share_one_time_limit(
-    timers: Timers, kind: Kind, scheme: str, mode: str
+    timers: Deadlines, kind: Kind, scheme: str, mode: str
 ) -> None:
     """A proxy that never answers, and one that agrees and then passes on nothing of TLS."""
     loop = asyncio.get_running_loop()
@@ -322,9 +330,9 @@ async def test_connecting_proxy_and_tls_share_one_time_limit(
         context = ssl.create_default_context()
         origin = Origin("localhost", 9, tls=context, connect_time=0.1, egress=way)
         begun = loop.time()
-        told = await failure(Pool(origin, timers))
+        told = await failure(ConnectionPool(origin, timers))
         assert 0.09 < loop.time() - begun < 1
-        assert told.trouble is Trouble.CONNECT
+        assert told.trouble is FailureKind.CONNECT
         assert str(told) == (
             f"cannot be reached: proxy 127.0.0.1:{proxy.port}: no connection within 0.1 s"
         )
@@ -334,11 +342,11 @@ async def test_connecting_proxy_and_tls_share_one_time_limit(
 @pytest.mark.parametrize("mode", ["hang", "mute"])
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 async def test_a_connection_that_nobody_wants_any_more_is_closed(
-    timers: Timers, kind: Kind, mode: str
+    timers: Deadlines, kind: Kind, mode: str
 ) -> None:
     async with running_proxy(Proxy(kind, "hang" if mode == "hang" else "mute")) as proxy:
         context = ssl.create_default_context()
-        pool = Pool(Origin("127.0.0.1", 9, tls=context, egress=proxy.url()), timers)
+        pool = ConnectionPool(Origin("127.0.0.1", 9, tls=context, egress=proxy.url()), timers)
         wanted = asyncio.create_task(pool.connect())
         await until(lambda: proxy.asked)
         wanted.cancel()
@@ -350,7 +358,7 @@ async def test_a_connection_that_nobody_wants_any_more_is_closed(
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 @pytest.mark.parametrize("turns", range(0, 24, 2))
 async def test_cancelled_at_any_moment_it_leaves_no_socket(
-    timers: Timers, kind: Kind, turns: int
+    timers: Deadlines, kind: Kind, turns: int
 ) -> None:
     async with (
         raw_upstream(always(OK)) as upstream,
@@ -358,7 +366,7 @@ async def test_cancelled_at_any_moment_it_leaves_no_socket(
     ):
         port = int(upstream.url.rpartition(":")[2])
         wanted = asyncio.create_task(
-            Pool(Origin("localhost", port, egress=proxy.url()), timers).connect()
+            ConnectionPool(Origin("localhost", port, egress=proxy.url()), timers).connect()
         )
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -372,7 +380,7 @@ async def test_cancelled_at_any_moment_it_leaves_no_socket(
 
 
 async def test_the_environment_names_no_proxy(
-    timers: Timers, monkeypatch: pytest.MonkeyPatch
+    timers: Deadlines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
         raw_upstream(always(OK)) as upstream,
@@ -384,8 +392,8 @@ async def test_the_environment_names_no_proxy(
             monkeypatch.setenv(name.lower(), decoy.url())
         monkeypatch.setenv("NO_PROXY", "*")
         port = int(upstream.url.rpartition(":")[2])
-        await asked(Pool(Origin("127.0.0.1", port), timers))
-        await asked(Pool(Origin("127.0.0.1", port, egress=proxy.url()), timers))
+        await asked(ConnectionPool(Origin("127.0.0.1", port), timers))
+        await asked(ConnectionPool(Origin("127.0.0.1", port, egress=proxy.url()), timers))
         assert (decoy.connections, proxy.connections) == (0, 1)
 
 
@@ -409,11 +417,11 @@ async def test_a_redirect_is_followed_nowhere(tmp_path: Path, status: int) -> No
             assert elsewhere.connections == 0
 
 
-async def test_a_proxy_cannot_send_the_relay_elsewhere(timers: Timers) -> None:
+async def test_a_proxy_cannot_send_the_relay_elsewhere(timers: Deadlines) -> None:
     async with raw_upstream(always(OK)) as elsewhere:
         moved = f"HTTP/1.1 302 Found\r\nlocation: {elsewhere.url}\r\n\r\n".encode()
         async with running_proxy(Proxy("http", "garbage", octets=moved)) as proxy:
-            await failure(Pool(Origin("127.0.0.1", 9, egress=proxy.url()), timers))
+            await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=proxy.url()), timers))
             assert elsewhere.connections == 0
 
 
@@ -467,13 +475,13 @@ def test_a_url_is_read(url: str, parts: tuple[str, str, int, str, str]) -> None:
     ],
 )
 async def test_a_url_that_cannot_be_used_is_refused_without_being_quoted(
-    timers: Timers, url: str
+    timers: Deadlines, url: str
 ) -> None:
     with pytest.raises(ValueError, match=r"^egress") as caught:
         egress.parse(url)
     assert "canary" not in str(caught.value)
-    assert (await failure(Pool(Origin("127.0.0.1", 9, egress=url), timers))).trouble is (
-        Trouble.CONNECT
+    assert (await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=url), timers))).trouble is (
+        FailureKind.CONNECT
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.translate.chat.answer import Told, error, error_event, whole
+from relay.translate.chat.answer import AnswerMetadata, error, error_event, translate
 from relay.translate.messages import content
 from tests.translate import chunks
 from tests.translate.chunks import TOLD
@@ -26,9 +26,9 @@ def test_an_answer_is_told_as_a_completion(case: dict[str, Any]) -> None:
     payload = case["payload"].encode()
     if "message" not in case:
         with pytest.raises(ValueError):
-            whole(payload, TOLD)
+            translate(payload, TOLD)
         return
-    document = chunks.completion(whole(payload, TOLD))
+    document = chunks.completion(translate(payload, TOLD))
     (choice,) = document["choices"]
     assert choice["message"] == {"role": "assistant", **json.loads(case["message"])}
     assert choice["finish_reason"] == case.get("finish", "stop")
@@ -66,9 +66,9 @@ def test_an_error_that_cannot_be_read_is_told_by_its_status(document: bytes) -> 
 
 
 def test_who_answered_is_told_as_it_was_asked_for() -> None:
-    told = Told('chatcmpl-"1"', 1, 'a "model" of ü', "kimi")
+    told = AnswerMetadata('chatcmpl-"1"', 1, 'a "model" of ü', "kimi")
     payload = b'{"type":"message","content":[{"type":"thinking","thinking":"a"}]}'
-    document = json.loads(whole(payload, told))
+    document = json.loads(translate(payload, told))
     assert (document["id"], document["created"], document["model"]) == (
         'chatcmpl-"1"',
         1,
@@ -94,14 +94,14 @@ def test_who_answered_is_told_as_it_was_asked_for() -> None:
 )
 def test_what_is_no_answer_is_refused(payload: bytes) -> None:
     with pytest.raises(ValueError):
-        whole(payload, TOLD)
+        translate(payload, TOLD)
 
 
 def test_no_more_citations_are_told_of_a_block_than_anyone_reads() -> None:
     cited = {"type": "web_search_result_location", "url": "https://a.example", "title": "T"}
     text = {"type": "text", "text": "a", "citations": [cited] * 1000}
     payload = json.dumps({"type": "message", "content": [text, text]}).encode()
-    document = chunks.completion(whole(payload, TOLD))
+    document = chunks.completion(translate(payload, TOLD))
     assert len(document["choices"][0]["message"]["annotations"]) == 200
 
 

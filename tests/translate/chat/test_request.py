@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from relay.config import Accepts
+from relay.config import Capabilities
 from relay.errors import INVALID_REQUEST, RelayError
 from relay.simulator import strict
 from relay.simulator.seal import Seal
 from relay.translate.chat import request as chat
-from relay.translate.request.builder import Fit
+from relay.translate.request.builder import TargetModel
 
 JSON = dict[str, Any]
 CASES: list[JSON] = tomllib.loads(
@@ -22,7 +22,7 @@ CASES: list[JSON] = tomllib.loads(
 SEAL = Seal("corpus")
 _SIGNED = re.compile(r"SIGNED\((\w+)\)")
 
-NEWEST = Accepts(
+NEWEST = Capabilities(
     sampling="none",
     thinking="adaptive",
     efforts=("low", "medium", "high", "xhigh", "max"),
@@ -30,24 +30,24 @@ NEWEST = Accepts(
     system_turns=True,
     web_search=True,
 )
-OLDER = Accepts(sampling="one", thinking="budget", web_search=True)
+OLDER = Capabilities(sampling="one", thinking="budget", web_search=True)
 FITS = {
-    "opus": Fit("claude-opus-4-8", 128_000, "anthropic", NEWEST),
-    "sonnet-4-6": Fit(
+    "opus": TargetModel("claude-opus-4-8", 128_000, "anthropic", NEWEST),
+    "sonnet-4-6": TargetModel(
         "claude-sonnet-4-6",
         128_000,
         "anthropic",
-        Accepts(
+        Capabilities(
             sampling="one",
             thinking="adaptive",
             efforts=("low", "medium", "high", "max"),
             prefill=False,
         ),
     ),
-    "sonnet": Fit("claude-sonnet-4-5", 64_000, "anthropic", OLDER),
-    "haiku": Fit("claude-haiku-4-5", 64_000, "anthropic", OLDER),
-    "plain": Fit("claude-3-5-haiku-latest", 8_192, "anthropic", Accepts()),
-    "glm": Fit("glm-5", 128_000, "glm", Accepts(thinking="budget", structured=False)),
+    "sonnet": TargetModel("claude-sonnet-4-5", 64_000, "anthropic", OLDER),
+    "haiku": TargetModel("claude-haiku-4-5", 64_000, "anthropic", OLDER),
+    "plain": TargetModel("claude-3-5-haiku-latest", 8_192, "anthropic", Capabilities()),
+    "glm": TargetModel("glm-5", 128_000, "glm", Capabilities(thinking="budget", structured=False)),
 }
 CLAUDE = [name for name, fit in FITS.items() if fit.family == "anthropic"]
 

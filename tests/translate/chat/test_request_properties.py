@@ -13,11 +13,11 @@ from relay.errors import INVALID_REQUEST, Dialect, RelayError
 from relay.simulator import schema as grammar
 from relay.translate.chat import answer as completion
 from relay.translate.chat import request as chat
-from relay.translate.chat.answer import Told
+from relay.translate.chat.answer import AnswerMetadata
 from relay.translate.raw_json import says
 from relay.translate.request.json_schema import held
 
-from .test_chat_request import FITS, JSON, SEAL, taken
+from .test_request import FITS, JSON, SEAL, taken
 
 MARK = b',"cache_control":{"type":"ephemeral"}'
 MODELS = st.sampled_from(["opus", "sonnet-4-6", "haiku"])
@@ -365,8 +365,8 @@ def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | N
         "stop_reason": "end_turn",
         "usage": {"input_tokens": 1, "output_tokens": 1},
     }
-    told = Told("chatcmpl-1", 0, "m", "anthropic")
-    message = json.loads(completion.whole(json.dumps(answer).encode(), told))["choices"][0][
+    told = AnswerMetadata("chatcmpl-1", 0, "m", "anthropic")
+    message = json.loads(completion.translate(json.dumps(answer).encode(), told))["choices"][0][
         "message"
     ]
     results = [

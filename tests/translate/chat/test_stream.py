@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.translate.chat.answer import Stream, Told, error_event, whole
+from relay.translate.chat.answer import AnswerMetadata, Stream, error_event, translate
 from relay.translate.messages.usage import StreamTap
 from relay.wire.sse import MAX_EVENT
 from tests.translate import chunks
@@ -69,14 +69,14 @@ def one_by_one(octets: bytes) -> list[bytes]:
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_an_event_stream_is_told_in_chunks(case: dict[str, Any]) -> None:
     octets = wire(case)
-    told = Told(TOLD.id, TOLD.created, TOLD.model, case.get("family", TOLD.family))
+    told = AnswerMetadata(TOLD.id, TOLD.created, TOLD.model, case.get("family", TOLD.family))
     expected = list(case["chat"])
     if is_whole := bool(expected) and expected[-1].startswith("finish"):
         expected += ["usage " + case.get("usage", USAGE), "done"]
     failed = bool(expected) and expected[-1].startswith("error")
     shown, stream = feed([octets], told=told)
     assert transcript(shown) == expected
-    assert (stream.usage.whole, stream.usage.error) == (is_whole or failed, failed)
+    assert (stream.usage.complete, stream.usage.error) == (is_whole or failed, failed)
     assert (stream.error is not None) is failed
     if is_whole:
         chunks.check(shown)
@@ -91,7 +91,7 @@ def test_an_event_stream_is_told_in_chunks(case: dict[str, Any]) -> None:
 
 
 def test_the_octets_of_a_chunk() -> None:
-    stream = Stream(Told("chatcmpl-1", 7, "m", "anthropic"), include_usage=False)
+    stream = Stream(AnswerMetadata("chatcmpl-1", 7, "m", "anthropic"), include_usage=False)
     assert stream.feed(event(START)) == b""
     begin = (
         b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m",'
@@ -125,7 +125,7 @@ def test_a_stream_is_the_same_however_it_is_cut(
 @given(answers())
 def test_a_stream_and_a_whole_answer_agree(answer: Answer) -> None:
     shown, _ = feed(answer.events)
-    document = chunks.completion(whole(answer.whole, TOLD))
+    document = chunks.completion(translate(answer.whole, TOLD))
     (choice,) = document["choices"]
     message = {**choice["message"], "content": choice["message"]["content"] or None}
     assert chunks.joined(shown) == message
@@ -167,7 +167,7 @@ def test_an_answer_that_is_cut_off_never_looks_whole(data: st.DataObject, answer
     octets = b"".join(answer.events[:-1])
     octets = octets[: data.draw(st.integers(0, len(octets)))]
     shown, stream = feed([octets])
-    assert not stream.usage.whole
+    assert not stream.usage.complete
     for line in transcript(shown):
         assert not line.startswith(("finish", "usage", "done", "error"))
 
@@ -181,7 +181,7 @@ def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
     octets = b"".join(answer.events[:at]) + event(failure.decode())
     shown, stream = feed([octets + b"".join(answer.events[at:])])
     assert shown == before + error_event(failure)
-    assert (stream.error, stream.usage.error, stream.usage.whole) == (failure, True, True)
+    assert (stream.error, stream.usage.error, stream.usage.complete) == (failure, True, True)
     assert stream.feed(b"anything\n\n") == b""
 
 

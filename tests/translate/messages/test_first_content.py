@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.translate.messages.first_content import Found, Opening, naming
+from relay.translate.messages.first_content import FirstContent, Found, rename_model
 from tests.fakes import answers
 from tests.wire.feeding import octet_by_octet, split_at
 
@@ -60,7 +60,7 @@ SOMETHING = [
 
 def found(pieces: list[bytes]) -> tuple[Found | None, bytes, int]:
     """What it begins with, the error, and how many octets it took to know."""
-    opening = Opening()
+    opening = FirstContent()
     fed = 0
     for piece in pieces:
         fed += len(piece)
@@ -137,8 +137,8 @@ def test_any_octets_are_taken(octets: bytes, cuts: list[int]) -> None:
 
 
 def renamed(event: bytes) -> dict[str, str]:
-    """The message of a `message_start` after `naming`."""
-    octets = naming(event, b"asked")
+    """The message of a `message_start` after `rename_model`."""
+    octets = rename_model(event, b"asked")
     [data] = [line for line in octets.splitlines() if line.startswith(b"data:")]
     message: dict[str, str] = json.loads(data[5:])["message"]
     return message
@@ -167,7 +167,7 @@ def test_message_start_gets_the_name_and_nothing_else(
     before = json.loads(event.partition(b"data: ")[2])["message"]
     assert renamed(event) == {**before, "model": "asked"}
     value = json.dumps(model).encode()
-    assert len(naming(event, b"asked")) == len(event) - len(value) + len(b'"asked"')
+    assert len(rename_model(event, b"asked")) == len(event) - len(value) + len(b'"asked"')
 
 
 @pytest.mark.parametrize("before", [b"", PING, COMMENT, b"\n\n"])
@@ -176,10 +176,10 @@ def test_only_message_start_is_renamed(before: bytes) -> None:
         "content_block_delta", index=0, delta={"type": "text_delta", "text": '{"model": "served"}'}
     )
     tool = block("tool_use", id="t", name="n", input={"model": "served"})
-    octets = naming(before + start() + b"\n\n" + deltas + tool, b"asked")
+    octets = rename_model(before + start() + b"\n\n" + deltas + tool, b"asked")
     assert octets == before + start(model="asked") + b"\n\n" + deltas + tool
 
 
 @pytest.mark.parametrize("octets", [b"", PING, REST[0], block("tool_use", input={"model": "m"})])
 def test_without_a_message_start_nothing_changes(octets: bytes) -> None:
-    assert naming(octets, b"asked") == octets
+    assert rename_model(octets, b"asked") == octets

@@ -114,7 +114,7 @@ def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
     wire = b"".join(event.replace(b"\n", ending.encode()) for event in EVENTS)
     for pieces in (*cut_once(wire), [wire], cut_all(wire, 1)):
         usage = read(StreamTap(), pieces, framed=False)
-        assert (usage.input, usage.output, usage.whole) == (25, 9, True)
+        assert (usage.input, usage.output, usage.complete) == (25, 9, True)
 
 
 @pytest.mark.parametrize(
@@ -151,18 +151,18 @@ def test_the_last_count_that_is_one_wins(
     for framed, pieces in ((False, events), (True, [*map(chunk, events), LAST])):
         usage = read(StreamTap(), pieces, framed=framed)
         assert (usage.input, usage.output) == expected
-        assert usage.whole
+        assert usage.complete
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"input_tokens": "7"}, [], 7, {"input_tokens": -1.5}])
 def test_odd_usage_is_no_failure(usage: object) -> None:
     body = json.dumps({**MESSAGE, "usage": usage}).encode()
     told = read(JsonTap(), [body], framed=False)
-    assert told.whole
+    assert told.complete
     assert (told.input, told.output) == (None, None)
     events = answers.stream(start=usage, end=usage)  # type: ignore[arg-type]
     told = read(StreamTap(), events, framed=False)
-    assert told.whole
+    assert told.complete
 
 
 @pytest.mark.parametrize(
@@ -195,23 +195,23 @@ def test_a_huge_event_hides_nothing_that_follows_it() -> None:
     events = answers.stream(("x" * 3_000_000, '"usage"' * 200_000))
     for size in (65_536, 262_144, 10_000_000):
         usage = read(StreamTap(), cut_all(b"".join(events), size), framed=False)
-        assert (usage.input, usage.output, usage.whole) == (25, 9, True)
+        assert (usage.input, usage.output, usage.complete) == (25, 9, True)
         wire = b"".join(map(chunk, events)) + LAST
         usage = read(StreamTap(), cut_all(wire, size), framed=True)
-        assert (usage.input, usage.output, usage.whole) == (25, 9, True)
+        assert (usage.input, usage.output, usage.complete) == (25, 9, True)
 
 
 def test_a_stream_without_its_end_is_not_whole() -> None:
     for count in range(len(EVENTS)):
         events = EVENTS[:count]
-        assert not read(StreamTap(), events, framed=False).whole
-        assert not read(StreamTap(), [*map(chunk, events), LAST], framed=True).whole
+        assert not read(StreamTap(), events, framed=False).complete
+        assert not read(StreamTap(), [*map(chunk, events), LAST], framed=True).complete
 
 
 def test_words_in_a_text_do_not_end_a_stream() -> None:
     events = answers.stream(('{"type":"message_stop"}', "\nevent: error\ndata: {}\n\n"))[:-2]
-    assert not read(StreamTap(), events, framed=False).whole
-    assert not read(StreamTap(), [b"".join(events)], framed=False).whole
+    assert not read(StreamTap(), events, framed=False).complete
+    assert not read(StreamTap(), [b"".join(events)], framed=False).complete
 
 
 @pytest.mark.parametrize("after", [b"\n", b": ping\n\n", b"data: [DONE]\n\n"])

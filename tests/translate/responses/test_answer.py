@@ -9,7 +9,7 @@ import pytest
 from relay.errors import OVERLOADED, Dialect, RelayError
 from relay.translate.messages.error_document import judged
 from relay.translate.messages.usage import Usage
-from relay.translate.responses.answer import compacted, whole
+from relay.translate.responses.answer import compacted, translate
 from relay.translate.responses.stream import Stream
 from tests.translate import replies
 from tests.translate.openresponses import validate
@@ -23,7 +23,7 @@ def message(*content: Any, stop: str | None = "end_turn", **more: Any) -> bytes:
 
 
 def test_a_response_has_every_member_that_the_specification_wants() -> None:
-    octets, output = whole(message({"type": "text", "text": "Hi"}), TOLD, "anthropic")
+    octets, output = translate(message({"type": "text", "text": "Hi"}), TOLD, "anthropic")
     told = replies.response(octets)
     assert told["output"] == [json.loads(item) for item in output]
     assert (told["id"], told["created_at"], told["completed_at"]) == (
@@ -36,8 +36,8 @@ def test_a_response_has_every_member_that_the_specification_wants() -> None:
 
 
 def test_usage_that_is_known_better_is_told() -> None:
-    usage = Usage(input=4, output=9, cache_read=6, stop_reason="end_turn", whole=True)
-    octets, _ = whole(message({"type": "text", "text": "Hi"}), TOLD, "anthropic", usage)
+    usage = Usage(input=4, output=9, cache_read=6, stop_reason="end_turn", complete=True)
+    octets, _ = translate(message({"type": "text", "text": "Hi"}), TOLD, "anthropic", usage)
     assert replies.usage(json.loads(octets)["usage"]) == "10 (6 read), 9 (0 thought)"
 
 
@@ -57,7 +57,7 @@ def test_usage_that_is_known_better_is_told() -> None:
 )
 def test_what_is_no_answer_is_none(payload: bytes) -> None:
     with pytest.raises(ValueError):
-        whole(payload, TOLD, "anthropic")
+        translate(payload, TOLD, "anthropic")
     with pytest.raises(ValueError):
         compacted(payload, TOLD, [])
 

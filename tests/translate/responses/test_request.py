@@ -14,7 +14,7 @@ from openai.types.responses import Response
 from relay.errors import INVALID_REQUEST, RelayError
 from relay.translate.responses import request
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.tool_names import Known, function_name
+from relay.translate.responses.tool_names import CallerTool, function_name
 from tests.translate.chat.test_request import CLAUDE, FITS, JSON, signed, taken
 from tests.translate.chat.test_request import SEAL as UPSTREAM
 from tests.translate.openresponses import validate
@@ -45,7 +45,7 @@ def body(case: JSON) -> bytes:
     return b'{"model":"claude-opus-4-8",' + text.removeprefix("{").encode()
 
 
-def read(told: JSON, **options: Any) -> request.Responses:
+def read(told: JSON, **options: Any) -> request.ResponsesRequest:
     return request.read(octets({"model": "claude-opus-4-8", **told}), OWN, **options)
 
 
@@ -110,10 +110,10 @@ def test_the_tools_are_known_by_the_names_of_their_functions() -> None:
         {"type": "news"},
     ]
     assert read({"input": "Hello", "tools": tools}).tools == {
-        "f": Known("function", "f"),
-        "apply_patch": Known("custom", "apply_patch"),
-        "ns__t": Known("function", "t", "ns"),
-        "local_shell": Known("local_shell", "local_shell"),
+        "f": CallerTool("function", "f"),
+        "apply_patch": CallerTool("custom", "apply_patch"),
+        "ns__t": CallerTool("function", "t", "ns"),
+        "local_shell": CallerTool("local_shell", "local_shell"),
     }
 
 
@@ -198,7 +198,7 @@ ECHOED: list[JSON] = [
 ]  # fmt: skip
 
 
-def whole(told: request.Responses) -> JSON:
+def whole(told: request.ResponsesRequest) -> JSON:
     document: JSON = json.loads(
         b'{"id":"resp_1","object":"response","created_at":1,"completed_at":null,'
         b'"status":"in_progress","error":null,"incomplete_details":null,"output":[],"usage":null'

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.errors import BAD_UPSTREAM, RelayError
-from relay.translate.responses.answer import whole
+from relay.translate.responses.answer import translate
 from relay.translate.responses.stream import Stream
 from tests.translate import replies
 from tests.translate.blocks import Answer, answers
@@ -49,7 +49,7 @@ def test_an_event_stream_is_told_in_events(case: dict[str, Any]) -> None:
     failed = bool(expected) and expected[-1].startswith("failed")
     shown, stream = feed([octets], told, case.get("family", "anthropic"))
     assert transcript(shown) == expected
-    assert (stream.usage.whole, stream.usage.error) == (is_whole or failed, failed)
+    assert (stream.usage.complete, stream.usage.error) == (is_whole or failed, failed)
     replies.check(shown, whole=is_whole or failed)
     for pieces in (one_by_one(octets), one_by_one(octets.replace(b"\n", b"\r\n"))):
         assert feed(pieces, told, case.get("family", "anthropic"))[0] == shown
@@ -75,7 +75,7 @@ def test_a_stream_is_the_same_however_it_is_cut(data: st.DataObject, answer: Ans
 @given(answers())
 def test_a_stream_and_a_whole_answer_agree(answer: Answer) -> None:
     shown, stream = feed(answer.events)
-    document, output = whole(answer.whole, TOLD, "anthropic")
+    document, output = translate(answer.whole, TOLD, "anthropic")
     told = replies.response(document)
     assert json.loads(stream.answer) == read(shown)[-1]["response"]
     assert [json.loads(item) for item in output] == told["output"]
@@ -152,7 +152,7 @@ def test_an_answer_that_is_cut_off_never_looks_whole(data: st.DataObject, answer
     octets = b"".join(answer.events[:-1])
     octets = octets[: data.draw(st.integers(0, len(octets)))]
     shown, stream = feed([octets])
-    assert not stream.usage.whole
+    assert not stream.usage.complete
     if data.draw(st.booleans()):
         shown += stream.keep_alive()
     shown += stream.fail(BROKEN)
@@ -175,7 +175,7 @@ def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
     assert shown.startswith(before)
     replies.check(shown)
     assert transcript(shown)[-1] == "failed server_error: Overloaded"
-    assert (stream.usage.error, stream.usage.whole) == (True, True)
+    assert (stream.usage.error, stream.usage.complete) == (True, True)
     assert stream.feed(b"anything\n\n") == b""
 
 
