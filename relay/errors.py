@@ -36,8 +36,13 @@ UNAUTHENTICATED = Kind(401, "authentication_error", "invalid_request_error", "in
 FORBIDDEN = Kind(403, "permission_error", "invalid_request_error", "permission_denied")
 NOT_FOUND = Kind(404, "not_found_error", "invalid_request_error", "not_found")
 MODEL_NOT_FOUND = Kind(404, "not_found_error", "invalid_request_error", "model_not_found")
+PREVIOUS_NOT_FOUND = Kind(
+    400, "invalid_request_error", "invalid_request_error", "previous_response_not_found"
+)
+RESPONSE_NOT_FOUND = Kind(404, "not_found_error", "invalid_request_error", "response_not_found")
 WRONG_METHOD = Kind(405, "invalid_request_error", "invalid_request_error", "method_not_allowed")
 REQUEST_TIMEOUT = Kind(408, "invalid_request_error", "invalid_request_error", "request_timeout")
+CONFLICT = Kind(409, "invalid_request_error", "invalid_request_error", "conflict")
 TOO_LARGE = Kind(413, "request_too_large", "invalid_request_error", "request_too_large")
 URI_TOO_LONG = Kind(414, "invalid_request_error", "invalid_request_error", "uri_too_long")
 UNKNOWN_ENCODING = Kind(

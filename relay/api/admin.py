@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from relay.errors import FORBIDDEN, INTERNAL, NOT_FOUND, WRONG_METHOD, Kind, RelayError
+from relay.errors import CONFLICT, FORBIDDEN, INTERNAL, NOT_FOUND, WRONG_METHOD, RelayError
 from relay.net.exchange import Exchange
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
@@ -31,7 +31,6 @@ from relay.store.database import Database, StoreError
 _log = logging.getLogger("relay.gateway")
 
 PROOF: Final = "x-relay-admin"
-_CONFLICT: Final = Kind(409, "invalid_request_error", "invalid_request_error", "conflict")
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _BROWSERS: Final = (b"origin", b"sec-fetch-site")
@@ -116,7 +115,7 @@ class Admin:
             )
         if unquote(told.decode("latin-1")) != self._identity:
             raise RelayError(
-                _CONFLICT, f"Another relay is meant: this one serves from {self._identity}."
+                CONFLICT, f"Another relay is meant: this one serves from {self._identity}."
             )
 
     def _named(self, name: str) -> Upstream:

@@ -1,94 +1,30 @@
-"""Responses that are kept, as callers ask for them.
+"""The endpoints of kept responses: show, list the input of, delete, cancel.
 
-Decides what callers are told of those that are there and of those that are not. Whether any are
-kept, and where, is the operator's choice (`[responses]` in relay.toml); without it nothing is,
-and nobody is left to believe that something were.
+Decides the answer for a response that is kept and for one that is not. Whether any are kept, and
+where, is the operator's choice (`[responses]` in relay.toml).
 """
 
 import json
 import re
-from collections.abc import Sequence
 from time import time
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
 
-from relay.errors import INVALID_REQUEST, OVERLOADED, Kind, RelayError
+from relay.errors import INVALID_REQUEST, OVERLOADED, RESPONSE_NOT_FOUND, RelayError
+from relay.gateway.history import BUSY, NOTHING_KEPT
 from relay.store.database import StoreError
 from relay.store.responses import ResponseStore, StoredResponse
 
-PREVIOUS_NOT_FOUND: Final = Kind(
-    400, "invalid_request_error", "invalid_request_error", "previous_response_not_found"
-)
-RESPONSE_NOT_FOUND: Final = Kind(
-    404, "not_found_error", "invalid_request_error", "response_not_found"
-)
-
-_OFF: Final = "This relay keeps no responses"
-_WHOLE_INPUT: Final = "Send the whole conversation as input, and store: false."
-_BUSY: Final = "Kept responses cannot be used now. Try again in a moment."
-_MOST: Final = 100  # items of a list
+_MAX_ITEMS: Final = 100  # items of a list
 
 
 class StoredResponses:
-    """What is kept, if anything is."""
+    """The kept responses, if any are kept."""
 
-    def __init__(self, shelf: ResponseStore | None) -> None:
-        self._shelf = shelf
-
-    @property
-    def on(self) -> bool:
-        """Whether responses are kept."""
-        return self._shelf is not None
-
-    async def before(self, owner: str, id: str) -> list[msgspec.Raw]:
-        """The conversation up to a response, the oldest item first.
-
-        Raises:
-            RelayError: 400, it is not here, or not all of it.
-        """
-        items = None
-        if self._shelf is not None:
-            try:
-                items = await self._shelf.conversation(owner, id, time())
-            except StoreError:
-                raise RelayError(OVERLOADED, _BUSY) from None
-        if items is None:
-            why = f"no response with the id {id[:80]!r} is kept here any more, or not all before it"
-            if self._shelf is None:
-                why = f"{_OFF[0].lower()}{_OFF[1:]}, so there is nothing to go on from"
-            raise RelayError(
-                PREVIOUS_NOT_FOUND,
-                f"previous_response_id: {why}. {_WHOLE_INPUT}",
-                param="previous_response_id",
-            )
-        return [msgspec.Raw(item) for item in items]
-
-    async def keep(
-        self,
-        id: str,
-        owner: str,
-        previous: str | None,
-        answer: bytes,
-        given: Sequence[msgspec.Raw],
-        output: Sequence[bytes],
-    ) -> None:
-        """Keep a response, with the items that it answers and its own.
-
-        Raises:
-            RelayError: 503, it cannot be kept.
-        """
-        assert self._shelf is not None
-        now = time()
-        kept = StoredResponse(
-            id, owner, previous, now, answer, [bytes(item) for item in given], [*output]
-        )
-        try:
-            await self._shelf.put(kept, now)
-        except StoreError:
-            told = "The response cannot be kept now. Try again in a moment, or with store: false."
-            raise RelayError(OVERLOADED, told) from None
+    def __init__(self, store: ResponseStore | None) -> None:
+        self._store = store
 
     async def show(self, owner: str, id: str, query: bytes) -> bytes:
         """`GET /v1/responses/{id}`.
@@ -109,12 +45,12 @@ class StoredResponses:
         Raises:
             RelayError: 404, it is not here.
         """
-        if self._shelf is None:
+        if self._store is None:
             raise self._not_found(id)
         try:
-            gone = await self._shelf.delete(owner, id)
+            gone = await self._store.delete(owner, id)
         except StoreError:
-            raise RelayError(OVERLOADED, _BUSY) from None
+            raise RelayError(OVERLOADED, BUSY) from None
         if not gone:
             raise self._not_found(id)
         return msgspec.json.encode({"id": id, "object": "response", "deleted": True})
@@ -143,9 +79,9 @@ class StoredResponses:
         if order not in ("asc", "desc"):
             raise RelayError(INVALID_REQUEST, "order: it must be asc or desc.", param="order")
         text = asked.get("limit", ["20"])[0]
-        if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= _MOST:
+        if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= _MAX_ITEMS:
             raise RelayError(
-                INVALID_REQUEST, f"limit: a whole number from 1 to {_MOST}.", param="limit"
+                INVALID_REQUEST, f"limit: a whole number from 1 to {_MAX_ITEMS}.", param="limit"
             )
         limit = int(text)
         kept = await self._find(owner, id)
@@ -172,19 +108,19 @@ class StoredResponses:
 
     async def _find(self, owner: str, id: str) -> StoredResponse:
         kept = None
-        if self._shelf is not None:
+        if self._store is not None:
             try:
-                kept = await self._shelf.get(owner, id, time())
+                kept = await self._store.get(owner, id, time())
             except StoreError:
-                raise RelayError(OVERLOADED, _BUSY) from None
+                raise RelayError(OVERLOADED, BUSY) from None
         if kept is None:
             raise self._not_found(id)
         return kept
 
     def _not_found(self, id: str) -> RelayError:
         why = f"No response with the id {id[:80]!r} is kept here for this account."
-        if self._shelf is None:
-            why = f"{_OFF}: a response is there for its one request."
+        if self._store is None:
+            why = f"{NOTHING_KEPT}: a response is there for its one request."
         return RelayError(RESPONSE_NOT_FOUND, why)
 
 

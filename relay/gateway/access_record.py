@@ -1,4 +1,4 @@
-"""What is known of one request, filled in while it runs: its access log line.
+"""The access log's line for one request, derived once when the request has ended.
 
 No key, no prompt and no answer ever comes in here, so none can come out.
 """
@@ -8,23 +8,20 @@ import time
 import msgspec
 
 from relay.clock import rfc3339
-from relay.net.exchange import Exchange
-from relay.translate.messages.usage import Usage
+from relay.gateway.context import RequestContext
 
 
 class AccessRecord(msgspec.Struct, omit_defaults=True):
-    """One request; what is unknown stays at its default and is left out of the line.
+    """One request; a field without a value stays at its default and is left out of the line.
 
-    Times are microseconds: `us` from the request's head to the last octet, `wait_us` what was
-    waited for an upstream to be free, `relay_us` the relay's own share before the upstream,
-    `upstream_us` the upstream's until its head.
-    `rule` is how it was settled, see gateway.metering.
+    Times are microseconds: `us` from the request's head to the last octet, `wait_us` the wait for
+    a free upstream, `relay_us` the relay's own share before the upstream, `upstream_us` the
+    upstream's until its head. `rule` says how the request was settled (`gateway.admission`).
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
-    `choice` is how the upstream was chosen: it is the `only` one, the `session` is with it, it
-    was its `turn`; `passed` are those that could not be, and why; `tried` those that failed it.
-    `agent` is the helper of an agent that asks, as its client calls it (Codex CLI: `review`,
-    `compact` and others).
-    `served` is the model that the upstream names, where that is not the one it was sent.
+    `choice`: the upstream is the `only` one, has the `session`, or it was its `turn`. `passed`:
+    the upstreams that could not be chosen, and why. `tried`: those that failed the request.
+    `agent`: the helper of an agent, by its client's name for it (Codex CLI: `review`, `compact`).
+    `served`: the model that the upstream names, where it is not the model that was sent.
     """
 
     time: str
@@ -55,22 +52,45 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     relay_us: int = 0
     upstream_us: int = 0
 
-    def used(self, usage: Usage) -> None:
-        """Take over what an answer used."""
-        self.input = usage.input
-        self.output = usage.output
-        self.cache_read = usage.cache_read
-        self.cache_write = usage.cache_write
-        self.stop = usage.stop_reason
 
-
-def record(exchange: Exchange) -> AccessRecord:
-    """The beginning of a record."""
-    request = exchange.request
-    return AccessRecord(
-        rfc3339(time.time()),
-        exchange.id.decode(),
+def access_record(ctx: RequestContext, us: int) -> AccessRecord:
+    """The line of a request that has ended after `us` microseconds."""
+    exchange, caller, usage = ctx.exchange, ctx.caller, ctx.reported
+    record = AccessRecord(
+        rfc3339(ctx.started_at),
+        ctx.id,
         exchange.peer,
-        request.method.decode(),
-        request.path.decode(),
+        exchange.request.method.decode(),
+        ctx.path,
+        exchange.status,
+        ctx.outcome_text,
+        ctx.admission.rule,
+        "" if caller is None else caller.email,
+        "" if caller is None else caller.key_id,
+        ctx.agent,
+        ctx.model,
+        ctx.upstream,
+        ctx.choice,
+        ctx.passed_over,
+        ctx.tried,
+        ctx.served_model,
+        ctx.upstream_id,
+        us=us,
+        wait_us=ctx.wait_us,
+        relay_us=ctx.relay_us,
+        upstream_us=ctx.upstream_us,
+    )
+    if usage is not None:
+        record.stop = usage.stop_reason
+        record.input = usage.input
+        record.output = usage.output
+        record.cache_read = usage.cache_read
+        record.cache_write = usage.cache_write
+    return record
+
+
+def refusal_record(id: str, peer: str, status: int, reason: str) -> AccessRecord:
+    """The line of octets that were no request: the server has refused them."""
+    return AccessRecord(
+        rfc3339(time.time()), id, peer, "", "", status=status, outcome=f"refused: {reason}"
     )

@@ -1,10 +1,10 @@
-"""One request at one upstream, until it has begun to answer.
+"""One request at one upstream, until its answer has begun.
 
-An answer is kept back until it has brought something: a stream its first event with content, a
-JSON document its end. Until then whatever fails is judged (gateway.trouble) and raised as
-`FailedError`: what it means for the upstream, and what the caller is told if no other can do it,
-which is the upstream's own error word for word, but for what concerns the operator's account
-(its credential, its bill): that becomes the relay's own.
+An answer is held back until it has brought something: a stream its first event with content, a
+JSON document its end. Until then every failure is judged (`pool.vendor_errors`) and raised as
+`FailedError`: its meaning for the upstream, and the error that the caller gets if no other
+upstream can serve. That is the upstream's own error word for word, unless it concerns the
+operator's account (its credential, its bill): then it becomes an error of the relay's own.
 """
 
 import asyncio
@@ -12,12 +12,11 @@ import re
 import time
 from typing import Final
 
-import msgspec
-
 from relay.errors import BAD_UPSTREAM, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
 from relay.gateway.context import RequestContext
+from relay.gateway.dialect import InboundRequest, UpstreamRefusal
+from relay.net.upstream.body import LOOK_AHEAD_OCTETS, ResponseBody
 from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
-from relay.net.upstream.lookahead import MOST, Lookahead
 from relay.pool.leases import Lease
 from relay.pool.vendor_errors import Scope, Verdict, of_failure, status_of
 from relay.translate.messages.first_content import FirstContent, Found
@@ -31,7 +30,7 @@ _KINDS: Final[dict[FailureKind, Kind]] = {
     FailureKind.CLOSED: BAD_UPSTREAM,
     FailureKind.GARBAGE: BAD_UPSTREAM,
 }
-_ADVICE: Final[dict[FailureKind, str]] = {
+_MESSAGES: Final[dict[FailureKind, str]] = {
     FailureKind.CONNECT: "The model's upstream cannot be reached. Try again in a moment.",
     FailureKind.TLS: (
         "The model's upstream cannot be reached safely. Tell the operator of this relay."
@@ -40,76 +39,86 @@ _ADVICE: Final[dict[FailureKind, str]] = {
     FailureKind.CLOSED: "The model's upstream broke off its answer. Try again.",
     FailureKind.GARBAGE: "The model's upstream sent an answer that cannot be read. Try again.",
 }
-_OPERATORS: Final = "No upstream can serve this now. Tell the operator of this relay."
-_CREDENTIAL: Final = frozenset({401, 402, 403, 407})
+_OPERATORS_MATTER: Final = "No upstream can serve this now. Tell the operator of this relay."
+_CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403, 407})
 _JSON: Final = b"application/json"
-_STREAM: Final = b"text/event-stream"
+_EVENT_STREAM: Final = b"text/event-stream"
 _UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
-_NOT_COUNTED: Final = frozenset({404, 405, 501})  # to the question of how many tokens it is
-_MOST_TRANSLATED: Final = 32 * 1024 * 1024  # octets of a document: it is translated as a whole
-_COUNTS_AGAIN: Final = 3600.0  # seconds until it is asked again
+_CANNOT_COUNT_STATUSES: Final = frozenset({404, 405, 501})  # of count_tokens
+_CANNOT_COUNT_SECONDS: Final = 3600.0  # until it is asked again
+_TRANSLATED_DOCUMENT_OCTETS: Final = 32 * 1024 * 1024  # at most: it is translated as a whole
 
 
-class Answer(msgspec.Struct, eq=False):
-    """An answer that began. `connection` has yet to bring it; None: `octets` are all of it, as
-    they go on the wire, `payload` the same without framing, `usage` what it says was used."""
+class Answer:
+    """An answer that has begun, and its place at the upstream.
 
-    lease: Lease
-    response: Response
-    connection: UpstreamConnection | None
-    octets: bytes = b""
-    payload: bytes = b""
-    usage: Usage = msgspec.field(default_factory=Usage)
+    `body` has yet to bring it. None: the answer is complete, `octets` is its body in the framing
+    that it came in, `payload` the body without framing, `usage` its own word on its usage.
+    """
 
+    __slots__ = ("_connection", "body", "lease", "octets", "payload", "response", "usage")
 
-class RefusedError(Exception):
-    """An upstream's own error, for the caller to see: `status`, field lines, document."""
-
-    def __init__(self, status: int, fields: bytes, payload: bytes) -> None:
-        super().__init__(f"the upstream answered {status}")
-        self.status = status
-        self.fields = fields
+    def __init__(
+        self,
+        lease: Lease,
+        response: Response,
+        body: ResponseBody | None,
+        octets: bytes = b"",
+        payload: bytes = b"",
+        usage: Usage | None = None,
+    ) -> None:
+        self.lease = lease
+        self.response = response
+        self.body = body
+        self.octets = octets
         self.payload = payload
+        self.usage = usage or Usage()
+        self._connection = None if body is None else body.connection
+
+    def put_back(self, *, reusable: bool) -> None:
+        """Give the connection back to its pool, once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.lease.target.upstream.pool.put(connection, reusable=reusable)
+
+    def close(self) -> None:
+        """End the connection: the answer is of no use."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 class FailedError(Exception):
-    """One upstream's failure: what it means, and what the caller is told if it was the last.
+    """One upstream's failure: its meaning, and the error for the caller if it was the last.
 
     `final`: no other upstream is to be tried. `used`: this one may be at work on it still.
     """
 
     def __init__(
-        self, verdict: Verdict, told: RelayError | RefusedError, *, used: bool = False
+        self, verdict: Verdict, error: RelayError | UpstreamRefusal, *, used: bool = False
     ) -> None:
         super().__init__(verdict.reason)
         self.verdict = verdict
-        self.told = told
+        self.error = error
         self.used = used
         self.final = used or not verdict.elsewhere
 
 
 def relay_error(failure: UpstreamError) -> RelayError:
-    """The upstream's failure as the caller is told of it."""
-    return RelayError(_KINDS[failure.trouble], _ADVICE[failure.trouble])
+    """An upstream's failure as the caller's error."""
+    return RelayError(_KINDS[failure.kind], _MESSAGES[failure.kind])
 
 
-async def attempt(call: RequestContext, lease: Lease, body: bytes) -> Answer:
-    """Send a request, and bring back an answer that has begun.
+async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -> Answer:
+    """Send a request, and return an answer that has begun.
 
     Raises:
         FailedError: there is none.
     """
-    upstream, record = lease.target.upstream, call.record
-    request, translation = call.exchange.request, call.translation
-    if translation is None:
-        head = upstream.head(request, len(body))
-    else:
-        fields = translation.fields(request)
-        head = upstream.messages_head(fields, len(body), counting=call.counting)
-    pool = upstream.pool
-    sent = time.monotonic()
-    if not record.tried:
-        record.relay_us = int((sent - call.begun) * 1e6) - record.wait_us
+    pool = lease.target.upstream.pool
+    sent_at = time.monotonic()
+    if not ctx.tried:
+        ctx.relay_us = int((sent_at - ctx.ready_at) * 1e6) - ctx.wait_us
     connection = None
     try:
         connection = pool.take() or await pool.connect()
@@ -117,36 +126,20 @@ async def attempt(call: RequestContext, lease: Lease, body: bytes) -> Answer:
         try:
             response = await connection.send(head, body)
         except UpstreamError as failure:
-            if not failure.stale:
+            if not failure.reused_and_unanswered:
                 raise
             # The upstream had closed this idle connection: no octet of an answer came, so the
-            # request was not served. Once more, and on a new one.
+            # request was not served. It goes out once more, on a new connection.
             connection = await pool.connect()
             response = await connection.send(head, body)
-        record.upstream_us = int((time.monotonic() - sent) * 1e6)
-        if response.status != 200:
-            raise await _refused(call, lease, connection, response)
-        kind = response.headers.get(b"content-type", b"").lower()
-        if b"content-encoding" in response.headers and kind.startswith((_JSON, _STREAM)):
-            if translation is not None:
-                raise UpstreamError(FailureKind.GARBAGE, "an encoding that was not asked for")
-            return Answer(lease, response, connection)  # in spite of what was asked: as it is
-        if kind.startswith(_JSON) and response.length:
-            octets = connection.whole(response)
-            if octets is None:
-                most = MOST if translation is None else _MOST_TRANSLATED
-                return await _document(lease, connection, response, most)
-            reusable = response.keep_alive and connection.reusable
-            return _whole(lease, connection, response, octets, octets, reusable)
-        if kind.startswith(_STREAM) and response.length:
-            return await _stream(lease, connection, response)
-        said = _UNPRINTABLE.sub(b"?", kind[:64]).decode() or "nothing"
-        raise UpstreamError(FailureKind.GARBAGE, f"200 with {said}; is its base_url right?")
+        del head, body
+        ctx.upstream_us = int((time.monotonic() - sent_at) * 1e6)
+        return await _begun_answer(ctx, lease, connection, response)
     except UpstreamError as failure:
         if connection is not None:
             connection.close()
-        verdict = of_failure(failure.trouble, time.time())._replace(reason=str(failure))
-        silent = failure.trouble is FailureKind.SILENT
+        verdict = of_failure(failure.kind, time.time())._replace(reason=str(failure))
+        silent = failure.kind is FailureKind.SILENT
         raise FailedError(verdict, relay_error(failure), used=silent) from None
     except asyncio.CancelledError:
         if connection is not None:
@@ -154,91 +147,118 @@ async def attempt(call: RequestContext, lease: Lease, body: bytes) -> Answer:
         raise
 
 
-async def _document(
-    lease: Lease, connection: UpstreamConnection, response: Response, most: int
+async def _begun_answer(
+    ctx: RequestContext, lease: Lease, connection: UpstreamConnection, response: Response
 ) -> Answer:
+    """The answer behind a response's head, once it has brought something.
+
+    Raises:
+        UpstreamError, FailedError: it is none.
+    """
+    inbound, target = ctx.inbound, lease.target
+    assert inbound is not None
+    keep_framing = (
+        not inbound.reads_answers
+        and not target.shows_asked_name
+        and ctx.exchange.passes_framing(response)
+    )
+    if response.status != 200:
+        raise await _refused(inbound, lease, ResponseBody(connection, response, keep_framing=False))
+    content_type = response.headers.get(b"content-type", b"").lower()
+    if b"content-encoding" in response.headers and content_type.startswith((_JSON, _EVENT_STREAM)):
+        if inbound.reads_answers:
+            raise UpstreamError(FailureKind.GARBAGE, "an encoding that was not asked for")
+        body = ResponseBody(connection, response, keep_framing=keep_framing)
+        return Answer(lease, response, body)  # although identity was asked for: as it is
+    if content_type.startswith(_JSON) and response.length:
+        octets = connection.complete_body(response)
+        if octets is not None:
+            reusable = response.keep_alive and connection.reusable
+            return _complete(Answer(lease, response, None, octets, octets), connection, reusable)
+        body = ResponseBody(connection, response, keep_framing=keep_framing)
+        limit = _TRANSLATED_DOCUMENT_OCTETS if inbound.reads_answers else LOOK_AHEAD_OCTETS
+        return await _document(lease, body, limit)
+    if content_type.startswith(_EVENT_STREAM) and response.length:
+        return await _stream(lease, ResponseBody(connection, response, keep_framing=keep_framing))
+    shown = _UNPRINTABLE.sub(b"?", content_type[:64]).decode() or "nothing"
+    raise UpstreamError(FailureKind.GARBAGE, f"200 with {shown}; is its base_url right?")
+
+
+async def _document(lease: Lease, body: ResponseBody, limit: int) -> Answer:
     """A JSON answer that comes in several pieces."""
-    hold = Lookahead(connection, response)
-    await hold.until(lambda _: False, most)
-    if not hold.complete:  # it is too long to be kept
-        hold.give_back()
-        return Answer(lease, response, connection)
-    return _whole(lease, connection, response, hold.octets, hold.payload, hold.reusable)
+    await body.look_ahead(_never_enough, limit)
+    if not body.complete:  # it is too long to be held back
+        return Answer(lease, body.response, body)
+    answer = Answer(lease, body.response, None, body.octets, body.payload)
+    return _complete(answer, body.connection, body.reusable)
 
 
-def _whole(
-    lease: Lease,
-    connection: UpstreamConnection,
-    response: Response,
-    octets: bytes,
-    payload: bytes,
-    reusable: bool,
-) -> Answer:
+def _complete(answer: Answer, connection: UpstreamConnection, reusable: bool) -> Answer:
+    payload = answer.payload
     usage = message_usage(payload)
     if not usage.complete:
         raise UpstreamError(FailureKind.CLOSED, "its answer is no whole JSON")
-    lease.target.upstream.pool.put(connection, reusable=reusable)
+    answer.lease.target.upstream.pool.put(connection, reusable=reusable)
     if usage.model is None and usage.input is None and _is_error(payload):
-        raise _late(lease, payload)
-    return Answer(lease, response, None, octets, payload, usage)
+        raise _late_error(answer.lease, payload)
+    answer.usage = usage
+    return answer
+
+
+def _never_enough(_: bytes) -> bool:
+    return False
 
 
 def _is_error(payload: bytes) -> bool:
-    """Whether a document that says nothing of its usage is an error's."""
+    """Whether a document that reports no usage is an error's."""
     return b'"error"' in payload or b'"base_resp"' in payload
 
 
-async def _stream(lease: Lease, connection: UpstreamConnection, response: Response) -> Answer:
+async def _stream(lease: Lease, body: ResponseBody) -> Answer:
     """A stream, once it has brought content."""
-    opening = FirstContent()
-    hold = Lookahead(connection, response)
-    await hold.until(opening.feed)
-    if opening.found is Found.ERROR:
-        connection.close()
-        raise _late(lease, opening.error)
-    if opening.found is None and hold.complete:
+    first = FirstContent()
+    await body.look_ahead(first.feed)
+    if first.found is Found.ERROR:
+        body.connection.close()
+        raise _late_error(lease, first.error)
+    if first.found is None and body.complete:
         raise UpstreamError(FailureKind.CLOSED, "its stream brought nothing")
-    hold.give_back()
-    return Answer(lease, response, connection)
+    return Answer(lease, body.response, body)
 
 
-def _late(lease: Lease, payload: bytes) -> FailedError:
-    """An error in what had begun as a good answer: it gets the status that it should have had."""
+def _late_error(lease: Lease, payload: bytes) -> FailedError:
+    """An error in an answer that began as a good one: it gets the status that it should have."""
     target = lease.target
     verdict = target.upstream.refusals.judge_event(payload, target.name, time.time())
     return _failed(verdict, status_of(payload), b"content-type: %b\r\n" % _JSON, payload)
 
 
-async def _refused(
-    call: RequestContext, lease: Lease, connection: UpstreamConnection, response: Response
-) -> FailedError:
-    """An answer with another status, and what it means."""
-    target = lease.target
+async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) -> FailedError:
+    """An answer with another status than 200, judged."""
+    target, response = lease.target, body.response
     upstream, status = target.upstream, response.status
-    hold = Lookahead(connection, response)
     if status >= 400:
         try:
-            await hold.until(lambda _: False)
+            await body.look_ahead(_never_enough)
         except UpstreamError:  # fallen silent or not: it is not at work on the request
             raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
-        if not hold.complete:
+        if not body.complete:
             raise UpstreamError(FailureKind.GARBAGE, f"a {status} without end")
-    upstream.pool.put(connection, reusable=hold.reusable)
-    counting = call.counting
+    upstream.pool.put(body.connection, reusable=body.complete and body.reusable)
     now = time.time()
-    payload = hold.payload
+    payload, counting = body.payload, inbound.counting
     verdict = upstream.refusals.judge(status, response.headers, payload, target.name, now, counting)
     failed = _failed(verdict, status, response.onward, payload)
-    if counting and status in _NOT_COUNTED:
-        upstream.health.cannot_count(now + _COUNTS_AGAIN)
+    if counting and status in _CANNOT_COUNT_STATUSES:
+        upstream.health.cannot_count(now + _CANNOT_COUNT_SECONDS)
         failed.final = False
     return failed
 
 
 def _failed(verdict: Verdict, status: int, fields: bytes, payload: bytes) -> FailedError:
-    told: RelayError | RefusedError = RefusedError(status, fields, payload)
-    if verdict.scope is Scope.CREDENTIAL or status in _CREDENTIAL:
-        told = RelayError(OVERLOADED, _OPERATORS)
+    error: RelayError | UpstreamRefusal = UpstreamRefusal(status, fields, payload)
+    if verdict.scope is Scope.CREDENTIAL or status in _CREDENTIAL_STATUSES:
+        error = RelayError(OVERLOADED, _OPERATORS_MATTER)
     elif status < 400:
-        told = RelayError(BAD_UPSTREAM, _ADVICE[FailureKind.GARBAGE])
-    return FailedError(verdict, told)
+        error = RelayError(BAD_UPSTREAM, _MESSAGES[FailureKind.GARBAGE])
+    return FailedError(verdict, error)

@@ -1,51 +1,65 @@
-"""A chat completions request on its way through the gateway."""
+"""The chat dialect: `POST /v1/chat/completions`, translated to Messages and back."""
 
 import time
+from typing import ClassVar
 
-from relay.errors import Dialect, RelayError
-from relay.gateway.dialect import InboundRequest, Translation
-from relay.translate.chat import answer as completion
-from relay.translate.chat import request as chat
+from relay.errors import Dialect as ErrorShape
+from relay.errors import RelayError
+from relay.gateway.dialect import Dialect, Received
+from relay.gateway.translated import StreamTranslator, TranslatedRequest, unfolded
+from relay.translate.chat import answer, request
 from relay.translate.chat.answer import AnswerMetadata, Stream
 from relay.translate.messages.usage import Usage
 from relay.translate.request.builder import TargetModel
+from relay.wire.events import Request
 
 
-class Chat(Translation):
+class ChatRequest(TranslatedRequest):
     """One request."""
 
-    name = "chat"
-    dialect = Dialect.OPENAI
+    __slots__ = ("_created", "_id", "_include_usage", "_request_id")
 
-    def __init__(self, asking: InboundRequest, asked: chat.ChatRequest) -> None:
-        super().__init__(asking, asked.user)
-        self._draft = asked.draft
-        self.stream = asked.stream
-        self._include_usage = asked.include_usage
-        self._id = "chatcmpl-" + asking.request_id.removeprefix("req_")
-        self._model = asking.model
+    dialect: ClassVar[str] = "chat"
+    error_shape: ClassVar[ErrorShape] = ErrorShape.OPENAI
+
+    def __init__(self, received: Received, chat: request.ChatRequest) -> None:
+        super().__init__(received, chat.draft, stream=chat.stream, user=chat.user)
+        self._include_usage = chat.include_usage
+        self._request_id = received.request_id
+        self._id = "chatcmpl-" + received.request_id.removeprefix("req_")
         self._created = int(time.time())
 
-    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
-        return completion.translate(payload, self._told(fit), usage)
+    def request_id(self) -> bytes:
+        """See `TranslatedRequest`."""
+        return self._request_id.encode()
 
-    def machine(self, fit: TargetModel) -> Stream:
-        return Stream(self._told(fit), include_usage=self._include_usage)
+    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+        """See `TranslatedRequest`."""
+        return answer.translate(payload, self._metadata(fit), usage)
+
+    def translator(self, fit: TargetModel) -> StreamTranslator:
+        """See `TranslatedRequest`."""
+        return Stream(self._metadata(fit), include_usage=self._include_usage)
 
     def keep_alive(self) -> bytes:
-        return completion.KEEP_ALIVE
+        """An event stream's comment."""
+        return answer.KEEP_ALIVE
 
-    def failed(self, error: RelayError) -> bytes:
-        return error.event(Dialect.OPENAI)
+    def error_event(self, error: RelayError) -> bytes:
+        """See `InboundRequest`."""
+        return error.event(ErrorShape.OPENAI)
 
-    def _told(self, fit: TargetModel) -> AnswerMetadata:
-        return AnswerMetadata(self._id, self._created, self._model, fit.family)
+    def _metadata(self, fit: TargetModel) -> AnswerMetadata:
+        return AnswerMetadata(self._id, self._created, self.model, fit.family)
 
 
-async def read(asking: InboundRequest) -> Chat:
-    """Read a request.
+class Chat(Dialect):
+    """Reads requests of `POST /v1/chat/completions`."""
 
-    Raises:
-        RelayError: 400, something cannot be honoured; its `param` says what.
-    """
-    return Chat(asking, chat.read(asking.body))
+    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+        """See `Dialect`."""
+        return unfolded(head, body, limit)
+
+    async def read(self, received: Received) -> ChatRequest:
+        """See `Dialect`."""
+        return ChatRequest(received, request.read(received.body))

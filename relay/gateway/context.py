@@ -1,43 +1,113 @@
-"""One request on its way through the gateway: what is known of it and held for it."""
+"""One request on its way through the gateway: the facts known of it, filled in step by step.
 
-import msgspec
+Decisions read these values; the log line is derived from them once, at the end
+(`gateway.access_record`). No key, no prompt and no answer is kept here.
+"""
 
-from relay.errors import Dialect, RelayError
-from relay.gateway.access_record import AccessRecord
-from relay.gateway.dialect import Translation
+import time
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError
+from relay.gateway.admission import UNMETERED, Admission
 from relay.net.exchange import Exchange
-from relay.quota.state import KeyState, Reservation
-from relay.store.batch import AdmissionRow
-from relay.store.journal import Ticket
+from relay.quota.exceeded import QuotaExceeded
+from relay.quota.rate_limit_fields import lines
+from relay.quota.state import KeyState
+from relay.store.queries import LiveKey
 from relay.translate.messages.usage import Usage
 
+if TYPE_CHECKING:
+    from relay.gateway.dialect import InboundRequest
 
-class RequestContext(msgspec.Struct):
-    """Filled in step by step, in the order of `gateway.relay`."""
 
-    exchange: Exchange
-    record: AccessRecord
-    counting: bool = False  # it asks how many tokens it has, and no more
-    translation: Translation | None = None  # None: it speaks the upstreams' own dialect
-    begun: float = 0.0  # when the relay began to work on it: the whole body was there
-    holder: KeyState | None = None  # what the caller's plan has left
-    reservation: Reservation | None = None  # quota held; None: nothing was admitted
-    opening: AdmissionRow | None = None  # what the journal has of it,
-    ticket: Ticket | None = None  # and whether on disk
-    usage: Usage | None = None  # what the answer used; None: there is none that counts
+class Outcome(Enum):
+    """How a request ended; the value is the word in the log."""
 
-    def failed(self, error: RelayError) -> bytes:
-        """What tells the caller of an error in a stream that has begun."""
-        if self.translation is None:
-            return error.event(Dialect.MESSAGES, self.record.id)
-        return self.translation.failed(error)
+    UNFINISHED = ""
+    COMPLETE = "whole"
+    REFUSED = "refused"
+    CUT = "cut"
+    CALLER_LEFT = "caller left"
+    FAILED = "failed"
 
-    def end_failed(self, event: bytes) -> None:
-        """End a stream that has begun with what tells of an error. It is cut there, but in a
-        dialect that has an end for such streams."""
-        exchange = self.exchange
-        exchange.write(event)
-        if self.translation is not None and self.translation.ends_failed:
-            exchange.end()
-        else:
-            exchange.close()
+
+class RequestContext:
+    """Filled in in the order of `gateway.relay`. Durations are microseconds.
+
+    `started_at` is epoch seconds. `ready_at` is monotonic seconds: the body was complete, the
+    relay began to work. `wait_us` is the wait for a free upstream, `relay_us` the relay's own
+    share before the upstream, `upstream_us` the upstream's until its head. `passed_over` are the
+    upstreams that could not be chosen, `tried` those that failed the request, with reasons.
+    """
+
+    __slots__ = (
+        "admission",
+        "agent",
+        "caller",
+        "choice",
+        "exchange",
+        "id",
+        "inbound",
+        "key_state",
+        "model",
+        "outcome",
+        "passed_over",
+        "path",
+        "ready_at",
+        "reason",
+        "relay_us",
+        "reported",
+        "served_model",
+        "started_at",
+        "tried",
+        "upstream",
+        "upstream_id",
+        "upstream_us",
+        "wait_us",
+    )
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.id = exchange.id.decode()
+        self.started_at = time.time()
+        self.path = exchange.request.path.decode()
+        self.outcome = Outcome.UNFINISHED
+        self.reason = ""  # of an outcome that has one
+        self.caller: LiveKey | None = None
+        self.key_state: KeyState | None = None  # the quota that the caller's plan has left
+        self.agent = ""  # the helper of an agent, by its client's name for it
+        self.ready_at = 0.0
+        self.model = ""
+        self.inbound: InboundRequest | None = None  # the request, once its dialect has read it
+        self.admission: Admission = UNMETERED
+        self.upstream = ""
+        self.choice = ""
+        self.passed_over = ""
+        self.tried = ""
+        self.served_model = ""  # the upstream's word, where it is not the model that was sent
+        self.upstream_id = ""
+        self.reported: Usage | None = None  # the answer's own word on its usage
+        self.wait_us = 0
+        self.relay_us = 0
+        self.upstream_us = 0
+
+    def limit_fields(self, error: RelayError | None = None) -> bytes:
+        """The field lines that show the quota left; none for an unknown caller."""
+        key_state = self.key_state
+        if key_state is None:
+            return b""
+        now = time.time()
+        shown = lines(key_state, now, error if isinstance(error, QuotaExceeded) else None)
+        inbound = self.inbound
+        return shown if inbound is None else shown + inbound.limit_fields(key_state, now)
+
+    def end(self, outcome: Outcome, reason: str = "") -> None:
+        """Note how the request ended."""
+        self.outcome = outcome
+        self.reason = reason
+
+    @property
+    def outcome_text(self) -> str:
+        """`whole`, `refused: …`, `cut: …`, `caller left` or `failed`, as log and journal have it."""
+        return f"{self.outcome.value}: {self.reason}" if self.reason else self.outcome.value

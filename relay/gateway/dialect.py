@@ -1,137 +1,168 @@
-"""A request of another dialect on its way through the gateway: what each of them has to tell.
+"""A dialect: how one endpoint's requests are read, sent and answered.
 
-It is read once, before anything is held for it, and written for each upstream that it is sent
-to, as that one knows the model; whatever comes back is told in the caller's own dialect. What
-two dialects have in common, and how, is decided in `translate`.
+Messages passes a request on as the octets that came; chat and Responses are translated to it and
+back. The path of a request (`gateway.relay`) is the same for each: a `Dialect` reads a received
+body into an `InboundRequest`, which from then on answers every question that depends on the
+dialect.
 """
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from hashlib import blake2b
-from typing import ClassVar, Final, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from relay.errors import Dialect, RelayError
+from relay.errors import Dialect as ErrorShape
+from relay.errors import RelayError
+from relay.pool.affinity import Session
+from relay.pool.routes import Target
+from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.queries import LiveKey
-from relay.translate.messages.usage import Usage
-from relay.translate.request.builder import MessagesBuilder, TargetModel
+from relay.translate.messages.peek import RequestSummary
 from relay.wire.events import Request
 
-# The lines of a caller's head that mean nothing to the Messages API, or something else. All
-# others go on, as they do for messages.
-_CALLERS: Final = re.compile(
-    rb"^(?:accept|content-type|content-encoding|anthropic-version|originator|session-id|thread-id"
-    rb"|x-client-request-id|(?:openai|x-openai|x-codex|x-stainless)-[^:\r\n]*):[^\n]*\n",
-    re.IGNORECASE | re.MULTILINE,
-)
-_FIELDS: Final = b"content-type: application/json\r\nanthropic-version: %b\r\n"
-_VERSION: Final = b"2023-06-01"
-_WITH_SYSTEM_TURNS: Final = b"2026-10-21"  # the first that has them without a beta
+if TYPE_CHECKING:
+    from relay.gateway.attempt import Answer
+    from relay.gateway.context import RequestContext
+    from relay.gateway.keepalive import KeepAlive
 
 
-class InboundRequest(msgspec.Struct, frozen=True):
-    """Who asks what: all that a request is read by but its dialect."""
+class Received:
+    """A request as it was received: head, complete body, caller and their plan."""
 
-    head: Request
-    body: bytes
-    model: str
-    request_id: str
-    caller: LiveKey
-    breakpoints: bool  # set marks for the prompt cache where the caller has set none
+    __slots__ = ("body", "caller", "head", "plan", "request_id", "summary")
 
-
-class StreamTranslator(Protocol):
-    """What makes the caller's stream of the upstream's; see translate.completion_stream."""
-
-    usage: Usage
-
-    def feed(self, data: bytes) -> bytes: ...
-    def finish(self) -> bytes: ...
-
-
-class Translation(ABC):
-    """One request.
-
-    `name` is its dialect's, as the journal has it; `dialect` whose shape errors take before a
-    stream has begun. `ends_failed`: an error is an end of a stream
-    like any other; where it is not, the connection is cut after it. `keeps`: the answer is to be
-    kept before its end is sent.
-    """
-
-    name: ClassVar[str]
-    dialect: ClassVar[Dialect]
-    ends_failed: ClassVar[bool] = False
-    keeps = False
-    stream: bool  # whether the caller wants one
-    _draft: MessagesBuilder
-
-    def __init__(self, asking: InboundRequest, user: str | None) -> None:
-        """`user`: whom the caller asks for."""
-        self._breakpoints = asking.breakpoints
-        self._user: str | None = None
-        if user is not None:
-            # Upstreams want an id that stays the same, and have no business with who it is.
-            key = asking.caller.key_id.encode()[:64]
-            digest = blake2b(user.encode("utf-8", "surrogatepass"), key=key)
-            self._user = digest.hexdigest()[:32]
+    def __init__(
+        self,
+        ctx: "RequestContext",
+        body: bytes,
+        summary: RequestSummary,
+        caller: LiveKey,
+        plan: Plan,
+    ) -> None:
+        self.head: Request = ctx.exchange.request
+        self.request_id = ctx.id
+        self.body = body
+        self.summary = summary
+        self.caller = caller
+        self.plan = plan
 
     @property
-    def max_tokens(self) -> int | None:
-        """The most output tokens that the caller wants; None: they do not say."""
-        return self._draft.max_tokens
+    def marks_cache(self) -> bool:
+        """Whether prompt-cache marks are set where the caller has set none."""
+        return self.plan.cache_breakpoints and self.caller.cache_breakpoints
 
-    def octets(self, fit: TargetModel) -> bytes:
-        """The body of the Messages request for a model as one upstream has it.
+
+class UpstreamRefusal(Exception):  # noqa: N818 - an answer, not an error of ours
+    """An upstream's own error, for the caller to see: `status`, field lines, document."""
+
+    def __init__(self, status: int, fields: bytes, payload: bytes) -> None:
+        super().__init__(f"the upstream answered {status}")
+        self.status = status
+        self.fields = fields
+        self.payload = payload
+
+
+class InboundRequest(ABC):
+    """One request as its dialect has read it.
+
+    `dialect` is the name in the journal. `counting`: it only counts tokens. `reads_answers`: the
+    answer is decoded and written anew, so it must come unencoded and in the form asked for.
+    `ends_failed_streams`: an error is a regular end of a stream; where it is not, the connection
+    is cut after the error. `long_cache`: its prompt is cached for an hour.
+    """
+
+    dialect: ClassVar[str]
+    error_shape: ClassVar[ErrorShape]
+    counting: bool = False
+    reads_answers: ClassVar[bool] = True
+    ends_failed_streams: ClassVar[bool] = False
+
+    model: str
+    stream: bool
+    max_tokens: Any  # Messages passes on whatever the caller wrote
+
+    # --- the request ---
+
+    @abstractmethod
+    def estimated_text(self) -> bytes:
+        """The octets that the estimate of a prompt is made from, kept turns included."""
+
+    @abstractmethod
+    def conversation_key(self) -> bytes | None:
+        """Which conversation of its caller it belongs to, if that can be seen."""
+
+    @abstractmethod
+    def caches_for_an_hour(self) -> bool:
+        """Whether its prompt cache lives for an hour, not five minutes."""
+
+    @abstractmethod
+    def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
+        """Head and body of the Messages request for one upstream.
+
+        `session` tells whose thinking the conversation's history has.
 
         Raises:
-            RelayError: 400, that model cannot do what is asked.
+            RelayError: 400, the model cannot do what is asked.
         """
-        return self._draft.octets(fit, breakpoints=self._breakpoints, user=self._user)
 
-    def fields(self, request: Request) -> bytes:
-        """The field lines that go upstream."""
-        version = _WITH_SYSTEM_TURNS if self._draft.system_turns else _VERSION
-        return _FIELDS % version + _CALLERS.sub(b"", request.onward)
+    @abstractmethod
+    def release(self) -> None:
+        """Let everything go that only another attempt would need: the answer has content."""
 
-    def lines(self, holder: KeyState, now: float) -> bytes:
-        """Header lines that the clients of this dialect read besides all others."""
+    # --- the answer ---
+
+    @abstractmethod
+    async def respond(
+        self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
+    ) -> None:
+        """Pass an answer on that has begun; note its usage and how it ended.
+
+        Raises:
+            RelayError: it came to nothing before the caller had an octet of it.
+        """
+
+    def limit_fields(self, key_state: KeyState, now: float) -> bytes:
+        """Field lines that only the clients of this dialect read."""
         return b""
 
     @abstractmethod
-    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
-        """A whole answer in the caller's dialect; `usage` is what it used.
-
-        Raises:
-            ValueError: `payload` is none.
-        """
-
-    @abstractmethod
-    def machine(self, fit: TargetModel) -> StreamTranslator:
-        """What makes the caller's stream of the upstream's."""
-
-    @abstractmethod
     def keep_alive(self) -> bytes:
-        """What shows life in a stream that has nothing to show."""
+        """An event that shows life in a silent stream."""
 
     @abstractmethod
-    def failed(self, error: RelayError) -> bytes:
-        """What ends a stream that has begun and came to nothing."""
+    def error_event(self, error: RelayError) -> bytes:
+        """The event that ends a stream which has begun, with an error."""
 
-    @property
-    def before(self) -> Sequence[msgspec.Raw]:
-        """What was said before what the request has of its conversation."""
-        return ()
+    @abstractmethod
+    def refusal_event(self, refusal: UpstreamRefusal) -> bytes:
+        """The same for an upstream's own error."""
 
-    async def keep(self) -> None:  # noqa: B027 - most have nothing to keep
-        """Keep the answer, which is whole.
+    @abstractmethod
+    def refusal_response(self, refusal: UpstreamRefusal) -> tuple[int, bytes, bytes]:
+        """Status, field lines and body of the answer to an upstream's own error."""
+
+
+class Dialect(ABC):
+    """How the requests of one endpoint are read."""
+
+    @abstractmethod
+    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+        """The body of a request that came with a content-encoding, at most `limit` octets.
 
         Raises:
-            RelayError: that could not be done.
+            RelayError: 400, 413 or 415.
+        """
+
+    @abstractmethod
+    async def read(self, received: Received) -> InboundRequest:
+        """Read a request whose model is known.
+
+        Raises:
+            RelayError: 400, something in it cannot be honoured; its `param` names the field.
         """
 
 
-Reader = Callable[[InboundRequest], Awaitable[Translation]]
-"""Reads a request. Raises RelayError: 400, something in it cannot be honoured."""
+History = Sequence[msgspec.Raw]
+"""The items of a conversation that a request goes on from, the oldest first."""

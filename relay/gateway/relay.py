@@ -1,197 +1,142 @@
 """The path of one request through the relay, in the order in which it happens.
 
-1. identify  key → caller
-2. intake    the whole body, and what it asks for; one of another dialect is read as a whole
-3. route     model → the upstreams that serve it, and the one that its session is with
-4. admit     what it may use is held; the journal writes that down meanwhile
-5. dispatch  the caller's own octets upstream (or, of another dialect, what they mean), until
-             one of them begins to answer
-6. pass on   the upstream's own octets to the caller (or what they mean); the last ones once 4
-             is on disk
-7. settle    what was used: ledger, journal and log (in `entry`, whatever happened)
+1. identify  key → caller, and their plan
+2. receive   the complete body, and a summary of what it asks for
+3. route     model → the upstreams that serve it
+4. read      the request as its dialect has it
+5. admit     quota is held; the journal writes that down meanwhile
+6. dispatch  to the upstream that is due, and on to the next, until one begins to answer
+7. respond   the answer's octets to the caller, as they are or translated; the last ones once
+             5 is on disk
+8. settle    the ledger; journal and log follow in `api.handler`, once the status is known
 """
 
-from collections.abc import Awaitable
 from time import monotonic
-from typing import Final
 
 from relay import config
-from relay.errors import UNKNOWN_ENCODING, RelayError
-from relay.gateway import chat
-from relay.gateway.attempt import RefusedError
+from relay.errors import RelayError
+from relay.gateway.attempt import Answer
 from relay.gateway.authentication import KeyIndex
-from relay.gateway.context import RequestContext
-from relay.gateway.dialect import InboundRequest, Reader, Translation
+from relay.gateway.catalog import Catalog
+from relay.gateway.context import Outcome, RequestContext
+from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
-from relay.gateway.metering import Metering, used
-from relay.gateway.passthrough import pass_on, refuse, tell
-from relay.gateway.responses import ResponsesReader
-from relay.gateway.translated import convert
+from relay.gateway.metering import Metering
+from relay.gateway.respond import end_failed, respond_refusal
 from relay.net.deadlines import Deadlines
-from relay.pool.affinity import Sessions
-from relay.pool.leases import RoutingRequest, Upstreams
-from relay.pool.routes import Routes, Target
-from relay.translate.messages.conversation_key import is_long, session
-from relay.translate.messages.peek import RequestSummary, peek
-from relay.wire.encoding import decoded
-from relay.wire.events import Request
-
-_SUBAGENT: Final = b"x-openai-subagent"
-_MOST_AGENT: Final = 40  # octets of its name in the log
+from relay.pool.affinity import Session, Sessions
+from relay.pool.leases import Upstreams
+from relay.pool.routes import Target
+from relay.pool.selection import RoutingRequest
+from relay.translate.messages.peek import peek
 
 
 class Relay:
-    """Passes requests on: messages byte for byte, other dialects translated."""
+    """Passes requests on: Messages byte for byte, other dialects translated."""
 
     def __init__(
         self,
-        callers: KeyIndex,
-        routes: Routes,
+        keys: KeyIndex,
+        catalog: Catalog,
         metering: Metering,
         upstreams: Upstreams,
         sessions: Sessions,
+        deadlines: Deadlines,
         settings: config.PoolSettings,
-        timers: Deadlines,
-        reader: ResponsesReader,
-        most: int,
+        body_limit: int,
     ) -> None:
-        """`most` octets may be in a body, once it is unfolded."""
-        self._callers = callers
-        self._routes = routes
+        """`body_limit` in octets, once a body is unfolded."""
+        self._keys = keys
+        self._catalog = catalog
         self._metering = metering
         self._upstreams = upstreams
         self._sessions = sessions
-        self._dispatch = Dispatch(upstreams, settings.tries)
+        self._deadlines = deadlines
         self._settings = settings
-        self._timers = timers
-        self._reader = reader
-        self._most = most
+        self._dispatch = Dispatch(upstreams, settings.tries)
+        self._body_limit = body_limit
 
-    def messages(self, call: RequestContext) -> Awaitable[None]:
-        """`POST /v1/messages`."""
-        return self._pass(call)
-
-    def count_tokens(self, call: RequestContext) -> Awaitable[None]:
-        """`POST /v1/messages/count_tokens`, which costs nothing."""
-        call.counting = True
-        return self._pass(call)
-
-    def chat(self, call: RequestContext) -> Awaitable[None]:
-        """`POST /v1/chat/completions`."""
-        return self._pass(call, chat.read)
-
-    def responses(self, call: RequestContext) -> Awaitable[None]:
-        """`POST /v1/responses`."""
-        agent = call.exchange.request.headers.get(_SUBAGENT)
-        if agent is not None:
-            call.record.agent = agent[:_MOST_AGENT].decode("latin-1")
-        return self._pass(call, self._reader.responses)
-
-    def compact(self, call: RequestContext) -> Awaitable[None]:
-        """`POST /v1/responses/compact`."""
-        return self._pass(call, self._reader.compaction)
-
-    def input_tokens(self, call: RequestContext) -> Awaitable[None]:
-        """`POST /v1/responses/input_tokens`, which costs nothing."""
-        call.counting = True
-        return self._pass(call, self._reader.input_tokens)
-
-    async def _pass(self, call: RequestContext, read: Reader | None = None) -> None:
-        """`read`: what reads a request of another dialect; None: it goes upstream as it is.
+    async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
+        """Answer one request.
 
         Raises:
-            RelayError: the answer has not begun, and this is what the caller is to be told.
+            RelayError: the answer has not started, and this is the caller's error.
         """
-        exchange, record, metering = call.exchange, call.record, self._metering
-        request = exchange.request
-        caller = self._callers.identify(request.headers)
-        plan = metering.enter(call, caller)
-
-        body = exchange.octets or await exchange.body()
-        call.begun = monotonic()
-        if b"content-encoding" in request.headers:
-            body = self._decoded(request, body, read)
-        asked = peek(body)
-
-        route = self._routes.find(asked.model)
-        record.model = asked.model  # now known to be one that is served, no longer than its name
-        if read is not None:
-            marked = plan.cache_breakpoints and caller.cache_breakpoints
-            asking = InboundRequest(request, body, asked.model, record.id, caller, marked)
-            call.translation = told = await read(asking)
-            asked = RequestSummary(asked.model, told.stream, told.max_tokens)
-        counting = call.counting
-        ask = RoutingRequest(caller.key_id, route, body, asked.model, plan.prepaid, counting)
-        if counting:
-            metering.admit_count(caller, plan)
-        else:
-            ask.tokens = metering.admit(call, caller, plan, asked, self._weighed(call, body))
-            if len(route.targets) > 1:
-                self._recall(ask, request, body, call.translation)
-
-        alive = None
-        if asked.stream is True and not counting:
-            alive = KeepAlive(call, metering, self._timers, self._settings)
+        caller = self._keys.identify(ctx.exchange.request.headers)  # 1
+        plan = self._metering.enter(ctx, caller)
+        body = await self._receive(ctx, dialect)  # 2
+        summary = peek(body)
+        route = self._catalog.route(summary.model)  # 3
+        ctx.model = summary.model  # known to be available, so no longer than its name
+        received = Received(ctx, body, summary, caller, plan)
+        ctx.inbound = inbound = await dialect.read(received)  # 4
+        del body, received
+        admission = self._metering.admit(ctx, caller, plan, inbound)  # 5
+        wanted = RoutingRequest(caller.key_id, route, inbound.counting, admission.tokens)
+        alive = self._keep_alive(ctx, inbound)
+        answer: Answer | None = None
         try:
-            answer = await self._dispatch.answer(call, ask)
-            try:
-                if ask.key is not None:
-                    self._remember(ask, answer.lease.target, body)
-                if call.translation is None:
-                    await pass_on(call, route, answer, metering, alive)
-                else:
-                    await convert(call, call.translation, answer, metering, alive)
-            finally:
-                self._upstreams.release(answer.lease, tokens=used(call.usage))
-        except RefusedError as refusal:
-            refuse(call, refusal, metering)
-        except RelayError as error:
-            if not exchange.only_pings:
+            session = self._recall(wanted, inbound)
+            answer = await self._dispatch.first_answer(ctx, inbound, wanted, session)  # 6
+            self._remember(wanted, answer.lease.target, inbound)
+            ctx.exchange.release_body()
+            inbound.release()
+            await inbound.respond(ctx, answer, alive)  # 7
+        except UpstreamRefusal as refusal:
+            respond_refusal(ctx, refusal)
+        except Exception as error:
+            if not ctx.exchange.started:
+                admission.refund()
+            if not isinstance(error, RelayError) or alive is None or not alive.alone:
                 raise
-            tell(call, error)
+            ctx.end(Outcome.REFUSED, error.message)
+            end_failed(ctx, inbound.error_event(error))
         finally:
             if alive is not None:
                 alive.stop()
+            admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 8
+            if answer is not None:
+                self._upstreams.release(answer.lease, tokens=admission.settled_tokens)
 
-    def _weighed(self, call: RequestContext, body: bytes) -> bytes:
-        """What a request is estimated by: all that it sends, and what was kept here of it."""
-        before = call.translation.before if call.translation is not None else ()
-        return b"".join((body, *before)) if before else body
+    async def _receive(self, ctx: RequestContext, dialect: Dialect) -> bytes:
+        """The request's body, unfolded if it came compressed."""
+        exchange = ctx.exchange
+        body = await exchange.body()
+        ctx.ready_at = monotonic()
+        if b"content-encoding" in exchange.request.headers:
+            return dialect.decoded(exchange.request, body, self._body_limit)
+        return body
 
-    def _decoded(self, request: Request, body: bytes, read: Reader | None) -> bytes:
-        """The body of a request that came compressed.
+    def _keep_alive(self, ctx: RequestContext, inbound: InboundRequest) -> KeepAlive | None:
+        """The watch over a stream's silence; None: no stream was asked for."""
+        if not inbound.stream or inbound.counting:
+            return None
+        return KeepAlive(ctx, self._deadlines, self._settings)
 
-        Raises:
-            RelayError: 400, 413 or 415, it cannot be had; a body that goes upstream as it came
-                is not unfolded.
-        """
-        encoding = request.headers[b"content-encoding"]
-        if read is None and encoding.lower() != b"identity":
-            raise RelayError(
-                UNKNOWN_ENCODING,
-                "Bodies go upstream as they come, and the Messages API takes no "
-                "content-encoding: send the body as it is.",
-            )
-        return decoded(body, encoding, self._most)
+    def _recall(self, wanted: RoutingRequest, inbound: InboundRequest) -> Session | None:
+        """The conversation that a request belongs to; `wanted` notes the upstream it is with."""
+        if wanted.counting or len(wanted.route.targets) == 1:
+            return None
+        key = inbound.conversation_key()
+        if key is None:
+            return None
+        wanted.conversation = key
+        now = monotonic()
+        session = self._sessions.find(wanted.caller, key, now)
+        if session is not None and session.until > now and self._settings.sticky != "off":
+            wanted.bound = session.upstream
+        return session
 
-    def _recall(
-        self, ask: RoutingRequest, request: Request, body: bytes, translation: Translation | None
-    ) -> None:
-        """Find the session that a request belongs to, and the upstream that it is with."""
-        before = translation.before if translation is not None else ()
-        if (key := session(request.headers, body, before)) is not None:
-            now = monotonic()
-            ask.key = key
-            ask.session = found = self._sessions.find(ask.caller, key, now)
-            if found is not None and found.until > now and self._settings.sticky != "off":
-                ask.bound = found.upstream
-
-    def _remember(self, ask: RoutingRequest, target: Target, body: bytes) -> None:
-        """The session is with the upstream that answers: that is where its prompt is cached."""
-        upstream = target.upstream
-        if ask.key is not None:
-            family = upstream.vendor.thinking
+    def _remember(self, wanted: RoutingRequest, target: Target, inbound: InboundRequest) -> None:
+        """Bind the conversation to the upstream that answers: there its prompt is cached."""
+        if wanted.conversation is not None:
+            upstream = target.upstream
             self._sessions.hold(
-                ask.caller, ask.key, upstream.name, family, monotonic(), is_long(body)
+                wanted.caller,
+                wanted.conversation,
+                upstream.name,
+                upstream.vendor.thinking,
+                monotonic(),
+                inbound.caches_for_an_hour(),
             )

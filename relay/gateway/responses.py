@@ -1,25 +1,29 @@
-"""A Responses request on its way through the gateway, and its two relatives.
+"""The Responses dialect: `POST /v1/responses` and its two relatives, translated both ways.
 
-A request may go on from a response that is kept here; what it says of itself, and where answers
-are kept, is the operator's choice (`stored`).
+A request may go on from a response that is kept here; whether and where answers are kept is the
+operator's choice (`gateway.history`).
 """
 
 import time
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
-from relay.api.stored_responses import StoredResponses
-from relay.errors import Dialect, RelayError
-from relay.gateway.dialect import InboundRequest, StreamTranslator, Translation
+from relay.errors import Dialect as ErrorShape
+from relay.errors import RelayError
+from relay.gateway.dialect import Dialect, History, Received
+from relay.gateway.history import ConversationHistory
+from relay.gateway.translated import StreamTranslator, TranslatedRequest, unfolded
 from relay.quota.rate_limit_fields import codex_lines
 from relay.quota.state import KeyState
+from relay.store.responses import StoredResponse
 from relay.translate.messages.usage import Usage
-from relay.translate.request.builder import TargetModel
+from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.translate.responses import answer, request
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import Stream
+from relay.wire.events import Request
 
 _TURN_STATE: Final = b"x-codex-turn-state"
 
@@ -28,97 +32,137 @@ class _Counted(msgspec.Struct, frozen=True):
     input_tokens: int
 
 
-_counted = msgspec.json.Decoder(_Counted).decode
+_counted: Final = msgspec.json.Decoder(_Counted).decode
 
 
-class Responses(Translation):
+class ResponsesRequest(TranslatedRequest):
     """One request, `POST /v1/responses`."""
 
-    name = "responses"
-    dialect = Dialect.RESPONSES
-    ends_failed = True
+    __slots__ = (
+        "_answer",
+        "_items",
+        "_kept_in",
+        "_metadata",
+        "_output",
+        "_owner",
+        "_previous",
+        "_request_id",
+        "_stream",
+        "_turn_state",
+    )
+
+    dialect: ClassVar[str] = "responses"
+    error_shape: ClassVar[ErrorShape] = ErrorShape.RESPONSES
+    ends_failed_streams: ClassVar[bool] = True
 
     def __init__(
         self,
-        asking: InboundRequest,
+        received: Received,
         asked: request.ResponsesRequest,
         seal: Seal,
-        before: list[msgspec.Raw],
-        stored: StoredResponses | None = None,
+        history: History,
+        kept_in: ConversationHistory | None = None,
     ) -> None:
-        """`before`: the conversation that it goes on from; `stored`: where its answer is kept."""
-        super().__init__(asking, asked.user)
-        self._owner = asking.caller.user_id
-        self._asked = asked
-        self._draft = asked.draft
-        self.stream = asked.stream
-        self._stored = stored
-        self.keeps = asked.stored and stored is not None
-        self._turn_state = asking.head.headers.get(_TURN_STATE)
-        id = "resp_" + asking.request_id.removeprefix("req_")
-        self._told = AnswerMetadata(
-            id,
+        """`history`: the conversation that it goes on from; `kept_in`: where its answer goes."""
+        super().__init__(
+            received, asked.draft, stream=asked.stream, user=asked.user, history=history
+        )
+        headers = received.head.headers
+        self.keeps = asked.stored and kept_in is not None
+        self._kept_in = kept_in
+        self._owner = received.caller.user_id
+        self._previous = asked.previous
+        self._items = asked.items
+        self._request_id = received.request_id
+        self._turn_state = headers.get(_TURN_STATE)
+        self._metadata = AnswerMetadata(
+            "resp_" + received.request_id.removeprefix("req_"),
             int(time.time()),
             time.time,
             asked.echo,
             asked.tools,
             asked.shows,
             seal,
-            spoken=asking.head.headers.get(b"originator", b"").startswith(b"codex"),
+            spoken=headers.get(b"originator", b"").startswith(b"codex"),
         )
-        self._before = before
         self._stream: Stream | None = None
         self._answer = b""
         self._output: list[bytes] = []
 
-    @property
-    def _spoken(self) -> Stream:
-        """The one stream of this request, whoever speaks in it first."""
-        if self._stream is None:
-            self._stream = Stream(self._told)
-        return self._stream
+    def request_id(self) -> bytes:
+        """See `TranslatedRequest`."""
+        return self._request_id.encode()
 
-    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
-        self._answer, self._output = answer.translate(payload, self._told, fit.family, usage)
+    def release(self) -> None:
+        """See `InboundRequest`. The items stay where the answer is to be kept with them."""
+        super().release()
+        # Copies: an item as it was read refers to the body.
+        self._items = [item.copy() for item in self._items] if self.keeps else []
+
+    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+        """See `TranslatedRequest`."""
+        self._answer, self._output = answer.translate(payload, self._metadata, fit.family, usage)
         return self._answer
 
-    def machine(self, fit: TargetModel) -> StreamTranslator:
-        self._spoken.family = fit.family
-        return self._spoken
+    def translator(self, fit: TargetModel) -> StreamTranslator:
+        """See `TranslatedRequest`."""
+        stream = self._one_stream()
+        stream.family = fit.family
+        return stream
 
     def keep_alive(self) -> bytes:
-        return self._spoken.keep_alive()
+        """See `InboundRequest`."""
+        return self._one_stream().keep_alive()
 
-    def failed(self, error: RelayError) -> bytes:
-        return self._spoken.fail(error)
+    def error_event(self, error: RelayError) -> bytes:
+        """See `InboundRequest`."""
+        return self._one_stream().fail(error)
 
-    def lines(self, holder: KeyState, now: float) -> bytes:
-        told = codex_lines(holder, now)
+    def limit_fields(self, key_state: KeyState, now: float) -> bytes:
+        """See `InboundRequest`."""
+        shown = codex_lines(key_state, now)
         if self._turn_state is not None:  # Codex sends the same within a turn, and wants it back
-            told += b"%b: %b\r\n" % (_TURN_STATE, self._turn_state)
-        return told
-
-    @property
-    def before(self) -> list[msgspec.Raw]:
-        return self._before
+            shown += b"%b: %b\r\n" % (_TURN_STATE, self._turn_state)
+        return shown
 
     async def keep(self) -> None:
-        assert self._stored is not None
+        """See `TranslatedRequest`."""
+        assert self._kept_in is not None
         if self._stream is not None:
             self._answer, self._output = self._stream.answer, self._stream.output
-        asked = self._asked
-        await self._stored.keep(
-            self._told.id, self._owner, asked.previous, self._answer, asked.items, self._output
+        items = [bytes(item) for item in self._items]
+        await self._kept_in.keep(
+            StoredResponse(
+                self._metadata.id,
+                self._owner,
+                self._previous,
+                time.time(),
+                self._answer,
+                items,
+                [*self._output],
+            )
         )
 
+    def _one_stream(self) -> Stream:
+        """The stream of this request: a keep-alive or an answer's head may open it."""
+        if self._stream is None:
+            self._stream = Stream(self._metadata)
+        return self._stream
 
-class InputTokens(Responses):
+
+class InputTokensRequest(ResponsesRequest):
     """`POST /v1/responses/input_tokens`: how many tokens a request has."""
 
-    def octets(self, fit: TargetModel) -> bytes:
-        return self._draft.octets(fit, breakpoints=self._breakpoints, user=None, counting=True)
+    __slots__ = ()
 
-    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    counting = True
+
+    def messages_body(self, builder: MessagesBuilder, fit: TargetModel) -> bytes:
+        """See `TranslatedRequest`."""
+        return builder.octets(fit, breakpoints=self._marks_cache, user=None, counting=True)
+
+    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+        """See `TranslatedRequest`."""
         try:
             count = _counted(payload).input_tokens
         except msgspec.MsgspecError as failed:
@@ -126,51 +170,68 @@ class InputTokens(Responses):
         return b'{"object":"response.input_tokens","input_tokens":%d}' % count
 
 
-class Compaction(Responses):
+class CompactionRequest(ResponsesRequest):
     """`POST /v1/responses/compact`: a conversation made short enough to go on from."""
 
-    def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
-        return answer.compacted(payload, self._told, self._asked.items, usage)
+    __slots__ = ()
+
+    def release(self) -> None:
+        """See `InboundRequest`. The items stay: some of them are part of the answer."""
+        TranslatedRequest.release(self)
+        self._items = [item.copy() for item in self._items]
+
+    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+        """See `TranslatedRequest`."""
+        return answer.compacted(payload, self._metadata, self._items, usage)
 
 
-class ResponsesReader:
-    """Reads requests of this dialect."""
+class Responses(Dialect):
+    """Reads requests of `POST /v1/responses`."""
 
-    def __init__(self, key: bytes, stored: StoredResponses) -> None:
-        """`key` seals what callers carry from turn to turn: 32 octets, the same for good."""
+    def __init__(self, key: bytes, history: ConversationHistory) -> None:
+        """`key` seals state that callers carry from turn to turn: 32 octets, the same for good."""
         self._key = key
-        self._stored = stored
+        self._kept = history
 
-    async def responses(self, asking: InboundRequest) -> Responses:
-        """Read a request.
+    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+        """See `Dialect`."""
+        return unfolded(head, body, limit)
 
-        Raises:
-            RelayError: 400, something cannot be honoured, or what it goes on from is not here.
-        """
-        seal, before = self._seal(asking), await self._before(asking)
-        storing = self._stored.on
-        asked = request.read(asking.body, seal, before=before, storing=storing)
-        return Responses(asking, asked, seal, before, self._stored if storing else None)
+    async def read(self, received: Received) -> ResponsesRequest:
+        """See `Dialect`. Raises RelayError as well where a response it goes on from is gone."""
+        seal, history = self._seal(received), await self._history(received)
+        storing = self._kept.on
+        asked = request.read(received.body, seal, before=history, storing=storing)
+        kept_in = self._kept if storing else None
+        return ResponsesRequest(received, asked, seal, history, kept_in)
 
-    async def input_tokens(self, asking: InboundRequest) -> InputTokens:
-        """The same for one that asks how many tokens it has."""
-        seal, before = self._seal(asking), await self._before(asking)
-        asked = request.read(asking.body, seal, before=before)
-        asked = msgspec.structs.replace(asked, stream=False)
-        return InputTokens(asking, asked, seal, before)
+    def _seal(self, received: Received) -> Seal:
+        return Seal(self._key, received.caller.user_id)
 
-    async def compaction(self, asking: InboundRequest) -> Compaction:
-        """The same for one that wants its conversation compacted."""
-        seal, before = self._seal(asking), await self._before(asking)
-        asked = request.compaction(asking.body, seal, before=before)
-        return Compaction(asking, asked, seal, before)
-
-    def _seal(self, asking: InboundRequest) -> Seal:
-        return Seal(self._key, asking.caller.user_id)
-
-    async def _before(self, asking: InboundRequest) -> list[msgspec.Raw]:
+    async def _history(self, received: Received) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
-        previous = request.previous(asking.body)
+        previous = request.previous(received.body)
         if previous is None:
             return []
-        return await self._stored.before(asking.caller.user_id, previous)
+        return await self._kept.before(received.caller.user_id, previous)
+
+
+class InputTokens(Responses):
+    """Reads requests of `POST /v1/responses/input_tokens`."""
+
+    async def read(self, received: Received) -> ResponsesRequest:
+        """See `Dialect`."""
+        seal, history = self._seal(received), await self._history(received)
+        asked = request.read(received.body, seal, before=history)
+        asked = msgspec.structs.replace(asked, stream=False)
+        return InputTokensRequest(received, asked, seal, history)
+
+
+class Compaction(Responses):
+    """Reads requests of `POST /v1/responses/compact`."""
+
+    async def read(self, received: Received) -> ResponsesRequest:
+        """See `Dialect`."""
+        seal, history = self._seal(received), await self._history(received)
+        asked = request.compaction(received.body, seal, before=history)
+        return CompactionRequest(received, asked, seal, history)

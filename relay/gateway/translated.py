@@ -1,127 +1,282 @@
-"""An answer passed on in another dialect than the one it came in.
+"""An answer written anew in another dialect than the one it came in, and its request likewise.
 
-As `answer`, but the octets are the relay's own: a document is told anew as a whole, a stream
-event by event. What ends it goes out once it is known to be whole, and on disk.
+Chat and Responses share this: their requests are read once into a `MessagesBuilder`, which writes
+the Messages request for each upstream; their answers are decoded and written event by event, or as
+one document. The octets that end an answer go out once it is known to be complete, and on disk.
 """
 
-from typing import Final
+import re
+from abc import abstractmethod
+from hashlib import blake2b
+from typing import ClassVar, Final, Protocol
 
 from relay.errors import BAD_UPSTREAM, RelayError
-from relay.gateway.attempt import Answer, relay_error
+from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
-from relay.gateway.dialect import Translation
+from relay.gateway.dialect import History, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
-from relay.gateway.metering import Metering
-from relay.gateway.passthrough import broken, ended, fields, is_stream, note, tell
-from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
+from relay.gateway.respond import (
+    StreamWay,
+    answer_fields,
+    end_failed,
+    is_stream,
+    note_end,
+    note_usage,
+    pass_stream,
+)
+from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.transcode import Transcode
+from relay.pool.affinity import Session
 from relay.pool.routes import Target
-from relay.translate.messages.usage import NoTap
-from relay.wire.events import Response
+from relay.translate.messages.conversation_key import is_long
+from relay.translate.messages.conversation_key import session as conversation_key
+from relay.translate.messages.error_document import judged
+from relay.translate.messages.usage import NoTap, Usage
+from relay.translate.request.builder import MessagesBuilder, TargetModel
+from relay.wire.encoding import decoded
+from relay.wire.events import Request
 
-_JSON: Final = b"content-type: application/json\r\nx-request-id: %b\r\n"
+# Field lines of a caller's head that mean nothing to the Messages API, or something else. All
+# others go on, as they do for Messages.
+_CALLERS_FIELDS: Final = re.compile(
+    rb"^(?:accept|content-type|content-encoding|anthropic-version|originator|session-id|thread-id"
+    rb"|x-client-request-id|(?:openai|x-openai|x-codex|x-stainless)-[^:\r\n]*):[^\n]*\n",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FIELDS: Final = b"content-type: application/json\r\nanthropic-version: %b\r\n"
+_VERSION: Final = b"2023-06-01"
+_VERSION_WITH_SYSTEM_TURNS: Final = b"2026-10-21"  # the first that has them without a beta
+_RETRY_FIELDS: Final = re.compile(
+    rb"^(?:retry-after(?:-ms)?|x-should-retry):[^\n]*\n", re.MULTILINE
+)
+_DOCUMENT: Final = b"content-type: application/json\r\nx-request-id: %b\r\n"
 _STREAM: Final = (
     b"content-type: text/event-stream; charset=utf-8\r\nx-request-id: %b\r\n"
     + UNBUFFERED
     + UNCACHED
 )
-_ODD: Final = "The model's upstream sent an answer that cannot be translated. Try again."
+_UNTRANSLATABLE: Final = "The model's upstream sent an answer that cannot be translated. Try again."
 
 
-async def convert(
-    call: RequestContext,
-    translation: Translation,
-    answer: Answer,
-    metering: Metering,
-    alive: KeepAlive | None,
-) -> None:
-    """Pass an answer on that has begun, and note what it used.
+class StreamTranslator(Protocol):
+    """Makes the caller's stream of the upstream's; see `translate.chat.stream`."""
+
+    usage: Usage
+
+    def feed(self, data: bytes) -> bytes: ...
+    def finish(self) -> bytes: ...
+
+
+class TranslatedRequest(InboundRequest):
+    """A request that is written anew for each upstream. `keeps`: its answer is to be kept before
+    its end is sent."""
+
+    __slots__ = (
+        "_body",
+        "_builder",
+        "_head",
+        "_history",
+        "_marks_cache",
+        "_user",
+        "keeps",
+        "max_tokens",
+        "model",
+        "stream",
+    )
+
+    reads_answers: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        received: Received,
+        builder: MessagesBuilder,
+        *,
+        stream: bool,
+        user: str | None,
+        history: History = (),
+    ) -> None:
+        """`user`: the caller's own user, by the caller's name; `history`: kept turns."""
+        self.model: str = received.summary.model
+        self.stream = stream
+        self.max_tokens = builder.max_tokens
+        self.keeps = False
+        self._head = received.head
+        self._body = received.body
+        self._history = history
+        self._builder: MessagesBuilder | None = builder
+        self._marks_cache = received.marks_cache
+        self._user: str | None = None
+        if user is not None:
+            # Upstreams want an id that stays the same; the person is no business of theirs.
+            key = received.caller.key_id.encode()[:64]
+            digest = blake2b(user.encode("utf-8", "surrogatepass"), key=key)
+            self._user = digest.hexdigest()[:32]
+
+    # --- the request ---
+
+    def estimated_text(self) -> bytes:
+        """See `InboundRequest`."""
+        return b"".join((self._body, *self._history)) if self._history else self._body
+
+    def conversation_key(self) -> bytes | None:
+        """See `InboundRequest`."""
+        return conversation_key(self._head.headers, self._body, self._history)
+
+    def caches_for_an_hour(self) -> bool:
+        """See `InboundRequest`."""
+        return is_long(self._body)
+
+    def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
+        """See `InboundRequest`."""
+        builder = self._builder
+        assert builder is not None
+        body = self.messages_body(builder, target.fit)
+        version = _VERSION_WITH_SYSTEM_TURNS if builder.system_turns else _VERSION
+        fields = _FIELDS % version + _CALLERS_FIELDS.sub(b"", self._head.onward)
+        return target.upstream.messages_head(fields, len(body), counting=self.counting), body
+
+    def messages_body(self, builder: MessagesBuilder, fit: TargetModel) -> bytes:
+        """The body of the Messages request for a model as one upstream has it.
+
+        Raises:
+            RelayError: 400, that model cannot do what is asked.
+        """
+        return builder.octets(fit, breakpoints=self._marks_cache, user=self._user)
+
+    def release(self) -> None:
+        """See `InboundRequest`."""
+        self._body = b""
+        self._builder = None
+        self._history = ()
+
+    # --- the answer ---
+
+    async def respond(self, ctx: RequestContext, answer: Answer, alive: KeepAlive | None) -> None:
+        """See `InboundRequest`."""
+        streamed = is_stream(answer.response)
+        if streamed is not self.stream or (answer.body is not None and not streamed):
+            answer.close()  # the wrong form, or a document that is too long to be kept
+            raise RelayError(BAD_UPSTREAM, _UNTRANSLATABLE)
+        if answer.body is not None:
+            way = _Translated(ctx, self, answer, answer.body, alive)
+            await pass_stream(ctx, answer, way)
+        else:
+            await self._respond_document(ctx, answer)
+
+    async def _respond_document(self, ctx: RequestContext, answer: Answer) -> None:
+        exchange, target = ctx.exchange, answer.lease.target
+        note_usage(ctx, target, answer.usage)
+        try:
+            document = self.document(answer.payload, target.fit, answer.usage)
+        except ValueError:
+            raise RelayError(BAD_UPSTREAM, _UNTRANSLATABLE) from None
+        if self.keeps:
+            await self.keep()
+        ctx.admission.count(answer.usage)
+        await ctx.admission.durable()
+        fields = answer_fields(ctx, answer, _DOCUMENT % exchange.id)
+        exchange.respond_with(200, fields, document)
+        note_end(ctx, target, error=False)
+
+    @abstractmethod
+    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+        """A complete answer in the caller's dialect; `usage` is what it used.
+
+        Raises:
+            ValueError: `payload` is none.
+        """
+
+    @abstractmethod
+    def translator(self, fit: TargetModel) -> StreamTranslator:
+        """The translator of the upstream's stream."""
+
+    async def keep(self) -> None:
+        """Keep the answer, which is complete. Most have nothing to keep.
+
+        Raises:
+            RelayError: that could not be done.
+        """
+
+    def refusal_event(self, refusal: UpstreamRefusal) -> bytes:
+        """See `InboundRequest`."""
+        return self.error_event(judged(refusal.status, refusal.payload)[1])
+
+    def refusal_response(self, refusal: UpstreamRefusal) -> tuple[int, bytes, bytes]:
+        """See `InboundRequest`."""
+        status, error = judged(refusal.status, refusal.payload)
+        retry = b"".join(_RETRY_FIELDS.findall(refusal.fields))
+        fields = retry + _DOCUMENT % self.request_id()
+        return status, fields, error.body(self.error_shape)
+
+    @abstractmethod
+    def request_id(self) -> bytes:
+        """The id of this request, as `x-request-id` has it."""
+
+
+class _Translated(StreamWay):
+    """A stream translated as it comes."""
+
+    __slots__ = ("_alive", "_ctx", "_fields", "_flow", "_inbound", "_translator")
+
+    def __init__(
+        self,
+        ctx: RequestContext,
+        inbound: TranslatedRequest,
+        answer: Answer,
+        body: ResponseBody,
+        alive: KeepAlive | None,
+    ) -> None:
+        self._ctx = ctx
+        self._inbound = inbound
+        self._alive = alive
+        self._translator = inbound.translator(answer.lease.target.fit)
+        self._flow = Transcode(ctx.exchange, body, NoTap(), self._translator.feed)
+        if alive is not None:
+            alive.follow(self._flow, self._flow)
+        self._fields = answer_fields(ctx, answer, _STREAM % ctx.exchange.id)
+
+    async def join(self) -> None:
+        """See `StreamWay`."""
+        await self._flow.convert(self._fields)
+
+    def usage(self) -> Usage:
+        """See `StreamWay`."""
+        return self._translator.usage
+
+    async def end(self, usage: Usage) -> None:
+        """See `StreamWay`."""
+        if usage.error:  # the error is written, and nothing may look as if it were complete
+            end_failed(self._ctx, b"")
+            return
+        if self._alive is not None:  # no keep-alive may come between the end and its counts
+            self._alive.stop()
+        ending = self._translator.finish()
+        if self._inbound.keeps:
+            await self._inbound.keep()
+        self._ctx.exchange.end(ending)
+
+    def cut(self, error: RelayError) -> None:
+        """See `StreamWay`."""
+        end_failed(self._ctx, self._inbound.error_event(error))
+
+    def fail(self, error: RelayError) -> None:
+        """See `StreamWay`."""
+        end_failed(self._ctx, self._inbound.error_event(error))
+
+    def counts(self, usage: Usage, cut: bool) -> bool:
+        """It reported usage or a model."""
+        return usage.model is not None or usage.input is not None or usage.output is not None
+
+    @property
+    def reusable(self) -> bool:
+        """See `StreamWay`."""
+        return self._flow.reusable
+
+
+def unfolded(head: Request, body: bytes, limit: int) -> bytes:
+    """The body of a request that came compressed (`gzip`, `deflate`, `zstd`).
 
     Raises:
-        RelayError: it came to nothing before the caller had an octet of it.
+        RelayError: 400, 413 or 415.
     """
-    target, response, connection = answer.lease.target, answer.response, answer.connection
-    streamed = is_stream(response)
-    if streamed is not translation.stream:
-        if connection is not None:
-            connection.close()
-        raise RelayError(BAD_UPSTREAM, _ODD)
-    if connection is None:
-        await _document(call, translation, answer, metering)
-    elif streamed:
-        await _stream(call, translation, target, response, connection, metering, alive)
-    else:  # a document that is too long to be kept
-        connection.close()
-        raise RelayError(BAD_UPSTREAM, _ODD)
-
-
-async def _document(
-    call: RequestContext, translation: Translation, answer: Answer, metering: Metering
-) -> None:
-    exchange, target = call.exchange, answer.lease.target
-    note(call, target, answer.usage)
-    try:
-        octets = translation.whole(answer.payload, target.fit, answer.usage)
-    except ValueError:
-        raise RelayError(BAD_UPSTREAM, _ODD) from None
-    if translation.keeps:
-        await translation.keep()
-    call.usage = answer.usage
-    if call.ticket is not None and not call.ticket.durable:
-        await metering.on_disk(call.ticket)
-    onward = _JSON % exchange.id
-    lines = fields(call, target, answer.response, onward, metering.lines(call))
-    exchange.begin_with(200, lines, len(octets), octets)
-    exchange.end()
-    ended(call, target, error=False)
-
-
-async def _stream(
-    call: RequestContext,
-    translation: Translation,
-    target: Target,
-    response: Response,
-    connection: UpstreamConnection,
-    metering: Metering,
-    alive: KeepAlive | None,
-) -> None:
-    exchange = call.exchange
-    machine = translation.machine(target.fit)
-    usage = machine.usage
-    conversion = Transcode(exchange, connection, response, NoTap(), machine.feed)
-    if alive is not None:
-        alive.follow(conversion, conversion)
-    onward = _STREAM % exchange.id
-    noted = False
-    try:
-        await conversion.convert(fields(call, target, response, onward, metering.lines(call)))
-        if not usage.complete:
-            raise UpstreamError(FailureKind.CLOSED, "its answer has no end")
-        if call.ticket is not None and not call.ticket.durable:
-            await metering.on_disk(call.ticket)
-        note(call, target, usage)  # which puts the counts right that the end tells
-        noted = True
-        if usage.error:  # it has been told, and nothing may look as if it were whole
-            call.end_failed(b"")
-        else:
-            if alive is not None:  # nothing may come between the end and its numbers
-                alive.stop()
-            ending = machine.finish()
-            if translation.keeps:
-                await translation.keep()
-            exchange.end(exchange.framed(ending))
-        ended(call, target, error=usage.error)
-    except UpstreamError as failure:
-        if not exchange.started:
-            raise relay_error(failure) from None
-        call.end_failed(broken(call, target, failure))
-    except RelayError as error:  # of what the relay itself was to do with the answer
-        if not exchange.started:
-            raise
-        tell(call, error)
-    finally:
-        target.upstream.pool.put(connection, reusable=conversion.reusable)
-        if not noted:
-            note(call, target, usage)
-        if usage.model is not None or usage.input is not None or usage.output is not None:
-            call.usage = usage
+    return decoded(body, head.headers[b"content-encoding"], limit)

@@ -1,8 +1,11 @@
-"""One request and its response, as a handler sees them, on an HTTP/1.1 connection.
+"""One request and its response, as a handler sees them.
 
-The request's body is collected by an `RequestBody`, bounded; the response is written straight to
-the transport. A handler answers with `respond`, or with `begin`, `write` … and `end`. An answer
-that cannot be completed is cut (`close`, `abort`), never ended as if it were whole.
+A handler reads the request's head and its bounded body, and answers with `respond`, or with
+`begin`, `write` … and `end`. An answer that cannot be completed is cut (`close`, `cut`, `abort`),
+never ended as if it were complete. The interface carries payload only: how a body is framed on the
+wire is decided here and in `net.upstream.splice`, for HTTP/1.1 by this class.
+
+Must not know models, keys or the dialect of an error.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from relay.errors import Dialect, RelayError
 from relay.net.request_body import RequestBody, too_large
 from relay.net.runner import CoroutineRunner
 from relay.wire.chunked import LAST_CHUNK
-from relay.wire.events import UNTIL_CLOSE, Request
+from relay.wire.events import CHUNKED, UNTIL_CLOSE, Request, Response
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES: Final = {
@@ -29,7 +32,7 @@ _STATUS_LINES: Final = {
 }
 _STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"
 
-_RESET: Final = struct.pack("ii", 1, 0)  # linger for no time: the kernel resets
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER of 0 seconds: the kernel sends a reset
 
 
 def status_line(status: int) -> bytes:
@@ -37,8 +40,8 @@ def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
 
-_boot = secrets.token_hex(6).encode()
-_count = itertools.count(1).__next__
+_boot: Final = secrets.token_hex(6).encode()
+_count: Final = itertools.count(1).__next__
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -49,14 +52,14 @@ def new_id() -> bytes:
 
 
 class Pausable(Protocol):
-    """Where the answer's octets come from, so that a slow reader can slow it down."""
+    """The source of an answer's octets, which a slow reader can slow down."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
 
 class Connection(Protocol):
-    """What an exchange needs of the connection that it runs on."""
+    """The connection that an exchange runs on."""
 
     transport: asyncio.Transport
     peer: str
@@ -72,18 +75,17 @@ class Exchange:
         "_chunked",
         "_connection",
         "_drain_waiter",
+        "_octets",
         "_until_close",
         "arrived",
         "closing",
-        "drive",
         "ended",
         "id",
-        "intake",
-        "octets",
-        "only_pings",
         "paused",
         "probe",
         "request",
+        "request_body",
+        "runner",
         "source",
         "started",
         "status",
@@ -93,29 +95,28 @@ class Exchange:
     def __init__(
         self, connection: Connection, request: Request, body_limit: int, octets: bytes = b""
     ) -> None:
-        """`octets` is the body, if it is here already."""
+        """`octets` is the body, if it came with the head."""
         self.request = request
         self.id = new_id()
         self.arrived = time.monotonic()
-        self.drive: CoroutineRunner | None = None
+        self.runner: CoroutineRunner | None = None
         self.status = 0
         self.started = False  # the head of the answer is written
-        self.only_pings = False  # it has begun, but of the answer itself nothing is written
         self.ended = False  # nothing more will be written
         self.closing = False  # the connection ends with this exchange
         self.paused = False  # the caller reads too slowly
         self.source: Pausable | None = None
-        self.probe: Callable[[], bool] | None = None  # how a splice asks, see `still_read`
+        self.probe: Callable[[], bool] | None = None  # set by a splice, see `still_read`
         self.transport = connection.transport
         self._connection = connection
         self._body_limit = body_limit
         self._chunked = False
-        self._until_close = False  # only the connection's end tells the answer's
+        self._until_close = False  # the end of the connection ends the answer
         self._drain_waiter: asyncio.Future[None] | None = None
-        self.intake: RequestBody | None = None  # None: the body came with the head
-        self.octets = octets  # the body, if it came with the head
+        self._octets = octets
+        self.request_body: RequestBody | None = None  # None: the body came with the head
         if len(octets) != request.length:
-            self.intake = RequestBody(request.length, body_limit)
+            self.request_body = RequestBody(request.length, body_limit)
 
     # --- the request's body ---------------------------------------------------------
 
@@ -126,61 +127,87 @@ class Exchange:
 
     @property
     def received(self) -> bool:
-        """Whether the whole request is here."""
-        return self.intake is None or self.intake.complete
+        """Whether the request is here to its end."""
+        return self.request_body is None or self.request_body.complete
 
     async def body(self) -> bytes:
-        """The whole request body.
+        """The request's body, once it is complete.
 
         Raises:
             RelayError: 413 over the limit, 408 too slow, 400 broken chunked coding.
         """
         if self.request.length > self._body_limit:
             raise too_large(self._body_limit)
-        intake = self.intake
-        if intake is None:
-            return self.octets
-        if self.request.expects_continue and not intake.size and not self.started:
+        pending = self.request_body
+        if pending is None:
+            return self._octets
+        if self.request.expects_continue and not pending.size and not self.started:
             self.transport.write(CONTINUE)
-        return await intake.whole()
+        return await pending.complete_body()
+
+    def release_body(self) -> None:
+        """Let the request's body go. It stays received; `body` returns nothing from now on."""
+        self._octets = b""
+        if self.request_body is not None:
+            self.request_body.release()
 
     # --- the response ---------------------------------------------------------------
 
     def respond(self, status: int, headers: Headers, body: bytes, fields: bytes = b"") -> None:
-        """Answer whole, with a content-length; `fields` are header lines that are ready."""
-        head = self._head(status, fields + _lines(headers), len(body))
+        """Answer with a complete body; `fields` are field lines that are ready, CR LF included."""
+        self.respond_with(status, fields + field_lines(headers), body)
+
+    def respond_with(self, status: int, fields: bytes, body: bytes) -> None:
+        """Answer with a complete body and field lines that are ready."""
+        head = self._head(status, fields, len(body))
         self.ended = True
         self.transport.write(head if self.request.method == b"HEAD" else head + body)
 
+    def respond_as_received(self, response: Response, fields: bytes, octets: bytes) -> None:
+        """Answer with a complete body in the framing that it came in.
+
+        `octets` are the body as it came (`net.upstream.body`), or its payload where
+        `passes_framing` is False.
+        """
+        length = response.length
+        if length == UNTIL_CLOSE:
+            octets = self._framed(octets)
+        octets = self._head(response.status, fields, length) + octets
+        self.ended = True
+        self.transport.write(octets + LAST_CHUNK if self._chunked else octets)
+
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
-        """Begin an answer of `length` octets, or in chunks."""
-        self.begin_with(status, _lines(headers), UNTIL_CLOSE if length is None else length)
+        """Begin an answer of `length` octets, or of unknown length."""
+        self.begin_raw(status, field_lines(headers), UNTIL_CLOSE if length is None else length)
 
-    def begin_with(self, status: int, fields: bytes, length: int, octets: bytes = b"") -> None:
-        """Begin an answer with field lines that are ready; `length` as in wire.events.
+    def begin_stream(self, status: int, fields: bytes, payload: bytes) -> None:
+        """Begin an answer of unknown length; head and first payload are one write."""
+        head = self._head(status, fields, UNTIL_CLOSE)
+        self.transport.write(head + self._framed(payload))
 
-        `octets` is the beginning of the body as it goes on the wire: one write for both saves
-        a system call, of which a request has four.
+    def begin_raw(self, status: int, fields: bytes, length: int, octets: bytes = b"") -> None:
+        """Begin an answer in the framing of `length` (wire.events), for a splice.
+
+        `octets` begin the body as it goes on the wire: one write for both saves a system call,
+        of which a request has four.
         """
         self.transport.write(self._head(status, fields, length) + octets)
-
-    def framed(self, data: bytes) -> bytes:
-        """Payload as it goes on the wire, in an answer whose length was not told."""
-        if not data or not self.request.http11:
-            return data
-        return b"%x\r\n%b\r\n" % (len(data), data)
 
     def write(self, data: bytes) -> None:
         """Write payload, in a chunk of its own where the answer is chunked."""
         if data:
-            self.transport.write(self.framed(data) if self._chunked else data)
+            self.transport.write(self._framed(data) if self._chunked else data)
 
     def write_raw(self, data: bytes) -> None:
         """Write octets onto the connection as they are."""
         self.transport.write(data)
 
-    def end(self, octets: bytes = b"") -> None:
-        """End the answer as whole, with these last octets as they go on the wire."""
+    def end(self, payload: bytes = b"") -> None:
+        """End the answer as complete, with this last payload."""
+        self.end_raw(self._framed(payload) if self._chunked else payload)
+
+    def end_raw(self, octets: bytes) -> None:
+        """End the answer as complete, with these last octets as they go on the wire."""
         if not self.ended:
             self.ended = True
             if self._chunked:
@@ -189,13 +216,13 @@ class Exchange:
                 self.transport.write(octets)
 
     def close(self) -> None:
-        """Cut the answer: what was written still goes out, then the connection ends."""
+        """Cut the answer: octets written before still go out, then the connection ends."""
         self.ended = self.closing = True
         self.transport.close()
 
     def cut(self) -> None:
-        """`close` so that it shows, to a caller of HTTP/1.0 too: by a reset, which may overtake
-        what was written last."""
+        """`close`, and let callers of HTTP/1.0 see the cut: by a reset, which may overtake
+        the octets written last."""
         if self._until_close and not self.transport.is_closing():
             peer = self.transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -206,10 +233,11 @@ class Exchange:
         self.ended = self.closing = True
         self.transport.abort()
 
-    def fail(
-        self, error: RelayError, dialect: Dialect = Dialect.MESSAGES, fields: bytes = b""
-    ) -> None:
-        """Answer with an error, `fields` among its header lines; or cut what has begun."""
+    def fail(self, error: RelayError) -> None:
+        """Answer with an error in the Messages shape, or cut an answer that has started.
+
+        For handlers without a dialect; the gateway renders its callers' errors itself.
+        """
         if self.started:
             self.cut()
             return
@@ -219,18 +247,16 @@ class Exchange:
             self.own_timing(),
             *error.headers,
         ]
-        if dialect is not Dialect.MESSAGES:  # where its SDKs look for it
-            headers.append((b"x-request-id", self.id))
-        self.respond(error.status(dialect), headers, error.body(dialect, self.id.decode()), fields)
+        body = error.body(Dialect.MESSAGES, self.id.decode())
+        self.respond(error.status(Dialect.MESSAGES), headers, body)
 
     def own_timing(self) -> tuple[bytes, bytes]:
         """`server-timing` of an answer that no upstream had a part in."""
         return b"server-timing", b"relay;dur=%.3f" % ((time.monotonic() - self.arrived) * 1000)
 
-    @property
-    def passes_chunks(self) -> bool:
-        """Whether chunks can go to the caller as they come from the upstream."""
-        return self.request.http11
+    def passes_framing(self, response: Response) -> bool:
+        """Whether a body can go to the caller in the framing that it comes in."""
+        return response.length != CHUNKED or self.request.http11
 
     async def writable(self) -> None:
         """Wait while the caller reads too slowly."""
@@ -251,6 +277,25 @@ class Exchange:
             self.source.resume()
         if self._drain_waiter is not None and not self._drain_waiter.done():
             self._drain_waiter.set_result(None)
+
+    def still_read(self) -> bool:
+        """Probe whether a caller that shut its sending side still reads; False: no way to probe.
+
+        An interim response means nothing to a client that waits (RFC 9110 §15.2), and a
+        socket that was closed answers it with a reset.
+        """
+        if self.probe is not None:
+            return self.probe()
+        if self.started or not self.request.http11:
+            return False
+        self.transport.write(CONTINUE)
+        return True
+
+    def _framed(self, payload: bytes) -> bytes:
+        """Payload as it goes on the wire in an answer of unknown length."""
+        if not payload or not self.request.http11:
+            return payload
+        return b"%x\r\n%b\r\n" % (len(payload), payload)
 
     def _head(self, status: int, fields: bytes, length: int) -> bytes:
         self.started = True
@@ -274,19 +319,6 @@ class Exchange:
             b"connection: close\r\n\r\n" if self.closing else b"\r\n",
         )
 
-    def still_read(self) -> bool:
-        """Ask a caller that shut its sending side whether it still reads; False: no way to ask.
-
-        An interim response means nothing to a client that waits (RFC 9110 §15.2), and a
-        socket that was closed answers it with a reset.
-        """
-        if self.probe is not None:
-            return self.probe()
-        if self.started or not self.request.http11:
-            return False
-        self.transport.write(CONTINUE)
-        return True
-
 
 class _DateLine:
     """The `date` field of answers that bring none, renewed by the server's clock."""
@@ -294,6 +326,7 @@ class _DateLine:
     __slots__ = ("line",)
 
     def __init__(self) -> None:
+        self.line = b""
         self.renew()
 
     def renew(self) -> None:
@@ -303,5 +336,6 @@ class _DateLine:
 date: Final = _DateLine()
 
 
-def _lines(headers: Headers) -> bytes:
+def field_lines(headers: Headers) -> bytes:
+    """Header fields as lines, each with its CR LF."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])

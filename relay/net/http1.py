@@ -1,58 +1,41 @@
-"""The HTTP/1.1 server: listeners, connections, limits, and the end of it all.
+"""One HTTP/1.1 connection of a caller: heads in, exchanges out.
 
-A connection reads heads, gives each request to the handler, and takes the next one when that
-has come to its end (so pipelined requests are answered in order).
-What a peer may cost is bounded here: time by deadlines, memory by limits and by pausing.
+A connection reads a head, gives the request to the handler, and takes the next one when that has
+ended, so pipelined requests are answered in order. A peer's cost has bounds: time by deadlines,
+memory by limits and by pausing. The connection must not know what is served.
 """
 
 import asyncio
 import logging
-import socket
-import ssl
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
-
-import msgspec
+from typing import Final, cast
 
 from relay.errors import INTERNAL, REQUEST_TIMEOUT, Dialect, RelayError
-from relay.net.deadlines import NEVER, Deadlines
+from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
 from relay.net.runner import CoroutineRunner
+from relay.net.server import Server
 from relay.net.socket_options import write_at_once
-from relay.wire.events import Limits, Request
+from relay.wire.events import Request
 from relay.wire.h1 import HeadReader, request_reader
 
-Handler = Callable[[Exchange], Awaitable[None]]
-
-BODY_RATE: Final = 1024  # octets a second that a body must come at, after its grace
-_BACKLOG: Final = 64 * 1024  # octets read ahead of a request that is being answered
-_AT_ONCE: Final = 16  # pipelined requests that are answered in one turn of the loop
-_LINGER: Final = 2.0  # seconds in which a refused peer may finish sending, to see why
-_PROBE_FIRST: Final = 0.04  # a caller that left is noticed within 100 ms
-_PROBE_LONGEST: Final = 10.0
+BODY_OCTETS_PER_SECOND: Final = 1024  # the rate that a body must come at, after its grace
+_BACKLOG_OCTETS: Final = 64 * 1024  # read ahead of a request that is being answered
+_PIPELINED_A_TURN: Final = 16  # requests answered in one turn of the loop
+_LINGER_SECONDS: Final = 2.0  # in which a refused peer may finish sending, and read why
+_FIRST_PROBE_SECONDS: Final = 0.04  # so a caller that left is noticed within 100 ms
+_LONGEST_PROBE_SECONDS: Final = 10.0
 
 _log = logging.getLogger("relay.net")
 
 
-class Bounds(msgspec.Struct, frozen=True):
-    """What a peer may cost: octets, and seconds."""
-
-    head: Limits = Limits()
-    body: int = 32 * 1024 * 1024
-    head_time: float = 10.0
-    body_time: float = 10.0
-    idle_time: float = 75.0
-    write_time: float = 120.0
-
-
-class ServerConnection(asyncio.Protocol):
+class ServerConnection:
     """One accepted connection."""
 
     __slots__ = (
         "_backlog",
-        "_choked",
         "_half_closed",
         "_lingering",
+        "_peer_is_slow",
         "_reader",
         "_server",
         "deadline",
@@ -63,11 +46,11 @@ class ServerConnection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._reader: HeadReader[Request] = request_reader(server.bounds.head)
         self._backlog = b""
-        self._choked = False  # the peer does not read: no further request is taken
+        self._peer_is_slow = False  # the peer does not read: no further request is taken
         self._half_closed = False
         self._lingering = False
         self.exchange: Exchange | None = None
@@ -82,8 +65,8 @@ class ServerConnection(asyncio.Protocol):
         self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
         server = self._server
         server.connections.add(self)
-        self.deadline = server.timers.now + server.bounds.idle_time
-        server.timers.watch(self)
+        self.deadline = server.deadlines.now + server.bounds.idle_time
+        server.deadlines.watch(self)
         if server.draining:  # it came as the listener was closed
             transport.close()
 
@@ -92,13 +75,13 @@ class ServerConnection(asyncio.Protocol):
         exchange = self.exchange
         if self._lingering:
             return
-        if exchange is None and not self._choked and not self._backlog:
+        if exchange is None and not self._peer_is_slow and not self._backlog:
             self._read(data)
             if self._backlog:
-                self._go_on()
+                self._take_backlog()
         elif exchange is None or exchange.received:
             self._backlog += data
-            if len(self._backlog) > _BACKLOG:
+            if len(self._backlog) > _BACKLOG_OCTETS:
                 self.transport.pause_reading()
         else:
             self._collect(exchange, data)
@@ -111,40 +94,42 @@ class ServerConnection(asyncio.Protocol):
         if not self.transport.can_write_eof():  # TLS knows no half-closed connections
             return False
         self._half_closed = True
-        self._server.loop.call_later(_PROBE_FIRST, self._probe, exchange, _PROBE_FIRST)
+        self._server.loop.call_later(
+            _FIRST_PROBE_SECONDS, self._probe, exchange, _FIRST_PROBE_SECONDS
+        )
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone: so is the reason to go on with its request."""
         server = self._server
-        server.timers.forget(self)
+        server.deadlines.forget(self)
         server.connections.discard(self)
         exchange = self.exchange
         if exchange is not None:
             exchange.closing = True
-            if not exchange.ended and exchange.drive is not None:
-                exchange.drive.cancel()
+            if not exchange.ended and exchange.runner is not None:
+                exchange.runner.cancel()
         server.connection_gone()
 
     def pause_writing(self) -> None:
         """The peer reads too slowly: it has `write_time` to catch up."""
-        self._choked = True
-        self.deadline = self._server.timers.now + self._server.bounds.write_time
+        self._peer_is_slow = True
+        self.deadline = self._server.deadlines.now + self._server.bounds.write_time
         if self.exchange is not None:
             self.exchange.pause()
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
-        self._choked = False
+        self._peer_is_slow = False
         if self.exchange is not None:
             if self.exchange.received:
                 self.deadline = NEVER
             else:
-                self.deadline = self._server.timers.now + self._server.bounds.body_time
+                self.deadline = self._server.deadlines.now + self._server.bounds.body_time
             self.exchange.resume()
         elif not self._lingering and not self.transport.is_closing():
-            self.deadline = self._server.timers.now + self._server.bounds.idle_time
-            self._go_on()
+            self.deadline = self._server.deadlines.now + self._server.bounds.idle_time
+            self._take_backlog()
 
     def expire(self) -> None:
         """A deadline is past: of idling, a head, a body, or a write."""
@@ -153,7 +138,7 @@ class ServerConnection(asyncio.Protocol):
         if self._lingering or self.transport.is_closing():
             self.transport.abort()
         elif exchange is None:
-            if self._choked:
+            if self._peer_is_slow:
                 self.transport.abort()
             elif self._reader.started:
                 self._refuse(RelayError(REQUEST_TIMEOUT, "The request header came too slowly."))
@@ -161,8 +146,8 @@ class ServerConnection(asyncio.Protocol):
                 self._close()
         elif exchange.paused or exchange.ended:
             self.transport.abort()
-        elif exchange.intake is not None:
-            exchange.intake.too_slow()
+        elif exchange.request_body is not None:
+            exchange.request_body.too_slow()
 
     def closes_after_answer(self) -> bool:
         """Whether the answer under way is the connection's last."""
@@ -186,8 +171,8 @@ class ServerConnection(asyncio.Protocol):
             return
         server = self._server
         if parsed is None:
-            if self.deadline > server.timers.now + server.bounds.head_time:
-                self.deadline = server.timers.now + server.bounds.head_time
+            if self.deadline > server.deadlines.now + server.bounds.head_time:
+                self.deadline = server.deadlines.now + server.bounds.head_time
             return
         request, rest = parsed
         length = request.length
@@ -201,46 +186,48 @@ class ServerConnection(asyncio.Protocol):
             self.deadline = NEVER
         else:
             exchange = Exchange(self, request, server.bounds.body)
-            self.deadline = server.timers.now + server.bounds.body_time
+            self.deadline = server.deadlines.now + server.bounds.body_time
             self._collect(exchange, rest)
         self.exchange = exchange
-        drive = CoroutineRunner(self._run(exchange))
-        drive.step()
-        exchange.drive = drive  # only now: `_next` tells by it that the answer took its time
+        runner = CoroutineRunner(self._run(exchange))
+        runner.step()
+        exchange.runner = runner  # only now: `_next` tells by it that the answer took its time
 
-    def _go_on(self) -> None:
+    def _take_backlog(self) -> None:
         """Take what came ahead of its time; some of it, as others wait for their turn too."""
         if self.transport.is_closing():
             return
-        for _ in range(_AT_ONCE):
-            if not self._backlog or self.exchange is not None or self._choked:
+        for _ in range(_PIPELINED_A_TURN):
+            if not self._backlog or self.exchange is not None or self._peer_is_slow:
                 break
             data, self._backlog = self._backlog, b""
             self._read(data)
         else:
             if self._backlog:
                 self.transport.pause_reading()
-                self._server.loop.call_soon(self._go_on)
+                self._server.loop.call_soon(self._take_backlog)
                 return
-        if len(self._backlog) <= _BACKLOG and not self.transport.is_reading():
+        if len(self._backlog) <= _BACKLOG_OCTETS and not self.transport.is_reading():
             self.transport.resume_reading()
         if self._half_closed and not self.transport.is_closing():
             if self.exchange is not None:
-                self._server.loop.call_later(_PROBE_FIRST, self._probe, self.exchange, _PROBE_FIRST)
+                self._server.loop.call_later(
+                    _FIRST_PROBE_SECONDS, self._probe, self.exchange, _FIRST_PROBE_SECONDS
+                )
             elif not self._backlog:  # what came last was no whole request
                 self._close()
 
     def _collect(self, exchange: Exchange, data: bytes) -> None:
-        intake = exchange.intake
-        assert intake is not None
+        body = exchange.request_body
+        assert body is not None
         if data:
-            self._backlog = intake.feed(data)
+            self._backlog = body.feed(data)
         server = self._server
-        if intake.complete:
+        if body.complete:
             self.deadline = NEVER
         else:  # each KiB that came buys another second
-            earned = self.deadline + len(data) / BODY_RATE
-            self.deadline = min(earned, server.timers.now + 2 * server.bounds.body_time)
+            earned = self.deadline + len(data) / BODY_OCTETS_PER_SECOND
+            self.deadline = min(earned, server.deadlines.now + 2 * server.bounds.body_time)
 
     async def _run(self, exchange: Exchange) -> None:
         try:
@@ -267,10 +254,10 @@ class ServerConnection(asyncio.Protocol):
         if exchange.closing or spent or self._server.draining:
             self._linger(exchange.received)
             return
-        if not self._choked:
-            self.deadline = self._server.timers.now + self._server.bounds.idle_time
-        if self._backlog and exchange.drive is not None:
-            self._go_on()
+        if not self._peer_is_slow:
+            self.deadline = self._server.deadlines.now + self._server.bounds.idle_time
+        if self._backlog and exchange.runner is not None:
+            self._take_backlog()
 
     def _refuse(self, error: RelayError) -> None:
         """Answer what is no request, and end the connection."""
@@ -293,12 +280,12 @@ class ServerConnection(asyncio.Protocol):
         self._backlog = b""
         self._lingering = True
         self.transport.write_eof()
-        self.deadline = self._server.timers.now + _LINGER
+        self.deadline = self._server.deadlines.now + _LINGER_SECONDS
 
     def _close(self) -> None:
         """Close once the peer has read what was written, for which it has its time."""
         self._backlog = b""
-        self.deadline = self._server.timers.now + self._server.bounds.write_time
+        self.deadline = self._server.deadlines.now + self._server.bounds.write_time
         self.transport.close()
 
     def _probe(self, exchange: Exchange, wait: float) -> None:
@@ -310,90 +297,11 @@ class ServerConnection(asyncio.Protocol):
         if self.exchange is not exchange or self.transport.is_closing():
             return
         if exchange.still_read():
-            wait = min(wait * 2, _PROBE_LONGEST) if wait > _PROBE_FIRST else wait * 1.01
+            wait = (
+                min(wait * 2, _LONGEST_PROBE_SECONDS)
+                if wait > _FIRST_PROBE_SECONDS
+                else wait * 1.01
+            )
             self._server.loop.call_later(wait, self._probe, exchange, wait)
         else:
             self.transport.abort()
-
-
-class Server:
-    """Listens, and ends in order: `drain` lets exchanges in flight finish."""
-
-    def __init__(
-        self,
-        handler: Handler,
-        timers: Deadlines,
-        bounds: Bounds | None = None,
-        refused: Callable[[bytes, str, RelayError], None] | None = None,
-    ) -> None:
-        """`refused(id, peer, error)` is told of what was no request and never got a handler."""
-        self.handler = handler
-        self.refused = refused
-        self.timers = timers
-        self.bounds = bounds or Bounds()
-        self.loop = asyncio.get_running_loop()
-        self.connections: set[ServerConnection] = set()
-        self.draining = False
-        self._listeners: list[asyncio.Server] = []
-        self._empty: asyncio.Future[None] | None = None
-        timers.each_tick(date.renew)
-
-    async def listen(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        path: str | None = None,
-        sock: socket.socket | None = None,
-        tls: ssl.SSLContext | None = None,
-    ) -> int:
-        """Accept connections at a TCP address, a Unix socket or on a socket that listens already.
-
-        Returns the port that was bound, 0 for a Unix socket.
-
-        Raises:
-            OSError: the address cannot be used.
-        """
-        options: dict[str, Any] = {"backlog": 1024, "ssl": tls}
-        listener: asyncio.Server
-        if sock is not None:
-            create: Any = self.loop.create_server
-            if sock.family == socket.AF_UNIX:
-                create = self.loop.create_unix_server
-            listener = await create(self._connection, sock=sock, **options)
-        elif path is not None:
-            listener = await self.loop.create_unix_server(self._connection, path, **options)
-        else:
-            listener = await self.loop.create_server(self._connection, host, port, **options)
-        self._listeners.append(listener)
-        bound = listener.sockets[0]
-        return 0 if bound.family == socket.AF_UNIX else int(bound.getsockname()[1])
-
-    def _connection(self) -> ServerConnection:
-        return ServerConnection(self)
-
-    async def drain(self, patience: float) -> None:
-        """Accept no more, let exchanges in flight finish for `patience` seconds, then cut."""
-        self.draining = True
-        for listener in self._listeners:
-            listener.close()
-        for connection in tuple(self.connections):
-            connection.shut()
-        if self.connections:
-            self._empty = self.loop.create_future()
-            await asyncio.wait([self._empty], timeout=patience)
-        self.abort()
-
-    def abort(self) -> None:
-        """Cut every connection now."""
-        for listener in self._listeners:
-            listener.close()
-        for connection in tuple(self.connections):
-            connection.transport.abort()
-        if self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
-
-    def connection_gone(self) -> None:
-        """Called by each connection at its end."""
-        if self._empty is not None and not self.connections and not self._empty.done():
-            self._empty.set_result(None)

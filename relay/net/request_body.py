@@ -1,4 +1,7 @@
-"""A request body that did not come with its head, collected as it comes, within bounds."""
+"""A request body that did not come with its head, collected as it comes, within a limit.
+
+Decides when the body is complete and when it never will be. Must not know whose body it is.
+"""
 
 import asyncio
 
@@ -8,7 +11,7 @@ from relay.wire.events import CHUNKED
 
 
 def too_large(limit: int) -> RelayError:
-    """The refusal of a body over the limit."""
+    """The refusal of a body over the limit, in octets."""
     return RelayError(
         TOO_LARGE,
         f"The request body is larger than {limit} octets. "
@@ -17,7 +20,7 @@ def too_large(limit: int) -> RelayError:
 
 
 class RequestBody:
-    """`feed` from the connection, `whole` for the handler; `size` octets have come so far."""
+    """`feed` from the connection, `complete_body` for the handler; `size` is octets so far."""
 
     __slots__ = (
         "_failure",
@@ -31,6 +34,7 @@ class RequestBody:
     )
 
     def __init__(self, length: int, limit: int) -> None:
+        """`length` as in wire.events; `limit` in octets of payload."""
         self.complete = False
         self.size = 0
         self._limit = limit
@@ -41,7 +45,7 @@ class RequestBody:
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next octets; return what follows the body."""
+        """Take the next octets; return those that follow the body."""
         rest = b""
         if self._failure is not None:
             return rest
@@ -69,11 +73,11 @@ class RequestBody:
             self._wake()
         return rest
 
-    async def whole(self) -> bytes:
-        """The body, once it is here.
+    async def complete_body(self) -> bytes:
+        """The body, once it is complete.
 
         Raises:
-            RelayError: it will never be.
+            RelayError: it never will be.
         """
         if not self.complete and self._failure is None:
             self._waiter = asyncio.get_running_loop().create_future()
@@ -84,14 +88,18 @@ class RequestBody:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
+    def release(self) -> None:
+        """Let the octets go; the body stays complete."""
+        self._pieces = [b""]
+
     def fail(self, error: RelayError) -> None:
-        """The body will never be complete: whoever waits for it is told why."""
+        """The body never will be complete: raise `error` where it is awaited."""
         self._failure = error
         self._pieces.clear()
         self._wake()
 
     def too_slow(self) -> None:
-        """The body does not come fast enough to wait for."""
+        """The body comes too slowly to wait for."""
         self.fail(
             RelayError(
                 REQUEST_TIMEOUT,

@@ -1,12 +1,7 @@
-"""The pool: which upstream a request goes to, and who waits while none is free.
+"""The upstreams, the requests that use them, and the requests that wait for a place.
 
-`choose` decides, a plain function over the targets of a model's route: lowest priority first,
-among those the upstream that the session is with, else the one that is due by its weight and
-what it has in flight. `Upstreams` keeps what that needs: leases, the queue, turns.
-
-A request that stays where its session is counts for nobody's turn: what the weights share out
-is sessions. (Measured on 200 sessions of 20 turns: the load is then within 5 % of the weights,
-and up to a third off them where every request counts.)
+Keeps leases and the queue; `selection` decides which target is due. Places go to one request of
+each caller in turn. Must not know of a request more than a `RoutingRequest` has.
 """
 
 import asyncio
@@ -15,163 +10,56 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
-import msgspec
-
 from relay import config
 from relay.clock import rfc3339
 from relay.errors import NOT_FOUND, OVERLOADED, Header, RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.runner import Waiter
-from relay.pool.affinity import Session
-from relay.pool.health import Level
 from relay.pool.routes import Route, Target
+from relay.pool.selection import RoutingRequest, choose, passed_over, room_at
 from relay.pool.upstream import Tier, Upstream
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
-from relay.quota.state import LimitCounters, Reservation
+from relay.quota.state import Reservation
 
-_OWED: Final = 8.0  # turns that an upstream is owed at most, or has had too many of
-_BUSY: Final = 0.25  # of a turn, for each request in flight: who is slow comes later
-_SOON: Final = 60.0  # seconds; who has to wait for longer need not try before
+_RETRY_WITHIN_SECONDS: Final = 60.0  # a caller that has to wait for longer need not retry before
 _NO_RETRY: Final[Header] = (b"x-should-retry", b"false")
-_FREE: Final = Level.FREE
 
 
-class RoutingRequest(msgspec.Struct, eq=False):
-    """What a request wants of the pool, and what has come of it so far.
+class Lease:
+    """A request's place at an upstream, to be given back with `Upstreams.release`.
 
-    `caller` is a key's id: those who wait are served in turns. `body` and `model` are as they
-    came; `prepaid`: what it costs depends on the model's name. `tokens` is about what it will
-    use, for the upstreams' own limits. `bound` is the upstream that its session is with, `clean`
-    its body without the thinking of others, `tried` are the upstreams that have failed it.
+    `choice` is why it was chosen: it is the `only` one, has the `session`, or it was its `turn`.
     """
 
-    caller: str
-    route: Route
-    body: bytes = b""
-    model: str = ""
-    prepaid: bool = False
-    counting: bool = False
-    tokens: int = 0
-    key: bytes | None = None  # of its session
-    session: Session | None = None
-    bound: str | None = None
-    clean: bytes | None = None
-    tried: tuple[Upstream, ...] = ()
+    __slots__ = ("choice", "held", "open", "sent", "target")
+
+    def __init__(self, target: Target, choice: str, held: Reservation | None) -> None:
+        self.target = target
+        self.choice = choice
+        self.held = held  # of the upstream's own limits
+        self.sent = False  # the request has gone out
+        self.open = True
 
 
-class Lease(msgspec.Struct, eq=False):
-    """A request's place at an upstream, to be given back with `release`. `how` it was chosen."""
+class _Waiting:
+    """A request that waits for an upstream, until a moment in epoch seconds."""
 
-    target: Target
-    how: str
-    held: Reservation | None  # of the upstream's own limits
-    sent: bool = False  # the request has gone out
-    open: bool = True
+    __slots__ = ("lease", "until", "wanted")
 
-
-class _Waiting(msgspec.Struct, eq=False):
-    """A request that waits for an upstream, until a moment."""
-
-    ask: RoutingRequest
-    until: float
-    lease: Waiter[Lease]
+    def __init__(self, wanted: RoutingRequest, until: float) -> None:
+        self.wanted = wanted
+        self.until = until
+        self.lease: Waiter[Lease] = Waiter()
 
 
 _Line: TypeAlias = tuple[str, Route, bool, tuple[Upstream, ...]]
 
 
-def _line(ask: RoutingRequest) -> _Line:
-    """Where a request waits: with its caller's others that the same upstreams can serve, so that
-    one for which nobody is left keeps none behind it from being served."""
-    return (ask.caller, ask.route, ask.counting, ask.tried)
-
-
-def choose(ask: RoutingRequest, now: float, ledger: Ledger | None = None) -> Target | None:
-    """The target that is due, None if none can be used now. `now` is epoch seconds.
-
-    Who was long absent is not owed all that it missed, and who got too much does not pay for it
-    for ever: `_OWED` bounds both.
-    """
-    best: Target | None = None
-    best_level, best_priority, best_score = Level.OUT, 0, 0.0
-    bound, tried = ask.bound, ask.tried
-    for target in ask.route.targets:  # by priority
-        upstream = target.upstream
-        priority = upstream.priority
-        if best_level is _FREE and priority > best_priority and bound is None:
-            break
-        level = _FREE
-        if upstream.health.hampered:
-            level = upstream.health.level(target.name, now, ask.counting)
-            if level is Level.OUT:
-                continue
-        if 0 < upstream.max_concurrency <= upstream.in_flight or upstream in tried:
-            continue
-        if upstream.limits is not None and _room_at(upstream, ask, now, ledger) > now:
-            continue
-        if level is _FREE and upstream.name == bound:
-            return target
-        share, turn = upstream.share, upstream.tier.turn
-        owed = _OWED * share
-        served = upstream.served
-        if served < turn - owed:
-            served = upstream.served = turn - owed
-        elif served > turn + owed:
-            served = upstream.served = turn + owed
-        score = served + upstream.in_flight * share * _BUSY
-        if (
-            best is None
-            or level < best_level
-            or (level is best_level and priority == best_priority and score < best_score)
-        ):
-            best, best_level, best_priority, best_score = target, level, priority, score
-    return best
-
-
-def passed_over(
-    ask: RoutingRequest, chosen: Target | None, now: float, ledger: Ledger | None = None
-) -> str:
-    """Which upstreams could not be chosen in place of this one, and why: for the log. Those
-    that have failed the request are told of elsewhere."""
-    reasons = []
-    for target in ask.route.targets:
-        upstream = target.upstream
-        if chosen is not None and upstream.priority > chosen.upstream.priority:
-            break
-        if target is chosen or upstream in ask.tried:
-            continue
-        if upstream.health.hampered and (why := upstream.health.why(target.name, now)):
-            reasons.append(f"{upstream.name}: {why}")
-        elif 0 < upstream.max_concurrency <= upstream.in_flight:
-            reasons.append(f"{upstream.name}: has {upstream.in_flight} in flight")
-        elif upstream.limits is not None and ((room := _room_at(upstream, ask, now, ledger)) > now):
-            reasons.append(f"{upstream.name}: its own limits are used up until {rfc3339(room)}")
-    return "; ".join(reasons)
-
-
-def _room_at(upstream: Upstream, ask: RoutingRequest, now: float, ledger: Ledger | None) -> float:
-    """From when on an upstream's own limits have room for a request."""
-    if upstream.limits is None or ledger is None or ask.counting:
-        return now
-    meter = _meter(upstream, ledger, now)
-    moment = ready = int(now * 1000)
-    for bucket in meter.requests:
-        ready = max(ready, bucket.ready(1, moment))
-    for bucket in meter.tokens:
-        ready = max(ready, bucket.ready(min(ask.tokens, bucket.size), moment))
-    return ready / 1000 if ready > moment else now
-
-
-def _meter(upstream: Upstream, ledger: Ledger, now: float) -> LimitCounters:
-    assert upstream.limits is not None
-    owner = _owner(upstream)
-    return ledger.holder(owner, owner, upstream.limits, now).meter
-
-
-def _owner(upstream: Upstream) -> str:
-    """Who an upstream is in the ledger, beside the keys, whose ids have no space."""
-    return f"upstream {upstream.name}"
+def _line(wanted: RoutingRequest) -> _Line:
+    """The queue's key: a caller's requests that the same upstreams can serve, so a request that
+    no upstream can serve blocks no other."""
+    return (wanted.caller, wanted.route, wanted.counting, wanted.tried)
 
 
 class Upstreams:
@@ -182,7 +70,7 @@ class Upstreams:
         upstreams: Sequence[Upstream],
         settings: config.PoolSettings,
         ledger: Ledger,
-        timers: Deadlines,
+        deadlines: Deadlines,
     ) -> None:
         self._all = tuple(upstreams)
         tiers: dict[int, Tier] = {}
@@ -194,7 +82,7 @@ class Upstreams:
         self._waiting = 0
         self._woken = False
         self._loop = asyncio.get_running_loop()
-        timers.each_tick(self._tick)
+        deadlines.each_tick(self._tick)
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._all)
@@ -224,20 +112,20 @@ class Upstreams:
         """The upstream of that name."""
         return next((one for one in self._all if one.name == name), None)
 
-    def passed_over(self, ask: RoutingRequest, chosen: Target | None) -> str:
+    def passed_over(self, wanted: RoutingRequest, chosen: Target | None) -> str:
         """See the function of that name."""
-        return passed_over(ask, chosen, time.time(), self._ledger)
+        return passed_over(wanted, chosen, time.time(), self._ledger)
 
     # --- leases ---
 
-    def take(self, ask: RoutingRequest) -> Lease | None:
+    def take(self, wanted: RoutingRequest) -> Lease | None:
         """A place at the upstream that is due; None: it must be waited for."""
         now = time.time()
         if self._waiting:
             self._serve(now)  # they came first
-        return self._take(ask, now)
+        return self._take(wanted, now)
 
-    async def wait(self, ask: RoutingRequest) -> Lease:
+    async def wait(self, wanted: RoutingRequest) -> Lease:
         """A place, once there is one.
 
         Raises:
@@ -245,17 +133,17 @@ class Upstreams:
         """
         now = time.time()
         settings = self._settings
-        ready = self.ready(ask, now)
+        ready = self.ready(wanted, now)
         if ready > now + settings.wait or not settings.wait:
-            raise _unavailable(ask, ready, now)
+            raise _unavailable(wanted, ready, now)
         if self._waiting >= settings.queue:
             raise RelayError(
                 OVERLOADED,
                 "All upstreams are busy and too many requests wait for them. Try again.",
                 headers=((b"retry-after", b"1"),),
             )
-        waiting = _Waiting(ask, now + settings.wait, Waiter())
-        self._queue.setdefault(_line(ask), deque()).append(waiting)
+        waiting = _Waiting(wanted, now + settings.wait)
+        self._queue.setdefault(_line(wanted), deque()).append(waiting)
         self._waiting += 1
         try:
             return await waiting.lease
@@ -280,22 +168,22 @@ class Upstreams:
         if self._waiting:
             self.wake()
 
-    def _take(self, ask: RoutingRequest, now: float) -> Lease | None:
-        target = choose(ask, now, self._ledger)
+    def _take(self, wanted: RoutingRequest, now: float) -> Lease | None:
+        target = choose(wanted, now, self._ledger)
         if target is None:
             return None
         upstream = target.upstream
         held = None
-        if upstream.limits is not None and not ask.counting:
-            owner = _owner(upstream)
+        if upstream.limits is not None and not wanted.counting:
+            owner = upstream.ledger_name
             try:
-                held = self._ledger.reserve(owner, owner, upstream.limits, now, ask.tokens)
+                held = self._ledger.reserve(owner, owner, upstream.limits, now, wanted.tokens)
             except QuotaExceeded:
                 return None
         how = "session"
-        if upstream.name != ask.bound:  # (counting tokens takes nobody's turn)
-            how = "turn" if len(ask.route.targets) > 1 else "only"
-            if not ask.counting:
+        if upstream.name != wanted.bound:  # (counting tokens takes nobody's turn)
+            how = "turn" if len(wanted.route.targets) > 1 else "only"
+            if not wanted.counting:
                 tier = upstream.tier
                 if upstream.served > tier.turn:
                     tier.turn = upstream.served
@@ -308,15 +196,15 @@ class Upstreams:
 
     # --- the queue ---
 
-    def ready(self, ask: RoutingRequest, now: float) -> float:
+    def ready(self, wanted: RoutingRequest, now: float) -> float:
         """The moment from which on a request may find a place; `inf`: nobody knows one."""
         moments = [
             max(
-                target.upstream.health.ready(target.name, now, ask.counting),
-                _room_at(target.upstream, ask, now, self._ledger),
+                target.upstream.health.ready(target.name, now, wanted.counting),
+                room_at(target.upstream, wanted, now, self._ledger),
             )
-            for target in ask.route.targets
-            if target.upstream not in ask.tried
+            for target in wanted.route.targets
+            if target.upstream not in wanted.tried
         ]
         return min(moments, default=float("inf"))
 
@@ -338,8 +226,8 @@ class Upstreams:
         late = [one for line in self._queue.values() for one in line if one.until <= now]
         for waiting in late:
             self._forget(waiting)
-            ready = self.ready(waiting.ask, now)
-            waiting.lease.set_exception(_unavailable(waiting.ask, ready, now))
+            ready = self.ready(waiting.wanted, now)
+            waiting.lease.set_exception(_unavailable(waiting.wanted, ready, now))
 
     def _serve(self, now: float) -> None:
         """Give places to those who wait: one to each caller in turn, as long as there are any."""
@@ -349,7 +237,7 @@ class Upstreams:
             for name, line in list(self._queue.items()):
                 if not line:  # served meanwhile by one that was served here
                     continue
-                lease = self._take(line[0].ask, now)
+                lease = self._take(line[0].wanted, now)
                 if lease is None:
                     continue
                 progress = True
@@ -361,7 +249,7 @@ class Upstreams:
                 waiting.lease.set_result(lease)
 
     def _forget(self, waiting: _Waiting) -> None:
-        name = _line(waiting.ask)
+        name = _line(waiting.wanted)
         line = self._queue.get(name)
         if line is not None and waiting in line:
             line.remove(waiting)
@@ -398,18 +286,16 @@ class Upstreams:
     def _limits(self, upstream: Upstream, now: float) -> list[dict[str, object]]:
         if upstream.limits is None:
             return []
-        meter = _meter(upstream, self._ledger, now)
-        moment = int(now * 1000)
-        rows: list[dict[str, object]] = []
-        for limit, bucket in zip(upstream.limits.limits, meter.buckets, strict=True):
-            left, reset = bucket.tell(moment)
-            rows.append({"limit": limit.name, "left": left, "reset": rfc3339(reset / 1000)})
-        return rows
+        owner = upstream.ledger_name
+        return [
+            {"limit": one.name, "left": one.remaining, "reset": rfc3339(one.reset)}
+            for one in self._ledger.view(owner, owner, upstream.limits, now)
+        ]
 
 
-def _unavailable(ask: RoutingRequest, ready: float, now: float) -> RelayError:
+def _unavailable(wanted: RoutingRequest, ready: float, now: float) -> RelayError:
     """Every upstream is out; `ready` is when the first one is back."""
-    if ask.counting and ready == float("inf"):  # Claude Code then makes an estimate of its own
+    if wanted.counting and ready == float("inf"):  # Claude Code then makes an estimate of its own
         return RelayError(NOT_FOUND, "No upstream for this model counts tokens.")
     if ready <= now:
         return RelayError(
@@ -421,7 +307,7 @@ def _unavailable(ask: RoutingRequest, ready: float, now: float) -> RelayError:
         return RelayError(OVERLOADED, "No upstream can serve this model now. Try again later.")
     seconds = max(1, int(ready - now + 0.999))
     headers: tuple[Header, ...] = ((b"retry-after", b"%d" % seconds),)
-    if seconds > _SOON:
+    if seconds > _RETRY_WITHIN_SECONDS:
         headers += (_NO_RETRY,)
     return RelayError(
         OVERLOADED,

@@ -22,8 +22,8 @@ import orjson
 
 from relay import config
 from relay.net.runner import CoroutineRunner
+from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.connection import UpstreamError
-from relay.net.upstream.lookahead import Lookahead
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
 
@@ -43,7 +43,7 @@ class _UnreadError(Exception):
 class PollState:
     """When an upstream is to be asked. Moments in epoch seconds."""
 
-    __slots__ = ("asked", "drive", "due", "failed", "paths", "quota", "upstream")
+    __slots__ = ("asked", "runner", "due", "failed", "paths", "quota", "upstream")
 
     def __init__(self, upstream: Upstream, quota: config.PlanPollSettings, now: float) -> None:
         self.upstream = upstream
@@ -52,12 +52,12 @@ class PollState:
         self.due = now + quota.every
         self.asked: float | None = None  # when it was last asked
         self.failed = False  # the last reading, and that was logged
-        self.drive: CoroutineRunner | None = None  # the reading under way
+        self.runner: CoroutineRunner | None = None  # the reading under way
 
     def is_due(self, now: float) -> bool:
         """Whether to ask now: every so often, and the first time soon after an outage began."""
         health = self.upstream.health
-        if self.drive is not None or health.paused:
+        if self.runner is not None or health.paused:
             return False
         outage = health.account
         if self.asked is None and outage is not None and outage.quota:
@@ -67,7 +67,7 @@ class PollState:
 
     def is_late(self, now: float) -> bool:
         """Whether the reading under way has taken too long."""
-        return self.drive is not None and self.asked is not None and now > self.asked + _PATIENCE
+        return self.runner is not None and self.asked is not None and now > self.asked + _PATIENCE
 
 
 class PlanPoller:
@@ -76,7 +76,7 @@ class PlanPoller:
     def __init__(self, upstreams: Upstreams) -> None:
         now = time.time()
         self._upstreams = upstreams
-        self._gauges = [
+        self._polls = [
             PollState(upstream, upstream.vendor.quota, now)
             for upstream in upstreams
             if upstream.vendor.quota is not None
@@ -85,54 +85,54 @@ class PlanPoller:
     async def run(self) -> None:
         """Read for ever; return at once where no vendor can be asked."""
         try:
-            while self._gauges:
+            while self._polls:
                 self.look(time.time())
                 await asyncio.sleep(_LOOK)
         finally:
-            for gauge in self._gauges:
-                if gauge.drive is not None:
-                    gauge.drive.cancel()
+            for poll in self._polls:
+                if poll.runner is not None:
+                    poll.runner.cancel()
 
     def look(self, now: float) -> None:
         """Begin what is due and give up what is late. `now` is epoch seconds."""
-        for gauge in self._gauges:
-            if gauge.is_late(now):
-                self._failed(gauge, f"no answer within {_PATIENCE:.0f} s")
-                assert gauge.drive is not None
-                gauge.drive.cancel()
-            elif gauge.is_due(now):
-                gauge.asked, gauge.due = now, now + gauge.quota.every
-                gauge.drive = drive = CoroutineRunner(self._read(gauge, now))
-                drive.step()
+        for poll in self._polls:
+            if poll.is_late(now):
+                self._failed(poll, f"no answer within {_PATIENCE:.0f} s")
+                assert poll.runner is not None
+                poll.runner.cancel()
+            elif poll.is_due(now):
+                poll.asked, poll.due = now, now + poll.quota.every
+                poll.runner = runner = CoroutineRunner(self._read(poll, now))
+                runner.step()
 
-    async def _read(self, gauge: PollState, asked: float) -> None:
-        upstream = gauge.upstream
+    async def _read(self, poll: PollState, asked: float) -> None:
+        upstream = poll.upstream
         try:
-            numbers = left(await _document(upstream, gauge.quota.path), gauge.paths)
+            numbers = left(await _document(upstream, poll.quota.path), poll.paths)
             if not numbers:
-                raise _UnreadError(f"no number at {gauge.quota.left}")
+                raise _UnreadError(f"no number at {poll.quota.left}")
         except (UpstreamError, _UnreadError) as error:
-            self._failed(gauge, str(error))
+            self._failed(poll, str(error))
         except asyncio.CancelledError:  # too late, or the relay stops
             pass
         except Exception:
             _log.exception("upstream %s: reading what is left of its plan failed", upstream.name)
         else:
-            gauge.failed = False
+            poll.failed = False
             upstream.left = math.floor(min(numbers))
             if min(numbers) > 0 and upstream.health.quota_is_back(asked):
                 _log.info("upstream %s: its vendor says that there is quota again", upstream.name)
                 self._upstreams.wake()
         finally:
-            gauge.drive = None
+            poll.runner = None
 
-    def _failed(self, gauge: PollState, reason: str) -> None:
+    def _failed(self, poll: PollState, reason: str) -> None:
         """Say it once, and again only after a reading that did not fail."""
-        if not gauge.failed:
-            gauge.failed = True
+        if not poll.failed:
+            poll.failed = True
             _log.info(
                 "upstream %s: what is left of its plan cannot be read: %s",
-                gauge.upstream.name,
+                poll.upstream.name,
                 reason,
             )
 
@@ -178,7 +178,7 @@ async def _document(upstream: Upstream, path: str) -> object:
     try:
         status, payload = await _get(upstream, path)
     except UpstreamError as failure:
-        if not failure.stale:
+        if not failure.reused_and_unanswered:
             raise
         status, payload = await _get(upstream, path)  # that one had died while it was idle
     if status != 200:
@@ -195,12 +195,16 @@ async def _get(upstream: Upstream, path: str) -> tuple[int, bytes]:
     connection = pool.take() or await pool.connect()
     try:
         response = await connection.send(upstream.own_head(path), b"")
-        hold = Lookahead(connection, response)
-        await hold.until(lambda _: False)
+        body = ResponseBody(connection, response, keep_framing=False)
+        await body.look_ahead(_never_enough)
     except BaseException:
         connection.close()
         raise
-    pool.put(connection, reusable=hold.reusable)
-    if not hold.complete:
+    pool.put(connection, reusable=body.complete and body.reusable)
+    if not body.complete:
         raise _UnreadError("its answer is too long")
-    return response.status, hold.payload
+    return response.status, body.payload
+
+
+def _never_enough(_: bytes) -> bool:
+    return False

@@ -1,8 +1,6 @@
-"""Which upstreams serve a model, and under which name."""
+"""Which upstreams serve a model, and under which name. Decides nothing about their state."""
 
 from typing import Final
-
-import msgspec
 
 from relay import config
 from relay.errors import MODEL_NOT_FOUND, OVERLOADED, RelayError
@@ -10,24 +8,35 @@ from relay.pool.upstream import Upstream
 from relay.translate.request.builder import TargetModel
 
 
-class Target(msgspec.Struct, frozen=True, eq=False):
-    """An upstream, and the name it has for a model. `model` is the name to put into the
-    request, None: it is there already. `fields` tells the caller the name that is sent. `fit` is
-    what the model takes there, for requests of other dialects."""
+class Target:
+    """An upstream, and a model as it has it. Nothing of it changes.
 
-    upstream: Upstream
-    name: str
-    model: str | None
-    fields: bytes
-    fit: TargetModel
+    `name` is the upstream's name for the model; `model` the same where it has to be put into the
+    request, None where it is there already. `fields` shows the caller the name that is sent.
+    `fit` is what the model takes there, for requests of other dialects. `shows_asked_name`: the
+    answer gets the name that was asked for in place of the upstream's.
+    """
+
+    __slots__ = ("fields", "fit", "model", "name", "shows_asked_name", "upstream")
+
+    def __init__(
+        self, upstream: Upstream, fit: TargetModel, model: str | None, shows_asked_name: bool
+    ) -> None:
+        self.upstream = upstream
+        self.name = fit.name
+        self.model = model
+        self.fields = f"x-relay-model: {fit.name}\r\n".encode()
+        self.fit = fit
+        self.shows_asked_name = shows_asked_name and model is not None
 
 
-class Route(msgspec.Struct, frozen=True, eq=False):
-    """Where a request for a model may go, by priority. `as_asked`: the answer is to have the
-    name that was asked for, whatever its upstream calls it."""
+class Route:
+    """The targets of a model, by priority. Nothing of it changes."""
 
-    targets: tuple[Target, ...]
-    as_asked: bool
+    __slots__ = ("targets",)
+
+    def __init__(self, targets: tuple[Target, ...]) -> None:
+        self.targets = targets
 
 
 _NO_UPSTREAM: Final = "This relay has no upstream yet; its operator adds one to relay.toml."
@@ -56,7 +65,7 @@ class Routes:
             for asked in (model.id, *model.aliases):
                 if pairs:
                     targets = tuple([_target(one, route, model, asked) for one, route in pairs])
-                    self._routes[asked] = Route(targets, model.answer_model == "asked")
+                    self._routes[asked] = Route(targets)
                 else:
                     told = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
                     self._without[asked] = told.format(model=model.id)
@@ -79,7 +88,7 @@ class Routes:
                 raise RelayError(OVERLOADED, self._without[model])
             raise RelayError(
                 MODEL_NOT_FOUND,
-                f"model: {model[:128]!r} is not served here. Served are: {self._known}.",
+                f"Unknown model {model[:128]!r}. Available: {self._known}.",
                 param="model",
             )
         return route
@@ -89,7 +98,6 @@ def _target(
     upstream: Upstream, route: config.RouteSettings, model: config.ModelSettings, asked: str
 ) -> Target:
     name = route.model or model.id
-    fields = f"x-relay-model: {name}\r\n".encode()
     accepts = config.accepts_of(model, route, name)
     fit = TargetModel(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
-    return Target(upstream, name, name if name != asked else None, fields, fit)
+    return Target(upstream, fit, name if name != asked else None, model.answer_model == "asked")

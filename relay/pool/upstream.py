@@ -30,7 +30,7 @@ class Upstream:
     """
 
     def __init__(
-        self, settings: config.UpstreamSettings, whole: config.Settings, timers: Deadlines
+        self, settings: config.UpstreamSettings, whole: config.Settings, deadlines: Deadlines
     ) -> None:
         """Raises ValueError: the credential, the proxy or the `ca` file cannot be read."""
         parts = urlsplit(settings.base_url)
@@ -38,6 +38,7 @@ class Upstream:
         secure = parts.scheme == "https"
         times = settings.timeouts
         self.name = settings.name
+        self.ledger_name = f"upstream {settings.name}"  # beside keys, whose ids have no space
         self.priority = settings.priority
         self.weight = settings.weight
         self.max_concurrency = settings.max_concurrency
@@ -68,7 +69,7 @@ class Upstream:
                 silence_time=times.silence,
                 idle_time=times.idle,
             ),
-            timers,
+            deadlines,
         )
         credential = settings.credential().reveal()
         field = f"authorization: Bearer {credential}"

@@ -189,7 +189,7 @@ class Simulator:
         if pace:
             await self.pacer.send(exchange, parts, pace)
             return
-        if not exchange.passes_chunks:
+        if not exchange.request.http11:
             for part in parts:
                 exchange.write(part)
                 await exchange.writable()

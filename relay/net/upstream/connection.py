@@ -1,6 +1,6 @@
 """One connection to an upstream: a request out, a response head in, then a body to a sink.
 
-Failures are told apart by what they allow: `UpstreamError.stale` means that a reused
+Failures are told apart by what they allow: `UpstreamError.reused_and_unanswered` means that a reused
 connection died before one octet of an answer, the only case in which a request may be
 sent again (RFC 9112 §9.3.1; pingora's RetryType::ReusedOnly).
 """
@@ -39,10 +39,12 @@ class FailureKind(Enum):
 class UpstreamError(Exception):
     """The upstream did not give a whole answer."""
 
-    def __init__(self, trouble: FailureKind, detail: str = "", *, stale: bool = False) -> None:
-        super().__init__(f"{trouble.value}: {detail}" if detail else trouble.value)
-        self.trouble = trouble
-        self.stale = stale
+    def __init__(
+        self, kind: FailureKind, detail: str = "", *, reused_and_unanswered: bool = False
+    ) -> None:
+        super().__init__(f"{kind.value}: {detail}" if detail else kind.value)
+        self.kind = kind
+        self.reused_and_unanswered = reused_and_unanswered
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -64,16 +66,16 @@ class Origin(msgspec.Struct, frozen=True):
         return f"<Origin {self}>"
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:
     """See the module. After `send`, `attach` takes the body; then it goes back to its pool."""
 
     __slots__ = (
+        "_deadlines",
         "_early",
         "_interim",
         "_paused",
         "_reader",
         "_sink",
-        "_timers",
         "_waiter",
         "answered",
         "deadline",
@@ -89,17 +91,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, origin: Origin, timers: Deadlines) -> None:
+    def __init__(self, origin: Origin, deadlines: Deadlines) -> None:
         self.origin = origin
         self.deadline = NEVER
-        self.heard = 0.0  # when the last octets came, by the timers' clock
+        self.heard = 0.0  # when the last octets came, by the deadlines' clock
         self.sent = 0  # requests
         self.answered = False  # some octet of the present answer has come
         self.lost: UpstreamError | None = None
         self.lost_cleanly = False  # by an end of stream, not by a reset
         self.on_lost: Callable[[UpstreamError], None] | None = None
         self.on_idle_end: Callable[[UpstreamConnection], None] | None = None
-        self._timers = timers
+        self._deadlines = deadlines
         self._reader: HeadReader[Response] = response_reader(_HEAD)
         self._waiter: Waiter[Response] | None = None
         self._sink: Callable[[bytes], None] | None = None
@@ -112,20 +114,20 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
         write_at_once(self.transport)
         read_little(self.transport)
-        self._timers.watch(self)
+        self._deadlines.watch(self)
 
     def send(self, head: bytes, body: bytes) -> Waiter[Response]:
         """Send a request; what is awaited is the head of its response.
 
-        Raises (when awaited, in a Drive):
-            UpstreamError: see Trouble.
+        Raises (when awaited, in a `CoroutineRunner`):
+            UpstreamError: see `FailureKind`.
         """
         self.sent += 1
         self.answered = False
         self._interim = 0
         self._early = b""
         waiter = self._waiter = Waiter()
-        self.deadline = self._timers.now + self.origin.first_byte_time
+        self.deadline = self._deadlines.now + self.origin.first_byte_time
         if len(body) <= _JOINED:
             self.transport.write(head + body)
         else:
@@ -137,27 +139,14 @@ class UpstreamConnection(asyncio.Protocol):
         early, self._early = self._early, b""
         return early
 
-    def keep(self) -> None:
-        """Keep what comes of the body until somebody attaches."""
-        self._sink = self._keep
-
-    def unread(self, octets: bytes) -> None:
-        """Give octets of the body back, to be taken with `early` once more."""
-        self._early = octets + self._early
-        self.on_lost = None
-        self.keep()
-
-    def _keep(self, data: bytes) -> None:
-        self._early += data
-
-    def whole(self, response: Response) -> bytes | None:
-        """The body, if its length was told and it came with the head, to its last octet."""
+    def complete_body(self, response: Response) -> bytes | None:
+        """The body, if its head gives a length and it came with the head, to its last octet."""
         return self.early() if len(self._early) == response.length else None
 
     def attach(self, sink: Callable[[bytes], None]) -> None:
         """From now on the body's octets go to `sink`."""
         self._sink = sink
-        self.heard = self._timers.now
+        self.heard = self._deadlines.now
         self.deadline = self.heard + self.origin.silence_time
 
     def idle(self) -> None:
@@ -167,14 +156,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.answered = False  # so that further octets are no answer to anything
         if self._paused:  # by a caller who had not read the last piece yet
             self.resume()
-        self.deadline = self._timers.now + self.origin.idle_time
+        self.deadline = self._deadlines.now + self.origin.idle_time
 
     def close(self) -> None:
         """End the connection at once; nobody is told."""
         self._sink = None
         self.on_lost = None
         self._waiter = None
-        self._timers.forget(self)
+        self._deadlines.forget(self)
         self.transport.abort()
 
     @property
@@ -202,14 +191,14 @@ class UpstreamConnection(asyncio.Protocol):
         if not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
-            self.heard = self._timers.now
+            self.heard = self._deadlines.now
             self.deadline = self.heard + self.origin.silence_time
 
     def data_received(self, data: bytes) -> None:
         """The data path: octets of a body go straight to the sink."""
         sink = self._sink
         if sink is not None:
-            self.heard = self._timers.now
+            self.heard = self._deadlines.now
             sink(data)
         elif self._waiter is not None:
             self._read_head(self._waiter, data)
@@ -218,26 +207,33 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The upstream sends no more: for a body without a length that is its end."""
-        self._fail(UpstreamError(FailureKind.CLOSED, stale=self._stale()), clean=True)
+        self._fail(
+            UpstreamError(FailureKind.CLOSED, reused_and_unanswered=self._reused_and_unanswered()),
+            clean=True,
+        )
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Reset, or closed."""
-        self._timers.forget(self)
+        self._deadlines.forget(self)
         detail = exc.strerror or "" if isinstance(exc, OSError) else ""
-        self._fail(UpstreamError(FailureKind.CLOSED, detail, stale=self._stale()))
+        self._fail(
+            UpstreamError(
+                FailureKind.CLOSED, detail, reused_and_unanswered=self._reused_and_unanswered()
+            )
+        )
 
     def expire(self) -> None:
         """No head, no octet of a body, or no request for too long."""
         if self._sink is not None:
             due = self.heard + self.origin.silence_time
-            if due > self._timers.swept:
+            if due > self._deadlines.swept:
                 self.deadline = due
                 return
         self.deadline = NEVER
         self._fail(UpstreamError(FailureKind.SILENT))
 
-    def _stale(self) -> bool:
+    def _reused_and_unanswered(self) -> bool:
         return self.sent > 1 and not self.answered
 
     def _read_head(self, waiter: Waiter[Response], data: bytes) -> None:
@@ -261,7 +257,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(UpstreamError(FailureKind.GARBAGE, reason))
             return
         self._waiter = None
-        self.deadline = self._timers.now + self.origin.silence_time
+        self.deadline = self._deadlines.now + self.origin.silence_time
         self._early = data
         waiter.set_result(response)
 
@@ -277,7 +273,7 @@ class UpstreamConnection(asyncio.Protocol):
         on_idle_end, self.on_idle_end = self.on_idle_end, None
         if on_idle_end is not None:
             on_idle_end(self)
-        self._timers.forget(self)
+        self._deadlines.forget(self)
         self.transport.abort()
         if waiter is not None:  # last, as whoever waits goes on at once
             waiter.set_exception(failure)

@@ -1,41 +1,36 @@
-"""An upstream's event stream joined to a caller's exchange, and turned into another one meanwhile.
+"""An upstream's event stream joined to a caller's exchange, and translated on the way.
 
-As `splice`, but the octets that come out are those that a machine makes of the ones that came
-in: whole events, in chunks of the relay's own.
+As `splice`, but the octets that come out are those that a translator makes of the octets that
+came in: complete events, in chunks of the relay's own.
 """
 
 from collections.abc import Callable
 
 from relay.errors import RelayError
 from relay.net.exchange import Exchange
-from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
+from relay.net.upstream.body import ResponseBody
+from relay.net.upstream.connection import FailureKind, UpstreamError
 from relay.net.upstream.splice import Splice, Tap
-from relay.wire.events import Response
 
 
 class Transcode(Splice):
     """One stream on its way. `heard` is when the caller last got something of it, by the
-    timers' clock: an upstream may talk for long without a word that the other dialect has."""
+    deadlines' clock: an upstream may talk for long without a word that the other dialect has."""
 
     __slots__ = ("_source", "_turn", "heard")
 
     def __init__(
-        self,
-        exchange: Exchange,
-        connection: UpstreamConnection,
-        response: Response,
-        tap: Tap,
-        turn: Callable[[bytes], bytes],
+        self, exchange: Exchange, body: ResponseBody, tap: Tap, turn: Callable[[bytes], bytes]
     ) -> None:
-        """`turn` makes the caller's octets of the upstream's; it raises ValueError where those
-        cannot be read. `tap` sees what the upstream sent."""
-        super().__init__(exchange, connection, response, tap, reframed=True)
-        self._source = connection
+        """`turn` makes the caller's octets of the upstream's; it raises ValueError for octets
+        that it cannot read. `tap` sees the upstream's own octets."""
+        super().__init__(exchange, body, tap, reframed=True)
+        self._source = body.connection
         self._turn = turn
-        self.heard = connection.heard
+        self.heard = body.connection.heard
 
     async def convert(self, fields: bytes) -> None:
-        """Begin the caller's answer with `fields`, and pass the body on until it is whole.
+        """Begin the caller's answer with `fields`, and pass the body on until it is complete.
 
         Raises:
             UpstreamError: as `join`; or an event could not be read.
@@ -43,7 +38,7 @@ class Transcode(Splice):
         await self.join(fields, self._turned)
 
     def interject(self, payload: bytes) -> bool:
-        """Write `payload`: what a machine makes always ends with a whole event."""
+        """Write `payload`: a translator's octets always end with a complete event."""
         self._exchange.write(payload)
         return True
 

@@ -105,8 +105,10 @@ def read_event(usage: Usage, data: bytes) -> bool:
 class NoTap:
     """For answers whose content is of no interest (errors), or cannot be read (encoded)."""
 
-    def framed_by(self, scanner: ChunkScanner) -> None:
-        """See net.splice.Tap."""
+    def begin(
+        self, payload: bytes, scanner: ChunkScanner | None, chunks: ChunkReader | None
+    ) -> None:
+        """See `net.upstream.splice.Tap`."""
 
     def feed(self, data: bytes) -> None:
         """Nothing."""
@@ -123,16 +125,21 @@ class NoTap:
 class JsonTap:
     """Reads a whole JSON message at its end."""
 
-    __slots__ = ("_framed", "_pieces", "_size")
+    __slots__ = ("_chunks", "_first", "_pieces", "_size")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._size = 0
-        self._framed = False
+        self._first = b""  # the payload that was looked at ahead
+        self._chunks: ChunkReader | None = None
 
-    def framed_by(self, scanner: ChunkScanner) -> None:
-        """See net.splice.Tap."""
-        self._framed = True
+    def begin(
+        self, payload: bytes, scanner: ChunkScanner | None, chunks: ChunkReader | None
+    ) -> None:
+        """See `net.upstream.splice.Tap`."""
+        self._first = payload
+        self._size = len(payload)
+        self._chunks = chunks
 
     def feed(self, data: bytes) -> None:
         """Keep the piece (not a copy) until the end."""
@@ -148,9 +155,9 @@ class JsonTap:
         """Read the document."""
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._framed:
-            body = ChunkReader().feed(body)
-        usage = message_usage(body)
+        if self._chunks is not None:
+            body = self._chunks.feed(body)
+        usage = message_usage(self._first + body)
         usage.complete = usage.complete or self._size > _MAX_JSON
         return usage
 
@@ -214,11 +221,16 @@ class StreamTap:
         self._last = b""
         self._usage = Usage()
 
-    def framed_by(self, scanner: ChunkScanner) -> None:
-        """See net.splice.Tap."""
-        self._framing = scanner
-        self._chunks = ChunkReader()
-        self._ending = b"\n\n\r\n"
+    def begin(
+        self, payload: bytes, scanner: ChunkScanner | None, chunks: ChunkReader | None
+    ) -> None:
+        """See `net.upstream.splice.Tap`."""
+        if scanner is not None:
+            self._framing = scanner
+            self._chunks = chunks
+            self._ending = b"\n\n\r\n"
+        if payload:
+            self._read(payload)
 
     def feed(self, data: bytes) -> None:
         """Look at a piece."""
@@ -246,7 +258,9 @@ class StreamTap:
         return usage
 
     def _parse(self, data: bytes) -> None:
-        payload = data if self._chunks is None else self._chunks.feed(data)
+        self._read(data if self._chunks is None else self._chunks.feed(data))
+
+    def _read(self, payload: bytes) -> None:
         self._usage.complete = self._usage.complete or _ENDING.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):

@@ -1,0 +1,143 @@
+"""The endpoints behind the router: dialects to the relay, catalogues, kept responses, probes.
+
+Decides what each path is answered with. The path of a relayed request is `gateway.relay`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from relay.api.models import Models
+from relay.api.router import MODELS, RESPONSES, Endpoint, Endpoints, error_shape, speaks_messages
+from relay.api.stored_responses import StoredResponses
+from relay.errors import Dialect as ErrorShape
+from relay.gateway.authentication import KeyIndex
+from relay.gateway.chat import Chat
+from relay.gateway.context import Outcome, RequestContext
+from relay.gateway.dialect import Dialect
+from relay.gateway.history import ConversationHistory
+from relay.gateway.messages import Messages
+from relay.gateway.metering import Metering
+from relay.gateway.relay import Relay
+from relay.gateway.responses import Compaction, InputTokens, Responses
+
+_JSON: Final = (b"content-type", b"application/json")
+_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+_SUBAGENT: Final = b"x-openai-subagent"
+_MAX_AGENT: Final = 40  # octets of its name in the log
+
+DialectsByPath = dict[bytes, Dialect]
+
+
+def dialects(seal_key: bytes, history: ConversationHistory) -> DialectsByPath:
+    """The dialect of each path that is relayed. `seal_key`: 32 octets, see `Responses`."""
+    return {
+        b"/v1/messages": Messages(),
+        b"/v1/messages/count_tokens": Messages(counting=True),
+        b"/v1/chat/completions": Chat(),
+        RESPONSES: Responses(seal_key, history),
+        RESPONSES + b"/compact": Compaction(seal_key, history),
+        RESPONSES + b"/input_tokens": InputTokens(seal_key, history),
+    }
+
+
+class ApiEndpoints:
+    """The endpoints of the API, as the router finds them."""
+
+    def __init__(
+        self,
+        models: Models,
+        stored: StoredResponses,
+        keys: KeyIndex,
+        metering: Metering,
+        ready: Callable[[], bool],
+    ) -> None:
+        """`ready`: whether `GET /readyz` succeeds."""
+        self._models = models
+        self._stored = stored
+        self._keys = keys
+        self._metering = metering
+        self._ready = ready
+
+    def routes(self, relay: Relay, relayed: DialectsByPath) -> Endpoints:
+        """All endpoints by path; those `relayed` lead to `relay`."""
+        endpoints = Endpoints()
+        for path, dialect in relayed.items():
+            endpoints.post(path, _relaying(relay, dialect))
+        endpoints.get(MODELS, self._list_models)
+        endpoints.model(self._show_model)
+        endpoints.response(self._kept_response)
+        endpoints.get(b"/readyz", self._readiness)
+        for path in (b"/healthz", b"/", b"/api/hello"):
+            endpoints.get(path, _alive)
+        return endpoints
+
+    async def _list_models(self, ctx: RequestContext) -> None:
+        self._identify(ctx)
+        request = ctx.exchange.request
+        query = request.target.partition(b"?")[2]
+        _respond_json(ctx, self._models.list(query, speaks_messages(request)))
+
+    def _show_model(self, name: bytes) -> Endpoint:
+        async def show(ctx: RequestContext) -> None:
+            self._identify(ctx)
+            _respond_json(ctx, self._models.show(name, speaks_messages(ctx.exchange.request)))
+
+        return show
+
+    def _kept_response(self, id: str, below: bytes) -> Endpoint | None:
+        """The endpoint of a kept response; `below` is the path behind its id."""
+        stored = self._stored
+
+        async def show(ctx: RequestContext) -> None:
+            owner, request = self._identify(ctx), ctx.exchange.request
+            query = request.target.partition(b"?")[2]
+            if request.method == b"DELETE":
+                _respond_json(ctx, await stored.delete(owner, id))
+            else:
+                _respond_json(ctx, await stored.show(owner, id, query))
+
+        async def input_items(ctx: RequestContext) -> None:
+            owner = self._identify(ctx)
+            query = ctx.exchange.request.target.partition(b"?")[2]
+            _respond_json(ctx, await stored.input_items(owner, id, query))
+
+        async def cancel(ctx: RequestContext) -> None:
+            _respond_json(ctx, await stored.cancel(self._identify(ctx), id))
+
+        return {b"": show, b"input_items": input_items, b"cancel": cancel}.get(below)
+
+    async def _readiness(self, ctx: RequestContext) -> None:
+        ctx.end(Outcome.COMPLETE)
+        ready = self._ready()
+        body = b"ready\n" if ready else b"not ready\n"
+        ctx.exchange.respond(200 if ready else 503, [_TEXT], body)
+
+    def _identify(self, ctx: RequestContext) -> str:
+        """The caller's account."""
+        caller = self._keys.identify(ctx.exchange.request.headers)
+        self._metering.enter(ctx, caller)
+        return caller.user_id
+
+
+def _relaying(relay: Relay, dialect: Dialect) -> Endpoint:
+    async def endpoint(ctx: RequestContext) -> None:
+        agent = ctx.exchange.request.headers.get(_SUBAGENT)
+        if agent is not None:
+            ctx.agent = agent[:_MAX_AGENT].decode("latin-1")
+        await relay.relay(ctx, dialect)
+
+    return endpoint
+
+
+async def _alive(ctx: RequestContext) -> None:
+    ctx.end(Outcome.COMPLETE)
+    ctx.exchange.respond(200, [_TEXT], b"ok\n")
+
+
+def _respond_json(ctx: RequestContext, body: bytes) -> None:
+    ctx.end(Outcome.COMPLETE)
+    exchange = ctx.exchange
+    headers = [_JSON, (b"request-id", exchange.id), exchange.own_timing()]
+    if error_shape(exchange.request) is not ErrorShape.MESSAGES:  # OpenAI's SDKs read this one
+        headers.append((b"x-request-id", exchange.id))
+    exchange.respond(200, headers, body, ctx.limit_fields())

@@ -1,0 +1,72 @@
+"""Models, routes, plans and prices: one value, replaced as a whole when the settings change.
+
+Decides what a model's or a plan's name stands for. Requests in flight keep the catalog that they
+began with.
+"""
+
+from dataclasses import dataclass
+
+from relay import config
+from relay.errors import FORBIDDEN, RelayError
+from relay.pool.routes import Route, Routes
+from relay.pool.upstream import Upstream
+from relay.quota.plans import Plan, Prices, compile_plans, compile_prices
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """The longest that a model's prompt and answer may be, in tokens, and its prices if it has
+    any."""
+
+    context_window: int
+    max_output_tokens: int
+    prices: Prices | None
+
+
+class Catalog:
+    """See the module. Nothing of it changes."""
+
+    __slots__ = ("_limits", "_plans", "_routes")
+
+    def __init__(self, settings: config.Settings, upstreams: list[Upstream]) -> None:
+        """Raises ConfigError: a plan contradicts itself."""
+        self._routes = Routes(settings.model, upstreams)
+        self._plans = compile_plans(settings.plan)
+        prices = compile_prices(settings.model)
+        self._limits = {
+            name: ModelLimits(model.context_window, model.max_output_tokens, prices.get(name))
+            for model in settings.model
+            for name in (model.id, *model.aliases)
+        }
+
+    @property
+    def serves_any(self) -> bool:
+        """Whether there is a model that could be served."""
+        return self._routes.any
+
+    def route(self, model: str) -> Route:
+        """The route of the model that a request asks for.
+
+        Raises:
+            RelayError: 404 with the models that are available; 503, no upstream serves it.
+        """
+        return self._routes.find(model)
+
+    def limits(self, model: str) -> ModelLimits:
+        """The limits of a model that has a route."""
+        return self._limits[model]
+
+    def plan(self, plan_id: str) -> Plan:
+        """An account's plan.
+
+        Raises:
+            RelayError: 403, it is no longer offered.
+        """
+        plan = self._plans.get(plan_id)
+        if plan is None:
+            raise RelayError(
+                FORBIDDEN,
+                f"This account's plan, {plan_id!r}, is no longer offered here. "
+                "Ask the operator of this relay for another.",
+            )
+        return plan

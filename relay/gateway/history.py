@@ -1,0 +1,68 @@
+"""Conversations that go on from a kept response, and the responses that are kept for that.
+
+Whether any are kept, and where, is the operator's choice (`[responses]` in relay.toml). Without
+it nothing is kept, and every caller that relies on it gets an error.
+"""
+
+from time import time
+from typing import Final
+
+import msgspec
+
+from relay.errors import OVERLOADED, PREVIOUS_NOT_FOUND, RelayError
+from relay.store.database import StoreError
+from relay.store.responses import ResponseStore, StoredResponse
+
+NOTHING_KEPT: Final = "This relay keeps no responses"
+BUSY: Final = "Kept responses cannot be used now. Try again in a moment."
+_WHOLE_INPUT: Final = "Send the whole conversation as input, and store: false."
+
+
+class ConversationHistory:
+    """The kept conversations, if any are kept."""
+
+    def __init__(self, store: ResponseStore | None) -> None:
+        self._store = store
+
+    @property
+    def on(self) -> bool:
+        """Whether responses are kept."""
+        return self._store is not None
+
+    async def before(self, owner: str, id: str) -> list[msgspec.Raw]:
+        """The conversation up to and with a response, the oldest item first.
+
+        Raises:
+            RelayError: 400, it is not here, or not all of it.
+        """
+        items = None
+        if self._store is not None:
+            try:
+                items = await self._store.conversation(owner, id, time())
+            except StoreError:
+                raise RelayError(OVERLOADED, BUSY) from None
+        if items is None:
+            reason = (
+                f"no response with the id {id[:80]!r} is kept here any more, or not all before it"
+            )
+            if self._store is None:
+                reason = "this relay keeps no responses, so there is nothing to go on from"
+            raise RelayError(
+                PREVIOUS_NOT_FOUND,
+                f"previous_response_id: {reason}. {_WHOLE_INPUT}",
+                param="previous_response_id",
+            )
+        return [msgspec.Raw(item) for item in items]
+
+    async def keep(self, response: StoredResponse) -> None:
+        """Keep a response, with the items that it answers and its own.
+
+        Raises:
+            RelayError: 503, it cannot be kept.
+        """
+        assert self._store is not None
+        try:
+            await self._store.put(response, response.created)
+        except StoreError:
+            reason = "The response cannot be kept now. Try again in a moment, or with store: false."
+            raise RelayError(OVERLOADED, reason) from None

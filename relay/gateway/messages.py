@@ -1,0 +1,141 @@
+"""The Messages dialect, which upstreams speak themselves: octets in, the same octets out.
+
+Decides which octets of a request must differ for one upstream: the model's name, and thinking that
+another family of models has signed.
+"""
+
+from typing import TYPE_CHECKING, ClassVar
+
+import orjson
+
+from relay.errors import BAD_UPSTREAM, UNKNOWN_ENCODING, RelayError
+from relay.errors import Dialect as ErrorShape
+from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
+from relay.gateway.passthrough import pass_on
+from relay.pool.affinity import Session
+from relay.pool.routes import Target
+from relay.translate.messages.conversation_key import is_long
+from relay.translate.messages.conversation_key import session as conversation_key
+from relay.translate.messages.peek import with_model
+from relay.translate.messages.thinking_filter import without_thinking
+from relay.wire.events import Request
+
+if TYPE_CHECKING:
+    from relay.gateway.attempt import Answer
+    from relay.gateway.context import RequestContext
+    from relay.gateway.keepalive import KeepAlive
+
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+class MessagesRequest(InboundRequest):
+    """`POST /v1/messages`, or `count_tokens`."""
+
+    __slots__ = (
+        "_body",
+        "_head",
+        "_plain_name",
+        "_request_id",
+        "_without_thinking",
+        "counting",
+        "max_tokens",
+        "model",
+        "stream",
+    )
+
+    dialect: ClassVar[str] = "messages"
+    error_shape: ClassVar[ErrorShape] = ErrorShape.MESSAGES
+    reads_answers: ClassVar[bool] = False
+
+    def __init__(self, received: Received, *, counting: bool) -> None:
+        summary = received.summary
+        self.model = summary.model
+        self.stream = summary.stream is True
+        self.max_tokens = summary.max_tokens
+        self.counting = counting
+        self._head = received.head
+        self._body = received.body
+        self._request_id = received.request_id
+        # Where the price depends on the name, no second spelling of it may go upstream.
+        self._plain_name = received.plan.prepaid
+        self._without_thinking: bytes | None = None
+
+    def estimated_text(self) -> bytes:
+        """See `InboundRequest`."""
+        return self._body
+
+    def conversation_key(self) -> bytes | None:
+        """See `InboundRequest`."""
+        return conversation_key(self._head.headers, self._body)
+
+    def caches_for_an_hour(self) -> bool:
+        """See `InboundRequest`."""
+        return is_long(self._body)
+
+    def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
+        """The caller's own octets, but for those that must differ."""
+        body, upstream = self._body, target.upstream
+        if session is not None:
+            if session.mixed or session.family != upstream.vendor.thinking:
+                if self._without_thinking is None:  # this family would refuse the signatures
+                    self._without_thinking = without_thinking(body)
+                body = self._without_thinking
+        if target.model is not None or self._plain_name:
+            body = with_model(body, target.model or self.model)
+        return upstream.head(self._head, len(body)), body
+
+    def release(self) -> None:
+        """See `InboundRequest`."""
+        self._body = b""
+        self._without_thinking = None
+
+    async def respond(
+        self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
+    ) -> None:
+        """See `InboundRequest`."""
+        await pass_on(ctx, answer, alive)
+
+    def keep_alive(self) -> bytes:
+        """`event: ping`, which the Messages API sends itself and SDKs skip anywhere."""
+        return PING
+
+    def error_event(self, error: RelayError) -> bytes:
+        """See `InboundRequest`."""
+        return error.event(ErrorShape.MESSAGES, self._request_id)
+
+    def refusal_event(self, refusal: UpstreamRefusal) -> bytes:
+        """The upstream's own document as an event, word for word."""
+        try:
+            document = orjson.loads(refusal.payload)
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict) or not isinstance(document.get("error"), dict):
+            error = RelayError(BAD_UPSTREAM, f"The model's upstream answered {refusal.status}.")
+            return self.error_event(error)
+        document.setdefault("type", "error")
+        return b"event: error\ndata: " + orjson.dumps(document) + b"\n\n"
+
+    def refusal_response(self, refusal: UpstreamRefusal) -> tuple[int, bytes, bytes]:
+        """The upstream's own answer, word for word."""
+        return refusal.status, refusal.fields, refusal.payload
+
+
+class Messages(Dialect):
+    """Reads requests of `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
+
+    def __init__(self, *, counting: bool = False) -> None:
+        self._counting = counting
+
+    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+        """Only `identity`: a body that goes upstream as it came is not unfolded."""
+        if head.headers[b"content-encoding"].lower() != b"identity":
+            raise RelayError(
+                UNKNOWN_ENCODING,
+                "Bodies go upstream as they come, and the Messages API takes no "
+                "content-encoding: send the body as it is.",
+            )
+        return body
+
+    async def read(self, received: Received) -> MessagesRequest:
+        """Nothing more is read than `peek` has."""
+        return MessagesRequest(received, counting=self._counting)

@@ -1,0 +1,90 @@
+"""A server: its handler, its bounds, the set of its connections, and how they end.
+
+The same for every protocol: `net.listener` accepts, a connection such as `net.http1` speaks the
+protocol. `drain` lets exchanges in flight finish. The server must not know what is served.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.errors import RelayError
+from relay.net.deadlines import Deadlines
+from relay.net.exchange import Exchange, date
+from relay.wire.events import Limits
+
+Handler = Callable[[Exchange], Awaitable[None]]
+Refused = Callable[[bytes, str, RelayError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that a peer may cost: octets, and seconds."""
+
+    head: Limits = Limits()  # noqa: RUF009 - immutable
+    body: int = 32 * 1024 * 1024
+    head_time: float = 10.0
+    body_time: float = 10.0
+    idle_time: float = 75.0
+    write_time: float = 120.0
+
+
+class Connection(Protocol):
+    """A caller's connection, as its server ends it."""
+
+    transport: asyncio.Transport
+
+    def shut(self) -> None:
+        """Close if idle; else the exchange under way is the last one."""
+        ...
+
+
+class Server:
+    """See the module."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        deadlines: Deadlines,
+        bounds: Bounds | None = None,
+        refused: Refused | None = None,
+    ) -> None:
+        """`refused(id, peer, error)` is called for octets that were no request, which no handler
+        sees."""
+        self.handler = handler
+        self.refused = refused
+        self.deadlines = deadlines
+        self.bounds = bounds or Bounds()
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Connection] = set()
+        self.listeners: list[asyncio.Server] = []
+        self.draining = False
+        self._empty: asyncio.Future[None] | None = None
+        deadlines.each_tick(date.renew)
+
+    async def drain(self, seconds: float) -> None:
+        """Accept no more, let exchanges in flight finish for `seconds`, then cut."""
+        self.draining = True
+        for listener in self.listeners:
+            listener.close()
+        for connection in tuple(self.connections):
+            connection.shut()
+        if self.connections:
+            self._empty = self.loop.create_future()
+            await asyncio.wait([self._empty], timeout=seconds)
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut every connection now."""
+        for listener in self.listeners:
+            listener.close()
+        for connection in tuple(self.connections):
+            connection.transport.abort()
+        if self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    def connection_gone(self) -> None:
+        """Called by each connection at its end."""
+        if self._empty is not None and not self.connections and not self._empty.done():
+            self._empty.set_result(None)
