@@ -28,7 +28,7 @@ from relay.pool.routes import Route, Target
 from relay.pool.upstream import Tier, Upstream
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
-from relay.quota.state import LimitCounters, Reservation
+from relay.quota.state import Reservation
 
 _OWED: Final = 8.0  # turns that an upstream is owed at most, or has had too many of
 _BUSY: Final = 0.25  # of a turn, for each request in flight: who is slow comes later
@@ -154,19 +154,8 @@ def _room_at(upstream: Upstream, ask: RoutingRequest, now: float, ledger: Ledger
     """From when on an upstream's own limits have room for a request."""
     if upstream.limits is None or ledger is None or ask.counting:
         return now
-    meter = _meter(upstream, ledger, now)
-    moment = ready = int(now * 1000)
-    for bucket in meter.requests:
-        ready = max(ready, bucket.ready(1, moment))
-    for bucket in meter.tokens:
-        ready = max(ready, bucket.ready(min(ask.tokens, bucket.size), moment))
-    return ready / 1000 if ready > moment else now
-
-
-def _meter(upstream: Upstream, ledger: Ledger, now: float) -> LimitCounters:
-    assert upstream.limits is not None
     owner = _owner(upstream)
-    return ledger.holder(owner, owner, upstream.limits, now).meter
+    return ledger.ready_at(owner, owner, upstream.limits, now, ask.tokens)
 
 
 def _owner(upstream: Upstream) -> str:
@@ -398,13 +387,11 @@ class Upstreams:
     def _limits(self, upstream: Upstream, now: float) -> list[dict[str, object]]:
         if upstream.limits is None:
             return []
-        meter = _meter(upstream, self._ledger, now)
-        moment = int(now * 1000)
-        rows: list[dict[str, object]] = []
-        for limit, bucket in zip(upstream.limits.limits, meter.buckets, strict=True):
-            left, reset = bucket.tell(moment)
-            rows.append({"limit": limit.name, "left": left, "reset": rfc3339(reset / 1000)})
-        return rows
+        owner = _owner(upstream)
+        return [
+            {"limit": limit.name, "left": limit.remaining, "reset": rfc3339(limit.reset)}
+            for limit in self._ledger.view(owner, owner, upstream.limits, now)
+        ]
 
 
 def _unavailable(ask: RoutingRequest, ready: float, now: float) -> RelayError:

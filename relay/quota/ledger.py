@@ -16,6 +16,7 @@ nor the database: state goes out through `changes` and comes back through `resto
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from relay.quota import exceeded as refusal
@@ -25,6 +26,15 @@ from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
 
 _MONEY: Final = "money"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitView:
+    """One limit as it stands; `reset` is when it is full again, epoch seconds."""
+
+    name: str
+    remaining: int
+    reset: float
 
 
 class Ledger:
@@ -131,6 +141,29 @@ class Ledger:
         if not counts.take(1, moment):
             wait = counts.ready(1, moment) - moment
             raise refusal.too_much_counting(max(1, -(-wait // 1000)))
+
+    def ready_at(self, account: str, key: str, plan: Plan, now: float, tokens: int) -> float:
+        """When all limits have room for one request of so many tokens, epoch seconds.
+
+        `now` itself if they have room already. Takes nothing.
+        """
+        counters = self.holder(account, key, plan, now).meter
+        moment = ready = int(now * 1000)
+        for bucket in counters.requests:
+            ready = max(ready, bucket.ready(1, moment))
+        for bucket in counters.tokens:
+            ready = max(ready, bucket.ready(min(tokens, bucket.size), moment))
+        return ready / 1000 if ready > moment else now
+
+    def view(self, account: str, key: str, plan: Plan, now: float) -> list[LimitView]:
+        """Each limit of the plan, in its order. Takes nothing."""
+        counters = self.holder(account, key, plan, now).meter
+        moment = int(now * 1000)
+        views = []
+        for limit, bucket in zip(plan.limits, counters.buckets, strict=True):
+            remaining, reset = bucket.tell(moment)
+            views.append(LimitView(limit.name, remaining, reset / 1000))
+        return views
 
     def _end(self, reservation: Reservation, cost: int) -> None:
         reservation.open = False
