@@ -66,7 +66,7 @@ class Metering:
                 f"This account's plan, {caller.plan!r}, is no longer offered here. "
                 "Ask the operator of this relay for another.",
             )
-        call.holder = self._ledger.holder(caller.user_id, caller.key_id, plan, time())
+        call.holder = self._ledger.key_state(caller.user_id, caller.key_id, plan, time())
         return plan
 
     def admit_count(self, caller: LiveKey, plan: Plan) -> None:
@@ -102,7 +102,7 @@ class Metering:
         call.reservation = held = self._ledger.reserve(
             caller.user_id, caller.key_id, plan, now, tokens, cost
         )
-        call.holder = held.holder  # the one before may have been forgotten while the body came
+        call.holder = held.key_state  # the one before may have been forgotten while the body came
         call.opening = opening = AdmissionRow(
             call.record.id, now, caller.key_id, caller.user_id, asked.model,
             "messages" if call.translation is None else call.translation.name, tokens, cost,

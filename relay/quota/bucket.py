@@ -70,15 +70,15 @@ class FixedWindow:
             if now < self.end:
                 self.used += amount
 
-    def available(self, now: int) -> int:
+    def remaining(self, now: int) -> int:
         """What could be taken at this moment."""
-        return self.tell(now)[0]
+        return self.remaining_and_reset(now)[0]
 
-    def reset(self, now: int) -> int:
+    def reset_at(self, now: int) -> int:
         """The moment at which it is whole again; this one if it is."""
-        return self.tell(now)[1]
+        return self.remaining_and_reset(now)[1]
 
-    def tell(self, now: int) -> tuple[int, int]:
+    def remaining_and_reset(self, now: int) -> tuple[int, int]:
         """What is `available`, and the `reset`, in one step."""
         end = self.end
         if now >= end:
@@ -86,15 +86,15 @@ class FixedWindow:
         left = self.size - self.used
         return left if left > 0 else 0, end if end - now <= self.per else now + self.per
 
-    def ready(self, amount: int, now: int) -> int:
+    def ready_at(self, amount: int, now: int) -> int:
         """The moment from which on so much could be taken."""
-        return now if self.available(now) >= amount else self.reset(now)
+        return now if self.remaining(now) >= amount else self.reset_at(now)
 
     def resize(self, size: int, now: int) -> None:
         """Let the limit be another."""
         self.size = size
 
-    def spent(self, now: int) -> int:
+    def used_units(self, now: int) -> int:
         """What is used, rounded up to whole units."""
         return 0 if now >= self.end else self.used
 
@@ -115,13 +115,13 @@ class TokenBucket:
     estimate while it fades, and then have it a second time.
     """
 
-    __slots__ = ("mark", "moment", "per", "size", "used", "whole")
+    __slots__ = ("capacity", "mark", "moment", "per", "size", "used")
     refill: Final = "smooth"
 
     def __init__(self, size: int, per: int, used: int = 0, moment: int = 0) -> None:
         self.size = size
         self.per = per
-        self.whole = size * per
+        self.capacity = size * per
         self.used = used
         self.moment = moment  # up to when it has been filled
         self.mark: Mark = _UNTOUCHED
@@ -131,7 +131,7 @@ class TokenBucket:
         if now != self.moment:
             self._fill(now)
         used = self.used + amount * self.per
-        if used > self.whole:
+        if used > self.capacity:
             return False
         self.used = used
         return True
@@ -173,15 +173,15 @@ class TokenBucket:
         passed = now - self.moment
         return max(0, self.used - passed * self.size) if passed > 0 else self.used
 
-    def available(self, now: int) -> int:
+    def remaining(self, now: int) -> int:
         """What could be taken at this moment."""
-        return self.tell(now)[0]
+        return self.remaining_and_reset(now)[0]
 
-    def reset(self, now: int) -> int:
+    def reset_at(self, now: int) -> int:
         """The moment at which it is whole again; this one if it is."""
-        return self.tell(now)[1]
+        return self.remaining_and_reset(now)[1]
 
-    def tell(self, now: int) -> tuple[int, int]:
+    def remaining_and_reset(self, now: int) -> tuple[int, int]:
         """What is `available`, and the `reset`, in one step."""
         passed = now - self.moment
         used = self.used
@@ -190,13 +190,13 @@ class TokenBucket:
             if used <= 0:
                 return self.size, now
         elif passed:
-            return max(0, self.whole - used) // self.per, self._when(used, now)
-        left = (self.whole - used) // self.per if used < self.whole else 0
+            return max(0, self.capacity - used) // self.per, self._when(used, now)
+        left = (self.capacity - used) // self.per if used < self.capacity else 0
         return left, now - (-used // self.size)
 
-    def ready(self, amount: int, now: int) -> int:
+    def ready_at(self, amount: int, now: int) -> int:
         """The moment from which on so much could be taken."""
-        return self._when(self._used(now) + amount * self.per - self.whole, now)
+        return self._when(self._used(now) + amount * self.per - self.capacity, now)
 
     def _when(self, excess: int, now: int) -> int:
         if excess <= 0:
@@ -210,9 +210,9 @@ class TokenBucket:
         if size != self.size:
             self._fill(now)
             self.size = size
-            self.whole = size * self.per
+            self.capacity = size * self.per
 
-    def spent(self, now: int) -> int:
+    def used_units(self, now: int) -> int:
         """What is used, rounded up to whole units."""
         return -(-self._used(now) // self.per)
 
@@ -224,14 +224,14 @@ class TokenBucket:
 Bucket: TypeAlias = FixedWindow | TokenBucket
 
 
-def make(refill: str, size: int, per: int, used: int = 0, moment: int = 0) -> Bucket:
+def new_bucket(refill: str, size: int, per: int, used: int = 0, moment: int = 0) -> Bucket:
     """A bucket of one of the two kinds."""
     return (FixedWindow if refill == FixedWindow.refill else TokenBucket)(size, per, used, moment)
 
 
-def converted(bucket: Bucket, refill: str, size: int, now: int) -> Bucket:
+def convert_bucket(bucket: Bucket, refill: str, size: int, now: int) -> Bucket:
     """A bucket of the other kind, just as used, over a stretch of the same length."""
-    spent = bucket.spent(now)
+    spent = bucket.used_units(now)
     if refill == TokenBucket.refill:
         return TokenBucket(size, bucket.per, spent * bucket.per, now)
     return FixedWindow(size, bucket.per, spent, now + bucket.per if spent else 0)

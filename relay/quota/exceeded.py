@@ -124,24 +124,24 @@ def too_much_counting(wait: int) -> QuotaExceeded:
     )
 
 
-def unpaid(purse: Balance, cost: int) -> QuotaExceeded:
+def unpaid(balance: Balance, cost: int) -> QuotaExceeded:
     """The balance does not cover what a request may cost."""
-    balance = purse.balance
-    if balance > 0 and balance >= cost:
+    amount = balance.amount
+    if amount > 0 and amount >= cost:
         return QuotaExceeded(
             RATE_LIMITED,
             "The rest of this account's balance is held for requests that are running. "
             f"Please try again in {_SOON}s.",
             retry_after=_SOON,
         )
-    if balance <= 0:
-        told = "The balance of this account is used up."
+    if amount <= 0:
+        reason = "The balance of this account is used up."
     else:
-        told = (
-            f"The balance of this account, {_dollars(balance)}, does not cover this request, "
+        reason = (
+            f"The balance of this account, {_dollars(amount)}, does not cover this request, "
             f"which may cost {_dollars(cost)}; a lower max_tokens makes it less."
         )
-    return QuotaExceeded(PAYMENT_REQUIRED, f"{told} Ask the operator of this relay for credit.")
+    return QuotaExceeded(PAYMENT_REQUIRED, f"{reason} Ask the operator of this relay for credit.")
 
 
 def _dollars(micro: int) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay.quota import exceeded as refusal
-from relay.quota.bucket import Bucket, Mark, make
+from relay.quota.bucket import Bucket, Mark, new_bucket
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
@@ -41,20 +41,20 @@ class Ledger:
     """What every key has left. `now` is the present moment, epoch seconds."""
 
     def __init__(self) -> None:
-        self._holders: dict[str, KeyState] = {}
-        self._meters: dict[tuple[str, str], LimitCounters] = {}
-        self._purses: dict[str, Balance] = {}
-        self._changed: list[LimitCounters | Balance] = []
+        self._key_states: dict[str, KeyState] = {}
+        self._counters: dict[tuple[str, str], LimitCounters] = {}
+        self._balances: dict[str, Balance] = {}
+        self._dirty: list[LimitCounters | Balance] = []
         self._to_sweep: list[LimitCounters] = []
 
     # --- one request ---
 
-    def holder(self, account: str, key: str, plan: Plan, now: float) -> KeyState:
+    def key_state(self, account: str, key: str, plan: Plan, now: float) -> KeyState:
         """What a key has, to tell it in headers."""
-        holder = self._holders.get(key)
-        if holder is None or holder.plan is not plan or holder.meter.plan is not plan:
-            holder = self._place(account, key, plan, int(now * 1000))
-        return holder
+        key_state = self._key_states.get(key)
+        if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
+            key_state = self._place(account, key, plan, int(now * 1000))
+        return key_state
 
     def reserve(
         self, account: str, key: str, plan: Plan, now: float, tokens: int = 0, cost: int = 0
@@ -65,34 +65,34 @@ class Ledger:
             QuotaExceeded: it is not admitted, and nothing was taken.
         """
         moment = int(now * 1000)
-        holder = self._holders.get(key)
-        if holder is None or holder.plan is not plan or holder.meter.plan is not plan:
-            holder = self._place(account, key, plan, moment)
-        meter = holder.meter
-        purse = holder.purse
-        if (0 < plan.max_concurrency <= holder.running) or (
-            purse is not None and not purse.covers(cost)
+        key_state = self._key_states.get(key)
+        if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
+            key_state = self._place(account, key, plan, moment)
+        counters = key_state.counters
+        balance = key_state.balance
+        if (0 < plan.max_concurrency <= key_state.in_flight) or (
+            balance is not None and not balance.covers(cost)
         ):
-            raise self._refusal(holder, moment, tokens, cost)
+            raise self._refusal(key_state, moment, tokens, cost)
         amounts: list[tuple[Bucket, int, Mark]] = []
-        for bucket in meter.requests:
+        for bucket in counters.request_buckets:
             if not bucket.take(1, moment):
-                raise self._taken_back(holder, moment, tokens, cost, bucket)
-        for bucket in meter.tokens:
+                raise self._taken_back(key_state, moment, tokens, cost, bucket)
+        for bucket in counters.token_buckets:
             amount = tokens if tokens < bucket.size else bucket.size
             if not bucket.take(amount, moment):
-                raise self._taken_back(holder, moment, tokens, cost, bucket)
+                raise self._taken_back(key_state, moment, tokens, cost, bucket)
             amounts.append((bucket, amount, bucket.mark))
-        if purse is not None:
-            purse.held += cost
-        holder.running += 1
-        meter.in_flight += 1
-        if not meter.changed:
-            meter.changed = True
-            self._changed.append(meter)
-        returning = meter.returning
-        marks = [bucket.mark for bucket in returning]
-        return Reservation(holder, meter, returning, marks, amounts, purse, cost)
+        if balance is not None:
+            balance.held += cost
+        key_state.in_flight += 1
+        counters.in_flight += 1
+        if not counters.dirty:
+            counters.dirty = True
+            self._dirty.append(counters)
+        refundable = counters.refundable
+        marks = [bucket.mark for bucket in refundable]
+        return Reservation(key_state, counters, refundable, marks, amounts, balance, cost)
 
     def settle(
         self,
@@ -122,7 +122,7 @@ class Ledger:
         if not reservation.open:
             return False
         moment = int(now * 1000)
-        for bucket, mark in zip(reservation.returning, reservation.marks, strict=True):
+        for bucket, mark in zip(reservation.refundable, reservation.marks, strict=True):
             bucket.give_back(1, mark, moment)
         for bucket, amount, mark in reservation.amounts:
             if amount:
@@ -136,10 +136,10 @@ class Ledger:
         Raises:
             QuotaExceeded: it is one too many.
         """
-        counts = self.holder(account, key, plan, now).counts
+        counts = self.key_state(account, key, plan, now).counting_bucket
         moment = int(now * 1000)
         if not counts.take(1, moment):
-            wait = counts.ready(1, moment) - moment
+            wait = counts.ready_at(1, moment) - moment
             raise refusal.too_much_counting(max(1, -(-wait // 1000)))
 
     def ready_at(self, account: str, key: str, plan: Plan, now: float, tokens: int) -> float:
@@ -147,117 +147,117 @@ class Ledger:
 
         `now` itself if they have room already. Takes nothing.
         """
-        counters = self.holder(account, key, plan, now).meter
+        counters = self.key_state(account, key, plan, now).counters
         moment = ready = int(now * 1000)
-        for bucket in counters.requests:
-            ready = max(ready, bucket.ready(1, moment))
-        for bucket in counters.tokens:
-            ready = max(ready, bucket.ready(min(tokens, bucket.size), moment))
+        for bucket in counters.request_buckets:
+            ready = max(ready, bucket.ready_at(1, moment))
+        for bucket in counters.token_buckets:
+            ready = max(ready, bucket.ready_at(min(tokens, bucket.size), moment))
         return ready / 1000 if ready > moment else now
 
     def view(self, account: str, key: str, plan: Plan, now: float) -> list[LimitView]:
         """Each limit of the plan, in its order. Takes nothing."""
-        counters = self.holder(account, key, plan, now).meter
+        counters = self.key_state(account, key, plan, now).counters
         moment = int(now * 1000)
         views = []
         for limit, bucket in zip(plan.limits, counters.buckets, strict=True):
-            remaining, reset = bucket.tell(moment)
+            remaining, reset = bucket.remaining_and_reset(moment)
             views.append(LimitView(limit.name, remaining, reset / 1000))
         return views
 
     def _end(self, reservation: Reservation, cost: int) -> None:
         reservation.open = False
-        meter = reservation.meter
-        meter.in_flight -= 1
-        self._note(meter)
-        reservation.holder.running -= 1
-        purse = reservation.purse
-        if purse is not None:
-            purse.held -= reservation.cost
+        counters = reservation.counters
+        counters.in_flight -= 1
+        self._mark_dirty(counters)
+        reservation.key_state.in_flight -= 1
+        balance = reservation.balance
+        if balance is not None:
+            balance.held -= reservation.cost
             if cost:
-                purse.charged += cost
-                self._note(purse)
+                balance.charged += cost
+                self._mark_dirty(balance)
 
-    def _note(self, state: LimitCounters | Balance) -> None:
-        if not state.changed:
-            state.changed = True
-            self._changed.append(state)
+    def _mark_dirty(self, state: LimitCounters | Balance) -> None:
+        if not state.dirty:
+            state.dirty = True
+            self._dirty.append(state)
 
     # --- refusing ---
 
     def _taken_back(
-        self, holder: KeyState, now: int, tokens: int, cost: int, stopped: Bucket
+        self, key_state: KeyState, now: int, tokens: int, cost: int, stopped: Bucket
     ) -> QuotaExceeded:
         """Undo what was taken before one bucket had too little, and say so."""
-        meter = holder.meter
-        for bucket in meter.requests:
+        counters = key_state.counters
+        for bucket in counters.request_buckets:
             if bucket is stopped:
                 break
             bucket.give_back(1, bucket.mark, now)
         else:
-            for bucket in meter.tokens:
+            for bucket in counters.token_buckets:
                 if bucket is stopped:
                     break
                 bucket.give_back(min(tokens, bucket.size), bucket.mark, now)
-        return self._refusal(holder, now, tokens, cost)
+        return self._refusal(key_state, now, tokens, cost)
 
-    def _refusal(self, holder: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
+    def _refusal(self, key_state: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
         """What to tell, of all that is in the way: what ends last, and money never ends."""
-        plan, purse = holder.plan, holder.purse
-        if purse is not None and not purse.covers(cost) and purse.balance < max(cost, 1):
-            return refusal.unpaid(purse, cost)
+        plan, balance = key_state.plan, key_state.balance
+        if balance is not None and not balance.covers(cost) and balance.amount < max(cost, 1):
+            return refusal.unpaid(balance, cost)
         last = None
         until = now
-        for limit, bucket in zip(plan.limits, holder.meter.buckets, strict=True):
+        for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True):
             amount = 1 if limit.kind == "requests" else min(tokens, limit.size)
-            ready = bucket.ready(amount, now)
+            ready = bucket.ready_at(amount, now)
             if ready > until:
                 last, until = limit, ready
         if last is not None:
             return refusal.limit_reached(plan, last, until, now)
-        if purse is not None and not purse.covers(cost):
-            return refusal.unpaid(purse, cost)
+        if balance is not None and not balance.covers(cost):
+            return refusal.unpaid(balance, cost)
         return refusal.too_many_at_once(plan)
 
     # --- who there is ---
 
     def _place(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
-        """The holder of a key, new or under a plan that is new to it."""
-        meter = self._meter(*(("account", account) if plan.by_account else ("key", key)))
-        if meter.plan is not plan:
-            if meter.states:
-                self._note(meter)
-            meter.adopt(plan, now)
-        purse = self._purse(account) if plan.prepaid else None
-        holder = self._holders.get(key)
-        if holder is None:
-            holder = self._holders[key] = KeyState(account, key, plan, meter, purse)
+        """The key_state of a key, new or under a plan that is new to it."""
+        counters = self._counters_of(*(("account", account) if plan.by_account else ("key", key)))
+        if counters.plan is not plan:
+            if counters.all_buckets:
+                self._mark_dirty(counters)
+            counters.adopt(plan, now)
+        balance = self._balance_of(account) if plan.prepaid else None
+        key_state = self._key_states.get(key)
+        if key_state is None:
+            key_state = self._key_states[key] = KeyState(account, key, plan, counters, balance)
         else:
-            holder.meter.holders.discard(key)
-            holder.plan, holder.meter, holder.purse = plan, meter, purse
-        meter.holders.add(key)
-        return holder
+            key_state.counters.keys.discard(key)
+            key_state.plan, key_state.counters, key_state.balance = plan, counters, balance
+        counters.keys.add(key)
+        return key_state
 
-    def _meter(self, scope: str, owner: str) -> LimitCounters:
-        meter = self._meters.get((scope, owner))
-        if meter is None:
-            meter = self._meters[scope, owner] = LimitCounters(scope, owner)
-        return meter
+    def _counters_of(self, scope: str, owner: str) -> LimitCounters:
+        counters = self._counters.get((scope, owner))
+        if counters is None:
+            counters = self._counters[scope, owner] = LimitCounters(scope, owner)
+        return counters
 
-    def _purse(self, account: str) -> Balance:
-        purse = self._purses.get(account)
-        if purse is None:
-            purse = self._purses[account] = Balance(account)
-        return purse
+    def _balance_of(self, account: str) -> Balance:
+        balance = self._balances.get(account)
+        if balance is None:
+            balance = self._balances[account] = Balance(account)
+        return balance
 
     def fund(self, account: str, credited: int) -> None:
         """All that was ever paid in for an account, in micro-dollars; not what is new of it."""
-        self._purse(account).credited = credited
+        self._balance_of(account).credited = credited
 
     def balance(self, account: str) -> int:
         """What an account has left, requests in flight not counted."""
-        purse = self._purses.get(account)
-        return 0 if purse is None else purse.balance
+        balance = self._balances.get(account)
+        return 0 if balance is None else balance.amount
 
     def sweep(self, now: float, most: int = 200) -> list[tuple[str, str]]:
         """Look at so many owners, and forget those whose limits are all whole again.
@@ -268,16 +268,16 @@ class Ledger:
         forgotten = []
         moment = int(now * 1000)
         if not self._to_sweep:
-            self._to_sweep = list(self._meters.values())
+            self._to_sweep = list(self._counters.values())
         for _ in range(min(most, len(self._to_sweep))):
-            meter = self._to_sweep.pop()
-            if meter.idle(moment) and not any(
-                self._holders[key].busy(moment) for key in meter.holders
+            counters = self._to_sweep.pop()
+            if counters.idle(moment) and not any(
+                self._key_states[key].busy(moment) for key in counters.keys
             ):
-                for key in meter.holders:
-                    del self._holders[key]
-                del self._meters[meter.scope, meter.owner]
-                forgotten.append((meter.scope, meter.owner))
+                for key in counters.keys:
+                    del self._key_states[key]
+                del self._counters[counters.scope, counters.owner]
+                forgotten.append((counters.scope, counters.owner))
         return forgotten
 
     # --- what outlasts the process ---
@@ -288,23 +288,23 @@ class Ledger:
         What is in flight is in them as if it had used its estimate, but money, which is only
         charged at the end.
         """
-        changed, self._changed = self._changed, []
+        changed, self._dirty = self._dirty, []
         rows: list[Row] = []
         for state in changed:
-            state.changed = False
+            state.dirty = False
             rows.extend(state.rows())
         return rows
 
     def rows(self) -> list[Row]:
         """The rows of everything, for when a change could not be written."""
-        states: list[LimitCounters | Balance] = [*self._meters.values(), *self._purses.values()]
+        states: list[LimitCounters | Balance] = [*self._counters.values(), *self._balances.values()]
         return [row for state in states for row in state.rows()]
 
     def restore(self, rows: Iterable[Row]) -> None:
         """Take over rows of an earlier process, before anything is reserved."""
         for scope, owner, kind, per, refill, size, used, moment in rows:
             if kind == _MONEY:
-                self._purse(owner).charged = used
+                self._balance_of(owner).charged = used
             else:
-                bucket = make(refill, size, per * 1000, used, moment)
-                self._meter(scope, owner).states[kind, per] = bucket
+                bucket = new_bucket(refill, size, per * 1000, used, moment)
+                self._counters_of(scope, owner).all_buckets[kind, per] = bucket

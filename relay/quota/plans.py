@@ -43,7 +43,7 @@ class Limit:
     refill: Literal["smooth", "window"]
 
     @property
-    def kept(self) -> bool:
+    def counts_when_refunded(self) -> bool:
         """Whether a request that is given back counts all the same."""
         return self.kind == "requests" and self.per <= HOUR
 
@@ -51,7 +51,7 @@ class Limit:
     def name(self) -> str:
         """In words: `40 requests per 5 hours`."""
         kind = self.kind if self.size != 1 else self.kind[:-1]
-        return f"{self.size:,} {kind} per {length(self.per)}"
+        return f"{self.size:,} {kind} per {period_text(self.per)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +77,10 @@ class Plan:
     prepaid: bool  # drawn from the account's balance
     max_concurrency: int
     cache_breakpoints: bool  # prompts of other dialects are marked for the cache
-    main: int | None
-    second: int | None
-    pace: int | None
-    tokens: int | None
+    primary: int | None
+    secondary: int | None
+    request_pace: int | None
+    token_pace: int | None
     five_hours: int | None
     week: int | None
 
@@ -106,7 +106,7 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
             if (limit.kind, limit.per) == (other.kind, other.per):
                 raise ConfigError(
                     f"{path}.limits[{number}]",
-                    f"plan {plan.id!r} limits {limit.kind} per {length(limit.per)} twice",
+                    f"plan {plan.id!r} limits {limit.kind} per {period_text(limit.per)} twice",
                 )
 
     def find(kind: Kind, per: int, otherwise: range = _NEVER) -> int | None:
@@ -118,11 +118,11 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
         ]
         return min(fits)[2] if fits else None
 
-    main = find("requests", FIVE_HOURS, _LONG)
-    seconds = [
+    primary = find("requests", FIVE_HOURS, _LONG)
+    longer = [
         (limit.per == WEEK, limit.per, number)
         for number, limit in enumerate(limits)
-        if limit.kind == "requests" and limit.per in _LONG and number != main
+        if limit.kind == "requests" and limit.per in _LONG and number != primary
     ]
     return Plan(
         id=plan.id,
@@ -132,10 +132,10 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
         prepaid=plan.billing == "per-token",
         max_concurrency=plan.max_concurrency,
         cache_breakpoints=plan.cache_breakpoints,
-        main=main,
-        second=max(seconds)[2] if seconds else None,
-        pace=find("requests", MINUTE, _SHORT),
-        tokens=find("tokens", MINUTE, _ANY),
+        primary=primary,
+        secondary=max(longer)[2] if longer else None,
+        request_pace=find("requests", MINUTE, _SHORT),
+        token_pace=find("tokens", MINUTE, _ANY),
         five_hours=find("requests", FIVE_HOURS),
         week=find("requests", WEEK),
     )
@@ -151,7 +151,7 @@ def _limit(limit: config.LimitSettings) -> Limit:
 _LENGTHS: Final = ((86400, "day"), (HOUR, "hour"), (MINUTE, "minute"), (1, "second"))
 
 
-def length(seconds: int) -> str:
+def period_text(seconds: int) -> str:
     """`"5 hours"`, or `"minute"` for one of them, as it stands after `per`."""
     if seconds == WEEK:
         return "week"

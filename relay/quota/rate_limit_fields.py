@@ -74,22 +74,27 @@ def _text(moment: int) -> bytes:
     return text + _MILLISECONDS[moment % 1000]
 
 
-def lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
+def lines(key_state: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
     """`limit_lines` and `unified_lines`, in any order of the lines."""
-    meter = holder.meter
-    hours, week, pace, tokens = meter.five_hours, meter.week, meter.pace, meter.tokens_told
+    counters = key_state.counters
+    hours, week, pace, tokens = (
+        counters.five_hours,
+        counters.week,
+        counters.request_pace,
+        counters.token_pace,
+    )
     if refused or hours is None or week is None or pace is None or tokens is None:
-        return limit_lines(holder, now) + unified_lines(holder, now, refused)
+        return limit_lines(key_state, now) + unified_lines(key_state, now, refused)
     moment = int(now * 1000)
-    left, reset = hours.tell(moment)
-    week_left, week_reset = week.tell(moment)
-    pace_left, pace_reset = pace.tell(moment)
-    tokens_left, tokens_reset = tokens.tell(moment)
+    left, reset = hours.remaining_and_reset(moment)
+    week_left, week_reset = week.remaining_and_reset(moment)
+    pace_left, pace_reset = pace.remaining_and_reset(moment)
+    tokens_left, tokens_reset = tokens.remaining_and_reset(moment)
     used = (hours.size - left) * 1000 // hours.size
     week_used = (week.size - week_left) * 1000 // week.size
     told = (used, reset, week_used, week_reset)
-    if told != meter.told:  # tells of windows, and of what only another plan changes
-        meter.told = told
+    if told != counters.told:  # tells of windows, and of what only another plan changes
+        counters.told = told
         sizes = b"".join(
             b"%b-limit: %d\r\n" % group
             for group in (
@@ -98,10 +103,10 @@ def lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) ->
                 (b"anthropic-ratelimit-tokens", tokens.size),
             )
         )
-        windows = unified_lines(holder, now)
-        meter.told_lines = b"%bx-ratelimit-reset: %b\r\n%b" % (sizes, _text(reset), windows)
+        windows = unified_lines(key_state, now)
+        counters.told_lines = b"%bx-ratelimit-reset: %b\r\n%b" % (sizes, _text(reset), windows)
     return _CHANGING % (
-        meter.told_lines,
+        counters.told_lines,
         left,
         pace_left,
         _text(pace_reset),
@@ -110,27 +115,31 @@ def lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) ->
     )
 
 
-def limit_lines(holder: KeyState, now: float) -> bytes:
+def limit_lines(key_state: KeyState, now: float) -> bytes:
     """`x-ratelimit-*`, `anthropic-ratelimit-requests-*` and `-tokens-*`."""
     moment = int(now * 1000)
-    meter = holder.meter
-    groups = ((_MAIN, meter.main), (_PACE, meter.pace), (_TOKENS, meter.tokens_told))
+    counters = key_state.counters
+    groups = (
+        (_MAIN, counters.primary),
+        (_PACE, counters.request_pace),
+        (_TOKENS, counters.token_pace),
+    )
     return b"".join([_told(form, bucket, moment) for form, bucket in groups if bucket])
 
 
 def _told(form: bytes, bucket: Bucket, moment: int) -> bytes:
-    left, reset = bucket.tell(moment)
+    left, reset = bucket.remaining_and_reset(moment)
     return form % (bucket.size, left, _text(reset))
 
 
 def _claim(bucket: Bucket, moment: int) -> tuple[bytes, int, int]:
     """Status, thousandths used (rounded down) and reset in epoch seconds (rounded up)."""
-    left, reset = bucket.tell(moment)
+    left, reset = bucket.remaining_and_reset(moment)
     used = (bucket.size - left) * 1000 // bucket.size
     return b"allowed" if used < _WARN_AT else b"allowed_warning", used, -(-reset // 1000)
 
 
-def unified_lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
+def unified_lines(key_state: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
     """`anthropic-ratelimit-unified-*`: how far the 5-hour and the weekly limit are used.
 
     The claim named is the one used most; in a refusal, the one that refused. `rejected`
@@ -138,7 +147,7 @@ def unified_lines(holder: KeyState, now: float, refused: QuotaExceeded | None = 
     limit of up to an hour is none.
     """
     moment = int(now * 1000)
-    five_hours, week = holder.meter.five_hours, holder.meter.week
+    five_hours, week = key_state.counters.five_hours, key_state.counters.week
     if refused is not None:
         limit, at = refused.limit, refused.resets_at
         if limit is not None and at is not None and limit.per > HOUR:
@@ -175,12 +184,12 @@ def _rejected(
     return told
 
 
-def codex_lines(holder: KeyState, now: float) -> bytes:
+def codex_lines(key_state: KeyState, now: float) -> bytes:
     """`x-codex-primary-*` and `x-codex-secondary-*`, which Codex shows as the plan's meters."""
     moment = int(now * 1000)
-    meter = holder.meter
+    counters = key_state.counters
     told = b""
-    for bucket, form in ((meter.main, _PRIMARY), (meter.second, _SECONDARY)):
+    for bucket, form in ((counters.primary, _PRIMARY), (counters.secondary, _SECONDARY)):
         if bucket is not None:
             _, used, reset = _claim(bucket, moment)
             told += form % (_PERCENT[used], bucket.per // 60_000, reset)

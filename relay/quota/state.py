@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from relay.quota.bucket import Bucket, Mark, TokenBucket, converted, make
+from relay.quota.bucket import Bucket, Mark, TokenBucket, convert_bucket, new_bucket
 from relay.quota.plans import COUNTS_PER_MINUTE, MINUTE, Limit, Plan
 
 # scope ("key" or "account"), owner, kind, per (seconds), refill, size, used, moment (ms).
@@ -27,22 +27,22 @@ class LimitCounters:
     """
 
     __slots__ = (
+        "all_buckets",
         "buckets",
-        "changed",
+        "dirty",
         "five_hours",
-        "holders",
         "in_flight",
-        "main",
+        "keys",
         "owner",
-        "pace",
         "plan",
-        "requests",
-        "returning",
+        "primary",
+        "refundable",
+        "request_buckets",
+        "request_pace",
         "scope",
-        "second",
-        "states",
-        "tokens",
-        "tokens_told",
+        "secondary",
+        "token_buckets",
+        "token_pace",
         "told",
         "told_lines",
         "week",
@@ -52,10 +52,10 @@ class LimitCounters:
         self.scope = scope
         self.owner = owner
         self.plan: Plan | None = None
-        self.states: dict[tuple[str, int], Bucket] = {}
-        self.holders: set[str] = set()  # the keys that draw from it
+        self.all_buckets: dict[tuple[str, int], Bucket] = {}
+        self.keys: set[str] = set()  # the keys that draw from it
         self.in_flight = 0
-        self.changed = False
+        self.dirty = False
         self._resolve(None, [])
 
     def adopt(self, plan: Plan, now: int) -> None:
@@ -65,14 +65,14 @@ class LimitCounters:
 
     def _bucket(self, limit: Limit, now: int) -> Bucket:
         name = (limit.kind, limit.per)
-        bucket = self.states.get(name)
+        bucket = self.all_buckets.get(name)
         if bucket is None:
-            bucket = make(limit.refill, limit.size, limit.per * 1000)
+            bucket = new_bucket(limit.refill, limit.size, limit.per * 1000)
         elif bucket.refill != limit.refill:
-            bucket = converted(bucket, limit.refill, limit.size, now)
+            bucket = convert_bucket(bucket, limit.refill, limit.size, now)
         else:
             bucket.resize(limit.size, now)
-        self.states[name] = bucket
+        self.all_buckets[name] = bucket
         return bucket
 
     def _resolve(self, plan: Plan | None, buckets: list[Bucket]) -> None:
@@ -80,34 +80,40 @@ class LimitCounters:
         limits = plan.limits if plan is not None else ()
         pairs = list(zip(limits, buckets, strict=True))
         self.buckets = buckets
-        self.requests = tuple([bucket for limit, bucket in pairs if limit.kind == "requests"])
-        self.returning = tuple(  # of these, where a request that does not count is given back
-            [bucket for limit, bucket in pairs if limit.kind == "requests" and not limit.kept]
+        self.request_buckets = tuple(
+            [bucket for limit, bucket in pairs if limit.kind == "requests"]
         )
-        self.tokens = tuple([bucket for limit, bucket in pairs if limit.kind == "tokens"])
+        self.refundable = tuple(  # of these, where a request that does not count is given back
+            [
+                bucket
+                for limit, bucket in pairs
+                if limit.kind == "requests" and not limit.counts_when_refunded
+            ]
+        )
+        self.token_buckets = tuple([bucket for limit, bucket in pairs if limit.kind == "tokens"])
 
-        def told(group: str) -> Bucket | None:
+        def shown(group: str) -> Bucket | None:
             index: int | None = getattr(plan, group, None)
             return None if index is None else buckets[index]
 
-        self.main = told("main")
-        self.second = told("second")
-        self.pace = told("pace")
-        self.tokens_told = told("tokens")
-        self.five_hours = told("five_hours")
+        self.primary = shown("primary")
+        self.secondary = shown("secondary")
+        self.request_pace = shown("request_pace")
+        self.token_pace = shown("token_pace")
+        self.five_hours = shown("five_hours")
         self.told: object = None  # kept by `headers`: of what state `told_lines` tell
         self.told_lines = b""
-        self.week = told("week")
+        self.week = shown("week")
 
     def idle(self, now: int) -> bool:
         """Whether forgetting all of it would change nothing, here or on disk."""
-        if self.in_flight or self.changed:
+        if self.in_flight or self.dirty:
             return False
-        return not any(bucket.spent(now) for bucket in self.states.values())
+        return not any(bucket.used_units(now) for bucket in self.all_buckets.values())
 
     def rows(self) -> Iterator[Row]:
         """The state as plain values, one row a bucket."""
-        for (kind, per), bucket in self.states.items():
+        for (kind, per), bucket in self.all_buckets.items():
             yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, *bucket.state())
 
 
@@ -118,17 +124,17 @@ class Balance:
     the database, charges arise here), so neither can overwrite the other.
     """
 
-    __slots__ = ("account", "changed", "charged", "credited", "held")
+    __slots__ = ("account", "charged", "credited", "dirty", "held")
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.credited = 0
         self.charged = 0
         self.held = 0  # by requests in flight
-        self.changed = False
+        self.dirty = False
 
     @property
-    def balance(self) -> int:
+    def amount(self) -> int:
         """What was paid in and not used; below zero where a request cost more than was held."""
         return self.credited - self.charged
 
@@ -145,32 +151,32 @@ class Balance:
 class KeyState:
     """A key in use: its plan, what it draws from, and how much it is doing at once."""
 
-    __slots__ = ("account", "counts", "key", "meter", "plan", "purse", "running")
+    __slots__ = ("account", "balance", "counters", "counting_bucket", "in_flight", "key", "plan")
 
     def __init__(
-        self, account: str, key: str, plan: Plan, meter: LimitCounters, purse: Balance | None
+        self, account: str, key: str, plan: Plan, counters: LimitCounters, balance: Balance | None
     ):
         self.account = account
         self.key = key
         self.plan = plan
-        self.meter = meter
-        self.purse = purse
-        self.running = 0
-        self.counts = TokenBucket(COUNTS_PER_MINUTE, MINUTE * 1000)
+        self.counters = counters
+        self.balance = balance
+        self.in_flight = 0
+        self.counting_bucket = TokenBucket(COUNTS_PER_MINUTE, MINUTE * 1000)
 
     def busy(self, now: int) -> bool:
         """Whether forgetting it would change something."""
-        return self.running > 0 or self.counts.spent(now) > 0
+        return self.in_flight > 0 or self.counting_bucket.used_units(now) > 0
 
 
 class Reservation(msgspec.Struct):
     """Quota held for one request, until it is settled or given back."""
 
-    holder: KeyState
-    meter: LimitCounters
-    returning: tuple[Bucket, ...]  # where one that does not count is given back,
+    key_state: KeyState
+    counters: LimitCounters
+    refundable: tuple[Bucket, ...]  # where one that does not count is given back,
     marks: list[Mark]  # and their marks when it was taken
     amounts: list[tuple[Bucket, int, Mark]]  # tokens taken, settled or given back
-    purse: Balance | None
+    balance: Balance | None
     cost: int
     open: bool = True

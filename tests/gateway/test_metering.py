@@ -701,7 +701,7 @@ async def pay(relay: Live, micro: int) -> None:
 
 async def until_paid(relay: Live, micro: int) -> None:
     def there() -> bool:
-        return sum(purse.credited for purse in relay.app.ledger._purses.values()) == micro
+        return sum(balance.credited for balance in relay.app.ledger._balances.values()) == micro
 
     await until(there, within=1)
 
@@ -790,13 +790,13 @@ async def test_what_is_held_covers_what_it_comes_to(
         await until_paid(relay, 10_000_000)
         async with connected(relay.port) as (reader, writer):
             writer.write(request(relay.key, octets, fields="x-simulate: delay=0.2\r\n"))
-            purse = next(iter(relay.app.ledger._purses.values()))
-            await until(lambda: purse.held)
-            held = purse.held
+            balance = next(iter(relay.app.ledger._balances.values()))
+            await until(lambda: balance.held)
+            held = balance.held
             assert (await read_answer(reader))[0] == 200
         [row] = await settled(relay, 1)
         assert 0 < row["cost_micro"] <= held
-        assert purse.held == 0
+        assert balance.held == 0
 
 
 LINKED = {**BODY, "max_tokens": 1, "messages": [{"role": "user", "content": [

@@ -24,8 +24,8 @@ def admitted(ledger: Ledger, one: Plan, times: int, key: str = "k", now: float =
 
 
 def left(ledger: Ledger, one: Plan, now: float = START, key: str = "k") -> list[int]:
-    meter = ledger.holder("a", key, one, now).meter
-    return [bucket.available(int(now * 1000)) for bucket in meter.buckets]
+    counters = ledger.key_state("a", key, one, now).counters
+    return [bucket.remaining(int(now * 1000)) for bucket in counters.buckets]
 
 
 def test_a_thousand_requests_on_forty_left_admit_exactly_forty() -> None:
@@ -123,7 +123,7 @@ def test_a_reservation_ends_once() -> None:
     assert not ledger.refund(held, START)
     assert not ledger.settle(held, START)
     assert left(ledger, one) == [39, 199]
-    assert ledger.holder("a", "k", one, START).running == 0
+    assert ledger.key_state("a", "k", one, START).in_flight == 0
 
 
 def test_no_more_run_at_once_than_the_plan_allows_a_key() -> None:
@@ -136,7 +136,7 @@ def test_no_more_run_at_once_than_the_plan_allows_a_key() -> None:
     ledger.reserve("a", "other", one, START)
     ledger.settle(first, START)
     ledger.reserve("a", "k", one, START)
-    assert ledger.holder("a", "k", one, START).running == 2
+    assert ledger.key_state("a", "k", one, START).in_flight == 2
     assert left(ledger, one) == [36, 196]
 
 

@@ -224,7 +224,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert not free or max(over) > -NEAR, "refused, but there was enough"
             if real.limit is not None:
                 assert over[one.limits.index(real.limit)] > -NEAR
-            for bucket, seen in zip(limits, self.meter(account, key).buckets, strict=True):
+            for bucket, seen in zip(limits, self.counters(account, key).buckets, strict=True):
                 bucket.was_seen(seen.state()[1], self.now)
             return
         self.outcomes["granted"] += 1
@@ -265,11 +265,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if bucket.limit.kind == "tokens":
                 taken = self.taken_of(hold, bucket)
                 self.change(bucket, hold, -taken, taken)
-            elif not bucket.limit.kept:
+            elif not bucket.limit.counts_when_refunded:
                 self.change(bucket, hold, -1, 1)
 
-    def meter(self, account: str, key: str) -> LimitCounters:
-        return self.ledger.holder(account, key, self.plans[account], self.seconds).meter
+    def counters(self, account: str, key: str) -> LimitCounters:
+        return self.ledger.key_state(account, key, self.plans[account], self.seconds).counters
 
     def tried(self, account: str, key: str, tokens: int, cost: int) -> Reservation | QuotaExceeded:
         one = self.plans[account]
@@ -304,7 +304,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def the_plan_changes(self, account: str, one: Plan) -> None:
         self.plans[account] = one
         for key in self.keys[account]:
-            self.ledger.holder(account, key, one, self.seconds)
+            self.ledger.key_state(account, key, one, self.seconds)
             self.model(account, key)
 
     @rule(account=st.sampled_from(ACCOUNTS), which=st.integers(0, 1))
@@ -329,7 +329,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             for name, row in self.disk.items()
             if name[:2] not in gone or name[2] == "money"
         }
-        self.forget(lambda owner: owner in self.ledger._meters)
+        self.forget(lambda owner: owner in self.ledger._counters)
 
     @rule()
     def restart(self) -> None:
@@ -354,7 +354,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             self.buckets[name] = written
         for account in ACCOUNTS:
             for key in self.keys[account]:
-                self.ledger.holder(account, key, self.plans[account], self.seconds)
+                self.ledger.key_state(account, key, self.plans[account], self.seconds)
                 self.model(account, key)
 
     def forget(self, known: object) -> None:
@@ -367,8 +367,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @invariant()
     def every_bucket_is_as_the_model_has_it(self) -> None:
         for name, naive in getattr(self, "buckets", {}).items():
-            meter = self.ledger._meters.get(name[:2])
-            real = meter and meter.states.get(name[2:])
+            counters = self.ledger._counters.get(name[:2])
+            real = counters and counters.all_buckets.get(name[2:])
             if real is None:
                 assert naive.used(self.now) < NEAR
                 continue
@@ -380,13 +380,13 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if naive.over and not real.end:  # a window that is over may be forgotten
                 naive.entries.clear()
                 naive.moment = 0
-            assert real.spent(self.now) == naive.used(self.now)
-            assert real.available(self.now) == max(0, naive.limit.size - naive.used(self.now))
+            assert real.used_units(self.now) == naive.used(self.now)
+            assert real.remaining(self.now) == max(0, naive.limit.size - naive.used(self.now))
             if naive.limit.kind == "requests":
                 assert all(entry in (0, 1) for number, entry in naive.entries.items() if number)
         else:
             assert math.isclose(real._used(self.now) / real.per, naive.used(self.now), abs_tol=NEAR)
-        assert real.reset(self.now) - self.now <= (
+        assert real.reset_at(self.now) - self.now <= (
             real.per if isinstance(real, FixedWindow) else 2 * real.per + real.used // real.size
         )
 
@@ -396,19 +396,19 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             return
         ended = sum(self.outcomes[name] for name in ("settled", "refunded", "lost"))
         assert self.outcomes["granted"] == ended + len(self.holds)
-        in_flight = sum(meter.in_flight for meter in self.ledger._meters.values())
+        in_flight = sum(counters.in_flight for counters in self.ledger._counters.values())
         assert in_flight == len(self.holds)
-        for holder in self.ledger._holders.values():
-            running = [hold for hold in self.holds if hold.key == holder.key and hold.real.open]
-            assert holder.running == len(running)
+        for key_state in self.ledger._key_states.values():
+            running = [hold for hold in self.holds if hold.key == key_state.key and hold.real.open]
+            assert key_state.in_flight == len(running)
 
     @invariant()
     def money_is_conserved_and_never_overdrawn_by_more_than_estimates_fell_short(self) -> None:
         for account in ACCOUNTS if hasattr(self, "charged") else ():
-            purse = self.ledger._purses.get(account)
+            real = self.ledger._balances.get(account)
             balance = self.credited[account] - self.charged[account]
-            assert self.ledger.balance(account) == (balance if purse else 0)
-            assert purse is None or purse.held == self.held(account)
+            assert self.ledger.balance(account) == (balance if real else 0)
+            assert real is None or real.held == self.held(account)
             assert balance - self.held(account) >= -self.overshot[account]
 
 

@@ -27,12 +27,12 @@ def after(one: Plan, requests: int, tokens: int = 0) -> tuple[Ledger, Any]:
     ledger = Ledger()
     for _ in range(requests):
         ledger.reserve("a", "k", one, START, tokens)
-    return ledger, ledger.holder("a", "k", one, START)
+    return ledger, ledger.key_state("a", "k", one, START)
 
 
 def test_every_group_tells_its_limit() -> None:
-    _, holder = after(plan(*FREE), 3, 2000)
-    assert fields(limit_lines(holder, START + 0.25)) == {
+    _, key_state = after(plan(*FREE), 3, 2000)
+    assert fields(limit_lines(key_state, START + 0.25)) == {
         "x-ratelimit-limit": "40",
         "x-ratelimit-remaining": "37",
         "x-ratelimit-reset": "2026-04-08T17:01:00.000Z",
@@ -46,8 +46,8 @@ def test_every_group_tells_its_limit() -> None:
 
 
 def test_a_limit_that_is_whole_resets_now() -> None:
-    _, holder = after(plan(*FREE), 0)
-    told = fields(limit_lines(holder, START + 0.125))
+    _, key_state = after(plan(*FREE), 0)
+    told = fields(limit_lines(key_state, START + 0.125))
     resets = {value for name, value in told.items() if name.endswith("reset")}
     assert resets == {"2026-04-08T12:01:00.125Z"}
     assert all(datetime.fromisoformat(reset).tzinfo is UTC for reset in resets)
@@ -66,14 +66,14 @@ def test_a_limit_that_is_whole_resets_now() -> None:
 def test_a_group_without_a_limit_is_left_out(
     limits: list[dict[str, Any]], groups: set[str]
 ) -> None:
-    _, holder = after(plan(*limits), 0)
-    assert {name.rpartition("-")[0] for name in fields(limit_lines(holder, START))} == groups
+    _, key_state = after(plan(*limits), 0)
+    assert {name.rpartition("-")[0] for name in fields(limit_lines(key_state, START))} == groups
 
 
 def test_the_unified_group_names_the_limit_used_most() -> None:
-    _, holder = after(plan({"requests": 40, "per": "5h"}, {"requests": 31, "per": "7d"}), 30)
+    _, key_state = after(plan({"requests": 40, "per": "5h"}, {"requests": 31, "per": "7d"}), 30)
     unified = "anthropic-ratelimit-unified"
-    assert fields(unified_lines(holder, START)) == {
+    assert fields(unified_lines(key_state, START)) == {
         f"{unified}-status": "allowed_warning",
         f"{unified}-representative-claim": "seven_day",
         f"{unified}-reset": str(int(START) + 604_800),
@@ -93,8 +93,8 @@ def test_the_unified_group_names_the_limit_used_most() -> None:
 def test_the_unified_group_tells_only_limits_of_just_those_lengths(
     limits: list[dict[str, Any]], names: int
 ) -> None:
-    _, holder = after(plan(*limits), 0)
-    assert len(fields(unified_lines(holder, START))) == names
+    _, key_state = after(plan(*limits), 0)
+    assert len(fields(unified_lines(key_state, START))) == names
 
 
 def test_only_a_limit_longer_than_an_hour_rejects() -> None:
@@ -105,10 +105,10 @@ def test_only_a_limit_longer_than_an_hour_rejects() -> None:
         ([{"requests": 9, "per": "5h"}, {"requests": 3, "per": "1m"}], None),
     ):
         one = plan(*limits)
-        ledger, holder = after(one, 3)
+        ledger, key_state = after(one, 3)
         with pytest.raises(QuotaExceeded) as refused:
             ledger.reserve("a", "k", one, START)
-        told = fields(unified_lines(holder, START, refused.value))
+        told = fields(unified_lines(key_state, START, refused.value))
         if claim is None:
             assert told["anthropic-ratelimit-unified-status"] == "allowed"
             continue
@@ -120,8 +120,8 @@ def test_only_a_limit_longer_than_an_hour_rejects() -> None:
 
 
 def test_codex_is_told_both_meters() -> None:
-    _, holder = after(plan(*FREE), 1)
-    assert fields(codex_lines(holder, START)) == {
+    _, key_state = after(plan(*FREE), 1)
+    assert fields(codex_lines(key_state, START)) == {
         "x-codex-primary-used-percent": "2.5",
         "x-codex-primary-window-minutes": "300",
         "x-codex-primary-reset-at": str(int(START) + 18_000),
@@ -133,10 +133,10 @@ def test_codex_is_told_both_meters() -> None:
 
 
 def test_more_moments_than_are_kept_are_told_right() -> None:
-    _, holder = after(plan(*FREE), 1)
+    _, key_state = after(plan(*FREE), 1)
     for number in range(5000):
         now = START + 20_000 + number
-        told = fields(limit_lines(holder, now))["x-ratelimit-reset"]
+        told = fields(limit_lines(key_state, now))["x-ratelimit-reset"]
         assert datetime.fromisoformat(told).timestamp() == now
 
 
@@ -163,7 +163,7 @@ def test_what_is_remembered_of_the_last_answer_is_never_out_of_date(
         for _ in range(requests):
             with contextlib.suppress(QuotaExceeded):
                 ledger.reserve("a", "k", one, now, 50)
-        holder = ledger.holder("a", "k", one, now)
-        assert fields(lines(holder, now)) == fields(
-            limit_lines(holder, now) + unified_lines(holder, now)
+        key_state = ledger.key_state("a", "k", one, now)
+        assert fields(lines(key_state, now)) == fields(
+            limit_lines(key_state, now) + unified_lines(key_state, now)
         )
