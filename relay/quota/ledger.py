@@ -1,25 +1,25 @@
-"""Who may use what, decided in one step: reserve, then settle or refund.
+"""Decides which requests are admitted, in one step: reserve, then settle or refund.
 
-One ledger in memory is the only judge. It never waits, so nothing comes between looking at a
-limit and taking from it, however many requests there are at once. It knows neither requests
-nor the database: state goes out through `changes` and comes back through `restore`.
+One ledger in memory decides alone. It never waits, so no other request comes between the
+check of a limit and the reservation. Must not know requests or the database: state goes out
+through `changes` and comes back through `restore`.
 
 - A reservation takes from every limit, or from none.
-- What counts at the end is what the upstream says was used (`settle`). A request that was
-  refused, failed or never sent costs nothing (`refund`) except in limits of up to an hour.
-- Tokens are taken as estimated, at most a whole limit's, and corrected at the end; a limit can
-  then be in debt. Money likewise: requests at once cannot overdraw a balance, but one that
-  cost more than was held for it can, by just the difference.
-- States belong to a key or, under a plan that says so, to an account. They follow a change of
-  plan; one that moves the limits from key to account, or back, finds that owner's own.
-- A revoked key needs nothing here: what is full again is forgotten by `sweep`.
+- `settle` replaces the estimate by the use that the upstream reported. A request that was
+  refused, failed or never sent costs nothing (`refund`), except in limits of up to an hour.
+- Tokens are taken as estimated, at most a limit's size, and corrected at the end; a limit can
+  then be in debt. Concurrent requests cannot overdraw a balance, but a request that cost more
+  than was held for it can, by the difference.
+- State belongs to a key or, if the plan says so, to an account, and follows a change of plan.
+  A plan that moves the limits from key to account, or back, uses the state of that owner.
+- A revoked key needs no call: `sweep` deletes state whose limits are full again.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from relay.quota import exceeded as refusal
+from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark, new_bucket
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
@@ -38,7 +38,7 @@ class LimitView:
 
 
 class Ledger:
-    """What every key has left. `now` is the present moment, epoch seconds."""
+    """The limits and balances of all keys. `now` is the present moment, epoch seconds."""
 
     def __init__(self) -> None:
         self._key_states: dict[str, KeyState] = {}
@@ -50,7 +50,7 @@ class Ledger:
     # --- one request ---
 
     def key_state(self, account: str, key: str, plan: Plan, now: float) -> KeyState:
-        """What a key has, to tell it in headers."""
+        """The state of a key under a plan, created where there is none."""
         key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._place(account, key, plan, int(now * 1000))
@@ -59,7 +59,7 @@ class Ledger:
     def reserve(
         self, account: str, key: str, plan: Plan, now: float, tokens: int = 0, cost: int = 0
     ) -> Reservation:
-        """Admit a request that may use so many tokens and cost so many micro-dollars.
+        """Admit a request estimated at so many tokens and micro-dollars.
 
         Raises:
             QuotaExceeded: it is not admitted, and nothing was taken.
@@ -73,15 +73,17 @@ class Ledger:
         if (0 < plan.max_concurrency <= key_state.in_flight) or (
             balance is not None and not balance.covers(cost)
         ):
-            raise self._refusal(key_state, moment, tokens, cost)
+            raise _exceeded_error(key_state, moment, tokens, cost)
         amounts: list[tuple[Bucket, int, Mark]] = []
         for bucket in counters.request_buckets:
             if not bucket.take(1, moment):
-                raise self._taken_back(key_state, moment, tokens, cost, bucket)
+                _give_back_before(bucket, counters, tokens, moment)
+                raise _exceeded_error(key_state, moment, tokens, cost)
         for bucket in counters.token_buckets:
             amount = tokens if tokens < bucket.size else bucket.size
             if not bucket.take(amount, moment):
-                raise self._taken_back(key_state, moment, tokens, cost, bucket)
+                _give_back_before(bucket, counters, tokens, moment)
+                raise _exceeded_error(key_state, moment, tokens, cost)
             amounts.append((bucket, amount, bucket.mark))
         if balance is not None:
             balance.held += cost
@@ -91,7 +93,9 @@ class Ledger:
             counters.dirty = True
             self._dirty.append(counters)
         refundable = counters.refundable
-        marks = [bucket.mark for bucket in refundable]
+        marks: list[Mark] = []
+        for bucket in refundable:
+            marks.append(bucket.mark)
         return Reservation(key_state, counters, refundable, marks, amounts, balance, cost)
 
     def settle(
@@ -101,9 +105,9 @@ class Ledger:
         tokens: int | None = None,
         cost: int | None = None,
     ) -> bool:
-        """End a reservation by what was used; where that is unknown, the estimate stands.
+        """Close a reservation with its actual use; None keeps the estimate.
 
-        Returns whether this call ended it: a reservation ends once, whatever comes later.
+        Returns False if the reservation was closed before.
         """
         if not reservation.open:
             return False
@@ -114,11 +118,11 @@ class Ledger:
                     bucket.give_back(amount - tokens, mark, moment)
                 elif tokens > amount:
                     bucket.charge(tokens - amount, mark, moment)
-        self._end(reservation, reservation.cost if cost is None else cost)
+        self._close(reservation, reservation.cost if cost is None else cost)
         return True
 
     def refund(self, reservation: Reservation, now: float) -> bool:
-        """End a reservation for which nothing was used; see `settle`."""
+        """Close a reservation that used nothing; returns as `settle` does."""
         if not reservation.open:
             return False
         moment = int(now * 1000)
@@ -127,20 +131,20 @@ class Ledger:
         for bucket, amount, mark in reservation.amounts:
             if amount:
                 bucket.give_back(amount, mark, moment)
-        self._end(reservation, 0)
+        self._close(reservation, 0)
         return True
 
     def admit_count(self, account: str, key: str, plan: Plan, now: float) -> None:
-        """Admit a request that counts tokens: free, but not at any pace.
+        """Admit a request that only counts tokens: free, but limited per minute.
 
         Raises:
-            QuotaExceeded: it is one too many.
+            QuotaExceeded: the key counts too often.
         """
-        counts = self.key_state(account, key, plan, now).counting_bucket
+        bucket = self.key_state(account, key, plan, now).counting_bucket
         moment = int(now * 1000)
-        if not counts.take(1, moment):
-            wait = counts.ready_at(1, moment) - moment
-            raise refusal.too_much_counting(max(1, -(-wait // 1000)))
+        if not bucket.take(1, moment):
+            wait = bucket.ready_at(1, moment) - moment
+            raise exceeded.counting_error(max(1, -(-wait // 1000)))
 
     def ready_at(self, account: str, key: str, plan: Plan, now: float, tokens: int) -> float:
         """When all limits have room for one request of so many tokens, epoch seconds.
@@ -165,7 +169,7 @@ class Ledger:
             views.append(LimitView(limit.name, remaining, reset / 1000))
         return views
 
-    def _end(self, reservation: Reservation, cost: int) -> None:
+    def _close(self, reservation: Reservation, cost: int) -> None:
         reservation.open = False
         counters = reservation.counters
         counters.in_flight -= 1
@@ -183,47 +187,12 @@ class Ledger:
             state.dirty = True
             self._dirty.append(state)
 
-    # --- refusing ---
-
-    def _taken_back(
-        self, key_state: KeyState, now: int, tokens: int, cost: int, stopped: Bucket
-    ) -> QuotaExceeded:
-        """Undo what was taken before one bucket had too little, and say so."""
-        counters = key_state.counters
-        for bucket in counters.request_buckets:
-            if bucket is stopped:
-                break
-            bucket.give_back(1, bucket.mark, now)
-        else:
-            for bucket in counters.token_buckets:
-                if bucket is stopped:
-                    break
-                bucket.give_back(min(tokens, bucket.size), bucket.mark, now)
-        return self._refusal(key_state, now, tokens, cost)
-
-    def _refusal(self, key_state: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
-        """What to tell, of all that is in the way: what ends last, and money never ends."""
-        plan, balance = key_state.plan, key_state.balance
-        if balance is not None and not balance.covers(cost) and balance.amount < max(cost, 1):
-            return refusal.unpaid(balance, cost)
-        last = None
-        until = now
-        for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True):
-            amount = 1 if limit.kind == "requests" else min(tokens, limit.size)
-            ready = bucket.ready_at(amount, now)
-            if ready > until:
-                last, until = limit, ready
-        if last is not None:
-            return refusal.limit_reached(plan, last, until, now)
-        if balance is not None and not balance.covers(cost):
-            return refusal.unpaid(balance, cost)
-        return refusal.too_many_at_once(plan)
-
-    # --- who there is ---
+    # --- keys and accounts ---
 
     def _place(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
-        """The key_state of a key, new or under a plan that is new to it."""
-        counters = self._counters_of(*(("account", account) if plan.by_account else ("key", key)))
+        """The state of a key that is new, or whose plan is."""
+        scope, owner = ("account", account) if plan.by_account else ("key", key)
+        counters = self._counters_of(scope, owner)
         if counters.plan is not plan:
             if counters.all_buckets:
                 self._mark_dirty(counters)
@@ -251,25 +220,21 @@ class Ledger:
         return balance
 
     def fund(self, account: str, credited: int) -> None:
-        """All that was ever paid in for an account, in micro-dollars; not what is new of it."""
+        """Set the sum of all credits ever paid in for an account, in micro-dollars."""
         self._balance_of(account).credited = credited
 
-    def balance(self, account: str) -> int:
-        """What an account has left, requests in flight not counted."""
-        balance = self._balances.get(account)
-        return 0 if balance is None else balance.amount
+    def sweep(self, now: float, max_owners: int = 200) -> list[tuple[str, str]]:
+        """Delete the state of owners whose limits are all full again, and of their keys.
 
-    def sweep(self, now: float, most: int = 200) -> list[tuple[str, str]]:
-        """Look at so many owners, and forget those whose limits are all whole again.
-
-        Returns scope and owner of the forgotten, whose rows may go as well. Call it now and
-        then. What has not been asked for by `changes` is kept until it is.
+        Checks up to `max_owners` owners; call it regularly. State that `changes` has yet to
+        return is kept. Returns scope and owner of each deleted state, so that its rows can be
+        deleted too.
         """
-        forgotten = []
+        deleted = []
         moment = int(now * 1000)
         if not self._to_sweep:
             self._to_sweep = list(self._counters.values())
-        for _ in range(min(most, len(self._to_sweep))):
+        for _ in range(min(max_owners, len(self._to_sweep))):
             counters = self._to_sweep.pop()
             if counters.idle(moment) and not any(
                 self._key_states[key].busy(moment) for key in counters.keys
@@ -277,34 +242,57 @@ class Ledger:
                 for key in counters.keys:
                     del self._key_states[key]
                 del self._counters[counters.scope, counters.owner]
-                forgotten.append((counters.scope, counters.owner))
-        return forgotten
+                deleted.append((counters.scope, counters.owner))
+        return deleted
 
-    # --- what outlasts the process ---
+    # --- persistence ---
 
     def changes(self) -> list[Row]:
-        """The rows of all that has changed since this was last asked.
+        """The rows of all state that changed since the last call.
 
-        What is in flight is in them as if it had used its estimate, but money, which is only
-        charged at the end.
+        Reservations in flight count with their estimates. Money is charged at the end only.
         """
-        changed, self._dirty = self._dirty, []
+        dirty, self._dirty = self._dirty, []
         rows: list[Row] = []
-        for state in changed:
+        for state in dirty:
             state.dirty = False
             rows.extend(state.rows())
         return rows
 
-    def rows(self) -> list[Row]:
-        """The rows of everything, for when a change could not be written."""
-        states: list[LimitCounters | Balance] = [*self._counters.values(), *self._balances.values()]
-        return [row for state in states for row in state.rows()]
-
     def restore(self, rows: Iterable[Row]) -> None:
-        """Take over rows of an earlier process, before anything is reserved."""
+        """Load the rows of an earlier process, before anything is reserved."""
         for scope, owner, kind, per, refill, size, used, moment in rows:
             if kind == _MONEY:
                 self._balance_of(owner).charged = used
             else:
                 bucket = new_bucket(refill, size, per * 1000, used, moment)
                 self._counters_of(scope, owner).all_buckets[kind, per] = bucket
+
+
+def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: int) -> None:
+    """Undo what `reserve` took from the buckets that come before `stop`."""
+    for bucket in counters.request_buckets:
+        if bucket is stop:
+            return
+        bucket.give_back(1, bucket.mark, now)
+    for bucket in counters.token_buckets[: counters.token_buckets.index(stop)]:
+        bucket.give_back(min(tokens, bucket.size), bucket.mark, now)
+
+
+def _exceeded_error(key_state: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
+    """The error for the obstacle that ends last; an exhausted balance never ends."""
+    plan, balance = key_state.plan, key_state.balance
+    if balance is not None and not balance.covers(cost) and balance.amount < max(cost, 1):
+        return exceeded.balance_error(balance, cost)
+    last = None
+    until = now
+    for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True):
+        amount = 1 if limit.kind == "requests" else min(tokens, limit.size)
+        ready = bucket.ready_at(amount, now)
+        if ready > until:
+            last, until = limit, ready
+    if last is not None:
+        return exceeded.limit_error(plan, last, until, now)
+    if balance is not None and not balance.covers(cost):
+        return exceeded.balance_error(balance, cost)
+    return exceeded.concurrency_error(plan)

@@ -744,7 +744,7 @@ async def test_requests_at_once_cannot_overdraw_and_the_statement_adds_up(tmp_pa
             lines = list(connection.execute("SELECT * FROM statement ORDER BY id"))
             [row] = connection.execute("SELECT credited, charged, micro FROM balance")
         assert tuple(row) == (paid, sum(row["cost_micro"] for row in rows), row["micro"])
-        assert row["micro"] == relay.app.ledger.balance(lines[0]["user_id"])
+        assert row["micro"] == relay.app.ledger._balances[lines[0]["user_id"]].amount
         assert 0 <= row["micro"] < COST
         assert lines[0]["amount_micro"] == paid
         charges = {line["request_id"]: -line["amount_micro"] for line in lines[1:]}
@@ -832,7 +832,7 @@ async def test_counts_that_cannot_be_change_no_balance(tmp_path: Path, count: in
         with beside(relay) as connection:
             [[micro]] = connection.execute("SELECT micro FROM balance")
             [[user]] = connection.execute("SELECT id FROM users")
-        assert micro == 10 * COST - row["cost_micro"] == relay.app.ledger.balance(user)
+        assert micro == 10 * COST - row["cost_micro"] == relay.app.ledger._balances[user].amount
 
 
 async def test_a_database_has_one_server_whatever_links_lead_to_it(tmp_path: Path) -> None:

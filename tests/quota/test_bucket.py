@@ -20,7 +20,7 @@ def used_up(refill: str, size: int, per: int, now: int) -> Bucket:
     return bucket
 
 
-def test_a_window_opens_with_the_first_request_and_is_whole_when_it_ends() -> None:
+def test_the_first_request_opens_a_window_that_ends_full() -> None:
     window = FixedWindow(2, 5 * HOUR)
     assert window.remaining_and_reset(T) == (2, T)
     assert window.take(1, T + 7)
@@ -32,7 +32,7 @@ def test_a_window_opens_with_the_first_request_and_is_whole_when_it_ends() -> No
     assert window.take(2, T + 7 + 5 * HOUR)
 
 
-def test_a_window_that_everything_was_given_back_to_closes() -> None:
+def test_a_window_closes_when_all_use_is_refunded() -> None:
     window = FixedWindow(2, HOUR)
     window.take(1, T)
     window.give_back(1, window.mark, T + 5)
@@ -40,7 +40,7 @@ def test_a_window_that_everything_was_given_back_to_closes() -> None:
     assert window.state() == (0, 0)
 
 
-def test_what_is_given_back_counts_in_its_own_window_only() -> None:
+def test_a_refund_counts_in_its_own_window_only() -> None:
     window = FixedWindow(2, HOUR)
     window.take(2, T)
     old = window.mark
@@ -52,7 +52,7 @@ def test_what_is_given_back_counts_in_its_own_window_only() -> None:
     assert window.remaining(T + 2 * HOUR - 1) == 0
 
 
-def test_a_charge_opens_a_window_again_that_others_left_empty() -> None:
+def test_a_charge_reopens_a_window_that_others_left_empty() -> None:
     window = FixedWindow(10, HOUR)
     window.take(0, T)
     mine = window.mark
@@ -62,7 +62,7 @@ def test_a_charge_opens_a_window_again_that_others_left_empty() -> None:
     assert window.remaining_and_reset(T + 3) == (6, T + 3 + HOUR)
 
 
-def test_a_smooth_bucket_fills_by_the_millisecond() -> None:
+def test_a_token_bucket_refills_by_the_millisecond() -> None:
     smooth = used_up("smooth", 60, MINUTE, T)
     assert smooth.remaining_and_reset(T) == (0, T + MINUTE)
     assert smooth.ready_at(1, T) == T + 1000
@@ -88,7 +88,7 @@ def test_a_debt_is_paid_before_anything_is_available() -> None:
     assert smooth.reset_at(T) == T + 90_000
 
 
-def test_an_estimate_cannot_be_had_twice_by_holding_it() -> None:
+def test_an_estimate_cannot_be_used_twice_by_holding_it() -> None:
     smooth = TokenBucket(100, MINUTE)
     smooth.take(100, T)
     held = smooth.mark
@@ -97,7 +97,7 @@ def test_an_estimate_cannot_be_had_twice_by_holding_it() -> None:
     assert smooth.remaining(T + MINUTE) == 0
 
 
-def test_what_has_not_faded_yet_is_given_back_whoever_ends_first() -> None:
+def test_unrefilled_use_is_refunded_in_any_order_of_ends() -> None:
     for order in ([0, 1], [1, 0]):
         smooth = TokenBucket(100, MINUTE)
         marks = []
@@ -112,7 +112,7 @@ def test_what_has_not_faded_yet_is_given_back_whoever_ends_first() -> None:
 
 @given(kinds, steps)
 @tuned
-def test_never_more_than_the_limit_and_its_refill_in_any_stretch(
+def test_no_period_admits_more_than_the_limit_and_its_refill(
     refill: str, moves: list[tuple[int, int]]
 ) -> None:
     size, per = 10, MINUTE
@@ -134,7 +134,7 @@ def test_never_more_than_the_limit_and_its_refill_in_any_stretch(
 
 @given(kinds, steps, st.integers(1, 10**10), st.integers(1, 10))
 @tuned
-def test_a_step_back_grants_nothing_and_makes_nobody_wait_longer_than_per(
+def test_a_backward_step_grants_nothing_and_waits_at_most_per(
     refill: str, moves: list[tuple[int, int]], back: int, amount: int
 ) -> None:
     bucket = new_bucket(refill, 10, MINUTE)
@@ -157,7 +157,7 @@ def test_a_step_back_grants_nothing_and_makes_nobody_wait_longer_than_per(
 
 @given(kinds, st.integers(1, 10**12))
 @tuned
-def test_a_leap_forward_grants_one_window_at_most(refill: str, leap: int) -> None:
+def test_a_leap_forward_grants_at_most_one_window(refill: str, leap: int) -> None:
     bucket = used_up(refill, 10, MINUTE, T)
     for moment in (T + leap, T, T + leap):
         granted = 0
@@ -168,7 +168,9 @@ def test_a_leap_forward_grants_one_window_at_most(refill: str, leap: int) -> Non
 
 @given(kinds, steps, st.integers(1, 10))
 @tuned
-def test_what_is_told_is_true(refill: str, moves: list[tuple[int, int]], amount: int) -> None:
+def test_remaining_ready_and_reset_are_true(
+    refill: str, moves: list[tuple[int, int]], amount: int
+) -> None:
     bucket = new_bucket(refill, 10, MINUTE)
     now = T
     for passed, taken in moves:
@@ -195,7 +197,7 @@ def test_a_bucket_goes_on_from_its_state(refill: str, moves: list[tuple[int, int
         assert other.remaining_and_reset(now + 20_000) == one.remaining_and_reset(now + 20_000)
 
 
-def test_another_size_leaves_used_what_is_used() -> None:
+def test_another_size_keeps_the_use() -> None:
     for refill in ("window", "smooth"):
         bucket = used_up(refill, 10, MINUTE, T)
         bucket.resize(25, T)
@@ -204,7 +206,7 @@ def test_another_size_leaves_used_what_is_used() -> None:
         assert bucket.remaining(T) == 0
 
 
-def test_another_way_to_refill_leaves_used_what_is_used() -> None:
+def test_another_kind_of_refill_keeps_the_use() -> None:
     smooth = convert_bucket(used_up("window", 10, MINUTE, T), "smooth", 12, T)
     assert smooth.remaining_and_reset(T) == (2, T + 50_000)
     window = convert_bucket(smooth, "window", 12, T + 25_000)

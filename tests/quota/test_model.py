@@ -20,6 +20,7 @@ from relay.quota.plans import Limit, Plan
 from relay.quota.state import LimitCounters, Reservation, Row
 
 from .plans import START, plan
+from .rows import balance_of
 
 NEAR = 0.001  # of a token
 
@@ -322,8 +323,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.disk.update({row[:4]: row for row in self.ledger.changes()})
 
     @rule()
-    def what_is_whole_is_swept(self) -> None:
-        gone = set(self.ledger.sweep(self.seconds, most=1000))
+    def full_state_is_swept(self) -> None:
+        gone = set(self.ledger.sweep(self.seconds, max_owners=1000))
         self.disk = {
             name: row
             for name, row in self.disk.items()
@@ -385,7 +386,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if naive.limit.kind == "requests":
                 assert all(entry in (0, 1) for number, entry in naive.entries.items() if number)
         else:
-            assert math.isclose(real._used(self.now) / real.per, naive.used(self.now), abs_tol=NEAR)
+            assert math.isclose(real._used_at(self.now) / real.per, naive.used(self.now), abs_tol=NEAR)
         assert real.reset_at(self.now) - self.now <= (
             real.per if isinstance(real, FixedWindow) else 2 * real.per + real.used // real.size
         )
@@ -407,7 +408,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         for account in ACCOUNTS if hasattr(self, "charged") else ():
             real = self.ledger._balances.get(account)
             balance = self.credited[account] - self.charged[account]
-            assert self.ledger.balance(account) == (balance if real else 0)
+            assert balance_of(self.ledger, account) == (balance if real else 0)
             assert real is None or real.held == self.held(account)
             assert balance - self.held(account) >= -self.overshot[account]
 

@@ -20,12 +20,12 @@ def test_every_shipped_plan_feeds_every_group_of_headers() -> None:
         assert [limit.refill for limit in one.limits] == ["window", "window", "smooth", "smooth"]
 
 
-def test_only_requests_in_limits_of_up_to_an_hour_count_when_given_back() -> None:
+def test_refunded_requests_count_in_limits_of_up_to_an_hour() -> None:
     limits = plan(*FREE, {"requests": 9, "per": "1h", "refill": "window"}).limits
     assert [limit.counts_when_refunded for limit in limits] == [False, False, True, False, True]
 
 
-def test_a_group_is_fed_by_the_nearest_limit_but_not_where_it_names_its_length() -> None:
+def test_a_group_without_a_fixed_period_takes_the_nearest_limit() -> None:
     odd = plan(
         {"requests": 9, "per": "10s"},
         {"requests": 90, "per": "30m"},
@@ -44,7 +44,7 @@ def test_a_group_is_fed_by_the_nearest_limit_but_not_where_it_names_its_length()
     )
 
 
-def test_two_limits_on_the_same_are_refused_by_their_path() -> None:
+def test_two_limits_of_one_kind_and_period_are_refused() -> None:
     twice = config.PlanSettings(
         id="p",
         limits=[
@@ -65,7 +65,7 @@ def test_two_limits_on_the_same_are_refused_by_their_path() -> None:
         (86_400, "day"), (604_800, "week"), (1_209_600, "14 days"),
     ],
 )  # fmt: skip
-def test_lengths_read_well_after_per(seconds: int, words: str) -> None:
+def test_periods_read_well_after_per(seconds: int, words: str) -> None:
     assert period_text(seconds) == words
 
 

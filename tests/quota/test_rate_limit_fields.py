@@ -1,4 +1,4 @@
-"""Header lines: there, true, and nothing where there is nothing to tell."""
+"""Rate limit fields: present, true, and left out where there is nothing to report."""
 
 import contextlib
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ def after(one: Plan, requests: int, tokens: int = 0) -> tuple[Ledger, Any]:
     return ledger, ledger.key_state("a", "k", one, START)
 
 
-def test_every_group_tells_its_limit() -> None:
+def test_every_group_reports_its_limit() -> None:
     _, key_state = after(plan(*FREE), 3, 2000)
     assert fields(limit_lines(key_state, START + 0.25)) == {
         "x-ratelimit-limit": "40",
@@ -45,10 +45,10 @@ def test_every_group_tells_its_limit() -> None:
     }
 
 
-def test_a_limit_that_is_whole_resets_now() -> None:
+def test_a_full_limit_resets_now() -> None:
     _, key_state = after(plan(*FREE), 0)
-    told = fields(limit_lines(key_state, START + 0.125))
-    resets = {value for name, value in told.items() if name.endswith("reset")}
+    shown = fields(limit_lines(key_state, START + 0.125))
+    resets = {value for name, value in shown.items() if name.endswith("reset")}
     assert resets == {"2026-04-08T12:01:00.125Z"}
     assert all(datetime.fromisoformat(reset).tzinfo is UTC for reset in resets)
 
@@ -90,7 +90,7 @@ def test_the_unified_group_names_the_limit_used_most() -> None:
     ("limits", "names"),
     [([], 0), ([FREE[0]], 6), ([FREE[1]], 6), ([{"requests": 9, "per": "1d"}], 0), (STACKED, 9)],
 )
-def test_the_unified_group_tells_only_limits_of_just_those_lengths(
+def test_the_unified_group_reports_only_its_two_periods(
     limits: list[dict[str, Any]], names: int
 ) -> None:
     _, key_state = after(plan(*limits), 0)
@@ -108,18 +108,18 @@ def test_only_a_limit_longer_than_an_hour_rejects() -> None:
         ledger, key_state = after(one, 3)
         with pytest.raises(QuotaExceeded) as refused:
             ledger.reserve("a", "k", one, START)
-        told = fields(unified_lines(key_state, START, refused.value))
+        shown = fields(unified_lines(key_state, START, refused.value))
         if claim is None:
-            assert told["anthropic-ratelimit-unified-status"] == "allowed"
+            assert shown["anthropic-ratelimit-unified-status"] == "allowed"
             continue
-        assert told["anthropic-ratelimit-unified-status"] == "rejected"
-        assert told["anthropic-ratelimit-unified-representative-claim"] == claim
-        assert told["anthropic-ratelimit-unified-reset"] == str(refused.value.resets_at)
-        rejected = [name for name, value in told.items() if value == "rejected"]
-        assert len(rejected) == (1 if len(told) == 3 else 2)
+        assert shown["anthropic-ratelimit-unified-status"] == "rejected"
+        assert shown["anthropic-ratelimit-unified-representative-claim"] == claim
+        assert shown["anthropic-ratelimit-unified-reset"] == str(refused.value.resets_at)
+        rejected = [name for name, value in shown.items() if value == "rejected"]
+        assert len(rejected) == (1 if len(shown) == 3 else 2)
 
 
-def test_codex_is_told_both_meters() -> None:
+def test_codex_gets_both_meters() -> None:
     _, key_state = after(plan(*FREE), 1)
     assert fields(codex_lines(key_state, START)) == {
         "x-codex-primary-used-percent": "2.5",
@@ -132,12 +132,12 @@ def test_codex_is_told_both_meters() -> None:
     assert codex_lines(after(plan(), 0)[1], START) == b""
 
 
-def test_more_moments_than_are_kept_are_told_right() -> None:
+def test_more_timestamps_than_the_cache_holds_are_right() -> None:
     _, key_state = after(plan(*FREE), 1)
     for number in range(5000):
         now = START + 20_000 + number
-        told = fields(limit_lines(key_state, now))["x-ratelimit-reset"]
-        assert datetime.fromisoformat(told).timestamp() == now
+        reset = fields(limit_lines(key_state, now))["x-ratelimit-reset"]
+        assert datetime.fromisoformat(reset).timestamp() == now
 
 
 PLANS = [plan(*FREE), plan(*FREE[:3], {"tokens": 900, "per": "1m"}), plan(*STACKED)]
@@ -153,10 +153,10 @@ PLANS = [plan(*FREE), plan(*FREE[:3], {"tokens": 900, "per": "1m"}), plan(*STACK
         max_size=30,
     )
 )
-def test_what_is_remembered_of_the_last_answer_is_never_out_of_date(
+def test_cached_lines_are_never_out_of_date(
     steps: list[tuple[Plan, float, int]],
 ) -> None:
-    """`lines` keeps some of them; `limit_lines` and `unified_lines` keep none."""
+    """`lines` caches some; `limit_lines` and `unified_lines` cache none."""
     ledger, now = Ledger(), START
     for one, passed, requests in steps:
         now += passed
