@@ -18,7 +18,7 @@ _NAMED = {"r": "\r", "n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
 
 class Case(NamedTuple):
     name: str
-    told: list[bytes]
+    expected: list[bytes]
     octets: bytes
 
 
@@ -38,7 +38,7 @@ def read(file: str) -> list[Case]:
         if line.startswith("== "):
             cases.append(Case(line[3:], [], b""))
         elif line.startswith("->"):
-            cases[-1].told.append(octets(line[3:]))
+            cases[-1].expected.append(octets(line[3:]))
         elif line and not line.startswith("#"):
             last = cases.pop()
             cases.append(last._replace(octets=last.octets + octets(line)))

@@ -1,7 +1,7 @@
 """Feeds octets to a reader in any pieces, and says what came of it.
 
-A stream may be cut anywhere, so every promise about reading is checked whole, octet by
-octet and at chance splits; what comes of it must not differ.
+A stream may be cut anywhere, so every promise about reading is checked in one piece, octet by
+octet and at random splits; what comes of it must not differ.
 """
 
 import itertools
@@ -23,13 +23,13 @@ class Refused(NamedTuple):
 
 
 class Waits(NamedTuple):
-    """The reader wants more; `octets` were fed since it last told something."""
+    """The reader wants more; `octets` were fed since it last returned a head."""
 
     octets: int
 
 
 class Read(NamedTuple):
-    """Something whole was read; `rest` is all that was fed after its end."""
+    """A complete message was read; `rest` is all that was fed after its end."""
 
     what: Any
     rest: bytes
@@ -59,8 +59,8 @@ def feedings(octets: bytes, splits: int = 4) -> Iterator[list[bytes]]:
 
 
 def heads(reader: HeadReader[Any], pieces: Iterable[bytes]) -> list[Any]:
-    """All that a reader tells of a stream of heads; a Refused or Waits comes last."""
-    told: list[Any] = []
+    """All results of reading a stream of heads; a Refused or Waits comes last."""
+    results: list[Any] = []
     fed = 0
     for piece in pieces:
         more = piece
@@ -68,16 +68,16 @@ def heads(reader: HeadReader[Any], pieces: Iterable[bytes]) -> list[Any]:
             try:
                 found = reader.feed(more)
             except RelayError as error:
-                return [*told, Refused(error.kind.status, error.message)]
+                return [*results, Refused(error.kind.status, error.message)]
             if found is None:
                 fed += len(more)
                 break
-            told.append(found[0])
+            results.append(found[0])
             fed = 0
             more = found[1]
             if not more:
                 break
-    return [*told, Waits(fed)]
+    return [*results, Waits(fed)]
 
 
 def first_head(reader: HeadReader[Any], pieces: list[bytes]) -> Read | Refused | Waits:

@@ -27,7 +27,7 @@ tuned = settings(max_examples=300, deadline=None, database=None)
 
 
 def decoded_by_h11(coded: bytes) -> tuple[bytes, bytes] | None:
-    """The payload, and what follows the body. None: there is no whole body."""
+    """The payload, and what follows the body. None: the body is not complete."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
     client.send(h11.EndOfMessage())
@@ -56,8 +56,8 @@ def judge(coded: bytes, *feedings: list[bytes]) -> str:
         assert coded.startswith(passed), "what is passed on is not what came"
     (passed, scanned), (payload, decoded) = outcomes[0]
     if isinstance(scanned, Refused):
-        # which of several faults is told may differ: all of them are a 400
-        assert {told.status for outcome in outcomes for _, told in outcome} == {400}
+        # which of several faults is reported may differ: all of them are a 400
+        assert {result.status for outcome in outcomes for _, result in outcome} == {400}
         return "refused"
     assert all(outcome[1][0] == payload for outcome in outcomes)
     if isinstance(scanned, Waits):
@@ -84,18 +84,18 @@ def test_the_corpora_of_chunks_are_as_large_as_promised() -> None:
 @pytest.mark.parametrize("before", [b"", b"3\r\nabc\r\n"], ids=["first", "later"])
 def test_a_broken_body_is_refused_alike_in_every_feeding(case: Case, before: bytes) -> None:
     for pieces in feedings(before + case.octets):
-        passed, told = body(ChunkScanner, pieces)
-        assert isinstance(told, Refused)
-        assert told.status == 400
+        passed, result = body(ChunkScanner, pieces)
+        assert isinstance(result, Refused)
+        assert result.status == 400
         assert (before + case.octets).startswith(passed)
         assert isinstance(body(ChunkReader, pieces)[1], Refused)
 
 
 @each("chunked_refuse.txt")
 def test_nothing_of_a_broken_size_line_or_trailer_is_passed_on(case: Case) -> None:
-    whole = b"3\r\nabc\r\n"
-    passed, _ = body(ChunkScanner, octet_by_octet(whole + case.octets))
-    lines = passed.removeprefix(whole)
+    chunk = b"3\r\nabc\r\n"
+    passed, _ = body(ChunkScanner, octet_by_octet(chunk + case.octets))
+    lines = passed.removeprefix(chunk)
     assert re.fullmatch(rb"(?s)(?:[0-9a-f]{1,8}(?:;[^\r\n\0]*)?\r\n.*)?", lines)
     assert not lines or not lines.startswith(b"0")
 
@@ -103,9 +103,9 @@ def test_nothing_of_a_broken_size_line_or_trailer_is_passed_on(case: Case) -> No
 @each("chunked_accept.txt")
 @pytest.mark.parametrize("after", AFTER, ids=repr)
 def test_a_good_body_is_read_alike_in_every_feeding(case: Case, after: bytes) -> None:
-    payload, told = body(ChunkReader, [case.octets + after])
-    assert payload == case.told[0]
-    assert told == Read(payload, after)
+    payload, result = body(ChunkReader, [case.octets + after])
+    assert payload == case.expected[0]
+    assert result == Read(payload, after)
     assert judge(case.octets + after, *feedings(case.octets + after)) == "read"
 
 
@@ -122,14 +122,14 @@ def test_a_body_is_not_done_before_its_last_octet(case: Case) -> None:
 def test_the_last_chunk_is_never_passed_on() -> None:
     coded = octets(r"5;x=y\r\nhello\r\n000;z\r\nX-Sum: 1\r\n\r\nGET / HTTP/1.1\r\n\r\n")
     for pieces in feedings(coded, 20):
-        passed, told = body(ChunkScanner, pieces)
+        passed, result = body(ChunkScanner, pieces)
         assert passed == b"5;x=y\r\nhello\r\n"
-        assert told == Read(passed, b"GET / HTTP/1.1\r\n\r\n")
+        assert result == Read(passed, b"GET / HTTP/1.1\r\n\r\n")
 
 
 def test_a_body_can_be_ended_wherever_the_scanner_says_boundary() -> None:
     coded = octets(r"5\r\nhello\r\n1;x\r\n!\r\nc\r\n\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n")
-    whole = body(ChunkReader, [coded])[0]
+    payload = body(ChunkReader, [coded])[0]
     for cut in range(len(coded)):
         for pieces in ([coded[:cut]], octet_by_octet(coded[:cut])):
             scanner = ChunkScanner()
@@ -137,10 +137,10 @@ def test_a_body_can_be_ended_wherever_the_scanner_says_boundary() -> None:
             ended = decoded_by_h11(passed + LAST_CHUNK) if scanner.at_boundary() else None
             if scanner.at_boundary():
                 assert ended is not None
-                assert whole.startswith(ended[0])
+                assert payload.startswith(ended[0])
                 assert ended[1] == b""
     assert ended is not None
-    assert ended[0] == whole
+    assert ended[0] == payload
 
 
 def test_a_large_chunk_passes_in_any_pieces_without_being_held() -> None:
@@ -156,13 +156,13 @@ def test_a_large_chunk_passes_in_any_pieces_without_being_held() -> None:
     assert scanner.at_boundary()
 
 
-def test_a_wrong_octet_after_a_chunk_is_refused_without_waiting_for_the_next() -> None:
+def test_a_wrong_octet_after_a_chunk_is_refused_at_once() -> None:
     for make in (ChunkScanner, ChunkReader):
         assert isinstance(body(make, [b"5\r\nhelloX"])[1], Refused)
         assert isinstance(body(make, [b"5\r\nhello\r"])[1], Waits)
 
 
-def test_what_is_held_of_a_size_line_is_bounded() -> None:
+def test_a_held_size_line_is_bounded() -> None:
     for make in (ChunkScanner, ChunkReader):
         for octet in (b"5", b";", b" ", b"\r"):
             assert isinstance(body(make, [b"5;" + octet * 300])[1], Refused)

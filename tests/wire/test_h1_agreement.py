@@ -50,7 +50,7 @@ def _plain(head: Request | Response) -> Request | Response:
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nClose: x\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\nHost:a\r\n\r\n")
 @given(heads(REQUEST_LINES))
-def test_a_request_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
+def test_both_readers_agree_on_a_canonical_request(
     head: bytes,
 ) -> None:
     agree(head, h1.read_request, h1_legal.read_request)
@@ -60,7 +60,7 @@ def test_a_request_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
 @example(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
 @example(b"HTTP/1.1 200 \r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
 @given(heads(STATUS_LINES))
-def test_a_response_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
+def test_both_readers_agree_on_a_canonical_response(
     head: bytes,
 ) -> None:
     agree(head, h1.read_response, h1_legal.read_response)
