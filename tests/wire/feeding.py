@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from relay.errors import RelayError
 from relay.wire.body import Extent
-from relay.wire.chunked import ChunkReader
 from relay.wire.h1 import HeadReader
 
 
@@ -92,9 +91,7 @@ def first_head(reader: HeadReader[Any], pieces: list[bytes]) -> Read | Refused |
     return Waits(sum(map(len, pieces)))
 
 
-def body(
-    make: Callable[[], Extent | ChunkReader], pieces: list[bytes]
-) -> tuple[bytes, Read | Refused | Waits]:
+def body(make: Callable[[], Extent], pieces: list[bytes]) -> tuple[bytes, Read | Refused | Waits]:
     """What passes through a body's extent, and how it ends. `Read.what` is what passed."""
     extent = make()
     passed = b""

@@ -5,11 +5,11 @@ of the legal reader, which has h11 behind it, as the same request or response. E
 is read twice, since field lines that were seen before take another way.
 """
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given, settings
 
@@ -43,7 +43,7 @@ def _plain(head: Request | Response) -> Request | Response:
     for line in head.onward.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         lines.append(name + b": " + value.strip(b" \t") + b"\r\n")
-    return msgspec.structs.replace(head, onward=b"".join(lines))
+    return dataclasses.replace(head, onward=b"".join(lines))
 
 
 @tuned
