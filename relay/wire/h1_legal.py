@@ -161,9 +161,9 @@ def _h11_request(head: bytes) -> h11.Request:
     parser.receive_data(head)
     try:
         event = parser.next_event()
-    except h11.RemoteProtocolError as error:
+    except h11.RemoteProtocolError as error:  # pragma: no cover - the checks are stricter
         raise _head_error(f"The request header cannot be read: {error}.") from None
-    if not isinstance(event, h11.Request):
+    if not isinstance(event, h11.Request):  # pragma: no cover - the head is complete
         raise _head_error(NOT_HTTP)
     return event
 
@@ -188,7 +188,9 @@ def read_response(head: bytes) -> Response:
         event = parser.next_event()
     except h11.RemoteProtocolError as error:
         raise _head_error(str(error)) from None
-    if not isinstance(event, h11.Response | h11.InformationalResponse):
+    if not isinstance(
+        event, h11.Response | h11.InformationalResponse
+    ):  # pragma: no cover - complete
         raise _head_error("no HTTP/1.1 response head")
     status = event.status_code
     if status < 200 or status in (204, 304):

@@ -32,6 +32,21 @@ def test_the_first_request_opens_a_window_that_ends_full() -> None:
     assert window.take(2, T + 7 + 5 * HOUR)
 
 
+def test_a_closed_window_refuses_more_than_its_size() -> None:
+    window = FixedWindow(2, HOUR)
+    assert not window.take(3, T)
+    assert window.state() == (0, 0)
+    assert window.take(2, T)
+
+
+def test_a_charge_after_its_window_is_dropped() -> None:
+    window = FixedWindow(5, HOUR)
+    window.take(1, T)
+    window.charge(3, window.mark, T + HOUR)
+    assert window.used_units(T + HOUR - 1) == 1
+    assert window.remaining_and_reset(T + HOUR) == (5, T + HOUR)
+
+
 def test_a_window_closes_when_all_use_is_refunded() -> None:
     window = FixedWindow(2, HOUR)
     window.take(1, T)

@@ -182,6 +182,16 @@ def test_use_stays_when_the_plan_changes() -> None:
     assert left(ledger, free) == [11, 171], "and in a limit that the other plan does not have"
 
 
+def test_use_stays_when_the_plan_refills_in_another_way() -> None:
+    window = plan({"requests": 10, "per": "1h", "refill": "window"})
+    smooth = plan({"requests": 20, "per": "1h", "refill": "smooth"})
+    ledger = Ledger()
+    admitted(ledger, window, 4)
+    assert left(ledger, smooth) == [16]
+    assert left(ledger, smooth, START + 0.1 * HOUR) == [18]
+    assert left(ledger, window, START + 0.1 * HOUR) == [8]
+
+
 def test_a_revoked_key_leaves_the_use_of_its_account() -> None:
     shared, ledger = plan(*STACKED, enforce="account"), Ledger()
     held = ledger.reserve("a", "old", shared, START)

@@ -386,7 +386,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if naive.limit.kind == "requests":
                 assert all(entry in (0, 1) for number, entry in naive.entries.items() if number)
         else:
-            assert math.isclose(real._used_at(self.now) / real.per, naive.used(self.now), abs_tol=NEAR)
+            assert math.isclose(
+                real._used_at(self.now) / real.per, naive.used(self.now), abs_tol=NEAR
+            )
         assert real.reset_at(self.now) - self.now <= (
             real.per if isinstance(real, FixedWindow) else 2 * real.per + real.used // real.size
         )

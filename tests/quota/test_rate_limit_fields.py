@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.quota import rate_limit_fields
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
@@ -138,6 +139,20 @@ def test_more_timestamps_than_the_cache_holds_are_right() -> None:
         now = START + 20_000 + number
         reset = fields(limit_lines(key_state, now))["x-ratelimit-reset"]
         assert datetime.fromisoformat(reset).timestamp() == now
+
+
+def test_more_keys_than_the_cache_holds_get_their_own_lines() -> None:
+    one, ledger = plan(*FREE), Ledger()
+    keys = [(f"k{number}", number % 30) for number in range(5000)]
+    for key, requests in keys[:30]:
+        for _ in range(requests):
+            ledger.reserve("a", key, one, START)
+    for key, _ in (*keys, *keys[:30]):
+        key_state = ledger.key_state("a", key, one, START)
+        shown = fields(lines(key_state, START))
+        assert shown == fields(limit_lines(key_state, START) + unified_lines(key_state, START))
+        assert len(rate_limit_fields._lines_of) <= 4096
+    assert shown["x-ratelimit-remaining"] == "11"
 
 
 PLANS = [plan(*FREE), plan(*FREE[:3], {"tokens": 900, "per": "1m"}), plan(*STACKED)]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.wire import chunked
 from relay.wire.chunked import LAST_CHUNK, ChunkReader, ChunkScanner
 
 from .corpus import Case, each, octets, read
@@ -141,6 +142,23 @@ def test_a_body_can_be_ended_wherever_the_scanner_says_boundary() -> None:
                 assert ended[1] == b""
     assert ended is not None
     assert ended[0] == payload
+
+
+def test_the_cache_of_size_lines_is_bounded() -> None:
+    for size in range(1, 10_000):
+        scanner = ChunkScanner()
+        line = b"%x\r\n" % size
+        assert scanner.feed(line) == line
+        assert scanner.left == size + 2
+        assert len(chunked._sizes) <= 4096
+
+
+def test_a_decoded_body_has_a_boundary_anywhere() -> None:
+    reader = ChunkReader()
+    for piece in octet_by_octet(b"3\r\nabc\r\n0\r\n\r\n"):
+        assert reader.at_boundary()
+        reader.feed(piece)
+    assert reader.at_boundary()
 
 
 def test_a_large_chunk_passes_in_any_pieces_without_being_held() -> None:

@@ -63,6 +63,13 @@ def test_nothing_may_follow_the_body(name, encode) -> None:  # type: ignore[no-u
     assert refused.value.kind.status == 400
 
 
+def test_nothing_may_follow_a_frame_however_far_it_is() -> None:
+    frame = zstandard.ZstdCompressor().compress(b"{}")
+    with pytest.raises(RelayError) as refused:
+        decoded(frame + bytes(3000), b"zstd", LIMIT)
+    assert refused.value.kind.status == 400
+
+
 @pytest.mark.parametrize(("name", "encode"), WAYS)
 def test_a_body_may_have_its_limit_and_not_an_octet_more(name, encode) -> None:  # type: ignore[no-untyped-def]
     assert len(decoded(encode(b"a" * LIMIT), name, LIMIT)) == LIMIT

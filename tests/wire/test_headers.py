@@ -161,6 +161,27 @@ def test_a_field_table_is_bounded_in_lines_and_octets() -> None:
     assert sum(map(len, table.seen)) <= 1024 * 256
 
 
+def test_a_field_table_is_bounded_in_ignored_lines() -> None:
+    table = FieldTable(goes_to_caller, {}, ANSWERED)
+    for number in range(5000):
+        assert table.learn(b"X-%d: %b" % (number, b"v" * (number % 600 + 1))) is None
+        assert len(table.ignored) <= 1024
+    assert max(map(len, table.ignored)) <= 256
+    assert table.learn(b"Set-Cookie: session=1") is None
+    assert table.learn(b"Cookie: session=1") is None
+    assert b"Cookie: session=1" not in table.ignored
+
+
+def test_the_cache_of_status_lines_is_bounded() -> None:
+    for number in range(500):
+        line = b"HTTP/1.1 %d %d%b" % (200 + number % 300, number, b"x" * (number % 300))
+        found = h1.read_response(line + b"\r\nContent-Length: 0\r\n\r\n")
+        assert found is not None
+        assert found.status == 200 + number % 300
+        assert len(h1._statuses) <= 64
+    assert max(map(len, h1._statuses)) <= 128
+
+
 def test_the_cache_of_request_lines_is_bounded() -> None:
     for number in range(500):
         head = b"GET /%d%b HTTP/1.1\r\nHost: a\r\n\r\n" % (number, b"x" * (number % 300))
