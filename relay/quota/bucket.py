@@ -1,6 +1,6 @@
 """Counts the use of one limit and decides when there is room again.
 
-A `FixedWindow` opens with the first request and is empty again when it ends. A `TokenBucket`
+A `FixedWindow` opens with the first request and is full again when it ends. A `TokenBucket`
 refills all the time. Both store what is *used*, not what is left, so that a limit may change
 its size while the use stays. Must not know what is counted, for whom or why.
 

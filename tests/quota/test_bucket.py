@@ -1,4 +1,4 @@
-"""Buckets: exact, and safe against clocks that jump."""
+"""Buckets are exact, and safe when the clock jumps."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

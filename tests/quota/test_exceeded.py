@@ -1,4 +1,4 @@
-"""What a refused caller reads, and what makes their client stop or wait."""
+"""The error of a refused caller, and the fields that make its client stop or wait."""
 
 import contextlib
 import json
@@ -82,7 +82,7 @@ def test_a_balance_that_is_too_small_is_402_and_final() -> None:
     assert json.loads(refused.body(Dialect.MESSAGES))["error"]["type"] == "billing_error"
     assert json.loads(refused.body(Dialect.RESPONSES))["error"]["type"] == "insufficient_quota"
     statuses = [refused.status(dialect) for dialect in Dialect]
-    assert statuses == [402, 402, 429]  # Codex tries a 402 again, and stops at this one
+    assert statuses == [402, 402, 429]  # Codex repeats a 402 and stops at a 429
 
 
 def test_a_balance_held_by_others_is_worth_a_retry() -> None:

@@ -1,4 +1,4 @@
-"""The ledger: exact admission, and what becomes of what was reserved."""
+"""The ledger admits exactly, and settles or refunds each reservation once."""
 
 import pytest
 

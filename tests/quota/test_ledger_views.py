@@ -1,4 +1,4 @@
-"""What the ledger says of its limits without taking from them."""
+"""The ledger reports its limits without taking from them."""
 
 import pytest
 from hypothesis import given

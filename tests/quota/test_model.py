@@ -1,4 +1,4 @@
-"""The ledger against a naive model: every reservation remembered, every sum taken anew.
+"""The ledger agrees with a naive model that stores every reservation and sums anew.
 
 The model keeps what each reservation has in each limit as an entry of its own. A smooth
 bucket's entries fade in proportion; that is in floats here, so the last thousandth of a token
@@ -50,7 +50,7 @@ ACCOUNTS = ("ann", "bob")
 
 @dataclass
 class NaiveBucket:
-    """What each reservation has in one limit, by its number."""
+    """The use of each reservation in one limit, by its number."""
 
     limit: Limit
     entries: dict[int, float] = field(default_factory=dict)
@@ -162,7 +162,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.outcomes: Counter[str] = Counter()
         self.stepped_back = False
 
-    # --- the model's own view ---
+    # --- the model ---
 
     @property
     def seconds(self) -> float:
@@ -190,7 +190,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         keys = self.keys[account]
         return keys[which % len(keys)]
 
-    # --- what happens ---
+    # --- events ---
 
     @rule(
         account=st.sampled_from(ACCOUNTS),
@@ -281,7 +281,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     @staticmethod
     def taken_of(hold: NaiveHold, bucket: NaiveBucket) -> int:
-        """What was taken then; the limit may have another size by now."""
+        """The amount taken then; the limit may have another size by now."""
         return next(amount for real, amount, _ in hold.real.amounts
                     if (real.per, real.refill) == (bucket.per, bucket.limit.refill))  # fmt: skip
 
@@ -349,7 +349,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if row is not None:
                 used, written.moment = row[6:]
                 written.entries = {0: used if naive.is_window else used / naive.per}
-            # What a refused request alone has seen of the clock is not written.
+            # A refused request moves a bucket's clock, which is not written.
             assert written.used(self.now) >= naive.used(self.now) - NEAR, "a restart granted"
             assert self.stepped_back or written.used(self.now) <= naive.used(self.now) + NEAR
             self.buckets[name] = written
@@ -363,7 +363,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert self.buckets[name].used(self.now) < NEAR, "forgotten, but in use"
             del self.buckets[name]
 
-    # --- what always holds ---
+    # --- invariants ---
 
     @invariant()
     def every_bucket_is_as_the_model_has_it(self) -> None:

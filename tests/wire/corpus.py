@@ -1,6 +1,6 @@
 """Reads tests/corpora/*.txt: named messages, octet for octet as on the wire, in readable form.
 
-A case is `== name`, then what it should come to (`-> …`), then its lines. `#` begins a
+A case is `== name`, then its expected result (`-> …`), then its lines. `#` begins a
 comment. Lines are joined without anything between them: `\\r\\n` is written out.
 """
 
@@ -23,7 +23,7 @@ class Case(NamedTuple):
 
 
 def octets(text: str) -> bytes:
-    """What a line of a corpus stands for."""
+    """The octets that a line of a corpus stands for."""
     text = _REPEATED.sub(lambda found: found[2] * int(found[1]), text)
     text = _ESCAPED.sub(
         lambda found: chr(int(found[1], 16)) if found[1] else _NAMED[found[2]], text

@@ -1,7 +1,7 @@
-"""Feeds octets to a reader in any pieces, and says what came of it.
+"""Feeds octets to a reader in any pieces and returns the result.
 
 A stream may be cut anywhere, so every promise about reading is checked in one piece, octet by
-octet and at random splits; what comes of it must not differ.
+octet and at random splits; the results must not differ.
 """
 
 import itertools
@@ -15,14 +15,14 @@ from relay.wire.h1 import HeadReader
 
 
 class Refused(NamedTuple):
-    """The reader refused what it was fed."""
+    """The reader refused the octets."""
 
     status: int
     message: str
 
 
 class Waits(NamedTuple):
-    """The reader wants more; `octets` were fed since it last returned a head."""
+    """The reader needs more; `octets` were fed since it last returned a head."""
 
     octets: int
 
@@ -45,7 +45,7 @@ def split_at(octets: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 def feedings(octets: bytes, splits: int = 4) -> Iterator[list[bytes]]:
-    """Whole, octet by octet, and cut at chance (the same chance on every run)."""
+    """In one piece, octet by octet, and cut at random (with the same seed on every run)."""
     yield [octets]
     if len(octets) <= 2048:
         yield octet_by_octet(octets)
@@ -80,7 +80,7 @@ def heads(reader: HeadReader[Any], pieces: Iterable[bytes]) -> list[Any]:
 
 
 def first_head(reader: HeadReader[Any], pieces: list[bytes]) -> Read | Refused | Waits:
-    """What a reader makes of the head that `pieces` begin with."""
+    """The result of reading the head that `pieces` begin with."""
     for at, piece in enumerate(pieces):
         try:
             found = reader.feed(piece)
@@ -92,7 +92,7 @@ def first_head(reader: HeadReader[Any], pieces: list[bytes]) -> Read | Refused |
 
 
 def body(make: Callable[[], Extent], pieces: list[bytes]) -> tuple[bytes, Read | Refused | Waits]:
-    """What passes through a body's extent, and how it ends. `Read.what` is what passed."""
+    """The octets that an extent passes on, and how it ends; `Read.what` has them too."""
     extent = make()
     passed = b""
     for at, piece in enumerate(pieces):

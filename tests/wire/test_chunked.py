@@ -28,7 +28,7 @@ tuned = settings(max_examples=300, deadline=None, database=None)
 
 
 def decoded_by_h11(coded: bytes) -> tuple[bytes, bytes] | None:
-    """The payload, and what follows the body. None: the body is not complete."""
+    """The payload and the octets after the body; None if the body is not complete."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
     client.send(h11.EndOfMessage())
@@ -49,12 +49,12 @@ def without_blanks(coded: bytes) -> bytes:
 
 
 def judge(coded: bytes, *feedings: list[bytes]) -> str:
-    """Hold both readers, and h11, to each other on one body in every feeding; the outcome."""
+    """Check that both readers and h11 agree on one body in every feeding; return the outcome."""
     outcomes = [(body(ChunkScanner, pieces), body(ChunkReader, pieces)) for pieces in feedings]
     for (passed, scanned), (_, decoded) in outcomes:
-        assert type(scanned) is type(decoded), "one refuses what the other takes"
+        assert type(scanned) is type(decoded), "the readers disagree"
         assert type(scanned) is type(outcomes[0][0][1]), "the cut decides"
-        assert coded.startswith(passed), "what is passed on is not what came"
+        assert coded.startswith(passed), "other octets are passed on"
     (passed, scanned), (payload, decoded) = outcomes[0]
     if isinstance(scanned, Refused):
         # which of several faults is reported may differ: all of them are a 400
@@ -117,7 +117,7 @@ def test_a_body_is_not_done_before_its_last_octet(case: Case) -> None:
         assert isinstance(body(make, octet_by_octet(case.octets[:-1]))[1], Waits)
 
 
-# --- what a splice relies on
+# --- promises to the splice
 
 
 def test_the_last_chunk_is_never_passed_on() -> None:
@@ -207,7 +207,7 @@ def test_trailers_may_have_8_kib(over: int) -> None:
     assert judge(coded, edges, *feedings(coded)) == ("refused" if over > 0 else "read")
 
 
-# --- by the thousand
+# --- random bodies
 
 SIZES = (*[b"%x"] * 6, b"%X", b"%08x", b"0%x", b"%09x", b"0x%x", b"+%x", b" %x", b"%x_", b"%x.")
 EXTENSIONS = (
@@ -226,7 +226,7 @@ TRAILERS = (
 
 
 def chance_body(chance: random.Random, oddness: float) -> bytes:
-    """A chunked body; each part of it may be odd with the chance of `oddness`."""
+    """A chunked body whose parts are each odd with a probability of `oddness`."""
 
     def one(of: tuple[bytes, ...]) -> bytes:
         return chance.choice(of) if chance.random() < oddness else of[0]

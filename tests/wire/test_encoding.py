@@ -1,4 +1,4 @@
-"""A body that came compressed is what it was before, and never more than it may be."""
+"""A compressed body is decoded exactly, and never beyond its limit."""
 
 import gzip
 import zlib

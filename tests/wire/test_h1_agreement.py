@@ -1,8 +1,8 @@
-"""The two readers of heads give one verdict: what the canonical one takes, the legal one takes.
+"""Both readers of heads agree: a head that the canonical one reads, the legal one reads alike.
 
-The canonical reader may pass (return None) on anything. What it does take must come out
-of the legal reader, which has h11 behind it, as the same request or response. Each head
-is read twice, since field lines that were seen before take another way.
+The canonical reader may return None for any head. A head that it does read must give the
+same request or response in the legal reader, which has h11 behind it. Each head is read
+twice, since cached field lines take another path.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ def agree(head: bytes, canonical: Reader, legal: Reader) -> bool:
     """Whether the canonical reader took the head. Raises if the readers disagree."""
     first = canonical(head)
     again = canonical(head)
-    assert first == again, "a head reads otherwise once its lines are known"
+    assert first == again, "a head reads differently once its lines are cached"
     if first is None:
         return False
     assert _plain(first) == _plain(legal(head))
@@ -38,7 +38,7 @@ def agree(head: bytes, canonical: Reader, legal: Reader) -> bool:
 
 
 def _plain(head: Request | Response) -> Request | Response:
-    """With the one thing that may differ made equal: the blank after each onward colon."""
+    """The head with one blank after each onward colon, where the readers may differ."""
     lines = []
     for line in head.onward.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")

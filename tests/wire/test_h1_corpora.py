@@ -1,4 +1,4 @@
-"""The corpora of heads: what is refused, and what is read and how, in every feeding."""
+"""The corpora of heads are refused or read as they say, in every feeding."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def test_a_hostile_response_is_refused_in_every_feeding(case: Case) -> None:
 
 
 def _summary(request: Request) -> bytes:
-    """A request in the words of h1_accept.txt."""
+    """A request in the form of h1_accept.txt."""
     assert request.path == request.target.split(b"?")[0]
     words = [
         request.method,

@@ -12,7 +12,7 @@ FORMS = pytest.mark.parametrize("canonical", [True, False], ids=["canonical", "l
 
 
 def judge(make, octets: bytes, refusal: int | None) -> None:
-    """Hold all feedings to one outcome: read (None) or a refusal of that status."""
+    """Check that all feedings have one outcome: read (None) or a refusal with that status."""
     for pieces in feedings(octets):
         reader: HeadReader[object] = make(Limits())
         result = first_head(reader, pieces)

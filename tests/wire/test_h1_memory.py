@@ -50,7 +50,7 @@ NEXT = [
 
 
 def judge(stream: list[bytes]) -> int:
-    """Hold a reader with a memory to fresh ones; how many heads were read."""
+    """Compare a reader with a memory to fresh ones; return how many heads were read."""
     reader = request_reader(Limits())
     for at, head in enumerate(stream):
         alone = first_head(request_reader(Limits()), [head])

@@ -1,4 +1,4 @@
-"""What travels onward: requests all but a deny-list, responses an allow-list, secrets never."""
+"""Fields that travel onward: a request's but for a deny-list, a response's by an allow-list."""
 
 import gc
 
@@ -32,7 +32,7 @@ NEVER_ANSWERED = [
 
 
 def request(*fields: str) -> Request:
-    """A request with these field lines, as the reader has it."""
+    """The request that the reader makes of these field lines."""
     head = "\r\n".join(["POST / HTTP/1.1", *fields, "", ""]).encode()
     found = request_reader(Limits()).feed(head)
     assert found is not None
@@ -125,7 +125,7 @@ def test_an_upstreams_own_field_is_not_passed_on(name: str) -> None:
     assert not goes_to_caller(name.lower().encode())
 
 
-# --- the memory of lines
+# --- the cache of lines
 
 
 @pytest.mark.parametrize("name", ["Authorization", "x-api-key", "COOKIE", "Proxy-Authorization"])

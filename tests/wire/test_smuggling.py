@@ -1,4 +1,4 @@
-"""Requests made to be read as two: nobody behind the relay may see another end than it does.
+"""Requests made to be read as two: relay and upstream must agree on where a request ends.
 
 The mutations put an odd octet at each place of a framing field where some server once
 took it for nothing, beside the other framing field; and pair every spelling of one framing
@@ -92,7 +92,7 @@ def doubles() -> Iterator[tuple[str, bytes]]:
 
 
 def where_h11_ends(octets: bytes) -> bytes | None:
-    """What follows the first message as h11 reads it. None: h11 refuses or waits."""
+    """The octets after the first message in h11; None if h11 refuses it or waits."""
     server = h11.Connection(h11.SERVER)
     server.receive_data(octets)
     try:
@@ -107,7 +107,7 @@ def where_h11_ends(octets: bytes) -> bytes | None:
 
 
 def where_it_ends(head: Request, rest: bytes) -> bytes | None:
-    """What follows the body as the relay reads it. None: it refuses or waits."""
+    """The octets after the body in the relay; None if it refuses the body or waits."""
     if head.length == CHUNKED:
         result = body(ChunkReader, [rest])[1]
         return result.rest if isinstance(result, Read) else None
@@ -115,7 +115,7 @@ def where_it_ends(head: Request, rest: bytes) -> bytes | None:
 
 
 def judge(octets: bytes) -> bool:
-    """Hold one message to the promise; whether it was read at all."""
+    """Check the promise for one message; return whether it was read."""
     result = first_head(request_reader(Limits()), [octets])
     assert result == first_head(request_reader(Limits()), octet_by_octet(octets))
     assert not isinstance(result, Waits)
