@@ -1,22 +1,23 @@
-"""Time as values: formats and durations.
+"""Formats moments and parses durations.
 
-The present moment comes in as an argument: who may do I/O asks for it there.
+Must not read the clock: the present moment comes in as an argument.
 """
 
 import re
 from datetime import UTC, datetime
 from email.utils import formatdate
 from functools import lru_cache
+from typing import Final
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
 def seconds(text: str) -> int:
-    """`"5h"` → 18000. Units: s, m, h, d.
+    """Parse a duration: `5h` → 18000. The units are s, m, h and d.
 
     Raises:
-        ValueError: anything else.
+        ValueError: the text is not a duration.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -26,18 +27,18 @@ def seconds(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-_MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
+_MILLISECONDS: Final = [f".{number:03d}Z" for number in range(1000)]
 
 
 @lru_cache(maxsize=4)
-def _to_the_second(moment: int) -> str:
+def _date_and_time(moment: int) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def rfc3339(moment: float) -> str:
     """Epoch seconds → `2026-04-08T12:01:00.000Z`."""
     second, millisecond = divmod(int(moment * 1000), 1000)
-    return _to_the_second(second) + _MILLISECONDS[millisecond]
+    return _date_and_time(second) + _MILLISECONDS[millisecond]
 
 
 def http_date(moment: float) -> bytes:

@@ -1,20 +1,21 @@
-"""Secrets: where they come from, how keys are made, and how they stay out of sight.
+"""Reads credentials, makes keys, and keeps both out of logs.
 
-An upstream credential is a `Secret`, which prints as dots. A caller's key is made
-here, shown once, and kept only as its SHA-256 (a key has 256 random bits, so a slow
-hash would protect nothing).
+An upstream credential is a `Secret`, which prints as dots. A caller's key is made here,
+shown once, and stored only as its SHA-256: a key has 256 random bits, so a slow hash would
+protect nothing.
 """
 
 import hashlib
 import os
 import secrets
 from pathlib import Path
+from typing import Final
 
-_SHOWN = 4
+_HINT_CHARACTERS: Final = 4
 
 
 class Secret:
-    """A string that does not show itself in a repr, a log or a traceback."""
+    """A string that is hidden in a repr, a log or a traceback."""
 
     __slots__ = ("_value",)
 
@@ -22,7 +23,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The secret itself, for the one place that sends it."""
+        """The plain string, for the one place that sends it."""
         return self._value
 
     def __repr__(self) -> str:
@@ -40,10 +41,10 @@ class Secret:
 
 
 def resolve(reference: str) -> Secret:
-    """Read a secret given literally, as `env:NAME` or as `file:/path`.
+    """Read a secret that is given literally, as `env:NAME` or as `file:/path`.
 
     Raises:
-        ValueError: the variable or file is missing, or what it holds cannot be a header value.
+        ValueError: the variable or file is missing, or its content is no header value.
     """
     if reference.startswith("env:"):
         name = reference[4:]
@@ -67,20 +68,20 @@ def resolve(reference: str) -> Secret:
 
 
 def derived(secret: Secret, purpose: bytes) -> bytes:
-    """A key of 32 octets for one purpose (up to 16 octets), which tells nothing of the others."""
+    """A key of 32 octets for one purpose (up to 16 octets), independent of other purposes."""
     return hashlib.blake2b(secret.reveal().encode(), digest_size=32, person=purpose).digest()
 
 
 def new_key(prefix: str) -> str:
-    """A fresh caller key: the prefix and 43 url-safe characters (256 random bits)."""
+    """Make a caller's key: the prefix and 43 URL-safe characters (256 random bits)."""
     return prefix + secrets.token_urlsafe(32)
 
 
 def digest(key: bytes) -> bytes:
-    """What is stored and looked up in place of a caller's key: its SHA-256, 32 octets."""
+    """A key's SHA-256, 32 octets, which is stored and looked up in place of the key."""
     return hashlib.sha256(key).digest()
 
 
 def hint(key: str, prefix: str) -> str:
-    """How a key is shown after its making: `sk-llmapi-…x4Tq`."""
-    return f"{prefix}…{key[-_SHOWN:]}"
+    """The short form of a key for display: `sk-llmapi-…x4Tq`."""
+    return f"{prefix}…{key[-_HINT_CHARACTERS:]}"

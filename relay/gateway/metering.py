@@ -42,7 +42,7 @@ class Metering:
         """
         ctx.caller = caller
         plan = self._catalog.plan(caller.plan)
-        ctx.key_state = self._ledger.holder(caller.user_id, caller.key_id, plan, time())
+        ctx.key_state = self._ledger.key_state(caller.user_id, caller.key_id, plan, time())
         return plan
 
     def admit(
@@ -75,7 +75,7 @@ class Metering:
         tokens = len(text) // _OCTETS_PER_TOKEN + expected
         now = time()
         held = self._ledger.reserve(caller.user_id, caller.key_id, plan, now, tokens, cost)
-        ctx.key_state = held.holder  # the one before may have been swept while the body came
+        ctx.key_state = held.key_state  # the one before may have been swept while the body came
         row = AdmissionRow(
             ctx.id, now, caller.key_id, caller.user_id, inbound.model, inbound.dialect,
             tokens, cost,

@@ -1,6 +1,6 @@
-"""What a caller may use, and what they have used: limits, money, and how both are told.
+"""Decides who may use how much: limits, prepaid balances, and how both are reported.
 
-Pure: time comes in as an argument, state goes out as plain tuples. `ledger` is the way in;
-`plans` is compiled once from the settings, `headers` says on every answer what is left,
-`refusal` says it where nothing is.
+Pure: time comes in as an argument, state goes out as plain tuples. `ledger` is the entry
+point; `plans` compiles the settings once, `rate_limit_fields` writes the header fields of
+every response, `exceeded` the error where a limit is reached.
 """

@@ -1,31 +1,30 @@
-"""How much of one limit is used: the two ways in which a limit fills up again.
+"""Counts the use of one limit and decides when there is room again.
 
-A `FixedWindow` opens with the first request, and is whole again when it ends. A `TokenBucket`
-bucket
-fills up all the time. Both hold what is *used*, not what is left, so that a limit may change
-its size and used stays used. Nothing here knows what is counted, for whom or why.
+A `FixedWindow` opens with the first request and is full again when it ends. A `TokenBucket`
+refills all the time. Both store what is *used*, not what is left, so that a limit may change
+its size while the use stays. Must not know what is counted, for whom or why.
 
-Moments and lengths are whole milliseconds, all arithmetic is in integers. Of clocks that
-jump: a step back grants nothing, a leap forward fills a bucket once at most. What a step back
-makes wait, it makes wait no longer than `per`.
+Moments and periods are whole milliseconds, all arithmetic is in integers. A backward clock
+step grants nothing and delays callers by at most `per`; a leap forward refills a bucket at
+most once.
 """
 
 import math
 from typing import Final, TypeAlias
 
-# What a bucket looked like when something was taken: which round it was in, and how far what
-# had been taken in this round had faded by then.
+# A bucket's state when something was taken from it. First the round: the window, or the time
+# since the bucket was last full. Then the decay x of the round's use: e^-x of it was left.
 Mark: TypeAlias = tuple[int, float]
 
-_UNTOUCHED: Final = (0, 0.0)
+_NEW_MARK: Final = (0, 0.0)
 
 
 class FixedWindow:
-    """Whole until the first request, which opens it; whole again at its `end`.
+    """A window that the first request opens, and that is full again at its `end`.
 
-    What is given back or charged later counts in the window in which it was taken, or not at
-    all when that one is over. A window from which everything was given back closes: a
-    request that does not count does not start the clock.
+    A later refund or charge counts in the window of its request, or not at all when that
+    window is over. A window whose use was all refunded closes, as a request that does not
+    count must not start the clock.
     """
 
     __slots__ = ("end", "mark", "per", "size", "used")
@@ -35,11 +34,11 @@ class FixedWindow:
         self.size = size
         self.per = per
         self.used = used
-        self.end = moment  # 0: closed
-        self.mark: Mark = _UNTOUCHED
+        self.end = moment  # 0 while it is closed
+        self.mark: Mark = _NEW_MARK
 
     def take(self, amount: int, now: int) -> bool:
-        """Use so much, if there is so much."""
+        """Use an amount if it remains; returns whether it did."""
         if now >= self.end:
             if amount > self.size:
                 return False
@@ -56,87 +55,87 @@ class FixedWindow:
         return True
 
     def give_back(self, amount: int, mark: Mark, now: int) -> None:
-        """Undo the use of so much, taken when `mark` was the bucket's mark."""
+        """Undo the use of an amount that was taken when the bucket had this mark."""
         if mark is self.mark and now < self.end:
             self.used -= amount
             if self.used <= 0:
                 self.used = self.end = 0
 
     def charge(self, amount: int, mark: Mark, now: int) -> None:
-        """Use so much more than was taken at `mark`, be it there or not."""
+        """Use an amount beyond that taken at `mark`, even if it does not remain."""
         if mark is self.mark:
-            if not self.end:  # all else was given back meanwhile
+            if not self.end:  # all other use was refunded meanwhile
                 self.end = now + self.per
             if now < self.end:
                 self.used += amount
 
-    def available(self, now: int) -> int:
-        """What could be taken at this moment."""
-        return self.tell(now)[0]
+    def remaining(self, now: int) -> int:
+        """The amount that could be taken now."""
+        return self.remaining_and_reset(now)[0]
 
-    def reset(self, now: int) -> int:
-        """The moment at which it is whole again; this one if it is."""
-        return self.tell(now)[1]
+    def reset_at(self, now: int) -> int:
+        """When it is full again; `now` if it is full."""
+        return self.remaining_and_reset(now)[1]
 
-    def tell(self, now: int) -> tuple[int, int]:
-        """What is `available`, and the `reset`, in one step."""
+    def remaining_and_reset(self, now: int) -> tuple[int, int]:
+        """`remaining` and `reset_at` in one step."""
         end = self.end
         if now >= end:
             return self.size, now
         left = self.size - self.used
         return left if left > 0 else 0, end if end - now <= self.per else now + self.per
 
-    def ready(self, amount: int, now: int) -> int:
-        """The moment from which on so much could be taken."""
-        return now if self.available(now) >= amount else self.reset(now)
+    def ready_at(self, amount: int, now: int) -> int:
+        """When the amount can be taken; `now` if it remains."""
+        return now if self.remaining(now) >= amount else self.reset_at(now)
 
     def resize(self, size: int, now: int) -> None:
-        """Let the limit be another."""
+        """Change the limit's size."""
         self.size = size
 
-    def spent(self, now: int) -> int:
-        """What is used, rounded up to whole units."""
+    def used_units(self, now: int) -> int:
+        """The use, rounded up to whole units."""
         return 0 if now >= self.end else self.used
 
     def state(self) -> tuple[int, int]:
-        """`used` and `moment`, with which an equal bucket can be made."""
+        """`used` and `moment`, the arguments that make an equal bucket."""
         return self.used, self.end
 
 
 class TokenBucket:
-    """Fills at an even pace, `size` in `per`.
+    """Refills at an even pace, `size` in `per`.
 
-    `used` is in units of 1/`per` of what is counted: then each millisecond takes off exactly
-    `size` of them. It may exceed the whole bucket by what turned out to cost more than was
-    taken for it; that debt fills up first.
+    `used` is in units of 1/`per` of what is counted, so that each millisecond takes off
+    exactly `size` of them. It exceeds the capacity where requests cost more than was taken
+    for them; that debt is refilled first.
 
-    What fades from a bucket in use fades from all that was taken alike, and only what is left
-    of a part can be given back. Giving back all of it would let a caller hold a large
-    estimate while it fades, and then have it a second time.
+    Refilling reduces the use of all requests in proportion, and only the remainder of an
+    amount can be given back. Giving back all of it would let a caller hold a large estimate
+    while the bucket refills, and then use it a second time.
     """
 
-    __slots__ = ("mark", "moment", "per", "size", "used", "whole")
+    __slots__ = ("capacity", "mark", "moment", "per", "size", "used")
     refill: Final = "smooth"
 
     def __init__(self, size: int, per: int, used: int = 0, moment: int = 0) -> None:
         self.size = size
         self.per = per
-        self.whole = size * per
+        self.capacity = size * per
         self.used = used
-        self.moment = moment  # up to when it has been filled
-        self.mark: Mark = _UNTOUCHED
+        self.moment = moment  # refilled up to here
+        self.mark: Mark = _NEW_MARK
 
     def take(self, amount: int, now: int) -> bool:
-        """Use so much, if there is so much."""
+        """Use an amount if it remains; returns whether it did."""
         if now != self.moment:
-            self._fill(now)
+            self._refill(now)
         used = self.used + amount * self.per
-        if used > self.whole:
+        if used > self.capacity:
             return False
         self.used = used
         return True
 
-    def _fill(self, now: int) -> None:
+    def _refill(self, now: int) -> None:
         passed = now - self.moment
         if passed > 0:
             used = self.used
@@ -146,17 +145,17 @@ class TokenBucket:
                     self.used = left
                     round_, faded = self.mark
                     self.mark = (round_, faded + math.log(used / left))
-                else:  # whole: nothing that was taken before can be given back
+                else:  # full: nothing taken before can be given back
                     self.used = 0
                     self.mark = (self.mark[0] + 1, 0.0)
             self.moment = now
-        elif passed < -self.per:  # the clock was stepped back: go on from here, as used as it was
+        elif passed < -self.per:  # the clock was stepped back: keep the use, go on from here
             self.moment = now
-        # A smaller step back: wait until the clock is there again, or it would fill twice.
+        # After a smaller step back, wait for the clock to catch up, or it would refill twice.
 
     def give_back(self, amount: int, mark: Mark, now: int) -> None:
-        """Undo the use of so much, taken when `mark` was the bucket's mark."""
-        self._fill(now)
+        """Undo the use of an amount that was taken when the bucket had this mark."""
+        self._refill(now)
         round_, faded = self.mark
         if mark[0] == round_:
             left = amount * self.per
@@ -165,24 +164,24 @@ class TokenBucket:
             self.used = max(0, self.used - left)
 
     def charge(self, amount: int, mark: Mark, now: int) -> None:
-        """Use so much more than was taken, be it there or not."""
-        self._fill(now)
+        """Use an amount beyond that taken, even if it does not remain."""
+        self._refill(now)
         self.used += amount * self.per
 
-    def _used(self, now: int) -> int:
+    def _used_at(self, now: int) -> int:
         passed = now - self.moment
         return max(0, self.used - passed * self.size) if passed > 0 else self.used
 
-    def available(self, now: int) -> int:
-        """What could be taken at this moment."""
-        return self.tell(now)[0]
+    def remaining(self, now: int) -> int:
+        """The amount that could be taken now."""
+        return self.remaining_and_reset(now)[0]
 
-    def reset(self, now: int) -> int:
-        """The moment at which it is whole again; this one if it is."""
-        return self.tell(now)[1]
+    def reset_at(self, now: int) -> int:
+        """When it is full again; `now` if it is full."""
+        return self.remaining_and_reset(now)[1]
 
-    def tell(self, now: int) -> tuple[int, int]:
-        """What is `available`, and the `reset`, in one step."""
+    def remaining_and_reset(self, now: int) -> tuple[int, int]:
+        """`remaining` and `reset_at` in one step."""
         passed = now - self.moment
         used = self.used
         if passed > 0:
@@ -190,48 +189,49 @@ class TokenBucket:
             if used <= 0:
                 return self.size, now
         elif passed:
-            return max(0, self.whole - used) // self.per, self._when(used, now)
-        left = (self.whole - used) // self.per if used < self.whole else 0
+            return max(0, self.capacity - used) // self.per, self._refilled_at(used, now)
+        left = (self.capacity - used) // self.per if used < self.capacity else 0
         return left, now - (-used // self.size)
 
-    def ready(self, amount: int, now: int) -> int:
-        """The moment from which on so much could be taken."""
-        return self._when(self._used(now) + amount * self.per - self.whole, now)
+    def ready_at(self, amount: int, now: int) -> int:
+        """When the amount can be taken; `now` if it remains."""
+        return self._refilled_at(self._used_at(now) + amount * self.per - self.capacity, now)
 
-    def _when(self, excess: int, now: int) -> int:
+    def _refilled_at(self, excess: int, now: int) -> int:
+        """When so much of the use, in the units of `used`, is refilled."""
         if excess <= 0:
             return now
-        ahead = self.moment - now  # of the clock, after a step back
-        waits = ahead if 0 < ahead <= self.per else 0
-        return now + waits - (-excess // self.size)
+        ahead = self.moment - now  # positive after a backward clock step
+        pause = ahead if 0 < ahead <= self.per else 0
+        return now + pause - (-excess // self.size)
 
     def resize(self, size: int, now: int) -> None:
-        """Let the limit be another from now on."""
+        """Change the limit's size from now on."""
         if size != self.size:
-            self._fill(now)
+            self._refill(now)
             self.size = size
-            self.whole = size * self.per
+            self.capacity = size * self.per
 
-    def spent(self, now: int) -> int:
-        """What is used, rounded up to whole units."""
-        return -(-self._used(now) // self.per)
+    def used_units(self, now: int) -> int:
+        """The use, rounded up to whole units."""
+        return -(-self._used_at(now) // self.per)
 
     def state(self) -> tuple[int, int]:
-        """`used` and `moment`, with which an equal bucket can be made."""
+        """`used` and `moment`, the arguments that make an equal bucket."""
         return self.used, self.moment
 
 
 Bucket: TypeAlias = FixedWindow | TokenBucket
 
 
-def make(refill: str, size: int, per: int, used: int = 0, moment: int = 0) -> Bucket:
-    """A bucket of one of the two kinds."""
+def new_bucket(refill: str, size: int, per: int, used: int = 0, moment: int = 0) -> Bucket:
+    """Make a bucket of the kind that refills so: `window` or `smooth`."""
     return (FixedWindow if refill == FixedWindow.refill else TokenBucket)(size, per, used, moment)
 
 
-def converted(bucket: Bucket, refill: str, size: int, now: int) -> Bucket:
-    """A bucket of the other kind, just as used, over a stretch of the same length."""
-    spent = bucket.spent(now)
+def convert_bucket(bucket: Bucket, refill: str, size: int, now: int) -> Bucket:
+    """A bucket of the other kind with the same use and period."""
+    used = bucket.used_units(now)
     if refill == TokenBucket.refill:
-        return TokenBucket(size, bucket.per, spent * bucket.per, now)
-    return FixedWindow(size, bucket.per, spent, now + bucket.per if spent else 0)
+        return TokenBucket(size, bucket.per, used * bucket.per, now)
+    return FixedWindow(size, bucket.per, used, now + bucket.per if used else 0)

@@ -1,8 +1,8 @@
-"""How a caller is told that there is nothing left: status, headers and words.
+"""Decides how a refused caller learns that a limit is reached: status, headers and message.
 
 Clients differ in what stops them. `x-should-retry: false` stops Claude Code and the SDKs,
-which would sit out a long `retry-after` in silence; `usage_limit_reached` stops Codex. So a
-wait of up to a minute is told as a pace to keep, a longer one as the end of what there is.
+which would otherwise sit out a long `retry-after` in silence; `usage_limit_reached` stops
+Codex. So a wait of up to a minute is reported as a rate limit, a longer one as a used-up quota.
 """
 
 from typing import Final
@@ -17,16 +17,16 @@ from relay.quota.state import Balance
 USED_UP: Final = Kind(429, "rate_limit_error", "insufficient_quota", "insufficient_quota")
 PAYMENT_REQUIRED: Final = Kind(402, "billing_error", "insufficient_quota", "insufficient_quota")
 
-_PATIENCE: Final = 60  # seconds; Claude Code waits as long by itself and gives up on 61
-_SOON: Final = 5  # seconds after which one of several requests at once may have ended
-_STOP: Final[Header] = (b"x-should-retry", b"false")
+_MAX_RETRY_AFTER_SECONDS: Final = 60  # Claude Code waits that long by itself and gives up on 61
+_CONCURRENCY_RETRY_SECONDS: Final = 5  # one of several concurrent requests may have ended by then
+_NO_RETRY: Final[Header] = (b"x-should-retry", b"false")
 
 
 class QuotaExceeded(RelayError):  # noqa: N818 -- it is the caller's state, not a fault
     """A request that was not admitted; nothing was taken for it.
 
-    `limit` is the one that resets last of those in the way, None if it was none of them;
-    `resets_at` is when it lets the request through, epoch seconds.
+    `limit` is the exceeded limit that resets last, None if no limit was exceeded;
+    `resets_at` is when it has room for the request, epoch seconds.
     """
 
     def __init__(
@@ -44,26 +44,31 @@ class QuotaExceeded(RelayError):  # noqa: N818 -- it is the caller's state, not 
         headers: tuple[Header, ...] = ()
         if retry_after is not None:
             headers = ((b"retry-after", b"%d" % retry_after),)
-        if not self._passes(retry_after):
-            headers = (*headers, _STOP)
+        if not self._is_worth_waiting(retry_after):
+            headers = (*headers, _NO_RETRY)
         super().__init__(kind, message, headers=headers)
 
     @staticmethod
-    def _passes(retry_after: int | None) -> bool:
-        return retry_after is not None and retry_after <= _PATIENCE
+    def _is_worth_waiting(retry_after: int | None) -> bool:
+        return retry_after is not None and retry_after <= _MAX_RETRY_AFTER_SECONDS
 
     def status(self, dialect: Dialect) -> int:
-        """As others; a 402 is none to Codex, which tries it again six times, and a 429 is."""
+        """As in RelayError, but 429 for a 402 in the Responses dialect.
+
+        Codex repeats a 402 six times and stops at a 429.
+        """
         if dialect is Dialect.RESPONSES and self.kind is PAYMENT_REQUIRED:
             return USED_UP.status
         return super().status(dialect)
 
     def body(self, dialect: Dialect, request_id: str | None = None) -> bytes:
-        """As others; on `/v1/responses` with the one type at which Codex stops, and the time
-        that it names."""
+        """As in RelayError, but with the type and the time that Codex acts on.
+
+        On `/v1/responses` only: Codex stops at `usage_limit_reached` and shows `resets_at`.
+        """
         if dialect is not Dialect.RESPONSES:
             return super().body(dialect, request_id)
-        if self._passes(self.retry_after):
+        if self._is_worth_waiting(self.retry_after):
             kind, code = RATE_LIMITED.openai_type, RATE_LIMITED.code
         elif self.resets_at is not None:
             kind, code = "usage_limit_reached", "usage_limit_reached"
@@ -80,15 +85,15 @@ class QuotaExceeded(RelayError):  # noqa: N818 -- it is the caller's state, not 
         return orjson.dumps({"error": error})
 
 
-def limit_reached(plan: Plan, limit: Limit, ready: int, now: int) -> QuotaExceeded:
-    """The limit that keeps a request waiting longest lets it through at `ready` (both ms)."""
+def limit_error(plan: Plan, limit: Limit, ready: int, now: int) -> QuotaExceeded:
+    """A limit is used up and has room again at `ready` (both moments in ms)."""
     wait = max(1, -((now - ready) // 1000))
     moment = -(-ready // 1000)
-    whose = ", shared by all keys of this account" if plan.by_account else ""
-    if wait <= _PATIENCE:
+    scope = ", shared by all keys of this account" if plan.by_account else ""
+    if wait <= _MAX_RETRY_AFTER_SECONDS:
         return QuotaExceeded(
             RATE_LIMITED,
-            f"Plan {plan.name} allows {limit.name}{whose}. Please try again in {wait}s.",
+            f"Plan {plan.name} allows {limit.name}{scope}. Please try again in {wait}s.",
             limit=limit,
             retry_after=wait,
             resets_at=moment,
@@ -96,27 +101,27 @@ def limit_reached(plan: Plan, limit: Limit, ready: int, now: int) -> QuotaExceed
     day, _, time = clock.rfc3339(moment)[:-5].partition("T")
     return QuotaExceeded(
         USED_UP,
-        f"The limit of plan {plan.name} is reached: {limit.name}{whose}. "
-        f"It resets at {day} {time} UTC, in {_span(wait)}.",
+        f"The limit of plan {plan.name} is reached: {limit.name}{scope}. "
+        f"It resets at {day} {time} UTC, in {_duration_text(wait)}.",
         limit=limit,
         retry_after=wait,
         resets_at=moment,
     )
 
 
-def too_many_at_once(plan: Plan) -> QuotaExceeded:
-    """Too many requests of one key are running."""
-    most = plan.max_concurrency
+def concurrency_error(plan: Plan) -> QuotaExceeded:
+    """One key has as many requests in flight as the plan allows."""
+    allowed = plan.max_concurrency
     return QuotaExceeded(
         RATE_LIMITED,
-        f"Plan {plan.name} allows {most} request{'s' * (most > 1)} at once per key. "
-        f"Please try again in {_SOON}s.",
-        retry_after=_SOON,
+        f"Plan {plan.name} allows {allowed} request{'s' * (allowed > 1)} at once per key. "
+        f"Please try again in {_CONCURRENCY_RETRY_SECONDS}s.",
+        retry_after=_CONCURRENCY_RETRY_SECONDS,
     )
 
 
-def too_much_counting(wait: int) -> QuotaExceeded:
-    """Tokens are counted too often."""
+def counting_error(wait: int) -> QuotaExceeded:
+    """Too many requests to count tokens; there is room again in `wait` seconds."""
     return QuotaExceeded(
         RATE_LIMITED,
         f"Too many requests to count tokens. Please try again in {wait}s.",
@@ -124,32 +129,32 @@ def too_much_counting(wait: int) -> QuotaExceeded:
     )
 
 
-def unpaid(purse: Balance, cost: int) -> QuotaExceeded:
-    """The balance does not cover what a request may cost."""
-    balance = purse.balance
-    if balance > 0 and balance >= cost:
+def balance_error(balance: Balance, cost: int) -> QuotaExceeded:
+    """The balance does not cover a request's highest cost, in micro-dollars."""
+    amount = balance.amount
+    if amount > 0 and amount >= cost:
         return QuotaExceeded(
             RATE_LIMITED,
             "The rest of this account's balance is held for requests that are running. "
-            f"Please try again in {_SOON}s.",
-            retry_after=_SOON,
+            f"Please try again in {_CONCURRENCY_RETRY_SECONDS}s.",
+            retry_after=_CONCURRENCY_RETRY_SECONDS,
         )
-    if balance <= 0:
-        told = "The balance of this account is used up."
+    if amount <= 0:
+        reason = "The balance of this account is used up."
     else:
-        told = (
-            f"The balance of this account, {_dollars(balance)}, does not cover this request, "
+        reason = (
+            f"The balance of this account, {_dollars(amount)}, does not cover this request, "
             f"which may cost {_dollars(cost)}; a lower max_tokens makes it less."
         )
-    return QuotaExceeded(PAYMENT_REQUIRED, f"{told} Ask the operator of this relay for credit.")
+    return QuotaExceeded(PAYMENT_REQUIRED, f"{reason} Ask the operator of this relay for credit.")
 
 
 def _dollars(micro: int) -> str:
     return f"${micro / 1_000_000:,.6f}".rstrip("0").rstrip(".")
 
 
-def _span(seconds: int) -> str:
-    """About how long, in two units: `4 h 59 min`."""
+def _duration_text(seconds: int) -> str:
+    """A duration rounded up to minutes, in its two largest units: `4 h 59 min`."""
     minutes = -(-seconds // 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

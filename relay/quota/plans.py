@@ -1,7 +1,7 @@
-"""A plan as the ledger needs it: the settings' own, worked out once at the start.
+"""Compiles plans and prices from the settings, once at the start.
 
-Decides which limit refills how, which limit each group of headers tells of, and what tokens
-cost. Knows nothing of who is on a plan or what they have used.
+Decides how each limit refills, which limit each group of header fields reports, and what
+tokens cost. Must not know who is on a plan or what they have used.
 """
 
 from collections.abc import Iterable
@@ -19,23 +19,20 @@ HOUR: Final = 3600
 FIVE_HOURS: Final = 5 * HOUR
 WEEK: Final = 7 * 24 * HOUR
 
-# Claude Code asks 24 times at once for its /context, its VS Code extension 40 to 50 times a
-# second when it starts; counting costs the operator nothing but a connection.
+# Claude Code sends 24 count requests at once for its /context, its VS Code extension 40 to 50
+# a second when it starts. Counting costs the operator no more than a connection.
 COUNTS_PER_MINUTE: Final = 600
 
-_NEVER: Final = range(0)
-_SHORT: Final = range(HOUR + 1)
+# Periods of limits, in seconds.
+_NONE: Final = range(0)
+_UP_TO_AN_HOUR: Final = range(HOUR + 1)
 _ANY: Final = range(10**18)
-_LONG: Final = range(HOUR + 1, 10**18)
+_OVER_AN_HOUR: Final = range(HOUR + 1, 10**18)
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `size` requests or tokens in `per` seconds.
-
-    `kept` tells whether a request counts even when it is given back: so it does in limits of
-    up to an hour, which are there against floods, and not in the plan's longer ones.
-    """
+    """At most `size` requests or tokens in `per` seconds."""
 
     kind: Kind
     size: int
@@ -43,50 +40,56 @@ class Limit:
     refill: Literal["smooth", "window"]
 
     @property
-    def kept(self) -> bool:
-        """Whether a request that is given back counts all the same."""
+    def counts_when_refunded(self) -> bool:
+        """Whether a refunded request still counts.
+
+        It does in limits of up to an hour, which protect against floods of requests, but not
+        in the plan's longer ones.
+        """
         return self.kind == "requests" and self.per <= HOUR
 
     @property
     def name(self) -> str:
         """In words: `40 requests per 5 hours`."""
         kind = self.kind if self.size != 1 else self.kind[:-1]
-        return f"{self.size:,} {kind} per {length(self.per)}"
+        return f"{self.size:,} {kind} per {period_text(self.per)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A compiled plan; two are the same only if they are one object.
+    """A compiled plan; plans are equal only if they are the same object.
 
-    Limits that a group of headers tells of, as indices into `limits`, None where the plan has
-    none that fits and the group is left out:
-    `main`    `x-ratelimit-*` and Codex's primary meter: the 5-hour limit on requests, else
-              the plan's shortest one on requests that is longer than an hour
-    `second`  Codex's secondary meter: the weekly limit on requests, else the plan's longest
-              one that is longer than an hour and not `main`
-    `pace`    `anthropic-ratelimit-requests-*`: per minute, else the shortest up to an hour
-    `tokens`  `anthropic-ratelimit-tokens-*`: per minute, else the shortest on tokens
-    `five_hours`, `week`  the groups of `anthropic-ratelimit-unified-*`; these only exactly,
-              for they name their length
+    The last six are indices into `limits`: the limit that a group of header fields reports.
+    None: the plan has no such limit, and the group is left out.
+
+    `primary`       `x-ratelimit-*` and Codex's primary meter: the 5-hour limit on requests,
+                    else the shortest one on requests over an hour
+    `secondary`     Codex's secondary meter: the weekly limit on requests, else the longest
+                    one over an hour that is not `primary`
+    `request_pace`  `anthropic-ratelimit-requests-*`: the limit per minute, else the shortest
+                    one up to an hour
+    `token_pace`    `anthropic-ratelimit-tokens-*`: the limit per minute, else the shortest one
+    `five_hours`    `anthropic-ratelimit-unified-5h-*`: a limit of exactly this period
+    `week`          `anthropic-ratelimit-unified-7d-*`: a limit of exactly this period
     """
 
     id: str
     name: str
     limits: tuple[Limit, ...]
-    by_account: bool  # limits are shared by the keys of an account
-    prepaid: bool  # drawn from the account's balance
+    by_account: bool  # the keys of an account share its limits
+    prepaid: bool  # requests are paid from the account's balance
     max_concurrency: int
-    cache_breakpoints: bool  # prompts of other dialects are marked for the cache
-    main: int | None
-    second: int | None
-    pace: int | None
-    tokens: int | None
+    cache_breakpoints: bool  # add cache markers to prompts of other dialects
+    primary: int | None
+    secondary: int | None
+    request_pace: int | None
+    token_pace: int | None
     five_hours: int | None
     week: int | None
 
 
 def compile_plans(plans: Iterable[config.PlanSettings]) -> dict[str, Plan]:
-    """Each plan of the settings by its id.
+    """All plans of the settings, by id.
 
     Raises:
         ConfigError: a plan contradicts itself.
@@ -95,10 +98,10 @@ def compile_plans(plans: Iterable[config.PlanSettings]) -> dict[str, Plan]:
 
 
 def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
-    """One plan; `path` is where the settings have it.
+    """One plan; `path` is its place in the settings.
 
     Raises:
-        ConfigError: two limits on the same over the same time.
+        ConfigError: two limits have the same kind and period.
     """
     limits = tuple([_limit(limit) for limit in plan.limits])
     for number, limit in enumerate(limits):
@@ -106,23 +109,23 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
             if (limit.kind, limit.per) == (other.kind, other.per):
                 raise ConfigError(
                     f"{path}.limits[{number}]",
-                    f"plan {plan.id!r} limits {limit.kind} per {length(limit.per)} twice",
+                    f"plan {plan.id!r} limits {limit.kind} per {period_text(limit.per)} twice",
                 )
 
-    def find(kind: Kind, per: int, otherwise: range = _NEVER) -> int | None:
-        """The limit over exactly that time, else the shortest of the range."""
+    def find(kind: Kind, per: int, fallback: range = _NONE) -> int | None:
+        """Index of the limit with exactly this period, else of the shortest in the range."""
         fits = [
             (limit.per != per, limit.per, number)
             for number, limit in enumerate(limits)
-            if limit.kind == kind and (limit.per == per or limit.per in otherwise)
+            if limit.kind == kind and (limit.per == per or limit.per in fallback)
         ]
         return min(fits)[2] if fits else None
 
-    main = find("requests", FIVE_HOURS, _LONG)
-    seconds = [
+    primary = find("requests", FIVE_HOURS, _OVER_AN_HOUR)
+    longer = [
         (limit.per == WEEK, limit.per, number)
         for number, limit in enumerate(limits)
-        if limit.kind == "requests" and limit.per in _LONG and number != main
+        if limit.kind == "requests" and limit.per in _OVER_AN_HOUR and number != primary
     ]
     return Plan(
         id=plan.id,
@@ -132,10 +135,10 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
         prepaid=plan.billing == "per-token",
         max_concurrency=plan.max_concurrency,
         cache_breakpoints=plan.cache_breakpoints,
-        main=main,
-        second=max(seconds)[2] if seconds else None,
-        pace=find("requests", MINUTE, _SHORT),
-        tokens=find("tokens", MINUTE, _ANY),
+        primary=primary,
+        secondary=max(longer)[2] if longer else None,
+        request_pace=find("requests", MINUTE, _UP_TO_AN_HOUR),
+        token_pace=find("tokens", MINUTE, _ANY),
         five_hours=find("requests", FIVE_HOURS),
         week=find("requests", WEEK),
     )
@@ -148,26 +151,24 @@ def _limit(limit: config.LimitSettings) -> Limit:
     return Limit(kind, size, per, limit.refill or ("smooth" if per <= HOUR else "window"))
 
 
-_LENGTHS: Final = ((86400, "day"), (HOUR, "hour"), (MINUTE, "minute"), (1, "second"))
+_UNITS: Final = ((86400, "day"), (HOUR, "hour"), (MINUTE, "minute"), (1, "second"))
 
 
-def length(seconds: int) -> str:
-    """`"5 hours"`, or `"minute"` for one of them, as it stands after `per`."""
+def period_text(seconds: int) -> str:
+    """A period as it is read after "per": `5 hours`, `minute`."""
     if seconds == WEEK:
         return "week"
-    for unit, name in _LENGTHS:
-        if seconds % unit == 0:
-            return name if seconds == unit else f"{seconds // unit} {name}s"
-    raise ValueError(f"{seconds} is no number of seconds")
+    unit, name = next(pair for pair in _UNITS if seconds % pair[0] == 0)
+    return name if seconds == unit else f"{seconds // unit} {name}s"
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a model's tokens cost, in micro-dollars per *million* tokens.
+    """The prices of a model's tokens, in micro-dollars per *million* tokens.
 
     A dollar per million tokens is a micro-dollar per token, and a cached token costs a
-    fraction of that. So prices keep six more digits, and a request's cost is rounded once:
-    its sum, up to a whole micro-dollar.
+    fraction of that. So prices keep six more digits, and only the sum of a request's cost
+    is rounded, up to a whole micro-dollar.
     """
 
     input: int
@@ -176,7 +177,7 @@ class Prices:
     cache_write: int
 
     def cost(self, input: int, output: int, cache_read: int = 0, cache_write: int = 0) -> int:
-        """Micro-dollars, rounded up; `input` is what is neither read from a cache nor written."""
+        """Micro-dollars, rounded up; `input` excludes tokens read from or written to a cache."""
         total = (
             input * self.input
             + output * self.output
@@ -187,13 +188,13 @@ class Prices:
 
 
 def compile_prices(models: Iterable[config.ModelSettings]) -> dict[str, Prices]:
-    """The prices of each model that has any, by its id and its aliases."""
+    """The prices of all models that have any, by id and by alias."""
     return {
         name: Prices(
-            _exact(model.price.input),
-            _exact(model.price.output),
-            _exact(model.price.cache_read),
-            _exact(model.price.cache_write),
+            _scaled_price(model.price.input),
+            _scaled_price(model.price.output),
+            _scaled_price(model.price.cache_read),
+            _scaled_price(model.price.cache_write),
         )
         for model in models
         if model.price is not None
@@ -201,7 +202,7 @@ def compile_prices(models: Iterable[config.ModelSettings]) -> dict[str, Prices]:
     }
 
 
-def _exact(price: float) -> int:
-    """Dollars per million tokens as the settings have them, without a float's own digits."""
+def _scaled_price(price: float) -> int:
+    """Micro-dollars per million tokens, from the decimal digits of the settings."""
     scaled = Decimal(repr(price)) * 1_000_000
     return int(scaled.to_integral_value(rounding=ROUND_CEILING))

@@ -1,29 +1,35 @@
-"""What a caller has left, as header lines ready for the head of an answer.
+"""Writes the header lines that report a caller's limits.
 
-Three groups on every answer (`limit_lines`), and the meters that clients show by themselves:
-`unified_lines` for Claude Code, `codex_lines` for Codex; `lines` are the first two. Which limit
-feeds which group is decided in `plans`; a group that the plan has no limit for is left out, for
-there is no honest number to put there. A limit that is whole resets at this very moment.
+Every response has the three groups of `limit_lines`. `unified_lines` are for Claude Code and
+`codex_lines` for Codex, which show them to their users; `lines` are `limit_lines` and
+`unified_lines`. `plans` decides which limit a group reports; a group without a limit in the
+plan is left out, as no number would be true. A full limit resets at the present moment.
 
-Written for the path of every request: octets from the start; a moment is formatted once for
-all that share its second, and what tells of windows once for as long as it stays the same.
+Every request passes here, so the text of a second is cached, and of each owner the lines
+that stay the same until a window changes.
 """
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from relay import clock
 from relay.quota.bucket import Bucket
 from relay.quota.exceeded import QuotaExceeded
-from relay.quota.plans import FIVE_HOURS, HOUR
-from relay.quota.state import KeyState
+from relay.quota.plans import FIVE_HOURS, HOUR, Plan
+from relay.quota.state import KeyState, LimitCounters
 
-_WARN_AT: Final = 750  # thousandths; from here on Claude Code warns
-_MOST_SECONDS: Final = 4096
+_WARN_AT_THOUSANDTHS: Final = 750  # from here on Claude Code warns
+_MAX_CACHED_SECONDS: Final = 4096
+_MAX_CACHED_OWNERS: Final = 4096
 
 _MILLISECONDS: Final = [b".%03dZ" % number for number in range(1000)]
 _THOUSANDTHS: Final = [b"%g" % (number / 1000) for number in range(1001)]
 _PERCENT: Final = [b"%g" % (number / 10) for number in range(1001)]
-_seconds: Final[dict[int, bytes]] = {}
+_seconds: Final[dict[int, bytes]] = {}  # epoch seconds → their text without the fraction
+
+# Of an owner's counters: the plan, the window's thousandths used and its reset (ms), the same
+# of the week, and the lines that depend on these alone.
+_CachedLines: TypeAlias = tuple[tuple[Plan | None, int, int, int, int], bytes]
+_lines_of: Final[dict[LimitCounters, _CachedLines]] = {}
 
 
 def _group(name: bytes) -> bytes:
@@ -63,33 +69,35 @@ _PRIMARY: Final = _CODEX % {b"name": b"primary"}
 _SECONDARY: Final = _CODEX % {b"name": b"secondary"}
 
 
-def _text(moment: int) -> bytes:
+def _timestamp(moment: int) -> bytes:
     """Epoch milliseconds → `2026-04-08T12:01:00.000Z`."""
     second = moment // 1000
-    text = _seconds.get(second)
-    if text is None:
-        if len(_seconds) >= _MOST_SECONDS:
+    try:
+        text = _seconds[second]
+    except KeyError:
+        if len(_seconds) >= _MAX_CACHED_SECONDS:
             _seconds.clear()
         text = _seconds[second] = clock.rfc3339(second)[:-5].encode()
     return text + _MILLISECONDS[moment % 1000]
 
 
-def lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
-    """`limit_lines` and `unified_lines`, in any order of the lines."""
-    meter = holder.meter
-    hours, week, pace, tokens = meter.five_hours, meter.week, meter.pace, meter.tokens_told
-    if refused or hours is None or week is None or pace is None or tokens is None:
-        return limit_lines(holder, now) + unified_lines(holder, now, refused)
+def lines(key_state: KeyState, now: float, error: QuotaExceeded | None = None) -> bytes:
+    """`limit_lines` and `unified_lines`; the order of the lines may differ."""
+    counters = key_state.counters
+    hours, week = counters.five_hours, counters.week
+    pace, tokens = counters.request_pace, counters.token_pace
+    if error or hours is None or week is None or pace is None or tokens is None:
+        return limit_lines(key_state, now) + unified_lines(key_state, now, error)
     moment = int(now * 1000)
-    left, reset = hours.tell(moment)
-    week_left, week_reset = week.tell(moment)
-    pace_left, pace_reset = pace.tell(moment)
-    tokens_left, tokens_reset = tokens.tell(moment)
+    left, reset = hours.remaining_and_reset(moment)
+    week_left, week_reset = week.remaining_and_reset(moment)
+    pace_left, pace_reset = pace.remaining_and_reset(moment)
+    tokens_left, tokens_reset = tokens.remaining_and_reset(moment)
     used = (hours.size - left) * 1000 // hours.size
     week_used = (week.size - week_left) * 1000 // week.size
-    told = (used, reset, week_used, week_reset)
-    if told != meter.told:  # tells of windows, and of what only another plan changes
-        meter.told = told
+    windows = (counters.plan, used, reset, week_used, week_reset)
+    cached = _lines_of.get(counters)
+    if cached is None or windows != cached[0]:
         sizes = b"".join(
             b"%b-limit: %d\r\n" % group
             for group in (
@@ -98,90 +106,102 @@ def lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) ->
                 (b"anthropic-ratelimit-tokens", tokens.size),
             )
         )
-        windows = unified_lines(holder, now)
-        meter.told_lines = b"%bx-ratelimit-reset: %b\r\n%b" % (sizes, _text(reset), windows)
+        unified = unified_lines(key_state, now)
+        if len(_lines_of) >= _MAX_CACHED_OWNERS:
+            _lines_of.clear()
+        cached = windows, b"%bx-ratelimit-reset: %b\r\n%b" % (sizes, _timestamp(reset), unified)
+        _lines_of[counters] = cached
     return _CHANGING % (
-        meter.told_lines,
+        cached[1],
         left,
         pace_left,
-        _text(pace_reset),
+        _timestamp(pace_reset),
         tokens_left,
-        _text(tokens_reset),
+        _timestamp(tokens_reset),
     )
 
 
-def limit_lines(holder: KeyState, now: float) -> bytes:
+def limit_lines(key_state: KeyState, now: float) -> bytes:
     """`x-ratelimit-*`, `anthropic-ratelimit-requests-*` and `-tokens-*`."""
     moment = int(now * 1000)
-    meter = holder.meter
-    groups = ((_MAIN, meter.main), (_PACE, meter.pace), (_TOKENS, meter.tokens_told))
-    return b"".join([_told(form, bucket, moment) for form, bucket in groups if bucket])
+    counters = key_state.counters
+    groups = (
+        (_MAIN, counters.primary),
+        (_PACE, counters.request_pace),
+        (_TOKENS, counters.token_pace),
+    )
+    return b"".join([_group_lines(form, bucket, moment) for form, bucket in groups if bucket])
 
 
-def _told(form: bytes, bucket: Bucket, moment: int) -> bytes:
-    left, reset = bucket.tell(moment)
-    return form % (bucket.size, left, _text(reset))
+def _group_lines(form: bytes, bucket: Bucket, moment: int) -> bytes:
+    left, reset = bucket.remaining_and_reset(moment)
+    return form % (bucket.size, left, _timestamp(reset))
 
 
 def _claim(bucket: Bucket, moment: int) -> tuple[bytes, int, int]:
     """Status, thousandths used (rounded down) and reset in epoch seconds (rounded up)."""
-    left, reset = bucket.tell(moment)
+    left, reset = bucket.remaining_and_reset(moment)
     used = (bucket.size - left) * 1000 // bucket.size
-    return b"allowed" if used < _WARN_AT else b"allowed_warning", used, -(-reset // 1000)
+    status = b"allowed" if used < _WARN_AT_THOUSANDTHS else b"allowed_warning"
+    return status, used, -(-reset // 1000)
 
 
-def unified_lines(holder: KeyState, now: float, refused: QuotaExceeded | None = None) -> bytes:
-    """`anthropic-ratelimit-unified-*`: how far the 5-hour and the weekly limit are used.
+def unified_lines(key_state: KeyState, now: float, error: QuotaExceeded | None = None) -> bytes:
+    """`anthropic-ratelimit-unified-*`: how much of the 5-hour and the weekly limit is used.
 
-    The claim named is the one used most; in a refusal, the one that refused. `rejected`
-    beside `retry-after` tells Claude Code that this is no passing throttle, so a refusal by a
-    limit of up to an hour is none.
+    The representative claim is the limit used most or, in an error, the exceeded one. Claude
+    Code takes `rejected` beside `retry-after` for more than a passing throttle, so limits of
+    up to an hour never report it.
     """
     moment = int(now * 1000)
-    five_hours, week = holder.meter.five_hours, holder.meter.week
-    if refused is not None:
-        limit, at = refused.limit, refused.resets_at
-        if limit is not None and at is not None and limit.per > HOUR:
-            return _rejected(five_hours, week, moment, limit.per <= FIVE_HOURS, at)
+    five_hours, week = key_state.counters.five_hours, key_state.counters.week
+    if error is not None:
+        limit, resets_at = error.limit, error.resets_at
+        if limit is not None and resets_at is not None and limit.per > HOUR:
+            by_hours = limit.per <= FIVE_HOURS
+            return _rejected_lines(five_hours, week, moment, by_hours, resets_at)
     if five_hours is not None and week is not None:
         claim, other = _claim(five_hours, moment), _claim(week, moment)
-        most, name = (claim, b"five_hour") if claim[1] >= other[1] else (other, b"seven_day")
-        head = _UNIFIED % (most[0], name, most[2])
-        return head + _claimed(_FIVE_HOURS, claim) + _claimed(_WEEK, other)
+        shown, name = (claim, b"five_hour") if claim[1] >= other[1] else (other, b"seven_day")
+        head = _UNIFIED % (shown[0], name, shown[2])
+        return head + _claim_lines(_FIVE_HOURS, claim) + _claim_lines(_WEEK, other)
     for bucket, name, form in (
         (five_hours, b"five_hour", _FIVE_HOURS),
         (week, b"seven_day", _WEEK),
     ):
         if bucket is not None:
             claim = _claim(bucket, moment)
-            return _UNIFIED % (claim[0], name, claim[2]) + _claimed(form, claim)
+            return _UNIFIED % (claim[0], name, claim[2]) + _claim_lines(form, claim)
     return b""
 
 
-def _claimed(form: bytes, claim: tuple[bytes, int, int]) -> bytes:
+def _claim_lines(form: bytes, claim: tuple[bytes, int, int]) -> bytes:
     status, used, reset = claim
     return form % (status, _THOUSANDTHS[used], reset)
 
 
-def _rejected(
-    five_hours: Bucket | None, week: Bucket | None, moment: int, by_hours: bool, at: int
+def _rejected_lines(
+    five_hours: Bucket | None, week: Bucket | None, moment: int, by_hours: bool, resets_at: int
 ) -> bytes:
-    """Rejected by the limit of hours or by that of days; the other as it stands."""
-    told = _UNIFIED % (b"rejected", b"five_hour" if by_hours else b"seven_day", at)
-    for bucket, form, mine in ((five_hours, _FIVE_HOURS, by_hours), (week, _WEEK, not by_hours)):
+    """The exceeded limit as rejected, and the other one as it stands."""
+    text = _UNIFIED % (b"rejected", b"five_hour" if by_hours else b"seven_day", resets_at)
+    for bucket, form, exceeded in (
+        (five_hours, _FIVE_HOURS, by_hours),
+        (week, _WEEK, not by_hours),
+    ):
         if bucket is not None:
             status, used, reset = _claim(bucket, moment)
-            told += _claimed(form, (b"rejected" if mine else status, used, reset))
-    return told
+            text += _claim_lines(form, (b"rejected" if exceeded else status, used, reset))
+    return text
 
 
-def codex_lines(holder: KeyState, now: float) -> bytes:
+def codex_lines(key_state: KeyState, now: float) -> bytes:
     """`x-codex-primary-*` and `x-codex-secondary-*`, which Codex shows as the plan's meters."""
     moment = int(now * 1000)
-    meter = holder.meter
-    told = b""
-    for bucket, form in ((meter.main, _PRIMARY), (meter.second, _SECONDARY)):
+    counters = key_state.counters
+    text = b""
+    for bucket, form in ((counters.primary, _PRIMARY), (counters.secondary, _SECONDARY)):
         if bucket is not None:
             _, used, reset = _claim(bucket, moment)
-            told += form % (_PERCENT[used], bucket.per // 60_000, reset)
-    return told
+            text += form % (_PERCENT[used], bucket.per // 60_000, reset)
+    return text

@@ -1,17 +1,15 @@
-"""Who uses what: the state of a key, of the limits it is under, and of an account's money.
+"""Holds the state of keys, of the limits they share and of accounts' money.
 
-A `KeyState` is a key. Its `LimitCounters` has the buckets of its plan's limits: its own, or one
-for all
-keys of the account. Its `Balance` is the account's balance. Plain state with the few rules that
-keep it consistent; what is admitted, and in which order, is decided in `ledger`.
+A `KeyState` is a key. Its `LimitCounters` has the buckets of its plan's limits: its own, or
+those that all keys of the account share. Its `Balance` is the account's money. Must not know
+what is admitted, or in which order: that is decided in `ledger`.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
-import msgspec
-
-from relay.quota.bucket import Bucket, Mark, TokenBucket, converted, make
+from relay.quota.bucket import Bucket, Mark, TokenBucket, convert_bucket, new_bucket
 from relay.quota.plans import COUNTS_PER_MINUTE, MINUTE, Limit, Plan
 
 # scope ("key" or "account"), owner, kind, per (seconds), refill, size, used, moment (ms).
@@ -21,30 +19,28 @@ Row: TypeAlias = tuple[str, str, str, int, str, int, int, int]
 class LimitCounters:
     """The buckets of one owner, a key or an account, under its present plan.
 
-    A bucket is known by what it counts and over how long. Under another plan it goes on with
-    that plan's size, just as used; one that the plan has no limit for is kept, for a plan that
-    has it may come back.
+    A bucket is identified by its kind and its period. Under another plan it goes on with that
+    plan's size and keeps its use. A bucket without a limit in the plan is kept, as a later
+    plan may have that limit again.
     """
 
     __slots__ = (
+        "all_buckets",
         "buckets",
-        "changed",
+        "dirty",
         "five_hours",
-        "holders",
         "in_flight",
-        "main",
+        "keys",
         "owner",
-        "pace",
         "plan",
-        "requests",
-        "returning",
+        "primary",
+        "refundable",
+        "request_buckets",
+        "request_pace",
         "scope",
-        "second",
-        "states",
-        "tokens",
-        "tokens_told",
-        "told",
-        "told_lines",
+        "secondary",
+        "token_buckets",
+        "token_pace",
         "week",
     )
 
@@ -52,125 +48,142 @@ class LimitCounters:
         self.scope = scope
         self.owner = owner
         self.plan: Plan | None = None
-        self.states: dict[tuple[str, int], Bucket] = {}
-        self.holders: set[str] = set()  # the keys that draw from it
+        self.all_buckets: dict[tuple[str, int], Bucket] = {}  # by kind and period (seconds)
+        self.keys: set[str] = set()  # the keys that draw from these buckets
         self.in_flight = 0
-        self.changed = False
-        self._resolve(None, [])
+        self.dirty = False  # changed since `Ledger.changes` last returned its rows
+        # The buckets of the plan's limits, in their order, and those of each kind.
+        self.buckets: list[Bucket] = []
+        self.request_buckets: tuple[Bucket, ...] = ()
+        self.token_buckets: tuple[Bucket, ...] = ()
+        # The request buckets that get a refunded request back.
+        self.refundable: tuple[Bucket, ...] = ()
+        # The buckets shown in header fields: see Plan.
+        self.primary: Bucket | None = None
+        self.secondary: Bucket | None = None
+        self.request_pace: Bucket | None = None
+        self.token_pace: Bucket | None = None
+        self.five_hours: Bucket | None = None
+        self.week: Bucket | None = None
 
     def adopt(self, plan: Plan, now: int) -> None:
-        """Be under this plan from now on."""
-        self._resolve(plan, [self._bucket(limit, now) for limit in plan.limits])
-        self.plan = plan
+        """Apply a plan's limits from now on.
 
-    def _bucket(self, limit: Limit, now: int) -> Bucket:
+        Sorts the buckets by use once, so that requests look nothing up.
+        """
+        self.plan = plan
+        buckets = self.buckets = [self._resized_bucket(limit, now) for limit in plan.limits]
+        pairs = list(zip(plan.limits, buckets, strict=True))
+        requests = [(limit, bucket) for limit, bucket in pairs if limit.kind == "requests"]
+        self.request_buckets = tuple([bucket for _, bucket in requests])
+        self.token_buckets = tuple([bucket for limit, bucket in pairs if limit.kind == "tokens"])
+        self.refundable = tuple(
+            [bucket for limit, bucket in requests if not limit.counts_when_refunded]
+        )
+        self.primary = _bucket_at(buckets, plan.primary)
+        self.secondary = _bucket_at(buckets, plan.secondary)
+        self.request_pace = _bucket_at(buckets, plan.request_pace)
+        self.token_pace = _bucket_at(buckets, plan.token_pace)
+        self.five_hours = _bucket_at(buckets, plan.five_hours)
+        self.week = _bucket_at(buckets, plan.week)
+
+    def _resized_bucket(self, limit: Limit, now: int) -> Bucket:
         name = (limit.kind, limit.per)
-        bucket = self.states.get(name)
+        bucket = self.all_buckets.get(name)
         if bucket is None:
-            bucket = make(limit.refill, limit.size, limit.per * 1000)
+            bucket = new_bucket(limit.refill, limit.size, limit.per * 1000)
         elif bucket.refill != limit.refill:
-            bucket = converted(bucket, limit.refill, limit.size, now)
+            bucket = convert_bucket(bucket, limit.refill, limit.size, now)
         else:
             bucket.resize(limit.size, now)
-        self.states[name] = bucket
+        self.all_buckets[name] = bucket
         return bucket
 
-    def _resolve(self, plan: Plan | None, buckets: list[Bucket]) -> None:
-        """Which bucket is for what, so that nothing is looked up per request."""
-        limits = plan.limits if plan is not None else ()
-        pairs = list(zip(limits, buckets, strict=True))
-        self.buckets = buckets
-        self.requests = tuple([bucket for limit, bucket in pairs if limit.kind == "requests"])
-        self.returning = tuple(  # of these, where a request that does not count is given back
-            [bucket for limit, bucket in pairs if limit.kind == "requests" and not limit.kept]
-        )
-        self.tokens = tuple([bucket for limit, bucket in pairs if limit.kind == "tokens"])
-
-        def told(group: str) -> Bucket | None:
-            index: int | None = getattr(plan, group, None)
-            return None if index is None else buckets[index]
-
-        self.main = told("main")
-        self.second = told("second")
-        self.pace = told("pace")
-        self.tokens_told = told("tokens")
-        self.five_hours = told("five_hours")
-        self.told: object = None  # kept by `headers`: of what state `told_lines` tell
-        self.told_lines = b""
-        self.week = told("week")
-
     def idle(self, now: int) -> bool:
-        """Whether forgetting all of it would change nothing, here or on disk."""
-        if self.in_flight or self.changed:
+        """Whether deleting this state would change nothing, in memory or on disk."""
+        if self.in_flight or self.dirty:
             return False
-        return not any(bucket.spent(now) for bucket in self.states.values())
+        return not any(bucket.used_units(now) for bucket in self.all_buckets.values())
 
     def rows(self) -> Iterator[Row]:
-        """The state as plain values, one row a bucket."""
-        for (kind, per), bucket in self.states.items():
+        """The state as plain values, one row per bucket."""
+        for (kind, per), bucket in self.all_buckets.items():
             yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, *bucket.state())
 
 
-class Balance:
-    """An account's money in whole micro-dollars.
+def _bucket_at(buckets: list[Bucket], index: int | None) -> Bucket | None:
+    return None if index is None else buckets[index]
 
-    `credited` and `charged` only ever grow, each is told by one side alone (credits come from
-    the database, charges arise here), so neither can overwrite the other.
+
+class Balance:
+    """An account's money in micro-dollars.
+
+    `credited` and `charged` only ever grow. Credits come from the database and charges from
+    the ledger, so neither side can overwrite the other.
     """
 
-    __slots__ = ("account", "changed", "charged", "credited", "held")
+    __slots__ = ("account", "charged", "credited", "dirty", "held")
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.credited = 0
         self.charged = 0
         self.held = 0  # by requests in flight
-        self.changed = False
+        self.dirty = False
 
     @property
-    def balance(self) -> int:
-        """What was paid in and not used; below zero where a request cost more than was held."""
+    def amount(self) -> int:
+        """Credits less charges; negative where a request cost more than was held for it."""
         return self.credited - self.charged
 
     def covers(self, cost: int) -> bool:
-        """Whether so much is there that no request in flight may need."""
+        """Whether a request of this cost can be paid beside those in flight."""
         left = self.credited - self.charged - self.held
         return left >= cost and left > 0
 
     def rows(self) -> Iterator[Row]:
-        """What was charged, as plain values."""
+        """The charges, as plain values."""
         yield ("account", self.account, "money", 0, "charged", 0, self.charged, 0)
 
 
 class KeyState:
-    """A key in use: its plan, what it draws from, and how much it is doing at once."""
+    """A key in use: its plan, its counters, its account's balance and its concurrency.
 
-    __slots__ = ("account", "counts", "key", "meter", "plan", "purse", "running")
+    `balance` is None where the plan is not prepaid; `counting_bucket` limits the requests
+    that only count tokens.
+    """
+
+    __slots__ = ("account", "balance", "counters", "counting_bucket", "in_flight", "key", "plan")
 
     def __init__(
-        self, account: str, key: str, plan: Plan, meter: LimitCounters, purse: Balance | None
-    ):
+        self, account: str, key: str, plan: Plan, counters: LimitCounters, balance: Balance | None
+    ) -> None:
         self.account = account
         self.key = key
         self.plan = plan
-        self.meter = meter
-        self.purse = purse
-        self.running = 0
-        self.counts = TokenBucket(COUNTS_PER_MINUTE, MINUTE * 1000)
+        self.counters = counters
+        self.balance = balance
+        self.in_flight = 0
+        self.counting_bucket = TokenBucket(COUNTS_PER_MINUTE, MINUTE * 1000)
 
     def busy(self, now: int) -> bool:
-        """Whether forgetting it would change something."""
-        return self.running > 0 or self.counts.spent(now) > 0
+        """Whether deleting this state would change something."""
+        return self.in_flight > 0 or self.counting_bucket.used_units(now) > 0
 
 
-class Reservation(msgspec.Struct):
-    """Quota held for one request, until it is settled or given back."""
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """Quota held for one request, until it is settled or refunded.
 
-    holder: KeyState
-    meter: LimitCounters
-    returning: tuple[Bucket, ...]  # where one that does not count is given back,
-    marks: list[Mark]  # and their marks when it was taken
-    amounts: list[tuple[Bucket, int, Mark]]  # tokens taken, settled or given back
-    purse: Balance | None
+    `marks` are those of the `refundable` buckets when the request was taken from them;
+    `amounts` are the tokens taken, each with its bucket and that bucket's mark.
+    """
+
+    key_state: KeyState
+    counters: LimitCounters
+    refundable: tuple[Bucket, ...]
+    marks: list[Mark]
+    amounts: list[tuple[Bucket, int, Mark]]
+    balance: Balance | None
     cost: int
     open: bool = True

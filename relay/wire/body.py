@@ -1,29 +1,17 @@
-"""Bodies whose end is told by a length or by the connection: octets in, octets to pass on out.
+"""Finds where a body ends: by its length, with the connection, or in its chunked coding.
 
-With `chunked.ChunkScanner` these are the three kinds of extent of RFC 9112 §6.3. All have
-`feed(data)` → the octets to pass on, `done`, and `rest`: what came after the body's end.
+These are the three kinds of extent of RFC 9112 §6.3; `chunked` has the third. Each has
+`feed(data)`, which returns the octets to pass on, `done`, `rest` (the octets after the
+body's end) and `at_boundary()`: whether a piece in the sender's framing could follow here.
 """
 
-from typing import Protocol
+from typing import TypeAlias
 
-
-class Extent(Protocol):
-    """Finds where a body ends while it passes by."""
-
-    done: bool
-    rest: bytes
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next octets; return those of them that belong to the body."""
-        ...
-
-    def at_boundary(self) -> bool:
-        """Whether a new piece of the sender's own framing could be put here."""
-        ...
+from relay.wire.chunked import ChunkReader, ChunkScanner
 
 
 class Sized:
-    """A body of so many octets."""
+    """A body of a given length in octets."""
 
     __slots__ = ("done", "left", "rest")
 
@@ -33,7 +21,7 @@ class Sized:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """See Extent."""
+        """Take the next octets; return those of them that belong to the body."""
         size = len(data)
         if size < self.left:
             self.left -= size
@@ -48,12 +36,12 @@ class Sized:
         return data
 
     def at_boundary(self) -> bool:
-        """Never within a length that was promised."""
+        """Only at the end, as the length is fixed."""
         return self.done
 
 
 class UntilClose:
-    """A body that ends when the connection does; the connection says so by `done = True`."""
+    """A body that ends with the connection, whose owner then sets `done`."""
 
     __slots__ = ("done", "rest")
 
@@ -62,9 +50,12 @@ class UntilClose:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """See Extent."""
+        """Take the next octets; all of them belong to the body."""
         return data
 
     def at_boundary(self) -> bool:
         """Anywhere: there is no framing."""
         return True
+
+
+Extent: TypeAlias = Sized | UntilClose | ChunkScanner | ChunkReader

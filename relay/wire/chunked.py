@@ -1,10 +1,9 @@
-"""The chunked coding (RFC 9112 §7.1), read in two ways.
+"""Reads the chunked coding (RFC 9112 §7.1) in two ways.
 
-`ChunkScanner` finds chunk boundaries in passing and gives the same octets back, framing
-included, for a splice: it stops before the last chunk, so that whoever splices decides
-when and how the body ends, and it never lets an octet past the end through.
-`ChunkReader` takes the framing off. Both are strict: sizes are plain hex digits, lines
-end in CR LF, and no trailer field may speak of framing.
+`ChunkScanner` finds chunk boundaries and returns the same octets with their framing, for a
+splice. It stops before the last chunk, so that the splice decides when and how the body
+ends, and returns no octet after the end. `ChunkReader` removes the framing. Both are strict:
+sizes are plain hex digits, lines end in CR LF, and no trailer field may concern framing.
 """
 
 import re
@@ -15,73 +14,79 @@ from relay.wire.headers import HOP_BY_HOP
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_SIZE_LINE_PART = re.compile(rb"[0-9A-Fa-f]{1,8}(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)?\r?")
-_MAX_SIZE_LINE = 256
-_MAX_TRAILERS = 8 * 1024
-_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\x20-\x7e\t\x80-\xff]*")
-_FORBIDDEN_TRAILERS = HOP_BY_HOP | {
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_SIZE_LINE_PART: Final = re.compile(
+    rb"[0-9A-Fa-f]{1,8}(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)?\r?"
+)
+_MAX_SIZE_LINE: Final = 256  # octets
+_MAX_TRAILERS: Final = 8 * 1024  # octets
+_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\x20-\x7e\t\x80-\xff]*")
+_TRAILER_PART: Final = re.compile(
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\x20-\x7e\t\x80-\xff]*\r?)?)?"
+)
+_FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
     b"content-length",
     b"host",
     b"content-encoding",
     b"content-type",
 }
-_REMEMBERED_SIZES = 4096
+_MAX_CACHED_SIZES: Final = 4096
 
-_sizes: dict[bytes, int] = {}  # size line → size: a look-up costs a tenth of a match and int()
+# Size line → size: a look-up costs a tenth of a match and int().
+_sizes: Final[dict[bytes, int]] = {}
 
 
-def _bad(message: str) -> RelayError:
+def _coding_error(message: str) -> RelayError:
     return RelayError(INVALID_REQUEST, message)
 
 
-def _size(line: bytes) -> int:
-    """The size that a chunk's first line tells."""
+def _read_size(line: bytes) -> int:
+    """Parse and cache the size on a chunk's first line."""
     match = _SIZE_LINE.fullmatch(line)
     if match is None or len(line) > _MAX_SIZE_LINE:
-        raise _bad("A chunk's size is malformed.")
+        raise _coding_error("A chunk's size is malformed.")
     size = int(match[1], 16)
     if len(line) <= 8:
-        if len(_sizes) >= _REMEMBERED_SIZES:
+        if len(_sizes) >= _MAX_CACHED_SIZES:
             _sizes.clear()
         _sizes[line] = size
     return size
 
 
-def _judge_size_part(part: bytes) -> None:
-    """Refuse the beginning of a size line that no further octet can make right."""
+def _check_size_part(part: bytes) -> None:
+    """Refuse the beginning of a size line that no further octet can make legal."""
     size = len(part) - part.endswith(b"\r")
     if part and (size > _MAX_SIZE_LINE or _SIZE_LINE_PART.fullmatch(part) is None):
-        raise _bad("A chunk's size is malformed.")
+        raise _coding_error("A chunk's size is malformed.")
 
 
 def _end_of_trailers(data: bytes) -> int:
-    """Where the trailer section that begins `data` (after the CR LF of the size line) ends; -1."""
+    """Where the trailer section in `data` ends; -1 if it is incomplete.
+
+    `data` starts with the CR LF of the last chunk's size line.
+    """
     end = data.find(b"\r\n\r\n")
     if (end if end >= 0 else len(data) - 3) > _MAX_TRAILERS:
-        raise _bad("The trailer section is too long.")
+        raise _coding_error("The trailer section is too long.")
     lines = (data[2:end] if end >= 0 else data[2:]).split(b"\r\n")
     if end < 0:
         part = lines.pop()
-        if b"\n" in part or not (part == b"\r" or re.fullmatch(_PART_OF_TRAILER, part)):
-            raise _bad("A trailer field is malformed.")
+        if b"\n" in part or not (part == b"\r" or _TRAILER_PART.fullmatch(part)):
+            raise _coding_error("A trailer field is malformed.")
     for line in lines:
         match = _TRAILER.fullmatch(line)
         if match is None and line:
-            raise _bad("A trailer field is malformed.")
+            raise _coding_error("A trailer field is malformed.")
         if match is not None and match[1].lower() in _FORBIDDEN_TRAILERS:
-            raise _bad("A trailer field may not speak of framing.")
+            raise _coding_error("A trailer field may not speak of framing.")
     return -1 if end < 0 else end + 4
 
 
-_PART_OF_TRAILER = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\x20-\x7e\t\x80-\xff]*\r?)?)?")
-
-
 class ChunkScanner:
-    """Passes a chunked body on as it is, up to its last chunk.
+    """Passes a chunked body on unchanged, up to its last chunk.
 
-    `left` counts the octets to the end of the chunk under way, its CR LF included. `single`
-    tells whether the last piece was one whole chunk: how upstreams send an event.
+    `left` is the number of octets to the end of the current chunk, its CR LF included.
+    `single` is whether the last piece was exactly one chunk: upstreams send an event so.
     """
 
     __slots__ = ("_clear", "_held", "_trailers", "done", "left", "rest", "single")
@@ -90,13 +95,13 @@ class ChunkScanner:
         self.left = 0
         self.single = False
         self.done = False
-        self._clear = True  # between two chunks, with nothing held
+        self._clear = True  # between two chunks, with no octets held
         self.rest = b""
-        self._held = b""  # an unfinished size line, or a lone CR: not passed on yet
+        self._held = b""  # a part of a size line, or a lone CR: not passed on yet
         self._trailers = False
 
     def at_boundary(self) -> bool:
-        """Whether all that was passed on ends with a whole chunk."""
+        """Whether the octets passed on end with a complete chunk."""
         return not self.left
 
     def feed(self, data: bytes) -> bytes:
@@ -118,7 +123,7 @@ class ChunkScanner:
         return data
 
     def _scan(self, data: bytes) -> bytes:
-        """Find the chunks' ends, wherever the pieces were cut."""
+        """Find the chunks' ends, wherever the pieces are cut."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -126,32 +131,32 @@ class ChunkScanner:
             self._read_trailers(data)
             return b""
         size = len(data)
-        end = self.left  # of the chunk under way
+        end = self.left  # of the current chunk
         while end <= size:
             if end and data[end - 2 : end] != b"\r\n":
-                raise _bad("A chunk does not end where its size says.")
+                raise _coding_error("A chunk does not end where its size says.")
             if end == size:
                 self.left = 0
                 return data
             stop = data.find(b"\r\n", end, end + _MAX_SIZE_LINE + 2)
             if stop < 0:
                 self._held = data[end:]
-                _judge_size_part(self._held)
+                _check_size_part(self._held)
                 self.left = 0
                 return data[:end]
             line = data[end:stop]
             length = _sizes.get(line)
             if length is None:
-                length = _size(line)
+                length = _read_size(line)
             if not length:
                 self.left = 0
                 self._read_trailers(data[stop:])
                 return data[:end]
             end = stop + 2 + length + 2
-        if end - size == 1:  # CR and LF are judged together
+        if end - size == 1:  # CR and LF are checked together
             self._held = data[-1:]
             if self._held != b"\r":
-                raise _bad("A chunk does not end where its size says.")
+                raise _coding_error("A chunk does not end where its size says.")
             self.left = 2
             return data[:-1]
         self.left = end - size
@@ -168,7 +173,7 @@ class ChunkScanner:
 
 
 class ChunkReader:
-    """Takes the chunked coding off: octets in, payload out."""
+    """Removes the chunked coding: octets in, payload out."""
 
     __slots__ = ("_buffer", "_in_chunk", "_left", "_trailers", "done", "rest")
 
@@ -181,7 +186,7 @@ class ChunkReader:
         self.rest = b""
 
     def at_boundary(self) -> bool:
-        """Always: what it returns has no framing."""
+        """Always: the payload has no framing."""
         return True
 
     def feed(self, data: bytes) -> bytes:
@@ -191,7 +196,7 @@ class ChunkReader:
             RelayError: the coding is broken.
         """
         buffer = self._buffer + data if self._buffer else data
-        payload = []
+        payload: list[bytes] = []
         at = 0
         while not self.done:
             if self._trailers:
@@ -210,18 +215,18 @@ class ChunkReader:
             elif self._in_chunk:
                 if len(buffer) - at < 2:
                     if buffer[at:] not in (b"", b"\r"):
-                        raise _bad("A chunk does not end where its size says.")
+                        raise _coding_error("A chunk does not end where its size says.")
                     break
                 if buffer[at : at + 2] != b"\r\n":
-                    raise _bad("A chunk does not end where its size says.")
+                    raise _coding_error("A chunk does not end where its size says.")
                 at += 2
                 self._in_chunk = False
             else:
                 stop = buffer.find(b"\r\n", at, at + _MAX_SIZE_LINE + 2)
                 if stop < 0:
-                    _judge_size_part(buffer[at:])
+                    _check_size_part(buffer[at:])
                     break
-                self._left = _size(buffer[at:stop])
+                self._left = _read_size(buffer[at:stop])
                 self._in_chunk = True
                 at = stop + 2
                 if not self._left:

@@ -1,7 +1,7 @@
-"""Request bodies that come compressed (RFC 9110 §8.4): gzip, deflate and zstd, within bounds.
+"""Decompresses request bodies (RFC 9110 §8.4) in gzip, deflate and zstd, within bounds.
 
-Some millions of octets may hide in a few thousand, so a body is never unfolded beyond its limit,
-and the memory that a frame may ask for is bounded, too.
+A few thousand octets may inflate to millions. So no body is decompressed beyond its limit,
+and the window size of a zstd frame is bounded.
 """
 
 import zlib
@@ -12,29 +12,29 @@ import zstandard
 
 from relay.errors import INVALID_REQUEST, TOO_LARGE, UNKNOWN_ENCODING, RelayError
 
-_GZIP: Final = 31  # zlib's wbits: a gzip header is wanted
-_ZLIB: Final = 15
-_MOST_WINDOW: Final = 8 * 1024 * 1024  # octets; RFC 9659 §3: what every decoder is to take
-# Octets that are unfolded at once: a block of 4 may say 128 KiB (RFC 8878 §3.1.1.2.2), so these
-# make 32 MiB at the worst.
+_GZIP: Final = 31  # zlib's wbits for a gzip header
+_ZLIB: Final = 15  # and for a zlib header
+_MAX_WINDOW: Final = 8 * 1024 * 1024  # octets, which every decoder supports (RFC 9659 §3)
+# Octets decompressed at a time. A block of 4 octets may become 128 KiB (RFC 8878 §3.1.1.2.2),
+# so a step becomes 32 MiB at most.
 _STEP: Final = 1024
 
 
 def decoded(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """The body as it was before it was encoded.
+    """The decompressed body.
 
     Args:
         encoding: the value of `content-encoding`.
-        limit: the most octets that it may have.
+        limit: the size of the largest body to accept, in octets.
 
     Raises:
-        RelayError: 413, it has more; 415, an encoding unknown here; 400, it is broken.
+        RelayError: 413, the body is larger; 415, the encoding is unknown; 400, it is broken.
     """
     name = encoding.strip().lower()
     if name in (b"", b"identity"):
         return body
-    unfold = _KNOWN.get(name)
-    if unfold is None:
+    decode = _DECODERS.get(name)
+    if decode is None:
         raise RelayError(
             UNKNOWN_ENCODING,
             f"content-encoding: {name[:40].decode('latin-1')!r} is not known here. "
@@ -42,54 +42,54 @@ def decoded(body: bytes, encoding: bytes, limit: int) -> bytes:
             headers=((b"accept-encoding", b"gzip, zstd"),),  # RFC 9110 §12.5.3
         )
     try:
-        whole = unfold(body, limit)
+        payload = decode(body, limit)
     except (zlib.error, zstandard.ZstdError, EOFError):
         raise RelayError(
             INVALID_REQUEST, f"The request body is not whole {name.decode()}."
         ) from None
-    if len(whole) > limit:
+    if len(payload) > limit:
         raise RelayError(
             TOO_LARGE,
             f"The request body, once unfolded, is larger than {limit} octets. "
             "Shorten the conversation or send smaller files.",
         )
-    return whole
+    return payload
 
 
 def _gzip(body: bytes, limit: int) -> bytes:
-    return _inflated(body, limit, _GZIP)
+    return _inflate(body, limit, _GZIP)
 
 
 def _deflate(body: bytes, limit: int) -> bytes:
-    return _inflated(body, limit, _ZLIB)
+    return _inflate(body, limit, _ZLIB)
 
 
-def _inflated(body: bytes, limit: int, wbits: int) -> bytes:
-    machine = zlib.decompressobj(wbits)
-    whole = machine.decompress(body, limit + 1)
-    if len(whole) <= limit and (not machine.eof or machine.unused_data):
+def _inflate(body: bytes, limit: int, wbits: int) -> bytes:
+    decompressor = zlib.decompressobj(wbits)
+    payload = decompressor.decompress(body, limit + 1)
+    if len(payload) <= limit and (not decompressor.eof or decompressor.unused_data):
         raise EOFError
-    return whole
+    return payload
 
 
 def _zstd(body: bytes, limit: int) -> bytes:
-    machine = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW).decompressobj()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
     pieces: list[bytes] = []
     size = 0
     for at in range(0, len(body), _STEP):
-        if machine.eof:
+        if decompressor.eof:
             raise EOFError
-        piece = machine.decompress(body[at : at + _STEP])
+        piece = decompressor.decompress(body[at : at + _STEP])
         size += len(piece)
         pieces.append(piece)
         if size > limit:
             return b"".join(pieces)
-    if not machine.eof or machine.unused_data:
+    if not decompressor.eof or decompressor.unused_data:
         raise EOFError
     return b"".join(pieces)
 
 
-_KNOWN: Final[dict[bytes, Callable[[bytes, int], bytes]]] = {
+_DECODERS: Final[dict[bytes, Callable[[bytes, int], bytes]]] = {
     b"gzip": _gzip,
     b"x-gzip": _gzip,
     b"deflate": _deflate,

@@ -1,9 +1,9 @@
-"""Heads of HTTP/1.1 messages in the canonical form that every real client sends.
+"""Reads HTTP/1.1 heads in the canonical form that every real client sends.
 
-`read_request` and `read_response` take one whole head (up to and with its empty line)
-and return None for anything that is not canonical, which `h1_legal` then judges; both
-readers give one verdict on every input (tests/wire/test_h1_agreement.py).
-`HeadReader` cuts heads off a stream of octets and holds the limits.
+`read_request` and `read_response` take one complete head with its empty line. They return
+None for a head that is not canonical, which `h1_legal` then reads. Both readers agree on
+every input (tests/wire/test_h1_agreement.py). `HeadReader` cuts heads off a stream of octets
+and enforces the limits.
 
 Canonical: an origin-form target, HTTP/1.1, `name: value` lines without folding or odd
 spacing, no name twice, and nothing that changes the framing but one Content-Length.
@@ -25,19 +25,19 @@ from relay.wire.headers import (
     goes_upstream,
 )
 
-_REQUEST_LINE = re.compile(
+_REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) "
     rb"((/[!$%&'()*+,\-./0-9:;=@A-Z\[\]_a-z|~]*)(?:\?[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]*)?) "
     rb"HTTP/1\.1"
 )
-# A 101 answers an upgrade, which the relay never asks for: h1_legal refuses it.
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 (?!101)([1-5][0-9][0-9]) [\x20-\x7e\t]*")
-_CONNECTION = re.compile(rb"keep-alive|close", re.IGNORECASE)
-_LENGTH_DIGITS = 15
-_CONTENT_LENGTH = re.compile(rb"[0-9]{1,15}")
-_LENGTH_LINE = re.compile(rb"\r\ncontent-length: ?([0-9]+)(?=\r\n)", re.IGNORECASE)
+# A 101 answers an upgrade, which the relay never requests: h1_legal refuses it.
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 (?!101)([1-5][0-9][0-9]) [\x20-\x7e\t]*")
+_CONNECTION: Final = re.compile(rb"keep-alive|close", re.IGNORECASE)
+_MAX_LENGTH_DIGITS: Final = 15
+_CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,15}")
+_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length: ?([0-9]+)(?=\r\n)", re.IGNORECASE)
 
-_REQUEST_FIELDS = FieldTable(
+_REQUEST_FIELDS: Final = FieldTable(
     goes_upstream,
     {
         b"host": h1_legal.HOST,
@@ -48,40 +48,41 @@ _REQUEST_FIELDS = FieldTable(
         b"upgrade": None,
     },
 )
-_RESPONSE_SPECIAL: dict[bytes, re.Pattern[bytes] | None] = {
+_RESPONSE_SPECIAL: Final[dict[bytes, re.Pattern[bytes] | None]] = {
     b"content-length": _CONTENT_LENGTH,
     b"connection": _CONNECTION,
     b"transfer-encoding": re.compile(rb"chunked"),
 }
-_RESPONSE_FIELDS = FieldTable(goes_to_caller, _RESPONSE_SPECIAL, READ_OF_ANSWER)
-_ERROR_FIELDS = FieldTable(goes_to_caller, _RESPONSE_SPECIAL, READ_OF_ERROR)
+_RESPONSE_FIELDS: Final = FieldTable(goes_to_caller, _RESPONSE_SPECIAL, READ_OF_ANSWER)
+_ERROR_FIELDS: Final = FieldTable(goes_to_caller, _RESPONSE_SPECIAL, READ_OF_ERROR)
 
-_REMEMBERED_LINES = 64
-_REMEMBERED_LENGTH = 128
-_request_lines: dict[bytes, tuple[bytes, bytes, bytes]] = {}
-_statuses: dict[bytes, int] = {}
+# Caches of first lines, as clients and upstreams repeat them.
+_MAX_CACHED_LINES: Final = 64
+_MAX_CACHED_OCTETS: Final = 128  # of one line
+_request_lines: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
+_statuses: Final[dict[bytes, int]] = {}
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
-    """Method, target and path. Remembered, as clients ask for the same thing again and again."""
+    """Parse and cache method, target and path."""
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         raise NotCanonicalError
     parts = (match[1], match[2], match[3])
-    if len(line) <= _REMEMBERED_LENGTH:
-        if len(_request_lines) >= _REMEMBERED_LINES:
+    if len(line) <= _MAX_CACHED_OCTETS:
+        if len(_request_lines) >= _MAX_CACHED_LINES:
             _request_lines.clear()
         _request_lines[line] = parts
     return parts
 
 
 def _status(line: bytes) -> int:
-    """The status that a status line tells. Remembered, as there are few."""
+    """Parse and cache the status of a status line."""
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise NotCanonicalError
-    if len(line) <= _REMEMBERED_LENGTH:
-        if len(_statuses) >= _REMEMBERED_LINES:
+    if len(line) <= _MAX_CACHED_OCTETS:
+        if len(_statuses) >= _MAX_CACHED_LINES:
             _statuses.clear()
         _statuses[line] = int(match[1])
     return int(match[1])
@@ -90,12 +91,12 @@ def _status(line: bytes) -> int:
 def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], bytes]:
     """The fields by name, and the lines to send onward."""
     headers: dict[bytes, bytes] = {}
-    onward = []
+    onward: list[bytes] = []
     known = table.seen.get
-    if table.ignored:
-        ignored = table.ignored
-        lines = [line for line in lines if line not in ignored]
+    ignored = table.ignored
     for line in lines:
+        if line in ignored:
+            continue
         field = known(line) or table.learn(line)
         if field is not None:
             name, headers[name], send = field
@@ -106,7 +107,7 @@ def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], 
 
 
 def read_request(head: bytes) -> Request | None:
-    """Read a canonical request head. None: not canonical, ask h1_legal."""
+    """Read a request head; None if it is not canonical."""
     lines = head[:-4].split(b"\r\n")
     first = lines.pop(0)
     try:
@@ -130,7 +131,7 @@ def read_request(head: bytes) -> Request | None:
 
 
 def read_response(head: bytes) -> Response | None:
-    """Read a canonical response head. None: not canonical, ask h1_legal."""
+    """Read a response head; None if it is not canonical."""
     lines = head[:-4].split(b"\r\n")
     first = lines.pop(0)
     try:
@@ -143,9 +144,9 @@ def read_response(head: bytes) -> Response | None:
         if b"content-length" in headers:
             return None
         length = CHUNKED
-    elif (told := headers.pop(b"content-length", None)) is not None:
-        length = int(told)
-    if status < 200 or status in (204, 304):  # these have no body, whatever they say
+    elif (digits := headers.pop(b"content-length", None)) is not None:
+        length = int(digits)
+    if status < 200 or status in (204, 304):  # no body, despite any length field
         if length == CHUNKED:
             return None
         length = 0
@@ -155,28 +156,32 @@ def read_response(head: bytes) -> Response | None:
 
 
 class RequestMemory:
-    """Reads request heads as `read_request` does, and remembers the last one.
+    """Reads request heads as `read_request` does, and keeps the last one.
 
-    A client that keeps a connection repeats its head octet for octet, but for the digits of
-    Content-Length: two comparisons then stand for the parse.
+    A client repeats its head on a kept connection octet for octet, except for the digits of
+    Content-Length. Two comparisons then replace the parse.
     """
 
-    __slots__ = ("_after", "_before", "_last")
+    __slots__ = ("_after", "_before", "_head", "_last", "_length_end", "_length_start")
 
     def __init__(self) -> None:
-        self._before = b""
-        self._after = b""
+        self._head = b""
+        self._before = b""  # the last head up to the digits of Content-Length
+        self._after = b""  # the last head after them; empty if it had no Content-Length
+        self._length_start = 0
+        self._length_end = 0  # from the head's end, negative
         self._last: Request | None = None
 
     def recall(self, head: bytes) -> Request | None:
-        """The request, if this head differs from the last one in its length alone."""
+        """The request, if this head equals the last one except for Content-Length."""
         last = self._last
-        if last is None or not head.startswith(self._before):
+        if last is None or head == self._head:
+            return last
+        after = self._after
+        if not after or not head.startswith(self._before):
             return None
-        if not self._after:  # no Content-Length, so the whole head is `before`
-            return last if len(head) == len(self._before) else None
-        digits = head[len(self._before) : -len(self._after)]
-        if not digits.isdigit() or len(digits) > _LENGTH_DIGITS or not head.endswith(self._after):
+        digits = head[self._length_start : self._length_end]
+        if not digits.isdigit() or len(digits) > _MAX_LENGTH_DIGITS or not head.endswith(after):
             return None
         return Request(
             last.method,
@@ -189,24 +194,27 @@ class RequestMemory:
         )
 
     def read(self, head: bytes) -> Request | None:
-        """Read a canonical head and remember it. None: not canonical."""
+        """Read a head and keep it; None if it is not canonical."""
         request = self._last = read_request(head)
         if request is not None:
             match = _LENGTH_LINE.search(head)
+            self._head = head
             self._before = head[: match.start(1)] if match else head
             self._after = head[match.end(1) :] if match else b""
+            self._length_start = len(self._before)
+            self._length_end = -len(self._after)
         return request
 
 
 Head = TypeVar("Head", Request, Response)
 
 _END: Final = b"\r\n\r\n"
-_BARE_LF = re.compile(rb"(?<!\r)\n")
-_TOKEN_FIRST = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_TOKEN_FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
 
 
 class HeadReader(Generic[Head]):
-    """Cuts heads off the front of a stream: octets in, (head, what follows) out."""
+    """Cuts heads off the front of a stream: octets in, (head, following octets) out."""
 
     __slots__ = ("_canonical", "_held", "_legal", "_limits", "_recall")
 
@@ -225,14 +233,14 @@ class HeadReader(Generic[Head]):
 
     @property
     def started(self) -> bool:
-        """Whether a part of a head has come, and not its end."""
+        """Whether part of a head has arrived, without its end."""
         return bool(self._held)
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Take the next octets. None: the head is not complete yet.
+        """Take the next octets; None while the head is incomplete.
 
         Raises:
-            RelayError: 400, 414, 431, 501 or 505, as soon as that is sure.
+            RelayError: 400, 414, 417, 431, 501 or 505, as soon as the fault is certain.
         """
         searched = 0
         if self._held:
@@ -240,67 +248,67 @@ class HeadReader(Generic[Head]):
             data = self._held + data
         end = data.find(_END, searched) + 4
         if end == 3:
-            self._judge_part(data, len(self._held))
+            self._check_part(data, len(self._held))
             self._held = data
             return None
         self._held = b""
         head = data if end == len(data) else data[:end]
         if self._recall is not None and (known := self._recall(head)) is not None:
-            if end > self._limits.head:  # by more digits than the last one had
-                raise _head_too_long(self._limits)
+            if end > self._limits.head:  # Content-Length has more digits than in the last head
+                raise _head_too_long_error(self._limits)
             return known, data[end:]
-        self._judge(head)
+        self._check_limits(head)
         found = self._canonical(head)
         if found is None:
-            self._judge_part(head[:-1])
+            self._check_part(head[:-1])
             found = self._legal(head)
         return found, data[end:]
 
-    def _judge(self, head: bytes) -> None:
+    def _check_limits(self, head: bytes) -> None:
         limits = self._limits
-        # A field takes five octets at least, so that most heads need not be counted.
-        many = len(head) > 5 * limits.fields and head.count(b"\n") - 2 > limits.fields
-        if many or len(head) > limits.request_line or len(head) > limits.head:
-            self._judge_part(head[:-1])
-        if many:
+        # A field has five octets or more, so most heads need no count.
+        too_many = len(head) > 5 * limits.fields and head.count(b"\n") - 2 > limits.fields
+        if too_many or len(head) > limits.request_line or len(head) > limits.head:
+            self._check_part(head[:-1])
+        if too_many:
             raise RelayError(
                 HEAD_TOO_LARGE, f"The request has more than {limits.fields} header fields."
             )
 
-    def _judge_part(self, part: bytes, judged: int = 0) -> None:
-        """Refuse what no further octet can make right, so that nobody waits for it.
+    def _check_part(self, part: bytes, checked: int = 0) -> None:
+        """Refuse a head that no further octet can make legal.
 
-        The fault that comes first on the wire is the one told, wherever the stream was cut.
-        The first `judged` octets were found good before.
+        Raises for the first fault on the wire, wherever the stream was cut. The first
+        `checked` octets are known to be good.
         """
         limits = self._limits
         line = limits.request_line + 2
-        if (part and not _TOKEN_FIRST.match(part)) or _BARE_LF.search(part, judged, line):
+        if (part and not _TOKEN_FIRST.match(part)) or _BARE_LF.search(part, checked, line):
             raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
         if len(part) >= line and part.find(b"\r\n", 0, line) < 0:
-            raise _line_too_long(limits)
-        if _BARE_LF.search(part, judged, limits.head):
+            raise _line_too_long_error(limits)
+        if _BARE_LF.search(part, checked, limits.head):
             raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
         if len(part) >= limits.head:
-            raise _head_too_long(limits)
+            raise _head_too_long_error(limits)
 
 
-def _line_too_long(limits: Limits) -> RelayError:
+def _line_too_long_error(limits: Limits) -> RelayError:
     return RelayError(
         URI_TOO_LONG, f"The request line is longer than {limits.request_line} octets."
     )
 
 
-def _head_too_long(limits: Limits) -> RelayError:
+def _head_too_long_error(limits: Limits) -> RelayError:
     return RelayError(HEAD_TOO_LARGE, f"The header is longer than {limits.head} octets.")
 
 
 def request_reader(limits: Limits) -> HeadReader[Request]:
-    """A reader of requests, for one connection."""
+    """A reader of the request heads of one connection."""
     memory = RequestMemory()
     return HeadReader(memory.read, h1_legal.read_request, limits, memory.recall)
 
 
 def response_reader(limits: Limits) -> HeadReader[Response]:
-    """A reader of responses, for one connection."""
+    """A reader of the response heads of one connection."""
     return HeadReader(read_response, h1_legal.read_response, limits)

@@ -1,22 +1,22 @@
-"""Which header fields travel onward, decided once per distinct field line.
+"""Decides which header fields travel onward, once per distinct field line.
 
-Requests are an open list, as gateways to the Messages API must be: every end-to-end
-field goes upstream as it came, except what belongs to this hop, what names the caller,
-and what the relay sets itself. Responses are an allow-list, since an upstream's fields
-describe the operator's account. (RFC 9110 §7.6.1 for hop-by-hop fields.)
+A request's end-to-end fields go upstream unchanged, as the Messages API requires of gateways,
+except hop-by-hop fields (RFC 9110 §7.6.1), fields that identify the caller, and fields that
+the relay sets itself. A response's fields are an allow-list, since an upstream's fields
+describe the operator's account.
 
-Clients repeat their field lines word for word from request to request, so a
-`FieldTable` remembers lines it has read: one dict look-up in place of a parse.
+Clients repeat their field lines from request to request, so a `FieldTable` caches parsed
+lines: one dict look-up replaces a parse.
 """
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
-        b"close",  # reserved (RFC 9112 §9.6), and what `Connection: close` would nominate
+        b"close",  # reserved (RFC 9112 §9.6): `Connection: close` would nominate it
         b"keep-alive",
         b"proxy-authenticate",
         b"proxy-authorization",
@@ -41,8 +41,8 @@ _CREDENTIALS: Final = frozenset(
     }
 )
 
-# Who the caller is and where they sit is nobody's business upstream.
-_CALLERS_OWN: Final = _CREDENTIALS | {
+# Fields that identify or locate the caller, which no upstream needs.
+_OF_CALLER: Final = _CREDENTIALS | {
     b"forwarded",
     b"via",
     b"x-real-ip",
@@ -56,12 +56,12 @@ _CALLERS_OWN: Final = _CREDENTIALS | {
     b"x-envoy-external-address",
     b"cdn-loop",
 }
-_CALLERS_OWN_PREFIXES: Final = (b"x-forwarded-", b"cf-", b"fastly-", b"x-amzn-trace-")
+_PREFIXES_OF_CALLER: Final = (b"x-forwarded-", b"cf-", b"fastly-", b"x-amzn-trace-")
 
-# Written by the relay: the body's extent, the origin, and an encoding whose usage it can read.
+# The relay sets these: the body's extent, the origin, and an encoding that it can read.
 _SET_BY_RELAY: Final = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
 
-_KEPT_OUT: Final = HOP_BY_HOP | _CALLERS_OWN | _SET_BY_RELAY
+_NOT_UPSTREAM: Final = HOP_BY_HOP | _OF_CALLER | _SET_BY_RELAY
 
 ANSWERED: Final = frozenset(
     {
@@ -76,7 +76,7 @@ ANSWERED: Final = frozenset(
     }
 )
 
-# What a response's head is read for; the rest, often thirty lines of it, is passed over.
+# The fields read from a response's head. The others, often thirty lines, are ignored.
 READ_OF_ANSWER: Final = ANSWERED | {
     b"connection",
     b"content-length",
@@ -84,8 +84,8 @@ READ_OF_ANSWER: Final = ANSWERED | {
     b"request-id",
 }
 
-# What the head of an error is read for besides: it tells how long to leave an upstream alone.
-# (docs: api/rate-limits; the `unified` ones come from plans with a window.)
+# And from an error's head: how long the upstream's limits last (Anthropic API reference, Rate
+# limits; the `unified` fields come from plans with a 5-hour and a weekly window).
 READ_OF_ERROR: Final = READ_OF_ANSWER | {
     b"anthropic-ratelimit-%b-%b" % (kind, field)
     for kind in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
@@ -95,27 +95,26 @@ READ_OF_ERROR: Final = READ_OF_ANSWER | {
     for field in (b"status", b"reset", b"representative-claim", b"5h-status", b"7d-status")
 }  # fmt: skip
 
-_REMEMBERED_LINES = 1024
-_REMEMBERED_LENGTH = 256
+_MAX_CACHED_LINES: Final = 1024
+_MAX_CACHED_OCTETS: Final = 256  # of one line
 
-_CANONICAL_LINE = re.compile(
+_CANONICAL_LINE: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)"
 )
 
-
 # Lower-case name, value, and the line to send onward with its CRLF (empty: none). A plain
-# tuple, since taking one apart is what the head readers do most.
-Field = tuple[bytes, bytes, bytes]
+# tuple, as the head readers unpack one per line.
+Field: TypeAlias = tuple[bytes, bytes, bytes]
 
 
 class NotCanonicalError(Exception):
-    """A head that must be judged by h1_legal."""
+    """A head that h1_legal must read."""
 
 
 def goes_upstream(name: bytes) -> bool:
     """Whether a request's field of this (lower-case) name is passed to the upstream."""
-    name = name.replace(b"_", b"-")  # one and the same name to a CGI or WSGI upstream
-    return name not in _KEPT_OUT and not name.startswith(_CALLERS_OWN_PREFIXES)
+    name = name.replace(b"_", b"-")  # the same name to a CGI or WSGI upstream
+    return name not in _NOT_UPSTREAM and not name.startswith(_PREFIXES_OF_CALLER)
 
 
 def goes_to_caller(name: bytes) -> bool:
@@ -124,11 +123,11 @@ def goes_to_caller(name: bytes) -> bool:
 
 
 class FieldTable:
-    """Reads canonical field lines and remembers the last thousand or so, credentials excepted.
+    """Reads canonical field lines and caches a thousand of them, never credentials.
 
-    `onward` is one of the two rules above. `special` names fields that bear on the framing,
-    with what their values may be: other values, or None, make a line not canonical. Of fields
-    not in `read` (None: all are) nothing is kept but that the line is good, in `ignored`.
+    `onward` is one of the two rules above. `special` has the fields that affect the framing,
+    with the values they may have: others, or a pattern of None, make a line not canonical.
+    Lines of fields not in `read` (None: all are) are cached in `ignored`, without a value.
     """
 
     __slots__ = ("_onward", "_read", "_special", "ignored", "seen")
@@ -146,18 +145,18 @@ class FieldTable:
         self.ignored: set[bytes] = set()
 
     def learn(self, line: bytes) -> Field | None:
-        """Read a line that is neither in `seen` nor in `ignored`. None: ignore it.
+        """Parse a line that is neither in `seen` nor in `ignored`; None to ignore it.
 
         Raises:
-            NotCanonicalError: it has odd spacing or characters, or bears on the framing.
+            NotCanonicalError: it has odd spacing or characters, or affects the framing.
         """
         match = _CANONICAL_LINE.fullmatch(line)
         if match is None:
             raise NotCanonicalError
         name = match[1].lower()
         if self._read is not None and name not in self._read:
-            if len(line) <= _REMEMBERED_LENGTH and name not in _CREDENTIALS:
-                if len(self.ignored) >= _REMEMBERED_LINES:
+            if len(line) <= _MAX_CACHED_OCTETS and name not in _CREDENTIALS:
+                if len(self.ignored) >= _MAX_CACHED_LINES:
                     self.ignored.clear()
                 self.ignored.add(line)
             return None
@@ -166,11 +165,11 @@ class FieldTable:
             pattern = self._special[name]
             if pattern is None or pattern.fullmatch(value) is None:
                 raise NotCanonicalError
-        # A response's names go out in lower case, so that one look tells which are there.
-        shown = line if self._read is None else name + b": " + value
-        field = (name, value, shown + b"\r\n" if self._onward(name) else b"")
-        if len(line) <= _REMEMBERED_LENGTH and name not in _CREDENTIALS:
-            if len(self.seen) >= _REMEMBERED_LINES:
+        # A response's names go out in lower case, so that one search finds a field.
+        sent = line if self._read is None else name + b": " + value
+        field = (name, value, sent + b"\r\n" if self._onward(name) else b"")
+        if len(line) <= _MAX_CACHED_OCTETS and name not in _CREDENTIALS:
+            if len(self.seen) >= _MAX_CACHED_LINES:
                 self.seen.clear()
             self.seen[line] = field
         return field

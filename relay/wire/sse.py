@@ -1,22 +1,22 @@
-"""Server-sent events, split out of a stream of octets (WHATWG HTML §9.2.6)."""
+"""Splits a stream of octets into server-sent events (WHATWG HTML §9.2.6)."""
 
 import re
 from typing import Final, NamedTuple
 
 _BOUNDARY: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _EOL: Final = re.compile(rb"\r\n|\n|\r")
-MAX_EVENT: Final = 1024 * 1024
+MAX_EVENT: Final = 1024 * 1024  # octets
 
 
 class Event(NamedTuple):
-    """`name` is empty where the event had no `event:` line."""
+    """One event; `name` is empty if there was no `event:` line."""
 
     name: bytes
     data: bytes
 
 
 class EventReader:
-    """Octets in, whole events out, at any split. An event over MAX_EVENT octets is skipped."""
+    """Octets in, complete events out, at any split. Skips events over MAX_EVENT octets."""
 
     __slots__ = ("_buffer", "_skipping")
 
@@ -26,13 +26,13 @@ class EventReader:
 
     @property
     def pending(self) -> bool:
-        """Whether a part of an event has come, and not its end."""
+        """Whether part of an event has arrived, without its end."""
         return self._skipping or bool(self._buffer.strip(b"\r\n"))
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next octets; return the events that they complete."""
+        """Take the next octets; return the events they complete."""
         buffer = self._buffer + data if self._buffer else data
-        events = []
+        events: list[Event] = []
         start = 0
         searched = max(0, len(self._buffer) - 3)
         for match in _BOUNDARY.finditer(buffer, searched):
@@ -50,7 +50,7 @@ class EventReader:
 
 
 def _event(block: bytes) -> Event | None:
-    """One block between empty lines; None if it holds no data (a comment, for one)."""
+    """Parse one block between empty lines; None if it has no data, as a comment."""
     name = b""
     data: list[bytes] = []
     for line in _EOL.split(block):

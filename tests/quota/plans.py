@@ -19,7 +19,7 @@ STACKED = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
 
 
 def plan(*limits: dict[str, Any], **settings: Any) -> Plan:
-    most = settings.pop("max_concurrency", 0)
+    max_concurrency = settings.pop("max_concurrency", 0)
     compiled = compile_plan(
         config.PlanSettings(
             id="test",
@@ -28,5 +28,5 @@ def plan(*limits: dict[str, Any], **settings: Any) -> Plan:
             **settings,
         )
     )
-    object.__setattr__(compiled, "max_concurrency", most)
+    object.__setattr__(compiled, "max_concurrency", max_concurrency)
     return compiled

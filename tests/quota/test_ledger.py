@@ -1,4 +1,4 @@
-"""The ledger: exact admission, and what becomes of what was reserved."""
+"""The ledger admits exactly, and settles or refunds each reservation once."""
 
 import pytest
 
@@ -8,6 +8,7 @@ from relay.quota.plans import Plan
 from relay.quota.state import Reservation
 
 from .plans import FREE, STACKED, START, plan
+from .rows import all_rows, balance_of
 
 HOUR = 3600.0
 
@@ -24,33 +25,33 @@ def admitted(ledger: Ledger, one: Plan, times: int, key: str = "k", now: float =
 
 
 def left(ledger: Ledger, one: Plan, now: float = START, key: str = "k") -> list[int]:
-    meter = ledger.holder("a", key, one, now).meter
-    return [bucket.available(int(now * 1000)) for bucket in meter.buckets]
+    counters = ledger.key_state("a", key, one, now).counters
+    return [bucket.remaining(int(now * 1000)) for bucket in counters.buckets]
 
 
 def test_a_thousand_requests_on_forty_left_admit_exactly_forty() -> None:
     one = plan(*STACKED)
     for _ in range(20):
         ledger = Ledger()
-        told = []
+        errors = []
         for _ in range(1000):
             try:
                 ledger.reserve("a", "k", one, START)
             except QuotaExceeded as refused:
-                told.append(refused)
-        assert len(told) == 960
-        assert {refused.resets_at for refused in told} == {int(START + 5 * HOUR)}
+                errors.append(refused)
+        assert len(errors) == 960
+        assert {error.resets_at for error in errors} == {int(START + 5 * HOUR)}
         assert left(ledger, one) == [0, 160]
 
 
-def test_the_second_limit_holds_when_the_first_is_whole_again() -> None:
+def test_the_second_limit_holds_when_the_first_is_full_again() -> None:
     one, ledger = plan(*STACKED), Ledger()
     got = [admitted(ledger, one, 100, now=START + number * 5 * HOUR) for number in range(8)]
     assert got == [40, 40, 40, 40, 40, 0, 0, 0]
     assert admitted(ledger, one, 100, now=START + 7 * 24 * HOUR) == 40
 
 
-def test_of_all_limits_in_the_way_the_one_that_resets_last_is_named() -> None:
+def test_the_exceeded_limit_that_resets_last_is_named() -> None:
     one, ledger = plan({"requests": 40, "per": "5h"}, {"requests": 40, "per": "7d"}), Ledger()
     admitted(ledger, one, 40)
     with pytest.raises(QuotaExceeded) as refused:
@@ -62,28 +63,28 @@ def test_of_all_limits_in_the_way_the_one_that_resets_last_is_named() -> None:
 def test_a_refused_request_takes_nothing_from_any_limit() -> None:
     one, ledger = plan(*FREE, {"tokens": 1000, "per": "5h"}), Ledger()
     ledger.reserve("a", "k", one, START, tokens=900)
-    before = left(ledger, one), ledger.rows()
+    before = left(ledger, one), all_rows(ledger)
     for _ in range(100):
         with pytest.raises(QuotaExceeded):
             ledger.reserve("a", "k", one, START, tokens=101)
-    assert (left(ledger, one), ledger.rows()) == before
+    assert (left(ledger, one), all_rows(ledger)) == before
 
 
-def test_each_key_has_its_own_limits_and_an_account_shares_them_if_the_plan_says_so() -> None:
+def test_limits_belong_to_each_key_or_to_the_account_by_plan() -> None:
     own, ledger = plan(*STACKED), Ledger()
     assert [admitted(ledger, own, 100, key) for key in ("k1", "k2", "k3")] == [40, 40, 40]
     shared, ledger = plan(*STACKED, enforce="account"), Ledger()
     assert [admitted(ledger, shared, 15, key) for key in ("k1", "k2", "k3")] == [15, 15, 10]
 
 
-def test_what_was_refused_upstream_is_given_back_but_counts_per_minute() -> None:
+def test_a_refunded_request_still_counts_per_minute() -> None:
     one, ledger = plan(*FREE), Ledger()
     for _ in range(6):
         ledger.refund(ledger.reserve("a", "k", one, START, tokens=5000), START)
     assert left(ledger, one) == [40, 200, 54, 800_000]
 
 
-def test_a_request_given_back_after_its_window_leaves_the_next_one_alone() -> None:
+def test_a_refund_after_its_window_leaves_the_next_one_alone() -> None:
     one, ledger = plan({"requests": 2, "per": "5h"}), Ledger()
     slow = ledger.reserve("a", "k", one, START)
     assert admitted(ledger, one, 5, now=START + 5 * HOUR) == 2
@@ -91,7 +92,7 @@ def test_a_request_given_back_after_its_window_leaves_the_next_one_alone() -> No
     assert left(ledger, one, START + 5 * HOUR + 1) == [0]
 
 
-def test_tokens_are_settled_by_what_was_used() -> None:
+def test_tokens_are_settled_by_their_actual_use() -> None:
     one, ledger = plan({"tokens": 1000, "per": "7d"}, {"tokens": 100, "per": "1m"}), Ledger()
     ledger.settle(ledger.reserve("a", "k", one, START, tokens=90), START, tokens=30)
     assert left(ledger, one) == [970, 70]
@@ -107,10 +108,10 @@ def test_an_unknown_use_is_settled_by_the_estimate() -> None:
     ledger.fund("a", 1000)
     ledger.settle(ledger.reserve("a", "k", one, START, tokens=90, cost=80), START)
     assert left(ledger, one) == [910]
-    assert ledger.balance("a") == 920
+    assert balance_of(ledger, "a") == 920
 
 
-def test_an_estimate_above_a_whole_limit_waits_for_all_of_it_and_no_longer() -> None:
+def test_an_estimate_above_a_limit_takes_all_of_it_and_no_more() -> None:
     one, ledger = plan({"tokens": 1000, "per": "1m"}), Ledger()
     ledger.refund(ledger.reserve("a", "k", one, START, tokens=50_000), START)
     assert left(ledger, one) == [1000]
@@ -123,10 +124,10 @@ def test_a_reservation_ends_once() -> None:
     assert not ledger.refund(held, START)
     assert not ledger.settle(held, START)
     assert left(ledger, one) == [39, 199]
-    assert ledger.holder("a", "k", one, START).running == 0
+    assert ledger.key_state("a", "k", one, START).in_flight == 0
 
 
-def test_no_more_run_at_once_than_the_plan_allows_a_key() -> None:
+def test_a_key_has_no_more_requests_at_once_than_its_plan_allows() -> None:
     one, ledger = plan(*STACKED, max_concurrency=2, enforce="account"), Ledger()
     first, _ = (ledger.reserve("a", "k", one, START) for _ in range(2))
     with pytest.raises(QuotaExceeded) as refused:
@@ -136,27 +137,27 @@ def test_no_more_run_at_once_than_the_plan_allows_a_key() -> None:
     ledger.reserve("a", "other", one, START)
     ledger.settle(first, START)
     ledger.reserve("a", "k", one, START)
-    assert ledger.holder("a", "k", one, START).running == 2
+    assert ledger.key_state("a", "k", one, START).in_flight == 2
     assert left(ledger, one) == [36, 196]
 
 
-def test_requests_at_once_cannot_overdraw_a_balance() -> None:
+def test_concurrent_requests_cannot_overdraw_a_balance() -> None:
     one, ledger = plan(billing="per-token"), Ledger()
     ledger.fund("a", 1000)
     held: list[Reservation] = []
-    told = set()
+    statuses = set()
     for number in range(100):
         try:
             held.append(ledger.reserve("a", f"k{number % 3}", one, START, cost=300))
         except QuotaExceeded as refused:
-            told.add(refused.kind.status)
+            statuses.add(refused.kind.status)
     assert len(held) == 3
-    assert told == {429}, "the money is there, but held"
+    assert statuses == {429}, "the money is there, but held"
     ledger.settle(held[0], START, cost=100)
     ledger.refund(held[1], START)
-    assert ledger.balance("a") == 900
+    assert balance_of(ledger, "a") == 900
     ledger.settle(held[2], START, cost=950)
-    assert ledger.balance("a") == -50, "below zero by no more than its estimate fell short"
+    assert balance_of(ledger, "a") == -50, "below zero by no more than its estimate fell short"
     with pytest.raises(QuotaExceeded) as empty:
         ledger.reserve("a", "k0", one, START)
     assert empty.value.kind.status == 402
@@ -164,13 +165,13 @@ def test_requests_at_once_cannot_overdraw_a_balance() -> None:
     ledger.reserve("a", "k0", one, START, cost=50)
 
 
-def test_an_account_that_nobody_paid_for_has_nothing() -> None:
+def test_an_account_without_credit_is_refused() -> None:
     with pytest.raises(QuotaExceeded) as refused:
         Ledger().reserve("a", "k", plan(billing="per-token"), START)
     assert refused.value.kind.status == 402
 
 
-def test_used_stays_used_when_the_plan_changes() -> None:
+def test_use_stays_when_the_plan_changes() -> None:
     free, pro = plan(*STACKED), plan({"requests": 400, "per": "5h"}, {"requests": 9, "per": "30d"})
     ledger = Ledger()
     held = ledger.reserve("a", "k", free, START)
@@ -181,7 +182,17 @@ def test_used_stays_used_when_the_plan_changes() -> None:
     assert left(ledger, free) == [11, 171], "and in a limit that the other plan does not have"
 
 
-def test_a_revoked_key_leaves_what_its_account_used() -> None:
+def test_use_stays_when_the_plan_refills_in_another_way() -> None:
+    window = plan({"requests": 10, "per": "1h", "refill": "window"})
+    smooth = plan({"requests": 20, "per": "1h", "refill": "smooth"})
+    ledger = Ledger()
+    admitted(ledger, window, 4)
+    assert left(ledger, smooth) == [16]
+    assert left(ledger, smooth, START + 0.1 * HOUR) == [18]
+    assert left(ledger, window, START + 0.1 * HOUR) == [8]
+
+
+def test_a_revoked_key_leaves_the_use_of_its_account() -> None:
     shared, ledger = plan(*STACKED, enforce="account"), Ledger()
     held = ledger.reserve("a", "old", shared, START)
     admitted(ledger, shared, 9, "old")
@@ -203,36 +214,36 @@ def test_a_restart_forgets_nothing() -> None:
     other = Ledger()
     other.restore(rows.values())
     other.fund("a", 10_000)
-    assert sorted(other.rows()) == sorted(ledger.rows())
+    assert sorted(all_rows(other)) == sorted(all_rows(ledger))
     assert left(other, one, START + 9) == left(ledger, one, START + 9)
-    assert other.balance("a") == 5500, "what was in flight has not been charged"
+    assert balance_of(other, "a") == 5500, "what was in flight has not been charged"
     assert left(other, one, START + 6 * HOUR) == [40, 190, 60, 800_000]
 
 
-def test_what_is_whole_again_is_forgotten() -> None:
+def test_state_that_is_full_again_is_swept() -> None:
     one, ledger = plan(*STACKED), Ledger()
     for number in range(1000):
         ledger.settle(ledger.reserve(f"a{number}", f"k{number}", one, START), START)
     running = ledger.reserve("a", "k", plan({"requests": 9, "per": "1m"}), START)
     restored = Ledger()
-    restored.restore(ledger.rows())
+    restored.restore(all_rows(ledger))
     assert len(ledger.changes()) == 2001
-    for books, most in ((ledger, 1), (restored, 0)):
+    for either, remaining in ((ledger, 1), (restored, 0)):
         for _ in range(20):
-            books.sweep(START + 5 * HOUR)
-        assert len(books.rows()) >= 2000, "the week is not over"
+            either.sweep(START + 5 * HOUR)
+        assert len(all_rows(either)) >= 2000, "the week is not over"
         for _ in range(20):
-            books.sweep(START + 7 * 24 * HOUR)
-        assert len(books.rows()) == most
+            either.sweep(START + 7 * 24 * HOUR)
+        assert len(all_rows(either)) == remaining
     ledger.settle(running, START + 7 * 24 * HOUR)
     ledger.sweep(START + 7 * 24 * HOUR)
-    assert len(ledger.rows()) == 1, "not before it was written"
-    assert ledger.changes() == ledger.rows()
+    assert len(all_rows(ledger)) == 1, "not before it was written"
+    assert ledger.changes() == all_rows(ledger)
     assert ledger.sweep(START + 7 * 24 * HOUR) == [("key", "k")]
-    assert ledger.rows() == []
+    assert all_rows(ledger) == []
 
 
-def test_counting_tokens_is_free_but_has_its_own_pace() -> None:
+def test_counting_tokens_is_free_but_has_its_own_limit() -> None:
     one, ledger = plan(*FREE), Ledger()
     for _ in range(600):
         ledger.admit_count("a", "k", one, START)

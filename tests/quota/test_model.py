@@ -1,4 +1,4 @@
-"""The ledger against a naive model: every reservation remembered, every sum taken anew.
+"""The ledger agrees with a naive model that stores every reservation and sums anew.
 
 The model keeps what each reservation has in each limit as an entry of its own. A smooth
 bucket's entries fade in proportion; that is in floats here, so the last thousandth of a token
@@ -20,6 +20,7 @@ from relay.quota.plans import Limit, Plan
 from relay.quota.state import LimitCounters, Reservation, Row
 
 from .plans import START, plan
+from .rows import balance_of
 
 NEAR = 0.001  # of a token
 
@@ -49,7 +50,7 @@ ACCOUNTS = ("ann", "bob")
 
 @dataclass
 class NaiveBucket:
-    """What each reservation has in one limit, by its number."""
+    """The use of each reservation in one limit, by its number."""
 
     limit: Limit
     entries: dict[int, float] = field(default_factory=dict)
@@ -161,7 +162,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.outcomes: Counter[str] = Counter()
         self.stepped_back = False
 
-    # --- the model's own view ---
+    # --- the model ---
 
     @property
     def seconds(self) -> float:
@@ -189,7 +190,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         keys = self.keys[account]
         return keys[which % len(keys)]
 
-    # --- what happens ---
+    # --- events ---
 
     @rule(
         account=st.sampled_from(ACCOUNTS),
@@ -224,7 +225,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert not free or max(over) > -NEAR, "refused, but there was enough"
             if real.limit is not None:
                 assert over[one.limits.index(real.limit)] > -NEAR
-            for bucket, seen in zip(limits, self.meter(account, key).buckets, strict=True):
+            for bucket, seen in zip(limits, self.counters(account, key).buckets, strict=True):
                 bucket.was_seen(seen.state()[1], self.now)
             return
         self.outcomes["granted"] += 1
@@ -265,11 +266,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if bucket.limit.kind == "tokens":
                 taken = self.taken_of(hold, bucket)
                 self.change(bucket, hold, -taken, taken)
-            elif not bucket.limit.kept:
+            elif not bucket.limit.counts_when_refunded:
                 self.change(bucket, hold, -1, 1)
 
-    def meter(self, account: str, key: str) -> LimitCounters:
-        return self.ledger.holder(account, key, self.plans[account], self.seconds).meter
+    def counters(self, account: str, key: str) -> LimitCounters:
+        return self.ledger.key_state(account, key, self.plans[account], self.seconds).counters
 
     def tried(self, account: str, key: str, tokens: int, cost: int) -> Reservation | QuotaExceeded:
         one = self.plans[account]
@@ -280,7 +281,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     @staticmethod
     def taken_of(hold: NaiveHold, bucket: NaiveBucket) -> int:
-        """What was taken then; the limit may have another size by now."""
+        """The amount taken then; the limit may have another size by now."""
         return next(amount for real, amount, _ in hold.real.amounts
                     if (real.per, real.refill) == (bucket.per, bucket.limit.refill))  # fmt: skip
 
@@ -304,7 +305,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def the_plan_changes(self, account: str, one: Plan) -> None:
         self.plans[account] = one
         for key in self.keys[account]:
-            self.ledger.holder(account, key, one, self.seconds)
+            self.ledger.key_state(account, key, one, self.seconds)
             self.model(account, key)
 
     @rule(account=st.sampled_from(ACCOUNTS), which=st.integers(0, 1))
@@ -322,14 +323,14 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.disk.update({row[:4]: row for row in self.ledger.changes()})
 
     @rule()
-    def what_is_whole_is_swept(self) -> None:
-        gone = set(self.ledger.sweep(self.seconds, most=1000))
+    def full_state_is_swept(self) -> None:
+        gone = set(self.ledger.sweep(self.seconds, max_owners=1000))
         self.disk = {
             name: row
             for name, row in self.disk.items()
             if name[:2] not in gone or name[2] == "money"
         }
-        self.forget(lambda owner: owner in self.ledger._meters)
+        self.forget(lambda owner: owner in self.ledger._counters)
 
     @rule()
     def restart(self) -> None:
@@ -348,13 +349,13 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if row is not None:
                 used, written.moment = row[6:]
                 written.entries = {0: used if naive.is_window else used / naive.per}
-            # What a refused request alone has seen of the clock is not written.
+            # A refused request moves a bucket's clock, which is not written.
             assert written.used(self.now) >= naive.used(self.now) - NEAR, "a restart granted"
             assert self.stepped_back or written.used(self.now) <= naive.used(self.now) + NEAR
             self.buckets[name] = written
         for account in ACCOUNTS:
             for key in self.keys[account]:
-                self.ledger.holder(account, key, self.plans[account], self.seconds)
+                self.ledger.key_state(account, key, self.plans[account], self.seconds)
                 self.model(account, key)
 
     def forget(self, known: object) -> None:
@@ -362,13 +363,13 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert self.buckets[name].used(self.now) < NEAR, "forgotten, but in use"
             del self.buckets[name]
 
-    # --- what always holds ---
+    # --- invariants ---
 
     @invariant()
     def every_bucket_is_as_the_model_has_it(self) -> None:
         for name, naive in getattr(self, "buckets", {}).items():
-            meter = self.ledger._meters.get(name[:2])
-            real = meter and meter.states.get(name[2:])
+            counters = self.ledger._counters.get(name[:2])
+            real = counters and counters.all_buckets.get(name[2:])
             if real is None:
                 assert naive.used(self.now) < NEAR
                 continue
@@ -380,13 +381,15 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             if naive.over and not real.end:  # a window that is over may be forgotten
                 naive.entries.clear()
                 naive.moment = 0
-            assert real.spent(self.now) == naive.used(self.now)
-            assert real.available(self.now) == max(0, naive.limit.size - naive.used(self.now))
+            assert real.used_units(self.now) == naive.used(self.now)
+            assert real.remaining(self.now) == max(0, naive.limit.size - naive.used(self.now))
             if naive.limit.kind == "requests":
                 assert all(entry in (0, 1) for number, entry in naive.entries.items() if number)
         else:
-            assert math.isclose(real._used(self.now) / real.per, naive.used(self.now), abs_tol=NEAR)
-        assert real.reset(self.now) - self.now <= (
+            assert math.isclose(
+                real._used_at(self.now) / real.per, naive.used(self.now), abs_tol=NEAR
+            )
+        assert real.reset_at(self.now) - self.now <= (
             real.per if isinstance(real, FixedWindow) else 2 * real.per + real.used // real.size
         )
 
@@ -396,19 +399,19 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             return
         ended = sum(self.outcomes[name] for name in ("settled", "refunded", "lost"))
         assert self.outcomes["granted"] == ended + len(self.holds)
-        in_flight = sum(meter.in_flight for meter in self.ledger._meters.values())
+        in_flight = sum(counters.in_flight for counters in self.ledger._counters.values())
         assert in_flight == len(self.holds)
-        for holder in self.ledger._holders.values():
-            running = [hold for hold in self.holds if hold.key == holder.key and hold.real.open]
-            assert holder.running == len(running)
+        for key_state in self.ledger._key_states.values():
+            running = [hold for hold in self.holds if hold.key == key_state.key and hold.real.open]
+            assert key_state.in_flight == len(running)
 
     @invariant()
     def money_is_conserved_and_never_overdrawn_by_more_than_estimates_fell_short(self) -> None:
         for account in ACCOUNTS if hasattr(self, "charged") else ():
-            purse = self.ledger._purses.get(account)
+            real = self.ledger._balances.get(account)
             balance = self.credited[account] - self.charged[account]
-            assert self.ledger.balance(account) == (balance if purse else 0)
-            assert purse is None or purse.held == self.held(account)
+            assert balance_of(self.ledger, account) == (balance if real else 0)
+            assert real is None or real.held == self.held(account)
             assert balance - self.held(account) >= -self.overshot[account]
 
 

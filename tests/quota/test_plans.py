@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from relay import config
 from relay.config import ConfigError
-from relay.quota.plans import compile_plans, compile_prices, length
+from relay.quota.plans import compile_plans, compile_prices, period_text
 
 from .plans import FREE, plan
 
@@ -15,17 +15,17 @@ def test_every_shipped_plan_feeds_every_group_of_headers() -> None:
     shipped = compile_plans(config.load("relay.toml").plan)
     assert set(shipped) == {"free", "pro", "max-5x", "max-20x"}
     for one in shipped.values():
-        assert (one.main, one.second, one.pace, one.tokens) == (0, 1, 2, 3)
+        assert (one.primary, one.secondary, one.request_pace, one.token_pace) == (0, 1, 2, 3)
         assert (one.five_hours, one.week) == (0, 1)
         assert [limit.refill for limit in one.limits] == ["window", "window", "smooth", "smooth"]
 
 
-def test_only_requests_in_limits_of_up_to_an_hour_count_when_given_back() -> None:
+def test_refunded_requests_count_in_limits_of_up_to_an_hour() -> None:
     limits = plan(*FREE, {"requests": 9, "per": "1h", "refill": "window"}).limits
-    assert [limit.kept for limit in limits] == [False, False, True, False, True]
+    assert [limit.counts_when_refunded for limit in limits] == [False, False, True, False, True]
 
 
-def test_a_group_is_fed_by_the_nearest_limit_but_not_where_it_names_its_length() -> None:
+def test_a_group_without_a_fixed_period_takes_the_nearest_limit() -> None:
     odd = plan(
         {"requests": 9, "per": "10s"},
         {"requests": 90, "per": "30m"},
@@ -33,13 +33,18 @@ def test_a_group_is_fed_by_the_nearest_limit_but_not_where_it_names_its_length()
         {"requests": 900, "per": "30d"},
         {"tokens": 5, "per": "1d"},
     )
-    assert (odd.main, odd.second, odd.pace, odd.tokens) == (2, 3, 0, 4)
+    assert (odd.primary, odd.secondary, odd.request_pace, odd.token_pace) == (2, 3, 0, 4)
     assert (odd.five_hours, odd.week) == (None, None)
     bare = plan()
-    assert (bare.main, bare.second, bare.pace, bare.tokens) == (None, None, None, None)
+    assert (bare.primary, bare.secondary, bare.request_pace, bare.token_pace) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
-def test_two_limits_on_the_same_are_refused_by_their_path() -> None:
+def test_two_limits_of_one_kind_and_period_are_refused() -> None:
     twice = config.PlanSettings(
         id="p",
         limits=[
@@ -60,8 +65,8 @@ def test_two_limits_on_the_same_are_refused_by_their_path() -> None:
         (86_400, "day"), (604_800, "week"), (1_209_600, "14 days"),
     ],
 )  # fmt: skip
-def test_lengths_read_well_after_per(seconds: int, words: str) -> None:
-    assert length(seconds) == words
+def test_periods_read_well_after_per(seconds: int, words: str) -> None:
+    assert period_text(seconds) == words
 
 
 def test_prices_keep_the_digits_of_the_settings() -> None:

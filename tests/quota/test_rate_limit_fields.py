@@ -1,4 +1,4 @@
-"""Header lines: there, true, and nothing where there is nothing to tell."""
+"""Rate limit fields: present, true, and left out where there is nothing to report."""
 
 import contextlib
 from datetime import UTC, datetime
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.quota import rate_limit_fields
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
@@ -27,12 +28,12 @@ def after(one: Plan, requests: int, tokens: int = 0) -> tuple[Ledger, Any]:
     ledger = Ledger()
     for _ in range(requests):
         ledger.reserve("a", "k", one, START, tokens)
-    return ledger, ledger.holder("a", "k", one, START)
+    return ledger, ledger.key_state("a", "k", one, START)
 
 
-def test_every_group_tells_its_limit() -> None:
-    _, holder = after(plan(*FREE), 3, 2000)
-    assert fields(limit_lines(holder, START + 0.25)) == {
+def test_every_group_reports_its_limit() -> None:
+    _, key_state = after(plan(*FREE), 3, 2000)
+    assert fields(limit_lines(key_state, START + 0.25)) == {
         "x-ratelimit-limit": "40",
         "x-ratelimit-remaining": "37",
         "x-ratelimit-reset": "2026-04-08T17:01:00.000Z",
@@ -45,10 +46,10 @@ def test_every_group_tells_its_limit() -> None:
     }
 
 
-def test_a_limit_that_is_whole_resets_now() -> None:
-    _, holder = after(plan(*FREE), 0)
-    told = fields(limit_lines(holder, START + 0.125))
-    resets = {value for name, value in told.items() if name.endswith("reset")}
+def test_a_full_limit_resets_now() -> None:
+    _, key_state = after(plan(*FREE), 0)
+    shown = fields(limit_lines(key_state, START + 0.125))
+    resets = {value for name, value in shown.items() if name.endswith("reset")}
     assert resets == {"2026-04-08T12:01:00.125Z"}
     assert all(datetime.fromisoformat(reset).tzinfo is UTC for reset in resets)
 
@@ -66,14 +67,14 @@ def test_a_limit_that_is_whole_resets_now() -> None:
 def test_a_group_without_a_limit_is_left_out(
     limits: list[dict[str, Any]], groups: set[str]
 ) -> None:
-    _, holder = after(plan(*limits), 0)
-    assert {name.rpartition("-")[0] for name in fields(limit_lines(holder, START))} == groups
+    _, key_state = after(plan(*limits), 0)
+    assert {name.rpartition("-")[0] for name in fields(limit_lines(key_state, START))} == groups
 
 
 def test_the_unified_group_names_the_limit_used_most() -> None:
-    _, holder = after(plan({"requests": 40, "per": "5h"}, {"requests": 31, "per": "7d"}), 30)
+    _, key_state = after(plan({"requests": 40, "per": "5h"}, {"requests": 31, "per": "7d"}), 30)
     unified = "anthropic-ratelimit-unified"
-    assert fields(unified_lines(holder, START)) == {
+    assert fields(unified_lines(key_state, START)) == {
         f"{unified}-status": "allowed_warning",
         f"{unified}-representative-claim": "seven_day",
         f"{unified}-reset": str(int(START) + 604_800),
@@ -90,11 +91,11 @@ def test_the_unified_group_names_the_limit_used_most() -> None:
     ("limits", "names"),
     [([], 0), ([FREE[0]], 6), ([FREE[1]], 6), ([{"requests": 9, "per": "1d"}], 0), (STACKED, 9)],
 )
-def test_the_unified_group_tells_only_limits_of_just_those_lengths(
+def test_the_unified_group_reports_only_its_two_periods(
     limits: list[dict[str, Any]], names: int
 ) -> None:
-    _, holder = after(plan(*limits), 0)
-    assert len(fields(unified_lines(holder, START))) == names
+    _, key_state = after(plan(*limits), 0)
+    assert len(fields(unified_lines(key_state, START))) == names
 
 
 def test_only_a_limit_longer_than_an_hour_rejects() -> None:
@@ -105,23 +106,23 @@ def test_only_a_limit_longer_than_an_hour_rejects() -> None:
         ([{"requests": 9, "per": "5h"}, {"requests": 3, "per": "1m"}], None),
     ):
         one = plan(*limits)
-        ledger, holder = after(one, 3)
+        ledger, key_state = after(one, 3)
         with pytest.raises(QuotaExceeded) as refused:
             ledger.reserve("a", "k", one, START)
-        told = fields(unified_lines(holder, START, refused.value))
+        shown = fields(unified_lines(key_state, START, refused.value))
         if claim is None:
-            assert told["anthropic-ratelimit-unified-status"] == "allowed"
+            assert shown["anthropic-ratelimit-unified-status"] == "allowed"
             continue
-        assert told["anthropic-ratelimit-unified-status"] == "rejected"
-        assert told["anthropic-ratelimit-unified-representative-claim"] == claim
-        assert told["anthropic-ratelimit-unified-reset"] == str(refused.value.resets_at)
-        rejected = [name for name, value in told.items() if value == "rejected"]
-        assert len(rejected) == (1 if len(told) == 3 else 2)
+        assert shown["anthropic-ratelimit-unified-status"] == "rejected"
+        assert shown["anthropic-ratelimit-unified-representative-claim"] == claim
+        assert shown["anthropic-ratelimit-unified-reset"] == str(refused.value.resets_at)
+        rejected = [name for name, value in shown.items() if value == "rejected"]
+        assert len(rejected) == (1 if len(shown) == 3 else 2)
 
 
-def test_codex_is_told_both_meters() -> None:
-    _, holder = after(plan(*FREE), 1)
-    assert fields(codex_lines(holder, START)) == {
+def test_codex_gets_both_meters() -> None:
+    _, key_state = after(plan(*FREE), 1)
+    assert fields(codex_lines(key_state, START)) == {
         "x-codex-primary-used-percent": "2.5",
         "x-codex-primary-window-minutes": "300",
         "x-codex-primary-reset-at": str(int(START) + 18_000),
@@ -132,12 +133,26 @@ def test_codex_is_told_both_meters() -> None:
     assert codex_lines(after(plan(), 0)[1], START) == b""
 
 
-def test_more_moments_than_are_kept_are_told_right() -> None:
-    _, holder = after(plan(*FREE), 1)
+def test_more_timestamps_than_the_cache_holds_are_right() -> None:
+    _, key_state = after(plan(*FREE), 1)
     for number in range(5000):
         now = START + 20_000 + number
-        told = fields(limit_lines(holder, now))["x-ratelimit-reset"]
-        assert datetime.fromisoformat(told).timestamp() == now
+        reset = fields(limit_lines(key_state, now))["x-ratelimit-reset"]
+        assert datetime.fromisoformat(reset).timestamp() == now
+
+
+def test_more_keys_than_the_cache_holds_get_their_own_lines() -> None:
+    one, ledger = plan(*FREE), Ledger()
+    keys = [(f"k{number}", number % 30) for number in range(5000)]
+    for key, requests in keys[:30]:
+        for _ in range(requests):
+            ledger.reserve("a", key, one, START)
+    for key, _ in (*keys, *keys[:30]):
+        key_state = ledger.key_state("a", key, one, START)
+        shown = fields(lines(key_state, START))
+        assert shown == fields(limit_lines(key_state, START) + unified_lines(key_state, START))
+        assert len(rate_limit_fields._lines_of) <= 4096
+    assert shown["x-ratelimit-remaining"] == "11"
 
 
 PLANS = [plan(*FREE), plan(*FREE[:3], {"tokens": 900, "per": "1m"}), plan(*STACKED)]
@@ -153,17 +168,17 @@ PLANS = [plan(*FREE), plan(*FREE[:3], {"tokens": 900, "per": "1m"}), plan(*STACK
         max_size=30,
     )
 )
-def test_what_is_remembered_of_the_last_answer_is_never_out_of_date(
+def test_cached_lines_are_never_out_of_date(
     steps: list[tuple[Plan, float, int]],
 ) -> None:
-    """`lines` keeps some of them; `limit_lines` and `unified_lines` keep none."""
+    """`lines` caches some; `limit_lines` and `unified_lines` cache none."""
     ledger, now = Ledger(), START
     for one, passed, requests in steps:
         now += passed
         for _ in range(requests):
             with contextlib.suppress(QuotaExceeded):
                 ledger.reserve("a", "k", one, now, 50)
-        holder = ledger.holder("a", "k", one, now)
-        assert fields(lines(holder, now)) == fields(
-            limit_lines(holder, now) + unified_lines(holder, now)
+        key_state = ledger.key_state("a", "k", one, now)
+        assert fields(lines(key_state, now)) == fields(
+            limit_lines(key_state, now) + unified_lines(key_state, now)
         )

@@ -1,6 +1,6 @@
 """Reads tests/corpora/*.txt: named messages, octet for octet as on the wire, in readable form.
 
-A case is `== name`, then what it should come to (`-> …`), then its lines. `#` begins a
+A case is `== name`, then its expected result (`-> …`), then its lines. `#` begins a
 comment. Lines are joined without anything between them: `\\r\\n` is written out.
 """
 
@@ -18,12 +18,12 @@ _NAMED = {"r": "\r", "n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
 
 class Case(NamedTuple):
     name: str
-    told: list[bytes]
+    expected: list[bytes]
     octets: bytes
 
 
 def octets(text: str) -> bytes:
-    """What a line of a corpus stands for."""
+    """The octets that a line of a corpus stands for."""
     text = _REPEATED.sub(lambda found: found[2] * int(found[1]), text)
     text = _ESCAPED.sub(
         lambda found: chr(int(found[1], 16)) if found[1] else _NAMED[found[2]], text
@@ -38,7 +38,7 @@ def read(file: str) -> list[Case]:
         if line.startswith("== "):
             cases.append(Case(line[3:], [], b""))
         elif line.startswith("->"):
-            cases[-1].told.append(octets(line[3:]))
+            cases[-1].expected.append(octets(line[3:]))
         elif line and not line.startswith("#"):
             last = cases.pop()
             cases.append(last._replace(octets=last.octets + octets(line)))

@@ -1,7 +1,7 @@
-"""Feeds octets to a reader in any pieces, and says what came of it.
+"""Feeds octets to a reader in any pieces and returns the result.
 
-A stream may be cut anywhere, so every promise about reading is checked whole, octet by
-octet and at chance splits; what comes of it must not differ.
+A stream may be cut anywhere, so every promise about reading is checked in one piece, octet by
+octet and at random splits; the results must not differ.
 """
 
 import itertools
@@ -11,25 +11,24 @@ from typing import Any, NamedTuple
 
 from relay.errors import RelayError
 from relay.wire.body import Extent
-from relay.wire.chunked import ChunkReader
 from relay.wire.h1 import HeadReader
 
 
 class Refused(NamedTuple):
-    """The reader refused what it was fed."""
+    """The reader refused the octets."""
 
     status: int
     message: str
 
 
 class Waits(NamedTuple):
-    """The reader wants more; `octets` were fed since it last told something."""
+    """The reader needs more; `octets` were fed since it last returned a head."""
 
     octets: int
 
 
 class Read(NamedTuple):
-    """Something whole was read; `rest` is all that was fed after its end."""
+    """A complete message was read; `rest` is all that was fed after its end."""
 
     what: Any
     rest: bytes
@@ -46,7 +45,7 @@ def split_at(octets: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 def feedings(octets: bytes, splits: int = 4) -> Iterator[list[bytes]]:
-    """Whole, octet by octet, and cut at chance (the same chance on every run)."""
+    """In one piece, octet by octet, and cut at random (with the same seed on every run)."""
     yield [octets]
     if len(octets) <= 2048:
         yield octet_by_octet(octets)
@@ -59,8 +58,8 @@ def feedings(octets: bytes, splits: int = 4) -> Iterator[list[bytes]]:
 
 
 def heads(reader: HeadReader[Any], pieces: Iterable[bytes]) -> list[Any]:
-    """All that a reader tells of a stream of heads; a Refused or Waits comes last."""
-    told: list[Any] = []
+    """All results of reading a stream of heads; a Refused or Waits comes last."""
+    results: list[Any] = []
     fed = 0
     for piece in pieces:
         more = piece
@@ -68,20 +67,20 @@ def heads(reader: HeadReader[Any], pieces: Iterable[bytes]) -> list[Any]:
             try:
                 found = reader.feed(more)
             except RelayError as error:
-                return [*told, Refused(error.kind.status, error.message)]
+                return [*results, Refused(error.kind.status, error.message)]
             if found is None:
                 fed += len(more)
                 break
-            told.append(found[0])
+            results.append(found[0])
             fed = 0
             more = found[1]
             if not more:
                 break
-    return [*told, Waits(fed)]
+    return [*results, Waits(fed)]
 
 
 def first_head(reader: HeadReader[Any], pieces: list[bytes]) -> Read | Refused | Waits:
-    """What a reader makes of the head that `pieces` begin with."""
+    """The result of reading the head that `pieces` begin with."""
     for at, piece in enumerate(pieces):
         try:
             found = reader.feed(piece)
@@ -92,10 +91,8 @@ def first_head(reader: HeadReader[Any], pieces: list[bytes]) -> Read | Refused |
     return Waits(sum(map(len, pieces)))
 
 
-def body(
-    make: Callable[[], Extent | ChunkReader], pieces: list[bytes]
-) -> tuple[bytes, Read | Refused | Waits]:
-    """What passes through a body's extent, and how it ends. `Read.what` is what passed."""
+def body(make: Callable[[], Extent], pieces: list[bytes]) -> tuple[bytes, Read | Refused | Waits]:
+    """The octets that an extent passes on, and how it ends; `Read.what` has them too."""
     extent = make()
     passed = b""
     for at, piece in enumerate(pieces):

@@ -1,4 +1,4 @@
-"""Heads made by chance: canonical ones, odd ones, broken ones.
+"""Random heads: canonical ones, odd ones, broken ones.
 
 Two ways in: Hypothesis strategies, which shrink, and plain chance from a seed, which is
 fast enough for thousands of cases in a second.

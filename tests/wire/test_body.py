@@ -16,20 +16,20 @@ def test_a_sized_body_ends_at_its_length_at_any_split(
     octets: bytes, length: int, cuts: list[int]
 ) -> None:
     for pieces in ([octets], split_at(octets, cuts), octet_by_octet(octets)):
-        passed, told = body(lambda: Sized(length), pieces)
+        passed, result = body(lambda: Sized(length), pieces)
         assert passed == octets[:length]
         if len(octets) < length:
-            assert isinstance(told, Waits)
+            assert isinstance(result, Waits)
         else:
-            assert told == Read(passed, octets[length:])
+            assert result == Read(passed, octets[length:])
 
 
 @tuned
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
 def test_a_body_until_close_never_ends_by_itself(octets: bytes, cuts: list[int]) -> None:
-    passed, told = body(UntilClose, split_at(octets, cuts))
+    passed, result = body(UntilClose, split_at(octets, cuts))
     assert passed == octets
-    assert isinstance(told, Waits)
+    assert isinstance(result, Waits)
 
 
 def test_a_body_of_no_octets_is_done_at_once() -> None:
@@ -39,7 +39,7 @@ def test_a_body_of_no_octets_is_done_at_once() -> None:
     assert nothing.at_boundary()
 
 
-def test_the_octets_of_a_sized_body_are_passed_on_as_the_same_object() -> None:
+def test_a_sized_body_passes_on_the_same_object() -> None:
     piece = b"x" * 1000
     sized = Sized(2000)
     assert sized.feed(piece) is piece
@@ -58,7 +58,7 @@ def test_a_sized_body_has_no_boundary_before_its_end() -> None:
     assert sized.rest == b"d"
 
 
-def test_a_body_until_close_can_be_followed_anywhere() -> None:
+def test_a_body_until_close_has_a_boundary_anywhere() -> None:
     until_close = UntilClose()
     until_close.feed(b"x")
     assert until_close.at_boundary()

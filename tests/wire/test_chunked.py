@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.wire import chunked
 from relay.wire.chunked import LAST_CHUNK, ChunkReader, ChunkScanner
 
 from .corpus import Case, each, octets, read
@@ -27,7 +28,7 @@ tuned = settings(max_examples=300, deadline=None, database=None)
 
 
 def decoded_by_h11(coded: bytes) -> tuple[bytes, bytes] | None:
-    """The payload, and what follows the body. None: there is no whole body."""
+    """The payload and the octets after the body; None if the body is not complete."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
     client.send(h11.EndOfMessage())
@@ -48,16 +49,16 @@ def without_blanks(coded: bytes) -> bytes:
 
 
 def judge(coded: bytes, *feedings: list[bytes]) -> str:
-    """Hold both readers, and h11, to each other on one body in every feeding; the outcome."""
+    """Check that both readers and h11 agree on one body in every feeding; return the outcome."""
     outcomes = [(body(ChunkScanner, pieces), body(ChunkReader, pieces)) for pieces in feedings]
     for (passed, scanned), (_, decoded) in outcomes:
-        assert type(scanned) is type(decoded), "one refuses what the other takes"
+        assert type(scanned) is type(decoded), "the readers disagree"
         assert type(scanned) is type(outcomes[0][0][1]), "the cut decides"
-        assert coded.startswith(passed), "what is passed on is not what came"
+        assert coded.startswith(passed), "other octets are passed on"
     (passed, scanned), (payload, decoded) = outcomes[0]
     if isinstance(scanned, Refused):
-        # which of several faults is told may differ: all of them are a 400
-        assert {told.status for outcome in outcomes for _, told in outcome} == {400}
+        # which of several faults is reported may differ: all of them are a 400
+        assert {result.status for outcome in outcomes for _, result in outcome} == {400}
         return "refused"
     assert all(outcome[1][0] == payload for outcome in outcomes)
     if isinstance(scanned, Waits):
@@ -84,18 +85,18 @@ def test_the_corpora_of_chunks_are_as_large_as_promised() -> None:
 @pytest.mark.parametrize("before", [b"", b"3\r\nabc\r\n"], ids=["first", "later"])
 def test_a_broken_body_is_refused_alike_in_every_feeding(case: Case, before: bytes) -> None:
     for pieces in feedings(before + case.octets):
-        passed, told = body(ChunkScanner, pieces)
-        assert isinstance(told, Refused)
-        assert told.status == 400
+        passed, result = body(ChunkScanner, pieces)
+        assert isinstance(result, Refused)
+        assert result.status == 400
         assert (before + case.octets).startswith(passed)
         assert isinstance(body(ChunkReader, pieces)[1], Refused)
 
 
 @each("chunked_refuse.txt")
 def test_nothing_of_a_broken_size_line_or_trailer_is_passed_on(case: Case) -> None:
-    whole = b"3\r\nabc\r\n"
-    passed, _ = body(ChunkScanner, octet_by_octet(whole + case.octets))
-    lines = passed.removeprefix(whole)
+    chunk = b"3\r\nabc\r\n"
+    passed, _ = body(ChunkScanner, octet_by_octet(chunk + case.octets))
+    lines = passed.removeprefix(chunk)
     assert re.fullmatch(rb"(?s)(?:[0-9a-f]{1,8}(?:;[^\r\n\0]*)?\r\n.*)?", lines)
     assert not lines or not lines.startswith(b"0")
 
@@ -103,9 +104,9 @@ def test_nothing_of_a_broken_size_line_or_trailer_is_passed_on(case: Case) -> No
 @each("chunked_accept.txt")
 @pytest.mark.parametrize("after", AFTER, ids=repr)
 def test_a_good_body_is_read_alike_in_every_feeding(case: Case, after: bytes) -> None:
-    payload, told = body(ChunkReader, [case.octets + after])
-    assert payload == case.told[0]
-    assert told == Read(payload, after)
+    payload, result = body(ChunkReader, [case.octets + after])
+    assert payload == case.expected[0]
+    assert result == Read(payload, after)
     assert judge(case.octets + after, *feedings(case.octets + after)) == "read"
 
 
@@ -116,20 +117,20 @@ def test_a_body_is_not_done_before_its_last_octet(case: Case) -> None:
         assert isinstance(body(make, octet_by_octet(case.octets[:-1]))[1], Waits)
 
 
-# --- what a splice relies on
+# --- promises to the splice
 
 
 def test_the_last_chunk_is_never_passed_on() -> None:
     coded = octets(r"5;x=y\r\nhello\r\n000;z\r\nX-Sum: 1\r\n\r\nGET / HTTP/1.1\r\n\r\n")
     for pieces in feedings(coded, 20):
-        passed, told = body(ChunkScanner, pieces)
+        passed, result = body(ChunkScanner, pieces)
         assert passed == b"5;x=y\r\nhello\r\n"
-        assert told == Read(passed, b"GET / HTTP/1.1\r\n\r\n")
+        assert result == Read(passed, b"GET / HTTP/1.1\r\n\r\n")
 
 
 def test_a_body_can_be_ended_wherever_the_scanner_says_boundary() -> None:
     coded = octets(r"5\r\nhello\r\n1;x\r\n!\r\nc\r\n\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n")
-    whole = body(ChunkReader, [coded])[0]
+    payload = body(ChunkReader, [coded])[0]
     for cut in range(len(coded)):
         for pieces in ([coded[:cut]], octet_by_octet(coded[:cut])):
             scanner = ChunkScanner()
@@ -137,10 +138,27 @@ def test_a_body_can_be_ended_wherever_the_scanner_says_boundary() -> None:
             ended = decoded_by_h11(passed + LAST_CHUNK) if scanner.at_boundary() else None
             if scanner.at_boundary():
                 assert ended is not None
-                assert whole.startswith(ended[0])
+                assert payload.startswith(ended[0])
                 assert ended[1] == b""
     assert ended is not None
-    assert ended[0] == whole
+    assert ended[0] == payload
+
+
+def test_the_cache_of_size_lines_is_bounded() -> None:
+    for size in range(1, 10_000):
+        scanner = ChunkScanner()
+        line = b"%x\r\n" % size
+        assert scanner.feed(line) == line
+        assert scanner.left == size + 2
+        assert len(chunked._sizes) <= 4096
+
+
+def test_a_decoded_body_has_a_boundary_anywhere() -> None:
+    reader = ChunkReader()
+    for piece in octet_by_octet(b"3\r\nabc\r\n0\r\n\r\n"):
+        assert reader.at_boundary()
+        reader.feed(piece)
+    assert reader.at_boundary()
 
 
 def test_a_large_chunk_passes_in_any_pieces_without_being_held() -> None:
@@ -156,13 +174,13 @@ def test_a_large_chunk_passes_in_any_pieces_without_being_held() -> None:
     assert scanner.at_boundary()
 
 
-def test_a_wrong_octet_after_a_chunk_is_refused_without_waiting_for_the_next() -> None:
+def test_a_wrong_octet_after_a_chunk_is_refused_at_once() -> None:
     for make in (ChunkScanner, ChunkReader):
         assert isinstance(body(make, [b"5\r\nhelloX"])[1], Refused)
         assert isinstance(body(make, [b"5\r\nhello\r"])[1], Waits)
 
 
-def test_what_is_held_of_a_size_line_is_bounded() -> None:
+def test_a_held_size_line_is_bounded() -> None:
     for make in (ChunkScanner, ChunkReader):
         for octet in (b"5", b";", b" ", b"\r"):
             assert isinstance(body(make, [b"5;" + octet * 300])[1], Refused)
@@ -189,7 +207,7 @@ def test_trailers_may_have_8_kib(over: int) -> None:
     assert judge(coded, edges, *feedings(coded)) == ("refused" if over > 0 else "read")
 
 
-# --- by the thousand
+# --- random bodies
 
 SIZES = (*[b"%x"] * 6, b"%X", b"%08x", b"0%x", b"%09x", b"0x%x", b"+%x", b" %x", b"%x_", b"%x.")
 EXTENSIONS = (
@@ -208,7 +226,7 @@ TRAILERS = (
 
 
 def chance_body(chance: random.Random, oddness: float) -> bytes:
-    """A chunked body; each part of it may be odd with the chance of `oddness`."""
+    """A chunked body whose parts are each odd with a probability of `oddness`."""
 
     def one(of: tuple[bytes, ...]) -> bytes:
         return chance.choice(of) if chance.random() < oddness else of[0]

@@ -1,4 +1,4 @@
-"""A body that came compressed is what it was before, and never more than it may be."""
+"""A compressed body is decoded exactly, and never beyond its limit."""
 
 import gzip
 import zlib
@@ -15,7 +15,7 @@ LIMIT = 100_000
 
 
 def streamed(body: bytes) -> bytes:
-    """As Rust's encoders write it: a frame that does not tell its size."""
+    """As Rust's encoders write it: a frame without its size."""
     machine = zstandard.ZstdCompressor().compressobj()
     return machine.compress(body) + machine.flush()
 
@@ -30,7 +30,7 @@ WAYS = [*ENCODERS.items(), (b"zstd", streamed)]
 
 @given(body=st.binary(max_size=5000), repeated=st.integers(1, 20))
 @pytest.mark.parametrize(("name", "encode"), WAYS)
-def test_what_was_encoded_comes_back(name, encode, body, repeated) -> None:  # type: ignore[no-untyped-def]
+def test_an_encoded_body_is_decoded(name, encode, body, repeated) -> None:  # type: ignore[no-untyped-def]
     assert decoded(encode(body * repeated), name, LIMIT) == body * repeated
 
 
@@ -42,15 +42,15 @@ def test_the_name_may_be_written_in_any_case() -> None:
 @given(cut=st.integers(1, 40))
 @pytest.mark.parametrize(("name", "encode"), WAYS)
 def test_a_body_that_was_cut_is_refused(name, encode, cut) -> None:  # type: ignore[no-untyped-def]
-    whole = encode(b'{"model":"claude-sonnet-4-7","input":"Hello, relay!"}')
+    encoded = encode(b'{"model":"claude-sonnet-4-7","input":"Hello, relay!"}')
     with pytest.raises(RelayError) as refused:
-        decoded(whole[:-cut], name, LIMIT)
+        decoded(encoded[:-cut], name, LIMIT)
     assert refused.value.kind.status == 400
 
 
 @given(octets=st.binary(max_size=100))
 @pytest.mark.parametrize("name", ENCODERS)
-def test_no_octets_whatever_end_in_anything_but_a_refusal(name: bytes, octets: bytes) -> None:
+def test_arbitrary_octets_end_in_nothing_but_a_refusal(name: bytes, octets: bytes) -> None:
     with pytest.raises(RelayError) as refused:
         decoded(octets, name, LIMIT)
     assert refused.value.kind.status == 400
@@ -63,8 +63,15 @@ def test_nothing_may_follow_the_body(name, encode) -> None:  # type: ignore[no-u
     assert refused.value.kind.status == 400
 
 
+def test_nothing_may_follow_a_frame_however_far_it_is() -> None:
+    frame = zstandard.ZstdCompressor().compress(b"{}")
+    with pytest.raises(RelayError) as refused:
+        decoded(frame + bytes(3000), b"zstd", LIMIT)
+    assert refused.value.kind.status == 400
+
+
 @pytest.mark.parametrize(("name", "encode"), WAYS)
-def test_a_body_has_its_limit_and_not_an_octet_more(name, encode) -> None:  # type: ignore[no-untyped-def]
+def test_a_body_may_have_its_limit_and_not_an_octet_more(name, encode) -> None:  # type: ignore[no-untyped-def]
     assert len(decoded(encode(b"a" * LIMIT), name, LIMIT)) == LIMIT
     with pytest.raises(RelayError) as refused:
         decoded(encode(b"a" * (LIMIT + 1)), name, LIMIT)
@@ -72,14 +79,14 @@ def test_a_body_has_its_limit_and_not_an_octet_more(name, encode) -> None:  # ty
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_bomb_is_refused_before_it_unfolds(name: bytes) -> None:
+def test_a_decompression_bomb_is_refused_before_it_inflates(name: bytes) -> None:
     bomb = ENCODERS[name](bytes(1 << 27))
     with pytest.raises(RelayError) as refused:
         decoded(bomb, name, LIMIT)
     assert refused.value.kind.status == 413
 
 
-def test_an_unknown_encoding_is_refused_with_those_that_are_known() -> None:
+def test_an_unknown_encoding_is_refused_with_the_known_ones() -> None:
     with pytest.raises(RelayError) as refused:
         decoded(b"{}", b"br", LIMIT)
     assert refused.value.kind.status == 415

@@ -1,15 +1,15 @@
-"""The two readers of heads give one verdict: what the canonical one takes, the legal one takes.
+"""Both readers of heads agree: a head that the canonical one reads, the legal one reads alike.
 
-The canonical reader may pass (return None) on anything. What it does take must come out
-of the legal reader, which has h11 behind it, as the same request or response. Each head
-is read twice, since field lines that were seen before take another way.
+The canonical reader may return None for any head. A head that it does read must give the
+same request or response in the legal reader, which has h11 behind it. Each head is read
+twice, since cached field lines take another path.
 """
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given, settings
 
@@ -30,7 +30,7 @@ def agree(head: bytes, canonical: Reader, legal: Reader) -> bool:
     """Whether the canonical reader took the head. Raises if the readers disagree."""
     first = canonical(head)
     again = canonical(head)
-    assert first == again, "a head reads otherwise once its lines are known"
+    assert first == again, "a head reads differently once its lines are cached"
     if first is None:
         return False
     assert _plain(first) == _plain(legal(head))
@@ -38,19 +38,19 @@ def agree(head: bytes, canonical: Reader, legal: Reader) -> bool:
 
 
 def _plain(head: Request | Response) -> Request | Response:
-    """With the one thing that may differ made equal: the blank after each onward colon."""
+    """The head with one blank after each onward colon, where the readers may differ."""
     lines = []
     for line in head.onward.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         lines.append(name + b": " + value.strip(b" \t") + b"\r\n")
-    return msgspec.structs.replace(head, onward=b"".join(lines))
+    return dataclasses.replace(head, onward=b"".join(lines))
 
 
 @tuned
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nClose: x\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\nHost:a\r\n\r\n")
 @given(heads(REQUEST_LINES))
-def test_a_request_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
+def test_both_readers_agree_on_a_canonical_request(
     head: bytes,
 ) -> None:
     agree(head, h1.read_request, h1_legal.read_request)
@@ -60,7 +60,7 @@ def test_a_request_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
 @example(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
 @example(b"HTTP/1.1 200 \r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
 @given(heads(STATUS_LINES))
-def test_a_response_that_the_canonical_reader_takes_is_the_same_to_the_legal_one(
+def test_both_readers_agree_on_a_canonical_response(
     head: bytes,
 ) -> None:
     agree(head, h1.read_response, h1_legal.read_response)

@@ -1,4 +1,4 @@
-"""The corpora of heads: what is refused, and what is read and how, in every feeding."""
+"""The corpora of heads are refused or read as they say, in every feeding."""
 
 import pytest
 
@@ -16,37 +16,37 @@ def test_the_corpora_are_as_large_as_promised() -> None:
     assert len(read("h1_refuse.txt")) >= 60
     assert len(read("h1_accept.txt")) >= 60
     assert len(read("h1_hostile.txt")) >= 60
-    assert {int(case.told[0]) for case in read("h1_refuse.txt")} == STATUSES
+    assert {int(case.expected[0]) for case in read("h1_refuse.txt")} == STATUSES
 
 
 @each("h1_refuse.txt")
 @pytest.mark.parametrize("after", [b"", SUCCESSOR], ids=["alone", "pipelined"])
 def test_a_bad_request_is_refused_alike_in_every_feeding(case: Case, after: bytes) -> None:
     octets = case.octets + after
-    whole = first_head(request_reader(Limits()), [octets])
-    assert isinstance(whole, Refused)
-    assert whole.status == int(case.told[0])
+    result = first_head(request_reader(Limits()), [octets])
+    assert isinstance(result, Refused)
+    assert result.status == int(case.expected[0])
     for pieces in feedings(octets):
-        assert first_head(request_reader(Limits()), pieces) == whole
+        assert first_head(request_reader(Limits()), pieces) == result
 
 
 @each("h1_accept.txt")
 @pytest.mark.parametrize("after", [b"", SUCCESSOR, b"\r\n\r\n", b"\0\xff"], ids=repr)
 def test_a_good_request_is_read_alike_in_every_feeding(case: Case, after: bytes) -> None:
-    whole = first_head(request_reader(Limits()), [case.octets + after])
-    assert isinstance(whole, Read)
-    assert whole.rest == after
-    assert _told(whole.what) == case.told[0]
-    assert b"content-length" not in whole.what.headers, "it is told by `length` alone"
-    for line in case.told[1:]:
+    result = first_head(request_reader(Limits()), [case.octets + after])
+    assert isinstance(result, Read)
+    assert result.rest == after
+    assert _summary(result.what) == case.expected[0]
+    assert b"content-length" not in result.what.headers, "`length` alone has it"
+    for line in case.expected[1:]:
         name, _, value = line.partition(b": ")
-        assert whole.what.headers[name] == value
+        assert result.what.headers[name] == value
     for pieces in feedings(case.octets + after):
-        assert first_head(request_reader(Limits()), pieces) == whole
+        assert first_head(request_reader(Limits()), pieces) == result
 
 
 @each("h1_accept.txt")
-def test_a_head_is_not_told_before_its_last_octet(case: Case) -> None:
+def test_a_head_is_not_read_before_its_last_octet(case: Case) -> None:
     reader = request_reader(Limits())
     assert not reader.started
     assert reader.feed(case.octets[:-1]) is None
@@ -56,7 +56,7 @@ def test_a_head_is_not_told_before_its_last_octet(case: Case) -> None:
 
 
 @each("h1_accept.txt")
-def test_what_goes_upstream_is_whole_lines_without_framing(case: Case) -> None:
+def test_complete_lines_without_framing_go_upstream(case: Case) -> None:
     read_ = first_head(request_reader(Limits()), [case.octets])
     assert isinstance(read_, Read)
     onward = read_.what.onward
@@ -69,15 +69,15 @@ def test_what_goes_upstream_is_whole_lines_without_framing(case: Case) -> None:
 
 
 @each("h1_hostile.txt")
-def test_a_response_that_cannot_be_trusted_is_refused_in_every_feeding(case: Case) -> None:
-    whole = first_head(response_reader(Limits()), [case.octets])
-    assert isinstance(whole, Refused)
+def test_a_hostile_response_is_refused_in_every_feeding(case: Case) -> None:
+    result = first_head(response_reader(Limits()), [case.octets])
+    assert isinstance(result, Refused)
     for pieces in feedings(case.octets):
-        assert first_head(response_reader(Limits()), pieces) == whole
+        assert first_head(response_reader(Limits()), pieces) == result
 
 
-def _told(request: Request) -> bytes:
-    """A request in the words of h1_accept.txt."""
+def _summary(request: Request) -> bytes:
+    """A request in the form of h1_accept.txt."""
     assert request.path == request.target.split(b"?")[0]
     words = [
         request.method,

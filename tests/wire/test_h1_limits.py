@@ -12,15 +12,15 @@ FORMS = pytest.mark.parametrize("canonical", [True, False], ids=["canonical", "l
 
 
 def judge(make, octets: bytes, refusal: int | None) -> None:
-    """Hold all feedings to one outcome: read (None) or a refusal of that status."""
+    """Check that all feedings have one outcome: read (None) or a refusal with that status."""
     for pieces in feedings(octets):
         reader: HeadReader[object] = make(Limits())
-        told = first_head(reader, pieces)
+        result = first_head(reader, pieces)
         if refusal is None:
-            assert isinstance(told, Read)
+            assert isinstance(result, Read)
         else:
-            assert isinstance(told, Refused)
-            assert told.status == refusal
+            assert isinstance(result, Refused)
+            assert result.status == refusal
 
 
 @EDGES
@@ -67,7 +67,7 @@ def test_a_response_may_have_100_fields(over: int) -> None:
 
 
 @EDGES
-def test_what_follows_a_head_does_not_count(over: int) -> None:
+def test_octets_after_a_head_do_not_count(over: int) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
     judge(request_reader, head + b"\n" * (32768 + over), None)
     judge(request_reader, head + b"x" * 200_000, None)
@@ -76,16 +76,16 @@ def test_what_follows_a_head_does_not_count(over: int) -> None:
 def test_smaller_limits_hold_as_well() -> None:
     limits = Limits(request_line=20, head=60, fields=2)
     good = b"GET /abcdef HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n"
-    told = first_head(request_reader(limits), [good % (b"y" * 22)])
-    assert isinstance(told, Read)
+    result = first_head(request_reader(limits), [good % (b"y" * 22)])
+    assert isinstance(result, Read)
     for octets, status in (
         (good % (b"y" * 23), 431),
         (good.replace(b"abcdef", b"abcdefg"), 414),
         (good.replace(b"X:", b"X: y\r\nY:"), 431),
     ):
-        told = first_head(request_reader(limits), [octets])
-        assert isinstance(told, Refused)
-        assert told.status == status
+        result = first_head(request_reader(limits), [octets])
+        assert isinstance(result, Refused)
+        assert result.status == status
 
 
 @pytest.mark.parametrize("make", [request_reader, response_reader])

@@ -1,4 +1,4 @@
-"""A connection's reader remembers its last head; what it tells must not depend on that.
+"""A connection's reader remembers its last head; its results must not depend on that.
 
 Each head of a stream is read by a reader that has read the ones before it, and by a fresh
 one. Heads that differ in a few octets come one after another, since there memory could err.
@@ -50,7 +50,7 @@ NEXT = [
 
 
 def judge(stream: list[bytes]) -> int:
-    """Hold a reader with a memory to fresh ones; how many heads were read."""
+    """Compare a reader with a memory to fresh ones; return how many heads were read."""
     reader = request_reader(Limits())
     for at, head in enumerate(stream):
         alone = first_head(request_reader(Limits()), [head])
@@ -74,7 +74,7 @@ def test_a_stream_of_heads_reads_as_each_of_them_alone(stream: list[bytes]) -> N
     judge(stream)
 
 
-def test_thousands_of_heads_read_the_same_after_one_that_differs_in_an_octet() -> None:
+def test_a_head_reads_the_same_after_one_that_differs_slightly() -> None:
     read = 0
     for seed in range(3000):
         chance = random.Random(seed)
@@ -90,7 +90,7 @@ def test_thousands_of_heads_read_the_same_after_one_that_differs_in_an_octet() -
     assert read > 100
 
 
-def test_the_limit_of_a_head_holds_for_one_that_is_remembered() -> None:
+def test_the_limit_of_a_head_holds_for_a_remembered_one() -> None:
     head = FIRST.replace(b"Key: k", b"Key: " + b"k" * (32 * 1024 - len(FIRST) + 1))
     assert len(head) == 32 * 1024
     reader = request_reader(Limits())

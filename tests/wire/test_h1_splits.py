@@ -1,4 +1,4 @@
-"""Any octets, cut anywhere: a reader tells, waits or refuses, always the same and in bounds."""
+"""Any octets, cut anywhere: a reader reads, waits or refuses, always the same and in bounds."""
 
 import time
 
@@ -29,23 +29,23 @@ tuned = settings(max_examples=300, deadline=None, database=None)
 @READERS
 @tuned
 @given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
-def test_a_stream_tells_the_same_at_any_split(make, octets: bytes, cuts: list[int]) -> None:
-    whole = heads(make(LIMITS), [octets])
-    assert heads(make(LIMITS), split_at(octets, cuts)) == whole
-    assert heads(make(LIMITS), octet_by_octet(octets)) == whole
-    if isinstance(whole[-1], Waits):
-        assert whole[-1].octets < LIMITS.head
+def test_any_split_reads_the_same_under_small_limits(make, octets: bytes, cuts: list[int]) -> None:
+    expected = heads(make(LIMITS), [octets])
+    assert heads(make(LIMITS), split_at(octets, cuts)) == expected
+    assert heads(make(LIMITS), octet_by_octet(octets)) == expected
+    if isinstance(expected[-1], Waits):
+        assert expected[-1].octets < LIMITS.head
 
 
 @READERS
 @settings(max_examples=50, deadline=None, database=None)
 @given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
-def test_a_stream_tells_the_same_at_any_split_under_the_real_limits(
+def test_any_split_reads_the_same_under_the_default_limits(
     make, octets: bytes, cuts: list[int]
 ) -> None:
-    whole = heads(make(Limits()), [octets])
-    assert heads(make(Limits()), split_at(octets, cuts)) == whole
-    assert heads(make(Limits()), octet_by_octet(octets)) == whole
+    expected = heads(make(Limits()), [octets])
+    assert heads(make(Limits()), split_at(octets, cuts)) == expected
+    assert heads(make(Limits()), octet_by_octet(octets)) == expected
 
 
 @READERS
@@ -57,13 +57,13 @@ def test_no_stream_makes_a_reader_hold_more_than_a_head(make, endless: bytes, si
     reader: HeadReader[object] = make(Limits())
     stream = endless * (200_000 // len(endless))
     most = Limits().head + 64 * 1024
-    told = heads(reader, (stream[at : at + size] for at in range(0, most, size)))
-    assert isinstance(told[-1], Refused)
+    results = heads(reader, (stream[at : at + size] for at in range(0, most, size)))
+    assert isinstance(results[-1], Refused)
     assert len(reader._held) <= Limits().head
 
 
 @READERS
-def test_nothing_fed_is_nothing_told(make) -> None:
+def test_no_octets_are_no_head(make) -> None:
     reader: HeadReader[object] = make(Limits())
     assert reader.feed(b"") is None
     assert not reader.started

@@ -1,4 +1,4 @@
-"""What travels onward: requests all but a deny-list, responses an allow-list, secrets never."""
+"""Fields that travel onward: a request's but for a deny-list, a response's by an allow-list."""
 
 import gc
 
@@ -32,7 +32,7 @@ NEVER_ANSWERED = [
 
 
 def request(*fields: str) -> Request:
-    """A request with these field lines, as the reader has it."""
+    """The request that the reader makes of these field lines."""
     head = "\r\n".join(["POST / HTTP/1.1", *fields, "", ""]).encode()
     found = request_reader(Limits()).feed(head)
     assert found is not None
@@ -61,7 +61,7 @@ def test_an_end_to_end_field_goes_upstream_as_it_came(name: str, also: list[str]
 @READ_BY
 @pytest.mark.parametrize("name", STAYS)
 @pytest.mark.parametrize("spelled", [str, str.lower, str.upper], ids=["as-is", "lower", "upper"])
-def test_what_is_this_hops_or_the_callers_own_stays_here(name, spelled, also) -> None:
+def test_fields_of_this_hop_or_the_caller_stay_here(name, spelled, also) -> None:
     host = [] if name == "Host" else ["Host: a"]
     onward = request(*host, *also, f"{spelled(name)}: secret").onward
     assert b"secret" not in onward
@@ -70,13 +70,13 @@ def test_what_is_this_hops_or_the_callers_own_stays_here(name, spelled, also) ->
 
 @READ_BY
 @pytest.mark.parametrize("name", [*STAYS, "Transfer-Encoding", "Content-Length"])
-def test_what_stays_here_stays_under_its_name_with_underscores(name: str, also) -> None:
+def test_a_field_that_stays_here_does_with_underscores_too(name: str, also) -> None:
     name = name.replace("-", "_")
-    if "_" in name:  # a CGI or WSGI upstream cannot tell the two names apart
+    if "_" in name:  # a CGI or WSGI upstream cannot distinguish the two names
         assert b"secret" not in request("Host: a", *also, f"{name}: secret").onward
 
 
-def test_the_extent_of_a_body_is_told_anew() -> None:
+def test_the_extent_of_a_body_is_read_anew() -> None:
     assert request("Host: a", "Content-Length: 5").onward == b""
     assert request("Host: a", "Transfer-Encoding: chunked").onward == b""
     assert request("Host: a", "Content-Length: 5", "Expect: 100-continue").onward == b""
@@ -98,7 +98,7 @@ def test_a_field_that_connection_nominates_stays_here(connection: list[str]) -> 
     assert answered.onward == b"retry-after: 1\r\n"
 
 
-def test_what_stays_here_can_still_be_read_here() -> None:
+def test_a_field_that_stays_here_can_still_be_read() -> None:
     read = request("Host: a", "X-Api-Key: rk-0000", "Authorization: Bearer rk-1", "Via: x")
     assert read.headers[b"x-api-key"] == b"rk-0000"
     assert read.headers[b"authorization"] == b"Bearer rk-1"
@@ -113,7 +113,7 @@ def test_fields_keep_their_order_and_spelling() -> None:
 
 
 @pytest.mark.parametrize("also", [[], ["X-Twice: 1", "X-Twice: 1"]], ids=["canonical", "legal"])
-def test_a_callers_answer_has_the_allowed_fields_and_no_other(also: list[str]) -> None:
+def test_a_response_to_a_caller_has_only_the_allowed_fields(also: list[str]) -> None:
     allowed = [f"{name.decode().title()}: x" for name in sorted(ANSWERED)]
     others = [f"{name}: secret" for name in NEVER_ANSWERED[:13]]
     onward = response(*others, *allowed, *also).onward
@@ -121,11 +121,11 @@ def test_a_callers_answer_has_the_allowed_fields_and_no_other(also: list[str]) -
 
 
 @pytest.mark.parametrize("name", NEVER_ANSWERED)
-def test_an_upstreams_own_field_is_not_answered(name: str) -> None:
+def test_an_upstreams_own_field_is_not_passed_on(name: str) -> None:
     assert not goes_to_caller(name.lower().encode())
 
 
-# --- the memory of lines
+# --- the cache of lines
 
 
 @pytest.mark.parametrize("name", ["Authorization", "x-api-key", "COOKIE", "Proxy-Authorization"])
@@ -152,7 +152,7 @@ def test_no_reader_remembers_a_secret_that_passed() -> None:
     assert not [line for line in h1._request_lines if secret in line]
 
 
-def test_what_a_table_remembers_is_bounded_in_lines_and_octets() -> None:
+def test_a_field_table_is_bounded_in_lines_and_octets() -> None:
     table = FieldTable(goes_upstream, {})
     for number in range(5000):
         table.learn(b"X-%d: %b" % (number, b"v" * (number % 600 + 1)))
@@ -161,7 +161,28 @@ def test_what_a_table_remembers_is_bounded_in_lines_and_octets() -> None:
     assert sum(map(len, table.seen)) <= 1024 * 256
 
 
-def test_request_lines_that_are_remembered_are_bounded() -> None:
+def test_a_field_table_is_bounded_in_ignored_lines() -> None:
+    table = FieldTable(goes_to_caller, {}, ANSWERED)
+    for number in range(5000):
+        assert table.learn(b"X-%d: %b" % (number, b"v" * (number % 600 + 1))) is None
+        assert len(table.ignored) <= 1024
+    assert max(map(len, table.ignored)) <= 256
+    assert table.learn(b"Set-Cookie: session=1") is None
+    assert table.learn(b"Cookie: session=1") is None
+    assert b"Cookie: session=1" not in table.ignored
+
+
+def test_the_cache_of_status_lines_is_bounded() -> None:
+    for number in range(500):
+        line = b"HTTP/1.1 %d %d%b" % (200 + number % 300, number, b"x" * (number % 300))
+        found = h1.read_response(line + b"\r\nContent-Length: 0\r\n\r\n")
+        assert found is not None
+        assert found.status == 200 + number % 300
+        assert len(h1._statuses) <= 64
+    assert max(map(len, h1._statuses)) <= 128
+
+
+def test_the_cache_of_request_lines_is_bounded() -> None:
     for number in range(500):
         head = b"GET /%d%b HTTP/1.1\r\nHost: a\r\n\r\n" % (number, b"x" * (number % 300))
         assert h1.read_request(head) is not None
@@ -169,12 +190,12 @@ def test_request_lines_that_are_remembered_are_bounded() -> None:
     assert max(map(len, h1._request_lines)) <= 128
 
 
-def test_a_line_reads_the_same_from_memory() -> None:
+def test_a_line_reads_the_same_from_the_cache() -> None:
     fields = ["Host: a", "Accept: */*", "Connection: close", "Content-Length: 5", "X-Api-Key: k"]
     assert request(*fields) == request(*fields)
 
 
-def test_a_value_that_is_not_canonical_is_never_remembered_as_canonical() -> None:
+def test_a_value_that_is_not_canonical_is_never_cached_as_such() -> None:
     bad = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n"
     for _ in range(3):
         assert h1.read_request(bad) is None

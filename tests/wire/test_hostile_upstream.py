@@ -21,7 +21,7 @@ FORMS = {
 
 
 def read(pieces: list[bytes]) -> tuple[Response, Read | Refused | Waits]:
-    """A whole response through head reader and extent, as a splice has it."""
+    """A complete response through head reader and extent, as in a splice."""
     head = first_head(response_reader(Limits()), pieces)
     assert isinstance(head, Read)
     length = head.what.length
@@ -36,9 +36,9 @@ def read(pieces: list[bytes]) -> tuple[Response, Read | Refused | Waits]:
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_broken_chunks_after_a_good_head_are_refused(case: Case, form: bytes) -> None:
     for pieces in feedings(CHUNKED_HEAD + form + case.octets):
-        head, told = read(pieces)
+        head, result = read(pieces)
         assert head.status == 200
-        assert isinstance(told, Refused)
+        assert isinstance(result, Refused)
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_broken_chunks_after_a_good_head_are_refused(case: Case, form: bytes) ->
         (CHUNKED_HEAD + b"\r\n\r\n0\r\n\r\nx", b"x"),
     ],
 )
-def test_what_follows_a_response_is_told_apart_from_it(octets: bytes, left: bytes) -> None:
+def test_octets_after_a_response_are_returned_apart(octets: bytes, left: bytes) -> None:
     for pieces in feedings(octets):
         head = first_head(response_reader(Limits()), pieces)
         assert isinstance(head, Read)
         if head.what.length == 0:
             assert head.rest == left
         else:
-            told = read(pieces)[1]
-            assert isinstance(told, Read)
-            assert told.rest == left
+            result = read(pieces)[1]
+            assert isinstance(result, Read)
+            assert result.rest == left
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def test_what_follows_a_response_is_told_apart_from_it(octets: bytes, left: byte
         (b"HTTP/1.1 529 \xc3\x9cberlastet\r\ncontent-length: 0\r\n\r\n", 0, True),
     ],
 )
-def test_a_good_head_tells_the_extent_and_whether_the_connection_lives_on(
+def test_a_good_head_gives_the_extent_and_the_persistence(
     head: bytes, length: int, keep_alive: bool
 ) -> None:
     for pieces in feedings(head):
-        told = first_head(response_reader(Limits()), pieces)
-        assert isinstance(told, Read)
-        assert told.what.length == length
-        assert told.what.keep_alive is keep_alive
+        result = first_head(response_reader(Limits()), pieces)
+        assert isinstance(result, Read)
+        assert result.what.length == length
+        assert result.what.keep_alive is keep_alive
 
 
-def test_a_storm_of_interim_responses_is_told_one_by_one() -> None:
+def test_a_storm_of_interim_responses_is_read_one_by_one() -> None:
     reader = response_reader(Limits())
     octets = b"HTTP/1.1 100 Continue\r\n\r\n" * 300 + b"HTTP/1.1 200 OK\r\n"
     seen = 0

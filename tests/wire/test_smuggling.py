@@ -1,4 +1,4 @@
-"""Requests made to be read as two: nobody behind the relay may see another end than it does.
+"""Requests made to be read as two: relay and upstream must agree on where a request ends.
 
 The mutations put an odd octet at each place of a framing field where some server once
 took it for nothing, beside the other framing field; and pair every spelling of one framing
@@ -92,7 +92,7 @@ def doubles() -> Iterator[tuple[str, bytes]]:
 
 
 def where_h11_ends(octets: bytes) -> bytes | None:
-    """What follows the first message as h11 reads it. None: h11 refuses or waits."""
+    """The octets after the first message in h11; None if h11 refuses it or waits."""
     server = h11.Connection(h11.SERVER)
     server.receive_data(octets)
     try:
@@ -107,29 +107,29 @@ def where_h11_ends(octets: bytes) -> bytes | None:
 
 
 def where_it_ends(head: Request, rest: bytes) -> bytes | None:
-    """What follows the body as the relay reads it. None: it refuses or waits."""
+    """The octets after the body in the relay; None if it refuses the body or waits."""
     if head.length == CHUNKED:
-        told = body(ChunkReader, [rest])[1]
-        return told.rest if isinstance(told, Read) else None
+        result = body(ChunkReader, [rest])[1]
+        return result.rest if isinstance(result, Read) else None
     return rest[head.length :] if len(rest) >= head.length else None
 
 
 def judge(octets: bytes) -> bool:
-    """Hold one message to the promise; whether it was read at all."""
-    told = first_head(request_reader(Limits()), [octets])
-    assert told == first_head(request_reader(Limits()), octet_by_octet(octets))
-    assert not isinstance(told, Waits)
-    if isinstance(told, Refused):
-        assert told.status in (400, 501)
+    """Check the promise for one message; return whether it was read."""
+    result = first_head(request_reader(Limits()), [octets])
+    assert result == first_head(request_reader(Limits()), octet_by_octet(octets))
+    assert not isinstance(result, Waits)
+    if isinstance(result, Refused):
+        assert result.status in (400, 501)
         return False
-    head = told.what
+    head = result.what
     assert b"content-length" not in head.headers
     assert (head.length == CHUNKED) == (b"transfer-encoding" in head.headers)
     for line in head.onward.split(b"\r\n"):
         name = line.partition(b":")[0].lower().replace(b"_", b"-")
         assert name not in (b"transfer-encoding", b"content-length")
         assert not re.search(rb"[\0-\x08\x0a-\x1f\x7f]", line)
-    assert where_it_ends(head, told.rest) == where_h11_ends(octets) is not None
+    assert where_it_ends(head, result.rest) == where_h11_ends(octets) is not None
     return True
 
 
@@ -155,8 +155,8 @@ def test_no_mutation_of_framing_hides_a_request(mutations) -> None:
 @pytest.mark.parametrize("form", LENGTHS[:5])
 def test_a_length_beside_a_coding_is_always_refused(coding: bytes, form: bytes) -> None:
     for lines in itertools.permutations([coding, _length(form), b"X: y"]):
-        told = first_head(
+        result = first_head(
             request_reader(Limits()), [_message(b"POST", b"\r\n".join(lines) + b"\r\n")]
         )
-        assert isinstance(told, Refused)
-        assert told.status == 400
+        assert isinstance(result, Refused)
+        assert result.status == 400
