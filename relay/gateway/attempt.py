@@ -19,7 +19,8 @@ from relay.gateway.context import RequestContext
 from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
 from relay.net.upstream.lookahead import MOST, Lookahead
 from relay.pool.leases import Lease
-from relay.pool.vendor_errors import Scope, Verdict, of_failure, status_of
+from relay.pool.vendor_errors import Scope, Verdict, of_failure
+from relay.translate.messages.error_document import status_of
 from relay.translate.messages.first_content import FirstContent, Found
 from relay.translate.messages.usage import Usage, message_usage
 from relay.wire.events import Response

@@ -20,7 +20,7 @@ from relay.net.upstream.connection import FailureKind, UpstreamConnection, Upstr
 from relay.net.upstream.splice import Splice
 from relay.pool.routes import Route, Target
 from relay.pool.vendor_errors import Scope, Verdict, of_failure
-from relay.translate.messages.error_document import judged
+from relay.translate.messages.error_document import caller_error
 from relay.translate.messages.first_content import rename_model
 from relay.translate.messages.peek import with_model
 from relay.translate.messages.usage import JsonTap, NoTap, StreamTap, Usage
@@ -153,12 +153,12 @@ def refuse(call: RequestContext, refusal: RefusedError, metering: Metering) -> N
     status, onward, payload = refusal.status, refusal.fields, refusal.payload
     if exchange.started:
         if translation is not None:
-            call.end_failed(translation.failed(judged(status, payload)[1]))
+            call.end_failed(translation.failed(caller_error(status, payload)[1]))
         else:
             call.end_failed(_error_event(payload) or _unreadable(refusal, call))
         return
     if translation is not None:
-        status, told = judged(status, payload)
+        status, told = caller_error(status, payload)
         payload = told.body(translation.dialect)
         onward = b"".join(_RETRY.findall(onward)) + _JSON % exchange.id
     lines = b"%b%brequest-id: %b\r\n%b: %b\r\n" % (

@@ -11,11 +11,12 @@ is short: one decode that leaves its text as the octets that it is, one join.
 
 from typing import Final
 
+from relay.errors import Dialect
 from relay.translate.chat import render as shape
 from relay.translate.chat.render import AnswerMetadata
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.error_document import error_event
+from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.event import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.raw_json import NOTHING
@@ -106,7 +107,7 @@ class Stream(EventStream):
         return KEEP_ALIVE if self._begun else b""
 
     def _failed(self, data: bytes) -> bytes:
-        return error_event(data)
+        return stream_error(data).event(Dialect.OPENAI)
 
     def _show(self, delta: bytes) -> bytes:
         """A chunk with these members of `delta`; the first brings the role with it."""

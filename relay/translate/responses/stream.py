@@ -17,7 +17,7 @@ import msgspec
 from relay.errors import RelayError
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.error_document import judged_event
+from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.event import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.messages.usage import Usage
@@ -131,7 +131,7 @@ class Stream(EventStream):
     # --- what the upstream says ---
 
     def _failed(self, data: bytes) -> bytes:
-        return self.fail(judged_event(data))
+        return self.fail(stream_error(data))
 
     def _ping(self) -> bytes:
         return b""  # comments would not do, and each event has the whole response in it
