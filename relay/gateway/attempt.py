@@ -21,7 +21,7 @@ from relay.net.upstream.lookahead import MOST, Lookahead
 from relay.pool.leases import Lease
 from relay.pool.vendor_errors import Scope, Verdict, of_failure
 from relay.translate.messages.error_document import status_of
-from relay.translate.messages.first_content import FirstContent, Found
+from relay.translate.messages.first_content import FirstContent, FirstEvent
 from relay.translate.messages.usage import Usage, message_usage
 from relay.wire.events import Response
 
@@ -194,10 +194,10 @@ async def _stream(lease: Lease, connection: UpstreamConnection, response: Respon
     opening = FirstContent()
     hold = Lookahead(connection, response)
     await hold.until(opening.feed)
-    if opening.found is Found.ERROR:
+    if opening.kind is FirstEvent.ERROR:
         connection.close()
         raise _late(lease, opening.error)
-    if opening.found is None and hold.complete:
+    if opening.kind is None and hold.complete:
         raise UpstreamError(FailureKind.CLOSED, "its stream brought nothing")
     hold.give_back()
     return Answer(lease, response, connection)

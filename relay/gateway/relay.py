@@ -32,7 +32,7 @@ from relay.net.deadlines import Deadlines
 from relay.pool.affinity import Sessions
 from relay.pool.leases import RoutingRequest, Upstreams
 from relay.pool.routes import Routes, Target
-from relay.translate.messages.conversation_key import is_long, session
+from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
 from relay.translate.messages.peek import RequestSummary, peek
 from relay.wire.encoding import decoded
 from relay.wire.events import Request
@@ -180,7 +180,7 @@ class Relay:
     ) -> None:
         """Find the session that a request belongs to, and the upstream that it is with."""
         before = translation.before if translation is not None else ()
-        if (key := session(request.headers, body, before)) is not None:
+        if (key := conversation_key(request.headers, body, before)) is not None:
             now = monotonic()
             ask.key = key
             ask.session = found = self._sessions.find(ask.caller, key, now)
@@ -193,5 +193,5 @@ class Relay:
         if ask.key is not None:
             family = upstream.vendor.thinking
             self._sessions.hold(
-                ask.caller, ask.key, upstream.name, family, monotonic(), is_long(body)
+                ask.caller, ask.key, upstream.name, family, monotonic(), uses_one_hour_cache(body)
             )

@@ -35,10 +35,10 @@ def read(decode: Callable[[Any], T], octets: msgspec.Raw | bytes, at: str) -> T:
     try:
         return decode(octets)
     except UNREADABLE as error:
-        raise explained(error, at) from None
+        raise unreadable_error(error, at) from None
 
 
-def explained(error: Exception, at: str) -> RelayError:
+def unreadable_error(error: Exception, at: str) -> RelayError:
     """What one of `UNREADABLE` means for the part of the request at `at` ("": all of it)."""
     if isinstance(error, msgspec.ValidationError):
         match = _PLACE.fullmatch(str(error))

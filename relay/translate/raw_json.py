@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, explained, invalid_field
+from relay.translate.invalid import UNREADABLE, invalid_field, unreadable_error
 
 NOTHING: Final = msgspec.Raw(b"")  # stands for a member that was not given
 Octets = bytes | memoryview | msgspec.Raw
@@ -27,7 +27,7 @@ _NULL: Final = 0x6E
 _string: Final = msgspec.json.Decoder(str).decode
 
 
-def says(raw: Octets, at: str) -> bool:
+def has_text(raw: Octets, at: str) -> bool:
     """Whether the text says anything: the API refuses one that is empty or only white space.
 
     Raises:
@@ -35,14 +35,14 @@ def says(raw: Octets, at: str) -> bool:
     """
     match = _START.match(raw)
     if match is None:
-        raise not_text(raw, at)
+        raise not_text_error(raw, at)
     if match.end() <= _MOST_SPACE or match[1] is not None:
         return match[1] is None
-    words = plain(raw, at)
+    words = decode_string(raw, at)
     return bool(words) and not words.isspace()
 
 
-def given(raw: msgspec.Raw) -> bool:
+def is_given(raw: msgspec.Raw) -> bool:
     """Whether there is a value, and it is not null."""
     return raw is not NOTHING and memoryview(raw)[0] != _NULL
 
@@ -52,20 +52,20 @@ def kind(raw: msgspec.Raw) -> str:
     return chr(memoryview(raw)[0]) if raw is not NOTHING else ""
 
 
-def plain(raw: Octets, at: str) -> str:
+def decode_string(raw: Octets, at: str) -> str:
     """The text itself.
 
     Raises:
         RelayError: 400, it is none; `at` is its place.
     """
     if raw is NOTHING:
-        raise not_text(raw, at)
+        raise not_text_error(raw, at)
     try:
         return _string(raw)
     except msgspec.ValidationError:
-        raise not_text(raw, at) from None
+        raise not_text_error(raw, at) from None
     except UNREADABLE as error:
-        raise explained(error, at) from None
+        raise unreadable_error(error, at) from None
 
 
 def utf8(raw: msgspec.Raw, at: str) -> bytes:
@@ -77,20 +77,20 @@ def utf8(raw: msgspec.Raw, at: str) -> bytes:
     octets = bytes(raw)
     if octets[:1] == b'"' and b"\\" not in octets:
         return octets[1:-1]
-    return plain(raw, at).encode()
+    return decode_string(raw, at).encode()
 
 
-def quoted(words: str) -> bytes:
+def encode_string(words: str) -> bytes:
     """A text as JSON."""
     return msgspec.json.encode(words)
 
 
-def within(raw: Octets) -> memoryview:
+def string_content(raw: Octets) -> memoryview:
     """The octets of a text between its quotation marks."""
     return memoryview(raw)[1:-1]
 
 
-def not_text(raw: Octets, at: str) -> Exception:
+def not_text_error(raw: Octets, at: str) -> Exception:
     """The refusal of something that should have been a text."""
     return invalid_field(
         at, "it must be given, as a text" if raw is NOTHING else "it must be a text"

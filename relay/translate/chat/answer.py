@@ -86,7 +86,7 @@ class _Parts:
 
     def _text(self, block: Block) -> None:
         text = content.string(block.text)
-        start, self.written = self.written, self.written + content.characters(text)
+        start, self.written = self.written, self.written + content.count_characters(text)
         self.texts.append(text[1:-1])
         for cited in content.citations(block.citations):
             self.annotations.append(shape.annotation(cited, start, self.written))

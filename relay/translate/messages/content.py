@@ -12,7 +12,7 @@ import msgspec
 from relay.translate.raw_json import NOTHING
 
 EMPTY: Final = b'""'
-MOST_CITATIONS: Final = 100  # of one block
+MAX_CITATIONS: Final = 100  # of one block
 
 _NO_INPUT: Final = b'"{}"'
 _HALF: Final = re.compile(rb"\\(?:u[dD][89a-fA-F]|.)", re.DOTALL)
@@ -62,7 +62,7 @@ def string(raw: msgspec.Raw) -> bytes:
     raise ValueError("something else where a text should be")
 
 
-def characters(text: bytes) -> int:
+def count_characters(text: bytes) -> int:
     """How many Unicode characters a JSON string has.
 
     Of a character in two halves (`\\ud83d\\ude00`) the first counts, so that it does not matter
@@ -110,7 +110,7 @@ def citations(raw: msgspec.Raw) -> list[bytes]:
     if not bytes(raw).startswith(b"["):
         return []
     found = (citation(each) for each in _elements(raw))
-    return [each for each in found if each is not None][:MOST_CITATIONS]
+    return [each for each in found if each is not None][:MAX_CITATIONS]
 
 
 def refusal(stop_details: msgspec.Raw) -> bytes:

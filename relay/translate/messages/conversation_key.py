@@ -56,7 +56,7 @@ _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
-def session(
+def conversation_key(
     headers: dict[bytes, bytes], body: bytes, before: Sequence[msgspec.Raw] = ()
 ) -> bytes | None:
     """The key of the conversation: a letter for what told it, a colon, and the value.
@@ -87,7 +87,7 @@ def session(
     return _beginning(told, before)
 
 
-def is_long(body: bytes) -> bool:
+def uses_one_hour_cache(body: bytes) -> bool:
     """Whether a request uses the one-hour prompt cache (docs: build/prompt-caching).
 
     A quotation mark within text comes with a backslash, so only a real member is found; one

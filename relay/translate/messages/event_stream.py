@@ -14,7 +14,7 @@ from typing import Final
 
 from relay.translate.messages.content import Block
 from relay.translate.messages.event import Delta, read
-from relay.translate.messages.usage import Usage, read_event
+from relay.translate.messages.usage import Usage, record_event
 from relay.translate.raw_json import NOTHING
 from relay.wire.sse import MAX_EVENT, EventReader
 
@@ -29,14 +29,14 @@ class EventStream(ABC):
     `usage.error` that this was an error, whose data is `error`. What comes after is ignored.
     """
 
-    __slots__ = ("_after_cr", "_refusal", "_rest", "error", "usage")
+    __slots__ = ("_after_cr", "_rest", "_stop_details", "error", "usage")
 
     def __init__(self) -> None:
         self.usage = Usage()
         self.error: bytes | None = None
         self._rest = bytearray()  # the octets of an event that is not whole yet
         self._after_cr = False
-        self._refusal = NOTHING  # what the upstream says of why it ended, as an object
+        self._stop_details = NOTHING  # what the upstream says of why it ended, as an object
 
     def feed(self, data: bytes) -> bytes:
         """Take the next octets; b"" if there is nothing to show for them.
@@ -85,7 +85,7 @@ class EventStream(ABC):
         """The upstream shows that it is alive."""
 
     @abstractmethod
-    def _failed(self, data: bytes) -> bytes:
+    def _render_error(self, data: bytes) -> bytes:
         """The answer ends with an error."""
 
     def _with_line_feeds(self, data: bytes) -> bytes:
@@ -127,11 +127,11 @@ class EventStream(ABC):
             case "content_block_stop":
                 return self._stop(event.index)
             case "message_start":
-                read_event(self.usage, data)
+                record_event(self.usage, data)
             case "message_delta":
-                read_event(self.usage, data)
+                record_event(self.usage, data)
                 if event.delta is not None and bytes(event.delta.stop_details)[:1] == b"{":
-                    self._refusal = event.delta.stop_details.copy()
+                    self._stop_details = event.delta.stop_details.copy()
             case "message_stop":
                 self.usage.complete = True
             case "ping":
@@ -143,4 +143,4 @@ class EventStream(ABC):
     def _fail(self, data: bytes) -> bytes:
         self.error = data
         self.usage.complete = self.usage.error = True
-        return self._failed(data)
+        return self._render_error(data)

@@ -26,7 +26,7 @@ class _Unnamed(msgspec.Struct):
 _unnamed = msgspec.json.Decoder(_Unnamed).decode
 
 
-class Found(Enum):
+class FirstEvent(Enum):
     """What a stream turned out to begin with."""
 
     CONTENT = "content"
@@ -34,16 +34,16 @@ class Found(Enum):
 
 
 class FirstContent:
-    """Octets of an event stream in, until `found` tells what it begins with.
+    """Octets of an event stream in, until `kind` tells what it begins with.
 
     `error` is then the error event's data.
     """
 
-    __slots__ = ("_events", "error", "found")
+    __slots__ = ("_events", "error", "kind")
 
     def __init__(self) -> None:
         self._events = EventReader()
-        self.found: Found | None = None
+        self.kind: FirstEvent | None = None
         self.error = b""
 
     def feed(self, data: bytes) -> bool:
@@ -53,9 +53,9 @@ class FirstContent:
             if kind in _EMPTY or (kind == b"content_block_start" and _is_empty(text)):
                 continue
             if kind == b"error":
-                self.found, self.error = Found.ERROR, text
+                self.kind, self.error = FirstEvent.ERROR, text
             else:
-                self.found = Found.CONTENT
+                self.kind = FirstEvent.CONTENT
             return True
         return False
 

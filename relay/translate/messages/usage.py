@@ -84,7 +84,7 @@ def _count(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None
             usage.thinking = said
 
 
-def read_event(usage: Usage, data: bytes) -> bool:
+def record_event(usage: Usage, data: bytes) -> bool:
     """Take over what the data of an event says of usage; whether it is a `message_delta`."""
     try:
         event = _decode_event(data)
@@ -250,7 +250,7 @@ class StreamTap:
         self._usage.complete = self._usage.complete or _ENDING.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):
-            if _USAGE in event.data and read_event(self._usage, event.data):
+            if _USAGE in event.data and record_event(self._usage, event.data):
                 self._closing = True
             if event.name == b"error":
                 self._usage.complete = self._usage.error = True

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.raw_json import NOTHING, Octets, within
+from relay.translate.raw_json import NOTHING, Octets, string_content
 
 _TEXT: Final = b'{"type":"text","text":'
 _CACHE: Final = b',"cache_control":'
@@ -24,18 +24,20 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     octets: tuple[Octets, ...]
     cache: msgspec.Raw = NOTHING
     text: msgspec.Raw | None = None  # what a block of text says
-    aside: bool = False  # an instruction that came later than the first user turn
+    late_instruction: bool = False  # an instruction that came later than the first user turn
 
 
-def text_block(raw: msgspec.Raw, cache: msgspec.Raw = NOTHING, *, aside: bool = False) -> Block:
+def text_block(
+    raw: msgspec.Raw, cache: msgspec.Raw = NOTHING, *, late_instruction: bool = False
+) -> Block:
     """A block of text."""
-    return Block((_TEXT, raw), cache, raw, aside)
+    return Block((_TEXT, raw), cache, raw, late_instruction)
 
 
-def wrapped(block: Block) -> Block:
+def as_user_text(block: Block) -> Block:
     """An aside as something that the user says."""
     assert block.text is not None
-    octets = (_TEXT, b'"<system>\\n', within(block.text), b'\\n</system>"')
+    octets = (_TEXT, b'"<system>\\n', string_content(block.text), b'\\n</system>"')
     return Block(octets, block.cache)
 
 

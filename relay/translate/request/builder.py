@@ -14,11 +14,11 @@ import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field
-from relay.translate.raw_json import Octets, plain, quoted
-from relay.translate.request.block import Block, text_block, wrapped, write
-from relay.translate.request.conversation import Conversation, Turn, fitted
+from relay.translate.raw_json import Octets, decode_string, encode_string
+from relay.translate.request.block import Block, as_user_text, text_block, write
+from relay.translate.request.conversation import Conversation, Turn, fit_turns
 from relay.translate.request.options import GenerationOptions
-from relay.translate.request.thinking_replay import THINKING
+from relay.translate.request.thinking_replay import THINKING_PREFIXES
 from relay.translate.request.tools import Toolset
 
 _USER: Final = b'{"role":"user","content":['
@@ -30,38 +30,43 @@ class TargetModel(msgspec.Struct, frozen=True):
     """A model as one upstream has it."""
 
     name: str  # the upstream's name for the model
-    most: int  # output tokens that an answer may have
+    max_tokens: int  # output tokens that an answer may have
     family: str  # of its thinking blocks, see config.Vendor.thinking
-    accepts: Capabilities
+    capabilities: Capabilities
 
 
 class MessagesBuilder:
     """What a caller asked for, as far as it can be said without knowing the model."""
 
-    __slots__ = ("_conversation", "_marked", "_spoken", "_stream", "_tools", "_wishes")
+    __slots__ = ("_conversation", "_has_thinking", "_marked", "_options", "_stream", "_tools")
 
     def __init__(
-        self, conversation: Conversation, tools: Toolset, wishes: GenerationOptions, *, stream: bool
+        self,
+        conversation: Conversation,
+        tools: Toolset,
+        options: GenerationOptions,
+        *,
+        stream: bool,
     ) -> None:
         self._conversation = conversation
         self._tools = tools
-        self._wishes = wishes
+        self._options = options
         self._stream = stream
-        self._spoken = any(turn.spoken for turn in conversation.turns)
+        self._has_thinking = any(turn.thinking_messages for turn in conversation.turns)
 
     @property
     def max_tokens(self) -> int | None:
         """The most output tokens that the caller wants; None: they do not say."""
-        return self._wishes.max_tokens
+        return self._options.max_tokens
 
     @property
     def system_turns(self) -> bool:
         """Whether there are instructions that a model may take as turns of their own: what they
         follow may yet be another turn, where a model has to do without one between them."""
-        return any(turn.asides for turn in self._conversation.turns)
+        return any(turn.late_instructions for turn in self._conversation.turns)
 
     def octets(
-        self, fit: TargetModel, *, breakpoints: bool, user: str | None, counting: bool = False
+        self, target: TargetModel, *, breakpoints: bool, user: str | None, counting: bool = False
     ) -> bytes:
         """The body of `POST /v1/messages` for this model.
 
@@ -73,39 +78,39 @@ class MessagesBuilder:
         Raises:
             RelayError: 400, the model cannot do what is asked.
         """
-        accepts = fit.accepts
+        capabilities = target.capabilities
         conversation = self._conversation
         turns, thinks = conversation.turns, False
-        if self._spoken:
-            turns, thinks = fitted(turns, fit.family)
+        if self._has_thinking:
+            turns, thinks = fit_turns(turns, target.family)
         if prefill := bool(turns) and turns[-1].assistant:
             turns = _to_be_continued(turns)
             prefill = bool(turns) and turns[-1].assistant
         if not turns:
             raise invalid_field("messages", "there is nothing in them that the model could answer")
-        if prefill and not accepts.prefill:
+        if prefill and not capabilities.prefill:
             raise invalid_field(
                 "messages", "this model cannot continue a message: end with a user message"
             )
-        tools, choice = self._tools.written(accepts, conversation.names)
+        tools, choice = self._tools.render(capabilities, conversation.tool_names)
         # A turn that the model is still in must have begun with thinking, if it is to think on
         # by budget (docs: build-with-claude/extended-thinking, on preserving thinking blocks).
-        amid = accepts.thinking == "budget" and bool(turns[-1].results) and not thinks
-        members, instruction = self._wishes.written(
-            accepts,
-            fit.most,
-            thoughtless=prefill or amid or self._tools.forced,
+        amid = capabilities.thinking == "budget" and bool(turns[-1].results) and not thinks
+        members, instruction = self._options.render(
+            capabilities,
+            target.max_tokens,
+            thinking_excluded=prefill or amid or self._tools.is_forced,
             counting=counting,
         )
         system = conversation.system
         if instruction:
             system = [*system, text_block(msgspec.Raw(instruction))]
-        mark = breakpoints and not conversation.marked
-        out: list[Octets] = [b'{"model":', quoted(fit.name), members]
+        mark = breakpoints and not conversation.has_cache_marks
+        out: list[Octets] = [b'{"model":', encode_string(target.name), members]
         if self._stream and not counting:
             out.append(b',"stream":true')
         if user is not None and not counting:
-            out += (b',"metadata":{"user_id":', quoted(user), b"}")
+            out += (b',"metadata":{"user_id":', encode_string(user), b"}")
         if choice:
             out += (b',"tool_choice":', choice)
         if tools:
@@ -117,7 +122,7 @@ class MessagesBuilder:
             write(out, system, mark=mark)
             out.append(b"]")
         out.append(b',"messages":[')
-        _write_turns(out, turns, accepts, mark=mark)
+        _write_turns(out, turns, capabilities, mark=mark)
         out.append(b"]}")
         return b"".join(out)
 
@@ -127,20 +132,20 @@ def _to_be_continued(turns: list[Turn]) -> list[Turn]:
     thinking at its end, and no white space."""
     last = Turn(assistant=True)
     last.blocks = list(turns[-1].blocks)
-    while last.blocks and last.blocks[-1].octets[0] in THINKING:
+    while last.blocks and last.blocks[-1].octets[0] in THINKING_PREFIXES:
         last.blocks.pop()
     if not last.blocks:
         return turns[:-1]
     block = last.blocks[-1]
     if block.text is not None:
-        words = plain(block.text, "messages")
+        words = decode_string(block.text, "messages")
         if (cut := words.rstrip()) != words:
-            last.blocks[-1] = text_block(msgspec.Raw(quoted(cut)), block.cache)
+            last.blocks[-1] = text_block(msgspec.Raw(encode_string(cut)), block.cache)
     return [*turns[:-1], last]
 
 
 def _write_turns(
-    out: list[Octets], turns: list[Turn], accepts: Capabilities, *, mark: bool
+    out: list[Octets], turns: list[Turn], capabilities: Capabilities, *, mark: bool
 ) -> None:
     """Append the turns, and cache marks at the user's last two: what the turn before this one
     has written is found there, and the next one finds what this one writes."""
@@ -159,14 +164,16 @@ def _write_turns(
             out.append(b"]}")
             continue
         asides: list[Block] = []
-        if turn.asides:
-            if accepts.system_turns and turn.own:
+        if turn.late_instructions:
+            if capabilities.system_turns and turn.has_user_content:
                 # They may follow a user's turn, and only the assistant's may follow them (docs:
                 # build-with-claude/mid-conversation-system-messages).
-                asides = [block for block in blocks if block.aside]
-                blocks = [block for block in blocks if not block.aside]
+                asides = [block for block in blocks if block.late_instruction]
+                blocks = [block for block in blocks if not block.late_instruction]
             else:
-                blocks = [wrapped(block) if block.aside else block for block in blocks]
+                blocks = [
+                    as_user_text(block) if block.late_instruction else block for block in blocks
+                ]
         out.append(_USER)
         write(out, turn.results + blocks, mark=number >= unmarked)
         out.append(b"]}")

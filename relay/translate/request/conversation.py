@@ -14,7 +14,7 @@ from typing import Final
 from relay.translate.invalid import invalid_field
 from relay.translate.raw_json import Octets
 from relay.translate.request.block import Block
-from relay.translate.request.thinking_replay import THINKING, Spoken
+from relay.translate.request.thinking_replay import THINKING_PREFIXES, ThinkingMessage
 
 _NOT_OF_IDS: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _NAMES: Final = 5  # of unanswered calls that an error names
@@ -27,31 +27,40 @@ class Turn:
     with the number of the blocks that come before it.
     """
 
-    __slots__ = ("asides", "assistant", "blocks", "results", "spoken")
+    __slots__ = ("assistant", "blocks", "late_instructions", "results", "thinking_messages")
 
     def __init__(self, *, assistant: bool) -> None:
         self.assistant = assistant
         self.results: list[Block] = []
         self.blocks: list[Block] = []
-        self.asides = 0  # how many of the blocks are
-        self.spoken: list[tuple[int, Spoken]] = []
+        self.late_instructions = 0  # how many of the blocks are
+        self.thinking_messages: list[tuple[int, ThinkingMessage]] = []
 
     @property
-    def own(self) -> bool:
+    def has_user_content(self) -> bool:
         """Whether the user said something of their own, that asides could follow."""
-        return bool(self.results) or len(self.blocks) > self.asides
+        return bool(self.results) or len(self.blocks) > self.late_instructions
 
 
 class Conversation:
     """Messages in, turns out. `system` is what stands before all of them."""
 
-    __slots__ = ("_counts", "_ids", "_open", "_open_at", "marked", "names", "system", "turns")
+    __slots__ = (
+        "_counts",
+        "_ids",
+        "_open",
+        "_open_at",
+        "has_cache_marks",
+        "system",
+        "tool_names",
+        "turns",
+    )
 
     def __init__(self) -> None:
         self.system: list[Block] = []
         self.turns: list[Turn] = []
-        self.names: dict[str, None] = {}  # of the tools called, in order of first use
-        self.marked = False  # the caller has set cache breakpoints
+        self.tool_names: dict[str, None] = {}  # of the tools called, in order of first use
+        self.has_cache_marks = False  # the caller has set cache breakpoints
         self._ids: set[str] = set()
         self._counts: dict[str, int] = {}
         # Calls of the newest assistant's turn that have no result so far: what the API is to
@@ -59,14 +68,14 @@ class Conversation:
         self._open: dict[str, list[str]] = {}
         self._open_at = ""
 
-    def user(self) -> Turn:
+    def user_turn(self) -> Turn:
         """The turn that the user's next message belongs to."""
         turns = self.turns
         if not turns or turns[-1].assistant:
             turns.append(Turn(assistant=False))
         return turns[-1]
 
-    def assistant(self) -> Turn:
+    def assistant_turn(self) -> Turn:
         """The turn that the assistant's next message belongs to.
 
         Raises:
@@ -79,17 +88,17 @@ class Conversation:
             turns.append(Turn(assistant=True))
         return turns[-1]
 
-    def call(self, number: str, name: str, arguments: Octets, at: str) -> Block:
+    def add_call(self, number: str, name: str, arguments: Octets, at: str) -> Block:
         """The block of a tool call with the caller's id for it; `at` is where calls are."""
         if not self._open:
             self._open_at = at
         known = self._known_as(number)
         self._open.setdefault(number, []).append(known)
-        self.names[name] = None
+        self.tool_names[name] = None
         head = f'{{"type":"tool_use","id":"{known}","name":"{name}","input":'
         return Block((head.encode(), arguments))
 
-    def answered(self, number: str, at: str) -> str:
+    def take_open_call(self, number: str, at: str) -> str:
         """What the API knows the call by that the result with this id belongs to.
 
         Of several calls of one turn with the same id it is the first without a result.
@@ -141,7 +150,7 @@ class Conversation:
         return known
 
 
-def fitted(turns: list[Turn], family: str) -> tuple[list[Turn], bool]:
+def fit_turns(turns: list[Turn], family: str) -> tuple[list[Turn], bool]:
     """The turns as a model of `family` is to have them: their thinking among the blocks.
 
     A turn of which nothing is left goes, and those around it are one then. Also tells whether
@@ -151,39 +160,39 @@ def fitted(turns: list[Turn], family: str) -> tuple[list[Turn], bool]:
     thinks = False
     for turn in turns:
         if turn.assistant:
-            whole, first = _unfolded(turn, family)
+            whole, first = _insert_thinking(turn, family)
             if not whole.blocks:
                 continue
             thinks = first
             found.append(whole)
         elif found and not found[-1].assistant:
-            found.append(_one(found.pop(), turn))
+            found.append(_merge(found.pop(), turn))
         else:
             found.append(turn)
     return found, thinks
 
 
-def _unfolded(turn: Turn, family: str) -> tuple[Turn, bool]:
+def _insert_thinking(turn: Turn, family: str) -> tuple[Turn, bool]:
     whole = Turn(assistant=True)
     thinks = False
     at = 0
-    for before, spoken in turn.spoken:
+    for before, message in turn.thinking_messages:
         whole.blocks += turn.blocks[at:before]
-        blocks, first = spoken.unfolded(family)
+        blocks, first = message.blocks_for(family)
         thinks = thinks or (first and not whole.blocks)
         whole.blocks += blocks
         at = before
     whole.blocks += turn.blocks[at:]
     # A turn cannot end with thinking (the API: "the final block in an assistant message cannot be
     # `thinking`"): what was thought there led to nothing.
-    while whole.blocks and whole.blocks[-1].octets[0] in THINKING:
+    while whole.blocks and whole.blocks[-1].octets[0] in THINKING_PREFIXES:
         whole.blocks.pop()
     return whole, thinks and bool(whole.blocks)
 
 
-def _one(first: Turn, second: Turn) -> Turn:
+def _merge(first: Turn, second: Turn) -> Turn:
     turn = Turn(assistant=False)
     turn.results = first.results + second.results
     turn.blocks = first.blocks + second.blocks
-    turn.asides = first.asides + second.asides
+    turn.late_instructions = first.late_instructions + second.late_instructions
     return turn

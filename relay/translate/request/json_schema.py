@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.translate.invalid import UNREADABLE
-from relay.translate.raw_json import Octets, kind, quoted
+from relay.translate.raw_json import Octets, encode_string, kind
 
 _MOST: Final = 65_536  # octets: thirty times what real ones have, and 20 ms at the worst
 _DEEPEST: Final = 60
@@ -79,7 +79,7 @@ class _NotHeld(Exception):  # noqa: N818 - it is a finding, not a failure
 
 
 @lru_cache(maxsize=64)  # a conversation has the same ones in each of its turns
-def held(schema: bytes) -> bytes | None:
+def constrain(schema: bytes) -> bytes | None:
     """The schema as the API takes it, the same octets if it can be; None: it never would.
 
     It never takes objects with members of any name, nor schemas within themselves.
@@ -218,11 +218,11 @@ def _is_refused(name: str, value: msgspec.Raw) -> bool:
 def _described(description: msgspec.Raw | None, words: list[str]) -> bytes:
     said = _any(description) if description is not None else ""
     before = f"{said}\n\n" if isinstance(said, str) and said else ""
-    return quoted(f"{before}Must hold: {', '.join(words)}")
+    return encode_string(f"{before}Must hold: {', '.join(words)}")
 
 
 def _object(members: dict[str, Octets]) -> bytes:
     pieces: list[Octets] = []
     for name, value in members.items():
-        pieces += (b"," if pieces else b"{", quoted(name), b":", value)
+        pieces += (b"," if pieces else b"{", encode_string(name), b":", value)
     return b"".join((*pieces, b"}")) if pieces else b"{}"

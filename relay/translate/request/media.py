@@ -11,7 +11,15 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, given, kind, plain, quoted, says
+from relay.translate.raw_json import (
+    NOTHING,
+    Octets,
+    decode_string,
+    encode_string,
+    has_text,
+    is_given,
+    kind,
+)
 from relay.translate.request.block import Block
 
 # docs: build-with-claude/vision. "image/jpg" is no media type, and often sent.
@@ -76,12 +84,12 @@ def file(raw: msgspec.Raw, cache: msgspec.Raw, at: str) -> Block:
         RelayError: 400, the API takes no such document; `at` is where it is.
     """
     told = read(_file, raw, at) if raw is not NOTHING else _File()
-    if given(told.file_id):
+    if is_given(told.file_id):
         raise invalid_field(
             f"{at}.file_id", "no files are kept here; send its content as file_data"
         )
     title: tuple[Octets, ...] = ()
-    if given(told.filename) and says(told.filename, f"{at}.filename"):
+    if is_given(told.filename) and has_text(told.filename, f"{at}.filename"):
         title = (b',"title":', told.filename)
     at += ".file_data"
     url = _clean(told.file_data, at)
@@ -105,7 +113,7 @@ def linked(raw: msgspec.Raw, title: msgspec.Raw, at: str) -> Block:
     if _HTTP.match(url) is None:
         raise invalid_field(at, "it must be an http(s) URL")
     octets: list[Octets] = [_DOCUMENT_FROM_URL, url, b"}"]
-    if given(title) and says(title, at):
+    if is_given(title) and has_text(title, at):
         octets += (b',"title":', title)
     return Block(tuple(octets))
 
@@ -126,7 +134,7 @@ def native(
         raise invalid_field(f"{at}.source", "it must be given, as an object")
     octets: list[Octets] = [b'{"type":"%b","source":' % name.encode(), source]
     for member, value in members:
-        if given(value):
+        if is_given(value):
             octets += (b',"%b":' % member.encode(), value)
     return Block(tuple(octets), cache)
 
@@ -138,7 +146,7 @@ def _clean(raw: msgspec.Raw, at: str) -> Octets:
         # Base64 with line ends is refused by the API; all other escapes are rare.
         if b"\\" not in octets or _ESCAPE.search(octets) is None:
             return raw
-    return quoted("".join(plain(raw, at).split()))
+    return encode_string("".join(decode_string(raw, at).split()))
 
 
 def _media(match: re.Match[bytes]) -> bytes:
@@ -160,7 +168,7 @@ def _text(data: memoryview, at: str) -> bytes:
         words = binascii.a2b_base64(base64, strict_mode=True).decode()
     except ValueError:
         raise invalid_field(at, "it must be base64 of text in UTF-8") from None
-    octets = quoted(words)
-    if not says(octets, at):
+    octets = encode_string(words)
+    if not has_text(octets, at):
         raise invalid_field(at, "there is nothing in it")
     return octets

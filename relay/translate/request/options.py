@@ -12,8 +12,8 @@ import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field
-from relay.translate.raw_json import NOTHING, quoted
-from relay.translate.request import json_schema as schema
+from relay.translate.raw_json import NOTHING, encode_string
+from relay.translate.request import json_schema
 
 # What may be asked for, and what is meant by it: a level of effort, and a budget where models
 # have those (docs: build-with-claude/extended-thinking).
@@ -57,18 +57,23 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     stop: tuple[str, ...] = ()
     effort: str | None = None  # one of EFFORTS
-    thinks: bool = False  # in the model's own way, if no effort is told
+    default_thinking: bool = False  # in the model's own way, if no effort is told
     thinking: msgspec.Raw = NOTHING  # the API's own object
-    shape: ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
 
-    def written(
-        self, accepts: Capabilities, most: int, *, thoughtless: bool, counting: bool = False
+    def render(
+        self,
+        capabilities: Capabilities,
+        most: int,
+        *,
+        thinking_excluded: bool,
+        counting: bool = False,
     ) -> tuple[bytes, bytes]:
         """The members of the request, each after a comma, and an instruction for the model.
 
         Args:
             most: output tokens that an answer may have.
-            thoughtless: the conversation allows no thinking now.
+            thinking_excluded: the conversation allows no thinking now.
             counting: the request asks how many tokens it has, and may say nothing of its answer.
 
         Raises:
@@ -82,27 +87,29 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.thinking is not NOTHING:
             out += (b',"thinking":', self.thinking)
             thinks = _kind(self.thinking).type in ("enabled", "adaptive")
-        elif self.effort is not None or self.thinks:
-            thinking = self._thinking(accepts, limit, thoughtless=thoughtless)
+        elif self.effort is not None or self.default_thinking:
+            thinking = self._thinking(capabilities, limit, thinking_excluded=thinking_excluded)
             thinks = thinking not in (b"", _DISABLED)
             if thinking:
                 out += (b',"thinking":', thinking)
         if not counting:
-            out.append(self._sampling(accepts, thinks=thinks))
-        shape, instruction = self._shaped(accepts)
-        effort = self._effort(accepts)
+            out.append(self._sampling(capabilities, thinks=thinks))
+        shape, instruction = self._shaped(capabilities)
+        effort = self._effort(capabilities)
         if effort or shape:
             comma = b"," if effort and shape else b""
             out += (b',"output_config":{', effort, comma, shape, b"}")
         return b"".join(out), instruction
 
-    def _thinking(self, accepts: Capabilities, limit: int, *, thoughtless: bool) -> bytes:
+    def _thinking(
+        self, capabilities: Capabilities, limit: int, *, thinking_excluded: bool
+    ) -> bytes:
         """The `thinking` that the effort means to this model; empty: none is asked for."""
         if self.effort == "none":
-            return b"" if accepts.thinking == "none" else _DISABLED
-        if thoughtless or accepts.thinking == "none":
+            return b"" if capabilities.thinking == "none" else _DISABLED
+        if thinking_excluded or capabilities.thinking == "none":
             return b""
-        if accepts.thinking == "adaptive":
+        if capabilities.thinking == "adaptive":
             return _ADAPTIVE
         budget = min(_BUDGETS[self._level()], limit // 2)
         if budget < _LEAST_BUDGET:
@@ -112,22 +119,22 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     def _level(self) -> str:
         return "low" if self.effort == "minimal" else self.effort or "medium"
 
-    def _effort(self, accepts: Capabilities) -> bytes:
+    def _effort(self, capabilities: Capabilities) -> bytes:
         """The effort that is nearest among those that the model knows, and not more if it can."""
-        if self.effort in (None, "none") or not accepts.efforts:
+        if self.effort in (None, "none") or not capabilities.efforts:
             return b""
         lower = _LEVELS[: _LEVELS.index(self._level()) + 1]
-        known = [level for level in lower if level in accepts.efforts]
-        nearest = known[-1] if known else accepts.efforts[0]
+        known = [level for level in lower if level in capabilities.efforts]
+        nearest = known[-1] if known else capabilities.efforts[0]
         return b'"effort":"%b"' % nearest.encode()
 
-    def _sampling(self, accepts: Capabilities, *, thinks: bool) -> bytes:
+    def _sampling(self, capabilities: Capabilities, *, thinks: bool) -> bytes:
         """Temperature and the like, as far as the model takes them.
 
         None of them goes with thinking (docs: build-with-claude/extended-thinking), but for the
         default temperature and a top_p from 0.95 on.
         """
-        if accepts.sampling == "none":
+        if capabilities.sampling == "none":
             return b""
         temperature, top_p, top_k = self.temperature, self.top_p, self.top_k
         if temperature is not None:
@@ -136,7 +143,7 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
             temperature = temperature if temperature == 1 else None
             top_p = top_p if top_p is not None and top_p >= 0.95 else None
             top_k = None
-        if accepts.sampling == "one" and temperature is not None:
+        if capabilities.sampling == "one" and temperature is not None:
             top_p = None
         told = (("temperature", temperature), ("top_p", top_p), ("top_k", top_k))
         return b"".join(
@@ -145,20 +152,20 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
             if value is not None
         )
 
-    def _shaped(self, accepts: Capabilities) -> tuple[bytes, bytes]:
+    def _shaped(self, capabilities: Capabilities) -> tuple[bytes, bytes]:
         """The `format` that the answer is held to, or what the model is told instead."""
-        shape = self.shape
+        shape = self.response_format
         if shape is None:
             return b"", b""
         if shape.schema is None:
-            return b"", quoted(_IN_JSON)
-        held = schema.held(shape.schema) if accepts.structured else None
+            return b"", encode_string(_IN_JSON)
+        held = json_schema.constrain(shape.schema) if capabilities.structured else None
         if held is not None:
             return b'"format":{"type":"json_schema","schema":%b}' % held, b""
         if shape.strict:
-            why = "such a schema" if accepts.structured else "a schema"
+            why = "such a schema" if capabilities.structured else "a schema"
             raise invalid_field(
                 shape.param,
                 f"this model cannot be held to {why}; leave out `strict` to have it told instead",
             )
-        return b"", quoted(f"{_BY_SCHEMA}\n\n{shape.schema.decode()}")
+        return b"", encode_string(f"{_BY_SCHEMA}\n\n{shape.schema.decode()}")

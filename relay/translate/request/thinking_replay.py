@@ -11,7 +11,16 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import read
-from relay.translate.raw_json import NOTHING, given, kind, not_text, plain, quoted, says, within
+from relay.translate.raw_json import (
+    NOTHING,
+    decode_string,
+    encode_string,
+    has_text,
+    is_given,
+    kind,
+    not_text_error,
+    string_content,
+)
 from relay.translate.request.block import Block, text_block
 
 ANTHROPIC: Final = "anthropic"
@@ -20,7 +29,7 @@ _FORMAT: Final = re.compile(r"(?P<family>.+?)(?:-claude)?-v1")
 _ID: Final = re.compile(r"thinking-(?P<characters>\d{1,9})-(?P<calls>\d{1,6})")
 _THINKING: Final = b'{"type":"thinking","thinking":'
 _REDACTED: Final = b'{"type":"redacted_thinking","data":'
-THINKING: Final = (_THINKING, _REDACTED)  # what such blocks begin with
+THINKING_PREFIXES: Final = (_THINKING, _REDACTED)  # what such blocks begin with
 
 
 class Thought(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +57,7 @@ class Thought(msgspec.Struct, frozen=True, gc=False):
         return Block((_THINKING, text, b',"signature":', signature))
 
 
-class Spoken(msgspec.Struct, frozen=True):
+class ThinkingMessage(msgspec.Struct, frozen=True):
     """An assistant's message that has thinking beside what it says and calls.
 
     Texts that say nothing are among `texts`: places count their characters, too.
@@ -58,7 +67,7 @@ class Spoken(msgspec.Struct, frozen=True):
     calls: list[Block]
     thoughts: list[Thought]
 
-    def unfolded(self, family: str) -> tuple[list[Block], bool]:
+    def blocks_for(self, family: str) -> tuple[list[Block], bool]:
         """All blocks in their order for a model of `family`; whether thinking comes first."""
         kept: list[Block] = []
         places: list[tuple[int, int]] = []
@@ -125,7 +134,7 @@ _blocks = msgspec.json.Decoder(list[_Block] | None).decode
 _specific = msgspec.json.Decoder(_Specific | None).decode
 
 
-def thoughts(
+def read_thoughts(
     details: msgspec.Raw, blocks: msgspec.Raw, specific: msgspec.Raw, content: msgspec.Raw, at: str
 ) -> list[Thought]:
     """The thinking of one message.
@@ -141,19 +150,19 @@ def thoughts(
         RelayError: 400, one of them is not what it should be.
     """
     found = _detailed(details, f"{at}.reasoning_details") or _plain(blocks, f"{at}.thinking_blocks")
-    if not found and given(specific):
+    if not found and is_given(specific):
         at_specific = f"{at}.provider_specific_fields"
         inner = read(_specific, specific, at_specific)
         if inner is not None:
             found = _detailed(inner.reasoning_details, f"{at_specific}.reasoning_details")
             found = found or _plain(inner.thinking_blocks, f"{at_specific}.thinking_blocks")
-    if not found and given(content) and says(content, f"{at}.reasoning_content"):
+    if not found and is_given(content) and has_text(content, f"{at}.reasoning_content"):
         found = [Thought("", content)]
     return found
 
 
 def _detailed(raw: msgspec.Raw, at: str) -> list[Thought]:
-    if not given(raw):
+    if not is_given(raw):
         return []
     found: list[Thought] = []
     last: _Detail | None = None
@@ -194,7 +203,7 @@ def _detailed(raw: msgspec.Raw, at: str) -> list[Thought]:
 
 
 def _plain(raw: msgspec.Raw, at: str) -> list[Thought]:
-    if not given(raw):
+    if not is_given(raw):
         return []
     found: list[Thought] = []
     for number, block in enumerate(read(_blocks, raw, at) or ()):
@@ -209,10 +218,10 @@ def _plain(raw: msgspec.Raw, at: str) -> list[Thought]:
 
 def _text(raw: msgspec.Raw, at: str) -> msgspec.Raw:
     """A text; `NOTHING` if it is empty or null."""
-    if not given(raw):
+    if not is_given(raw):
         return NOTHING
     if kind(raw) != '"':
-        raise not_text(raw, at)
+        raise not_text_error(raw, at)
     return raw if len(memoryview(raw)) > 2 else NOTHING
 
 
@@ -220,16 +229,16 @@ def _joined(first: msgspec.Raw, second: msgspec.Raw) -> msgspec.Raw:
     """One text of two; each of them has whole escapes only."""
     if first is NOTHING or second is NOTHING:
         return first if second is NOTHING else second
-    return msgspec.Raw(b"".join((b'"', within(first), within(second), b'"')))
+    return msgspec.Raw(b"".join((b'"', string_content(first), string_content(second), b'"')))
 
 
 def _words(block: Block) -> str:
     assert block.text is not None
-    return plain(block.text, "")
+    return decode_string(block.text, "")
 
 
 def _saying(texts: list[Block]) -> list[Block]:
-    return [block for block in texts if block.text is not None and says(block.text, "")]
+    return [block for block in texts if block.text is not None and has_text(block.text, "")]
 
 
 def _split(texts: list[Block], characters: int) -> tuple[list[Block], list[Block]]:
@@ -242,8 +251,8 @@ def _split(texts: list[Block], characters: int) -> tuple[list[Block], list[Block
         if characters < len(words):
             if not characters:
                 return _saying(before), texts[number:]
-            head = text_block(msgspec.Raw(quoted(words[:characters])))
-            tail = text_block(msgspec.Raw(quoted(words[characters:])), block.cache)
+            head = text_block(msgspec.Raw(encode_string(words[:characters])))
+            tail = text_block(msgspec.Raw(encode_string(words[characters:])), block.cache)
             return _saying([*before, head]), [tail, *texts[number + 1 :]]
         before.append(block)
         characters -= len(words)

@@ -12,11 +12,11 @@ import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, given, quoted
-from relay.translate.request import json_schema as schema
+from relay.translate.raw_json import NOTHING, Octets, encode_string, is_given
+from relay.translate.request import json_schema
 from relay.translate.request.block import Block
 
-Choice = Literal["auto", "none", "any", "tool"]
+ToolChoice = Literal["auto", "none", "any", "tool"]
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _NO_PARAMETERS: Final = b'{"type":"object","properties":{}}'
@@ -42,14 +42,14 @@ class Tool(msgspec.Struct, frozen=True, gc=False):
         octets: list[Octets] = [b'{"name":"%b"' % self.name.encode()]
         if self.description is not NOTHING:
             octets += (b',"description":', self.description)
-        wanted = schema.held(bytes(self.schema)) if strict and self.strict else None
+        wanted = json_schema.constrain(bytes(self.schema)) if strict and self.strict else None
         octets += (b',"input_schema":', self.schema if wanted is None else wanted)
         if wanted is not None:
             octets.append(_STRICT)
         return Block(tuple(octets), self.cache)
 
 
-def named(name: str, at: str) -> str:
+def check_name(name: str, at: str) -> str:
     """The name of a tool.
 
     Raises:
@@ -60,13 +60,13 @@ def named(name: str, at: str) -> str:
     return name
 
 
-def parameters(raw: msgspec.Raw, at: str) -> Octets:
+def input_schema(raw: msgspec.Raw, at: str) -> Octets:
     """The schema of a tool that was described with this one, which may be none.
 
     Raises:
         RelayError: 400, it is no schema; `at` is its place.
     """
-    if not given(raw):
+    if not is_given(raw):
         return _NO_PARAMETERS
     members = read(_members, raw, at)
     if not members:
@@ -74,7 +74,9 @@ def parameters(raw: msgspec.Raw, at: str) -> Octets:
     return raw if "type" in members else b"".join((_OBJECT, memoryview(raw)[1:]))
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="approximate"):
+class UserLocation(
+    msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="approximate"
+):
     """Where a user is, as the web search tool has it."""
 
     city: str | None = None
@@ -83,26 +85,26 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     timezone: str | None = None
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True):
+class WebSearch(msgspec.Struct, frozen=True, kw_only=True):
     """That the web may be searched, and how. `must`: or the request makes no sense; else it is
     left out where a model cannot, or has a tool of that name."""
 
     name: ClassVar[str] = _SEARCH
 
-    place: Place = Place()
-    most: int | None = None  # searches
-    domains: tuple[str, ...] = ()  # and no others; (): any
-    must: bool = True
+    location: UserLocation = UserLocation()
+    max_uses: int | None = None  # searches
+    allowed_domains: tuple[str, ...] = ()  # and no others; (): any
+    required: bool = True
 
     def block(self) -> Block:
         """How it is written."""
         octets = b'{"type":"web_search_20250305","name":"web_search"'
-        if self.most is not None:
-            octets += b',"max_uses":%d' % self.most
-        if self.domains:
-            octets += b',"allowed_domains":' + msgspec.json.encode(self.domains)
-        if self.place != Place():
-            octets += b',"user_location":' + msgspec.json.encode(self.place)
+        if self.max_uses is not None:
+            octets += b',"max_uses":%d' % self.max_uses
+        if self.allowed_domains:
+            octets += b',"allowed_domains":' + msgspec.json.encode(self.allowed_domains)
+        if self.location != UserLocation():
+            octets += b',"user_location":' + msgspec.json.encode(self.location)
         return Block((octets,))
 
 
@@ -110,10 +112,10 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
     """What the model may call. `search` is how to search the web; None: not at all."""
 
     tools: Sequence[Tool] = ()
-    choice: Choice = "auto"
+    choice: ToolChoice = "auto"
     name: str = ""  # of the tool that must be called, for "tool"
     parallel: bool = True
-    search: Search | None = None
+    search: WebSearch | None = None
 
     @property
     def _taken(self) -> bool:
@@ -121,11 +123,11 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
         return any(tool.name == _SEARCH for tool in self.tools)
 
     @property
-    def forced(self) -> bool:
+    def is_forced(self) -> bool:
         """Whether the model has to call a tool."""
         return self.choice in ("any", "tool")
 
-    def written(self, accepts: Capabilities, names: Iterable[str]) -> tuple[list[Block], bytes]:
+    def render(self, capabilities: Capabilities, names: Iterable[str]) -> tuple[list[Block], bytes]:
         """The tools, and tool_choice (empty: none is needed).
 
         Args:
@@ -136,11 +138,11 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
             RelayError: 400, the model cannot search the web.
         """
         blocks: list[Block] = []
-        left = _MOST_STRICT if accepts.structured else 0
+        left = _MOST_STRICT if capabilities.structured else 0
         for tool in self.tools:
             blocks.append(tool.block(strict=left > 0))
             left -= tool.strict
-        searching = self._searching(accepts)
+        searching = self._searching(capabilities)
         if searching is not None:
             blocks.append(searching)
         choice = self.choice
@@ -153,25 +155,25 @@ class Toolset(msgspec.Struct, frozen=True, kw_only=True):
             choice = "none"
         return blocks, self._choice(choice)
 
-    def _searching(self, accepts: Capabilities) -> Block | None:
+    def _searching(self, capabilities: Capabilities) -> Block | None:
         search = self.search
         if search is None:
             return None
         taken = self._taken
-        if search.must and not accepts.web_search:
+        if search.required and not capabilities.web_search:
             raise invalid_field("web_search_options", "this model cannot search the web")
-        if search.must and taken:
+        if search.required and taken:
             raise invalid_field("web_search_options", f"a tool is called '{_SEARCH}' already")
-        return search.block() if accepts.web_search and not taken else None
+        return search.block() if capabilities.web_search and not taken else None
 
-    def _choice(self, choice: Choice) -> bytes:
+    def _choice(self, choice: ToolChoice) -> bytes:
         if choice == "none":
             return b'{"type":"none"}'
         if choice == "auto" and self.parallel:
             return b""
         told = b'{"type":"%b"' % choice.encode()
         if choice == "tool":
-            told += b',"name":' + quoted(self.name)
+            told += b',"name":' + encode_string(self.name)
         if not self.parallel:
             told += b',"disable_parallel_tool_use":true'
         return told + b"}"

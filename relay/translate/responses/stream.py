@@ -112,7 +112,7 @@ class Stream(EventStream):
             self._stop(index)
         self.usage = usage
         if bytes(details)[:1] == b"{":
-            self._refusal = details
+            self._stop_details = details
         self.finish()
 
     def keep_alive(self) -> bytes:
@@ -130,7 +130,7 @@ class Stream(EventStream):
 
     # --- what the upstream says ---
 
-    def _failed(self, data: bytes) -> bytes:
+    def _render_error(self, data: bytes) -> bytes:
         return self.fail(stream_error(data))
 
     def _ping(self) -> bytes:
@@ -287,7 +287,7 @@ class Stream(EventStream):
 
     def _refuse(self) -> bytes:
         message = Message(self._told)
-        words = content.refusal(self._refusal)
+        words = content.refusal(self._stop_details)
         if self._told.spoken:
             return self._say(-1, message, words) + self._settle()
         message.refusal = words

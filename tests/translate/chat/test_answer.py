@@ -136,5 +136,5 @@ def test_no_more_citations_are_told_of_a_block_than_anyone_reads() -> None:
 )
 def test_characters_are_counted_as_they_will_be_read(text: str, count: int | None) -> None:
     if count is None:  # no JSON: nothing is promised but that it is counted
-        count = content.characters(text.encode())
-    assert content.characters(text.encode()) == count
+        count = content.count_characters(text.encode())
+    assert content.count_characters(text.encode()) == count
