@@ -326,4 +326,4 @@ def _mark_last(said: Conversation, message: Message, blocks: list[Block], number
     """Put the mark of a whole message, as LiteLLM has it, at its last block."""
     mark = _mark(said, message.cache_control, f"messages[{number}]")
     if blocks and mark is not NOTHING and blocks[-1].cache is NOTHING:
-        blocks[-1] = msgspec.structs.replace(blocks[-1], cache=mark)
+        blocks[-1] = blocks[-1].with_cache(mark)

@@ -6,6 +6,7 @@ cumulative and overwrite; the last non-null value of either event wins; zero inp
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,8 @@ _MAX_JSON: Final = 32 * 1024 * 1024
 _ENDING: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
 
 
-class Usage(msgspec.Struct):
+@dataclass(slots=True)
+class Usage:
     """Token counts of one answer; None where the upstream did not say.
 
     `complete` tells whether the answer came to its own end: a JSON document that decodes, or a

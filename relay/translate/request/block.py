@@ -15,16 +15,31 @@ _CACHE: Final = b',"cache_control":'
 _EPHEMERAL: Final = b',"cache_control":{"type":"ephemeral"}}'
 
 
-class Block(msgspec.Struct, frozen=True, gc=False):
-    """`octets` is all but the closing brace; `cache` the caller's own cache_control.
+class Block:
+    """A content block, or a tool, which is written in the same way. A value: never changed.
 
-    A tool has these two as well, and is written in the same way.
+    `octets` is all but the closing brace; `cache` is the caller's own `cache_control`. A text
+    block keeps its text, as a JSON string.
     """
 
-    octets: tuple[Octets, ...]
-    cache: msgspec.Raw = NOTHING
-    text: msgspec.Raw | None = None  # what a block of text says
-    late_instruction: bool = False  # an instruction that came later than the first user turn
+    __slots__ = ("cache", "late_instruction", "octets", "text")
+
+    def __init__(
+        self,
+        octets: tuple[Octets, ...],
+        cache: msgspec.Raw = NOTHING,
+        text: msgspec.Raw | None = None,
+        late_instruction: bool = False,
+    ) -> None:
+        """`late_instruction`: it is an instruction from after the first user turn."""
+        self.octets = octets
+        self.cache = cache
+        self.text = text
+        self.late_instruction = late_instruction
+
+    def with_cache(self, cache: msgspec.Raw) -> "Block":
+        """The same block with another `cache_control`."""
+        return Block(self.octets, cache, self.text, self.late_instruction)
 
 
 def text_block(

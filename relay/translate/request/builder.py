@@ -8,6 +8,7 @@ turn
 comes before what does not.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -26,7 +27,8 @@ _ASSISTANT: Final = b'{"role":"assistant","content":['
 _SYSTEM: Final = b'{"role":"system","content":['
 
 
-class TargetModel(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class TargetModel:
     """A model as one upstream has it."""
 
     name: str  # the upstream's name for the model

@@ -6,6 +6,7 @@ a wish that cannot be had as it is becomes the nearest one; only where that woul
 promise is it refused. What the conversation says is not looked at.
 """
 
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,8 @@ class _Kind(msgspec.Struct, frozen=True):
 _kind = msgspec.json.Decoder(_Kind).decode
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
+@dataclass(slots=True)
+class ResponseFormat:
     """What form the answer is to have. `schema` is None for just any JSON object."""
 
     schema: bytes | None = None
@@ -48,7 +50,8 @@ class ResponseFormat(msgspec.Struct, frozen=True):
     param: str = "response_format"  # where the caller has put it
 
 
-class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(slots=True, kw_only=True)
+class GenerationOptions:
     """What a caller said of it; the ranges have been checked."""
 
     max_tokens: int | None = None
@@ -58,7 +61,7 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     effort: str | None = None  # one of EFFORTS
     default_thinking: bool = False  # in the model's own way, if no effort is told
-    thinking: msgspec.Raw = NOTHING  # the API's own object
+    thinking: msgspec.Raw = field(default_factory=lambda: NOTHING)  # the API's own object
     response_format: ResponseFormat | None = None
 
     def render(

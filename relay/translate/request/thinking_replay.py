@@ -6,6 +6,7 @@ and only for models of the family that did the thinking, for another one refuses
 """
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -32,14 +33,28 @@ _REDACTED: Final = b'{"type":"redacted_thinking","data":'
 THINKING_PREFIXES: Final = (_THINKING, _REDACTED)  # what such blocks begin with
 
 
-class Thought(msgspec.Struct, frozen=True, gc=False):
-    """A thinking block; `place` says how many characters and calls came before it."""
+class Thought:
+    """A thinking block that came back. A value: never changed.
 
-    family: str  # of the model that thought it; "": any but Anthropic's
-    text: msgspec.Raw = NOTHING
-    signature: msgspec.Raw = NOTHING
-    data: msgspec.Raw = NOTHING  # of a redacted one, which has nothing else
-    place: tuple[int, int] | None = None
+    `family` is the model family that produced it; "" is any but Anthropic's. A redacted block has
+    `data` and nothing else. `place` is the number of characters and of tool calls before it.
+    """
+
+    __slots__ = ("data", "family", "place", "signature", "text")
+
+    def __init__(
+        self,
+        family: str,
+        text: msgspec.Raw = NOTHING,
+        signature: msgspec.Raw = NOTHING,
+        data: msgspec.Raw = NOTHING,
+        place: tuple[int, int] | None = None,
+    ) -> None:
+        self.family = family
+        self.text = text
+        self.signature = signature
+        self.data = data
+        self.place = place
 
     def block(self, family: str) -> Block | None:
         """The block for a model of `family`; None: that one must not have it."""
@@ -57,7 +72,8 @@ class Thought(msgspec.Struct, frozen=True, gc=False):
         return Block((_THINKING, text, b',"signature":', signature))
 
 
-class ThinkingMessage(msgspec.Struct, frozen=True):
+@dataclass(slots=True)
+class ThinkingMessage:
     """An assistant's message that has thinking beside what it says and calls.
 
     Texts that say nothing are among `texts`: places count their characters, too.

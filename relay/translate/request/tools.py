@@ -6,6 +6,7 @@ is not looked at, but for tools whose calls are to be held to theirs.
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 import msgspec
@@ -28,7 +29,8 @@ _SEARCH: Final = "web_search"
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Tool(msgspec.Struct, frozen=True, gc=False):
+@dataclass(slots=True)
+class Tool:
     """A function; `strict` says that calls of it are to fit its schema."""
 
     name: str
@@ -85,13 +87,17 @@ class UserLocation(
     timezone: str | None = None
 
 
-class WebSearch(msgspec.Struct, frozen=True, kw_only=True):
+_ANYWHERE: Final = UserLocation()
+
+
+@dataclass(slots=True, kw_only=True)
+class WebSearch:
     """That the web may be searched, and how. `must`: or the request makes no sense; else it is
     left out where a model cannot, or has a tool of that name."""
 
     name: ClassVar[str] = _SEARCH
 
-    location: UserLocation = UserLocation()
+    location: UserLocation = _ANYWHERE
     max_uses: int | None = None  # searches
     allowed_domains: tuple[str, ...] = ()  # and no others; (): any
     required: bool = True
@@ -103,12 +109,13 @@ class WebSearch(msgspec.Struct, frozen=True, kw_only=True):
             octets += b',"max_uses":%d' % self.max_uses
         if self.allowed_domains:
             octets += b',"allowed_domains":' + msgspec.json.encode(self.allowed_domains)
-        if self.location != UserLocation():
+        if self.location != _ANYWHERE:
             octets += b',"user_location":' + msgspec.json.encode(self.location)
         return Block((octets,))
 
 
-class Toolset(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(slots=True, kw_only=True)
+class Toolset:
     """What the model may call. `search` is how to search the web; None: not at all."""
 
     tools: Sequence[Tool] = ()

@@ -5,6 +5,7 @@ each function by. A tool that somebody else would have to run for the caller, an
 is refused; one of a kind that is not known here is left out, for agents offer whatever they have.
 """
 
+import dataclasses
 from typing import Final
 
 import msgspec
@@ -216,7 +217,7 @@ class Offered:
         how, name, allowed = self._chosen(choice)
         search = self._search
         if search is not None and most is not None:
-            search = msgspec.structs.replace(search, max_uses=most)
+            search = dataclasses.replace(search, max_uses=most)
         tools = [one for one in self._tools.values() if allowed is None or one.name in allowed]
         if allowed is not None and WebSearch.name not in allowed:
             search = None
