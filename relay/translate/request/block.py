@@ -1,6 +1,6 @@
-"""A content block of the Messages API, kept as octets that are open for one more member.
+"""A content block of the Messages API, as octets without the closing brace.
 
-Decides how a block is written, and nothing of what should be in it or where it stands.
+Decides how a block is written. Must not know what a block contains or where it stands.
 """
 
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ import msgspec
 
 from relay.translate.raw_json import NOTHING, Octets, string_content
 
-_TEXT: Final = b'{"type":"text","text":'
-_CACHE: Final = b',"cache_control":'
-_EPHEMERAL: Final = b',"cache_control":{"type":"ephemeral"}}'
+_TEXT_HEAD: Final = b'{"type":"text","text":'
+_CACHE_HEAD: Final = b',"cache_control":'
+_CACHE_MARK: Final = b',"cache_control":{"type":"ephemeral"}}'
 
 
 class Block:
@@ -46,13 +46,13 @@ def text_block(
     raw: msgspec.Raw, cache: msgspec.Raw = NOTHING, *, late_instruction: bool = False
 ) -> Block:
     """A block of text."""
-    return Block((_TEXT, raw), cache, raw, late_instruction)
+    return Block((_TEXT_HEAD, raw), cache, raw, late_instruction)
 
 
 def as_user_text(block: Block) -> Block:
-    """An aside as something that the user says."""
+    """A late instruction as a text of the user."""
     assert block.text is not None
-    octets = (_TEXT, b'"<system>\\n', string_content(block.text), b'\\n</system>"')
+    octets = (_TEXT_HEAD, b'"<system>\\n', string_content(block.text), b'\\n</system>"')
     return Block(octets, block.cache)
 
 
@@ -60,7 +60,7 @@ def write(out: list[Octets], blocks: Iterable[Block], *, mark: bool = False) -> 
     """Append the blocks, and commas between them.
 
     Args:
-        mark: put a cache breakpoint at the last one.
+        mark: put a cache mark on the last one, in place of its own.
     """
     comma = b""
     for block in blocks:
@@ -68,9 +68,9 @@ def write(out: list[Octets], blocks: Iterable[Block], *, mark: bool = False) -> 
             out.append(comma)
         out += block.octets
         if block.cache is not NOTHING:
-            out.append(_CACHE)
+            out.append(_CACHE_HEAD)
             out.append(block.cache)
         out.append(b"}")
         comma = b","
     if mark and comma:
-        out[-1] = _EPHEMERAL
+        out[-1] = _CACHE_MARK

@@ -1,11 +1,10 @@
-"""A Messages request on its way from another dialect, written for each model that it goes to.
+"""Writes a Messages request from another dialect's, once for each model that it goes to.
 
-It is read once, by the reader of its dialect, and may be written several times: what one model
-takes another refuses, and upstreams know models by names of their own. Decides where each part
-of the body stands; what stands there is decided in `turns`, `toolset` and `wishes`. The octets
-depend on the draft and the `TargetModel` alone, and everything that stays the same from turn to
-turn
-comes before what does not.
+A dialect reads a request once; it may be written several times, because models accept different
+things and upstreams have their own names for models. Decides where each part of the body stands;
+`conversation`, `tools` and `options` decide what it contains. Must not know the dialect. The
+octets depend on the request and the `TargetModel` alone. The parts that stay the same from turn
+to turn come first, for the prompt cache.
 """
 
 from dataclasses import dataclass
@@ -22,25 +21,25 @@ from relay.translate.request.options import GenerationOptions
 from relay.translate.request.thinking_replay import THINKING_PREFIXES
 from relay.translate.request.tools import Toolset
 
-_USER: Final = b'{"role":"user","content":['
-_ASSISTANT: Final = b'{"role":"assistant","content":['
-_SYSTEM: Final = b'{"role":"system","content":['
+_USER_HEAD: Final = b'{"role":"user","content":['
+_ASSISTANT_HEAD: Final = b'{"role":"assistant","content":['
+_SYSTEM_HEAD: Final = b'{"role":"system","content":['
 
 
 @dataclass(frozen=True, slots=True)
 class TargetModel:
-    """A model as one upstream has it."""
+    """A model at one upstream."""
 
     name: str  # the upstream's name for the model
-    max_tokens: int  # output tokens that an answer may have
-    family: str  # of its thinking blocks, see config.Vendor.thinking
+    max_tokens: int  # the most output tokens in an answer
+    family: str  # of its thinking blocks, see config.VendorSettings.thinking
     capabilities: Capabilities
 
 
 class MessagesBuilder:
-    """What a caller asked for, as far as it can be said without knowing the model."""
+    """A caller's request, independent of the model."""
 
-    __slots__ = ("_conversation", "_has_thinking", "_marked", "_options", "_stream", "_tools")
+    __slots__ = ("_conversation", "_has_thinking", "_options", "_stream", "_tools")
 
     def __init__(
         self,
@@ -58,13 +57,15 @@ class MessagesBuilder:
 
     @property
     def max_tokens(self) -> int | None:
-        """The most output tokens that the caller wants; None: they do not say."""
+        """The caller's limit of output tokens; None if they set none."""
         return self._options.max_tokens
 
     @property
     def system_turns(self) -> bool:
-        """Whether there are instructions that a model may take as turns of their own: what they
-        follow may yet be another turn, where a model has to do without one between them."""
+        """Whether a late instruction may become a system turn.
+
+        It says yes too often: for some models it becomes a part of a user turn.
+        """
         return any(turn.late_instructions for turn in self._conversation.turns)
 
     def octets(
@@ -73,20 +74,20 @@ class MessagesBuilder:
         """The body of `POST /v1/messages` for this model.
 
         Args:
-            breakpoints: set prompt-cache marks where the caller has set none at all.
-            user: an opaque id of the caller's user.
-            counting: it is for `POST /v1/messages/count_tokens`, which takes less.
+            breakpoints: set prompt-cache marks if the caller has set none at all.
+            user: an opaque id of the caller's user; None for no id.
+            counting: for `POST /v1/messages/count_tokens`, which accepts fewer members.
 
         Raises:
-            RelayError: 400, the model cannot do what is asked.
+            RelayError: 400, the model cannot do this.
         """
         capabilities = target.capabilities
         conversation = self._conversation
-        turns, thinks = conversation.turns, False
+        turns, begins_thinking = conversation.turns, False
         if self._has_thinking:
-            turns, thinks = fit_turns(turns, target.family)
+            turns, begins_thinking = fit_turns(turns, target.family)
         if prefill := bool(turns) and turns[-1].assistant:
-            turns = _to_be_continued(turns)
+            turns = _as_prefill(turns)
             prefill = bool(turns) and turns[-1].assistant
         if not turns:
             raise invalid_field("messages", "there is nothing in them that the model could answer")
@@ -95,13 +96,15 @@ class MessagesBuilder:
                 "messages", "this model cannot continue a message: end with a user message"
             )
         tools, choice = self._tools.render(capabilities, conversation.tool_names)
-        # A turn that the model is still in must have begun with thinking, if it is to think on
-        # by budget (docs: build-with-claude/extended-thinking, on preserving thinking blocks).
-        amid = capabilities.thinking == "budget" and bool(turns[-1].results) and not thinks
+        # A model that thinks by budget may think in a tool-use turn only if the turn began with
+        # thinking (Anthropic API docs, Extended thinking, Preserving thinking blocks).
+        blocked = (
+            capabilities.thinking == "budget" and bool(turns[-1].results) and not begins_thinking
+        )
         members, instruction = self._options.render(
             capabilities,
             target.max_tokens,
-            thinking_excluded=prefill or amid or self._tools.is_forced,
+            thinking_excluded=prefill or blocked or self._tools.is_forced,
             counting=counting,
         )
         system = conversation.system
@@ -129,9 +132,11 @@ class MessagesBuilder:
         return b"".join(out)
 
 
-def _to_be_continued(turns: list[Turn]) -> list[Turn]:
-    """The same with the last turn, the assistant's, as the API lets it be continued: with no
-    thinking at its end, and no white space."""
+def _as_prefill(turns: list[Turn]) -> list[Turn]:
+    """The turns with the assistant's last one as the API can continue it.
+
+    That is without thinking and without white space at its end.
+    """
     last = Turn(assistant=True)
     last.blocks = list(turns[-1].blocks)
     while last.blocks and last.blocks[-1].octets[0] in THINKING_PREFIXES:
@@ -140,46 +145,49 @@ def _to_be_continued(turns: list[Turn]) -> list[Turn]:
         return turns[:-1]
     block = last.blocks[-1]
     if block.text is not None:
-        words = decode_string(block.text, "messages")
-        if (cut := words.rstrip()) != words:
-            last.blocks[-1] = text_block(msgspec.Raw(encode_string(cut)), block.cache)
+        text = decode_string(block.text, "messages")
+        if (stripped := text.rstrip()) != text:
+            last.blocks[-1] = text_block(msgspec.Raw(encode_string(stripped)), block.cache)
     return [*turns[:-1], last]
 
 
 def _write_turns(
     out: list[Octets], turns: list[Turn], capabilities: Capabilities, *, mark: bool
 ) -> None:
-    """Append the turns, and cache marks at the user's last two: what the turn before this one
-    has written is found there, and the next one finds what this one writes."""
-    unmarked = len(turns)
+    """Append the turns, with cache marks on the last two of the user.
+
+    The first mark finds the cache entry of the previous request; the second one writes the entry
+    for the next request.
+    """
+    first_marked = len(turns)
     if mark:
         users = [number for number, turn in enumerate(turns) if not turn.assistant]
-        unmarked = users[-2] if len(users) > 1 else users[0] if users else unmarked
+        first_marked = users[-2] if len(users) > 1 else users[0] if users else first_marked
     comma = b""
     for number, turn in enumerate(turns):
         out.append(comma)
         comma = b","
         blocks = turn.blocks
         if turn.assistant:
-            out.append(_ASSISTANT)
+            out.append(_ASSISTANT_HEAD)
             write(out, blocks)
             out.append(b"]}")
             continue
-        asides: list[Block] = []
+        system_turn: list[Block] = []
         if turn.late_instructions:
             if capabilities.system_turns and turn.has_user_content:
-                # They may follow a user's turn, and only the assistant's may follow them (docs:
-                # build-with-claude/mid-conversation-system-messages).
-                asides = [block for block in blocks if block.late_instruction]
+                # A system turn must follow a user turn, and an assistant turn must follow it
+                # (Anthropic API docs, Mid-conversation system messages).
+                system_turn = [block for block in blocks if block.late_instruction]
                 blocks = [block for block in blocks if not block.late_instruction]
             else:
                 blocks = [
                     as_user_text(block) if block.late_instruction else block for block in blocks
                 ]
-        out.append(_USER)
-        write(out, turn.results + blocks, mark=number >= unmarked)
+        out.append(_USER_HEAD)
+        write(out, turn.results + blocks, mark=number >= first_marked)
         out.append(b"]}")
-        if asides:
-            out.append(b"," + _SYSTEM)
-            write(out, asides)
+        if system_turn:
+            out.append(b"," + _SYSTEM_HEAD)
+            write(out, system_turn)
             out.append(b"]}")
