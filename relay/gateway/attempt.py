@@ -18,8 +18,9 @@ from relay.gateway.dialect import InboundRequest, UpstreamRefusal
 from relay.net.upstream.body import LOOK_AHEAD_OCTETS, ResponseBody
 from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
 from relay.pool.leases import Lease
-from relay.pool.vendor_errors import Scope, Verdict, of_failure, status_of
-from relay.translate.messages.first_content import FirstContent, Found
+from relay.pool.vendor_errors import Scope, Verdict, of_failure
+from relay.translate.messages.error_document import status_of
+from relay.translate.messages.first_content import FirstContent, FirstEvent
 from relay.translate.messages.usage import Usage, message_usage
 from relay.wire.events import Response
 
@@ -218,10 +219,10 @@ async def _stream(lease: Lease, body: ResponseBody) -> Answer:
     """A stream, once it has brought content."""
     first = FirstContent()
     await body.look_ahead(first.feed)
-    if first.found is Found.ERROR:
+    if first.kind is FirstEvent.ERROR:
         body.connection.close()
         raise _late_error(lease, first.error)
-    if first.found is None and body.complete:
+    if first.kind is None and body.complete:
         raise UpstreamError(FailureKind.CLOSED, "its stream brought nothing")
     return Answer(lease, body.response, body)
 

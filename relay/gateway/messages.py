@@ -70,7 +70,7 @@ class MessagesRequest(InboundRequest):
 
     def caches_for_an_hour(self) -> bool:
         """See `InboundRequest`."""
-        return is_long(self._body)
+        return uses_one_hour_cache(self._body)
 
     def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
         """The caller's own octets, but for those that must differ."""

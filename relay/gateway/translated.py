@@ -28,9 +28,8 @@ from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.transcode import Transcode
 from relay.pool.affinity import Session
 from relay.pool.routes import Target
-from relay.translate.messages.conversation_key import is_long
-from relay.translate.messages.conversation_key import session as conversation_key
-from relay.translate.messages.error_document import judged
+from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
+from relay.translate.messages.error_document import caller_error
 from relay.translate.messages.usage import NoTap, Usage
 from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.wire.encoding import decoded
@@ -124,7 +123,7 @@ class TranslatedRequest(InboundRequest):
 
     def caches_for_an_hour(self) -> bool:
         """See `InboundRequest`."""
-        return is_long(self._body)
+        return uses_one_hour_cache(self._body)
 
     def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
         """See `InboundRequest`."""
@@ -199,11 +198,11 @@ class TranslatedRequest(InboundRequest):
 
     def refusal_event(self, refusal: UpstreamRefusal) -> bytes:
         """See `InboundRequest`."""
-        return self.error_event(judged(refusal.status, refusal.payload)[1])
+        return self.error_event(caller_error(refusal.status, refusal.payload)[1])
 
     def refusal_response(self, refusal: UpstreamRefusal) -> tuple[int, bytes, bytes]:
         """See `InboundRequest`."""
-        status, error = judged(refusal.status, refusal.payload)
+        status, error = caller_error(refusal.status, refusal.payload)
         retry = b"".join(_RETRY_FIELDS.findall(refusal.fields))
         fields = retry + _DOCUMENT % self.request_id()
         return status, fields, error.body(self.error_shape)

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
-
-import msgspec
 
 from relay import config
 from relay.net.upstream.connection import FailureKind
+from relay.translate.messages.error_document import NO_ERROR, ErrorDocument, read
 
 Headers = dict[bytes, bytes]  # names in lower case
 
@@ -54,16 +53,6 @@ class Verdict(NamedTuple):
         return self.scope is not Scope.CALLER
 
 
-class _Told(NamedTuple):
-    """An error document's fields, whatever its shape; "" where there is none."""
-
-    type: str = ""
-    code: str = ""
-    message: str = ""
-
-
-_NOTHING: Final = _Told()
-_READ: Final = 256 * 1024  # octets; a longer error document is none
 _MESSAGE: Final = 4096  # characters of a message that rules may search
 _BELIEVED: Final = 8 * 86400.0  # seconds ahead
 _SOFT: Final = 60.0  # seconds at most, for an upstream that is merely busy
@@ -77,21 +66,6 @@ _GUESS: Final = {
 }
 _PASSING: Final = frozenset({Scope.REQUEST, Scope.FAILURE})
 _DATED: Final = frozenset({Scope.MODEL, Scope.ACCOUNT, Scope.CREDENTIAL})
-
-# What the types of error documents stand for where there is no status (docs: api/errors).
-_STATUS_OF: Final = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
 _NUMBER: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,9})?")
 _CODE_WITHIN: Final = re.compile(r"\A\[([0-9]{4,5})\]|\(([0-9]{4,5})\)\s*\Z")
@@ -119,13 +93,13 @@ class _Rule(NamedTuple):
     says: re.Pattern[str] | None
     seconds: float | None
 
-    def fits(self, status: int, told: _Told) -> bool:
+    def fits(self, status: int, document: ErrorDocument) -> bool:
         """Whether it is about this answer; `status` 0 is an error within an answer."""
         if self.status is not None and self.status != status:
             return False
-        if self.codes and self.codes.isdisjoint((told.type, told.code)):
+        if self.codes and self.codes.isdisjoint((document.type, document.code)):
             return False
-        return self.says is None or self.says.search(told.message) is not None
+        return self.says is None or self.says.search(document.message) is not None
 
 
 class ErrorClassifier:
@@ -162,11 +136,11 @@ class ErrorClassifier:
         that it was for `count_tokens`. Counting has limits of its own and is often not served
         at all, so that nothing but a credential is held against the upstream for it.
         """
-        told = _read(body)
-        if status < 300 and told is not _NOTHING:
-            verdict = self._within(told, headers, model, now)
+        document = _stated_error(body)
+        if status < 300 and document != NO_ERROR:
+            verdict = self._within(document, headers, model, now)
         else:
-            verdict = self._by_rule(status, told, headers, now) or self._in_general(
+            verdict = self._by_rule(status, document, headers, now) or self._in_general(
                 status, f"{status}", headers, model, now
             )
         if not counting or verdict.scope in (Scope.CALLER, Scope.CREDENTIAL):
@@ -180,30 +154,30 @@ class ErrorClassifier:
 
         `body` is the JSON document: of a server-sent event, its data.
         """
-        return self._within(_read(body), {}, model, now)
+        return self._within(_stated_error(body), {}, model, now)
 
-    def _within(self, told: _Told, headers: Headers, model: str, now: float) -> Verdict:
-        if verdict := self._by_rule(0, told, headers, now):
+    def _within(self, document: ErrorDocument, headers: Headers, model: str, now: float) -> Verdict:
+        if verdict := self._by_rule(0, document, headers, now):
             return verdict
-        status = _STATUS_OF.get(told.type, 0)
-        if not status and len(told.code) == 3 and told.code.isascii() and told.code.isdigit():
-            status = int(told.code)  # vendors put an HTTP status there, too
+        status = document.type_status or document.code_status
         if status < 400:
             return self._verdict(Scope.FAILURE, "in its answer: an error of unknown kind", now)
         return self._in_general(status, "in its answer", headers, model, now)
 
-    def _by_rule(self, status: int, told: _Told, headers: Headers, now: float) -> Verdict | None:
+    def _by_rule(
+        self, status: int, document: ErrorDocument, headers: Headers, now: float
+    ) -> Verdict | None:
         if 0 < status < 400:
             return None
         for rule in self._rules:
-            if rule.fits(status, told):
+            if rule.fits(status, document):
                 break
         else:
             return None
         scope = rule.scope
         reason = f"{status}: {rule.reason}" if status else f"in its answer: {rule.reason}"
         if scope in _DATED:
-            moment = _moment(told.message, self._zone)
+            moment = _moment(document.message, self._zone)
             if moment is not None and _believed(moment, now):
                 return self._verdict(scope, reason, now, moment)
         return self._verdict(scope, reason, now, _retry_after(headers, now), guess=rule.seconds)
@@ -354,54 +328,14 @@ def _moment(text: str, zone: tzinfo) -> float | None:
     return whole + float(fraction or 0)
 
 
-def _read(body: bytes) -> _Told:
-    """An error document in any of the shapes that vendors have; `_NOTHING`: it is none.
+def _stated_error(body: bytes) -> ErrorDocument:
+    """The error that a body states, with its message cut to the length that rules may search.
 
-    `{"type":"error","error":{"type","message"}}` (Anthropic), `{"error":{"code","message"}}`
-    (Z.ai; Kimi has a type), `{"error":"…"}`, `{"base_resp":{"status_code","status_msg"}}`
-    (MiniMax), `{"code","msg"}`, `{"detail":"…"}`. A code may be a number, and it may stand in
-    the message, before (`[1313][…]`) or after it (`… (2056)`).
+    Some vendors put the code into the message, before (`[1313][…]`) or after it (`… (2056)`).
     """
-    if len(body) > _READ:
-        return _NOTHING
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _NOTHING
-    if not isinstance(document, dict):
-        return _NOTHING
-    inner = document.get("error")
-    answer = document.get("base_resp")
-    if isinstance(inner, dict):
-        kind, code = _text(inner.get("type")), _text(inner.get("code"))
-        message = _text(inner.get("message")) or _text(inner.get("msg"))
-    elif isinstance(inner, str):
-        kind, code, message = "", _text(document.get("code")), inner
-        message = _text(document.get("message")) or inner
-    elif isinstance(answer, dict):
-        kind, code = "", _text(answer.get("status_code"))
-        message = _text(answer.get("status_msg"))
-        if code in ("", "0"):
-            return _NOTHING
-    else:
-        kind, code = "", _text(document.get("code"))
-        message = _text(document.get("msg") or document.get("message") or document.get("detail"))
-        if code in ("0", "200"):
-            return _NOTHING
-    message = message[:_MESSAGE]
+    document = read(body, failures_only=True)
+    message = document.message[:_MESSAGE]
+    code = document.code
     if not code and (within := _CODE_WITHIN.search(message)):
         code = within[1] or within[2]
-    return _Told(kind, code, message) if kind or code or message else _NOTHING
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return ""
-
-
-def status_of(body: bytes) -> int:
-    """The HTTP status that an error document should have had (docs: api/errors)."""
-    return _STATUS_OF.get(_read(body).type, 500)
+    return ErrorDocument(document.type, code, message)

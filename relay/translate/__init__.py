@@ -1,13 +1,9 @@
-"""What bodies say, and how one dialect is told in another; without I/O.
+"""Reads request and answer bodies, and translates one dialect into another. No I/O.
 
-peek, session, usage, opening, thinking    what the relay must know of a Messages body that
-                                           it passes on as it is
-chat, chat_messages                        a chat completions request, read into a
-draft: turns, toolset, wishes, replay,     Messages request that is written for one model
-  media, schema, block                     as one upstream has it
-responses/                                 the same for the Responses API, and its answers
-completion, completion_*                   an answer as a chat completion, whole and streamed
-message, event, events, content, failure   what an upstream answers, for whatever dialect
-text, wrong                                JSON as the octets that it came in, and mistakes
-                                           told by their place
+messages/        what the relay reads of a Messages body, of an answer and of an event stream
+request/         one Messages request made from another dialect, written for one model
+chat/            chat completions: the request, the answer, the stream
+responses/       the Responses API: the request, the answer, the stream
+raw_json         JSON strings kept as the octets that they came in
+invalid          the 400 that names the field at fault
 """

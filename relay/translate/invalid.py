@@ -1,7 +1,7 @@
-"""What is wrong with a request, as its caller is told: a 400 that names the place.
+"""Makes the 400 for an invalid request, with the name of the field at fault.
 
-Every reader of a part of a request decodes through here, so that nothing which somebody may send
-ends in anything but a `RelayError`. It knows no dialect.
+Every reader decodes the parts of a request through here, so any input ends in a `RelayError` at
+worst. Decides how a decoding error is worded. Must not know any dialect.
 """
 
 import re
@@ -14,47 +14,47 @@ from relay.errors import INVALID_REQUEST, RelayError
 
 T = TypeVar("T")
 
-# What decoding octets of unknown make may raise; text that is not UTF-8 is a ValueError.
+# The exceptions of decoding foreign octets; text that is not UTF-8 raises a ValueError.
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
-_PLACE: Final = re.compile(r"(?P<words>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
+_VALIDATION_TEXT: Final = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
 
-def invalid_field(param: str, words: str) -> RelayError:
-    """A 400 about the field at `param`; `words` are a sentence without its full stop."""
-    return RelayError(INVALID_REQUEST, f"{param}: {words}.", param=param)
+def invalid_field(param: str, text: str) -> RelayError:
+    """A 400 about the field at `param`; `text` is a sentence without its full stop."""
+    return RelayError(INVALID_REQUEST, f"{param}: {text}.", param=param)
 
 
-def read(decode: Callable[[Any], T], octets: msgspec.Raw | bytes, at: str) -> T:
-    """What `decode` makes of the part of the request at `at`.
+def read(decode: Callable[[Any], T], octets: msgspec.Raw | bytes, param: str) -> T:
+    """The part of the request at `param`, decoded.
 
     Raises:
-        RelayError: 400, it is something else.
+        RelayError: 400, `decode` refuses it.
     """
     try:
         return decode(octets)
     except UNREADABLE as error:
-        raise explained(error, at) from None
+        raise unreadable_error(error, param) from None
 
 
-def explained(error: Exception, at: str) -> RelayError:
-    """What one of `UNREADABLE` means for the part of the request at `at` ("": all of it)."""
+def unreadable_error(error: Exception, param: str) -> RelayError:
+    """The 400 for an exception of `UNREADABLE` at `param` ("" is the complete body)."""
     if isinstance(error, msgspec.ValidationError):
-        match = _PLACE.fullmatch(str(error))
+        match = _VALIDATION_TEXT.fullmatch(str(error))
         assert match is not None
-        words, place = match["words"], at + (match["place"] or "")
-        if (missing := _MISSING.fullmatch(words)) is not None:
-            words, place = "it must be given", f"{place}.{missing[1]}"
-        if place := place.removeprefix("."):
-            return invalid_field(place, words)
-        return RelayError(INVALID_REQUEST, f"The request body cannot be read: {words}.")
+        text, param = match["text"], param + (match["path"] or "")
+        if (missing := _MISSING.fullmatch(text)) is not None:
+            text, param = "it must be given", f"{param}.{missing[1]}"
+        if param := param.removeprefix("."):
+            return invalid_field(param, text)
+        return RelayError(INVALID_REQUEST, f"The request body cannot be read: {text}.")
     if isinstance(error, RecursionError):
         reason = "it is nested too deeply"
     elif isinstance(error, UnicodeDecodeError):
         reason = "it is not UTF-8"
     else:
         reason = str(error)
-    if at:
-        return invalid_field(at, f"it cannot be read: {reason}")
+    if param:
+        return invalid_field(param, f"it cannot be read: {reason}")
     return RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {reason}.")

@@ -1,8 +1,8 @@
-"""JSON strings as the octets that they came in.
+"""Handles JSON strings as the octets that they came in.
 
-What a caller says is spliced into what goes upstream, escapes and all: so a text costs nothing
-to carry, however long, and stays the same from turn to turn. Only who must change a text, or
-look into it, decodes it here.
+A caller's text is copied into the upstream's request with its escapes. It costs no decoding,
+however long, and stays the same from turn to turn. Decides which texts are empty. Must not know
+what a text is for.
 """
 
 import re
@@ -10,88 +10,88 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, explained, invalid_field
+from relay.translate.invalid import UNREADABLE, invalid_field, unreadable_error
 
-NOTHING: Final = msgspec.Raw(b"")  # stands for a member that was not given
+NOTHING: Final = msgspec.Raw(b"")  # a member that is absent
 Octets = bytes | memoryview | msgspec.Raw
 
-# All that str.isspace knows, in UTF-8 and as escapes.
+# All white space of str.isspace, in UTF-8 and as escapes.
 _SPACE: Final = (
     rb"(?: |\\[nrtf]"
     rb"|\\u(?:00(?:0[9-dA-D]|1[c-fC-F]|20|85|[aA]0)|1680|20(?:0[0-9aA]|2[89fF]|5[fF])|3000)"
     rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)"
 )
-_MOST_SPACE: Final = 256  # that a pattern goes through: decoding is faster than that
-_START: Final = re.compile(rb'"' + _SPACE + rb'{0,%d}+(")?' % _MOST_SPACE)
+_MAX_SPACES: Final = 256  # for the pattern; decoding is faster beyond it
+_LEADING_SPACE: Final = re.compile(rb'"' + _SPACE + rb'{0,%d}+(")?' % _MAX_SPACES)
 _NULL: Final = 0x6E
-_string: Final = msgspec.json.Decoder(str).decode
+_decode_str: Final = msgspec.json.Decoder(str).decode
 
 
-def says(raw: Octets, at: str) -> bool:
-    """Whether the text says anything: the API refuses one that is empty or only white space.
+def has_text(raw: Octets, param: str) -> bool:
+    """Whether a text has more than white space: the API refuses a text without.
 
     Raises:
-        RelayError: 400, it is no text; `at` is its place.
+        RelayError: 400, the value at `param` is not a string.
     """
-    match = _START.match(raw)
+    match = _LEADING_SPACE.match(raw)
     if match is None:
-        raise not_text(raw, at)
-    if match.end() <= _MOST_SPACE or match[1] is not None:
+        raise not_text_error(raw, param)
+    if match.end() <= _MAX_SPACES or match[1] is not None:
         return match[1] is None
-    words = plain(raw, at)
-    return bool(words) and not words.isspace()
+    text = decode_string(raw, param)
+    return bool(text) and not text.isspace()
 
 
-def given(raw: msgspec.Raw) -> bool:
-    """Whether there is a value, and it is not null."""
+def is_given(raw: msgspec.Raw) -> bool:
+    """Whether a value is present and not null."""
     return raw is not NOTHING and memoryview(raw)[0] != _NULL
 
 
 def kind(raw: msgspec.Raw) -> str:
-    """What a value begins with, which tells what it is; empty if it was not given."""
+    """The first character of a value, which shows its type; empty if the value is absent."""
     return chr(memoryview(raw)[0]) if raw is not NOTHING else ""
 
 
-def plain(raw: Octets, at: str) -> str:
-    """The text itself.
+def decode_string(raw: Octets, param: str) -> str:
+    """The text of a JSON string.
 
     Raises:
-        RelayError: 400, it is none; `at` is its place.
+        RelayError: 400, the value at `param` is not a string.
     """
     if raw is NOTHING:
-        raise not_text(raw, at)
+        raise not_text_error(raw, param)
     try:
-        return _string(raw)
+        return _decode_str(raw)
     except msgspec.ValidationError:
-        raise not_text(raw, at) from None
+        raise not_text_error(raw, param) from None
     except UNREADABLE as error:
-        raise explained(error, at) from None
+        raise unreadable_error(error, param) from None
 
 
-def utf8(raw: msgspec.Raw, at: str) -> bytes:
-    """The text itself, as octets.
+def utf8(raw: msgspec.Raw, param: str) -> bytes:
+    """The text of a JSON string, as UTF-8.
 
     Raises:
-        RelayError: 400, it is none; `at` is its place.
+        RelayError: 400, the value at `param` is not a string.
     """
     octets = bytes(raw)
     if octets[:1] == b'"' and b"\\" not in octets:
         return octets[1:-1]
-    return plain(raw, at).encode()
+    return decode_string(raw, param).encode()
 
 
-def quoted(words: str) -> bytes:
-    """A text as JSON."""
-    return msgspec.json.encode(words)
+def encode_string(text: str) -> bytes:
+    """A text as a JSON string."""
+    return msgspec.json.encode(text)
 
 
-def within(raw: Octets) -> memoryview:
-    """The octets of a text between its quotation marks."""
+def string_content(raw: Octets) -> memoryview:
+    """The octets between the quotation marks of a JSON string."""
     return memoryview(raw)[1:-1]
 
 
-def not_text(raw: Octets, at: str) -> Exception:
-    """The refusal of something that should have been a text."""
+def not_text_error(raw: Octets, param: str) -> Exception:
+    """The 400 for a value that should be a string."""
     return invalid_field(
-        at, "it must be given, as a text" if raw is NOTHING else "it must be a text"
+        param, "it must be given, as a text" if raw is NOTHING else "it must be a text"
     )

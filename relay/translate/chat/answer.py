@@ -1,5 +1,5 @@
 """An answer of the Messages API as a chat completion: the whole document, and the names of the
-rest (`Stream` for event streams, `error` for what went wrong).
+rest (`Stream` for event streams).
 
 This decides what becomes of each block of a whole answer. It must not know what was asked for,
 nor of sockets: time and ids come in with `AnswerMetadata`.
@@ -12,10 +12,9 @@ from relay.translate.chat.render import AnswerMetadata
 from relay.translate.chat.stream import KEEP_ALIVE, Stream
 from relay.translate.messages import content, message
 from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.error_document import error, error_event
 from relay.translate.messages.usage import Usage, message_usage
 
-__all__ = ["KEEP_ALIVE", "AnswerMetadata", "Stream", "error", "error_event", "translate"]
+__all__ = ["KEEP_ALIVE", "AnswerMetadata", "Stream", "translate"]
 
 _CHOICE: Final = b',"choices":[{"index":0,"message":{%b},"logprobs":null,"finish_reason":"%b"}]'
 
@@ -87,7 +86,7 @@ class _Parts:
 
     def _text(self, block: Block) -> None:
         text = content.string(block.text)
-        start, self.written = self.written, self.written + content.characters(text)
+        start, self.written = self.written, self.written + content.count_characters(text)
         self.texts.append(text[1:-1])
         for cited in content.citations(block.citations):
             self.annotations.append(shape.annotation(cited, start, self.written))

@@ -12,11 +12,19 @@ import msgspec
 from relay.translate.chat.transcript import Message, cache, conversation
 from relay.translate.invalid import invalid_field
 from relay.translate.invalid import read as read_part
-from relay.translate.raw_json import NOTHING, given, kind
+from relay.translate.raw_json import NOTHING, is_given, kind
 from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
-from relay.translate.request.tools import Choice, Place, Search, Tool, Toolset, named, parameters
+from relay.translate.request.tools import (
+    Tool,
+    ToolChoice,
+    Toolset,
+    UserLocation,
+    WebSearch,
+    check_name,
+    input_schema,
+)
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -119,7 +127,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     user: str | None  # `safety_identifier` or `user`, as the caller gave it
 
 
-_CHOICES: Final[dict[str, Choice]] = {"none": "none", "auto": "auto", "required": "any"}
+_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
 _request: Final = msgspec.json.Decoder(_Request).decode
 
 
@@ -141,7 +149,7 @@ def read(body: bytes) -> ChatRequest:
         stop=_stop(request.stop),
         effort=_effort(request.reasoning_effort),
         thinking=_thinking(request.thinking),
-        shape=_shape(request.response_format),
+        response_format=_shape(request.response_format),
     )
     options = request.stream_options
     stream = request.stream is True
@@ -163,9 +171,9 @@ def _refuse(request: _Request) -> None:
         raise invalid_field("logprobs", "these models tell no log probabilities")
     if request.modalities is not None and any(one != "text" for one in request.modalities):
         raise invalid_field("modalities", "only 'text' can be had")
-    if given(request.functions):
+    if is_given(request.functions):
         raise invalid_field("functions", "use tools instead")
-    if given(request.function_call):
+    if is_given(request.function_call):
         raise invalid_field("function_call", "use tool_choice instead")
 
 
@@ -198,7 +206,7 @@ def _effort(effort: str | None) -> str | None:
 
 
 def _thinking(raw: msgspec.Raw) -> msgspec.Raw:
-    if not given(raw):
+    if not is_given(raw):
         return NOTHING
     if kind(raw) != "{":
         raise invalid_field("thinking", "it must be an object")
@@ -233,7 +241,7 @@ def _toolset(request: _Request, said: Conversation) -> Toolset:
             raise invalid_field(
                 f"{at}.function.name", f"there are several tools called '{tool.name}'"
             )
-        said.marked = said.marked or tool.cache is not NOTHING
+        said.has_cache_marks = said.has_cache_marks or tool.cache is not NOTHING
         tools[tool.name] = tool
     choice, name, allowed = _chosen(request.tool_choice, tools)
     search = request.web_search_options
@@ -242,7 +250,7 @@ def _toolset(request: _Request, said: Conversation) -> Toolset:
         choice=choice,
         name=name,
         parallel=request.parallel_tool_calls is not False,
-        search=Search(place=_place(search)) if search is not None else None,
+        search=WebSearch(location=_place(search)) if search is not None else None,
     )
 
 
@@ -257,12 +265,12 @@ def _tool(told: _Tool, at: str) -> Tool:
     if mark is NOTHING:
         mark = cache(function.cache_control, f"{at}.cache_control")
     description = function.description
-    if given(description) and kind(description) != '"':
+    if is_given(description) and kind(description) != '"':
         raise invalid_field(f"{at}.description", "it must be a text")
     return Tool(
-        named(function.name, f"{at}.name"),
-        description if given(description) else NOTHING,
-        parameters(function.parameters, f"{at}.parameters"),
+        check_name(function.name, f"{at}.name"),
+        description if is_given(description) else NOTHING,
+        input_schema(function.parameters, f"{at}.parameters"),
         function.strict is True,
         mark,
     )
@@ -270,9 +278,9 @@ def _tool(told: _Tool, at: str) -> Tool:
 
 def _chosen(
     told: str | _Choice | None, tools: dict[str, Tool]
-) -> tuple[Choice, str, frozenset[str] | None]:
+) -> tuple[ToolChoice, str, frozenset[str] | None]:
     """The choice, the tool that must be called, and those that may be; None: all of them."""
-    choice: Choice = "auto"
+    choice: ToolChoice = "auto"
     if told is None:
         return choice, "", None
     if isinstance(told, str):
@@ -305,11 +313,11 @@ def _chosen(
     return _CHOICES[told.allowed_tools.mode], "", frozenset(allowed)
 
 
-def _place(told: _SearchOptions) -> Place:
+def _place(told: _SearchOptions) -> UserLocation:
     location = told.user_location.approximate if told.user_location is not None else None
     if location is None:
-        return Place()
-    return Place(
+        return UserLocation()
+    return UserLocation(
         city=location.city or None,
         country=location.country or None,
         region=location.region or None,

@@ -11,11 +11,12 @@ is short: one decode that leaves its text as the octets that it is, one join.
 
 from typing import Final
 
+from relay.errors import Dialect
 from relay.translate.chat import render as shape
 from relay.translate.chat.render import AnswerMetadata
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.error_document import error_event
+from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.event import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.raw_json import NOTHING
@@ -90,7 +91,7 @@ class Stream(EventStream):
         assert not usage.error
         pieces = [self._stop(index) for index in list(self._open)]
         if usage.stop_reason == "refusal":
-            pieces.append(self._show(b'"refusal":' + content.refusal(self._refusal)))
+            pieces.append(self._show(b'"refusal":' + content.refusal(self._stop_details)))
         elif not self._begun:
             pieces.append(self._show(b""))
         reason = b'"finish_reason":"%b"' % shape.finish_reason(usage.stop_reason, self._calls)
@@ -105,8 +106,8 @@ class Stream(EventStream):
         # Before anything else it would begin an answer that nobody has promised yet.
         return KEEP_ALIVE if self._begun else b""
 
-    def _failed(self, data: bytes) -> bytes:
-        return error_event(data)
+    def _render_error(self, data: bytes) -> bytes:
+        return stream_error(data).event(Dialect.OPENAI)
 
     def _show(self, delta: bytes) -> bytes:
         """A chunk with these members of `delta`; the first brings the role with it."""
@@ -196,7 +197,7 @@ class Stream(EventStream):
     def _say(self, text: bytes) -> bytes:
         if text == EMPTY:
             return b""
-        self._written += content.characters(text)
+        self._written += content.count_characters(text)
         if self._begun:
             return b"%b%b%b" % (self._text, text, self._tail)
         return self._show(b'"content":' + text)
@@ -233,6 +234,6 @@ class Stream(EventStream):
         return self._show(call)
 
     def _cite(self, block: _Open, cited: bytes) -> None:
-        if len(block.cited) < content.MOST_CITATIONS and self._kept + len(cited) <= _MOST_KEPT:
+        if len(block.cited) < content.MAX_CITATIONS and self._kept + len(cited) <= _MOST_KEPT:
             block.cited.append(cited)
             self._kept += len(cited)

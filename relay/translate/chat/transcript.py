@@ -10,12 +10,12 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, given, kind, not_text, says, utf8
+from relay.translate.raw_json import NOTHING, Octets, has_text, is_given, kind, not_text_error, utf8
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
 from relay.translate.request.conversation import Conversation
-from relay.translate.request.thinking_replay import Spoken, Thought, thoughts
-from relay.translate.request.tools import named
+from relay.translate.request.thinking_replay import ThinkingMessage, Thought, read_thoughts
+from relay.translate.request.tools import check_name
 
 _MOST: Final = 100_000  # docs: api/messages
 _OF_DOCUMENTS: Final = ("title", "context", "citations")
@@ -89,7 +89,7 @@ def conversation(messages: list[Message]) -> Conversation:
         if role == "user":
             leading = False
             if blocks := _user(said, message, number):
-                said.user().blocks += blocks
+                said.user_turn().blocks += blocks
             elif number == len(messages) - 1:
                 raise invalid_field(
                     f"messages[{number}].content", "there is nothing in it to answer"
@@ -123,7 +123,7 @@ def cache(raw: msgspec.Raw, at: str) -> msgspec.Raw:
     Raises:
         RelayError: 400, it is no object; `at` is its place.
     """
-    if not given(raw):
+    if not is_given(raw):
         return NOTHING
     if kind(raw) != "{":
         raise invalid_field(at, "it must be an object")
@@ -135,7 +135,7 @@ def _user(said: Conversation, message: Message, number: int) -> list[Block]:
     raw = message.content
     first = kind(raw)
     if first == '"':
-        blocks = [text_block(raw)] if says(raw, f"messages[{number}].content") else []
+        blocks = [text_block(raw)] if has_text(raw, f"messages[{number}].content") else []
     elif first == "[":
         blocks = _saying(_rich(said, raw, f"messages[{number}].content"))
     else:
@@ -149,7 +149,7 @@ def _instruct(said: Conversation, message: Message, number: int, *, leading: boo
     """A system or developer message: before all else, or an aside later."""
     raw = message.content
     if kind(raw) == '"':
-        blocks = [text_block(raw, aside=not leading)]
+        blocks = [text_block(raw, late_instruction=not leading)]
     elif kind(raw) == "[":
         blocks = _texts(said, raw, f"messages[{number}].content", aside=not leading)
     else:
@@ -160,13 +160,13 @@ def _instruct(said: Conversation, message: Message, number: int, *, leading: boo
     if leading:
         said.system += blocks
     elif blocks:
-        turn = said.user()
+        turn = said.user_turn()
         turn.blocks += blocks
-        turn.asides += len(blocks)
+        turn.late_instructions += len(blocks)
 
 
 def _assistant(said: Conversation, message: Message, number: int) -> None:
-    if given(message.function_call):
+    if is_given(message.function_call):
         raise invalid_field(f"messages[{number}].function_call", "use tool_calls instead")
     raw = message.content
     at = f"messages[{number}]"
@@ -176,13 +176,13 @@ def _assistant(said: Conversation, message: Message, number: int) -> None:
         texts = _texts(said, raw, f"{at}.content", refusals=True)
     else:
         texts = _none(raw, number)
-    if given(message.refusal):
+    if is_given(message.refusal):
         texts.append(_text(message.refusal, NOTHING, f"{at}.refusal"))
     saying = _saying(texts, f"{at}.content")
     thinking = _thoughts(message, at)
     if not saying and not thinking and not message.tool_calls:
         return
-    turn = said.assistant()
+    turn = said.assistant_turn()
     calls = _calls(said, message.tool_calls or (), f"{at}.tool_calls")
     if message.cache_control is not NOTHING:
         # Never on thinking, which the API refuses to have marked.
@@ -190,7 +190,7 @@ def _assistant(said: Conversation, message: Message, number: int) -> None:
     if thinking:
         if not calls and message.cache_control is not NOTHING and saying:
             texts = [saying[-1] if text.text is saying[-1].text else text for text in texts]
-        turn.spoken.append((len(turn.blocks), Spoken(texts, calls, thinking)))
+        turn.thinking_messages.append((len(turn.blocks), ThinkingMessage(texts, calls, thinking)))
     else:
         turn.blocks += saying
         turn.blocks += calls
@@ -201,7 +201,7 @@ def _thoughts(message: Message, at: str) -> list[Thought]:
     specific, content = message.provider_specific_fields, message.reasoning_content
     if details is blocks is specific is content:  # most messages have none of them
         return []
-    return thoughts(details, blocks, specific, content, at)
+    return read_thoughts(details, blocks, specific, content, at)
 
 
 def _calls(said: Conversation, calls: Iterable[_Call], at: str) -> list[Block]:
@@ -212,9 +212,9 @@ def _calls(said: Conversation, calls: Iterable[_Call], at: str) -> list[Block]:
             raise invalid_field(f"{here}.type", "only 'function' is known here")
         if call.function is None:
             raise invalid_field(f"{here}.function", "it must be given")
-        name = named(call.function.name, f"{here}.function.name")
+        name = check_name(call.function.name, f"{here}.function.name")
         arguments = _arguments(call.function.arguments, f"{here}.function.arguments")
-        blocks.append(said.call(call.id, name, arguments, at))
+        blocks.append(said.add_call(call.id, name, arguments, at))
     return blocks
 
 
@@ -234,7 +234,7 @@ def _result(said: Conversation, message: Message, number: int) -> None:
     at = f"messages[{number}]"
     if message.tool_call_id is None:
         raise invalid_field(f"{at}.tool_call_id", "it must be given")
-    known = said.answered(message.tool_call_id, f"{at}.tool_call_id")
+    known = said.take_open_call(message.tool_call_id, f"{at}.tool_call_id")
     raw = message.content
     if kind(raw) == '"':
         blocks = _saying([text_block(raw)])
@@ -252,7 +252,7 @@ def _result(said: Conversation, message: Message, number: int) -> None:
     result = [Block(tuple(octets))]
     if message.cache_control is not NOTHING:
         _mark_last(said, message, result, number)
-    said.user().results += result
+    said.user_turn().results += result
 
 
 def _rich(said: Conversation, raw: msgspec.Raw, at: str) -> list[Block]:
@@ -298,18 +298,18 @@ def _texts(
 
 def _text(raw: msgspec.Raw, mark: msgspec.Raw, at: str, *, aside: bool = False) -> Block:
     if kind(raw) != '"':
-        raise not_text(raw, at)
-    return text_block(raw, mark, aside=aside)
+        raise not_text_error(raw, at)
+    return text_block(raw, mark, late_instruction=aside)
 
 
 def _saying(blocks: list[Block], at: str = "") -> list[Block]:
     """Without the texts that say nothing."""
-    return [block for block in blocks if block.text is None or says(block.text, at)]
+    return [block for block in blocks if block.text is None or has_text(block.text, at)]
 
 
 def _none(raw: msgspec.Raw, number: int) -> list[Block]:
     """What content is that is neither text nor parts: nothing at all, or an error."""
-    if given(raw):
+    if is_given(raw):
         raise invalid_field(f"messages[{number}].content", "it must be a text or an array of parts")
     return []
 
@@ -318,7 +318,7 @@ def _mark(said: Conversation, raw: msgspec.Raw, at: str) -> msgspec.Raw:
     if raw is NOTHING:
         return raw
     mark = cache(raw, f"{at}.cache_control")
-    said.marked = said.marked or mark is not NOTHING
+    said.has_cache_marks = said.has_cache_marks or mark is not NOTHING
     return mark
 
 
@@ -326,4 +326,4 @@ def _mark_last(said: Conversation, message: Message, blocks: list[Block], number
     """Put the mark of a whole message, as LiteLLM has it, at its last block."""
     mark = _mark(said, message.cache_control, f"messages[{number}]")
     if blocks and mark is not NOTHING and blocks[-1].cache is NOTHING:
-        blocks[-1] = msgspec.structs.replace(blocks[-1], cache=mark)
+        blocks[-1] = blocks[-1].with_cache(mark)

@@ -1,7 +1,7 @@
-"""A content block of a Messages answer, whole or as it starts in a stream, and what is in it.
+"""Reads the content blocks of a Messages answer, complete or at their start in a stream.
 
-This decides how far the things that an answer says are read, whatever becomes of them. Texts are
-JSON strings as octets throughout: what came from the upstream stays as it was written.
+Decides how far a block is parsed. Must not know what a dialect makes of it. Every text is a JSON
+string as octets: the upstream's spelling is kept.
 """
 
 import re
@@ -12,15 +12,15 @@ import msgspec
 from relay.translate.raw_json import NOTHING
 
 EMPTY: Final = b'""'
-MOST_CITATIONS: Final = 100  # of one block
+MAX_CITATIONS: Final = 100  # in one block
 
-_NO_INPUT: Final = b'"{}"'
-_HALF: Final = re.compile(rb"\\(?:u[dD][89a-fA-F]|.)", re.DOTALL)
-_REFUSED: Final = b'"The model declined to answer this request."'
+_EMPTY_INPUT: Final = b'"{}"'
+_ESCAPE: Final = re.compile(rb"\\(?:u[dD][89a-fA-F]|.)", re.DOTALL)
+_NO_EXPLANATION: Final = b'"The model declined to answer this request."'
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """A content block of a Messages answer, or the start of one in a stream."""
+    """A content block of an answer, or the start of one in a stream."""
 
     type: str = ""
     text: msgspec.Raw = NOTHING
@@ -43,60 +43,60 @@ class _StopDetails(msgspec.Struct, frozen=True, gc=False):
     explanation: msgspec.Raw = NOTHING
 
 
-_citation = msgspec.json.Decoder(_Citation).decode
-_stop_details = msgspec.json.Decoder(_StopDetails).decode
-_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_citation: Final = msgspec.json.Decoder(_Citation).decode
+_decode_stop_details: Final = msgspec.json.Decoder(_StopDetails).decode
+_decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def string(raw: msgspec.Raw) -> bytes:
-    """A text as it was written, quotation marks and all; EMPTY where there is none.
+    """A JSON string as it came, with its quotation marks; EMPTY for null or no value.
 
     Raises:
-        ValueError: it is something else than a text.
+        ValueError: the value is not a string.
     """
     octets = bytes(raw)
     if octets.startswith(b'"'):
         return octets
     if octets in (b"", b"null"):
         return EMPTY
-    raise ValueError("something else where a text should be")
+    raise ValueError("a value that should be a text")
 
 
-def characters(text: bytes) -> int:
-    """How many Unicode characters a JSON string has.
+def count_characters(text: bytes) -> int:
+    """The number of Unicode characters in a JSON string.
 
-    Of a character in two halves (`\\ud83d\\ude00`) the first counts, so that it does not matter
-    whether both come in one piece.
+    In a surrogate pair (`\\ud83d\\ude00`) only the first half counts, so the sum is the same when
+    the halves come in two pieces.
     """
     if b"\\" not in text:
         return (len(text) if text.isascii() else len(text.decode())) - 2
     count = len(text.decode()) - 2
-    for match in _HALF.finditer(text):
+    for match in _ESCAPE.finditer(text):
         escape = match[0]
-        if len(escape) == 2:  # of a character, or `\u` and four digits
+        if len(escape) == 2:  # `\n`, or the `\u` of a whole character
             count -= 5 if escape == b"\\u" else 1
-        else:  # half a character: the whole escape if it is the second
+        else:  # a surrogate: the second half of a pair counts nothing
             count -= 5 if escape[3:] in b"89abAB" else 6
     return count
 
 
 def arguments(raw: msgspec.Raw) -> bytes:
-    """The input of a tool call as a JSON string, compact, its numbers and escapes untouched.
+    """The input of a tool call as a compact JSON string; numbers and escapes stay as they came.
 
-    Where there is none it is that of an empty object, which clients can parse (litellm #5063).
+    No input becomes an empty object, because clients parse the string (litellm #5063).
     """
     octets = bytes(raw)
     if octets in (b"", b"null", EMPTY):
-        return _NO_INPUT
-    if octets.startswith(b'"'):  # some vendors have put it into a string already
+        return _EMPTY_INPUT
+    if octets.startswith(b'"'):  # some vendors send a string already
         return octets
     return msgspec.json.encode(msgspec.json.format(octets, indent=-1).decode())
 
 
 def citation(raw: msgspec.Raw) -> bytes | None:
-    """The `title` and `url` of a citation of the web; None: it is of something else."""
+    """The `title` and `url` members of a web citation; None for any other citation."""
     try:
-        cited = _citation(raw)
+        cited = _decode_citation(raw)
     except msgspec.ValidationError:
         return None
     url = bytes(cited.url)
@@ -106,17 +106,17 @@ def citation(raw: msgspec.Raw) -> bytes | None:
 
 
 def citations(raw: msgspec.Raw) -> list[bytes]:
-    """Those of the web among a block's citations."""
+    """The web citations of a block, at most MAX_CITATIONS."""
     if not bytes(raw).startswith(b"["):
         return []
-    found = (citation(each) for each in _elements(raw))
-    return [each for each in found if each is not None][:MOST_CITATIONS]
+    found = (citation(each) for each in _decode_elements(raw))
+    return [each for each in found if each is not None][:MAX_CITATIONS]
 
 
 def refusal(stop_details: msgspec.Raw) -> bytes:
-    """What to say of a refusal: the upstream's explanation, if it gave one."""
+    """The text of a refusal: the upstream's explanation, else a fixed sentence."""
     if bytes(stop_details).startswith(b"{"):
-        explanation = bytes(_stop_details(stop_details).explanation)
+        explanation = bytes(_decode_stop_details(stop_details).explanation)
         if explanation.startswith(b'"') and explanation != EMPTY:
             return explanation
-    return _REFUSED
+    return _NO_EXPLANATION

@@ -1,8 +1,8 @@
-"""Which conversation a request belongs to, told by its head and body alone.
+"""Derives a key for the conversation that a request belongs to, from its head and body.
 
-What a client says outright comes first; else the beginning of the conversation tells, which
-stays the same in every turn. This knows nothing of callers: the key means something within one
-caller's requests only, and two conversations that begin alike are one here.
+Decides what identifies a conversation: an id that the client sends, else the beginning of the
+conversation, which is the same in every turn. Must not know callers: a key is unique only among
+one caller's requests. Two conversations with the same beginning have the same key.
 """
 
 import re
@@ -12,17 +12,18 @@ from typing import Any, Final
 
 import msgspec
 
-_MOST: Final = 128  # octets of a value that is kept as it is
+_MAX_VERBATIM_OCTETS: Final = 128  # a longer value is hashed
 _ONE_HOUR: Final = re.compile(rb'"ttl"[ \t\r\n]*:[ \t\r\n]*"1h"')
-_NAMED: Final = (b"x-claude-code-session-id", b"session-id", b"thread-id")
+_SESSION_FIELDS: Final = (b"x-claude-code-session-id", b"session-id", b"thread-id")
 _NOTHING: Final = msgspec.Raw(b"")
 _TEXT: Final = msgspec.Raw(b'"text"')
-# What decoding what somebody else wrote may raise; text that is not UTF-8 is a ValueError.
+_QUOTATION_MARK: Final = 0x22
+# The exceptions of decoding foreign octets; text that is not UTF-8 raises a ValueError.
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """The fields that may tell, as octets: each of them may be of any type."""
+    """The members that may identify a conversation, as octets: each may have any type."""
 
     metadata: msgspec.Raw = _NOTHING
     prompt_cache_key: msgspec.Raw = _NOTHING
@@ -46,59 +47,59 @@ class _Message(msgspec.Struct, frozen=True):
     content: msgspec.Raw = _NOTHING
 
 
-_body = msgspec.json.Decoder(_Body).decode
-_metadata = msgspec.json.Decoder(_Metadata).decode
-_user = msgspec.json.Decoder(_User).decode
-_message = msgspec.json.Decoder(_Message).decode
-_any = msgspec.json.Decoder().decode
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_decode_body: Final = msgspec.json.Decoder(_Body).decode
+_decode_metadata: Final = msgspec.json.Decoder(_Metadata).decode
+_decode_user: Final = msgspec.json.Decoder(_User).decode
+_decode_message: Final = msgspec.json.Decoder(_Message).decode
+_decode_any: Final = msgspec.json.Decoder().decode
+_decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
-def session(
+def conversation_key(
     headers: dict[bytes, bytes], body: bytes, before: Sequence[msgspec.Raw] = ()
 ) -> bytes | None:
-    """The key of the conversation: a letter for what told it, a colon, and the value.
+    """The key of the conversation: a letter for its source, a colon and a value.
 
     `h` a header field, `m` the session in `metadata.user_id`, `k` `prompt_cache_key`, `d` a
-    digest of system, tools and the first user message. At most 130 octets. None: there is
-    nothing to go by.
+    digest of system, tools and the first user message. At most 130 octets. None if the request
+    has none of them.
 
     Args:
         headers: by lower-case name.
-        body: a JSON object, as `peek` has found it to be; its fields may be of any type.
-        before: messages that come before those in it.
+        body: a JSON object, which `peek` has checked; its members may have any type.
+        before: earlier messages of the conversation that the body leaves out.
     """
-    for name in _NAMED:
+    for name in _SESSION_FIELDS:
         if (value := headers.get(name)) and (value := value.strip()):
             return _key(b"h:", value)
-    if (value := _other(headers)) is not None:
+    if (value := _other_session_field(headers)) is not None:
         return _key(b"h:", value)
     try:
-        told = _body(body)
+        fields = _decode_body(body)
     except _UNREADABLE:
         return None
-    if told.metadata is not _NOTHING and (user := _user_session(told.metadata)) is not None:
-        return _key(b"m:", user)
-    named = told.prompt_cache_key
-    if named is not _NOTHING and (value := _text(named)) is not None:
+    metadata = fields.metadata
+    if metadata is not _NOTHING and (session := _metadata_session(metadata)) is not None:
+        return _key(b"m:", session)
+    cache_key = fields.prompt_cache_key
+    if cache_key is not _NOTHING and (value := _text(cache_key)) is not None:
         return _key(b"k:", value)
-    return _beginning(told, before)
+    return _digest(fields, before)
 
 
-def is_long(body: bytes) -> bool:
-    """Whether a request uses the one-hour prompt cache (docs: build/prompt-caching).
+def uses_one_hour_cache(body: bytes) -> bool:
+    """Whether a request uses the one-hour prompt cache (Anthropic API docs, Prompt caching).
 
-    A quotation mark within text comes with a backslash, so only a real member is found; one
-    of a tool's own that is called `ttl` is taken for it, which makes a session last longer.
+    A quotation mark in a text has a backslash before it, so only a real member matches. A tool's
+    own member `ttl` matches, too: the upstream is then kept for the conversation for longer.
     """
-    # A plain search is several times as fast as the pattern, and finds nothing in most bodies.
+    # Most bodies have no "ttl", and a plain search is several times as fast as the pattern.
     return b'"ttl"' in body and _ONE_HOUR.search(body) is not None
 
 
-def _other(headers: dict[bytes, bytes]) -> bytes | None:
-    """The field that some other client, or the operator of one, names the session in."""
+def _other_session_field(headers: dict[bytes, bytes]) -> bytes | None:
+    """The session id of any other client: the first `x-…-session-id` by name, else affinity."""
     found: bytes | None = None
     for name in headers:
         if (
@@ -113,26 +114,28 @@ def _other(headers: dict[bytes, bytes]) -> bytes | None:
 
 
 def _key(kind: bytes, value: bytes) -> bytes:
-    return kind + (value if len(value) <= _MOST else blake2b(value, digest_size=32).digest())
+    if len(value) > _MAX_VERBATIM_OCTETS:
+        value = blake2b(value, digest_size=32).digest()
+    return kind + value
 
 
 def _text(raw: msgspec.Raw) -> bytes | None:
-    """A text that says something, as UTF-8."""
+    """A string that is not blank, as UTF-8; None for anything else."""
     try:
-        value = _any(raw)
+        value = _decode_any(raw)
         return (value.strip().encode() or None) if isinstance(value, str) else None
     except _UNREADABLE:
         return None
 
 
-def _user_session(raw: msgspec.Raw) -> bytes | None:
-    """The session's part of `metadata.user_id`; a user who is no more than that has none."""
+def _metadata_session(raw: msgspec.Raw) -> bytes | None:
+    """The session in `metadata.user_id`; None if it names a user only."""
     try:
-        user = _metadata(raw).user_id
+        user = _decode_metadata(raw).user_id
         if not isinstance(user, str):
             return None
         if user.lstrip().startswith("{"):
-            value = _user(user).session_id
+            value = _decode_user(user).session_id
             return (value.strip().encode() or None) if isinstance(value, str) else None
         before, _, value = user.rpartition("_session_")
         if before.startswith("user_") and "_account_" in before:
@@ -142,56 +145,59 @@ def _user_session(raw: msgspec.Raw) -> bytes | None:
     return None
 
 
-def _beginning(told: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
-    """The digest of how the conversation begins.
+def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
+    """The digest of the conversation's beginning.
 
-    The Responses API has `instructions` and `input` in place of `system` and `messages`, which
-    may be a text alone. Where system turns come before the first user message, as they do in
-    other dialects, they are part of it. A part that cannot be read counts as its octets.
+    The Responses API has `instructions` and `input`, which may be a plain text, in place of
+    `system` and `messages`. System messages before the first user message are part of the digest.
+    A part that cannot be read counts as its octets.
     """
     try:
-        messages = [*before, *_messages(told)]
+        messages = [*before, *_messages(fields)]
     except _UNREADABLE:
         return None
     if not messages:
         return None
-    parts = [b"system", *_said(told.system), *_said(told.instructions)]
-    parts += (b"tools", *_tools(told.tools))
-    for first in messages:
+    parts = [b"system", *_content(fields.system), *_content(fields.instructions)]
+    parts += (b"tools", *_tools(fields.tools))
+    for each in messages:
         try:
-            message = _message(first)
+            message = _decode_message(each)
         except _UNREADABLE:
-            message = _Message(content=first)
+            message = _Message(content=each)
         if message.role == "assistant":
             continue
         user = message.role == "user"
         parts.append(b"user" if user else b"other")
-        parts += _said(message.content)
+        parts += _content(message.content)
         if user:
             break
-    # Python's own hash, another one in each process, is enough for what only lives as long: who
-    # could make two of their own conversations meet would spoil nothing but their own cache.
+    # Python's hash, seeded anew in each process, is enough: a key does not outlive the process,
+    # and callers who construct a collision mix up their own conversations only.
     return b"d:%d" % hash(tuple(parts))
 
 
-def _messages(told: _Body) -> list[msgspec.Raw]:
-    if told.input is _NOTHING:
-        return _elements(told.messages)
-    if memoryview(told.input)[0] == 0x22:  # a quotation mark: a plain text
-        return [msgspec.Raw(b'{"role":"user","content":%b}' % told.input)]
-    return _elements(told.input)
+def _messages(fields: _Body) -> list[msgspec.Raw]:
+    if fields.input is _NOTHING:
+        return _decode_elements(fields.messages)
+    if memoryview(fields.input)[0] == _QUOTATION_MARK:
+        return [msgspec.Raw(b'{"role":"user","content":%b}' % fields.input)]
+    return _decode_elements(fields.input)
 
 
-def _said(content: msgspec.Raw) -> list[bytes]:
-    """What a system prompt or a message says: text alike in each way to write it, and the
-    octets of all else. Nothing of where the cache's marks are, for these move in each turn."""
+def _content(content: msgspec.Raw) -> list[bytes]:
+    """A system prompt or a message as parts of the digest.
+
+    Equal texts give equal parts however they are written; other blocks count as their octets.
+    Cache marks are left out, because clients move them in every turn.
+    """
     octets = memoryview(content)
     if not octets:
         return []
     try:
-        if octets[0] == 0x22:  # a quotation mark: a plain text
-            return [b"text", _any(content).encode()]
-        blocks = _objects(content)
+        if octets[0] == _QUOTATION_MARK:
+            return [b"text", _decode_any(content).encode()]
+        blocks = _decode_objects(content)
     except _UNREADABLE:
         return [b"octets", bytes(octets)]
     parts: list[bytes] = []
@@ -199,26 +205,26 @@ def _said(content: msgspec.Raw) -> list[bytes]:
         text = block.get("text")
         if text is not None and block.get("type") == _TEXT:
             try:
-                parts += (b"text", _any(text).encode())
+                parts += (b"text", _decode_any(text).encode())
                 continue
-            except (*_UNREADABLE, AttributeError):  # no text after all, or no UTF-8
+            except (*_UNREADABLE, AttributeError):  # not a string, or not UTF-8
                 pass
-        parts += (b"block", _bare(block))
+        parts += (b"block", _without_cache_mark(block))
     return parts
 
 
 def _tools(raw: msgspec.Raw) -> list[bytes]:
-    """The tools in their order."""
+    """The tools as parts of the digest, in their order."""
     if raw is _NOTHING:
         return []
     try:
-        return [_bare(tool) for tool in _objects(raw)]
+        return [_without_cache_mark(tool) for tool in _decode_objects(raw)]
     except _UNREADABLE:
         return [b"octets", bytes(raw)]
 
 
-def _bare(members: dict[str, msgspec.Raw]) -> bytes:
-    """An object without its `cache_control`, in one order whatever order it came in."""
+def _without_cache_mark(members: dict[str, msgspec.Raw]) -> bytes:
+    """An object's members without `cache_control`, sorted by name."""
     pieces: list[bytes | msgspec.Raw] = []
     for name in sorted(members):
         if name != "cache_control":

@@ -1,8 +1,7 @@
-"""One event of a Messages stream, read as far as a translation needs it.
+"""Reads one event of a Messages stream, as far as a translation needs it.
 
-This decides what can be passed over and what cannot be read: an event of a kind that nobody
-knows yet may have any shape, but a hole in an answer must not go unnoticed. It must not know
-what becomes of the events.
+Decides which unreadable events may be skipped and which are an error: an event of an unknown type
+may have any shape, but a gap in an answer must be noticed. Must not know what becomes of an event.
 """
 
 import json
@@ -13,8 +12,8 @@ import msgspec
 from relay.translate.messages.content import Block
 from relay.translate.raw_json import NOTHING
 
-_SAYS_NOTHING: Final = (b"", b"[DONE]")
-_KNOWN: Final = frozenset(
+_EMPTY_DATA: Final = (b"", b"[DONE]")
+_KNOWN_TYPES: Final = frozenset(
     {
         "message_start",
         "content_block_start",
@@ -28,7 +27,7 @@ _KNOWN: Final = frozenset(
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
-    """What any kind of delta may bring. Texts are left as the octets that they are."""
+    """The members of all types of delta. Texts stay JSON strings as octets."""
 
     type: str | None = None
     text: msgspec.Raw = NOTHING
@@ -40,7 +39,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamEvent(msgspec.Struct, frozen=True, gc=False):
-    """What any kind of event may bring that matters here."""
+    """The members of all types of event that a translation reads."""
 
     type: str | None = None
     index: int = 0
@@ -49,56 +48,58 @@ class StreamEvent(msgspec.Struct, frozen=True, gc=False):
     error: msgspec.Raw = NOTHING
 
 
-class _Unknown(msgspec.Struct, frozen=True):
+class _TypeOnly(msgspec.Struct, frozen=True):
     type: Any = None
 
 
-_decode = msgspec.json.Decoder(StreamEvent).decode
-_decode_unknown = msgspec.json.Decoder(_Unknown).decode
+_decode: Final = msgspec.json.Decoder(StreamEvent).decode
+_decode_type: Final = msgspec.json.Decoder(_TypeOnly).decode
 
 
 def read(name: bytes, data: bytes) -> StreamEvent:
-    """An event; `type` is what its data says, else what its `event:` line did, which is `name`.
+    """An event from its `event:` line (`name`, may be empty) and its data.
+
+    The data's `type` counts before `name`.
 
     Raises:
-        ValueError: it cannot be read, and is not of a kind that may be passed over.
+        ValueError: the event cannot be read and must not be skipped.
     """
     if not data.isascii():
-        data.decode()  # what is spliced in is not looked at again
+        data.decode()  # must be UTF-8: texts are copied into the output unread
     try:
         event = _decode(data)
     except (msgspec.DecodeError, RecursionError) as failure:
-        return _second_look(name, data, failure)
+        return _skip_or_raise(name, data, failure)
     if event.type is not None:
         return event
-    failed = not name and bytes(event.error) not in (b"", b"null")
-    return msgspec.structs.replace(event, type="error" if failed else name.decode("latin-1"))
+    is_error = not name and bytes(event.error) not in (b"", b"null")
+    return msgspec.structs.replace(event, type="error" if is_error else name.decode("latin-1"))
 
 
-def _second_look(
+def _skip_or_raise(
     name: bytes, data: bytes, failure: msgspec.DecodeError | RecursionError
 ) -> StreamEvent:
-    """What could not be decoded; without data if it may be passed over."""
-    if data.strip() in _SAYS_NOTHING:
+    """A second reading of an event that did not decode; without its data if it may be skipped."""
+    if data.strip() in _EMPTY_DATA:
         return StreamEvent(name.decode("latin-1"))
     if isinstance(failure, msgspec.ValidationError):
         try:
-            told = _decode_unknown(data).type
+            stated = _decode_type(data).type
         except msgspec.ValidationError:
             raise ValueError("an event that is no object") from None
-        kind = told if isinstance(told, str) else name.decode("latin-1")
-        if kind and kind not in _KNOWN:
+        kind = stated if isinstance(stated, str) else name.decode("latin-1")
+        if kind and kind not in _KNOWN_TYPES:
             return StreamEvent(kind)
     elif b"\\ud" in data.lower():
-        return _with_halves(data)
+        return _read_surrogates(data)
     raise ValueError(f"an event that cannot be read: {failure}")
 
 
-def _with_halves(data: bytes) -> StreamEvent:
-    """A delta with half a character in it, for which msgspec has no string.
+def _read_surrogates(data: bytes) -> StreamEvent:
+    """A delta with a lone surrogate, which msgspec refuses to decode.
 
-    Those who count in UTF-16 may cut between the two (`\\ud83d`, `\\ude00`). The halves go on as
-    they came, for the caller to join.
+    An upstream that counts in UTF-16 may cut a text between the two (`\\ud83d`, `\\ude00`). They
+    are passed on as they came; the caller joins them.
     """
     try:
         document = json.loads(data)

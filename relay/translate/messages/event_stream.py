@@ -1,12 +1,11 @@
-"""The events of a Messages stream, taken out of octets that may be cut anywhere.
+"""Splits a Messages stream into events, at any cut of its octets, for a dialect to render.
 
-This decides where events end, which of them tell of usage, of the answer's end or of an error,
-and hands on the three that carry content. What becomes of those is each dialect's own matter.
-Nothing is kept but half an event at most, and the same events come out however the octets that
-go in are cut.
+Decides where an event ends, and handles the events of usage, of the end and of errors. Those with
+content go to a subclass, one per dialect. Must not know any dialect. It keeps at most one
+incomplete event, and how the input is cut does not change the events.
 
-One read of the upstream is usually one event of about 120 octets, so the way of such an event
-is short: one decode that leaves its text as the octets that it is.
+One read from the upstream usually brings one event of about 120 octets. Such an event costs one
+decode, which leaves its text as octets.
 """
 
 from abc import ABC, abstractmethod
@@ -14,35 +13,36 @@ from typing import Final
 
 from relay.translate.messages.content import Block
 from relay.translate.messages.event import Delta, read
-from relay.translate.messages.usage import Usage, read_event
+from relay.translate.messages.usage import Usage, record_event
 from relay.translate.raw_json import NOTHING
 from relay.wire.sse import MAX_EVENT, EventReader
 
-_DELTA: Final = b"event: content_block_delta\ndata: "
-_DATA_AT: Final = len(_DELTA)
+_DELTA_HEAD: Final = b"event: content_block_delta\ndata: "
+_DATA_AT: Final = len(_DELTA_HEAD)
 
 
 class EventStream(ABC):
     """Octets of an upstream's event stream in, octets for the caller out.
 
-    `usage` fills as events pass; `usage.complete` says that the answer has come to its end, and
-    `usage.error` that this was an error, whose data is `error`. What comes after is ignored.
+    `usage` is updated as events pass. `usage.complete` is set when the answer has ended, and
+    `usage.error` when it ended with an error event, whose data is `error`. Later octets are
+    ignored.
     """
 
-    __slots__ = ("_after_cr", "_refusal", "_rest", "error", "usage")
+    __slots__ = ("_after_cr", "_rest", "_stop_details", "error", "usage")
 
     def __init__(self) -> None:
         self.usage = Usage()
         self.error: bytes | None = None
-        self._rest = bytearray()  # the octets of an event that is not whole yet
+        self._rest = bytearray()  # an incomplete event
         self._after_cr = False
-        self._refusal = NOTHING  # what the upstream says of why it ended, as an object
+        self._stop_details = NOTHING  # an object, if the upstream gave one
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next octets; b"" if there is nothing to show for them.
+        """The caller's octets for the next ones of the upstream; may be empty.
 
         Raises:
-            ValueError: an event cannot be read, or is too long. The stream is spoilt.
+            ValueError: an event cannot be read, or is too long. The stream cannot go on.
         """
         if self.usage.complete:
             return b""
@@ -50,46 +50,46 @@ class EventStream(ABC):
             data = self._with_line_feeds(data)
         if self._rest:
             if b"\n" not in data:
-                return self._wait(data)
+                return self._keep_rest(data)
             data = bytes(self._rest) + data
             self._rest.clear()
         blocks = data.split(b"\n\n")
         rest = blocks.pop()
         if len(blocks) == 1:
-            shown = self._block(blocks[0])
+            output = self._block(blocks[0])
         else:
             pieces = []
             for block in blocks:
                 pieces.append(self._block(block))
                 if self.usage.complete:
                     break
-            shown = b"".join(pieces)
+            output = b"".join(pieces)
         if rest and not self.usage.complete:
-            self._wait(rest)
-        return shown
+            self._keep_rest(rest)
+        return output
 
     @abstractmethod
     def _start(self, index: int, block: Block | None) -> bytes:
-        """A block begins."""
+        """Render the start of a block."""
 
     @abstractmethod
     def _delta(self, index: int, delta: Delta | None) -> bytes:
-        """A block goes on."""
+        """Render a piece of a block."""
 
     @abstractmethod
     def _stop(self, index: int) -> bytes:
-        """A block ends; perhaps one that has never begun."""
+        """Render the end of a block, which may have had no start."""
 
     @abstractmethod
     def _ping(self) -> bytes:
-        """The upstream shows that it is alive."""
+        """Render a keep-alive of the upstream."""
 
     @abstractmethod
-    def _failed(self, data: bytes) -> bytes:
-        """The answer ends with an error."""
+    def _render_error(self, data: bytes) -> bytes:
+        """Render the end of an answer that an error event has ended."""
 
     def _with_line_feeds(self, data: bytes) -> bytes:
-        """Lines may end with CR LF or CR, too (WHATWG HTML §9.2.6); here all end with LF."""
+        """LF for every line end; CR LF and CR are valid, too (WHATWG HTML §9.2.6)."""
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
             self._after_cr = False
@@ -97,26 +97,26 @@ class EventStream(ABC):
             self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _wait(self, rest: bytes) -> bytes:
+    def _keep_rest(self, rest: bytes) -> bytes:
         self._rest += rest
-        if len(self._rest) > MAX_EVENT + 1:  # a line feed may belong to its end
+        if len(self._rest) > MAX_EVENT + 1:  # one line feed may belong to its end
             raise ValueError("an event that is too long")
         return b""
 
     def _block(self, block: bytes) -> bytes:
-        """What is between two empty lines: an event, a comment or nothing."""
+        """Handle the octets between two empty lines: an event, a comment or nothing."""
         if len(block) > MAX_EVENT:
             raise ValueError("an event that is too long")
-        if block.startswith(_DELTA) and block.find(b"\n", _DATA_AT) < 0:
+        if block.startswith(_DELTA_HEAD) and block.find(b"\n", _DATA_AT) < 0:
             return self._event(b"", block[_DATA_AT:])
-        shown = b""
+        output = b""
         for name, data in EventReader().feed(block + b"\n\n"):
-            shown = self._event(name, data)
-        return shown
+            output = self._event(name, data)
+        return output
 
     def _event(self, name: bytes, data: bytes) -> bytes:
         if name == b"error":
-            return self._fail(data)
+            return self._end_with_error(data)
         event = read(name, data)
         kind = event.type
         if kind == "content_block_delta":
@@ -127,20 +127,20 @@ class EventStream(ABC):
             case "content_block_stop":
                 return self._stop(event.index)
             case "message_start":
-                read_event(self.usage, data)
+                record_event(self.usage, data)
             case "message_delta":
-                read_event(self.usage, data)
+                record_event(self.usage, data)
                 if event.delta is not None and bytes(event.delta.stop_details)[:1] == b"{":
-                    self._refusal = event.delta.stop_details.copy()
+                    self._stop_details = event.delta.stop_details.copy()
             case "message_stop":
                 self.usage.complete = True
             case "ping":
                 return self._ping()
             case "error":
-                return self._fail(data)
+                return self._end_with_error(data)
         return b""
 
-    def _fail(self, data: bytes) -> bytes:
+    def _end_with_error(self, data: bytes) -> bytes:
         self.error = data
         self.usage.complete = self.usage.error = True
-        return self._failed(data)
+        return self._render_error(data)

@@ -1,8 +1,9 @@
-"""The beginning of an event stream: whether it has brought anything yet.
+"""Finds the first event of a stream that has content.
 
-Until its first event with content a stream can still be taken from another upstream, and nobody
-is the wiser. What an upstream says before that promises nothing: `message_start`, pings, and the
-start of a text or a thought that is still empty. One that is overloaded says so a moment later.
+Decides which events are content. Until the first of them the answer can still come from another
+upstream, without the caller noticing. `message_start`, pings and the start of an empty text or
+thinking block are not content: an overloaded upstream sends them, and an error a moment later.
+Must not know upstreams.
 """
 
 import re
@@ -13,77 +14,77 @@ import msgspec
 
 from relay.wire.sse import EventReader
 
-_EMPTY: Final = frozenset({b"message_start", b"ping"})
-_WORDS: Final = re.compile(rb'"type"[ ]*:[ ]*"(text|thinking)"')
+_WITHOUT_CONTENT: Final = frozenset({b"message_start", b"ping"})
+_TEXT_TYPE: Final = re.compile(rb'"type"[ ]*:[ ]*"(text|thinking)"')
 _MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]|\\.)*"')
 
 
-class _Unnamed(msgspec.Struct):
+class _TypeAndError(msgspec.Struct):
     type: Any = None
     error: Any = None
 
 
-_unnamed = msgspec.json.Decoder(_Unnamed).decode
+_decode: Final = msgspec.json.Decoder(_TypeAndError).decode
 
 
-class Found(Enum):
-    """What a stream turned out to begin with."""
+class FirstEvent(Enum):
+    """The kind of the first event that matters."""
 
     CONTENT = "content"
-    ERROR = "error"  # nothing but an error event
+    ERROR = "error"  # an error event, before any content
 
 
 class FirstContent:
-    """Octets of an event stream in, until `found` tells what it begins with.
+    """Takes the octets of an event stream until `kind` is known.
 
-    `error` is then the error event's data.
+    `error` is the error event's data if `kind` is ERROR.
     """
 
-    __slots__ = ("_events", "error", "found")
+    __slots__ = ("_events", "error", "kind")
 
     def __init__(self) -> None:
         self._events = EventReader()
-        self.found: Found | None = None
+        self.kind: FirstEvent | None = None
         self.error = b""
 
-    def feed(self, data: bytes) -> bool:
-        """Take the next octets; whether it is known what the stream begins with."""
-        for name, text in self._events.feed(data):
-            kind = name or _kind(text)
-            if kind in _EMPTY or (kind == b"content_block_start" and _is_empty(text)):
+    def feed(self, octets: bytes) -> bool:
+        """Take the next octets; whether `kind` is known."""
+        for name, data in self._events.feed(octets):
+            kind = name or _kind(data)
+            if kind in _WITHOUT_CONTENT or (kind == b"content_block_start" and _is_empty(data)):
                 continue
             if kind == b"error":
-                self.found, self.error = Found.ERROR, text
+                self.kind, self.error = FirstEvent.ERROR, data
             else:
-                self.found = Found.CONTENT
+                self.kind = FirstEvent.CONTENT
             return True
         return False
 
 
-def _kind(text: bytes) -> bytes:
-    """What an event is, where nobody wrote an `event:` line; empty if it does not say."""
+def _kind(data: bytes) -> bytes:
+    """The type of an event without an `event:` line; empty if it has none."""
     try:
-        told = _unnamed(text)
+        event = _decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return b""
-    if told.error is not None:
+    if event.error is not None:
         return b"error"
-    return told.type.encode() if isinstance(told.type, str) else b""
+    return event.type.encode() if isinstance(event.type, str) else b""
 
 
 def _is_empty(data: bytes) -> bool:
-    """Whether the block that begins is a text or a thought without a word in it."""
-    match = _WORDS.search(data)
+    """Whether a `content_block_start` begins an empty text or thinking block."""
+    match = _TEXT_TYPE.search(data)
     return match is not None and b'"%b":""' % match[1] in data.replace(b" ", b"")
 
 
 def rename_model(opening: bytes, name: bytes) -> bytes:
-    """The beginning of a stream with another name for the model in its `message_start`."""
+    """The beginning of a stream, with `name` as the model in its `message_start`."""
     start = opening.find(b'"message_start"')
     if start < 0:
         return opening
-    # In `message_start` nothing else can be called "model": its content is still empty. Its
-    # `type` may come last, where names are sorted: so from the beginning of its line on.
+    # `message_start` has no content yet, so its only "model" is the model. Its `type` may be the
+    # last member (some vendors sort them): search from the beginning of the line.
     start = opening.rfind(b"\n", 0, start) + 1
     head, tail = opening[:start], opening[start:]
     return head + _MODEL.sub(lambda match: match[1] + b'"' + name + b'"', tail, count=1)

@@ -1,170 +1,172 @@
-"""A request without the thinking that another family of models did.
+"""Removes the thinking blocks of another model family from a request.
 
-A thinking block is signed by whom it comes from, and another family refuses the signature. What
-is cut out here is cut out of the octets, by position, and all others stay as they came: numbers,
-spaces and escapes, and with them the prefix that a prompt cache knows. What stays of a message
-depends on that message alone, so the next turn begins with what this one was.
+A family signs its thinking blocks, and another family refuses the signature. Blocks are cut out
+of the octets by position. All other octets stay as they came, with numbers, spaces and escapes,
+so that the prompt cache finds the same prefix. The rest of a message depends on that message
+alone, so the next turn begins with the octets of this one.
 
-This decides how to cut, not when: within a family, thinking must stay where it is.
+Decides how to cut. Must not know when: within a family, thinking blocks must stay.
 """
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
-_KINDS: Final = ("thinking", "redacted_thinking")  # no set: a type may be a list
-_MARKS: Final = {
+_THINKING_TYPES: Final = ("thinking", "redacted_thinking")  # a set fails if a type is a list
+_PUNCTUATION: Final = {
     mark: re.compile(rb"[ \t\r\n]*" + re.escape(mark) + rb"[ \t\r\n]*")
     for mark in (b"{", b"}", b"[", b"]", b",")
 }
 _KEY: Final = re.compile(rb'"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 
-# What a body may be refused with that is not the request it should be. It stays as it is then:
-# the upstream has the better words for what is wrong with it.
-_UNEXPECTED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+# The exceptions for a body that is not a valid request. It is passed on unchanged: the error text
+# of the upstream is better.
+_INVALID: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-class _Kind(msgspec.Struct, frozen=True):
+class _TypeOnly(msgspec.Struct, frozen=True):
     type: Any = None
 
 
-class _Part(NamedTuple):
-    """A value within the body: where it is, and where its member begins, which is the same in
-    an array."""
+class _Part:
+    """The position of a value in the body, `body[start:end]`.
 
-    begin: int
-    start: int
-    end: int
+    `begin` is where its member begins, with the name; in an array it is `start`.
+    """
 
+    __slots__ = ("begin", "end", "start")
 
-class _Cut(NamedTuple):
-    """`body[start:end]` goes."""
-
-    start: int
-    end: int
+    def __init__(self, begin: int, start: int, end: int) -> None:
+        self.begin = begin
+        self.start = start
+        self.end = end
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_kind = msgspec.json.Decoder(_Kind).decode
-_kinds = msgspec.json.Decoder(list[_Kind]).decode
-_any = msgspec.json.Decoder().decode
+_Cut = tuple[int, int]  # from and to: these octets of the body are removed
+
+_decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_type: Final = msgspec.json.Decoder(_TypeOnly).decode
+_decode_types: Final = msgspec.json.Decoder(list[_TypeOnly]).decode
+_decode_any: Final = msgspec.json.Decoder().decode
 
 
 def without_thinking(body: bytes) -> bytes:
-    """The same request, with no thinking in what the assistant said before.
+    """The same request without thinking blocks in its assistant messages.
 
-    Every `thinking` and `redacted_thinking` block goes, and an assistant message of nothing
-    else with it. The very same object comes back where there is none, and where the body is
-    not what a request should be.
+    Every `thinking` and `redacted_thinking` block is removed, and every assistant message that
+    has no other block. The same object is returned if there are none, or if the body is not a
+    valid request.
 
-    A request in the midst of tool use, whose last turn has no thinking any more, may be refused
-    while `thinking` is `enabled` (docs: build/extended-thinking, on preserving thinking blocks).
-    So `thinking` goes as well, and the `clear_thinking_…` edits that demand it (docs:
-    build/context-editing), until the tools' results are answered.
+    During tool use, the API may refuse a last turn without thinking while `thinking` is `enabled`
+    (Anthropic API docs, Extended thinking, Preserving thinking blocks). So `thinking` is removed
+    as well until the model has answered the tool results, and with it the `clear_thinking_…`
+    edits that require it (Anthropic API docs, Context editing).
     """
     if b"thinking" not in body:
         return body
     try:
         cuts = _cuts(body)
-    except _UNEXPECTED:
+    except _INVALID:
         return body
     if not cuts:
         return body
     pieces: list[bytes] = []
     at = 0
-    for cut in sorted(cuts):
-        pieces.append(body[at : cut.start])
-        at = cut.end
+    for start, end in sorted(cuts):
+        pieces.append(body[at:start])
+        at = end
     pieces.append(body[at:])
     return b"".join(pieces)
 
 
 def _cuts(body: bytes) -> list[_Cut]:
-    """All that is to be cut, apart from each other.
+    """The cuts that remove all thinking; none overlaps another.
 
-    Raises ValueError or a MsgspecError: the body is not what was expected.
+    Raises:
+        ValueError, MsgspecError, RecursionError: the body is not a valid request.
     """
     top = _object(body, 0, msgspec.Raw(body))
     cuts: list[_Cut] = []
     if "messages" not in top:
         return cuts
     messages, raws = _array(body, top["messages"])
-    staying: list[bool] = []
-    calling = results = False  # the last assistant message asks for tools; and has the results
+    kept_messages: list[bool] = []
+    # The last assistant message has tool calls; user messages with their results follow it.
+    has_calls = has_results = False
     for message, raw in zip(messages, raws, strict=True):
         stays = True
-        fields = _members(raw)
-        role = _any(fields["role"]) if "role" in fields else None
+        fields = _decode_members(raw)
+        role = _decode_any(fields["role"]) if "role" in fields else None
         content = fields.get("content")
-        kinds: list[Any] = []  # a plain text has none
+        types: list[Any] = []  # empty for a plain text
         if content is not None and bytes(content)[:1] == b"[":
-            kinds = [block.type for block in _kinds(content)]
+            types = [block.type for block in _decode_types(content)]
         if role == "assistant":
-            kept = [kind not in _KINDS for kind in kinds]
+            kept = [type not in _THINKING_TYPES for type in types]
             if not all(kept):
                 place = _object(body, message.start, raw)["content"]
                 stays = any(kept)
                 if stays:
-                    cuts += _without(place, _array(body, place)[0], kept)
+                    cuts += _cut_out(place, _array(body, place)[0], kept)
             if stays:
-                calling, results = "tool_use" in kinds, False
+                has_calls, has_results = "tool_use" in types, False
         elif role == "user":
-            results = "tool_result" in kinds
-            calling = calling and results
-        staying.append(stays)
-    if not all(staying):
-        # Nothing was cut within a message that goes as a whole, so no two cuts overlap.
-        cuts += _without(top["messages"], messages, staying)
-    if cuts and calling and results:
-        cuts += _thinking_off(body, top)
+            has_results = "tool_result" in types
+            has_calls = has_calls and has_results
+        kept_messages.append(stays)
+    if not all(kept_messages):
+        # A message that is removed has no cuts of its own, so no two cuts overlap.
+        cuts += _cut_out(top["messages"], messages, kept_messages)
+    if cuts and has_calls and has_results:
+        cuts += _disable_thinking(body, top)
     return cuts
 
 
-def _thinking_off(body: bytes, top: dict[str, _Part]) -> list[_Cut]:
-    """Take out `thinking` where it is `enabled`, and what may not be there without it."""
+def _disable_thinking(body: bytes, top: dict[str, _Part]) -> list[_Cut]:
+    """The cuts that remove `thinking` if it is `enabled`, and the edits that require it."""
     place = top.get("thinking")
-    if place is None or _kind(body[place.start : place.end]).type != "enabled":
+    if place is None or _decode_type(body[place.start : place.end]).type != "enabled":
         return []
     members = list(top.values())
-    going = {place}
+    removed = {place}
     cuts: list[_Cut] = []
     place = top.get("context_management")
     if place is not None and body[place.start : place.start + 1] == b"{":
         fields = _object(body, place.start, msgspec.Raw(body[place.start : place.end]))
         if "edits" in fields:
             edits, raws = _array(body, fields["edits"])
-            kept = [not str(_kind(raw).type).startswith("clear_thinking") for raw in raws]
+            kept = [not str(_decode_type(raw).type).startswith("clear_thinking") for raw in raws]
             if any(kept):
-                cuts += _without(fields["edits"], edits, kept)
+                cuts += _cut_out(fields["edits"], edits, kept)
             elif kept and len(fields) == 1:
-                going.add(place)
+                removed.add(place)
             elif kept:
-                cuts += _without(place, list(fields.values()), [name != "edits" for name in fields])
-    whole = _Part(0, 0, len(body))
-    return cuts + _without(whole, members, [member not in going for member in members])
+                cuts += _cut_out(place, list(fields.values()), [name != "edits" for name in fields])
+    document = _Part(0, 0, len(body))
+    return cuts + _cut_out(document, members, [member not in removed for member in members])
 
 
-def _without(whole: _Part, parts: list[_Part], kept: list[bool]) -> list[_Cut]:
-    """Cut the parts that are not kept out of the array or object that they are all of.
+def _cut_out(container: _Part, parts: list[_Part], kept: list[bool]) -> list[_Cut]:
+    """The cuts that remove the parts of an array or object that are not kept.
 
-    A part goes with the comma before it, and the first ones with the comma after them: what
-    stays of a beginning must not depend on whether anything follows.
+    A part is removed with the comma before it, and the first ones with the comma after them: the
+    beginning must not depend on later parts.
     """
     if not any(kept):
-        return [_Cut(whole.start + 1, whole.end - 1)]
+        return [(container.start + 1, container.end - 1)]
     first = kept.index(True)
-    cuts = [_Cut(parts[0].begin, parts[first].begin)] if first else []
+    cuts = [(parts[0].begin, parts[first].begin)] if first else []
     for number in range(first + 1, len(parts)):
         if not kept[number]:
-            cuts.append(_Cut(parts[number - 1].end, parts[number].end))
+            cuts.append((parts[number - 1].end, parts[number].end))
     return cuts
 
 
 def _array(body: bytes, place: _Part) -> tuple[list[_Part], list[msgspec.Raw]]:
-    """The elements of the array at `place`: where each is, and its octets."""
-    raws = _elements(memoryview(body)[place.start : place.end])
+    """The elements of the array at `place`: their positions, and their octets."""
+    raws = _decode_elements(memoryview(body)[place.start : place.end])
     parts: list[_Part] = []
     at = place.start
     for raw in raws:
@@ -177,18 +179,19 @@ def _array(body: bytes, place: _Part) -> tuple[list[_Part], list[msgspec.Raw]]:
 
 
 def _object(body: bytes, start: int, octets: msgspec.Raw) -> dict[str, _Part]:
-    """Where the members of the object are that begins at `start`, in their order.
+    """The positions of the members of the object at `start`, in their order.
 
-    Raises ValueError: a name is given twice, so that two readers could read it differently.
+    Raises:
+        ValueError: a name is given twice, so two readers could read the object differently.
     """
-    members = _members(octets)
+    members = _decode_members(octets)
     parts: dict[str, _Part] = {}
     at = start
     for name, raw in members.items():
         begin = _skip(body, at, b"," if parts else b"{")
         key = _KEY.match(body, begin)
         if key is None:
-            raise ValueError("a name that is none")
+            raise ValueError("a member without a name")
         at = _value(body, key.end(), raw)
         parts[name] = _Part(begin, key.end(), at)
     if members:
@@ -197,16 +200,16 @@ def _object(body: bytes, start: int, octets: msgspec.Raw) -> dict[str, _Part]:
 
 
 def _skip(body: bytes, at: int, mark: bytes) -> int:
-    """Where the next thing begins after `mark`, which must come next."""
-    found = _MARKS[mark].match(body, at)
+    """The position behind `mark` and the spaces around it; `mark` must be at `at`."""
+    found = _PUNCTUATION[mark].match(body, at)
     if found is None:
-        raise ValueError("not what was read here")
+        raise ValueError("other octets than were decoded")
     return found.end()
 
 
 def _value(body: bytes, start: int, raw: msgspec.Raw) -> int:
-    """The end of a value which must be there."""
+    """The end of a value, which must be at `start`."""
     octets = bytes(raw)
     if not body.startswith(octets, start):
-        raise ValueError("not what was read here")
+        raise ValueError("other octets than were decoded")
     return start + len(octets)

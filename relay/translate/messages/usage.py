@@ -1,11 +1,13 @@
-"""What an answer used, read from its octets as they pass by.
+"""Reads the usage of an answer from its octets as they pass.
 
-Rules (docs: build/streaming, and vendors that differ): counts in `message_delta` are
-cumulative and overwrite; the last non-null value of either event wins; zero input in
-`message_start` means unknown. Taps never change, hold back or copy what passes.
+Decides which counts apply (Anthropic API docs, Streaming messages; some vendors differ): counts in
+`message_delta` are cumulative and overwrite earlier ones; the last value that is not null counts;
+zero input tokens in `message_start` mean unknown. A tap must not change, delay or copy octets.
+Must not know prices or plans.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -14,16 +16,17 @@ from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.sse import EventReader
 
 _USAGE: Final = b'"usage"'
-_MOST: Final = 10**9  # tokens of one answer; sums and prices must hold
-_MAX_JSON: Final = 32 * 1024 * 1024
-_ENDING: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
+_MAX_TOKENS: Final = 10**9  # in one answer; sums and prices must not overflow
+_MAX_JSON_OCTETS: Final = 32 * 1024 * 1024
+_LAST_EVENT: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
 
 
-class Usage(msgspec.Struct):
-    """Token counts of one answer; None where the upstream did not say.
+@dataclass(slots=True)
+class Usage:
+    """The token counts of one answer; None for a count that the upstream did not state.
 
-    `complete` tells whether the answer came to its own end: a JSON document that decodes, or a
-    stream with its `message_stop` (or an `error` event, which ends one as well).
+    `complete`: the answer has ended properly. A document decodes; a stream has a `message_stop`,
+    or an `error` event, which ends it as well.
     """
 
     input: int | None = None
@@ -33,8 +36,8 @@ class Usage(msgspec.Struct):
     model: str | None = None
     stop_reason: str | None = None
     complete: bool = False
-    error: bool = False  # it is a stream that an error event ended
-    thinking: int | None = None  # those of `output` that were thought
+    error: bool = False  # the answer is a stream, and an error event ended it
+    thinking: int | None = None  # the part of `output` that is thinking
 
 
 class _Counts(msgspec.Struct):
@@ -58,43 +61,43 @@ class _StreamEvent(msgspec.Struct):
     delta: Any = None
 
 
-_decode_message = msgspec.json.Decoder(_Message).decode
-_decode_event = msgspec.json.Decoder(_StreamEvent).decode
+_decode_message: Final = msgspec.json.Decoder(_Message).decode
+_decode_event: Final = msgspec.json.Decoder(_StreamEvent).decode
 
 
-def _count(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None:
-    """Take over what is said. What cannot be a count is as good as not said."""
+def _record_counts(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None:
+    """Record the counts that are stated; an impossible count is ignored."""
     if counts is None:
         return
-    said = counts.input_tokens
-    if said is not None and 0 <= said <= _MOST and (said or not start):
-        usage.input = said
-    said = counts.output_tokens
-    if said is not None and 0 <= said <= _MOST:
-        usage.output = said
-    said = counts.cache_read_input_tokens
-    if said is not None and 0 <= said <= _MOST:
-        usage.cache_read = said
-    said = counts.cache_creation_input_tokens
-    if said is not None and 0 <= said <= _MOST:
-        usage.cache_write = said
+    count = counts.input_tokens
+    if count is not None and 0 <= count <= _MAX_TOKENS and (count or not start):
+        usage.input = count
+    count = counts.output_tokens
+    if count is not None and 0 <= count <= _MAX_TOKENS:
+        usage.output = count
+    count = counts.cache_read_input_tokens
+    if count is not None and 0 <= count <= _MAX_TOKENS:
+        usage.cache_read = count
+    count = counts.cache_creation_input_tokens
+    if count is not None and 0 <= count <= _MAX_TOKENS:
+        usage.cache_write = count
     if isinstance(counts.output_tokens_details, dict):
-        said = counts.output_tokens_details.get("thinking_tokens")
-        if type(said) is int and 0 <= said <= _MOST:  # no bool, which is an int as well
-            usage.thinking = said
+        count = counts.output_tokens_details.get("thinking_tokens")
+        if type(count) is int and 0 <= count <= _MAX_TOKENS:  # a bool is an int, too
+            usage.thinking = count
 
 
-def read_event(usage: Usage, data: bytes) -> bool:
-    """Take over what the data of an event says of usage; whether it is a `message_delta`."""
+def record_event(usage: Usage, data: bytes) -> bool:
+    """Record the usage in the data of an event; whether the event is a `message_delta`."""
     try:
         event = _decode_event(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     if event.type == "message_start" and event.message is not None:
         usage.model = event.message.model
-        _count(usage, event.message.usage, start=True)
+        _record_counts(usage, event.message.usage, start=True)
     elif event.type == "message_delta":
-        _count(usage, event.usage)
+        _record_counts(usage, event.usage)
         if isinstance(event.delta, dict):
             reason = event.delta.get("stop_reason")
             usage.stop_reason = reason if isinstance(reason, str) else usage.stop_reason
@@ -103,7 +106,7 @@ def read_event(usage: Usage, data: bytes) -> bool:
 
 
 class NoTap:
-    """For answers whose content is of no interest (errors), or cannot be read (encoded)."""
+    """A tap for errors, which have no usage, and for encoded answers, which cannot be read."""
 
     def begin(
         self, payload: bytes, scanner: ChunkScanner | None, chunks: ChunkReader | None
@@ -111,19 +114,19 @@ class NoTap:
         """See `net.upstream.splice.Tap`."""
 
     def feed(self, data: bytes) -> None:
-        """Nothing."""
+        """Ignore the octets."""
 
     def between_events(self) -> bool:
-        """There are no events."""
+        """False: there are no events."""
         return False
 
     def finish(self) -> Usage:
-        """Nothing is known but that the framing was whole."""
+        """No counts; the answer is complete, because its framing was."""
         return Usage(complete=True)
 
 
 class JsonTap:
-    """Reads a whole JSON message at its end."""
+    """A tap for a JSON document, which is read at its end."""
 
     __slots__ = ("_chunks", "_first", "_pieces", "_size")
 
@@ -142,60 +145,62 @@ class JsonTap:
         self._chunks = chunks
 
     def feed(self, data: bytes) -> None:
-        """Keep the piece (not a copy) until the end."""
+        """Keep the piece, not a copy of it, until the end."""
         self._size += len(data)
-        if self._size <= _MAX_JSON:
+        if self._size <= _MAX_JSON_OCTETS:
             self._pieces.append(data)
 
     def between_events(self) -> bool:
-        """There are no events."""
+        """False: there are no events."""
         return False
 
     def finish(self) -> Usage:
-        """Read the document."""
+        """The usage of the document."""
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._chunks is not None:
             body = self._chunks.feed(body)
         usage = message_usage(self._first + body)
-        usage.complete = usage.complete or self._size > _MAX_JSON
+        usage.complete = usage.complete or self._size > _MAX_JSON_OCTETS
         return usage
 
 
 def message_usage(body: bytes) -> Usage:
-    """What a whole JSON answer used."""
+    """The usage of a complete JSON document."""
     usage = Usage(complete=True)
     try:
         message = _decode_message(body)
     except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
-        return usage  # whole, if odd: the caller may judge it
+        return usage  # it is complete; the caller can check its shape
     except msgspec.DecodeError:
         usage.complete = False
         return usage
     usage.model = message.model
     usage.stop_reason = message.stop_reason
-    _count(usage, message.usage)
+    _record_counts(usage, message.usage)
     return usage
 
 
 class _Unframed:
+    """The framing of a stream that is not chunked; see ChunkScanner."""
+
     left = 0
-    single = True  # nothing in it can be torn by framing
+    single = True  # no chunk can end within an event
 
 
 _unframed: Final = _Unframed()
 
 
-def _untorn(data: bytes) -> bool:
-    """Whether each of several chunks ends with an event, so that no event is in two of them."""
+def _chunks_end_with_events(data: bytes) -> bool:
+    """Whether each of several chunks ends with an event, so no event is in two chunks."""
     return data.count(b"\r\n") == 2 * data.count(b"\n\n\r\n")
 
 
 class StreamTap:
-    """Watches a stream of events.
+    """A tap for a stream of events.
 
-    Only two events of a stream speak of usage, so nearly every piece is passed over by one
-    search; it is parsed only if it does, or if it begins or ends within an event.
+    Only two events of a stream have usage, so one search is enough for nearly every piece. A
+    piece is parsed only if it has usage, or begins or ends within an event.
     """
 
     __slots__ = (
@@ -216,7 +221,7 @@ class StreamTap:
         self._ending = b"\n\n"
         self._events = EventReader()
         self._aligned = True  # between two chunks and between two events
-        self._closing = False  # the event before the last one was seen: all is parsed
+        self._closing = False  # the last event but one has passed: parse the rest
         self._quiet = True  # aligned, and not closing
         self._last = b""
         self._usage = Usage()
@@ -233,26 +238,26 @@ class StreamTap:
             self._read(payload)
 
     def feed(self, data: bytes) -> None:
-        """Look at a piece."""
+        """Read a piece of the stream."""
         framing = self._framing
         if (
             self._quiet
             and _USAGE not in data
             and data.endswith(self._ending)
-            and (framing.single or (not framing.left and _untorn(data)))
+            and (framing.single or (not framing.left and _chunks_end_with_events(data)))
         ):
             self._last = data
         else:
             self._parse(data)
 
     def between_events(self) -> bool:
-        """Whether what has passed ends with a whole event."""
+        """Whether the last piece ended with an event."""
         return self._aligned
 
     def finish(self) -> Usage:
-        """What the stream said of its usage."""
+        """The usage of the stream."""
         usage = self._usage
-        if not usage.complete and (ending := _ENDING.search(self._last)) is not None:
+        if not usage.complete and (ending := _LAST_EVENT.search(self._last)) is not None:
             usage.complete = True
             usage.error = ending[0].startswith(b"event")
         return usage
@@ -261,10 +266,10 @@ class StreamTap:
         self._read(data if self._chunks is None else self._chunks.feed(data))
 
     def _read(self, payload: bytes) -> None:
-        self._usage.complete = self._usage.complete or _ENDING.search(self._last) is not None
+        self._usage.complete = self._usage.complete or _LAST_EVENT.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):
-            if _USAGE in event.data and read_event(self._usage, event.data):
+            if _USAGE in event.data and record_event(self._usage, event.data):
                 self._closing = True
             if event.name == b"error":
                 self._usage.complete = self._usage.error = True

@@ -1,6 +1,6 @@
-"""A content block of the Messages API, kept as octets that are open for one more member.
+"""A content block of the Messages API, as octets without the closing brace.
 
-Decides how a block is written, and nothing of what should be in it or where it stands.
+Decides how a block is written. Must not know what a block contains or where it stands.
 """
 
 from collections.abc import Iterable
@@ -8,34 +8,51 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.raw_json import NOTHING, Octets, within
+from relay.translate.raw_json import NOTHING, Octets, string_content
 
-_TEXT: Final = b'{"type":"text","text":'
-_CACHE: Final = b',"cache_control":'
-_EPHEMERAL: Final = b',"cache_control":{"type":"ephemeral"}}'
+_TEXT_HEAD: Final = b'{"type":"text","text":'
+_CACHE_HEAD: Final = b',"cache_control":'
+_CACHE_MARK: Final = b',"cache_control":{"type":"ephemeral"}}'
 
 
-class Block(msgspec.Struct, frozen=True, gc=False):
-    """`octets` is all but the closing brace; `cache` the caller's own cache_control.
+class Block:
+    """A content block, or a tool, which is written in the same way. A value: never changed.
 
-    A tool has these two as well, and is written in the same way.
+    `octets` is all but the closing brace; `cache` is the caller's own `cache_control`. A text
+    block keeps its text, as a JSON string.
     """
 
-    octets: tuple[Octets, ...]
-    cache: msgspec.Raw = NOTHING
-    text: msgspec.Raw | None = None  # what a block of text says
-    aside: bool = False  # an instruction that came later than the first user turn
+    __slots__ = ("cache", "late_instruction", "octets", "text")
+
+    def __init__(
+        self,
+        octets: tuple[Octets, ...],
+        cache: msgspec.Raw = NOTHING,
+        text: msgspec.Raw | None = None,
+        late_instruction: bool = False,
+    ) -> None:
+        """`late_instruction`: it is an instruction from after the first user turn."""
+        self.octets = octets
+        self.cache = cache
+        self.text = text
+        self.late_instruction = late_instruction
+
+    def with_cache(self, cache: msgspec.Raw) -> "Block":
+        """The same block with another `cache_control`."""
+        return Block(self.octets, cache, self.text, self.late_instruction)
 
 
-def text_block(raw: msgspec.Raw, cache: msgspec.Raw = NOTHING, *, aside: bool = False) -> Block:
+def text_block(
+    raw: msgspec.Raw, cache: msgspec.Raw = NOTHING, *, late_instruction: bool = False
+) -> Block:
     """A block of text."""
-    return Block((_TEXT, raw), cache, raw, aside)
+    return Block((_TEXT_HEAD, raw), cache, raw, late_instruction)
 
 
-def wrapped(block: Block) -> Block:
-    """An aside as something that the user says."""
+def as_user_text(block: Block) -> Block:
+    """A late instruction as a text of the user."""
     assert block.text is not None
-    octets = (_TEXT, b'"<system>\\n', within(block.text), b'\\n</system>"')
+    octets = (_TEXT_HEAD, b'"<system>\\n', string_content(block.text), b'\\n</system>"')
     return Block(octets, block.cache)
 
 
@@ -43,7 +60,7 @@ def write(out: list[Octets], blocks: Iterable[Block], *, mark: bool = False) -> 
     """Append the blocks, and commas between them.
 
     Args:
-        mark: put a cache breakpoint at the last one.
+        mark: put a cache mark on the last one, in place of its own.
     """
     comma = b""
     for block in blocks:
@@ -51,9 +68,9 @@ def write(out: list[Octets], blocks: Iterable[Block], *, mark: bool = False) -> 
             out.append(comma)
         out += block.octets
         if block.cache is not NOTHING:
-            out.append(_CACHE)
+            out.append(_CACHE_HEAD)
             out.append(block.cache)
         out.append(b"}")
         comma = b","
     if mark and comma:
-        out[-1] = _EPHEMERAL
+        out[-1] = _CACHE_MARK

@@ -1,11 +1,9 @@
-"""A conversation as the Messages API wants it: turns made of blocks, calls paired with results.
+"""Arranges messages as the Messages API requires: turns of blocks, each call with its result.
 
-This decides what becomes of the order in which another dialect has its messages: consecutive
-ones of a role are one turn, results come before all else in theirs, and instructions that came
-later are kept apart, for not every model takes them as such. It also gives tool calls ids that
-the API takes. All of it depends on nothing but what came before, so a conversation that goes on
-begins with the very octets that it had: prompt caches live by that. Which dialect the messages
-came in is not known here.
+Decides the order: consecutive messages of one role are one turn, and results come first in it.
+Late instructions are marked, because not every model accepts them as system turns. Tool calls get
+ids that the API accepts. Everything depends on earlier messages alone, so a longer conversation
+begins with the same octets, as prompt caches require. Must not know the dialect.
 """
 
 import re
@@ -14,63 +12,72 @@ from typing import Final
 from relay.translate.invalid import invalid_field
 from relay.translate.raw_json import Octets
 from relay.translate.request.block import Block
-from relay.translate.request.thinking_replay import THINKING, Spoken
+from relay.translate.request.thinking_replay import THINKING_PREFIXES, ThinkingMessage
 
-_NOT_OF_IDS: Final = re.compile(r"[^a-zA-Z0-9_-]")
-_NAMES: Final = 5  # of unanswered calls that an error names
+_INVALID_ID_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_NAMES: Final = 5  # unanswered calls in an error text
 
 
 class Turn:
-    """What one side says until the other one does.
+    """The consecutive messages of one side.
 
-    `results` are the user's alone. `spoken` is the assistant's: messages with thinking, each
-    with the number of the blocks that come before it.
+    Only the user has `results`. Only the assistant has `thinking_messages`: messages with thinking,
+    each with the number of blocks before it.
     """
 
-    __slots__ = ("asides", "assistant", "blocks", "results", "spoken")
+    __slots__ = ("assistant", "blocks", "late_instructions", "results", "thinking_messages")
 
     def __init__(self, *, assistant: bool) -> None:
         self.assistant = assistant
         self.results: list[Block] = []
         self.blocks: list[Block] = []
-        self.asides = 0  # how many of the blocks are
-        self.spoken: list[tuple[int, Spoken]] = []
+        self.late_instructions = 0  # number of blocks that are late instructions
+        self.thinking_messages: list[tuple[int, ThinkingMessage]] = []
 
     @property
-    def own(self) -> bool:
-        """Whether the user said something of their own, that asides could follow."""
-        return bool(self.results) or len(self.blocks) > self.asides
+    def has_user_content(self) -> bool:
+        """Whether there is more than late instructions, so that they can follow it."""
+        return bool(self.results) or len(self.blocks) > self.late_instructions
 
 
 class Conversation:
-    """Messages in, turns out. `system` is what stands before all of them."""
+    """Messages in, turns out. `system` has the blocks of the system prompt."""
 
-    __slots__ = ("_counts", "_ids", "_open", "_open_at", "marked", "names", "system", "turns")
+    __slots__ = (
+        "_counts",
+        "_ids",
+        "_open",
+        "_open_param",
+        "has_cache_marks",
+        "system",
+        "tool_names",
+        "turns",
+    )
 
     def __init__(self) -> None:
         self.system: list[Block] = []
         self.turns: list[Turn] = []
-        self.names: dict[str, None] = {}  # of the tools called, in order of first use
-        self.marked = False  # the caller has set cache breakpoints
+        self.tool_names: dict[str, None] = {}  # tools called so far, in order of first use
+        self.has_cache_marks = False  # the caller has set cache marks
         self._ids: set[str] = set()
         self._counts: dict[str, int] = {}
-        # Calls of the newest assistant's turn that have no result so far: what the API is to
-        # know them by, under the caller's id. The same id may have been given to several.
+        # The ids that the API gets for calls without a result, by the caller's id. Only calls of
+        # the last assistant turn are open, and several may have the same id.
         self._open: dict[str, list[str]] = {}
-        self._open_at = ""
+        self._open_param = ""
 
-    def user(self) -> Turn:
-        """The turn that the user's next message belongs to."""
+    def user_turn(self) -> Turn:
+        """The turn of the user's next message."""
         turns = self.turns
         if not turns or turns[-1].assistant:
             turns.append(Turn(assistant=False))
         return turns[-1]
 
-    def assistant(self) -> Turn:
-        """The turn that the assistant's next message belongs to.
+    def assistant_turn(self) -> Turn:
+        """The turn of the assistant's next message.
 
         Raises:
-            RelayError: 400, there are calls from before that nobody answered.
+            RelayError: 400, an earlier call has no result.
         """
         turns = self.turns
         if not turns or not turns[-1].assistant:
@@ -79,111 +86,111 @@ class Conversation:
             turns.append(Turn(assistant=True))
         return turns[-1]
 
-    def call(self, number: str, name: str, arguments: Octets, at: str) -> Block:
-        """The block of a tool call with the caller's id for it; `at` is where calls are."""
+    def add_call(self, call_id: str, name: str, arguments: Octets, param: str) -> Block:
+        """The block of a tool call with the caller's id; an error about results names `param`."""
         if not self._open:
-            self._open_at = at
-        known = self._known_as(number)
-        self._open.setdefault(number, []).append(known)
-        self.names[name] = None
-        head = f'{{"type":"tool_use","id":"{known}","name":"{name}","input":'
+            self._open_param = param
+        api_id = self._unique_id(call_id)
+        self._open.setdefault(call_id, []).append(api_id)
+        self.tool_names[name] = None
+        head = f'{{"type":"tool_use","id":"{api_id}","name":"{name}","input":'
         return Block((head.encode(), arguments))
 
-    def answered(self, number: str, at: str) -> str:
-        """What the API knows the call by that the result with this id belongs to.
+    def take_open_call(self, call_id: str, param: str) -> str:
+        """The API's id of the call that a result with this id belongs to.
 
-        Of several calls of one turn with the same id it is the first without a result.
+        If several calls of a turn have the same id, it is the first without a result.
 
         Raises:
-            RelayError: 400, there is no such call; `at` is where the id is.
+            RelayError: 400, no open call has the id at `param`.
         """
-        waiting = self._open.get(number)
+        waiting = self._open.get(call_id)
         if not waiting:
             raise invalid_field(
-                at,
+                param,
                 "a message with role 'tool' must be a response to a preceding message with "
-                f"'tool_calls', and none of the calls just before it has the id '{number[:80]}'",
+                f"'tool_calls', and none of the calls just before it has the id '{call_id[:80]}'",
             )
-        known = waiting.pop(0)
+        api_id = waiting.pop(0)
         if not waiting:
-            del self._open[number]
-        return known
+            del self._open[call_id]
+        return api_id
 
     def finish(self) -> None:
-        """There are no more messages.
+        """End the conversation.
 
         Raises:
-            RelayError: 400, there are calls that nobody answered.
+            RelayError: 400, a call has no result.
         """
         if self._open:
             self._unanswered()
 
     def _unanswered(self) -> None:
         names = [name[:80] for name, waiting in self._open.items() for _ in waiting]
-        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         raise invalid_field(
-            self._open_at,
+            self._open_param,
             "an assistant message with 'tool_calls' must be followed by a tool message for each "
-            f"'tool_call_id'; these did not have response messages: {', '.join(names[:_NAMES])}"
+            f"'tool_call_id'; these did not have response messages: {', '.join(names[:_MAX_NAMES])}"
             + more,
         )
 
-    def _known_as(self, number: str) -> str:
-        """An id that the API takes and that no call so far has."""
-        base = known = _NOT_OF_IDS.sub("_", number) or "call"
+    def _unique_id(self, call_id: str) -> str:
+        """An id that the API accepts and that no earlier call has."""
+        base = api_id = _INVALID_ID_CHARACTER.sub("_", call_id) or "call"
         count = self._counts.get(base, 1)
-        while known in self._ids:
+        while api_id in self._ids:
             count += 1
-            known = f"{base}_{count}"
+            api_id = f"{base}_{count}"
         if count > 1:
             self._counts[base] = count
-        self._ids.add(known)
-        return known
+        self._ids.add(api_id)
+        return api_id
 
 
-def fitted(turns: list[Turn], family: str) -> tuple[list[Turn], bool]:
-    """The turns as a model of `family` is to have them: their thinking among the blocks.
+def fit_turns(turns: list[Turn], family: str) -> tuple[list[Turn], bool]:
+    """The turns for a model of `family`, with its thinking blocks in their places.
 
-    A turn of which nothing is left goes, and those around it are one then. Also tells whether
-    the last turn of the assistant begins with thinking.
+    A turn without blocks is left out, and the turns around it become one. The second value is
+    whether the assistant's last turn begins with thinking.
     """
-    found: list[Turn] = []
-    thinks = False
+    result: list[Turn] = []
+    begins_thinking = False
     for turn in turns:
         if turn.assistant:
-            whole, first = _unfolded(turn, family)
-            if not whole.blocks:
+            full, begins = _insert_thinking(turn, family)
+            if not full.blocks:
                 continue
-            thinks = first
-            found.append(whole)
-        elif found and not found[-1].assistant:
-            found.append(_one(found.pop(), turn))
+            begins_thinking = begins
+            result.append(full)
+        elif result and not result[-1].assistant:
+            result.append(_merge(result.pop(), turn))
         else:
-            found.append(turn)
-    return found, thinks
+            result.append(turn)
+    return result, begins_thinking
 
 
-def _unfolded(turn: Turn, family: str) -> tuple[Turn, bool]:
-    whole = Turn(assistant=True)
+def _insert_thinking(turn: Turn, family: str) -> tuple[Turn, bool]:
+    full = Turn(assistant=True)
     thinks = False
     at = 0
-    for before, spoken in turn.spoken:
-        whole.blocks += turn.blocks[at:before]
-        blocks, first = spoken.unfolded(family)
-        thinks = thinks or (first and not whole.blocks)
-        whole.blocks += blocks
+    for before, message in turn.thinking_messages:
+        full.blocks += turn.blocks[at:before]
+        blocks, first = message.blocks_for(family)
+        thinks = thinks or (first and not full.blocks)
+        full.blocks += blocks
         at = before
-    whole.blocks += turn.blocks[at:]
-    # A turn cannot end with thinking (the API: "the final block in an assistant message cannot be
-    # `thinking`"): what was thought there led to nothing.
-    while whole.blocks and whole.blocks[-1].octets[0] in THINKING:
-        whole.blocks.pop()
-    return whole, thinks and bool(whole.blocks)
+    full.blocks += turn.blocks[at:]
+    # The API refuses a turn that ends with thinking ("the final block in an assistant message
+    # cannot be `thinking`"). Such thinking led to nothing.
+    while full.blocks and full.blocks[-1].octets[0] in THINKING_PREFIXES:
+        full.blocks.pop()
+    return full, thinks and bool(full.blocks)
 
 
-def _one(first: Turn, second: Turn) -> Turn:
+def _merge(first: Turn, second: Turn) -> Turn:
     turn = Turn(assistant=False)
     turn.results = first.results + second.results
     turn.blocks = first.blocks + second.blocks
-    turn.asides = first.asides + second.asides
+    turn.late_instructions = first.late_instructions + second.late_instructions
     return turn

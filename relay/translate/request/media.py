@@ -1,7 +1,7 @@
-"""Pictures and documents: what other dialects call them, and what the Messages API does.
+"""Translates images and documents into blocks of the Messages API.
 
-Decides which kinds there are and refuses all others. Base64 is cut out of a `data:` URL as it
-came and is not looked into: it may be tens of megabytes.
+Decides which media types and URLs are accepted. Base64 is copied out of a `data:` URL without
+decoding, because it may be tens of megabytes. Must not know the dialect.
 """
 
 import binascii
@@ -11,28 +11,36 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, given, kind, plain, quoted, says
+from relay.translate.raw_json import (
+    NOTHING,
+    Octets,
+    decode_string,
+    encode_string,
+    has_text,
+    is_given,
+    kind,
+)
 from relay.translate.request.block import Block
 
-# docs: build-with-claude/vision. "image/jpg" is no media type, and often sent.
-_IMAGES: Final = {
+# Anthropic API docs, Vision. "image/jpg" is not a media type, but clients send it.
+_IMAGE_TYPES: Final = {
     b"image/jpeg": b"image/jpeg",
     b"image/jpg": b"image/jpeg",
     b"image/png": b"image/png",
     b"image/gif": b"image/gif",
     b"image/webp": b"image/webp",
 }
-_DATA: Final = re.compile(
+_DATA_URL: Final = re.compile(
     rb'"data:([a-z0-9.+-]*+\\?/[a-z0-9.+-]*+)(?:;(?!base64,)[^;,"\\]*+)*+(;base64)?,',
     re.IGNORECASE,
 )
-_HTTP: Final = re.compile(rb'"https?:\\?/\\?/[^\\"]', re.IGNORECASE)
-_ESCAPE: Final = re.compile(rb"\\[^/]")
-_MOST_TEXT: Final = 12 * 1024 * 1024  # octets of base64: twice what a million tokens are
-_HEAD: Final = b'{"type":"%b","source":{"type":"base64","media_type":"%b","data":"'
-_FROM_URL: Final = b'{"type":"image","source":{"type":"url","url":'
-_DOCUMENT_FROM_URL: Final = b'{"type":"document","source":{"type":"url","url":'
-_FROM_TEXT: Final = b'{"type":"document","source":{"type":"text","media_type":"text/plain","data":'
+_HTTP_URL: Final = re.compile(rb'"https?:\\?/\\?/[^\\"]', re.IGNORECASE)
+_ESCAPE_BUT_SLASH: Final = re.compile(rb"\\[^/]")
+_MAX_TEXT_OCTETS: Final = 12 * 1024 * 1024  # of base64: twice a million tokens
+_BASE64_HEAD: Final = b'{"type":"%b","source":{"type":"base64","media_type":"%b","data":"'
+_IMAGE_URL_HEAD: Final = b'{"type":"image","source":{"type":"url","url":'
+_DOCUMENT_URL_HEAD: Final = b'{"type":"document","source":{"type":"url","url":'
+_TEXT_HEAD: Final = b'{"type":"document","source":{"type":"text","media_type":"text/plain","data":'
 
 
 class _Url(msgspec.Struct, frozen=True, gc=False):
@@ -45,67 +53,73 @@ class _File(msgspec.Struct, frozen=True, gc=False):
     filename: msgspec.Raw = NOTHING
 
 
-_url = msgspec.json.Decoder(_Url).decode
-_file = msgspec.json.Decoder(_File).decode
+_decode_url: Final = msgspec.json.Decoder(_Url).decode
+_decode_file: Final = msgspec.json.Decoder(_File).decode
 
 
-def image(raw: msgspec.Raw, cache: msgspec.Raw, at: str) -> Block:
+def image(raw: msgspec.Raw, cache: msgspec.Raw, param: str) -> Block:
     """The block of an `image_url`: `{"url": …}`, or the URL alone.
 
     Raises:
-        RelayError: 400, the API takes no such picture; `at` is where it is.
+        RelayError: 400, the image at `param` is not supported.
     """
     if kind(raw) != '"':
-        raw = read(_url, raw, at).url if raw is not NOTHING else raw
-        at += ".url"
-    url = _clean(raw, at)
-    if (match := _DATA.match(url)) is not None:
-        media = _IMAGES.get(_media(match))
-        if media is None or not match[2]:
-            raise invalid_field(at, "a data: URL must be base64 of a JPEG, PNG, GIF or WebP image")
-        return Block((_HEAD % (b"image", media), _data(url, match.end(), at), b'"}'), cache)
-    if _HTTP.match(url) is None:
-        raise invalid_field(at, "it must be an http(s) URL, or a data: URL with an image in base64")
-    return Block((_FROM_URL, url, b"}"), cache)
+        raw = read(_decode_url, raw, param).url if raw is not NOTHING else raw
+        param += ".url"
+    url = _normalize_url(raw, param)
+    if (match := _DATA_URL.match(url)) is not None:
+        media_type = _IMAGE_TYPES.get(_media_type(match))
+        if media_type is None or not match[2]:
+            raise invalid_field(
+                param, "a data: URL must be base64 of a JPEG, PNG, GIF or WebP image"
+            )
+        return Block(
+            (_BASE64_HEAD % (b"image", media_type), _base64(url, match.end(), param), b'"}'), cache
+        )
+    if _HTTP_URL.match(url) is None:
+        raise invalid_field(
+            param, "it must be an http(s) URL, or a data: URL with an image in base64"
+        )
+    return Block((_IMAGE_URL_HEAD, url, b"}"), cache)
 
 
-def file(raw: msgspec.Raw, cache: msgspec.Raw, at: str) -> Block:
+def file(raw: msgspec.Raw, cache: msgspec.Raw, param: str) -> Block:
     """The block of a `file`: `{"file_data": …, "filename": …}`.
 
     Raises:
-        RelayError: 400, the API takes no such document; `at` is where it is.
+        RelayError: 400, the document at `param` is not supported.
     """
-    told = read(_file, raw, at) if raw is not NOTHING else _File()
-    if given(told.file_id):
+    document = read(_decode_file, raw, param) if raw is not NOTHING else _File()
+    if is_given(document.file_id):
         raise invalid_field(
-            f"{at}.file_id", "no files are kept here; send its content as file_data"
+            f"{param}.file_id", "no files are kept here; send its content as file_data"
         )
     title: tuple[Octets, ...] = ()
-    if given(told.filename) and says(told.filename, f"{at}.filename"):
-        title = (b',"title":', told.filename)
-    at += ".file_data"
-    url = _clean(told.file_data, at)
-    match = _DATA.match(url)
-    media = _media(match) if match is not None and match[2] else b""
-    if match is None or media not in (b"application/pdf", b"text/plain"):
-        raise invalid_field(at, "it must be a data: URL with a PDF or plain text in base64")
-    data = _data(url, match.end(), at)
-    if media == b"text/plain":
-        return Block((_FROM_TEXT, _text(data, at), b"}", *title), cache)
-    return Block((_HEAD % (b"document", media), data, b'"}', *title), cache)
+    if is_given(document.filename) and has_text(document.filename, f"{param}.filename"):
+        title = (b',"title":', document.filename)
+    param += ".file_data"
+    url = _normalize_url(document.file_data, param)
+    match = _DATA_URL.match(url)
+    media_type = _media_type(match) if match is not None and match[2] else b""
+    if match is None or media_type not in (b"application/pdf", b"text/plain"):
+        raise invalid_field(param, "it must be a data: URL with a PDF or plain text in base64")
+    data = _base64(url, match.end(), param)
+    if media_type == b"text/plain":
+        return Block((_TEXT_HEAD, _text_document(data, param), b"}", *title), cache)
+    return Block((_BASE64_HEAD % (b"document", media_type), data, b'"}', *title), cache)
 
 
-def linked(raw: msgspec.Raw, title: msgspec.Raw, at: str) -> Block:
-    """The block of a document that the API is to fetch, by its URL.
+def linked(raw: msgspec.Raw, title: msgspec.Raw, param: str) -> Block:
+    """The block of a document that the API fetches from its URL.
 
     Raises:
-        RelayError: 400, it is none; `at` is where it is.
+        RelayError: 400, the value at `param` is not an http(s) URL.
     """
-    url = _clean(raw, at)
-    if _HTTP.match(url) is None:
-        raise invalid_field(at, "it must be an http(s) URL")
-    octets: list[Octets] = [_DOCUMENT_FROM_URL, url, b"}"]
-    if given(title) and says(title, at):
+    url = _normalize_url(raw, param)
+    if _HTTP_URL.match(url) is None:
+        raise invalid_field(param, "it must be an http(s) URL")
+    octets: list[Octets] = [_DOCUMENT_URL_HEAD, url, b"}"]
+    if is_given(title) and has_text(title, param):
         octets += (b',"title":', title)
     return Block(tuple(octets))
 
@@ -115,52 +129,52 @@ def native(
     source: msgspec.Raw,
     members: tuple[tuple[str, msgspec.Raw], ...],
     cache: msgspec.Raw,
-    at: str,
+    param: str,
 ) -> Block:
-    """A block of the Messages API's own kind, which some clients put between the others.
+    """A block in the Messages API's own form, which some clients send.
 
     Raises:
-        RelayError: 400, it has no source.
+        RelayError: 400, the block at `param` has no source.
     """
     if kind(source) != "{":
-        raise invalid_field(f"{at}.source", "it must be given, as an object")
+        raise invalid_field(f"{param}.source", "it must be given, as an object")
     octets: list[Octets] = [b'{"type":"%b","source":' % name.encode(), source]
     for member, value in members:
-        if given(value):
+        if is_given(value):
             octets += (b',"%b":' % member.encode(), value)
     return Block(tuple(octets), cache)
 
 
-def _clean(raw: msgspec.Raw, at: str) -> Octets:
-    """A URL without white space, and without escapes but for slashes (PHP writes them so)."""
+def _normalize_url(raw: msgspec.Raw, param: str) -> Octets:
+    """A URL without white space, and without escapes except for slashes, which PHP writes."""
     if kind(raw) == '"':
         octets = bytes(raw)
-        # Base64 with line ends is refused by the API; all other escapes are rare.
-        if b"\\" not in octets or _ESCAPE.search(octets) is None:
+        # The API refuses base64 with line ends, which are escapes; other escapes are rare.
+        if b"\\" not in octets or _ESCAPE_BUT_SLASH.search(octets) is None:
             return raw
-    return quoted("".join(plain(raw, at).split()))
+    return encode_string("".join(decode_string(raw, param).split()))
 
 
-def _media(match: re.Match[bytes]) -> bytes:
+def _media_type(match: re.Match[bytes]) -> bytes:
     return match[1].replace(b"\\", b"").lower()
 
 
-def _data(url: Octets, start: int, at: str) -> memoryview:
+def _base64(url: Octets, start: int, param: str) -> memoryview:
     data = memoryview(url)[start:-1]
     if not data:
-        raise invalid_field(at, "there is nothing in it")
+        raise invalid_field(param, "there is nothing in it")
     return data
 
 
-def _text(data: memoryview, at: str) -> bytes:
-    if len(data) > _MOST_TEXT:
-        raise invalid_field(at, "it is longer than any model can read")
+def _text_document(data: memoryview, param: str) -> bytes:
+    if len(data) > _MAX_TEXT_OCTETS:
+        raise invalid_field(param, "it is longer than any model can read")
     try:
         base64 = bytes(data).replace(b"\\/", b"/")
-        words = binascii.a2b_base64(base64, strict_mode=True).decode()
+        text = binascii.a2b_base64(base64, strict_mode=True).decode()
     except ValueError:
-        raise invalid_field(at, "it must be base64 of text in UTF-8") from None
-    octets = quoted(words)
-    if not says(octets, at):
-        raise invalid_field(at, "there is nothing in it")
+        raise invalid_field(param, "it must be base64 of text in UTF-8") from None
+    octets = encode_string(text)
+    if not has_text(octets, param):
+        raise invalid_field(param, "there is nothing in it")
     return octets

@@ -1,35 +1,36 @@
-"""The tools of a request, and what the model is to do with them.
+"""Decides which tools go upstream, and how the choice among them is written.
 
-Decides which of them go upstream and how the choice among them is put; what their schemas mean
-is not looked at, but for tools whose calls are to be held to theirs.
+Must not know what a tool's schema means, except for strict tools, whose calls must fit theirs.
 """
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, given, quoted
-from relay.translate.request import json_schema as schema
+from relay.translate.raw_json import NOTHING, Octets, encode_string, is_given
+from relay.translate.request import json_schema
 from relay.translate.request.block import Block
 
-Choice = Literal["auto", "none", "any", "tool"]
+ToolChoice = Literal["auto", "none", "any", "tool"]
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_VALID_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _NO_PARAMETERS: Final = b'{"type":"object","properties":{}}'
-_NAMED: Final = b'{"name":"%b","input_schema":{"type":"object"}'
-_OBJECT: Final = b'{"type":"object",'
-_STRICT: Final = b',"strict":true'
-_MOST_STRICT: Final = 20  # docs: build-with-claude/structured-outputs; more are refused
+_NAME_ONLY: Final = b'{"name":"%b","input_schema":{"type":"object"}'
+_OBJECT_TYPE: Final = b'{"type":"object",'
+_STRICT_MEMBER: Final = b',"strict":true'
+_MAX_STRICT: Final = 20  # Anthropic API docs, Structured outputs: more are refused
 _SEARCH: Final = "web_search"
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Tool(msgspec.Struct, frozen=True, gc=False):
-    """A function; `strict` says that calls of it are to fit its schema."""
+@dataclass(slots=True)
+class Tool:
+    """A function. `strict`: its calls must fit its schema."""
 
     name: str
     description: msgspec.Raw
@@ -38,44 +39,48 @@ class Tool(msgspec.Struct, frozen=True, gc=False):
     cache: msgspec.Raw
 
     def block(self, *, strict: bool) -> Block:
-        """How it is written."""
+        """The tool as a block."""
         octets: list[Octets] = [b'{"name":"%b"' % self.name.encode()]
         if self.description is not NOTHING:
             octets += (b',"description":', self.description)
-        wanted = schema.held(bytes(self.schema)) if strict and self.strict else None
-        octets += (b',"input_schema":', self.schema if wanted is None else wanted)
-        if wanted is not None:
-            octets.append(_STRICT)
+        strict_schema = (
+            json_schema.constrain(bytes(self.schema)) if strict and self.strict else None
+        )
+        octets += (b',"input_schema":', self.schema if strict_schema is None else strict_schema)
+        if strict_schema is not None:
+            octets.append(_STRICT_MEMBER)
         return Block(tuple(octets), self.cache)
 
 
-def named(name: str, at: str) -> str:
-    """The name of a tool.
+def check_name(name: str, param: str) -> str:
+    """The name of a tool, unchanged.
 
     Raises:
-        RelayError: 400, the API does not take it; `at` is its place.
+        RelayError: 400, the API does not accept the name at `param`.
     """
-    if _NAME.fullmatch(name) is None:
-        raise invalid_field(at, "it must have 1 to 128 characters of a-z, A-Z, 0-9, _ and -")
+    if _VALID_NAME.fullmatch(name) is None:
+        raise invalid_field(param, "it must have 1 to 128 characters of a-z, A-Z, 0-9, _ and -")
     return name
 
 
-def parameters(raw: msgspec.Raw, at: str) -> Octets:
-    """The schema of a tool that was described with this one, which may be none.
+def input_schema(raw: msgspec.Raw, param: str) -> Octets:
+    """The `input_schema` for the parameters of a tool, which may be absent.
 
     Raises:
-        RelayError: 400, it is no schema; `at` is its place.
+        RelayError: 400, the value at `param` is not an object.
     """
-    if not given(raw):
+    if not is_given(raw):
         return _NO_PARAMETERS
-    members = read(_members, raw, at)
+    members = read(_decode_members, raw, param)
     if not members:
         return _NO_PARAMETERS
-    return raw if "type" in members else b"".join((_OBJECT, memoryview(raw)[1:]))
+    return raw if "type" in members else b"".join((_OBJECT_TYPE, memoryview(raw)[1:]))
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="approximate"):
-    """Where a user is, as the web search tool has it."""
+class UserLocation(
+    msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="approximate"
+):
+    """The location of the user, in the form of the web search tool."""
 
     city: str | None = None
     country: str | None = None
@@ -83,95 +88,108 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     timezone: str | None = None
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """That the web may be searched, and how. `must`: or the request makes no sense; else it is
-    left out where a model cannot, or has a tool of that name."""
+_ANYWHERE: Final = UserLocation()
+
+
+@dataclass(slots=True, kw_only=True)
+class WebSearch:
+    """The web search tool.
+
+    `required`: refuse the request if the model cannot search. Else the tool is left out then, and
+    also if a tool of the caller has its name.
+    """
 
     name: ClassVar[str] = _SEARCH
 
-    place: Place = Place()
-    most: int | None = None  # searches
-    domains: tuple[str, ...] = ()  # and no others; (): any
-    must: bool = True
+    location: UserLocation = _ANYWHERE
+    max_uses: int | None = None
+    allowed_domains: tuple[str, ...] = ()  # empty for any domain
+    required: bool = True
 
     def block(self) -> Block:
-        """How it is written."""
+        """The tool as a block."""
         octets = b'{"type":"web_search_20250305","name":"web_search"'
-        if self.most is not None:
-            octets += b',"max_uses":%d' % self.most
-        if self.domains:
-            octets += b',"allowed_domains":' + msgspec.json.encode(self.domains)
-        if self.place != Place():
-            octets += b',"user_location":' + msgspec.json.encode(self.place)
+        if self.max_uses is not None:
+            octets += b',"max_uses":%d' % self.max_uses
+        if self.allowed_domains:
+            octets += b',"allowed_domains":' + msgspec.json.encode(self.allowed_domains)
+        if self.location != _ANYWHERE:
+            octets += b',"user_location":' + msgspec.json.encode(self.location)
         return Block((octets,))
 
 
-class Toolset(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model may call. `search` is how to search the web; None: not at all."""
+@dataclass(slots=True, kw_only=True)
+class Toolset:
+    """The tools that the model may call. `search` is None for no web search."""
 
     tools: Sequence[Tool] = ()
-    choice: Choice = "auto"
+    choice: ToolChoice = "auto"
     name: str = ""  # of the tool that must be called, for "tool"
     parallel: bool = True
-    search: Search | None = None
+    search: WebSearch | None = None
 
     @property
-    def _taken(self) -> bool:
-        """Whether a tool of the caller's own has the name of the web search."""
+    def _search_name_taken(self) -> bool:
+        """Whether a tool of the caller has the name of the web search."""
         return any(tool.name == _SEARCH for tool in self.tools)
 
     @property
-    def forced(self) -> bool:
-        """Whether the model has to call a tool."""
+    def is_forced(self) -> bool:
+        """Whether the model must call a tool."""
         return self.choice in ("any", "tool")
 
-    def written(self, accepts: Capabilities, names: Iterable[str]) -> tuple[list[Block], bytes]:
-        """The tools, and tool_choice (empty: none is needed).
+    def render(self, capabilities: Capabilities, names: Iterable[str]) -> tuple[list[Block], bytes]:
+        """The tools, and the `tool_choice` object, empty if none is needed.
 
         Args:
-            names: of the tools called so far. The API refuses a conversation with calls where
-                there are no tools at all, so these are named if there would be none.
+            names: of the tools called so far. The API refuses a conversation that has calls and
+                no tools, so these are declared if there would be none.
 
         Raises:
             RelayError: 400, the model cannot search the web.
         """
         blocks: list[Block] = []
-        left = _MOST_STRICT if accepts.structured else 0
+        strict_quota = _MAX_STRICT if capabilities.structured else 0
         for tool in self.tools:
-            blocks.append(tool.block(strict=left > 0))
-            left -= tool.strict
-        searching = self._searching(accepts)
-        if searching is not None:
-            blocks.append(searching)
+            blocks.append(tool.block(strict=strict_quota > 0))
+            strict_quota -= tool.strict
+        search = self._search_block(capabilities)
+        if search is not None:
+            blocks.append(search)
         choice = self.choice
-        if choice == "tool" and self.name == _SEARCH and searching is None and not self._taken:
+        if (
+            choice == "tool"
+            and self.name == _SEARCH
+            and search is None
+            and not self._search_name_taken
+        ):
             raise invalid_field("tool_choice", "this model cannot search the web")
         if not blocks:
-            blocks = [Block((_NAMED % name.encode(),)) for name in names]
+            blocks = [Block((_NAME_ONLY % name.encode(),)) for name in names]
             if not blocks:
                 return [], b""
             choice = "none"
         return blocks, self._choice(choice)
 
-    def _searching(self, accepts: Capabilities) -> Block | None:
+    def _search_block(self, capabilities: Capabilities) -> Block | None:
         search = self.search
         if search is None:
             return None
-        taken = self._taken
-        if search.must and not accepts.web_search:
+        taken = self._search_name_taken
+        if search.required and not capabilities.web_search:
             raise invalid_field("web_search_options", "this model cannot search the web")
-        if search.must and taken:
+        if search.required and taken:
             raise invalid_field("web_search_options", f"a tool is called '{_SEARCH}' already")
-        return search.block() if accepts.web_search and not taken else None
+        return search.block() if capabilities.web_search and not taken else None
 
-    def _choice(self, choice: Choice) -> bytes:
+    def _choice(self, choice: ToolChoice) -> bytes:
         if choice == "none":
             return b'{"type":"none"}'
         if choice == "auto" and self.parallel:
             return b""
-        told = b'{"type":"%b"' % choice.encode()
+        members = b'{"type":"%b"' % choice.encode()
         if choice == "tool":
-            told += b',"name":' + quoted(self.name)
+            members += b',"name":' + encode_string(self.name)
         if not self.parallel:
-            told += b',"disable_parallel_tool_use":true'
-        return told + b"}"
+            members += b',"disable_parallel_tool_use":true'
+        return members + b"}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.translate.invalid import UNREADABLE
-from relay.translate.raw_json import NOTHING, Octets, given, quoted
+from relay.translate.raw_json import NOTHING, Octets, encode_string, is_given
 from relay.translate.responses.fields import Request
 from relay.translate.responses.tools import echoed
 
@@ -34,7 +34,7 @@ def members(asked: Request, *, stored: bool) -> bytes:
         _or(asked.max_output_tokens, b"null"),
         _or(asked.max_tool_calls, b"null"),
         _or(asked.metadata, b"{}"),
-        quoted(asked.model),
+        encode_string(asked.model),
         _or(asked.parallel_tool_calls, b"true"),
         _or(asked.presence_penalty, b"0.0"),
         _or(asked.previous_response_id, b"null"),
@@ -52,13 +52,13 @@ def members(asked: Request, *, stored: bool) -> bytes:
 
 
 def _reasoning(raw: msgspec.Raw) -> bytes:
-    if not given(raw):
+    if not is_given(raw):
         return _NO_REASONING
     return msgspec.json.encode({"effort": None, "summary": None, **_decoded(raw)})
 
 
 def _text(raw: msgspec.Raw) -> bytes:
-    if not given(raw):
+    if not is_given(raw):
         return _PLAIN
     told = _decoded(raw)
     form = told.get("format") or {"type": "text"}
@@ -81,4 +81,4 @@ def _decoded(raw: msgspec.Raw) -> dict[str, Any]:
 
 
 def _or(raw: msgspec.Raw, otherwise: bytes) -> Octets:
-    return otherwise if raw is NOTHING or not given(raw) else raw
+    return otherwise if raw is NOTHING or not is_given(raw) else raw

@@ -12,11 +12,20 @@ from typing import Any, Final
 import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, given, kind, not_text, quoted, says, within
+from relay.translate.raw_json import (
+    NOTHING,
+    Octets,
+    encode_string,
+    has_text,
+    is_given,
+    kind,
+    not_text_error,
+    string_content,
+)
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
 from relay.translate.request.conversation import Conversation, Turn
-from relay.translate.request.thinking_replay import Spoken, Thought
+from relay.translate.request.thinking_replay import ThinkingMessage, Thought
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_calls import CALLS, OUTPUTS, Item, called, told
 from relay.translate.responses.tools import Offered
@@ -25,9 +34,11 @@ _MOST: Final = 100_000  # docs: api/messages
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _KNOWN: Final = CALLS | {*OUTPUTS, "message", "reasoning", "compaction", "additional_tools"}
 _RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
-_NO_OUTPUT: Final = quoted("This call has no output: it did not run, or was interrupted.")
-_GO_ON: Final = msgspec.Raw(quoted("Continue."))
-_BEFORE: Final = quoted("What was said before was made short. This is the summary of it:\n\n")
+_NO_OUTPUT: Final = encode_string("This call has no output: it did not run, or was interrupted.")
+_GO_ON: Final = msgspec.Raw(encode_string("Continue."))
+_BEFORE: Final = encode_string(
+    "What was said before was made short. This is the summary of it:\n\n"
+)
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
@@ -164,7 +175,7 @@ class _Reader:
         if said.turns[-1].assistant and said.turns[-1].blocks:
             # Codex sends what it has of an answer that was cut; no model here would go on with
             # it by itself, or some would write on within its last sentence.
-            said.user().blocks.append(text_block(_GO_ON))
+            said.user_turn().blocks.append(text_block(_GO_ON))
         return said
 
     # --- what is said ---
@@ -175,7 +186,7 @@ class _Reader:
         if role == "user":
             if blocks := self._rich(item.content, f"{at}.content"):
                 self._settle()
-                self._said.user().blocks += blocks
+                self._said.user_turn().blocks += blocks
             return False
         if role == "assistant":
             blocks = self._texts(item.content, f"{at}.content")
@@ -191,30 +202,30 @@ class _Reader:
             self._said.system += blocks
         elif blocks:
             self._settle()
-            turn = self._said.user()
+            turn = self._said.user_turn()
             turn.blocks += blocks
-            turn.asides += len(blocks)
+            turn.late_instructions += len(blocks)
         return True
 
     def _rich(self, raw: msgspec.Raw, at: str) -> list[Block]:
         """What may have pictures and documents."""
         if kind(raw) == '"':
-            return [text_block(raw)] if says(raw, at) else []
-        if not given(raw):
+            return [text_block(raw)] if has_text(raw, at) else []
+        if not is_given(raw):
             return []
         blocks: list[Block] = []
         for number, (part, whole) in enumerate(_each(raw, at)):
             here = f"{at}[{number}]"
             if part.type in _TEXTS or part.type == "refusal":
                 text = part.refusal if part.type == "refusal" else part.text
-                if says(text, f"{here}.text"):
+                if has_text(text, f"{here}.text"):
                     blocks.append(text_block(text))
             elif part.type == "input_image":
                 _no_file_id(part, here)
                 blocks.append(media.image(part.image_url, NOTHING, f"{here}.image_url"))
             elif part.type == "input_file":
                 _no_file_id(part, here)
-                if given(part.file_url):
+                if is_given(part.file_url):
                     blocks.append(media.linked(part.file_url, part.filename, f"{here}.file_url"))
                 else:
                     blocks.append(media.file(whole, NOTHING, here))
@@ -222,34 +233,36 @@ class _Reader:
                 raise invalid_field(
                     here, "these models take text, pictures and documents; send a text"
                 )
-            elif kind(part.text) == '"' and says(part.text, here):
+            elif kind(part.text) == '"' and has_text(part.text, here):
                 blocks.append(text_block(part.text))
         return blocks
 
     def _texts(self, raw: msgspec.Raw, at: str, *, aside: bool = False) -> list[Block]:
         """What has nothing but words; all else is passed over."""
         if kind(raw) == '"':
-            return [text_block(raw, aside=aside)] if says(raw, at) else []
-        if not given(raw):
+            return [text_block(raw, late_instruction=aside)] if has_text(raw, at) else []
+        if not is_given(raw):
             return []
         texts = [
             part.refusal if part.type == "refusal" else part.text for part in read(_parts, raw, at)
         ]
         return [
-            text_block(text, aside=aside) for text in texts if kind(text) == '"' and says(text, at)
+            text_block(text, late_instruction=aside)
+            for text in texts
+            if kind(text) == '"' and has_text(text, at)
         ]
 
     def _think(self, item: Item, at: str) -> None:
         thought = self._seal.opened(item.encrypted_content)
         if thought is None:
             words = [*self._texts(item.summary, f"{at}.summary"), *self._plain(item.content, at)]
-            texts = [within(block.text) for block in words if block.text is not None]
+            texts = [string_content(block.text) for block in words if block.text is not None]
             if not texts:
                 return
             joined = b"\\n\\n".join(texts)
             thought = Thought("", msgspec.Raw(b'"%b"' % joined))
         turn = self._assistant()
-        turn.spoken.append((len(turn.blocks), Spoken([], [], [thought])))
+        turn.thinking_messages.append((len(turn.blocks), ThinkingMessage([], [], [thought])))
 
     def _plain(self, raw: msgspec.Raw, at: str) -> list[Block]:
         return self._texts(raw, f"{at}.content") if kind(raw) == "[" else []
@@ -260,8 +273,8 @@ class _Reader:
         if text is None:
             return True
         self._settle()
-        whole = b"".join((b'"', within(_BEFORE), within(text), b'"'))
-        self._said.user().blocks.append(text_block(msgspec.Raw(whole)))
+        whole = b"".join((b'"', string_content(_BEFORE), string_content(text), b'"'))
+        self._said.user_turn().blocks.append(text_block(msgspec.Raw(whole)))
         return False
 
     # --- what is called ---
@@ -272,7 +285,7 @@ class _Reader:
             raise invalid_field(f"{at}.call_id", "it must be given")
         name, arguments = called(item, at)
         turn = self._assistant()
-        turn.blocks.append(self._said.call(number, name, arguments, "input"))
+        turn.blocks.append(self._said.add_call(number, name, arguments, "input"))
         self._waiting.append(number)
 
     def _bring(self, item: Item, at: str) -> None:
@@ -283,16 +296,18 @@ class _Reader:
                 self._settle()
             return
         self._settle()
-        shown = quoted((item.number or "?")[:80])
-        head = b"".join((b'"Output of the call ', within(shown), b', which is not known here:"'))
+        shown = encode_string((item.number or "?")[:80])
+        head = b"".join(
+            (b'"Output of the call ', string_content(shown), b', which is not known here:"')
+        )
         blocks = self._rich(told(item, at), f"{at}.output")
-        self._said.user().blocks += [text_block(msgspec.Raw(head)), *blocks]
+        self._said.user_turn().blocks += [text_block(msgspec.Raw(head)), *blocks]
 
     def _settle(self) -> None:
         """The turn that has called is over: what came of its calls follows."""
         waiting, self._waiting = self._waiting, []
         for number in waiting:
-            known = self._said.answered(number, "input")
+            known = self._said.take_open_call(number, "input")
             octets: list[Octets] = [_RESULT % known.encode()]
             outputs = self._outputs.get(number)
             if outputs:
@@ -304,11 +319,11 @@ class _Reader:
                     octets.append(b"]")
             else:
                 octets += (b',"content":', _NO_OUTPUT, b',"is_error":true')
-            self._said.user().results.append(Block(tuple(octets)))
+            self._said.user_turn().results.append(Block(tuple(octets)))
 
     def _assistant(self) -> Turn:
         """The assistant's turn: the one that has called, as long as nothing came of it."""
-        return self._said.assistant() if not self._waiting else self._said.turns[-1]
+        return self._said.assistant_turn() if not self._waiting else self._said.turns[-1]
 
 
 def _each(raw: msgspec.Raw, at: str) -> list[tuple[_Part, msgspec.Raw]]:
@@ -317,7 +332,7 @@ def _each(raw: msgspec.Raw, at: str) -> list[tuple[_Part, msgspec.Raw]]:
 
 
 def _no_file_id(part: _Part, at: str) -> None:
-    if given(part.file_id):
+    if is_given(part.file_id):
         raise invalid_field(f"{at}.file_id", "no files are kept here; send its content")
-    if part.type == "input_image" and not given(part.image_url):
-        raise not_text(NOTHING, f"{at}.image_url")
+    if part.type == "input_image" and not is_given(part.image_url):
+        raise not_text_error(NOTHING, f"{at}.image_url")

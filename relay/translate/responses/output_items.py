@@ -99,7 +99,7 @@ class Message(Item):
 
     def cite(self, cited: bytes) -> None:
         """What the block rests upon."""
-        if len(self._cited) < content.MOST_CITATIONS:
+        if len(self._cited) < content.MAX_CITATIONS:
             self._cited.append(cited)
 
     def end_block(self) -> list[Event]:
@@ -157,7 +157,7 @@ class Message(Item):
         """How many characters so many of the pieces have: none is counted twice."""
         known, characters = self._counted
         for piece in self.pieces[known:pieces]:
-            characters += content.characters(b'"%b"' % piece)
+            characters += content.count_characters(b'"%b"' % piece)
         self._counted = (pieces, characters)
         return characters
 

@@ -13,7 +13,7 @@ import msgspec
 from relay.errors import RelayError
 from relay.translate.invalid import invalid_field
 from relay.translate.invalid import read as read_part
-from relay.translate.raw_json import NOTHING, given, kind, plain, quoted, says
+from relay.translate.raw_json import NOTHING, decode_string, encode_string, has_text, is_given, kind
 from relay.translate.request.block import text_block
 from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
@@ -138,8 +138,8 @@ def read(
         temperature=_within(request.temperature, 2, "temperature"),
         top_p=_within(request.top_p, 1, "top_p"),
         effort=_effort(thinks),
-        thinks=thinks is not None,
-        shape=_shape(request.text),
+        default_thinking=thinks is not None,
+        response_format=_shape(request.text),
     )
     stream = request.stream is True
     stored = storing and request.store is not False
@@ -169,7 +169,7 @@ def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -
     offered = Offered()
     said = conversation(items, seal, offered, before)
     _instruct(said, request.instructions)
-    said.user().blocks.append(text_block(msgspec.Raw(quoted(_SUMMARISE))))
+    said.user_turn().blocks.append(text_block(msgspec.Raw(encode_string(_SUMMARISE))))
     toolset = Offered().toolset(NOTHING, parallel=True, most=None)
     return ResponsesRequest(
         MessagesBuilder(said, toolset, GenerationOptions(), stream=False),
@@ -190,15 +190,15 @@ def _refuse(request: Request) -> None:
         raise invalid_field(
             "background", "responses are made while their caller waits: leave it out"
         )
-    if given(request.conversation):
+    if is_given(request.conversation):
         raise invalid_field(
             "conversation", "conversations are not kept here: send the items as input"
         )
-    if given(request.prompt):
+    if is_given(request.prompt):
         raise invalid_field("prompt", "prompts are not kept here: send instructions and input")
     if request.top_logprobs:
         raise invalid_field("top_logprobs", "these models tell no log probabilities")
-    if given(request.truncation) and plain(request.truncation, "truncation") not in (
+    if is_given(request.truncation) and decode_string(request.truncation, "truncation") not in (
         "auto",
         "disabled",
     ):
@@ -215,23 +215,23 @@ def _refuse(request: Request) -> None:
 def _items(raw: msgspec.Raw) -> list[msgspec.Raw]:
     """The input as items; a text is what the user says."""
     if kind(raw) == '"':
-        if not says(raw, "input"):
+        if not has_text(raw, "input"):
             return []
         item = b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}'
         return [msgspec.Raw(item % raw)]
-    return read_part(_raws, raw, "input") if given(raw) else []
+    return read_part(_raws, raw, "input") if is_given(raw) else []
 
 
 def _instruct(said: Conversation, raw: msgspec.Raw) -> None:
     """Instructions come before all else."""
-    if not given(raw):
+    if not is_given(raw):
         return
-    if says(raw, "instructions"):
+    if has_text(raw, "instructions"):
         said.system.insert(0, text_block(raw))
 
 
 def _given(decode: Callable[[Any], T | None], raw: msgspec.Raw, param: str) -> T | None:
-    if raw is NOTHING or not given(raw):
+    if raw is NOTHING or not is_given(raw):
         return None
     return read_part(decode, raw, param)
 

@@ -17,7 +17,7 @@ import msgspec
 from relay.errors import RelayError
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.error_document import judged_event
+from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.event import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.messages.usage import Usage
@@ -112,7 +112,7 @@ class Stream(EventStream):
             self._stop(index)
         self.usage = usage
         if bytes(details)[:1] == b"{":
-            self._refusal = details
+            self._stop_details = details
         self.finish()
 
     def keep_alive(self) -> bytes:
@@ -130,8 +130,8 @@ class Stream(EventStream):
 
     # --- what the upstream says ---
 
-    def _failed(self, data: bytes) -> bytes:
-        return self.fail(judged_event(data))
+    def _render_error(self, data: bytes) -> bytes:
+        return self.fail(stream_error(data))
 
     def _ping(self) -> bytes:
         return b""  # comments would not do, and each event has the whole response in it
@@ -287,7 +287,7 @@ class Stream(EventStream):
 
     def _refuse(self) -> bytes:
         message = Message(self._told)
-        words = content.refusal(self._refusal)
+        words = content.refusal(self._stop_details)
         if self._told.spoken:
             return self._say(-1, message, words) + self._settle()
         message.refusal = words

@@ -9,7 +9,15 @@ from typing import Any, Final
 import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field
-from relay.translate.raw_json import NOTHING, Octets, given, kind, plain, quoted, utf8
+from relay.translate.raw_json import (
+    NOTHING,
+    Octets,
+    decode_string,
+    encode_string,
+    is_given,
+    kind,
+    utf8,
+)
 from relay.translate.responses.tool_names import function_name
 
 OUTPUTS: Final = {
@@ -111,14 +119,14 @@ def told(item: Item, at: str) -> msgspec.Raw:
     if item.type == "shell_call_output" and kind(item.output) == "[":
         return _printed_out(item.output)
     raw = item.output
-    if not given(raw):
+    if not is_given(raw):
         if item.type == "apply_patch_call_output" and kind(item.status) == '"':
             return item.status
         return msgspec.Raw(b'""')
     if kind(raw) in ('"', "["):
         return raw
     if kind(raw) == "{":  # an object: some clients send what their tool gave them
-        return msgspec.Raw(quoted(bytes(raw).decode()))
+        return msgspec.Raw(encode_string(bytes(raw).decode()))
     raise invalid_field(f"{at}.output", "it must be a text or an array of parts")
 
 
@@ -134,7 +142,7 @@ def _arguments(raw: msgspec.Raw, at: str) -> Octets:
     A model wrote them, and may have got them wrong; its turn cannot be undone, so they are told
     as what they are.
     """
-    if not given(raw):
+    if not is_given(raw):
         return _NO_ARGUMENTS
     octets = utf8(raw, at).strip()
     if not octets:
@@ -142,7 +150,7 @@ def _arguments(raw: msgspec.Raw, at: str) -> Octets:
     try:
         _object(octets)
     except UNREADABLE:
-        return b'{"arguments":%b}' % quoted(plain(raw, at))
+        return b'{"arguments":%b}' % encode_string(decode_string(raw, at))
     return octets
 
 
@@ -173,14 +181,14 @@ def _printed_out(raw: msgspec.Raw) -> msgspec.Raw:
             ended = f"exit code {outcome.get('exit_code', 0)}"
         parts = [one.stdout, f"stderr:\n{one.stderr}" if one.stderr else "", f"[{ended}]"]
         texts.append("\n".join(part for part in parts if part))
-    return msgspec.Raw(quoted("\n\n".join(texts)))
+    return msgspec.Raw(encode_string("\n\n".join(texts)))
 
 
 def _listed(raw: msgspec.Raw) -> msgspec.Raw:
     """The names of the tools that were found: they can be called from now on."""
     try:
-        names = [one.name for one in _found(raw) if one.name] if given(raw) else []
+        names = [one.name for one in _found(raw) if one.name] if is_given(raw) else []
     except UNREADABLE:
         names = []
     words = f"Found: {', '.join(names[:_MOST_LISTED])}" if names else "Nothing was found."
-    return msgspec.Raw(quoted(words))
+    return msgspec.Raw(encode_string(words))

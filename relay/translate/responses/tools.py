@@ -5,19 +5,35 @@ each function by. A tool that somebody else would have to run for the caller, an
 is refused; one of a kind that is not known here is left out, for agents offer whatever they have.
 """
 
+import dataclasses
 from typing import Final
 
 import msgspec
 
 from relay.translate.invalid import invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, given, kind, not_text, plain, quoted
-from relay.translate.request.tools import Choice, Place, Search, Tool, Toolset, parameters
+from relay.translate.raw_json import (
+    NOTHING,
+    Octets,
+    decode_string,
+    encode_string,
+    is_given,
+    kind,
+    not_text_error,
+)
+from relay.translate.request.tools import (
+    Tool,
+    ToolChoice,
+    Toolset,
+    UserLocation,
+    WebSearch,
+    input_schema,
+)
 from relay.translate.responses.tool_names import CallerTool, Kind, function_name
 
 _ELSEWHERE: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
 _LONGEST: Final = 256  # characters of a namespace's name, which stands in each of its tools'
-_CHOICES: Final[dict[str, Choice]] = {"none": "none", "auto": "auto", "required": "any"}
+_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
 
 _INPUT: Final = (
     b'{"type":"object","properties":{"input":{"type":"string","description":'
@@ -87,7 +103,7 @@ class _Filters(msgspec.Struct, frozen=True):
 _told = msgspec.json.Decoder(list[_Told]).decode
 _one = msgspec.json.Decoder(_Told).decode
 _format = msgspec.json.Decoder(_Format).decode
-_place = msgspec.json.Decoder(Place | None).decode
+_place = msgspec.json.Decoder(UserLocation | None).decode
 _filters = msgspec.json.Decoder(_Filters | None).decode
 
 
@@ -102,7 +118,7 @@ class Offered:
     def __init__(self) -> None:
         self.known: dict[str, CallerTool] = {}
         self._tools: dict[str, Tool] = {}
-        self._search: Search | None = None
+        self._search: WebSearch | None = None
         self._late = False  # tools may wait until they are found
 
     def add(self, raw: msgspec.Raw, at: str, *, found: bool = False) -> None:
@@ -111,7 +127,7 @@ class Offered:
         Raises:
             RelayError: 400, one of them cannot be honoured; `at` is where the list is.
         """
-        if not given(raw):
+        if not is_given(raw):
             return
         told = read(_told, raw, at)
         if any(tool.type == "tool_search" and tool.execution == "client" for tool in told):
@@ -132,7 +148,7 @@ class Offered:
                     self._custom(told, CallerTool("custom", _name(told, at), group), about, at)
             case "namespace" if group is None:
                 name = _name(told, at)
-                inner = read(_told, told.tools, f"{at}.tools") if given(told.tools) else []
+                inner = read(_told, told.tools, f"{at}.tools") if is_given(told.tools) else []
                 if len(name) > _LONGEST:
                     raise invalid_field(f"{at}.name", f"it must have {_LONGEST} characters at most")
                 words = _words(told.description, at)
@@ -146,8 +162,8 @@ class Offered:
                 self._put(CallerTool(which, told.type), words, schema)
             case "tool_search" if told.execution == "client":
                 schema = _TOOL_SEARCH
-                if given(told.parameters):
-                    schema = bytes(parameters(told.parameters, f"{at}.parameters"))
+                if is_given(told.parameters):
+                    schema = bytes(input_schema(told.parameters, f"{at}.parameters"))
                 words = _words(told.description, at) or _FINDS_TOOLS
                 self._put(CallerTool("tool_search", told.type), words, schema)
             case name if name.startswith(_SEARCHES):
@@ -161,16 +177,16 @@ class Offered:
                 )
 
     def _function(self, told: _Told, known: CallerTool, about: str, at: str) -> None:
-        description = told.description if given(told.description) else NOTHING
+        description = told.description if is_given(told.description) else NOTHING
         if description is not NOTHING and kind(description) != '"':
-            raise not_text(description, f"{at}.description")
+            raise not_text_error(description, f"{at}.description")
         if about:
             description = _joined(about, _words(description, at))
-        schema = parameters(told.parameters, f"{at}.parameters")
+        schema = input_schema(told.parameters, f"{at}.parameters")
         self._take(known, description, schema, strict=told.strict is True)
 
     def _custom(self, told: _Told, known: CallerTool, about: str, at: str) -> None:
-        form = read(_format, told.format, f"{at}.format") if given(told.format) else _Format()
+        form = read(_format, told.format, f"{at}.format") if is_given(told.format) else _Format()
         parts = [about, _words(told.description, at)]
         if form.type == "grammar":
             syntax = "a regular expression" if form.syntax == "regex" else "Lark's syntax"
@@ -178,7 +194,7 @@ class Offered:
         self._take(known, _joined(*parts), _INPUT, strict=False)
 
     def _put(self, known: CallerTool, words: str, schema: bytes) -> None:
-        self._take(known, msgspec.Raw(quoted(words)), schema, strict=False)
+        self._take(known, msgspec.Raw(encode_string(words)), schema, strict=False)
 
     def _take(
         self, known: CallerTool, description: msgspec.Raw, schema: Octets, *, strict: bool
@@ -201,17 +217,17 @@ class Offered:
         how, name, allowed = self._chosen(choice)
         search = self._search
         if search is not None and most is not None:
-            search = msgspec.structs.replace(search, most=most)
+            search = dataclasses.replace(search, max_uses=most)
         tools = [one for one in self._tools.values() if allowed is None or one.name in allowed]
-        if allowed is not None and Search.name not in allowed:
+        if allowed is not None and WebSearch.name not in allowed:
             search = None
         return Toolset(tools=tools, choice=how, name=name, parallel=parallel, search=search)
 
-    def _chosen(self, raw: msgspec.Raw) -> tuple[Choice, str, frozenset[str] | None]:
-        if not given(raw):
+    def _chosen(self, raw: msgspec.Raw) -> tuple[ToolChoice, str, frozenset[str] | None]:
+        if not is_given(raw):
             return "auto", "", None
         if kind(raw) == '"':
-            told = plain(raw, "tool_choice")
+            told = decode_string(raw, "tool_choice")
             if told not in _CHOICES:
                 raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
             if told == "required" and not self._tools and self._search is None:
@@ -223,7 +239,7 @@ class Offered:
         mode = choice.mode or "auto"
         if mode not in _CHOICES:
             raise invalid_field("tool_choice.mode", "it must be auto or required")
-        tools = read(_told, choice.tools, "tool_choice.tools") if given(choice.tools) else []
+        tools = read(_told, choice.tools, "tool_choice.tools") if is_given(choice.tools) else []
         if not tools:
             raise invalid_field("tool_choice.tools", "there must be one at least")
         names = [
@@ -234,7 +250,7 @@ class Offered:
     def _named(self, told: _Told, at: str) -> str:
         """The function that is meant by a choice."""
         if told.type.startswith(_SEARCHES) and self._search is not None:
-            return Search.name
+            return WebSearch.name
         name = told.type
         if told.type in ("function", "custom"):
             name = function_name(told.name or "", told.namespace)
@@ -251,23 +267,23 @@ def _name(told: _Told, at: str) -> str:
 
 
 def _words(raw: msgspec.Raw, at: str) -> str:
-    return plain(raw, f"{at}.description") if given(raw) else ""
+    return decode_string(raw, f"{at}.description") if is_given(raw) else ""
 
 
 def _joined(*parts: str) -> msgspec.Raw:
     words = "\n\n".join(part for part in parts if part)
-    return msgspec.Raw(quoted(words)) if words else NOTHING
+    return msgspec.Raw(encode_string(words)) if words else NOTHING
 
 
-def _searching(told: _Told, at: str) -> Search:
+def _searching(told: _Told, at: str) -> WebSearch:
     place = (
         read(_place, told.user_location, f"{at}.user_location")
-        if given(told.user_location)
+        if is_given(told.user_location)
         else None
     )
-    filters = read(_filters, told.filters, f"{at}.filters") if given(told.filters) else None
+    filters = read(_filters, told.filters, f"{at}.filters") if is_given(told.filters) else None
     domains = tuple(filters.allowed_domains or ()) if filters is not None else ()
-    return Search(place=place or Place(), domains=domains, must=False)
+    return WebSearch(location=place or UserLocation(), allowed_domains=domains, required=False)
 
 
 class _Repeated(msgspec.Struct, frozen=True, gc=False):
@@ -284,7 +300,7 @@ _repeated = msgspec.json.Decoder(list[_Repeated]).decode
 def echoed(raw: msgspec.Raw) -> bytes:
     """The tools as a response repeats them, commas between them: functions with all that such an
     object must have, all others as they came."""
-    if not given(raw):
+    if not is_given(raw):
         return b""
     found: list[Octets] = []
     for tool, whole in zip(_repeated(raw), _raws(raw), strict=True):

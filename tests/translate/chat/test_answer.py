@@ -7,13 +7,24 @@ from typing import Any
 
 import pytest
 
-from relay.translate.chat.answer import AnswerMetadata, error, error_event, translate
+from relay.errors import Dialect
+from relay.translate.chat.answer import AnswerMetadata, translate
 from relay.translate.messages import content
+from relay.translate.messages.error_document import caller_error, stream_error
 from tests.translate import chunks
 from tests.translate.chunks import TOLD
 
 CORPORA = Path(__file__).parents[2] / "corpora" / "chat"
 USAGE = "10 (0 read, 0 written), 9 (0 thought)"
+
+
+def error(status: int, body: bytes) -> tuple[int, bytes]:
+    status, found = caller_error(status, body)
+    return status, found.body(Dialect.OPENAI)
+
+
+def error_event(data: bytes) -> bytes:
+    return stream_error(data).event(Dialect.OPENAI)
 
 
 def cases(kind: str) -> list[Any]:
@@ -125,5 +136,5 @@ def test_no_more_citations_are_told_of_a_block_than_anyone_reads() -> None:
 )
 def test_characters_are_counted_as_they_will_be_read(text: str, count: int | None) -> None:
     if count is None:  # no JSON: nothing is promised but that it is counted
-        count = content.characters(text.encode())
-    assert content.characters(text.encode()) == count
+        count = content.count_characters(text.encode())
+    assert content.count_characters(text.encode()) == count

@@ -14,8 +14,8 @@ from relay.simulator import schema as grammar
 from relay.translate.chat import answer as completion
 from relay.translate.chat import request as chat
 from relay.translate.chat.answer import AnswerMetadata
-from relay.translate.raw_json import says
-from relay.translate.request.json_schema import held
+from relay.translate.raw_json import has_text
+from relay.translate.request.json_schema import constrain
 
 from .test_request import FITS, JSON, SEAL, taken
 
@@ -277,14 +277,14 @@ SPACES = st.text(st.sampled_from([chr(n) for n in range(0x3001) if chr(n).isspac
 @given(SPACES, st.sampled_from(["", "x", '"', "\\", "\u200b", "é"]), st.booleans())
 def test_a_text_of_white_space_says_nothing(space: str, more: str, ascii: bool) -> None:
     raw = json.dumps(space + more, ensure_ascii=ascii).encode()
-    assert says(raw, "") == bool(more)
-    assert says(msgspec.Raw(raw), "") == bool(more)
+    assert has_text(raw, "") == bool(more)
+    assert has_text(msgspec.Raw(raw), "") == bool(more)
 
 
 def test_much_white_space_says_nothing_either() -> None:
     for much in (255, 256, 257, 5000):
-        assert not says(json.dumps("\n" * much).encode(), "")
-        assert says(json.dumps("\n" * much + "x").encode(), "")
+        assert not has_text(json.dumps("\n" * much).encode(), "")
+        assert has_text(json.dumps("\n" * much + "x").encode(), "")
 
 
 SCHEMAS = st.recursive(
@@ -324,12 +324,12 @@ def test_a_schema_is_held_as_the_api_takes_it_or_not_at_all(whole: Any, one: Any
     if not isinstance(whole, dict):
         return
     octets = json.dumps({**whole, "$defs": {"A": one, "B": two}}).encode()
-    wanted = held(octets)
+    wanted = constrain(octets)
     if wanted is None:
         return
     request = {"output_config": {"format": {"type": "json_schema", "schema": json.loads(wanted)}}}
     grammar.check(request)
-    assert held(wanted) == wanted
+    assert constrain(wanted) == wanted
 
 
 THOUGHTS = st.sampled_from(["one", 'two "é"\n', "😀"]).map(

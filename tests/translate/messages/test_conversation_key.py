@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.translate.messages.conversation_key import is_long, session
+from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
 
 JSON = dict[str, Any]
 Headers = dict[bytes, bytes]
@@ -136,7 +136,7 @@ def test_all_turns_of_a_conversation_have_one_key(client: str) -> None:
     keys = []
     for turn in (1, 2, 3):
         headers, body = make(turn, "list the files", "You are an agent.")
-        keys.append(session(headers, octets(body)))
+        keys.append(conversation_key(headers, octets(body)))
     assert keys[0] is not None
     assert keys == keys[:1] * 3
     assert keys[0] == named.encode() if named else keys[0].startswith(b"d:")
@@ -150,26 +150,29 @@ def test_another_beginning_is_another_conversation(client: str, other: tuple[str
     make, _ = CLIENTS[client]
     headers, body = make(1, "list the files", "You are an agent.")
     others, another = make(1, *other)
-    assert session(headers, octets(body)) != session(others, octets(another))
+    assert conversation_key(headers, octets(body)) != conversation_key(others, octets(another))
 
 
 @pytest.mark.parametrize("make", [claude_code, codex])
 def test_another_session_id_is_another_conversation_though_it_begins_alike(make: Any) -> None:
     one, two = make(1, "p", "s"), make(1, "p", "s", "11111111-2222-3333-4444-555555555555")
-    assert session(one[0], octets(one[1])) != session(two[0], octets(two[1]))
+    assert conversation_key(one[0], octets(one[1])) != conversation_key(two[0], octets(two[1]))
 
 
 def test_claude_codes_title_request_and_its_sub_agents_belong_to_its_session() -> None:
     headers, body = claude_code(1, "p", "s")
     title = {"model": "m", "messages": [{"role": "user", "content": "Name this: p"}]}
     agent = {**headers, b"x-claude-code-agent-id": b"a5d8ea3ef01f10836"}
-    assert session(headers, octets(title)) == session(headers, octets(body))
-    assert session(agent, octets(title)) == session(headers, octets(body))
+    assert conversation_key(headers, octets(title)) == conversation_key(headers, octets(body))
+    assert conversation_key(agent, octets(title)) == conversation_key(headers, octets(body))
 
 
 def test_other_tools_are_another_conversation_and_so_is_another_order_of_them() -> None:
     _, body = hermes(1, "p", "s")
-    keys = {session({}, octets({**body, "tools": tools(names)})) for names in ("a b", "b a", "a")}
+    keys = {
+        conversation_key({}, octets({**body, "tools": tools(names)}))
+        for names in ("a b", "b a", "a")
+    }
     assert len(keys) == 3
 
 
@@ -208,13 +211,13 @@ TOLD: list[tuple[str, Headers, JSON, bytes | None]] = [
 def test_what_a_client_says_goes_before_what_is_guessed(
     headers: Headers, body: JSON, key: bytes | None
 ) -> None:
-    assert session(headers, octets(body)) == key
+    assert conversation_key(headers, octets(body)) == key
 
 
 def test_a_long_name_is_kept_short_and_apart() -> None:
-    short = session({b"session-id": b"s" * 128}, b"{}")
-    long = session({b"session-id": b"s" * 129}, b"{}")
-    longer = session({b"session-id": b"s" * 100_000}, b"{}")
+    short = conversation_key({b"session-id": b"s" * 128}, b"{}")
+    long = conversation_key({b"session-id": b"s" * 129}, b"{}")
+    longer = conversation_key({b"session-id": b"s" * 100_000}, b"{}")
     assert short == b"h:" + b"s" * 128
     assert long is not None
     assert longer is not None
@@ -225,9 +228,9 @@ def test_a_long_name_is_kept_short_and_apart() -> None:
 def test_the_same_value_of_another_kind_is_another_key() -> None:
     user = json.dumps({"session_id": "s"})
     keys = {
-        session({b"session-id": b"s"}, b"{}"),
-        session({}, octets({"metadata": {"user_id": user}})),
-        session({}, octets({"prompt_cache_key": "s"})),
+        conversation_key({b"session-id": b"s"}, b"{}"),
+        conversation_key({}, octets({"metadata": {"user_id": user}})),
+        conversation_key({}, octets({"prompt_cache_key": "s"})),
     }
     assert len(keys) == 3
 
@@ -239,13 +242,13 @@ def test_text_is_the_same_in_each_way_to_write_it() -> None:
     ]
     written = [octets(way) for way in ways]
     written += [json.dumps(way, ensure_ascii=False, indent=1).encode() for way in ways]
-    assert len({session({}, body) for body in written}) == 1
+    assert len({conversation_key({}, body) for body in written}) == 1
 
 
 def test_a_part_cannot_run_into_the_next() -> None:
     def key(system: Any, prompt: Any) -> bytes | None:
         messages = [{"role": "user", "content": prompt}]
-        return session({}, octets({"system": system, "messages": messages}))
+        return conversation_key({}, octets({"system": system, "messages": messages}))
 
     one, two = [text("ab"), text("c")], [text("a"), text("bc")]
     keys = {
@@ -264,7 +267,7 @@ def test_an_image_counts_and_its_mark_does_not() -> None:
         source = {"type": "base64", "media_type": "image/png", "data": data}
         image = {**more, "type": "image", "source": source}
         message = {"role": "user", "content": [text("what is this"), image]}
-        return session({}, octets({"messages": [message]}))
+        return conversation_key({}, octets({"messages": [message]}))
 
     assert key("AAAA") == key("AAAA", **MARK) != key("AAAB")
 
@@ -286,7 +289,7 @@ FIELDS = ["metadata", "prompt_cache_key", "system", "tools", "messages", "model"
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), JUNK | st.lists(JUNK, max_size=3)))
 def test_any_object_has_a_key_or_none_and_raises_nothing(body: JSON) -> None:
-    key = session({}, octets(body))
+    key = conversation_key({}, octets(body))
     assert key is None or (key[:2] in (b"h:", b"m:", b"k:", b"d:") and 2 < len(key) <= 130)
 
 
@@ -301,14 +304,14 @@ def test_any_object_has_a_key_or_none_and_raises_nothing(body: JSON) -> None:
     ],
 )
 def test_text_that_is_no_utf_8_still_has_a_key(body: bytes) -> None:
-    key = session({}, body)
+    key = conversation_key({}, body)
     assert key is not None
-    assert key == session({}, body)
+    assert key == conversation_key({}, body)
 
 
 def test_a_body_that_no_one_can_read_has_none() -> None:
     deep = b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    assert [session({}, body) for body in (b"", b"{", b"[]", deep)] == [None] * 4
+    assert [conversation_key({}, body) for body in (b"", b"{", b"[]", deep)] == [None] * 4
 
 
 def places(body: JSON) -> Iterator[JSON]:
@@ -328,7 +331,7 @@ def test_marks_of_the_cache_change_nothing_wherever_they_are(
     _, clean = bare(claude_code)(turn, "p", "s")
     for place in places(clean):
         place.pop("cache_control", None)
-    key = session({}, octets(clean))
+    key = conversation_key({}, octets(clean))
     for place in places(clean):
         if data.draw(st.booleans()):
             items = list(place.items())
@@ -336,7 +339,7 @@ def test_marks_of_the_cache_change_nothing_wherever_they_are(
             items.insert(at, ("cache_control", {"type": "ephemeral", **more}))
             place.clear()
             place.update(items)
-    assert session({}, octets({**clean, "cache_control": {"type": "ephemeral"}})) == key
+    assert conversation_key({}, octets({**clean, "cache_control": {"type": "ephemeral"}})) == key
 
 
 @pytest.mark.parametrize(
@@ -352,4 +355,4 @@ def test_marks_of_the_cache_change_nothing_wherever_they_are(
     ],
 )
 def test_the_one_hour_cache_is_seen_however_it_is_spaced(body: str, long: bool) -> None:
-    assert is_long(body.encode()) is long
+    assert uses_one_hour_cache(body.encode()) is long

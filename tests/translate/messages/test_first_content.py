@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.translate.messages.first_content import FirstContent, Found, rename_model
+from relay.translate.messages.first_content import FirstContent, FirstEvent, rename_model
 from tests.fakes import answers
 from tests.wire.feeding import octet_by_octet, split_at
 
@@ -58,7 +58,7 @@ SOMETHING = [
 ]
 
 
-def found(pieces: list[bytes]) -> tuple[Found | None, bytes, int]:
+def found(pieces: list[bytes]) -> tuple[FirstEvent | None, bytes, int]:
     """What it begins with, the error, and how many octets it took to know."""
     opening = FirstContent()
     fed = 0
@@ -66,7 +66,7 @@ def found(pieces: list[bytes]) -> tuple[Found | None, bytes, int]:
         fed += len(piece)
         if opening.feed(piece):
             break
-    return opening.found, opening.error, fed
+    return opening.kind, opening.error, fed
 
 
 @pytest.mark.parametrize("octets", NOTHING)
@@ -77,8 +77,8 @@ def test_what_promises_nothing_is_not_content(octets: bytes) -> None:
 
 @pytest.mark.parametrize("octets", SOMETHING)
 def test_anything_else_is(octets: bytes) -> None:
-    assert found([octets])[0] is Found.CONTENT
-    assert found(octet_by_octet(octets))[0] is Found.CONTENT
+    assert found([octets])[0] is FirstEvent.CONTENT
+    assert found(octet_by_octet(octets))[0] is FirstEvent.CONTENT
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_anything_else_is(octets: bytes) -> None:
 )
 def test_an_error_is_one_without_an_event_line_and_whatever_its_order(data: bytes) -> None:
     octets = b"data: %b\n\n" % data
-    assert found([START, octets])[:2] == (Found.ERROR, data)
-    assert found(octet_by_octet(octets))[:2] == (Found.ERROR, data)
+    assert found([START, octets])[:2] == (FirstEvent.ERROR, data)
+    assert found(octet_by_octet(octets))[:2] == (FirstEvent.ERROR, data)
 
 
 @given(
@@ -107,7 +107,7 @@ def test_it_is_told_by_the_first_event_that_brings_something(
 ) -> None:
     octets = b"".join([*before, last, after])
     error = b'"overloaded_error"' in last
-    kind = Found.ERROR if error else Found.CONTENT
+    kind = FirstEvent.ERROR if error else FirstEvent.CONTENT
     needed = len(b"".join([*before, last]))
     for pieces in ([octets], split_at(octets, cuts), octet_by_octet(octets)):
         told, said, fed = found(pieces)

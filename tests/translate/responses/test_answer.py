@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from relay.errors import OVERLOADED, Dialect, RelayError
-from relay.translate.messages.error_document import judged
+from relay.translate.messages.error_document import caller_error
 from relay.translate.messages.usage import Usage
 from relay.translate.responses.answer import compacted, translate
 from relay.translate.responses.stream import Stream
@@ -130,7 +130,7 @@ ERRORS = [
 def test_an_error_has_the_code_that_clients_stop_or_try_again_by(
     status: int, payload: str, told: int, code: str | None, in_stream: str
 ) -> None:
-    found, judgement = judged(status, payload.encode())
+    found, judgement = caller_error(status, payload.encode())
     error = json.loads(judgement.body(Dialect.RESPONSES))["error"]
     assert (found, error["code"]) == (told, code)
     assert error.keys() == {"message", "type", "param", "code"}
