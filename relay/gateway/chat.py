@@ -6,7 +6,7 @@ from relay.errors import Dialect, RelayError
 from relay.gateway.dialect import InboundRequest, Translation
 from relay.translate.chat import answer as completion
 from relay.translate.chat import request as chat
-from relay.translate.chat.answer import AnswerMetadata, Stream
+from relay.translate.chat.answer import AnswerMetadata, ChatStream
 from relay.translate.messages.usage import Usage
 from relay.translate.request.builder import TargetModel
 
@@ -19,7 +19,7 @@ class Chat(Translation):
 
     def __init__(self, asking: InboundRequest, asked: chat.ChatRequest) -> None:
         super().__init__(asking, asked.user)
-        self._draft = asked.draft
+        self._draft = asked.builder
         self.stream = asked.stream
         self._include_usage = asked.include_usage
         self._id = "chatcmpl-" + asking.request_id.removeprefix("req_")
@@ -29,8 +29,8 @@ class Chat(Translation):
     def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
         return completion.translate(payload, self._told(fit), usage)
 
-    def machine(self, fit: TargetModel) -> Stream:
-        return Stream(self._told(fit), include_usage=self._include_usage)
+    def machine(self, fit: TargetModel) -> ChatStream:
+        return ChatStream(self._told(fit), include_usage=self._include_usage)
 
     def keep_alive(self) -> bytes:
         return completion.KEEP_ALIVE

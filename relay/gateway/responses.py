@@ -19,7 +19,7 @@ from relay.translate.request.builder import TargetModel
 from relay.translate.responses import answer, request
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 
 _TURN_STATE: Final = b"x-codex-turn-state"
 
@@ -50,7 +50,7 @@ class Responses(Translation):
         super().__init__(asking, asked.user)
         self._owner = asking.caller.user_id
         self._asked = asked
-        self._draft = asked.draft
+        self._draft = asked.builder
         self.stream = asked.stream
         self._stored = stored
         self.keeps = asked.stored and stored is not None
@@ -62,20 +62,20 @@ class Responses(Translation):
             time.time,
             asked.echo,
             asked.tools,
-            asked.shows,
+            asked.summarizes_thinking,
             seal,
-            spoken=asking.head.headers.get(b"originator", b"").startswith(b"codex"),
+            refusal_as_text=asking.head.headers.get(b"originator", b"").startswith(b"codex"),
         )
         self._before = before
-        self._stream: Stream | None = None
+        self._stream: ResponsesStream | None = None
         self._answer = b""
         self._output: list[bytes] = []
 
     @property
-    def _spoken(self) -> Stream:
+    def _spoken(self) -> ResponsesStream:
         """The one stream of this request, whoever speaks in it first."""
         if self._stream is None:
-            self._stream = Stream(self._told)
+            self._stream = ResponsesStream(self._told)
         return self._stream
 
     def whole(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
@@ -108,7 +108,12 @@ class Responses(Translation):
             self._answer, self._output = self._stream.answer, self._stream.output
         asked = self._asked
         await self._stored.keep(
-            self._told.id, self._owner, asked.previous, self._answer, asked.items, self._output
+            self._told.id,
+            self._owner,
+            asked.previous_response_id,
+            self._answer,
+            asked.items,
+            self._output,
         )
 
 
@@ -162,7 +167,7 @@ class ResponsesReader:
     async def compaction(self, asking: InboundRequest) -> Compaction:
         """The same for one that wants its conversation compacted."""
         seal, before = self._seal(asking), await self._before(asking)
-        asked = request.compaction(asking.body, seal, before=before)
+        asked = request.read_compaction(asking.body, seal, before=before)
         return Compaction(asking, asked, seal, before)
 
     def _seal(self, asking: InboundRequest) -> Seal:
@@ -170,7 +175,7 @@ class ResponsesReader:
 
     async def _before(self, asking: InboundRequest) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
-        previous = request.previous(asking.body)
+        previous = request.previous_response_id(asking.body)
         if previous is None:
             return []
         return await self._stored.before(asking.caller.user_id, previous)

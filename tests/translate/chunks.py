@@ -12,7 +12,7 @@ from typing import Any
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from relay.translate.chat.answer import KEEP_ALIVE, AnswerMetadata, Stream
+from relay.translate.chat.answer import KEEP_ALIVE, AnswerMetadata, ChatStream
 
 TOLD = AnswerMetadata("chatcmpl-1", 1763942400, "claude-sonnet-4-7", "anthropic")
 DONE = "[DONE]"
@@ -39,9 +39,9 @@ def event(data: str, ending: str = "\n") -> bytes:
 
 def feed(
     pieces: Iterable[bytes], *, include_usage: bool = True, told: AnswerMetadata = TOLD
-) -> tuple[bytes, Stream]:
+) -> tuple[bytes, ChatStream]:
     """What a stream shows for these pieces; with its end if the answer has one."""
-    stream = Stream(told, include_usage=include_usage)
+    stream = ChatStream(told, include_usage=include_usage)
     shown = b"".join(map(stream.feed, pieces))
     if stream.usage.complete and not stream.usage.error:
         shown += stream.finish()

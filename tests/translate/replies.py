@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 from relay.translate.responses.tool_names import CallerTool
 from tests.translate.openresponses import validate, validate_event
 
@@ -64,9 +64,9 @@ _OF_KIND = {
 
 def feed(
     pieces: Iterable[bytes], told: AnswerMetadata = TOLD, family: str = "anthropic"
-) -> tuple[bytes, Stream]:
+) -> tuple[bytes, ResponsesStream]:
     """What a stream shows for these pieces; with its end if the answer has one."""
-    stream = Stream(told)
+    stream = ResponsesStream(told)
     stream.family = family
     shown = b"".join(map(stream.feed, pieces))
     if stream.usage.complete and not stream.usage.error:

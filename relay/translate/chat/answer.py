@@ -1,5 +1,5 @@
 """An answer of the Messages API as a chat completion: the whole document, and the names of the
-rest (`Stream` for event streams, `error` for what went wrong).
+rest (`ChatStream` for event streams, `error` for what went wrong).
 
 This decides what becomes of each block of a whole answer. It must not know what was asked for,
 nor of sockets: time and ids come in with `AnswerMetadata`.
@@ -9,13 +9,13 @@ from typing import Final
 
 from relay.translate.chat import render as shape
 from relay.translate.chat.render import AnswerMetadata
-from relay.translate.chat.stream import KEEP_ALIVE, Stream
+from relay.translate.chat.stream import KEEP_ALIVE, ChatStream
 from relay.translate.messages import content, message
 from relay.translate.messages.content import EMPTY, Block
 from relay.translate.messages.error_document import error, error_event
 from relay.translate.messages.usage import Usage, message_usage
 
-__all__ = ["KEEP_ALIVE", "AnswerMetadata", "Stream", "error", "error_event", "translate"]
+__all__ = ["KEEP_ALIVE", "AnswerMetadata", "ChatStream", "error", "error_event", "translate"]
 
 _CHOICE: Final = b',"choices":[{"index":0,"message":{%b},"logprobs":null,"finish_reason":"%b"}]'
 

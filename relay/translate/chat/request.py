@@ -113,7 +113,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
 class ChatRequest(msgspec.Struct, frozen=True):
     """A chat completions request as read."""
 
-    draft: MessagesBuilder
+    builder: MessagesBuilder
     stream: bool
     include_usage: bool
     user: str | None  # `safety_identifier` or `user`, as the caller gave it

@@ -41,7 +41,7 @@ class _Open:
         self.cited: list[bytes] = []
 
 
-class Stream(EventStream):
+class ChatStream(EventStream):
     """Chunks out; see `EventStream`."""
 
     __slots__ = (

@@ -15,7 +15,7 @@ from relay.translate.messages.content import string
 from relay.translate.messages.usage import Usage, message_usage
 from relay.translate.responses import render as shape
 from relay.translate.responses.render import AnswerMetadata
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 
 _PARTS: Final = {"text": "input_text"}
 
@@ -34,7 +34,7 @@ def translate(
         ValueError: `payload` is no answer, or one that cannot be read.
     """
     blocks, details = message.read(payload)
-    stream = Stream(told)
+    stream = ResponsesStream(told)
     stream.family = family
     stream.replay(blocks, usage or message_usage(payload), details)
     return stream.answer, stream.output

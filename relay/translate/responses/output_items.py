@@ -183,16 +183,16 @@ class Thinking(Item):
 
     @property
     def _shown(self) -> bool:
-        return self.told.shows and bool(self._pieces)
+        return self.told.summarizes_thinking and bool(self._pieces)
 
     def say(self, text: bytes) -> list[Event]:
         """A piece of it."""
         events: list[Event] = []
-        if self.told.shows and not self._pieces:
+        if self.told.summarizes_thinking and not self._pieces:
             part = _SUMMARY + b'"part":' + shape.summary_text(_EMPTY)
             events.append((b"response.reasoning_summary_part.added", part))
         self._pieces.append(text[1:-1])
-        if self.told.shows:
+        if self.told.summarizes_thinking:
             delta = _SUMMARY + b'"delta":' + text
             events.append((b"response.reasoning_summary_text.delta", delta))
         return events

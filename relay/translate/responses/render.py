@@ -36,9 +36,9 @@ class AnswerMetadata(msgspec.Struct, frozen=True):
     """What an answer says of itself, and by whom it was asked.
 
     `id` is "resp_…", `created` and `now` in epoch seconds, `echo` the members of the response
-    that repeat the request, `tools` the caller's by the names of their functions, `shows`
-    whether thinking is shown as a summary, `spoken` whether a refusal is told as a text: Codex CLI
-    shows nothing of any other.
+    that repeat the request, `tools` the caller's by the names of their functions,
+    `summarizes_thinking` whether thinking is shown as a summary, `refusal_as_text` whether a
+    refusal is told as a text: Codex CLI shows nothing of any other.
     """
 
     id: str
@@ -46,9 +46,9 @@ class AnswerMetadata(msgspec.Struct, frozen=True):
     now: Callable[[], float]
     echo: bytes
     tools: Mapping[str, CallerTool]
-    shows: bool
+    summarizes_thinking: bool
     seal: Seal
-    spoken: bool = False
+    refusal_as_text: bool = False
 
     @property
     def number(self) -> str:

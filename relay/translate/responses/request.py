@@ -65,18 +65,18 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
     """A Responses request as read.
 
     `echo` are the members that the response repeats, each after a comma; `tools` the caller's
-    by the names of their functions; `shows` whether what is thought is to be summed up;
-    `stored` whether the response is to be kept; `items` the request's own input.
+    by the names of their functions; `summarizes_thinking` whether what is thought is to be summed
+    up; `stored` whether the response is to be kept; `items` the request's own input.
     """
 
-    draft: MessagesBuilder
+    builder: MessagesBuilder
     stream: bool
     user: str | None  # `safety_identifier` or `user`, as the caller gave it
     echo: bytes
     tools: Mapping[str, CallerTool]
-    shows: bool
+    summarizes_thinking: bool
     stored: bool
-    previous: str | None
+    previous_response_id: str | None
     items: list[msgspec.Raw]
 
 
@@ -92,7 +92,7 @@ _metadata: Final = msgspec.json.Decoder(dict[str, str] | None).decode
 _string: Final = msgspec.json.Decoder(str | None).decode
 
 
-def previous(body: bytes) -> str | None:
+def previous_response_id(body: bytes) -> str | None:
     """The response that a request goes on from; None: it begins a conversation.
 
     Raises:
@@ -156,7 +156,9 @@ def read(
     )
 
 
-def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -> ResponsesRequest:
+def read_compaction(
+    body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()
+) -> ResponsesRequest:
     """Read a request that wants its conversation made short.
 
     Raises:

@@ -47,7 +47,7 @@ _TEXT_DELTA: Final = (
 )
 
 
-class Stream(EventStream):
+class ResponsesStream(EventStream):
     """One for a whole request: it says the first words before there is an upstream, and the last
     ones whatever happens. See `EventStream`; `family` is that of the upstream's thinking blocks."""
 
@@ -288,7 +288,7 @@ class Stream(EventStream):
     def _refuse(self) -> bytes:
         message = Message(self._told)
         words = content.refusal(self._refusal)
-        if self._told.spoken:
+        if self._told.refusal_as_text:
             return self._say(-1, message, words) + self._settle()
         message.refusal = words
         return self._add(message) + self._settle_one(message, cut=False)

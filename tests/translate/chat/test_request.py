@@ -79,7 +79,7 @@ def test_the_corpus_is_whole() -> None:
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case["name"])
 def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
-    draft = chat.read(request(case)).draft
+    draft = chat.read(request(case)).builder
     fit = FITS[case.get("fit", "opus")]
     octets = draft.octets(fit, breakpoints=case.get("breakpoints", False), user=None)
     document = taken(octets, draft) if case.get("strict", True) else json.loads(octets)
@@ -92,7 +92,7 @@ def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
 def test_a_request_that_cannot_be_honoured_is_refused_by_name(case: JSON) -> None:
     fit = FITS[case.get("fit", "opus")]
     with pytest.raises(RelayError) as refusal:
-        chat.read(request(case)).draft.octets(fit, breakpoints=True, user=None)
+        chat.read(request(case)).builder.octets(fit, breakpoints=True, user=None)
     assert refusal.value.kind is INVALID_REQUEST
     assert refusal.value.param == case["param"]
     assert case["says"] in refusal.value.message
@@ -105,7 +105,7 @@ def test_each_model_takes_every_request_that_is_not_refused(name: str) -> None:
     for case in ACCEPTED:
         if "thinking" in json.loads(signed(case["request"])):
             continue  # in the API's own words: it goes as it is
-        draft = chat.read(request(case)).draft
+        draft = chat.read(request(case)).builder
         try:
             octets = draft.octets(FITS[name], breakpoints=True, user="u")
         except RelayError as refusal:
@@ -123,7 +123,7 @@ def small(**more: Any) -> bytes:
 
 def test_a_draft_is_written_the_same_each_time_and_for_each_model_anew() -> None:
     for case in ACCEPTED:
-        draft = chat.read(request(case)).draft
+        draft = chat.read(request(case)).builder
         written: dict[str, bytes] = {}
         for _ in range(2):
             for name, fit in FITS.items():
@@ -139,13 +139,13 @@ def test_what_the_gateway_must_know_is_told() -> None:
     assert (read.stream, read.include_usage, read.user) == (True, True, "u")
     read = chat.read(small(safety_identifier="s", user="u", max_tokens=5))
     assert (read.stream, read.include_usage, read.user) == (False, False, "s")
-    assert read.draft.max_tokens == 5
+    assert read.builder.max_tokens == 5
     read = chat.read(small(user=""))
-    assert (read.user, read.draft.max_tokens, read.draft.system_turns) == (None, None, False)
+    assert (read.user, read.builder.max_tokens, read.builder.system_turns) == (None, None, False)
 
 
 def test_the_users_id_is_only_what_it_is_given_as() -> None:
-    draft = chat.read(small(user="bob@example.com")).draft
+    draft = chat.read(small(user="bob@example.com")).builder
     octets = draft.octets(FITS["opus"], breakpoints=False, user="opaque")
     assert json.loads(octets)["metadata"] == {"user_id": "opaque"}
     assert b"bob" not in octets
@@ -161,7 +161,7 @@ def test_a_text_stays_the_octets_that_it_came_in() -> None:
         b'[{"text":%b,"type":"text"}]}],"tools":[{"type":"function","function":{"name":"f",'
         b'"description":%b,"parameters":%b}}]}'
     ) % (text, arguments, text, text, schema)
-    octets = chat.read(body).draft.octets(FITS["opus"], breakpoints=False, user=None)
+    octets = chat.read(body).builder.octets(FITS["opus"], breakpoints=False, user=None)
     assert octets.count(text) == 3
     assert b'"input":{"x": 1.50e1,\n "y":"\\u00e9"}' in octets.replace(rb"\n", b"\n")
     assert schema in octets

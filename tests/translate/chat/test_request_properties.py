@@ -33,7 +33,7 @@ TOOLS = [
 
 def octets(messages: list[JSON], name: str, **more: Any) -> bytes:
     body = json.dumps({"model": "m", "messages": messages, **more}).encode()
-    return chat.read(body).draft.octets(FITS[name], breakpoints=True, user=None)
+    return chat.read(body).builder.octets(FITS[name], breakpoints=True, user=None)
 
 
 @st.composite
@@ -96,7 +96,7 @@ def test_whatever_ids_callers_give_the_api_takes_them(
 ) -> None:
     messages = [message for piece in pieces for message in piece]
     body = {"messages": messages, "tools": TOOLS, "reasoning_effort": effort}
-    draft = chat.read(json.dumps(body).encode()).draft
+    draft = chat.read(json.dumps(body).encode()).builder
     document = taken(draft.octets(FITS[name], breakpoints=True, user=None), draft)
     results = [
         (block["tool_use_id"], block["content"][0]["text"] if "content" in block else "")
@@ -199,7 +199,7 @@ def read_and_write(body: bytes) -> list[bytes]:
     found: list[bytes] = []
     for fit in FITS.values():
         try:
-            found.append(chat.read(body).draft.octets(fit, breakpoints=True, user=None))
+            found.append(chat.read(body).builder.octets(fit, breakpoints=True, user=None))
         except RelayError as refusal:
             fair(refusal)
     return found

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.translate.chat.answer import AnswerMetadata, Stream, error_event, translate
+from relay.translate.chat.answer import AnswerMetadata, ChatStream, error_event, translate
 from relay.translate.messages.usage import StreamTap
 from relay.wire.sse import MAX_EVENT
 from tests.translate import chunks
@@ -91,7 +91,7 @@ def test_an_event_stream_is_told_in_chunks(case: dict[str, Any]) -> None:
 
 
 def test_the_octets_of_a_chunk() -> None:
-    stream = Stream(AnswerMetadata("chatcmpl-1", 7, "m", "anthropic"), include_usage=False)
+    stream = ChatStream(AnswerMetadata("chatcmpl-1", 7, "m", "anthropic"), include_usage=False)
     assert stream.feed(event(START)) == b""
     begin = (
         b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m",'
@@ -218,7 +218,7 @@ def test_octets_of_any_kind_are_read_or_refused(data: st.DataObject) -> None:
     octets = "".join(made).encode()
     results = []
     for pieces in ([octets], one_by_one(octets)):
-        stream = Stream(TOLD, include_usage=True)
+        stream = ChatStream(TOLD, include_usage=True)
         shown = b""
         try:
             for piece in pieces:
@@ -259,7 +259,7 @@ def test_a_character_that_is_cut_in_two_goes_on_in_two(halves: tuple[str, str]) 
 )
 def test_half_a_character_elsewhere_cannot_be_read(data: str) -> None:
     with pytest.raises(ValueError):
-        Stream(TOLD, include_usage=True).feed(f"data: {data}\n\n".encode())
+        ChatStream(TOLD, include_usage=True).feed(f"data: {data}\n\n".encode())
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_half_a_character_elsewhere_cannot_be_read(data: str) -> None:
 )
 def test_octets_that_are_no_utf8_are_refused(kind: str, name: str) -> None:
     block = "tool_use" if kind == "input_json" else kind
-    stream = Stream(TOLD, include_usage=True)
+    stream = ChatStream(TOLD, include_usage=True)
     stream.feed(event(started(0, type=block, id="t", name="n")))
     delta = {"type": f"{kind}_delta", name: "Hi"}
     octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
@@ -324,13 +324,13 @@ def test_what_waits_for_the_end_of_blocks_is_bounded() -> None:
     call = {"type": "tool_use", "id": "t", "name": "n", "input": {"x": "y" * 1_000_000}}
     with pytest.raises(ValueError):
         feed(event(started(index, **call)) for index in range(5))
-    one_after_another = Stream(TOLD, include_usage=True)
+    one_after_another = ChatStream(TOLD, include_usage=True)
     for _ in range(6):
         assert one_after_another.feed(event(started(0, **call)))
 
 
 def test_citations_are_bounded() -> None:
-    stream = Stream(TOLD, include_usage=True)
+    stream = ChatStream(TOLD, include_usage=True)
     stream.feed(event(started(0, type="text", text="a")))
     cited = {"type": "web_search_result_location", "url": "u" * 100_000, "title": "T"}
     delta = {"type": "citations_delta", "citation": cited}
@@ -342,7 +342,7 @@ def test_citations_are_bounded() -> None:
 
 
 def test_nothing_of_an_answer_is_kept() -> None:
-    stream = Stream(TOLD, include_usage=True)
+    stream = ChatStream(TOLD, include_usage=True)
     stream.feed(event(started(0, type="text", text="")))
     stream.feed(event(started(1, type="tool_use", id="t", name="n", input={})))
     stream.feed(event(started(2, type="thinking", thinking="")))
@@ -368,7 +368,7 @@ def test_nothing_of_an_answer_is_kept() -> None:
 
 def test_usage_may_be_put_right_before_the_end() -> None:
     """An upstream may count the cache as part of its input; who knows that says so."""
-    stream = Stream(TOLD, include_usage=True)
+    stream = ChatStream(TOLD, include_usage=True)
     stream.feed(event(START) + event(STOP))
     stream.usage.input, stream.usage.cache_read = 4, 6
     lines = transcript(stream.finish())

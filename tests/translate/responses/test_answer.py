@@ -10,7 +10,7 @@ from relay.errors import OVERLOADED, Dialect, RelayError
 from relay.translate.messages.error_document import judged
 from relay.translate.messages.usage import Usage
 from relay.translate.responses.answer import compacted, translate
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 from tests.translate import replies
 from tests.translate.openresponses import validate
 from tests.translate.replies import SEAL, TOLD
@@ -134,7 +134,7 @@ def test_an_error_has_the_code_that_clients_stop_or_try_again_by(
     error = json.loads(judgement.body(Dialect.RESPONSES))["error"]
     assert (found, error["code"]) == (told, code)
     assert error.keys() == {"message", "type", "param", "code"}
-    events = replies.check(Stream(TOLD).fail(judgement))
+    events = replies.check(ResponsesStream(TOLD).fail(judgement))
     failed = events[-1]["response"]
     assert failed["status"] == "failed"
     assert failed["error"] == {"code": in_stream, "message": error["message"]}
@@ -143,5 +143,5 @@ def test_an_error_has_the_code_that_clients_stop_or_try_again_by(
 def test_who_must_not_try_again_soon_is_told_by_the_code_at_which_codex_stops() -> None:
     headers = ((b"retry-after", b"3600"), (b"x-should-retry", b"false"))
     error = RelayError(OVERLOADED, "No upstream can serve this model before noon.", headers=headers)
-    events = replies.check(Stream(TOLD).fail(error))
+    events = replies.check(ResponsesStream(TOLD).fail(error))
     assert events[-1]["response"]["error"]["code"] == "server_is_overloaded"

@@ -51,7 +51,7 @@ def read(told: JSON, **options: Any) -> request.ResponsesRequest:
 
 def messages(told: JSON, **options: Any) -> JSON:
     """The Messages request for the newest model."""
-    draft = read(told, **options).draft
+    draft = read(told, **options).builder
     return taken(draft.octets(FITS["opus"], breakpoints=False, user=None), draft)
 
 
@@ -63,7 +63,7 @@ def test_the_corpus_is_whole() -> None:
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case["name"])
 def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
-    draft = request.read(body(case), OWN).draft
+    draft = request.read(body(case), OWN).builder
     made = draft.octets(FITS[case.get("fit", "opus")], breakpoints=False, user=None)
     document = taken(made, draft) if case.get("strict", True) else json.loads(made)
     expected = json.loads(signed(case["expect"]), strict=False)
@@ -75,7 +75,7 @@ def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
 def test_a_request_that_cannot_be_honoured_is_refused_by_name(case: JSON) -> None:
     fit = FITS[case.get("fit", "opus")]
     with pytest.raises(RelayError) as refusal:
-        request.read(body(case), OWN).draft.octets(fit, breakpoints=True, user=None)
+        request.read(body(case), OWN).builder.octets(fit, breakpoints=True, user=None)
     assert refusal.value.kind is INVALID_REQUEST
     assert refusal.value.param == case["param"]
     assert case["says"] in refusal.value.message
@@ -86,7 +86,7 @@ def test_a_request_that_cannot_be_honoured_is_refused_by_name(case: JSON) -> Non
 def test_each_model_takes_every_request_that_is_not_refused(name: str, counting: bool) -> None:
     refused: set[str | None] = set()
     for case in ACCEPTED:
-        draft = request.read(body(case), OWN).draft
+        draft = request.read(body(case), OWN).builder
         try:
             made = draft.octets(FITS[name], breakpoints=True, user="u", counting=counting)
         except RelayError as refusal:
@@ -130,7 +130,13 @@ def test_a_functions_name_is_the_same_in_every_turn_and_fits() -> None:
 
 def test_what_is_stored_and_shown_is_what_was_asked() -> None:
     plain = read({"input": "Hello"})
-    assert (plain.stream, plain.shows, plain.stored, plain.previous, plain.user) == (
+    assert (
+        plain.stream,
+        plain.summarizes_thinking,
+        plain.stored,
+        plain.previous_response_id,
+        plain.user,
+    ) == (
         *(False, False, False),
         *(None, None),
     )
@@ -138,12 +144,18 @@ def test_what_is_stored_and_shown_is_what_was_asked() -> None:
     assert [json.loads(bytes(one)) for one in plain.items] == [item]
     told = {"input": [item], "stream": True, "reasoning": {"summary": "auto"}, "user": "ada"}
     asked = read({**told, "previous_response_id": "resp_0"}, storing=True)
-    assert (asked.stream, asked.shows, asked.stored, asked.previous, asked.user) == (
+    assert (
+        asked.stream,
+        asked.summarizes_thinking,
+        asked.stored,
+        asked.previous_response_id,
+        asked.user,
+    ) == (
         *(True, True, True),
         *("resp_0", "ada"),
     )
     assert not read({**told, "store": False}, storing=True).stored
-    assert not read({"input": "x", "reasoning": {"summary": "none"}}).shows
+    assert not read({"input": "x", "reasoning": {"summary": "none"}}).summarizes_thinking
 
 
 def test_a_conversation_goes_on_from_what_was_before() -> None:
@@ -165,16 +177,18 @@ def test_a_conversation_goes_on_from_what_was_before() -> None:
 @pytest.mark.parametrize("told", ['{"previous_response_id":5}', '{"previous_response_id":[]}'])
 def test_what_a_request_goes_on_from_is_a_text(told: str) -> None:
     with pytest.raises(RelayError) as refusal:
-        request.previous(told.encode())
+        request.previous_response_id(told.encode())
     assert refusal.value.param == "previous_response_id"
-    assert request.previous(b'{"previous_response_id":null}') is None
-    assert request.previous(b'{"previous_response_id":"resp_1"}') == "resp_1"
+    assert request.previous_response_id(b'{"previous_response_id":null}') is None
+    assert request.previous_response_id(b'{"previous_response_id":"resp_1"}') == "resp_1"
 
 
 def test_a_compaction_asks_for_a_summary_at_the_end() -> None:
     told = octets({"model": "m", "instructions": "Be brief.", "input": "Hello"})
-    asked = request.compaction(told, OWN)
-    document = taken(asked.draft.octets(FITS["opus"], breakpoints=False, user=None), asked.draft)
+    asked = request.read_compaction(told, OWN)
+    document = taken(
+        asked.builder.octets(FITS["opus"], breakpoints=False, user=None), asked.builder
+    )
     assert not asked.stream
     [turn] = document["messages"]
     assert turn["content"][0]["text"] == "Hello"
@@ -269,7 +283,7 @@ def test_a_long_conversation_is_read_in_no_time() -> None:
         items.append({"type": "function_call_output", "call_id": f"c{number}", "output": "x" * 100})
     told = octets({"model": "m", "input": items})
     begun = time.process_time()
-    request.read(told, OWN).draft.octets(FITS["opus"], breakpoints=True, user=None)
+    request.read(told, OWN).builder.octets(FITS["opus"], breakpoints=True, user=None)
     assert time.process_time() - begun < 1.5
 
 
@@ -277,7 +291,7 @@ def test_a_group_of_thousands_of_tools_does_not_grow() -> None:
     tools = [{"type": "function", "name": f"f{number}"} for number in range(5000)]
     group = {"type": "namespace", "name": "ns", "description": "d" * 100_000, "tools": tools}
     body = octets({"model": "m", "input": "Hello", "tools": [group]})
-    draft = request.read(body, OWN).draft
+    draft = request.read(body, OWN).builder
     made = draft.octets(FITS["opus"], breakpoints=True, user=None)
     assert len(made) < 3 * len(body)
     with pytest.raises(RelayError) as refusal:

@@ -95,8 +95,8 @@ def test_every_conversation_is_one_that_each_model_takes(
     told = {"input": [OPENING, *said], "reasoning": {"effort": effort}}
     asked = read({**told, "tools": TOOLS} if offered else told)
     for name in CLAUDE:
-        taken(asked.draft.octets(FITS[name], breakpoints=True, user="u"), asked.draft)
-    json.loads(asked.draft.octets(FITS["glm"], breakpoints=False, user=None))
+        taken(asked.builder.octets(FITS[name], breakpoints=True, user="u"), asked.builder)
+    json.loads(asked.builder.octets(FITS["glm"], breakpoints=False, user=None))
 
 
 @properties
@@ -119,7 +119,7 @@ def test_a_conversation_that_goes_on_begins_as_it_was(said: list[JSON], more: li
         fit = FITS[name]
         before, after = (
             json.loads(
-                read({"input": given, "tools": TOOLS}).draft.octets(
+                read({"input": given, "tools": TOOLS}).builder.octets(
                     fit, breakpoints=False, user=None
                 )
             )
@@ -155,11 +155,11 @@ FIELDS = ["input", "instructions", "tools", "tool_choice", "reasoning", "text", 
 def test_any_request_is_read_or_refused(told: JSON) -> None:
     body = octets({"model": "m", "input": "Hello", **told})
     refused = []
-    for reader in (request.read, request.compaction):
+    for reader in (request.read, request.read_compaction):
         try:
             asked = reader(body, OWN)
             for fit in FITS.values():
-                json.loads(asked.draft.octets(fit, breakpoints=True, user="u"))
+                json.loads(asked.builder.octets(fit, breakpoints=True, user="u"))
             assert whole(asked) if asked.echo else True
         except RelayError as refusal:
             refused.append(refusal)
@@ -177,7 +177,7 @@ def test_nothing_forged_goes_upstream(said: list[JSON]) -> None:
         else one
         for one in said
     ]
-    draft = read({"input": [OPENING, *forged]}).draft
+    draft = read({"input": [OPENING, *forged]}).builder
     for fit in FITS.values():
         made = draft.octets(fit, breakpoints=False, user=None)
         assert b"CANARY" not in made

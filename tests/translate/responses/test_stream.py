@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.errors import BAD_UPSTREAM, RelayError
 from relay.translate.responses.answer import translate
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 from tests.translate import replies
 from tests.translate.blocks import Answer, answers
 from tests.translate.chat.test_stream import CASES as STREAMS
@@ -131,7 +131,7 @@ def test_what_was_thought_opens_again_as_it_was(answer: Answer, family: str) -> 
 @given(st.data(), answers())
 def test_keep_alives_may_come_anywhere(data: st.DataObject, answer: Answer) -> None:
     plain, _ = feed(answer.events)
-    stream = Stream(TOLD)
+    stream = ResponsesStream(TOLD)
     shown = b""
     for piece in answer.events:
         if data.draw(st.integers(0, 4)) == 0:
@@ -237,7 +237,7 @@ def test_free_text_that_was_cut_is_what_has_been_told_of_it() -> None:
 
 
 def test_an_answer_has_its_bound() -> None:
-    stream = Stream(TOLD)
+    stream = ResponsesStream(TOLD)
     stream.feed(event(started(0, type="text", text="")))
     text = {"type": "text_delta", "text": "x" * 1_000_000}
     octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": text}))
@@ -264,7 +264,7 @@ def test_a_character_that_is_cut_in_two_is_whole_at_the_end(halves: tuple[str, s
 
 def test_usage_may_be_put_right_before_the_end() -> None:
     """An upstream may count the cache as part of its input; who knows that says so."""
-    stream = Stream(TOLD)
+    stream = ResponsesStream(TOLD)
     stream.feed(event(STOP))
     stream.usage.input, stream.usage.output, stream.usage.cache_read = 4, 1, 6
     assert transcript(stream.finish())[-1] == "completed 10 (6 read), 1 (0 thought)"
@@ -272,7 +272,7 @@ def test_usage_may_be_put_right_before_the_end() -> None:
 
 def test_a_refusal_is_told_as_a_text_to_whom_shows_no_other() -> None:
     """Recorded: Codex CLI 0.169.0 drops a message with a refusal in it, and says nothing."""
-    told = msgspec.structs.replace(TOLD, spoken=True)
+    told = msgspec.structs.replace(TOLD, refusal_as_text=True)
     octets = event(TEXT) + event(ended("refusal")) + event(STOP)
     shown, _ = feed([octets], told)
     replies.check(shown)
@@ -316,7 +316,7 @@ def test_events_in_any_order_make_a_stream_in_the_right_one(
     steps: list[tuple[str, int, Any]], reason: str
 ) -> None:
     """Vendors leave starts and stops out, and mix blocks."""
-    stream = Stream(TOLD)
+    stream = ResponsesStream(TOLD)
     shown = b""
     for what, index, told in steps:
         if what == "alive":
