@@ -5,6 +5,7 @@ are kept, is the operator's choice (`stored`).
 """
 
 import time
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -161,7 +162,7 @@ class ResponsesReader:
         """The same for one that asks how many tokens it has."""
         seal, before = self._seal(asking), await self._before(asking)
         asked = request.read(asking.body, seal, before=before)
-        asked = msgspec.structs.replace(asked, stream=False)
+        asked = replace(asked, stream=False)
         return InputTokens(asking, asked, seal, before)
 
     async def compaction(self, asking: InboundRequest) -> Compaction:

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,7 @@ def test_usage_may_be_put_right_before_the_end() -> None:
 
 def test_a_refusal_is_told_as_a_text_to_whom_shows_no_other() -> None:
     """Recorded: Codex CLI 0.169.0 drops a message with a refusal in it, and says nothing."""
-    told = msgspec.structs.replace(TOLD, refusal_as_text=True)
+    told = replace(TOLD, refusal_as_text=True)
     octets = event(TEXT) + event(ended("refusal")) + event(STOP)
     shown, _ = feed([octets], told)
     replies.check(shown)
