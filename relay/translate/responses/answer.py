@@ -86,7 +86,7 @@ def _user_messages(items: Iterable[msgspec.Raw], metadata: AnswerMetadata) -> li
     for item in items:
         try:
             members: Any = _decode_any(item)
-        except UNREADABLE:  # half a surrogate pair, which went upstream as it came
+        except UNREADABLE:  # no UTF-8, or a number out of range: it went upstream as it came
             continue
         if not isinstance(members, dict) or members.get("role") != "user":
             continue

@@ -72,7 +72,7 @@ def _text(raw: msgspec.Raw) -> bytes:
 
 
 def _decoded(raw: msgspec.Raw) -> dict[str, Any]:
-    """An object's members; none if it holds half a surrogate pair, which msgspec rejects."""
+    """An object's members; none if it holds a number out of range or is not UTF-8."""
     try:
         members: dict[str, Any] = _decode_any(raw)
     except UNREADABLE:

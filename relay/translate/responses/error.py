@@ -18,9 +18,7 @@ def member(error: RelayError) -> bytes:
     """The `error` object of a failed response."""
     code = error.kind.code or ""
     if code not in _SHARED_CODES:
-        if error.kind.openai_type in _SHARED_CODES:
-            code = error.kind.openai_type
-        elif error.kind.status in _INVALID_REQUEST_STATUSES:
+        if error.kind.status in _INVALID_REQUEST_STATUSES:
             code = "invalid_prompt"
         else:
             code = error.responses_code or "server_error"
