@@ -15,7 +15,7 @@ from relay.errors import INVALID_REQUEST, RelayError
 from relay.translate.responses import request
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_names import CallerTool, function_name
-from tests.translate.chat.test_request import CLAUDE, FITS, JSON, signed, taken
+from tests.translate.chat.test_request import CLAUDE, FITS, JSON, accepted, signed
 from tests.translate.chat.test_request import SEAL as UPSTREAM
 from tests.translate.openresponses import validate
 
@@ -52,7 +52,7 @@ def read(told: JSON, **options: Any) -> request.ResponsesRequest:
 def messages(told: JSON, **options: Any) -> JSON:
     """The Messages request for the newest model."""
     draft = read(told, **options).builder
-    return taken(draft.octets(FITS["opus"], breakpoints=False, user=None), draft)
+    return accepted(draft.octets(FITS["opus"], breakpoints=False, user=None), draft)
 
 
 def test_the_corpus_is_whole() -> None:
@@ -65,7 +65,7 @@ def test_the_corpus_is_whole() -> None:
 def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
     draft = request.read(body(case), OWN).builder
     made = draft.octets(FITS[case.get("fit", "opus")], breakpoints=False, user=None)
-    document = taken(made, draft) if case.get("strict", True) else json.loads(made)
+    document = accepted(made, draft) if case.get("strict", True) else json.loads(made)
     expected = json.loads(signed(case["expect"]), strict=False)
     assert {name: document[name] for name in expected} == expected
     assert [name for name in case.get("absent", ()) if name in document] == []
@@ -96,7 +96,7 @@ def test_each_model_takes_every_request_that_is_not_refused(name: str, counting:
             told = json.loads(made)
             assert not told.keys() & {"max_tokens", "stream", "metadata", "temperature", "top_p"}
             made = octets({**told, "max_tokens": FITS[name].most})  # which the check demands
-        taken(made, draft)
+        accepted(made, draft)
     assert refused <= {"tool_choice", "text.format"}  # a search, and a promise
 
 
@@ -186,7 +186,7 @@ def test_what_a_request_goes_on_from_is_a_text(told: str) -> None:
 def test_a_compaction_asks_for_a_summary_at_the_end() -> None:
     told = octets({"model": "m", "instructions": "Be brief.", "input": "Hello"})
     asked = request.read_compaction(told, OWN)
-    document = taken(
+    document = accepted(
         asked.builder.octets(FITS["opus"], breakpoints=False, user=None), asked.builder
     )
     assert not asked.stream

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay.errors import RelayError
 from relay.translate.responses import request
-from tests.translate.chat.test_request import CLAUDE, FITS, JSON, taken
+from tests.translate.chat.test_request import CLAUDE, FITS, JSON, accepted
 from tests.translate.responses.test_request import OWN, octets, read, thought, whole
 
 properties = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -95,7 +95,7 @@ def test_every_conversation_is_one_that_each_model_takes(
     told = {"input": [OPENING, *said], "reasoning": {"effort": effort}}
     asked = read({**told, "tools": TOOLS} if offered else told)
     for name in CLAUDE:
-        taken(asked.builder.octets(FITS[name], breakpoints=True, user="u"), asked.builder)
+        accepted(asked.builder.octets(FITS[name], breakpoints=True, user="u"), asked.builder)
     json.loads(asked.builder.octets(FITS["glm"], breakpoints=False, user=None))
 
 
