@@ -76,9 +76,9 @@ class OutputItem(ABC):
         """The events right after the item was added."""
         return []
 
+    @abstractmethod
     def closing_events(self) -> list[Event]:
         """The events right before the item is done."""
-        return []
 
 
 class OmittedBlock:
@@ -376,7 +376,7 @@ class WebSearchItem(OutputItem):
         arguments = b'"%b"' % b"".join(self._pieces) if self._pieces else self.pending_arguments
         try:
             query = _decode_search(_decode_string(arguments)).query
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             query = ""
         return render.search_call(self.id, status, msgspec.json.encode(query))
 
