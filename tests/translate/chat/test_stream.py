@@ -127,7 +127,7 @@ def test_a_stream_is_the_same_however_it_is_cut(
 @given(answers())
 def test_a_stream_and_a_document_agree(answer: Answer) -> None:
     shown, _ = feed(answer.events)
-    document = chunks.completion(translate(answer.whole, METADATA))
+    document = chunks.completion(translate(answer.document, METADATA))
     (choice,) = document["choices"]
     message = {**choice["message"], "content": choice["message"]["content"] or None}
     assert chunks.joined(shown) == message
@@ -143,7 +143,7 @@ def test_thoughts_keep_their_places(answer: Answer) -> None:
     """A place is the number of characters and calls before the thought."""
     characters = calls = 0
     places = []
-    for block in json.loads(answer.whole)["content"]:
+    for block in json.loads(answer.document)["content"]:
         thought = block.get("thinking") or block.get("signature") or block.get("data")
         if block["type"] in ("thinking", "redacted_thinking") and thought:
             places.append(f"thinking-{characters}-{calls}")
