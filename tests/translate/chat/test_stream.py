@@ -42,6 +42,22 @@ def started(index: int, **block: Any) -> str:
     return json.dumps(start, ensure_ascii=False)
 
 
+def delta(index: int, **members: Any) -> str:
+    document = {"type": "content_block_delta", "index": index, "delta": members}
+    return json.dumps(document, ensure_ascii=False)
+
+
+# Deltas that fit neither a text nor a block that never started.
+MISFITS: list[str] = [
+    '{"type":"content_block_delta","index":0}',
+    delta(0, type="thinking_delta", thinking="x"),
+    delta(0, type="signature_delta", signature="x"),
+    delta(0, type="input_json_delta", partial_json="x"),
+    delta(0, type="citations_delta", citation={"type": "char_location"}),
+    delta(0, type="news"),
+]
+
+
 def wire(case: dict[str, Any]) -> bytes:
     """The octets of a case in the corpus."""
     octets = b""
@@ -398,26 +414,10 @@ def test_a_redacted_thought_without_data_is_not_shown() -> None:
     assert transcript(shown)[:2] == ["role", "finish stop"]
 
 
-@pytest.mark.parametrize(
-    "delta",
-    [
-        None,
-        {"type": "thinking_delta", "thinking": "x"},
-        {"type": "signature_delta", "signature": "x"},
-        {"type": "input_json_delta", "partial_json": "x"},
-        {"type": "citations_delta", "citation": {"type": "char_location"}},
-        {"type": "news"},
-    ],
-    ids=lambda delta: delta["type"] if delta else "no delta",
-)
-@pytest.mark.parametrize("block", [{"type": "text", "text": ""}, None], ids=["text", "no block"])
-def test_a_delta_that_fits_no_block_is_ignored(
-    block: dict[str, Any] | None, delta: dict[str, Any] | None
-) -> None:
+@pytest.mark.parametrize("data", MISFITS)
+@pytest.mark.parametrize("start", ["", started(0, type="text", text="")], ids=["none", "text"])
+def test_a_delta_that_fits_no_block_is_ignored(start: str, data: str) -> None:
     stream = ChatStream(METADATA, include_usage=True)
-    if block is not None:
-        stream.feed(event(started(0, **block)))
-    document: dict[str, Any] = {"type": "content_block_delta", "index": 0}
-    if delta is not None:
-        document["delta"] = delta
-    assert stream.feed(event(json.dumps(document))) == b""
+    if start:
+        stream.feed(event(start))
+    assert stream.feed(event(data)) == b""

@@ -19,7 +19,17 @@ from relay.translate.responses.stream import ResponsesStream
 from tests.translate import replies
 from tests.translate.blocks import Answer, answers
 from tests.translate.chat.test_stream import CASES as STREAMS
-from tests.translate.chat.test_stream import STOP, TEXT, cut, ended, one_by_one, started, wire
+from tests.translate.chat.test_stream import (
+    MISFITS,
+    STOP,
+    TEXT,
+    cut,
+    delta,
+    ended,
+    one_by_one,
+    started,
+    wire,
+)
 from tests.translate.chunks import event
 from tests.translate.replies import METADATA, NO_SUMMARY, SEAL, feed, read, transcript
 
@@ -346,29 +356,13 @@ def test_a_keep_alive_before_and_after_the_first_event() -> None:
     assert names == [["created", "in_progress"], ["in_progress"]]
 
 
-@pytest.mark.parametrize(
-    "delta",
-    [
-        None,
-        {"type": "thinking_delta", "thinking": "x"},
-        {"type": "signature_delta", "signature": "x"},
-        {"type": "input_json_delta", "partial_json": "x"},
-        {"type": "citations_delta", "citation": {"type": "char_location"}},
-        {"type": "news"},
-    ],
-    ids=lambda delta: delta["type"] if delta else "no delta",
-)
-@pytest.mark.parametrize("block", [{"type": "text", "text": ""}, None], ids=["text", "no block"])
-def test_a_delta_that_fits_no_block_is_ignored(
-    block: dict[str, Any] | None, delta: dict[str, Any] | None
-) -> None:
+@pytest.mark.parametrize("data", MISFITS)
+@pytest.mark.parametrize("start", ["", started(0, type="text", text="")], ids=["none", "text"])
+def test_a_delta_that_fits_no_block_is_ignored(start: str, data: str) -> None:
     stream = ResponsesStream(METADATA)
-    if block is not None:
-        stream.feed(event(started(0, **block)))
-    document: dict[str, Any] = {"type": "content_block_delta", "index": 0}
-    if delta is not None:
-        document["delta"] = delta
-    assert stream.feed(event(json.dumps(document))) == b""
+    if start:
+        stream.feed(event(start))
+    assert stream.feed(event(data)) == b""
 
 
 def test_citations_may_come_with_the_start_of_a_text() -> None:
@@ -381,8 +375,7 @@ def test_citations_may_come_with_the_start_of_a_text() -> None:
 def test_citations_are_bounded() -> None:
     stream = ResponsesStream(METADATA)
     shown = stream.feed(event(started(0, type="text", text="a")))
-    delta = {"type": "citations_delta", "citation": CITED}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    octets = event(delta(0, type="citations_delta", citation=CITED))
     for _ in range(300):
         assert stream.feed(octets) == b""
     shown += stream.feed(event(STOP)) + stream.finish()
@@ -394,8 +387,7 @@ def test_citations_are_bounded() -> None:
 def test_the_thinking_of_an_answer_is_bounded() -> None:
     stream = ResponsesStream(METADATA)
     stream.feed(event(started(0, type="thinking", thinking="")))
-    delta = {"type": "thinking_delta", "thinking": "x" * 1_000_000}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    octets = event(delta(0, type="thinking_delta", thinking="x" * 1_000_000))
     with pytest.raises(ValueError):
         list(map(stream.feed, [octets] * 40))
 
@@ -420,8 +412,7 @@ def test_free_text_joins_the_halves_of_a_character() -> None:
 )
 def test_a_search_with_unreadable_arguments_has_no_query(arguments: str) -> None:
     octets = event(started(0, type="server_tool_use", id="s", name="web_search", input={}))
-    delta = {"type": "input_json_delta", "partial_json": arguments}
-    octets += event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    octets += event(delta(0, type="input_json_delta", partial_json=arguments))
     shown, _ = feed([octets + event(STOP)])
     replies.check(shown)
     [item] = final_items(shown)
