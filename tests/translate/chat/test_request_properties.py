@@ -178,7 +178,7 @@ GOOD: JSON = {
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """All members and elements within a value, as what they are in and their names."""
+    """All members and elements within a value, as pairs of container and key."""
     found: list[tuple[Any, Any]] = []
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     for name, one in inner:

@@ -42,9 +42,9 @@ def started(index: int, **block: Any) -> str:
     return json.dumps(start, ensure_ascii=False)
 
 
-def delta(index: int, **members: Any) -> str:
+def delta(index: int, *, ascii: bool = False, **members: Any) -> str:
     document = {"type": "content_block_delta", "index": index, "delta": members}
-    return json.dumps(document, ensure_ascii=False)
+    return json.dumps(document, ensure_ascii=ascii)
 
 
 # Deltas that fit neither a text nor a block that never started.
@@ -290,8 +290,7 @@ def test_octets_that_are_not_utf8_are_refused(kind: str, name: str) -> None:
     block = "tool_use" if kind == "input_json" else kind
     stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(started(0, type=block, id="t", name="n")))
-    delta = {"type": f"{kind}_delta", name: "Hi"}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    octets = event(delta(0, **{"type": f"{kind}_delta", name: "Hi"}))
     with pytest.raises(ValueError):
         stream.feed(octets.replace(b"Hi", b"\xff"))
 
@@ -353,8 +352,7 @@ def test_citations_are_bounded() -> None:
     stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(started(0, type="text", text="a")))
     cited = {"type": "web_search_result_location", "url": "u" * 100_000, "title": "T"}
-    delta = {"type": "citations_delta", "citation": cited}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    octets = event(delta(0, type="citations_delta", citation=cited))
     for _ in range(300):
         assert stream.feed(octets) == b""
     (chunk,) = chunks.read(stream.feed(event('{"type":"content_block_stop","index":0}')))

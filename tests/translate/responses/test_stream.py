@@ -208,12 +208,7 @@ def test_free_text_is_the_same_however_it_is_cut(
     pieces = [arguments[begin:end] for begin, end in itertools.pairwise(edges)]
     octets = event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
     for piece in pieces:
-        delta = {"type": "input_json_delta", "partial_json": piece}
-        octets += event(
-            json.dumps(
-                {"type": "content_block_delta", "index": 0, "delta": delta}, ensure_ascii=ascii
-            )
-        )
+        octets += event(delta(0, ascii=ascii, type="input_json_delta", partial_json=piece))
     octets += event('{"type":"content_block_stop","index":0}') + event(STOP)
     shown, _ = feed([octets])
     replies.check(shown)
@@ -224,10 +219,9 @@ def test_free_text_is_the_same_however_it_is_cut(
 @pytest.mark.parametrize("arguments", ['{"patch":"x"}', "[1]", '"x"', "", '{"input":5}'])
 def test_arguments_without_free_text_are_the_text(arguments: str) -> None:
     """The model got them wrong: the caller's tool sees them and can say so."""
-    delta = {"type": "input_json_delta", "partial_json": arguments}
     octets = (
         event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
-        + event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+        + event(delta(0, type="input_json_delta", partial_json=arguments))
         + event('{"type":"content_block_stop","index":0}')
         + event(STOP)
     )
@@ -237,10 +231,9 @@ def test_arguments_without_free_text_are_the_text(arguments: str) -> None:
 
 
 def test_free_text_that_is_cut_off_ends_as_it_was_shown() -> None:
-    delta = {"type": "input_json_delta", "partial_json": '{"input":"half'}
     octets = (
         event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
-        + event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+        + event(delta(0, type="input_json_delta", partial_json='{"input":"half'))
         + event(ended("max_tokens"))
         + event(STOP)
     )
@@ -253,8 +246,7 @@ def test_free_text_that_is_cut_off_ends_as_it_was_shown() -> None:
 def test_the_text_of_an_answer_is_bounded() -> None:
     stream = ResponsesStream(METADATA)
     stream.feed(event(started(0, type="text", text="")))
-    text = {"type": "text_delta", "text": "x" * 1_000_000}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": text}))
+    octets = event(delta(0, type="text_delta", text="x" * 1_000_000))
     with pytest.raises(ValueError):
         list(map(stream.feed, [octets] * 40))
 
