@@ -51,7 +51,7 @@ class ChatStream(EventStream):
         "_head",
         "_include_usage",
         "_metadata",
-        "_open",
+        "_open_blocks",
         "_pending_octets",
         "_prefix",
         "_started",
@@ -72,7 +72,7 @@ class ChatStream(EventStream):
         self._text = self._head + b'"content":'
         # The answer so far.
         self._started = False
-        self._open: dict[int, _OpenBlock] = {}
+        self._open_blocks: dict[int, _OpenBlock] = {}
         self._pending_octets = 0
         self._characters = 0  # of text
         self._thoughts = 0
@@ -88,7 +88,7 @@ class ChatStream(EventStream):
         usage = self.usage
         assert usage.complete
         assert not usage.error
-        pieces = [self._stop(index) for index in list(self._open)]
+        pieces = [self._stop(index) for index in list(self._open_blocks)]
         if usage.stop_reason == "refusal":
             pieces.append(self._render_chunk(b'"refusal":' + content.refusal(self._refusal)))
         elif not self._started:
@@ -120,46 +120,46 @@ class ChatStream(EventStream):
         if block is None:
             raise ValueError("the start of no block")
         chunks = self._stop(index)  # a vendor may have left that out
-        if len(self._open) >= _MAX_OPEN_BLOCKS:
+        if len(self._open_blocks) >= _MAX_OPEN_BLOCKS:
             raise ValueError("too many blocks at once")
-        opened = self._open[index] = _OpenBlock(block.type, self._characters)
+        open_block = self._open_blocks[index] = _OpenBlock(block.type, self._characters)
         match block.type:
             case "text":
                 for citation in content.citations(block.citations):
-                    self._record_citation(opened, citation)
+                    self._record_citation(open_block, citation)
                 return chunks + self._render_text(content.string(block.text))
             case "thinking":
-                opened.position = render.thinking_position(
+                open_block.position = render.thinking_position(
                     self._characters, self._calls, self._metadata
                 )
-                chunks += self._render_thinking(opened, content.string(block.thinking))
-                return chunks + self._render_signature(opened, content.string(block.signature))
+                chunks += self._render_thinking(open_block, content.string(block.thinking))
+                return chunks + self._render_signature(open_block, content.string(block.signature))
             case "redacted_thinking":
                 if (data := content.string(block.data)) != EMPTY:
-                    opened.position = render.thinking_position(
+                    open_block.position = render.thinking_position(
                         self._characters, self._calls, self._metadata
                     )
-                    details = self._render_details(opened, b"encrypted", b'"data":' + data)
+                    details = self._render_details(open_block, b"encrypted", b'"data":' + data)
                     chunks += self._render_chunk(details)
             case "tool_use":
-                chunks += self._render_call(opened, block)
+                chunks += self._render_call(open_block, block)
             case _:
-                opened.omitted = True
+                open_block.omitted = True
         return chunks
 
-    def _render_call(self, opened: _OpenBlock, block: Block) -> bytes:
-        opened.index, self._calls = self._calls, self._calls + 1
-        opened.pending_arguments = content.arguments(block.input)
-        self._pending_octets += len(opened.pending_arguments)
+    def _render_call(self, open_block: _OpenBlock, block: Block) -> bytes:
+        open_block.index, self._calls = self._calls, self._calls + 1
+        open_block.pending_arguments = content.arguments(block.input)
+        self._pending_octets += len(open_block.pending_arguments)
         if self._pending_octets > _MAX_PENDING_OCTETS:
             raise ValueError("too much input at once")
-        call = render.tool_call(opened.index, block, self._metadata, EMPTY)
-        return self._render_chunk(b'"tool_calls":[{"index":%d,%b}]' % (opened.index, call))
+        call = render.tool_call(open_block.index, block, self._metadata, EMPTY)
+        return self._render_chunk(b'"tool_calls":[{"index":%d,%b}]' % (open_block.index, call))
 
     def _delta(self, index: int, delta: Delta | None) -> bytes:
         if delta is None:
             return b""
-        block = self._open.get(index)
+        block = self._open_blocks.get(index)
         kind = delta.type
         if kind is None and delta.text is not NOTHING:  # Kimi's plan, at times (llm_wiki #303)
             kind = "text_delta"
@@ -184,7 +184,7 @@ class ChatStream(EventStream):
         return b""
 
     def _stop(self, index: int) -> bytes:
-        block = self._open.pop(index, None)
+        block = self._open_blocks.pop(index, None)
         if block is None:
             return b""
         if block.pending_arguments:

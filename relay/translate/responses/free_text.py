@@ -25,34 +25,34 @@ _decode_string: Final = msgspec.json.Decoder(str).decode
 class FreeText:
     """Pieces of arguments in, pieces of the text out: insides of JSON strings."""
 
-    __slots__ = ("_ended", "_pending", "_started", "_undecoded")
+    __slots__ = ("_ended", "_pending_text", "_started", "_undecoded_octets")
 
     def __init__(self) -> None:
-        self._undecoded = b""  # ends with half a surrogate pair
-        self._pending = ""  # decoded, not passed on yet
+        self._undecoded_octets = b""  # ends with half a surrogate pair
+        self._pending_text = ""  # decoded, not passed on yet
         self._started = False
         self._ended = False
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next piece of the arguments, the inside of a JSON string."""
-        self._undecoded += piece
+        self._undecoded_octets += piece
         try:
-            text = _decode_string(b'"%b"' % self._undecoded)
+            text = _decode_string(b'"%b"' % self._undecoded_octets)
         except msgspec.DecodeError:
             return b""
-        self._undecoded = b""
+        self._undecoded_octets = b""
         if self._ended:
             return b""
-        self._pending += text
+        self._pending_text += text
         if not self._started:
-            match = _PREFIX.match(self._pending)
+            match = _PREFIX.match(self._pending_text)
             if match is None:
-                self._ended = _PREFIX_SO_FAR.match(self._pending) is None
+                self._ended = _PREFIX_SO_FAR.match(self._pending_text) is None
                 return b""
             self._started = True
-            self._pending = self._pending[match.end() :]
-        complete = _COMPLETE.match(self._pending)
+            self._pending_text = self._pending_text[match.end() :]
+        complete = _COMPLETE.match(self._pending_text)
         assert complete is not None
-        self._pending = self._pending[complete.end() :]
-        self._ended = self._pending.startswith('"')
+        self._pending_text = self._pending_text[complete.end() :]
+        self._ended = self._pending_text.startswith('"')
         return complete[0].encode()

@@ -42,17 +42,14 @@ _decode_string: Final = msgspec.json.Decoder(str).decode
 class OutputItem(ABC):
     """An item of the output. `index` is its place there, -1 until it is added."""
 
-    __slots__ = ("id", "index", "metadata")
+    __slots__ = ("_id_prefix", "id", "index", "metadata")
 
-    def __init__(self, metadata: AnswerMetadata) -> None:
+    def __init__(self, metadata: AnswerMetadata, id_prefix: str) -> None:
+        """`id_prefix` names the item's type, as in "msg_…"."""
         self.metadata = metadata
+        self._id_prefix = id_prefix
         self.id = b""
         self.index = -1
-
-    @property
-    @abstractmethod
-    def id_prefix(self) -> str:
-        """The prefix of its id, which names its type."""
 
     @property
     def has_content(self) -> bool:
@@ -62,7 +59,7 @@ class OutputItem(ABC):
     def place(self, index: int) -> None:
         """Set its place in the output, and the id that follows from it."""
         self.index = index
-        self.id = f"{self.id_prefix}_{self.metadata.id_suffix}_{index}".encode()
+        self.id = f"{self._id_prefix}_{self.metadata.id_suffix}_{index}".encode()
 
     @abstractmethod
     def render_added(self) -> bytes:
@@ -99,10 +96,8 @@ class MessageItem(OutputItem):
         "refusal",
     )
 
-    id_prefix = "msg"
-
     def __init__(self, metadata: AnswerMetadata) -> None:
-        super().__init__(metadata)
+        super().__init__(metadata, "msg")
         self.pieces: list[bytes] = []  # of the text, without quotation marks
         self.refusal = b""
         self._annotations: list[bytes] = []
@@ -184,11 +179,9 @@ class ReasoningItem(OutputItem):
 
     __slots__ = ("_data", "_family", "_pieces", "signature")
 
-    id_prefix = "rs"
-
     def __init__(self, metadata: AnswerMetadata, family: str, data: bytes = b"") -> None:
         """`data` is that of a redacted block, which has nothing else."""
-        super().__init__(metadata)
+        super().__init__(metadata, "rs")
         self._family = family
         self._data = data
         self._pieces: list[bytes] = []
@@ -251,25 +244,21 @@ class ToolCallItem(OutputItem):
         "_free_text",
         "_input",
         "_pieces",
-        "_shown",
+        "_shown_text",
         "_tool",
         "pending_arguments",
     )
 
     def __init__(self, metadata: AnswerMetadata, tool: CallerTool, call_id: bytes) -> None:
         """`call_id` is the upstream's id of the call, a JSON string."""
-        super().__init__(metadata)
+        super().__init__(metadata, render.ID_PREFIXES[tool.kind])
         self._tool = tool
         self._call_id = call_id
         self._pieces: list[bytes] = []
         self._free_text = FreeText() if tool.kind == "custom" else None
-        self._shown: list[bytes] = []  # pieces of the free text
+        self._shown_text: list[bytes] = []  # pieces of the free text
         self._input = _EMPTY  # arguments or free text, complete at the end
         self.pending_arguments = b""  # from the block's start, used if no pieces come
-
-    @property
-    def id_prefix(self) -> str:
-        return render.ID_PREFIXES[self._tool.kind]
 
     @property
     def is_streamed(self) -> bool:
@@ -294,7 +283,7 @@ class ToolCallItem(OutputItem):
             self._input = arguments
             return events
         self._input = _free_text(arguments)
-        shown = b"".join(self._shown)
+        shown = b"".join(self._shown_text)
         if self._input[1:].startswith(shown):
             events += self._show(self._input[1 + len(shown) : -1])
         else:  # cut off, or `input` came twice: the text stays as the caller has seen it
@@ -332,7 +321,7 @@ class ToolCallItem(OutputItem):
         """The events of a piece of free text, the inside of a JSON string."""
         if not text:
             return []
-        self._shown.append(text)
+        self._shown_text.append(text)
         return [(b"response.custom_tool_call_input.delta", b'"delta":"%b"' % text)]
 
 
@@ -341,10 +330,8 @@ class WebSearchItem(OutputItem):
 
     __slots__ = ("_pieces", "pending_arguments")
 
-    id_prefix = "ws"
-
     def __init__(self, metadata: AnswerMetadata) -> None:
-        super().__init__(metadata)
+        super().__init__(metadata, "ws")
         self.pending_arguments = b""  # from the block's start, used if no pieces come
         self._pieces: list[bytes] = []
 

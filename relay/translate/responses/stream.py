@@ -59,7 +59,7 @@ class ResponsesStream(EventStream):
         "_kept_octets",
         "_message",
         "_metadata",
-        "_open",
+        "_open_blocks",
         "_output",
         "_sequence",
         "_started",
@@ -77,7 +77,7 @@ class ResponsesStream(EventStream):
         self._finished_items: list[OutputItem] = []  # done as soon as the next item is added
         self._kept_octets = 0
         self._call_ids: set[bytes] = set()
-        self._open: dict[int, OutputItem | OmittedBlock] = {}  # by the index of their block
+        self._open_blocks: dict[int, OutputItem | OmittedBlock] = {}  # by the index of their block
         self._output: list[bytes | None] = []  # the items in their order; None: not done yet
         self._sequence = 0
         self._text = b""  # the constant start of the current message's text deltas
@@ -95,7 +95,7 @@ class ResponsesStream(EventStream):
         another way.
         """
         usage = self.usage
-        events = [self._begin(), *(self._stop(index) for index in list(self._open))]
+        events = [self._begin(), *(self._stop(index) for index in list(self._open_blocks))]
         at_limit = render.is_at_limit(usage.stop_reason)
         events.append(self._complete_items(at_limit=at_limit))
         if usage.stop_reason == "refusal":
@@ -142,36 +142,36 @@ class ResponsesStream(EventStream):
         if block is None:
             raise ValueError("the start of no block")
         events = self._stop(index)  # a vendor may have left that out
-        if len(self._open) >= _MAX_OPEN_BLOCKS:
+        if len(self._open_blocks) >= _MAX_OPEN_BLOCKS:
             raise ValueError("too many blocks at once")
         match block.type:
             case "text":
                 return events + self._start_text(index, block)
             case "thinking":
                 reasoning = ReasoningItem(self._metadata, self.family)
-                self._open[index] = reasoning
+                self._open_blocks[index] = reasoning
                 events += self._render_thinking(reasoning, content.string(block.thinking))
                 return events + self._render_signature(reasoning, content.string(block.signature))
             case "redacted_thinking":
                 data = content.string(block.data)
                 reasoning = ReasoningItem(self._metadata, self.family, data)
-                self._open[index] = reasoning
+                self._open_blocks[index] = reasoning
                 return events + (self._add(reasoning) if data != EMPTY else b"")
             case "tool_use":
                 return events + self._start_call(index, block)
             case "server_tool_use" if content.string(block.name) == b'"web_search"':
-                self._open[index] = search = WebSearchItem(self._metadata)
+                self._open_blocks[index] = search = WebSearchItem(self._metadata)
                 search.pending_arguments = content.arguments(block.input)
                 self._count(search.pending_arguments)
             case "web_search_tool_result":
-                self._open[index] = OmittedBlock()
+                self._open_blocks[index] = OmittedBlock()
                 events += self._complete_items()
             case _:
-                self._open[index] = OmittedBlock()
+                self._open_blocks[index] = OmittedBlock()
         return events
 
     def _start_text(self, index: int, block: Block) -> bytes:
-        message = self._open[index] = self._message or MessageItem(self._metadata)
+        message = self._open_blocks[index] = self._message or MessageItem(self._metadata)
         message.start_block()
         events = self._render_text(index, message, content.string(block.text))
         for citation in content.citations(block.citations):
@@ -194,19 +194,19 @@ class ResponsesStream(EventStream):
         call = ToolCallItem(self._metadata, tool, call_id)
         call.pending_arguments = content.arguments(block.input)
         self._count(call.pending_arguments)
-        self._open[index] = call
+        self._open_blocks[index] = call
         return self._add(call) if call.is_streamed else b""
 
     def _delta(self, index: int, delta: Delta | None) -> bytes:
         if delta is None:
             return b""
-        item = self._open.get(index)
+        item = self._open_blocks.get(index)
         kind = delta.type
         if kind is None and delta.text is not NOTHING:
             kind = "text_delta"  # Kimi's plan, at times (llm_wiki #303)
         if kind == "text_delta":
             if item is None:  # a vendor may have left its start out
-                item = self._open[index] = self._message or MessageItem(self._metadata)
+                item = self._open_blocks[index] = self._message or MessageItem(self._metadata)
             if isinstance(item, MessageItem):
                 return self._render_text(index, item, content.string(delta.text))
         elif item is None:
@@ -228,7 +228,7 @@ class ResponsesStream(EventStream):
         return b""
 
     def _stop(self, index: int) -> bytes:
-        item = self._open.pop(index, None)
+        item = self._open_blocks.pop(index, None)
         if item is None or isinstance(item, OmittedBlock):
             return b""
         if isinstance(item, MessageItem):
@@ -257,7 +257,7 @@ class ResponsesStream(EventStream):
             self._sequence = sequence + 1
             return b'%b%b,"logprobs":[],"sequence_number":%d}\n\n' % (self._text, text, sequence)
         if message.index >= 0:  # another item came between, so this message is done
-            message = self._open[index] = MessageItem(self._metadata)
+            message = self._open_blocks[index] = MessageItem(self._metadata)
         events = self._add(message)
         message.pieces.append(text[1:-1])
         self._message = message
