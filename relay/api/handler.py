@@ -11,8 +11,8 @@ import time
 from typing import Final
 
 from relay.api.router import Endpoints, error_shape, without_keys
-from relay.errors import Dialect as ErrorShape
 from relay.errors import INTERNAL, RelayError
+from relay.errors import Dialect as ErrorShape
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
@@ -63,9 +63,7 @@ class Handler:
     def refused(self, number: bytes, peer: str, error: RelayError) -> None:
         """Log octets that were no request: the server has answered them."""
         if self._log is not None:
-            self._log.line(
-                refusal_record(number.decode(), peer, error.kind.status, error.message)
-            )
+            self._log.line(refusal_record(number.decode(), peer, error.kind.status, error.message))
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:
         """Answer with an error, or cut an answer that has started."""

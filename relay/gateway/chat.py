@@ -8,7 +8,7 @@ from relay.errors import RelayError
 from relay.gateway.dialect import Dialect, Received
 from relay.gateway.translated import StreamTranslator, TranslatedRequest, unfolded
 from relay.translate.chat import answer, request
-from relay.translate.chat.answer import AnswerMetadata, Stream
+from relay.translate.chat.answer import AnswerMetadata, ChatStream
 from relay.translate.messages.usage import Usage
 from relay.translate.request.builder import TargetModel
 from relay.wire.events import Request
@@ -23,7 +23,7 @@ class ChatRequest(TranslatedRequest):
     error_shape: ClassVar[ErrorShape] = ErrorShape.OPENAI
 
     def __init__(self, received: Received, chat: request.ChatRequest) -> None:
-        super().__init__(received, chat.draft, stream=chat.stream, user=chat.user)
+        super().__init__(received, chat.builder, stream=chat.stream, user=chat.user)
         self._include_usage = chat.include_usage
         self._request_id = received.request_id
         self._id = "chatcmpl-" + received.request_id.removeprefix("req_")
@@ -39,7 +39,7 @@ class ChatRequest(TranslatedRequest):
 
     def translator(self, fit: TargetModel) -> StreamTranslator:
         """See `TranslatedRequest`."""
-        return Stream(self._metadata(fit), include_usage=self._include_usage)
+        return ChatStream(self._metadata(fit), include_usage=self._include_usage)
 
     def keep_alive(self) -> bytes:
         """An event stream's comment."""

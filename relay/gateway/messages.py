@@ -14,8 +14,7 @@ from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRef
 from relay.gateway.passthrough import pass_on
 from relay.pool.affinity import Session
 from relay.pool.routes import Target
-from relay.translate.messages.conversation_key import is_long
-from relay.translate.messages.conversation_key import session as conversation_key
+from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
 from relay.translate.messages.peek import with_model
 from relay.translate.messages.thinking_filter import without_thinking
 from relay.wire.events import Request

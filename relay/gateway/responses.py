@@ -4,6 +4,7 @@ A request may go on from a response that is kept here; whether and where answers
 operator's choice (`gateway.history`).
 """
 
+import dataclasses
 import time
 from typing import ClassVar, Final
 
@@ -22,7 +23,7 @@ from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.translate.responses import answer, request
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 from relay.wire.events import Request
 
 _TURN_STATE: Final = b"x-codex-turn-state"
@@ -65,13 +66,13 @@ class ResponsesRequest(TranslatedRequest):
     ) -> None:
         """`history`: the conversation that it goes on from; `kept_in`: where its answer goes."""
         super().__init__(
-            received, asked.draft, stream=asked.stream, user=asked.user, history=history
+            received, asked.builder, stream=asked.stream, user=asked.user, history=history
         )
         headers = received.head.headers
         self.keeps = asked.stored and kept_in is not None
         self._kept_in = kept_in
         self._owner = received.caller.user_id
-        self._previous = asked.previous
+        self._previous = asked.previous_response_id
         self._items = asked.items
         self._request_id = received.request_id
         self._turn_state = headers.get(_TURN_STATE)
@@ -81,11 +82,11 @@ class ResponsesRequest(TranslatedRequest):
             time.time,
             asked.echo,
             asked.tools,
-            asked.shows,
+            asked.summarizes_thinking,
             seal,
-            spoken=headers.get(b"originator", b"").startswith(b"codex"),
+            refusal_as_text=headers.get(b"originator", b"").startswith(b"codex"),
         )
-        self._stream: Stream | None = None
+        self._stream: ResponsesStream | None = None
         self._answer = b""
         self._output: list[bytes] = []
 
@@ -143,10 +144,10 @@ class ResponsesRequest(TranslatedRequest):
             )
         )
 
-    def _one_stream(self) -> Stream:
+    def _one_stream(self) -> ResponsesStream:
         """The stream of this request: a keep-alive or an answer's head may open it."""
         if self._stream is None:
-            self._stream = Stream(self._metadata)
+            self._stream = ResponsesStream(self._metadata)
         return self._stream
 
 
@@ -210,7 +211,7 @@ class Responses(Dialect):
 
     async def _history(self, received: Received) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
-        previous = request.previous(received.body)
+        previous = request.previous_response_id(received.body)
         if previous is None:
             return []
         return await self._kept.before(received.caller.user_id, previous)
@@ -223,7 +224,7 @@ class InputTokens(Responses):
         """See `Dialect`."""
         seal, history = self._seal(received), await self._history(received)
         asked = request.read(received.body, seal, before=history)
-        asked = msgspec.structs.replace(asked, stream=False)
+        asked = dataclasses.replace(asked, stream=False)
         return InputTokensRequest(received, asked, seal, history)
 
 
@@ -233,5 +234,5 @@ class Compaction(Responses):
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`."""
         seal, history = self._seal(received), await self._history(received)
-        asked = request.compaction(received.body, seal, before=history)
+        asked = request.read_compaction(received.body, seal, before=history)
         return CompactionRequest(received, asked, seal, history)

@@ -43,7 +43,7 @@ class _UnreadError(Exception):
 class PollState:
     """When an upstream is to be asked. Moments in epoch seconds."""
 
-    __slots__ = ("asked", "runner", "due", "failed", "paths", "quota", "upstream")
+    __slots__ = ("asked", "due", "failed", "paths", "quota", "runner", "upstream")
 
     def __init__(self, upstream: Upstream, quota: config.PlanPollSettings, now: float) -> None:
         self.upstream = upstream

@@ -1,4 +1,4 @@
-"""Answers of the Messages API, made up: the same one as events and as a whole."""
+"""Random answers of the Messages API, each as events and as a document."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ _SEARCH = [
 
 @dataclass(frozen=True)
 class Part:
-    """One block: as it is in a whole answer, as it starts in a stream, and its deltas."""
+    """One block: as it is in a document, as it starts in a stream, and its deltas."""
 
     block: dict[str, Any]
     start: dict[str, Any]
@@ -69,17 +69,17 @@ def _thoughts(draw: st.DrawFn) -> Part:
 def _calls(draw: st.DrawFn) -> Part:
     block = {"type": "tool_use", "id": f"toolu_{draw(_names)}", "name": draw(_names)}
     given = draw(_inputs)
-    told = json.dumps(given, separators=(",", ":"), ensure_ascii=draw(st.booleans()))
-    cut = draw(st.integers(0, len(told)))
-    said = draw(st.sampled_from([["", told[:cut], told[cut:]], []]))
+    arguments = json.dumps(given, separators=(",", ":"), ensure_ascii=draw(st.booleans()))
+    cut = draw(st.integers(0, len(arguments)))
+    said = draw(st.sampled_from([["", arguments[:cut], arguments[cut:]], []]))
     deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in said]
-    # As octets they must be the same in both, so the whole has them as they were cut.
-    start = {**block, "input": {} if said else Verbatim(told)}
-    return Part({**block, "input": Verbatim(told)}, start, deltas)
+    # Both forms must have the same octets, so the document has the arguments verbatim.
+    start = {**block, "input": {} if said else Verbatim(arguments)}
+    return Part({**block, "input": Verbatim(arguments)}, start, deltas)
 
 
 class Verbatim(str):
-    """JSON that stands in a document as it is."""
+    """JSON that a document contains verbatim."""
 
 
 _redacted = st.sampled_from(["EncA", "EncB+/="]).map(
@@ -111,7 +111,7 @@ _counts = st.fixed_dictionaries(
 
 
 def dump(value: Any, *, ascii: bool = False) -> str:
-    """JSON in which `Verbatim` values are as they are."""
+    """JSON that contains `Verbatim` values unchanged."""
     if isinstance(value, Verbatim):
         return str(value)
     if isinstance(value, dict):
@@ -124,18 +124,18 @@ def dump(value: Any, *, ascii: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer twice; `events` are its stream's."""
+    """One answer in both forms."""
 
-    whole: bytes
+    document: bytes
     events: list[bytes]
 
     def __repr__(self) -> str:
         return "Answer(\n" + b"".join(self.events).decode() + ")"
 
 
-def _told(draw: st.DrawFn, made: list[Part]) -> list[dict[str, Any]]:
-    """The events of all blocks: one after another, but calls in a row may come in turns."""
-    told: list[dict[str, Any]] = []
+def _block_events(draw: st.DrawFn, made: list[Part]) -> list[dict[str, Any]]:
+    """The events of all blocks in order; consecutive calls may alternate."""
+    block_events: list[dict[str, Any]] = []
     indices = list(range(len(made)))
     for calls, row in itertools.groupby(
         indices, key=lambda index: made[index].block["type"] == "tool_use"
@@ -149,13 +149,13 @@ def _told(draw: st.DrawFn, made: list[Part]) -> list[dict[str, Any]]:
                 queue.append({"type": "content_block_delta", "index": index, "delta": delta})
             queue.append({"type": "content_block_stop", "index": index})
             if together:
-                told.append(queue.pop(0))
+                block_events.append(queue.pop(0))
                 queues.append(queue)
             else:
-                told += queue
+                block_events += queue
         while queues := [queue for queue in queues if queue]:
-            told.append(draw(st.sampled_from(queues)).pop(0))
-    return told
+            block_events.append(draw(st.sampled_from(queues)).pop(0))
+    return block_events
 
 
 @st.composite
@@ -164,15 +164,15 @@ def answers(draw: st.DrawFn) -> Answer:
     made = draw(parts)
     stop, counts = draw(_stops), draw(_counts)
     ascii, ending = draw(st.booleans()), draw(st.sampled_from(["\n", "\n", "\r\n", "\r"]))
-    told: list[dict[str, Any]] = [
+    documents: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"model": "m", "content": [], "usage": {}}}
     ]
-    told += _told(draw, made)
+    documents += _block_events(draw, made)
     ended = {"stop_reason": stop, "stop_sequence": None}
-    told.append({"type": "message_delta", "delta": ended, "usage": counts})
-    told.append({"type": "message_stop"})
+    documents.append({"type": "message_delta", "delta": ended, "usage": counts})
+    documents.append({"type": "message_stop"})
     events = []
-    for each in told:
+    for each in documents:
         if draw(st.integers(0, 9)) == 0:
             events.append(event(_PING, ending))
         events.append(event(dump(each, ascii=ascii), ending))

@@ -1,7 +1,7 @@
 """Chat completion chunks, read as strictly as a client may read them.
 
-`transcript` tells a stream in short lines, for tables; `check` holds it to the grammar that
-every stream must follow; `joined` is the message that a client has at its end.
+`transcript` gives a stream as short lines, for tables. `check` holds it to the grammar of every
+stream. `joined` is the message that a client has at the end.
 """
 
 import json
@@ -12,13 +12,13 @@ from typing import Any
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from relay.translate.chat.answer import KEEP_ALIVE, AnswerMetadata, Stream
+from relay.translate.chat.answer import KEEP_ALIVE, AnswerMetadata, ChatStream
 
-TOLD = AnswerMetadata("chatcmpl-1", 1763942400, "claude-sonnet-4-7", "anthropic")
+METADATA = AnswerMetadata("chatcmpl-1", 1763942400, "claude-sonnet-4-7", "anthropic")
 DONE = "[DONE]"
 
-# What the chunks of an answer are, in the only order that they may have: role, anything of the
-# message, finish, usage if asked for, done. Comments may stand between them.
+# The chunks of an answer in the only order allowed: role, parts of the message, finish, usage if
+# asked for, done. Comments may come between them.
 _ORDER = re.compile(r"RK*(?:[CTDSANF]K*)*EU?X")
 _CONSTANT = {"id", "object", "created", "model", "system_fingerprint"}
 _DELTAS = (
@@ -38,14 +38,14 @@ def event(data: str, ending: str = "\n") -> bytes:
 
 
 def feed(
-    pieces: Iterable[bytes], *, include_usage: bool = True, told: AnswerMetadata = TOLD
-) -> tuple[bytes, Stream]:
-    """What a stream shows for these pieces; with its end if the answer has one."""
-    stream = Stream(told, include_usage=include_usage)
-    shown = b"".join(map(stream.feed, pieces))
+    pieces: Iterable[bytes], *, include_usage: bool = True, metadata: AnswerMetadata = METADATA
+) -> tuple[bytes, ChatStream]:
+    """The chunks for these pieces, and those of the end if the answer is complete."""
+    stream = ChatStream(metadata, include_usage=include_usage)
+    chunks = b"".join(map(stream.feed, pieces))
     if stream.usage.complete and not stream.usage.error:
-        shown += stream.finish()
-    return shown, stream
+        chunks += stream.finish()
+    return chunks, stream
 
 
 def read(octets: bytes) -> list[Any]:
@@ -64,7 +64,7 @@ def read(octets: bytes) -> list[Any]:
 
 
 def transcript(octets: bytes) -> list[str]:
-    """A line for each event: what is not the same in all of them."""
+    """A line for each event, without the members that all of them share."""
     return [_line(each) for each in read(octets)]
 
 
@@ -88,17 +88,17 @@ def _line(document: Any) -> str:
     return json.dumps(choice["delta"], ensure_ascii=False, separators=(",", ":"))
 
 
-def usage(told: dict[str, Any]) -> str:
-    prompt, completion = told["prompt_tokens_details"], told["completion_tokens_details"]
-    assert told["total_tokens"] == told["prompt_tokens"] + told["completion_tokens"]
+def usage(counts: dict[str, Any]) -> str:
+    prompt, completion = counts["prompt_tokens_details"], counts["completion_tokens_details"]
+    assert counts["total_tokens"] == counts["prompt_tokens"] + counts["completion_tokens"]
     read, written = prompt["cached_tokens"], prompt["cache_write_tokens"]
     thought = completion["reasoning_tokens"]
-    counts = f"{told['prompt_tokens']} ({read} read, {written} written)"
-    return f"{counts}, {told['completion_tokens']} ({thought} thought)"
+    line = f"{counts['prompt_tokens']} ({read} read, {written} written)"
+    return f"{line}, {counts['completion_tokens']} ({thought} thought)"
 
 
 def check(octets: bytes, *, include_usage: bool = True) -> None:
-    """Hold a whole stream to the grammar, and each chunk to the SDK's types."""
+    """Hold a complete stream to the grammar, and each chunk to the SDK's types."""
     kinds = ""
     calls: set[int] = set()
     thoughts: set[int] = set()
@@ -110,8 +110,8 @@ def check(octets: bytes, *, include_usage: bool = True) -> None:
         ChatCompletionChunk.model_validate_json(json.dumps(document), strict=True)
         assert set(document) == _CONSTANT | {"choices"} | ({"usage"} if include_usage else set())
         assert document["object"] == "chat.completion.chunk"
-        assert (document["id"], document["created"]) == (TOLD.id, TOLD.created)
-        assert (document["model"], document["system_fingerprint"]) == (TOLD.model, None)
+        assert (document["id"], document["created"]) == (METADATA.id, METADATA.created)
+        assert (document["model"], document["system_fingerprint"]) == (METADATA.model, None)
         if not document["choices"]:
             kinds += "U"
             assert document["usage"] is not None
@@ -157,16 +157,16 @@ def check(octets: bytes, *, include_usage: bool = True) -> None:
 
 
 def joined(octets: bytes) -> dict[str, Any]:
-    """The message that the deltas make, put together as reasoning and calls say: by index."""
+    """The message that the deltas make up, joined by their indexes."""
     message: dict[str, Any] = {}
     for document in read(octets):
         if isinstance(document, dict) and document["choices"]:
             _join(message, document["choices"][0]["delta"])
-    return _as_whole(message)
+    return _as_document(message)
 
 
 def by_sdk(octets: bytes) -> dict[str, Any]:
-    """The same, put together by the SDK's own helper."""
+    """The same message, joined by the SDK's own helper."""
     state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
     for document in read(octets):
         if isinstance(document, dict):
@@ -178,9 +178,9 @@ def by_sdk(octets: bytes) -> dict[str, Any]:
     message.pop("parsed", None)
     for call in message.get("tool_calls") or []:
         call["function"].pop("parsed_arguments", None)
-    # It knows more members of a message than there are, and has null for them.
-    told = {name for name, value in message.items() if value is not None}
-    return _as_whole({name: message[name] for name in told | {"content", "refusal"}})
+    # The SDK adds members of its own, with null as their value.
+    present = {name for name, value in message.items() if value is not None}
+    return _as_document({name: message[name] for name in present | {"content", "refusal"}})
 
 
 def _join(into: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -197,15 +197,15 @@ def _join(into: dict[str, Any], delta: dict[str, Any]) -> None:
             _join(into[name][entry["index"]], entry)
 
 
-def _as_whole(message: dict[str, Any]) -> dict[str, Any]:
-    """A whole answer's calls and annotations have no index, and it says null for no text."""
+def _as_document(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as a document has it: no indexes, and null for no text."""
     for entry in [*message.get("tool_calls", []), *message.get("annotations", [])]:
         entry.pop("index", None)
     return {**message, "content": message["content"] or None}
 
 
 def completion(octets: bytes) -> dict[str, Any]:
-    """A whole answer, held to the SDK's types."""
+    """A complete answer, held to the SDK's types."""
     document: dict[str, Any] = json.loads(octets)
     ChatCompletion.model_validate(document, strict=True)
     ChatCompletion.model_validate_json(octets, strict=True)

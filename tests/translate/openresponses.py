@@ -1,7 +1,7 @@
-"""The Open Responses schema (2026-04-24), which a package on PyPI ships.
+"""The Open Responses schema (2026-04-24), from a package on PyPI.
 
-It knows functions, messages, reasoning and compaction alone; what OpenAI has beyond that is held
-to OpenAI's own types.
+It covers functions, messages, reasoning and compaction. Everything else is held to the types of
+the OpenAI SDK.
 """
 
 import functools
@@ -32,22 +32,22 @@ def _validator(name: str) -> Draft202012Validator:
 @functools.cache
 def _events() -> dict[str, str]:
     """The schema of each type of event."""
-    found = {}
+    names = {}
     for name, schema in _document()["components"]["schemas"].items():
         if name.endswith("StreamingEvent"):
-            (told,) = schema["properties"]["type"]["enum"]
-            found[told] = name
-    return found
+            (event_type,) = schema["properties"]["type"]["enum"]
+            names[event_type] = name
+    return names
 
 
 def validate(name: str, document: Any) -> None:
-    """Hold a document to a schema of that name."""
+    """Hold a document to the schema of this name."""
     errors = sorted(_validator(name).iter_errors(document), key=str)
     assert not errors, f"{errors[0].json_path}: {errors[0].message}"
 
 
 def validate_event(event: dict[str, Any]) -> bool:
-    """Hold an event to its schema, if it and all that is in it are known there."""
+    """Hold an event to its schema, if the schema covers it and its items; whether it does."""
     name = _events().get(event["type"])
     if name is None or not _known(event.get("item")):
         return False

@@ -1,8 +1,8 @@
 """Events of the Responses API, read as strictly as a client may read them.
 
-`transcript` tells a stream in short lines, for tables; `check` holds it to the grammar that every
-stream must follow, to OpenAI's types and to the Open Responses schema; `by_sdk` is the response
-that OpenAI's own helper puts together.
+`transcript` gives a stream as short lines, for tables. `check` holds it to the grammar of every
+stream, to OpenAI's types and to the Open Responses schema. `by_sdk` is the response that OpenAI's
+own helper assembles.
 """
 
 import json
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 from relay.translate.responses.tool_names import CallerTool
 from tests.translate.openresponses import validate, validate_event
 
@@ -40,8 +40,8 @@ TOOLS = {
     "crm__find": CallerTool("function", "find", "crm"),
     "crm__note": CallerTool("custom", "note", "crm"),
 }
-TOLD = AnswerMetadata("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, True, SEAL)
-HIDDEN = AnswerMetadata("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, False, SEAL)
+METADATA = AnswerMetadata("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, True, SEAL)
+NO_SUMMARY = AnswerMetadata("resp_1", 1763942400, lambda: NOW, ECHO, TOOLS, False, SEAL)
 
 _event = TypeAdapter(ResponseStreamEvent)
 _CODEX = ("context_length_exceeded", "insufficient_quota", "server_is_overloaded")
@@ -63,19 +63,19 @@ _OF_KIND = {
 
 
 def feed(
-    pieces: Iterable[bytes], told: AnswerMetadata = TOLD, family: str = "anthropic"
-) -> tuple[bytes, Stream]:
-    """What a stream shows for these pieces; with its end if the answer has one."""
-    stream = Stream(told)
+    pieces: Iterable[bytes], metadata: AnswerMetadata = METADATA, family: str = "anthropic"
+) -> tuple[bytes, ResponsesStream]:
+    """The events for these pieces, and those of the end if the answer is complete."""
+    stream = ResponsesStream(metadata)
     stream.family = family
-    shown = b"".join(map(stream.feed, pieces))
+    events = b"".join(map(stream.feed, pieces))
     if stream.usage.complete and not stream.usage.error:
-        shown += stream.finish()
-    return shown, stream
+        events += stream.finish()
+    return events, stream
 
 
 def read(octets: bytes) -> list[dict[str, Any]]:
-    """The data of each event, whose name stands before it."""
+    """The data of each event, whose type is also its name."""
     assert not octets or octets.endswith(b"\n\n")
     events = []
     for block in octets.split(b"\n\n")[:-1]:
@@ -88,7 +88,7 @@ def read(octets: bytes) -> list[dict[str, Any]]:
 
 
 def transcript(octets: bytes) -> list[str]:
-    """A line for each event but those that repeat what others have said."""
+    """A line for each event that adds something to those before it."""
     return [line for event in read(octets) if (line := _line(event)) is not None]
 
 
@@ -121,7 +121,7 @@ def _line(event: dict[str, Any]) -> str | None:
 
 
 def _item(item: dict[str, Any]) -> str:
-    """What is told of an item at its end."""
+    """The line of an item that is done."""
     left_out = ("id", "type", "encrypted_content", "role", "namespace", "name")
     rest = {name: value for name, value in item.items() if name not in left_out}
     if item["type"] == "message":
@@ -137,14 +137,14 @@ def _text(words: str) -> str:
     return json.dumps(words, ensure_ascii=False)
 
 
-def usage(told: dict[str, Any]) -> str:
-    given, out = told["input_tokens_details"], told["output_tokens_details"]
-    assert told["total_tokens"] == told["input_tokens"] + told["output_tokens"]
-    counts = f"{told['input_tokens']} ({given['cached_tokens']} read)"
-    return f"{counts}, {told['output_tokens']} ({out['reasoning_tokens']} thought)"
+def usage(counts: dict[str, Any]) -> str:
+    input, output = counts["input_tokens_details"], counts["output_tokens_details"]
+    assert counts["total_tokens"] == counts["input_tokens"] + counts["output_tokens"]
+    line = f"{counts['input_tokens']} ({input['cached_tokens']} read)"
+    return f"{line}, {counts['output_tokens']} ({output['reasoning_tokens']} thought)"
 
 
-def check(octets: bytes, *, whole: bool = True) -> list[dict[str, Any]]:
+def check(octets: bytes, *, complete: bool = True) -> list[dict[str, Any]]:
     """Hold a stream to the grammar, and each event to both schemas; its events."""
     events = read(octets)
     open_items: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
@@ -170,16 +170,16 @@ def check(octets: bytes, *, whole: bool = True) -> list[dict[str, Any]]:
             open_items[index] = (item, [])
         elif kind == "response.output_item.done":
             index, item = event["output_index"], event["item"]
-            begun, own = open_items.pop(index)
-            assert (item["id"], item["type"]) == (begun["id"], begun["type"])
+            added, own = open_items.pop(index)
+            assert (item["id"], item["type"]) == (added["id"], added["type"])
             _check_item(item, own)
             done[index] = item
         else:
-            begun, own = open_items[event["output_index"]]
-            assert event["item_id"] == begun["id"]
-            assert kind in _OF_KIND[begun["type"]]
+            added, own = open_items[event["output_index"]]
+            assert event["item_id"] == added["id"]
+            assert kind in _OF_KIND[added["type"]]
             own.append(event)
-    if whole:
+    if complete:
         last = events[-1]
         assert last["type"] in _LAST
         response = last["response"]
@@ -193,7 +193,7 @@ def check(octets: bytes, *, whole: bool = True) -> list[dict[str, Any]]:
 
 
 def _as_sdk(event: dict[str, Any]) -> dict[str, Any]:
-    """The same with a code that the SDK's types list: they lack those at which Codex stops."""
+    """The event with a code that the SDK's types have: they lack those at which Codex stops."""
     error = (event.get("response") or {}).get("error")
     if error is None or error["code"] not in _CODEX:
         return event
@@ -202,7 +202,7 @@ def _as_sdk(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_item(item: dict[str, Any], own: list[dict[str, Any]]) -> None:
-    """That what the events of an item say is what the item says."""
+    """Hold an item to its events: both have the same content."""
     kinds = [event["type"].removeprefix("response.") for event in own]
     said = "".join(event["delta"] for event in own if "delta" in event)
     match item["type"]:
@@ -248,18 +248,18 @@ def _check_item(item: dict[str, Any], own: list[dict[str, Any]]) -> None:
 
 
 def by_sdk(octets: bytes) -> dict[str, Any]:
-    """The response as the SDK's own helper has it at the end."""
+    """The response that the SDK's own helper assembles."""
     state: ResponseStreamState[Any] = ResponseStreamState(input_tools=omit, text_format=omit)
     final = None
     for event in read(octets):
-        for told in state.handle_event(_event.validate_python(event)):
-            final = getattr(told, "response", final)
+        for event_with_state in state.handle_event(_event.validate_python(event)):
+            final = getattr(event_with_state, "response", final)
     assert final is not None
     return json.loads(final.model_dump_json(exclude_unset=True))
 
 
 def response(octets: bytes) -> dict[str, Any]:
-    """A whole response, held to both schemas."""
+    """A complete response, held to both schemas."""
     document: dict[str, Any] = json.loads(octets)
     Response.model_validate_json(octets, strict=True)
     if all(

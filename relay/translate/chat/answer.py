@@ -1,109 +1,126 @@
-"""An answer of the Messages API as a chat completion: the whole document, and the names of the
-rest (`Stream` for event streams).
+"""A Messages answer as a chat completion document.
 
-This decides what becomes of each block of a whole answer. It must not know what was asked for,
-nor of sockets: time and ids come in with `AnswerMetadata`.
+Decides how each block of a complete answer is written, and offers the dialect's other names:
+`ChatStream` for event streams. Must not know the request or
+sockets: time and ids come in with `AnswerMetadata`.
 """
 
 from typing import Final
 
-from relay.translate.chat import render as shape
+from relay.translate.chat import render
 from relay.translate.chat.render import AnswerMetadata
-from relay.translate.chat.stream import KEEP_ALIVE, Stream
+from relay.translate.chat.stream import KEEP_ALIVE, ChatStream
 from relay.translate.messages import content, message
 from relay.translate.messages.content import EMPTY, Block
 from relay.translate.messages.usage import Usage, message_usage
 
-__all__ = ["KEEP_ALIVE", "AnswerMetadata", "Stream", "translate"]
+__all__ = ["KEEP_ALIVE", "AnswerMetadata", "ChatStream", "translate"]
 
-_CHOICE: Final = b',"choices":[{"index":0,"message":{%b},"logprobs":null,"finish_reason":"%b"}]'
+_CHOICES: Final = b',"choices":[{"index":0,"message":{%b},"logprobs":null,"finish_reason":"%b"}]'
 
 
-def translate(payload: bytes, told: AnswerMetadata, usage: Usage | None = None) -> bytes:
+def translate(payload: bytes, metadata: AnswerMetadata, usage: Usage | None = None) -> bytes:
     """A Messages answer as a `chat.completion` document.
 
-    `usage` is what the answer used, where that is known better than the document tells it.
+    Args:
+        payload: the answer's body.
+        metadata: the members that the answer itself does not have.
+        usage: replaces the usage in `payload`, where the caller knows better.
 
     Raises:
-        ValueError: `payload` is no answer, or one that cannot be read.
+        ValueError: `payload` is not an answer, or cannot be read.
     """
     blocks, details = message.read(payload)
-    parts = _Parts(told)
+    completion = _CompletionMessage(metadata)
     for block in blocks:
-        parts.add(block)
+        completion.add(block)
     usage = usage or message_usage(payload)
-    refused = usage.stop_reason == "refusal"
-    members = parts.members(content.refusal(details) if refused else None)
-    reason = shape.finish_reason(usage.stop_reason, len(parts.calls))
+    refusal = content.refusal(details) if usage.stop_reason == "refusal" else None
+    members = completion.members(refusal)
+    reason = render.finish_reason(usage.stop_reason, len(completion.tool_calls))
     return b'%b%b,"usage":%b}' % (
-        shape.head(told, "chat.completion"),
-        _CHOICE % (members, reason),
-        shape.usage_object(usage),
+        render.head(metadata, "chat.completion"),
+        _CHOICES % (members, reason),
+        render.usage_object(usage),
     )
 
 
-class _Parts:
-    """The message's members as they grow, block by block."""
+class _CompletionMessage:
+    """The `message` of a completion, built block by block.
 
-    __slots__ = ("annotations", "calls", "texts", "thoughts", "told", "words", "written")
+    `texts` and `reasoning` hold the insides of JSON strings, without quotation marks.
+    """
 
-    def __init__(self, told: AnswerMetadata) -> None:
-        self.told = told
-        self.texts: list[bytes] = []  # without quotation marks, as are `words`
-        self.words: list[bytes] = []
-        self.thoughts: list[bytes] = []
-        self.calls: list[bytes] = []
+    __slots__ = (
+        "annotations",
+        "characters",
+        "metadata",
+        "reasoning",
+        "reasoning_details",
+        "texts",
+        "tool_calls",
+    )
+
+    def __init__(self, metadata: AnswerMetadata) -> None:
+        self.metadata = metadata
+        self.texts: list[bytes] = []
+        self.reasoning: list[bytes] = []
+        self.reasoning_details: list[bytes] = []
+        self.tool_calls: list[bytes] = []
         self.annotations: list[bytes] = []
-        self.written = 0
+        self.characters = 0  # of the texts so far
 
     def add(self, block: Block) -> None:
         match block.type:
             case "text":
-                self._text(block)
+                self._add_text(block)
             case "thinking":
-                self._thinking(block)
+                self._add_thinking(block)
             case "redacted_thinking":
                 if (data := content.string(block.data)) != EMPTY:
-                    self._thought(b"encrypted", b',"data":%b' % data)
+                    self._add_detail(b"encrypted", b',"data":%b' % data)
             case "tool_use":
-                text = content.arguments(block.input)
-                self.calls.append(shape.call(len(self.calls), block, self.told, text))
+                arguments = content.arguments(block.input)
+                index = len(self.tool_calls)
+                self.tool_calls.append(render.tool_call(index, block, self.metadata, arguments))
 
     def members(self, refusal: bytes | None) -> bytes:
+        """The message's members; `refusal` is a JSON string."""
         text = b'"%b"' % b"".join(self.texts)
-        if text == EMPTY and (self.calls or refusal is not None):
+        if text == EMPTY and (self.tool_calls or refusal is not None):
             text = b"null"
         members = b'"role":"assistant","content":%b,"refusal":%b' % (text, refusal or b"null")
         if self.annotations:
             members += b',"annotations":' + _array(self.annotations)
-        if self.words:
-            members += b',"reasoning_content":"%b"' % b"".join(self.words)
-        if self.thoughts:
-            members += b',"reasoning_details":' + _array(self.thoughts)
-        if self.calls:
-            members += b',"tool_calls":' + _array(self.calls)
+        if self.reasoning:
+            members += b',"reasoning_content":"%b"' % b"".join(self.reasoning)
+        if self.reasoning_details:
+            members += b',"reasoning_details":' + _array(self.reasoning_details)
+        if self.tool_calls:
+            members += b',"tool_calls":' + _array(self.tool_calls)
         return members
 
-    def _text(self, block: Block) -> None:
+    def _add_text(self, block: Block) -> None:
         text = content.string(block.text)
-        start, self.written = self.written, self.written + content.count_characters(text)
+        start, self.characters = self.characters, self.characters + content.count_characters(text)
         self.texts.append(text[1:-1])
-        for cited in content.citations(block.citations):
-            self.annotations.append(shape.annotation(cited, start, self.written))
+        for citation in content.citations(block.citations):
+            self.annotations.append(render.annotation(citation, start, self.characters))
 
-    def _thinking(self, block: Block) -> None:
+    def _add_thinking(self, block: Block) -> None:
         text, signature = content.string(block.thinking), content.string(block.signature)
         if text != EMPTY:
-            self.words.append(text[1:-1])
+            self.reasoning.append(text[1:-1])
         elif signature == EMPTY:
             return
-        signed = b"" if signature == EMPTY else b',"signature":%b' % signature
-        self._thought(b"text", b',"text":%b%b' % (text, signed))
+        signature_member = b"" if signature == EMPTY else b',"signature":%b' % signature
+        self._add_detail(b"text", b',"text":%b%b' % (text, signature_member))
 
-    def _thought(self, kind: bytes, rest: bytes) -> None:
-        place = shape.place(self.written, len(self.calls), self.told)
-        entry = b'"index":%d,"type":"reasoning.%b",%b%b'
-        self.thoughts.append(entry % (len(self.thoughts), kind, place, rest))
+    def _add_detail(self, kind: bytes, members: bytes) -> None:
+        position = render.thinking_position(self.characters, len(self.tool_calls), self.metadata)
+        detail = b'"index":%d,"type":"reasoning.%b",%b%b'
+        index = len(self.reasoning_details)
+        self.reasoning_details.append(detail % (index, kind, position, members))
 
 
 def _array(objects: list[bytes]) -> bytes:

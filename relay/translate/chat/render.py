@@ -1,11 +1,12 @@
-"""What a chat completion is made of, whole or streamed.
+"""The parts of a chat completion, as JSON octets.
 
-This decides how each single thing that a Messages answer says is put (docs: OpenAI's API
-reference, "The chat completion object"; OpenRouter's for `reasoning_details`). Texts are JSON
-strings as octets throughout: what came from the upstream is spliced in as it was written. It
-must not know whether what it makes goes into a document or into a chunk.
+Decides how each part of a Messages answer is written (OpenAI API reference, "The chat completion
+object"; OpenRouter documentation, "Reasoning Tokens", for `reasoning_details`). Texts are JSON
+strings as octets: text from the upstream is spliced in unchanged. Must not know whether its
+output goes into a document or into a chunk.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -13,9 +14,9 @@ import msgspec
 from relay.translate.messages.content import EMPTY, Block, string
 from relay.translate.messages.usage import Usage
 
-ROLE: Final = b'"role":"assistant","content":"","refusal":null'
+ROLE_DELTA: Final = b'"role":"assistant","content":"","refusal":null'
 
-_FINISH: Final = {
+_FINISH_REASONS: Final = {
     "end_turn": b"stop",
     "stop_sequence": b"stop",
     "pause_turn": b"stop",
@@ -26,61 +27,66 @@ _FINISH: Final = {
 }
 
 
-class AnswerMetadata(msgspec.Struct, frozen=True):
-    """What an answer says of itself, the same in each of its chunks.
+@dataclass(frozen=True, slots=True)
+class AnswerMetadata:
+    """The members that are the same in every chunk of an answer."""
 
-    `id` is "chatcmpl-…", `created` in epoch seconds, `model` as it was asked for, `family` that
-    of the thinking blocks (see config.Vendor.thinking).
-    """
-
-    id: str
-    created: int
-    model: str
-    family: str
+    id: str  # "chatcmpl-…"
+    created: int  # epoch seconds
+    model: str  # the name that the caller asked for
+    family: str  # of the thinking blocks, see config.Vendor.thinking
 
 
-def head(told: AnswerMetadata, kind: str) -> bytes:
-    """How a completion's document begins, open for more members."""
+def head(metadata: AnswerMetadata, object_type: str) -> bytes:
+    """The first members of a completion: a JSON object without its closing brace."""
     members = {
-        "id": told.id,
-        "object": kind,
-        "created": told.created,
-        "model": told.model,
+        "id": metadata.id,
+        "object": object_type,
+        "created": metadata.created,
+        "model": metadata.model,
         "system_fingerprint": None,
     }
     return msgspec.json.encode(members)[:-1]
 
 
-def call(number: int, block: Block, told: AnswerMetadata, text: bytes) -> bytes:
-    """A tool call's members; one without an id gets one that no other answer has."""
+def tool_call(index: int, block: Block, metadata: AnswerMetadata, arguments: bytes) -> bytes:
+    """The members of a tool call. A call without an id gets one that no other answer has.
+
+    Raises:
+        ValueError: the block has no name.
+    """
     name = string(block.name)
     if name == EMPTY:
         raise ValueError("a tool call without a name")
     id = string(block.id)
     if id == EMPTY:
-        id = msgspec.json.encode(f"{told.id}-{number}")
-    return b'"id":%b,"type":"function","function":{"name":%b,"arguments":%b}' % (id, name, text)
+        id = msgspec.json.encode(f"{metadata.id}-{index}")
+    members = b'"id":%b,"type":"function","function":{"name":%b,"arguments":%b}'
+    return members % (id, name, arguments)
 
 
-def place(written: int, calls: int, told: AnswerMetadata) -> bytes:
-    """The `id` and `format` of a thinking block: where it stood, so that it can be put there
-    again, and who can read it. `written` counts the characters before it."""
-    family = "anthropic-claude" if told.family == "anthropic" else told.family
-    form = msgspec.json.encode(f"{family}-v1")
-    return b'"id":"thinking-%d-%d","format":%b' % (written, calls, form)
+def thinking_position(characters: int, calls: int, metadata: AnswerMetadata) -> bytes:
+    """The `id` and `format` of a thinking block.
+
+    The id says how many characters and tool calls came before the block, so that the block can
+    be put back there. The format says which model family can read it.
+    """
+    family = "anthropic-claude" if metadata.family == "anthropic" else metadata.family
+    format = msgspec.json.encode(f"{family}-v1")
+    return b'"id":"thinking-%d-%d","format":%b' % (characters, calls, format)
 
 
-def annotation(cited: bytes, start: int, end: int) -> bytes:
-    """What a part of the message's text rests upon, from character `start` to `end`."""
-    where = b'"start_index":%d,"end_index":%d,' % (start, end)
-    return b'"type":"url_citation","url_citation":{%b%b}' % (where, cited)
+def annotation(citation: bytes, start: int, end: int) -> bytes:
+    """The citation of a web page for the characters from `start` to `end` of the text."""
+    indexes = b'"start_index":%d,"end_index":%d,' % (start, end)
+    return b'"type":"url_citation","url_citation":{%b%b}' % (indexes, citation)
 
 
 def finish_reason(stop_reason: str | None, calls: int) -> bytes:
-    """Why the answer ended, in OpenAI's words."""
+    """The `finish_reason` for a `stop_reason` of the Messages API; "stop" for unknown ones."""
     if stop_reason == "tool_use" and not calls:
         return b"stop"
-    return _FINISH.get(stop_reason or "", b"stop")
+    return _FINISH_REASONS.get(stop_reason or "", b"stop")
 
 
 def usage_object(usage: Usage) -> bytes:

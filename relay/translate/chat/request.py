@@ -1,15 +1,16 @@
-"""A chat completions request, read (docs: OpenAI's API reference, "Create chat completion").
+"""A chat completions request, read (OpenAI API reference, "Create chat completion").
 
-Decides what each field of that dialect means, and refuses what cannot be honoured: nothing that
-would change an answer is ignored in silence but what is only a hint. Which model it will go to
-is not known here. Messages are read in `chat_messages`.
+Decides what each field means. Refuses a field that cannot be honoured and would change the
+answer; ignores unknown fields and hints. Must not know which model the request will go to.
+Messages are read in `transcript`.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from relay.translate.chat.transcript import Message, cache, conversation
+from relay.translate.chat.transcript import Message, read_cache_control, read_conversation
 from relay.translate.invalid import invalid_field
 from relay.translate.invalid import read as read_part
 from relay.translate.raw_json import NOTHING, is_given, kind
@@ -27,7 +28,7 @@ from relay.translate.request.tools import (
 )
 
 
-class _Function(msgspec.Struct, frozen=True, gc=False):
+class _FunctionDefinition(msgspec.Struct, frozen=True, gc=False):
     name: str
     description: msgspec.Raw = NOTHING
     parameters: msgspec.Raw = NOTHING
@@ -35,29 +36,29 @@ class _Function(msgspec.Struct, frozen=True, gc=False):
     cache_control: msgspec.Raw = NOTHING
 
 
-class _Tool(msgspec.Struct, frozen=True, gc=False):
+class _FunctionTool(msgspec.Struct, frozen=True, gc=False):
     type: str
-    function: _Function | None = None
+    function: _FunctionDefinition | None = None
     cache_control: msgspec.Raw = NOTHING
 
 
-class _Named(msgspec.Struct, frozen=True, gc=False):
+class _FunctionName(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class _Allowed(msgspec.Struct, frozen=True, gc=False):
+class _AllowedTool(msgspec.Struct, frozen=True, gc=False):
     type: str = "function"
-    function: _Named | None = None
+    function: _FunctionName | None = None
 
 
 class _AllowedTools(msgspec.Struct, frozen=True):
-    tools: list[_Allowed]
+    tools: list[_AllowedTool]
     mode: str = "auto"
 
 
-class _Choice(msgspec.Struct, frozen=True):
+class _ToolChoice(msgspec.Struct, frozen=True):
     type: str
-    function: _Named | None = None
+    function: _FunctionName | None = None
     allowed_tools: _AllowedTools | None = None
 
 
@@ -66,7 +67,7 @@ class _JsonSchema(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
-class _Format(msgspec.Struct, frozen=True):
+class _FormatField(msgspec.Struct, frozen=True):
     type: str
     json_schema: _JsonSchema | None = None
 
@@ -75,23 +76,23 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class _Approximate(msgspec.Struct, frozen=True):
+class _ApproximateLocation(msgspec.Struct, frozen=True):
     city: str | None = None
     country: str | None = None
     region: str | None = None
     timezone: str | None = None
 
 
-class _Location(msgspec.Struct, frozen=True):
-    approximate: _Approximate | None = None
+class _UserLocation(msgspec.Struct, frozen=True):
+    approximate: _ApproximateLocation | None = None
 
 
-class _SearchOptions(msgspec.Struct, frozen=True):
-    user_location: _Location | None = None
+class _WebSearchOptions(msgspec.Struct, frozen=True):
+    user_location: _UserLocation | None = None
 
 
-class _Request(msgspec.Struct, frozen=True, gc=False):
-    """All fields that mean anything here; others are hints for somebody else's models."""
+class _RequestFields(msgspec.Struct, frozen=True, gc=False):
+    """The fields that have an effect. Others are hints for other vendors' models."""
 
     messages: list[Message]
     stream: bool | None = None
@@ -102,13 +103,13 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     top_p: float | None = None
     top_k: int | None = None
     stop: str | list[str] | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: str | _Choice | None = None
+    tools: list[_FunctionTool] | None = None
+    tool_choice: str | _ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     thinking: msgspec.Raw = NOTHING
-    response_format: _Format | None = None
-    web_search_options: _SearchOptions | None = None
+    response_format: _FormatField | None = None
+    web_search_options: _WebSearchOptions | None = None
     n: int | None = None
     logprobs: bool | None = None
     modalities: list[str] | None = None
@@ -118,58 +119,59 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     safety_identifier: str | None = None
 
 
-class ChatRequest(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
     """A chat completions request as read."""
 
-    draft: MessagesBuilder
+    builder: MessagesBuilder
     stream: bool
-    include_usage: bool
+    include_usage: bool  # the stream ends with a chunk of usage
     user: str | None  # `safety_identifier` or `user`, as the caller gave it
 
 
-_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
-_request: Final = msgspec.json.Decoder(_Request).decode
+_TOOL_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
+_decode_request: Final = msgspec.json.Decoder(_RequestFields).decode
 
 
 def read(body: bytes) -> ChatRequest:
-    """Read a request, whose `model` has been seen already.
+    """Read a request. Its `model` has been read before.
 
     Raises:
-        RelayError: 400, something in it cannot be honoured; `param` says what.
+        RelayError: 400, a field cannot be honoured; `param` says which.
     """
-    request = read_part(_request, body, "")
-    _refuse(request)
-    said = conversation(request.messages)
-    tools = _toolset(request, said)
-    wishes = GenerationOptions(
+    request = read_part(_decode_request, body, "")
+    _check_supported(request)
+    conversation = read_conversation(request.messages)
+    tools = _toolset(request, conversation)
+    generation = GenerationOptions(
         max_tokens=_max_tokens(request),
-        temperature=_within(request.temperature, 2, "temperature"),
-        top_p=_within(request.top_p, 1, "top_p"),
+        temperature=_in_range(request.temperature, 2, "temperature"),
+        top_p=_in_range(request.top_p, 1, "top_p"),
         top_k=request.top_k,
-        stop=_stop(request.stop),
+        stop=_stop_sequences(request.stop),
         effort=_effort(request.reasoning_effort),
         thinking=_thinking(request.thinking),
-        response_format=_shape(request.response_format),
+        response_format=_response_format(request.response_format),
     )
     options = request.stream_options
     stream = request.stream is True
     return ChatRequest(
-        MessagesBuilder(said, tools, wishes, stream=stream),
-        stream,
-        options is not None and options.include_usage is True,
-        request.safety_identifier or request.user or None,
+        builder=MessagesBuilder(conversation, tools, generation, stream=stream),
+        stream=stream,
+        include_usage=options is not None and options.include_usage is True,
+        user=request.safety_identifier or request.user or None,
     )
 
 
-def _refuse(request: _Request) -> None:
-    """Refuse what nobody could do on the other side."""
+def _check_supported(request: _RequestFields) -> None:
+    """Refuse features that the Messages API does not have."""
     if request.n is not None and request.n != 1:
         raise invalid_field("n", "only one choice can be had; send as many requests instead")
     if request.top_k is not None and request.top_k < 0:
         raise invalid_field("top_k", "it must be 0 or more")
     if request.logprobs:
         raise invalid_field("logprobs", "these models tell no log probabilities")
-    if request.modalities is not None and any(one != "text" for one in request.modalities):
+    if request.modalities is not None and any(name != "text" for name in request.modalities):
         raise invalid_field("modalities", "only 'text' can be had")
     if is_given(request.functions):
         raise invalid_field("functions", "use tools instead")
@@ -177,26 +179,27 @@ def _refuse(request: _Request) -> None:
         raise invalid_field("function_call", "use tool_choice instead")
 
 
-def _max_tokens(request: _Request) -> int | None:
-    name, most = "max_completion_tokens", request.max_completion_tokens
-    if most is None:
-        name, most = "max_tokens", request.max_tokens
-    if most is not None and most < 1:
-        raise invalid_field(name, "it must be 1 or more")
-    return most
+def _max_tokens(request: _RequestFields) -> int | None:
+    param, limit = "max_completion_tokens", request.max_completion_tokens
+    if limit is None:
+        param, limit = "max_tokens", request.max_tokens
+    if limit is not None and limit < 1:
+        raise invalid_field(param, "it must be 1 or more")
+    return limit
 
 
-def _within(value: float | None, most: int, param: str) -> float | None:
-    if value is not None and not 0 <= value <= most:
-        raise invalid_field(param, f"it must be from 0 to {most}")
+def _in_range(value: float | None, maximum: int, param: str) -> float | None:
+    if value is not None and not 0 <= value <= maximum:
+        raise invalid_field(param, f"it must be from 0 to {maximum}")
     return value
 
 
-def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+def _stop_sequences(stop: str | list[str] | None) -> tuple[str, ...]:
     if stop is None:
         return ()
-    # The API refuses blank ones, which nothing could be meant by.
-    return tuple(one for one in ([stop] if isinstance(stop, str) else stop) if one.strip())
+    # The API refuses blank ones, and no caller can mean anything by them.
+    sequences = [stop] if isinstance(stop, str) else stop
+    return tuple(sequence for sequence in sequences if sequence.strip())
 
 
 def _effort(effort: str | None) -> str | None:
@@ -213,14 +216,14 @@ def _thinking(raw: msgspec.Raw) -> msgspec.Raw:
     return raw
 
 
-def _shape(told: _Format | None) -> ResponseFormat | None:
-    if told is None or told.type == "text":
+def _response_format(format: _FormatField | None) -> ResponseFormat | None:
+    if format is None or format.type == "text":
         return None
-    if told.type == "json_object":
+    if format.type == "json_object":
         return ResponseFormat()
-    if told.type != "json_schema":
+    if format.type != "json_schema":
         raise invalid_field("response_format.type", "it must be text, json_object or json_schema")
-    named_schema = told.json_schema
+    named_schema = format.json_schema
     if named_schema is None or kind(named_schema.schema) != "{":
         raise invalid_field("response_format.json_schema.schema", "it must be given, as an object")
     schema = bytes(named_schema.schema)
@@ -231,90 +234,97 @@ def _shape(told: _Format | None) -> ResponseFormat | None:
     return ResponseFormat(schema, named_schema.strict is True)
 
 
-def _toolset(request: _Request, said: Conversation) -> Toolset:
-    """The tools and the choice among them; a cache mark on one of them counts as the caller's."""
+def _toolset(request: _RequestFields, conversation: Conversation) -> Toolset:
+    """The tools and the choice among them. A tool's `cache_control` marks the conversation."""
     tools: dict[str, Tool] = {}
-    for number, told in enumerate(request.tools or ()):
-        at = f"tools[{number}]"
-        tool = _tool(told, at)
+    for index, definition in enumerate(request.tools or ()):
+        param = f"tools[{index}]"
+        tool = _tool(definition, param)
         if tool.name in tools:
             raise invalid_field(
-                f"{at}.function.name", f"there are several tools called '{tool.name}'"
+                f"{param}.function.name", f"there are several tools called '{tool.name}'"
             )
-        said.has_cache_marks = said.has_cache_marks or tool.cache is not NOTHING
+        conversation.has_cache_marks = conversation.has_cache_marks or tool.cache is not NOTHING
         tools[tool.name] = tool
-    choice, name, allowed = _chosen(request.tool_choice, tools)
+    choice, name, allowed = _tool_choice(request.tool_choice, tools)
     search = request.web_search_options
     return Toolset(
         tools=[tool for tool in tools.values() if allowed is None or tool.name in allowed],
         choice=choice,
         name=name,
         parallel=request.parallel_tool_calls is not False,
-        search=WebSearch(location=_place(search)) if search is not None else None,
+        search=WebSearch(location=_user_location(search)) if search is not None else None,
     )
 
 
-def _tool(told: _Tool, at: str) -> Tool:
-    if told.type != "function":
-        raise invalid_field(f"{at}.type", "only 'function' is known here")
-    function = told.function
+def _tool(definition: _FunctionTool, param: str) -> Tool:
+    if definition.type != "function":
+        raise invalid_field(f"{param}.type", "only 'function' is known here")
+    function = definition.function
     if function is None:
-        raise invalid_field(f"{at}.function", "it must be given")
-    mark = cache(told.cache_control, f"{at}.cache_control")
-    at += ".function"
+        raise invalid_field(f"{param}.function", "it must be given")
+    mark = read_cache_control(definition.cache_control, f"{param}.cache_control")
+    param += ".function"
     if mark is NOTHING:
-        mark = cache(function.cache_control, f"{at}.cache_control")
+        mark = read_cache_control(function.cache_control, f"{param}.cache_control")
     description = function.description
     if is_given(description) and kind(description) != '"':
-        raise invalid_field(f"{at}.description", "it must be a text")
+        raise invalid_field(f"{param}.description", "it must be a text")
     return Tool(
-        check_name(function.name, f"{at}.name"),
+        check_name(function.name, f"{param}.name"),
         description if is_given(description) else NOTHING,
-        input_schema(function.parameters, f"{at}.parameters"),
+        input_schema(function.parameters, f"{param}.parameters"),
         function.strict is True,
         mark,
     )
 
 
-def _chosen(
-    told: str | _Choice | None, tools: dict[str, Tool]
+def _tool_choice(
+    requested: str | _ToolChoice | None, tools: dict[str, Tool]
 ) -> tuple[ToolChoice, str, frozenset[str] | None]:
-    """The choice, the tool that must be called, and those that may be; None: all of them."""
-    choice: ToolChoice = "auto"
-    if told is None:
-        return choice, "", None
-    if isinstance(told, str):
-        if told not in _CHOICES:
+    """The choice, the tool that must be called, and the tools allowed (None: all of them)."""
+    if requested is None:
+        return "auto", "", None
+    if isinstance(requested, str):
+        if requested not in _TOOL_CHOICES:
             raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
-        choice = _CHOICES[told]
+        choice = _TOOL_CHOICES[requested]
         if choice == "any" and not tools:
             raise invalid_field("tool_choice", "there are no tools that could be called")
         return choice, "", None
-    if told.type == "function":
-        name = told.function.name if told.function is not None else ""
+    if requested.type == "function":
+        name = requested.function.name if requested.function is not None else ""
         if name not in tools:
             raise invalid_field(
                 "tool_choice.function.name", f"there is no tool called '{name[:80]}'"
             )
         return "tool", name, None
-    if told.type != "allowed_tools" or told.allowed_tools is None:
+    if requested.type != "allowed_tools" or requested.allowed_tools is None:
         raise invalid_field("tool_choice.type", "it must be function or allowed_tools")
-    at = "tool_choice.allowed_tools"
-    if told.allowed_tools.mode not in ("auto", "required"):
-        raise invalid_field(f"{at}.mode", "it must be auto or required")
-    allowed = set()
-    for number, one in enumerate(told.allowed_tools.tools):
-        name = one.function.name if one.function is not None else ""
-        if one.type != "function" or name not in tools:
-            raise invalid_field(f"{at}.tools[{number}]", "it must be one of the functions in tools")
-        allowed.add(name)
-    if not allowed:
-        raise invalid_field(f"{at}.tools", "there must be one at least")
-    return _CHOICES[told.allowed_tools.mode], "", frozenset(allowed)
+    return _allowed_tools(requested.allowed_tools, tools)
 
 
-def _place(told: _SearchOptions) -> UserLocation:
-    location = told.user_location.approximate if told.user_location is not None else None
+def _allowed_tools(
+    requested: _AllowedTools, tools: dict[str, Tool]
+) -> tuple[ToolChoice, str, frozenset[str]]:
+    param = "tool_choice.allowed_tools"
+    if requested.mode not in ("auto", "required"):
+        raise invalid_field(f"{param}.mode", "it must be auto or required")
+    names = set()
+    for index, tool in enumerate(requested.tools):
+        name = tool.function.name if tool.function is not None else ""
+        if tool.type != "function" or name not in tools:
+            raise invalid_field(
+                f"{param}.tools[{index}]", "it must be one of the functions in tools"
+            )
+        names.add(name)
+    if not names:
+        raise invalid_field(f"{param}.tools", "there must be one at least")
+    return _TOOL_CHOICES[requested.mode], "", frozenset(names)
+
+
+def _user_location(options: _WebSearchOptions) -> UserLocation:
+    location = options.user_location.approximate if options.user_location is not None else None
     if location is None:
         return UserLocation()
     return UserLocation(

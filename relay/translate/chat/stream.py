@@ -1,18 +1,18 @@
-"""An event stream of the Messages API as a stream of chat completion chunks, while it passes.
+"""A Messages event stream as a stream of chat completion chunks, event by event.
 
-This decides which chunks an event becomes, and when. Nothing of the answer is kept: counters,
-what is open, and half an event at most. The same octets come out however those that go in are
-cut. It must not know of sockets or of time; a stream is never begun before it has something to
-show, so that until then another upstream may still give the answer.
+Decides which chunks an event becomes, and when. Keeps no text of the answer: only counters, the
+open blocks and at most half an event. The same octets come out however the input is cut. Must
+not know sockets or time. The first chunk waits for content, so that until then another upstream
+can still give the answer.
 
-One read of the upstream is usually one event of about 120 octets, so the way of such an event
-is short: one decode that leaves its text as the octets that it is, one join.
+One read of the upstream is usually one event of about 120 octets. Such an event costs one decode
+that leaves its text as octets, and one join.
 """
 
 from typing import Final
 
 from relay.errors import Dialect
-from relay.translate.chat import render as shape
+from relay.translate.chat import render
 from relay.translate.chat.render import AnswerMetadata
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
@@ -23,217 +23,227 @@ from relay.translate.raw_json import NOTHING
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
-_MOST_OPEN: Final = 256  # blocks at once; answers have one or two
-_MOST_KEPT: Final = 4 * 1024 * 1024  # octets of inputs and citations that wait for a block's stop
+_MAX_OPEN_BLOCKS: Final = 256  # answers have one or two at once
+_MAX_PENDING_OCTETS: Final = 4 * 1024 * 1024  # of arguments and citations that wait for a stop
 
 
-class _Open:
+class _OpenBlock:
     """A block between its start and its stop."""
 
-    __slots__ = ("cited", "kind", "number", "passed_over", "place", "start", "waiting")
+    __slots__ = ("citations", "index", "kind", "omitted", "pending_arguments", "position", "start")
 
     def __init__(self, kind: str, start: int) -> None:
         self.kind = kind
-        self.passed_over = False
-        self.start = start  # characters before it
-        self.number = -1  # of the thought or call; a thought gets it with its first piece
-        self.place = b""  # a thought's id and format, until they are told
-        self.waiting = b""  # a call's arguments, if none come in pieces
-        self.cited: list[bytes] = []
+        self.omitted = False  # chat completions have no such block
+        self.start = start  # characters of text before it
+        self.index = -1  # of the thought or call; a thought gets it with its first piece
+        self.position = b""  # id and format of a thought that has not been rendered yet
+        self.pending_arguments = b""  # rendered at the stop unless arguments come in pieces
+        self.citations: list[bytes] = []
 
 
-class Stream(EventStream):
-    """Chunks out; see `EventStream`."""
+class ChatStream(EventStream):
+    """Upstream events in, chunks out. See `EventStream`."""
 
     __slots__ = (
         "_annotations",
-        "_begun",
         "_calls",
+        "_characters",
         "_head",
         "_include_usage",
-        "_kept",
-        "_open",
+        "_metadata",
+        "_open_blocks",
+        "_pending_octets",
         "_prefix",
+        "_started",
         "_tail",
         "_text",
         "_thoughts",
-        "_told",
-        "_written",
     )
 
-    def __init__(self, told: AnswerMetadata, *, include_usage: bool) -> None:
+    def __init__(self, metadata: AnswerMetadata, *, include_usage: bool) -> None:
         super().__init__()
-        self._told = told
+        self._metadata = metadata
         self._include_usage = include_usage
-        # The parts of a chunk that stay the same.
-        self._prefix = b"data: " + shape.head(told, "chat.completion.chunk")
+        # The constant octets of a chunk.
+        self._prefix = b"data: " + render.head(metadata, "chat.completion.chunk")
         self._head = self._prefix + b',"choices":[{"index":0,"delta":{'
         ending = b'}],"usage":null}\n\n' if include_usage else b"}]}\n\n"
         self._tail = b'},"logprobs":null,"finish_reason":null' + ending
         self._text = self._head + b'"content":'
         # The answer so far.
-        self._begun = False
-        self._open: dict[int, _Open] = {}
-        self._kept = 0
-        self._written = 0  # characters of text
+        self._started = False
+        self._open_blocks: dict[int, _OpenBlock] = {}
+        self._pending_octets = 0
+        self._characters = 0  # of text
         self._thoughts = 0
         self._calls = 0
         self._annotations = 0
 
     def finish(self) -> bytes:
-        """The end of a stream whose answer is whole, and ended without an error.
+        """The last chunks of an answer that is complete and had no error.
 
-        The usage is told as it is now: who knows that the upstream counts in another way may
-        have put it right before.
+        Reads `usage` now: the gateway may have corrected it for an upstream that counts in
+        another way.
         """
         usage = self.usage
         assert usage.complete
         assert not usage.error
-        pieces = [self._stop(index) for index in list(self._open)]
+        pieces = [self._stop(index) for index in list(self._open_blocks)]
         if usage.stop_reason == "refusal":
-            pieces.append(self._show(b'"refusal":' + content.refusal(self._stop_details)))
-        elif not self._begun:
-            pieces.append(self._show(b""))
-        reason = b'"finish_reason":"%b"' % shape.finish_reason(usage.stop_reason, self._calls)
+            pieces.append(self._render_chunk(b'"refusal":' + content.refusal(self._stop_details)))
+        elif not self._started:
+            pieces.append(self._render_chunk(b""))
+        reason = b'"finish_reason":"%b"' % render.finish_reason(usage.stop_reason, self._calls)
         pieces += (self._head, self._tail.replace(b'"finish_reason":null', reason))
         if self._include_usage:
-            pieces += (self._prefix, b',"choices":[],"usage":', shape.usage_object(usage))
+            pieces += (self._prefix, b',"choices":[],"usage":', render.usage_object(usage))
             pieces.append(b"}\n\n")
         pieces.append(b"data: [DONE]\n\n")
         return b"".join(pieces)
 
     def _ping(self) -> bytes:
-        # Before anything else it would begin an answer that nobody has promised yet.
-        return KEEP_ALIVE if self._begun else b""
+        # A comment before the first chunk would start an answer that another upstream may give.
+        return KEEP_ALIVE if self._started else b""
 
     def _render_error(self, data: bytes) -> bytes:
         return stream_error(data).event(Dialect.OPENAI)
 
-    def _show(self, delta: bytes) -> bytes:
-        """A chunk with these members of `delta`; the first brings the role with it."""
-        if self._begun:
+    def _render_chunk(self, delta: bytes) -> bytes:
+        """A chunk with these members of `delta`. The role's chunk comes before the first one."""
+        if self._started:
             return b"%b%b%b" % (self._head, delta, self._tail)
-        self._begun = True
-        role = b"%b%b%b" % (self._head, shape.ROLE, self._tail)
-        return role + self._show(delta) if delta else role
+        self._started = True
+        role = b"%b%b%b" % (self._head, render.ROLE_DELTA, self._tail)
+        return role + self._render_chunk(delta) if delta else role
 
     def _start(self, index: int, block: Block | None) -> bytes:
         if block is None:
             raise ValueError("the start of no block")
-        shown = self._stop(index)  # a vendor may have left that out
-        if len(self._open) >= _MOST_OPEN:
+        chunks = self._stop(index)  # a vendor may have left that out
+        if len(self._open_blocks) >= _MAX_OPEN_BLOCKS:
             raise ValueError("too many blocks at once")
-        started = self._open[index] = _Open(block.type, self._written)
+        open_block = self._open_blocks[index] = _OpenBlock(block.type, self._characters)
         match block.type:
             case "text":
-                for cited in content.citations(block.citations):
-                    self._cite(started, cited)
-                return shown + self._say(content.string(block.text))
+                for citation in content.citations(block.citations):
+                    self._record_citation(open_block, citation)
+                return chunks + self._render_text(content.string(block.text))
             case "thinking":
-                started.place = shape.place(self._written, self._calls, self._told)
-                shown += self._think(started, content.string(block.thinking))
-                return shown + self._sign(started, content.string(block.signature))
+                open_block.position = render.thinking_position(
+                    self._characters, self._calls, self._metadata
+                )
+                chunks += self._render_thinking(open_block, content.string(block.thinking))
+                return chunks + self._render_signature(open_block, content.string(block.signature))
             case "redacted_thinking":
                 if (data := content.string(block.data)) != EMPTY:
-                    started.place = shape.place(self._written, self._calls, self._told)
-                    details = self._details(started, b"encrypted", b'"data":' + data)
-                    shown += self._show(details)
+                    open_block.position = render.thinking_position(
+                        self._characters, self._calls, self._metadata
+                    )
+                    details = self._render_details(open_block, b"encrypted", b'"data":' + data)
+                    chunks += self._render_chunk(details)
             case "tool_use":
-                started.number, self._calls = self._calls, self._calls + 1
-                started.waiting = content.arguments(block.input)
-                self._kept += len(started.waiting)
-                if self._kept > _MOST_KEPT:
-                    raise ValueError("too much input at once")
-                call = shape.call(started.number, block, self._told, EMPTY)
-                shown += self._show(b'"tool_calls":[{"index":%d,%b}]' % (started.number, call))
+                chunks += self._render_call(open_block, block)
             case _:
-                started.passed_over = True
-        return shown
+                open_block.omitted = True
+        return chunks
+
+    def _render_call(self, open_block: _OpenBlock, block: Block) -> bytes:
+        open_block.index, self._calls = self._calls, self._calls + 1
+        open_block.pending_arguments = content.arguments(block.input)
+        self._pending_octets += len(open_block.pending_arguments)
+        if self._pending_octets > _MAX_PENDING_OCTETS:
+            raise ValueError("too much input at once")
+        call = render.tool_call(open_block.index, block, self._metadata, EMPTY)
+        return self._render_chunk(b'"tool_calls":[{"index":%d,%b}]' % (open_block.index, call))
 
     def _delta(self, index: int, delta: Delta | None) -> bytes:
         if delta is None:
             return b""
-        block = self._open.get(index)
+        block = self._open_blocks.get(index)
         kind = delta.type
         if kind is None and delta.text is not NOTHING:  # Kimi's plan, at times (llm_wiki #303)
             kind = "text_delta"
         if kind == "text_delta":
-            if block is None or not block.passed_over:
-                return self._say(content.string(delta.text))
+            if block is None or not block.omitted:
+                return self._render_text(content.string(delta.text))
         elif block is None:
             return b""
         elif kind == "input_json_delta":
             if block.kind == "tool_use":
-                return self._argue(block, content.string(delta.partial_json))
+                return self._render_arguments(block, content.string(delta.partial_json))
         elif kind == "thinking_delta":
             if block.kind == "thinking":
-                return self._think(block, content.string(delta.thinking))
+                return self._render_thinking(block, content.string(delta.thinking))
         elif kind == "signature_delta":
             if block.kind == "thinking":
-                return self._sign(block, content.string(delta.signature))
+                return self._render_signature(block, content.string(delta.signature))
         elif kind == "citations_delta" and block.kind == "text":
-            cited = content.citation(delta.citation)
-            if cited is not None:
-                self._cite(block, cited)
+            citation = content.citation(delta.citation)
+            if citation is not None:
+                self._record_citation(block, citation)
         return b""
 
     def _stop(self, index: int) -> bytes:
-        block = self._open.pop(index, None)
+        block = self._open_blocks.pop(index, None)
         if block is None:
             return b""
-        if block.waiting:
-            return self._argue(block, block.waiting)
-        if not block.cited:
+        if block.pending_arguments:
+            return self._render_arguments(block, block.pending_arguments)
+        if not block.citations:
             return b""
-        entries = []
-        for cited in block.cited:
-            self._kept -= len(cited)
-            entry = shape.annotation(cited, block.start, self._written)
-            # OpenAI's have no index; but helpers that join deltas refuse a second list without.
-            entries.append(b'{"index":%d,%b}' % (self._annotations, entry))
+        annotations = []
+        for citation in block.citations:
+            self._pending_octets -= len(citation)
+            annotation = render.annotation(citation, block.start, self._characters)
+            # OpenAI's have no index, but SDK helpers that join deltas reject a second list
+            # without one.
+            annotations.append(b'{"index":%d,%b}' % (self._annotations, annotation))
             self._annotations += 1
-        return self._show(b'"annotations":[%b]' % b",".join(entries))
+        return self._render_chunk(b'"annotations":[%b]' % b",".join(annotations))
 
-    def _say(self, text: bytes) -> bytes:
+    def _render_text(self, text: bytes) -> bytes:
         if text == EMPTY:
             return b""
-        self._written += content.count_characters(text)
-        if self._begun:
+        self._characters += content.count_characters(text)
+        if self._started:
             return b"%b%b%b" % (self._text, text, self._tail)
-        return self._show(b'"content":' + text)
+        return self._render_chunk(b'"content":' + text)
 
-    def _think(self, block: _Open, text: bytes) -> bytes:
+    def _render_thinking(self, block: _OpenBlock, text: bytes) -> bytes:
         if text == EMPTY:
             return b""
-        details = self._details(block, b"text", b'"text":' + text)
-        return self._show(b'"reasoning_content":%b,%b' % (text, details))
+        details = self._render_details(block, b"text", b'"text":' + text)
+        return self._render_chunk(b'"reasoning_content":%b,%b' % (text, details))
 
-    def _sign(self, block: _Open, signature: bytes) -> bytes:
+    def _render_signature(self, block: _OpenBlock, signature: bytes) -> bytes:
         if signature == EMPTY:
             return b""
-        # A thought that is not shown has no text but a signature.
-        silent = b'"text":"",' if block.place else b""
-        return self._show(self._details(block, b"text", b'%b"signature":%b' % (silent, signature)))
+        # Thinking that the upstream does not show has a signature and no text.
+        text = b'"text":"",' if block.position else b""
+        details = self._render_details(block, b"text", b'%b"signature":%b' % (text, signature))
+        return self._render_chunk(details)
 
-    def _details(self, block: _Open, kind: bytes, rest: bytes) -> bytes:
+    def _render_details(self, block: _OpenBlock, kind: bytes, members: bytes) -> bytes:
         """A piece of a thought. Helpers join strings, so its id and format come only once."""
-        if block.place:
-            rest = b"%b,%b" % (block.place, rest)
-            block.place = b""
-            block.number, self._thoughts = self._thoughts, self._thoughts + 1
-        entry = (block.number, kind, rest)
+        if block.position:
+            members = b"%b,%b" % (block.position, members)
+            block.position = b""
+            block.index, self._thoughts = self._thoughts, self._thoughts + 1
+        entry = (block.index, kind, members)
         return b'"reasoning_details":[{"index":%d,"type":"reasoning.%b",%b}]' % entry
 
-    def _argue(self, block: _Open, piece: bytes) -> bytes:
+    def _render_arguments(self, block: _OpenBlock, piece: bytes) -> bytes:
         if piece == EMPTY:
             return b""
-        if block.waiting:
-            self._kept -= len(block.waiting)
-            block.waiting = b""
-        call = b'"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (block.number, piece)
-        return self._show(call)
+        if block.pending_arguments:
+            self._pending_octets -= len(block.pending_arguments)
+            block.pending_arguments = b""
+        call = b'"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (block.index, piece)
+        return self._render_chunk(call)
 
-    def _cite(self, block: _Open, cited: bytes) -> None:
-        if len(block.cited) < content.MAX_CITATIONS and self._kept + len(cited) <= _MOST_KEPT:
-            block.cited.append(cited)
-            self._kept += len(cited)
+    def _record_citation(self, block: _OpenBlock, citation: bytes) -> None:
+        octets = self._pending_octets + len(citation)
+        if len(block.citations) < content.MAX_CITATIONS and octets <= _MAX_PENDING_OCTETS:
+            block.citations.append(citation)
+            self._pending_octets = octets

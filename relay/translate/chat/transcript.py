@@ -1,7 +1,7 @@
 """The messages of a chat completions request, read into a conversation.
 
-Decides what each kind of message and each of its parts is in the Messages API's terms, and
-refuses those that it has no word for. How turns are made of them is decided in `turns`.
+Decides what each kind of message and content part is in the Messages API, and refuses those that
+it has no equivalent for. How messages become turns is decided in `request.conversation`.
 """
 
 from collections.abc import Iterable
@@ -17,29 +17,29 @@ from relay.translate.request.conversation import Conversation
 from relay.translate.request.thinking_replay import ThinkingMessage, Thought, read_thoughts
 from relay.translate.request.tools import check_name
 
-_MOST: Final = 100_000  # docs: api/messages
-_OF_DOCUMENTS: Final = ("title", "context", "citations")
+_MAX_MESSAGES: Final = 100_000  # Anthropic API reference, Create a Message
+_DOCUMENT_MEMBERS: Final = ("title", "context", "citations")
 _NO_ARGUMENTS: Final = b"{}"
 _RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
 
 
-class _Called(msgspec.Struct, frozen=True, gc=False):
+class _FunctionCall(msgspec.Struct, frozen=True, gc=False):
     name: str
     arguments: msgspec.Raw
 
 
-class _Call(msgspec.Struct, frozen=True, gc=False):
+class _ToolCall(msgspec.Struct, frozen=True, gc=False):
     id: str
     type: str = "function"
-    function: _Called | None = None
+    function: _FunctionCall | None = None
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message of any role; what may be long or of several types is not looked into."""
+    """A message of any role. Members that may be long or of several types stay raw."""
 
     role: str
     content: msgspec.Raw = NOTHING
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
     is_error: bool | None = None
     refusal: msgspec.Raw = NOTHING
@@ -51,7 +51,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     cache_control: msgspec.Raw = NOTHING
 
 
-class _Part(msgspec.Struct, frozen=True, gc=False):
+class _ContentPart(msgspec.Struct, frozen=True, gc=False):
     type: str
     text: msgspec.Raw = NOTHING
     refusal: msgspec.Raw = NOTHING
@@ -64,185 +64,191 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     cache_control: msgspec.Raw = NOTHING
 
 
-class _Object(msgspec.Struct, frozen=True):
-    """Any object: all its members are passed over."""
+class _AnyObject(msgspec.Struct, frozen=True):
+    """A JSON object whose members are skipped."""
 
 
-_parts = msgspec.json.Decoder(list[_Part]).decode
-_object = msgspec.json.Decoder(_Object).decode
+_decode_parts: Final = msgspec.json.Decoder(list[_ContentPart]).decode
+_decode_object: Final = msgspec.json.Decoder(_AnyObject).decode
 
 
-def conversation(messages: list[Message]) -> Conversation:
-    """The conversation that the messages are.
+def read_conversation(messages: list[Message]) -> Conversation:
+    """The conversation that these messages make up.
 
     Raises:
-        RelayError: 400, one of them cannot be honoured; `param` says which and where.
+        RelayError: 400, a message cannot be translated; `param` says which and where.
     """
-    if len(messages) > _MOST:
+    if len(messages) > _MAX_MESSAGES:
         raise invalid_field(
-            "messages", f"there are {len(messages)} of them, and {_MOST} is the most"
+            "messages", f"there are {len(messages)} of them, and {_MAX_MESSAGES} is the most"
         )
-    said = Conversation()
-    leading = True  # nobody has said anything so far
-    for number, message in enumerate(messages):
+    conversation = Conversation()
+    in_preamble = True  # only instructions so far
+    for index, message in enumerate(messages):
         role = message.role
         if role == "user":
-            leading = False
-            if blocks := _user(said, message, number):
-                said.user_turn().blocks += blocks
-            elif number == len(messages) - 1:
+            in_preamble = False
+            if blocks := _user_blocks(conversation, message, index):
+                conversation.user_turn().blocks += blocks
+            elif index == len(messages) - 1:
                 raise invalid_field(
-                    f"messages[{number}].content", "there is nothing in it to answer"
+                    f"messages[{index}].content", "there is nothing in it to answer"
                 )
         elif role == "assistant":
-            leading = False
-            _assistant(said, message, number)
+            in_preamble = False
+            _add_assistant_message(conversation, message, index)
         elif role == "tool":
-            leading = False
-            _result(said, message, number)
+            in_preamble = False
+            _add_tool_result(conversation, message, index)
         elif role in ("system", "developer"):
-            _instruct(said, message, number, leading=leading)
+            _add_instructions(conversation, message, index, in_preamble=in_preamble)
         elif role == "function":
             raise invalid_field(
-                f"messages[{number}].role", "use tools, and messages with role 'tool'"
+                f"messages[{index}].role", "use tools, and messages with role 'tool'"
             )
         else:
             raise invalid_field(
-                f"messages[{number}].role",
+                f"messages[{index}].role",
                 "it must be one of system, developer, user, assistant and tool",
             )
-    said.finish()
-    if not said.turns:
+    conversation.finish()
+    if not conversation.turns:
         raise invalid_field("messages", "there is nothing in them that the model could answer")
-    return said
+    return conversation
 
 
-def cache(raw: msgspec.Raw, at: str) -> msgspec.Raw:
-    """A `cache_control` that somebody set; `NOTHING`: they set none.
+def read_cache_control(raw: msgspec.Raw, param: str) -> msgspec.Raw:
+    """The caller's `cache_control`; `NOTHING` if there is none.
 
     Raises:
-        RelayError: 400, it is no object; `at` is its place.
+        RelayError: 400, it is not an object.
     """
     if not is_given(raw):
         return NOTHING
     if kind(raw) != "{":
-        raise invalid_field(at, "it must be an object")
+        raise invalid_field(param, "it must be an object")
     return raw
 
 
-def _user(said: Conversation, message: Message, number: int) -> list[Block]:
-    """What a user's message says; empty: nothing."""
+def _user_blocks(conversation: Conversation, message: Message, index: int) -> list[Block]:
+    """The blocks of a user's message; empty if all of it is blank."""
     raw = message.content
     first = kind(raw)
     if first == '"':
-        blocks = [text_block(raw)] if has_text(raw, f"messages[{number}].content") else []
+        blocks = [text_block(raw)] if has_text(raw, f"messages[{index}].content") else []
     elif first == "[":
-        blocks = _saying(_rich(said, raw, f"messages[{number}].content"))
+        blocks = _without_blank(_content_blocks(conversation, raw, f"messages[{index}].content"))
     else:
-        blocks = _none(raw, number)
+        blocks = _no_content(raw, index)
     if message.cache_control is not NOTHING:
-        _mark_last(said, message, blocks, number)
+        _mark_last_block(conversation, message, blocks, index)
     return blocks
 
 
-def _instruct(said: Conversation, message: Message, number: int, *, leading: bool) -> None:
-    """A system or developer message: before all else, or an aside later."""
+def _add_instructions(
+    conversation: Conversation, message: Message, index: int, *, in_preamble: bool
+) -> None:
+    """Add a system or developer message: to the system prompt, or as a late instruction."""
     raw = message.content
     if kind(raw) == '"':
-        blocks = [text_block(raw, late_instruction=not leading)]
+        blocks = [text_block(raw, late_instruction=not in_preamble)]
     elif kind(raw) == "[":
-        blocks = _texts(said, raw, f"messages[{number}].content", aside=not leading)
+        blocks = _text_blocks(
+            conversation, raw, f"messages[{index}].content", is_late_instruction=not in_preamble
+        )
     else:
-        blocks = _none(raw, number)
-    blocks = _saying(blocks, f"messages[{number}].content")
+        blocks = _no_content(raw, index)
+    blocks = _without_blank(blocks, f"messages[{index}].content")
     if message.cache_control is not NOTHING:
-        _mark_last(said, message, blocks, number)
-    if leading:
-        said.system += blocks
+        _mark_last_block(conversation, message, blocks, index)
+    if in_preamble:
+        conversation.system += blocks
     elif blocks:
-        turn = said.user_turn()
+        turn = conversation.user_turn()
         turn.blocks += blocks
         turn.late_instructions += len(blocks)
 
 
-def _assistant(said: Conversation, message: Message, number: int) -> None:
+def _add_assistant_message(conversation: Conversation, message: Message, index: int) -> None:
     if is_given(message.function_call):
-        raise invalid_field(f"messages[{number}].function_call", "use tool_calls instead")
+        raise invalid_field(f"messages[{index}].function_call", "use tool_calls instead")
     raw = message.content
-    at = f"messages[{number}]"
+    param = f"messages[{index}]"
     if kind(raw) == '"':
         texts = [text_block(raw)]
     elif kind(raw) == "[":
-        texts = _texts(said, raw, f"{at}.content", refusals=True)
+        texts = _text_blocks(conversation, raw, f"{param}.content", refusals=True)
     else:
-        texts = _none(raw, number)
+        texts = _no_content(raw, index)
     if is_given(message.refusal):
-        texts.append(_text(message.refusal, NOTHING, f"{at}.refusal"))
-    saying = _saying(texts, f"{at}.content")
-    thinking = _thoughts(message, at)
-    if not saying and not thinking and not message.tool_calls:
+        texts.append(_text_block(message.refusal, NOTHING, f"{param}.refusal"))
+    visible = _without_blank(texts, f"{param}.content")
+    thinking = _thinking(message, param)
+    if not visible and not thinking and not message.tool_calls:
         return
-    turn = said.assistant_turn()
-    calls = _calls(said, message.tool_calls or (), f"{at}.tool_calls")
+    turn = conversation.assistant_turn()
+    calls = _tool_use_blocks(conversation, message.tool_calls or (), f"{param}.tool_calls")
     if message.cache_control is not NOTHING:
-        # Never on thinking, which the API refuses to have marked.
-        _mark_last(said, message, calls or saying, number)
+        # Never on thinking: the API refuses a cache mark there.
+        _mark_last_block(conversation, message, calls or visible, index)
     if thinking:
-        if not calls and message.cache_control is not NOTHING and saying:
-            texts = [saying[-1] if text.text is saying[-1].text else text for text in texts]
+        if not calls and message.cache_control is not NOTHING and visible:
+            texts = [visible[-1] if text.text is visible[-1].text else text for text in texts]
         turn.thinking_messages.append((len(turn.blocks), ThinkingMessage(texts, calls, thinking)))
     else:
-        turn.blocks += saying
+        turn.blocks += visible
         turn.blocks += calls
 
 
-def _thoughts(message: Message, at: str) -> list[Thought]:
+def _thinking(message: Message, param: str) -> list[Thought]:
     details, blocks = message.reasoning_details, message.thinking_blocks
     specific, content = message.provider_specific_fields, message.reasoning_content
-    if details is blocks is specific is content:  # most messages have none of them
+    if details is blocks is specific is content:  # all `NOTHING`, as in most messages
         return []
-    return read_thoughts(details, blocks, specific, content, at)
+    return read_thoughts(details, blocks, specific, content, param)
 
 
-def _calls(said: Conversation, calls: Iterable[_Call], at: str) -> list[Block]:
+def _tool_use_blocks(
+    conversation: Conversation, calls: Iterable[_ToolCall], param: str
+) -> list[Block]:
     blocks: list[Block] = []
-    for number, call in enumerate(calls):
-        here = f"{at}[{number}]"
+    for index, call in enumerate(calls):
+        call_param = f"{param}[{index}]"
         if call.type != "function":
-            raise invalid_field(f"{here}.type", "only 'function' is known here")
+            raise invalid_field(f"{call_param}.type", "only 'function' is known here")
         if call.function is None:
-            raise invalid_field(f"{here}.function", "it must be given")
-        name = check_name(call.function.name, f"{here}.function.name")
-        arguments = _arguments(call.function.arguments, f"{here}.function.arguments")
-        blocks.append(said.add_call(call.id, name, arguments, at))
+            raise invalid_field(f"{call_param}.function", "it must be given")
+        name = check_name(call.function.name, f"{call_param}.function.name")
+        arguments = _parse_arguments(call.function.arguments, f"{call_param}.function.arguments")
+        blocks.append(conversation.add_call(call.id, name, arguments, param))
     return blocks
 
 
-def _arguments(raw: msgspec.Raw, at: str) -> bytes:
-    """The arguments of a call, a JSON object within a text, as that object."""
-    octets = utf8(raw, at).strip()
+def _parse_arguments(raw: msgspec.Raw, param: str) -> bytes:
+    """The JSON object within the text of a call's arguments."""
+    octets = utf8(raw, param).strip()
     if not octets:
         return _NO_ARGUMENTS
     try:
-        _object(octets)
+        _decode_object(octets)
     except UNREADABLE:
-        raise invalid_field(at, "it must be a JSON object, as a text") from None
+        raise invalid_field(param, "it must be a JSON object, as a text") from None
     return octets
 
 
-def _result(said: Conversation, message: Message, number: int) -> None:
-    at = f"messages[{number}]"
+def _add_tool_result(conversation: Conversation, message: Message, index: int) -> None:
+    param = f"messages[{index}]"
     if message.tool_call_id is None:
-        raise invalid_field(f"{at}.tool_call_id", "it must be given")
-    known = said.take_open_call(message.tool_call_id, f"{at}.tool_call_id")
+        raise invalid_field(f"{param}.tool_call_id", "it must be given")
+    tool_use_id = conversation.take_open_call(message.tool_call_id, f"{param}.tool_call_id")
     raw = message.content
     if kind(raw) == '"':
-        blocks = _saying([text_block(raw)])
+        blocks = _without_blank([text_block(raw)])
     elif kind(raw) == "[":
-        blocks = _saying(_rich(said, raw, f"{at}.content"))
+        blocks = _without_blank(_content_blocks(conversation, raw, f"{param}.content"))
     else:
-        blocks = _none(raw, number)
-    octets: list[Octets] = [_RESULT % known.encode()]
+        blocks = _no_content(raw, index)
+    octets: list[Octets] = [_RESULT % tool_use_id.encode()]
     if blocks:
         octets.append(b',"content":[')
         write(octets, blocks)
@@ -251,79 +257,97 @@ def _result(said: Conversation, message: Message, number: int) -> None:
         octets.append(b',"is_error":true')
     result = [Block(tuple(octets))]
     if message.cache_control is not NOTHING:
-        _mark_last(said, message, result, number)
-    said.user_turn().results += result
+        _mark_last_block(conversation, message, result, index)
+    conversation.user_turn().results += result
 
 
-def _rich(said: Conversation, raw: msgspec.Raw, at: str) -> list[Block]:
-    """The parts of a message that may have pictures and documents."""
+def _content_blocks(conversation: Conversation, raw: msgspec.Raw, param: str) -> list[Block]:
+    """The parts of a message that may hold text, images and documents."""
     blocks: list[Block] = []
-    for number, part in enumerate(read(_parts, raw, at)):
-        here = f"{at}[{number}]"
-        mark = _mark(said, part.cache_control, here)
+    for index, part in enumerate(read(_decode_parts, raw, param)):
+        part_param = f"{param}[{index}]"
+        mark = _cache_control(conversation, part.cache_control, part_param)
         match part.type:
             case "text":
-                blocks.append(_text(part.text, mark, f"{here}.text"))
+                blocks.append(_text_block(part.text, mark, f"{part_param}.text"))
             case "image_url":
-                blocks.append(media.image(part.image_url, mark, f"{here}.image_url"))
+                blocks.append(media.image(part.image_url, mark, f"{part_param}.image_url"))
             case "file":
-                blocks.append(media.file(part.file, mark, f"{here}.file"))
+                blocks.append(media.file(part.file, mark, f"{part_param}.file"))
             case "image" | "document":
-                others = _OF_DOCUMENTS if part.type == "document" else ()
-                members = tuple((name, getattr(part, name)) for name in others)
-                blocks.append(media.native(part.type, part.source, members, mark, here))
+                names = _DOCUMENT_MEMBERS if part.type == "document" else ()
+                members = tuple((name, getattr(part, name)) for name in names)
+                blocks.append(media.native(part.type, part.source, members, mark, part_param))
             case "input_audio":
-                raise invalid_field(here, "these models cannot hear; send a text instead")
+                raise invalid_field(part_param, "these models cannot hear; send a text instead")
             case _:
-                raise invalid_field(f"{here}.type", "it must be one of text, image_url and file")
+                raise invalid_field(
+                    f"{part_param}.type", "it must be one of text, image_url and file"
+                )
     return blocks
 
 
-def _texts(
-    said: Conversation, raw: msgspec.Raw, at: str, *, aside: bool = False, refusals: bool = False
+def _text_blocks(
+    conversation: Conversation,
+    raw: msgspec.Raw,
+    param: str,
+    *,
+    is_late_instruction: bool = False,
+    refusals: bool = False,
 ) -> list[Block]:
-    """The parts of a message that may have nothing but words."""
+    """The parts of a message that may hold text alone, or `refusals` as well."""
     blocks: list[Block] = []
-    for number, part in enumerate(read(_parts, raw, at)):
-        here = f"{at}[{number}]"
-        mark = _mark(said, part.cache_control, here)
+    for index, part in enumerate(read(_decode_parts, raw, param)):
+        part_param = f"{param}[{index}]"
+        mark = _cache_control(conversation, part.cache_control, part_param)
         if part.type == "refusal" and refusals:
-            blocks.append(_text(part.refusal, mark, f"{here}.refusal"))
+            blocks.append(_text_block(part.refusal, mark, f"{part_param}.refusal"))
         elif part.type == "text":
-            blocks.append(_text(part.text, mark, f"{here}.text", aside=aside))
+            text_param = f"{part_param}.text"
+            blocks.append(
+                _text_block(part.text, mark, text_param, is_late_instruction=is_late_instruction)
+            )
         else:
-            raise invalid_field(f"{here}.type", "only text can be here")
+            raise invalid_field(f"{part_param}.type", "only text can be here")
     return blocks
 
 
-def _text(raw: msgspec.Raw, mark: msgspec.Raw, at: str, *, aside: bool = False) -> Block:
+def _text_block(
+    raw: msgspec.Raw, mark: msgspec.Raw, param: str, *, is_late_instruction: bool = False
+) -> Block:
     if kind(raw) != '"':
-        raise not_text_error(raw, at)
-    return text_block(raw, mark, late_instruction=aside)
+        raise not_text_error(raw, param)
+    return text_block(raw, mark, late_instruction=is_late_instruction)
 
 
-def _saying(blocks: list[Block], at: str = "") -> list[Block]:
-    """Without the texts that say nothing."""
-    return [block for block in blocks if block.text is None or has_text(block.text, at)]
+def _without_blank(blocks: list[Block], param: str = "") -> list[Block]:
+    """The blocks without blank texts, which the API refuses."""
+    return [block for block in blocks if block.text is None or has_text(block.text, param)]
 
 
-def _none(raw: msgspec.Raw, number: int) -> list[Block]:
-    """What content is that is neither text nor parts: nothing at all, or an error."""
+def _no_content(raw: msgspec.Raw, index: int) -> list[Block]:
+    """The blocks of content that is neither text nor parts: none if it is absent or null.
+
+    Raises:
+        RelayError: 400, it is a value of another type.
+    """
     if is_given(raw):
-        raise invalid_field(f"messages[{number}].content", "it must be a text or an array of parts")
+        raise invalid_field(f"messages[{index}].content", "it must be a text or an array of parts")
     return []
 
 
-def _mark(said: Conversation, raw: msgspec.Raw, at: str) -> msgspec.Raw:
+def _cache_control(conversation: Conversation, raw: msgspec.Raw, param: str) -> msgspec.Raw:
     if raw is NOTHING:
         return raw
-    mark = cache(raw, f"{at}.cache_control")
-    said.has_cache_marks = said.has_cache_marks or mark is not NOTHING
+    mark = read_cache_control(raw, f"{param}.cache_control")
+    conversation.has_cache_marks = conversation.has_cache_marks or mark is not NOTHING
     return mark
 
 
-def _mark_last(said: Conversation, message: Message, blocks: list[Block], number: int) -> None:
-    """Put the mark of a whole message, as LiteLLM has it, at its last block."""
-    mark = _mark(said, message.cache_control, f"messages[{number}]")
+def _mark_last_block(
+    conversation: Conversation, message: Message, blocks: list[Block], index: int
+) -> None:
+    """Move a message's own `cache_control`, a LiteLLM extension, to its last block."""
+    mark = _cache_control(conversation, message.cache_control, f"messages[{index}]")
     if blocks and mark is not NOTHING and blocks[-1].cache is NOTHING:
         blocks[-1] = blocks[-1].with_cache(mark)

@@ -61,7 +61,6 @@ class GenerationOptions:
     effort: str | None = None  # one of EFFORTS
     default_thinking: bool = False  # think even if `effort` is None
     # In the Messages API's own form; overrides `effort`.
-    # In the Messages API's own form; overrides `effort`.
     thinking: msgspec.Raw = field(default_factory=lambda: NOTHING)
     response_format: ResponseFormat | None = None
 

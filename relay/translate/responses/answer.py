@@ -1,7 +1,7 @@
-"""A whole answer of the Messages API as a response, or as a conversation made short.
+"""A complete Messages answer as a response, or as a compacted conversation.
 
-It is told by the machine that tells streams, its events thrown away: so both say the same. It
-must not know of sockets or of time.
+Decides how the parts of a compacted conversation are written. A response comes from the stream
+translator, whose events are dropped, so that both forms agree. Must not know sockets or time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,92 +13,103 @@ from relay.translate.invalid import UNREADABLE
 from relay.translate.messages import message
 from relay.translate.messages.content import string
 from relay.translate.messages.usage import Usage, message_usage
-from relay.translate.responses import render as shape
+from relay.translate.responses import render
 from relay.translate.responses.render import AnswerMetadata
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 
-_PARTS: Final = {"text": "input_text"}
-
-
-_any = msgspec.json.Decoder().decode
+_INPUT_TYPES: Final = {"text": "input_text"}
+_decode_any: Final = msgspec.json.Decoder().decode
 
 
 def translate(
-    payload: bytes, told: AnswerMetadata, family: str, usage: Usage | None = None
+    payload: bytes, metadata: AnswerMetadata, family: str, usage: Usage | None = None
 ) -> tuple[bytes, list[bytes]]:
-    """The response that a Messages answer is, and the items of its output.
+    """A Messages answer as a response object, and the items of its output.
 
-    `usage` is what the answer used, where that is known better than the document tells it.
+    Args:
+        payload: the answer's body.
+        metadata: the members that the answer itself does not have.
+        family: of the upstream's thinking blocks.
+        usage: replaces the usage in `payload`, where the caller knows better.
 
     Raises:
-        ValueError: `payload` is no answer, or one that cannot be read.
+        ValueError: `payload` is not an answer, or cannot be read.
     """
     blocks, details = message.read(payload)
-    stream = Stream(told)
+    stream = ResponsesStream(metadata)
     stream.family = family
     stream.replay(blocks, usage or message_usage(payload), details)
     return stream.answer, stream.output
 
 
 def compacted(
-    payload: bytes, told: AnswerMetadata, items: Sequence[msgspec.Raw], usage: Usage | None = None
+    payload: bytes,
+    metadata: AnswerMetadata,
+    items: Sequence[msgspec.Raw],
+    usage: Usage | None = None,
 ) -> bytes:
-    """What stands for a conversation: what its user said, and the answer's text, sealed.
+    """A compacted conversation: the user's messages and the answer's text as a sealed summary.
+
+    Args:
+        payload: the answer's body.
+        metadata: the members that the answer itself does not have.
+        items: the conversation, the oldest item first.
+        usage: replaces the usage in `payload`, where the caller knows better.
 
     Raises:
-        ValueError: `payload` is no answer, or has no text.
+        ValueError: `payload` is not an answer, or has no text.
     """
     blocks, _ = message.read(payload)
     text = b'"%b"' % b"".join([string(block.text)[1:-1] for block in blocks])
     if text == b'""':
         raise ValueError("a summary without a word")
-    output = _users(items, told)
+    output = _user_messages(items, metadata)
     output.append(
         b'{"id":"cmp_%b","type":"compaction","encrypted_content":%b}'
-        % (told.number.encode(), told.seal.summary(text))
+        % (metadata.id_suffix.encode(), metadata.seal.summary(text))
     )
-    used = usage or message_usage(payload)
+    usage = usage or message_usage(payload)
     return (
         b'{"id":"%b","object":"response.compaction","created_at":%d,"output":[%b],"usage":%b}'
         % (
-            told.id.encode(),
-            told.created,
+            metadata.id.encode(),
+            metadata.created,
             b",".join(output),
-            shape.usage_object(used),
+            render.usage_object(usage),
         )
     )
 
 
-def _users(items: Iterable[msgspec.Raw], told: AnswerMetadata) -> list[bytes]:
-    """The user's messages, each with all that such an item must have."""
-    found: list[bytes] = []
+def _user_messages(items: Iterable[msgspec.Raw], metadata: AnswerMetadata) -> list[bytes]:
+    """The user's messages, each with all members that such an item must have."""
+    messages: list[bytes] = []
     for item in items:
         try:
-            given: Any = _any(item)
-        except UNREADABLE:  # half a character somewhere in it: it went upstream as it came
+            members: Any = _decode_any(item)
+        except UNREADABLE:  # no UTF-8, or a number out of range: it went upstream as it came
             continue
-        if not isinstance(given, dict) or given.get("role") != "user":
+        if not isinstance(members, dict) or members.get("role") != "user":
             continue
-        content = given.get("content")
+        content = members.get("content")
         if isinstance(content, str):
             content = [{"type": "input_text", "text": content}]
         if not isinstance(content, list):
             continue
-        parts = [_part(part) for part in content if isinstance(part, dict)]
-        id = given.get("id")
-        whole = {
-            "id": id if isinstance(id, str) else f"msg_{told.number}_{len(found)}",
+        parts = [_input_part(part) for part in content if isinstance(part, dict)]
+        id = members.get("id")
+        complete = {
+            "id": id if isinstance(id, str) else f"msg_{metadata.id_suffix}_{len(messages)}",
             "type": "message",
             "status": "completed",
             "role": "user",
             "content": parts,
         }
-        found.append(msgspec.json.encode(whole))
-    return found
+        messages.append(msgspec.json.encode(complete))
+    return messages
 
 
-def _part(part: dict[str, Any]) -> dict[str, Any]:
-    kind = part.get("type")
-    if kind == "input_image":
+def _input_part(part: dict[str, Any]) -> dict[str, Any]:
+    type = part.get("type")
+    if type == "input_image":
         return {**part, "image_url": part.get("image_url"), "detail": part.get("detail") or "auto"}
-    return {**part, "type": _PARTS.get(str(kind), kind)}
+    return {**part, "type": _INPUT_TYPES.get(str(type), type)}

@@ -1,8 +1,8 @@
-"""What a response repeats of its request.
+"""The members of a response that repeat its request.
 
-Decides how each member stands in the response object, where the specification wants one whether
-the caller gave it or not (Open Responses, 2026-04-24, `ResponseResource`). What the caller gave
-is repeated as it came, and has been checked before.
+Decides how each is written. The specification requires some of them even where the caller left
+them out (Open Responses specification, 2026-04-24, `ResponseResource`). The caller's own values
+are repeated as they came; `request` has checked them.
 """
 
 from typing import Any, Final
@@ -11,11 +11,11 @@ import msgspec
 
 from relay.translate.invalid import UNREADABLE
 from relay.translate.raw_json import NOTHING, Octets, encode_string, is_given
-from relay.translate.responses.fields import Request
-from relay.translate.responses.tools import echoed
+from relay.translate.responses.fields import RequestFields
+from relay.translate.responses.tools import render_tools
 
-_any = msgspec.json.Decoder().decode
-_PLAIN: Final = b'{"format":{"type":"text"}}'
+_decode_any: Final = msgspec.json.Decoder().decode
+_PLAIN_TEXT: Final = b'{"format":{"type":"text"}}'
 _NO_REASONING: Final = b'{"effort":null,"summary":null}'
 _MEMBERS: Final = (
     b',"background":false,"frequency_penalty":%b,"instructions":%b,"max_output_tokens":%b,'
@@ -26,28 +26,28 @@ _MEMBERS: Final = (
 )
 
 
-def members(asked: Request, *, stored: bool) -> bytes:
+def members(request: RequestFields, *, stored: bool) -> bytes:
     """The members, each after a comma."""
     return _MEMBERS % (
-        _or(asked.frequency_penalty, b"0.0"),
-        _or(asked.instructions, b"null"),
-        _or(asked.max_output_tokens, b"null"),
-        _or(asked.max_tool_calls, b"null"),
-        _or(asked.metadata, b"{}"),
-        encode_string(asked.model),
-        _or(asked.parallel_tool_calls, b"true"),
-        _or(asked.presence_penalty, b"0.0"),
-        _or(asked.previous_response_id, b"null"),
-        _or(asked.prompt_cache_key, b"null"),
-        _reasoning(asked.reasoning),
-        _or(asked.safety_identifier, b"null"),
+        _given_or(request.frequency_penalty, b"0.0"),
+        _given_or(request.instructions, b"null"),
+        _given_or(request.max_output_tokens, b"null"),
+        _given_or(request.max_tool_calls, b"null"),
+        _given_or(request.metadata, b"{}"),
+        encode_string(request.model),
+        _given_or(request.parallel_tool_calls, b"true"),
+        _given_or(request.presence_penalty, b"0.0"),
+        _given_or(request.previous_response_id, b"null"),
+        _given_or(request.prompt_cache_key, b"null"),
+        _reasoning(request.reasoning),
+        _given_or(request.safety_identifier, b"null"),
         b"true" if stored else b"false",
-        _or(asked.temperature, b"1.0"),
-        _text(asked.text),
-        _or(asked.tool_choice, b'"auto"'),
-        echoed(asked.tools),
-        _or(asked.top_p, b"1.0"),
-        _or(asked.truncation, b'"disabled"'),
+        _given_or(request.temperature, b"1.0"),
+        _text(request.text),
+        _given_or(request.tool_choice, b'"auto"'),
+        render_tools(request.tools),
+        _given_or(request.top_p, b"1.0"),
+        _given_or(request.truncation, b'"disabled"'),
     )
 
 
@@ -59,26 +59,26 @@ def _reasoning(raw: msgspec.Raw) -> bytes:
 
 def _text(raw: msgspec.Raw) -> bytes:
     if not is_given(raw):
-        return _PLAIN
-    told = _decoded(raw)
-    form = told.get("format") or {"type": "text"}
-    if form.get("type") == "json_schema":
-        form = {"name": "", "description": None, **form}
-        form["strict"] = bool(form.get("strict"))
-    whole = {"format": form}
-    if told.get("verbosity") is not None:
-        whole["verbosity"] = told["verbosity"]
-    return msgspec.json.encode(whole)
+        return _PLAIN_TEXT
+    text = _decoded(raw)
+    format = text.get("format") or {"type": "text"}
+    if format.get("type") == "json_schema":
+        format = {"name": "", "description": None, **format}
+        format["strict"] = bool(format.get("strict"))
+    members = {"format": format}
+    if text.get("verbosity") is not None:
+        members["verbosity"] = text["verbosity"]
+    return msgspec.json.encode(members)
 
 
 def _decoded(raw: msgspec.Raw) -> dict[str, Any]:
-    """An object; what cannot be decoded, for half a character in it, is not repeated."""
+    """An object's members; none if it holds a number out of range or is not UTF-8."""
     try:
-        told: dict[str, Any] = _any(raw)
+        members: dict[str, Any] = _decode_any(raw)
     except UNREADABLE:
         return {}
-    return told
+    return members
 
 
-def _or(raw: msgspec.Raw, otherwise: bytes) -> Octets:
-    return otherwise if raw is NOTHING or not is_given(raw) else raw
+def _given_or(raw: msgspec.Raw, default: bytes) -> Octets:
+    return default if raw is NOTHING or not is_given(raw) else raw

@@ -1,12 +1,12 @@
-"""The fields of a Responses request, of which many may be of several types."""
+"""The fields of a Responses request. Those that may be of several types stay raw."""
 
 import msgspec
 
 from relay.translate.raw_json import NOTHING
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
-    """All fields that mean anything here; others are hints for somebody else's models."""
+class RequestFields(msgspec.Struct, frozen=True, gc=False):
+    """The fields that have an effect. Others are hints for other vendors' models."""
 
     model: str
     input: msgspec.Raw = NOTHING

@@ -1,8 +1,8 @@
-"""The free text within a call's arguments, as it comes: `{"input": "…"}` in pieces.
+"""The free text within a call's arguments, `{"input": "…"}`, while the arguments stream in.
 
-A tool that takes free text is a function with one member upstream. What stands in that member is
-a JSON string, and so is what goes to the caller: it is passed on as it is written, cut only where
-no escape is torn.
+Decides which octets of the text can be passed on. A custom tool takes free text; upstream it is
+a function with one string member, `input`. The text goes to the caller as it is written, cut
+only where no escape is split. Must not know which tool is called.
 """
 
 import re
@@ -10,48 +10,49 @@ from typing import Final
 
 import msgspec
 
-_BEGINNING: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-_MAY_BEGIN: Final = re.compile(r'\s*(?:\{\s*(?:"i?n?p?u?t?(?:"\s*(?::\s*)?)?)?)?\Z')
-# As far as a text can be passed on: to its end, or to an escape that is not whole. Of a character
-# in two halves (RFC 8259 §7) both are wanted.
-_HALF: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
-_WHOLE: Final = re.compile(
-    rf'(?:[^"\\]|{_HALF}\\u[0-9a-fA-F]{{4}}|(?!\\u[dD][89abAB])\\(?:u[0-9a-fA-F]{{4}}|[^u]))*+'
+_PREFIX: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_PREFIX_SO_FAR: Final = re.compile(r'\s*(?:\{\s*(?:"i?n?p?u?t?(?:"\s*(?::\s*)?)?)?)?\Z')
+# The part of a text that can be passed on: up to its end, or up to an incomplete escape. The two
+# halves of a surrogate pair (RFC 8259 §7) stay together.
+_HIGH_SURROGATE: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_COMPLETE: Final = re.compile(
+    rf'(?:[^"\\]|{_HIGH_SURROGATE}\\u[0-9a-fA-F]{{4}}'
+    r"|(?!\\u[dD][89abAB])\\(?:u[0-9a-fA-F]{4}|[^u]))*+"
 )
-_string: Final = msgspec.json.Decoder(str).decode
+_decode_string: Final = msgspec.json.Decoder(str).decode
 
 
 class FreeText:
-    """Pieces of arguments in, pieces of the text out; JSON strings without quotation marks."""
+    """Pieces of arguments in, pieces of the text out: insides of JSON strings."""
 
-    __slots__ = ("_begun", "_held", "_over", "_raw")
+    __slots__ = ("_ended", "_pending_text", "_started", "_undecoded_octets")
 
     def __init__(self) -> None:
-        self._raw = b""  # what cannot be decoded yet: half a character
-        self._held = ""  # what cannot be passed on yet
-        self._begun = False
-        self._over = False
+        self._undecoded_octets = b""  # ends with half a surrogate pair
+        self._pending_text = ""  # decoded, not passed on yet
+        self._started = False
+        self._ended = False
 
     def feed(self, piece: bytes) -> bytes:
-        """Take a piece, the inside of a JSON string."""
-        self._raw += piece
+        """Take the next piece of the arguments, the inside of a JSON string."""
+        self._undecoded_octets += piece
         try:
-            words = _string(b'"%b"' % self._raw)
+            text = _decode_string(b'"%b"' % self._undecoded_octets)
         except msgspec.DecodeError:
             return b""
-        self._raw = b""
-        if self._over:
+        self._undecoded_octets = b""
+        if self._ended:
             return b""
-        self._held += words
-        if not self._begun:
-            match = _BEGINNING.match(self._held)
+        self._pending_text += text
+        if not self._started:
+            match = _PREFIX.match(self._pending_text)
             if match is None:
-                self._over = _MAY_BEGIN.match(self._held) is None
+                self._ended = _PREFIX_SO_FAR.match(self._pending_text) is None
                 return b""
-            self._begun = True
-            self._held = self._held[match.end() :]
-        whole = _WHOLE.match(self._held)
-        assert whole is not None
-        self._held = self._held[whole.end() :]
-        self._over = self._held.startswith('"')
-        return whole[0].encode()
+            self._started = True
+            self._pending_text = self._pending_text[match.end() :]
+        complete = _COMPLETE.match(self._pending_text)
+        assert complete is not None
+        self._pending_text = self._pending_text[complete.end() :]
+        self._ended = self._pending_text.startswith('"')
+        return complete[0].encode()

@@ -1,8 +1,8 @@
-"""The items of an answer while they grow: what each has said, and which events tell of it.
+"""The output items of an answer while it streams: their content, and their own events.
 
-Each of them has the same life: it begins (`begun`, `first`), grows, comes to its end (`last`),
-is closed (`close`) and then stands as a whole. Events are pairs of a name and the members that
-are the item's own; when they are sent, and with which numbers, is decided in `stream`.
+Decides which events tell of an item's content. An item is added, grows, is closed and is then
+rendered as done. Events are pairs of a type and the item's own members. Must not know when
+events are sent nor their sequence numbers; `stream` decides those.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ import msgspec
 
 from relay.translate.messages import content
 from relay.translate.request.thinking_replay import ANTHROPIC
-from relay.translate.responses import render as shape
+from relay.translate.responses import render
 from relay.translate.responses.free_text import FreeText
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.tool_names import CallerTool
@@ -20,116 +20,128 @@ from relay.translate.responses.tool_names import CallerTool
 Event = tuple[bytes, bytes]
 
 _IN_PROGRESS: Final = b"in_progress"
-_STREAMED: Final = ("function", "custom")
+_STREAMED_KINDS: Final = ("function", "custom")
 _EMPTY: Final = b'""'
 _PART: Final = b'"content_index":0,"part":'
 _SUMMARY: Final = b'"summary_index":0,'
 
 
-class _Input(msgspec.Struct, frozen=True):
+class _FreeTextArguments(msgspec.Struct, frozen=True):
     input: msgspec.Raw
 
 
-class _Query(msgspec.Struct, frozen=True):
+class _SearchArguments(msgspec.Struct, frozen=True):
     query: str = ""
 
 
-_input = msgspec.json.Decoder(_Input).decode
-_query = msgspec.json.Decoder(_Query).decode
-_string = msgspec.json.Decoder(str).decode
+_decode_free_text: Final = msgspec.json.Decoder(_FreeTextArguments).decode
+_decode_search: Final = msgspec.json.Decoder(_SearchArguments).decode
+_decode_string: Final = msgspec.json.Decoder(str).decode
 
 
-class Item(ABC):
-    """`index` is its place in the output, -1 until it has begun."""
+class OutputItem(ABC):
+    """An item of the output. `index` is its place there, -1 until it is added."""
 
-    __slots__ = ("id", "index", "told")
+    __slots__ = ("_id_prefix", "id", "index", "metadata")
 
-    says = True  # whether there is anything in it that could be shown
-
-    def __init__(self, told: AnswerMetadata) -> None:
-        self.told = told
+    def __init__(self, metadata: AnswerMetadata, id_prefix: str) -> None:
+        """`id_prefix` names the item's type, as in "msg_…"."""
+        self.metadata = metadata
+        self._id_prefix = id_prefix
         self.id = b""
         self.index = -1
 
     @property
-    @abstractmethod
-    def prefix(self) -> str:
-        """What its id begins with."""
+    def has_content(self) -> bool:
+        """Whether there is anything in it to show."""
+        return True
 
-    def identify(self, index: int) -> bytes:
-        """The id of an item at this place."""
-        return f"{self.prefix}_{self.told.number}_{index}".encode()
-
-    @abstractmethod
-    def begun(self) -> bytes:
-        """The item as it begins."""
+    def place(self, index: int) -> None:
+        """Set its place in the output, and the id that follows from it."""
+        self.index = index
+        self.id = f"{self._id_prefix}_{self.metadata.id_suffix}_{index}".encode()
 
     @abstractmethod
-    def whole(self, status: bytes) -> bytes:
-        """The item at its end."""
+    def render_added(self) -> bytes:
+        """The item in `response.output_item.added`."""
 
-    def first(self) -> list[Event]:
-        """What follows its beginning."""
+    @abstractmethod
+    def render_done(self, status: bytes) -> bytes:
+        """The item in `response.output_item.done` and in the response."""
+
+    def opening_events(self) -> list[Event]:
+        """The events right after the item was added."""
         return []
 
-    def close(self) -> list[Event]:
-        """What comes before its end."""
-        return []
+    @abstractmethod
+    def closing_events(self) -> list[Event]:
+        """The events right before the item is done."""
 
 
-class Message(Item):
-    """Texts, one after the other, as one; or a refusal."""
+class OmittedBlock:
+    """A block of the upstream that has no output item."""
 
-    __slots__ = ("_cited", "_counted", "_start", "annotations", "pieces", "refusal")
+    __slots__ = ()
 
-    prefix = "msg"
 
-    def __init__(self, told: AnswerMetadata) -> None:
-        super().__init__(told)
-        self.pieces: list[bytes] = []  # without quotation marks
+class MessageItem(OutputItem):
+    """One message: consecutive text blocks of the upstream, or a refusal."""
+
+    __slots__ = (
+        "_annotations",
+        "_block_start",
+        "_citations",
+        "_counted",
+        "pieces",
+        "refusal",
+    )
+
+    def __init__(self, metadata: AnswerMetadata) -> None:
+        super().__init__(metadata, "msg")
+        self.pieces: list[bytes] = []  # of the text, without quotation marks
         self.refusal = b""
-        self.annotations: list[bytes] = []
-        self._start = 0  # where in the pieces the block begins that is being written
-        self._cited: list[bytes] = []
-        self._counted = (0, 0)  # so many of the pieces have so many characters
+        self._annotations: list[bytes] = []
+        self._block_start = 0  # index in `pieces` of the current block's first piece
+        self._citations: list[bytes] = []  # of the current block
+        self._counted = (0, 0)  # the first n pieces have m characters
 
-    def begin_block(self) -> None:
-        """Another of the upstream's texts begins."""
-        self._start = len(self.pieces)
+    def start_block(self) -> None:
+        """Start another text block of the upstream."""
+        self._block_start = len(self.pieces)
 
-    def cite(self, cited: bytes) -> None:
-        """What the block rests upon."""
-        if len(self._cited) < content.MAX_CITATIONS:
-            self._cited.append(cited)
+    def record_citation(self, citation: bytes) -> None:
+        """Record a citation of the current block."""
+        if len(self._citations) < content.MAX_CITATIONS:
+            self._citations.append(citation)
 
     def end_block(self) -> list[Event]:
-        """The block has ended."""
-        if not self._cited:
+        """End the current block; the events of its citations."""
+        if not self._citations:
             return []
-        start, end = self._characters(self._start), self._characters(len(self.pieces))
+        start, end = self._characters(self._block_start), self._characters(len(self.pieces))
         events = []
-        for cited in self._cited:
-            annotation = shape.annotation(cited, start, end)
-            where = b'"content_index":0,"annotation_index":%d,' % len(self.annotations)
-            own = where + b'"annotation":' + annotation
-            events.append((b"response.output_text.annotation.added", own))
-            self.annotations.append(annotation)
-        self._cited = []
+        for citation in self._citations:
+            annotation = render.annotation(citation, start, end)
+            indexes = b'"content_index":0,"annotation_index":%d,' % len(self._annotations)
+            members = indexes + b'"annotation":' + annotation
+            events.append((b"response.output_text.annotation.added", members))
+            self._annotations.append(annotation)
+        self._citations = []
         return events
 
-    def begun(self) -> bytes:
-        return shape.message(self.id, _IN_PROGRESS, b"")
+    def render_added(self) -> bytes:
+        return render.message(self.id, _IN_PROGRESS, b"")
 
-    def first(self) -> list[Event]:
+    def opening_events(self) -> list[Event]:
         if not self.refusal:
-            return [(b"response.content_part.added", _PART + shape.output_text(_EMPTY))]
+            return [(b"response.content_part.added", _PART + render.output_text(_EMPTY))]
         delta = b'"content_index":0,"delta":' + self.refusal
         return [
-            (b"response.content_part.added", _PART + shape.refusal(_EMPTY)),
+            (b"response.content_part.added", _PART + render.refusal(_EMPTY)),
             (b"response.refusal.delta", delta),
         ]
 
-    def close(self) -> list[Event]:
+    def closing_events(self) -> list[Event]:
         done = (b"response.content_part.done", _PART + self._part())
         if self.refusal:
             return [
@@ -139,13 +151,13 @@ class Message(Item):
         text = b'"content_index":0,"text":%b,"logprobs":[]' % self._text()
         return [(b"response.output_text.done", text), done]
 
-    def whole(self, status: bytes) -> bytes:
-        return shape.message(self.id, status, self._part())
+    def render_done(self, status: bytes) -> bytes:
+        return render.message(self.id, status, self._part())
 
     def _part(self) -> bytes:
         if self.refusal:
-            return shape.refusal(self.refusal)
-        return shape.output_text(self._text(), self.annotations)
+            return render.refusal(self.refusal)
+        return render.output_text(self._text(), self._annotations)
 
     def _text(self) -> bytes:
         if len(self.pieces) > 1:
@@ -154,225 +166,212 @@ class Message(Item):
         return b'"%b"' % b"".join(self.pieces)
 
     def _characters(self, pieces: int) -> int:
-        """How many characters so many of the pieces have: none is counted twice."""
-        known, characters = self._counted
-        for piece in self.pieces[known:pieces]:
+        """The characters of the first `pieces` pieces; no piece is counted twice."""
+        counted, characters = self._counted
+        for piece in self.pieces[counted:pieces]:
             characters += content.count_characters(b'"%b"' % piece)
         self._counted = (pieces, characters)
         return characters
 
 
-class Thinking(Item):
-    """What was thought: its text as a summary, if the caller wants that, and all of it sealed."""
+class ReasoningItem(OutputItem):
+    """A thinking block: its text as a summary if the caller asked for one, and all of it sealed."""
 
     __slots__ = ("_data", "_family", "_pieces", "signature")
 
-    prefix = "rs"
-
-    def __init__(self, told: AnswerMetadata, family: str, data: bytes = b"") -> None:
+    def __init__(self, metadata: AnswerMetadata, family: str, data: bytes = b"") -> None:
         """`data` is that of a redacted block, which has nothing else."""
-        super().__init__(told)
+        super().__init__(metadata, "rs")
         self._family = family
         self._data = data
         self._pieces: list[bytes] = []
         self.signature: list[bytes] = []
 
     @property
-    def says(self) -> bool:  # type: ignore[override]
+    def has_content(self) -> bool:
         return bool(self._pieces or self.signature)
 
     @property
-    def _shown(self) -> bool:
-        return self.told.shows and bool(self._pieces)
+    def _shows_summary(self) -> bool:
+        return self.metadata.summarizes_thinking and bool(self._pieces)
 
-    def say(self, text: bytes) -> list[Event]:
-        """A piece of it."""
+    def add_text(self, text: bytes) -> list[Event]:
+        """Add a piece of the thinking, a JSON string."""
         events: list[Event] = []
-        if self.told.shows and not self._pieces:
-            part = _SUMMARY + b'"part":' + shape.summary_text(_EMPTY)
+        if self.metadata.summarizes_thinking and not self._pieces:
+            part = _SUMMARY + b'"part":' + render.summary_text(_EMPTY)
             events.append((b"response.reasoning_summary_part.added", part))
         self._pieces.append(text[1:-1])
-        if self.told.shows:
+        if self.metadata.summarizes_thinking:
             delta = _SUMMARY + b'"delta":' + text
             events.append((b"response.reasoning_summary_text.delta", delta))
         return events
 
-    def begun(self) -> bytes:
-        return shape.reasoning(self.id, b"", None)
+    def render_added(self) -> bytes:
+        return render.reasoning(self.id, b"", None)
 
-    def close(self) -> list[Event]:
-        if not self._shown:
+    def closing_events(self) -> list[Event]:
+        if not self._shows_summary:
             return []
         text = self._text()
-        part = _SUMMARY + b'"part":' + shape.summary_text(text)
+        part = _SUMMARY + b'"part":' + render.summary_text(text)
         return [
             (b"response.reasoning_summary_text.done", _SUMMARY + b'"text":' + text),
             (b"response.reasoning_summary_part.done", part),
         ]
 
-    def whole(self, status: bytes) -> bytes:
-        summary = shape.summary_text(self._text()) if self._shown else b""
-        return shape.reasoning(self.id, summary, self._sealed())
+    def render_done(self, status: bytes) -> bytes:
+        summary = render.summary_text(self._text()) if self._shows_summary else b""
+        return render.reasoning(self.id, summary, self._sealed())
 
     def _sealed(self) -> bytes | None:
-        seal = self.told.seal
+        seal = self.metadata.seal
         if self._data:
             return seal.redacted(self._family, self._data)
         if not self.signature and self._family == ANTHROPIC:
-            return None  # it was cut, and would be refused
+            return None  # cut off before its signature: the API would refuse it
         return seal.thought(self._family, self._text(), b'"%b"' % b"".join(self.signature))
 
     def _text(self) -> bytes:
         return b'"%b"' % b"".join(self._pieces)
 
 
-class Call(Item):
-    """A call of one of the caller's tools. `waiting` are its arguments if none come in pieces."""
+class ToolCallItem(OutputItem):
+    """A call of one of the caller's tools."""
 
-    __slots__ = ("_inner", "_known", "_number", "_pieces", "_shown", "_text", "waiting")
+    __slots__ = (
+        "_call_id",
+        "_free_text",
+        "_input",
+        "_pieces",
+        "_shown_text",
+        "_tool",
+        "pending_arguments",
+    )
 
-    def __init__(self, told: AnswerMetadata, known: CallerTool, number: bytes) -> None:
-        """`number` is what the upstream knows it by, a JSON string."""
-        super().__init__(told)
-        self._known = known
-        self._number = number
+    def __init__(self, metadata: AnswerMetadata, tool: CallerTool, call_id: bytes) -> None:
+        """`call_id` is the upstream's id of the call, a JSON string."""
+        super().__init__(metadata, render.ID_PREFIXES[tool.kind])
+        self._tool = tool
+        self._call_id = call_id
         self._pieces: list[bytes] = []
-        self._inner = FreeText() if known.kind == "custom" else None
-        self._shown: list[bytes] = []
-        self._text = _EMPTY
-        self.waiting = b""
+        self._free_text = FreeText() if tool.kind == "custom" else None
+        self._shown_text: list[bytes] = []  # pieces of the free text
+        self._input = _EMPTY  # arguments or free text, complete at the end
+        self.pending_arguments = b""  # from the block's start, used if no pieces come
 
     @property
-    def prefix(self) -> str:
-        return shape.PREFIXES[self._known.kind]
+    def is_streamed(self) -> bool:
+        """Whether its events come while it grows; other kinds are added when they are complete."""
+        return self._tool.kind in _STREAMED_KINDS
 
-    @property
-    def streams(self) -> bool:
-        """Whether it is told while it comes; else it begins when it has ended."""
-        return self._known.kind in _STREAMED
-
-    def argue(self, piece: bytes) -> list[Event]:
-        """A piece of its arguments."""
-        self.waiting = b""
+    def add_arguments(self, piece: bytes) -> list[Event]:
+        """Add a piece of the arguments, a JSON string."""
+        self.pending_arguments = b""
         self._pieces.append(piece[1:-1])
-        if self._inner is not None:
-            return self._tell(self._inner.feed(piece[1:-1]))
-        if self.streams:
+        if self._free_text is not None:
+            return self._show(self._free_text.feed(piece[1:-1]))
+        if self.is_streamed:
             return [(b"response.function_call_arguments.delta", b'"delta":' + piece)]
         return []
 
-    def last(self) -> list[Event]:
-        """Its end: nothing more comes."""
-        events = self.argue(self.waiting) if self.waiting else []
+    def finish_arguments(self) -> list[Event]:
+        """Complete the arguments: no more pieces come."""
+        events = self.add_arguments(self.pending_arguments) if self.pending_arguments else []
         arguments = b'"%b"' % b"".join(self._pieces)
-        if self._inner is None:
-            self._text = arguments
+        if self._free_text is None:
+            self._input = arguments
             return events
-        self._text = _free_text(arguments)
-        shown = b"".join(self._shown)
-        if self._text[1:].startswith(shown):
-            events += self._tell(self._text[1 + len(shown) : -1])
-        else:  # it was cut, or says it twice: what has been told stays as it is
-            self._text = b'"%b"' % shown
+        self._input = _free_text(arguments)
+        shown = b"".join(self._shown_text)
+        if self._input[1:].startswith(shown):
+            events += self._show(self._input[1 + len(shown) : -1])
+        else:  # cut off, or `input` came twice: the text stays as the caller has seen it
+            self._input = b'"%b"' % shown
         return events
 
-    def begun(self) -> bytes:
-        return self._told_as(_IN_PROGRESS, _EMPTY if self.streams else self._pieces_so_far())
+    def render_added(self) -> bytes:
+        if self.is_streamed:
+            return self._render(_IN_PROGRESS, _EMPTY)
+        return self._render(
+            _IN_PROGRESS, self.pending_arguments or b'"%b"' % b"".join(self._pieces)
+        )
 
-    def close(self) -> list[Event]:
-        if self._inner is not None:
-            return [(b"response.custom_tool_call_input.done", b'"input":' + self._text)]
-        if self.streams:
-            name = b'"name":' + msgspec.json.encode(self._known.name)
-            own = b'%b,"arguments":%b' % (name, self._text)
-            return [(b"response.function_call_arguments.done", own)]
+    def closing_events(self) -> list[Event]:
+        if self._free_text is not None:
+            return [(b"response.custom_tool_call_input.done", b'"input":' + self._input)]
+        if self.is_streamed:
+            name = b'"name":' + msgspec.json.encode(self._tool.name)
+            members = b'%b,"arguments":%b' % (name, self._input)
+            return [(b"response.function_call_arguments.done", members)]
         return []
 
-    def whole(self, status: bytes) -> bytes:
-        return self._told_as(status, self._text)
+    def render_done(self, status: bytes) -> bytes:
+        return self._render(status, self._input)
 
-    def _told_as(self, status: bytes, text: bytes) -> bytes:
-        known = self._known
-        if known.kind == "function":
-            return shape.function_call(self.id, status, self._number, known, text)
-        if known.kind == "custom":
-            return shape.custom_call(self.id, status, self._number, known, text)
-        return shape.hosted_call(known.kind, self.id, status, self._number, text)
+    def _render(self, status: bytes, text: bytes) -> bytes:
+        tool = self._tool
+        if tool.kind == "function":
+            return render.function_call(self.id, status, self._call_id, tool, text)
+        if tool.kind == "custom":
+            return render.custom_call(self.id, status, self._call_id, tool, text)
+        return render.hosted_call(tool.kind, self.id, status, self._call_id, text)
 
-    def _pieces_so_far(self) -> bytes:
-        return self.waiting or b'"%b"' % b"".join(self._pieces)
-
-    def _tell(self, text: bytes) -> list[Event]:
+    def _show(self, text: bytes) -> list[Event]:
+        """The events of a piece of free text, the inside of a JSON string."""
         if not text:
             return []
-        self._shown.append(text)
+        self._shown_text.append(text)
         return [(b"response.custom_tool_call_input.delta", b'"delta":"%b"' % text)]
 
 
-class Passed(Item):
-    """A block that this dialect has no item for."""
+class WebSearchItem(OutputItem):
+    """A web search that runs upstream."""
 
-    __slots__ = ()
+    __slots__ = ("_pieces", "pending_arguments")
 
-    prefix = ""
-    says = False
-
-    def begun(self) -> bytes:
-        raise NotImplementedError
-
-    def whole(self, status: bytes) -> bytes:
-        raise NotImplementedError
-
-
-class Search(Item):
-    """A search of the web that the upstream does by itself."""
-
-    __slots__ = ("_pieces", "waiting")
-
-    prefix = "ws"
-
-    def __init__(self, told: AnswerMetadata) -> None:
-        super().__init__(told)
-        self.waiting = b""
+    def __init__(self, metadata: AnswerMetadata) -> None:
+        super().__init__(metadata, "ws")
+        self.pending_arguments = b""  # from the block's start, used if no pieces come
         self._pieces: list[bytes] = []
 
-    def argue(self, piece: bytes) -> list[Event]:
-        """A piece of what it looks for."""
+    def add_arguments(self, piece: bytes) -> list[Event]:
+        """Add a piece of the arguments, a JSON string."""
         self._pieces.append(piece[1:-1])
         return []
 
-    def last(self) -> list[Event]:
-        """All of it is known."""
+    def finish_arguments(self) -> list[Event]:
+        """Complete the arguments: no more pieces come."""
         return []
 
-    def begun(self) -> bytes:
-        return self._told_as(_IN_PROGRESS)
+    def render_added(self) -> bytes:
+        return self._render(_IN_PROGRESS)
 
-    def first(self) -> list[Event]:
+    def opening_events(self) -> list[Event]:
         return [
             (b"response.web_search_call.in_progress", b""),
             (b"response.web_search_call.searching", b""),
         ]
 
-    def close(self) -> list[Event]:
+    def closing_events(self) -> list[Event]:
         return [(b"response.web_search_call.completed", b"")]
 
-    def whole(self, status: bytes) -> bytes:
-        return self._told_as(b"completed")
+    def render_done(self, status: bytes) -> bytes:
+        return self._render(b"completed")
 
-    def _told_as(self, status: bytes) -> bytes:
-        arguments = b'"%b"' % b"".join(self._pieces) if self._pieces else self.waiting
+    def _render(self, status: bytes) -> bytes:
+        arguments = b'"%b"' % b"".join(self._pieces) if self._pieces else self.pending_arguments
         try:
-            query = _query(_string(arguments)).query
-        except msgspec.DecodeError:
+            query = _decode_search(_decode_string(arguments)).query
+        except (msgspec.DecodeError, RecursionError):
             query = ""
-        return shape.search_call(self.id, status, msgspec.json.encode(query))
+        return render.search_call(self.id, status, msgspec.json.encode(query))
 
 
 def _free_text(arguments: bytes) -> bytes:
-    """The text that a call of such a tool has, which should be all that is in its arguments."""
+    """The member `input` of a custom tool's arguments; all of them if there is no such text."""
     try:
-        text = _input(_string(arguments)).input
+        text = _decode_free_text(_decode_string(arguments)).input
     except (msgspec.DecodeError, RecursionError):
         return arguments
     return bytes(text) if bytes(text)[:1] == b'"' else arguments

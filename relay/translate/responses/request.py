@@ -1,11 +1,12 @@
-"""A Responses request, read (docs: OpenAI's API reference, "Create a model response").
+"""A Responses request, read (OpenAI API reference, "Create a model response").
 
-Decides what each field of that dialect means, and refuses what cannot be honoured: nothing that
-would change an answer is ignored in silence but what is only a hint. Which model it will go to
-is not known here. Items are read in `items`, tools in `tools`.
+Decides what each field means. Refuses a field that cannot be honoured and would change the
+answer; ignores unknown fields and hints. Must not know which model the request will go to.
+Items are read in `input_items`, tools in `tools`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,15 +20,15 @@ from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
 from relay.translate.responses import echo
-from relay.translate.responses.fields import Request
-from relay.translate.responses.input_items import conversation
+from relay.translate.responses.fields import RequestFields
+from relay.translate.responses.input_items import read_conversation
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_names import CallerTool
-from relay.translate.responses.tools import Offered
+from relay.translate.responses.tools import OfferedTools
 
 T = TypeVar("T")
 
-_SUMMARISE: Final = """\
+_SUMMARY_PROMPT: Final = """\
 This conversation is about to be cut off here, and somebody will go on with it who knows nothing \
 of it but what you write now. Write down all that they need, and nothing else:
 
@@ -40,152 +41,152 @@ Call no tools, and address nobody: the text alone is kept.\
 """
 
 
-class _Reasoning(msgspec.Struct, frozen=True, gc=False):
+class _ReasoningField(msgspec.Struct, frozen=True, gc=False):
     effort: str | None = None
     summary: str | None = None
     generate_summary: str | None = None
 
 
-class _Format(msgspec.Struct, frozen=True, gc=False):
+class _FormatField(msgspec.Struct, frozen=True, gc=False):
     type: str
     schema: msgspec.Raw = NOTHING
     strict: bool | None = None
 
 
-class _Text(msgspec.Struct, frozen=True, gc=False):
-    format: _Format | None = None
+class _TextField(msgspec.Struct, frozen=True, gc=False):
+    format: _FormatField | None = None
     verbosity: str | None = None
 
 
-class _Previous(msgspec.Struct, frozen=True, gc=False):
+class _PreviousResponse(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
 
 
-class ResponsesRequest(msgspec.Struct, frozen=True):
-    """A Responses request as read.
+@dataclass(frozen=True, slots=True)
+class ResponsesRequest:
+    """A Responses request as read."""
 
-    `echo` are the members that the response repeats, each after a comma; `tools` the caller's
-    by the names of their functions; `shows` whether what is thought is to be summed up;
-    `stored` whether the response is to be kept; `items` the request's own input.
-    """
-
-    draft: MessagesBuilder
+    builder: MessagesBuilder
     stream: bool
     user: str | None  # `safety_identifier` or `user`, as the caller gave it
-    echo: bytes
-    tools: Mapping[str, CallerTool]
-    shows: bool
-    stored: bool
-    previous: str | None
-    items: list[msgspec.Raw]
+    echo: bytes  # the response members that repeat the request, each after a comma
+    tools: Mapping[str, CallerTool]  # by the names of their functions
+    summarizes_thinking: bool  # the answer shows a summary of its thinking
+    stored: bool  # the response is to be kept
+    previous_response_id: str | None
+    items: list[msgspec.Raw]  # the request's own input
 
 
-_request: Final = msgspec.json.Decoder(Request).decode
-_previous: Final = msgspec.json.Decoder(_Previous).decode
-_reasoning: Final = msgspec.json.Decoder(_Reasoning | None).decode
-_text: Final = msgspec.json.Decoder(_Text | None).decode
-_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_whole: Final = msgspec.json.Decoder(int | None).decode
-_number: Final = msgspec.json.Decoder(float | None).decode
-_truth: Final = msgspec.json.Decoder(bool | None).decode
-_metadata: Final = msgspec.json.Decoder(dict[str, str] | None).decode
-_string: Final = msgspec.json.Decoder(str | None).decode
+_decode_request: Final = msgspec.json.Decoder(RequestFields).decode
+_decode_previous: Final = msgspec.json.Decoder(_PreviousResponse).decode
+_decode_reasoning: Final = msgspec.json.Decoder(_ReasoningField | None).decode
+_decode_text: Final = msgspec.json.Decoder(_TextField | None).decode
+_decode_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_integer: Final = msgspec.json.Decoder(int | None).decode
+_decode_number: Final = msgspec.json.Decoder(float | None).decode
+_decode_boolean: Final = msgspec.json.Decoder(bool | None).decode
+_decode_metadata: Final = msgspec.json.Decoder(dict[str, str] | None).decode
+_decode_string: Final = msgspec.json.Decoder(str | None).decode
 
 
-def previous(body: bytes) -> str | None:
-    """The response that a request goes on from; None: it begins a conversation.
+def previous_response_id(body: bytes) -> str | None:
+    """The id of the response that a request continues; None for a new conversation.
 
     Raises:
-        RelayError: 400, that is no text.
+        RelayError: 400, the id is not a string.
     """
     if b"previous_response_id" not in body:
         return None
-    return read_part(_previous, body, "").previous_response_id or None
+    return read_part(_decode_previous, body, "").previous_response_id or None
 
 
 def read(
     body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = (), storing: bool = False
 ) -> ResponsesRequest:
-    """Read a request, whose `model` has been seen already.
+    """Read a request. Its `model` has been read before.
 
     Args:
-        seal: opens what the caller has of earlier answers.
-        before: the conversation that it goes on from, the oldest item first.
-        storing: responses are kept, unless a request says that its own is not to be.
+        body: the request's body.
+        seal: opens the sealed thinking of earlier answers.
+        before: the conversation that the request continues, the oldest item first.
+        storing: responses are kept unless a request says `"store": false`.
 
     Raises:
-        RelayError: 400, something in it cannot be honoured; `param` says what.
+        RelayError: 400, a field cannot be honoured; `param` says which.
     """
-    request = read_part(_request, body, "")
-    _refuse(request)
-    items = _items(request.input)
-    if not items and not before:
-        raise invalid_field("input", "it must be given: a text, or an array of items")
-    offered = Offered()
+    request = read_part(_decode_request, body, "")
+    _check_supported(request)
+    items = _input_items(request.input, before)
+    offered = OfferedTools()
     offered.add(request.tools, "tools")
-    said = conversation(items, seal, offered, before)
-    _instruct(said, request.instructions)
-    thinks = _given(_reasoning, request.reasoning, "reasoning")
-    parallel = _given(_truth, request.parallel_tool_calls, "parallel_tool_calls")
+    conversation = read_conversation(items, seal, offered, before)
+    _add_instructions(conversation, request.instructions)
+    reasoning = _decoded(_decode_reasoning, request.reasoning, "reasoning")
+    parallel = _decoded(_decode_boolean, request.parallel_tool_calls, "parallel_tool_calls")
     toolset = offered.toolset(
         request.tool_choice,
         parallel=parallel is not False,
-        most=_at_least_one(request.max_tool_calls, "max_tool_calls"),
+        max_searches=_at_least_one(request.max_tool_calls, "max_tool_calls"),
     )
-    summary = (thinks.summary or thinks.generate_summary) if thinks is not None else None
-    wishes = GenerationOptions(
+    generation = GenerationOptions(
         max_tokens=_at_least_one(request.max_output_tokens, "max_output_tokens"),
-        temperature=_within(request.temperature, 2, "temperature"),
-        top_p=_within(request.top_p, 1, "top_p"),
-        effort=_effort(thinks),
-        default_thinking=thinks is not None,
-        response_format=_shape(request.text),
+        temperature=_in_range(request.temperature, 2, "temperature"),
+        top_p=_in_range(request.top_p, 1, "top_p"),
+        effort=_effort(reasoning),
+        default_thinking=reasoning is not None,
+        response_format=_response_format(request.text),
     )
+    summary = (reasoning.summary or reasoning.generate_summary) if reasoning is not None else None
     stream = request.stream is True
     stored = storing and request.store is not False
+    user = _decoded(_decode_string, request.safety_identifier, "safety_identifier")
     return ResponsesRequest(
-        MessagesBuilder(said, toolset, wishes, stream=stream),
-        stream,
-        _given(_string, request.safety_identifier, "safety_identifier") or request.user or None,
-        echo.members(request, stored=stored),
-        offered.known,
-        summary not in (None, "none"),
-        stored,
-        _given(_string, request.previous_response_id, "previous_response_id") or None,
-        items,
+        builder=MessagesBuilder(conversation, toolset, generation, stream=stream),
+        stream=stream,
+        user=user or request.user or None,
+        echo=echo.members(request, stored=stored),
+        tools=offered.caller_tools,
+        summarizes_thinking=summary not in (None, "none"),
+        stored=stored,
+        previous_response_id=_previous_response_id(request),
+        items=items,
     )
 
 
-def compaction(body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()) -> ResponsesRequest:
-    """Read a request that wants its conversation made short.
+def read_compaction(
+    body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()
+) -> ResponsesRequest:
+    """Read a request to compact its conversation into a summary.
+
+    Args:
+        body: the request's body.
+        seal: opens the sealed thinking of earlier answers.
+        before: the conversation that the request continues, the oldest item first.
 
     Raises:
-        RelayError: as `read`.
+        RelayError: 400, a field cannot be honoured; `param` says which.
     """
-    request = read_part(_request, body, "")
-    items = _items(request.input)
-    if not items and not before:
-        raise invalid_field("input", "it must be given: a text, or an array of items")
-    offered = Offered()
-    said = conversation(items, seal, offered, before)
-    _instruct(said, request.instructions)
-    said.user_turn().blocks.append(text_block(msgspec.Raw(encode_string(_SUMMARISE))))
-    toolset = Offered().toolset(NOTHING, parallel=True, most=None)
+    request = read_part(_decode_request, body, "")
+    items = _input_items(request.input, before)
+    conversation = read_conversation(items, seal, OfferedTools(), before)
+    _add_instructions(conversation, request.instructions)
+    conversation.user_turn().blocks.append(text_block(msgspec.Raw(encode_string(_SUMMARY_PROMPT))))
+    no_tools = OfferedTools().toolset(NOTHING, parallel=True, max_searches=None)
     return ResponsesRequest(
-        MessagesBuilder(said, toolset, GenerationOptions(), stream=False),
-        False,
-        None,
-        b"",
-        {},
-        False,
-        False,
-        _given(_string, request.previous_response_id, "previous_response_id") or None,
-        [*before, *items],
+        builder=MessagesBuilder(conversation, no_tools, GenerationOptions(), stream=False),
+        stream=False,
+        user=None,
+        echo=b"",
+        tools={},
+        summarizes_thinking=False,
+        stored=False,
+        previous_response_id=_previous_response_id(request),
+        items=[*before, *items],
     )
 
 
-def _refuse(request: Request) -> None:
-    """Refuse what nobody could do on the other side, and what would not be what it seems."""
+def _check_supported(request: RequestFields) -> None:
+    """Refuse features that the relay or the Messages API does not have, and malformed hints."""
     if request.background:
         raise invalid_field(
             "background", "responses are made while their caller waits: leave it out"
@@ -204,73 +205,81 @@ def _refuse(request: Request) -> None:
     ):
         raise invalid_field("truncation", "it must be auto or disabled")
     for name in ("presence_penalty", "frequency_penalty"):
-        _given(_number, getattr(request, name), name)
+        _decoded(_decode_number, getattr(request, name), name)
     try:
-        _given(_metadata, request.metadata, "metadata")
+        _decoded(_decode_metadata, request.metadata, "metadata")
     except RelayError:
         raise invalid_field("metadata", "it must be an object whose values are texts") from None
-    _given(_string, request.prompt_cache_key, "prompt_cache_key")
+    _decoded(_decode_string, request.prompt_cache_key, "prompt_cache_key")
 
 
-def _items(raw: msgspec.Raw) -> list[msgspec.Raw]:
-    """The input as items; a text is what the user says."""
+def _input_items(raw: msgspec.Raw, before: Sequence[msgspec.Raw]) -> list[msgspec.Raw]:
+    """The input as items; a text becomes a user message.
+
+    Raises:
+        RelayError: 400, there is neither input nor a conversation `before` it.
+    """
+    items: list[msgspec.Raw] = []
     if kind(raw) == '"':
-        if not has_text(raw, "input"):
-            return []
-        item = b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}'
-        return [msgspec.Raw(item % raw)]
-    return read_part(_raws, raw, "input") if is_given(raw) else []
+        if has_text(raw, "input"):
+            item = b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}'
+            items.append(msgspec.Raw(item % raw))
+    elif is_given(raw):
+        items = read_part(_decode_raws, raw, "input")
+    if not items and not before:
+        raise invalid_field("input", "it must be given: a text, or an array of items")
+    return items
 
 
-def _instruct(said: Conversation, raw: msgspec.Raw) -> None:
-    """Instructions come before all else."""
-    if not is_given(raw):
-        return
-    if has_text(raw, "instructions"):
-        said.system.insert(0, text_block(raw))
+def _add_instructions(conversation: Conversation, raw: msgspec.Raw) -> None:
+    """Put `instructions` first in the system prompt."""
+    if is_given(raw) and has_text(raw, "instructions"):
+        conversation.system.insert(0, text_block(raw))
 
 
-def _given(decode: Callable[[Any], T | None], raw: msgspec.Raw, param: str) -> T | None:
-    if raw is NOTHING or not is_given(raw):
-        return None
-    return read_part(decode, raw, param)
+def _previous_response_id(request: RequestFields) -> str | None:
+    return _decoded(_decode_string, request.previous_response_id, "previous_response_id") or None
+
+
+def _decoded(decode: Callable[[Any], T | None], raw: msgspec.Raw, param: str) -> T | None:
+    return read_part(decode, raw, param) if is_given(raw) else None
 
 
 def _at_least_one(raw: msgspec.Raw, param: str) -> int | None:
-    number: int | None = _given(_whole, raw, param)
+    number: int | None = _decoded(_decode_integer, raw, param)
     if number is not None and number < 1:
         raise invalid_field(param, "it must be 1 or more")
     return number
 
 
-def _within(raw: msgspec.Raw, most: int, param: str) -> float | None:
-    number: float | None = _given(_number, raw, param)
-    if number is not None and not 0 <= number <= most:
-        raise invalid_field(param, f"it must be from 0 to {most}")
+def _in_range(raw: msgspec.Raw, maximum: int, param: str) -> float | None:
+    number: float | None = _decoded(_decode_number, raw, param)
+    if number is not None and not 0 <= number <= maximum:
+        raise invalid_field(param, f"it must be from 0 to {maximum}")
     return number
 
 
-def _effort(told: _Reasoning | None) -> str | None:
-    effort = told.effort if told is not None else None
+def _effort(reasoning: _ReasoningField | None) -> str | None:
+    effort = reasoning.effort if reasoning is not None else None
     if effort is not None and effort not in EFFORTS:
         raise invalid_field("reasoning.effort", f"it must be one of {', '.join(EFFORTS)}")
     return effort
 
 
-def _shape(raw: msgspec.Raw) -> ResponseFormat | None:
-    told = _given(_text, raw, "text")
-    form = told.format if told is not None else None
-    if form is None or form.type == "text":
+def _response_format(raw: msgspec.Raw) -> ResponseFormat | None:
+    text = _decoded(_decode_text, raw, "text")
+    format = text.format if text is not None else None
+    if format is None or format.type == "text":
         return None
-    if form.type == "json_object":
+    if format.type == "json_object":
         return ResponseFormat(param="text.format")
-    if form.type != "json_schema":
+    if format.type != "json_schema":
         raise invalid_field("text.format.type", "it must be text, json_object or json_schema")
-    if kind(form.schema) != "{":
+    if kind(format.schema) != "{":
         raise invalid_field("text.format.schema", "it must be given, as an object")
-    schema = bytes(form.schema)
+    schema = bytes(format.schema)
     try:
         schema.decode()  # it may end up in a text
     except UnicodeDecodeError:
         raise invalid_field("text.format.schema", "it is not UTF-8") from None
-    return ResponseFormat(schema, form.strict is True, "text.format")
+    return ResponseFormat(schema, format.strict is True, "text.format")

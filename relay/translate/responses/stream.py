@@ -1,12 +1,11 @@
-"""An event stream of the Messages API as a stream of the Responses API, while it passes.
+"""A Messages event stream as an event stream of the Responses API, event by event.
 
-This decides which events an event becomes, and when. The items of an answer are kept, for its
-last event tells them all again. The same octets come out however those that go in are cut. It
-must not know of sockets; a stream is never begun before it has something to show, but for a
-keep-alive.
+Decides which events an upstream event becomes, and when. Keeps the output items, because the
+last event repeats them. The same octets come out however the input is cut. Must not know
+sockets. The first event waits for content or for a keep-alive.
 
-The end of an item waits for what comes next: only that tells whether the item is whole, or where
-the answer was cut at its limit, and a client acts upon an item once it has ended.
+The end of an item waits for the next one: only then is it known whether the item is complete or
+the answer stopped at its token limit. A client acts on an item as soon as it is done.
 """
 
 from collections.abc import Iterable
@@ -23,23 +22,22 @@ from relay.translate.messages.event_stream import EventStream
 from relay.translate.messages.usage import Usage
 from relay.translate.raw_json import NOTHING
 from relay.translate.request.thinking_replay import ANTHROPIC
-from relay.translate.responses import error as failure
-from relay.translate.responses import render as shape
+from relay.translate.responses import error as error_object
+from relay.translate.responses import render
 from relay.translate.responses.output_items import (
-    Call,
     Event,
-    Item,
-    Message,
-    Passed,
-    Search,
-    Thinking,
+    MessageItem,
+    OmittedBlock,
+    OutputItem,
+    ReasoningItem,
+    ToolCallItem,
+    WebSearchItem,
 )
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.tool_names import CallerTool
 
-_MOST_OPEN: Final = 256  # blocks at once; answers have one or two
-_MOST_KEPT: Final = 32 * 1024 * 1024  # octets of an answer
-_SEARCH: Final = "web_search"
+_MAX_OPEN_BLOCKS: Final = 256  # answers have one or two at once
+_MAX_KEPT_OCTETS: Final = 32 * 1024 * 1024  # of one answer
 _TEXT_DELTA: Final = (
     b"event: response.output_text.delta\n"
     b'data: {"type":"response.output_text.delta","item_id":"%b","output_index":%d,'
@@ -47,66 +45,70 @@ _TEXT_DELTA: Final = (
 )
 
 
-class Stream(EventStream):
-    """One for a whole request: it says the first words before there is an upstream, and the last
-    ones whatever happens. See `EventStream`; `family` is that of the upstream's thinking blocks."""
+class ResponsesStream(EventStream):
+    """Upstream events in, response events out. See `EventStream`.
+
+    One for a whole request: it may start with a keep-alive before an upstream is chosen, and it
+    ends the stream on every outcome. `family` is that of the upstream's thinking blocks. `answer`
+    is the response object at the end.
+    """
 
     __slots__ = (
-        "_begun",
-        "_ended",
-        "_kept",
-        "_numbers",
-        "_open",
+        "_call_ids",
+        "_finished_items",
+        "_kept_octets",
+        "_message",
+        "_metadata",
+        "_open_blocks",
         "_output",
         "_sequence",
+        "_started",
         "_text",
-        "_told",
-        "_writing",
         "answer",
         "family",
     )
 
-    def __init__(self, told: AnswerMetadata) -> None:
+    def __init__(self, metadata: AnswerMetadata) -> None:
         super().__init__()
         self.family = ANTHROPIC
         self.answer = b""
-        self._told = told
-        self._begun = False
-        self._ended: list[Item] = []  # whose end waits for what comes next
-        self._kept = 0
-        self._numbers: set[bytes] = set()  # what calls are known by
-        self._open: dict[int, Item] = {}  # by the index of their block
-        self._output: list[bytes | None] = []  # the items, in their order; None: not ended yet
+        self._metadata = metadata
+        self._started = False
+        self._finished_items: list[OutputItem] = []  # done as soon as the next item is added
+        self._kept_octets = 0
+        self._call_ids: set[bytes] = set()
+        self._open_blocks: dict[int, OutputItem | OmittedBlock] = {}  # by the index of their block
+        self._output: list[bytes | None] = []  # the items in their order; None: not done yet
         self._sequence = 0
-        self._text = b""  # how a piece of the message begins that is being written
-        self._writing: Message | None = None
+        self._text = b""  # the constant start of the current message's text deltas
+        self._message: MessageItem | None = None  # the current message
 
     @property
     def output(self) -> list[bytes]:
-        """The items that have ended."""
+        """The items that are done."""
         return [item for item in self._output if item is not None]
 
     def finish(self) -> bytes:
-        """The end of a stream whose answer is whole, and ended without an error.
+        """The last events of an answer that is complete and had no error.
 
-        The usage is told as it is now: who knows that the upstream counts in another way may
-        have put it right before.
+        Reads `usage` now: the gateway may have corrected it for an upstream that counts in
+        another way.
         """
         usage = self.usage
-        shown = [self._begin(), *(self._stop(index) for index in list(self._open))]
-        cut = shape.is_cut(usage.stop_reason)
-        shown.append(self._settle(cut=cut))
+        events = [self._begin(), *(self._stop(index) for index in list(self._open_blocks))]
+        at_limit = render.is_at_limit(usage.stop_reason)
+        events.append(self._complete_items(at_limit=at_limit))
         if usage.stop_reason == "refusal":
-            shown.append(self._refuse())
-        status = b"incomplete" if cut else b"completed"
-        told = shape.usage_object(usage)
-        self.answer = shape.response(self._told, status, self.output, usage=told)
-        shown.append(self._event_of(b"response." + status, b'"response":' + self.answer))
-        return b"".join(shown)
+            events.append(self._render_refusal())
+        status = b"incomplete" if at_limit else b"completed"
+        usage_object = render.usage_object(usage)
+        self.answer = render.response(self._metadata, status, self.output, usage=usage_object)
+        events.append(self._render_event(b"response." + status, b'"response":' + self.answer))
+        return b"".join(events)
 
     def replay(self, blocks: Iterable[Block], usage: Usage, details: msgspec.Raw) -> None:
-        """Take a whole answer at once; `details` is its `stop_details`."""
-        self._begun = True  # nobody reads how it begins
+        """Take a complete answer; `details` is its `stop_details`. Sets `answer` and `output`."""
+        self._started = True  # nobody reads the first events
         for index, block in enumerate(blocks):
             self._start(index, block)
             self._stop(index)
@@ -116,250 +118,261 @@ class Stream(EventStream):
         self.finish()
 
     def keep_alive(self) -> bytes:
-        """Something to show while there is nothing."""
-        return self._begin() or self._progress()
+        """An event that shows life while there is no content."""
+        return self._begin() or self._render_progress()
 
     def fail(self, error: RelayError) -> bytes:
-        """The end of a stream that came to nothing."""
+        """The last events of a stream that ends with an error."""
         self.usage.complete = self.usage.error = True
-        shown = self._begin()
-        self.answer = shape.response(
-            self._told, b"failed", self.output, error=failure.member(error)
+        events = self._begin()
+        self.answer = render.response(
+            self._metadata, b"failed", self.output, error=error_object.member(error)
         )
-        return shown + self._event_of(b"response.failed", b'"response":' + self.answer)
+        return events + self._render_event(b"response.failed", b'"response":' + self.answer)
 
-    # --- what the upstream says ---
+    # --- events of the upstream ---
 
     def _render_error(self, data: bytes) -> bytes:
         return self.fail(stream_error(data))
 
     def _ping(self) -> bytes:
-        return b""  # comments would not do, and each event has the whole response in it
+        return b""  # a comment would not do, and each event repeats the whole response
 
     def _start(self, index: int, block: Block | None) -> bytes:
         if block is None:
             raise ValueError("the start of no block")
-        shown = self._stop(index)  # a vendor may have left that out
-        if len(self._open) >= _MOST_OPEN:
+        events = self._stop(index)  # a vendor may have left that out
+        if len(self._open_blocks) >= _MAX_OPEN_BLOCKS:
             raise ValueError("too many blocks at once")
         match block.type:
             case "text":
-                message = self._open[index] = self._writing or Message(self._told)
-                message.begin_block()
-                shown += self._say(index, message, content.string(block.text))
-                for cited in content.citations(block.citations):
-                    self._keep(cited)
-                    message.cite(cited)
-                return shown
+                return events + self._start_text(index, block)
             case "thinking":
-                thinking = Thinking(self._told, self.family)
-                self._open[index] = thinking
-                shown += self._think(thinking, content.string(block.thinking))
-                return shown + self._sign(thinking, content.string(block.signature))
+                reasoning = ReasoningItem(self._metadata, self.family)
+                self._open_blocks[index] = reasoning
+                events += self._render_thinking(reasoning, content.string(block.thinking))
+                return events + self._render_signature(reasoning, content.string(block.signature))
             case "redacted_thinking":
                 data = content.string(block.data)
-                thinking = Thinking(self._told, self.family, data)
-                self._open[index] = thinking
-                return shown + (self._add(thinking) if data != EMPTY else b"")
+                reasoning = ReasoningItem(self._metadata, self.family, data)
+                self._open_blocks[index] = reasoning
+                return events + (self._add(reasoning) if data != EMPTY else b"")
             case "tool_use":
-                return shown + self._call(index, block)
+                return events + self._start_call(index, block)
             case "server_tool_use" if content.string(block.name) == b'"web_search"':
-                self._open[index] = search = Search(self._told)
-                search.waiting = content.arguments(block.input)
-                self._keep(search.waiting)
+                self._open_blocks[index] = search = WebSearchItem(self._metadata)
+                search.pending_arguments = content.arguments(block.input)
+                self._count(search.pending_arguments)
             case "web_search_tool_result":
-                self._open[index] = Passed(self._told)
-                shown += self._settle()
+                self._open_blocks[index] = OmittedBlock()
+                events += self._complete_items()
             case _:
-                self._open[index] = Passed(self._told)
-        return shown
+                self._open_blocks[index] = OmittedBlock()
+        return events
 
-    def _call(self, index: int, block: Block) -> bytes:
+    def _start_text(self, index: int, block: Block) -> bytes:
+        message = self._open_blocks[index] = self._message or MessageItem(self._metadata)
+        message.start_block()
+        events = self._render_text(index, message, content.string(block.text))
+        for citation in content.citations(block.citations):
+            self._count(citation)
+            message.record_citation(citation)
+        return events
+
+    def _start_call(self, index: int, block: Block) -> bytes:
         name = content.string(block.name)
         if name == EMPTY:
             raise ValueError("a tool call without a name")
         plain = name[1:-1].decode()
-        known = self._told.tools.get(plain) or CallerTool("function", plain)
-        number = content.string(block.id)
-        if number == EMPTY or number in self._numbers:
-            # A vendor may leave it out, or give it twice, and the SDK wants each but once.
-            number = b'"call_%b_%d"' % (self._told.number.encode(), len(self._numbers))
-        self._numbers.add(number)
-        call = Call(self._told, known, number)
-        call.waiting = content.arguments(block.input)
-        self._keep(call.waiting)
-        self._open[index] = call
-        return self._add(call) if call.streams else b""
+        tool = self._metadata.tools.get(plain) or CallerTool("function", plain)
+        call_id = content.string(block.id)
+        if call_id == EMPTY or call_id in self._call_ids:
+            # A vendor may leave it out or repeat it, and the OpenAI SDK needs unique ones.
+            suffix = self._metadata.id_suffix.encode()
+            call_id = b'"call_%b_%d"' % (suffix, len(self._call_ids))
+        self._call_ids.add(call_id)
+        call = ToolCallItem(self._metadata, tool, call_id)
+        call.pending_arguments = content.arguments(block.input)
+        self._count(call.pending_arguments)
+        self._open_blocks[index] = call
+        return self._add(call) if call.is_streamed else b""
 
     def _delta(self, index: int, delta: Delta | None) -> bytes:
         if delta is None:
             return b""
-        item = self._open.get(index)
+        item = self._open_blocks.get(index)
         kind = delta.type
         if kind is None and delta.text is not NOTHING:
             kind = "text_delta"  # Kimi's plan, at times (llm_wiki #303)
         if kind == "text_delta":
             if item is None:  # a vendor may have left its start out
-                item = self._open[index] = self._writing or Message(self._told)
-            if isinstance(item, Message):
-                return self._say(index, item, content.string(delta.text))
+                item = self._open_blocks[index] = self._message or MessageItem(self._metadata)
+            if isinstance(item, MessageItem):
+                return self._render_text(index, item, content.string(delta.text))
         elif item is None:
             return b""
         elif kind == "input_json_delta":
-            if isinstance(item, Call | Search):
-                return self._argue(item, content.string(delta.partial_json))
+            if isinstance(item, ToolCallItem | WebSearchItem):
+                return self._render_arguments(item, content.string(delta.partial_json))
         elif kind == "thinking_delta":
-            if isinstance(item, Thinking):
-                return self._think(item, content.string(delta.thinking))
+            if isinstance(item, ReasoningItem):
+                return self._render_thinking(item, content.string(delta.thinking))
         elif kind == "signature_delta":
-            if isinstance(item, Thinking):
-                return self._sign(item, content.string(delta.signature))
-        elif kind == "citations_delta" and isinstance(item, Message):
-            cited = content.citation(delta.citation)
-            if cited is not None:
-                self._keep(cited)
-                item.cite(cited)
+            if isinstance(item, ReasoningItem):
+                return self._render_signature(item, content.string(delta.signature))
+        elif kind == "citations_delta" and isinstance(item, MessageItem):
+            citation = content.citation(delta.citation)
+            if citation is not None:
+                self._count(citation)
+                item.record_citation(citation)
         return b""
 
     def _stop(self, index: int) -> bytes:
-        item = self._open.pop(index, None)
-        if item is None:
+        item = self._open_blocks.pop(index, None)
+        if item is None or isinstance(item, OmittedBlock):
             return b""
-        if isinstance(item, Message):
-            return self._annotate(item)  # the next block may go on with it
-        shown = b""
+        if isinstance(item, MessageItem):
+            return self._render_annotations(item)  # the next block may continue the message
+        events = b""
         if item.index < 0:
-            if not item.says:
+            if not item.has_content:
                 return b""
-            shown = self._add(item)
-        if isinstance(item, Call | Search):
-            shown += self._emit(item, item.last())
-        self._ended.append(item)
-        return shown
+            events = self._add(item)
+        if isinstance(item, ToolCallItem | WebSearchItem):
+            events += self._render_events(item, item.finish_arguments())
+        self._finished_items.append(item)
+        return events
 
-    # --- what the caller is shown ---
+    # --- events for the caller ---
 
-    def _say(self, index: int, message: Message, text: bytes) -> bytes:
+    def _render_text(self, index: int, message: MessageItem, text: bytes) -> bytes:
         if text == EMPTY:
             return b""
-        self._kept += len(text)
-        if self._kept > _MOST_KEPT:
-            raise _too_long()
-        if message is self._writing:
+        self._kept_octets += len(text)
+        if self._kept_octets > _MAX_KEPT_OCTETS:
+            raise _too_long_error()
+        if message is self._message:
             message.pieces.append(text[1:-1])
             sequence = self._sequence
             self._sequence = sequence + 1
             return b'%b%b,"logprobs":[],"sequence_number":%d}\n\n' % (self._text, text, sequence)
-        if message.index >= 0:  # it has ended: another block came between
-            message = self._open[index] = Message(self._told)
-        shown = self._add(message)
+        if message.index >= 0:  # another item came between, so this message is done
+            message = self._open_blocks[index] = MessageItem(self._metadata)
+        events = self._add(message)
         message.pieces.append(text[1:-1])
-        self._writing = message
+        self._message = message
         self._text = _TEXT_DELTA % (message.id, message.index)
-        delta = b'"delta":%b,"logprobs":[]' % text
-        where = b'"item_id":"%b","output_index":%d,"content_index":0,'
-        return shown + self._event_of(
-            b"response.output_text.delta", where % (message.id, message.index) + delta
-        )
+        members = b'"content_index":0,"delta":%b,"logprobs":[]' % text
+        delta = (b"response.output_text.delta", members)
+        return events + self._render_events(message, [delta])
 
-    def _annotate(self, message: Message) -> bytes:
-        return self._emit(message, message.end_block()) if message is self._writing else b""
+    def _render_annotations(self, message: MessageItem) -> bytes:
+        if message is not self._message:
+            return b""
+        return self._render_events(message, message.end_block())
 
-    def _think(self, thinking: Thinking, text: bytes) -> bytes:
+    def _render_thinking(self, reasoning: ReasoningItem, text: bytes) -> bytes:
         if text == EMPTY:
             return b""
-        self._keep(text)
-        shown = self._add(thinking) if thinking.index < 0 else b""
-        return shown + self._emit(thinking, thinking.say(text))
+        self._count(text)
+        events = self._add(reasoning) if reasoning.index < 0 else b""
+        return events + self._render_events(reasoning, reasoning.add_text(text))
 
-    def _sign(self, thinking: Thinking, signature: bytes) -> bytes:
+    def _render_signature(self, reasoning: ReasoningItem, signature: bytes) -> bytes:
         if signature == EMPTY:
             return b""
-        self._keep(signature)
-        thinking.signature.append(signature[1:-1])
-        return self._add(thinking) if thinking.index < 0 else b""
+        self._count(signature)
+        reasoning.signature.append(signature[1:-1])
+        return self._add(reasoning) if reasoning.index < 0 else b""
 
-    def _argue(self, item: Call | Search, piece: bytes) -> bytes:
+    def _render_arguments(self, item: ToolCallItem | WebSearchItem, piece: bytes) -> bytes:
         if piece == EMPTY:
             return b""
-        self._keep(piece)
-        return self._emit(item, item.argue(piece))
+        self._count(piece)
+        return self._render_events(item, item.add_arguments(piece))
 
-    def _refuse(self) -> bytes:
-        message = Message(self._told)
-        words = content.refusal(self._stop_details)
-        if self._told.spoken:
-            return self._say(-1, message, words) + self._settle()
-        message.refusal = words
-        return self._add(message) + self._settle_one(message, cut=False)
+    def _render_refusal(self) -> bytes:
+        message = MessageItem(self._metadata)
+        text = content.refusal(self._stop_details)
+        if self._metadata.refusal_as_text:
+            return self._render_text(-1, message, text) + self._complete_items()
+        message.refusal = text
+        return self._add(message) + self._complete_item(message, b"completed")
 
-    def _add(self, item: Item) -> bytes:
-        """An item begins: whatever has ended before it is whole."""
-        shown = self._begin() + self._settle()
-        item.index = len(self._output)
+    def _add(self, item: OutputItem) -> bytes:
+        """Add an item to the output. All items that ended before it are complete."""
+        events = self._begin() + self._complete_items()
+        item.place(len(self._output))
         self._output.append(None)
-        item.id = item.identify(item.index)
-        where = b'"output_index":%d,"item":%b' % (item.index, item.begun())
-        shown += self._event_of(b"response.output_item.added", where)
-        return shown + self._emit(item, item.first())
+        members = b'"output_index":%d,"item":%b' % (item.index, item.render_added())
+        events += self._render_event(b"response.output_item.added", members)
+        return events + self._render_events(item, item.opening_events())
 
-    def _settle(self, *, cut: bool = False) -> bytes:
-        """End what has come to its end; `cut`: the last of it was cut."""
-        ended, self._ended = self._ended, []
-        shown = b""
-        if self._writing is not None:
-            shown = self._annotate(self._writing)  # its block may go on, but not here
-            ended.append(self._writing)
-            self._writing = None
-        if not ended:
-            return b""
-        last = max(ended, key=_place)
-        for item in sorted(ended, key=_place):
-            shown += self._settle_one(item, cut=cut and item is last)
-        return shown
+    def _complete_items(self, *, at_limit: bool = False) -> bytes:
+        """Complete all items that have ended; `at_limit`: the last of them is incomplete."""
+        items, self._finished_items = self._finished_items, []
+        events = b""
+        if self._message is not None:
+            events = self._render_annotations(self._message)  # its block may continue in another
+            items.append(self._message)
+            self._message = None
+        items.sort(key=_place)
+        for item in items:
+            incomplete = at_limit and item is items[-1]
+            events += self._complete_item(item, b"incomplete" if incomplete else b"completed")
+        return events
 
-    def _settle_one(self, item: Item, *, cut: bool) -> bytes:
-        shown = self._emit(item, item.close())
-        whole = item.whole(b"incomplete" if cut else b"completed")
-        self._output[item.index] = whole
-        where = b'"output_index":%d,"item":%b' % (item.index, whole)
-        return shown + self._event_of(b"response.output_item.done", where)
+    def _complete_item(self, item: OutputItem, status: bytes) -> bytes:
+        events = self._render_events(item, item.closing_events())
+        done = item.render_done(status)
+        self._output[item.index] = done
+        members = b'"output_index":%d,"item":%b' % (item.index, done)
+        return events + self._render_event(b"response.output_item.done", members)
 
-    def _emit(self, item: Item, events: list[Event]) -> bytes:
-        """Events of an item, each a name and the members that are its own."""
+    def _render_events(self, item: OutputItem, events: list[Event]) -> bytes:
+        """Events of an item, each with the item's id and place and its own members."""
         if not events:
             return b""
-        where = b'"item_id":"%b","output_index":%d' % (item.id, item.index)
+        place = b'"item_id":"%b","output_index":%d' % (item.id, item.index)
         return b"".join(
-            [self._event_of(name, where + b"," + own if own else where) for name, own in events]
+            [
+                self._render_event(name, place + b"," + members if members else place)
+                for name, members in events
+            ]
         )
 
     def _begin(self) -> bytes:
-        if self._begun:
+        """The first events of the stream, once."""
+        if self._started:
             return b""
-        self._begun = True
-        response = b'"response":' + shape.response(self._told, b"in_progress", ())
-        return self._event_of(b"response.created", response) + self._progress()
+        self._started = True
+        response = b'"response":' + render.response(self._metadata, b"in_progress", ())
+        return self._render_event(b"response.created", response) + self._render_progress()
 
-    def _progress(self) -> bytes:
-        response = shape.response(self._told, b"in_progress", self.output)
-        return self._event_of(b"response.in_progress", b'"response":' + response)
+    def _render_progress(self) -> bytes:
+        response = render.response(self._metadata, b"in_progress", self.output)
+        return self._render_event(b"response.in_progress", b'"response":' + response)
 
-    def _event_of(self, name: bytes, members: bytes) -> bytes:
+    def _render_event(self, name: bytes, members: bytes) -> bytes:
         sequence = self._sequence
         self._sequence = sequence + 1
-        told = (name, name, members, sequence)
-        return b'event: %b\ndata: {"type":"%b",%b,"sequence_number":%d}\n\n' % told
+        event = (name, name, members, sequence)
+        return b'event: %b\ndata: {"type":"%b",%b,"sequence_number":%d}\n\n' % event
 
-    def _keep(self, octets: bytes) -> None:
-        self._kept += len(octets)
-        if self._kept > _MOST_KEPT:
-            raise _too_long()
+    def _count(self, octets: bytes) -> None:
+        """Count octets that the stream keeps.
+
+        Raises:
+            ValueError: they are too many.
+        """
+        self._kept_octets += len(octets)
+        if self._kept_octets > _MAX_KEPT_OCTETS:
+            raise _too_long_error()
 
 
-def _too_long() -> ValueError:
+def _too_long_error() -> ValueError:
     return ValueError("an answer that is too long")
 
 
-def _place(item: Item) -> int:
+def _place(item: OutputItem) -> int:
     return item.index

@@ -1,7 +1,7 @@
-"""Calls of tools and what came of them, as a conversation of the Responses API has them.
+"""Tool calls and their outputs in a conversation of the Responses API.
 
-Decides what the function's arguments were that each kind of call stands for, and how each kind
-of output is told to the model. Which output belongs to which call is decided in `items`.
+Decides which function and arguments each kind of call stands for, and how each kind of output
+is written for the model. Which output belongs to which call is decided in `input_items`.
 """
 
 from typing import Any, Final
@@ -30,12 +30,12 @@ OUTPUTS: Final = {
 }
 CALLS: Final = frozenset(OUTPUTS.values())
 
-_MOST_LISTED: Final = 200  # tools that were found
+_MAX_LISTED_TOOLS: Final = 200
 _NO_ARGUMENTS: Final = b"{}"
 
 
-class Item(msgspec.Struct, frozen=True, gc=False):
-    """An item of any type; what may be of several types is not looked into."""
+class InputItem(msgspec.Struct, frozen=True, gc=False):
+    """An item of any type. Members that may be of several types stay raw."""
 
     type: str = ""
     role: str | None = None
@@ -55,48 +55,48 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     encrypted_content: msgspec.Raw = NOTHING
 
     @property
-    def number(self) -> str | None:
-        """What call and output know each other by. A local shell's output has it as its `id`."""
+    def pairing_id(self) -> str | None:
+        """The id that pairs a call with its output: a local shell's output has it as `id`."""
         if self.call_id is not None:
             return self.call_id
         return self.id if self.type == "local_shell_call_output" else None
 
 
-class _Object(msgspec.Struct, frozen=True):
-    """Any object: all its members are passed over."""
+class _AnyObject(msgspec.Struct, frozen=True):
+    """A JSON object whose members are skipped."""
 
 
-class _Printed(msgspec.Struct, frozen=True, gc=False):
-    """What one command line of a shell has left."""
+class _ShellOutput(msgspec.Struct, frozen=True, gc=False):
+    """The output of one command line."""
 
     stdout: str = ""
     stderr: str = ""
     outcome: Any = None
 
 
-class _Found(msgspec.Struct, frozen=True, gc=False):
+class _FoundTool(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
 
 
-_object = msgspec.json.Decoder(_Object).decode
-_any = msgspec.json.Decoder().decode
-_printed = msgspec.json.Decoder(list[_Printed]).decode
-_found = msgspec.json.Decoder(list[_Found]).decode
+_decode_object: Final = msgspec.json.Decoder(_AnyObject).decode
+_decode_any: Final = msgspec.json.Decoder().decode
+_decode_shell_outputs: Final = msgspec.json.Decoder(list[_ShellOutput]).decode
+_decode_found_tools: Final = msgspec.json.Decoder(list[_FoundTool]).decode
 
 
-def called(item: Item, at: str) -> tuple[str, Octets]:
-    """The function that a call stands for, and its arguments, an object.
+def function_and_arguments(item: InputItem, param: str) -> tuple[str, Octets]:
+    """The function that a call stands for, and its arguments, a JSON object.
 
     Raises:
-        RelayError: 400, the call says too little; `at` is where it is.
+        RelayError: 400, the call lacks a member; `param` is the item's place.
     """
     match item.type:
         case "function_call":
-            return _named(item, at), _arguments(item.arguments, f"{at}.arguments")
+            return _function(item, param), _arguments(item.arguments, f"{param}.arguments")
         case "custom_tool_call":
             if kind(item.input) != '"':
-                raise invalid_field(f"{at}.input", "it must be given, as a text")
-            return _named(item, at), b"".join((b'{"input":', item.input, b"}"))
+                raise invalid_field(f"{param}.input", "it must be given, as a text")
+            return _function(item, param), b"".join((b'{"input":', item.input, b"}"))
         case "local_shell_call":
             return "local_shell", _action(item.action, ("type", "user"))
         case "shell_call":
@@ -105,19 +105,19 @@ def called(item: Item, at: str) -> tuple[str, Octets]:
             return "apply_patch", _action(item.operation, ())
         case _:
             raw = item.arguments
-            return "tool_search", raw if kind(raw) == "{" else _arguments(raw, f"{at}.arguments")
+            return "tool_search", raw if kind(raw) == "{" else _arguments(raw, f"{param}.arguments")
 
 
-def told(item: Item, at: str) -> msgspec.Raw:
-    """What a call has brought: a text or an array of parts, or a text made of what it has.
+def output_content(item: InputItem, param: str) -> msgspec.Raw:
+    """The content of a call's output for the model: a JSON string or an array of parts.
 
     Raises:
-        RelayError: 400, it cannot be read; `at` is where it is.
+        RelayError: 400, the output cannot be read; `param` is the item's place.
     """
     if item.type == "tool_search_output":
-        return _listed(item.tools)
+        return _tool_list(item.tools)
     if item.type == "shell_call_output" and kind(item.output) == "[":
-        return _printed_out(item.output)
+        return _shell_text(item.output)
     raw = item.output
     if not is_given(raw):
         if item.type == "apply_patch_call_output" and kind(item.status) == '"':
@@ -125,70 +125,73 @@ def told(item: Item, at: str) -> msgspec.Raw:
         return msgspec.Raw(b'""')
     if kind(raw) in ('"', "["):
         return raw
-    if kind(raw) == "{":  # an object: some clients send what their tool gave them
+    if kind(raw) == "{":  # some clients send the object that their tool returned
         return msgspec.Raw(encode_string(bytes(raw).decode()))
-    raise invalid_field(f"{at}.output", "it must be a text or an array of parts")
+    raise invalid_field(f"{param}.output", "it must be a text or an array of parts")
 
 
-def _named(item: Item, at: str) -> str:
+def _function(item: InputItem, param: str) -> str:
     if not item.name:
-        raise invalid_field(f"{at}.name", "it must be given")
+        raise invalid_field(f"{param}.name", "it must be given")
     return function_name(item.name, item.namespace)
 
 
-def _arguments(raw: msgspec.Raw, at: str) -> Octets:
-    """The arguments of a call, an object within a text.
+def _arguments(raw: msgspec.Raw, param: str) -> Octets:
+    """The JSON object within the text of a call's arguments.
 
-    A model wrote them, and may have got them wrong; its turn cannot be undone, so they are told
-    as what they are.
+    A model wrote the arguments and its turn cannot be undone. Text that is not an object is
+    therefore wrapped in one.
     """
     if not is_given(raw):
         return _NO_ARGUMENTS
-    octets = utf8(raw, at).strip()
+    octets = utf8(raw, param).strip()
     if not octets:
         return _NO_ARGUMENTS
     try:
-        _object(octets)
+        _decode_object(octets)
     except UNREADABLE:
-        return b'{"arguments":%b}' % encode_string(decode_string(raw, at))
+        return b'{"arguments":%b}' % encode_string(decode_string(raw, param))
     return octets
 
 
-def _action(raw: msgspec.Raw, without: tuple[str, ...]) -> bytes:
-    """What a call of a hosted tool does, without what only the API itself says."""
+def _action(raw: msgspec.Raw, excluded: tuple[str, ...]) -> bytes:
+    """The action of a hosted tool's call, without the members that only the API itself sets."""
     try:
-        action: Any = _any(raw) if kind(raw) == "{" else {}
+        action: Any = _decode_any(raw) if kind(raw) == "{" else {}
     except UNREADABLE:
         action = {}
-    kept = {
+    arguments = {
         name: value
         for name, value in action.items()
-        if name not in without and value is not None and value != {}
+        if name not in excluded and value is not None and value != {}
     }
-    return msgspec.json.encode(kept)
+    return msgspec.json.encode(arguments)
 
 
-def _printed_out(raw: msgspec.Raw) -> msgspec.Raw:
+def _shell_text(raw: msgspec.Raw) -> msgspec.Raw:
     try:
-        outputs = _printed(raw)
+        outputs = _decode_shell_outputs(raw)
     except UNREADABLE:
         return raw
     texts = []
-    for one in outputs:
-        outcome = one.outcome if isinstance(one.outcome, dict) else {}
-        ended = "timed out"
+    for output in outputs:
+        outcome = output.outcome if isinstance(output.outcome, dict) else {}
+        status = "timed out"
         if outcome.get("type") != "timeout":
-            ended = f"exit code {outcome.get('exit_code', 0)}"
-        parts = [one.stdout, f"stderr:\n{one.stderr}" if one.stderr else "", f"[{ended}]"]
+            status = f"exit code {outcome.get('exit_code', 0)}"
+        stderr = f"stderr:\n{output.stderr}" if output.stderr else ""
+        parts = [output.stdout, stderr, f"[{status}]"]
         texts.append("\n".join(part for part in parts if part))
     return msgspec.Raw(encode_string("\n\n".join(texts)))
 
 
-def _listed(raw: msgspec.Raw) -> msgspec.Raw:
-    """The names of the tools that were found: they can be called from now on."""
+def _tool_list(raw: msgspec.Raw) -> msgspec.Raw:
+    """The names of the tools found by a search; the model can call them from now on."""
     try:
-        names = [one.name for one in _found(raw) if one.name] if is_given(raw) else []
+        names = (
+            [tool.name for tool in _decode_found_tools(raw) if tool.name] if is_given(raw) else []
+        )
     except UNREADABLE:
         names = []
-    words = f"Found: {', '.join(names[:_MOST_LISTED])}" if names else "Nothing was found."
-    return msgspec.Raw(encode_string(words))
+    text = f"Found: {', '.join(names[:_MAX_LISTED_TOOLS])}" if names else "Nothing was found."
+    return msgspec.Raw(encode_string(text))

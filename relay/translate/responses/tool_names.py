@@ -1,40 +1,41 @@
-"""What a tool of the caller's is to the Messages API, which knows functions alone.
+"""The names under which a caller's tools go upstream.
 
-Every kind of tool becomes a function there, under a name of its own; an answer's call of that
-name becomes a call of the kind that the caller gave.
+Decides the function name for each tool: the Messages API has functions alone, so every kind of
+tool becomes one. A call of that function becomes a call of the caller's own kind of tool.
 """
 
 import re
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Literal
 
-import msgspec
+ToolKind = Literal["function", "custom", "local_shell", "shell", "apply_patch", "tool_search"]
 
-Kind = Literal["function", "custom", "local_shell", "shell", "apply_patch", "tool_search"]
+_INVALID_CHARACTERS: Final = re.compile(r"[^a-zA-Z0-9_-]")
+# Anthropic documentation, "How to implement tool use".
+_MAX_CHARACTERS: Final = 128
 
-_NOT_OF_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
-_MOST: Final = 128  # characters; docs: agents-and-tools/tool-use/implement-tool-use
 
+@dataclass(frozen=True, slots=True)
+class CallerTool:
+    """A tool as its caller named it."""
 
-class CallerTool(msgspec.Struct, frozen=True):
-    """A tool as its caller knows it."""
-
-    kind: Kind
+    kind: ToolKind
     name: str
     namespace: str | None = None
 
 
 def function_name(name: str, namespace: str | None = None) -> str:
-    """The name of the function that stands for a tool: the same in every turn.
+    """The function name for a tool, the same in every turn.
 
-    A namespace comes before it, and two underscores; what such a name cannot have is replaced,
-    and one that would be too long ends with a digest of what it should have been.
+    The namespace and two underscores come first. Characters that a function name cannot have
+    become underscores. A name that is too long ends with a digest of the full name.
     """
-    whole = name
+    full_name = name
     if namespace:
-        whole = namespace + ("" if namespace.endswith("__") else "__") + name
-    plain = _NOT_OF_NAMES.sub("_", whole) or "tool"
-    if len(plain) <= _MOST:
+        full_name = namespace + ("" if namespace.endswith("__") else "__") + name
+    plain = _INVALID_CHARACTERS.sub("_", full_name) or "tool"
+    if len(plain) <= _MAX_CHARACTERS:
         return plain
-    digest = blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return f"{plain[: _MOST - 17]}_{digest}"
+    digest = blake2b(full_name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{plain[: _MAX_CHARACTERS - 17]}_{digest}"

@@ -1,11 +1,12 @@
-"""The tools of a Responses request, as functions, and what the model is to do with them.
+"""The tools of a Responses request, as functions, and the model's choice among them.
 
-Decides what each kind of tool is upstream, which of them are left out, and what the caller knows
-each function by. A tool that somebody else would have to run for the caller, and nobody here can,
-is refused; one of a kind that is not known here is left out, for agents offer whatever they have.
+Decides what each kind of tool is upstream, which tools are left out, and the caller's name for
+each function. A tool that runs at OpenAI and has no substitute here is refused. A tool of an
+unknown kind is left out, because agents offer all the tools that they have.
 """
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -28,51 +29,66 @@ from relay.translate.request.tools import (
     WebSearch,
     input_schema,
 )
-from relay.translate.responses.tool_names import CallerTool, Kind, function_name
+from relay.translate.responses.tool_names import CallerTool, ToolKind, function_name
 
-_ELSEWHERE: Final = ("file_search", "code_interpreter", "computer", "mcp")
+_OPENAI_HOSTED: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
-_LONGEST: Final = 256  # characters of a namespace's name, which stands in each of its tools'
-_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
+# Characters of a namespace's name, which is part of the name of each of its tools.
+_MAX_NAMESPACE: Final = 256
+_TOOL_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
 
-_INPUT: Final = (
+_INPUT_SCHEMA: Final = (
     b'{"type":"object","properties":{"input":{"type":"string","description":'
     b'"All of the text that this tool takes, as it is"}},'
     b'"required":["input"],"additionalProperties":false}'
 )
-_LOCAL_SHELL: Final = (
+_LOCAL_SHELL_SCHEMA: Final = (
     b'{"type":"object","properties":{"command":{"type":"array","items":{"type":"string"},'
     b'"description":"The program and its arguments"},"working_directory":{"type":"string"},'
     b'"timeout_ms":{"type":"integer"},"env":{"type":"object","description":'
     b'"Environment variables to set","additionalProperties":{"type":"string"}}},'
     b'"required":["command"]}'
 )
-_SHELL: Final = (
+_SHELL_SCHEMA: Final = (
     b'{"type":"object","properties":{"commands":{"type":"array","items":{"type":"string"},'
     b'"description":"Command lines, each for a shell of its own"},'
     b'"timeout_ms":{"type":"integer"},"max_output_length":{"type":"integer"}},'
     b'"required":["commands"]}'
 )
-_APPLY_PATCH: Final = (
+_APPLY_PATCH_SCHEMA: Final = (
     b'{"type":"object","properties":{"type":{"type":"string",'
     b'"enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},'
     b'"diff":{"type":"string","description":"The change: lines that stay begin with a space, '
     b"those that go with -, those that come with +, and @@ tells where. "
     b'Of a new file every line begins with +"}},"required":["type","path"]}'
 )
-_TOOL_SEARCH: Final = (
+_TOOL_SEARCH_SCHEMA: Final = (
     b'{"type":"object","properties":{"query":{"type":"string"},"limit":{"type":"integer"}},'
     b'"required":["query"]}'
 )
-_HOSTED: Final[dict[str, tuple[Kind, str, bytes]]] = {
-    "local_shell": ("local_shell", "Runs a program on the user's machine.", _LOCAL_SHELL),
-    "shell": ("shell", "Runs command lines in a shell, and tells what came of each.", _SHELL),
-    "apply_patch": ("apply_patch", "Creates, changes or deletes one file.", _APPLY_PATCH),
+_HOSTED_TOOLS: Final[dict[str, tuple[ToolKind, str, bytes]]] = {
+    "local_shell": (
+        "local_shell",
+        "Runs a program on the user's machine.",
+        _LOCAL_SHELL_SCHEMA,
+    ),
+    "shell": (
+        "shell",
+        "Runs command lines in a shell, and tells what came of each.",
+        _SHELL_SCHEMA,
+    ),
+    "apply_patch": (
+        "apply_patch",
+        "Creates, changes or deletes one file.",
+        _APPLY_PATCH_SCHEMA,
+    ),
 }
-_FINDS_TOOLS: Final = "Finds further tools by what they are for; those found can be used then."
+_TOOL_SEARCH_DESCRIPTION: Final = (
+    "Finds further tools by what they are for; those found can be used then."
+)
 
 
-class _Told(msgspec.Struct, frozen=True, gc=False):
+class _ToolParam(msgspec.Struct, frozen=True, gc=False):
     """A tool of any kind, or a choice of one."""
 
     type: str
@@ -90,228 +106,257 @@ class _Told(msgspec.Struct, frozen=True, gc=False):
     filters: msgspec.Raw = NOTHING
 
 
-class _Format(msgspec.Struct, frozen=True):
+class _CustomFormat(msgspec.Struct, frozen=True):
     type: str = "text"
     syntax: str = ""
     definition: str = ""
 
 
-class _Filters(msgspec.Struct, frozen=True):
+class _SearchFilters(msgspec.Struct, frozen=True):
     allowed_domains: list[str] | None = None
 
 
-_told = msgspec.json.Decoder(list[_Told]).decode
-_one = msgspec.json.Decoder(_Told).decode
-_format = msgspec.json.Decoder(_Format).decode
-_place = msgspec.json.Decoder(UserLocation | None).decode
-_filters = msgspec.json.Decoder(_Filters | None).decode
+_decode_tools: Final = msgspec.json.Decoder(list[_ToolParam]).decode
+_decode_choice: Final = msgspec.json.Decoder(_ToolParam).decode
+_decode_format: Final = msgspec.json.Decoder(_CustomFormat).decode
+_decode_location: Final = msgspec.json.Decoder(UserLocation | None).decode
+_decode_filters: Final = msgspec.json.Decoder(_SearchFilters | None).decode
 
 
-class Offered:
-    """The tools so far, the first of each name: what is appended never changes what was there.
+@dataclass(slots=True)
+class _Namespace:
+    """The namespace whose tools are being added.
 
-    `known` tells what the caller calls the functions that the model may use.
+    The first tool that goes upstream carries the namespace's description. Thousands of tools
+    would otherwise repeat it thousands of times.
     """
 
-    __slots__ = ("_late", "_search", "_tools", "known")
+    name: str | None = None
+    description: str = ""
+
+
+class OfferedTools:
+    """The tools offered so far, the first of each name: a later tool never replaces one."""
+
+    __slots__ = ("_search", "_some_deferred", "_tools", "caller_tools")
 
     def __init__(self) -> None:
-        self.known: dict[str, CallerTool] = {}
+        self.caller_tools: dict[str, CallerTool] = {}  # by function name
         self._tools: dict[str, Tool] = {}
         self._search: WebSearch | None = None
-        self._late = False  # tools may wait until they are found
+        self._some_deferred = False  # tools may wait until a search finds them
 
-    def add(self, raw: msgspec.Raw, at: str, *, found: bool = False) -> None:
-        """Take a list of tools; `found`: the model has found them, so none of them waits.
+    def add(self, raw: msgspec.Raw, param: str, *, found: bool = False) -> None:
+        """Add a list of tools.
+
+        Args:
+            param: the list's place in the request.
+            found: the model found these tools by a search, so none of them is deferred.
 
         Raises:
-            RelayError: 400, one of them cannot be honoured; `at` is where the list is.
+            RelayError: 400, a tool cannot be honoured.
         """
         if not is_given(raw):
             return
-        told = read(_told, raw, at)
-        if any(tool.type == "tool_search" and tool.execution == "client" for tool in told):
-            self._late = True
-        for number, tool in enumerate(told):
-            self._add(tool, f"{at}[{number}]", waits=self._late and not found)
+        tools = read(_decode_tools, raw, param)
+        if any(tool.type == "tool_search" and tool.execution == "client" for tool in tools):
+            self._some_deferred = True
+        skip_deferred = self._some_deferred and not found
+        for index, tool in enumerate(tools):
+            self._add(tool, f"{param}[{index}]", _Namespace(), skip_deferred=skip_deferred)
 
     def _add(
-        self, told: _Told, at: str, *, waits: bool, group: str | None = None, about: str = ""
+        self, tool: _ToolParam, param: str, namespace: _Namespace, *, skip_deferred: bool
     ) -> None:
-        match told.type:
+        match tool.type:
+            case "function" | "custom" if skip_deferred and tool.defer_loading:
+                pass
             case "function":
-                if not (waits and told.defer_loading):
-                    name = _name(told, at)
-                    self._function(told, CallerTool("function", name, group), about, at)
+                self._add_function(tool, namespace, param)
             case "custom":
-                if not (waits and told.defer_loading):
-                    self._custom(told, CallerTool("custom", _name(told, at), group), about, at)
-            case "namespace" if group is None:
-                name = _name(told, at)
-                inner = read(_told, told.tools, f"{at}.tools") if is_given(told.tools) else []
-                if len(name) > _LONGEST:
-                    raise invalid_field(f"{at}.name", f"it must have {_LONGEST} characters at most")
-                words = _words(told.description, at)
-                for number, tool in enumerate(inner):
-                    here, count = f"{at}.tools[{number}]", len(self._tools)
-                    self._add(tool, here, waits=waits, group=name, about=words)
-                    if len(self._tools) > count:
-                        words = ""  # it is said once: for thousands of tools it would be too much
+                self._add_custom(tool, namespace, param)
+            case "namespace" if namespace.name is None:
+                self._add_namespace(tool, param, skip_deferred=skip_deferred)
             case "local_shell" | "shell" | "apply_patch":
-                which, words, schema = _HOSTED[told.type]
-                self._put(CallerTool(which, told.type), words, schema)
-            case "tool_search" if told.execution == "client":
-                schema = _TOOL_SEARCH
-                if is_given(told.parameters):
-                    schema = bytes(input_schema(told.parameters, f"{at}.parameters"))
-                words = _words(told.description, at) or _FINDS_TOOLS
-                self._put(CallerTool("tool_search", told.type), words, schema)
+                tool_kind, description, schema = _HOSTED_TOOLS[tool.type]
+                self._add_hosted(CallerTool(tool_kind, tool.type), description, schema)
+            case "tool_search" if tool.execution == "client":
+                schema = _TOOL_SEARCH_SCHEMA
+                if is_given(tool.parameters):
+                    schema = bytes(input_schema(tool.parameters, f"{param}.parameters"))
+                description = _description(tool.description, param) or _TOOL_SEARCH_DESCRIPTION
+                self._add_hosted(CallerTool("tool_search", tool.type), description, schema)
             case name if name.startswith(_SEARCHES):
                 if self._search is None:
-                    self._search = _searching(told, at)
-            case name if name.startswith(_ELSEWHERE):
+                    self._search = _web_search(tool, param)
+            case name if name.startswith(_OPENAI_HOSTED):
                 raise invalid_field(
-                    f"{at}.type",
+                    f"{param}.type",
                     f"'{name[:40]}' runs at OpenAI, and nothing here can take its place; offer a "
                     "function that your own program runs",
                 )
 
-    def _function(self, told: _Told, known: CallerTool, about: str, at: str) -> None:
-        description = told.description if is_given(told.description) else NOTHING
+    def _add_namespace(self, tool: _ToolParam, param: str, *, skip_deferred: bool) -> None:
+        name = _name(tool, param)
+        tools = read(_decode_tools, tool.tools, f"{param}.tools") if is_given(tool.tools) else []
+        if len(name) > _MAX_NAMESPACE:
+            raise invalid_field(
+                f"{param}.name", f"it must have {_MAX_NAMESPACE} characters at most"
+            )
+        namespace = _Namespace(name, _description(tool.description, param))
+        for index, member in enumerate(tools):
+            count = len(self._tools)
+            self._add(member, f"{param}.tools[{index}]", namespace, skip_deferred=skip_deferred)
+            if len(self._tools) > count:
+                namespace.description = ""
+
+    def _add_function(self, tool: _ToolParam, namespace: _Namespace, param: str) -> None:
+        caller_tool = CallerTool("function", _name(tool, param), namespace.name)
+        description = tool.description if is_given(tool.description) else NOTHING
         if description is not NOTHING and kind(description) != '"':
-            raise not_text_error(description, f"{at}.description")
-        if about:
-            description = _joined(about, _words(description, at))
-        schema = input_schema(told.parameters, f"{at}.parameters")
-        self._take(known, description, schema, strict=told.strict is True)
+            raise not_text_error(description, f"{param}.description")
+        if namespace.description:
+            description = _paragraphs(namespace.description, _description(description, param))
+        schema = input_schema(tool.parameters, f"{param}.parameters")
+        self._put(caller_tool, description, schema, strict=tool.strict is True)
 
-    def _custom(self, told: _Told, known: CallerTool, about: str, at: str) -> None:
-        form = read(_format, told.format, f"{at}.format") if is_given(told.format) else _Format()
-        parts = [about, _words(told.description, at)]
-        if form.type == "grammar":
-            syntax = "a regular expression" if form.syntax == "regex" else "Lark's syntax"
-            parts.append(f"The text must fit this grammar, which is {syntax}:\n{form.definition}")
-        self._take(known, _joined(*parts), _INPUT, strict=False)
+    def _add_custom(self, tool: _ToolParam, namespace: _Namespace, param: str) -> None:
+        caller_tool = CallerTool("custom", _name(tool, param), namespace.name)
+        format = _CustomFormat()
+        if is_given(tool.format):
+            format = read(_decode_format, tool.format, f"{param}.format")
+        texts = [namespace.description, _description(tool.description, param)]
+        if format.type == "grammar":
+            syntax = "a regular expression" if format.syntax == "regex" else "Lark's syntax"
+            texts.append(f"The text must fit this grammar, which is {syntax}:\n{format.definition}")
+        self._put(caller_tool, _paragraphs(*texts), _INPUT_SCHEMA, strict=False)
 
-    def _put(self, known: CallerTool, words: str, schema: bytes) -> None:
-        self._take(known, msgspec.Raw(encode_string(words)), schema, strict=False)
+    def _add_hosted(self, caller_tool: CallerTool, description: str, schema: bytes) -> None:
+        self._put(caller_tool, msgspec.Raw(encode_string(description)), schema, strict=False)
 
-    def _take(
-        self, known: CallerTool, description: msgspec.Raw, schema: Octets, *, strict: bool
+    def _put(
+        self, caller_tool: CallerTool, description: msgspec.Raw, schema: Octets, *, strict: bool
     ) -> None:
-        name = function_name(known.name, known.namespace)
+        name = function_name(caller_tool.name, caller_tool.namespace)
         if name not in self._tools:
             self._tools[name] = Tool(name, description, schema, strict, NOTHING)
-            self.known[name] = known
+            self.caller_tools[name] = caller_tool
 
-    def toolset(self, choice: msgspec.Raw, *, parallel: bool, most: int | None) -> Toolset:
+    def toolset(self, choice: msgspec.Raw, *, parallel: bool, max_searches: int | None) -> Toolset:
         """The tools, and the choice among them.
 
         Args:
-            choice: `tool_choice` as it was given.
-            most: `max_tool_calls`.
+            choice: `tool_choice` as the caller gave it.
+            parallel: `parallel_tool_calls`.
+            max_searches: `max_tool_calls`, which limits the tools that run upstream.
 
         Raises:
-            RelayError: 400, the choice is none of these tools.
+            RelayError: 400, the choice is not one of these tools.
         """
-        how, name, allowed = self._chosen(choice)
+        mode, name, allowed = self._choice(choice)
         search = self._search
-        if search is not None and most is not None:
-            search = dataclasses.replace(search, max_uses=most)
-        tools = [one for one in self._tools.values() if allowed is None or one.name in allowed]
+        if search is not None and max_searches is not None:
+            search = dataclasses.replace(search, max_uses=max_searches)
+        tools = [tool for tool in self._tools.values() if allowed is None or tool.name in allowed]
         if allowed is not None and WebSearch.name not in allowed:
             search = None
-        return Toolset(tools=tools, choice=how, name=name, parallel=parallel, search=search)
+        return Toolset(tools=tools, choice=mode, name=name, parallel=parallel, search=search)
 
-    def _chosen(self, raw: msgspec.Raw) -> tuple[ToolChoice, str, frozenset[str] | None]:
+    def _choice(self, raw: msgspec.Raw) -> tuple[ToolChoice, str, frozenset[str] | None]:
+        """The mode, the tool that must be called, and the tools allowed (None: all of them)."""
         if not is_given(raw):
             return "auto", "", None
         if kind(raw) == '"':
-            told = decode_string(raw, "tool_choice")
-            if told not in _CHOICES:
+            mode = decode_string(raw, "tool_choice")
+            if mode not in _TOOL_CHOICES:
                 raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
-            if told == "required" and not self._tools and self._search is None:
+            if mode == "required" and not self._tools and self._search is None:
                 raise invalid_field("tool_choice", "there are no tools that could be called")
-            return _CHOICES[told], "", None
-        choice = read(_one, raw, "tool_choice")
+            return _TOOL_CHOICES[mode], "", None
+        choice = read(_decode_choice, raw, "tool_choice")
         if choice.type != "allowed_tools":
-            return "tool", self._named(choice, "tool_choice"), None
+            return "tool", self._chosen_function(choice, "tool_choice"), None
         mode = choice.mode or "auto"
-        if mode not in _CHOICES:
+        if mode not in _TOOL_CHOICES:
             raise invalid_field("tool_choice.mode", "it must be auto or required")
-        tools = read(_told, choice.tools, "tool_choice.tools") if is_given(choice.tools) else []
+        param = "tool_choice.tools"
+        tools = read(_decode_tools, choice.tools, param) if is_given(choice.tools) else []
         if not tools:
-            raise invalid_field("tool_choice.tools", "there must be one at least")
+            raise invalid_field(param, "there must be one at least")
         names = [
-            self._named(tool, f"tool_choice.tools[{number}]") for number, tool in enumerate(tools)
+            self._chosen_function(tool, f"{param}[{index}]") for index, tool in enumerate(tools)
         ]
-        return _CHOICES[mode], "", frozenset(names)
+        return _TOOL_CHOICES[mode], "", frozenset(names)
 
-    def _named(self, told: _Told, at: str) -> str:
-        """The function that is meant by a choice."""
-        if told.type.startswith(_SEARCHES) and self._search is not None:
+    def _chosen_function(self, choice: _ToolParam, param: str) -> str:
+        """The name of the function that a choice means."""
+        if choice.type.startswith(_SEARCHES) and self._search is not None:
             return WebSearch.name
-        name = told.type
-        if told.type in ("function", "custom"):
-            name = function_name(told.name or "", told.namespace)
+        name = choice.type
+        if choice.type in ("function", "custom"):
+            name = function_name(choice.name or "", choice.namespace)
         if name not in self._tools:
-            shown = (told.name or told.type)[:80]
-            raise invalid_field(at, f"there is no such tool as '{shown}' in tools")
+            tool = (choice.name or choice.type)[:80]
+            raise invalid_field(param, f"there is no such tool as '{tool}' in tools")
         return name
 
 
-def _name(told: _Told, at: str) -> str:
-    if not told.name:
-        raise invalid_field(f"{at}.name", "it must be given")
-    return told.name
+def _name(tool: _ToolParam, param: str) -> str:
+    if not tool.name:
+        raise invalid_field(f"{param}.name", "it must be given")
+    return tool.name
 
 
-def _words(raw: msgspec.Raw, at: str) -> str:
-    return decode_string(raw, f"{at}.description") if is_given(raw) else ""
+def _description(raw: msgspec.Raw, param: str) -> str:
+    return decode_string(raw, f"{param}.description") if is_given(raw) else ""
 
 
-def _joined(*parts: str) -> msgspec.Raw:
-    words = "\n\n".join(part for part in parts if part)
-    return msgspec.Raw(encode_string(words)) if words else NOTHING
+def _paragraphs(*texts: str) -> msgspec.Raw:
+    joined = "\n\n".join(text for text in texts if text)
+    return msgspec.Raw(encode_string(joined)) if joined else NOTHING
 
 
-def _searching(told: _Told, at: str) -> WebSearch:
-    place = (
-        read(_place, told.user_location, f"{at}.user_location")
-        if is_given(told.user_location)
+def _web_search(tool: _ToolParam, param: str) -> WebSearch:
+    location = (
+        read(_decode_location, tool.user_location, f"{param}.user_location")
+        if is_given(tool.user_location)
         else None
     )
-    filters = read(_filters, told.filters, f"{at}.filters") if is_given(told.filters) else None
+    filters = (
+        read(_decode_filters, tool.filters, f"{param}.filters") if is_given(tool.filters) else None
+    )
     domains = tuple(filters.allowed_domains or ()) if filters is not None else ()
-    return WebSearch(location=place or UserLocation(), allowed_domains=domains, required=False)
+    return WebSearch(location=location or UserLocation(), allowed_domains=domains, required=False)
 
 
-class _Repeated(msgspec.Struct, frozen=True, gc=False):
+class _EchoedTool(msgspec.Struct, frozen=True, gc=False):
     type: str
     description: msgspec.Raw = NOTHING
     parameters: msgspec.Raw = NOTHING
     strict: msgspec.Raw = NOTHING
 
 
-_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_repeated = msgspec.json.Decoder(list[_Repeated]).decode
+_decode_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_echoed: Final = msgspec.json.Decoder(list[_EchoedTool]).decode
 
 
-def echoed(raw: msgspec.Raw) -> bytes:
-    """The tools as a response repeats them, commas between them: functions with all that such an
-    object must have, all others as they came."""
+def render_tools(raw: msgspec.Raw) -> bytes:
+    """The tools as a response repeats them, separated by commas.
+
+    A function gets the members that such an object must have. All other tools stay as they came.
+    """
     if not is_given(raw):
         return b""
-    found: list[Octets] = []
-    for tool, whole in zip(_repeated(raw), _raws(raw), strict=True):
-        found.append(b"," if found else b"")
+    pieces: list[Octets] = []
+    for tool, octets in zip(_decode_echoed(raw), _decode_raws(raw), strict=True):
+        pieces.append(b"," if pieces else b"")
         missing = b""
         if tool.type == "function":
             for name in ("description", "parameters", "strict"):
                 if getattr(tool, name) is NOTHING:
                     missing += b'"%b":null,' % name.encode()
         if missing:
-            found += (b"{", missing, memoryview(whole)[1:])
+            pieces += (b"{", missing, memoryview(octets)[1:])
         else:
-            found.append(whole)
-    return b"".join(found)
+            pieces.append(octets)
+    return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""A Messages answer becomes the chat completion that says the same; an error keeps its words."""
+"""A Messages answer becomes the same chat completion; an error keeps its message."""
 
 import json
 import tomllib
@@ -7,24 +7,13 @@ from typing import Any
 
 import pytest
 
-from relay.errors import Dialect
-from relay.translate.chat.answer import AnswerMetadata, translate
+from relay.translate.chat.answer import AnswerMetadata, error, error_event, translate
 from relay.translate.messages import content
-from relay.translate.messages.error_document import caller_error, stream_error
 from tests.translate import chunks
-from tests.translate.chunks import TOLD
+from tests.translate.chunks import METADATA
 
 CORPORA = Path(__file__).parents[2] / "corpora" / "chat"
 USAGE = "10 (0 read, 0 written), 9 (0 thought)"
-
-
-def error(status: int, body: bytes) -> tuple[int, bytes]:
-    status, found = caller_error(status, body)
-    return status, found.body(Dialect.OPENAI)
-
-
-def error_event(data: bytes) -> bytes:
-    return stream_error(data).event(Dialect.OPENAI)
 
 
 def cases(kind: str) -> list[Any]:
@@ -33,13 +22,13 @@ def cases(kind: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("case", cases("case"))
-def test_an_answer_is_told_as_a_completion(case: dict[str, Any]) -> None:
+def test_an_answer_becomes_a_completion(case: dict[str, Any]) -> None:
     payload = case["payload"].encode()
     if "message" not in case:
         with pytest.raises(ValueError):
-            translate(payload, TOLD)
+            translate(payload, METADATA)
         return
-    document = chunks.completion(translate(payload, TOLD))
+    document = chunks.completion(translate(payload, METADATA))
     (choice,) = document["choices"]
     assert choice["message"] == {"role": "assistant", **json.loads(case["message"])}
     assert choice["finish_reason"] == case.get("finish", "stop")
@@ -47,39 +36,39 @@ def test_an_answer_is_told_as_a_completion(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", cases("error"))
-def test_an_error_keeps_its_words_and_gets_a_type(case: dict[str, Any]) -> None:
+def test_an_error_keeps_its_message_and_gets_a_type(case: dict[str, Any]) -> None:
     body = case["body"].encode()
     if case["status"]:
         status, octets = error(case["status"], body)
-        told = f"{status} "
+        prefix = f"{status} "
     else:
         event = error_event(body)
         assert event.startswith(b"data: {")
         assert event.endswith(b"}\n\n")
-        octets, told = event[6:], ""
+        octets, prefix = event[6:], ""
     document = json.loads(octets)
     assert list(document) == ["error"]
     found = document["error"]
     assert list(found) == ["message", "type", "param", "code"]
-    assert f"{told}{found['type']} {found['code'] or 'null'}" == case["expected"]
+    assert f"{prefix}{found['type']} {found['code'] or 'null'}" == case["expected"]
     assert found["message"] == case["message"]
     assert found["param"] is None
 
 
 @pytest.mark.parametrize("document", [b"\xff", b"[]", b"7", b"[" * 100_000, b'{"error":[]}'])
-def test_an_error_that_cannot_be_read_is_told_by_its_status(document: bytes) -> None:
+def test_an_unreadable_error_is_reported_by_its_status(document: bytes) -> None:
     for status in (400, 418, 429, 500, 507, 529):
-        told, octets = error(status, document)
-        assert told == (503 if status == 529 else status)
+        found, octets = error(status, document)
+        assert found == (503 if status == 529 else status)
         message = json.loads(octets)["error"]["message"]
         assert message == f"The model's upstream answered {status}."
     assert b"ended its answer with an error" in error_event(document)
 
 
-def test_who_answered_is_told_as_it_was_asked_for() -> None:
-    told = AnswerMetadata('chatcmpl-"1"', 1, 'a "model" of ü', "kimi")
+def test_the_metadata_is_repeated_unchanged() -> None:
+    metadata = AnswerMetadata('chatcmpl-"1"', 1, 'a "model" of ü', "kimi")
     payload = b'{"type":"message","content":[{"type":"thinking","thinking":"a"}]}'
-    document = json.loads(translate(payload, told))
+    document = json.loads(translate(payload, metadata))
     assert (document["id"], document["created"], document["model"]) == (
         'chatcmpl-"1"',
         1,
@@ -103,16 +92,16 @@ def test_who_answered_is_told_as_it_was_asked_for() -> None:
         b'{"type":["message"],"content":[]}',
     ],
 )
-def test_what_is_no_answer_is_refused(payload: bytes) -> None:
+def test_a_payload_that_is_not_an_answer_is_refused(payload: bytes) -> None:
     with pytest.raises(ValueError):
-        translate(payload, TOLD)
+        translate(payload, METADATA)
 
 
-def test_no_more_citations_are_told_of_a_block_than_anyone_reads() -> None:
+def test_the_citations_of_a_block_are_bounded() -> None:
     cited = {"type": "web_search_result_location", "url": "https://a.example", "title": "T"}
     text = {"type": "text", "text": "a", "citations": [cited] * 1000}
     payload = json.dumps({"type": "message", "content": [text, text]}).encode()
-    document = chunks.completion(translate(payload, TOLD))
+    document = chunks.completion(translate(payload, METADATA))
     assert len(document["choices"][0]["message"]["annotations"]) == 200
 
 
@@ -134,7 +123,7 @@ def test_no_more_citations_are_told_of_a_block_than_anyone_reads() -> None:
         (r'"\\ud83c"', 6),
     ],
 )
-def test_characters_are_counted_as_they_will_be_read(text: str, count: int | None) -> None:
-    if count is None:  # no JSON: nothing is promised but that it is counted
+def test_characters_are_counted_as_a_client_reads_them(text: str, count: int | None) -> None:
+    if count is None:  # not JSON: the count may be any number
         count = content.count_characters(text.encode())
     assert content.count_characters(text.encode()) == count

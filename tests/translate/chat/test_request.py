@@ -1,4 +1,4 @@
-"""What becomes of a chat completions request; most of it is in tests/corpora/chat/requests.toml."""
+"""Chat completions requests as Messages requests. Most cases: tests/corpora/chat/requests.toml."""
 
 import json
 import re
@@ -60,10 +60,10 @@ def request(case: JSON) -> bytes:
     return signed(case["request"]).encode()
 
 
-def taken(octets: bytes, draft: Any) -> JSON:
-    """The Messages request, if the strict API takes it."""
+def accepted(octets: bytes, builder: Any) -> JSON:
+    """The Messages request, which the strict API accepts."""
     document: JSON = json.loads(octets)
-    strict.check(document, frozenset(), SEAL, ga=draft.system_turns)
+    strict.check(document, frozenset(), SEAL, ga=builder.system_turns)
     return document
 
 
@@ -71,47 +71,47 @@ ACCEPTED = [case for case in CASES if "param" not in case]
 REFUSED = [case for case in CASES if "param" in case]
 
 
-def test_the_corpus_is_whole() -> None:
+def test_the_corpus_is_complete() -> None:
     assert len(CASES) >= 70
     assert len({case["name"] for case in CASES}) == len(CASES)
     assert all(case["source"] for case in CASES)
 
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case["name"])
-def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
-    draft = chat.read(request(case)).draft
+def test_a_request_becomes_one_that_the_api_accepts(case: JSON) -> None:
+    builder = chat.read(request(case)).builder
     fit = FITS[case.get("fit", "opus")]
-    octets = draft.octets(fit, breakpoints=case.get("breakpoints", False), user=None)
-    document = taken(octets, draft) if case.get("strict", True) else json.loads(octets)
+    octets = builder.octets(fit, breakpoints=case.get("breakpoints", False), user=None)
+    document = accepted(octets, builder) if case.get("strict", True) else json.loads(octets)
     expected = json.loads(signed(case["expect"]), strict=False)
     assert {name: document[name] for name in expected} == expected
     assert [name for name in case.get("absent", ()) if name in document] == []
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
-def test_a_request_that_cannot_be_honoured_is_refused_by_name(case: JSON) -> None:
+def test_a_request_that_cannot_be_honoured_names_the_field(case: JSON) -> None:
     fit = FITS[case.get("fit", "opus")]
     with pytest.raises(RelayError) as refusal:
-        chat.read(request(case)).draft.octets(fit, breakpoints=True, user=None)
+        chat.read(request(case)).builder.octets(fit, breakpoints=True, user=None)
     assert refusal.value.kind is INVALID_REQUEST
     assert refusal.value.param == case["param"]
     assert case["says"] in refusal.value.message
 
 
 @pytest.mark.parametrize("name", CLAUDE)
-def test_each_model_takes_every_request_that_is_not_refused(name: str) -> None:
+def test_each_model_accepts_every_request_not_refused(name: str) -> None:
     count = 0
     refused: set[str | None] = set()
     for case in ACCEPTED:
         if "thinking" in json.loads(signed(case["request"])):
-            continue  # in the API's own words: it goes as it is
-        draft = chat.read(request(case)).draft
+            continue  # the API's own object goes upstream unchanged
+        builder = chat.read(request(case)).builder
         try:
-            octets = draft.octets(FITS[name], breakpoints=True, user="u")
+            octets = builder.octets(FITS[name], breakpoints=True, user="u")
         except RelayError as refusal:
             refused.add(refusal.param)
             continue
-        taken(octets, draft)
+        accepted(octets, builder)
         count += 1
     assert refused <= {"messages", "web_search_options"}  # a prefill, and a search
     assert count > len(ACCEPTED) - 6
@@ -121,37 +121,37 @@ def small(**more: Any) -> bytes:
     return json.dumps({"messages": [{"role": "user", "content": "Hi"}], **more}).encode()
 
 
-def test_a_draft_is_written_the_same_each_time_and_for_each_model_anew() -> None:
+def test_a_builder_writes_the_same_octets_for_a_model_each_time() -> None:
     for case in ACCEPTED:
-        draft = chat.read(request(case)).draft
+        builder = chat.read(request(case)).builder
         written: dict[str, bytes] = {}
         for _ in range(2):
             for name, fit in FITS.items():
                 try:
-                    octets = draft.octets(fit, breakpoints=True, user=None)
+                    octets = builder.octets(fit, breakpoints=True, user=None)
                 except RelayError:
                     continue
                 assert written.setdefault(name, octets) == octets
 
 
-def test_what_the_gateway_must_know_is_told() -> None:
+def test_a_request_says_what_the_gateway_needs() -> None:
     read = chat.read(small(stream=True, stream_options={"include_usage": True}, user="u"))
     assert (read.stream, read.include_usage, read.user) == (True, True, "u")
     read = chat.read(small(safety_identifier="s", user="u", max_tokens=5))
     assert (read.stream, read.include_usage, read.user) == (False, False, "s")
-    assert read.draft.max_tokens == 5
+    assert read.builder.max_tokens == 5
     read = chat.read(small(user=""))
-    assert (read.user, read.draft.max_tokens, read.draft.system_turns) == (None, None, False)
+    assert (read.user, read.builder.max_tokens, read.builder.system_turns) == (None, None, False)
 
 
-def test_the_users_id_is_only_what_it_is_given_as() -> None:
-    draft = chat.read(small(user="bob@example.com")).draft
-    octets = draft.octets(FITS["opus"], breakpoints=False, user="opaque")
+def test_only_the_opaque_user_id_goes_upstream() -> None:
+    builder = chat.read(small(user="bob@example.com")).builder
+    octets = builder.octets(FITS["opus"], breakpoints=False, user="opaque")
     assert json.loads(octets)["metadata"] == {"user_id": "opaque"}
     assert b"bob" not in octets
 
 
-def test_a_text_stays_the_octets_that_it_came_in() -> None:
+def test_texts_go_upstream_octet_by_octet() -> None:
     text = rb'"a\u00e9\/\ud83d\ude00 \t end"'
     arguments = rb'"{\"x\": 1.50e1,\n \"y\":\"\\u00e9\"}"'
     schema = b'{ "type":"object", "properties":{"n":{"maximum":1e400}}}'
@@ -161,7 +161,28 @@ def test_a_text_stays_the_octets_that_it_came_in() -> None:
         b'[{"text":%b,"type":"text"}]}],"tools":[{"type":"function","function":{"name":"f",'
         b'"description":%b,"parameters":%b}}]}'
     ) % (text, arguments, text, text, schema)
-    octets = chat.read(body).draft.octets(FITS["opus"], breakpoints=False, user=None)
+    octets = chat.read(body).builder.octets(FITS["opus"], breakpoints=False, user=None)
     assert octets.count(text) == 3
     assert b'"input":{"x": 1.50e1,\n "y":"\\u00e9"}' in octets.replace(rb"\n", b"\n")
     assert schema in octets
+
+
+NO_UTF8 = b'{"type":"json_schema","json_schema":{"schema":{"title":"\xff"}}}'
+USER = b'{"role":"user","content":"Hi"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (
+            b'{"messages":[%b],"response_format":%b}' % (USER, NO_UTF8),
+            "response_format.json_schema.schema",
+        ),
+        (b'{"messages":[%b]}' % b",".join([USER] * 100_001), "messages"),
+    ],
+    ids=["schema not UTF-8", "too many messages"],
+)
+def test_a_request_beyond_the_corpus_names_the_field(body: bytes, param: str) -> None:
+    with pytest.raises(RelayError) as refusal:
+        chat.read(body)
+    assert refusal.value.param == param

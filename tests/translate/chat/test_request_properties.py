@@ -1,4 +1,4 @@
-"""What holds for every chat completions request, whatever is in it."""
+"""Properties of every chat completions request."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from relay.errors import INVALID_REQUEST, Dialect, RelayError
@@ -17,7 +17,7 @@ from relay.translate.chat.answer import AnswerMetadata
 from relay.translate.raw_json import has_text
 from relay.translate.request.json_schema import constrain
 
-from .test_request import FITS, JSON, SEAL, taken
+from .test_request import FITS, JSON, SEAL, accepted
 
 MARK = b',"cache_control":{"type":"ephemeral"}'
 MODELS = st.sampled_from(["opus", "sonnet-4-6", "haiku"])
@@ -33,12 +33,12 @@ TOOLS = [
 
 def octets(messages: list[JSON], name: str, **more: Any) -> bytes:
     body = json.dumps({"model": "m", "messages": messages, **more}).encode()
-    return chat.read(body).draft.octets(FITS[name], breakpoints=True, user=None)
+    return chat.read(body).builder.octets(FITS[name], breakpoints=True, user=None)
 
 
 @st.composite
 def rounds(draw: st.DrawFn) -> list[list[JSON]]:
-    """A conversation in pieces, each of which ends with something to answer."""
+    """A conversation in pieces; each piece ends with something to answer."""
     pieces: list[list[JSON]] = []
     asides = st.lists(TEXTS.map(lambda text: {"role": "developer", "content": text}), max_size=1)
     users = st.one_of(TEXTS, TEXTS.map(lambda text: [{"type": "text", "text": text}]))
@@ -53,15 +53,15 @@ def rounds(draw: st.DrawFn) -> list[list[JSON]]:
             piece += [*draw(asides), {"role": "user", "content": draw(users)}]
         pieces.append(piece + draw(asides))
         calls = draw(st.lists(IDS, max_size=3))
-        said: JSON = {"role": "assistant", "content": draw(st.none() | TEXTS if calls else TEXTS)}
+        answer: JSON = {"role": "assistant", "content": draw(st.none() | TEXTS if calls else TEXTS)}
         if calls:
             function = {"name": draw(st.sampled_from("fg")), "arguments": '{"x": "é\\n"}'}
-            said["tool_calls"] = [
+            answer["tool_calls"] = [
                 {"id": each, "type": "function", "function": function} for each in calls
             ]
         if draw(st.booleans()):
             place = draw(st.sampled_from(["thinking-0-0", "thinking-1-0", "x"]))
-            said["reasoning_details"] = [
+            answer["reasoning_details"] = [
                 {
                     "type": "reasoning.text",
                     "text": "hm",
@@ -70,7 +70,7 @@ def rounds(draw: st.DrawFn) -> list[list[JSON]]:
                     "format": draw(st.sampled_from(["anthropic-claude-v1", "glm-v1"])),
                 }
             ]
-        start = [said]
+        start = [answer]
     return pieces
 
 
@@ -83,21 +83,21 @@ def test_a_turn_begins_with_the_octets_of_the_turn_before(
     messages: list[JSON] = []
     for piece in pieces:
         messages += piece
-        whole = octets(messages, name, tools=TOOLS).replace(MARK, b"")
-        assert whole.startswith(before)
-        before = whole.removesuffix(b"]}")
-        assert before != whole
+        body = octets(messages, name, tools=TOOLS).replace(MARK, b"")
+        assert body.startswith(before)
+        before = body.removesuffix(b"]}")
+        assert before != body
 
 
 @settings(max_examples=150, deadline=None)
 @given(rounds(), MODELS, st.sampled_from([None, "none", "low", "max"]))
-def test_whatever_ids_callers_give_the_api_takes_them(
+def test_any_call_ids_become_ids_that_the_api_accepts(
     pieces: list[list[JSON]], name: str, effort: str | None
 ) -> None:
     messages = [message for piece in pieces for message in piece]
     body = {"messages": messages, "tools": TOOLS, "reasoning_effort": effort}
-    draft = chat.read(json.dumps(body).encode()).draft
-    document = taken(draft.octets(FITS[name], breakpoints=True, user=None), draft)
+    builder = chat.read(json.dumps(body).encode()).builder
+    document = accepted(builder.octets(FITS[name], breakpoints=True, user=None), builder)
     results = [
         (block["tool_use_id"], block["content"][0]["text"] if "content" in block else "")
         for message in document["messages"]
@@ -143,7 +143,7 @@ FIELDS = [
     *("thinking", "response_format", "web_search_options", "n", "logprobs", "modalities"),
     *("functions", "function_call", "user", "safety_identifier", "messages"),
 ]
-# Nearly right, with one thing in it that may be wrong: all values would seldom get any further.
+# A valid request, of which tests change one value: a random request would seldom get this far.
 GOOD: JSON = {
     "messages": [
         {"role": "system", "content": "s", "cache_control": {"type": "ephemeral"}},
@@ -178,7 +178,7 @@ GOOD: JSON = {
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """All members and elements within a value, as what they are in and their names."""
+    """All members and elements within a value, as pairs of container and key."""
     found: list[tuple[Any, Any]] = []
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     for name, one in inner:
@@ -189,17 +189,17 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def fair(refusal: RelayError) -> None:
-    """A refusal is the caller's fault, and can be told."""
+    """A refusal is the caller's fault, and its body names the field."""
     assert refusal.kind is INVALID_REQUEST
     assert json.loads(refusal.body(Dialect.OPENAI))["error"]["param"] == refusal.param
 
 
 def read_and_write(body: bytes) -> list[bytes]:
-    """What is written for each model that does not refuse it."""
+    """The octets for each model that does not refuse the request."""
     found: list[bytes] = []
     for fit in FITS.values():
         try:
-            found.append(chat.read(body).draft.octets(fit, breakpoints=True, user=None))
+            found.append(chat.read(body).builder.octets(fit, breakpoints=True, user=None))
         except RelayError as refusal:
             fair(refusal)
     return found
@@ -207,19 +207,19 @@ def read_and_write(body: bytes) -> list[bytes]:
 
 @settings(max_examples=250, deadline=None)
 @given(st.data())
-def test_a_value_of_any_kind_anywhere_is_taken_or_refused(data: st.DataObject) -> None:
-    whole = json.loads(json.dumps(GOOD))
+def test_any_value_anywhere_is_accepted_or_refused(data: st.DataObject) -> None:
+    body = json.loads(json.dumps(GOOD))
     if data.draw(st.booleans()):
-        del whole["tool_choice"]
-    where, name = data.draw(st.sampled_from(places(whole)))
+        del body["tool_choice"]
+    where, name = data.draw(st.sampled_from(places(body)))
     where[name] = data.draw(VALUES)
-    for written in read_and_write(json.dumps(whole).encode()):
+    for written in read_and_write(json.dumps(body).encode()):
         json.loads(written)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6))
-def test_fields_of_any_kind_are_taken_or_refused(fields: JSON) -> None:
+def test_any_fields_are_accepted_or_refused(fields: JSON) -> None:
     body = {"messages": [{"role": "user", "content": "x"}]} | fields
     for written in read_and_write(json.dumps(body).encode()):
         json.loads(written)
@@ -227,7 +227,7 @@ def test_fields_of_any_kind_are_taken_or_refused(fields: JSON) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_octets_of_any_kind_are_taken_or_refused(data: st.DataObject) -> None:
+def test_any_octets_are_accepted_or_refused(data: st.DataObject) -> None:
     body = bytearray(json.dumps(GOOD, ensure_ascii=False).encode())
     at = data.draw(st.integers(0, len(body)))
     body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
@@ -254,12 +254,12 @@ LONE = b'{"messages":[{"role":"user","content":"\\ud800"}]}'
     ],
     ids=["empty", "cut", "array", "null", "utf-8", "deep", "deep hint", "long", "huge", "half"],
 )
-def test_what_is_no_request_is_refused(body: bytes) -> None:
-    for written in read_and_write(body):  # a number is only too long
+def test_a_body_that_is_not_a_request_is_refused(body: bytes) -> None:
+    for written in read_and_write(body):  # a number may only be too long
         assert json.loads(written)["max_tokens"] <= 128_000
 
 
-def test_arguments_may_be_nested_only_so_deep() -> None:
+def test_arguments_nested_too_deeply_are_refused() -> None:
     call = {"id": "a", "function": {"name": "f", "arguments": f'{{"x":{DEEP.decode()}}}'}}
     messages = [
         {"role": "assistant", "tool_calls": [call]},
@@ -275,13 +275,13 @@ SPACES = st.text(st.sampled_from([chr(n) for n in range(0x3001) if chr(n).isspac
 
 @settings(max_examples=200, deadline=None)
 @given(SPACES, st.sampled_from(["", "x", '"', "\\", "\u200b", "é"]), st.booleans())
-def test_a_text_of_white_space_says_nothing(space: str, more: str, ascii: bool) -> None:
+def test_a_text_of_white_space_is_blank(space: str, more: str, ascii: bool) -> None:
     raw = json.dumps(space + more, ensure_ascii=ascii).encode()
     assert has_text(raw, "") == bool(more)
     assert has_text(msgspec.Raw(raw), "") == bool(more)
 
 
-def test_much_white_space_says_nothing_either() -> None:
+def test_much_white_space_is_blank() -> None:
     for much in (255, 256, 257, 5000):
         assert not has_text(json.dumps("\n" * much).encode(), "")
         assert has_text(json.dumps("\n" * much + "x").encode(), "")
@@ -320,16 +320,18 @@ SCHEMAS = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(SCHEMAS, SCHEMAS, SCHEMAS)
-def test_a_schema_is_held_as_the_api_takes_it_or_not_at_all(whole: Any, one: Any, two: Any) -> None:
-    if not isinstance(whole, dict):
+def test_a_schema_becomes_one_that_the_api_accepts_or_none(root: Any, one: Any, two: Any) -> None:
+    if not isinstance(root, dict):
         return
-    octets = json.dumps({**whole, "$defs": {"A": one, "B": two}}).encode()
-    wanted = constrain(octets)
-    if wanted is None:
+    octets = json.dumps({**root, "$defs": {"A": one, "B": two}}).encode()
+    strict_schema = constrain(octets)
+    if strict_schema is None:
         return
-    request = {"output_config": {"format": {"type": "json_schema", "schema": json.loads(wanted)}}}
+    request = {
+        "output_config": {"format": {"type": "json_schema", "schema": json.loads(strict_schema)}}
+    }
     grammar.check(request)
-    assert constrain(wanted) == wanted
+    assert constrain(strict_schema) == strict_schema
 
 
 THOUGHTS = st.sampled_from(["one", 'two "é"\n', "😀"]).map(
@@ -345,7 +347,7 @@ def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | N
     content: list[JSON] = []
     for number, (thought, text, calls) in enumerate(steps):
         if thought is None and number:
-            continue  # nothing would tell this step from the one before
+            continue  # this step would be part of the one before
         content += [thought] if thought is not None else []
         content += [{"type": "text", "text": text}] if text is not None else []
         for call in range(calls):
@@ -353,9 +355,9 @@ def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | N
             content.append({"type": "tool_use", **names, "input": {"n": number}})
     if not content:
         return
-    led_somewhere = list(content)
-    while led_somewhere and led_somewhere[-1]["type"] in ("thinking", "redacted_thinking"):
-        led_somewhere.pop()  # the API refuses a turn that ends with it
+    kept = list(content)
+    while kept and kept[-1]["type"] in ("thinking", "redacted_thinking"):
+        kept.pop()  # the API refuses a turn that ends with thinking
     answer = {
         "id": "msg_1",
         "type": "message",
@@ -365,8 +367,8 @@ def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | N
         "stop_reason": "end_turn",
         "usage": {"input_tokens": 1, "output_tokens": 1},
     }
-    told = AnswerMetadata("chatcmpl-1", 0, "m", "anthropic")
-    message = json.loads(completion.translate(json.dumps(answer).encode(), told))["choices"][0][
+    metadata = AnswerMetadata("chatcmpl-1", 0, "m", "anthropic")
+    message = json.loads(completion.translate(json.dumps(answer).encode(), metadata))["choices"][0][
         "message"
     ]
     results = [
@@ -381,7 +383,7 @@ def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | N
         {"role": "user", "content": "q"},
     ]
     again = json.loads(octets(messages, "opus"))["messages"]
-    if led_somewhere:
-        assert again[1] == {"role": "assistant", "content": led_somewhere}
+    if kept:
+        assert again[1] == {"role": "assistant", "content": kept}
     else:
         assert [message["role"] for message in again] == ["user"]

@@ -1,4 +1,4 @@
-"""A stream of chunks says what the answer said, however the answer came in pieces."""
+"""A stream of chunks has the content of the answer, however the answer is cut."""
 
 import gc
 import itertools
@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from relay.errors import Dialect
-from relay.translate.chat.answer import AnswerMetadata, Stream, translate
-from relay.translate.messages.error_document import stream_error
+from relay.translate.chat.answer import AnswerMetadata, ChatStream, error_event, translate
 from relay.translate.messages.usage import StreamTap
 from relay.wire.sse import MAX_EVENT
 from tests.translate import chunks
 from tests.translate.blocks import Answer, answers
-from tests.translate.chunks import TOLD, event, feed, transcript
+from tests.translate.chunks import METADATA, event, feed, transcript
 
 CORPORA = Path(__file__).parents[2] / "corpora"
 CASES = tomllib.loads((CORPORA / "streams.toml").read_text(encoding="utf-8"))["case"]
@@ -40,20 +38,36 @@ def ended(reason: str) -> str:
 
 
 def started(index: int, **block: Any) -> str:
-    told = {"type": "content_block_start", "index": index, "content_block": block}
-    return json.dumps(told, ensure_ascii=False)
+    start = {"type": "content_block_start", "index": index, "content_block": block}
+    return json.dumps(start, ensure_ascii=False)
+
+
+def delta(index: int, *, ascii: bool = False, **members: Any) -> str:
+    document = {"type": "content_block_delta", "index": index, "delta": members}
+    return json.dumps(document, ensure_ascii=ascii)
+
+
+# Deltas that fit neither a text nor a block that never started.
+MISFITS: list[str] = [
+    '{"type":"content_block_delta","index":0}',
+    delta(0, type="thinking_delta", thinking="x"),
+    delta(0, type="signature_delta", signature="x"),
+    delta(0, type="input_json_delta", partial_json="x"),
+    delta(0, type="citations_delta", citation={"type": "char_location"}),
+    delta(0, type="news"),
+]
 
 
 def wire(case: dict[str, Any]) -> bytes:
     """The octets of a case in the corpus."""
     octets = b""
-    for told in case.get("events", []):
-        if told == "start":
+    for line in case.get("events", []):
+        if line == "start":
             octets += event(START)
-        elif told.startswith("end "):
-            octets += event(ended(told.removeprefix("end "))) + event(STOP)
+        elif line.startswith("end "):
+            octets += event(ended(line.removeprefix("end "))) + event(STOP)
         else:
-            octets += event(told)
+            octets += event(line)
     if not case.get("unread"):
         octets += case.get("wire", "").encode()
     return octets
@@ -69,31 +83,33 @@ def one_by_one(octets: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_an_event_stream_is_told_in_chunks(case: dict[str, Any]) -> None:
+def test_an_event_stream_becomes_chunks(case: dict[str, Any]) -> None:
     octets = wire(case)
-    told = AnswerMetadata(TOLD.id, TOLD.created, TOLD.model, case.get("family", TOLD.family))
+    metadata = AnswerMetadata(
+        METADATA.id, METADATA.created, METADATA.model, case.get("family", METADATA.family)
+    )
     expected = list(case["chat"])
-    if is_whole := bool(expected) and expected[-1].startswith("finish"):
+    if is_complete := bool(expected) and expected[-1].startswith("finish"):
         expected += ["usage " + case.get("usage", USAGE), "done"]
     failed = bool(expected) and expected[-1].startswith("error")
-    shown, stream = feed([octets], told=told)
+    shown, stream = feed([octets], metadata=metadata)
     assert transcript(shown) == expected
-    assert (stream.usage.complete, stream.usage.error) == (is_whole or failed, failed)
+    assert (stream.usage.complete, stream.usage.error) == (is_complete or failed, failed)
     assert (stream.error is not None) is failed
-    if is_whole:
+    if is_complete:
         chunks.check(shown)
         assert chunks.by_sdk(shown) == chunks.joined(shown)
     for pieces in (one_by_one(octets), one_by_one(octets.replace(b"\n", b"\r\n"))):
-        assert feed(pieces, told=told)[0] == shown
+        assert feed(pieces, metadata=metadata)[0] == shown
     without = [line for line in expected if not line.startswith("usage")]
-    assert transcript(feed([octets], include_usage=False, told=told)[0]) == without
+    assert transcript(feed([octets], include_usage=False, metadata=metadata)[0]) == without
     if case.get("unread"):
         with pytest.raises(ValueError):
             stream.feed(case["wire"].encode())
 
 
 def test_the_octets_of_a_chunk() -> None:
-    stream = Stream(AnswerMetadata("chatcmpl-1", 7, "m", "anthropic"), include_usage=False)
+    stream = ChatStream(AnswerMetadata("chatcmpl-1", 7, "m", "anthropic"), include_usage=False)
     assert stream.feed(event(START)) == b""
     begin = (
         b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m",'
@@ -125,9 +141,9 @@ def test_a_stream_is_the_same_however_it_is_cut(
 
 @properties
 @given(answers())
-def test_a_stream_and_a_whole_answer_agree(answer: Answer) -> None:
+def test_a_stream_and_a_document_agree(answer: Answer) -> None:
     shown, _ = feed(answer.events)
-    document = chunks.completion(translate(answer.whole, TOLD))
+    document = chunks.completion(translate(answer.document, METADATA))
     (choice,) = document["choices"]
     message = {**choice["message"], "content": choice["message"]["content"] or None}
     assert chunks.joined(shown) == message
@@ -139,11 +155,11 @@ def test_a_stream_and_a_whole_answer_agree(answer: Answer) -> None:
 
 @properties
 @given(answers())
-def test_thoughts_stand_where_they_stood(answer: Answer) -> None:
-    """A place is how many characters and calls came before it."""
+def test_thoughts_keep_their_places(answer: Answer) -> None:
+    """A place is the number of characters and calls before the thought."""
     characters = calls = 0
     places = []
-    for block in json.loads(answer.whole)["content"]:
+    for block in json.loads(answer.document)["content"]:
         thought = block.get("thinking") or block.get("signature") or block.get("data")
         if block["type"] in ("thinking", "redacted_thinking") and thought:
             places.append(f"thinking-{characters}-{calls}")
@@ -165,7 +181,9 @@ def test_usage_is_counted_as_a_tap_counts_it(answer: Answer) -> None:
 
 @properties
 @given(st.data(), answers())
-def test_an_answer_that_is_cut_off_never_looks_whole(data: st.DataObject, answer: Answer) -> None:
+def test_an_answer_that_is_cut_off_never_looks_complete(
+    data: st.DataObject, answer: Answer
+) -> None:
     octets = b"".join(answer.events[:-1])
     octets = octets[: data.draw(st.integers(0, len(octets)))]
     shown, stream = feed([octets])
@@ -182,15 +200,15 @@ def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
     before, _ = feed(answer.events[:at])
     octets = b"".join(answer.events[:at]) + event(failure.decode())
     shown, stream = feed([octets + b"".join(answer.events[at:])])
-    assert shown == before + stream_error(failure).event(Dialect.OPENAI)
+    assert shown == before + error_event(failure)
     assert (stream.error, stream.usage.error, stream.usage.complete) == (failure, True, True)
     assert stream.feed(b"anything\n\n") == b""
 
 
 @settings(max_examples=120, deadline=None)
 @given(st.data())
-def test_octets_of_any_kind_are_read_or_refused(data: st.DataObject) -> None:
-    """Whatever comes, the same comes out, or ValueError: at any cut."""
+def test_any_octets_are_read_or_refused(data: st.DataObject) -> None:
+    """The output, or the ValueError, does not depend on how the input is cut."""
     lines = st.sampled_from(
         [
             TEXT,
@@ -220,7 +238,7 @@ def test_octets_of_any_kind_are_read_or_refused(data: st.DataObject) -> None:
     octets = "".join(made).encode()
     results = []
     for pieces in ([octets], one_by_one(octets)):
-        stream = Stream(TOLD, include_usage=True)
+        stream = ChatStream(METADATA, include_usage=True)
         shown = b""
         try:
             for piece in pieces:
@@ -232,7 +250,7 @@ def test_octets_of_any_kind_are_read_or_refused(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("halves", [(r"\ud83c", r"\udf0d"), (r"a\uD83C", r"\uDF0Db")])
-def test_a_character_that_is_cut_in_two_goes_on_in_two(halves: tuple[str, str]) -> None:
+def test_a_character_cut_in_two_stays_in_two_pieces(halves: tuple[str, str]) -> None:
     """rakazo #416, openai-agents-js #1848: texts are cut where UTF-16 has half a character."""
     delta = '{"type":"content_block_delta","index":%d,"delta":{"type":"%s_delta","%s":"%s"}}'
     octets = event(started(0, type="text", text="")) + event(started(1, type="thinking"))
@@ -243,11 +261,11 @@ def test_a_character_that_is_cut_in_two_goes_on_in_two(halves: tuple[str, str]) 
     octets += event(started(2, type="redacted_thinking", data="E")) + event(STOP)
     shown, _ = feed([octets])
     message = chunks.joined(shown)
-    whole_again = message["content"].encode("utf-16", "surrogatepass").decode("utf-16")
-    assert whole_again == "🌍" or whole_again == "a🌍b"
+    joined = message["content"].encode("utf-16", "surrogatepass").decode("utf-16")
+    assert joined == "🌍" or joined == "a🌍b"
     assert message["reasoning_content"] == message["content"]
     where = message["reasoning_details"][1]["id"]
-    assert where == f"thinking-{len(whole_again)}-0"
+    assert where == f"thinking-{len(joined)}-0"
 
 
 @pytest.mark.parametrize(
@@ -259,32 +277,31 @@ def test_a_character_that_is_cut_in_two_goes_on_in_two(halves: tuple[str, str]) 
         r'["\ud83c"]',
     ],
 )
-def test_half_a_character_elsewhere_cannot_be_read(data: str) -> None:
+def test_half_a_character_outside_a_text_is_refused(data: str) -> None:
     with pytest.raises(ValueError):
-        Stream(TOLD, include_usage=True).feed(f"data: {data}\n\n".encode())
+        ChatStream(METADATA, include_usage=True).feed(f"data: {data}\n\n".encode())
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("text", "text"), ("thinking", "thinking"), ("input_json", "partial_json")],
 )
-def test_octets_that_are_no_utf8_are_refused(kind: str, name: str) -> None:
+def test_octets_that_are_not_utf8_are_refused(kind: str, name: str) -> None:
     block = "tool_use" if kind == "input_json" else kind
-    stream = Stream(TOLD, include_usage=True)
+    stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(started(0, type=block, id="t", name="n")))
-    delta = {"type": f"{kind}_delta", name: "Hi"}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    octets = event(delta(0, **{"type": f"{kind}_delta", name: "Hi"}))
     with pytest.raises(ValueError):
         stream.feed(octets.replace(b"Hi", b"\xff"))
 
 
-def test_what_comes_after_the_end_is_not_even_read() -> None:
+def test_octets_after_the_end_are_not_read() -> None:
     shown, stream = feed([event(TEXT) + event(STOP) + b"x" * (2 * MAX_EVENT)])
     assert transcript(shown)[-1] == "done"
     assert stream.feed(b"\xff\n\n" + b"x" * (2 * MAX_EVENT)) == b""
 
 
-def test_a_huge_text_and_huge_arguments_pass() -> None:
+def test_a_huge_text_and_huge_arguments_get_through() -> None:
     many = "x" * (MAX_EVENT - 1000)
     octets = (
         event(TEXT.replace("Hi", many))
@@ -298,8 +315,8 @@ def test_a_huge_text_and_huge_arguments_pass() -> None:
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1, 5000])
-def test_an_event_that_is_too_long_is_no_silent_hole(over: int) -> None:
-    """The same for each way to cut it, as any hole would be another one."""
+def test_an_event_that_is_too_long_is_refused(over: int) -> None:
+    """However it is cut: to skip an event silently would falsify the answer."""
     frame = len(event(TEXT)) - 4
     octets = event(TEXT.replace("Hi", "x" * (MAX_EVENT - frame + over)))
     assert len(octets) == MAX_EVENT + 2 + over
@@ -322,29 +339,28 @@ def test_blocks_that_never_end_are_bounded(block: dict[str, str]) -> None:
         feed(event(started(index, **block)) for index in range(1000))
 
 
-def test_what_waits_for_the_end_of_blocks_is_bounded() -> None:
+def test_octets_that_wait_for_a_stop_are_bounded() -> None:
     call = {"type": "tool_use", "id": "t", "name": "n", "input": {"x": "y" * 1_000_000}}
     with pytest.raises(ValueError):
         feed(event(started(index, **call)) for index in range(5))
-    one_after_another = Stream(TOLD, include_usage=True)
+    one_after_another = ChatStream(METADATA, include_usage=True)
     for _ in range(6):
         assert one_after_another.feed(event(started(0, **call)))
 
 
 def test_citations_are_bounded() -> None:
-    stream = Stream(TOLD, include_usage=True)
+    stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(started(0, type="text", text="a")))
     cited = {"type": "web_search_result_location", "url": "u" * 100_000, "title": "T"}
-    delta = {"type": "citations_delta", "citation": cited}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    octets = event(delta(0, type="citations_delta", citation=cited))
     for _ in range(300):
         assert stream.feed(octets) == b""
-    (told,) = chunks.read(stream.feed(event('{"type":"content_block_stop","index":0}')))
-    assert 30 < len(told["choices"][0]["delta"]["annotations"]) <= 100
+    (chunk,) = chunks.read(stream.feed(event('{"type":"content_block_stop","index":0}')))
+    assert 30 < len(chunk["choices"][0]["delta"]["annotations"]) <= 100
 
 
-def test_nothing_of_an_answer_is_kept() -> None:
-    stream = Stream(TOLD, include_usage=True)
+def test_the_stream_keeps_no_text() -> None:
+    stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(started(0, type="text", text="")))
     stream.feed(event(started(1, type="tool_use", id="t", name="n", input={})))
     stream.feed(event(started(2, type="thinking", thinking="")))
@@ -368,10 +384,38 @@ def test_nothing_of_an_answer_is_kept() -> None:
     assert kept < 8192
 
 
-def test_usage_may_be_put_right_before_the_end() -> None:
-    """An upstream may count the cache as part of its input; who knows that says so."""
-    stream = Stream(TOLD, include_usage=True)
+def test_usage_can_be_corrected_before_the_end() -> None:
+    """An upstream may count the cache as part of its input; the gateway corrects that."""
+    stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(START) + event(STOP))
     stream.usage.input, stream.usage.cache_read = 4, 6
     lines = transcript(stream.finish())
     assert lines[2] == "usage 10 (6 read, 0 written), 1 (0 thought)"
+
+
+def test_a_start_without_a_block_is_refused() -> None:
+    with pytest.raises(ValueError):
+        feed([event('{"type":"content_block_start","index":0}')])
+
+
+def test_citations_may_come_with_the_start_of_a_text() -> None:
+    cited = {"type": "web_search_result_location", "url": "u", "title": "T"}
+    text = started(0, type="text", text="Hi", citations=[cited])
+    lines = transcript(feed([event(text) + event(STOP)])[0])
+    citation = '{"start_index":0,"end_index":2,"title":"T","url":"u"}'
+    annotation = f'{{"index":0,"type":"url_citation","url_citation":{citation}}}'
+    assert lines[:3] == ["role", '{"content":"Hi"}', f'{{"annotations":[{annotation}]}}']
+
+
+def test_a_redacted_thought_without_data_is_not_shown() -> None:
+    shown, _ = feed([event(started(0, type="redacted_thinking")) + event(STOP)])
+    assert transcript(shown)[:2] == ["role", "finish stop"]
+
+
+@pytest.mark.parametrize("data", MISFITS)
+@pytest.mark.parametrize("start", ["", started(0, type="text", text="")], ids=["none", "text"])
+def test_a_delta_that_fits_no_block_is_ignored(start: str, data: str) -> None:
+    stream = ChatStream(METADATA, include_usage=True)
+    if start:
+        stream.feed(event(start))
+    assert stream.feed(event(data)) == b""

@@ -1,4 +1,4 @@
-"""Whole answers, errors and compacted conversations, as the Responses API tells them."""
+"""Complete answers, errors and compacted conversations in the Responses API."""
 
 import json
 from typing import Any
@@ -10,34 +10,38 @@ from relay.errors import OVERLOADED, Dialect, RelayError
 from relay.translate.messages.error_document import caller_error
 from relay.translate.messages.usage import Usage
 from relay.translate.responses.answer import compacted, translate
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 from tests.translate import replies
 from tests.translate.openresponses import validate
-from tests.translate.replies import SEAL, TOLD
+from tests.translate.replies import METADATA, SEAL
 
 
 def message(*content: Any, stop: str | None = "end_turn", **more: Any) -> bytes:
     usage = {"input_tokens": 10, "output_tokens": 9}
-    told = {"type": "message", "content": content, "stop_reason": stop, "usage": usage, **more}
-    return json.dumps(told).encode()
+    document = {"type": "message", "content": content, "stop_reason": stop, "usage": usage, **more}
+    return json.dumps(document).encode()
 
 
-def test_a_response_has_every_member_that_the_specification_wants() -> None:
-    octets, output = translate(message({"type": "text", "text": "Hi"}), TOLD, "anthropic")
-    told = replies.response(octets)
-    assert told["output"] == [json.loads(item) for item in output]
-    assert (told["id"], told["created_at"], told["completed_at"]) == (
+def test_a_response_has_every_member_that_is_required() -> None:
+    octets, output = translate(message({"type": "text", "text": "Hi"}), METADATA, "anthropic")
+    response = replies.response(octets)
+    assert response["output"] == [json.loads(item) for item in output]
+    assert (response["id"], response["created_at"], response["completed_at"]) == (
         "resp_1",
         1763942400,
         int(replies.NOW),
     )
-    assert (told["object"], told["status"], told["error"]) == ("response", "completed", None)
-    assert replies.usage(told["usage"]) == "10 (0 read), 9 (0 thought)"
+    assert (response["object"], response["status"], response["error"]) == (
+        "response",
+        "completed",
+        None,
+    )
+    assert replies.usage(response["usage"]) == "10 (0 read), 9 (0 thought)"
 
 
-def test_usage_that_is_known_better_is_told() -> None:
+def test_a_corrected_usage_replaces_that_of_the_answer() -> None:
     usage = Usage(input=4, output=9, cache_read=6, stop_reason="end_turn", complete=True)
-    octets, _ = translate(message({"type": "text", "text": "Hi"}), TOLD, "anthropic", usage)
+    octets, _ = translate(message({"type": "text", "text": "Hi"}), METADATA, "anthropic", usage)
     assert replies.usage(json.loads(octets)["usage"]) == "10 (6 read), 9 (0 thought)"
 
 
@@ -55,17 +59,17 @@ def test_usage_that_is_known_better_is_told() -> None:
         b'{"type":"error","error":{}}',
     ],
 )
-def test_what_is_no_answer_is_none(payload: bytes) -> None:
+def test_a_payload_that_is_not_an_answer_is_refused(payload: bytes) -> None:
     with pytest.raises(ValueError):
-        translate(payload, TOLD, "anthropic")
+        translate(payload, METADATA, "anthropic")
     with pytest.raises(ValueError):
-        compacted(payload, TOLD, [])
+        compacted(payload, METADATA, [])
 
 
-# --- a conversation made short ------------------------------------------------------
+# --- compacted conversations ---------------------------------------------------------
 
 
-def test_a_compacted_conversation_has_what_its_user_said_and_a_sealed_summary() -> None:
+def test_compaction_keeps_user_messages_and_seals_a_summary() -> None:
     picture = "data:image/png;base64,AAAA"
     items = [
         {"role": "user", "content": "One"},
@@ -86,9 +90,9 @@ def test_a_compacted_conversation_has_what_its_user_said_and_a_sealed_summary() 
     raws = [msgspec.Raw(json.dumps(item).encode()) for item in items]
     answer = message({"type": "thinking", "thinking": "x", "signature": "y"},
                      {"type": "text", "text": 'So: "far".'})  # fmt: skip
-    told = json.loads(compacted(answer, TOLD, raws))
-    validate("CompactResource", told)
-    first, second, last = told["output"]
+    document = json.loads(compacted(answer, METADATA, raws))
+    validate("CompactResource", document)
+    first, second, last = document["output"]
     assert first["content"] == [{"type": "input_text", "text": "One"}]
     assert (first["role"], first["status"]) == ("user", "completed")
     assert second["id"] == "msg_own"
@@ -98,15 +102,15 @@ def test_a_compacted_conversation_has_what_its_user_said_and_a_sealed_summary() 
     summary = SEAL.opened_summary(sealed)
     assert summary is not None
     assert json.loads(bytes(summary)) == 'So: "far".'
-    assert SEAL.opened(sealed) is None  # it is no thought
+    assert SEAL.opened(sealed) is None  # it is not thinking
 
 
-def test_a_summary_without_a_word_is_none() -> None:
+def test_a_summary_without_text_is_refused() -> None:
     with pytest.raises(ValueError):
-        compacted(message({"type": "text", "text": ""}), TOLD, [])
+        compacted(message({"type": "text", "text": ""}), METADATA, [])
 
 
-# --- what went wrong ----------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------
 
 ERRORS = [
     (529, '{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
@@ -126,22 +130,40 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "payload", "told", "code", "in_stream"), ERRORS)
+@pytest.mark.parametrize(("status", "payload", "expected", "code", "in_stream"), ERRORS)
 def test_an_error_has_the_code_that_clients_stop_or_try_again_by(
-    status: int, payload: str, told: int, code: str | None, in_stream: str
+    status: int, payload: str, expected: int, code: str | None, in_stream: str
 ) -> None:
     found, judgement = caller_error(status, payload.encode())
     error = json.loads(judgement.body(Dialect.RESPONSES))["error"]
-    assert (found, error["code"]) == (told, code)
+    assert (found, error["code"]) == (expected, code)
     assert error.keys() == {"message", "type", "param", "code"}
-    events = replies.check(Stream(TOLD).fail(judgement))
+    events = replies.check(ResponsesStream(METADATA).fail(judgement))
     failed = events[-1]["response"]
     assert failed["status"] == "failed"
     assert failed["error"] == {"code": in_stream, "message": error["message"]}
 
 
-def test_who_must_not_try_again_soon_is_told_by_the_code_at_which_codex_stops() -> None:
+def test_a_final_overload_has_the_code_at_which_codex_stops() -> None:
     headers = ((b"retry-after", b"3600"), (b"x-should-retry", b"false"))
     error = RelayError(OVERLOADED, "No upstream can serve this model before noon.", headers=headers)
-    events = replies.check(Stream(TOLD).fail(error))
+    events = replies.check(ResponsesStream(METADATA).fail(error))
     assert events[-1]["response"]["error"]["code"] == "server_is_overloaded"
+
+
+def test_a_refusal_keeps_the_explanation_of_a_complete_answer() -> None:
+    details = {"type": "refusal", "explanation": "Not this."}
+    octets, _ = translate(message(stop="refusal", stop_details=details), METADATA, "anthropic")
+    [item] = replies.response(octets)["output"]
+    assert item["content"] == [{"type": "refusal", "refusal": "Not this."}]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [b'{"role":"user","content":"\xff"}', b'{"role":"user","content":5}', b"7"],
+    ids=["not UTF-8", "content of a wrong type", "not an object"],
+)
+def test_compaction_leaves_out_unreadable_messages(item: bytes) -> None:
+    answer = message({"type": "text", "text": "So far."})
+    document = json.loads(compacted(answer, METADATA, [msgspec.Raw(item)]))
+    assert [item["type"] for item in document["output"]] == ["compaction"]

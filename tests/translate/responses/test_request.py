@@ -1,4 +1,4 @@
-"""What becomes of a Responses request; most of it is in tests/corpora/responses/requests.toml."""
+"""Responses requests as Messages requests. Most cases: tests/corpora/responses/requests.toml."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from relay.errors import INVALID_REQUEST, RelayError
 from relay.translate.responses import request
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_names import CallerTool, function_name
-from tests.translate.chat.test_request import CLAUDE, FITS, JSON, signed, taken
+from tests.translate.chat.test_request import CLAUDE, FITS, JSON, accepted, signed
 from tests.translate.chat.test_request import SEAL as UPSTREAM
 from tests.translate.openresponses import validate
 
@@ -29,12 +29,12 @@ _SEALED = re.compile(r"SEALED\((\w+)\)")
 _SUMMARY = re.compile(r"SUMMARY\(([^)]*)\)")
 
 
-def octets(told: Any) -> bytes:
-    return json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
+def octets(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def thought(words: str, family: str = "anthropic") -> str:
-    """Thinking as the simulated upstream has signed it and this relay has sealed it."""
+    """Thinking, signed by the simulated upstream and sealed by this relay."""
     signature = octets(UPSTREAM.sign(words, words))
     return str(json.loads(OWN.thought(family, octets(words), signature)))
 
@@ -45,37 +45,37 @@ def body(case: JSON) -> bytes:
     return b'{"model":"claude-opus-4-8",' + text.removeprefix("{").encode()
 
 
-def read(told: JSON, **options: Any) -> request.ResponsesRequest:
-    return request.read(octets({"model": "claude-opus-4-8", **told}), OWN, **options)
+def read(fields: JSON, **options: Any) -> request.ResponsesRequest:
+    return request.read(octets({"model": "claude-opus-4-8", **fields}), OWN, **options)
 
 
-def messages(told: JSON, **options: Any) -> JSON:
+def messages(fields: JSON, **options: Any) -> JSON:
     """The Messages request for the newest model."""
-    draft = read(told, **options).draft
-    return taken(draft.octets(FITS["opus"], breakpoints=False, user=None), draft)
+    builder = read(fields, **options).builder
+    return accepted(builder.octets(FITS["opus"], breakpoints=False, user=None), builder)
 
 
-def test_the_corpus_is_whole() -> None:
+def test_the_corpus_is_complete() -> None:
     assert len(CASES) >= 110
     assert len({case["name"] for case in CASES}) == len(CASES)
     assert all(case["source"] for case in CASES)
 
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case["name"])
-def test_a_request_becomes_what_the_api_takes(case: JSON) -> None:
-    draft = request.read(body(case), OWN).draft
-    made = draft.octets(FITS[case.get("fit", "opus")], breakpoints=False, user=None)
-    document = taken(made, draft) if case.get("strict", True) else json.loads(made)
+def test_a_request_becomes_one_that_the_api_accepts(case: JSON) -> None:
+    builder = request.read(body(case), OWN).builder
+    made = builder.octets(FITS[case.get("fit", "opus")], breakpoints=False, user=None)
+    document = accepted(made, builder) if case.get("strict", True) else json.loads(made)
     expected = json.loads(signed(case["expect"]), strict=False)
     assert {name: document[name] for name in expected} == expected
     assert [name for name in case.get("absent", ()) if name in document] == []
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
-def test_a_request_that_cannot_be_honoured_is_refused_by_name(case: JSON) -> None:
+def test_a_request_that_cannot_be_honoured_names_the_field(case: JSON) -> None:
     fit = FITS[case.get("fit", "opus")]
     with pytest.raises(RelayError) as refusal:
-        request.read(body(case), OWN).draft.octets(fit, breakpoints=True, user=None)
+        request.read(body(case), OWN).builder.octets(fit, breakpoints=True, user=None)
     assert refusal.value.kind is INVALID_REQUEST
     assert refusal.value.param == case["param"]
     assert case["says"] in refusal.value.message
@@ -83,24 +83,32 @@ def test_a_request_that_cannot_be_honoured_is_refused_by_name(case: JSON) -> Non
 
 @pytest.mark.parametrize("counting", [False, True], ids=["asked", "counted"])
 @pytest.mark.parametrize("name", CLAUDE)
-def test_each_model_takes_every_request_that_is_not_refused(name: str, counting: bool) -> None:
+def test_each_model_accepts_every_request_not_refused(name: str, counting: bool) -> None:
     refused: set[str | None] = set()
     for case in ACCEPTED:
-        draft = request.read(body(case), OWN).draft
+        builder = request.read(body(case), OWN).builder
         try:
-            made = draft.octets(FITS[name], breakpoints=True, user="u", counting=counting)
+            made = builder.octets(FITS[name], breakpoints=True, user="u", counting=counting)
         except RelayError as refusal:
             refused.add(refusal.param)
             continue
         if counting:
-            told = json.loads(made)
-            assert not told.keys() & {"max_tokens", "stream", "metadata", "temperature", "top_p"}
-            made = octets({**told, "max_tokens": FITS[name].max_tokens})  # which the check demands
-        taken(made, draft)
+            document = json.loads(made)
+            assert not document.keys() & {
+                "max_tokens",
+                "stream",
+                "metadata",
+                "temperature",
+                "top_p",
+            }
+            made = octets(
+                {**document, "max_tokens": FITS[name].max_tokens}
+            )  # which the check requires
+        accepted(made, builder)
     assert refused <= {"tool_choice", "text.format"}  # a search, and a promise
 
 
-def test_the_tools_are_known_by_the_names_of_their_functions() -> None:
+def test_tools_are_kept_by_their_function_names() -> None:
     tools = [
         {"type": "function", "name": "f"},
         {"type": "custom", "name": "apply_patch"},
@@ -128,25 +136,37 @@ def test_a_functions_name_is_the_same_in_every_turn_and_fits() -> None:
     assert function_name("") == "tool"
 
 
-def test_what_is_stored_and_shown_is_what_was_asked() -> None:
+def test_a_request_says_what_to_store_and_show() -> None:
     plain = read({"input": "Hello"})
-    assert (plain.stream, plain.shows, plain.stored, plain.previous, plain.user) == (
+    assert (
+        plain.stream,
+        plain.summarizes_thinking,
+        plain.stored,
+        plain.previous_response_id,
+        plain.user,
+    ) == (
         *(False, False, False),
         *(None, None),
     )
     item = {"role": "user", "type": "message", "content": [{"type": "input_text", "text": "Hello"}]}
     assert [json.loads(bytes(one)) for one in plain.items] == [item]
-    told = {"input": [item], "stream": True, "reasoning": {"summary": "auto"}, "user": "ada"}
-    asked = read({**told, "previous_response_id": "resp_0"}, storing=True)
-    assert (asked.stream, asked.shows, asked.stored, asked.previous, asked.user) == (
+    fields = {"input": [item], "stream": True, "reasoning": {"summary": "auto"}, "user": "ada"}
+    asked = read({**fields, "previous_response_id": "resp_0"}, storing=True)
+    assert (
+        asked.stream,
+        asked.summarizes_thinking,
+        asked.stored,
+        asked.previous_response_id,
+        asked.user,
+    ) == (
         *(True, True, True),
         *("resp_0", "ada"),
     )
-    assert not read({**told, "store": False}, storing=True).stored
-    assert not read({"input": "x", "reasoning": {"summary": "none"}}).shows
+    assert not read({**fields, "store": False}, storing=True).stored
+    assert not read({"input": "x", "reasoning": {"summary": "none"}}).summarizes_thinking
 
 
-def test_a_conversation_goes_on_from_what_was_before() -> None:
+def test_a_request_continues_the_conversation_before_it() -> None:
     before = [
         {"role": "developer", "content": "Be brief."},
         {"id": "msg_1", "role": "user", "content": "One"},
@@ -154,34 +174,39 @@ def test_a_conversation_goes_on_from_what_was_before() -> None:
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "1"}]},
     ]
     raws = [msgspec.Raw(octets(item)) for item in before]
-    told = {"input": [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "2"}]}
-    document = messages(told, before=raws)
+    fields = {
+        "input": [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "2"}]
+    }
+    document = messages(fields, before=raws)
     assert document["system"] == [{"type": "text", "text": "Be brief."}]
     kinds = [[block["type"] for block in turn["content"]] for turn in document["messages"]]
     assert kinds == [["text"], ["thinking", "text"], ["text", "text"]]
     assert [block["text"] for block in document["messages"][2]["content"]] == ["One", "2"]
 
 
-@pytest.mark.parametrize("told", ['{"previous_response_id":5}', '{"previous_response_id":[]}'])
-def test_what_a_request_goes_on_from_is_a_text(told: str) -> None:
+@pytest.mark.parametrize("body", ['{"previous_response_id":5}', '{"previous_response_id":[]}'])
+def test_the_previous_response_id_is_a_text_or_absent(body: str) -> None:
     with pytest.raises(RelayError) as refusal:
-        request.previous(told.encode())
+        request.previous_response_id(body.encode())
     assert refusal.value.param == "previous_response_id"
-    assert request.previous(b'{"previous_response_id":null}') is None
-    assert request.previous(b'{"previous_response_id":"resp_1"}') == "resp_1"
+    assert request.previous_response_id(b"{}") is None
+    assert request.previous_response_id(b'{"previous_response_id":null}') is None
+    assert request.previous_response_id(b'{"previous_response_id":"resp_1"}') == "resp_1"
 
 
 def test_a_compaction_asks_for_a_summary_at_the_end() -> None:
-    told = octets({"model": "m", "instructions": "Be brief.", "input": "Hello"})
-    asked = request.compaction(told, OWN)
-    document = taken(asked.draft.octets(FITS["opus"], breakpoints=False, user=None), asked.draft)
+    body = octets({"model": "m", "instructions": "Be brief.", "input": "Hello"})
+    asked = request.read_compaction(body, OWN)
+    document = accepted(
+        asked.builder.octets(FITS["opus"], breakpoints=False, user=None), asked.builder
+    )
     assert not asked.stream
     [turn] = document["messages"]
     assert turn["content"][0]["text"] == "Hello"
     assert "cut off here" in turn["content"][-1]["text"]
 
 
-# --- what a response repeats --------------------------------------------------------
+# --- echoed members -----------------------------------------------------------------
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 ECHOED: list[JSON] = [
@@ -198,38 +223,47 @@ ECHOED: list[JSON] = [
 ]  # fmt: skip
 
 
-def whole(told: request.ResponsesRequest) -> JSON:
+def response_with_echo(asked: request.ResponsesRequest) -> JSON:
     document: JSON = json.loads(
         b'{"id":"resp_1","object":"response","created_at":1,"completed_at":null,'
         b'"status":"in_progress","error":null,"incomplete_details":null,"output":[],"usage":null'
-        + told.echo
+        + asked.echo
         + b"}"
     )
     return document
 
 
-@pytest.mark.parametrize("told", ECHOED, ids=lambda told: next(iter(told), "nothing"))
-def test_a_response_repeats_what_was_asked(told: JSON) -> None:
-    document = whole(read({"input": "Hello", **told}, storing=True))
+@pytest.mark.parametrize("fields", ECHOED, ids=lambda fields: next(iter(fields), "nothing"))
+def test_a_response_repeats_its_request(fields: JSON) -> None:
+    document = response_with_echo(read({"input": "Hello", **fields}, storing=True))
     Response.model_validate_json(json.dumps(document), strict=True)
     validate("ResponseResource", document)
     left_out = ("tools", "text")
-    assert {name: document[name] for name in told if name not in left_out} == {
-        name: value for name, value in told.items() if name not in left_out
+    assert {name: document[name] for name in fields if name not in left_out} == {
+        name: value for name, value in fields.items() if name not in left_out
     }
 
 
-def test_other_tools_and_shapes_are_repeated_as_openai_has_them() -> None:
+def test_other_tools_and_formats_are_repeated_as_openai_does() -> None:
     schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}}
     tools = [
         {"type": "custom", "name": "c", "format": {"type": "text"}},
         {"type": "local_shell"},
         {"type": "web_search"},
     ]
-    document = whole(read({"input": "Hello", "tools": tools, "text": {"format": schema}}))
+    document = response_with_echo(
+        read({"input": "Hello", "tools": tools, "text": {"format": schema}})
+    )
     Response.model_validate_json(json.dumps(document), strict=True)
     assert document["tools"] == tools
     assert document["text"]["format"] == {**schema, "description": None, "strict": False}
+
+
+@pytest.mark.parametrize("title", [b'"\xff"', b"1e999"], ids=["not UTF-8", "out of range"])
+def test_members_that_cannot_be_decoded_are_not_repeated(title: bytes) -> None:
+    body = b'{"model":"m","input":"Hi","reasoning":{"effort":"low","title":%b}}' % title
+    echoed = response_with_echo(request.read(body, OWN))
+    assert echoed["reasoning"] == {"effort": None, "summary": None}
 
 
 # --- seals --------------------------------------------------------------------------
@@ -253,33 +287,45 @@ def test_no_octet_of_a_seal_can_be_changed() -> None:
         changed = bytes([sealed[at] ^ 1])
         forged = sealed[:at] + changed + sealed[at + 1 :]
         found = OWN.opened(msgspec.Raw(forged))
-        # The last letter of base64 may have bits that say nothing.
+        # The last letter of base64 may have bits without meaning.
         assert found is None or at == len(sealed) - 2 or b"=" in sealed[at:]
 
 
 # --- time ---------------------------------------------------------------------------
 
 
-def test_a_long_conversation_is_read_in_no_time() -> None:
+def test_a_long_conversation_is_read_in_linear_time() -> None:
     items: list[Any] = [{"role": "user", "content": "Hello"}]
     for number in range(2000):
         call = {"call_id": f"c{number}", "name": "f", "arguments": '{"cmd":"ls"}'}
         items.append({"type": "reasoning", "summary": [], "encrypted_content": thought("hm")})
         items.append({"type": "function_call", **call})
         items.append({"type": "function_call_output", "call_id": f"c{number}", "output": "x" * 100})
-    told = octets({"model": "m", "input": items})
-    begun = time.process_time()
-    request.read(told, OWN).draft.octets(FITS["opus"], breakpoints=True, user=None)
-    assert time.process_time() - begun < 1.5
+    body = octets({"model": "m", "input": items})
+    start = time.process_time()
+    request.read(body, OWN).builder.octets(FITS["opus"], breakpoints=True, user=None)
+    assert time.process_time() - start < 1.5
 
 
-def test_a_group_of_thousands_of_tools_does_not_grow() -> None:
+def test_a_namespace_of_thousands_of_tools_does_not_grow() -> None:
     tools = [{"type": "function", "name": f"f{number}"} for number in range(5000)]
     group = {"type": "namespace", "name": "ns", "description": "d" * 100_000, "tools": tools}
     body = octets({"model": "m", "input": "Hello", "tools": [group]})
-    draft = request.read(body, OWN).draft
-    made = draft.octets(FITS["opus"], breakpoints=True, user=None)
+    builder = request.read(body, OWN).builder
+    made = builder.octets(FITS["opus"], breakpoints=True, user=None)
     assert len(made) < 3 * len(body)
     with pytest.raises(RelayError) as refusal:
         read({"input": "Hello", "tools": [{**group, "name": "n" * 1000}]})
     assert refusal.value.param == "tools[0].name"
+
+
+def test_a_request_beyond_the_corpus_names_the_field() -> None:
+    schema = b'{"type":"json_schema","schema":{"title":"\xff"}}'
+    items = b",".join([b'{"role":"user","content":"Hi"}'] * 100_001)
+    for fields, param in (
+        (b'"input":"Hi","text":{"format":%b}' % schema, "text.format.schema"),
+        (b'"input":[%b]' % items, "input"),
+    ):
+        with pytest.raises(RelayError) as refusal:
+            request.read(b'{"model":"m",%b}' % fields, OWN)
+        assert refusal.value.param == param

@@ -1,16 +1,16 @@
-"""Any conversation of items is one that the API takes, and goes on as it began."""
+"""Any conversation of items is accepted by the API, and continues as it began."""
 
 import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from relay.errors import RelayError
 from relay.translate.responses import request
-from tests.translate.chat.test_request import CLAUDE, FITS, JSON, taken
-from tests.translate.responses.test_request import OWN, octets, read, thought, whole
+from tests.translate.chat.test_request import CLAUDE, FITS, JSON, accepted
+from tests.translate.responses.test_request import OWN, octets, read, response_with_echo, thought
 
 properties = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -21,7 +21,7 @@ PNG = "data:image/png;base64,iVBORw0KGgo="
 
 
 def item(kind: str, **members: Any) -> Any:
-    """Items of a type; some of the members may have any of several values."""
+    """Items of one type, whose members are strategies."""
     return st.fixed_dictionaries({"type": st.just(kind), **members})
 
 
@@ -89,41 +89,43 @@ OPENING: JSON = {"type": "message", "role": "user", "content": "Begin."}
 
 @properties
 @given(conversations, st.booleans(), st.sampled_from([None, "low", "high", "none"]))
-def test_every_conversation_is_one_that_each_model_takes(
-    said: list[JSON], offered: bool, effort: str | None
+def test_each_model_accepts_every_conversation(
+    history: list[JSON], offered: bool, effort: str | None
 ) -> None:
-    told = {"input": [OPENING, *said], "reasoning": {"effort": effort}}
-    asked = read({**told, "tools": TOOLS} if offered else told)
+    fields = {"input": [OPENING, *history], "reasoning": {"effort": effort}}
+    asked = read({**fields, "tools": TOOLS} if offered else fields)
     for name in CLAUDE:
-        taken(asked.draft.octets(FITS[name], breakpoints=True, user="u"), asked.draft)
-    json.loads(asked.draft.octets(FITS["glm"], breakpoints=False, user=None))
+        accepted(asked.builder.octets(FITS[name], breakpoints=True, user="u"), asked.builder)
+    json.loads(asked.builder.octets(FITS["glm"], breakpoints=False, user=None))
 
 
 @properties
 @given(conversations, conversations)
-def test_a_conversation_that_goes_on_begins_as_it_was(said: list[JSON], more: list[JSON]) -> None:
-    """Prompt caches live by that. What is said last may still grow, and calls that have no output
-    yet may get one."""
-    told = {"type": "message", "role": "assistant",
+def test_a_conversation_that_continues_keeps_its_turns(
+    history: list[JSON], more: list[JSON]
+) -> None:
+    """Prompt caches depend on it. The last turn may still grow, and calls without an output may
+    still get one."""
+    answer = {"type": "message", "role": "assistant",
             "content": [{"type": "output_text", "text": "So far."}]}  # fmt: skip
     answered = [
         {"type": f"{one['type']}_output", "call_id": one["call_id"], "output": "done"}
-        for one in said
+        for one in history
         if one["type"] in ("function_call", "custom_tool_call", "shell_call")
     ]
-    # The same ids may come again later, and go to other calls then.
+    # Ids may be reused later, for other calls.
     later = [one for one in more if not {"call_id", "id"} & one.keys()]
     later = [one for one in later if one["type"] not in ("additional_tools", "message")]
-    first = [OPENING, *said, *answered, OPENING]
+    first = [OPENING, *history, *answered, OPENING]
     for name in ("opus", "haiku"):
         fit = FITS[name]
         before, after = (
             json.loads(
-                read({"input": given, "tools": TOOLS}).draft.octets(
+                read({"input": given, "tools": TOOLS}).builder.octets(
                     fit, breakpoints=False, user=None
                 )
             )
-            for given in (first, [*first, told, *later, OPENING])
+            for given in (first, [*first, answer, *later, OPENING])
         )
         turns = before["messages"]
         assert after["messages"][: len(turns)] == turns
@@ -152,15 +154,15 @@ FIELDS = ["input", "instructions", "tools", "tool_choice", "reasoning", "text", 
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), any_json, max_size=4))
-def test_any_request_is_read_or_refused(told: JSON) -> None:
-    body = octets({"model": "m", "input": "Hello", **told})
+def test_any_request_is_read_or_refused(fields: JSON) -> None:
+    body = octets({"model": "m", "input": "Hello", **fields})
     refused = []
-    for reader in (request.read, request.compaction):
+    for reader in (request.read, request.read_compaction):
         try:
             asked = reader(body, OWN)
             for fit in FITS.values():
-                json.loads(asked.draft.octets(fit, breakpoints=True, user="u"))
-            assert whole(asked) if asked.echo else True
+                json.loads(asked.builder.octets(fit, breakpoints=True, user="u"))
+            assert response_with_echo(asked) if asked.echo else True
         except RelayError as refusal:
             refused.append(refusal)
     for refusal in refused:
@@ -170,16 +172,16 @@ def test_any_request_is_read_or_refused(told: JSON) -> None:
 
 @properties
 @given(st.lists(st.one_of(items, st.just(OPENING)), max_size=8))
-def test_nothing_forged_goes_upstream(said: list[JSON]) -> None:
+def test_nothing_forged_goes_upstream(history: list[JSON]) -> None:
     forged = [
         {**one, "encrypted_content": "CANARY" + str(one.get("encrypted_content"))}
         if "encrypted_content" in one
         else one
-        for one in said
+        for one in history
     ]
-    draft = read({"input": [OPENING, *forged]}).draft
+    builder = read({"input": [OPENING, *forged]}).builder
     for fit in FITS.values():
-        made = draft.octets(fit, breakpoints=False, user=None)
+        made = builder.octets(fit, breakpoints=False, user=None)
         assert b"CANARY" not in made
         if fit.family == "anthropic":
             assert b'"thinking"' not in made
@@ -187,8 +189,8 @@ def test_nothing_forged_goes_upstream(said: list[JSON]) -> None:
 
 
 @pytest.mark.parametrize("depth", [1_000, 100_000])
-def test_what_is_nested_too_deeply_is_refused(depth: int) -> None:
+def test_a_value_nested_too_deeply_is_refused(depth: int) -> None:
     nested = b"[" * depth + b"]" * depth
-    for told in (b'"input":%b', b'"input":"x","tools":%b', b'"input":[%b]'):
+    for field in (b'"input":%b', b'"input":"x","tools":%b', b'"input":[%b]'):
         with pytest.raises(RelayError):
-            request.read(b'{"model":"m",' + told % nested + b"}", OWN)
+            request.read(b'{"model":"m",' + field % nested + b"}", OWN)

@@ -1,26 +1,37 @@
-"""A stream of the Responses API says what the answer said, however the answer came in pieces."""
+"""A stream of the Responses API has the content of the answer, however the answer is cut."""
 
 import itertools
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from relay.errors import BAD_UPSTREAM, RelayError
 from relay.translate.responses.answer import translate
-from relay.translate.responses.stream import Stream
+from relay.translate.responses.stream import ResponsesStream
 from tests.translate import replies
 from tests.translate.blocks import Answer, answers
 from tests.translate.chat.test_stream import CASES as STREAMS
-from tests.translate.chat.test_stream import STOP, TEXT, cut, ended, one_by_one, started, wire
+from tests.translate.chat.test_stream import (
+    MISFITS,
+    STOP,
+    TEXT,
+    cut,
+    delta,
+    ended,
+    one_by_one,
+    started,
+    wire,
+)
 from tests.translate.chunks import event
-from tests.translate.replies import HIDDEN, SEAL, TOLD, feed, read, transcript
+from tests.translate.replies import METADATA, NO_SUMMARY, SEAL, feed, read, transcript
 
 OWN = Path(__file__).parents[2] / "corpora" / "responses" / "streams.toml"
 CASES = STREAMS + tomllib.loads(OWN.read_text(encoding="utf-8"))["case"]
@@ -29,8 +40,8 @@ BROKEN = RelayError(BAD_UPSTREAM, "The model's upstream broke off its answer. Tr
 properties = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def said(octets: bytes) -> list[dict[str, Any]]:
-    """The items of the last event, ids aside."""
+def final_items(octets: bytes) -> list[dict[str, Any]]:
+    """The output of the last event, without ids."""
     return [
         {name: value for name, value in item.items() if name != "id"}
         for item in read(octets)[-1]["response"]["output"]
@@ -38,21 +49,21 @@ def said(octets: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_an_event_stream_is_told_in_events(case: dict[str, Any]) -> None:
+def test_an_event_stream_becomes_events(case: dict[str, Any]) -> None:
     octets = wire(case)
-    told = HIDDEN if case.get("hidden") else TOLD
+    metadata = NO_SUMMARY if case.get("hidden") else METADATA
     expected = list(case["responses"])
     if expected:
         expected = ["created", "in_progress", *expected]
-    if is_whole := bool(expected) and expected[-1] in ("completed", "incomplete"):
+    if is_complete := bool(expected) and expected[-1] in ("completed", "incomplete"):
         expected[-1] += " " + re.sub(r", \d+ written", "", case.get("usage", USAGE))
     failed = bool(expected) and expected[-1].startswith("failed")
-    shown, stream = feed([octets], told, case.get("family", "anthropic"))
+    shown, stream = feed([octets], metadata, case.get("family", "anthropic"))
     assert transcript(shown) == expected
-    assert (stream.usage.complete, stream.usage.error) == (is_whole or failed, failed)
-    replies.check(shown, whole=is_whole or failed)
+    assert (stream.usage.complete, stream.usage.error) == (is_complete or failed, failed)
+    replies.check(shown, complete=is_complete or failed)
     for pieces in (one_by_one(octets), one_by_one(octets.replace(b"\n", b"\r\n"))):
-        assert feed(pieces, told, case.get("family", "anthropic"))[0] == shown
+        assert feed(pieces, metadata, case.get("family", "anthropic"))[0] == shown
     if case.get("unread"):
         with pytest.raises(ValueError):
             stream.feed(case["wire"].encode())
@@ -73,36 +84,36 @@ def test_a_stream_is_the_same_however_it_is_cut(data: st.DataObject, answer: Ans
 
 @properties
 @given(answers())
-def test_a_stream_and_a_whole_answer_agree(answer: Answer) -> None:
+def test_a_stream_and_a_document_agree(answer: Answer) -> None:
     shown, stream = feed(answer.events)
-    document, output = translate(answer.whole, TOLD, "anthropic")
-    told = replies.response(document)
+    document, output = translate(answer.document, METADATA, "anthropic")
+    response = replies.response(document)
     assert json.loads(stream.answer) == read(shown)[-1]["response"]
-    assert [json.loads(item) for item in output] == told["output"]
-    # Calls may come in turns in a stream, and what they are told by is where they began.
-    assert said(shown) == [
-        {name: value for name, value in item.items() if name != "id"} for item in told["output"]
+    assert [json.loads(item) for item in output] == response["output"]
+    # Calls may alternate in a stream; their ids depend on where they began.
+    assert final_items(shown) == [
+        {name: value for name, value in item.items() if name != "id"} for item in response["output"]
     ]
     for name in ("status", "usage", "incomplete_details", "error", "model"):
-        assert json.loads(stream.answer)[name] == told[name]
+        assert json.loads(stream.answer)[name] == response[name]
 
 
 @properties
 @given(answers())
-def test_the_sdk_puts_the_same_response_together(answer: Answer) -> None:
+def test_the_sdk_assembles_the_same_response(answer: Answer) -> None:
     shown, stream = feed(answer.events)
     final = replies.by_sdk(shown)
-    told = json.loads(stream.answer)
-    assert final["id"] == told["id"]
-    assert [item["id"] for item in final["output"]] == [item["id"] for item in told["output"]]
+    response = json.loads(stream.answer)
+    assert final["id"] == response["id"]
+    assert [item["id"] for item in final["output"]] == [item["id"] for item in response["output"]]
 
 
 @properties
 @given(answers(), st.sampled_from(["anthropic", "glm"]))
-def test_what_was_thought_opens_again_as_it_was(answer: Answer, family: str) -> None:
-    blocks = json.loads(answer.whole)["content"]
-    shown, _ = feed(answer.events, HIDDEN, family)
-    found = [item for item in said(shown) if item["type"] == "reasoning"]
+def test_sealed_thinking_opens_unchanged(answer: Answer, family: str) -> None:
+    blocks = json.loads(answer.document)["content"]
+    shown, _ = feed(answer.events, NO_SUMMARY, family)
+    found = [item for item in final_items(shown) if item["type"] == "reasoning"]
     expected = []
     for block in blocks:
         if block["type"] == "redacted_thinking":
@@ -129,9 +140,9 @@ def test_what_was_thought_opens_again_as_it_was(answer: Answer, family: str) -> 
 
 @properties
 @given(st.data(), answers())
-def test_keep_alives_may_come_anywhere(data: st.DataObject, answer: Answer) -> None:
+def test_keep_alives_change_nothing_else(data: st.DataObject, answer: Answer) -> None:
     plain, _ = feed(answer.events)
-    stream = Stream(TOLD)
+    stream = ResponsesStream(METADATA)
     shown = b""
     for piece in answer.events:
         if data.draw(st.integers(0, 4)) == 0:
@@ -148,7 +159,9 @@ def test_keep_alives_may_come_anywhere(data: st.DataObject, answer: Answer) -> N
 
 @properties
 @given(st.data(), answers())
-def test_an_answer_that_is_cut_off_never_looks_whole(data: st.DataObject, answer: Answer) -> None:
+def test_an_answer_that_is_cut_off_never_looks_complete(
+    data: st.DataObject, answer: Answer
+) -> None:
     octets = b"".join(answer.events[:-1])
     octets = octets[: data.draw(st.integers(0, len(octets)))]
     shown, stream = feed([octets])
@@ -184,63 +197,56 @@ inner = st.text(st.sampled_from('ab "\\\n\r/üß日🌍{}:\u2028'), max_size=12)
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), inner, st.booleans())
-def test_free_text_comes_out_as_it_was_however_it_is_cut(
+def test_free_text_is_the_same_however_it_is_cut(
     data: st.DataObject, text: str, ascii: bool
 ) -> None:
-    told = json.dumps({"input": text}, ensure_ascii=ascii)
-    told = data.draw(st.sampled_from([told, f" {told} ", told.replace(":", " : ", 1)]))
-    places = data.draw(st.lists(st.integers(0, len(told)), max_size=8))
-    edges = [0, *sorted(places), len(told)]
-    pieces = [told[begin:end] for begin, end in itertools.pairwise(edges)]
+    arguments = json.dumps({"input": text}, ensure_ascii=ascii)
+    spaced = [arguments, f" {arguments} ", arguments.replace(":", " : ", 1)]
+    arguments = data.draw(st.sampled_from(spaced))
+    places = data.draw(st.lists(st.integers(0, len(arguments)), max_size=8))
+    edges = [0, *sorted(places), len(arguments)]
+    pieces = [arguments[begin:end] for begin, end in itertools.pairwise(edges)]
     octets = event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
     for piece in pieces:
-        delta = {"type": "input_json_delta", "partial_json": piece}
-        octets += event(
-            json.dumps(
-                {"type": "content_block_delta", "index": 0, "delta": delta}, ensure_ascii=ascii
-            )
-        )
+        octets += event(delta(0, ascii=ascii, type="input_json_delta", partial_json=piece))
     octets += event('{"type":"content_block_stop","index":0}') + event(STOP)
     shown, _ = feed([octets])
     replies.check(shown)
-    [item] = said(shown)
+    [item] = final_items(shown)
     assert (item["name"], item["input"]) == ("apply_patch", text)
 
 
-@pytest.mark.parametrize("told", ['{"patch":"x"}', "[1]", '"x"', "", '{"input":5}'])
-def test_free_text_that_is_none_comes_as_what_it_is(told: str) -> None:
-    """The model has got it wrong: the caller's tool is to see what it said."""
-    delta = {"type": "input_json_delta", "partial_json": told}
+@pytest.mark.parametrize("arguments", ['{"patch":"x"}', "[1]", '"x"', "", '{"input":5}'])
+def test_arguments_without_free_text_are_the_text(arguments: str) -> None:
+    """The model got them wrong: the caller's tool sees them and can say so."""
     octets = (
         event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
-        + event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+        + event(delta(0, type="input_json_delta", partial_json=arguments))
         + event('{"type":"content_block_stop","index":0}')
         + event(STOP)
     )
     shown, _ = feed([octets])
-    [item] = said(shown)
-    assert item["input"] == (told or "{}")
+    [item] = final_items(shown)
+    assert item["input"] == (arguments or "{}")
 
 
-def test_free_text_that_was_cut_is_what_has_been_told_of_it() -> None:
-    delta = {"type": "input_json_delta", "partial_json": '{"input":"half'}
+def test_free_text_that_is_cut_off_ends_as_it_was_shown() -> None:
     octets = (
         event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
-        + event(json.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+        + event(delta(0, type="input_json_delta", partial_json='{"input":"half'))
         + event(ended("max_tokens"))
         + event(STOP)
     )
     shown, _ = feed([octets])
     replies.check(shown)
-    [item] = said(shown)
+    [item] = final_items(shown)
     assert (item["input"], item["status"]) == ("half", "incomplete")
 
 
-def test_an_answer_has_its_bound() -> None:
-    stream = Stream(TOLD)
+def test_the_text_of_an_answer_is_bounded() -> None:
+    stream = ResponsesStream(METADATA)
     stream.feed(event(started(0, type="text", text="")))
-    text = {"type": "text_delta", "text": "x" * 1_000_000}
-    octets = event(json.dumps({"type": "content_block_delta", "index": 0, "delta": text}))
+    octets = event(delta(0, type="text_delta", text="x" * 1_000_000))
     with pytest.raises(ValueError):
         list(map(stream.feed, [octets] * 40))
 
@@ -252,31 +258,31 @@ def test_blocks_that_never_end_are_bounded(block: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("halves", [(r"\ud83c", r"\udf0d"), (r"a\uD83C", r"\uDF0Db")])
-def test_a_character_that_is_cut_in_two_is_whole_at_the_end(halves: tuple[str, str]) -> None:
+def test_a_character_cut_in_two_is_joined_at_the_end(halves: tuple[str, str]) -> None:
     delta = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}'
     octets = event(started(0, type="text", text=""))
     for half in halves:
         octets += event(delta % half)
     shown, _ = feed([octets + event(STOP)])
-    [item] = said(shown)
+    [item] = final_items(shown)
     assert item["content"][0]["text"] in ("🌍", "a🌍b")
 
 
-def test_usage_may_be_put_right_before_the_end() -> None:
-    """An upstream may count the cache as part of its input; who knows that says so."""
-    stream = Stream(TOLD)
+def test_usage_can_be_corrected_before_the_end() -> None:
+    """An upstream may count the cache as part of its input; the gateway corrects that."""
+    stream = ResponsesStream(METADATA)
     stream.feed(event(STOP))
     stream.usage.input, stream.usage.output, stream.usage.cache_read = 4, 1, 6
     assert transcript(stream.finish())[-1] == "completed 10 (6 read), 1 (0 thought)"
 
 
-def test_a_refusal_is_told_as_a_text_to_whom_shows_no_other() -> None:
-    """Recorded: Codex CLI 0.169.0 drops a message with a refusal in it, and says nothing."""
-    told = msgspec.structs.replace(TOLD, spoken=True)
+def test_a_refusal_is_a_text_for_clients_that_show_no_other() -> None:
+    """Recorded: Codex CLI 0.169.0 drops a message with a refusal in it, and shows nothing."""
+    metadata = replace(METADATA, refusal_as_text=True)
     octets = event(TEXT) + event(ended("refusal")) + event(STOP)
-    shown, _ = feed([octets], told)
+    shown, _ = feed([octets], metadata)
     replies.check(shown)
-    texts = [item["content"][0]["text"] for item in said(shown)]
+    texts = [item["content"][0]["text"] for item in final_items(shown)]
     assert texts == ["Hi", "The model declined to answer this request."]
 
 
@@ -312,20 +318,94 @@ ORDERLESS = st.one_of(
 
 @properties
 @given(st.lists(ORDERLESS, max_size=14), st.sampled_from(["end_turn", "max_tokens", "refusal"]))
-def test_events_in_any_order_make_a_stream_in_the_right_one(
+def test_events_in_any_order_make_a_stream_in_order(
     steps: list[tuple[str, int, Any]], reason: str
 ) -> None:
-    """Vendors leave starts and stops out, and mix blocks."""
-    stream = Stream(TOLD)
+    """Vendors leave out starts and stops, and interleave blocks."""
+    stream = ResponsesStream(METADATA)
     shown = b""
-    for what, index, told in steps:
-        if what == "alive":
+    for step, index, member in steps:
+        if step == "alive":
             shown += stream.keep_alive()
             continue
-        data: dict[str, Any] = {"type": f"content_block_{what}", "index": index}
-        if told is not None:
-            data["content_block" if what == "start" else "delta"] = told
+        data: dict[str, Any] = {"type": f"content_block_{step}", "index": index}
+        if member is not None:
+            data["content_block" if step == "start" else "delta"] = member
         shown += stream.feed(event(json.dumps(data)))
     shown += stream.feed(event(ended(reason)) + event(STOP)) + stream.finish()
     replies.check(shown)
     replies.by_sdk(shown)
+
+
+def test_a_start_without_a_block_is_refused() -> None:
+    with pytest.raises(ValueError):
+        feed([event('{"type":"content_block_start","index":0}')])
+
+
+def test_a_keep_alive_before_and_after_the_first_event() -> None:
+    stream = ResponsesStream(METADATA)
+    names = [transcript(stream.keep_alive()) for _ in range(2)]
+    assert names == [["created", "in_progress"], ["in_progress"]]
+
+
+@pytest.mark.parametrize("data", MISFITS)
+@pytest.mark.parametrize("start", ["", started(0, type="text", text="")], ids=["none", "text"])
+def test_a_delta_that_fits_no_block_is_ignored(start: str, data: str) -> None:
+    stream = ResponsesStream(METADATA)
+    if start:
+        stream.feed(event(start))
+    assert stream.feed(event(data)) == b""
+
+
+def test_citations_may_come_with_the_start_of_a_text() -> None:
+    text = started(0, type="text", text="Hi", citations=[CITED])
+    shown, _ = feed([event(text) + event(STOP)])
+    replies.check(shown)
+    assert transcript(shown)[3:5] == ['text "Hi"', "cite 0-2 u"]
+
+
+def test_citations_are_bounded() -> None:
+    stream = ResponsesStream(METADATA)
+    shown = stream.feed(event(started(0, type="text", text="a")))
+    octets = event(delta(0, type="citations_delta", citation=CITED))
+    for _ in range(300):
+        assert stream.feed(octets) == b""
+    shown += stream.feed(event(STOP)) + stream.finish()
+    replies.check(shown)
+    [item] = final_items(shown)
+    assert len(item["content"][0]["annotations"]) == 100
+
+
+def test_the_thinking_of_an_answer_is_bounded() -> None:
+    stream = ResponsesStream(METADATA)
+    stream.feed(event(started(0, type="thinking", thinking="")))
+    octets = event(delta(0, type="thinking_delta", thinking="x" * 1_000_000))
+    with pytest.raises(ValueError):
+        list(map(stream.feed, [octets] * 40))
+
+
+def test_free_text_joins_the_halves_of_a_character() -> None:
+    """And ignores members that follow the text."""
+    octets = event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
+    pieces = [r"{\"input\":\"a\ud83c", r"\udf0db\"", r",\"x\":1", "}"]
+    for piece in pieces:
+        delta = f'"delta":{{"type":"input_json_delta","partial_json":"{piece}"}}'
+        octets += event(f'{{"type":"content_block_delta","index":0,{delta}}}')
+    shown, _ = feed([octets + event(STOP)])
+    replies.check(shown)
+    [item] = final_items(shown)
+    assert item["input"] == "a🌍b"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["7", '{"x":' + "[" * 50_000 + "]" * 50_000 + "}"],
+    ids=["not an object", "nested too deeply"],
+)
+def test_a_search_with_unreadable_arguments_has_no_query(arguments: str) -> None:
+    octets = event(started(0, type="server_tool_use", id="s", name="web_search", input={}))
+    octets += event(delta(0, type="input_json_delta", partial_json=arguments))
+    shown, _ = feed([octets + event(STOP)])
+    replies.check(shown)
+    [item] = final_items(shown)
+    assert item["action"] == {"type": "search", "query": ""}
