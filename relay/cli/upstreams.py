@@ -2,7 +2,7 @@
 
 Decides how the admin listener is asked and how its answers are shown. It is the running relay
 that knows and does; only one that serves from this relay.toml's database is asked to do
-anything. Importing this adds the commands to the command line.
+anything.
 """
 
 import http.client
@@ -16,15 +16,15 @@ from urllib.parse import quote
 import click
 
 from relay import clock, config
-from relay.cli.accounts import print_records
-from relay.cli.program import Failure, load_settings, main, print_json, with_config, with_json
+from relay.cli.output import print_json, print_records
+from relay.cli.program import Failure, load_settings, with_config, with_json
 
 _PATIENCE: Final = 3.0  # seconds
 _JSON: Final = "relay.cli.upstreams.json"
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - addresses to ask, not to bind
 
 
-@main.group(invoke_without_command=True)
+@click.group(invoke_without_command=True)
 @with_config
 @with_json
 @click.pass_context

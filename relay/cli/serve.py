@@ -1,0 +1,54 @@
+"""Commands that run a server."""
+
+from collections.abc import Callable
+
+import click
+
+from relay import config
+from relay.cli.check import check_references
+from relay.cli.program import Failure, Misuse, config_path, load_settings, with_config
+
+
+@click.command()
+@with_config
+def serve() -> int:
+    """Serve with the settings in relay.toml until SIGTERM."""
+    settings = load_settings()
+    check_references(settings)
+    from relay import app
+
+    return _until_stopped(lambda: app.serve(settings))
+
+
+@click.command()
+@with_config
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the relay.")
+def demo(port: int | None) -> int:
+    """Try it: a simulated upstream, the relay, and one key."""
+    settings = load_settings()
+    from relay import app
+
+    return _until_stopped(lambda: app.demo(settings, port))
+
+
+@click.command()
+@with_config
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), required=True, help="Port to listen on.")
+def simulate(host: str, port: int) -> int:
+    """Run the simulated upstream alone."""
+    from relay import app
+
+    return _until_stopped(lambda: app.simulate(host, port))
+
+
+def _until_stopped(run: Callable[[], int]) -> int:
+    """Run a server; a database or an address that it cannot have becomes an error."""
+    from relay.store.database import StoreError
+
+    try:
+        return run()
+    except config.ConfigError as error:
+        raise Misuse(f"{config_path()}: {error}") from None
+    except (StoreError, OSError) as error:
+        raise Failure(f"relay: {error}") from None
