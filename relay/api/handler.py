@@ -57,13 +57,15 @@ class Handler:
         callers: KeyIndex,
         metering: Metering,
         log: AccessLog | None,
+        is_ready: Callable[[], bool],
     ) -> None:
+        """`is_ready`: whether new requests can be served, for /readyz."""
         self._metering = metering
         self._models = models
         self._stored = stored
         self._callers = callers
         self._log = log
-        self.ready: Callable[[], bool] = lambda: callers.ready
+        self._takes_requests = is_ready
         self._endpoints: dict[bytes, tuple[tuple[bytes, ...], Endpoint]] = {
             b"/v1/messages": ((b"POST",), relay.messages),
             b"/v1/messages/count_tokens": ((b"POST",), relay.count_tokens),
@@ -206,7 +208,7 @@ class Handler:
 
     async def _is_ready(self, call: RequestContext) -> None:
         call.record.outcome = "whole"
-        ready = self.ready()
+        ready = self._takes_requests()
         body = b"ready\n" if ready else b"not ready\n"
         call.exchange.respond(200 if ready else 503, [_TEXT], body)
 

@@ -15,9 +15,9 @@ def serve() -> int:
     """Serve with the settings in relay.toml until SIGTERM."""
     settings = load_settings()
     check_references(settings)
-    from relay import app
+    from relay import process
 
-    return _until_stopped(lambda: app.serve(settings))
+    return _until_stopped(lambda: process.serve(settings))
 
 
 @click.command()
@@ -26,9 +26,9 @@ def serve() -> int:
 def demo(port: int | None) -> int:
     """Try it: a simulated upstream, the relay, and one key."""
     settings = load_settings()
-    from relay import app
+    from relay.demo import run_demo
 
-    return _until_stopped(lambda: app.demo(settings, port))
+    return _until_stopped(lambda: run_demo(settings, port))
 
 
 @click.command()
@@ -37,9 +37,9 @@ def demo(port: int | None) -> int:
 @click.option("--port", type=click.IntRange(0, 65535), required=True, help="Port to listen on.")
 def simulate(host: str, port: int) -> int:
     """Run the simulated upstream alone."""
-    from relay import app
+    from relay.demo import run_simulator
 
-    return _until_stopped(lambda: app.simulate(host, port))
+    return _until_stopped(lambda: run_simulator(host, port))
 
 
 def _until_stopped(run: Callable[[], int]) -> int:

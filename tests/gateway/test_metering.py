@@ -13,13 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from relay import config
 from relay.accounts import keys
 from relay.accounts import users as people
-from relay.app import App
 from relay.quota.plans import COUNTS_PER_MINUTE
 from relay.store import balance
 from relay.store.database import Database
@@ -833,23 +830,3 @@ async def test_counts_that_cannot_be_change_no_balance(tmp_path: Path, count: in
             [[micro]] = connection.execute("SELECT micro FROM balance")
             [[user]] = connection.execute("SELECT id FROM users")
         assert micro == 10 * COST - row["cost_micro"] == relay.app.ledger.balance(user)
-
-
-async def test_a_database_has_one_server_whatever_links_lead_to_it(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, plan=plan(*FREE)) as relay:
-        settings = relay.app._settings
-        link = tmp_path / "link.db"
-        link.symlink_to(settings.database.path)
-        database = msgspec.structs.replace(settings.database, path=str(link))
-        server = msgspec.structs.replace(settings.server, listen=["127.0.0.1:0"])
-        other = App(msgspec.structs.replace(settings, database=database, server=server))
-        with pytest.raises(OSError, match="another relay serves from the database"):
-            await other.start()
-
-
-async def test_a_database_in_no_folder_is_refused_in_plain_words(tmp_path: Path) -> None:
-    settings = config.Settings(
-        database=config.DatabaseSettings(path=str(tmp_path / "no" / "relay.db"))
-    )
-    with pytest.raises(OSError, match="there is no folder"):
-        await App(settings).start()
