@@ -51,9 +51,9 @@ from relay.wire.events import Limits
 
 _log = logging.getLogger("relay")
 
-_SWEEP_SECONDS: Final = 5.0
-_PRUNE_SECONDS: Final = 3600.0
-_WATCH_SECONDS: Final = 0.25  # the longest that a change on the command line takes effect after
+_SWEEP_INTERVAL_SECONDS: Final = 5.0
+_PRUNE_INTERVAL_SECONDS: Final = 3600.0
+_WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Storage:
     journal: Journal
     paused: list[str]  # names of upstreams
     responses: ResponseStore | None  # None: responses are not stored
-    sealing_key: bytes
+    sealing_key: bytes  # for state that clients carry from turn to turn
 
     @classmethod
     async def open(cls, settings: Settings) -> "Storage":
@@ -81,6 +81,10 @@ class Storage:
         state = await restore(database, time.time())
         ledger = Ledger()
         ledger.restore(state.rows)
+        if secret is None:
+            sealing = await sealing_key(database)
+        else:
+            sealing = derived(secret, b"relay sealing")
         paused = list(await pauses.paused(database))
         keys = await live_keys(database)
         journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
@@ -91,7 +95,7 @@ class Storage:
             journal,
             paused,
             _response_store(settings.responses, secret, database),
-            derived(secret, b"relay sealing") if secret else await sealing_key(database),
+            sealing,
         )
         storage.apply_keys(keys)
         return storage
@@ -168,7 +172,9 @@ class App:
         self.timers.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(watch(self.database, _WATCH_SECONDS, self._storage.apply_keys)),
+            loop.create_task(
+                watch(self.database, _WATCH_INTERVAL_SECONDS, self._storage.apply_keys)
+            ),
             loop.create_task(self._sweep()),
             loop.create_task(self._poller.run()),
             loop.create_task(self._prune()),
@@ -220,7 +226,7 @@ class App:
     async def _sweep(self) -> None:
         """Forget limits that are full again and sessions that are over."""
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
             self.ledger.sweep(time.time())
             self.sessions.sweep(time.monotonic())
 
@@ -234,7 +240,7 @@ class App:
                     await responses.prune(time.time())
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)
-            await asyncio.sleep(_PRUNE_SECONDS)
+            await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)
 
 
 def compose(

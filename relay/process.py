@@ -117,14 +117,14 @@ def _warn_operator(app: App) -> None:
     """Log after `announce`: its line comes first."""
     if app.without_admin:
         _log.warning(
-            "%s; `relay upstreams` cannot ask this relay until it has a server.admin_listen of "
+            "%s; `relay upstreams` cannot reach this relay until it has a server.admin_listen of "
             "its own",
             app.without_admin,
         )
     for upstream in app.upstreams:
         if upstream.health.paused:
             _log.warning(
-                "upstream %s is paused since before; `relay upstreams resume %s` ends that",
+                "upstream %s is still paused; `relay upstreams resume %s` resumes it",
                 upstream.name,
                 upstream.name,
             )

@@ -1,7 +1,6 @@
-"""Commands on what the database holds: accounts, keys and money.
+"""`relay user` and `relay key`: accounts, balances and keys.
 
-Decides how each is asked for and shown: moments in UTC, dollars in words and whole
-micro-dollars in JSON. The rules are those of `relay.accounts`, the answers those of
+Decides the arguments and what is printed. The rules are in `relay.accounts`, the data in
 `relay.store`.
 """
 
@@ -11,21 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from relay.cli.database import with_database
-from relay.cli.output import dollars, moment, print_json, print_records, tell
-from relay.cli.program import Misuse, load_settings, with_config, with_json
+from relay.cli.database import run_on_database
+from relay.cli.output import dollars, print_json, print_records, print_stderr, timestamp
+from relay.cli.program import Misuse, config_option, json_option, load_settings
 
 if TYPE_CHECKING:
     from relay.store.balance import Entry
     from relay.store.database import Database
     from relay.store.queries import Key, User
 
-_NOTE_LENGTH: Final = 200
+_MAX_NOTE_CHARACTERS: Final = 200
 _AMOUNT: Final = re.compile(r"([+-]?)([0-9]{1,12})(?:\.([0-9]{1,6}))?")
 
 
 @click.group()
-@with_config
+@config_option
 def user() -> None:
     """People: who has an account, and on which plan."""
 
@@ -35,8 +34,8 @@ def user() -> None:
 @click.option("--plan", help="Id of a plan.  [default: the first one of relay.toml]")
 @click.option("--admin", is_flag=True, help="May administer the relay.")
 @click.option("--password-stdin", is_flag=True, hidden=True)
-@with_config
-@with_json
+@config_option
+@json_option
 def user_create(
     email: str, plan: str | None, admin: bool, password_stdin: bool, as_json: bool
 ) -> None:
@@ -47,124 +46,130 @@ def user_create(
             "version; leave the option out"
         )
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
-    made = with_database(
+    created = run_on_database(
         settings,
-        lambda database: people.create(
+        lambda database: users.create(
             database, settings, email, plan=plan, is_admin=admin, now=time.time()
         ),
     )
     if as_json:
-        print_json(_user_view(made))
+        print_json(_user_view(created))
     else:
-        click.echo(f"{made.email} has an account on plan {made.plan} ({made.id}).")
-        click.echo(f"Make a key with: relay key create --user {made.email}")
+        click.echo(f"{created.email} has an account on plan {created.plan} ({created.id}).")
+        click.echo(f"Make a key with: relay key create --user {created.email}")
 
 
 @user.command("list")
-@with_config
-@with_json
+@config_option
+@json_option
 def user_list(as_json: bool) -> None:
     """Show every account."""
     settings = load_settings()
     from relay.store import queries
 
-    users = with_database(settings, queries.list_users)
-    print_records([_user_view(one) for one in users], as_json, "Nobody has an account yet.")
+    found = run_on_database(settings, queries.list_users)
+    print_records([_user_view(one) for one in found], as_json, "Nobody has an account yet.")
 
 
 @user.command("set-plan")
 @click.argument("email")
 @click.argument("plan")
-@with_config
-@with_json
+@config_option
+@json_option
 def user_set_plan(email: str, plan: str, as_json: bool) -> None:
     """Move EMAIL to PLAN."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
-    moved = with_database(
-        settings, lambda database: people.set_plan(database, settings, email, plan)
+    moved = run_on_database(
+        settings, lambda database: users.set_plan(database, settings, email, plan)
     )
     _print_user(moved, as_json, f"is on plan {moved.plan} now.")
 
 
 @user.command("suspend")
 @click.argument("email")
-@with_config
-@with_json
+@config_option
+@json_option
 def user_suspend(email: str, as_json: bool) -> None:
     """Refuse every key of EMAIL until resumed."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
-    closed = with_database(settings, lambda database: people.suspend(database, email, time.time()))
-    _print_user(closed, as_json, "is suspended; every key of theirs is refused.")
+    suspended = run_on_database(
+        settings, lambda database: users.suspend(database, email, time.time())
+    )
+    _print_user(suspended, as_json, "is suspended; every key of theirs is refused.")
 
 
 @user.command("resume")
 @click.argument("email")
-@with_config
-@with_json
+@config_option
+@json_option
 def user_resume(email: str, as_json: bool) -> None:
     """Let the keys of EMAIL work again."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
-    opened = with_database(settings, lambda database: people.resume(database, email))
-    _print_user(opened, as_json, "is active; their keys work.")
+    resumed = run_on_database(settings, lambda database: users.resume(database, email))
+    _print_user(resumed, as_json, "is active; their keys work.")
 
 
-# An amount may begin with a minus, which click would take for an option otherwise.
+# "-4" is an amount: click must not take it for an option.
 @user.command("credit", context_settings={"ignore_unknown_options": True})
 @click.argument("email")
 @click.argument("amount")
-@click.option("--note", default="", help="What the statement says about it.")
-@with_config
-@with_json
+@click.option("--note", default="", help="A text for the statement.")
+@config_option
+@json_option
 def user_credit(email: str, amount: str, note: str, as_json: bool) -> None:
     """Add AMOUNT dollars to the balance of EMAIL.
 
     An AMOUNT less than zero takes back what was credited by mistake.
     """
-    if len(note) > _NOTE_LENGTH or not note.isprintable():
-        raise Misuse(f"relay: a note has up to {_NOTE_LENGTH} printable characters")
+    if len(note) > _MAX_NOTE_CHARACTERS or not note.isprintable():
+        raise Misuse(f"relay: a note has up to {_MAX_NOTE_CHARACTERS} printable characters")
     micro = _micro_dollars(amount)
     settings = load_settings()
-    from relay.accounts import InvalidError
-    from relay.accounts import users as people
+    from relay.accounts import InvalidError, users
     from relay.store import balance
 
-    async def give(database: "Database") -> "tuple[User, Entry]":
-        owner = await people.find(database, email)
+    async def add_credit(database: "Database") -> "tuple[User, Entry]":
+        owner = await users.find(database, email)
         try:
             return owner, await balance.credit(database, owner.id, micro, note, time.time())
         except ValueError as error:
             raise InvalidError(str(error)) from None
 
-    owner, entry = with_database(settings, give)
+    owner, entry = run_on_database(settings, add_credit)
     if any(plan.id == owner.plan and plan.billing != "per-token" for plan in settings.plan):
-        tell(f"{owner.email} is on plan {owner.plan}, which charges nothing to the balance")
+        print_stderr(f"{owner.email} is on plan {owner.plan}, which charges nothing to the balance")
     if as_json:
         print_json({"user": owner.email, **_entry_view(entry)})
         return
-    left = f"the balance is {dollars(entry.balance_after)}."
+    balance_text = f"the balance is {dollars(entry.balance_after)}."
     if micro > 0:
-        click.echo(f"{owner.email} is credited {dollars(micro)}; {left}")
+        click.echo(f"{owner.email} is credited {dollars(micro)}; {balance_text}")
     else:
-        click.echo(f"{dollars(-micro)} is taken back from {owner.email}; {left}")
+        click.echo(f"{dollars(-micro)} is taken back from {owner.email}; {balance_text}")
 
 
 def _micro_dollars(amount: str) -> int:
+    """An amount in dollars, such as `-12.50`, as micro-dollars.
+
+    Raises:
+        Misuse: it is no amount.
+    """
     match = _AMOUNT.fullmatch(amount)
     if match is None:
         raise Misuse(
             f"relay: {amount!r} is no amount; write US dollars, with up to six decimals and "
             "nothing else: 25, 12.50, -4"
         )
-    sign, whole, decimals = match.groups()
-    micro = int(whole) * 10**6 + int((decimals or "").ljust(6, "0"))
+    sign, units, decimals = match.groups()
+    micro = int(units) * 10**6 + int((decimals or "").ljust(6, "0"))
     return -micro if sign == "-" else micro
 
 
@@ -175,28 +180,28 @@ def _micro_dollars(amount: str) -> int:
     type=click.IntRange(1, 10**9),
     default=100,
     show_default=True,
-    help="So many entries, the latest.",
+    help="Number of entries, the latest ones.",
 )
-@with_config
-@with_json
+@config_option
+@json_option
 def user_statement(email: str, last: int, as_json: bool) -> None:
     """Show what EMAIL was credited and charged, oldest first."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
     from relay.store import balance
 
     async def read(database: "Database") -> "tuple[User, list[Entry]]":
-        owner = await people.find(database, email)
+        owner = await users.find(database, email)
         return owner, await balance.statement(database, owner.id, most=last + 1)
 
-    owner, found = with_database(settings, read)
-    left = found[0].balance_after if found else 0
+    owner, found = run_on_database(settings, read)
+    current = found[0].balance_after if found else 0
     entries = [_entry_view(one) for one in reversed(found[:last])]
     if as_json:
         print_json(
             {
                 "user": owner.email,
-                "balance_micro": left,
+                "balance_micro": current,
                 "entries": entries,
                 "older": len(found) > last,
             }
@@ -205,33 +210,35 @@ def user_statement(email: str, last: int, as_json: bool) -> None:
     if len(found) > last:
         click.echo(f"There are older entries; --last shows more than {last}.")
     print_records(entries, as_json, f"{owner.email} was neither credited nor charged anything.")
-    click.echo(f"The balance is {dollars(left)}.")
+    click.echo(f"The balance is {dollars(current)}.")
 
 
 @click.group()
-@with_config
+@config_option
 def key() -> None:
     """Keys that callers authenticate with."""
 
 
 @key.command("create")
 @click.option("--user", "email", metavar="EMAIL", required=True, help="Whose key it is.")
-@click.option("--name", default="", help="What to know it by.")
+@click.option("--name", default="", help="A name to recognise it by.")
 @click.option("--expires", metavar="DURATION", help="How long it works, such as 30d.")
 @click.option(
     "--no-cache-breakpoints",
-    "unmarked",
+    "no_cache_breakpoints",
     is_flag=True,
-    help="Leave requests without marks for the prompt cache where their caller sets none.",
+    help="Add no prompt-cache breakpoints to requests whose caller sets none.",
 )
-@with_config
-@with_json
-def key_create(email: str, name: str, expires: str | None, unmarked: bool, as_json: bool) -> None:
+@config_option
+@json_option
+def key_create(
+    email: str, name: str, expires: str | None, no_cache_breakpoints: bool, as_json: bool
+) -> None:
     """Make a key. It is shown now and never again."""
     settings = load_settings()
     from relay.accounts import keys
 
-    issued = with_database(
+    issued = run_on_database(
         settings,
         lambda database: keys.create(
             database,
@@ -240,71 +247,71 @@ def key_create(email: str, name: str, expires: str | None, unmarked: bool, as_js
             name=name,
             expires=expires,
             now=time.time(),
-            cache_breakpoints=not unmarked,
+            cache_breakpoints=not no_cache_breakpoints,
         ),
     )
-    record, revealed = issued.record, issued.key.reveal()
+    record, secret = issued.record, issued.key.reveal()
     if issued.user.suspended_at is not None:
-        tell(f"{email} is suspended: the key works after `relay user resume {email}`")
+        print_stderr(f"{email} is suspended: the key works after `relay user resume {email}`")
     if as_json:
         print_json(
             {
                 "id": record.id,
-                "key": revealed,
+                "key": secret,
                 "user": record.email,
                 "name": record.name,
                 "hint": record.hint,
-                "created_at": moment(record.created_at),
-                "expires_at": moment(record.expires_at),
+                "created_at": timestamp(record.created_at),
+                "expires_at": timestamp(record.expires_at),
                 "cache_breakpoints": record.cache_breakpoints,
             }
         )
         return
-    click.echo(revealed)
+    click.echo(secret)
     click.echo(f"\nThis is {record.id}; the key is not shown again. To use it:\n")
     click.echo(f"  export ANTHROPIC_BASE_URL={settings.server.public_url}")
-    click.echo(f"  export ANTHROPIC_AUTH_TOKEN={revealed}")
+    click.echo(f"  export ANTHROPIC_AUTH_TOKEN={secret}")
 
 
 @key.command("list")
 @click.option("--user", "email", metavar="EMAIL", help="Only the keys of this account.")
-@with_config
-@with_json
+@config_option
+@json_option
 def key_list(email: str | None, as_json: bool) -> None:
     """Show keys, by their hints."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
     from relay.store import queries
 
     async def read(database: "Database") -> "list[Key]":
         if email is not None:
-            await people.find(database, email)  # tells an unknown address from one without keys
+            await users.find(database, email)  # fails if there is no such account
         return await queries.list_keys(database, email)
 
     now = time.time()
-    found = with_database(settings, read)
+    found = run_on_database(settings, read)
     rows = [_key_view(one, now) for one in found]
     if not as_json and all(row["cache_breakpoints"] for row in rows):
-        for row in rows:  # what is so of every key is no news
+        for row in rows:  # a column with the default in every row is left out
             del row["cache_breakpoints"]
     print_records(rows, as_json, "There are no keys yet.")
 
 
 @key.command("revoke")
 @click.argument("key_id")
-@with_config
-@with_json
+@config_option
+@json_option
 def key_revoke(key_id: str, as_json: bool) -> None:
     """Withdraw a key for good. The beginning of its id is enough."""
     settings = load_settings()
     from relay.accounts import keys
 
     now = time.time()
-    gone = with_database(settings, lambda database: keys.revoke(database, key_id, now))
+    revoked = run_on_database(settings, lambda database: keys.revoke(database, key_id, now))
     if as_json:
-        print_json(_key_view(gone, now))
+        print_json(_key_view(revoked, now))
     else:
-        click.echo(f"{gone.id} ({gone.hint}) of {gone.email} is revoked.")
+        click.echo(f"{revoked.id} ({revoked.hint}) of {revoked.email} is revoked.")
 
 
 def _user_view(one: "User") -> dict[str, Any]:
@@ -313,8 +320,8 @@ def _user_view(one: "User") -> dict[str, Any]:
         "email": one.email,
         "plan": one.plan,
         "admin": one.is_admin,
-        "created_at": moment(one.created_at),
-        "suspended_at": moment(one.suspended_at),
+        "created_at": timestamp(one.created_at),
+        "suspended_at": timestamp(one.suspended_at),
     }
 
 
@@ -325,16 +332,16 @@ def _key_view(one: "Key", now: float) -> dict[str, Any]:
         "name": one.name,
         "hint": one.hint,
         "state": one.state(now),
-        "created_at": moment(one.created_at),
-        "expires_at": moment(one.expires_at),
-        "revoked_at": moment(one.revoked_at),
+        "created_at": timestamp(one.created_at),
+        "expires_at": timestamp(one.expires_at),
+        "revoked_at": timestamp(one.revoked_at),
         "cache_breakpoints": one.cache_breakpoints,
     }
 
 
 def _entry_view(one: "Entry") -> dict[str, Any]:
     return {
-        "time": moment(one.time),
+        "time": timestamp(one.time),
         "kind": one.kind,
         "amount_micro": one.amount_micro,
         "balance_micro": one.balance_after,
@@ -343,8 +350,9 @@ def _entry_view(one: "Entry") -> dict[str, Any]:
     }
 
 
-def _print_user(one: "User", as_json: bool, what: str) -> None:
+def _print_user(one: "User", as_json: bool, change: str) -> None:
+    """Print an account after a change; `change` continues the sentence after its address."""
     if as_json:
         print_json(_user_view(one))
     else:
-        click.echo(f"{one.email} {what}")
+        click.echo(f"{one.email} {change}")

@@ -1,4 +1,8 @@
-"""The database as a command opens it, and its backup."""
+"""The database as a command uses it, and `relay backup`.
+
+Decides which errors of the database and of `relay.accounts` are whose fault. SQLite is
+imported only when a command uses the database.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +12,7 @@ import click
 
 from relay import config
 from relay.cli.output import print_json
-from relay.cli.program import Failure, Misuse, load_settings, with_config, with_json
+from relay.cli.program import Failure, Misuse, config_option, json_option, load_settings
 
 if TYPE_CHECKING:
     from relay.store.database import Database
@@ -16,20 +20,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def with_database(settings: config.Settings, ask: "Callable[[Database], Awaitable[T]]") -> T:
-    """Open the database, ask, and close it; what the operator must know becomes an error."""
+def run_on_database(settings: config.Settings, work: "Callable[[Database], Awaitable[T]]") -> T:
+    """Open the database, await `work` on it and close it.
+
+    Raises:
+        Misuse: an argument of the command is invalid.
+        Failure: the database cannot be used, or its contents do not allow the command.
+    """
     from relay.accounts import AccountError, InvalidError
     from relay.store.database import Database, StoreError
 
-    async def session() -> T:
+    async def open_and_work() -> T:
         database = await Database.open(settings.database.path)
         try:
-            return await ask(database)
+            return await work(database)
         finally:
             await database.close()
 
     try:
-        return asyncio.run(session())
+        return asyncio.run(open_and_work())
     except (AccountError, StoreError) as error:
         failure = Misuse if isinstance(error, InvalidError) else Failure
         raise failure(f"relay: {error}") from None
@@ -37,16 +46,16 @@ def with_database(settings: config.Settings, ask: "Callable[[Database], Awaitabl
 
 @click.command()
 @click.argument("path")
-@with_config
-@with_json
+@config_option
+@json_option
 def backup(path: str, as_json: bool) -> None:
     """Copy the database to PATH, while it is in use or not. Overwrites nothing."""
     settings = load_settings()
-    from relay.store.backup import backup as copy
+    from relay.store.backup import backup as copy_database
     from relay.store.database import StoreError
 
     try:
-        size = copy(settings.database.path, path)
+        size = copy_database(settings.database.path, path)
     except StoreError as error:
         raise Failure(f"relay: {error}") from None
     if as_json:

@@ -1,4 +1,8 @@
-"""What commands print: JSON, tables, and lines for standard error."""
+"""How commands print: JSON, tables, and single lines on standard error.
+
+Decides the format of times (UTC, RFC 3339) and money (dollars in tables, micro-dollars in
+JSON). Must not know what the rows are about.
+"""
 
 import json
 import sys
@@ -10,21 +14,25 @@ from relay import clock
 
 
 def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def tell(message: str) -> None:
+def print_stderr(message: str) -> None:
+    """Print an error or a warning as one line on standard error."""
     click.echo(" ".join(message.split()), err=True)
 
 
-def print_records(records: list[dict[str, Any]], as_json: bool, none: str) -> None:
-    """Print rows that have the same names: a table with these as its headings, or JSON. `none`
-    is said where there are no rows."""
+def print_records(records: list[dict[str, Any]], as_json: bool, if_empty: str) -> None:
+    """Print records with the same keys: as JSON, or as a table with the keys as headings.
+
+    `if_empty` is the sentence that replaces an empty table.
+    """
     if as_json:
         print_json(records)
         return
     if not records:
-        click.echo(none)
+        click.echo(if_empty)
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -32,15 +40,15 @@ def print_records(records: list[dict[str, Any]], as_json: bool, none: str) -> No
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name, value in records[0].items():
-        number = isinstance(value, int) and not isinstance(value, bool)
+        is_number = isinstance(value, int) and not isinstance(value, bool)
         table.add_column(
             name.removesuffix("_micro").replace("_", " "),
             overflow="fold",
-            justify="right" if number else "left",
+            justify="right" if is_number else "left",
         )
     for record in records:
         table.add_row(*(_cell(name, value) for name, value in record.items()))
-    # A pipe has no width: every row stays on its line there.
+    # A pipe has no width: each row stays on one line there.
     width = None if sys.stdout.isatty() else 1000
     Console(width=width, markup=False, highlight=False, emoji=False).print(table)
 
@@ -53,12 +61,13 @@ def _cell(name: str, value: Any) -> str:
     return "-" if value in (None, "") else str(value)
 
 
-def moment(value: float | None) -> str | None:
-    return None if value is None else clock.rfc3339(value)
+def timestamp(seconds: float | None) -> str | None:
+    """Epoch seconds as RFC 3339 in UTC."""
+    return None if seconds is None else clock.rfc3339(seconds)
 
 
 def dollars(micro: int) -> str:
-    """Exact, with as many decimals as that takes, and two at least."""
-    whole, rest = divmod(abs(micro), 10**6)
+    """Micro-dollars as exact dollars, with two decimals or as many as needed."""
+    units, rest = divmod(abs(micro), 10**6)
     decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
-    return f"{'-' if micro < 0 else ''}${whole:,}.{decimals}"
+    return f"{'-' if micro < 0 else ''}${units:,}.{decimals}"

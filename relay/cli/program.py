@@ -1,8 +1,8 @@
-"""The command line: what can be typed, what is printed, and how an error is told.
+"""The command `relay`: its commands by name, the options they share, and its errors.
 
-Every error is one line on standard error: status 2 when the command or relay.toml is
-wrong, 1 for the rest. A command's module is imported when it is asked for, so that `serve`
-is ready soon.
+Decides how an error is shown: one line on standard error, status 2 when the command or
+relay.toml is wrong, else 1. A command's module is imported only when the command is used, so
+that `serve` starts fast. Must not know what a command does.
 """
 
 import os
@@ -16,48 +16,40 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from relay import config
-from relay.cli.output import tell
+from relay.cli.output import print_stderr
 
-_DEFAULT_CONFIG = "relay.toml"
-_COMMANDS: Final = {
-    "serve": "relay.cli.serve:serve",
-    "demo": "relay.cli.serve:demo",
-    "simulate": "relay.cli.serve:simulate",
-    "check": "relay.cli.check:check",
-    "user": "relay.cli.accounts:user",
-    "key": "relay.cli.accounts:key",
-    "usage": "relay.cli.usage:usage",
-    "upstreams": "relay.cli.upstreams:upstreams",
+_DEFAULT_CONFIG: Final = "relay.toml"
+_COMMANDS: Final = {  # name → module:attribute
     "backup": "relay.cli.database:backup",
-}  # name → module:attribute
+    "check": "relay.cli.check:check",
+    "demo": "relay.cli.serve:demo",
+    "key": "relay.cli.accounts:key",
+    "serve": "relay.cli.serve:serve",
+    "simulate": "relay.cli.serve:simulate",
+    "upstreams": "relay.cli.upstreams:upstreams",
+    "usage": "relay.cli.usage:usage",
+    "user": "relay.cli.accounts:user",
+}
 
 
 class Failure(click.ClickException):
-    """An error that is told in its own words."""
+    """A command failed; the message is shown as it is."""
 
 
 class Misuse(Failure):
-    """The command or relay.toml is at fault."""
+    """The command or relay.toml is wrong."""
 
     exit_code = 2
 
 
-def _open_standard_streams() -> None:
-    """A service may be started without them; the loop would take their numbers for sockets."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
 class _Program(click.Group):
-    """The whole command: tells every error in one line, and never shows a traceback."""
+    """The command `relay`: imports its commands by name and shows every error as one line."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run a command and exit with its status; never shows a traceback."""
         _open_standard_streams()
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal that lacks … still gets the rest
+            if hasattr(stream, "reconfigure"):  # an ASCII terminal gets "?" in place of "…"
                 stream.reconfigure(errors="replace")
         extra["standalone_mode"] = False
         try:
@@ -67,19 +59,21 @@ class _Program(click.Group):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "relay"
-            tell(f"relay: {error.format_message()} See `{command} --help`.")
+            print_stderr(f"relay: {error.format_message()} See `{command} --help`.")
             sys.exit(2)
         except click.ClickException as error:
-            tell(error.format_message())
+            print_stderr(error.format_message())
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(130)
-        except Exception as error:  # what nobody thought of is told too
-            tell(f"relay: internal error: {type(error).__name__}: {error} ({_origin(error)})")
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error} ({_raised_at(error)})"
+            print_stderr(f"relay: internal error: {cause}")
             sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None: there is none of this name."""
         place = _COMMANDS.get(cmd_name)
         if place is None:
             return None
@@ -88,10 +82,24 @@ class _Program(click.Group):
         return command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+        """All names, for the help text."""
+        return list(_COMMANDS)
 
 
-def _origin(error: Exception) -> str:
+def _open_standard_streams() -> None:
+    """Open descriptors 0 to 2 if the service manager left them closed.
+
+    A socket would get their numbers otherwise, and the access log would be written to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _raised_at(error: Exception) -> str:
+    """File and line that raised an error, for a bug report."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -102,10 +110,10 @@ def _origin(error: Exception) -> str:
 
 def _remember_config(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
-        ctx.ensure_object(dict)["config"] = value  # the innermost comes last, and wins
+        ctx.ensure_object(dict)["config"] = value  # the innermost command is parsed last and wins
 
 
-with_config = click.option(
+config_option = click.option(
     "--config",
     metavar="PATH",
     expose_value=False,
@@ -113,14 +121,20 @@ with_config = click.option(
     help=f"The settings file.  [default: ./{_DEFAULT_CONFIG}]",
 )
 
-with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def config_path() -> str:
+    """The settings file of this command: `--config`, else ./relay.toml."""
     return str(click.get_current_context().ensure_object(dict).get("config", _DEFAULT_CONFIG))
 
 
 def load_settings() -> config.Settings:
+    """Read the settings file.
+
+    Raises:
+        Misuse: it cannot be read, or a setting is wrong.
+    """
     path = config_path()
     try:
         return config.load(path)
@@ -132,7 +146,7 @@ def load_settings() -> config.Settings:
 
 
 @click.group(cls=_Program, name="relay", context_settings={"help_option_names": ["-h", "--help"]})
-@with_config
+@config_option
 @click.version_option(package_name="relay", prog_name="relay")
 def main() -> None:
     """Relay: one endpoint in front of many large-language-model upstreams."""

@@ -1,4 +1,8 @@
-"""Commands that run a server."""
+"""The commands that run a server: `relay serve`, `relay demo` and `relay simulate`.
+
+Decides how their errors are shown. The server's modules are imported last, after the
+settings have been checked.
+"""
 
 from collections.abc import Callable
 
@@ -6,11 +10,11 @@ import click
 
 from relay import config
 from relay.cli.check import check_references
-from relay.cli.program import Failure, Misuse, config_path, load_settings, with_config
+from relay.cli.program import Failure, Misuse, config_option, config_path, load_settings
 
 
 @click.command()
-@with_config
+@config_option
 def serve() -> int:
     """Serve with the settings in relay.toml until SIGTERM."""
     settings = load_settings()
@@ -21,7 +25,7 @@ def serve() -> int:
 
 
 @click.command()
-@with_config
+@config_option
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the relay.")
 def demo(port: int | None) -> int:
     """Try it: a simulated upstream, the relay, and one key."""
@@ -32,7 +36,7 @@ def demo(port: int | None) -> int:
 
 
 @click.command()
-@with_config
+@config_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), required=True, help="Port to listen on.")
 def simulate(host: str, port: int) -> int:
@@ -43,7 +47,12 @@ def simulate(host: str, port: int) -> int:
 
 
 def _until_stopped(run: Callable[[], int]) -> int:
-    """Run a server; a database or an address that it cannot have becomes an error."""
+    """Run a server; returns its exit status.
+
+    Raises:
+        Misuse: relay.toml names something that cannot be used.
+        Failure: the database cannot be used, or an address cannot be bound.
+    """
     from relay.store.database import StoreError
 
     try:

@@ -1,4 +1,7 @@
-"""`relay usage`: what was used, and what it cost."""
+"""`relay usage`: requests, tokens and cost, summed up.
+
+Decides how far back and by what the sums are grouped. The sums are those of `relay.store`.
+"""
 
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -6,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from relay import clock
-from relay.cli.database import with_database
+from relay.cli.database import run_on_database
 from relay.cli.output import print_json, print_records
-from relay.cli.program import Misuse, load_settings, with_config, with_json
+from relay.cli.program import Misuse, config_option, json_option, load_settings
 
 if TYPE_CHECKING:
     from relay.store.database import Database
@@ -25,56 +28,58 @@ if TYPE_CHECKING:
 )
 @click.option("--since", metavar="DURATION", default="7d", show_default=True, help="How far back.")
 @click.option("--user", "email", metavar="EMAIL", help="Only what this account used.")
-@with_config
-@with_json
+@config_option
+@json_option
 def usage(
     by: Literal["user", "key", "model", "day"], since: str, email: str | None, as_json: bool
 ) -> None:
-    """Show what was used, and what it cost.
+    """Show requests, tokens and cost.
 
-    Counts the requests that are settled, from the whole hour on in which DURATION began.
-    "estimated" are the tokens of those that ended without an upstream's figures.
+    Counts settled requests from the start of the hour in which DURATION began. "estimated"
+    counts the tokens of requests whose upstream reported none.
     """
     try:
-        began = max(0, int(time.time()) - clock.seconds(since)) // 3600 * 3600
+        start = max(0, int(time.time()) - clock.seconds(since)) // 3600 * 3600
     except ValueError as error:
         raise Misuse(f"relay: --since: {error}") from None
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
     from relay.store import queries
-    from relay.store import usage as used
+    from relay.store.usage import Filter, Sums, sums
 
     async def read(database: "Database") -> "tuple[list[Sums], dict[str, str]]":
-        owner = None if email is None else await people.find(database, email)
-        which = used.Filter(since=began, user_id=None if owner is None else owner.id)
+        owner = None if email is None else await users.find(database, email)
+        selected = Filter(since=start, user_id=None if owner is None else owner.id)
         keys = await queries.list_keys(database, email) if by == "key" else []
-        return await used.sums(database, by, which), {key.id: key.email for key in keys}
+        return await sums(database, by, selected), {key.id: key.email for key in keys}
 
-    found, owners = with_database(settings, read)
+    found, owners = run_on_database(settings, read)
     rows = [_sums_view(by, one, owners) for one in found]
-    total = {name: sum(getattr(one, name) for one in found) for name in _counts(used.Sums)}
-    start = clock.rfc3339(began)
+    total = {name: sum(getattr(one, name) for one in found) for name in _count_names(Sums)}
+    since_text = clock.rfc3339(start)
     if as_json:
-        print_json({"since": start, "by": by, "usage": rows, "total": total})
+        print_json({"since": since_text, "by": by, "usage": rows, "total": total})
         return
     if not rows:
-        click.echo(f"Nothing was used since {start}.")
+        click.echo(f"Nothing was used since {since_text}.")
         return
-    headings = [name for name in rows[0] if name not in total]
-    last = {**dict.fromkeys(headings), headings[0]: "total", **total}
-    click.echo(f"Since {start}:")
-    print_records([*rows, last], as_json, "")
+    labels = [name for name in rows[0] if name not in total]
+    total_row = {**dict.fromkeys(labels), labels[0]: "total", **total}
+    click.echo(f"Since {since_text}:")
+    print_records([*rows, total_row], as_json, "")
 
 
-def _counts(sums: "type[Sums]") -> tuple[str, ...]:
+def _count_names(sums: "type[Sums]") -> tuple[str, ...]:
+    """The fields that are summed up: all but id and name."""
     return sums.__struct_fields__[2:]
 
 
 def _sums_view(by: str, one: "Sums", owners: dict[str, str]) -> dict[str, Any]:
-    heading: dict[str, Any] = {by: one.id}
+    """A row: its labels and its counts. `owners`: key id → e-mail address."""
+    labels: dict[str, Any] = {by: one.id}
     if by == "user":
-        heading = {"user": one.name, "id": one.id}
+        labels = {"user": one.name, "id": one.id}
     elif by == "key":
         known = one.id in owners
-        heading |= {"name": one.name if known else "", "user": owners.get(one.id)}
-    return heading | {name: getattr(one, name) for name in _counts(type(one))}
+        labels |= {"name": one.name if known else "", "user": owners.get(one.id)}
+    return labels | {name: getattr(one, name) for name in _count_names(type(one))}

@@ -128,7 +128,7 @@ def test_a_pause_is_seen_at_once_survives_a_restart_and_ends_when_told_to(folder
         second.signal()
         assert second.process.wait(10) == 0
         assert second.process.stderr is not None
-        assert b"upstream one is paused since before" in second.process.stderr.read()
+        assert b"upstream one is still paused" in second.process.stderr.read()
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are(running: Running) -> None:
