@@ -1,8 +1,7 @@
-"""Commands on a running relay: what its upstreams do, and pausing them.
+"""`relay upstreams`: the state of a running relay's upstreams; pausing and resuming them.
 
-Decides how the admin listener is asked and how its answers are shown. It is the running relay
-that knows and does; only one that serves from this relay.toml's database is asked to do
-anything. Importing this adds the commands to the command line.
+Decides how the admin listener is called and how its answers are shown. Acts only on the relay
+that serves from this relay.toml's database. Must not know how upstreams are chosen.
 """
 
 import http.client
@@ -16,29 +15,29 @@ from urllib.parse import quote
 import click
 
 from relay import clock, config
-from relay.cli.accounts import print_records
-from relay.cli.program import Failure, load_settings, main, print_json, with_config, with_json
+from relay.cli.output import print_json, print_records
+from relay.cli.program import Failure, config_option, json_option, load_settings
 
-_PATIENCE: Final = 3.0  # seconds
-_JSON: Final = "relay.cli.upstreams.json"
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - addresses to ask, not to bind
+_TIMEOUT_SECONDS: Final = 3.0
+_JSON_FLAG: Final = "relay.cli.upstreams.json"
+_LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - connected to, not bound
 
 
-@main.group(invoke_without_command=True)
-@with_config
-@with_json
+@click.group(invoke_without_command=True)
+@config_option
+@json_option
 @click.pass_context
 def upstreams(context: click.Context, as_json: bool) -> None:
-    """Upstreams of the relay that runs: what they do at this moment."""
-    context.meta[_JSON] = as_json  # it may stand before the subcommand, too
+    """Upstreams of the running relay: their state at this moment."""
+    context.meta[_JSON_FLAG] = as_json  # `--json` may stand before the subcommand, too
     if context.invoked_subcommand is not None:
         return
-    found = _ask(load_settings())
+    found = _call(load_settings())
     if as_json:
         print_json(found)
         return
     rows = [_row(one) for one in found["upstreams"]]
-    # What no upstream has anything of would only take room from the rest.
+    # Columns without any value are left out, for width.
     empty = {name for name in (rows[0] if rows else ()) if not any(row[name] for row in rows)}
     empty -= {"in_flight", "requests", "sessions"}
     shown = [{name: row[name] for name in row if name not in empty} for row in rows]
@@ -51,86 +50,93 @@ def upstreams(context: click.Context, as_json: bool) -> None:
 
 @upstreams.command("pause")
 @click.argument("name")
-@with_config
-@with_json
+@config_option
+@json_option
 def upstreams_pause(name: str, as_json: bool) -> None:
     """Give the upstream NAME no more requests, until resumed, over restarts too."""
-    done = _act(name, "pause")
-    flying = done["in_flight"]
-    rest = f" Requests that it is still at work on: {flying}." if flying else ""
-    _print_done(done, as_json, f"{name} is paused.{rest}")
+    upstream = _act(name, "pause")
+    in_flight = upstream["in_flight"]
+    remaining = f" Requests still in flight: {in_flight}." if in_flight else ""
+    _print_upstream(upstream, as_json, f"{name} is paused.{remaining}")
 
 
 @upstreams.command("resume")
 @click.argument("name")
-@with_config
-@with_json
+@config_option
+@json_option
 def upstreams_resume(name: str, as_json: bool) -> None:
     """Give the upstream NAME requests again."""
-    done = _act(name, "resume")
-    state = "" if done["state"] == "ok" else f" It is {_state(done)}: {done['why']}."
-    _print_done(done, as_json, f"{name} is resumed.{state}")
+    upstream = _act(name, "resume")
+    is_ok = upstream["state"] == "ok"
+    state = "" if is_ok else f" It is {_state(upstream)}: {upstream['why']}."
+    _print_upstream(upstream, as_json, f"{name} is resumed.{state}")
 
 
 @upstreams.command("clear")
 @click.argument("name")
-@with_config
-@with_json
+@config_option
+@json_option
 def upstreams_clear(name: str, as_json: bool) -> None:
-    """Forget all trouble that the upstream NAME had, and try it again at once."""
-    done = _act(name, "clear")
-    rest = " It stays paused." if done["state"] == "paused" else ""
-    _print_done(
-        done, as_json, f"{name} may serve again; what it failed before stays counted.{rest}"
+    """Forget the outages of the upstream NAME, and try it again at once."""
+    upstream = _act(name, "clear")
+    pause = " It stays paused." if upstream["state"] == "paused" else ""
+    _print_upstream(
+        upstream, as_json, f"{name} may serve again; its earlier errors stay counted.{pause}"
     )
 
 
-def _print_done(done: dict[str, Any], as_json: bool, words: str) -> None:
-    if as_json or click.get_current_context().meta[_JSON]:
-        print_json(done)
+def _print_upstream(upstream: dict[str, Any], as_json: bool, sentence: str) -> None:
+    """Print an upstream after a change: as JSON, or the sentence that describes the change."""
+    if as_json or click.get_current_context().meta[_JSON_FLAG]:
+        print_json(upstream)
     else:
-        click.echo(words)
+        click.echo(sentence)
 
 
-# --- asking ---
+# --- calling the admin listener ---
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+    """An HTTP connection over a Unix socket."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
+        super().__init__("localhost", timeout=_TIMEOUT_SECONDS)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_PATIENCE)
+        self.sock.settimeout(_TIMEOUT_SECONDS)
         self.sock.connect(self._path)
 
 
-def _connection(where: config.Address) -> http.client.HTTPConnection:
-    if where.path is not None:
-        return _UnixConnection(where.path)
-    host = _ANY.get(where.host, where.host)
-    return http.client.HTTPConnection(host, where.port, timeout=_PATIENCE)
+def _connection(address: config.Address) -> http.client.HTTPConnection:
+    if address.path is not None:
+        return _UnixConnection(address.path)
+    host = _LOOPBACK_OF.get(address.host, address.host)
+    return http.client.HTTPConnection(host, address.port, timeout=_TIMEOUT_SECONDS)
 
 
 def _act(name: str, action: str) -> dict[str, Any]:
-    """Have the running relay do something; the upstream as it is then."""
+    """Apply an action to an upstream of the running relay; returns the upstream afterwards."""
     settings = load_settings()
-    _ask(settings)  # tells an operator who means another relay so, in words of this command's
-    done: dict[str, Any] = _ask(settings, "POST", f"/upstreams/{quote(name, safe='')}/{action}")
-    return done
+    _call(settings)  # fails with a clear message if another relay listens there
+    path = f"/upstreams/{quote(name, safe='')}/{action}"
+    upstream: dict[str, Any] = _call(settings, "POST", path)
+    return upstream
 
 
-def _ask(settings: config.Settings, method: str = "GET", path: str = "/upstreams") -> Any:
-    """What the running relay answers. Everything else is an error in one line."""
+def _call(settings: config.Settings, method: str = "GET", path: str = "/upstreams") -> Any:
+    """Call the admin listener; returns the decoded JSON of its answer.
+
+    Raises:
+        Failure: no relay answers, it is another one, or it refuses.
+    """
     from relay.api.admin import PROOF, identity, proof
 
     text = settings.server.admin_listen
     if not text:
         raise Failure(
-            "relay: server.admin_listen is empty, so that no relay can be asked; set it and "
+            "relay: server.admin_listen is empty, so no relay can be asked; set it and "
             "start the relay again"
         )
     connection = _connection(config.address(text))
@@ -141,38 +147,45 @@ def _ask(settings: config.Settings, method: str = "GET", path: str = "/upstreams
         status, answer = response.status, json.loads(response.read())
     except TimeoutError:
         raise Failure(
-            f"relay: the relay at {text} does not answer within {_PATIENCE:.0f} s; see its log"
+            f"relay: the relay at {text} does not answer within {_TIMEOUT_SECONDS:.0f} s; "
+            "see its log"
         ) from None
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror
         raise Failure(
             f"relay: no relay can be asked at {text} ({why}); start it with `relay serve`, or "
-            "see that server.admin_listen is what it was started with"
+            "check that it was started with this server.admin_listen"
         ) from None
     except (http.client.HTTPException, ValueError):
-        raise _stranger(text) from None
+        raise _not_a_relay_error(text) from None
     finally:
         connection.close()
     if status != 200:
         try:
-            told = str(answer["error"]["message"])
+            message = str(answer["error"]["message"])
         except (KeyError, TypeError):
-            raise _stranger(text) from None
-        raise Failure(f"relay: {told}")
+            raise _not_a_relay_error(text) from None
+        raise Failure(f"relay: {message}")
     if method == "GET":
-        if not isinstance(answer, dict) or "database" not in answer:
-            raise _stranger(text)
-        if answer["database"] != identity(settings.database.path):
-            raise Failure(
-                f"relay: the relay at {text} is another one: it serves from "
-                f"{answer['database']}; give this one a server.admin_listen of its own"
-            )
+        _check_identity(answer, identity(settings.database.path), text)
     return answer
 
 
-def _stranger(text: str) -> Failure:
+def _check_identity(answer: Any, expected: str, text: str) -> None:
+    """Raises Failure: the answer is not from the relay that serves from this database."""
+    if not isinstance(answer, dict) or "database" not in answer:
+        raise _not_a_relay_error(text)
+    if answer["database"] != expected:
+        raise Failure(
+            f"relay: the relay at {text} is another one: it serves from "
+            f"{answer['database']}; give this one a server.admin_listen of its own"
+        )
+
+
+def _not_a_relay_error(text: str) -> Failure:
     return Failure(
-        f"relay: what listens on {text} is no relay's admin listener; choose another "
+        f"relay: the server at {text} is no relay's admin listener; choose another "
         "server.admin_listen and start the relay again"
     )
 
@@ -181,12 +194,12 @@ def _stranger(text: str) -> Failure:
 
 
 def _row(one: dict[str, Any]) -> dict[str, Any]:
-    cap = f"/{one['max_concurrency']}" if one["max_concurrency"] else ""
+    limit = f"/{one['max_concurrency']}" if one["max_concurrency"] else ""
     return {
         "name": one["name"],
         "state": _state(one),
         "why": _why(one),
-        "in_flight": f"{one['in_flight']}{cap}",
+        "in_flight": f"{one['in_flight']}{limit}",
         "requests": one["requests"],
         "priority": one["priority"],
         "weight": one["weight"],
@@ -200,23 +213,23 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _state(one: dict[str, Any]) -> str:
-    """With until when, where its end is a matter of time."""
+    """The state, and until when if it ends by itself."""
     state, until = str(one["state"]), one["until"]
     if until is None or state in ("paused", "probing"):
         return state
-    return f"{state} until {_short(until)}"
+    return f"{state} until {_short_time(until)}"
 
 
-def _short(moment: str) -> str:
-    """Without what is the same today: `12:01:00Z`."""
+def _short_time(timestamp: str) -> str:
+    """RFC 3339 without fractions, and without the date if it is today's: `12:01:00Z`."""
     today = clock.rfc3339(time.time())[:11]
-    return moment.removeprefix(today).split(".")[0] + "Z"
+    return timestamp.removeprefix(today).split(".")[0] + "Z"
 
 
 def _why(one: dict[str, Any]) -> str:
     reasons = [one["why"]] if one["why"] else []
     for model, outage in one["models_out"].items():
-        reasons.append(f"{model}: {outage['why']}, until {_short(outage['until'])}")
+        reasons.append(f"{model}: {outage['why']}, until {_short_time(outage['until'])}")
     return "; ".join(reasons)
 
 
@@ -228,6 +241,6 @@ def _errors(one: dict[str, Any]) -> str:
 
 
 def _terms(found: list[dict[str, Any]]) -> list[str]:
-    """One line for each vendor that has something to say of its terms."""
+    """One line for each vendor with terms of use."""
     terms: dict[str, str] = {one["vendor"]: one["terms"] for one in found if one["terms"]}
     return [f"Terms of {vendor}: {' '.join(note.split())}" for vendor, note in terms.items()]

@@ -1,4 +1,7 @@
-"""TLS contexts from files: the listener's own, and what upstreams are held to."""
+"""TLS contexts from files: for the listener, and to verify upstreams.
+
+Decides protocol versions and ALPN. Must not know connections.
+"""
 
 import ssl
 
@@ -6,26 +9,26 @@ from relay.config import ConfigError, Settings, TlsSettings
 
 
 def listener(tls: TlsSettings) -> ssl.SSLContext:
-    """For `server.tls`.
+    """The listener's context: TLS 1.2 or later, with `server.tls`'s certificate and key.
 
     Raises:
-        ConfigError: the files are no certificate and its key.
+        ConfigError: the files are not a certificate and its key.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(tls.cert, tls.key)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # or its subclass ssl.SSLError
         raise ConfigError("server.tls", "cert and key are no certificate and its key") from error
     return context
 
 
 def upstream(ca: str | None) -> ssl.SSLContext:
-    """With verification, by the system's certificates or by those in the file `ca`.
+    """A context that verifies upstreams against the file `ca`, None: the system's certificates.
 
     Raises:
-        ValueError: there are no certificates in the file.
+        ValueError: the file has no certificates.
     """
     try:
         return ssl.create_default_context(cafile=ca)
@@ -34,7 +37,7 @@ def upstream(ca: str | None) -> ssl.SSLContext:
 
 
 def check(settings: Settings) -> None:
-    """Read every file that the settings name.
+    """Load every certificate and key that the settings name.
 
     Raises:
         ConfigError: one of them cannot be used.

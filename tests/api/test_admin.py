@@ -233,8 +233,7 @@ async def test_a_pause_is_written_before_it_is_told_and_outlasts_the_process(
         server = {"listen": ["127.0.0.1:0"], "admin_listen": ""}
         database = {"path": str(tmp_path / "relay.db")}
         tree = {"upstream": rows, "server": server, "database": database, "log": {"access": False}}
-        app = App(config.parse(tree))
-        await app.start()
+        app = await App.start(config.parse(tree))
         try:
             assert [one.health.paused for one in app.upstreams] == states
         finally:

@@ -176,8 +176,7 @@ async def unsettled_relay(folder: Path, **tree: Any) -> AsyncIterator[Live]:
     )
     log_path = folder / "unsettled.log"
     with log_path.open("ab", buffering=0) as log:
-        app = App(settings, log_fd=log.fileno())
-        await app.start()
+        app = await App.start(settings, log_fd=log.fileno())
         try:
             yield Live(app, app.addresses[0], key, log_path, None)
         finally:

@@ -102,8 +102,7 @@ async def running_relay(
         settings = config.parse(tree)
         log_path = folder / "access.log"
         log = stack.enter_context(log_path.open("ab", buffering=0))
-        app = App(settings, log_fd=log.fileno())
-        await app.start()
+        app = await App.start(settings, log_fd=log.fileno())
         stack.push_async_callback(app.stop, 0)
         now = time.time()
         await people.create(app.database, settings, EMAIL, plan=None, is_admin=False, now=now)

@@ -13,13 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from relay import config
 from relay.accounts import keys
 from relay.accounts import users as people
-from relay.app import App
 from relay.quota.plans import COUNTS_PER_MINUTE
 from relay.store import balance
 from relay.store.database import Database
@@ -701,7 +698,7 @@ async def pay(relay: Live, micro: int) -> None:
 
 async def until_paid(relay: Live, micro: int) -> None:
     def there() -> bool:
-        return sum(balance.credited for balance in relay.app.ledger._balances.values()) == micro
+        return sum(purse.credited for purse in relay.app.ledger._purses.values()) == micro
 
     await until(there, within=1)
 
@@ -744,7 +741,7 @@ async def test_requests_at_once_cannot_overdraw_and_the_statement_adds_up(tmp_pa
             lines = list(connection.execute("SELECT * FROM statement ORDER BY id"))
             [row] = connection.execute("SELECT credited, charged, micro FROM balance")
         assert tuple(row) == (paid, sum(row["cost_micro"] for row in rows), row["micro"])
-        assert row["micro"] == relay.app.ledger._balances[lines[0]["user_id"]].amount
+        assert row["micro"] == relay.app.ledger.balance(lines[0]["user_id"])
         assert 0 <= row["micro"] < COST
         assert lines[0]["amount_micro"] == paid
         charges = {line["request_id"]: -line["amount_micro"] for line in lines[1:]}
@@ -790,13 +787,13 @@ async def test_what_is_held_covers_what_it_comes_to(
         await until_paid(relay, 10_000_000)
         async with connected(relay.port) as (reader, writer):
             writer.write(request(relay.key, octets, fields="x-simulate: delay=0.2\r\n"))
-            balance = next(iter(relay.app.ledger._balances.values()))
-            await until(lambda: balance.held)
-            held = balance.held
+            purse = next(iter(relay.app.ledger._purses.values()))
+            await until(lambda: purse.held)
+            held = purse.held
             assert (await read_answer(reader))[0] == 200
         [row] = await settled(relay, 1)
         assert 0 < row["cost_micro"] <= held
-        assert balance.held == 0
+        assert purse.held == 0
 
 
 LINKED = {**BODY, "max_tokens": 1, "messages": [{"role": "user", "content": [
@@ -832,24 +829,4 @@ async def test_counts_that_cannot_be_change_no_balance(tmp_path: Path, count: in
         with beside(relay) as connection:
             [[micro]] = connection.execute("SELECT micro FROM balance")
             [[user]] = connection.execute("SELECT id FROM users")
-        assert micro == 10 * COST - row["cost_micro"] == relay.app.ledger._balances[user].amount
-
-
-async def test_a_database_has_one_server_whatever_links_lead_to_it(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, plan=plan(*FREE)) as relay:
-        settings = relay.app._settings
-        link = tmp_path / "link.db"
-        link.symlink_to(settings.database.path)
-        database = msgspec.structs.replace(settings.database, path=str(link))
-        server = msgspec.structs.replace(settings.server, listen=["127.0.0.1:0"])
-        other = App(msgspec.structs.replace(settings, database=database, server=server))
-        with pytest.raises(OSError, match="another relay serves from the database"):
-            await other.start()
-
-
-async def test_a_database_in_no_folder_is_refused_in_plain_words(tmp_path: Path) -> None:
-    settings = config.Settings(
-        database=config.DatabaseSettings(path=str(tmp_path / "no" / "relay.db"))
-    )
-    with pytest.raises(OSError, match="there is no folder"):
-        await App(settings).start()
+        assert micro == 10 * COST - row["cost_micro"] == relay.app.ledger.balance(user)

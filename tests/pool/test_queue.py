@@ -283,8 +283,7 @@ async def test_a_restart_remembers_what_an_upstreams_limits_have_left(tmp_path: 
             assert (await pool.ask(said(f"{number}"))).status == 200
         settings = pool.relay.app._settings
     with (tmp_path / "second.log").open("ab", buffering=0) as log:
-        app = App(settings, log_fd=log.fileno())
-        await app.start()
+        app = await App.start(settings, log_fd=log.fileno())
         try:
             assert limits_left(app, "a") == 2
         finally:

@@ -1,0 +1,180 @@
+"""`relay check`: errors in relay.toml, warnings, and every setting in force.
+
+Decides what is worth a warning. `check_references` is also what `relay serve` checks before
+it starts.
+"""
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay import config
+from relay.cli.output import print_json, print_stderr
+from relay.cli.program import Misuse, config_option, config_path, json_option, load_settings
+
+
+@click.command()
+@config_option
+@json_option
+def check(as_json: bool) -> None:
+    """Check relay.toml and show every setting that is in force."""
+    settings = load_settings()
+    check_references(settings)
+    from relay.net import tls
+
+    try:
+        tls.check(settings)
+    except config.ConfigError as error:
+        raise Misuse(f"{config_path()}: {error}") from None
+    used = _vendors_used(settings)
+    for warning in (*_warnings(settings), *_vendor_terms(settings, used)):
+        print_stderr(warning)
+    tree = config.effective(settings)
+    if as_json:
+        print_json({"ok": True, "settings": tree})
+    else:
+        _print_settings(tree, {*used, *_vendors_changed(settings)})
+
+
+def _print_settings(tree: dict[str, Any], vendors: set[str]) -> None:
+    """Print every setting as a line, of `vendors` only those that are named."""
+    counts = ", ".join(
+        f"{len(tree[name])} {name}{'' if len(tree[name]) == 1 else 's'}"
+        for name in ("upstream", "model", "plan")
+    )
+    click.echo(f"ok: {config_path()} ({counts})")
+    if config.LATER:
+        click.echo("Read and checked, but not in force in this version: " + ", ".join(config.LATER))
+    tree["vendor"] = [
+        {**vendor, "rules": len(vendor["rules"])}
+        for vendor in tree["vendor"]
+        if vendor["name"] in vendors
+    ]
+    for path, value in _dotted(tree):
+        click.echo(f"{path} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _dotted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a tree with its dotted path: `upstream[0].name`."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _dotted(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for number, inner in enumerate(value):
+            yield from _dotted(inner, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+# --- warnings ---
+
+
+def _warnings(settings: config.Settings) -> Iterator[str]:
+    """Settings that are valid but probably not intended."""
+    path = config_path()
+    for section in ("upstream", "model"):
+        if not getattr(settings, section):
+            yield f"{path}: there is no [[{section}]], so no request can be served"
+    for model in _unserved_models(settings):
+        yield f"{path}: no upstream serves {model} under its own name; give it routes"
+    if _reachable_from_elsewhere(settings.server.admin_listen):
+        yield (
+            f"{path}: server.admin_listen: other machines may reach "
+            f"{settings.server.admin_listen}, and pause upstreams there: it asks for no key"
+        )
+
+
+def _vendor_terms(settings: config.Settings, used: dict[str, list[str]]) -> Iterator[str]:
+    """The terms of use of the vendors in use, for those that have any."""
+    for vendor in settings.vendor:
+        if vendor.terms and vendor.name in used:
+            yield f"upstream {', '.join(used[vendor.name])}: {vendor.terms}"
+
+
+def _reachable_from_elsewhere(address: str) -> bool:
+    """Whether other machines may reach an address. True for a host name: it may resolve to any."""
+    if not address:
+        return False
+    parsed = config.address(address)
+    if parsed.path is not None or parsed.host.lower() == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(parsed.host).is_loopback
+    except ValueError:
+        return True
+
+
+def _vendors_used(settings: config.Settings) -> dict[str, list[str]]:
+    """Vendor names, each with the names of its upstreams."""
+    used: dict[str, list[str]] = {}
+    for upstream in settings.upstream:
+        used.setdefault(config.vendor_of(settings, upstream).name, []).append(upstream.name)
+    return used
+
+
+def _vendors_changed(settings: config.Settings) -> list[str]:
+    """Names of the vendors that relay.toml adds or changes."""
+    from relay.config.vendors import shipped
+
+    return [vendor.name for vendor in settings.vendor if vendor not in shipped()]
+
+
+def _unserved_models(settings: config.Settings) -> list[str]:
+    """Models without routes that no upstream's vendor has. Empty if there is no upstream."""
+    vendors = [config.vendor_of(settings, upstream) for upstream in settings.upstream]
+    return [
+        model.id
+        for model in settings.model
+        if vendors
+        and model.routes is None
+        and not any(config.serves(vendor, model.id) for vendor in vendors)
+    ]
+
+
+# --- errors ---
+
+
+def check_references(settings: config.Settings) -> None:
+    """Check that the files and environment variables that relay.toml names can be read.
+
+    Raises:
+        Misuse: one cannot; the others that cannot are printed before.
+    """
+    errors = [f"{config_path()}: {path}: {reason}" for path, reason in _unreadable(settings)]
+    for line in errors[:-1]:
+        print_stderr(line)
+    if errors:
+        raise Misuse(errors[-1])
+
+
+def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
+    """Settings that refer to something unreadable: dotted path and reason."""
+    for number, upstream in enumerate(settings.upstream):
+        try:
+            upstream.credential()
+        except ValueError as error:
+            yield f"upstream[{number}].api_key", str(error)
+        try:
+            proxy = upstream.proxy()
+            if proxy is not None:
+                from relay.net.upstream import proxy as egress
+
+                egress.parse(proxy)
+        except ValueError as error:
+            yield f"upstream[{number}].egress", str(error)
+    files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
+    if settings.server.tls is not None:
+        files += [
+            ("server.tls.cert", settings.server.tls.cert),
+            ("server.tls.key", settings.server.tls.key),
+        ]
+    for path, file in files:
+        try:
+            if file is not None:
+                Path(file).open("rb").close()
+        except OSError as error:
+            yield path, f"cannot read {file}: {error.strerror}"

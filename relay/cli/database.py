@@ -1,0 +1,64 @@
+"""The database as a command uses it, and `relay backup`.
+
+Decides which errors of the database and of `relay.accounts` are whose fault. SQLite is
+imported only when a command uses the database.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from relay import config
+from relay.cli.output import print_json
+from relay.cli.program import Failure, Misuse, config_option, json_option, load_settings
+
+if TYPE_CHECKING:
+    from relay.store.database import Database
+
+T = TypeVar("T")
+
+
+def run_on_database(settings: config.Settings, work: "Callable[[Database], Awaitable[T]]") -> T:
+    """Open the database, await `work` on it and close it.
+
+    Raises:
+        Misuse: an argument of the command is invalid.
+        Failure: the database cannot be used, or its contents do not allow the command.
+    """
+    from relay.accounts import AccountError, InvalidError
+    from relay.store.database import Database, StoreError
+
+    async def open_and_work() -> T:
+        database = await Database.open(settings.database.path)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(open_and_work())
+    except (AccountError, StoreError) as error:
+        failure = Misuse if isinstance(error, InvalidError) else Failure
+        raise failure(f"relay: {error}") from None
+
+
+@click.command()
+@click.argument("path")
+@config_option
+@json_option
+def backup(path: str, as_json: bool) -> None:
+    """Copy the database to PATH, while it is in use or not. Overwrites nothing."""
+    settings = load_settings()
+    from relay.store.backup import backup as copy_database
+    from relay.store.database import StoreError
+
+    try:
+        size = copy_database(settings.database.path, path)
+    except StoreError as error:
+        raise Failure(f"relay: {error}") from None
+    if as_json:
+        print_json({"path": path, "bytes": size})
+    else:
+        click.echo(f"{settings.database.path} is saved whole in {path} ({size:,} bytes).")

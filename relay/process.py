@@ -1,0 +1,130 @@
+"""The relay as a process: signals, the lock on its database, inherited sockets, the collector.
+
+Decides when the process ends. Must not know what is served or how it is built.
+"""
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import uvloop
+
+from relay import __version__
+from relay.app import App
+from relay.config import Settings
+
+_log = logging.getLogger("relay")
+
+_FIRST_INHERITED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal; returns the exit status.
+
+    Raises:
+        ConfigError: relay.toml names something that cannot be used.
+        StoreError: the database cannot be used.
+        OSError: an address cannot be bound, or another relay serves from the database.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    signals = Signals()
+    lock = lock_database(settings.database.path)
+    app = await App.start(settings, sockets=inherited_sockets())
+    signals.abort = app.server.abort
+    # The objects that exist now live as long as the process: the collector skips them.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)  # requests leave no cycles behind
+    announce(f"relay {__version__} listens on {', '.join(app.addresses)}")
+    _warn_operator(app)
+    await signals.wait()
+    await app.stop(settings.server.timeouts.drain)
+    os.close(lock)
+
+
+class Signals:
+    """Handlers for SIGTERM and SIGINT: the first signal ends `wait`, later ones call `abort`."""
+
+    def __init__(self) -> None:
+        self._received = asyncio.Event()
+        self.abort: Callable[[], None] = lambda: None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self._received.is_set():
+            self.abort()
+        self._received.set()
+
+    async def wait(self) -> None:
+        await self._received.wait()
+
+
+def lock_database(path: str) -> int:
+    """Lock the database of a server: a second server would overwrite the first one's counts.
+
+    Returns the descriptor that holds the lock; the kernel releases it when the process ends.
+
+    Raises:
+        OSError: another server holds it, or the folder does not exist.
+    """
+    real = os.path.realpath(path)  # the same database through any link
+    folder = os.path.dirname(real)
+    if not os.path.isdir(folder):
+        raise OSError(f"database {path}: there is no folder {folder}")
+    lock = os.open(f"{real}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise OSError(f"another relay serves from the database {path}") from None
+    return lock
+
+
+def inherited_sockets() -> list[socket.socket]:
+    """The listening sockets that systemd passed to this process: sd_listen_fds(3).
+
+    Raises:
+        OSError: LISTEN_FDS is not a number.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    text = os.environ.get("LISTEN_FDS", "")
+    if not text.isdigit():
+        raise OSError(f"LISTEN_FDS is {text!r}, not a number of sockets")
+    count = int(text)
+    return [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(count)]
+
+
+def announce(text: str) -> None:
+    """Print the line that says where a server listens; supervisors and tests wait for it."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _warn_operator(app: App) -> None:
+    """Log after `announce`: its line comes first."""
+    if app.without_admin:
+        _log.warning(
+            "%s; `relay upstreams` cannot reach this relay until it has a server.admin_listen of "
+            "its own",
+            app.without_admin,
+        )
+    for upstream in app.upstreams:
+        if upstream.health.paused:
+            _log.warning(
+                "upstream %s is still paused; `relay upstreams resume %s` resumes it",
+                upstream.name,
+                upstream.name,
+            )

@@ -1,0 +1,92 @@
+"""`relay serve` and `relay demo` as processes: one server for a database, addresses, the demo."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay.process import lock_database
+from tests.cli.two_upstreams import configure as configure_two
+from tests.cli.two_upstreams import error_of
+from tests.durability.process import relay, serving, write_settings
+
+
+def configure(folder: Path, database: Path) -> Path:
+    """Write a relay.toml with this database into a folder."""
+    folder.mkdir(exist_ok=True)
+    write_settings(folder, "http://127.0.0.1:9")
+    with (folder / "relay.toml").open("a") as file:
+        file.write(f'\n[database]\npath = "{database}"\n')
+    return folder
+
+
+def test_a_database_has_one_server_through_any_link(tmp_path: Path) -> None:
+    database, link = tmp_path / "relay.db", tmp_path / "link.db"
+    link.symlink_to(database)
+    first, second = configure(tmp_path / "a", database), configure(tmp_path / "b", link)
+    with serving(first) as running:
+        assert "listens on" in running.said
+        done = relay(second, "serve")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"relay: another relay serves from the database {link}\n"
+
+
+def test_a_database_is_free_again_once_its_server_ends(tmp_path: Path) -> None:
+    folder = configure(tmp_path / "a", tmp_path / "relay.db")
+    for _ in range(2):
+        with serving(folder) as running:
+            assert "listens on" in running.said
+
+
+def test_a_lock_is_refused_by_path_until_it_is_released(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    lock = lock_database(str(path))
+    with pytest.raises(OSError, match=f"another relay serves from the database {path}"):
+        lock_database(str(path))
+    os.close(lock)
+    os.close(lock_database(str(path)))
+
+
+def test_a_database_in_no_folder_is_refused_in_plain_words(tmp_path: Path) -> None:
+    folder = configure(tmp_path / "a", tmp_path / "no" / "relay.db")
+    done = relay(folder, "serve")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"there is no folder {tmp_path / 'no'}\n" in done.stderr
+
+
+# --- the admin listener ---
+
+
+def test_a_second_relay_serves_without_an_admin_listener(tmp_path: Path) -> None:
+    """If neither operator configured an address for it."""
+    folders = [configure_two(tmp_path / name, "127.0.0.1:8081") for name in ("a", "b")]
+    with serving(folders[0]), serving(folders[1]) as second:
+        assert "listens on" in second.said
+        assert second.process.stderr is not None
+        warning = second.process.stderr.readline().decode()
+        assert "cannot listen on 127.0.0.1:8081: Address already in use; `relay ups" in warning
+        line = error_of(folders[1])
+        assert "is another one" in line or "is no relay's admin listener" in line
+
+
+def test_a_configured_admin_address_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        configure_two(tmp_path, address)
+        done = relay(tmp_path, "serve")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"relay: cannot listen on {address}: Address already in use\n"
+
+
+def test_the_demo_has_no_admin_listener(tmp_path: Path) -> None:
+    configure_two(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "relay", "demo", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE
+    ) as demo:
+        assert demo.stdout is not None
+        assert b"The relay runs at" in demo.stdout.readline()
+        assert "start it with `relay serve`" in error_of(tmp_path)
+        demo.terminate()
