@@ -253,7 +253,7 @@ def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
     (port,) = free_ports(1)
     recorded = folder / "answer.http"
     recorded.write_bytes(answer)
-    program = str(Path(__file__).with_name("replay.py"))
+    program = str(Path(__file__).parents[1] / "replay.py")
     argv = [sys.executable, "-P", program, str(port), str(recorded)]
     process = Process("replay", argv, core, folder / "replay.err")
     try:
