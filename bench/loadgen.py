@@ -44,7 +44,7 @@ class JsonLoad:
         self.saturated = False
         self.idle: list[_JsonClient] = []
         self.answer = b""
-        self.said = ""
+        self.text = ""
         self.failure: LoadError | None = None
         self._clients: list[_JsonClient] = []
         self._failed = asyncio.Event()
@@ -178,7 +178,7 @@ class _JsonClient(asyncio.Protocol):
             raise LoadError(f"an answer without content-length: {data[:head_end]!r}")
         end = head_end + 4 + int(found[2])
         if len(data) >= end:
-            self.load.said = _read(data[head_end + 4 : end], self.load.dialect)
+            self.load.text = _read(data[head_end + 4 : end], self.load.dialect)
             self.load.answer = data[:end]
             self.needle = b"\r\n" + found[1]
         return end

@@ -23,6 +23,7 @@ from typing import Self
 
 _PROC = Path("/proc")
 _STOP_WAIT_S = 5.0
+_COMMAND_TIMEOUT_S = 20.0
 _POLL_S = 0.001
 # Ends with its parent, whatever happened to that, and after its time.
 _SPIN = """
@@ -161,6 +162,52 @@ class Process:
             if pid != self.pid and _group(pid) == self.pid:
                 _kill(pid)
         return self._popen.returncode
+
+
+class NoProcess(Process):
+    """Stands where a proxy would run; it uses nothing and never fails."""
+
+    def __init__(self) -> None:
+        self.name = "no proxy"
+
+    def running(self) -> bool:
+        return True
+
+    def tail(self, lines: int = 15) -> str:
+        return ""
+
+    def cpu_ns(self) -> int:
+        return 0
+
+    def rss(self) -> int:
+        return 0
+
+    def stop(self) -> int:
+        return 0
+
+
+def output(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    """What a short command prints; `nginx -v` prints to standard error.
+
+    Raises:
+        BenchError: it cannot be started, fails, or takes too long.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_TIMEOUT_S,
+            env=None if env is None else dict(env),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchError(f"{' '.join(argv)}: {error}") from None
+    if done.returncode:
+        raise BenchError(
+            f"{' '.join(argv)} ended with status {done.returncode}:\n{done.stderr or done.stdout}"
+        )
+    return done.stdout or done.stderr
 
 
 @contextmanager

@@ -26,11 +26,11 @@ class StreamLoad:
         self.port = port
         self.payload = payload
         self.dialect = dialect
-        self.kept: list[bytes] | None = None  # what came, when it is to be read
+        self.payloads: list[bytes] | None = None  # a list keeps the chunks for `text()`
         self.events = 0
         self.stream_bytes = 0
         self.live = 0
-        self.whole = 0
+        self.completed = 0
         self.first_content = array("Q")
         self.counts: list[int] = []
         self.failure: LoadError | None = None
@@ -44,9 +44,11 @@ class StreamLoad:
         for number in range(streams):
             await loop.create_connection(lambda: self._client(), HOST, self.port)
             await self.run(max(0.0, origin + over * (number + 1) / streams - loop.time()))
-        while self.live + self.whole < streams:
+        while self.live + self.completed < streams:
             if loop.time() > origin + over + 10:
-                raise LoadError(f"only {self.live + self.whole} of {streams} streams have begun")
+                raise LoadError(
+                    f"only {self.live + self.completed} of {streams} streams have begun"
+                )
             await self.run(0.005)
 
     async def open_slow(self, receive_buffer: int) -> "_StreamClient":
@@ -76,9 +78,9 @@ class StreamLoad:
         """Waits until all streams have ended whole, each with the same number of events."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        while self.whole < len(self._clients):
+        while self.completed < len(self._clients):
             if loop.time() > deadline:
-                missing = len(self._clients) - self.whole
+                missing = len(self._clients) - self.completed
                 raise LoadError(f"{missing} streams did not end within {within:g} s")
             await self.run(step)
         if len(set(self.counts)) > 1:
@@ -86,10 +88,10 @@ class StreamLoad:
                 f"equal streams brought {min(self.counts)} to {max(self.counts)} events"
             )
 
-    def said(self) -> str:
-        """What the streams that were kept say."""
+    def text(self) -> str:
+        """The text of the streams whose chunks were kept."""
         try:
-            return self.dialect.stream_text(b"".join(self.kept or ()))
+            return self.dialect.stream_text(b"".join(self.payloads or ()))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise LoadError(f"a stream is not what it should be: {error!r}") from None
 
@@ -113,7 +115,6 @@ class _StreamClient(asyncio.Protocol):
     """One stream: chunks are taken apart one by one, events counted in what they carry."""
 
     __slots__ = (
-        "begun",
         "buffer",
         "events",
         "last",
@@ -122,6 +123,7 @@ class _StreamClient(asyncio.Protocol):
         "over",
         "sent",
         "shown",
+        "started",
         "transport",
     )
 
@@ -129,7 +131,7 @@ class _StreamClient(asyncio.Protocol):
         self.load = load
         self.buffer = b""
         self.last = b""
-        self.begun = False
+        self.started = False
         self.over = False
         self.newline = False
         self.shown = False  # something of what the model says
@@ -156,8 +158,8 @@ class _StreamClient(asyncio.Protocol):
             data = self.buffer + data
             self.buffer = b""
         try:
-            at = 0 if self.begun else self._head(data)
-            if self.begun:
+            at = 0 if self.started else self._head(data)
+            if self.started:
                 self._body(data, at)
             else:
                 self.buffer = data
@@ -186,7 +188,7 @@ class _StreamClient(asyncio.Protocol):
             raise LoadError(f"instead of 200 there came {data[:600].decode(errors='replace')!r}")
         if not _CHUNKED.search(data, 0, head_end + 2):
             raise LoadError(f"a stream that is not chunked: {data[:head_end]!r}")
-        self.begun = True
+        self.started = True
         self.load.live += 1
         return head_end + 4
 
@@ -217,8 +219,8 @@ class _StreamClient(asyncio.Protocol):
             if not self.shown and load.dialect.first in payload:
                 self.shown = True
                 load.first_content.append(perf_counter_ns() - self.sent)
-            if load.kept is not None:
-                load.kept.append(payload)
+            if load.payloads is not None:
+                load.payloads.append(payload)
             self.events += events
             load.events += events
             self.last = payload if length >= 64 else self.last[-64:] + payload
@@ -237,6 +239,6 @@ class _StreamClient(asyncio.Protocol):
             )
         self.over = True
         load.live -= 1
-        load.whole += 1
+        load.completed += 1
         load.counts.append(self.events)
         self.transport.close()

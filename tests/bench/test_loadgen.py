@@ -85,7 +85,7 @@ class _Deaf(asyncio.Transport):
 
 def _fed(pieces: list[bytes], dialect: Dialect = MESSAGES) -> StreamLoad:
     load = StreamLoad(0, b"", dialect)
-    load.kept = []
+    load.payloads = []
     client = _StreamClient(load)
     client.connection_made(_Deaf())
     for piece in pieces:
@@ -129,7 +129,7 @@ async def test_a_cut_answer_ends_the_round() -> None:
 async def test_a_whole_stream_is_counted_by_its_events() -> None:
     async with _origin(_STREAM) as port:
         load = await _stream(port)
-    assert (load.whole, load.live, load.counts) == (2, 0, [3, 3])
+    assert (load.completed, load.live, load.counts) == (2, 0, [3, 3])
 
 
 async def test_a_cut_stream_ends_the_round() -> None:
@@ -141,7 +141,7 @@ async def test_a_cut_stream_ends_the_round() -> None:
 @pytest.mark.parametrize("size", range(1, 80))
 def test_events_are_counted_alike_at_every_split(size: int) -> None:
     load = _fed([_STREAM[at : at + size] for at in range(0, len(_STREAM), size)])
-    assert (load.failure, load.whole, load.events) == (None, 1, 3)
+    assert (load.failure, load.completed, load.events) == (None, 1, 3)
 
 
 @pytest.mark.parametrize("size", range(1, 80))
@@ -149,7 +149,7 @@ def test_events_are_counted_alike_however_a_proxy_cuts_its_chunks(size: int) -> 
     body = b"".join(_EVENTS)
     chunks = [_chunk(body[at : at + size]) for at in range(0, len(body), size)]
     load = _fed([_SSE_HEAD, *chunks, b"0\r\n\r\n"])
-    assert (load.failure, load.whole, load.events) == (None, 1, 3)
+    assert (load.failure, load.completed, load.events) == (None, 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_a_chat_stream_is_counted_and_read_alike_at_every_split(size: int) -> No
     body = b"".join(_CHAT_EVENTS)
     chunks = [_chunk(body[at : at + size]) for at in range(0, len(body), size)]
     load = _fed([_SSE_HEAD, *chunks, b"0\r\n\r\n"], CHAT)
-    assert (load.failure, load.whole, load.events) == (None, 1, 7)
-    assert load.said() == "Grü\n"
+    assert (load.failure, load.completed, load.events) == (None, 1, 7)
+    assert load.text() == "Grü\n"
 
 
 def test_the_role_is_not_the_first_content_of_a_chat_stream() -> None:
@@ -216,17 +216,17 @@ def test_an_error_in_a_chat_stream_is_no_text() -> None:
     events = [_CHAT_EVENTS[1], b'data: {"error":{"message":"Overloaded"}}\n\n', _CHAT_EVENTS[-1]]
     load = _fed([_SSE_HEAD, *map(_chunk, events), b"0\r\n\r\n"], CHAT)
     with pytest.raises(LoadError, match="Overloaded"):
-        load.said()
+        load.text()
 
 
-def _whole(document: bytes) -> bytes:
+def _answer(document: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(document), document)
 
 
 async def test_a_chat_completion_is_read() -> None:
     document = b'{"object":"chat.completion","choices":[{"message":{"content":"hi"}}]}'
-    async with _origin(_whole(document)) as port:
-        assert (await _fetch(port, CHAT)).said == "hi"
+    async with _origin(_answer(document)) as port:
+        assert (await _fetch(port, CHAT)).text == "hi"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ async def test_a_chat_completion_is_read() -> None:
     [(_MESSAGE, "no chat.completion"), (b'{"object":"chat.completion"}', "no content")],
 )
 async def test_an_answer_of_another_dialect_ends_the_round(document: bytes, says: str) -> None:
-    async with _origin(_whole(document)) as port:
+    async with _origin(_answer(document)) as port:
         with pytest.raises(LoadError, match=says):
             await _fetch(port, CHAT)
 

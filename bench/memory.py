@@ -1,0 +1,108 @@
+"""Rounds of memory: a process at rest, live streams, idle connections, slow readers.
+
+Decides between which two moments resident memory is compared. Every round needs a process that
+has served nothing before, since freed memory is seldom given back to the system. Must not know
+how a rival is configured, in which order rounds run, or how figures are summed up.
+"""
+
+import time
+
+from bench.loadgen import LoadError
+from bench.process import BenchError, Process
+from bench.rivals.rival import Rival
+from bench.rounds import STREAM_OPEN_S, expect_events
+from bench.stage import Figures, Stage, json_load, stream_load
+
+_IDLE_CONNECTIONS = 1000
+_IDLE_STEP = 20
+_MEMORY_STREAM_S = 3.0
+_SLOW_S = 3.0
+_SLOW_READERS = 4
+_SLOW_RECEIVE_BUFFER = 64 * 1024
+# More than the kernel buffers between the upstream and a client that does not read.
+_SLOW_ANSWER = "tokens=120000"
+_SLOW_DRAIN_S = 60.0
+
+
+async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """What a fresh process holds, and what each live stream adds."""
+    settings = stage.settings
+    pace = f"tokens={round(_MEMORY_STREAM_S * settings.pace)};pace={settings.pace:g}"
+    expected = await stage.events_of(pace)
+    await _warm(rival)
+    base = process.rss()
+    load = stream_load(rival, pace)
+    try:
+        await load.open(settings.streams, STREAM_OPEN_S)
+        await load.run(_MEMORY_STREAM_S / 3)
+        live, held = load.live, process.rss()
+        if live < settings.streams:
+            raise LoadError(f"only {live} of {settings.streams} streams were live together")
+        await load.ended(_MEMORY_STREAM_S + 10.0)
+        expect_events(load, expected)
+    finally:
+        load.close()
+    return {"base_mib": base / 2**20, "stream_kib": (held - base) / live / 1024}
+
+
+async def idle_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """What a keep-alive connection costs between two requests."""
+    await _warm(rival)
+    load = json_load(rival)
+    try:
+        # One step ahead of the first reading, so that upstream connections are not counted.
+        await load.open(_IDLE_STEP)
+        base = process.rss()
+        for _ in range(_IDLE_CONNECTIONS // _IDLE_STEP):
+            await load.open(_IDLE_STEP)
+        return {"idle_kib": (process.rss() - base) / _IDLE_CONNECTIONS / 1024}
+    finally:
+        load.close()
+
+
+async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """What the proxy holds for a client that has not read while the upstream sent all it could.
+
+    Several clients, since a single buffer may or may not fit into memory that was freed before.
+    The peak also has what any stream at full speed takes for a moment.
+    """
+    expected = await stage.events_of(_SLOW_ANSWER)
+    warm, load = stream_load(rival, _SLOW_ANSWER), stream_load(rival, _SLOW_ANSWER)
+    try:
+        # One that is read at full speed: buffers that any fast stream needs are in the base.
+        await warm.open(1)
+        await warm.ended(_SLOW_DRAIN_S)
+        base = held = peak = process.rss()
+        clients = [await load.open_slow(_SLOW_RECEIVE_BUFFER) for _ in range(_SLOW_READERS)]
+        until = time.monotonic() + _SLOW_S
+        while time.monotonic() < until:
+            await load.run(0.05)
+            held = process.rss()
+            peak = max(peak, held)
+        if load.events:
+            raise BenchError("the slow reader has read: this round shows nothing")
+        for client in clients:
+            client.resume()
+        await load.ended(_SLOW_DRAIN_S)
+        expect_events(load, expected)
+        return {
+            "growth_kib": (held - base) / _SLOW_READERS / 1024,
+            "peak_kib": (peak - base) / _SLOW_READERS / 1024,
+            "stream_mib": load.stream_bytes / _SLOW_READERS / 2**20,
+        }
+    finally:
+        warm.close()
+        load.close()
+
+
+async def _warm(rival: Rival) -> None:
+    """One answer and one stream: what is loaded at first use belongs to the base."""
+    load = json_load(rival)
+    streams = stream_load(rival, "tokens=20")
+    try:
+        await load.open(1)
+        await streams.open(1)
+        await streams.ended(10.0)
+    finally:
+        load.close()
+        streams.close()
