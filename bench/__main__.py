@@ -21,13 +21,15 @@ import uvloop
 from rich.console import Console
 
 from bench import report
+from bench.bodies import octets
+from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
 from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx, nginx_program
 from bench.rivals.relay import Before, Relay, checkout
 from bench.rivals.rival import Rival
 from bench.scenarios import PROFILED, SCENARIOS, measure, upstream_of
-from bench.stage import Figures, Settings, Stage, Testbed, UpstreamKind, record
+from bench.stage import Figures, Settings, Stage, Testbed, UpstreamKind, record, record_opening
 from bench.upstreams import start_replay, start_simulator
 
 _RIVALS = ("direct", "nginx", "relay")
@@ -49,7 +51,7 @@ class _Plan:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
-        names = ("rounds", "seconds", "connections", "streams", "pace")
+        names = ("rounds", "seconds", "connections", "streams", "pace", "bodies")
         before = options["before"]
         return cls(
             settings=Settings(**{name: options[name] for name in names}),
@@ -61,6 +63,17 @@ class _Plan:
             json_path=options["json_path"],
             profile=options["profile"],
         )
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """`"1m,1k"` → `("1k", "1m")`, the smallest first."""
+    try:
+        sizes = sorted({size.strip().lower() for size in value.split(",")}, key=octets)
+        for dialect in (MESSAGES, CHAT, RESPONSES):
+            dialect.request(0, "", "", stream=True, body_size=octets(sizes[0]))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return tuple(sizes)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,6 +93,13 @@ class _Plan:
     show_default=True,
     type=click.FloatRange(1, 1000),
     help="Events per second of each stream.",
+)
+@click.option(
+    "--bodies",
+    default="1k,100k,300k,1m",
+    show_default=True,
+    callback=_sizes,
+    help="Sizes of request bodies in the body-memory scenarios, in octets (1k is 1,000).",
 )
 @click.option(
     "--only",
@@ -147,8 +167,10 @@ async def _run(plan: _Plan, console: Console) -> None:
     if cores.shared:
         console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
 
+    rows = report.rows(plan.settings)
+
     def report_round(scenario: str, number: int, rival: str, figures: Figures) -> None:
-        text = report.line(scenario, number, rival, figures)
+        text = report.line(rows, scenario, number, rival, figures)
         console.print(text, highlight=False, soft_wrap=True)
 
     with ExitStack() as held:
@@ -163,7 +185,7 @@ async def _run(plan: _Plan, console: Console) -> None:
             )
         stage = Stage(plan.settings, cores, testbeds, report_round)
         results = await measure(stage, plan.scenarios)
-        report.show(console, results)
+        report.show(console, rows, results)
         path = report.save(plan.json_path, plan.settings, rivals, results)
         console.print(f"figures: {path}", highlight=False, soft_wrap=True)
         if plan.profile:
@@ -179,13 +201,16 @@ async def _testbeds(
     held.enter_context(simulator)
     testbed = Testbed(simulator, port, _rivals(plan, folder / "simulator", port))
     found: dict[UpstreamKind, Testbed] = {"simulator": testbed, "replay": testbed}
+    recorded: dict[UpstreamKind, bytes] = {}
     if plan.replayed and "replay" in needed:
-        answer = (await record(port)).answer
-        replay, replay_port = start_replay(folder, cores.load, answer)
+        recorded["replay"] = (await record(port)).answer
+    if "held" in needed:
+        recorded["held"] = await record_opening(port)
+    for kind, answer in recorded.items():
+        (folder / kind).mkdir()
+        replay, replay_port = start_replay(folder / kind, cores.load, answer)
         held.enter_context(replay)
-        found["replay"] = Testbed(
-            replay, replay_port, _rivals(plan, folder / "replay", replay_port)
-        )
+        found[kind] = Testbed(replay, replay_port, _rivals(plan, folder / kind, replay_port))
     return found
 
 

@@ -5,14 +5,25 @@ has served nothing before, since freed memory is seldom given back to the system
 how a rival is configured, in which order rounds run, or how figures are summed up.
 """
 
+import asyncio
 import time
+from collections.abc import Sequence
 
+from bench.bodies import octets
+from bench.dialects import MESSAGES, Dialect
 from bench.loadgen import LoadError
 from bench.process import BenchError, Process
 from bench.rivals.rival import Rival
 from bench.rounds import STREAM_OPEN_S, expect_events
 from bench.stage import Figures, Stage, json_load, stream_load
+from bench.streams import StreamLoad
 
+_HELD_ANSWER = "tokens=1"  # not read by the upstream that holds streams open
+_HELD_WARM_S = 0.3
+_CLOSE_S = 0.2
+# Ends before the first keep-alive of a relay, which comes after 8 s of silence or more.
+_HELD_SETTLE_S = 1.5
+_HELD_OPEN_TIMEOUT_S = 30.0
 _IDLE_CONNECTIONS = 1000
 _IDLE_STEP = 20
 _MEMORY_STREAM_S = 3.0
@@ -43,6 +54,48 @@ async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     finally:
         load.close()
     return {"base_mib": base / 2**20, "stream_kib": (held - base) / live / 1024}
+
+
+async def body_memory_round(
+    stage: Stage, rival: Rival, process: Process, size: str, dialect: Dialect = MESSAGES
+) -> Figures:
+    """How much a live stream adds whose request had a body of `size`.
+
+    The upstream has sent some content, so that no retry can need the body any more; then it is
+    silent, and holds all streams open.
+    """
+    streams = stage.settings.streams
+    warm = stream_load(rival, _HELD_ANSWER, dialect)
+    load = stream_load(rival, _HELD_ANSWER, dialect, octets(size))
+    try:
+        await _open_held(warm, 1)
+        warm.close()
+        await load.run(_HELD_WARM_S)
+        base = process.rss()
+        await _open_held(load, streams)
+        await load.run(_HELD_SETTLE_S)
+        return {f"body_{size}_kib": (process.rss() - base) / streams / 1024}
+    finally:
+        warm.close()
+        load.close()
+        # The sockets close when the loop runs next; open streams would delay the proxy's end.
+        await asyncio.sleep(_CLOSE_S)
+
+
+def body_differences(figures: Figures, sizes: Sequence[str]) -> Figures:
+    """How much more each larger body keeps in memory than the smallest one."""
+    small = figures[f"body_{sizes[0]}_kib"]
+    return {f"body_{size}_more_kib": figures[f"body_{size}_kib"] - small for size in sizes[1:]}
+
+
+async def _open_held(load: StreamLoad, streams: int) -> None:
+    """Open streams, and wait until each has had content."""
+    await load.open(streams, STREAM_OPEN_S if streams > 1 else 0.0)
+    deadline = time.monotonic() + _HELD_OPEN_TIMEOUT_S
+    while len(load.first_content) < streams:
+        if time.monotonic() > deadline:
+            raise LoadError(f"only {len(load.first_content)} of {streams} streams had content")
+        await load.run(0.05)
 
 
 async def idle_round(stage: Stage, rival: Rival, process: Process) -> Figures:

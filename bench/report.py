@@ -6,7 +6,7 @@ the ratios of neighbouring rounds, so that a drift of the machine cancels out; i
 half the range of those ratios.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,7 +89,7 @@ class Ratio:
         return f"{self.median:.3f} ±{(self.high - self.low) / 2 / abs(self.median):.1%}"
 
 
-ROWS = (
+_ROWS = (
     Row("json", "cpu_us", "JSON: CPU per request, µs", 1, "ratio<=", 2.0),
     Row("json", "requests_s", "JSON: requests/s, one core", 0, ">=", 12_000),
     Row("json", "share", "  share of its core", 2),
@@ -126,10 +126,29 @@ ROWS = (
 )
 
 
-def summary(results: Results) -> dict[str, dict[str, Any]]:
+def rows(settings: Settings) -> tuple[Row, ...]:
+    """All lines of the table; the sizes of bodies are an option."""
+    return (*_ROWS, *_body_rows(settings.bodies))
+
+
+def _body_rows(sizes: Sequence[str]) -> Iterator[Row]:
+    for scenario, title in (
+        ("body-memory", "Messages"),
+        ("chat-body-memory", "Chat"),
+        ("responses-body-memory", "Responses"),
+    ):
+        for size in sizes:
+            label = f"{title} stream, {size} body, KiB"
+            yield Row(scenario, f"body_{size}_kib", label, 1, "<=", 40)
+        for size in sizes[1:]:
+            label = f"  {size} more than {sizes[0]}, KiB"
+            yield Row(scenario, f"body_{size}_more_kib", label, 1, compared=False)
+
+
+def summary(rows: Sequence[Row], results: Results) -> dict[str, dict[str, Any]]:
     """Medians, ratios and verdicts by `scenario.figure`, as they go to disk."""
     found: dict[str, dict[str, Any]] = {}
-    for row in ROWS:
+    for row in rows:
         rounds = results.get(row.scenario, {})
         values = {name: _values(rounds.get(name, ()), row.figure) for name in _COLUMNS}
         if not any(values.values()):
@@ -155,7 +174,7 @@ def summary(results: Results) -> dict[str, dict[str, Any]]:
     return found
 
 
-def show(console: Console, results: Results) -> None:
+def show(console: Console, rows: Sequence[Row], results: Results) -> None:
     """The table, and below it the notes on how far its figures go."""
     rivals = [name for name in _COLUMNS if any(name in rounds for rounds in results.values())]
     with_before = "before" in rivals
@@ -167,8 +186,8 @@ def show(console: Console, results: Results) -> None:
     titles = ["", *rivals, "ratio", *(["relay/before"] if with_before else []), "goal", ""]
     for title in titles:
         table.add_column(title, justify="left" if not title else "right", no_wrap=True)
-    figures = summary(results)
-    for row in ROWS:
+    figures = summary(rows, results)
+    for row in rows:
         entry = figures.get(f"{row.scenario}.{row.figure}")
         if entry is None:
             continue
@@ -227,11 +246,11 @@ def _unsaturated(name: str, rivals: Mapping[str, Sequence[Figures]]) -> list[str
     return found
 
 
-def line(scenario: str, number: int, rival: str, figures: Figures) -> str:
+def line(rows: Sequence[Row], scenario: str, number: int, rival: str, figures: Figures) -> str:
     """One round in one line."""
     shown = [
         f"{row.label.strip().rpartition(': ')[2]} {figures[row.figure]:,.{row.digits}f}"
-        for row in ROWS
+        for row in rows
         if row.scenario == scenario and row.figure in figures
     ]
     return f"{scenario} {number} {rival}: " + " · ".join(shown)
@@ -256,7 +275,7 @@ def save(
             rival.name: {"dialects": sorted(rival.dialects), "settings": rival.settings}
             for rival in rivals
         },
-        "summary": summary(results),
+        "summary": summary(rows(settings), results),
         "notes": notes(results),
         "rounds": results,
     }

@@ -1,26 +1,25 @@
 """The scenarios, and the order of their rounds.
 
-Decides which rivals a scenario has, which process a round gets, and who comes first. In a round
-the rivals follow each other directly; every second round has them in reverse, so that a drift of
-the machine meets all of them alike. Must not know how a rival is configured, nor what a round does.
+Decides which rivals a scenario has, and who comes first. In a round the rivals follow each other
+directly; every second round has them in reverse, so that a drift of the machine meets all of them
+alike. Each round of a rival has a fresh process, so that the luck of one process (its memory
+layout, its hash seed) does not become a figure. Must not know how a rival is configured, nor what
+a round does.
 """
 
 import gc
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 
 from bench import memory, rounds
-from bench.dialects import CHAT, RESPONSES
-from bench.loadgen import LoadError
-from bench.process import Process
+from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
+from bench.process import BenchError, Process
 from bench.rivals.rival import Rival
-from bench.stage import Figures, Results, Stage, UpstreamKind, explained
+from bench.stage import Figures, Results, Stage, UpstreamKind
 
 Round = Callable[[Stage, Rival, Process], Awaitable[Figures]]
 
-# Rounds on a process that serves all rounds of its scenario.
-_SHARED: dict[str, Round] = {
+_ROUNDS: dict[str, Round] = {
     "json": rounds.json_round,
     "latency": rounds.latency_round,
     "sse": rounds.sse_round,
@@ -29,18 +28,21 @@ _SHARED: dict[str, Round] = {
     "chat-first": rounds.chat_first_round,
     "responses-json": partial(rounds.json_round, dialect=RESPONSES),
     "responses-sse": partial(rounds.sse_round, dialect=RESPONSES),
-}
-# Rounds that need a process which has served nothing before.
-_FRESH: dict[str, Round] = {
     "memory": memory.memory_round,
     "idle": memory.idle_round,
     "slow": memory.slow_round,
 }
-SCENARIOS = (*_SHARED, *_FRESH, "ready")
-# Scenarios whose upstream is `replay`, unless the simulator is asked for.
-REPLAYED = frozenset({"json", "chat-json", "responses-json"})
+# Rounds of many processes, one for each size of body.
+_BODY_ROUNDS: dict[str, Dialect] = {
+    "body-memory": MESSAGES,
+    "chat-body-memory": CHAT,
+    "responses-body-memory": RESPONSES,
+}
+SCENARIOS = (*_ROUNDS, *_BODY_ROUNDS, "ready")
 # Scenarios in which a profile shows something.
-PROFILED = {name: round for name, round in _SHARED.items() if name.endswith(("json", "sse"))}
+PROFILED = {name: round for name, round in _ROUNDS.items() if name.endswith(("json", "sse"))}
+# Scenarios of rounds in which a proxy is weighed: `direct` has no process for them.
+_WEIGHED = frozenset({"memory", "idle", "slow"})
 # Figures of the proxy's process, which a rival without a proxy does not have.
 _PROXY_FIGURES = ("cpu_us", "share", "others")
 
@@ -52,12 +54,12 @@ async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
     gc.freeze()
     gc.disable()
     try:
-        for name, round_of in _SHARED.items():
+        for name, round_of in _ROUNDS.items():
             if name in chosen:
-                await _shared_rounds(stage, name, round_of)
-        for name, round_of in _FRESH.items():
+                await _rounds(stage, name, round_of)
+        for name, dialect in _BODY_ROUNDS.items():
             if name in chosen:
-                await _fresh_rounds(stage, name, round_of)
+                await _body_rounds(stage, name, dialect)
         if "ready" in chosen:
             _ready(stage)
     finally:
@@ -67,7 +69,9 @@ async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
 
 def upstream_of(name: str) -> UpstreamKind:
     """The upstream behind the rivals of a scenario."""
-    return "replay" if name in REPLAYED else "simulator"
+    if name in _BODY_ROUNDS:
+        return "held"
+    return "replay" if name.endswith("json") else "simulator"
 
 
 def in_turn(rivals: Sequence[Rival], number: int) -> Sequence[Rival]:
@@ -75,27 +79,34 @@ def in_turn(rivals: Sequence[Rival], number: int) -> Sequence[Rival]:
     return rivals if number % 2 else rivals[::-1]
 
 
-async def _shared_rounds(stage: Stage, name: str, round_of: Round) -> None:
+async def _rounds(stage: Stage, name: str, round_of: Round) -> None:
     rivals = stage.testbeds[upstream_of(name)].rivals
-    with ExitStack() as held:
-        processes = {rival.name: held.enter_context(stage.running(rival)) for rival in rivals}
-        for number in range(1, stage.settings.rounds + 1):
-            for rival in in_turn(rivals, number):
-                figures = await _run(stage, name, round_of, rival, processes[rival.name])
-                _keep(stage, name, number, rival, figures)
-
-
-async def _fresh_rounds(stage: Stage, name: str, round_of: Round) -> None:
-    rivals = _proxies(stage, name)
+    if name in _WEIGHED:
+        rivals = _proxies(rivals)
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
-            with stage.running(rival) as process:
-                figures = await _run(stage, name, round_of, rival, process)
+            figures = await _run(stage, name, round_of, rival)
             _keep(stage, name, number, rival, figures)
 
 
+async def _body_rounds(stage: Stage, name: str, dialect: Dialect) -> None:
+    rivals = _proxies(stage.testbeds[upstream_of(name)].rivals)
+    rivals = [rival for rival in rivals if dialect.name in rival.dialects]
+    sizes = stage.settings.bodies
+    for number in range(1, stage.settings.rounds + 1):
+        found: dict[str, Figures] = {rival.name: {} for rival in rivals}
+        for size in sizes:
+            round_of = partial(memory.body_memory_round, size=size, dialect=dialect)
+            for rival in in_turn(rivals, number):
+                found[rival.name] |= await _run(stage, name, round_of, rival)
+        for rival in in_turn(rivals, number):
+            figures = found[rival.name]
+            differences = memory.body_differences(figures, sizes)
+            _keep(stage, name, number, rival, figures | differences)
+
+
 def _ready(stage: Stage) -> None:
-    rivals = _proxies(stage, "ready")
+    rivals = _proxies(stage.testbeds[upstream_of("ready")].rivals)
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
             process, seconds = rival.start(stage.cores.proxy)
@@ -103,16 +114,17 @@ def _ready(stage: Stage) -> None:
             _keep(stage, "ready", number, rival, {"ready_ms": seconds * 1e3})
 
 
-def _proxies(stage: Stage, name: str) -> list[Rival]:
+def _proxies(rivals: Sequence[Rival]) -> list[Rival]:
     """The rivals with a process that can be started and weighed."""
-    return [rival for rival in stage.testbeds[upstream_of(name)].rivals if rival.is_proxy]
+    return [rival for rival in rivals if rival.is_proxy]
 
 
-async def _run(stage: Stage, name: str, round_of: Round, rival: Rival, process: Process) -> Figures:
+async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figures:
     try:
-        return await round_of(stage, rival, process)
-    except LoadError as error:
-        raise explained(rival, process, LoadError(f"{name}: {error}")) from None
+        with stage.running(rival) as process:
+            return await round_of(stage, rival, process)
+    except BenchError as error:
+        raise BenchError(f"{name}: {error}") from None
     finally:
         gc.collect()
 

@@ -20,11 +20,14 @@ from bench.streams import StreamLoad
 Figures = dict[str, float]
 # By scenario, by rival, one entry for each round.
 Results = dict[str, dict[str, list[Figures]]]
-UpstreamKind = Literal["simulator", "replay"]
+UpstreamKind = Literal["simulator", "replay", "held"]
 
 # About 500 bytes of JSON in the answer.
 JSON_ANSWER = "tokens=40"
 _STREAM_END_TIMEOUT_S = 60.0
+# A stream that is held open: the start of this answer, with two events ahead of its content.
+_OPENED_ANSWER = "tokens=40"
+_OPENED_EVENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Settings:
     connections: int = 64
     streams: int = 300
     pace: float = 25.0
+    bodies: tuple[str, ...] = ("1k", "100k", "300k", "1m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,13 @@ def json_load(rival: Rival, dialect: Dialect = MESSAGES) -> JsonLoad:
     return JsonLoad(port, payload, dialect)
 
 
-def stream_load(rival: Rival, simulate: str, dialect: Dialect = MESSAGES) -> StreamLoad:
-    """The clients of streams, none opened yet."""
+def stream_load(
+    rival: Rival, simulate: str, dialect: Dialect = MESSAGES, body_size: int = 0
+) -> StreamLoad:
+    """The clients of streams, none opened yet; see `Dialect.request` for `body_size`."""
     port = rival.sse_port
-    return StreamLoad(port, dialect.request(port, rival.key, simulate, stream=True), dialect)
+    payload = dialect.request(port, rival.key, simulate, stream=True, body_size=body_size)
+    return StreamLoad(port, payload, dialect)
 
 
 def spoken(rival: Rival, dialect: Dialect) -> Dialect:
@@ -176,6 +183,16 @@ async def record(port: int) -> JsonLoad:
     finally:
         load.close()
     return load
+
+
+async def record_opening(port: int) -> bytes:
+    """The first octets of a stream of the upstream: its head, and events with some content."""
+    payload = MESSAGES.request(port, UPSTREAM_KEY, _OPENED_ANSWER, stream=True)
+    load = StreamLoad(port, payload)
+    await _read_stream(load)
+    assert load.payloads is not None
+    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in load.payloads[:_OPENED_EVENTS]]
+    return load.head + b"".join(chunks)
 
 
 async def _read_stream(load: StreamLoad) -> tuple[int, str]:

@@ -27,6 +27,7 @@ class StreamLoad:
         self.payload = payload
         self.dialect = dialect
         self.payloads: list[bytes] | None = None  # a list keeps the chunks for `text()`
+        self.head = b""  # of the first answer
         self.events = 0
         self.stream_bytes = 0
         self.live = 0
@@ -188,6 +189,8 @@ class _StreamClient(asyncio.Protocol):
             raise LoadError(f"instead of 200 there came {data[:600].decode(errors='replace')!r}")
         if not _CHUNKED.search(data, 0, head_end + 2):
             raise LoadError(f"a stream that is not chunked: {data[:head_end]!r}")
+        if not self.load.head:
+            self.load.head = data[: head_end + 4]
         self.started = True
         self.load.live += 1
         return head_end + 4
