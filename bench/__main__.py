@@ -167,7 +167,7 @@ async def _run(plan: _Plan, console: Console) -> None:
     if cores.shared:
         console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
 
-    rows = report.rows(plan.settings)
+    rows = report.all_rows(plan.settings)
 
     def report_round(scenario: str, number: int, rival: str, figures: Figures) -> None:
         text = report.line(rows, scenario, number, rival, figures)

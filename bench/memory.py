@@ -36,7 +36,7 @@ _SLOW_DRAIN_S = 60.0
 
 
 async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
-    """What a fresh process holds, and what each live stream adds."""
+    """Memory of a fresh process, and the growth for each live stream."""
     settings = stage.settings
     pace = f"tokens={round(_MEMORY_STREAM_S * settings.pace)};pace={settings.pace:g}"
     expected = await stage.events_of(pace)
@@ -46,22 +46,22 @@ async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     try:
         await load.open(settings.streams, STREAM_OPEN_S)
         await load.run(_MEMORY_STREAM_S / 3)
-        live, held = load.live, process.rss()
+        live, grown = load.live, process.rss()
         if live < settings.streams:
             raise LoadError(f"only {live} of {settings.streams} streams were live together")
         await load.ended(_MEMORY_STREAM_S + 10.0)
         expect_events(load, expected)
     finally:
         load.close()
-    return {"base_mib": base / 2**20, "stream_kib": (held - base) / live / 1024}
+    return {"base_mib": base / 2**20, "stream_kib": (grown - base) / live / 1024}
 
 
 async def body_memory_round(
     stage: Stage, rival: Rival, process: Process, size: str, dialect: Dialect = MESSAGES
 ) -> Figures:
-    """How much a live stream adds whose request had a body of `size`.
+    """Growth for each live stream whose request had a body of `size`.
 
-    The upstream has sent some content, so that no retry can need the body any more; then it is
+    The upstream has sent some content, so no retry can need the body any more. Then it is
     silent, and holds all streams open.
     """
     streams = stage.settings.streams
@@ -83,7 +83,7 @@ async def body_memory_round(
 
 
 def body_differences(figures: Figures, sizes: Sequence[str]) -> Figures:
-    """How much more each larger body keeps in memory than the smallest one."""
+    """Growth for each larger body beyond that for the smallest one."""
     small = figures[f"body_{sizes[0]}_kib"]
     return {f"body_{size}_more_kib": figures[f"body_{size}_kib"] - small for size in sizes[1:]}
 
@@ -99,7 +99,7 @@ async def _open_held(load: StreamLoad, streams: int) -> None:
 
 
 async def idle_round(stage: Stage, rival: Rival, process: Process) -> Figures:
-    """What a keep-alive connection costs between two requests."""
+    """Memory of a keep-alive connection between two requests."""
     await _warm(rival)
     load = json_load(rival)
     try:
@@ -114,32 +114,32 @@ async def idle_round(stage: Stage, rival: Rival, process: Process) -> Figures:
 
 
 async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
-    """What the proxy holds for a client that has not read while the upstream sent all it could.
+    """Growth for a client that does not read, once the upstream has sent all that it can.
 
-    Several clients, since a single buffer may or may not fit into memory that was freed before.
-    The peak also has what any stream at full speed takes for a moment.
+    There are several clients, since a single buffer may fit into memory that was freed before.
+    The peak includes the buffers that any stream at full speed needs for a moment.
     """
     expected = await stage.events_of(_SLOW_ANSWER)
     warm, load = stream_load(rival, _SLOW_ANSWER), stream_load(rival, _SLOW_ANSWER)
     try:
-        # One that is read at full speed: buffers that any fast stream needs are in the base.
+        # A stream read at full speed comes first: its buffers belong to the base.
         await warm.open(1)
         await warm.ended(_SLOW_DRAIN_S)
-        base = held = peak = process.rss()
+        base = grown = peak = process.rss()
         clients = [await load.open_slow(_SLOW_RECEIVE_BUFFER) for _ in range(_SLOW_READERS)]
         until = time.monotonic() + _SLOW_S
         while time.monotonic() < until:
             await load.run(0.05)
-            held = process.rss()
-            peak = max(peak, held)
+            grown = process.rss()
+            peak = max(peak, grown)
         if load.events:
-            raise BenchError("the slow reader has read: this round shows nothing")
+            raise BenchError("a slow reader has read: this round shows nothing")
         for client in clients:
             client.resume()
         await load.ended(_SLOW_DRAIN_S)
         expect_events(load, expected)
         return {
-            "growth_kib": (held - base) / _SLOW_READERS / 1024,
+            "growth_kib": (grown - base) / _SLOW_READERS / 1024,
             "peak_kib": (peak - base) / _SLOW_READERS / 1024,
             "stream_mib": load.stream_bytes / _SLOW_READERS / 2**20,
         }
@@ -149,7 +149,7 @@ async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
 
 
 async def _warm(rival: Rival) -> None:
-    """One answer and one stream: what is loaded at first use belongs to the base."""
+    """One answer and one stream: code that is loaded at first use belongs to the base."""
     load = json_load(rival)
     streams = stream_load(rival, "tokens=20")
     try:

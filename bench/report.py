@@ -27,7 +27,6 @@ RESULTS = Path(__file__).parent / "results"
 _MAX_OTHERS = 0.05
 # The share of its core that a proxy uses at least when it is the limit.
 _SATURATED = 0.85
-_COLUMNS = ("direct", "nginx", "before", "relay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Row:
     compared: bool = True  # False: a difference near zero, of which no ratio means anything
 
     def met(self, relay: float, ratio: float | None) -> bool | None:
-        """None when there is no goal, or nothing to hold it against."""
+        """None without a goal, or without the ratio that it bounds."""
         match self.goal:
             case "<=":
                 return relay <= self.limit
@@ -126,7 +125,7 @@ _ROWS = (
 )
 
 
-def rows(settings: Settings) -> tuple[Row, ...]:
+def all_rows(settings: Settings) -> tuple[Row, ...]:
     """All lines of the table; the sizes of bodies are an option."""
     return (*_ROWS, *_body_rows(settings.bodies))
 
@@ -146,37 +145,41 @@ def _body_rows(sizes: Sequence[str]) -> Iterator[Row]:
 
 
 def summary(rows: Sequence[Row], results: Results) -> dict[str, dict[str, Any]]:
-    """Medians, ratios and verdicts by `scenario.figure`, as they go to disk."""
+    """Medians, ratios and verdicts by `scenario.figure`, as they are written to disk."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         rounds = results.get(row.scenario, {})
-        values = {name: _values(rounds.get(name, ()), row.figure) for name in _COLUMNS}
-        if not any(values.values()):
-            continue
-        relay = values["relay"]
-        ratio = Ratio.of(relay, values["nginx"]) if row.compared else None
-        judged = None if row.figure == "cpu_us" and _idle(rounds) else ratio
-        entry: dict[str, Any] = {
-            "relay": median(relay) if relay else None,
-            "nginx": median(values["nginx"]) if values["nginx"] else None,
-            "ratio": None if ratio is None else ratio.median,
-            "goal": row.goal_text() or None,
-            "met": row.met(median(relay), None if judged is None else judged.median)
-            if relay
-            else None,
-        }
-        if values["direct"]:
-            entry["direct"] = median(values["direct"])
-        if values["before"]:
-            entry["before"] = median(values["before"])
-            entry["relay/before"] = Ratio.of(relay, values["before"]) if row.compared else None
-        found[f"{row.scenario}.{row.figure}"] = entry
+        values = {name: _values(of_rival, row.figure) for name, of_rival in rounds.items()}
+        if any(values.values()):
+            found[f"{row.scenario}.{row.figure}"] = _entry(row, values, _idle(rounds))
     return found
+
+
+def _entry(row: Row, values: Mapping[str, Sequence[float]], nginx_idle: bool) -> dict[str, Any]:
+    """One figure: the median of each rival, the ratios, and whether relay meets its goal."""
+    relay, nginx, before = (values.get(name, ()) for name in ("relay", "nginx", "before"))
+    compared = Ratio.of(relay, nginx) if row.compared else None
+    ratio = None if compared is None else compared.median
+    judged = None if row.figure == "cpu_us" and nginx_idle else ratio
+    entry: dict[str, Any] = {
+        "relay": None,
+        "nginx": None,
+        **{name: median(figures) for name, figures in values.items() if figures},
+        "ratio": ratio,
+        "goal": row.goal_text() or None,
+        "met": row.met(median(relay), judged) if relay else None,
+    }
+    if before:
+        entry["relay/before"] = Ratio.of(relay, before) if row.compared else None
+    return entry
 
 
 def show(console: Console, rows: Sequence[Row], results: Results) -> None:
     """The table, and below it the notes on how far its figures go."""
-    rivals = [name for name in _COLUMNS if any(name in rounds for rounds in results.values())]
+    rivals = sorted(
+        {name: None for rounds in results.values() for name in rounds},
+        key=lambda name: (name in ("before", "relay"), name),
+    )
     with_before = "before" in rivals
     table = Table(
         title="relay beside its rivals (median of rounds ± half their range)",
@@ -210,10 +213,10 @@ def notes(results: Results) -> list[str]:
     for name, rivals in results.items():
         for rival, rounds in rivals.items():
             for figure, core in (("others", "the proxy's"), ("others_load", "the load's")):
-                strangers = max(_values(rounds, figure), default=0.0)
-                if strangers > _MAX_OTHERS:
+                others = max(_values(rounds, figure), default=0.0)
+                if others > _MAX_OTHERS:
                     found.append(
-                        f"{name}: other processes and the system took up to {strangers:.0%} of "
+                        f"{name}: other processes and the system took up to {others:.0%} of "
                         f"{core} core while {rival} was measured; rates and latencies suffer."
                     )
     for name in ("json", "chat-json", "responses-json"):
@@ -262,7 +265,7 @@ def save(
     rivals: Sequence[Rival],
     results: Results,
 ) -> Path:
-    """Writes everything measured; by default to a new file in bench/results/."""
+    """Write everything measured, by default to a new file in bench/results/; its path."""
     now = datetime.now(UTC)
     if path is None:
         path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
@@ -275,7 +278,7 @@ def save(
             rival.name: {"dialects": sorted(rival.dialects), "settings": rival.settings}
             for rival in rivals
         },
-        "summary": summary(rows(settings), results),
+        "summary": summary(all_rows(settings), results),
         "notes": notes(results),
         "rounds": results,
     }
@@ -285,13 +288,13 @@ def save(
 
 
 def _idle(rounds: Mapping[str, Sequence[Figures]]) -> bool:
-    """Whether the json scenario left nginx partly idle; streams do so to both, on purpose."""
+    """Whether a json scenario left nginx partly idle; a scenario of streams is meant to."""
     used = [_used(figures) for figures in rounds.get("nginx", ()) if "requests_s" in figures]
     return bool(used) and median(used) < _SATURATED
 
 
 def _used(figures: Figures) -> float:
-    """The proxy's share of what strangers left of its core."""
+    """The proxy's share of the time that other processes left of its core."""
     return figures["share"] / max(0.01, 1.0 - figures["others"])
 
 

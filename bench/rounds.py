@@ -56,7 +56,7 @@ async def json_round(
 
 
 async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures:
-    """Latency of one request at a time, on cores that don't fall asleep in between."""
+    """Latency of one request at a time, on cores that do not sleep in between."""
     seconds = stage.settings.seconds
     load = json_load(rival)
     try:
@@ -137,5 +137,10 @@ def _latency(load: JsonLoad) -> Figures:
 
 
 def expect_events(load: StreamLoad, events: int) -> None:
+    """Check that a stream had all events.
+
+    Raises:
+        LoadError: it had another number.
+    """
     if load.counts[0] != events:
         raise LoadError(f"streams brought {load.counts[0]} events, the upstream sent {events}")

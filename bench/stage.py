@@ -1,8 +1,8 @@
-"""What stands ready for a round, and how a round reads costs.
+"""Upstreams, rivals and settings that a round finds ready, and how it reads costs.
 
-Decides which process a round gets and how its failure is explained, what the upstream itself
-answers (so that a rival's answer can be compared with it), and which costs between two moments
-belong to whom. Must not know which scenarios there are.
+Decides which process a round gets and how its failure is explained, which answer of the upstream
+a rival's answer is compared with, and which costs between two moments belong to which process.
+Must not know which scenarios there are.
 """
 
 import time
@@ -119,7 +119,7 @@ class Window:
         self._before = self._read()
 
     def close(self, work: int, unit: str) -> Figures:
-        """Costs per piece of work; `others…` is the share that strangers took of either core."""
+        """Costs per piece of work; `others…` is the share of a core that other processes took."""
         if work <= 0:
             raise BenchError(f"no {unit} in an entire round")
         then, now = self._before, self._read()
