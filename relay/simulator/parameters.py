@@ -53,9 +53,9 @@ def check_thinking(thinking: object, request: JSON, model: Model, betas: frozens
         ):
             raise extra(f"thinking.{kind}.{name}")
     display = thinking.get("display")
-    displays = ("summarized", "omitted", "updates")[
-        : 3 if "thinking-display-updates" in betas else 2
-    ]
+    displays = ["summarized", "omitted"]
+    if "thinking-display-updates" in betas:
+        displays.append("updates")
     if display is not None and display not in displays:
         raise invalid(f"thinking.{kind}.display: Input should be 'summarized' or 'omitted'")
     if kind == "adaptive":

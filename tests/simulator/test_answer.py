@@ -66,7 +66,7 @@ def test_a_plain_answer_repeats_the_user_and_ends_the_turn() -> None:
     ],
 )
 def test_a_wish_for_a_file_is_understood(words: str, path: str | None, content: str | None) -> None:
-    found = toolcall.wish(words)
+    found = toolcall.requested_file(words)
     if path is not None:
         assert found is not None
         assert found.path == path
@@ -77,7 +77,7 @@ def test_a_wish_for_a_file_is_understood(words: str, path: str | None, content: 
 
 @pytest.mark.parametrize("words", ["hello", "what is in out.txt?", "Say hi to everyone"])
 def test_other_wishes_are_none_for_a_file(words: str) -> None:
-    assert toolcall.wish(words) is None
+    assert toolcall.requested_file(words) is None
 
 
 def test_claude_code_is_told_to_write_the_file_and_then_that_it_is_done() -> None:
