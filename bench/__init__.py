@@ -1,18 +1,22 @@
-"""The bench: relay measured beside nginx, with the same upstream, load and core.
+"""The bench: relay measured beside its rivals, with the same upstream, load and core.
 
 How a run reads, from the top:
 
 - `__main__`   options in, exit status out
-- `scenarios`  what is measured and in which order (rounds alternate between the rivals)
-- `stage`      what stands ready for a round, and how costs are read off it
-- `rivals`     what is measured: nginx, relay, and the upstream behind both
-- `dialects`   what clients ask, and how they know a whole answer: messages, chat, Responses
-- `loadgen`    the clients of JSON: a closed loop
-- `streams`    the clients of SSE: every event counted, and a reader that stops reading
-- `replay`     a cheap upstream for the closed loop: one answer of the simulator, again and again
-- `process`    processes on a core, and what /proc tells about them
+- `scenarios`  the scenarios by name, and the order of their rounds, in which rivals alternate
+- `rounds`     rounds of time and CPU: JSON answers, streams, latency, first content
+- `memory`     rounds of memory: at rest, live streams, bodies, idle connections, slow readers
+- `stage`      upstreams, rivals and settings that a round finds ready, and how it reads costs
+- `rivals`     the proxies, one module each: direct, nginx, relay and an older relay
+- `upstreams`  the upstreams behind them: the simulator, and octets recorded from it
+- `replay`     the program that sends recorded octets
+- `dialects`   requests, and the marks of a complete answer: Messages, chat, Responses
+- `bodies`     request bodies of a wanted size
+- `loadgen`    the clients of JSON answers: a closed loop
+- `streams`    the clients of streams: every event counted, and a reader that stops reading
+- `process`    processes on a core, and their costs as /proc has them
 - `report`     figures and ratios as a table and as JSON
 
 Everything stays on 127.0.0.1: the proxy has one core for itself, the clients and the upstream
-share another. Run it with `python -m bench` or `make bench`.
+share another. Run it with `python -m bench` or `make bench`; relay/docs/bench.md explains it.
 """

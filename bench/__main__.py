@@ -1,6 +1,6 @@
 """`python -m bench`: options in, table and JSON out.
 
-Decides nothing but the order: upstream, rivals, rounds, report. Ends with status 1 when an
+Decides nothing but the order: upstreams, rivals, rounds, report. Ends with status 1 when an
 answer was wrong or a process failed, 130 when interrupted; all processes it started have ended
 by then.
 """
@@ -14,29 +14,66 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
 from rich.console import Console
 
 from bench import report
+from bench.bodies import octets
+from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
-from bench.rivals import Nginx, Relay, Rival, nginx_program, start_replay, start_upstream
-from bench.scenarios import PROFILED, REPLAYED, SCENARIOS, measure
-from bench.stage import Figures, Settings, Stage, record
+from bench.rivals.direct import Direct
+from bench.rivals.nginx import Nginx, nginx_program
+from bench.rivals.relay import Before, Relay, checkout
+from bench.rivals.rival import Rival
+from bench.scenarios import PROFILED, SCENARIOS, measure, upstream_of
+from bench.stage import Figures, Settings, Stage, Testbed, UpstreamKind, record, record_opening
+from bench.upstreams import start_replay, start_simulator
 
-_RIVALS = ("nginx", "relay")
+_RIVALS = ("direct", "nginx", "relay")
+_WIDTH = 130  # columns of the table where the output is no terminal
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
+    """The options of one run."""
+
     settings: Settings
     scenarios: tuple[str, ...]
     rivals: tuple[str, ...]
+    before: Path | None
     replayed: bool
     upstreams: int
-    json: Path | None
+    json_path: Path | None
     profile: bool
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> "_Plan":
+        names = ("rounds", "seconds", "connections", "streams", "pace", "bodies")
+        before = options["before"]
+        return cls(
+            settings=Settings(**{name: options[name] for name in names}),
+            scenarios=options["only"] or SCENARIOS,
+            rivals=options["rival"] or ("nginx", "relay"),
+            before=None if before is None else checkout(before),
+            replayed=options["upstream"] == "replay",
+            upstreams=options["upstreams"],
+            json_path=options["json_path"],
+            profile=options["profile"],
+        )
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """`"1m,1k"` → `("1k", "1m")`, the smallest first."""
+    try:
+        sizes = sorted({size.strip().lower() for size in value.split(",")}, key=octets)
+        for dialect in (MESSAGES, CHAT, RESPONSES):
+            dialect.request(0, "", "", stream=True, body_size=octets(sizes[0]))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return tuple(sizes)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +95,13 @@ class _Plan:
     help="Events per second of each stream.",
 )
 @click.option(
+    "--bodies",
+    default="1k,100k,300k,1m",
+    show_default=True,
+    callback=_sizes,
+    help="Sizes of request bodies in the body-memory scenarios, in octets (1k is 1,000).",
+)
+@click.option(
     "--only",
     multiple=True,
     type=click.Choice(SCENARIOS),
@@ -67,15 +111,21 @@ class _Plan:
     "--rival",
     multiple=True,
     type=click.Choice(_RIVALS),
-    help="Measure this proxy; may be repeated. Both by default.",
+    help="Measure this rival; may be repeated. nginx and relay by default; `direct` is no proxy.",
+)
+@click.option(
+    "--before",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A checkout of an older relay, measured in turns with this one: "
+    "the ratio relay/before shows the effect of a change.",
 )
 @click.option(
     "--upstream",
     default="replay",
     show_default=True,
     type=click.Choice(("replay", "simulate")),
-    help="Who answers in the json scenarios: the simulator itself, or one answer of it replayed, "
-    "which is cheap enough to keep both proxies busy.",
+    help="The upstream of the json scenarios: the simulator itself, or one answer of it replayed, "
+    "which is cheap enough to keep a proxy busy.",
 )
 @click.option(
     "--upstreams",
@@ -90,37 +140,15 @@ class _Plan:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the figures go; a new file in bench/results/ by default.",
 )
-@click.option(
-    "--profile", is_flag=True, help="Also profile relay; costs are then only shares of a whole."
-)
-def main(
-    rounds: int,
-    seconds: float,
-    connections: int,
-    streams: int,
-    pace: float,
-    only: tuple[str, ...],
-    rival: tuple[str, ...],
-    upstream: str,
-    upstreams: int,
-    json_path: Path | None,
-    profile: bool,
-) -> None:
-    """relay measured beside nginx: same upstream, same clients, one core for the proxy."""
+@click.option("--profile", is_flag=True, help="Also profile relay: its costs are then shares only.")
+def main(**options: Any) -> None:
+    """relay measured beside its rivals: same upstream, same clients, one core for the proxy."""
     console = Console()
     if not console.is_terminal:
-        console.width = 100
-    plan = _Plan(
-        settings=Settings(rounds, seconds, connections, streams, pace),
-        scenarios=only or SCENARIOS,
-        rivals=rival or _RIVALS,
-        replayed=upstream == "replay",
-        upstreams=upstreams,
-        json=json_path,
-        profile=profile,
-    )
+        console.width = _WIDTH
     _lift_descriptor_limit()
     try:
+        plan = _Plan.of(options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(plan, console))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -138,48 +166,64 @@ async def _run(plan: _Plan, console: Console) -> None:
     cores = Cores.choose()
     if cores.shared:
         console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
+
+    rows = report.all_rows(plan.settings)
+
+    def report_round(scenario: str, number: int, rival: str, figures: Figures) -> None:
+        text = report.line(rows, scenario, number, rival, figures)
+        console.print(text, highlight=False, soft_wrap=True)
+
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
         pin(cores.load)
-        upstream, port = start_upstream(folder, cores.load)
-        held.enter_context(upstream)
-        rivals = _rivals(plan, folder / "simulate", port)
-        json_upstream, json_rivals = upstream, rivals
-        if plan.replayed and not REPLAYED.isdisjoint(plan.scenarios):
-            answer = (await record(port)).answer
-            json_upstream, json_port = start_replay(folder, cores.load, answer)
-            held.enter_context(json_upstream)
-            json_rivals = _rivals(plan, folder / "replay", json_port)
-        missing = [name for name in plan.rivals if name not in {rival.name for rival in rivals}]
-        if "nginx" in missing:
+        testbeds = await _testbeds(plan, cores, folder, held)
+        rivals = testbeds["simulator"].rivals
+        if "nginx" in plan.rivals and not any(isinstance(rival, Nginx) for rival in rivals):
             console.print(
                 "[yellow]note:[/] nginx is not installed (Debian: apt-get install nginx-light): "
-                "relay is measured alone, without ratios."
+                "there are no ratios to it."
             )
-
-        def told(scenario: str, number: int, rival: str, figures: Figures) -> None:
-            console.print(
-                report.line(scenario, number, rival, figures), highlight=False, soft_wrap=True
-            )
-
-        stage = Stage(
-            plan.settings, cores, upstream, port, rivals, json_upstream, json_rivals, told
-        )
+        stage = Stage(plan.settings, cores, testbeds, report_round)
         results = await measure(stage, plan.scenarios)
-        report.show(console, results)
-        versions = {rival.name: rival.version for rival in rivals}
-        path = report.save(plan.json, plan.settings, versions, results)
+        report.show(console, rows, results)
+        path = report.save(plan.json_path, plan.settings, rivals, results)
         console.print(f"figures: {path}", highlight=False, soft_wrap=True)
         if plan.profile:
             await _profile(stage, plan.scenarios, console)
 
 
+async def _testbeds(
+    plan: _Plan, cores: Cores, folder: Path, held: ExitStack
+) -> dict[UpstreamKind, Testbed]:
+    """The upstreams that the scenarios need, running, each with its rivals configured."""
+    needed = {upstream_of(name) for name in plan.scenarios}
+    simulator, port = start_simulator(folder, cores.load)
+    held.enter_context(simulator)
+    testbed = Testbed(simulator, port, _rivals(plan, folder / "simulator", port))
+    found: dict[UpstreamKind, Testbed] = {"simulator": testbed, "replay": testbed}
+    recorded: dict[UpstreamKind, bytes] = {}
+    if plan.replayed and "replay" in needed:
+        recorded["replay"] = (await record(port)).answer
+    if "held" in needed:
+        recorded["held"] = await record_opening(port)
+    for kind, answer in recorded.items():
+        (folder / kind).mkdir()
+        replay, replay_port = start_replay(folder / kind, cores.load, answer)
+        held.enter_context(replay)
+        found[kind] = Testbed(replay, replay_port, _rivals(plan, folder / kind, replay_port))
+    return found
+
+
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
-    names = plan.rivals
+    """The rivals to measure; `before` comes next to `relay`."""
     found: list[Rival] = []
-    if "nginx" in names and nginx_program() is not None:
+    if "direct" in plan.rivals:
+        found.append(Direct(folder / "direct", upstream))
+    if "nginx" in plan.rivals and nginx_program() is not None:
         found.append(Nginx(folder / "nginx", upstream))
-    if "relay" in names:
+    if plan.before is not None:
+        found.append(Before(folder / "before", upstream, plan.upstreams, plan.before))
+    if "relay" in plan.rivals:
         found.append(Relay(folder / "relay", upstream, plan.upstreams))
     if not found:
         raise BenchError("nothing to measure: nginx is not installed")
@@ -187,26 +231,26 @@ def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
 
 
 async def _profile(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
-    """Where relay's own Python time goes; the profiler itself makes everything slower."""
-    for name, one_round in PROFILED.items():
+    """Where relay spends its own Python time; the profiler itself makes everything slower."""
+    for name, round_of in PROFILED.items():
         if name not in scenarios:
             continue
-        for rival in stage.json_rivals if name in REPLAYED else stage.rivals:
-            if not isinstance(rival, Relay):
+        for rival in stage.testbeds[upstream_of(name)].rivals:
+            if not isinstance(rival, Relay) or isinstance(rival, Before):
                 continue
             rival.profile = report.RESULTS / f"profile-{name}.prof"
             rival.profile.parent.mkdir(parents=True, exist_ok=True)
             rival.profile.unlink(missing_ok=True)
             try:
                 with stage.running(rival) as process:
-                    await one_round(stage, rival, process)
+                    await round_of(stage, rival, process)
                     process.stop()
             finally:
-                made, rival.profile = rival.profile, None
-            if not made.exists():
+                written, rival.profile = rival.profile, None
+            if not written.exists():
                 raise BenchError(f"relay left no profile: {process.tail()}")
-            console.print(f"\n{name}: {made}", highlight=False, soft_wrap=True)
-            pstats.Stats(str(made)).sort_stats("tottime").print_stats(25)
+            console.print(f"\n{name}: {written}", highlight=False, soft_wrap=True)
+            pstats.Stats(str(written)).sort_stats("tottime").print_stats(25)
 
 
 def _lift_descriptor_limit() -> None:

@@ -1,9 +1,9 @@
-"""The clients of whole answers: a closed loop over keep-alive connections.
+"""The clients of JSON answers: a closed loop over keep-alive connections.
 
-Decides when a client sends its next request, and whether an answer is right.
-Must not know which proxy answers, nor read /proc. Every answer is checked: a status other than
-200 or a JSON body that is cut is a `LoadError`, never a figure. The clients share a core with
-the upstream, so they have to be cheap: bare protocols on uvloop and one scan per answer.
+Decides when a client sends its next request, and whether an answer is right. Must not know which
+proxy answers, nor read /proc. Every answer is checked: a status other than 200 or a JSON body
+that is cut is a `LoadError`, never a figure. The clients share a core with the upstream, so they
+have to be cheap: bare protocols on uvloop and one scan per answer.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ HEAD_END = b"\r\n\r\n"
 
 
 class LoadError(Exception):
-    """An answer was wrong, so no figure of this round means anything."""
+    """An answer was wrong, so the figures of this round mean nothing."""
 
 
 class JsonLoad:
     """Keep-alive connections that each have one request in flight.
 
-    `saturate()` sends the next request as soon as an answer is in: with many connections the
-    proxy is never idle, with a single one its latency shows.
+    After `saturate()` each connection sends its next request as soon as an answer is in. Many
+    connections keep the proxy busy; a single one shows its latency.
     """
 
     def __init__(self, port: int, payload: bytes, dialect: Dialect = MESSAGES) -> None:
@@ -44,20 +44,20 @@ class JsonLoad:
         self.saturated = False
         self.idle: list[_JsonClient] = []
         self.answer = b""
-        self.said = ""
+        self.text = ""
         self.failure: LoadError | None = None
         self._clients: list[_JsonClient] = []
         self._failed = asyncio.Event()
 
     async def open(self, connections: int) -> None:
-        """Connects, and fetches one answer on each connection that is read in full."""
+        """Connect, and fetch one answer on each connection."""
         loop = asyncio.get_running_loop()
-        made = []
+        opened = []
         for _ in range(connections):
             _, client = await loop.create_connection(lambda: _JsonClient(self), HOST, self.port)
-            made.append(client)
+            opened.append(client)
             self._clients.append(client)
-        for client in made:
+        for client in opened:
             client.send()
         await self.settled()
 
@@ -68,7 +68,7 @@ class JsonLoad:
             client.send()
 
     async def run(self, seconds: float) -> None:
-        """Lets the load go on; raises at once when an answer was wrong."""
+        """Let the load go on; raises at once when an answer was wrong."""
         try:
             async with asyncio.timeout(seconds):
                 await self._failed.wait()
@@ -78,7 +78,7 @@ class JsonLoad:
             raise self.failure
 
     async def settled(self, within: float = 10.0) -> None:
-        """Stops sending and waits for the answers that are still out."""
+        """Stop sending, and wait for the answers that are still missing."""
         self.saturated = False
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
@@ -161,31 +161,31 @@ class _JsonClient(asyncio.Protocol):
         self.transport.abort()
 
     def _answer_end(self, data: bytes) -> int:
-        """Where the answer ends in `data`; 0 while its head is not in yet."""
+        """Where the answer ends in `data`; 0 while its head is incomplete."""
         head_end = data.find(HEAD_END)
         if head_end < 0:
             return 0
         if not data.startswith(OK):
-            raise LoadError(f"instead of 200 there came {data[:600].decode(errors='replace')!r}")
+            raise LoadError(f"instead of 200 came {data[:600].decode(errors='replace')!r}")
         needle = self.needle
         at = data.find(needle, 0, head_end) if needle else -1
         if at >= 0:
             at += len(needle)
             return head_end + 4 + int(data[at : data.find(b"\r\n", at)])
-        # The first answer tells how this proxy spells the field, and is read in full.
+        # The first answer shows how this proxy spells the field; its body is parsed.
         found = _LENGTH.search(data, 0, head_end + 2)
         if found is None:
             raise LoadError(f"an answer without content-length: {data[:head_end]!r}")
         end = head_end + 4 + int(found[2])
         if len(data) >= end:
-            self.load.said = _read(data[head_end + 4 : end], self.load.dialect)
+            self.load.text = _read(data[head_end + 4 : end], self.load.dialect)
             self.load.answer = data[:end]
             self.needle = b"\r\n" + found[1]
         return end
 
 
 def _read(body: bytes, dialect: Dialect) -> str:
-    """What a whole answer says."""
+    """The text of a JSON answer."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

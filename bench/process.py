@@ -1,4 +1,4 @@
-"""Processes on a core of their own, and what /proc tells about them.
+"""Processes on a core of their own, and their costs as /proc has them.
 
 Decides how a process is started, pinned, read and ended. Must not know what it serves.
 
@@ -23,8 +23,9 @@ from typing import Self
 
 _PROC = Path("/proc")
 _STOP_WAIT_S = 5.0
+_COMMAND_TIMEOUT_S = 20.0
 _POLL_S = 0.001
-# Ends with its parent, whatever happened to that, and after its time.
+# Ends when its parent has ended in any way, and after its time.
 _SPIN = """
 import os, sys, time
 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -36,25 +37,25 @@ while os.getppid() == parent and time.monotonic() < end:
 
 
 class BenchError(Exception):
-    """The bench cannot go on, or what it measured is wrong; the message says which."""
+    """The bench cannot go on, or a measurement is wrong; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core runs the proxy alone, and which one clients and upstream share."""
+    """The core that the proxy has alone, and the core that clients and upstream share."""
 
     proxy: int
     load: int
 
     @classmethod
     def choose(cls) -> Self:
-        """The last core we may use for the proxy, the first one for the load."""
+        """The last core that this process may use for the proxy, the first one for the load."""
         allowed = sorted(os.sched_getaffinity(0))
         return cls(proxy=allowed[-1], load=allowed[0])
 
     @property
     def shared(self) -> bool:
-        """True on a machine with one core, where costs stay right but rates mean little."""
+        """True on a machine with one core: costs stay right there, but rates mean little."""
         return self.proxy == self.load
 
 
@@ -72,7 +73,7 @@ class Process:
         self.name = name
         self.log = log
         before = os.sched_getaffinity(0)
-        # A child inherits the affinity, so that no thread of it ever ran on the other core.
+        # A child inherits the affinity, so that none of its threads ever runs on the other core.
         os.sched_setaffinity(0, {core})
         try:
             with log.with_suffix(".out").open("ab") as out, log.open("ab") as errors:
@@ -83,9 +84,9 @@ class Process:
                     stdout=out,
                     stderr=errors,
                     env=None if env is None else dict(env),
-                    # Ctrl-C reaches us alone; we end our children in order. A session of its
-                    # own would do that too, but the kernel shares a core out between sessions
-                    # first (autogroup), which delays wake-ups by milliseconds.
+                    # Ctrl-C reaches the bench alone, which ends its children in order. A session
+                    # of its own would have the same effect, but the kernel divides a core between
+                    # sessions first (autogroup), which delays wake-ups by milliseconds.
                     process_group=0,
                 )
         except OSError as error:
@@ -109,18 +110,18 @@ class Process:
         self.stop()
 
     def ready(self, port: int, path: str, within: float = 10.0) -> float:
-        """Waits until `GET path` is answered with 200; seconds since the start."""
+        """Wait until `GET path` is answered with 200; seconds since the start."""
         deadline = self.started + within
         tries = 0
         while self.running():
             tries += 1
-            wrong = refusal(port, path)
-            if not wrong:
+            reason = refusal(port, path)
+            if not reason:
                 return time.monotonic() - self.started
             if time.monotonic() > deadline:
                 raise BenchError(
                     f"{self.name} did not answer GET {path} with 200 within {within:g} s "
-                    f"({tries} tries, the last: {wrong})\n{self.tail()}"
+                    f"({tries} tries, the last: {reason})\n{self.tail()}"
                 )
             time.sleep(_POLL_S)
         raise BenchError(
@@ -131,7 +132,7 @@ class Process:
         return self._popen.poll() is None
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of what the process wrote to standard error."""
+        """The last lines of the standard error of the process."""
         try:
             text = self.log.read_text(errors="replace")
         except OSError:
@@ -139,15 +140,15 @@ class Process:
         return "\n".join(text.splitlines()[-lines:])
 
     def cpu_ns(self) -> int:
-        """CPU time used so far by all threads of this process and its children."""
+        """CPU time used so far by all threads of this process and its descendants."""
         return sum(_cpu_ns(pid) for pid in family(self.pid))
 
     def rss(self) -> int:
-        """Resident bytes of this process and its children; shared pages count in each."""
+        """Resident octets of this process and its descendants; shared pages count in each."""
         return sum(_rss(pid) for pid in family(self.pid))
 
     def stop(self) -> int:
-        """SIGTERM, then SIGKILL after 5 s; also for children that a parent left behind."""
+        """SIGTERM, then SIGKILL after 5 s, also for orphaned children; the exit status."""
         members = family(self.pid) if self.running() else []
         if self.running():
             self._popen.terminate()
@@ -157,17 +158,63 @@ class Process:
                 self._popen.kill()
                 self._popen.wait()
         for pid in members:
-            # Still the group that we made: a pid used again by a stranger is left alone.
+            # In the group that `Popen` made: a pid that another process has by now is spared.
             if pid != self.pid and _group(pid) == self.pid:
                 _kill(pid)
         return self._popen.returncode
 
 
+class NoProcess(Process):
+    """Stands where a proxy would run; it uses nothing and never fails."""
+
+    def __init__(self) -> None:
+        self.name = "no proxy"
+
+    def running(self) -> bool:
+        return True
+
+    def tail(self, lines: int = 15) -> str:
+        return ""
+
+    def cpu_ns(self) -> int:
+        return 0
+
+    def rss(self) -> int:
+        return 0
+
+    def stop(self) -> int:
+        return 0
+
+
+def output(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    """The output of a short command; `nginx -v` prints to standard error.
+
+    Raises:
+        BenchError: it cannot be started, fails, or takes too long.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_TIMEOUT_S,
+            env=None if env is None else dict(env),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchError(f"{' '.join(argv)}: {error}") from None
+    if done.returncode:
+        raise BenchError(
+            f"{' '.join(argv)} ended with status {done.returncode}:\n{done.stderr or done.stdout}"
+        )
+    return done.stdout or done.stderr
+
+
 @contextmanager
 def awake(cores: Cores, folder: Path, seconds: float) -> Iterator[None]:
-    """Keeps both cores from sleeping, by a loop that only takes time nobody else wants.
+    """Keeps both cores from sleeping, by a loop of the lowest priority.
 
-    Waking a sleeping core costs a virtual machine 300 µs, four times what a whole request takes:
+    Waking a sleeping core costs a virtual machine 300 µs, four times the time of a request:
     a latency measured without this is the machine's, not the proxy's.
     """
     with ExitStack() as held:
@@ -178,12 +225,12 @@ def awake(cores: Cores, folder: Path, seconds: float) -> Iterator[None]:
 
 
 def pin(core: int) -> None:
-    """Keeps this process on one core."""
+    """Keep this process on one core."""
     os.sched_setaffinity(0, {core})
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     found = [pid]
     for parent in found:
         for task in _tasks(parent):
@@ -196,7 +243,7 @@ def family(pid: int) -> list[int]:
 
 
 def refusal(port: int, path: str) -> str:
-    """Why `GET path` on 127.0.0.1 is not answered with 200; empty when it is."""
+    """Why `GET path` on 127.0.0.1 is not answered with 200; empty if it is."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as peer:
             peer.sendall(
@@ -210,7 +257,7 @@ def refusal(port: int, path: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on 127.0.0.1 that nobody listens on; held together so that they differ."""
+    """Unused ports on 127.0.0.1; bound at the same time, so that they differ."""
     held = [socket.socket() for _ in range(count)]
     try:
         for peer in held:
@@ -222,7 +269,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def busy_ns(core: int) -> tuple[int, int]:
-    """Busy and all time of a core since boot, from /proc/stat (in steps of one tick)."""
+    """Busy time and total time of a core since boot, from /proc/stat in steps of a tick."""
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     label = f"cpu{core} "
     for line in (_PROC / "stat").read_text().splitlines():
@@ -234,7 +281,7 @@ def busy_ns(core: int) -> tuple[int, int]:
 
 
 def machine() -> dict[str, str | int]:
-    """What a reader needs to know to compare two runs."""
+    """The machine, for a reader who compares two runs."""
     model = ""
     for line in (_PROC / "cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -1,27 +1,33 @@
-"""What stands ready for a round, and how a round reads costs off it.
+"""Upstreams, rivals and settings that a round finds ready, and how it reads costs.
 
-Decides how a fresh process is begun and explained when it fails, what the upstream itself says
-to a request (so that a rival's answer can be held against it), and what is charged to whom
-between two moments. Must not know which scenarios there are.
+Decides which process a round gets and how its failure is explained, which answer of the upstream
+a rival's answer is compared with, and which costs between two moments belong to which process.
+Must not know which scenarios there are.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bench.dialects import MESSAGES, Dialect
 from bench.loadgen import JsonLoad, LoadError
 from bench.process import BenchError, Cores, Process, busy_ns
-from bench.rivals import UPSTREAM_KEY, Rival
+from bench.rivals.rival import UPSTREAM_KEY, Rival
 from bench.streams import StreamLoad
 
 Figures = dict[str, float]
+# By scenario, by rival, one entry for each round.
 Results = dict[str, dict[str, list[Figures]]]
+UpstreamKind = Literal["simulator", "replay", "held"]
 
 # About 500 bytes of JSON in the answer.
 JSON_ANSWER = "tokens=40"
-_WHOLE_S = 60.0
+_STREAM_END_TIMEOUT_S = 60.0
+# A stream that is held open: the start of this answer, with two events ahead of its content.
+_OPENED_ANSWER = "tokens=40"
+_OPENED_EVENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,16 @@ class Settings:
     connections: int = 64
     streams: int = 300
     pace: float = 25.0
+    bodies: tuple[str, ...] = ("1k", "100k", "300k", "1m")
+
+
+@dataclass(frozen=True, slots=True)
+class Testbed:
+    """An upstream, and the rivals that are configured to use it."""
+
+    upstream: Process
+    port: int
+    rivals: list[Rival]
 
 
 @dataclass(slots=True)
@@ -41,21 +57,16 @@ class Stage:
 
     settings: Settings
     cores: Cores
-    upstream: Process
-    upstream_port: int
-    rivals: list[Rival]
-    # Who answers in `json`, and the rivals in front of it; see `replay`.
-    json_upstream: Process
-    json_rivals: list[Rival]
-    told: Callable[[str, int, str, Figures], None]
+    testbeds: dict[UpstreamKind, Testbed]
+    report_round: Callable[[str, int, str, Figures], None]
     results: Results = field(default_factory=dict)
-    # Events and text of streams that were read in full, by dialect and script.
-    streams: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
-    whole: str = ""
+    # Events and text of streams that were read to their end, by speaker, dialect and script.
+    streams: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)
+    json_text: str = ""
 
     @contextmanager
     def running(self, rival: Rival) -> Iterator[Process]:
-        """A fresh process of this rival; its last words explain a failure."""
+        """A fresh process of this rival; its last log lines explain a failure."""
         process, _ = rival.start(self.cores.proxy)
         with process:
             try:
@@ -68,30 +79,34 @@ class Stage:
     ) -> int:
         """How many events such a stream has.
 
-        That of the upstream's own dialect is asked from the upstream itself; another one from
-        the rival that makes it, which has to say the same.
+        A stream in the upstream's own dialect is read from the upstream itself; in another
+        dialect it is read from the rival that translates, and must have the same text.
         """
-        key = simulate.partition(";")[0]
-        if (MESSAGES.name, key) not in self.streams:
-            port = self.upstream_port
-            payload = MESSAGES.request(port, UPSTREAM_KEY, key, stream=True)
+        script = simulate.partition(";")[0]
+        original = ("upstream", MESSAGES.name, script)
+        if original not in self.streams:
+            port = self.testbeds["simulator"].port
+            payload = MESSAGES.request(port, UPSTREAM_KEY, script, stream=True)
             try:
-                self.streams[MESSAGES.name, key] = await _read_whole(StreamLoad(port, payload))
+                self.streams[original] = await _read_stream(StreamLoad(port, payload))
             except LoadError as error:
                 raise BenchError(f"the upstream alone is wrong already: {error}") from None
-        if (dialect.name, key) not in self.streams:
-            assert rival is not None
-            made = await _read_whole(stream_load(rival, key, dialect))
-            if made[1] != self.streams[MESSAGES.name, key][1]:
-                raise LoadError(f"a stream says something else than the upstream: {made[1][:200]}")
-            self.streams[dialect.name, key] = made
-        return self.streams[dialect.name, key][0]
+        if dialect is MESSAGES:
+            return self.streams[original][0]
+        assert rival is not None
+        translated = (rival.name, dialect.name, script)
+        if translated not in self.streams:
+            found = await _read_stream(stream_load(rival, script, dialect))
+            if found[1] != self.streams[original][1]:
+                raise LoadError(f"a stream has another text than the upstream: {found[1][:200]}")
+            self.streams[translated] = found
+        return self.streams[translated][0]
 
-    async def said(self) -> str:
-        """What the upstream says in a whole answer."""
-        if not self.whole:
-            self.whole = (await record(self.upstream_port)).said
-        return self.whole
+    async def upstream_text(self) -> str:
+        """The text of the upstream's JSON answer."""
+        if not self.json_text:
+            self.json_text = (await record(self.testbeds["simulator"].port)).text
+        return self.json_text
 
 
 class Window:
@@ -104,9 +119,9 @@ class Window:
         self._before = self._read()
 
     def close(self, work: int, unit: str) -> Figures:
-        """Costs per piece of work; `others…` is what strangers took of either core."""
+        """Costs per piece of work; `others…` is the share of a core that other processes took."""
         if work <= 0:
-            raise BenchError(f"no {unit} in a whole round")
+            raise BenchError(f"no {unit} in an entire round")
         then, now = self._before, self._read()
         wall, proxy, upstream, load, *cores = (
             after - before for before, after in zip(then, now, strict=True)
@@ -138,20 +153,28 @@ def _others(busy: int, total: int, ours: float) -> float:
 
 
 def json_load(rival: Rival, dialect: Dialect = MESSAGES) -> JsonLoad:
-    """The clients of whole answers, not connected yet."""
+    """The clients of JSON answers, not connected yet."""
     port = rival.json_port
     payload = dialect.request(port, rival.key, JSON_ANSWER, stream=False)
     return JsonLoad(port, payload, dialect)
 
 
-def stream_load(rival: Rival, simulate: str, dialect: Dialect = MESSAGES) -> StreamLoad:
-    """The clients of streams, none begun yet."""
+def stream_load(
+    rival: Rival, simulate: str, dialect: Dialect = MESSAGES, body_size: int = 0
+) -> StreamLoad:
+    """The clients of streams, none opened yet; see `Dialect.request` for `body_size`."""
     port = rival.sse_port
-    return StreamLoad(port, dialect.request(port, rival.key, simulate, stream=True), dialect)
+    payload = dialect.request(port, rival.key, simulate, stream=True, body_size=body_size)
+    return StreamLoad(port, payload, dialect)
+
+
+def spoken(rival: Rival, dialect: Dialect) -> Dialect:
+    """The dialect of a rival's callers: Messages where the rival does not have `dialect`."""
+    return dialect if dialect.name in rival.dialects else MESSAGES
 
 
 async def record(port: int) -> JsonLoad:
-    """One JSON answer of the upstream: head and body as they came, and what it says."""
+    """One JSON answer of the upstream: its octets and its text."""
     load = JsonLoad(port, MESSAGES.request(port, UPSTREAM_KEY, JSON_ANSWER, stream=False))
     try:
         await load.open(1)
@@ -162,18 +185,29 @@ async def record(port: int) -> JsonLoad:
     return load
 
 
-async def _read_whole(load: StreamLoad) -> tuple[int, str]:
-    """How many events one stream has, and what it says."""
-    load.kept = []
+async def record_opening(port: int) -> bytes:
+    """The first octets of a stream of the upstream: its head, and events with some content."""
+    payload = MESSAGES.request(port, UPSTREAM_KEY, _OPENED_ANSWER, stream=True)
+    load = StreamLoad(port, payload)
+    await _read_stream(load)
+    assert load.payloads is not None
+    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in load.payloads[:_OPENED_EVENTS]]
+    return load.head + b"".join(chunks)
+
+
+async def _read_stream(load: StreamLoad) -> tuple[int, str]:
+    """How many events one stream has, and its text."""
+    load.payloads = []
     try:
         await load.open(1)
-        await load.ended(_WHOLE_S)
-        return load.counts[0], load.said()
+        await load.ended(_STREAM_END_TIMEOUT_S)
+        return load.counts[0], load.text()
     finally:
         load.close()
 
 
 def explained(rival: Rival, process: Process, error: LoadError) -> BenchError:
+    """The failure of a round, with the last log lines of the rival."""
     state = "" if process.running() else f" ({rival.name} is no longer running)"
     tail = process.tail()
     return BenchError(f"{rival.name}: {error}{state}" + (f"\n{tail}" if tail else ""))

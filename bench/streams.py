@@ -1,7 +1,7 @@
 """The clients of streams: each event is counted, each stream read to its end.
 
-Decides whether a stream came whole: every chunk ends where its size says, its dialect's last
-event comes last, the last chunk follows it and nothing follows that. Whatever else happens is a
+Decides whether a stream is complete: every chunk ends where its size says, the dialect's final
+event comes last, the last chunk follows it, and nothing comes after that. Any other stream is a
 `LoadError`, never a figure. Must not know which proxy answers, nor read /proc.
 """
 
@@ -20,17 +20,18 @@ _NEWLINE = 10
 
 
 class StreamLoad:
-    """Streams that are opened one after another and each read to the end."""
+    """Streams that are opened one after another, each read to its end."""
 
     def __init__(self, port: int, payload: bytes, dialect: Dialect = MESSAGES) -> None:
         self.port = port
         self.payload = payload
         self.dialect = dialect
-        self.kept: list[bytes] | None = None  # what came, when it is to be read
+        self.payloads: list[bytes] | None = None  # a list keeps the chunks for `text()`
+        self.head = b""  # of the first answer
         self.events = 0
         self.stream_bytes = 0
         self.live = 0
-        self.whole = 0
+        self.completed = 0
         self.first_content = array("Q")
         self.counts: list[int] = []
         self.failure: LoadError | None = None
@@ -38,19 +39,21 @@ class StreamLoad:
         self._changed = asyncio.Event()
 
     async def open(self, streams: int, over: float = 0.0) -> None:
-        """Begins streams at even distances, so that their events don't all fall together."""
+        """Open streams at even intervals, so that their events do not coincide."""
         loop = asyncio.get_running_loop()
         origin = loop.time()
         for number in range(streams):
             await loop.create_connection(lambda: self._client(), HOST, self.port)
             await self.run(max(0.0, origin + over * (number + 1) / streams - loop.time()))
-        while self.live + self.whole < streams:
+        while self.live + self.completed < streams:
             if loop.time() > origin + over + 10:
-                raise LoadError(f"only {self.live + self.whole} of {streams} streams have begun")
+                raise LoadError(
+                    f"only {self.live + self.completed} of {streams} streams have started"
+                )
             await self.run(0.005)
 
     async def open_slow(self, receive_buffer: int) -> "_StreamClient":
-        """One stream whose socket takes little and which is not read until `resume()`."""
+        """One stream with a small receive buffer, which is not read until `resume()`."""
         loop = asyncio.get_running_loop()
         peer = socket.socket()
         peer.setblocking(False)
@@ -61,7 +64,7 @@ class StreamLoad:
         return client
 
     async def run(self, seconds: float) -> None:
-        """Lets the streams go on; raises at once when one was wrong."""
+        """Let the streams go on; raises at once when one was wrong."""
         if self.failure is None and seconds > 0:
             self._changed.clear()
             try:
@@ -73,12 +76,12 @@ class StreamLoad:
             raise self.failure
 
     async def ended(self, within: float, step: float = 0.02) -> None:
-        """Waits until all streams have ended whole, each with the same number of events."""
+        """Wait until all streams are complete, each with the same number of events."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        while self.whole < len(self._clients):
+        while self.completed < len(self._clients):
             if loop.time() > deadline:
-                missing = len(self._clients) - self.whole
+                missing = len(self._clients) - self.completed
                 raise LoadError(f"{missing} streams did not end within {within:g} s")
             await self.run(step)
         if len(set(self.counts)) > 1:
@@ -86,12 +89,12 @@ class StreamLoad:
                 f"equal streams brought {min(self.counts)} to {max(self.counts)} events"
             )
 
-    def said(self) -> str:
-        """What the streams that were kept say."""
+    def text(self) -> str:
+        """The text of the streams whose chunks were kept."""
         try:
-            return self.dialect.stream_text(b"".join(self.kept or ()))
+            return self.dialect.stream_text(b"".join(self.payloads or ()))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise LoadError(f"a stream is not what it should be: {error!r}") from None
+            raise LoadError(f"a stream has other events than its dialect: {error!r}") from None
 
     def close(self) -> None:
         for client in self._clients:
@@ -110,18 +113,18 @@ class StreamLoad:
 
 
 class _StreamClient(asyncio.Protocol):
-    """One stream: chunks are taken apart one by one, events counted in what they carry."""
+    """One stream: chunks are parsed one by one, events counted in their payload."""
 
     __slots__ = (
-        "begun",
         "buffer",
+        "closed",
         "events",
+        "has_content",
         "last",
         "load",
         "newline",
-        "over",
         "sent",
-        "shown",
+        "started",
         "transport",
     )
 
@@ -129,10 +132,10 @@ class _StreamClient(asyncio.Protocol):
         self.load = load
         self.buffer = b""
         self.last = b""
-        self.begun = False
-        self.over = False
+        self.started = False
+        self.closed = False
         self.newline = False
-        self.shown = False  # something of what the model says
+        self.has_content = False
         self.events = 0
         self.sent = 0
 
@@ -149,15 +152,15 @@ class _StreamClient(asyncio.Protocol):
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self.over:
+        if self.closed:
             self._fail(f"bytes after the end of a stream: {data[:80]!r}")
             return
         if self.buffer:
             data = self.buffer + data
             self.buffer = b""
         try:
-            at = 0 if self.begun else self._head(data)
-            if self.begun:
+            at = 0 if self.started else self._head(data)
+            if self.started:
                 self._body(data, at)
             else:
                 self.buffer = data
@@ -165,28 +168,30 @@ class _StreamClient(asyncio.Protocol):
             self._fail(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.over:
+        if not self.closed:
             self._fail(f"a stream was cut after {self.events} events: {exc or 'FIN'}")
 
     def leave(self) -> None:
-        self.over = True
+        self.closed = True
         self.transport.abort()
 
     def _fail(self, message: str) -> None:
-        self.over = True
+        self.closed = True
         self.load.fail(LoadError(message))
         self.transport.abort()
 
     def _head(self, data: bytes) -> int:
-        """Where the body begins, once the head is in."""
+        """Where the body starts; 0 while the head is incomplete."""
         head_end = data.find(HEAD_END)
         if head_end < 0:
             return 0
         if not data.startswith(OK):
-            raise LoadError(f"instead of 200 there came {data[:600].decode(errors='replace')!r}")
+            raise LoadError(f"instead of 200 came {data[:600].decode(errors='replace')!r}")
         if not _CHUNKED.search(data, 0, head_end + 2):
             raise LoadError(f"a stream that is not chunked: {data[:head_end]!r}")
-        self.begun = True
+        if not self.load.head:
+            self.load.head = data[: head_end + 4]
+        self.started = True
         self.load.live += 1
         return head_end + 4
 
@@ -213,12 +218,12 @@ class _StreamClient(asyncio.Protocol):
             if self.newline and payload[0] == _NEWLINE:
                 events += 1
             self.newline = payload[-1] == _NEWLINE and payload[-2:] != b"\n\n"
-            # Before it has content a stream shows nothing, and relay keeps it back until then.
-            if not self.shown and load.dialect.first in payload:
-                self.shown = True
+            # Relay holds a stream back until it has content, so earlier events are no measure.
+            if not self.has_content and load.dialect.first in payload:
+                self.has_content = True
                 load.first_content.append(perf_counter_ns() - self.sent)
-            if load.kept is not None:
-                load.kept.append(payload)
+            if load.payloads is not None:
+                load.payloads.append(payload)
             self.events += events
             load.events += events
             self.last = payload if length >= 64 else self.last[-64:] + payload
@@ -235,8 +240,8 @@ class _StreamClient(asyncio.Protocol):
                 f"a stream ended cleanly without {ending} after {self.events} events: "
                 f"…{self.last[-80:]!r}"
             )
-        self.over = True
+        self.closed = True
         load.live -= 1
-        load.whole += 1
+        load.completed += 1
         load.counts.append(self.events)
         self.transport.close()

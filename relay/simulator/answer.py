@@ -1,11 +1,11 @@
-"""What the simulated model says: text, thinking, tool calls, searches, and why it stops.
+"""The simulated model's answer: text, thinking, tool calls, searches, and the reason to stop.
 
-Pure: a valid request and a script in, an `Answer` out, the same for the same input. The
-answer is whole; `events` cuts it into a stream.
+Pure: a valid request and a script in, an `Answer` out, the same for the same input. Must not
+know how an answer is written; `events` does.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -17,20 +17,20 @@ from relay.simulator.seal import Seal
 
 JSON = dict[str, Any]
 
-REFUSED = {
+_STOP_DETAILS: Final = {
     "type": "refusal",
     "category": "cyber",
     "explanation": "Simulated: this request could do harm.",
 }
-_ECHO = 160  # characters of the user's text that are repeated
-_BIG_PIECE = 1024  # characters of a delta when a text of an exact size is asked for
+_ECHO_CHARACTERS: Final = 160  # of the user's text that are repeated
+_LARGE_DELTA_CHARACTERS: Final = 1024  # where a text of an exact size is asked for
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Content blocks as the API has them; `pieces` are the deltas of each text or thinking."""
+    """Content blocks as the API has them, and for each block the deltas of its text or thinking."""
 
     blocks: list[JSON]
-    pieces: list[Sequence[str]]
+    pieces: list[Sequence[str]]  # empty: `events` cuts the text itself
     stop_reason: str
     output_tokens: int
     thinking_tokens: int = 0
@@ -40,24 +40,24 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def compose(request: JSON, script: Script, seal: Seal, number: str) -> Answer:
-    """The answer to a request that `strict` let through; `number` makes tool ids unique."""
+    """The answer to a request that `strict` accepts; `number` makes tool ids unique."""
     draft = _Draft()
     if script.stop == "refusal" and script.tokens is None and script.bytes is None:
         return draft.finish(request, script)
     text, results = _last_turn(request)
     thinking = request.get("thinking")
     if script.thinking or (thinking is not None and thinking["type"] in ("enabled", "adaptive")):
-        draft.think(text, hidden=_hidden(request), seal=seal)
-    call = wanted = None
+        draft.think(text, hidden=_hides_thinking(request), seal=seal)
+    call = query = None
     if request.get("tools") or script.tool is not None:
-        wanted = _wanted(request, script, text, results)
-        call = None if wanted is not None else _call(request, script, text, results)
-    if wanted is not None:
-        draft.search(search.blocks(wanted, request, number))
+        query = _search_query(request, script, text, results)
+        call = None if query is not None else _choose_call(request, script, text, results)
+    if query is not None:
+        draft.search(search.blocks(query, request, number))
     elif call is not None:
-        draft.call(call, _parallel(request, script), number)
+        draft.call(call, _parallel_calls(request, script), number)
     elif script is NORMAL or (script.tokens is None and script.bytes is None):
-        draft.say(_words(request, text, results))
+        draft.say(_reply(request, text, results))
     elif script.bytes is not None:
         draft.say_exactly(script.bytes)
     else:
@@ -66,7 +66,7 @@ def compose(request: JSON, script: Script, seal: Seal, number: str) -> Answer:
 
 
 def _last_turn(request: JSON) -> tuple[str, list[JSON]]:
-    """The newest words of the user, and the tool results that came with them."""
+    """The last text of the user, and the tool results beside it."""
     for message in reversed(request["messages"]):
         if message["role"] != "user":
             continue
@@ -84,11 +84,11 @@ def _last_turn(request: JSON) -> tuple[str, list[JSON]]:
     return "", []
 
 
-def _hidden(request: JSON) -> bool:
-    """Whether a thinking block shows nothing of its text."""
+def _hides_thinking(request: JSON) -> bool:
+    """Whether a thinking block has an empty text."""
     thinking = request.get("thinking")
     if thinking is None:
-        return False  # the script alone wants it, so as to see it
+        return False  # only the script asked for thinking, in order to see it
     display = thinking.get("display")
     if display is not None:
         return bool(display == "omitted")
@@ -96,8 +96,8 @@ def _hidden(request: JSON) -> bool:
     return model is not None and not model.thinking_shown
 
 
-def _wanted(request: JSON, script: Script, text: str, results: list[JSON]) -> str | None:
-    """What is searched for, if anything: not what the user wanted before a tool answered."""
+def _search_query(request: JSON, script: Script, text: str, results: list[JSON]) -> str | None:
+    """The query of a web search; None without a search, or after a tool has answered."""
     choice = request.get("tool_choice") or {}
     if results and choice.get("type") not in ("any", "tool"):
         return None
@@ -106,28 +106,32 @@ def _wanted(request: JSON, script: Script, text: str, results: list[JSON]) -> st
     return search.query(request, text)
 
 
-def _call(request: JSON, script: Script, text: str, results: list[JSON]) -> tuple[str, JSON] | None:
+def _choose_call(
+    request: JSON, script: Script, text: str, results: list[JSON]
+) -> tuple[str, JSON] | None:
+    """Name and arguments of the tool call; None for an answer in words."""
     choice = request.get("tool_choice") or {}
     if results and choice.get("type") not in ("any", "tool"):
         return None  # second step of the loop: the tool has answered
     return toolcall.choose(request, text, None if results else script.tool)
 
 
-def _parallel(request: JSON, script: Script) -> int:
+def _parallel_calls(request: JSON, script: Script) -> int:
     choice = request.get("tool_choice") or {}
     return 1 if choice.get("disable_parallel_tool_use") else script.tools
 
 
-def _words(request: JSON, text: str, results: list[JSON]) -> str:
-    shape = (request.get("output_config") or {}).get("format") or request.get("output_format")
-    if shape is not None:
-        made = toolcall.example(shape["schema"], shape["schema"])
-        return orjson.dumps(made).decode()
+def _reply(request: JSON, text: str, results: list[JSON]) -> str:
+    output_config = request.get("output_config") or {}
+    output_format = output_config.get("format") or request.get("output_format")
+    if output_format is not None:
+        schema = output_format["schema"]
+        return orjson.dumps(toolcall.example(schema, schema)).decode()
     if results:
         failed = any(result.get("is_error") for result in results)
-        # Agents append notes to the model in this tag; they are no part of the result.
-        told = _excerpt(_result_text(results[-1]).partition("<system-reminder>")[0])
-        return f"The tool failed: {told}" if failed else f"Done. The tool answered: {told}"
+        # Agents append notes to the model in this tag; they do not belong to the result.
+        excerpt = _excerpt(_result_text(results[-1]).partition("<system-reminder>")[0])
+        return f"The tool failed: {excerpt}" if failed else f"Done. The tool answered: {excerpt}"
     return (
         f"This is the simulated upstream. You said: “{_excerpt(text)}”. "
         "Nothing was understood and nothing is remembered, but every byte was read."
@@ -135,8 +139,9 @@ def _words(request: JSON, text: str, results: list[JSON]) -> str:
 
 
 def _excerpt(text: str) -> str:
-    # The split is for the tokens: one space between two words, so pieces can be counted.
-    return " ".join(text[: 4 * _ECHO].split())[:_ECHO].rstrip() or "(nothing)"
+    # One space between two words: every piece is a token, and pieces are counted.
+    echo = " ".join(text[: 4 * _ECHO_CHARACTERS].split())
+    return echo[:_ECHO_CHARACTERS].rstrip() or "(nothing)"
 
 
 def _result_text(result: JSON) -> str:
@@ -150,7 +155,7 @@ def _result_text(result: JSON) -> str:
 
 
 class _Draft:
-    """An answer while it is being put together."""
+    """An answer under construction."""
 
     __slots__ = ("blocks", "pieces", "searches", "stop_reason", "thinking", "tokens")
 
@@ -204,7 +209,8 @@ class _Draft:
 
     def say_exactly(self, size: int) -> None:
         text = words.exactly(size)
-        self._text(text, [text[at : at + _BIG_PIECE] for at in range(0, len(text), _BIG_PIECE)])
+        step = _LARGE_DELTA_CHARACTERS
+        self._text(text, [text[at : at + step] for at in range(0, len(text), step)])
         self.tokens += max(1, size // CHARACTERS)
 
     def say_tokens(self, pieces: tuple[str, ...]) -> None:
@@ -217,12 +223,12 @@ class _Draft:
         self.pieces.append(pieces)
 
     def finish(self, request: JSON, script: Script) -> Answer:
-        stop = None
+        sequence = None
         if "stop_sequences" in request and self.stop_reason == "end_turn":
-            stop = self._stop_at(request["stop_sequences"] or ())
+            sequence = self._stop_at(request["stop_sequences"] or ())
         limit = request["max_tokens"]
-        asked_for = script.tokens is not None or script.bytes is not None
-        if self.tokens + self.thinking > limit and not asked_for:
+        scripted = script.tokens is not None or script.bytes is not None
+        if self.tokens + self.thinking > limit and not scripted:
             self._truncate(limit)
         return Answer(
             self.blocks,
@@ -230,8 +236,8 @@ class _Draft:
             script.stop or self.stop_reason,
             self.tokens + self.thinking,
             self.thinking,
-            None if script.stop else stop,
-            REFUSED if script.stop == "refusal" else None,
+            None if script.stop else sequence,
+            _STOP_DETAILS if script.stop == "refusal" else None,
             self.searches,
         )
 
@@ -255,7 +261,7 @@ class _Draft:
             self.say(text)
 
     def _truncate(self, limit: int) -> None:
-        """Stop at `max_tokens`; a call that does not fit is left out, as is thinking."""
+        """Stop at `max_tokens`: drop a call or a thinking block that does not fit."""
         self.stop_reason = "max_tokens"
         room = limit - self.thinking
         if room <= 0:

@@ -1,8 +1,8 @@
-"""The simulated upstream as a handler of exchanges: who answers what, and in which order.
+"""The simulated upstream as a handler of exchanges: its paths, and the order of its checks.
 
-A request passes, as at the real API: credential, version and betas, body, `strict`. Then
-the answer is composed and sent, whole or as a stream, well or with the fault that its
-`x-simulate` header asks for. Nothing here knows the relay.
+Decides the order of a request's checks, as at the real API: credential, version and betas, body,
+`strict`. Then the answer is composed and sent as a document or a stream, well or with the fault
+in the `x-simulate` header. Must not know the relay's policy.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from relay.simulator.cache import PromptCache
 from relay.simulator.journal import Journal
 from relay.simulator.pacing import Pacer
 from relay.simulator.refusal import Refusal, invalid
-from relay.simulator.script import NORMAL, Script, parse
+from relay.simulator.script import NORMAL, Script, parse, parse_list
 from relay.simulator.seal import Seal
 
 Fields = list[tuple[bytes, bytes]]
@@ -32,16 +32,15 @@ ORGANIZATION: Final = b"5ca1ab1e-0000-4000-8000-51a1a7ed0001"
 _JSON: Final = (b"content-type", b"application/json")
 _EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 _NO_BETAS: Final[frozenset[str]] = frozenset()
-_GA: Final = b"2026-10-21"
+_GA_VERSION: Final = b"2026-10-21"  # system messages need no beta
 _BURST: Final = 16 * 1024  # octets of unpaced events that are written at once
-_MAX_SCRIPTS: Final = 10_000
-_BETAS_KEPT: Final = 256
-_KNOWN_KEPT: Final = 256
-_KNOWN_BODY: Final = 4096  # octets of a request that is worth knowing again
+_MAX_BETAS: Final = 256  # values of `anthropic-beta` that are cached
+_MAX_CACHED: Final = 256  # answers
+_MAX_CACHED_BODY: Final = 4096  # octets of a request whose answer is cached
 
 
-class _Known(msgspec.Struct, frozen=True):
-    """The answer to a small request that came before: the same but for its ids."""
+class _CachedAnswer(msgspec.Struct, frozen=True):
+    """The answer to a small request, split where its id stands."""
 
     before: bytes
     after: bytes
@@ -50,7 +49,7 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class Simulator:
-    """Answers like the Messages API. The same `seed` gives the same ids and signatures."""
+    """Answers like the Messages API; ids and signatures follow from `seed`."""
 
     def __init__(self, seed: str = "relay") -> None:
         self.seal = Seal(seed)
@@ -60,12 +59,12 @@ class Simulator:
         self.scripts: deque[Script] = deque()
         self._seed = zlib.crc32(seed.encode())
         self._count = 0
-        # A bench sends one small request over and over. It shares its core with this
-        # simulator, so what was parsed, checked and composed once is not done again.
-        self._known: dict[tuple[bytes, bytes | None, bytes | None], _Known] = {}
+        # A bench sends one small request over and over, and shares its core with this
+        # simulator: parsing, checks and composing are done once for equal requests.
+        self._answers: dict[tuple[bytes, bytes | None, bytes | None], _CachedAnswer] = {}
         self._betas: dict[bytes, frozenset[str]] = {}
         self._common: Fields = []
-        self._common_until = 0.0
+        self._common_expires = 0.0
 
     def __repr__(self) -> str:
         return f"<Simulator {self._count} requests, {len(self.scripts)} scripts>"
@@ -75,18 +74,18 @@ class Simulator:
         request = exchange.request
         path = request.path
         if path.startswith(b"/simulate/"):
-            await self._control(exchange)
+            await self._answer_control(exchange)
             return
         body = await exchange.body()
         entry = self.journal.add(request, body)
         self._count += 1
-        # The body is part of it, so that ids of a conversation differ even after a restart.
+        # With the body in it, ids within a conversation differ even after a restart.
         number = f"{self._count:08x}{zlib.crc32(body):08x}{self._seed >> 8:06x}"
         try:
             if path == b"/v1/messages":
-                await self._messages(exchange, body, number)
+                await self._answer_messages(exchange, body, number)
             else:
-                self._other(exchange, body, number)
+                self._answer_other(exchange, body, number)
         except Refusal as refusal:
             self.journal.refused += 1
             self._refuse(exchange, refusal, number)
@@ -99,34 +98,34 @@ class Simulator:
 
     # --- POST /v1/messages ----------------------------------------------------------
 
-    async def _messages(self, exchange: Exchange, body: bytes, number: str) -> None:
+    async def _answer_messages(self, exchange: Exchange, body: bytes, number: str) -> None:
         request = exchange.request
         if request.method != b"POST":
             raise Refusal(405, "Method Not Allowed")
         headers = request.headers
         script = NORMAL
-        wanted = headers.get(b"x-simulate")
-        if wanted is not None:
-            script = parse(wanted.decode("latin-1"))
+        header = headers.get(b"x-simulate")
+        if header is not None:
+            script = parse(header.decode("latin-1"))
         elif self.scripts:
             script = self.scripts.popleft()
         key = (body, headers.get(b"anthropic-beta"), headers.get(b"anthropic-version"))
         if script is NORMAL:
-            known = self._known.get(key)
-            if known is not None:
+            cached = self._answers.get(key)
+            if cached is not None:
                 self._authorize(exchange)
-                self._repeat(exchange, known, number)
+                self._repeat(exchange, cached, number)
                 return
-        elif await self._instead(exchange, script, number):
+        elif await self._replace_answer(exchange, script, number):
             return
         document, betas = self._admit(exchange, body)
-        ga = headers[b"anthropic-version"] == _GA
+        ga = headers[b"anthropic-version"] == _GA_VERSION
         model = strict.check(document, betas, self.seal, ga=ga).id
         if b'"cache_control"' in body:
             prompt = self.cache.account(document)
         else:
             prompt = cache.Prompt(cache.count(document))
-        said = answer.compose(document, script, self.seal, number)
+        composed = answer.compose(document, script, self.seal, number)
         streamed = document.get("stream") is True
         journal = self.journal
         journal.input_tokens += prompt.uncached
@@ -134,29 +133,35 @@ class Simulator:
         journal.cache_read_input_tokens += prompt.read
         fields = self._fields(_EVENTS if streamed else _JSON, number)
         if streamed:
-            parts = events.stream(model, number, said, prompt, document)
+            parts = events.stream(model, number, composed, prompt, document)
         else:
-            parts = [events.message(model, number, said, prompt, document)]
+            parts = [events.message(model, number, composed, prompt, document)]
         if script is NORMAL and not streamed:
             exchange.respond(200, fields, parts[0])
-            if len(body) <= _KNOWN_BODY and b"tool" not in body and b"cache_control" not in body:
+            if (
+                len(body) <= _MAX_CACHED_BODY
+                and b"tool" not in body
+                and b"cache_control" not in body
+            ):
                 before, _, after = parts[0].partition(number.encode())
-                if len(self._known) >= _KNOWN_KEPT:
-                    self._known.clear()
-                self._known[key] = _Known(before, after, prompt.uncached, said.output_tokens)
+                if len(self._answers) >= _MAX_CACHED:
+                    self._answers.clear()
+                self._answers[key] = _CachedAnswer(
+                    before, after, prompt.uncached, composed.output_tokens
+                )
         else:
             await self._send(exchange, fields, parts, streamed, script, number)
         if script.fault not in faults.UNFINISHED:
-            journal.output_tokens += said.output_tokens
-            journal.whole += 1
+            journal.output_tokens += composed.output_tokens
+            journal.completed += 1
 
-    def _repeat(self, exchange: Exchange, known: _Known, number: str) -> None:
-        body = b"%b%b%b" % (known.before, number.encode(), known.after)
+    def _repeat(self, exchange: Exchange, cached: _CachedAnswer, number: str) -> None:
+        body = b"%b%b%b" % (cached.before, number.encode(), cached.after)
         exchange.respond(200, self._fields(_JSON, number), body)
         journal = self.journal
-        journal.input_tokens += known.input_tokens
-        journal.output_tokens += known.output_tokens
-        journal.whole += 1
+        journal.input_tokens += cached.input_tokens
+        journal.output_tokens += cached.output_tokens
+        journal.completed += 1
 
     async def _send(
         self,
@@ -174,7 +179,7 @@ class Simulator:
             overloaded = Refusal(529).body("req_01" + number)
             good = faults.Prepared(fields, parts, streamed, overloaded, send)
             if script.fault:
-                await faults.WITHIN[script.fault](exchange, good, script)
+                await faults.SPOILING[script.fault](exchange, good, script)
             else:
                 await faults.split(exchange, good, script.split)
         elif streamed:
@@ -207,8 +212,8 @@ class Simulator:
         if burst:
             exchange.write_raw(b"".join(burst))
 
-    async def _instead(self, exchange: Exchange, script: Script, number: str) -> bool:
-        """Whatever takes the place of an answer; false when there is to be an answer."""
+    async def _replace_answer(self, exchange: Exchange, script: Script, number: str) -> bool:
+        """Wait as scripted, then send a fault in place of an answer; whether one was sent."""
         if script.delay:
             await asyncio.sleep(script.delay)
         if script.fault == "status":
@@ -219,65 +224,65 @@ class Simulator:
             self.journal.refused += 1
             self._refuse(exchange, refusal, number, more)
             return True
-        if script.fault in faults.INSTEAD:
-            await faults.INSTEAD[script.fault](exchange)
+        if script.fault in faults.REPLACING:
+            await faults.REPLACING[script.fault](exchange)
             return True
         return False
 
-    # --- the other paths ------------------------------------------------------------
+    # --- other paths ----------------------------------------------------------------
 
-    def _other(self, exchange: Exchange, body: bytes, number: str) -> None:
+    def _answer_other(self, exchange: Exchange, body: bytes, number: str) -> None:
         request = exchange.request
         method, path = request.method, request.path
         if path == b"/v1/messages/count_tokens":
             if method != b"POST":
                 raise Refusal(405, "Method Not Allowed")
-            self._count_tokens(exchange, body, number)
+            self._answer_count(exchange, body, number)
         elif path in (b"/", b"/api/hello") and method in (b"GET", b"HEAD"):
             exchange.respond(200, self._fields(_JSON, number), b'{"simulated":true}')
         elif path == b"/v1/models" or path.startswith(b"/v1/models/"):
             if method != b"GET":
                 raise Refusal(405, "Method Not Allowed")
-            self._models(exchange, path, number)
+            self._answer_models(exchange, path, number)
         else:
             raise Refusal(404, "Not found")
 
-    def _count_tokens(self, exchange: Exchange, body: bytes, number: str) -> None:
-        wanted = exchange.request.headers.get(b"x-simulate")
-        if wanted is not None:
-            script = parse(wanted.decode("latin-1"))
+    def _answer_count(self, exchange: Exchange, body: bytes, number: str) -> None:
+        header = exchange.request.headers.get(b"x-simulate")
+        if header is not None:
+            script = parse(header.decode("latin-1"))
             if script.fault == "status":
                 raise Refusal(script.status)
         document, betas = self._admit(exchange, body)
-        ga = exchange.request.headers[b"anthropic-version"] == _GA
+        ga = exchange.request.headers[b"anthropic-version"] == _GA_VERSION
         strict.check(document, betas, self.seal, counting=True, ga=ga)
-        told: dict[str, Any] = {"input_tokens": cache.count(document)}
+        counted: dict[str, Any] = {"input_tokens": cache.count(document)}
         if "context_management" in document:
-            told["context_management"] = {"original_input_tokens": told["input_tokens"]}
-        exchange.respond(200, self._fields(_JSON, number), orjson.dumps(told))
+            counted["context_management"] = {"original_input_tokens": counted["input_tokens"]}
+        exchange.respond(200, self._fields(_JSON, number), orjson.dumps(counted))
 
-    def _models(self, exchange: Exchange, path: bytes, number: str) -> None:
+    def _answer_models(self, exchange: Exchange, path: bytes, number: str) -> None:
         self._authorize(exchange)
         strict.version(exchange.request.headers.get(b"anthropic-version"))
         name = path.removeprefix(b"/v1/models").removeprefix(b"/").decode("latin-1")
-        told: dict[str, Any]
+        document: dict[str, Any]
         if name:
             if models.find(name) is None:
                 raise Refusal(404, f"model: {name}")
-            told = models.describe(name)
+            document = models.describe(name)
         else:
-            told = {
+            document = {
                 "data": [models.describe(item) for item in models.LISTED],
                 "has_more": False,
                 "first_id": models.LISTED[0],
                 "last_id": models.LISTED[-1],
             }
-        exchange.respond(200, self._fields(_JSON, number), orjson.dumps(told))
+        exchange.respond(200, self._fields(_JSON, number), orjson.dumps(document))
 
-    # --- what they share ------------------------------------------------------------
+    # --- shared by all paths --------------------------------------------------------
 
     def _admit(self, exchange: Exchange, body: bytes) -> tuple[Any, frozenset[str]]:
-        """The parsed body and the betas of a request with a credential and a version."""
+        """The parsed body and the betas of a request, after a check of credential and version."""
         self._authorize(exchange)
         headers = exchange.request.headers
         strict.version(headers.get(b"anthropic-version"))
@@ -287,7 +292,7 @@ class Simulator:
             found = self._betas.get(value)
             if found is None:
                 found = strict.betas(value)
-                if len(self._betas) >= _BETAS_KEPT:
+                if len(self._betas) >= _MAX_BETAS:
                     self._betas.clear()
                 self._betas[value] = found
             betas = found
@@ -315,8 +320,8 @@ class Simulator:
         if exchange.started:
             exchange.close()
             return
-        again = refusal.status >= 500 or refusal.status in (408, 409, 429)
-        retry = (b"x-should-retry", b"true" if again else b"false")
+        retryable = refusal.status >= 500 or refusal.status in (408, 409, 429)
+        retry = (b"x-should-retry", b"true" if retryable else b"false")
         exchange.respond(
             refusal.status,
             [*self._fields(_JSON, number), retry, *more],
@@ -324,19 +329,19 @@ class Simulator:
         )
 
     def _fields(self, kind: tuple[bytes, bytes], number: str) -> Fields:
-        """The header fields of an answer: much of what the real API sends.
+        """The header fields of an answer, as the real API sends them.
 
-        Some of it must not pass a relay (cookies, the organization, its limits).
+        Some of them must not pass a relay: cookies, the organization, its limits.
         """
         now = time.monotonic()
-        if now > self._common_until:
-            self._common_until = now + 1
-            self._common = _common(time.time())
+        if now > self._common_expires:
+            self._common_expires = now + 1
+            self._common = _common_fields(time.time())
         return [kind, (b"request-id", b"req_01" + number.encode()), *self._common]
 
     # --- control --------------------------------------------------------------------
 
-    async def _control(self, exchange: Exchange) -> None:
+    async def _answer_control(self, exchange: Exchange) -> None:
         method, path = exchange.request.method, exchange.request.path
         body = await exchange.body()
         try:
@@ -346,7 +351,7 @@ class Simulator:
                 self.journal.clear()
                 exchange.respond(204, [], b"")
             elif (method, path) == (b"PUT", b"/simulate/script"):
-                self.scripts = _scripts(body)
+                self.scripts = deque(parse_list(body))
                 exchange.respond(200, [_JSON], b'{"scripts":%d}' % len(self.scripts))
             else:
                 raise Refusal(404, "Not found")
@@ -354,22 +359,10 @@ class Simulator:
             exchange.respond(refusal.status, [_JSON], refusal.body("req_control"))
 
 
-def _scripts(body: bytes) -> deque[Script]:
-    try:
-        items = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise invalid(f"The script is not valid JSON: {error}") from None
-    if type(items) is not list or not all(type(item) is str for item in items):
-        raise invalid("The script is a JSON list of x-simulate strings")
-    if len(items) > _MAX_SCRIPTS:
-        raise invalid(f"The script is longer than {_MAX_SCRIPTS} entries")
-    return deque(parse(item) if item else NORMAL for item in items)
+def _common_fields(now: float) -> Fields:
+    """The fields of every answer, as one field whose value contains the other lines.
 
-
-def _common(now: float) -> Fields:
-    """What every answer carries, as one field whose value has the other lines in it.
-
-    Twenty fields put together anew would be a tenth of the work for a small request.
+    To join twenty fields for each answer would be a tenth of the work for a small request.
     """
     reset = rfc3339(now + 60).encode()
     fields = [
@@ -381,13 +374,13 @@ def _common(now: float) -> Fields:
         (b"strict-transport-security", b"max-age=31536000; includeSubDomains; preload"),
         (b"x-robots-tag", b"none"),
     ]
-    for what, limit in (
+    for kind, limit in (
         (b"requests", b"4000"),
         (b"tokens", b"2400000"),
         (b"input-tokens", b"2000000"),
         (b"output-tokens", b"400000"),
     ):
-        name = b"anthropic-ratelimit-" + what
+        name = b"anthropic-ratelimit-" + kind
         fields += [
             (name + b"-limit", limit),
             (name + b"-remaining", b"%d" % (int(limit) - 1)),

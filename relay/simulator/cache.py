@@ -1,27 +1,26 @@
-"""How many tokens a prompt has, and which of them the prompt cache already knew.
+"""The number of tokens in a prompt, and how many of them come from the prompt cache.
 
-Pure and deterministic: four characters are a token. The cache keeps digests of prompt
-prefixes (tools, then system, then messages, as at the real API) at the breakpoints that
-requests set, in bounded memory and without a clock: entries leave when newer ones need
-the room.
+Pure and deterministic: four characters are a token. The cache keeps digests of prompt prefixes
+at the breakpoints of requests: tools, then system, then messages, as at the real API. Its memory
+is bounded and it has no clock: the oldest entries leave when newer ones need the room.
 """
 
 import hashlib
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import orjson
 
 JSON = dict[str, Any]
 
-CHARACTERS = 4
-_MESSAGE = 12  # characters that a message costs beside its content
-_LOOK_BACK = 20
+CHARACTERS: Final = 4  # of a token
+_MESSAGE_CHARACTERS: Final = 12  # for a message beside its content
+_LOOK_BACK_BLOCKS: Final = 20  # Anthropic API reference, Prompt caching
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """Input tokens of one request, split as the real API's usage splits them."""
+    """Input tokens of one request, split as in the usage of the real API."""
 
     uncached: int
     written_5m: int = 0
@@ -30,10 +29,10 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 def count(request: JSON) -> int:
-    """Tokens of the whole prompt."""
+    """Tokens of the entire prompt."""
     total = 0
     for message in request["messages"]:
-        total += _MESSAGE
+        total += _MESSAGE_CHARACTERS
         content = message.get("content")
         if type(content) is str:
             total += len(content)
@@ -58,7 +57,7 @@ def _weight(block: JSON) -> int:
     if block["type"] == "text":
         return len(block["text"])
     if block["type"] in ("image", "document"):
-        return 1_500 * CHARACTERS  # not by the size of its base64
+        return 1_500 * CHARACTERS  # whatever the size of its base64
     if block["type"] == "tool_result" and type(block.get("content")) is list:
         rest = len(orjson.dumps({**block, "content": []}))
         return rest + sum(map(_weight, block["content"]))
@@ -66,7 +65,7 @@ def _weight(block: JSON) -> int:
 
 
 class PromptCache:
-    """Remembers the prefixes that were written, newest last."""
+    """Digests of the prefixes that were written, the newest last."""
 
     __slots__ = ("_limit", "_prefixes")
 
@@ -78,7 +77,7 @@ class PromptCache:
         return f"<PromptCache {len(self._prefixes)}/{self._limit}>"
 
     def account(self, request: JSON) -> Prompt:
-        """What this request reads and writes; writes it."""
+        """The tokens that this request reads and writes; stores its prefixes."""
         blocks = _blocks(request)
         last = -1
         marks: list[tuple[int, str]] = []
@@ -92,9 +91,9 @@ class PromptCache:
         total = count(request)
         read = 0
         for index, _ in reversed(marks):
-            known = self._newest(digests, index)
-            if known >= 0:
-                read = ends[known] // CHARACTERS
+            newest = self._newest(digests, index)
+            if newest >= 0:
+                read = ends[newest] // CHARACTERS
                 break
         written = {"5m": 0, "1h": 0}
         done = read
@@ -107,8 +106,8 @@ class PromptCache:
         return Prompt(max(0, total - done), written["5m"], written["1h"], read)
 
     def _newest(self, digests: list[bytes], mark: int) -> int:
-        """The longest known prefix that ends at `mark` or up to 20 blocks before it, or -1."""
-        for index in range(mark, max(-1, mark - _LOOK_BACK - 1), -1):
+        """The longest stored prefix that ends at `mark` or up to 20 blocks before it, or -1."""
+        for index in range(mark, max(-1, mark - _LOOK_BACK_BLOCKS - 1), -1):
             if digests[index] in self._prefixes:
                 self._prefixes.move_to_end(digests[index])
                 return index
@@ -122,7 +121,7 @@ class PromptCache:
 
 
 def _blocks(request: JSON) -> list[tuple[JSON, str | None]]:
-    """Everything cacheable in prompt order, each with the ttl of its breakpoint."""
+    """All cacheable blocks in prompt order, each with the ttl of its breakpoint."""
     found: list[tuple[JSON, str | None]] = [
         (tool, _ttl(tool)) for tool in request.get("tools") or ()
     ]
@@ -137,7 +136,7 @@ def _blocks(request: JSON) -> list[tuple[JSON, str | None]]:
 
 def _append(found: list[tuple[JSON, str | None]], role: str, content: Any) -> None:
     if type(content) is str:
-        # A string and a list of one text block are the same prompt.
+        # A string is the same prompt as a list of one text block.
         found.append(({"role": role, "type": "text", "text": content}, None))
     elif content:
         for block in content:

@@ -1,7 +1,7 @@
 """An answer as the API sends it: one JSON document, or the events of a stream.
 
-Pure. Events are whole `event: …\\ndata: …\\n\\n` texts in the order of the real API; a
-delta that was made once is kept, since paced streams say the same words over and over.
+Pure. Each event is a complete `event: …\\ndata: …\\n\\n` text, in the order of the real API.
+Deltas are cached, since paced streams repeat the same words.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ERROR: Final = (
     b'data: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},'
     b'"request_id":"%b"}\n\n'
 )
-_ARGUMENT_PIECE: Final = 16  # characters of one input_json_delta
+_ARGUMENT_CHARACTERS: Final = 16  # of one input_json_delta
 
 
 def message(model: str, number: str, answer: Answer, prompt: Prompt, request: JSON) -> bytes:
@@ -70,7 +70,7 @@ def stream(model: str, number: str, answer: Answer, prompt: Prompt, request: JSO
 
 
 def _details(answer: Answer) -> JSON:
-    """What usage tells of an answer that thought or searched."""
+    """The members of `usage` for an answer with thinking or searches."""
     found: JSON = {}
     if answer.thinking_tokens:
         found["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
@@ -117,13 +117,13 @@ def _block(index: int, block: JSON, pieces: Sequence[str]) -> list[bytes]:
     empty: JSON
     if kind == "text":
         empty = {"type": "text", "text": ""}
-        # A tuple stands for a text that comes again (`tokens=200`): its events are kept.
+        # A tuple is a text that will come again (`tokens=200`): its events are cached.
         if type(pieces) is tuple and pieces:
-            deltas = _kept(index, pieces)
+            deltas = _cached_deltas(index, pieces)
         else:
             deltas = [_text_delta(index, piece) for piece in pieces or words.pieces(block["text"])]
         if "citations" in block:
-            # The real API tells what a text rests on before the text.
+            # The real API sends the citations of a text ahead of it.
             empty["citations"] = []
             deltas = [
                 *(
@@ -137,14 +137,15 @@ def _block(index: int, block: JSON, pieces: Sequence[str]) -> list[bytes]:
         deltas = [_delta(index, {"type": "thinking_delta", "thinking": piece}) for piece in pieces]
         deltas.append(_delta(index, {"type": "signature_delta", "signature": block["signature"]}))
     elif kind == "web_search_tool_result":
-        empty, deltas = block, []  # it comes whole
+        empty, deltas = block, []  # without deltas
     else:
         empty = {**block, "input": {}}
         text = orjson.dumps(block["input"]).decode()
-        cuts = [text[at : at + _ARGUMENT_PIECE] for at in range(0, len(text), _ARGUMENT_PIECE)]
+        step = _ARGUMENT_CHARACTERS
+        parts = [text[at : at + step] for at in range(0, len(text), step)]
         deltas = [
-            _delta(index, {"type": "input_json_delta", "partial_json": piece})
-            for piece in ("", *cuts)
+            _delta(index, {"type": "input_json_delta", "partial_json": part})
+            for part in ("", *parts)
         ]
     start = {"type": "content_block_start", "index": index, "content_block": empty}
     found = [event("content_block_start", start)]
@@ -158,7 +159,7 @@ def _block(index: int, block: JSON, pieces: Sequence[str]) -> list[bytes]:
 
 
 @lru_cache(maxsize=16)
-def _kept(index: int, pieces: tuple[str, ...]) -> list[bytes]:
+def _cached_deltas(index: int, pieces: tuple[str, ...]) -> list[bytes]:
     return [_text_delta(index, piece) for piece in pieces]
 
 

@@ -1,8 +1,8 @@
-"""What each fault does on the wire.
+"""The faults of the simulator, as octets on the wire.
 
-A fault either takes the place of the whole answer, or spoils an answer that is otherwise
-good. `script` names them; the tables at the end say which function each is. A fault that
-cuts never ends the answer as if it were whole, `clean-end` being the one that lies.
+Decides what a peer sees of each fault that `script` names. A fault either replaces the answer or
+spoils one that is otherwise good; the tables at the end have one function for each. A fault that
+cuts leaves the answer visibly incomplete, except `clean-end`. Must not know the request.
 """
 
 import asyncio
@@ -28,34 +28,34 @@ _GARBAGE_EVENTS: Final = (
     b"no field at all\n\n"
 )
 _HTML: Final = b"<html><head><title>500</title></head><body><h1>Server Error</h1></body></html>"
-_SETTLE: Final = 0.02  # seconds in which the peer can read what came before a reset
+_RESET_DELAY_SECONDS: Final = 0.02  # the peer reads what came before a reset
 
 
 class Prepared(msgspec.Struct):
-    """A good answer, not yet sent: the events of a stream, or one JSON body."""
+    """A good answer that is not sent yet: the events of a stream, or one JSON body."""
 
     fields: Fields
     parts: Sequence[bytes]
     streamed: bool
-    error: bytes  # the answer of an overloaded upstream, for an answer that is no stream
+    error: bytes  # body of an overloaded upstream's answer, where a stream has an error event
     send: Callable[[Exchange, Sequence[bytes]], Awaitable[None]]
 
     def before(self, at: int) -> Sequence[bytes]:
         """The first `at` events, or octets of the body."""
-        if self.streamed or not at:  # an empty part would be the last chunk
+        if self.streamed or not at:  # an empty part would be written as the last chunk
             return self.parts[:at]
         return [self.parts[0][:at]]
 
-    def begin(self, exchange: Exchange) -> None:
-        """The head of an answer that may stop anywhere."""
+    def start(self, exchange: Exchange) -> None:
+        """Write the head of an answer that may stop anywhere."""
         exchange.begin(200, self.fields)
 
 
-async def _wait_for_ever() -> None:
+async def _wait_forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-# --- instead of an answer -----------------------------------------------------------
+# --- faults that replace an answer --------------------------------------------------
 
 
 async def _garbage(exchange: Exchange) -> None:
@@ -91,14 +91,15 @@ async def _redirect(exchange: Exchange) -> None:
 
 
 async def _stall_head(exchange: Exchange) -> None:
-    await _wait_for_ever()
+    await _wait_forever()
 
 
-# --- within an answer ---------------------------------------------------------------
+# --- faults within an answer --------------------------------------------------------
 
 
-async def _begun(exchange: Exchange, good: Prepared, at: int) -> None:
-    good.begin(exchange)
+async def _send_first(exchange: Exchange, good: Prepared, at: int) -> None:
+    """Send the head and the first `at` events or octets."""
+    good.start(exchange)
     await good.send(exchange, good.before(at))
 
 
@@ -106,38 +107,38 @@ async def _error(exchange: Exchange, good: Prepared, script: Script) -> None:
     if not good.streamed:
         exchange.respond(529, good.fields, good.error)
         return
-    await _begun(exchange, good, script.at)
+    await _send_first(exchange, good, script.at)
     exchange.write(events.ERROR % exchange.id)
     exchange.end()
 
 
 async def _cut(exchange: Exchange, good: Prepared, script: Script) -> None:
-    await _begun(exchange, good, script.at)
+    await _send_first(exchange, good, script.at)
     exchange.close()
 
 
 async def _reset(exchange: Exchange, good: Prepared, script: Script) -> None:
     if script.at:
-        await _begun(exchange, good, script.at)
-        await asyncio.sleep(_SETTLE)
-    # With a linger time of zero the kernel closes by RST instead of FIN.
+        await _send_first(exchange, good, script.at)
+        await asyncio.sleep(_RESET_DELAY_SECONDS)
+    # With a linger time of zero the kernel sends RST instead of FIN.
     peer = exchange.transport.get_extra_info("socket")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exchange.abort()
 
 
 async def _stall(exchange: Exchange, good: Prepared, script: Script) -> None:
-    await _begun(exchange, good, script.at)
-    await _wait_for_ever()
+    await _send_first(exchange, good, script.at)
+    await _wait_forever()
 
 
 async def _clean_end(exchange: Exchange, good: Prepared, script: Script) -> None:
-    await _begun(exchange, good, script.at)
+    await _send_first(exchange, good, script.at)
     exchange.end()
 
 
 async def _truncated_chunk(exchange: Exchange, good: Prepared, script: Script) -> None:
-    await _begun(exchange, good, script.at)
+    await _send_first(exchange, good, script.at)
     rest = b"".join(good.parts)[-100:]
     exchange.write_raw(b"%x\r\n%b" % (len(rest), rest[: len(rest) // 2]))
     exchange.close()
@@ -147,25 +148,25 @@ async def _garbage_sse(exchange: Exchange, good: Prepared, script: Script) -> No
     if not good.streamed:
         exchange.respond(200, good.fields, b'{"type":"message","content":[{"ty')
         return
-    await _begun(exchange, good, script.at)
+    await _send_first(exchange, good, script.at)
     exchange.write(_GARBAGE_EVENTS)
     await good.send(exchange, good.parts[script.at :])
     exchange.end()
 
 
 async def _no_final_chunk(exchange: Exchange, good: Prepared, script: Script) -> None:
-    good.begin(exchange)
+    good.start(exchange)
     await good.send(exchange, good.parts)
     exchange.close()
 
 
 async def _storm(exchange: Exchange, good: Prepared, script: Script) -> None:
     exchange.write_raw(_STORM)
-    await _whole(exchange, good)
+    await _send_all(exchange, good)
 
 
 async def _extra(exchange: Exchange, good: Prepared, script: Script) -> None:
-    await _whole(exchange, good)
+    await _send_all(exchange, good)
     exchange.write_raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nextra")
 
 
@@ -185,9 +186,9 @@ async def _drip(exchange: Exchange, good: Prepared, script: Script) -> None:
     await split(exchange, good, 1)
 
 
-async def _whole(exchange: Exchange, good: Prepared) -> None:
+async def _send_all(exchange: Exchange, good: Prepared) -> None:
     if good.streamed:
-        good.begin(exchange)
+        good.start(exchange)
         await good.send(exchange, good.parts)
         exchange.end()
     else:
@@ -215,7 +216,7 @@ async def split(exchange: Exchange, good: Prepared, size: int) -> None:
         exchange.close()
 
 
-INSTEAD: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
+REPLACING: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "garbage": _garbage,
     "half-head": _half_head,
     "huge-head": _huge_head,
@@ -225,7 +226,7 @@ INSTEAD: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "redirect": _redirect,
     "stall-head": _stall_head,
 }
-WITHIN: Final[dict[str, Callable[[Exchange, Prepared, Script], Awaitable[None]]]] = {
+SPOILING: Final[dict[str, Callable[[Exchange, Prepared, Script], Awaitable[None]]]] = {
     "error": _error,
     "cut": _cut,
     "reset": _reset,
@@ -240,7 +241,7 @@ WITHIN: Final[dict[str, Callable[[Exchange, Prepared, Script], Awaitable[None]]]
     "drip": _drip,
     "short-length": _short_length,
 }
-# After these the client has not seen the usage of the answer.
+# Faults that keep the usage of the answer from the client.
 UNFINISHED: Final = frozenset(
     {"error", "cut", "reset", "stall", "clean-end", "truncated-chunk", "short-length"}
 )

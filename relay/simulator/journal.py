@@ -1,7 +1,7 @@
-"""What the simulator was asked: the last requests as they came, and totals.
+"""The journal of the simulator: the latest requests as they came, and totals.
 
-Tests read it to prove what a relay sends upstream. Its memory is bounded: of a large body
-only the digest is kept, and a small one is digested when someone asks.
+Tests read it to prove which requests a relay sends. Its memory is bounded: of a large body only
+the digest is kept; a small one is digested for a report.
 """
 
 import hashlib
@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from relay.wire.events import Request
 
-_KEPT: Final = 256
-_SMALL: Final = 16 * 1024
+_MAX_ENTRIES: Final = 256
+_MAX_BODY: Final = 16 * 1024  # octets of a body that is kept
 
 
 class Entry:
@@ -22,10 +22,10 @@ class Entry:
     def __init__(self, request: Request, body: bytes) -> None:
         self.request = request
         self.body_bytes = len(body)
-        large = self.body_bytes > _SMALL
+        large = self.body_bytes > _MAX_BODY
         self._body = b"" if large else body
         self._digest = hashlib.sha256(body).hexdigest() if large else ""
-        self.aborted = False  # the peer left before the answer was whole
+        self.aborted = False  # the peer left before the answer was complete
         self.status = 0
 
     def report(self) -> dict[str, Any]:
@@ -52,33 +52,33 @@ class Journal:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._entries: deque[Entry] = deque(maxlen=_KEPT)
+        """Drop all entries and sums."""
+        self._entries: deque[Entry] = deque(maxlen=_MAX_ENTRIES)
         self.requests = 0
         self.refused = 0
         self.aborted = 0
-        self.whole = 0
+        self.completed = 0
         self.input_tokens = 0
         self.output_tokens = 0
         self.cache_creation_input_tokens = 0
         self.cache_read_input_tokens = 0
 
     def add(self, request: Request, body: bytes) -> Entry:
-        """A request has come."""
+        """Add an entry for a request."""
         self.requests += 1
         entry = Entry(request, body)
         self._entries.append(entry)
         return entry
 
     def report(self) -> dict[str, Any]:
-        """Everything as JSON has it; tokens are those of answers that were sent whole."""
+        """Entries and sums as JSON has them; tokens are those of complete answers."""
         return {
             "requests": [entry.report() for entry in self._entries],
             "totals": {
                 "requests": self.requests,
                 "refused": self.refused,
                 "aborted": self.aborted,
-                "whole": self.whole,
+                "whole": self.completed,
                 "input_tokens": self.input_tokens,
                 "output_tokens": self.output_tokens,
                 "cache_creation_input_tokens": self.cache_creation_input_tokens,

@@ -1,13 +1,13 @@
-"""The sources of images and documents: where they may come from, and of which kinds.
+"""The rules for the sources of images and documents.
 
-Pure. What a picture shows, or whether it is one, is not looked at.
+Pure. Decides where they may come from and of which types. Must not decode them.
 """
 
 from typing import Any, Final
 
 from relay.simulator.refusal import extra, invalid, unknown_tag
 
-# Block -> the ways in which it may come -> the field that such a source must have.
+# Block -> type of its source -> the field that such a source must have.
 _SOURCES: Final = {
     "image": {"base64": "data", "url": "url", "file": "file_id"},
     "document": {
@@ -26,7 +26,7 @@ _TYPES: Final = {
 
 
 def check(source: Any, at: str, kind: str) -> None:
-    """Refuses the source of an image or a document that the real API refuses.
+    """Check the source of an image or a document.
 
     Raises:
         Refusal: 400, at the field that is wrong.
@@ -45,8 +45,8 @@ def check(source: Any, at: str, kind: str) -> None:
     if not source.get(field):
         raise invalid(f"{at}.{field}: Field required")
     if types is not None and source.get("media_type") not in types:
-        *most, last = (f"'{name}'" for name in types)
-        expected = f"{', '.join(most)} or {last}" if most else last
+        *others, last = (f"'{name}'" for name in types)
+        expected = f"{', '.join(others)} or {last}" if others else last
         raise invalid(f"{at}.media_type: Input should be {expected}")
     if form == "url" and not _is_url(source["url"]):
         raise invalid(f"{at}.url: Only HTTP and HTTPS URLs are supported.")

@@ -1,8 +1,8 @@
-"""Which models the simulated API serves, and what each of them accepts.
+"""The models of the simulated API, and the features that each accepts.
 
-Every `claude…` name is served and judged by the generation that its name tells, since
-relays and clients use names that no list holds. Names of vendors that offer the same
-API are served too, without the rules that only Anthropic's models have.
+Pure. Every `claude…` name is served by the rules of the generation in the name, since relays and
+clients use names that are in no list. Names of vendors with the same API are served too, without
+the rules that only Anthropic's models have.
 """
 
 import re
@@ -18,7 +18,7 @@ _VENDORS = ("minimax", "glm", "kimi", "deepseek", "qwen", "sim-")
 
 
 class Model(msgspec.Struct, frozen=True):
-    """What one model accepts."""
+    """Limits and features of one model."""
 
     id: str
     context: int = 200_000
@@ -26,11 +26,11 @@ class Model(msgspec.Struct, frozen=True):
     prefill: bool = True
     manual_thinking: bool = True
     adaptive_thinking: bool = True
-    sampling: bool = True  # temperature, top_p, top_k other than their defaults
-    both_sampling: bool = True  # temperature and top_p together
-    system_turns: bool = True  # role "system" inside messages
+    sampling: bool = True  # temperature, top_p, top_k may differ from their defaults
+    both_sampling: bool = True  # temperature and top_p may be set together
+    system_turns: bool = True  # role "system" within messages
     effort: bool = True
-    thinking_shown: bool = True  # without `thinking.display`; otherwise it is omitted
+    thinking_shown: bool = True  # the default of `thinking.display`: summarized or omitted
 
 
 LISTED = (
@@ -43,7 +43,7 @@ LISTED = (
 
 @lru_cache(maxsize=256)
 def find(name: str) -> Model | None:
-    """The model of that name, or None when the API has no such model."""
+    """The model of that name; None if the API has no such model."""
     if name.startswith(_VENDORS) or name.lower().startswith(_VENDORS):
         return Model(name, context=1_000_000, max_output=200_000)
     if not name.startswith("claude"):

@@ -1,7 +1,8 @@
-"""Streams that send so many events a second, many at once, on few timers.
+"""Streams with a fixed number of events per second, many at once, on few timers.
 
-All streams of one pace share one ticker, whose period is cut into slots so that they do
-not all write in the same instant. A stream whose peer reads too slowly skips its turn.
+Decides when each stream writes. All streams of one pace share a ticker; its period is divided
+into slots, so that they do not all write in the same instant. A stream whose peer reads too
+slowly skips its turn.
 """
 
 import asyncio
@@ -11,11 +12,11 @@ from typing import Final
 from relay.net.exchange import Exchange
 
 _SLOTS: Final = 8
-_SHORTEST: Final = 0.002  # seconds between two ticks
+_MIN_TICK_SECONDS: Final = 0.002
 
 
 class _Flow:
-    """One stream: what is left of its events."""
+    """One stream, and the index of its next event."""
 
     __slots__ = ("done", "events", "exchange", "next")
 
@@ -27,16 +28,17 @@ class _Flow:
 
 
 class _Ticker:
-    """Everything that is sent at one pace."""
+    """All streams of one pace."""
 
-    def __init__(self, pace: float, idle: "Pacer") -> None:
+    def __init__(self, pace: float, pacer: "Pacer") -> None:
         self.pace = pace
-        self._pacer = idle
+        self._pacer = pacer
         self._loop = asyncio.get_running_loop()
         period = 1 / pace
-        count = max(1, min(_SLOTS, int(period / _SHORTEST)))
-        self._per_turn = max(1, round(_SHORTEST / period))  # above 500/s: several at once
-        self._interval = max(period / count, _SHORTEST if self._per_turn > 1 else 0.0)
+        count = max(1, min(_SLOTS, int(period / _MIN_TICK_SECONDS)))
+        # Above 500 events per second a stream writes several at once.
+        self._per_turn = max(1, round(_MIN_TICK_SECONDS / period))
+        self._interval = max(period / count, _MIN_TICK_SECONDS if self._per_turn > 1 else 0.0)
         self._slots: list[list[_Flow]] = [[] for _ in range(count)]
         self._turn = 0
         self._at = self._loop.time() + self._interval
@@ -73,13 +75,13 @@ class _Ticker:
                 return
         now = self._loop.time()
         self._at += self._interval
-        if self._at < now - 1:  # the process was held up: do not make up for it in a burst
+        if self._at < now - 1:  # the process was suspended: no burst to catch up
             self._at = now + self._interval
         self._handle = self._loop.call_at(self._at, self._tick)
 
 
 class Pacer:
-    """Sends events at a wanted pace."""
+    """Sends events at a given pace."""
 
     def __init__(self) -> None:
         self._tickers: dict[float, _Ticker] = {}
@@ -88,7 +90,7 @@ class Pacer:
         return f"<Pacer {sorted(self._tickers)}>"
 
     async def send(self, exchange: Exchange, events: Sequence[bytes], pace: float) -> None:
-        """Write all `events`, `pace` of them a second."""
+        """Write all `events`, `pace` of them per second."""
         if not events:
             return
         flow = _Flow(exchange, events)
@@ -99,14 +101,14 @@ class Pacer:
         try:
             await flow.done
         finally:
-            flow.done.cancel()  # the caller left: the ticker drops the flow at its next turn
+            flow.done.cancel()  # if the peer left, the ticker drops the flow at its next turn
 
     def forget(self, ticker: _Ticker) -> None:
-        """The ticker has nothing to do."""
+        """Drop a ticker that has no stream left."""
         self._tickers.pop(ticker.pace, None)
 
     def stop(self) -> None:
-        """No more ticks."""
+        """Stop all tickers."""
         for ticker in self._tickers.values():
             ticker.stop()
         self._tickers.clear()

@@ -1,16 +1,16 @@
-"""A refusal: the one way in which the simulated API says no.
+"""A refusal: the error answer of the simulated API as a value.
 
-It carries what an Anthropic error answer carries. It knows neither HTTP framing nor
-the request that it is about.
+Decides the error type and the default message of each status. Must not know HTTP framing, nor
+the request that is refused.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-# docs: api/errors
-TYPES = {
+# Anthropic API reference, Errors.
+TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
@@ -26,7 +26,7 @@ TYPES = {
     529: "overloaded_error",
 }
 
-MESSAGES = {
+MESSAGES: Final = {
     400: "Simulated: the request is invalid.",
     401: "invalid x-api-key",
     402: "Your credit balance is too low to access the Anthropic API.",
@@ -41,8 +41,8 @@ MESSAGES = {
 }
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of the simulator
-    """Status, error type and message of one refused request; `details` are for programs."""
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the simulator
+    """Status, error type and message for one request; `details` are for programs."""
 
     def __init__(
         self, status: int, message: str | None = None, details: dict[str, Any] | None = None
@@ -67,15 +67,15 @@ def invalid(message: str) -> Refusal:
     return Refusal(400, message)
 
 
-def extra(place: str) -> Refusal:
-    """The refusal of a field that the API does not have, or not without a beta header."""
-    return invalid(f"{place}: Extra inputs are not permitted")
+def extra(path: str) -> Refusal:
+    """The refusal of a field that the API does not have, or not without a beta."""
+    return invalid(f"{path}: Extra inputs are not permitted")
 
 
-def unknown_tag(place: str, tag: object, expected: Iterable[str]) -> Refusal:
-    """The refusal of a `type` that is none of the `expected`."""
+def unknown_tag(path: str, tag: object, expected: Iterable[str]) -> Refusal:
+    """The refusal of a `type` that is not one of the `expected`."""
     tags = ", ".join(repr(name) for name in sorted(expected))
     return invalid(
-        f"{place}: Input tag '{tag}' found using 'type' does not match any of the expected tags: "
+        f"{path}: Input tag '{tag}' found using 'type' does not match any of the expected tags: "
         f"{tags}"
     )

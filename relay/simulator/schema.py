@@ -1,8 +1,8 @@
-"""Which JSON schemas an answer can be held to: those of `output_config.format` and strict tools.
+"""The rules for JSON schemas of structured output: `output_config.format` and strict tools.
 
-Pure. The real API makes a grammar of such a schema and refuses what its grammars cannot say,
-in words that name the type and the keyword. Annotations are let through, as is a schema that
-says no type. It knows nothing of the rest of a request.
+Pure. The real API compiles such a schema to a grammar. It refuses keywords that its grammars do
+not have, in a message with the type and the keyword. Annotations are accepted, and so is a schema
+without a type. Must not know the rest of a request.
 """
 
 import re
@@ -12,13 +12,14 @@ from relay.simulator.refusal import Refusal, invalid
 
 JSON = dict[str, Any]
 
-# docs: build-with-claude/structured-outputs, "JSON Schema limitations"
+# Anthropic documentation, Structured outputs, "JSON Schema limitations".
 _FORMATS: Final = frozenset(
     ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"]
 )
 _BOUNDS: Final = frozenset(
     {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 )
+# Type -> the keywords that are refused for it.
 _REFUSED: Final = {
     "integer": _BOUNDS,
     "number": _BOUNDS,
@@ -40,39 +41,40 @@ _LISTS: Final = ("anyOf", "allOf", "prefixItems")
 _MAPS: Final = ("properties", "$defs", "definitions")
 # Look-around, references to groups, word boundaries.
 _PATTERN: Final = re.compile(r"\(\?<?[=!]|\\[1-9bB]")
-_STRICT_TOOLS: Final = 20
-_OPTIONAL: Final = 24
-_UNIONS: Final = 16
-_DEPTH: Final = 100
+_MAX_STRICT_TOOLS: Final = 20
+_MAX_OPTIONAL: Final = 24  # parameters
+_MAX_UNIONS: Final = 16  # parameters
+_MAX_DEPTH: Final = 100
 
 
 def check(request: JSON) -> None:
-    """Refuses schemas that no grammar can be made of, or that together cost too much.
+    """Check all schemas of a request, and the size of the grammars together.
 
     Raises:
-        Refusal: the first rule that is broken.
+        Refusal: 400, for the first broken rule.
     """
     tools = [
         (index, tool["input_schema"])
         for index, tool in enumerate(request.get("tools") or ())
         if tool.get("strict") is True and "input_schema" in tool
     ]
-    if len(tools) > _STRICT_TOOLS:
+    if len(tools) > _MAX_STRICT_TOOLS:
         raise invalid(
             f"Too many strict tools ({len(tools)}). The maximum number of strict tools supported "
-            f"is {_STRICT_TOOLS}."
+            f"is {_MAX_STRICT_TOOLS}."
         )
     walk = _Walk()
     for index, schema in tools:
-        walk.whole(schema, f"tools.{index}.custom")
-    shape = (request.get("output_config") or {}).get("format") or request.get("output_format")
-    if type(shape) is dict and type(shape.get("schema")) is dict:
-        walk.whole(shape["schema"], "output_config.format.schema")
-    walk.limit()
+        walk.check(schema, f"tools.{index}.custom")
+    output_config = request.get("output_config") or {}
+    output_format = output_config.get("format") or request.get("output_format")
+    if type(output_format) is dict and type(output_format.get("schema")) is dict:
+        walk.check(output_format["schema"], "output_config.format.schema")
+    walk.check_size()
 
 
 class _Walk:
-    """One pass over all schemas of a request; counts what makes a grammar large."""
+    """One pass over all schemas of a request; counts the parts that make a grammar large."""
 
     __slots__ = ("_at", "_followed", "_root", "optional", "unions")
 
@@ -81,94 +83,94 @@ class _Walk:
         self.unions = 0
         self._at = ""
         self._root: JSON = {}
-        self._followed: set[str] = set()  # references that lead to no circle
+        self._followed: set[str] = set()  # references that are known to be acyclic
 
-    def whole(self, schema: JSON, at: str) -> None:
+    def check(self, schema: JSON, at: str) -> None:
         self._at, self._root = at, schema
         self._followed.clear()
-        self._node(schema, 0)
-        self._acyclic(schema, ())
+        self._check_node(schema, 0)
+        self._check_acyclic(schema, ())
 
-    def limit(self) -> None:
-        if self.unions > _UNIONS:
+    def check_size(self) -> None:
+        if self.unions > _MAX_UNIONS:
             raise invalid(
                 f"Schemas contains too many parameters with union types ({self.unions} parameters "
                 "with type arrays or anyOf). This causes exponential compilation cost. Reduce the "
-                f"number of nullable or union-typed parameters (limit: {_UNIONS} parameters with "
-                "unions)."
+                f"number of nullable or union-typed parameters (limit: {_MAX_UNIONS} parameters "
+                "with unions)."
             )
-        if self.optional > _OPTIONAL:
+        if self.optional > _MAX_OPTIONAL:
             raise invalid(
                 f"Schemas contains too many optional parameters ({self.optional}), which would "
                 "make grammar compilation inefficient. Reduce the number of optional parameters "
-                f"in your tool schemas (limit: {_OPTIONAL})."
+                f"in your tool schemas (limit: {_MAX_OPTIONAL})."
             )
 
-    def _refuse(self, message: str) -> Refusal:
+    def _refusal(self, message: str) -> Refusal:
         return invalid(f"{self._at}: {message}")
 
-    def _node(self, node: Any, depth: int) -> None:
+    def _check_node(self, node: Any, depth: int) -> None:
         if type(node) is not dict:
             return
-        if depth > _DEPTH:
-            raise self._refuse("Schema is nested too deeply")
+        if depth > _MAX_DEPTH:
+            raise self._refusal("Schema is nested too deeply")
         for name in _LOGIC:
             if name in node:
-                raise self._refuse(f"Schema type '{name}' is not supported")
-        self._reference(node)
-        self._literals(node.get("enum"))
+                raise self._refusal(f"Schema type '{name}' is not supported")
+        self._check_reference(node)
+        self._check_enum(node.get("enum"))
         kinds = node.get("type")
         for kind in kinds if type(kinds) is list else (kinds,):
             if type(kind) is str:
-                self._typed(node, kind)
+                self._check_type(node, kind)
         self.unions += type(kinds) is list or "anyOf" in node
-        for inner in _inside(node):
-            self._node(inner, depth + 1)
+        for inner in _subschemas(node):
+            self._check_node(inner, depth + 1)
 
-    def _reference(self, node: JSON) -> None:
+    def _check_reference(self, node: JSON) -> None:
         reference = node.get("$ref")
         if type(reference) is str and not reference.startswith("#"):
-            raise self._refuse(f"External $ref '{reference}' is not supported")
+            raise self._refusal(f"External $ref '{reference}' is not supported")
         options = node.get("allOf")
         if type(options) is list and any(type(o) is dict and "$ref" in o for o in options):
-            raise self._refuse("'allOf' with '$ref' is not supported")
+            raise self._refusal("'allOf' with '$ref' is not supported")
 
-    def _literals(self, values: Any) -> None:
+    def _check_enum(self, values: Any) -> None:
         if type(values) is list and any(type(value) in (dict, list) for value in values):
-            raise self._refuse("Complex types in 'enum' are not supported")
+            raise self._refusal("Complex types in 'enum' are not supported")
 
-    def _typed(self, node: JSON, kind: str) -> None:
+    def _check_type(self, node: JSON, kind: str) -> None:
         refused = sorted(_REFUSED.get(kind, frozenset()).intersection(node))
         if len(refused) == 1:
-            raise self._refuse(f"For '{kind}' type, property '{refused[0]}' is not supported")
+            raise self._refusal(f"For '{kind}' type, property '{refused[0]}' is not supported")
         if refused:
             names = ", ".join(refused)
-            raise self._refuse(f"For '{kind}' type, properties {names} are not supported")
+            raise self._refusal(f"For '{kind}' type, properties {names} are not supported")
         if kind == "array" and node.get("minItems", 0) not in (0, 1):
-            raise self._refuse(
+            raise self._refusal(
                 "For 'array' type, 'minItems' values other than 0 or 1 are not supported"
             )
         if kind == "string":
-            self._string(node.get("format"), node.get("pattern"))
+            self._check_string(node.get("format"), node.get("pattern"))
         if kind == "object":
-            self._object(node)
+            self._check_object(node)
 
-    def _string(self, shape: Any, pattern: Any) -> None:
-        if type(shape) is str and shape not in _FORMATS:
-            raise self._refuse(f"For 'string' type, format '{shape}' is not supported")
+    def _check_string(self, text_format: Any, pattern: Any) -> None:
+        if type(text_format) is str and text_format not in _FORMATS:
+            raise self._refusal(f"For 'string' type, format '{text_format}' is not supported")
         if type(pattern) is str and _PATTERN.search(pattern):
-            raise self._refuse(f"For 'string' type, pattern '{pattern}' is not supported")
+            raise self._refusal(f"For 'string' type, pattern '{pattern}' is not supported")
 
-    def _object(self, node: JSON) -> None:
-        open_ = node.get("additionalProperties")
-        if open_ is None:
-            raise self._refuse(
+    def _check_object(self, node: JSON) -> None:
+        additional = node.get("additionalProperties")
+        if additional is None:
+            raise self._refusal(
                 "For 'object' type, 'additionalProperties' must be explicitly set to false"
             )
-        if open_ is not False:
-            told = "true" if open_ is True else "object"
-            raise self._refuse(
-                f"For 'object' type, 'additionalProperties: {told}' is not supported. Please set "
+        if additional is not False:
+            value = "true" if additional is True else "object"
+            raise self._refusal(
+                f"For 'object' type, 'additionalProperties: {value}' is not supported. Please set "
                 "'additionalProperties' to false"
             )
         properties, required = node.get("properties"), node.get("required")
@@ -176,28 +178,28 @@ class _Walk:
             needed = required if type(required) is list else []
             self.optional += sum(name not in needed for name in properties)
 
-    def _acyclic(self, node: Any, path: tuple[str, ...]) -> None:
-        """A definition that leads to itself would make a grammar without end."""
+    def _check_acyclic(self, node: Any, path: tuple[str, ...]) -> None:
+        """Check that no definition refers to itself, which would make an endless grammar."""
         if type(node) is not dict:
             return
         reference = node.get("$ref")
         if type(reference) is str and reference not in self._followed:
             if reference in path or reference == "#":
-                raise self._refuse(f"Recursive schemas are not supported: '{reference}'")
-            self._acyclic(self._find(reference), (*path, reference))
+                raise self._refusal(f"Recursive schemas are not supported: '{reference}'")
+            self._check_acyclic(self._find(reference), (*path, reference))
             self._followed.add(reference)
-        for inner in _inside(node, _MAPS[:1]):
-            self._acyclic(inner, path)
+        for inner in _subschemas(node, _MAPS[:1]):
+            self._check_acyclic(inner, path)
 
     def _find(self, reference: str) -> Any:
-        place: Any = self._root
+        found: Any = self._root
         for part in reference.removeprefix("#/").split("/"):
-            place = place.get(part) if type(place) is dict else None
-        return place
+            found = found.get(part) if type(found) is dict else None
+        return found
 
 
-def _inside(node: JSON, maps: tuple[str, ...] = _MAPS) -> list[Any]:
-    """The schemas within a schema."""
+def _subschemas(node: JSON, maps: tuple[str, ...] = _MAPS) -> list[Any]:
+    """The schemas directly within a schema."""
     found: list[Any] = [node.get("items")]
     for name in _LISTS:
         listed = node.get(name)

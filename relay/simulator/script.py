@@ -1,14 +1,15 @@
-"""The `x-simulate` header: what one request asks the simulator to do, as a value.
+"""The `x-simulate` header as a value: how the simulator answers one request.
 
-Pure. `tokens=200;pace=25` is parsed into a `Script`; what a fault does on the wire is
-`faults`' matter. The names are the whole vocabulary: an unknown one is refused, since
-a test that misspells a fault would otherwise pass.
+Pure. Decides which names and values there are: `tokens=200;pace=25` is parsed into a `Script`.
+An unknown name is refused, since a test that misspells a fault would otherwise pass. Must not
+know what a fault does on the wire.
 """
 
 from functools import lru_cache
 from typing import Final
 
 import msgspec
+import orjson
 
 from relay.simulator.refusal import invalid
 
@@ -38,38 +39,39 @@ FAULTS: Final = frozenset(
         "short-length",
     }
 )
-# Reasons to stop that no request leads to here; tool_use and stop_sequence have their own ways.
+# Values of `stop`. A request itself leads to tool_use and stop_sequence.
 STOPS: Final = frozenset(
     {"refusal", "max_tokens", "pause_turn", "model_context_window_exceeded", "end_turn"}
 )
-_MAX_TOKENS = 1_000_000
-_MAX_BYTES = 64 * 1024 * 1024
-_MAX_DELAY = 3_600
-_MAX_PACE = 100_000
+_MAX_TOKENS: Final = 1_000_000
+_MAX_BYTES: Final = 64 * 1024 * 1024
+_MAX_DELAY_SECONDS: Final = 3_600
+_MAX_PACE: Final = 100_000  # events per second
+_MAX_SCRIPTS: Final = 10_000
 
 
 class Script(msgspec.Struct, frozen=True):
-    """What to do with one request; the default is to answer it well."""
+    """How one request is answered; well by default."""
 
-    tokens: int | None = None  # length of the answer, one text delta each
+    tokens: int | None = None  # length of the answer; a text delta for each
     bytes: int | None = None  # exact size of the answer's text
-    pace: float = 0.0  # events per second, 0 = as fast as possible
+    pace: float = 0.0  # events per second; 0: as fast as possible
     delay: float = 0.0  # seconds before the response head
-    thinking: bool = False  # think even when the request does not ask for it
+    thinking: bool = False  # think even if the request does not ask for it
     tool: str | None = None  # call this tool
     tools: int = 1  # parallel calls
     seed: str = ""
-    stop: str = ""  # the stop_reason, whatever the answer says
-    split: int = 0  # write the wire bytes in pieces of this size
+    stop: str = ""  # the stop_reason, whatever the answer is
+    split: int = 0  # octets of each piece that is written
     fault: str = ""
-    at: int = 5  # the event (or byte) at which the fault strikes
+    at: int = 5  # event of a stream, or octet of a body, at which the fault strikes
     status: int = 529
     retry_after: str | None = None
 
 
 NORMAL: Final = Script()
 
-_NUMBERS: Final = {
+_INTEGERS: Final = {
     "tokens": (0, _MAX_TOKENS),
     "bytes": (0, _MAX_BYTES),
     "tools": (1, 32),
@@ -77,24 +79,24 @@ _NUMBERS: Final = {
     "at": (0, _MAX_BYTES),
     "status": (400, 599),
 }
-_FRACTIONS: Final = {"pace": _MAX_PACE, "delay": _MAX_DELAY}
+_FRACTIONS: Final = {"pace": _MAX_PACE, "delay": _MAX_DELAY_SECONDS}
 
 
 @lru_cache(maxsize=1024)
 def parse(header: str) -> Script:
-    """`"fault=status;status=429;retry-after=3"` → a `Script`.
+    """Parse a header such as `fault=status;status=429;retry-after=3`.
 
     Raises:
-        Refusal: an unknown name, or a value that the name does not take.
+        Refusal: 400, for an unknown name or a value out of its range.
     """
     fields: dict[str, object] = {}
     for item in header.split(";"):
         name, _, value = (part.strip() for part in item.partition("="))
         if not name:
             continue
-        if name in _NUMBERS:
-            low, high = _NUMBERS[name]
-            fields[name] = _whole(name, value, low, high)
+        if name in _INTEGERS:
+            low, high = _INTEGERS[name]
+            fields[name] = _integer(name, value, low, high)
         elif name in _FRACTIONS:
             fields[name] = _fraction(name, value, _FRACTIONS[name])
         elif name == "thinking":
@@ -112,7 +114,7 @@ def parse(header: str) -> Script:
     return msgspec.convert(fields, Script)
 
 
-def _whole(name: str, value: str, low: int, high: int) -> int:
+def _integer(name: str, value: str, low: int, high: int) -> int:
     if value.isascii() and value.isdigit() and low <= int(value) <= high:
         return int(value)
     raise invalid(f"x-simulate: {name} takes a whole number from {low} to {high}, not {value!r}")
@@ -126,3 +128,20 @@ def _fraction(name: str, value: str, high: int) -> float:
     if 0 <= number <= high:
         return number
     raise invalid(f"x-simulate: {name} takes a number from 0 to {high}, not {value!r}")
+
+
+def parse_list(body: bytes) -> list[Script]:
+    """Parse a JSON list of headers; an empty one stands for `NORMAL`.
+
+    Raises:
+        Refusal: 400, for anything else.
+    """
+    try:
+        items = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise invalid(f"The script is not valid JSON: {error}") from None
+    if type(items) is not list or not all(type(item) is str for item in items):
+        raise invalid("The script is a JSON list of x-simulate strings")
+    if len(items) > _MAX_SCRIPTS:
+        raise invalid(f"The script is longer than {_MAX_SCRIPTS} entries")
+    return [parse(item) if item else NORMAL for item in items]

@@ -1,7 +1,7 @@
-"""The server tool `web_search`: which definitions of it are taken, and an answer that used it.
+"""The server tool `web_search`: the rules for its definition, and an answer with a search.
 
-Pure: the web is simulated, too. An answer reads as the real API's: what the model is about to
-do, the search, its results, and a text that cites them.
+Pure: the web is simulated, too. The answer has the blocks of the real API: an announcement, the
+search, its results, and a text that cites them.
 """
 
 import re
@@ -13,7 +13,7 @@ from relay.simulator.refusal import extra, invalid
 JSON = dict[str, Any]
 
 TOOL: Final = "web_search_20250305"
-_KEYS: Final = frozenset(
+_FIELDS: Final = frozenset(
     {
         "type",
         "name",
@@ -27,23 +27,26 @@ _KEYS: Final = frozenset(
         "user_location",
     }
 )
-_PLACE: Final = frozenset({"type", "city", "region", "country", "timezone"})
-_WISH: Final = re.compile(r"\bsearch\s+(?:the\s+web\s+)?for\s+(?P<query>[^\n]+)", re.IGNORECASE)
-_QUERY: Final = 200  # characters of a query
-_CITED: Final = 150
+_LOCATION_FIELDS: Final = frozenset({"type", "city", "region", "country", "timezone"})
+_SEARCH: Final = re.compile(r"\bsearch\s+(?:the\s+web\s+)?for\s+(?P<query>[^\n]+)", re.IGNORECASE)
+_MAX_QUERY: Final = 200  # characters
+_MAX_CITED: Final = 150  # characters
 _DOMAIN: Final = "search.example"
-_PAGES: Final = (("An overview", "April 30, 2026"), ("The details", None))
+_PAGES: Final = (  # title and age
+    ("An overview", "April 30, 2026"),
+    ("The details", None),
+)
 
 
 def check(tool: JSON, at: str) -> None:
-    """Refuses a definition of the tool that the real API refuses.
+    """Check a definition of the tool.
 
     Raises:
         Refusal: 400, at the field that is wrong.
     """
     at = f"{at}.{TOOL}"
     for key in tool:
-        if key not in _KEYS:
+        if key not in _FIELDS:
             raise extra(f"{at}.{key}")
     if tool.get("name") != "web_search":
         raise invalid(f"{at}.name: Input should be 'web_search'")
@@ -55,25 +58,25 @@ def check(tool: JSON, at: str) -> None:
     uses = tool.get("max_uses")
     if uses is not None and (type(uses) is not int or uses < 1):
         raise invalid(f"{at}.max_uses: Input should be greater than 0")
-    place = tool.get("user_location")
-    if place is not None:
-        _check_place(place, f"{at}.user_location")
+    location = tool.get("user_location")
+    if location is not None:
+        _check_location(location, f"{at}.user_location")
 
 
-def _check_place(place: Any, at: str) -> None:
-    if type(place) is not dict:
+def _check_location(location: Any, at: str) -> None:
+    if type(location) is not dict:
         raise invalid(f"{at}: Input should be a valid dictionary or object")
-    if place.get("type") != "approximate":
+    if location.get("type") != "approximate":
         raise invalid(f"{at}.type: Input should be 'approximate'")
-    for key, value in place.items():
-        if key not in _PLACE:
+    for key, value in location.items():
+        if key not in _LOCATION_FIELDS:
             raise extra(f"{at}.{key}")
         if value is not None and type(value) is not str:
             raise invalid(f"{at}.{key}: Input should be a valid string")
 
 
 def query(request: JSON, text: str) -> str | None:
-    """What to search the web for; None when there is no such tool, or no wish to search."""
+    """The query for a search of the web; None without such a tool, or unless asked to search."""
     tools = request.get("tools") or ()
     if all(tool.get("type") != TOOL for tool in tools):
         return None
@@ -87,51 +90,51 @@ def query(request: JSON, text: str) -> str | None:
             forced = True
         case _:
             forced = choice.get("type") == "any" and len(tools) == 1
-    found = _WISH.search(text)
+    found = _SEARCH.search(text)
     if found is not None:
-        return found["query"].strip(" .!?\"'`")[:_QUERY] or None
-    return " ".join(text.split())[:_QUERY] or "anything" if forced else None
+        return found["query"].strip(" .!?\"'`")[:_MAX_QUERY] or None
+    return " ".join(text.split())[:_MAX_QUERY] or "anything" if forced else None
 
 
-def blocks(wanted: str, request: JSON, number: str) -> list[JSON]:
-    """The blocks of an answer that searched for `wanted`; `number` makes ids unique."""
-    use = f"srvtoolu_01{number}"
+def blocks(query: str, request: JSON, number: str) -> list[JSON]:
+    """The blocks of an answer with a search for `query`; `number` makes ids unique."""
+    use_id = f"srvtoolu_01{number}"
     tool = next(tool for tool in request["tools"] if tool.get("type") == TOOL)
     domain = (tool.get("allowed_domains") or [_DOMAIN])[0]
     pages = [
         {
             "type": "web_search_result",
-            "title": f"{title} of {wanted}",
+            "title": f"{title} of {query}",
             "url": f"https://{domain}/{index}",
-            "encrypted_content": _opaque(f"{index} {wanted} content"),
+            "encrypted_content": _opaque(f"{index} {query} content"),
             "page_age": age,
         }
         for index, (title, age) in enumerate(_PAGES, 1)
     ]
-    found = f"There is much to say about {wanted} 🙂, and two pages say it."
+    cited = f"There is much to say about {query} 🙂, and two pages say it."
     return [
-        {"type": "text", "text": f"I will search for {wanted}."},
+        {"type": "text", "text": f"I will search for {query}."},
         {
             "type": "server_tool_use",
-            "id": use,
+            "id": use_id,
             "name": "web_search",
-            "input": {"query": wanted},
+            "input": {"query": query},
             "caller": {"type": "direct"},
         },
         {
             "type": "web_search_tool_result",
-            "tool_use_id": use,
+            "tool_use_id": use_id,
             "content": pages,
             "caller": {"type": "direct"},
         },
         {"type": "text", "text": "This is what was found: "},
         {
             "type": "text",
-            "text": found,
+            "text": cited,
             "citations": [
                 {
                     "type": "web_search_result_location",
-                    "cited_text": f"All that there is to say about {wanted}."[:_CITED],
+                    "cited_text": f"All that there is to say about {query}."[:_MAX_CITED],
                     "url": page["url"],
                     "title": page["title"],
                     "encrypted_index": _opaque(f"{page['url']} index"),

@@ -1,8 +1,8 @@
-"""Whether the simulated model calls a tool, which one, and with what arguments.
+"""The simulated model's tool call: whether it calls a tool, which one, with which arguments.
 
-Pure. Asked to write a file, it calls the tool that a client has for it, so that the
-client really writes that file; asked to do so with a patch, the one for patches. Any other
-tool gets arguments made from its schema.
+Pure. Asked to write a file, it calls the client's tool for that, so that the client really writes
+the file; asked for a patch, it calls the tool for patches. Any other tool gets arguments made
+from its schema.
 """
 
 import re
@@ -29,7 +29,7 @@ _CREATE = re.compile(
 )
 _USE = re.compile(r"\b(?:use|call|run)\s+(?:the\s+)?(?:tool\s+)?[\"'`]?([A-Za-z0-9_-]+)", re.I)
 _PATCH = re.compile(r"\b(?:apply_)?patch", re.IGNORECASE)
-_FOLDER = re.compile(r"working directory:\s*(/[^\s<]*)", re.IGNORECASE)
+_WORKING_DIRECTORY = re.compile(r"working directory:\s*(/[^\s<]*)", re.IGNORECASE)
 
 # Tools that write files, best first. Names in lower case.
 _WRITERS = (
@@ -48,22 +48,22 @@ _PATHS = frozenset({"file_path", "path", "filepath", "filename", "file", "file_n
 _CONTENTS = frozenset({"content", "contents", "text", "file_text", "data", "body"})
 _COMMANDS = frozenset({"command", "commands", "cmd", "script"})
 _PATCHER = "apply_patch"
-_PATCHES = frozenset({"input", "patch", "diff"})  # its member with the patch
-_DEPTH = 6
+_PATCHES = frozenset({"input", "patch", "diff"})  # arguments that take a patch
+_MAX_DEPTH = 6
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """A file that the user wants written."""
+class FileRequest(msgspec.Struct, frozen=True):
+    """A file that the user asks for."""
 
     path: str
     content: str
 
 
-_ANY_FILE = Wish("simulated.txt", "hello")
+_ANY_FILE = FileRequest("simulated.txt", "hello")
 
 
-def wish(text: str) -> Wish | None:
-    """The file that `text` asks for, if it asks for one."""
+def requested_file(text: str) -> FileRequest | None:
+    """The file that `text` asks for; None if it asks for none."""
     for pattern in (_WRITE, _CREATE):
         match = pattern.search(text)
         if match is not None:
@@ -72,14 +72,14 @@ def wish(text: str) -> Wish | None:
                 content = content[:-1]
             if len(content) > 1 and content[0] == content[-1] and content[0] in "\"'`":
                 content = content[1:-1]
-            return Wish(match["path"].rstrip("."), content)
+            return FileRequest(match["path"].rstrip("."), content)
     return None
 
 
-def folder(request: JSON) -> str | None:
-    """The working directory that an agent tells its model about."""
+def _working_directory(request: JSON) -> str | None:
+    """The working directory in the prompt of an agent; None without one."""
     for text in _texts(request):
-        match = _FOLDER.search(text)
+        match = _WORKING_DIRECTORY.search(text)
         if match is not None:
             return match[1].rstrip(".,")
     return None
@@ -105,22 +105,22 @@ def choose(request: JSON, text: str, forced: str | None) -> tuple[str, JSON] | N
     ]
     if forced is not None:
         tool = next((item for item in tools if item.get("name") == forced), None)
-        found = wish(text)
-        return forced, arguments(tool or {}, _placed(found, request))
+        found = requested_file(text)
+        return forced, arguments(tool or {}, _with_absolute_path(found, request))
     choice = request.get("tool_choice") or {}
     kind = choice.get("type", "auto")
     if kind == "none" or not tools:
         return None
-    found = wish(text)
+    found = requested_file(text)
     if kind == "tool":
         tool = next(item for item in tools if item.get("name") == choice["name"])
-        return tool["name"], arguments(tool, _placed(found, request))
+        return tool["name"], arguments(tool, _with_absolute_path(found, request))
     if found is not None:
         patcher = _named(tools, _PATCHER) if _PATCH.search(text) else None
-        if patcher is not None:  # a patch names files as they are from where it is applied
+        if patcher is not None:  # paths in a patch are relative to the folder where it is applied
             return patcher["name"], arguments(patcher, found)
         tool = _writer(tools)
-        return tool["name"], arguments(tool, _placed(found, request))
+        return tool["name"], arguments(tool, _with_absolute_path(found, request))
     for name in _USE.findall(text):
         tool = _named(tools, name)
         if tool is not None:
@@ -131,7 +131,7 @@ def choose(request: JSON, text: str, forced: str | None) -> tuple[str, JSON] | N
 
 
 def _named(tools: list[JSON], name: str) -> JSON | None:
-    """The tool of that name, else one of that name in a group of tools, after two underscores."""
+    """The tool of that name, or a tool `group__name` of a group."""
     for tool in tools:
         if tool.get("name") == name:
             return tool
@@ -141,12 +141,14 @@ def _named(tools: list[JSON], name: str) -> JSON | None:
     return None
 
 
-def _placed(found: Wish | None, request: JSON) -> Wish | None:
-    """The same wish with an absolute path where the working directory is known."""
+def _with_absolute_path(found: FileRequest | None, request: JSON) -> FileRequest | None:
+    """The same file with an absolute path, where the working directory is known."""
     if found is None or found.path.startswith(("/", "~")):
         return found
-    where = folder(request)
-    return found if where is None else Wish(f"{where.rstrip('/')}/{found.path}", found.content)
+    directory = _working_directory(request)
+    if directory is None:
+        return found
+    return FileRequest(f"{directory.rstrip('/')}/{found.path}", found.content)
 
 
 def _writer(tools: list[JSON]) -> JSON:
@@ -157,8 +159,8 @@ def _writer(tools: list[JSON]) -> JSON:
     return tools[0]
 
 
-def arguments(tool: JSON, found: Wish | None) -> JSON:
-    """Arguments that fit the tool's schema; those for a file come from the wish."""
+def arguments(tool: JSON, found: FileRequest | None) -> JSON:
+    """Arguments that fit the tool's schema; those for a file come from the request."""
     kind = str(tool.get("type") or "custom")
     schema = tool.get("input_schema")
     if schema is None:
@@ -166,26 +168,26 @@ def arguments(tool: JSON, found: Wish | None) -> JSON:
     properties = schema.get("properties") or {}
     if str(tool.get("name")).endswith(_PATCHER) and not properties.keys().isdisjoint(_PATCHES):
         return _patch_arguments(properties, found or _ANY_FILE)
-    made = example(schema, schema)
-    if type(made) is not dict:
-        made = {}
+    values = example(schema, schema)
+    if type(values) is not dict:
+        values = {}
     if found is not None:
-        for name, wanted in properties.items():
+        for name, property_schema in properties.items():
             if name in _PATHS:
-                made[name] = found.path
+                values[name] = found.path
             elif name in _CONTENTS:
-                made[name] = found.content
+                values[name] = found.content
             elif name in _COMMANDS:
-                made[name] = _command(found)
-                if type(wanted) is dict and wanted.get("type") == "array":
-                    # either the lines for a shell, or the words of one program's command line
-                    line = made[name]
-                    made[name] = [line] if name == "commands" else ["bash", "-c", line]
-    return made
+                values[name] = _command(found)
+                if type(property_schema) is dict and property_schema.get("type") == "array":
+                    # either lines for a shell, or the arguments of one program
+                    line = values[name]
+                    values[name] = [line] if name == "commands" else ["bash", "-c", line]
+    return values
 
 
-def _patch_arguments(properties: JSON, found: Wish) -> JSON:
-    """A new file as a patch: the whole of it in one text, or one file's share of it."""
+def _patch_arguments(properties: JSON, found: FileRequest) -> JSON:
+    """A new file as a patch: a complete patch, or the diff of one file."""
     lines = "".join(f"+{line}\n" for line in found.content.splitlines())
     if "diff" in properties:
         return {"type": "create_file", "path": found.path, "diff": lines}
@@ -193,11 +195,11 @@ def _patch_arguments(properties: JSON, found: Wish) -> JSON:
     return {name: f"*** Begin Patch\n*** Add File: {found.path}\n{lines}*** End Patch"}
 
 
-def _command(found: Wish) -> str:
+def _command(found: FileRequest) -> str:
     return f"printf '%s\\n' {shlex.quote(found.content)} > {shlex.quote(found.path)}"
 
 
-def _server_arguments(kind: str, found: Wish) -> JSON:
+def _server_arguments(kind: str, found: FileRequest) -> JSON:
     if kind.startswith("bash"):
         return {"command": _command(found)}
     if kind.startswith("text_editor"):
@@ -208,8 +210,8 @@ def _server_arguments(kind: str, found: Wish) -> JSON:
 
 
 def example(schema: Any, root: Any, name: str = "", depth: int = 0) -> Any:
-    """A value that fits a JSON schema, the smallest that is not silly."""
-    if type(schema) is not dict or depth > _DEPTH:
+    """A small value that fits a JSON schema."""
+    if type(schema) is not dict or depth > _MAX_DEPTH:
         return None
     for key in ("const", "default"):
         if key in schema:
@@ -248,7 +250,7 @@ def _text(schema: JSON, name: str) -> str:
 
 
 def _resolve(reference: str, root: Any) -> Any:
-    place = root
+    found = root
     for part in reference.removeprefix("#/").split("/"):
-        place = place.get(part) if type(place) is dict else None
-    return place
+        found = found.get(part) if type(found) is dict else None
+    return found

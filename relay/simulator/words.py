@@ -1,7 +1,7 @@
-"""Texts of a wanted length: the filler that the simulated model says.
+"""Texts of a given length: the filler of the simulated model.
 
-Pure and deterministic. Among the words are some of two, three and four bytes a
-character, so that a relay which splits text at byte borders is found out.
+Pure and deterministic. Some words have characters of two, three and four octets in UTF-8, which
+exposes a relay that splits a text within a character.
 """
 
 from functools import lru_cache
@@ -28,13 +28,13 @@ def tokens(count: int, seed: str = "") -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def exactly(size: int) -> str:
-    """A text of `size` bytes in UTF-8."""
-    whole, rest = divmod(size, _LINE_BYTES)
-    return _LINE * whole + "." * rest
+    """A text of `size` octets in UTF-8."""
+    lines, rest = divmod(size, _LINE_BYTES)
+    return _LINE * lines + "." * rest
 
 
 def pieces(text: str) -> list[str]:
-    """The text in pieces that count as one token each; joined they are the text again."""
+    """The text in pieces of one token each; joined, they are the text again."""
     parts = text.split(" ")
     last = len(parts) - 1
     return [part + " " if index < last else part for index, part in enumerate(parts)]

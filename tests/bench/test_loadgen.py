@@ -33,7 +33,7 @@ _STREAM = _SSE_HEAD + _BODY + b"0\r\n\r\n"
 
 @asynccontextmanager
 async def _origin(*pieces: bytes, close: bool = False) -> AsyncIterator[int]:
-    """Answers every request with these bytes."""
+    """A server that answers every request with these octets; its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -73,8 +73,8 @@ async def _stream(port: int) -> StreamLoad:
     return load
 
 
-class _Deaf(asyncio.Transport):
-    """A socket that takes everything."""
+class _Sink(asyncio.Transport):
+    """A transport that discards all writes."""
 
     def write(self, data: object) -> None: ...
 
@@ -85,15 +85,15 @@ class _Deaf(asyncio.Transport):
 
 def _fed(pieces: list[bytes], dialect: Dialect = MESSAGES) -> StreamLoad:
     load = StreamLoad(0, b"", dialect)
-    load.kept = []
+    load.payloads = []
     client = _StreamClient(load)
-    client.connection_made(_Deaf())
+    client.connection_made(_Sink())
     for piece in pieces:
         client.data_received(piece)
     return load
 
 
-async def test_a_whole_answer_counts_as_one() -> None:
+async def test_a_complete_answer_counts_as_one() -> None:
     async with _origin(_JSON) as port:
         load = await _fetch(port)
     assert (load.completed, load.answer_bytes) == (1, len(_JSON))
@@ -105,7 +105,7 @@ async def test_an_answer_in_pieces_counts_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         (_JSON.replace(b"200 OK", b"429 Too Many Requests"), "429 Too Many Requests"),
         (_JSON.replace(_MESSAGE, _MESSAGE[:-1] + b" "), "no JSON"),
@@ -114,9 +114,9 @@ async def test_an_answer_in_pieces_counts_as_one() -> None:
         (_JSON + b"x", "does not end where its length says"),
     ],
 )
-async def test_a_wrong_answer_ends_the_round(answer: bytes, says: str) -> None:
+async def test_a_wrong_answer_ends_the_round(answer: bytes, message: str) -> None:
     async with _origin(answer) as port:
-        with pytest.raises(LoadError, match=says):
+        with pytest.raises(LoadError, match=message):
             await _fetch(port)
 
 
@@ -126,10 +126,10 @@ async def test_a_cut_answer_ends_the_round() -> None:
             await _fetch(port)
 
 
-async def test_a_whole_stream_is_counted_by_its_events() -> None:
+async def test_a_complete_stream_is_counted_by_its_events() -> None:
     async with _origin(_STREAM) as port:
         load = await _stream(port)
-    assert (load.whole, load.live, load.counts) == (2, 0, [3, 3])
+    assert (load.completed, load.live, load.counts) == (2, 0, [3, 3])
 
 
 async def test_a_cut_stream_ends_the_round() -> None:
@@ -139,21 +139,21 @@ async def test_a_cut_stream_ends_the_round() -> None:
 
 
 @pytest.mark.parametrize("size", range(1, 80))
-def test_events_are_counted_alike_at_every_split(size: int) -> None:
+def test_the_split_of_reads_does_not_change_the_count_of_events(size: int) -> None:
     load = _fed([_STREAM[at : at + size] for at in range(0, len(_STREAM), size)])
-    assert (load.failure, load.whole, load.events) == (None, 1, 3)
+    assert (load.failure, load.completed, load.events) == (None, 1, 3)
 
 
 @pytest.mark.parametrize("size", range(1, 80))
-def test_events_are_counted_alike_however_a_proxy_cuts_its_chunks(size: int) -> None:
+def test_chunk_boundaries_do_not_change_the_count_of_events(size: int) -> None:
     body = b"".join(_EVENTS)
     chunks = [_chunk(body[at : at + size]) for at in range(0, len(body), size)]
     load = _fed([_SSE_HEAD, *chunks, b"0\r\n\r\n"])
-    assert (load.failure, load.whole, load.events) == (None, 1, 3)
+    assert (load.failure, load.completed, load.events) == (None, 1, 3)
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         (_SSE_HEAD + _chunk(_EVENTS[0]) + b"0\r\n\r\n", "without message_stop"),
         (_STREAM + b"x", "after the end"),
@@ -162,15 +162,15 @@ def test_events_are_counted_alike_however_a_proxy_cuts_its_chunks(size: int) -> 
         (_SSE_HEAD.replace(b"chunked", b"identity") + _BODY, "not chunked"),
     ],
 )
-def test_a_wrong_stream_ends_the_round(answer: bytes, says: str) -> None:
+def test_a_wrong_stream_ends_the_round(answer: bytes, message: str) -> None:
     failure = _fed([answer]).failure
     assert failure is not None
-    assert says in str(failure)
+    assert message in str(failure)
 
 
 @pytest.mark.parametrize("dialect", [MESSAGES, CHAT])
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_request_says_how_long_its_body_is(dialect: Dialect, stream: bool) -> None:
+def test_a_request_declares_the_length_of_its_body(dialect: Dialect, stream: bool) -> None:
     asked = dialect.request(1, "key", "tokens=1", stream=stream)
     head, _, body = asked.partition(b"\r\n\r\n")
     assert b"Content-Length: %d" % len(body) in head
@@ -194,12 +194,12 @@ _CHAT_EVENTS = [
 
 
 @pytest.mark.parametrize("size", [1, 7, 33, 64, 100, 10_000])
-def test_a_chat_stream_is_counted_and_read_alike_at_every_split(size: int) -> None:
+def test_a_chat_stream_is_counted_and_read_at_every_split(size: int) -> None:
     body = b"".join(_CHAT_EVENTS)
     chunks = [_chunk(body[at : at + size]) for at in range(0, len(body), size)]
     load = _fed([_SSE_HEAD, *chunks, b"0\r\n\r\n"], CHAT)
-    assert (load.failure, load.whole, load.events) == (None, 1, 7)
-    assert load.said() == "Grü\n"
+    assert (load.failure, load.completed, load.events) == (None, 1, 7)
+    assert load.text() == "Grü\n"
 
 
 def test_the_role_is_not_the_first_content_of_a_chat_stream() -> None:
@@ -216,26 +216,26 @@ def test_an_error_in_a_chat_stream_is_no_text() -> None:
     events = [_CHAT_EVENTS[1], b'data: {"error":{"message":"Overloaded"}}\n\n', _CHAT_EVENTS[-1]]
     load = _fed([_SSE_HEAD, *map(_chunk, events), b"0\r\n\r\n"], CHAT)
     with pytest.raises(LoadError, match="Overloaded"):
-        load.said()
+        load.text()
 
 
-def _whole(document: bytes) -> bytes:
+def _answer(document: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(document), document)
 
 
 async def test_a_chat_completion_is_read() -> None:
     document = b'{"object":"chat.completion","choices":[{"message":{"content":"hi"}}]}'
-    async with _origin(_whole(document)) as port:
-        assert (await _fetch(port, CHAT)).said == "hi"
+    async with _origin(_answer(document)) as port:
+        assert (await _fetch(port, CHAT)).text == "hi"
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    ("document", "message"),
     [(_MESSAGE, "no chat.completion"), (b'{"object":"chat.completion"}', "no content")],
 )
-async def test_an_answer_of_another_dialect_ends_the_round(document: bytes, says: str) -> None:
-    async with _origin(_whole(document)) as port:
-        with pytest.raises(LoadError, match=says):
+async def test_an_answer_of_another_dialect_ends_the_round(document: bytes, message: str) -> None:
+    async with _origin(_answer(document)) as port:
+        with pytest.raises(LoadError, match=message):
             await _fetch(port, CHAT)
 
 

@@ -155,7 +155,7 @@ def check(pair: Pair, line: dict[str, Any], outcome: Outcome) -> None:
     healthy = pair.healthy.journal
     assert pair.faulty.journal.requests == 1  # never twice at one upstream
     if outcome.elsewhere:
-        assert (healthy.requests, healthy.whole) == (1, 1)
+        assert (healthy.requests, healthy.completed) == (1, 1)
         assert line["upstream"] == "healthy"
         assert line["tried"].startswith("faulty: ")
         assert (line["outcome"], line["rule"]) == ("whole", "reported")
@@ -204,7 +204,7 @@ async def test_an_upstream_where_nobody_listens_is_passed_over_in_no_time(
             octets = await everything(relay, request(relay.key, body(f"{number}", stream)))
             assert time.monotonic() - begun < DEADLINE
             assert octets.startswith(b"HTTP/1.1 200 ")
-        assert healthy.journal.whole == 5
+        assert healthy.journal.completed == 5
         # Three failures in a row, and it is not asked any more.
         assert [line.get("tried", "").partition(":")[0] for line in relay.log()] == [
             *["faulty"] * 3,

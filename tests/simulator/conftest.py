@@ -12,12 +12,12 @@ from relay.net.deadlines import Deadlines
 from relay.net.http1 import Server
 from relay.simulator.app import Simulator
 
-# Making one costs more than most of the tests.
+# To make a context takes longer than most of the tests.
 TRUST = ssl.create_default_context()
 
 
 class Running:
-    """A simulator and where it is."""
+    """A simulator and its address."""
 
     def __init__(self, simulator: Simulator, port: int) -> None:
         self.simulator = simulator
@@ -26,16 +26,16 @@ class Running:
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """What it was asked."""
+        """The journal's entries."""
         return list(self.simulator.journal.report()["requests"])
 
     @property
     def totals(self) -> dict[str, int]:
-        """The sums of what it was asked."""
+        """The journal's sums."""
         return dict(self.simulator.journal.report()["totals"])
 
     async def until_aborted(self) -> None:
-        """Wait until it has seen a peer leave."""
+        """Wait until a peer has left."""
         async with asyncio.timeout(5):
             while not self.simulator.journal.aborted:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -60,5 +60,5 @@ async def client(upstream: Running) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"x-api-key": "sim-key", "anthropic-version": "2023-06-01"}
     async with httpx.AsyncClient(
         base_url=upstream.url, headers=headers, timeout=10, verify=TRUST
-    ) as made:
-        yield made
+    ) as client:
+        yield client

@@ -1,4 +1,4 @@
-"""Requests as real clients send them, shortened; the names say whose they are."""
+"""Requests of real clients, shortened; each is named for its client."""
 
 from typing import Any
 
@@ -144,7 +144,7 @@ def claude_code(text: str = "write hello to out.txt", **more: Any) -> JSON:
 
 
 def claude_code_haiku() -> JSON:
-    """The same with a small model: manual thinking, no system turn."""
+    """The same with a small model: manual thinking, no system message."""
     request = claude_code()
     del request["output_config"]
     request["model"] = "claude-haiku-4-5"
@@ -154,7 +154,7 @@ def claude_code_haiku() -> JSON:
 
 
 def claude_code_opus() -> JSON:
-    """The same with its default model: the system turn has an effort of its own."""
+    """The same with the default model: the system message sets an effort."""
     request = claude_code(model="claude-opus-5-5", max_tokens=128000)
     request["messages"][1]["output_config"] = {"effort": "medium"}
     return request
@@ -177,7 +177,7 @@ def claude_code_title() -> JSON:
 
 
 def claude_code_search() -> JSON:
-    """The request behind its WebSearch tool."""
+    """The request of the WebSearch tool."""
     return plain(
         "search the web",
         tools=[{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}],
@@ -211,7 +211,7 @@ def hermes() -> JSON:
 
 
 def codex(text: str = "write hello world to proof.txt", **more: Any) -> JSON:
-    """A turn of Codex with a sonnet-class model, as a relay has translated it."""
+    """A turn of Codex with a sonnet-class model, translated by a relay."""
     return {
         "model": "claude-sonnet-4-7",
         "max_tokens": 128000,

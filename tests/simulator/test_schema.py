@@ -1,4 +1,4 @@
-"""Schemas that the real API makes no grammar of are refused, in its words."""
+"""A schema that the real API has no grammar for is refused in the same words."""
 
 import time
 from typing import Any
@@ -29,7 +29,7 @@ def one(**schema: Any) -> JSON:
     return closed({"it": schema})
 
 
-def held_to(schema: JSON) -> JSON:
+def structured(schema: JSON) -> JSON:
     return plain(output_config={"format": {"type": "json_schema", "schema": schema}})
 
 
@@ -48,7 +48,7 @@ TEXT = {"type": "string"}
 NUMBER = {"type": "number"}
 NODE = closed({"next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]}})
 
-# Sources: the page on structured outputs, and issues that quote the API's own answers.
+# Sources: Anthropic documentation, Structured outputs; issues that quote answers of the API.
 REFUSED: dict[str, tuple[JSON, str]] = {
     "bounds": (
         one(type="integer", minimum=1, maximum=10),
@@ -123,11 +123,11 @@ REFUSED: dict[str, tuple[JSON, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_schema_without_a_grammar_is_refused(name: str) -> None:
     schema, words = REFUSED[name]
-    assert refused(held_to(schema)).startswith(AT + words)
+    assert refused(structured(schema)).startswith(AT + words)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_strict_tool_is_held_to_the_same_rules(name: str) -> None:
+def test_a_strict_tool_has_the_same_rules(name: str) -> None:
     schema, words = REFUSED[name]
     tool = strict_tool(closed({"it": schema}, **{"$defs": schema.get("$defs", {})}))
     assert refused(plain(tools=[tool])).startswith("tools.0.custom: " + words)
@@ -148,24 +148,24 @@ TAKEN: dict[str, JSON] = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_schema_with_a_grammar_is_taken(name: str) -> None:
-    strict.check(held_to(TAKEN[name]), frozenset(), SEAL)
+def test_a_schema_with_a_grammar_is_accepted(name: str) -> None:
+    strict.check(structured(TAKEN[name]), frozenset(), SEAL)
 
 
-def test_a_tool_that_is_not_strict_may_say_anything() -> None:
+def test_a_tool_that_is_not_strict_has_no_such_rules() -> None:
     strict.check(plain(tools=[WEATHER]), frozenset(), SEAL)
 
 
 @pytest.mark.parametrize("tools", [False, True])
-def test_what_makes_a_grammar_large_is_limited(tools: bool) -> None:
-    def asked(schema: JSON) -> JSON:
-        return plain(tools=[strict_tool(schema)]) if tools else held_to(schema)
+def test_the_size_of_a_grammar_is_limited(tools: bool) -> None:
+    def request_with(schema: JSON) -> JSON:
+        return plain(tools=[strict_tool(schema)]) if tools else structured(schema)
 
     many = {f"p{number}": TEXT for number in range(25)}
-    strict.check(asked(closed(many, required=["p0"])), frozenset(), SEAL)
-    assert "too many optional parameters (25)" in refused(asked(closed(many, required=[])))
+    strict.check(request_with(closed(many, required=["p0"])), frozenset(), SEAL)
+    assert "too many optional parameters (25)" in refused(request_with(closed(many, required=[])))
     unions = {f"p{number}": {"type": ["string", "null"]} for number in range(17)}
-    assert "(17 parameters with type arrays or anyOf)" in refused(asked(closed(unions)))
+    assert "(17 parameters with type arrays or anyOf)" in refused(request_with(closed(unions)))
 
 
 def test_twenty_tools_may_be_strict() -> None:
@@ -174,11 +174,13 @@ def test_twenty_tools_may_be_strict() -> None:
     assert refused(plain(tools=tools)).startswith("Too many strict tools (21).")
 
 
-def test_definitions_that_fan_out_are_read_once() -> None:
+def test_definitions_that_fan_out_are_checked_once() -> None:
     leaf = {"D0": TEXT}
     fan = {
         f"D{number}": {"anyOf": [{"$ref": f"#/$defs/D{number - 1}"}] * 2} for number in range(1, 17)
     }
-    begun = time.process_time()
-    strict.check(held_to(one(**{"$ref": "#/$defs/D16"}) | {"$defs": leaf | fan}), frozenset(), SEAL)
-    assert time.process_time() - begun < 1
+    start = time.process_time()
+    strict.check(
+        structured(one(**{"$ref": "#/$defs/D16"}) | {"$defs": leaf | fan}), frozenset(), SEAL
+    )
+    assert time.process_time() - start < 1

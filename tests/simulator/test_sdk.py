@@ -1,4 +1,4 @@
-"""The `anthropic` SDK takes the simulator for the real API."""
+"""The `anthropic` SDK works with the simulator as with the real API."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx2  # what the SDK speaks HTTP with
+import httpx2  # the HTTP library of the SDK
 import pytest
 
 from .conftest import TRUST, Running
@@ -17,7 +17,7 @@ HI: Any = [{"role": "user", "content": "Hello there"}]
 
 
 def write_file(path: Any, content: Any) -> None:
-    """The tool."""
+    """The tool of the loop."""
     Path(path).write_text(content)
 
 
@@ -29,11 +29,11 @@ async def sdk(upstream: Running) -> AsyncIterator[anthropic.AsyncAnthropic]:
         max_retries=0,
         timeout=10,
         http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
-    ) as made:
-        yield made
+    ) as client:
+        yield client
 
 
-def steered(script: str) -> dict[str, str]:
+def scripted(script: str) -> dict[str, str]:
     return {"x-simulate": script}
 
 
@@ -47,19 +47,19 @@ async def test_a_message(sdk: anthropic.AsyncAnthropic) -> None:
     assert str(message._request_id).startswith("req_01")
 
 
-async def test_a_message_and_a_stream_without_async(upstream: Running) -> None:
+async def test_the_blocking_sdk_gets_a_message_and_a_stream(upstream: Running) -> None:
     def talk() -> tuple[str, str]:
         with anthropic.Anthropic(
             api_key="sim-key", base_url=upstream.url, max_retries=0, timeout=10
         ) as sdk:
-            whole = sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
+            message = sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
             with sdk.messages.stream(model=MODEL, max_tokens=100, messages=HI) as stream:
                 text = "".join(stream.text_stream)
-            assert whole.content[0].type == "text"
-            return whole.content[0].text, text
+            assert message.content[0].type == "text"
+            return message.content[0].text, text
 
-    whole, streamed = await asyncio.to_thread(talk)
-    assert whole == streamed
+    created, streamed = await asyncio.to_thread(talk)
+    assert created == streamed
 
 
 async def test_the_stream_helper_adds_up_to_the_message(sdk: anthropic.AsyncAnthropic) -> None:
@@ -79,7 +79,7 @@ async def test_the_raw_stream_has_every_event(sdk: anthropic.AsyncAnthropic) -> 
         max_tokens=100,
         messages=HI,
         stream=True,
-        extra_headers=steered("tokens=3"),
+        extra_headers=scripted("tokens=3"),
     )
     assert [event.type async for event in stream] == [
         "message_start",
@@ -91,9 +91,7 @@ async def test_the_raw_stream_has_every_event(sdk: anthropic.AsyncAnthropic) -> 
     ]
 
 
-async def test_a_tool_loop_really_writes_a_file(
-    sdk: anthropic.AsyncAnthropic, tmp_path: Path
-) -> None:
+async def test_a_tool_loop_writes_a_file(sdk: anthropic.AsyncAnthropic, tmp_path: Path) -> None:
     target = tmp_path / "proof.txt"
     messages: list[Any] = [{"role": "user", "content": f"write hello world to {target}"}]
     tools: list[Any] = [
@@ -169,7 +167,7 @@ async def test_parallel_tools(sdk: anthropic.AsyncAnthropic) -> None:
         max_tokens=2000,
         messages=HI,
         tools=tools,
-        extra_headers=steered("tool=get_weather;tools=2"),
+        extra_headers=scripted("tool=get_weather;tools=2"),
     ) as stream:
         message = await stream.get_final_message()
     assert [block.type for block in message.content] == ["tool_use", "tool_use"]
@@ -211,7 +209,7 @@ async def test_a_wrong_key(upstream: Running) -> None:
         (529, anthropic.OverloadedError),
     ],
 )
-async def test_each_status_is_the_sdks_own_error(
+async def test_each_status_has_its_own_error_in_the_sdk(
     sdk: anthropic.AsyncAnthropic, status: int, error: type[anthropic.APIStatusError]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -219,21 +217,21 @@ async def test_each_status_is_the_sdks_own_error(
             model=MODEL,
             max_tokens=10,
             messages=HI,
-            extra_headers=steered(f"fault=status;status={status};retry-after=3"),
+            extra_headers=scripted(f"fault=status;status={status};retry-after=3"),
         )
     assert caught.value.response.headers["retry-after"] == "3"
 
 
 async def stream_with(sdk: anthropic.AsyncAnthropic, script: str) -> str:
     async with sdk.messages.stream(
-        model=MODEL, max_tokens=100, messages=HI, extra_headers=steered(script)
+        model=MODEL, max_tokens=100, messages=HI, extra_headers=scripted(script)
     ) as stream:
         return "".join([piece async for piece in stream.text_stream])
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset", "truncated-chunk", "no-final-chunk"])
 async def test_a_stream_that_is_cut_raises(sdk: anthropic.AsyncAnthropic, fault: str) -> None:
-    # The SDK hands the error of its HTTP library on as it is once a stream has begun.
+    # Once a stream has started, the SDK passes on the error of its HTTP library.
     with pytest.raises((httpx2.TransportError, anthropic.APIConnectionError)):
         await stream_with(sdk, f"tokens=20;fault={fault};at=9")
 
@@ -243,7 +241,7 @@ async def test_an_error_event_raises(sdk: anthropic.AsyncAnthropic) -> None:
         await stream_with(sdk, "tokens=20;fault=error;at=9")
 
 
-async def test_a_stream_in_tiny_pieces_is_a_good_one(sdk: anthropic.AsyncAnthropic) -> None:
-    whole = await stream_with(sdk, "tokens=20")
+async def test_a_stream_in_tiny_pieces_is_complete(sdk: anthropic.AsyncAnthropic) -> None:
+    complete = await stream_with(sdk, "tokens=20")
     for script in ("split=7", "fault=drip", "fault=storm", "fault=gzip", "pace=400"):
-        assert await stream_with(sdk, "tokens=20;" + script) == whole
+        assert await stream_with(sdk, "tokens=20;" + script) == complete

@@ -1,4 +1,4 @@
-"""A web search as the real API tells of it: the search, what it found, a text that cites it."""
+"""A web search has the blocks of the real API: the search, its results, a text that cites them."""
 
 from typing import Any
 
@@ -30,26 +30,26 @@ def compose(request: JSON) -> Answer:
 
 def test_a_search_is_run_and_cited() -> None:
     request = plain("Please search for the weather in Paris.", tools=[WEATHER, SEARCH])
-    said = compose(request)
-    assert [block["type"] for block in said.blocks] == KINDS
-    BLOCKS.validate_python(said.blocks, strict=True)
-    _, use, found, _, cited, _ = said.blocks
+    composed = compose(request)
+    assert [block["type"] for block in composed.blocks] == KINDS
+    BLOCKS.validate_python(composed.blocks, strict=True)
+    _, use, found, _, cited, _ = composed.blocks
     assert use["input"] == {"query": "the weather in Paris"}
     assert use["id"] == found["tool_use_id"]
     assert [page["url"] for page in found["content"]] == [it["url"] for it in cited["citations"]]
-    assert (said.stop_reason, said.searches) == ("end_turn", 1)
-    usage = orjson.loads(events.message("m", "n", said, Prompt(1), request))["usage"]
+    assert (composed.stop_reason, composed.searches) == ("end_turn", 1)
+    usage = orjson.loads(events.message("m", "n", composed, Prompt(1), request))["usage"]
     assert usage["server_tool_use"] == {"web_search_requests": 1, "web_fetch_requests": 0}
 
 
-def test_a_search_is_taken_back_as_it_was_told() -> None:
+def test_the_blocks_of_a_search_are_accepted_in_the_next_turn() -> None:
     request = plain("search for tea", tools=[SEARCH])
     turns = [{"role": "assistant", "content": compose(request).blocks}, *plain("And?")["messages"]]
     again = compose(request | {"messages": request["messages"] + turns})
     assert [block["type"] for block in again.blocks] == ["text"]
 
 
-def test_a_forced_search_needs_no_wish() -> None:
+def test_a_forced_search_takes_any_text_as_its_query() -> None:
     use = compose(claude_code_search()).blocks[1]
     assert use["input"] == {"query": "search the web"}
     anything = plain("tea", tools=[SEARCH], tool_choice={"type": "any"})
@@ -71,11 +71,11 @@ def test_a_forced_search_needs_no_wish() -> None:
         ),
     ],
 )
-def test_nothing_else_is_searched_for(request_: JSON) -> None:
+def test_no_other_request_leads_to_a_search(request_: JSON) -> None:
     assert {block["type"] for block in compose(request_).blocks} <= {"text", "tool_use"}
 
 
-def test_pages_come_from_the_domains_that_are_allowed() -> None:
+def test_pages_come_from_the_allowed_domains() -> None:
     tool = SEARCH | {"allowed_domains": ["tea.example"]}
     found = compose(plain("search for tea", tools=[tool])).blocks[2]
     assert all(page["url"].startswith("https://tea.example/") for page in found["content"])
@@ -84,7 +84,7 @@ def test_pages_come_from_the_domains_that_are_allowed() -> None:
 PARIS = {"type": "approximate", "city": "Paris", "country": "FR", "region": None}
 
 
-def test_a_definition_with_every_setting_is_taken() -> None:
+def test_a_definition_with_every_setting_is_accepted() -> None:
     tool = SEARCH | {"max_uses": 3, "user_location": PARIS, "blocked_domains": ["x.example"]}
     compose(plain(tools=[tool]))
 
@@ -104,26 +104,26 @@ def test_a_definition_with_every_setting_is_taken() -> None:
         ),
     ],
 )
-def test_a_definition_that_the_real_api_refuses_is_refused(more: JSON, message: str) -> None:
+def test_a_definition_is_refused_as_by_the_real_api(more: JSON, message: str) -> None:
     with pytest.raises(Refusal) as caught:
         compose(plain(tools=[SEARCH | more]))
     assert caught.value.message.startswith("tools.0.web_search_20250305")
     assert message in caught.value.message
 
 
-async def test_the_sdk_puts_the_stream_together(upstream: Running) -> None:
+async def test_the_sdk_assembles_the_stream(upstream: Running) -> None:
     tools: Any = [SEARCH]
-    asked: Any = plain("search for tea", tools=tools)
+    request: Any = plain("search for tea", tools=tools)
     async with anthropic.AsyncAnthropic(
         api_key="sim-key",
         base_url=upstream.url,
         max_retries=0,
         http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
     ) as sdk:
-        async with sdk.messages.stream(**asked) as stream:
+        async with sdk.messages.stream(**request) as stream:
             kinds = {event.type async for event in stream}
             message = await stream.get_final_message()
-        whole = await sdk.messages.create(**asked)
+        created = await sdk.messages.create(**request)
     assert "citation" in kinds
     assert [block.type for block in message.content] == KINDS
     cited = message.content[4]
@@ -131,8 +131,8 @@ async def test_the_sdk_puts_the_stream_together(upstream: Running) -> None:
     assert [citation.type for citation in cited.citations or ()] == [
         "web_search_result_location"
     ] * 2
-    told = whole.content[4]
-    assert told.type == "text"
-    assert cited.text == told.text
-    assert cited.citations == told.citations
-    assert message.usage.server_tool_use == whole.usage.server_tool_use
+    text = created.content[4]
+    assert text.type == "text"
+    assert cited.text == text.text
+    assert cited.citations == text.citations
+    assert message.usage.server_tool_use == created.usage.server_tool_use

@@ -1,4 +1,4 @@
-"""What the simulator does on the wire: heads, faults, pace, control."""
+"""The simulator on the wire: heads, faults, pace, control."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ from .samples import plain
 
 
 async def raw(upstream: Running, script: str, *, stream: bool = True) -> bytes:
-    """Everything that comes back on a connection, until it ends."""
+    """All octets from a connection until it ends."""
     body = orjson.dumps(plain(stream=stream))
     reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
     writer.write(
@@ -61,7 +61,7 @@ async def test_a_good_stream_has_a_chunk_for_each_event(upstream: Running) -> No
     assert chunks == 11
 
 
-async def test_cut_closes_after_the_wanted_event(upstream: Running) -> None:
+async def test_cut_closes_after_the_scripted_event(upstream: Running) -> None:
     answer = await raw(upstream, "tokens=20;fault=cut;at=7")
     assert events_in(answer) == 7
     assert not answer.endswith(LAST)
@@ -76,7 +76,7 @@ async def test_reset_resets(upstream: Running) -> None:
     assert await raw(upstream, "fault=reset;at=0") == b"<reset>"
 
 
-async def test_clean_end_lies(upstream: Running) -> None:
+async def test_clean_end_hides_that_the_stream_is_cut(upstream: Running) -> None:
     answer = await raw(upstream, "tokens=20;fault=clean-end;at=7")
     assert events_in(answer) == 7
     assert answer.endswith(LAST)
@@ -88,7 +88,7 @@ async def test_truncated_chunk_stops_inside_a_chunk(upstream: Running) -> None:
     assert not answer.endswith(LAST)
 
 
-async def test_no_final_chunk_says_everything_but_the_end(upstream: Running) -> None:
+async def test_no_final_chunk_sends_all_events_without_the_end(upstream: Running) -> None:
     answer = await raw(upstream, "tokens=20;fault=no-final-chunk")
     assert b"event: message_stop\n" in answer
     assert not answer.endswith(LAST)
@@ -101,7 +101,7 @@ async def test_error_ends_the_stream_with_an_error_event(upstream: Running) -> N
     assert answer.endswith(LAST)
 
 
-async def test_garbage_events_stand_inside_a_good_stream(upstream: Running) -> None:
+async def test_garbage_events_are_within_a_good_stream(upstream: Running) -> None:
     answer = await raw(upstream, "tokens=20;fault=garbage-sse;at=7")
     assert b"\xff\xfe\x00{{{" in answer
     assert b"event: message_stop\n" in answer
@@ -124,24 +124,24 @@ async def test_a_huge_head_is_over_100_kib(upstream: Running) -> None:
     assert len(head) > 100 * 1024
 
 
-async def test_a_storm_of_interim_answers_comes_first(upstream: Running) -> None:
+async def test_a_storm_of_interim_responses_comes_first(upstream: Running) -> None:
     answer = await raw(upstream, "tokens=2;fault=storm")
     assert answer.count(b"HTTP/1.1 103 ") == 300
     assert answer.endswith(LAST)
 
 
-async def test_extra_bytes_follow_the_end(upstream: Running) -> None:
+async def test_extra_octets_follow_the_end(upstream: Running) -> None:
     assert (await raw(upstream, "tokens=2;fault=extra")).endswith(b"\r\n\r\nextra")
     assert (await raw(upstream, "tokens=2;fault=extra", stream=False)).endswith(b"extra")
 
 
-async def test_gzip_comes_unasked(upstream: Running) -> None:
+async def test_gzip_comes_unrequested(upstream: Running) -> None:
     head, _, body = (await raw(upstream, "tokens=2;fault=gzip")).partition(b"\r\n\r\n")
     assert b"\r\ncontent-encoding: gzip" in head
     assert b"event: message_stop" in gzip.decompress(body)
 
 
-async def test_short_length_promises_more_than_it_keeps(upstream: Running) -> None:
+async def test_short_length_sends_less_than_it_declares(upstream: Running) -> None:
     answer = await raw(upstream, "tokens=2;fault=short-length", stream=False)
     head, _, body = answer.partition(b"\r\n\r\n")
     promised = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
@@ -182,7 +182,7 @@ def test_every_fault_has_its_test() -> None:
     assert [fault for fault in FAULTS if fault not in text] == []
 
 
-async def test_a_split_answer_is_the_same_answer(upstream: Running) -> None:
+async def test_a_split_answer_has_the_same_head_and_length(upstream: Running) -> None:
     def parts(answer: bytes) -> tuple[set[bytes], bytes]:
         head, _, body = answer.partition(b"\r\n\r\n")
         dropped = (b"date", b"request-id", b"connection")
@@ -197,8 +197,8 @@ async def test_a_split_answer_is_the_same_answer(upstream: Running) -> None:
 
 async def test_an_answer_of_eight_megabytes(upstream: Running, client: httpx.AsyncClient) -> None:
     script = {"x-simulate": "bytes=8000000"}
-    whole = await client.post("/v1/messages", json=plain(), headers=script)
-    text = whole.json()["content"][0]["text"]
+    document = await client.post("/v1/messages", json=plain(), headers=script)
+    text = document.json()["content"][0]["text"]
     assert len(text.encode()) == 8_000_000
     streamed = await client.post("/v1/messages", json=plain(stream=True), headers=script)
     pieces = [
@@ -236,7 +236,7 @@ async def test_paced_streams_keep_their_pace_and_share_a_ticker(
     assert repr(upstream.simulator.pacer) == "<Pacer []>"
 
 
-async def test_a_very_fast_pace_is_kept_too(upstream: Running, client: httpx.AsyncClient) -> None:
+async def test_a_very_fast_pace_is_kept(upstream: Running, client: httpx.AsyncClient) -> None:
     loop = asyncio.get_running_loop()
     start = loop.time()
     script = {"x-simulate": "tokens=994;pace=5000"}  # 1000 events
@@ -269,7 +269,7 @@ async def test_delay_comes_before_the_head(upstream: Running, client: httpx.Asyn
     assert loop.time() - start >= 0.1
 
 
-async def test_an_answer_carries_what_a_relay_must_not_pass_on(
+async def test_an_answer_has_fields_that_a_relay_must_not_pass_on(
     client: httpx.AsyncClient,
 ) -> None:
     good = await client.post("/v1/messages", json=plain())
@@ -278,8 +278,8 @@ async def test_an_answer_carries_what_a_relay_must_not_pass_on(
         names = set(answer.headers)
         assert {"request-id", "set-cookie", "anthropic-organization-id", "server"} <= names
         for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
-            for what in ("limit", "remaining", "reset"):
-                assert f"anthropic-ratelimit-{kind}-{what}" in names
+            for figure in ("limit", "remaining", "reset"):
+                assert f"anthropic-ratelimit-{kind}-{figure}" in names
     assert bad.headers["x-should-retry"] == "false"
     assert bad.json() == {
         "type": "error",
@@ -309,7 +309,7 @@ async def test_a_missing_or_wrong_credential_is_a_401(
     assert answer.json()["error"] == {"type": "authentication_error", "message": message}
 
 
-async def test_either_way_to_send_a_credential_is_taken(upstream: Running) -> None:
+async def test_either_field_for_a_credential_is_accepted(upstream: Running) -> None:
     for name, value in (("x-api-key", "any"), ("authorization", "bearer any")):
         headers = {name: value, "anthropic-version": "2026-10-21"}
         async with httpx.AsyncClient(
@@ -338,19 +338,19 @@ async def test_the_other_paths(
     assert (await client.request(method, path)).status_code == status
 
 
-async def test_a_body_that_is_no_json_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_not_json_is_refused(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/messages", content=b"{")
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("The request body is not valid JSON: ")
 
 
-async def test_a_version_is_needed(upstream: Running) -> None:
+async def test_a_version_is_required(upstream: Running) -> None:
     async with httpx.AsyncClient(verify=TRUST, base_url=upstream.url) as client:
         answer = await client.post("/v1/messages", json=plain(), headers={"x-api-key": "k"})
     assert answer.json()["error"]["message"] == "anthropic-version: header is required"
 
 
-async def test_a_request_that_came_before_is_answered_alike_and_admitted_anew(
+async def test_a_repeated_request_is_answered_alike_and_checked_again(
     upstream: Running, client: httpx.AsyncClient
 ) -> None:
     first, second = [await client.post("/v1/messages", json=plain()) for _ in range(2)]
@@ -366,7 +366,7 @@ async def test_a_request_that_came_before_is_answered_alike_and_admitted_anew(
     assert upstream.totals["refused"] == 2
 
 
-async def test_claude_codes_turn_is_cached_from_the_second_time_on(
+async def test_claude_codes_turn_is_read_from_the_cache_when_repeated(
     client: httpx.AsyncClient,
 ) -> None:
     headers = {"anthropic-beta": samples.CLAUDE_CODE_BETAS.decode()}
@@ -380,7 +380,7 @@ async def test_claude_codes_turn_is_cached_from_the_second_time_on(
     assert second["cache_creation_input_tokens"] == first["cache_read_input_tokens"] == 0
 
 
-async def test_a_script_steers_the_next_requests_in_order(client: httpx.AsyncClient) -> None:
+async def test_scripts_control_the_next_requests_in_order(client: httpx.AsyncClient) -> None:
     scripts = ["status=529", "", "tokens=3"]
     assert (await client.put("/simulate/script", json=scripts)).json() == {"scripts": 3}
     answers = [await client.post("/v1/messages", json=plain()) for _ in range(4)]
@@ -391,17 +391,17 @@ async def test_a_script_steers_the_next_requests_in_order(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b'["fault=zap"]', b"["])
-async def test_a_script_that_makes_no_sense_is_refused(
+async def test_a_malformed_list_of_scripts_is_refused(
     client: httpx.AsyncClient, body: bytes
 ) -> None:
     assert (await client.put("/simulate/script", content=body)).status_code == 400
 
 
-async def test_what_was_asked_is_told(client: httpx.AsyncClient) -> None:
+async def test_the_journal_reports_a_request(client: httpx.AsyncClient) -> None:
     body = orjson.dumps(plain())
     await client.post("/v1/messages?beta=true", content=body, headers={"x-more": "a, b"})
-    told = (await client.get("/simulate/requests")).json()
-    (request,) = told["requests"]
+    report = (await client.get("/simulate/requests")).json()
+    (request,) = report["requests"]
     assert request["method"] == "POST"
     assert request["target"] == "/v1/messages?beta=true"
     assert ["x-more", "a, b"] in request["headers"]
@@ -410,7 +410,7 @@ async def test_what_was_asked_is_told(client: httpx.AsyncClient) -> None:
     assert request["body_bytes"] == len(body)
     assert request["status"] == 200
     assert request["aborted"] is False
-    totals = told["totals"]
+    totals = report["totals"]
     assert totals["requests"] == totals["whole"] == 1
     assert totals["input_tokens"] > 0
     assert totals["output_tokens"] > 0
@@ -418,7 +418,7 @@ async def test_what_was_asked_is_told(client: httpx.AsyncClient) -> None:
     assert (await client.get("/simulate/requests")).json()["requests"] == []
 
 
-async def test_the_log_of_requests_is_bounded(upstream: Running, client: httpx.AsyncClient) -> None:
+async def test_the_journal_is_bounded(upstream: Running, client: httpx.AsyncClient) -> None:
     for _ in range(300):
         await client.get("/")
     assert len(upstream.requests) == 256

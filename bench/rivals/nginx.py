@@ -1,0 +1,110 @@
+"""Debian's nginx, with one worker: the floor of what a proxy costs.
+
+Decides its configuration. Must not know what is measured. It passes the Messages dialect on;
+where relay translates, nginx carries the same turn in that dialect.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.process import BenchError, free_ports, output
+from bench.rivals.rival import UPSTREAM_KEY, Rival
+
+# Fields of an answer that belong to the upstream and its account; relay passes none of them on.
+_HIDDEN = (
+    "set-cookie",
+    "cf-ray",
+    "strict-transport-security",
+    "x-envoy-upstream-service-time",
+    "x-robots-tag",
+    "anthropic-organization-id",
+    *(
+        f"anthropic-ratelimit-{kind}-{figure}"
+        for kind in ("requests", "tokens", "input-tokens", "output-tokens")
+        for figure in ("limit", "remaining", "reset")
+    ),
+)
+
+_SETTINGS = """\
+daemon off;
+{user}worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 16384; }}
+http {{
+    access_log {folder}/access.log combined buffer=64k flush=1s;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    client_max_body_size 32m;
+    client_body_buffer_size 64k;
+    keepalive_timeout 300s;
+    keepalive_requests 1000000000;
+    tcp_nodelay on;
+    upstream origin {{
+        server 127.0.0.1:{upstream};
+        keepalive 1024;
+        keepalive_requests 1000000000;
+        keepalive_timeout 300s;
+    }}
+    proxy_http_version 1.1;
+    proxy_read_timeout 600s;
+    proxy_set_header Connection "";
+    proxy_set_header Host 127.0.0.1:{upstream};
+    proxy_set_header Authorization "";
+    proxy_set_header x-api-key "{credential}";
+    proxy_set_header Accept-Encoding identity;
+{hidden}
+    server {{
+        listen 127.0.0.1:{json} backlog=4096;
+        location / {{ proxy_pass http://origin; }}
+        location = /readyz {{ access_log off; return 200; }}
+    }}
+    server {{
+        # Buffering would hold events back; without it nginx writes each one as it comes.
+        listen 127.0.0.1:{sse} backlog=4096;
+        location / {{ proxy_pass http://origin; proxy_buffering off; }}
+    }}
+}}
+"""
+
+
+class Nginx(Rival):
+    """Debian's nginx with one worker."""
+
+    name = "nginx"
+    dialects = frozenset({"messages"})
+
+    def __init__(self, folder: Path, upstream: int) -> None:
+        super().__init__(folder)
+        program = nginx_program()
+        if program is None:
+            raise BenchError("nginx is not installed")
+        self.program = program
+        self.key = "sk-llmapi-nginx-does-not-look-at-it"
+        self.json_port, self.sse_port = free_ports(2)
+        self.version = output([program, "-v"]).rpartition("/")[2].strip()
+        self.settings = _SETTINGS.format(
+            folder=folder,
+            hidden="\n".join(f"    proxy_hide_header {name};" for name in _HIDDEN),
+            # As root the worker would become `nobody`, who cannot write to this folder.
+            user="user root;\n" if os.geteuid() == 0 else "",
+            upstream=upstream,
+            credential=UPSTREAM_KEY,
+            json=self.json_port,
+            sse=self.sse_port,
+        )
+        (folder / "nginx.conf").write_text(self.settings)
+
+    def argv(self) -> Sequence[str]:
+        folder = str(self.folder)
+        return [self.program, "-p", folder, "-e", f"{folder}/error.log", "-c", "nginx.conf"]
+
+
+def nginx_program() -> str | None:
+    """Debian puts nginx where an ordinary user's PATH does not look."""
+    return shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")

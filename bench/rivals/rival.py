@@ -1,0 +1,58 @@
+"""The interface of a rival: what the bench must know of a proxy to measure it.
+
+Decides how a rival's process is started and made ready. Must not know what is measured.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.process import Process
+
+# The credential that the simulated upstream accepts.
+UPSTREAM_KEY = "sim-key"
+
+
+class Rival(ABC):
+    """One proxy with its configuration; it can be started many times.
+
+    Every rival does the same work: it sets the upstream's credential, removes the caller's,
+    drops the fields of an answer that belong to the upstream's account, keeps connections alive
+    on both sides and writes an access log. Beyond that it has its natural settings, those that
+    its own documentation recommends for such work on one core.
+    """
+
+    name: str
+    dialects: frozenset[str]  # names of the dialects that its callers may speak
+    is_proxy = True  # False: clients are connected to the upstream itself
+    version: str
+    settings: str  # its configuration as written, kept with the figures
+    key: str  # the credential that its callers send
+    json_port: int
+    sse_port: int
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def argv(self) -> Sequence[str]:
+        """The command that runs this proxy in the foreground."""
+
+    def environment(self) -> Mapping[str, str] | None:
+        """Environment variables of the process; None: those of the bench."""
+        return None
+
+    def start(self, core: int) -> tuple[Process, float]:
+        """A running proxy that answers, and the seconds until it did.
+
+        Raises:
+            BenchError: it cannot be started, or does not get ready in time.
+        """
+        log = self.folder / "error.log"
+        process = Process(self.name, self.argv(), core, log, self.environment())
+        try:
+            return process, process.ready(self.json_port, "/readyz")
+        except BaseException:
+            process.stop()
+            raise

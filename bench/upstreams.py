@@ -1,0 +1,45 @@
+"""The upstreams behind the rivals: the simulator, and octets recorded from it.
+
+Decides how they are started, on the core of the load. Must not know what is measured.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.process import Process, free_ports
+from bench.rivals.relay import RELAY, TREE, environment
+
+
+def start_simulator(folder: Path, core: int) -> tuple[Process, int]:
+    """The simulated upstream, and its port."""
+    (port,) = free_ports(1)
+    argv = [*RELAY, "simulate", "--port", str(port)]
+    return _start("relay simulate", argv, core, folder / "upstream.err", port, environment(TREE))
+
+
+def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
+    """An upstream that gives these octets to every request, and its port."""
+    (port,) = free_ports(1)
+    recorded = folder / "answer.http"
+    recorded.write_bytes(answer)
+    program = str(Path(__file__).with_name("replay.py"))
+    argv = [sys.executable, "-P", program, str(port), str(recorded)]
+    return _start("replay", argv, core, folder / "replay.err", port)
+
+
+def _start(
+    name: str,
+    argv: Sequence[str],
+    core: int,
+    log: Path,
+    port: int,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Process, int]:
+    process = Process(name, argv, core, log, environment)
+    try:
+        process.ready(port, "/")
+    except BaseException:
+        process.stop()
+        raise
+    return process, port

@@ -1,0 +1,75 @@
+"""The bench runs from end to end, and compares two trees in one run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bench.rivals.direct import Direct
+from bench.rivals.relay import TREE
+from bench.scenarios import SCENARIOS, in_turn, upstream_of
+
+_TIMEOUT_S = 120
+
+
+def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+    )
+
+
+def test_an_older_tree_is_measured_beside_this_one(tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    (older / "relay").symlink_to(TREE / "relay")
+    figures = tmp_path / "figures.json"
+    done = _bench(
+        *("--only", "chat-body-memory", "--bodies", "1k,2k", "--streams", "2", "--rounds", "2"),
+        *("--rival", "relay", "--before", str(older), "--json", str(figures)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = orjson.loads(figures.read_bytes())
+    assert set(found["versions"]) == {"before", "relay"}
+    rounds = found["rounds"]["chat-body-memory"]
+    assert [len(rounds[rival]) for rival in ("before", "relay")] == [2, 2]
+    assert found["summary"]["chat-body-memory.body_2k_kib"]["relay/before"]["low"] > 0
+    assert "relay/before" in done.stdout
+
+
+def test_a_folder_without_a_relay_is_refused(tmp_path: Path) -> None:
+    done = _bench("--before", str(tmp_path))
+    assert done.returncode == 1
+    assert "is no checkout of relay" in done.stdout
+
+
+@pytest.mark.parametrize("sizes", ["", "1g", "10", "1k,"])
+def test_sizes_that_no_body_can_have_are_refused(sizes: str) -> None:
+    done = _bench("--bodies", sizes)
+    assert done.returncode == 2
+    assert "--bodies" in done.stderr
+
+
+def test_every_second_round_has_the_rivals_in_reverse(tmp_path: Path) -> None:
+    rivals = [Direct(tmp_path, port) for port in (1, 2, 3)]
+    assert list(in_turn(rivals, 1)) == list(in_turn(rivals, 3)) == rivals
+    assert list(in_turn(rivals, 2)) == rivals[::-1]
+
+
+def test_each_scenario_has_the_upstream_that_it_needs() -> None:
+    kinds = {name: upstream_of(name) for name in SCENARIOS}
+    assert [name for name in kinds if kinds[name] == "replay"] == [
+        "json",
+        "chat-json",
+        "responses-json",
+    ]
+    assert [name for name in kinds if kinds[name] == "held"] == [
+        "body-memory",
+        "chat-body-memory",
+        "responses-body-memory",
+    ]
