@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from relay.errors import BAD_UPSTREAM, RelayError
 from relay.translate.responses.answer import translate
 from relay.translate.responses.stream import Stream
+from tests.corpora import CORPORA
 from tests.translate import replies
 from tests.translate.blocks import Answer, answers
 from tests.translate.chat.test_stream import CASES as STREAMS
@@ -22,7 +22,7 @@ from tests.translate.chat.test_stream import STOP, TEXT, cut, ended, one_by_one,
 from tests.translate.chunks import event
 from tests.translate.replies import HIDDEN, SEAL, TOLD, feed, read, transcript
 
-OWN = Path(__file__).parents[2] / "corpora" / "responses" / "streams.toml"
+OWN = CORPORA / "responses" / "streams.toml"
 CASES = STREAMS + tomllib.loads(OWN.read_text(encoding="utf-8"))["case"]
 USAGE = "10 (0 read), 9 (0 thought)"
 BROKEN = RelayError(BAD_UPSTREAM, "The model's upstream broke off its answer. Try again.")
