@@ -17,7 +17,7 @@ from relay.pool.routes import Route, Routes
 from relay.pool.upstream import Upstream
 from relay.simulator.app import Simulator
 from tests.fakes.caller import read_head, request
-from tests.fakes.live import MODELS, PLANS, UPSTREAM_KEY, Live, running_relay
+from tests.fakes.live import MODELS, PLANS, Live, running_relay, upstream_row
 
 MODEL = "claude-sonnet-4-7"
 Instead = Callable[[Exchange], Awaitable[None]]
@@ -103,6 +103,10 @@ class Node:
             await self.instead(exchange)
         else:
             await self.simulator.handle(exchange)
+
+
+# Opens a pool that the test's end closes: the fixture `pool_with` of tests/conftest.py.
+PoolWith = Callable[..., Awaitable["Pool"]]
 
 
 @dataclass
@@ -216,17 +220,10 @@ async def running_pool(
             await node.open()
             stack.callback(node.kill)
         upstreams = [
-            {
-                "name": name,
-                "base_url": f"http://127.0.0.1:{nodes[name].port}",
-                "api_key": UPSTREAM_KEY,
-                **more,
-            }
+            upstream_row(name, f"http://127.0.0.1:{nodes[name].port}", more)
             for name, more in options.items()
         ]
-        relay = await stack.enter_async_context(
-            running_relay(folder, "http://127.0.0.1:9", upstream=upstreams, **sections)
-        )
+        relay = await stack.enter_async_context(running_relay(folder, upstreams, **sections))
         pool = Pool(relay, nodes)
         stack.callback(pool.close)
         yield pool
