@@ -1,7 +1,6 @@
 """The models of relay.toml in both shapes, and their other names."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -9,8 +8,8 @@ import httpx
 import pytest
 
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import MODELS, Live, running_relay
-from tests.fakes.upstream import OK, always, raw_upstream
+from tests.fakes.live import MODELS, Live, RelayWith
+from tests.fakes.upstream import OK, UpstreamWith, always
 
 IDS = [model["id"] for model in MODELS]
 
@@ -179,26 +178,24 @@ MAPPED: list[dict[str, Any]] = [
     ],
 )
 async def test_the_upstream_is_asked_for_its_own_name_in_an_otherwise_equal_body(
-    tmp_path: Path, asked: str, sent: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, asked: str, sent: str
 ) -> None:
     body = b'{ "tools":[{"model":"%b"}],\n"model" :\t"%b", "x":"\\u00fc \xc3\xbc \\"model\\":1" }\n'
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url, model=MAPPED) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, model=MAPPED)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, body % (asked.encode(), asked.encode())))
         assert (await read_answer(reader))[0] == 200
         assert upstream.requests[0].body == body % (asked.encode(), sent.encode())
         assert relay.log()[0]["model"] == asked
 
 
-async def test_a_body_that_names_its_model_twice_is_not_mapped_but_refused(tmp_path: Path) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url, model=MAPPED) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+async def test_a_body_that_names_its_model_twice_is_not_mapped_but_refused(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, model=MAPPED)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, b'{"model":"plain","model":"home"}'))
         status, _, body = await read_answer(reader)
         assert status == 400
@@ -206,10 +203,10 @@ async def test_a_body_that_names_its_model_twice_is_not_mapped_but_refused(tmp_p
         assert upstream.requests == []
 
 
-async def test_a_mapped_models_present_routes_are_told(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, "http://127.0.0.1:9", model=MAPPED) as relay:
-        assert (await get(relay, "/v1/models/also")).json()["served_as"] == ["Vendor/M-2"]
-        assert (await get(relay, "/v1/models/home")).json()["served_as"] == ["house"]
+async def test_a_mapped_models_present_routes_are_told(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9", model=MAPPED)
+    assert (await get(relay, "/v1/models/also")).json()["served_as"] == ["Vendor/M-2"]
+    assert (await get(relay, "/v1/models/home")).json()["served_as"] == ["house"]
 
 
 async def test_a_name_without_end_is_not_written_to_the_log(live: Live) -> None:

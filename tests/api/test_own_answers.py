@@ -12,8 +12,8 @@ from relay import config
 from relay.app import App
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, request
-from tests.fakes.live import MODELS, PLANS, Live, running_relay
-from tests.fakes.upstream import JSON_ANSWER, always, raw_upstream
+from tests.fakes.live import MODELS, PLANS, Live, RelayWith, running_relay
+from tests.fakes.upstream import JSON_ANSWER, UpstreamWith, always
 
 KEY_LIKE = "sk-ant-api03-Canary_0123456789abcdef-0123456789ABCDEF-canary"
 
@@ -83,11 +83,9 @@ async def test_an_answer_of_the_relay_tells_how_long_it_took(
         assert fields[b"request-id"].startswith(b"req_")
 
 
-async def test_a_refused_caller_and_a_failed_upstream_are_timed_too(tmp_path: Path) -> None:
-    async with (
-        running_relay(tmp_path, "http://127.0.0.1:9") as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+async def test_a_refused_caller_and_a_failed_upstream_are_timed_too(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9")
+    async with connected(relay.port) as (reader, writer):
         for key, status in ((None, 401), (relay.key, 503)):
             writer.write(request(key))
             told, fields, _ = await read_answer(reader)
@@ -99,17 +97,15 @@ async def test_a_refused_caller_and_a_failed_upstream_are_timed_too(tmp_path: Pa
 @pytest.mark.parametrize("other", ["", "vary: a", "vary: a\r\nvary: b"])
 @pytest.mark.parametrize("first", [False, True])
 async def test_an_answer_has_one_date_however_it_is_written(
-    tmp_path: Path, name: str, other: str, first: bool
+    upstream_with: UpstreamWith, relay_with: RelayWith, name: str, other: str, first: bool
 ) -> None:
     """Also where the head takes the slow way, as one with a field given twice does."""
     lines = [f"{name}: Mon, 01 Jan 2024 00:00:00 GMT".encode(), other.encode()]
     fields = b"".join(line + b"\r\n" for line in (lines if first else lines[::-1]) if line)
     octets = answers.sized(JSON_ANSWER).replace(b"content-type", fields + b"content-type", 1)
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await exchange(relay.port, request(relay.key, fields="connection: close\r\n"))
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    received = await exchange(relay.port, request(relay.key, fields="connection: close\r\n"))
     assert received.endswith(JSON_ANSWER)
     dates = [line for line in received.split(b"\r\n") if line.lower().startswith(b"date:")]
     assert [line[5:].strip() for line in dates] == [b"Mon, 01 Jan 2024 00:00:00 GMT"]
@@ -217,6 +213,6 @@ async def test_a_relay_that_can_serve_nothing_is_alive_but_not_ready(
         )
 
 
-async def test_a_relay_with_an_upstream_is_ready(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, "http://127.0.0.1:9") as relay:
-        assert await readiness(relay) == (200, b"ready\n")
+async def test_a_relay_with_an_upstream_is_ready(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9")
+    assert await readiness(relay) == (200, b"ready\n")

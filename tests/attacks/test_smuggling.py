@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.caller import BODY
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import OK, Upstream, always, raw_upstream
+from tests.fakes.live import Live, RelayWith, running_relay
+from tests.fakes.upstream import OK, Upstream, UpstreamWith, always, raw_upstream
 from tests.wire.test_smuggling import CODINGS, LENGTHS, OCTETS, PLACES
 
 BODY_OCTETS = json.dumps(BODY).encode()
@@ -157,15 +157,13 @@ async def test_the_verdict_does_not_depend_on_how_it_arrives(
 
 
 async def test_a_response_of_the_upstream_cannot_put_a_field_into_the_answer(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     odd = OK.replace(b"application/json", b"application/json\rset-cookie: a=b", 1)
-    async with (
-        raw_upstream(always(odd)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await send(relay.port, message(relay.key, b"Content-Length: 0\r\n", b""))
-        assert b"set-cookie" not in received
+    upstream = await upstream_with(always(odd))
+    relay = await relay_with(upstream)
+    received = await send(relay.port, message(relay.key, b"Content-Length: 0\r\n", b""))
+    assert b"set-cookie" not in received
 
 
 @pytest.mark.parametrize("target", [b"/v1/messages?x=%0d%0ax:y", b"/v1/messages?a\x0bb", b"/\xff"])

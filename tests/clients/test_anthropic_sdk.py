@@ -14,8 +14,8 @@ from anthropic import beta_async_tool
 from relay.accounts import users as people
 from relay.store.queries import live_keys
 from tests.clients.conftest import TRUST, Connect
-from tests.fakes.live import EMAIL, Live, running_relay
-from tests.fakes.upstream import OK, always, raw_upstream
+from tests.fakes.live import EMAIL, Live, RelayWith, running_relay
+from tests.fakes.upstream import OK, UpstreamWith, always
 
 MODEL = "claude-sonnet-4-7"
 HI: Any = [{"role": "user", "content": "Hello there"}]
@@ -349,15 +349,15 @@ async def test_system_messages_inside_messages_pass_with_their_beta(
         await sdk.messages.create(model=MODEL, max_tokens=100, messages=turns)
 
 
-async def test_fields_and_betas_that_the_relay_never_heard_of_pass(live: Live) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        anthropic.AsyncAnthropic(
-            api_key="unused",
-            base_url="http://127.0.0.1:1",
-            http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
-        ) as sdk,
-    ):
+async def test_fields_and_betas_that_the_relay_never_heard_of_pass(
+    live: Live, upstream_with: UpstreamWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    async with anthropic.AsyncAnthropic(
+        api_key="unused",
+        base_url="http://127.0.0.1:1",
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
+    ) as sdk:
         folder = live.log_path.parent / "second"
         folder.mkdir()
         async with running_relay(folder, upstream.url) as relay:
@@ -415,17 +415,15 @@ async def test_a_path_that_is_not_served_raises(sdk: anthropic.AsyncAnthropic) -
         await sdk.messages.batches.list()
 
 
-async def test_a_body_over_the_limit_raises(tmp_path: Path) -> None:
+async def test_a_body_over_the_limit_raises(relay_with: RelayWith) -> None:
     long: Any = [{"role": "user", "content": "x" * 20_000}]
-    async with (
-        running_relay(tmp_path, server={"limits": {"body": 10_000}}) as relay,
-        anthropic.AsyncAnthropic(
-            api_key=relay.key,
-            base_url=relay.url,
-            max_retries=0,
-            http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
-        ) as sdk,
-    ):
+    relay = await relay_with(server={"limits": {"body": 10_000}})
+    async with anthropic.AsyncAnthropic(
+        api_key=relay.key,
+        base_url=relay.url,
+        max_retries=0,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
+    ) as sdk:
         with pytest.raises(anthropic.RequestTooLargeError, match="10000"):
             await sdk.messages.create(model=MODEL, max_tokens=10, messages=long)
 

@@ -9,8 +9,8 @@ import pytest
 
 from relay.simulator.script import parse
 from tests.clients.programs import Ended, run
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith
 
 pytestmark = pytest.mark.node
 
@@ -137,7 +137,7 @@ async def test_an_error_event_after_thinking_is_recovered_from(live: Live, claud
 
 
 async def test_an_error_event_within_the_text_leads_to_a_whole_answer(
-    claude: Claude, tmp_path: Path
+    claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     def event(kind: str, **fields: Any) -> bytes:
         data = json.dumps({"type": kind, **fields})
@@ -160,8 +160,9 @@ async def test_an_error_event_within_the_text_leads_to_a_whole_answer(
     async def answer(reader: Any, writer: Any, seen: Seen) -> None:
         writer.write(broken if json.loads(seen.body).get("stream") else OK)
 
-    async with raw_upstream(answer) as upstream, running_relay(tmp_path, upstream.url) as relay:
-        ended = await claude(relay, "Say hello")
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    ended = await claude(relay, "Say hello")
     assert (ended.status, ended.out) == (0, "hi\n")
     asked = [json.loads(seen.body) for seen in upstream.requests]
     assert [bool(body.get("stream")) for body in asked] == [True, False]

@@ -9,8 +9,8 @@ import pytest
 
 from tests.clients.programs import Ended, run
 from tests.fakes import answers
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import OK, Answer, Seen, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import OK, Answer, Seen, UpstreamWith
 
 pytestmark = pytest.mark.node
 
@@ -79,15 +79,17 @@ def silent(seconds: float, shown: int | None = None) -> Answer:
     ],
 )
 async def test_silence_that_would_worry_it_is_filled(
-    claude: Claude, tmp_path: Path, seconds: float, shown: int | None
+    claude: Claude,
+    upstream_with: UpstreamWith,
+    relay_with: RelayWith,
+    seconds: float,
+    shown: int | None,
 ) -> None:
     """It tells its user after 20 s of nothing that something may be wrong."""
-    async with (
-        raw_upstream(silent(seconds, shown)) as upstream,
-        running_relay(tmp_path, upstream.url, pool={"grace": 1, "keep_alive": 1}) as relay,
-    ):
-        ended = await claude(relay, 60)
-        lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
+    upstream = await upstream_with(silent(seconds, shown))
+    relay = await relay_with(upstream, pool={"grace": 1, "keep_alive": 1})
+    ended = await claude(relay, 60)
+    lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert (ended.status, ended.out) == (0, "I have thought about it.\n"), ended.err
     assert ended.seconds > seconds
     assert [line["outcome"] for line in lines] == ["whole"]  # and it asked once
@@ -95,21 +97,19 @@ async def test_silence_that_would_worry_it_is_filled(
 
 @pytest.mark.long
 async def test_two_minutes_of_silence_are_waited_for_with_default_settings(
-    claude: Claude, tmp_path: Path
+    claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    async with (
-        raw_upstream(silent(120)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        ended = await claude(relay, 170)
-        lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
+    upstream = await upstream_with(silent(120))
+    relay = await relay_with(upstream)
+    ended = await claude(relay, 170)
+    lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert (ended.status, ended.out) == (0, "I have thought about it.\n"), ended.err
     assert [line["outcome"] for line in lines] == ["whole"]
 
 
 @pytest.mark.parametrize("shown", [None, 4], ids=["before-the-head", "within-the-text"])
 async def test_a_dead_upstream_is_told_of_within_its_limit(
-    claude: Claude, tmp_path: Path, shown: int | None
+    claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith, shown: int | None
 ) -> None:
     """It lives by pings alone, so that only the upstream's own limit ends it."""
 
@@ -120,17 +120,12 @@ async def test_a_dead_upstream_is_told_of_within_its_limit(
         await reader.read(1)
 
     times = {"first_byte": 3.0, "silence": 3.0}
-    async with (
-        raw_upstream(dead) as upstream,
-        running_relay(
-            tmp_path,
-            upstream.url,
-            pool={"grace": 0.5, "keep_alive": 0.5},
-            upstream_options={"timeouts": times},
-        ) as relay,
-    ):
-        ended = await claude(relay, 60, CLAUDE_CODE_MAX_RETRIES="1")
-        lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
+    upstream = await upstream_with(dead)
+    relay = await relay_with(
+        upstream, pool={"grace": 0.5, "keep_alive": 0.5}, upstream_options={"timeouts": times}
+    )
+    ended = await claude(relay, 60, CLAUDE_CODE_MAX_RETRIES="1")
+    lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert "in time" in ended.out + ended.err
     assert lines
     assert all(line["us"] < 4_500_000 for line in lines)  # each at its limit

@@ -17,8 +17,8 @@ from tests.clients import mcp_server
 from tests.clients.conftest import TRUST
 from tests.clients.programs import Ended, run
 from tests.clients.test_claude_code import steer
-from tests.fakes.live import Live, running_relay, running_simulator
-from tests.fakes.upstream import Seen, raw_upstream
+from tests.fakes.live import Live, RelayWith, running_simulator
+from tests.fakes.upstream import Seen, UpstreamWith
 
 pytestmark = pytest.mark.node
 
@@ -212,7 +212,7 @@ async def test_with_a_command_for_its_key_it_asks_for_the_catalogue_by_itself(
 
 
 async def test_a_conversation_that_goes_on_replays_its_thinking(
-    tmp_path: Path, codex: Codex, home: Path
+    upstream_with: UpstreamWith, relay_with: RelayWith, codex: Codex, home: Path
 ) -> None:
     async with running_simulator() as (_, url):
         port = int(url.rpartition(":")[2])
@@ -227,11 +227,12 @@ async def test_a_conversation_that_goes_on_replays_its_thinking(
             ask.close()
             writer.close()
 
-        async with raw_upstream(passed_on) as upstream, running_relay(tmp_path, upstream.url) as it:
-            effort = 'model_reasoning_effort = "high"'
-            well(await codex(it, "write hello world to proof.txt", settings=effort))
-            well(await codex(it, "And again", "resume", "--last", settings=effort))
-            assert [line["status"] for line in it.log()] == [200, 200, 200]
+        upstream = await upstream_with(passed_on)
+        it = await relay_with(upstream)
+        effort = 'model_reasoning_effort = "high"'
+        well(await codex(it, "write hello world to proof.txt", settings=effort))
+        well(await codex(it, "And again", "resume", "--last", settings=effort))
+        assert [line["status"] for line in it.log()] == [200, 200, 200]
     asked = [json.loads(seen.body)["messages"] for seen in upstream.requests]
     assert [len(thoughts(messages)) for messages in asked] == [0, 1, 2]
     assert thoughts(asked[2])[:1] == thoughts(asked[1])
@@ -285,11 +286,11 @@ async def test_an_answer_fits_the_schema_that_was_asked_for(
     assert json.loads(said) == {"title": "simulated title"}
 
 
-async def test_its_meters_show_the_plan(tmp_path: Path, codex: Codex, home: Path) -> None:
+async def test_its_meters_show_the_plan(relay_with: RelayWith, codex: Codex, home: Path) -> None:
     limits = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
     begun = time.time()
-    async with running_relay(tmp_path, plan=[{"id": "free", "limits": limits}]) as relay:
-        well(await codex(relay, "Say hello"))
+    relay = await relay_with(plan=[{"id": "free", "limits": limits}])
+    well(await codex(relay, "Say hello"))
     told = entries(home, "token_count")[-1]["rate_limits"]
     for name, share, minutes in (("primary", 2.5, HOURS), ("secondary", 0.5, WEEK)):
         meter = told[name]
@@ -305,13 +306,13 @@ async def test_a_plan_without_limits_shows_no_meters(live: Live, codex: Codex, h
 
 
 async def test_a_plan_that_is_used_up_stops_it_at_once_and_it_names_the_time(
-    tmp_path: Path, codex: Codex
+    relay_with: RelayWith, codex: Codex
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
-    async with running_relay(tmp_path, plan=plan) as relay:
-        well(await codex(relay, "Say hello"))
-        ended = await codex(relay, "Say hello")
-        assert [line["status"] for line in relay.log()] == [200, 429]
+    relay = await relay_with(plan=plan)
+    well(await codex(relay, "Say hello"))
+    ended = await codex(relay, "Say hello")
+    assert [line["status"] for line in relay.log()] == [200, 429]
     assert ended.status != 0
     assert ended.seconds < 20
     assert re.search(r"hit your usage limit.*try again at \d+:\d\d [AP]M", ended.err, re.I)
@@ -354,13 +355,15 @@ async def test_an_error_event_midway_leads_to_a_whole_answer(live: Live, codex: 
     assert len(live.log()) == 2
 
 
-async def test_a_long_silence_is_filled_so_that_it_stays(tmp_path: Path, codex: Codex) -> None:
+async def test_a_long_silence_is_filled_so_that_it_stays(
+    relay_with: RelayWith, codex: Codex
+) -> None:
     pool = {"grace": 0.2, "keep_alive": 0.3}
     short = ("-c", "model_providers.relay.stream_idle_timeout_ms=1000")
-    async with running_relay(tmp_path, pool=pool) as relay:
-        steer(relay, "delay=2.5")
-        ended = await codex(relay, "Say hello", *short)
-        assert [line["status"] for line in relay.log()] == [200]
+    relay = await relay_with(pool=pool)
+    steer(relay, "delay=2.5")
+    ended = await codex(relay, "Say hello", *short)
+    assert [line["status"] for line in relay.log()] == [200]
     assert "“Say hello”" in well(ended)
     assert "Reconnecting" not in ended.err
 
@@ -387,13 +390,13 @@ async def test_a_refusal_is_shown_to_its_user(live: Live, codex: Codex) -> None:
     assert [line["status"] for line in live.log()] == [200]
 
 
-async def test_an_empty_balance_stops_it_at_once(tmp_path: Path, codex: Codex) -> None:
+async def test_an_empty_balance_stops_it_at_once(relay_with: RelayWith, codex: Codex) -> None:
     plan = [{"id": "free", "name": "Prepaid", "billing": "per-token"}]
     price = {"input": 3.0, "output": 15.0}
     model = [{"id": MODEL, "price": price}]
-    async with running_relay(tmp_path, plan=plan, model=model) as relay:
-        ended = await codex(relay, "Say hello")
-        assert [line["status"] for line in relay.log()] == [429]
+    relay = await relay_with(plan=plan, model=model)
+    ended = await codex(relay, "Say hello")
+    assert [line["status"] for line in relay.log()] == [429]
     assert ended.status != 0
     assert ended.seconds < 20
     assert "Quota exceeded" in ended.err

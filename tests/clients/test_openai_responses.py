@@ -7,7 +7,6 @@ import re
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -20,7 +19,7 @@ from tests.clients.test_anthropic_sdk import put_script, steered, upstream_reque
 from tests.clients.test_openai_sdk import HI, MODEL, PAPER, PICTURE_TOKENS, PIXEL, Mood, Place, Trip
 from tests.clients.test_openai_sdk import WEATHER as CHAT_WEATHER
 from tests.fakes.caller import connected, read_answer, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 
 PATH = "/v1/responses"
@@ -240,11 +239,12 @@ async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI)
 
 
 async def test_a_silent_upstream_shows_signs_of_life_with_numbers_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    relay_with: RelayWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
     pool = {"grace": MOST_SOON, "keep_alive": MOST_SOON}
-    async with running_relay(tmp_path, pool=pool) as relay, openai_client(relay) as sdk:
+    relay = await relay_with(pool=pool)
+    async with openai_client(relay) as sdk:
         # the delay is before all the answer, the pace in the middle of it
         asked: Any = {"model": MODEL, "input": HI, "stream": True}
         stream = await sdk.responses.create(
@@ -552,7 +552,7 @@ async def test_a_refusal_is_one(gpt: openai.AsyncOpenAI, streamed: bool) -> None
     assert "could do harm" in part.refusal
 
 
-async def test_counting_agrees_with_usage_and_costs_nothing(tmp_path: Path) -> None:
+async def test_counting_agrees_with_usage_and_costs_nothing(relay_with: RelayWith) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
     asked: Any = {
         "model": MODEL,
@@ -561,7 +561,8 @@ async def test_counting_agrees_with_usage_and_costs_nothing(tmp_path: Path) -> N
         "tools": [WEATHER],
         "reasoning": {"effort": "high"},
     }
-    async with running_relay(tmp_path, plan=plan) as relay, openai_client(relay) as sdk:
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay) as sdk:
         counted = [await sdk.responses.input_tokens.count(**asked) for _ in range(2)]
         response = await sdk.responses.create(**asked, max_output_tokens=400)
         again = await sdk.responses.input_tokens.count(**asked)  # though nothing is left
@@ -608,9 +609,10 @@ async def test_a_body_may_come_compressed(
 
 @STREAMED
 async def test_plan_meters_and_the_turns_state_come_with_every_answer(
-    tmp_path: Path, streamed: bool
+    relay_with: RelayWith, streamed: bool
 ) -> None:
-    async with running_relay(tmp_path, plan=METERS) as relay, openai_client(relay) as sdk:
+    relay = await relay_with(plan=METERS)
+    async with openai_client(relay) as sdk:
         told = []
         for turn in ("0-abc", None):
             raw = await sdk.responses.with_raw_response.create(
@@ -709,13 +711,11 @@ async def test_what_the_upstream_refuses_raises_with_its_words(gpt: openai.Async
 
 @STREAMED
 async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
-    tmp_path: Path, streamed: bool
+    relay_with: RelayWith, streamed: bool
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
-    async with (
-        running_relay(tmp_path, plan=plan) as relay,
-        openai_client(relay, max_retries=2) as sdk,
-    ):
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay, max_retries=2) as sdk:
         await sdk.responses.create(model=MODEL, input=HI)
         with pytest.raises(openai.RateLimitError, match="1 request per 5 hours") as caught:
             await sdk.responses.create(model=MODEL, input=HI, stream=streamed)

@@ -5,7 +5,6 @@ import base64
 import json
 import time
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 
 from tests.clients.conftest import ConnectOpenAI, openai_client
 from tests.clients.test_anthropic_sdk import put_script, steered, upstream_requests
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 
 MODEL = "claude-sonnet-4-7"
 HI: Any = [{"role": "user", "content": "Hello there"}]
@@ -335,13 +334,11 @@ async def test_what_the_upstream_refuses_raises_with_its_words(gpt: openai.Async
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
-    tmp_path: Path, streamed: bool
+    relay_with: RelayWith, streamed: bool
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
-    async with (
-        running_relay(tmp_path, plan=plan) as relay,
-        openai_client(relay, max_retries=2) as sdk,
-    ):
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay, max_retries=2) as sdk:
         await sdk.chat.completions.create(model=MODEL, messages=HI)
         with pytest.raises(openai.RateLimitError, match="1 request per 5 hours") as caught:
             await sdk.chat.completions.create(model=MODEL, messages=HI, stream=streamed)

@@ -1,7 +1,6 @@
 """Conversations of the `openai` SDK over several turns: thoughts and prompt cache are kept."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -10,7 +9,7 @@ import pytest
 from tests.clients.conftest import openai_client
 from tests.clients.test_anthropic_sdk import steered
 from tests.clients.test_openai_sdk import HI, WEATHER
-from tests.fakes.live import running_relay
+from tests.fakes.live import RelayWith
 
 ADAPTIVE, BUDGET = "claude-opus-4-8", "claude-haiku-4-5"
 MODELS = pytest.mark.parametrize("model", [ADAPTIVE, BUDGET])
@@ -105,12 +104,13 @@ async def test_thoughts_go_back_to_the_upstream_with_their_signatures(
 
 @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
 async def test_turns_read_the_prompt_cache_unless_the_plan_says_no(
-    tmp_path: Path, on: bool
+    relay_with: RelayWith, on: bool
 ) -> None:
     plan = [{"id": "free", "limits": [], "cache_breakpoints": on}]
     messages: list[Any] = [{"role": "system", "content": "Be brief."}, *HI]
     read = []
-    async with running_relay(tmp_path, plan=plan) as relay, openai_client(relay) as sdk:
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay) as sdk:
         for turn in range(3):
             answer = await sdk.chat.completions.create(
                 model=ADAPTIVE, messages=messages, tools=[WEATHER]

@@ -1,7 +1,6 @@
 """Responses of the `openai` SDK over several turns: thoughts and prompt cache are kept."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -11,7 +10,7 @@ from tests.api.test_stored_responses import other_account
 from tests.clients.conftest import openai_client
 from tests.clients.test_anthropic_sdk import steered
 from tests.clients.test_openai_turns import ADAPTIVE, MODELS, STREAMED
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 
 CALLS = "tool=get_weather;tools=2"
 HI: Any = {"role": "user", "content": "Hello there"}
@@ -133,12 +132,13 @@ async def test_what_was_sealed_for_another_account_stays_here(
 
 @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
 async def test_turns_read_the_prompt_cache_unless_the_plan_says_no(
-    tmp_path: Path, on: bool
+    relay_with: RelayWith, on: bool
 ) -> None:
     plan = [{"id": "free", "limits": [], "cache_breakpoints": on}]
     items: list[Any] = [HI]
     read = []
-    async with running_relay(tmp_path, plan=plan) as relay, openai_client(relay) as sdk:
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay) as sdk:
         for turn in range(3):
             response = await sdk.responses.create(
                 model=ADAPTIVE, instructions="Be brief.", input=items, tools=[WEATHER]

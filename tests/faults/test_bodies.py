@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.caller import BODY, exchange, read_answer, request
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import JSON_ANSWER, Seen, always, raw_upstream
+from tests.fakes.live import Live, RelayWith, running_relay
+from tests.fakes.upstream import JSON_ANSWER, Seen, UpstreamWith, always, raw_upstream
 from tests.faults.conftest import listening
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -42,45 +42,41 @@ def is_whole(octets: bytes) -> bool:
 @pytest.mark.parametrize("before", [b"", LONG], ids=["short", "long"])
 @pytest.mark.parametrize("missing", [0, 1, 50])
 async def test_json_that_ends_with_the_connection_is_whole_only_if_it_is_json(
-    tmp_path: Path, missing: int, before: bytes
+    upstream_with: UpstreamWith, relay_with: RelayWith, missing: int, before: bytes
 ) -> None:
     octets = HEAD + b"\r\n" + before + JSON_ANSWER[: len(JSON_ANSWER) - missing]
-    async with (
-        raw_upstream(always(octets, close=True)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        answer = await ask(relay)
-        [line] = relay.log()
-        if not missing:
-            assert is_whole(answer)
-            assert line["outcome"] == "whole"
-        elif before:  # it had begun before this was known
-            assert answer.startswith(b"HTTP/1.1 200 ")
-            assert not is_whole(answer)
-            assert line["outcome"].startswith("cut: the upstream closed")
-        else:
-            assert answer.startswith(b"HTTP/1.1 502 ")
-            assert b"broke off" in answer
-            assert line["outcome"].startswith("refused: ")
+    upstream = await upstream_with(always(octets, close=True))
+    relay = await relay_with(upstream)
+    answer = await ask(relay)
+    [line] = relay.log()
+    if not missing:
+        assert is_whole(answer)
+        assert line["outcome"] == "whole"
+    elif before:  # it had begun before this was known
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert not is_whole(answer)
+        assert line["outcome"].startswith("cut: the upstream closed")
+    else:
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert b"broke off" in answer
+        assert line["outcome"].startswith("refused: ")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
 @pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
 async def test_an_encoded_answer_that_nobody_asked_for_is_passed_on_as_it_is(
-    tmp_path: Path, head: bytes, encoding: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, head: bytes, encoding: str
 ) -> None:
     body = chunks(b"\x1f\x8b not for the relay", b"to read")
     octets = head + b"content-encoding: %b\r\n" % encoding.encode() + CHUNKED + body + LAST_CHUNK
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        answer = await ask(relay)
-        assert answer.endswith(b"\r\n\r\n" + body + LAST_CHUNK)
-        assert b"\r\ncontent-encoding: %b\r\n" % encoding.encode() in answer
-        [line] = relay.log()
-        assert line["outcome"] == "whole"
-        assert "input" not in line
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    answer = await ask(relay)
+    assert answer.endswith(b"\r\n\r\n" + body + LAST_CHUNK)
+    assert b"\r\ncontent-encoding: %b\r\n" % encoding.encode() in answer
+    [line] = relay.log()
+    assert line["outcome"] == "whole"
+    assert "input" not in line
 
 
 @pytest.mark.parametrize("stop", [b'"\xff\xfe"', b'"\xed\xa0\x80"'])
@@ -106,15 +102,15 @@ async def test_octets_that_are_no_unicode_pass_as_they_are(tmp_path: Path, stop:
             assert relay.log()[0]["outcome"] == "whole"
 
 
-async def test_one_event_of_many_megabytes_passes(tmp_path: Path) -> None:
+async def test_one_event_of_many_megabytes_passes(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     huge = b'event: x\ndata: {"x":"%b"}\n\n' % (b"x" * 6_000_000)
     body = chunks(START, huge, STOP) + LAST_CHUNK
-    async with (
-        raw_upstream(always(SSE + CHUNKED + body)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        assert (await ask(relay)).endswith(b"\r\n\r\n" + body)
-        assert relay.log()[0]["outcome"] == "whole"
+    upstream = await upstream_with(always(SSE + CHUNKED + body))
+    relay = await relay_with(upstream)
+    assert (await ask(relay)).endswith(b"\r\n\r\n" + body)
+    assert relay.log()[0]["outcome"] == "whole"
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["begun", "kept"])
@@ -124,7 +120,7 @@ async def test_one_event_of_many_megabytes_passes(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
 async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
-    tmp_path: Path, head: bytes, broken: bytes, begun: bool
+    upstream_with: UpstreamWith, relay_with: RelayWith, head: bytes, broken: bytes, begun: bool
 ) -> None:
     shown = DELTA if head == SSE else LONG
 
@@ -134,20 +130,18 @@ async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
         await asyncio.sleep(0.02)  # so that the answer has begun, or is kept back
         writer.write(broken + LAST_CHUNK)
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        octets = await ask(relay)
-        [line] = relay.log()
-        if begun:
-            assert octets.startswith(b"HTTP/1.1 200 OK")
-            assert not is_whole(octets)
-            assert line["outcome"].startswith("cut: the upstream did not answer in HTTP/1.1")
-        else:
-            assert octets.startswith(b"HTTP/1.1 502 ")
-            assert line["tried"].startswith("main: did not answer in HTTP/1.1")
-        assert "idle=0" in repr(relay.app.upstreams[0].pool)
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    octets = await ask(relay)
+    [line] = relay.log()
+    if begun:
+        assert octets.startswith(b"HTTP/1.1 200 OK")
+        assert not is_whole(octets)
+        assert line["outcome"].startswith("cut: the upstream did not answer in HTTP/1.1")
+    else:
+        assert octets.startswith(b"HTTP/1.1 502 ")
+        assert line["tried"].startswith("main: did not answer in HTTP/1.1")
+    assert "idle=0" in repr(relay.app.upstreams[0].pool)
 
 
 @pytest.mark.parametrize(
@@ -162,27 +156,25 @@ async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
     ],
 )
 async def test_a_head_that_two_readers_could_take_differently_is_no_answer(
-    tmp_path: Path, framing: bytes
+    upstream_with: UpstreamWith, relay_with: RelayWith, framing: bytes
 ) -> None:
     octets = HEAD + framing + b"\r\n" + chunks(JSON_ANSWER) + LAST_CHUNK
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        assert (await ask(relay)).startswith(b"HTTP/1.1 502 ")
-        assert "idle=0" in repr(relay.app.upstreams[0].pool)
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    assert (await ask(relay)).startswith(b"HTTP/1.1 502 ")
+    assert "idle=0" in repr(relay.app.upstreams[0].pool)
 
 
-async def test_a_few_interim_responses_are_passed_over(tmp_path: Path) -> None:
+async def test_a_few_interim_responses_are_passed_over(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     answer = HEAD + b"content-length: %d\r\n\r\n" % len(JSON_ANSWER) + JSON_ANSWER
-    async with (
-        raw_upstream(always(interim * 4 + answer)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        octets = await ask(relay)
-        assert octets.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert octets.endswith(JSON_ANSWER)
+    upstream = await upstream_with(always(interim * 4 + answer))
+    relay = await relay_with(upstream)
+    octets = await ask(relay)
+    assert octets.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert octets.endswith(JSON_ANSWER)
 
 
 async def test_a_refusal_before_the_request_was_read_is_the_callers_answer(

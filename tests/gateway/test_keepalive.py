@@ -19,9 +19,9 @@ from relay.wire.chunked import ChunkReader
 from relay.wire.sse import EventReader
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
-from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
+from tests.fakes.live import UPSTREAM_KEY, Live, RelayWith, running_relay
 from tests.fakes.until import until
-from tests.fakes.upstream import JSON_ANSWER, OK, Answer, Seen, always, raw_upstream
+from tests.fakes.upstream import JSON_ANSWER, OK, Answer, Seen, UpstreamWith, always, raw_upstream
 
 STREAM = {**BODY, "stream": True}
 EVENTS = answers.stream()
@@ -183,14 +183,14 @@ PLACES = list(scripts_with(asyncio.Event()))
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_silence_is_filled_with_pings_between_events(tmp_path: Path, place: str) -> None:
+async def test_silence_is_filled_with_pings_between_events(
+    upstream_with: UpstreamWith, relay_with: RelayWith, place: str
+) -> None:
     go_on = asyncio.Event()
     answer = scripts_with(go_on)[place]
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await answered.pings(3)
         go_on.set()
         await answered.end()
@@ -207,16 +207,16 @@ async def test_silence_is_filled_with_pings_between_events(tmp_path: Path, place
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_the_sdk_reads_the_whole_message(tmp_path: Path, place: str) -> None:
+async def test_the_sdk_reads_the_whole_message(
+    upstream_with: UpstreamWith, relay_with: RelayWith, place: str
+) -> None:
     go_on = asyncio.Event()
     answer = scripts_with(go_on)[place]
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        anthropic.AsyncAnthropic(
-            api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
-        ) as client,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with anthropic.AsyncAnthropic(
+        api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
+    ) as client:
 
         async def read() -> anthropic.types.Message:
             async with client.messages.stream(
@@ -233,19 +233,19 @@ async def test_the_sdk_reads_the_whole_message(tmp_path: Path, place: str) -> No
     assert message.stop_reason == "end_turn"
 
 
-async def test_a_stream_that_is_never_silent_gets_no_ping(tmp_path: Path) -> None:
+async def test_a_stream_that_is_never_silent_gets_no_ping(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     whole = answers.chunked(EVENTS)
-    async with (
-        raw_upstream(always(whole)) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(always(whole))
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await answered.end()
     assert answered.payload == WHOLE
 
 
 async def test_an_upstreams_own_pings_count_as_life_once_the_stream_has_begun(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
         writer.write(HEAD + in_chunks(EVENTS[:4]))
@@ -254,18 +254,18 @@ async def test_an_upstreams_own_pings_count_as_life_once_the_stream_has_begun(
             writer.write(answers.chunk(answers.event("ping")))
         writer.write(in_chunks(EVENTS[4:]) + answers.LAST)
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url, pool={"grace": 5, "keep_alive": 0.5}) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream, pool={"grace": 5, "keep_alive": 0.5})
+    async with asking(relay) as answered:
         await answered.end()
     assert answered.whole
     assert PING not in answered.payload
 
 
 @pytest.mark.parametrize("where", ["within-a-chunk", "between-chunks", "in-its-first-octet"])
-async def test_no_ping_tears_an_event_apart(tmp_path: Path, where: str) -> None:
+async def test_no_ping_tears_an_event_apart(
+    upstream_with: UpstreamWith, relay_with: RelayWith, where: str
+) -> None:
     go_on, again = asyncio.Event(), asyncio.Event()
     begun, torn, rest = EVENTS[:4], EVENTS[4], EVENTS[5:]
     if where == "within-a-chunk":
@@ -277,11 +277,9 @@ async def test_no_ping_tears_an_event_apart(tmp_path: Path, where: str) -> None:
     script = steps(
         HEAD + in_chunks(begun), first, go_on, second, again, in_chunks(rest), answers.LAST
     )
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await upstream.asked.wait()
         await ticks(relay, 15)
         go_on.set()
@@ -292,7 +290,9 @@ async def test_no_ping_tears_an_event_apart(tmp_path: Path, where: str) -> None:
     answered.brought(EVENTS)
 
 
-async def test_a_held_beginning_is_shown_once_and_in_order(tmp_path: Path) -> None:
+async def test_a_held_beginning_is_shown_once_and_in_order(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     """What an upstream says before its content is kept back, its own pings too."""
     gates = [asyncio.Event() for _ in range(3)]
     events = [EVENTS[0], EVENTS[2], EVENTS[1], EVENTS[2], *EVENTS[3:]]
@@ -305,11 +305,9 @@ async def test_a_held_beginning_is_shown_once_and_in_order(tmp_path: Path) -> No
         gates[2],
         in_chunks(events[5:]) + answers.LAST,
     )
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         for count, gate in enumerate(gates, 1):
             await answered.pings(2 * count)
             if count < 3:
@@ -322,7 +320,7 @@ async def test_a_held_beginning_is_shown_once_and_in_order(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("framing", ["sized", "until-close"])
 async def test_a_stream_of_any_framing_goes_on_in_what_was_begun(
-    tmp_path: Path, framing: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, framing: str
 ) -> None:
     go_on, again = asyncio.Event(), asyncio.Event()
     kind = b"text/event-stream"
@@ -330,11 +328,9 @@ async def test_a_stream_of_any_framing_goes_on_in_what_was_begun(
     if framing == "sized":
         head = answers.head(b"200 OK", b"content-length: %d" % len(WHOLE), kind=kind)
     script = steps(go_on, head + b"".join(EVENTS[:4]), again, b"".join(EVENTS[4:]), End)
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await answered.pings(2)
         go_on.set()
         await answered.pings(4)
@@ -344,14 +340,14 @@ async def test_a_stream_of_any_framing_goes_on_in_what_was_begun(
     answered.brought(EVENTS)
 
 
-async def test_the_connection_takes_another_request_afterwards(tmp_path: Path) -> None:
+async def test_the_connection_takes_another_request_afterwards(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     go_on = asyncio.Event()
     script = steps(go_on, answers.chunked(EVENTS))
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM))
         status, _ = await read_head(reader)
         await reader.readuntil(PING)
@@ -369,14 +365,14 @@ async def test_the_connection_takes_another_request_afterwards(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("target", ["/v1/messages", "/v1/messages/count_tokens"])
-async def test_only_streams_are_begun_early(tmp_path: Path, target: str) -> None:
+async def test_only_streams_are_begun_early(
+    upstream_with: UpstreamWith, relay_with: RelayWith, target: str
+) -> None:
     go_on = asyncio.Event()
     body = dict(BODY) if target == "/v1/messages" else {**STREAM}
-    async with (
-        raw_upstream(steps(go_on, OK)) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(steps(go_on, OK))
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, body, target=target))
         await upstream.asked.wait()
         await ticks(relay, 15)
@@ -422,13 +418,13 @@ FAILURES: dict[str, tuple[tuple[Step, ...], int, str]] = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-async def test_a_quick_failure_keeps_its_true_status(tmp_path: Path, name: str) -> None:
+async def test_a_quick_failure_keeps_its_true_status(
+    upstream_with: UpstreamWith, relay_with: RelayWith, name: str
+) -> None:
     script, status, kind = FAILURES[name]
-    async with (
-        raw_upstream(steps(*script)) as upstream,
-        running_relay(tmp_path, upstream.url, pool={"grace": 8}) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(steps(*script))
+    relay = await relay_with(upstream, pool={"grace": 8})
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM))
         told, _, payload = await read_answer(reader)
         [line] = relay.log()
@@ -440,15 +436,13 @@ async def test_a_quick_failure_keeps_its_true_status(tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("name", FAILURES)
 async def test_a_late_failure_is_an_error_event_and_a_cut_and_costs_nothing(
-    tmp_path: Path, name: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, name: str
 ) -> None:
     script, _, kind = FAILURES[name]
     go_on = asyncio.Event()
-    async with (
-        raw_upstream(steps(go_on, *script)) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(steps(go_on, *script))
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await answered.pings(2)
         go_on.set()
         await answered.end()
@@ -462,16 +456,16 @@ async def test_a_late_failure_is_an_error_event_and_a_cut_and_costs_nothing(
     assert line["outcome"].startswith("refused: ")
 
 
-async def test_the_sdk_raises_on_a_late_failure(tmp_path: Path) -> None:
+async def test_the_sdk_raises_on_a_late_failure(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     go_on = asyncio.Event()
     script = steps(go_on, answers.sized(OVERLOADED, b"529 Overloaded"))
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        anthropic.AsyncAnthropic(
-            api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
-        ) as client,
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with anthropic.AsyncAnthropic(
+        api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
+    ) as client:
 
         async def read() -> None:
             async with client.messages.stream(
@@ -487,13 +481,13 @@ async def test_the_sdk_raises_on_a_late_failure(tmp_path: Path) -> None:
             await reading
 
 
-async def test_an_answer_that_is_no_stream_cannot_follow_pings(tmp_path: Path) -> None:
+async def test_an_answer_that_is_no_stream_cannot_follow_pings(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     go_on = asyncio.Event()
-    async with (
-        raw_upstream(steps(go_on, OK)) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(steps(go_on, OK))
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await answered.pings(1)
         go_on.set()
         await answered.end()
@@ -502,16 +496,16 @@ async def test_an_answer_that_is_no_stream_cannot_follow_pings(tmp_path: Path) -
     assert not answered.whole
 
 
-async def test_an_encoded_stream_cannot_follow_pings(tmp_path: Path) -> None:
+async def test_an_encoded_stream_cannot_follow_pings(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     go_on = asyncio.Event()
     octets = answers.sized(
         b"\x1f\x8b" + bytes(50), b"200 OK", b"content-encoding: gzip", kind=b"text/event-stream"
     )
-    async with (
-        raw_upstream(steps(go_on, octets)) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(steps(go_on, octets))
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await answered.pings(1)
         go_on.set()
         await answered.end()
@@ -520,14 +514,14 @@ async def test_an_encoded_stream_cannot_follow_pings(tmp_path: Path) -> None:
     assert not answered.whole
 
 
-async def test_content_that_breaks_off_is_an_error_event_and_counts(tmp_path: Path) -> None:
+async def test_content_that_breaks_off_is_an_error_event_and_counts(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     go_on = asyncio.Event()
     script = steps(go_on, HEAD + in_chunks(EVENTS[:5]), go_on, End)
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay) as answered,
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
         await answered.pings(1)
         go_on.set()
         await answered.end()
@@ -541,18 +535,14 @@ async def test_content_that_breaks_off_is_an_error_event_and_counts(tmp_path: Pa
 @pytest.mark.parametrize("http10", [False, True])
 @pytest.mark.parametrize("begun", [0, 1, 4], ids=["no-head", "message-start", "content"])
 async def test_a_dead_upstream_ends_at_its_own_limit_although_pings_flow(
-    tmp_path: Path, begun: int, http10: bool
+    upstream_with: UpstreamWith, relay_with: RelayWith, begun: int, http10: bool
 ) -> None:
     never = asyncio.Event()
     script = steps(HEAD + in_chunks(EVENTS[:begun]), never) if begun else steps(never)
     times = {"first_byte": 0.4, "silence": 0.4}
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(
-            tmp_path, upstream.url, pool=LIVELY, upstream_options={"timeouts": times}
-        ) as relay,
-        asking(relay, http10=http10) as answered,
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY, upstream_options={"timeouts": times})
+    async with asking(relay, http10=http10) as answered:
         since = time.monotonic()
         await answered.pings(2)
         await answered.end()
@@ -570,13 +560,13 @@ async def test_a_dead_upstream_ends_at_its_own_limit_although_pings_flow(
 
 
 async def test_a_chat_stream_is_kept_alive_by_comments_that_the_sdk_does_not_see(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     go_on, again = asyncio.Event(), asyncio.Event()
     script = steps(go_on, HEAD + in_chunks(EVENTS[:4]), again, in_chunks(EVENTS[4:]) + answers.LAST)
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
     async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
         connected(relay.port) as (reader, writer),
         openai.AsyncOpenAI(
             api_key=relay.key, base_url=f"{relay.url}/v1", max_retries=0, timeout=10
@@ -615,16 +605,14 @@ async def test_a_chat_stream_is_kept_alive_by_comments_that_the_sdk_does_not_see
 # --- who waits ---
 
 
-async def test_who_waits_for_a_place_gets_pings_and_then_the_answer(tmp_path: Path) -> None:
+async def test_who_waits_for_a_place_gets_pings_and_then_the_answer(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     go_on = asyncio.Event()
     script = steps(go_on, answers.chunked(EVENTS))
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(
-            tmp_path, upstream.url, pool=LIVELY, upstream_options={"max_concurrency": 1}
-        ) as relay,
-        asking(relay) as first,
-    ):
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY, upstream_options={"max_concurrency": 1})
+    async with asking(relay) as first:
         await upstream.asked.wait()
         async with asking(relay) as second:
             await asyncio.gather(first.pings(2), second.pings(2))
@@ -638,18 +626,15 @@ async def test_who_waits_for_a_place_gets_pings_and_then_the_answer(tmp_path: Pa
     assert [line["outcome"] for line in lines] == ["whole", "whole"]
 
 
-async def test_who_waits_in_vain_is_told_so_in_the_stream(tmp_path: Path) -> None:
+async def test_who_waits_in_vain_is_told_so_in_the_stream(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     never = asyncio.Event()
-    async with (
-        raw_upstream(steps(never)) as upstream,
-        running_relay(
-            tmp_path,
-            upstream.url,
-            pool={**LIVELY, "wait": 0.3},
-            upstream_options={"max_concurrency": 1},
-        ) as relay,
-        asking(relay) as first,
-    ):
+    upstream = await upstream_with(steps(never))
+    relay = await relay_with(
+        upstream, pool={**LIVELY, "wait": 0.3}, upstream_options={"max_concurrency": 1}
+    )
+    async with asking(relay) as first:
         await upstream.asked.wait()
         async with asking(relay) as second:
             await second.pings(1)
@@ -662,27 +647,27 @@ async def test_who_waits_in_vain_is_told_so_in_the_stream(tmp_path: Path) -> Non
     assert line["rule"] == "refunded"
 
 
-async def test_who_leaves_among_pings_leaves_no_trace(tmp_path: Path) -> None:
+async def test_who_leaves_among_pings_leaves_no_trace(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     never = asyncio.Event()
-    async with (
-        raw_upstream(steps(never)) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-    ):
-        async with asking(relay) as answered:
-            await answered.pings(2)
-        await until(lambda: not relay.app.upstreams[0].in_flight)
-        await until(relay.log)
-        [line] = relay.log()
-        assert (line["outcome"], line["rule"]) == ("caller left", "refunded")
+    upstream = await upstream_with(steps(never))
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay) as answered:
+        await answered.pings(2)
+    await until(lambda: not relay.app.upstreams[0].in_flight)
+    await until(relay.log)
+    [line] = relay.log()
+    assert (line["outcome"], line["rule"]) == ("caller left", "refunded")
 
 
-async def test_who_has_shut_its_sending_side_still_gets_its_answer(tmp_path: Path) -> None:
+async def test_who_has_shut_its_sending_side_still_gets_its_answer(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     go_on = asyncio.Event()
-    async with (
-        raw_upstream(steps(go_on, answers.chunked(EVENTS))) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(steps(go_on, answers.chunked(EVENTS)))
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM, fields=CLOSE))
         answered = Answered(reader)
         await answered.pings(1)
@@ -694,41 +679,41 @@ async def test_who_has_shut_its_sending_side_still_gets_its_answer(tmp_path: Pat
     assert answered.payload.replace(PING, b"").replace(b":\n\n", b"") == WHOLE
 
 
-async def test_a_slow_reader_gets_no_pile_of_pings(tmp_path: Path) -> None:
+async def test_a_slow_reader_gets_no_pile_of_pings(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     fill = answers.event(
         "content_block_delta", index=0, delta={"type": "text_delta", "text": "x" * 60_000}
     )
     events = [*EVENTS[:3], *[fill] * 40, *EVENTS[3:]]
     script = steps(HEAD + in_chunks(events) + answers.LAST)
     loop = asyncio.get_running_loop()
-    async with (
-        raw_upstream(script) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-    ):
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        listener.setblocking(False)
-        port = await relay.app.server.listen(sock=listener)
+    upstream = await upstream_with(script)
+    relay = await relay_with(upstream, pool=LIVELY)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    listener.setblocking(False)
+    port = await relay.app.server.listen(sock=listener)
 
-        def buffered() -> int:
-            open_ = relay.app.server.connections
-            return sum(one.transport.get_write_buffer_size() for one in open_)
+    def buffered() -> int:
+        open_ = relay.app.server.connections
+        return sum(one.transport.get_write_buffer_size() for one in open_)
 
-        with socket.socket() as caller:
-            caller.setblocking(False)
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            await loop.sock_connect(caller, ("127.0.0.1", port))
-            await loop.sock_sendall(caller, request(relay.key, STREAM, fields=CLOSE))
-            await until(buffered)
-            await ticks(relay, 5)
-            held = buffered()
-            await ticks(relay, 25)  # time for five pings
-            assert buffered() == held
-            received = bytearray()
-            while octets := await loop.sock_recv(caller, 1024 * 1024):
-                received += octets
+    with socket.socket() as caller:
+        caller.setblocking(False)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await loop.sock_connect(caller, ("127.0.0.1", port))
+        await loop.sock_sendall(caller, request(relay.key, STREAM, fields=CLOSE))
+        await until(buffered)
+        await ticks(relay, 5)
+        held = buffered()
+        await ticks(relay, 25)  # time for five pings
+        assert buffered() == held
+        received = bytearray()
+        while octets := await loop.sock_recv(caller, 1024 * 1024):
+            received += octets
     assert received.endswith(answers.LAST)
     payload = ChunkReader().feed(bytes(received).partition(b"\r\n\r\n")[2])
     assert payload.replace(PING, b"") == b"".join(events)
@@ -738,14 +723,14 @@ async def test_a_slow_reader_gets_no_pile_of_pings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_a_caller_of_http_1_0_gets_pings_without_chunks(tmp_path: Path, place: str) -> None:
+async def test_a_caller_of_http_1_0_gets_pings_without_chunks(
+    upstream_with: UpstreamWith, relay_with: RelayWith, place: str
+) -> None:
     go_on = asyncio.Event()
     answer = scripts_with(go_on)[place]
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url, pool=LIVELY) as relay,
-        asking(relay, http10=True) as answered,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream, pool=LIVELY)
+    async with asking(relay, http10=True) as answered:
         await answered.pings(2)
         go_on.set()
         await answered.end()
@@ -815,7 +800,9 @@ async def test_a_refusal_after_the_grace_leads_to_another_upstream(tmp_path: Pat
     answered.brought(EVENTS)
 
 
-async def test_who_was_silent_to_the_end_is_not_made_up_for_by_another(tmp_path: Path) -> None:
+async def test_who_was_silent_to_the_end_is_not_made_up_for_by_another(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     """It may still be at work on it: nobody is to do the same work twice."""
     never = asyncio.Event()
     asked = asyncio.Event()
@@ -824,21 +811,20 @@ async def test_who_was_silent_to_the_end_is_not_made_up_for_by_another(tmp_path:
         asked.set()
         writer.write(answers.chunked(EVENTS))
 
-    async with raw_upstream(steps(never)) as one, raw_upstream(second) as other:
-        upstreams = [
-            {
-                "name": "one",
-                "base_url": one.url,
-                "api_key": UPSTREAM_KEY,
-                "timeouts": {"first_byte": 0.3},
-            },
-            {"name": "two", "base_url": other.url, "api_key": UPSTREAM_KEY, "priority": 1},
-        ]
-        async with (
-            running_relay(tmp_path, "", upstream=upstreams, pool=LIVELY) as relay,
-            asking(relay) as answered,
-        ):
-            await answered.end()
+    one = await upstream_with(steps(never))
+    other = await upstream_with(second)
+    upstreams = [
+        {
+            "name": "one",
+            "base_url": one.url,
+            "api_key": UPSTREAM_KEY,
+            "timeouts": {"first_byte": 0.3},
+        },
+        {"name": "two", "base_url": other.url, "api_key": UPSTREAM_KEY, "priority": 1},
+    ]
+    relay = await relay_with(upstream=upstreams, pool=LIVELY)
+    async with asking(relay) as answered:
+        await answered.end()
     [(_, told)] = answered.events
     assert "in time" in told["error"]["message"]
     assert not asked.is_set()

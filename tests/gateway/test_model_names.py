@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from relay.translate.messages.peek import with_model
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, request
-from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
-from tests.fakes.upstream import OK, Answer, Seen, Upstream, always, raw_upstream
+from tests.fakes.live import UPSTREAM_KEY, Live, RelayWith, running_relay
+from tests.fakes.upstream import OK, Answer, Seen, Upstream, UpstreamWith, always, raw_upstream
 from tests.wire.feeding import split_at
 
 ASKED, ALIAS, SENT = "claude-sonnet-4-7", "claude-sonnet-4-6", "vendors/own-name"
@@ -101,16 +101,16 @@ async def test_the_upstream_gets_its_own_name_and_every_other_octet_as_it_came(
     assert seen.fields[b"content-length"] == b"%d" % len(seen.body)
 
 
-async def test_a_route_without_a_name_sends_what_was_asked_for(tmp_path: Path) -> None:
+async def test_a_route_without_a_name_sends_what_was_asked_for(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     model = {"id": ASKED, "aliases": [ALIAS], "routes": [{"upstream": "main"}]}
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url, model=[model]) as relay,
-    ):
-        first = await ask(relay, BODIES[1])
-        second = await ask(relay, BODIES[3])
-        assert upstream.requests[0].body == BODIES[1]  # every octet
-        assert json.loads(upstream.requests[1].body)["model"] == ASKED  # by its own name
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, model=[model])
+    first = await ask(relay, BODIES[1])
+    second = await ask(relay, BODIES[3])
+    assert upstream.requests[0].body == BODIES[1]  # every octet
+    assert json.loads(upstream.requests[1].body)["model"] == ASKED  # by its own name
     assert first[1][b"x-relay-model"] == second[1][b"x-relay-model"] == ASKED.encode()
 
 
@@ -146,24 +146,27 @@ async def test_counting_goes_by_the_same_name(tmp_path: Path) -> None:
     assert fields[b"x-relay-model"] == SENT.encode()
 
 
-async def test_each_upstream_gets_the_name_that_it_has(tmp_path: Path) -> None:
+async def test_each_upstream_gets_the_name_that_it_has(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     refusal = answers.sized(
         b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}', b"529 Overloaded"
     )
-    async with raw_upstream(always(refusal)) as one, raw_upstream(always(OK)) as two:
-        upstreams = [
-            {"name": "one", "base_url": one.url, "api_key": UPSTREAM_KEY},
-            {"name": "two", "base_url": two.url, "api_key": UPSTREAM_KEY, "priority": 1},
-        ]
-        routes = [
-            {"upstream": "one", "model": "name/one"},
-            {"upstream": "two", "model": "two-name"},
-        ]
-        models = [{"id": ASKED, "routes": routes}]
-        async with running_relay(tmp_path, "", upstream=upstreams, model=models) as relay:
-            status, fields, _ = await ask(relay)
-            assert json.loads(one.requests[0].body)["model"] == "name/one"
-            assert json.loads(two.requests[0].body)["model"] == "two-name"
+    one = await upstream_with(always(refusal))
+    two = await upstream_with(always(OK))
+    upstreams = [
+        {"name": "one", "base_url": one.url, "api_key": UPSTREAM_KEY},
+        {"name": "two", "base_url": two.url, "api_key": UPSTREAM_KEY, "priority": 1},
+    ]
+    routes = [
+        {"upstream": "one", "model": "name/one"},
+        {"upstream": "two", "model": "two-name"},
+    ]
+    models = [{"id": ASKED, "routes": routes}]
+    relay = await relay_with(upstream=upstreams, model=models)
+    status, fields, _ = await ask(relay)
+    assert json.loads(one.requests[0].body)["model"] == "name/one"
+    assert json.loads(two.requests[0].body)["model"] == "two-name"
     assert (status, fields[b"x-relay-model"]) == (200, b"two-name")
 
 

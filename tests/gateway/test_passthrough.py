@@ -11,8 +11,8 @@ import pytest
 
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import OK, Seen, always, raw_upstream
+from tests.fakes.live import Live, RelayWith, running_relay
+from tests.fakes.upstream import OK, Seen, UpstreamWith, always, raw_upstream
 
 MIB = 1024 * 1024
 STREAM = {**BODY, "stream": True}
@@ -122,12 +122,12 @@ async def test_any_query_is_kept(live: Live, target: str) -> None:
     assert live.simulator.journal.report()["requests"][-1]["target"] == target
 
 
-async def test_a_path_prefix_of_the_upstream_is_put_before_the_path(tmp_path: Path) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, f"{upstream.url}/api/anthropic/") as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+async def test_a_path_prefix_of_the_upstream_is_put_before_the_path(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(f"{upstream.url}/api/anthropic/")
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, target="/v1/messages?beta=true"))
         assert (await read_answer(reader))[0] == 200
         assert upstream.requests[0].head.startswith(
@@ -264,33 +264,29 @@ async def test_an_answer_that_ends_with_the_connection_is_passed_in_chunks(
 
 
 async def test_a_caller_of_http_1_0_gets_a_chunked_document_without_its_framing(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     document = b'{"type":"message","model":"claude-sonnet-4-7","content":[]}'
     chunks = answers.chunk(document[:20]) + answers.chunk(document[20:]) + answers.LAST
     octets = answers.head(b"200 OK", b"transfer-encoding: chunked") + chunks
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        asked = request(relay.key).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
-        head, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
-        assert b"transfer-encoding" not in head
-        assert body == document
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    asked = request(relay.key).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    head, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert body == document
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_a_stream_of_a_told_length_that_comes_at_once_is_whole(
-    tmp_path: Path, version: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, version: str
 ) -> None:
     events = b"".join(answers.stream())
     octets = answers.sized(events, kind=b"text/event-stream")
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        asked = request(relay.key, fields="connection: close\r\n")
-        asked = asked.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
-        _, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
-        assert body == events
-        assert [line["outcome"] for line in relay.log()] == ["whole"]
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    asked = request(relay.key, fields="connection: close\r\n")
+    asked = asked.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
+    _, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
+    assert body == events
+    assert [line["outcome"] for line in relay.log()] == ["whole"]

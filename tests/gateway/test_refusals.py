@@ -15,8 +15,8 @@ from relay.accounts import users as people
 from relay.store.queries import live_keys
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import EMAIL, UPSTREAM_KEY, Live, running_relay
-from tests.fakes.upstream import JSON_ANSWER, OK, always, raw_upstream
+from tests.fakes.live import EMAIL, UPSTREAM_KEY, Live, RelayWith, running_relay
+from tests.fakes.upstream import JSON_ANSWER, OK, UpstreamWith, always, raw_upstream
 
 BAD = "invalid_request_error"
 LIMIT = 4096  # octets of body, in the tests of that limit
@@ -172,44 +172,38 @@ def chunked_request(key: str, body: bytes, piece: int = 1000) -> bytes:
 @pytest.mark.parametrize("coding", ["length", "chunks"])
 @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1, 100 * LIMIT])
 async def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not(
-    tmp_path: Path, size: int, coding: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, size: int, coding: str
 ) -> None:
     plain = json.dumps(BODY).encode()
     body = plain + b" " * (size - len(plain))
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url, server={"limits": {"body": LIMIT}}) as relay,
-    ):
-        make = chunked_request if coding == "chunks" else request
-        if size <= LIMIT:
-            async with connected(relay.port) as (reader, writer):
-                writer.write(make(relay.key, body))
-                assert (await read_answer(reader))[0] == 200
-            assert upstream.requests[0].body == body
-        else:
-            told = await ask(relay, make(relay.key, body))
-            assert is_refusal(told, 413, "request_too_large", str(LIMIT), "Shorten")
-            assert upstream.requests == []
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, server={"limits": {"body": LIMIT}})
+    make = chunked_request if coding == "chunks" else request
+    if size <= LIMIT:
+        async with connected(relay.port) as (reader, writer):
+            writer.write(make(relay.key, body))
+            assert (await read_answer(reader))[0] == 200
+        assert upstream.requests[0].body == body
+    else:
+        told = await ask(relay, make(relay.key, body))
+        assert is_refusal(told, 413, "request_too_large", str(LIMIT), "Shorten")
+        assert upstream.requests == []
 
 
-async def test_a_body_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
-    async with (
-        running_relay(tmp_path, "http://127.0.0.1:9", server={"limits": {"body": LIMIT}}) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+async def test_a_body_over_the_limit_is_refused_before_it_is_sent(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9", server={"limits": {"body": LIMIT}})
+    async with connected(relay.port) as (reader, writer):
         fields = f"x-api-key: {relay.key}\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n"
         writer.write(f"POST /v1/messages HTTP/1.1\r\nhost: a\r\n{fields}\r\n".encode())
         assert (await read_answer(reader))[0] == 413
 
 
 async def test_a_caller_still_sending_a_body_that_is_too_large_reads_the_answer(
-    tmp_path: Path,
+    relay_with: RelayWith,
 ) -> None:
     """It must not be reset while it sends, or it never sees why."""
-    async with (
-        running_relay(tmp_path, "http://127.0.0.1:9", server={"limits": {"body": LIMIT}}) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    relay = await relay_with("http://127.0.0.1:9", server={"limits": {"body": LIMIT}})
+    async with connected(relay.port) as (reader, writer):
         head = f"POST /v1/messages HTTP/1.1\r\nhost: a\r\nx-api-key: {relay.key}\r\n"
         writer.write(f"{head}content-length: 20000000\r\n\r\n".encode())
         for _ in range(100):
@@ -298,19 +292,19 @@ async def behind(folder: Path, octets: bytes, *, close: bool = True) -> Told:
         return await ask(relay, request(relay.key))
 
 
-async def test_an_upstream_that_is_down_is_a_503_in_no_time(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, "http://127.0.0.1:9") as relay:
-        begun = time.monotonic()
-        told = await ask(relay, request(relay.key))
-        assert is_refusal(told, 503, "overloaded_error", "cannot be reached", "Try again")
-        assert told.usable
-        assert time.monotonic() - begun < 1
-        assert relay.log()[0]["outcome"].startswith("refused: ")
+async def test_an_upstream_that_is_down_is_a_503_in_no_time(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9")
+    begun = time.monotonic()
+    told = await ask(relay, request(relay.key))
+    assert is_refusal(told, 503, "overloaded_error", "cannot be reached", "Try again")
+    assert told.usable
+    assert time.monotonic() - begun < 1
+    assert relay.log()[0]["outcome"].startswith("refused: ")
 
 
-async def test_an_upstream_whose_name_is_unknown_is_a_503(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, "http://upstream.invalid") as relay:
-        told = await ask(relay, request(relay.key))
+async def test_an_upstream_whose_name_is_unknown_is_a_503(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://upstream.invalid")
+    told = await ask(relay, request(relay.key))
     assert is_refusal(told, 503, "overloaded_error", "cannot be reached")
 
 
@@ -353,7 +347,9 @@ async def test_what_concerns_the_operators_account_is_not_for_the_caller(
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 413, 422, 429, 500, 502, 503, 504, 529])
-async def test_an_upstreams_error_is_passed_word_for_word(tmp_path: Path, status: int) -> None:
+async def test_an_upstreams_error_is_passed_word_for_word(
+    upstream_with: UpstreamWith, relay_with: RelayWith, status: int
+) -> None:
     body = (
         b'{ "type":"error","error":{"type":"overloaded_error","message":"w\\u00f6rd f\xc3\xbcr '
         b'word"}, "request_id":"req_upstream" }'
@@ -362,11 +358,9 @@ async def test_an_upstreams_error_is_passed_word_for_word(tmp_path: Path, status
     octets = answers.sized(
         body, b"%d Odd Phrase" % status, b"retry-after: 0", b"x-should-retry: true"
     )
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    async with connected(relay.port) as (reader, writer):
         for _ in range(2):
             writer.write(request(relay.key))
             told, fields, received = await read_answer(reader)
@@ -378,14 +372,12 @@ async def test_an_upstreams_error_is_passed_word_for_word(tmp_path: Path, status
 
 
 async def test_an_html_error_of_something_before_the_upstream_is_passed_as_it_is(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     octets = answers.sized(b"<h1>Bad gateway</h1>", b"502 Bad Gateway", kind=b"text/html")
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key))
         status, fields, body = await read_answer(reader)
     assert (status, body) == (502, b"<h1>Bad gateway</h1>")
@@ -393,7 +385,7 @@ async def test_an_html_error_of_something_before_the_upstream_is_passed_as_it_is
 
 
 async def test_an_error_without_a_body_is_passed_and_the_next_answer_is_its_own(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     """What follows an empty answer on its connection is not the answer to the next request."""
     poison = answers.sized(b"", b"529 Overloaded") + answers.sized(b'{"poison":true}')
@@ -403,11 +395,9 @@ async def test_an_error_without_a_body_is_passed_and_the_next_answer_is_its_own(
         writer.write(next(turns))
         await writer.drain()
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key))
         assert (await read_answer(reader))[::2] == (529, b"")
         writer.write(request(relay.key))

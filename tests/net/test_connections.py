@@ -12,9 +12,9 @@ import pytest
 from relay.net.runner import CoroutineRunner
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith, running_relay
 from tests.fakes.until import until
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, always, raw_upstream
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith, always, raw_upstream
 
 STREAM = {**BODY, "stream": True}
 EVENTS = answers.stream()
@@ -315,37 +315,35 @@ def old(octets: bytes) -> bytes:
 
 
 async def test_an_http_1_0_caller_gets_a_stream_without_chunks_to_the_end_of_the_connection(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    async with (
-        raw_upstream(always(answers.chunked(EVENTS))) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await exchange(relay.port, old(request(relay.key)))
-        head, _, body = received.partition(b"\r\n\r\n")
-        assert b"transfer-encoding" not in head
-        assert b"\r\nconnection: close" in head
-        assert body == b"".join(EVENTS)
-        assert [line["outcome"] for line in relay.log()] == ["whole"]
+    upstream = await upstream_with(always(answers.chunked(EVENTS)))
+    relay = await relay_with(upstream)
+    received = await exchange(relay.port, old(request(relay.key)))
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"\r\nconnection: close" in head
+    assert body == b"".join(EVENTS)
+    assert [line["outcome"] for line in relay.log()] == ["whole"]
 
 
-async def test_an_http_1_0_caller_gets_a_json_answer_and_the_end(tmp_path: Path) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await exchange(relay.port, old(request(relay.key)))
+async def test_an_http_1_0_caller_gets_a_json_answer_and_the_end(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
+    received = await exchange(relay.port, old(request(relay.key)))
     assert received.endswith(b"connection: close\r\n\r\n" + JSON_ANSWER)
 
 
-async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(tmp_path: Path) -> None:
+async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     """There is no framing to tell by, so the error event must."""
     octets = answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4]))
-    async with (
-        raw_upstream(always(octets, close=True)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await exchange(relay.port, old(request(relay.key)))
+    upstream = await upstream_with(always(octets, close=True))
+    relay = await relay_with(upstream)
+    received = await exchange(relay.port, old(request(relay.key)))
     body = received.partition(b"\r\n\r\n")[2]
     assert body.startswith(b"".join(EVENTS[:4]))
     assert b"event: error\n" in body

@@ -12,7 +12,7 @@ import pytest
 from relay.net.deadlines import NEVER
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith, running_relay
 from tests.fakes.until import until
 from tests.fakes.upstream import Seen, raw_upstream
 
@@ -306,7 +306,7 @@ async def test_an_idle_upstream_connection_is_closed_before_the_upstream_would(s
         assert watch.fired(), watch
 
 
-async def test_an_upstream_that_takes_no_connection_is_a_503_in_time(tmp_path: Path) -> None:
+async def test_an_upstream_that_takes_no_connection_is_a_503_in_time(relay_with: RelayWith) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -316,12 +316,8 @@ async def test_an_upstream_that_takes_no_connection_is_a_503_in_time(tmp_path: P
             filler.setblocking(False)
             filler.connect_ex(address)
         options = {"timeouts": {"connect": DUE}}
-        async with (
-            running_relay(
-                tmp_path, f"http://127.0.0.1:{address[1]}", upstream_options=options
-            ) as relay,
-            connected(relay.port) as (reader, writer),
-        ):
+        relay = await relay_with(f"http://127.0.0.1:{address[1]}", upstream_options=options)
+        async with connected(relay.port) as (reader, writer):
             watch = Watch()
             writer.write(request(relay.key))
             answer = await read_answer(reader)

@@ -19,9 +19,9 @@ import trustme
 from tests.durability.process import write_settings
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith, running_relay
 from tests.fakes.until import until
-from tests.fakes.upstream import Seen, raw_upstream
+from tests.fakes.upstream import Seen, UpstreamWith
 
 STREAM = {**BODY, "stream": True}
 RESET = struct.pack("ii", 1, 0)  # linger for no time
@@ -107,7 +107,7 @@ async def test_callers_over_tls_that_leave_are_not_worth_a_word(
 
 @pytest.mark.parametrize("first", ["caller", "upstream"])
 async def test_a_caller_that_leaves_as_its_upstream_does_leaves_no_exception_behind(
-    tmp_path: Path, first: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, first: str
 ) -> None:
     """Both come to the relay in one turn of its loop; the suite looks for what that leaves."""
     writers: list[asyncio.StreamWriter] = []
@@ -120,25 +120,26 @@ async def test_a_caller_that_leaves_as_its_upstream_does_leaves_no_exception_beh
         assert await reader.read(1) == b""
 
     loop = asyncio.get_running_loop()
-    async with raw_upstream(answer) as upstream, running_relay(tmp_path, upstream.url) as relay:
-        for _ in range(8):
-            caller = socket.socket()
-            caller.setblocking(False)
-            await loop.sock_connect(caller, ("127.0.0.1", relay.port))
-            await loop.sock_sendall(caller, request(relay.key, STREAM))
-            received = b""
-            while b"content_block_delta" not in received:
-                received += await loop.sock_recv(caller, 65_536)
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            fileno = os.dup(writers[-1].get_extra_info("socket").fileno())
-            with socket.socket(fileno=fileno) as theirs:
-                # Straight to the kernel: a transport would wait for a turn of its own.
-                if first == "caller":
-                    caller.close()
-                theirs.shutdown(socket.SHUT_WR)
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    for _ in range(8):
+        caller = socket.socket()
+        caller.setblocking(False)
+        await loop.sock_connect(caller, ("127.0.0.1", relay.port))
+        await loop.sock_sendall(caller, request(relay.key, STREAM))
+        received = b""
+        while b"content_block_delta" not in received:
+            received += await loop.sock_recv(caller, 65_536)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        fileno = os.dup(writers[-1].get_extra_info("socket").fileno())
+        with socket.socket(fileno=fileno) as theirs:
+            # Straight to the kernel: a transport would wait for a turn of its own.
+            if first == "caller":
                 caller.close()
-            await until(lambda: not relay.app.server.connections)
-        gc.collect()
+            theirs.shutdown(socket.SHUT_WR)
+            caller.close()
+        await until(lambda: not relay.app.server.connections)
+    gc.collect()
 
 
 # --- the standard streams -----------------------------------------------------------

@@ -5,15 +5,14 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, raw_upstream
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith
 
 LITTLE = 8 * 1024  # octets that the kernel holds for a caller here, before it doubles them
 PIECE = b" " * 60_000  # more than it then takes, and one read of the relay
@@ -62,7 +61,9 @@ def buffered(relay: Live) -> int:
 
 
 @pytest.mark.parametrize("framing", ["kept", "length", "chunks"])
-async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, framing: str) -> None:
+async def test_what_one_caller_has_not_read_holds_up_no_other(
+    upstream_with: UpstreamWith, relay_with: RelayWith, framing: str
+) -> None:
     """The last piece stays with the slow caller; the upstream's connection serves the next."""
     begun = asyncio.Event()
     document = JSON_ANSWER[:-1] + PIECE + b"}"
@@ -89,13 +90,11 @@ async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, fr
         await begun.wait()
         writer.write(octets[len(first) :])
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        slow_caller(
-            await narrow_port(relay), request(relay.key, fields="x-first: 1\r\n")
-        ) as caller,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    async with slow_caller(
+        await narrow_port(relay), request(relay.key, fields="x-first: 1\r\n")
+    ) as caller:
         head = await asyncio.get_running_loop().sock_recv(caller, 40)
         begun.set()
         pool = relay.app.upstreams[0].pool
@@ -111,7 +110,7 @@ async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, fr
 
 
 async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back(
-    tmp_path: Path,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     sent = 0
     many = 100
@@ -132,11 +131,9 @@ async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back
             sent += len(chunk)
         writer.write(ends)
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        slow_caller(await narrow_port(relay), request(relay.key, STREAM)) as caller,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    async with slow_caller(await narrow_port(relay), request(relay.key, STREAM)) as caller:
         await until(lambda: buffered(relay))
         await asyncio.sleep(0.2)  # in which an upstream that nothing holds back sends it all
         assert buffered(relay) < 512 * 1024
@@ -149,7 +146,7 @@ async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back
 
 @pytest.mark.parametrize("pieces", ["at once", "head first"])
 async def test_an_upstream_that_answers_before_it_has_read_gets_no_second_request(
-    tmp_path: Path, pieces: str
+    relay_with: RelayWith, pieces: str
 ) -> None:
     refusal = b'{"type":"error","error":{"type":"invalid_request_error","message":"no"}}'
     head, _, body = answers.sized(refusal, b"400 Bad Request").partition(b"\r\n\r\n")
@@ -175,17 +172,17 @@ async def test_an_upstream_that_answers_before_it_has_read_gets_no_second_reques
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     big = b'{"model":"claude-sonnet-4-7","x":"' + b"a" * 20_000_000 + b'"}'
     try:
-        async with running_relay(tmp_path, url) as relay:
-            async with connected(relay.port) as (reader, writer):
-                writer.write(request(relay.key, big))
-                assert (await read_answer(reader))[::2] == (400, refusal)
-                assert "idle=0" in repr(relay.app.upstreams[0].pool)
-                begun = time.monotonic()
-                writer.write(request(relay.key))
-                async with asyncio.timeout(SOON):
-                    assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
-                assert time.monotonic() - begun < SOON
-            assert connections == 2
+        relay = await relay_with(url)
+        async with connected(relay.port) as (reader, writer):
+            writer.write(request(relay.key, big))
+            assert (await read_answer(reader))[::2] == (400, refusal)
+            assert "idle=0" in repr(relay.app.upstreams[0].pool)
+            begun = time.monotonic()
+            writer.write(request(relay.key))
+            async with asyncio.timeout(SOON):
+                assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
+            assert time.monotonic() - begun < SOON
+        assert connections == 2
     finally:
         over.set()
         server.close()

@@ -12,7 +12,7 @@ import trustme
 
 from relay.net.upstream.connection import Origin
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import running_relay
+from tests.fakes.live import RelayWith, running_relay
 from tests.fakes.until import until
 from tests.fakes.upstream import OK
 
@@ -111,7 +111,9 @@ def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> Non
     assert str(Origin("a", 443, tls=context)) == "https://a:443"
 
 
-async def test_a_caller_may_come_over_tls(tmp_path: Path, authority: trustme.CA) -> None:
+async def test_a_caller_may_come_over_tls(
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
+) -> None:
     certificate = authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     for pem in certificate.cert_chain_pems:
@@ -119,10 +121,8 @@ async def test_a_caller_may_come_over_tls(tmp_path: Path, authority: trustme.CA)
     context = ssl.create_default_context()
     authority.configure_trust(context)
     tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    async with (
-        running_relay(tmp_path, server={"tls": tls}) as relay,
-        httpx.AsyncClient(verify=context, timeout=10) as client,
-    ):
+    relay = await relay_with(server={"tls": tls})
+    async with httpx.AsyncClient(verify=context, timeout=10) as client:
         url = f"https://localhost:{relay.port}/v1/messages"
         for body, script in (
             (BODY, ""),
@@ -144,7 +144,7 @@ async def test_a_caller_may_come_over_tls(tmp_path: Path, authority: trustme.CA)
 
 
 async def test_a_caller_over_tls_that_leaves_is_noticed(
-    tmp_path: Path, authority: trustme.CA
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
 ) -> None:
     certificate = authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -152,7 +152,8 @@ async def test_a_caller_over_tls_that_leaves_is_noticed(
     context = ssl.create_default_context()
     authority.configure_trust(context)
     tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    async with running_relay(tmp_path, server={"tls": tls}) as relay, asyncio.timeout(5):
+    relay = await relay_with(server={"tls": tls})
+    async with asyncio.timeout(5):
         assert relay.simulator is not None
         _, writer = await asyncio.open_connection("localhost", relay.port, ssl=context)
         writer.write(request(relay.key, fields="x-simulate: delay=30\r\n"))
@@ -162,26 +163,24 @@ async def test_a_caller_over_tls_that_leaves_is_noticed(
         assert relay.app.server.connections == set()
 
 
-async def test_a_listener_may_be_a_file(tmp_path: Path) -> None:
+async def test_a_listener_may_be_a_file(relay_with: RelayWith, tmp_path: Path) -> None:
     path = tmp_path / "relay.sock"
-    async with running_relay(tmp_path, server={"listen": [f"unix:{path}"]}) as relay:
-        transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport) as client:
-            for stream in (False, True):
-                answer = await client.post(
-                    "http://relay/v1/messages",
-                    json={**BODY, "stream": stream},
-                    headers=relay.headers,
-                )
-                assert answer.status_code == 200
-        assert [line["peer"] for line in relay.log()] == ["unix", "unix"]
+    relay = await relay_with(server={"listen": [f"unix:{path}"]})
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with httpx.AsyncClient(transport=transport) as client:
+        for stream in (False, True):
+            answer = await client.post(
+                "http://relay/v1/messages",
+                json={**BODY, "stream": stream},
+                headers=relay.headers,
+            )
+            assert answer.status_code == 200
+    assert [line["peer"] for line in relay.log()] == ["unix", "unix"]
 
 
-async def test_a_relay_may_listen_in_several_places(tmp_path: Path) -> None:
+async def test_a_relay_may_listen_in_several_places(relay_with: RelayWith, tmp_path: Path) -> None:
     places = ["127.0.0.1:0", "[::1]:0", f"unix:{tmp_path / 'a.sock'}"]
-    async with (
-        running_relay(tmp_path, server={"listen": places}) as relay,
-        httpx.AsyncClient() as client,
-    ):
+    relay = await relay_with(server={"listen": places})
+    async with httpx.AsyncClient() as client:
         for url in relay.app.addresses[:2]:
             assert (await client.get(f"{url}/readyz")).status_code == 200

@@ -19,7 +19,7 @@ from relay.pool.vendor_errors import Scope, Verdict
 from relay.store.queries import live_keys
 from tests.fakes.caller import BODY, connected, request
 from tests.fakes.live import EMAIL
-from tests.fakes.pool import MODEL, Pool, Told, refusing, running_pool
+from tests.fakes.pool import MODEL, Pool, PoolWith, Told, refusing, running_pool
 from tests.fakes.until import until
 
 ONE = {"a": {"max_concurrency": 1}}
@@ -119,29 +119,29 @@ async def test_a_caller_with_many_waiting_does_not_keep_another_from_its_turn(
 
 
 async def test_a_request_that_nobody_is_left_for_does_not_block_those_behind_it(
-    tmp_path: Path,
+    pool_with: PoolWith,
 ) -> None:
     """It has failed at the one upstream, and waits for the other."""
     options = {"a": {"max_concurrency": 1}, "b": {"priority": 1}}
-    async with running_pool(tmp_path, options) as pool:
-        now = time.time()
-        out = Verdict(Scope.ACCOUNT, now + 20, True, "429: limit reached")
-        pool.upstream("b").health.failed(out, "", now)
-        pool["a"].instead = refusing(529)
-        pool["a"].hold()
-        asking = Asking(pool)
-        await asking.send("fails at a, then waits for b")
-        pool["a"].let()
-        await until(lambda: waiting(pool) == 1)
-        pool["a"].instead = None
-        pool.upstream("a").health.clear()
-        await asking.send("second")
-        await asking.send("third")
-        pool["a"].let(2)
-        await until(lambda: asking.ended == ["second", "third"], within=2)
-        pool.upstream("b").health.clear()
-        pool.relay.app.upstreams.wake()
-        assert [told.status for told in await asking.all()] == [200] * 3
+    pool = await pool_with(options)
+    now = time.time()
+    out = Verdict(Scope.ACCOUNT, now + 20, True, "429: limit reached")
+    pool.upstream("b").health.failed(out, "", now)
+    pool["a"].instead = refusing(529)
+    pool["a"].hold()
+    asking = Asking(pool)
+    await asking.send("fails at a, then waits for b")
+    pool["a"].let()
+    await until(lambda: waiting(pool) == 1)
+    pool["a"].instead = None
+    pool.upstream("a").health.clear()
+    await asking.send("second")
+    await asking.send("third")
+    pool["a"].let(2)
+    await until(lambda: asking.ended == ["second", "third"], within=2)
+    pool.upstream("b").health.clear()
+    pool.relay.app.upstreams.wake()
+    assert [told.status for told in await asking.all()] == [200] * 3
 
 
 async def test_no_more_wait_than_are_allowed_to(tmp_path: Path) -> None:
@@ -188,16 +188,18 @@ async def test_a_caller_who_leaves_the_queue_leaves_no_trace(tmp_path: Path) -> 
         assert [line["outcome"] for line in pool.relay.log()].count("caller left") == 1
 
 
-async def test_a_request_waits_for_an_upstream_that_told_when_it_is_back(tmp_path: Path) -> None:
-    async with running_pool(tmp_path, {"a": {}}) as pool:
-        pool["a"].instead = refusing(429, retry_after="1")
-        assert (await pool.ask()).status == 429
-        pool["a"].instead = None
-        before = time.monotonic()
-        assert (await pool.ask()).status == 200
-        assert 0.7 < time.monotonic() - before < 2
-        refused, served = pool["a"].came
-        assert served - refused >= 1
+async def test_a_request_waits_for_an_upstream_that_told_when_it_is_back(
+    pool_with: PoolWith,
+) -> None:
+    pool = await pool_with({"a": {}})
+    pool["a"].instead = refusing(429, retry_after="1")
+    assert (await pool.ask()).status == 429
+    pool["a"].instead = None
+    before = time.monotonic()
+    assert (await pool.ask()).status == 200
+    assert 0.7 < time.monotonic() - before < 2
+    refused, served = pool["a"].came
+    assert served - refused >= 1
 
 
 # --- the upstreams' own limits ------------------------------------------------------
@@ -220,68 +222,72 @@ def limits_left(app: App, name: str) -> int:
 
 
 async def test_when_all_are_at_their_limits_the_answer_names_the_moment_that_ends(
-    tmp_path: Path,
+    pool_with: PoolWith,
 ) -> None:
-    async with running_pool(tmp_path, {"a": limited(2), "b": limited(1)}) as pool:
-        for number in range(3):
-            assert (await pool.ask(said(f"{number}"))).status == 200
-        told = await pool.ask(said("4"))
-        assert told.status == 503
-        assert told.fields[b"x-should-retry"] == b"false"
-        seconds = int(told.fields[b"retry-after"])
-        assert 5 * 3600 - 5 < seconds <= 5 * 3600
-        named = re.search(r"No upstream can serve this model before (\S+)\.$", told.message)
-        assert named is not None
-        until_then = datetime.fromisoformat(named[1]).timestamp()
-        assert abs(time.time() + seconds - until_then) < 3
-        assert [len(node.came) for node in pool.nodes.values()] == [2, 1]
+    pool = await pool_with({"a": limited(2), "b": limited(1)})
+    for number in range(3):
+        assert (await pool.ask(said(f"{number}"))).status == 200
+    told = await pool.ask(said("4"))
+    assert told.status == 503
+    assert told.fields[b"x-should-retry"] == b"false"
+    seconds = int(told.fields[b"retry-after"])
+    assert 5 * 3600 - 5 < seconds <= 5 * 3600
+    named = re.search(r"No upstream can serve this model before (\S+)\.$", told.message)
+    assert named is not None
+    until_then = datetime.fromisoformat(named[1]).timestamp()
+    assert abs(time.time() + seconds - until_then) < 3
+    assert [len(node.came) for node in pool.nodes.values()] == [2, 1]
 
 
 async def test_limits_are_not_overrun_however_many_requests_there_are_at_once(
-    tmp_path: Path,
+    pool_with: PoolWith,
 ) -> None:
     options = {"a": limited(30), "b": {**limited(25), "max_concurrency": 4}}
-    async with running_pool(tmp_path, options) as pool:
-        tolds = await asyncio.gather(*[pool.ask(said(f"{number}")) for number in range(100)])
-        statuses = [told.status for told in tolds]
-        assert (statuses.count(200), statuses.count(503)) == (55, 45)
-        assert (len(pool["a"].came), len(pool["b"].came)) == (30, 25)
-        assert (left(pool, "a"), left(pool, "b")) == (0, 0)
+    pool = await pool_with(options)
+    tolds = await asyncio.gather(*[pool.ask(said(f"{number}")) for number in range(100)])
+    statuses = [told.status for told in tolds]
+    assert (statuses.count(200), statuses.count(503)) == (55, 45)
+    assert (len(pool["a"].came), len(pool["b"].came)) == (30, 25)
+    assert (left(pool, "a"), left(pool, "b")) == (0, 0)
 
 
 @pytest.mark.parametrize("script", ["status=500", "status=529", "status=400", "fault=close"])
-async def test_a_failure_is_given_back_to_the_upstreams_limit(tmp_path: Path, script: str) -> None:
-    async with running_pool(tmp_path, {"a": limited(2)}) as pool:
-        for _ in range(2):
-            assert (await pool.ask(said("fails"), script=script)).status >= 400
-            assert left(pool, "a") == 2
-        assert (await pool.ask(said("works"))).status == 200
-        assert left(pool, "a") == 1
+async def test_a_failure_is_given_back_to_the_upstreams_limit(
+    pool_with: PoolWith, script: str
+) -> None:
+    pool = await pool_with({"a": limited(2)})
+    for _ in range(2):
+        assert (await pool.ask(said("fails"), script=script)).status >= 400
+        assert left(pool, "a") == 2
+    assert (await pool.ask(said("works"))).status == 200
+    assert left(pool, "a") == 1
 
 
-async def test_counting_tokens_takes_nothing_of_an_upstreams_limits(tmp_path: Path) -> None:
-    async with running_pool(tmp_path, {"a": limited(1)}) as pool:
-        body = {name: value for name, value in BODY.items() if name != "max_tokens"}
-        for _ in range(3):
-            told = await pool.ask(body, target="/v1/messages/count_tokens")
-            assert told.status == 200
-        assert left(pool, "a") == 1
+async def test_counting_tokens_takes_nothing_of_an_upstreams_limits(pool_with: PoolWith) -> None:
+    pool = await pool_with({"a": limited(1)})
+    body = {name: value for name, value in BODY.items() if name != "max_tokens"}
+    for _ in range(3):
+        told = await pool.ask(body, target="/v1/messages/count_tokens")
+        assert told.status == 200
+    assert left(pool, "a") == 1
 
 
-async def test_tokens_are_counted_as_the_upstream_has_told_them(tmp_path: Path) -> None:
+async def test_tokens_are_counted_as_the_upstream_has_told_them(pool_with: PoolWith) -> None:
     options = {"a": {"limits": [{"tokens": 100_000, "per": "5h"}]}}
-    async with running_pool(tmp_path, options) as pool:
-        told = await pool.ask(said("how many?"))
-        usage = json.loads(told.payload)["usage"]
-        used = usage["input_tokens"] + usage["output_tokens"]
-        assert left(pool, "a") == 100_000 - used
+    pool = await pool_with(options)
+    told = await pool.ask(said("how many?"))
+    usage = json.loads(told.payload)["usage"]
+    used = usage["input_tokens"] + usage["output_tokens"]
+    assert left(pool, "a") == 100_000 - used
 
 
-async def test_a_restart_remembers_what_an_upstreams_limits_have_left(tmp_path: Path) -> None:
-    async with running_pool(tmp_path, {"a": limited(5)}) as pool:
-        for number in range(3):
-            assert (await pool.ask(said(f"{number}"))).status == 200
-        settings = pool.relay.app._settings
+async def test_a_restart_remembers_what_an_upstreams_limits_have_left(
+    pool_with: PoolWith, tmp_path: Path
+) -> None:
+    pool = await pool_with({"a": limited(5)})
+    for number in range(3):
+        assert (await pool.ask(said(f"{number}"))).status == 200
+    settings = pool.relay.app._settings
     with (tmp_path / "second.log").open("ab", buffering=0) as log:
         app = App(settings, log_fd=log.fileno())
         await app.start()
@@ -291,16 +297,16 @@ async def test_a_restart_remembers_what_an_upstreams_limits_have_left(tmp_path: 
             await app.stop(0)
 
 
-async def test_what_never_goes_out_uses_nothing_of_an_upstreams_own_limits(tmp_path: Path) -> None:
+async def test_what_never_goes_out_uses_nothing_of_an_upstreams_own_limits(
+    pool_with: PoolWith,
+) -> None:
     routes = [{"upstream": "a", "model": "other"}]
-    async with running_pool(
-        tmp_path, {"a": limited(2)}, model=[{"id": MODEL, "routes": routes}]
-    ) as pool:
-        twice = b'{"model":"%b","model":"%b","max_tokens":1,"messages":[]}' % (
-            MODEL.encode(),
-            MODEL.encode(),
-        )
-        for _ in range(3):
-            assert (await pool.ask(twice)).status == 400
-        [row] = pool.relay.app.upstreams.view()[0]["limits"]
-        assert row["left"] == 2
+    pool = await pool_with({"a": limited(2)}, model=[{"id": MODEL, "routes": routes}])
+    twice = b'{"model":"%b","model":"%b","max_tokens":1,"messages":[]}' % (
+        MODEL.encode(),
+        MODEL.encode(),
+    )
+    for _ in range(3):
+        assert (await pool.ask(twice)).status == 400
+    [row] = pool.relay.app.upstreams.view()[0]["limits"]
+    assert row["left"] == 2
