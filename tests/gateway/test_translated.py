@@ -17,7 +17,7 @@ from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import EMAIL, UPSTREAM_KEY, Live, RelayWith
 from tests.fakes.pool import PoolWith
 from tests.fakes.upstream import OK, Upstream, UpstreamWith, always
-from tests.gateway.test_metering import plan, settled
+from tests.gateway.test_settlement import plan, settled
 
 JSON = dict[str, Any]
 Told = tuple[int, dict[bytes, bytes], bytes]
