@@ -10,9 +10,9 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-from tests.fakes.live import Live, RelayWith, running_relay
+from tests.fakes.live import Live, RelayWith, running_relay, running_simulator
 from tests.fakes.pool import Pool, PoolWith, running_pool
-from tests.fakes.upstream import Answer, Upstream, UpstreamWith, raw_upstream
+from tests.fakes.upstream import Answer, Upstream, UpstreamWith, forwarding, raw_upstream
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
@@ -51,6 +51,13 @@ def upstream_with(stack: contextlib.AsyncExitStack) -> UpstreamWith:
         return await stack.enter_async_context(raw_upstream(answer))
 
     return open_upstream
+
+
+@pytest.fixture
+async def recorder(stack: contextlib.AsyncExitStack, upstream_with: UpstreamWith) -> Upstream:
+    """The simulator, behind an upstream that records the requests that it forwards."""
+    _, url = await stack.enter_async_context(running_simulator())
+    return await upstream_with(forwarding(url))
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def pipelined(count: int) -> bytes:
     return b"".join(b"GET /n%d HTTP/1.1\r\nhost: a\r\n\r\n" % number for number in range(count))
 
 
-async def test_a_peer_that_pipelines_gets_a_few_answers_a_turn_and_all_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order_and_turns() -> None:
     turn, now = 0, 0
     served: list[tuple[int, bytes]] = []  # in which turn, what
 
@@ -74,7 +74,7 @@ async def test_a_peer_that_pipelines_gets_a_few_answers_a_turn_and_all_in_order(
 
 
 @pytest.mark.alone
-async def test_a_peer_that_pipelines_stalls_no_other(live: Live) -> None:
+async def test_a_pipelining_peer_stalls_no_other(live: Live) -> None:
     worst = 0.0
 
     async def tick() -> None:
@@ -99,9 +99,7 @@ async def test_a_peer_that_pipelines_stalls_no_other(live: Live) -> None:
 
 
 @pytest.mark.parametrize("half_closed", [False, True])
-async def test_what_follows_on_a_paused_connection_is_answered_too(
-    live: Live, half_closed: bool
-) -> None:
+async def test_a_request_on_a_paused_connection_is_answered(live: Live, half_closed: bool) -> None:
     """Reading stops while much is ahead, and must begin again; or end, if that was all."""
     async with connected(live.port) as (reader, writer):
         writer.write(pipelined(5000))

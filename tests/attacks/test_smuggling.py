@@ -131,7 +131,7 @@ async def test_no_mutation_reaches_the_upstream_as_two_requests(
 
 
 @pytest.mark.parametrize("split", [1, 3])
-async def test_the_verdict_does_not_depend_on_how_it_arrives(
+async def test_the_verdict_is_the_same_at_any_split(
     pair: tuple[Live, Upstream], split: int
 ) -> None:
     relay, upstream = pair
@@ -156,7 +156,7 @@ async def test_the_verdict_does_not_depend_on_how_it_arrives(
         assert received.split(b"\r\n")[0] == whole.split(b"\r\n")[0]
 
 
-async def test_a_response_of_the_upstream_cannot_put_a_field_into_the_answer(
+async def test_an_upstream_cannot_inject_a_field_into_the_answer(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     odd = OK.replace(b"application/json", b"application/json\rset-cookie: a=b", 1)
@@ -167,7 +167,7 @@ async def test_a_response_of_the_upstream_cannot_put_a_field_into_the_answer(
 
 
 @pytest.mark.parametrize("target", [b"/v1/messages?x=%0d%0ax:y", b"/v1/messages?a\x0bb", b"/\xff"])
-async def test_a_target_cannot_put_a_line_into_the_upstreams_request(
+async def test_a_target_cannot_inject_a_line_upstream(
     pair: tuple[Live, Upstream], target: bytes
 ) -> None:
     relay, upstream = pair

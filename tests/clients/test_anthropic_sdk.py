@@ -132,7 +132,7 @@ async def test_a_raw_stream_has_every_event(sdk: anthropic.AsyncAnthropic) -> No
     ]
 
 
-async def test_events_reach_the_caller_as_they_happen(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_events_reach_the_caller_without_delay(sdk: anthropic.AsyncAnthropic) -> None:
     came: list[float] = []
     async with sdk.messages.stream(
         model=MODEL, max_tokens=100, messages=HI, extra_headers=steered("tokens=20;pace=50")
@@ -143,7 +143,9 @@ async def test_events_reach_the_caller_as_they_happen(sdk: anthropic.AsyncAnthro
     assert came[-1] - came[0] > 0.25  # 19 gaps of 20 ms, not one burst at the end
 
 
-async def test_fifty_at_once_each_get_their_own_answer(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_fifty_concurrent_requests_get_their_own_answers(
+    sdk: anthropic.AsyncAnthropic,
+) -> None:
     async def ask(number: int) -> str:
         messages: Any = [{"role": "user", "content": f"number {number}."}]
         async with sdk.messages.stream(model=MODEL, max_tokens=100, messages=messages) as stream:
@@ -158,7 +160,7 @@ async def test_fifty_at_once_each_get_their_own_answer(sdk: anthropic.AsyncAnthr
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-async def test_a_tool_loop_by_hand_really_writes_a_file(
+async def test_a_manual_tool_loop_writes_a_file(
     sdk: anthropic.AsyncAnthropic, tmp_path: Path, streamed: bool
 ) -> None:
     target = tmp_path / "proof.txt"
@@ -189,9 +191,7 @@ async def test_a_tool_loop_by_hand_really_writes_a_file(
     assert text_of(message) == "Done. The tool answered: written"
 
 
-async def test_the_tool_runner_really_writes_a_file(
-    sdk: anthropic.AsyncAnthropic, tmp_path: Path
-) -> None:
+async def test_the_tool_runner_writes_a_file(sdk: anthropic.AsyncAnthropic, tmp_path: Path) -> None:
     target = tmp_path / "proof.txt"
 
     @beta_async_tool
@@ -216,7 +216,7 @@ async def test_the_tool_runner_really_writes_a_file(
     assert text_of(final) == "Done. The tool answered: written by the runner"
 
 
-async def test_parallel_tools_and_their_results(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_parallel_tool_calls_get_their_results(sdk: anthropic.AsyncAnthropic) -> None:
     async with sdk.messages.stream(
         model=MODEL,
         max_tokens=2000,
@@ -282,7 +282,7 @@ async def test_counting_agrees_with_usage(sdk: anthropic.AsyncAnthropic) -> None
     assert counted.input_tokens == message.usage.input_tokens > 0
 
 
-async def test_models_are_those_of_the_relay(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_the_sdk_lists_the_relays_models(sdk: anthropic.AsyncAnthropic) -> None:
     assert [model.id async for model in sdk.models.list()] == [
         "claude-opus-4-8",
         "claude-sonnet-4-7",
@@ -300,7 +300,7 @@ async def test_models_are_those_of_the_relay(sdk: anthropic.AsyncAnthropic) -> N
 # --- what the SDKs of several years send --------------------------------------------
 
 
-async def test_a_bearer_key_and_the_newest_version_are_what_it_sends(
+async def test_the_sdk_sends_a_bearer_key_and_the_newest_version(
     sdk: anthropic.AsyncAnthropic, live: Live
 ) -> None:
     await sdk.messages.create(model=MODEL, max_tokens=10, messages=HI)
@@ -349,9 +349,7 @@ async def test_system_messages_inside_messages_pass_with_their_beta(
         await sdk.messages.create(model=MODEL, max_tokens=100, messages=turns)
 
 
-async def test_fields_and_betas_that_the_relay_never_heard_of_pass(
-    live: Live, upstream_with: UpstreamWith
-) -> None:
+async def test_unknown_fields_and_betas_pass(live: Live, upstream_with: UpstreamWith) -> None:
     upstream = await upstream_with(always(OK))
     async with anthropic.AsyncAnthropic(
         api_key="unused",
@@ -381,7 +379,7 @@ async def test_fields_and_betas_that_the_relay_never_heard_of_pass(
 
 
 @pytest.mark.alone
-async def test_a_wrong_key_raises_and_is_not_tried_again(connect: Connect, live: Live) -> None:
+async def test_a_wrong_key_raises_without_retry(connect: Connect, live: Live) -> None:
     sdk = connect(api_key="sk-llmapi-" + "0" * 43, max_retries=5)
     begun = time.monotonic()
     with pytest.raises(anthropic.AuthenticationError, match="not known here") as caught:
@@ -393,9 +391,7 @@ async def test_a_wrong_key_raises_and_is_not_tried_again(connect: Connect, live:
     assert len(live.log()) == 1
 
 
-async def test_a_suspended_account_raises_and_is_not_tried_again(
-    connect: Connect, live: Live
-) -> None:
+async def test_a_suspended_account_raises_without_retry(connect: Connect, live: Live) -> None:
     await people.suspend(live.app.database, EMAIL, time.time())
     live.app.callers.replace(await live_keys(live.app.database))
     with pytest.raises(anthropic.PermissionDeniedError, match="suspended"):
@@ -403,14 +399,14 @@ async def test_a_suspended_account_raises_and_is_not_tried_again(
     assert len(live.log()) == 1
 
 
-async def test_a_model_that_is_not_served_raises_and_names_those_that_are(
+async def test_an_unknown_model_raises_with_the_known_models(
     sdk: anthropic.AsyncAnthropic,
 ) -> None:
     with pytest.raises(anthropic.NotFoundError, match="claude-haiku-4-5"):
         await sdk.messages.create(model="gpt-6", max_tokens=10, messages=HI)
 
 
-async def test_a_path_that_is_not_served_raises(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_an_unknown_path_raises(sdk: anthropic.AsyncAnthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="POST /v1/messages"):
         await sdk.messages.batches.list()
 
@@ -438,7 +434,7 @@ async def test_a_body_over_the_limit_raises(relay_with: RelayWith) -> None:
         ({"extra_body": {"model": 7}}, "model"),
     ],
 )
-async def test_a_bad_request_raises_with_the_words_of_who_refused_it(
+async def test_a_bad_request_raises_with_the_refusals_message(
     sdk: anthropic.AsyncAnthropic, changed: dict[str, Any], message: str
 ) -> None:
     asked: Any = {"model": MODEL, "max_tokens": 10, "messages": HI, **changed}
@@ -461,7 +457,7 @@ async def test_a_bad_request_raises_with_the_words_of_who_refused_it(
     ],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_an_upstreams_status_is_the_sdks_own_error(
+async def test_an_upstreams_status_raises_the_sdks_error(
     sdk: anthropic.AsyncAnthropic, status: int, error: Any, kind: str, stream: bool
 ) -> None:
     with pytest.raises(error) as caught:
@@ -478,7 +474,7 @@ async def test_an_upstreams_status_is_the_sdks_own_error(
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-async def test_the_operators_own_trouble_is_never_the_callers(
+async def test_errors_of_the_operators_account_stay_hidden(
     sdk: anthropic.AsyncAnthropic, status: int
 ) -> None:
     with pytest.raises(anthropic.ServiceUnavailableError, match="operator") as caught:
@@ -495,7 +491,7 @@ async def test_the_operators_own_trouble_is_never_the_callers(
 
 
 @pytest.mark.parametrize("script", ["status=529", "status=500", "status=429;retry-after=0"])
-async def test_what_passes_by_itself_is_tried_again_by_the_sdk(
+async def test_transient_errors_are_retried_by_the_sdk(
     connect: Connect, live: Live, script: str
 ) -> None:
     await put_script(live, script, "")
@@ -505,16 +501,14 @@ async def test_what_passes_by_itself_is_tried_again_by_the_sdk(
     assert len(upstream_requests(live)) == 2
 
 
-async def test_an_overload_that_lasts_ends_after_the_sdks_own_count(
-    connect: Connect, live: Live
-) -> None:
+async def test_a_lasting_overload_ends_after_the_sdks_retries(connect: Connect, live: Live) -> None:
     await put_script(live, *["status=529;retry-after=0"] * 5)
     with pytest.raises(anthropic.OverloadedError):
         await connect(max_retries=2).messages.create(model=MODEL, max_tokens=10, messages=HI)
     assert len(upstream_requests(live)) == 3  # the relay adds none of its own
 
 
-async def test_a_caller_that_gives_up_ends_the_upstreams_work(connect: Connect, live: Live) -> None:
+async def test_an_abandoned_request_ends_at_the_upstream(connect: Connect, live: Live) -> None:
     stream = await connect().messages.create(
         model=MODEL,
         max_tokens=100,

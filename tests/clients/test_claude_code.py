@@ -68,7 +68,7 @@ async def test_a_plain_turn(live: Live, claude: Claude) -> None:
     assert used["cache_creation_input_tokens"] == line["cache_write"] > 5000
 
 
-async def test_a_turn_that_really_writes_a_file(live: Live, claude: Claude, tmp_path: Path) -> None:
+async def test_a_turn_writes_a_file(live: Live, claude: Claude, tmp_path: Path) -> None:
     ended = await claude(
         live,
         "write hello world to proof.txt",
@@ -83,7 +83,7 @@ async def test_a_turn_that_really_writes_a_file(live: Live, claude: Claude, tmp_
     assert second["cache_read"] >= first["cache_write"] > 5000  # byte for byte, so it was cached
 
 
-async def test_a_conversation_that_goes_on_replays_its_thinking(live: Live, claude: Claude) -> None:
+async def test_a_resumed_conversation_replays_its_thinking(live: Live, claude: Claude) -> None:
     told(await claude(live, "Say hello", "--output-format", "json"))
     result = told(await claude(live, "And again", "--continue", "--output-format", "json"))
     assert "“And again”" in result["result"]
@@ -91,7 +91,7 @@ async def test_a_conversation_that_goes_on_replays_its_thinking(live: Live, clau
 
 
 @pytest.mark.parametrize("both", [False, True])
-async def test_a_token_is_as_good_as_a_key(live: Live, claude: Claude, both: bool) -> None:
+async def test_an_auth_token_works_like_a_key(live: Live, claude: Claude, both: bool) -> None:
     env = {"ANTHROPIC_AUTH_TOKEN": live.key}
     if both:  # both fields are sent then, and only one of them is a key of this relay
         env["ANTHROPIC_API_KEY"] = "sk-ant-of-something-else"
@@ -100,7 +100,7 @@ async def test_a_token_is_as_good_as_a_key(live: Live, claude: Claude, both: boo
     assert "“Say hello”" in ended.out
 
 
-async def test_a_wrong_key_stops_at_once_and_says_so(live: Live, claude: Claude) -> None:
+async def test_a_wrong_key_stops_at_once_with_a_reason(live: Live, claude: Claude) -> None:
     ended = await claude(live, "Say hello", ANTHROPIC_API_KEY="sk-llmapi-" + "0" * 43)
     assert ended.status != 0
     assert ended.seconds < 5
@@ -109,9 +109,7 @@ async def test_a_wrong_key_stops_at_once_and_says_so(live: Live, claude: Claude)
 
 
 @pytest.mark.parametrize("script", ["status=529", "status=500", "fault=close", "fault=garbage"])
-async def test_what_fails_once_is_tried_again_and_succeeds(
-    live: Live, claude: Claude, script: str
-) -> None:
+async def test_a_single_failure_is_retried(live: Live, claude: Claude, script: str) -> None:
     steer(live, script)
     ended = await claude(live, "Say hello")
     assert ended.status == 0, ended.err
@@ -119,7 +117,7 @@ async def test_what_fails_once_is_tried_again_and_succeeds(
     assert len(live.log()) == 2
 
 
-async def test_a_stream_that_was_cut_is_asked_for_again(live: Live, claude: Claude) -> None:
+async def test_a_cut_stream_is_requested_again(live: Live, claude: Claude) -> None:
     steer(live, "fault=cut;at=6")
     ended = await claude(live, "Say hello")
     assert ended.status == 0, ended.err
@@ -128,7 +126,7 @@ async def test_a_stream_that_was_cut_is_asked_for_again(live: Live, claude: Clau
     assert [line["outcome"].split(":")[0] for line in live.log()] == ["cut", "whole"]
 
 
-async def test_an_error_event_after_thinking_is_recovered_from(live: Live, claude: Claude) -> None:
+async def test_an_error_event_after_thinking_is_retried(live: Live, claude: Claude) -> None:
     steer(live, "fault=error;at=6")
     ended = await claude(live, "Say hello")
     assert ended.status == 0, ended.err
@@ -136,7 +134,7 @@ async def test_an_error_event_after_thinking_is_recovered_from(live: Live, claud
     assert len(live.log()) == 2
 
 
-async def test_an_error_event_within_the_text_leads_to_a_whole_answer(
+async def test_an_error_event_within_text_falls_back_to_a_document(
     claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     def event(kind: str, **fields: Any) -> bytes:
@@ -169,7 +167,7 @@ async def test_an_error_event_within_the_text_leads_to_a_whole_answer(
     assert asked[0]["messages"] == asked[1]["messages"]
 
 
-async def test_its_two_dozen_token_counts_at_once_are_answered(live: Live, claude: Claude) -> None:
+async def test_two_dozen_concurrent_token_counts_are_answered(live: Live, claude: Claude) -> None:
     ended = await claude(live, "/context")
     assert ended.status == 0, ended.err
     assert "System prompt" in ended.out
@@ -178,9 +176,7 @@ async def test_its_two_dozen_token_counts_at_once_are_answered(live: Live, claud
     assert {line["status"] for line in lines} == {200}
 
 
-async def test_the_models_that_it_may_choose_from_are_the_relays(
-    live: Live, claude: Claude
-) -> None:
+async def test_the_model_choices_are_the_relays(live: Live, claude: Claude) -> None:
     ended = await claude(live, "/model", CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY="1")
     assert "Claude Sonnet 4.7" in ended.out  # a name that it can only have from the relay
     assert [line["path"] for line in live.log()] == ["/v1/models"]

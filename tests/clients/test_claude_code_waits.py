@@ -78,7 +78,7 @@ def silent(seconds: float, shown: int | None = None) -> Answer:
         pytest.param(25, 4, id="long-within-the-text", marks=pytest.mark.long),
     ],
 )
-async def test_silence_that_would_worry_it_is_filled(
+async def test_pings_fill_a_worrying_silence(
     claude: Claude,
     upstream_with: UpstreamWith,
     relay_with: RelayWith,
@@ -96,7 +96,7 @@ async def test_silence_that_would_worry_it_is_filled(
 
 
 @pytest.mark.long
-async def test_two_minutes_of_silence_are_waited_for_with_default_settings(
+async def test_default_settings_outlast_two_minutes_of_silence(
     claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     upstream = await upstream_with(silent(120))
@@ -108,7 +108,7 @@ async def test_two_minutes_of_silence_are_waited_for_with_default_settings(
 
 
 @pytest.mark.parametrize("shown", [None, 4], ids=["before-the-head", "within-the-text"])
-async def test_a_dead_upstream_is_told_of_within_its_limit(
+async def test_a_dead_upstream_fails_within_its_timeout(
     claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith, shown: int | None
 ) -> None:
     """It lives by pings alone, so that only the upstream's own limit ends it."""

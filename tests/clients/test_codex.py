@@ -1,6 +1,5 @@
 """Codex's command line takes the relay for the Responses API: headless turns, real tools."""
 
-import asyncio
 import base64
 import json
 import re
@@ -17,8 +16,8 @@ from tests.clients import mcp_server
 from tests.clients.conftest import TRUST
 from tests.clients.programs import Ended, run
 from tests.clients.test_claude_code import steer
-from tests.fakes.live import Live, RelayWith, running_simulator
-from tests.fakes.upstream import Seen, UpstreamWith
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import Upstream
 
 pytestmark = pytest.mark.node
 
@@ -136,7 +135,7 @@ async def test_a_plain_turn(live: Live, codex: Codex, home: Path) -> None:
     assert used["output_tokens"] == line["output"]
 
 
-async def test_a_turn_that_really_writes_a_file(live: Live, codex: Codex, home: Path) -> None:
+async def test_a_turn_writes_a_file(live: Live, codex: Codex, home: Path) -> None:
     said = well(await codex(live, "write hello world to proof.txt"))
     assert "Process exited with code 0" in said
     assert (home / "proof.txt").read_text() == "hello world\n"
@@ -145,7 +144,7 @@ async def test_a_turn_that_really_writes_a_file(live: Live, codex: Codex, home: 
     assert second["cache_read"] >= first["cache_write"] > 5000  # octet for octet, so it was cached
 
 
-async def test_calls_at_once_each_get_their_result(live: Live, codex: Codex, home: Path) -> None:
+async def test_parallel_calls_get_their_results(live: Live, codex: Codex, home: Path) -> None:
     steer(live, "tool=exec_command;tools=3")
     well(await codex(live, "write hello world to proof.txt"))
     calls = [call["call_id"] for call in entries(home, "function_call")]
@@ -154,7 +153,7 @@ async def test_calls_at_once_each_get_their_result(live: Live, codex: Codex, hom
     assert [line["status"] for line in live.log()] == [200, 200]
 
 
-async def test_a_patch_really_changes_a_file(live: Live, codex: Codex, home: Path) -> None:
+async def test_a_patch_changes_a_file(live: Live, codex: Codex, home: Path) -> None:
     settings = await with_catalogue(live, home)
     prompt = "with a patch, write hello world to proof.txt"
     ended = await codex(live, prompt, settings=settings)
@@ -164,7 +163,7 @@ async def test_a_patch_really_changes_a_file(live: Live, codex: Codex, home: Pat
     assert call["input"].startswith("*** Begin Patch\n")  # the text itself, and no JSON around it
 
 
-async def test_a_tool_of_a_group_is_found(live: Live, codex: Codex, home: Path) -> None:
+async def test_a_grouped_tool_is_found(live: Live, codex: Codex, home: Path) -> None:
     well(await codex(live, "use the tool close_agent"))
     [call] = entries(home, "function_call")
     assert (call["name"], call["namespace"]) == ("close_agent", "multi_agent_v1")
@@ -172,7 +171,7 @@ async def test_a_tool_of_a_group_is_found(live: Live, codex: Codex, home: Path) 
     assert "invalid agent id" in done["output"]  # its own words: there is no agent to be closed
 
 
-async def test_a_tool_of_a_server_of_its_users_is_called_and_its_picture_read(
+async def test_an_mcp_tool_is_called_and_its_picture_read(
     live: Live, codex: Codex, home: Path
 ) -> None:
     arguments = ["-S", str(Path(mcp_server.__file__))]
@@ -192,7 +191,7 @@ async def test_a_tool_of_a_server_of_its_users_is_called_and_its_picture_read(
     assert [line["status"] for line in live.log()] == [200, 200]
 
 
-async def test_the_catalogue_tells_it_of_the_models(live: Live, codex: Codex, home: Path) -> None:
+async def test_the_catalogue_describes_the_models(live: Live, codex: Codex, home: Path) -> None:
     ended = await codex(live, "Say hello", settings=await with_catalogue(live, home))
     well(ended)
     assert UNKNOWN_MODEL not in ended.err
@@ -200,9 +199,7 @@ async def test_the_catalogue_tells_it_of_the_models(live: Live, codex: Codex, ho
     assert 180_000 <= info["model_context_window"] <= 200_000
 
 
-async def test_with_a_command_for_its_key_it_asks_for_the_catalogue_by_itself(
-    live: Live, codex: Codex
-) -> None:
+async def test_a_key_command_fetches_the_catalogue(live: Live, codex: Codex) -> None:
     ended = await codex(live, "Say hello", by_command=True)
     well(ended)
     assert UNKNOWN_MODEL not in ended.err
@@ -211,29 +208,15 @@ async def test_with_a_command_for_its_key_it_asks_for_the_catalogue_by_itself(
     assert (turn["path"], turn["status"]) == ("/v1/responses", 200)
 
 
-async def test_a_conversation_that_goes_on_replays_its_thinking(
-    upstream_with: UpstreamWith, relay_with: RelayWith, codex: Codex, home: Path
+async def test_a_resumed_conversation_replays_its_thinking(
+    recorder: Upstream, relay_with: RelayWith, codex: Codex, home: Path
 ) -> None:
-    async with running_simulator() as (_, url):
-        port = int(url.rpartition(":")[2])
-
-        async def passed_on(
-            _: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
-        ) -> None:
-            answer, ask = await asyncio.open_connection("127.0.0.1", port)
-            ask.write(seen.head[:-2] + b"connection: close\r\n\r\n" + seen.body)
-            while octets := await answer.read(65536):
-                writer.write(octets)
-            ask.close()
-            writer.close()
-
-        upstream = await upstream_with(passed_on)
-        it = await relay_with(upstream)
-        effort = 'model_reasoning_effort = "high"'
-        well(await codex(it, "write hello world to proof.txt", settings=effort))
-        well(await codex(it, "And again", "resume", "--last", settings=effort))
-        assert [line["status"] for line in it.log()] == [200, 200, 200]
-    asked = [json.loads(seen.body)["messages"] for seen in upstream.requests]
+    relay = await relay_with(recorder)
+    effort = 'model_reasoning_effort = "high"'
+    well(await codex(relay, "write hello world to proof.txt", settings=effort))
+    well(await codex(relay, "And again", "resume", "--last", settings=effort))
+    assert [line["status"] for line in relay.log()] == [200, 200, 200]
+    asked = [json.loads(seen.body)["messages"] for seen in recorder.requests]
     assert [len(thoughts(messages)) for messages in asked] == [0, 1, 2]
     assert thoughts(asked[2])[:1] == thoughts(asked[1])
     first, second = map(unmarked, asked[1:])
@@ -257,7 +240,7 @@ def thoughts(messages: list[JSON]) -> list[JSON]:
     return found
 
 
-async def test_a_conversation_too_long_is_compacted_and_goes_on(
+async def test_a_conversation_too_long_is_compacted_and_continues(
     live: Live, codex: Codex, home: Path
 ) -> None:
     settings = "model_auto_compact_token_limit = 2000"  # its instructions alone are more
@@ -272,9 +255,7 @@ async def test_a_picture_is_read(live: Live, codex: Codex, home: Path) -> None:
     assert [line["status"] for line in live.log()] == [200]
 
 
-async def test_an_answer_fits_the_schema_that_was_asked_for(
-    live: Live, codex: Codex, home: Path
-) -> None:
+async def test_an_answer_fits_the_requested_schema(live: Live, codex: Codex, home: Path) -> None:
     schema = {
         "type": "object",
         "properties": {"title": {"type": "string"}},
@@ -286,7 +267,9 @@ async def test_an_answer_fits_the_schema_that_was_asked_for(
     assert json.loads(said) == {"title": "simulated title"}
 
 
-async def test_its_meters_show_the_plan(relay_with: RelayWith, codex: Codex, home: Path) -> None:
+async def test_codex_shows_the_plans_meters(
+    relay_with: RelayWith, codex: Codex, home: Path
+) -> None:
     limits = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
     begun = time.time()
     relay = await relay_with(plan=[{"id": "free", "limits": limits}])
@@ -305,7 +288,7 @@ async def test_a_plan_without_limits_shows_no_meters(live: Live, codex: Codex, h
     assert told is None or (told["primary"], told["secondary"]) == (None, None)
 
 
-async def test_a_plan_that_is_used_up_stops_it_at_once_and_it_names_the_time(
+async def test_an_exhausted_plan_stops_codex_and_names_the_reset(
     relay_with: RelayWith, codex: Codex
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
@@ -318,7 +301,7 @@ async def test_a_plan_that_is_used_up_stops_it_at_once_and_it_names_the_time(
     assert re.search(r"hit your usage limit.*try again at \d+:\d\d [AP]M", ended.err, re.I)
 
 
-async def test_a_wrong_key_is_said_and_not_waited_for(live: Live, codex: Codex) -> None:
+async def test_a_wrong_key_stops_codex_without_retry(live: Live, codex: Codex) -> None:
     once = ("-c", "model_providers.relay.stream_max_retries=1")  # it tries six times otherwise
     ended = await codex(live, "Say hello", *once, key="sk-llmapi-" + "0" * 43)
     assert ended.status != 0
@@ -328,9 +311,7 @@ async def test_a_wrong_key_is_said_and_not_waited_for(live: Live, codex: Codex) 
 
 
 @pytest.mark.parametrize("script", ["status=529", "status=500", "fault=close", "fault=garbage"])
-async def test_what_fails_once_is_tried_again_and_succeeds(
-    live: Live, codex: Codex, script: str
-) -> None:
+async def test_a_single_failure_is_retried(live: Live, codex: Codex, script: str) -> None:
     steer(live, script)
     ended = await codex(live, "Say hello")
     assert "“Say hello”" in well(ended)
@@ -339,9 +320,7 @@ async def test_what_fails_once_is_tried_again_and_succeeds(
 
 
 @pytest.mark.parametrize("at", [6, 40], ids=["thinking", "text"])
-async def test_a_stream_that_was_cut_is_never_taken_as_whole(
-    live: Live, codex: Codex, at: int
-) -> None:
+async def test_a_cut_stream_never_ends_as_complete(live: Live, codex: Codex, at: int) -> None:
     steer(live, f"fault=cut;at={at}")
     ended = await codex(live, "Say hello")
     assert re.search("You said: “Say hello”.*every byte was read.$", well(ended))
@@ -349,13 +328,13 @@ async def test_a_stream_that_was_cut_is_never_taken_as_whole(
     assert [line["outcome"].split(":")[0] for line in live.log()] == ["cut", "whole"]
 
 
-async def test_an_error_event_midway_leads_to_a_whole_answer(live: Live, codex: Codex) -> None:
+async def test_an_error_event_midway_is_retried(live: Live, codex: Codex) -> None:
     steer(live, "fault=error;at=6")
     assert "simulated upstream" in well(await codex(live, "Say hello"))
     assert len(live.log()) == 2
 
 
-async def test_a_long_silence_is_filled_so_that_it_stays(
+async def test_keepalives_hold_codex_through_a_long_silence(
     relay_with: RelayWith, codex: Codex
 ) -> None:
     pool = {"grace": 0.2, "keep_alive": 0.3}
@@ -368,7 +347,7 @@ async def test_a_long_silence_is_filled_so_that_it_stays(
     assert "Reconnecting" not in ended.err
 
 
-async def test_items_that_nobody_knows_never_break_a_turn(live: Live) -> None:
+async def test_unknown_items_never_break_a_turn(live: Live) -> None:
     items = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
         {"type": "ghost_snapshot", "ghost_commit": {"id": "0" * 40}},
@@ -384,13 +363,13 @@ async def test_items_that_nobody_knows_never_break_a_turn(live: Live) -> None:
     assert "“Again”" in told["output"][-1]["content"][0]["text"]
 
 
-async def test_a_refusal_is_shown_to_its_user(live: Live, codex: Codex) -> None:
+async def test_a_refusal_is_shown_to_the_user(live: Live, codex: Codex) -> None:
     steer(live, "stop=refusal")
     assert "could do harm" in well(await codex(live, "Say hello"))
     assert [line["status"] for line in live.log()] == [200]
 
 
-async def test_an_empty_balance_stops_it_at_once(relay_with: RelayWith, codex: Codex) -> None:
+async def test_an_empty_balance_stops_codex_at_once(relay_with: RelayWith, codex: Codex) -> None:
     plan = [{"id": "free", "name": "Prepaid", "billing": "per-token"}]
     price = {"input": 3.0, "output": 15.0}
     model = [{"id": MODEL, "price": price}]

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.litellm
 QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
 
 
-async def test_litellm_talks_streams_calls_and_sees_what_went_wrong(
+async def test_litellm_completes_streams_calls_tools_and_raises(
     live: Live, litellm_python: Path, tmp_path: Path
 ) -> None:
     script = Path(__file__).with_name("litellm") / "talk.py"

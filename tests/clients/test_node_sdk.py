@@ -11,7 +11,7 @@ from tests.fakes.live import Live
 pytestmark = pytest.mark.node
 
 
-async def test_the_node_sdk_talks_streams_counts_and_sees_what_went_wrong(
+async def test_the_node_sdk_completes_streams_counts_and_raises(
     live: Live, node_modules: Path
 ) -> None:
     script = Path(__file__).with_name("sdk.mjs")

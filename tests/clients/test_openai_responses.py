@@ -101,7 +101,7 @@ async def test_a_response(gpt: openai.AsyncOpenAI, live: Live) -> None:
     type(response).model_validate(json.loads(response.to_json()))
 
 
-async def test_a_response_repeats_what_was_asked(gpt: openai.AsyncOpenAI) -> None:
+async def test_a_response_repeats_the_requests_parameters(gpt: openai.AsyncOpenAI) -> None:
     asked: Any = {
         "instructions": "Be brief.",
         "max_output_tokens": 500,
@@ -169,7 +169,7 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_a_stream_ends_with_the_response_that_a_whole_answer_is(
+async def test_a_streams_last_response_equals_a_document(
     gpt: openai.AsyncOpenAI, name: str
 ) -> None:
     script, more = ANSWERS[name]
@@ -216,7 +216,7 @@ async def test_the_stream_helper_adds_up_to_the_response(
         assert "".join(pieces(events, what)) == told
 
 
-async def test_events_reach_the_caller_as_they_happen(gpt: openai.AsyncOpenAI) -> None:
+async def test_events_reach_the_caller_without_delay(gpt: openai.AsyncOpenAI) -> None:
     came: list[float] = []
     stream = await gpt.responses.create(
         model=MODEL, input=HI, stream=True, extra_headers=steered("tokens=10;pace=50")
@@ -228,7 +228,7 @@ async def test_events_reach_the_caller_as_they_happen(gpt: openai.AsyncOpenAI) -
     assert came[-1] - came[0] > 0.1  # 9 gaps of 20 ms, not one burst at the end
 
 
-async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI) -> None:
+async def test_twenty_concurrent_requests_get_their_own_answers(gpt: openai.AsyncOpenAI) -> None:
     async def talk(number: int) -> str:
         response = await ask(gpt, bool(number % 2), input=f"number {number}.")
         return str(response.output_text)
@@ -238,7 +238,7 @@ async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI)
         assert f"“number {number}.”" in text
 
 
-async def test_a_silent_upstream_shows_signs_of_life_with_numbers_of_their_own(
+async def test_keepalive_events_of_a_silent_stream_are_numbered(
     relay_with: RelayWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
@@ -264,7 +264,7 @@ async def test_a_silent_upstream_shows_signs_of_life_with_numbers_of_their_own(
     assert "Hello there" in final.output_text
 
 
-async def test_a_caller_that_gives_up_ends_the_upstreams_work(
+async def test_an_abandoned_request_ends_at_the_upstream(
     gpt: openai.AsyncOpenAI, live: Live
 ) -> None:
     stream = await gpt.responses.create(
@@ -375,7 +375,7 @@ class GetWeather(BaseModel):
 
 
 @STREAMED
-async def test_a_function_of_a_model_is_called_with_one(
+async def test_a_pydantic_function_is_called_with_its_model(
     gpt: openai.AsyncOpenAI, streamed: bool
 ) -> None:
     asked: Any = {
@@ -417,7 +417,7 @@ async def test_the_choice_of_a_tool_is_the_callers(
         assert response.output[0].name == "find"
 
 
-async def test_one_call_at_a_time_if_that_is_wanted(gpt: openai.AsyncOpenAI) -> None:
+async def test_parallel_tool_calls_may_be_switched_off(gpt: openai.AsyncOpenAI) -> None:
     response = await ask(
         gpt,
         False,
@@ -447,7 +447,7 @@ async def test_an_answer_is_parsed_into_a_model(
     assert place.name == "simulated name"
 
 
-async def test_a_schema_with_references_choices_and_nulls_is_parsed_too(
+async def test_a_schema_with_refs_unions_and_nulls_is_parsed(
     gpt: openai.AsyncOpenAI,
 ) -> None:
     trip = (await gpt.responses.parse(model=MODEL, input=HI, text_format=Trip)).output_parsed
@@ -491,7 +491,7 @@ async def test_a_tool_may_answer_with_a_picture(gpt: openai.AsyncOpenAI) -> None
     assert response.usage.input_tokens > PICTURE_TOKENS
 
 
-async def test_instructions_and_what_a_developer_says_first_are_the_system_prompt(
+async def test_instructions_and_first_developer_turns_are_the_system(
     gpt: openai.AsyncOpenAI,
 ) -> None:
     words = "Be brief and kind. " * 40
@@ -513,7 +513,7 @@ def text_part(text: str) -> Any:
 
 @pytest.mark.parametrize("model", ["claude-opus-4-8", MODEL, "claude-haiku-4-5"])
 @pytest.mark.parametrize("role", ["developer", "system"])
-async def test_a_developer_may_speak_later_too(
+async def test_a_developer_message_may_come_later(
     gpt: openai.AsyncOpenAI, model: str, role: str
 ) -> None:
     said: list[Any] = [*HI]
@@ -531,7 +531,7 @@ async def test_a_developer_may_speak_later_too(
 
 
 @STREAMED
-async def test_an_answer_that_is_too_long_is_incomplete(
+async def test_an_answer_above_its_limit_is_incomplete(
     gpt: openai.AsyncOpenAI, streamed: bool
 ) -> None:
     response = await ask(gpt, streamed, input=HI, max_output_tokens=3)
@@ -543,7 +543,7 @@ async def test_an_answer_that_is_too_long_is_incomplete(
 
 
 @STREAMED
-async def test_a_refusal_is_one(gpt: openai.AsyncOpenAI, streamed: bool) -> None:
+async def test_a_refusal_is_a_refusal_item(gpt: openai.AsyncOpenAI, streamed: bool) -> None:
     response = await ask(gpt, streamed, "stop=refusal", input=HI)
     assert (response.status, response.output_text) == ("completed", "")
     [message] = response.output
@@ -608,7 +608,7 @@ async def test_a_body_may_come_compressed(
 
 
 @STREAMED
-async def test_plan_meters_and_the_turns_state_come_with_every_answer(
+async def test_every_answer_has_plan_meters_and_turn_state(
     relay_with: RelayWith, streamed: bool
 ) -> None:
     relay = await relay_with(plan=METERS)
@@ -648,7 +648,7 @@ async def test_a_wrong_key_raises_at_once(connect_openai: ConnectOpenAI, live: L
     assert caught.value.request_id == line["id"]
 
 
-async def test_a_model_that_is_not_served_raises_and_names_those_that_are(
+async def test_an_unknown_model_raises_with_the_known_models(
     gpt: openai.AsyncOpenAI,
 ) -> None:
     with pytest.raises(openai.NotFoundError, match="claude-haiku-4-5") as caught:
@@ -690,7 +690,7 @@ async def test_a_bad_request_raises_and_names_the_parameter(
 
 
 @STREAMED
-async def test_a_response_that_was_not_kept_cannot_be_gone_on_from(
+async def test_an_unstored_response_cannot_be_continued(
     gpt: openai.AsyncOpenAI, live: Live, streamed: bool
 ) -> None:
     first = await gpt.responses.create(model=MODEL, input=HI, store=True)
@@ -704,13 +704,13 @@ async def test_a_response_that_was_not_kept_cannot_be_gone_on_from(
     assert len(upstream_requests(live)) == 1
 
 
-async def test_what_the_upstream_refuses_raises_with_its_words(gpt: openai.AsyncOpenAI) -> None:
+async def test_an_upstreams_refusal_raises_with_its_message(gpt: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="x-simulate: 'nonsense=1'"):
         await gpt.responses.create(model=MODEL, input=HI, extra_headers=steered("nonsense=1"))
 
 
 @STREAMED
-async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
+async def test_an_exhausted_plan_raises_without_retry(
     relay_with: RelayWith, streamed: bool
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
@@ -728,7 +728,7 @@ async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
 
 
 @pytest.mark.parametrize("fault", ["fault=error;at=9", "fault=cut;at=9", "fault=reset;at=9"])
-async def test_a_stream_that_breaks_says_so_and_ends(gpt: openai.AsyncOpenAI, fault: str) -> None:
+async def test_a_broken_stream_ends_with_an_error(gpt: openai.AsyncOpenAI, fault: str) -> None:
     stream = await gpt.responses.create(
         model=MODEL, input=HI, stream=True, extra_headers=steered(f"tokens=20;{fault}")
     )
@@ -743,7 +743,7 @@ async def test_a_stream_that_breaks_says_so_and_ends(gpt: openai.AsyncOpenAI, fa
     assert kinds.isdisjoint({"response.completed", "response.incomplete", "error"})
 
 
-async def test_what_passes_by_itself_is_tried_again_by_the_sdk(
+async def test_transient_errors_are_retried_by_the_sdk(
     connect_openai: ConnectOpenAI, live: Live
 ) -> None:
     await put_script(live, "status=529", "")

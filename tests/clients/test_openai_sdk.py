@@ -104,7 +104,7 @@ async def test_a_raw_stream_is_one_answer_in_chunks(gpt: openai.AsyncOpenAI) -> 
     assert said == whole.choices[0].message.content
 
 
-async def test_a_stream_tells_no_usage_unless_asked(gpt: openai.AsyncOpenAI) -> None:
+async def test_a_stream_has_usage_only_on_request(gpt: openai.AsyncOpenAI) -> None:
     stream = await gpt.chat.completions.create(model=MODEL, messages=HI, stream=True)
     chunks = [chunk async for chunk in stream]
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
@@ -122,7 +122,7 @@ async def test_the_stream_helper_adds_up_to_the_completion(gpt: openai.AsyncOpen
     assert counts(final.usage) == counts(whole.usage)
 
 
-async def test_chunks_reach_the_caller_as_they_happen(gpt: openai.AsyncOpenAI) -> None:
+async def test_chunks_reach_the_caller_without_delay(gpt: openai.AsyncOpenAI) -> None:
     came: list[float] = []
     stream = await gpt.chat.completions.create(
         model=MODEL, messages=HI, stream=True, extra_headers=steered("tokens=10;pace=50")
@@ -134,7 +134,7 @@ async def test_chunks_reach_the_caller_as_they_happen(gpt: openai.AsyncOpenAI) -
     assert came[-1] - came[0] > 0.1  # 9 gaps of 20 ms, not one burst at the end
 
 
-async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI) -> None:
+async def test_twenty_concurrent_requests_get_their_own_answers(gpt: openai.AsyncOpenAI) -> None:
     async def ask(number: int) -> str:
         messages: Any = [{"role": "user", "content": f"number {number}."}]
         async with gpt.chat.completions.stream(model=MODEL, messages=messages) as stream:
@@ -146,7 +146,7 @@ async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI)
         assert f"“number {number}.”" in text
 
 
-async def test_models_are_those_of_the_relay(gpt: openai.AsyncOpenAI) -> None:
+async def test_the_sdk_lists_the_relays_models(gpt: openai.AsyncOpenAI) -> None:
     assert [model.id async for model in gpt.models.list()] == [
         "claude-opus-4-8",
         "claude-sonnet-4-7",
@@ -162,7 +162,7 @@ async def test_models_are_those_of_the_relay(gpt: openai.AsyncOpenAI) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-async def test_a_tool_loop_with_calls_at_once(gpt: openai.AsyncOpenAI, streamed: bool) -> None:
+async def test_a_tool_loop_makes_parallel_calls(gpt: openai.AsyncOpenAI, streamed: bool) -> None:
     messages: list[Any] = [*HI]
 
     async def turn(script: str, choice: Any) -> Any:
@@ -198,7 +198,7 @@ async def test_a_tool_loop_with_calls_at_once(gpt: openai.AsyncOpenAI, streamed:
     assert ended.message.content == "Done. The tool answered: rain 5"
 
 
-async def test_a_call_without_its_result_is_refused_with_its_place(
+async def test_a_call_without_result_is_refused_by_position(
     gpt: openai.AsyncOpenAI,
 ) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -245,7 +245,7 @@ async def test_an_answer_is_parsed_into_a_model(
     assert place.name == "simulated name"
 
 
-async def test_a_schema_with_references_choices_and_nulls_is_parsed_too(
+async def test_a_schema_with_refs_unions_and_nulls_is_parsed(
     gpt: openai.AsyncOpenAI,
 ) -> None:
     answer = await gpt.chat.completions.parse(model=MODEL, messages=HI, response_format=Trip)
@@ -294,7 +294,7 @@ async def test_a_wrong_key_raises_at_once(connect_openai: ConnectOpenAI, live: L
     assert caught.value.request_id == line["id"]
 
 
-async def test_a_model_that_is_not_served_raises_and_names_those_that_are(
+async def test_an_unknown_model_raises_with_the_known_models(
     gpt: openai.AsyncOpenAI,
 ) -> None:
     with pytest.raises(openai.NotFoundError, match="claude-haiku-4-5") as caught:
@@ -325,7 +325,7 @@ async def test_a_bad_request_raises_and_names_the_parameter(
     assert upstream_requests(live) == []
 
 
-async def test_what_the_upstream_refuses_raises_with_its_words(gpt: openai.AsyncOpenAI) -> None:
+async def test_an_upstreams_refusal_raises_with_its_message(gpt: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="x-simulate: 'nonsense=1'"):
         await gpt.chat.completions.create(
             model=MODEL, messages=HI, extra_headers=steered("nonsense=1")
@@ -333,7 +333,7 @@ async def test_what_the_upstream_refuses_raises_with_its_words(gpt: openai.Async
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
+async def test_an_exhausted_plan_raises_without_retry(
     relay_with: RelayWith, streamed: bool
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
@@ -348,7 +348,7 @@ async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
 
 
 @pytest.mark.parametrize("fault", ["fault=error;at=9", "fault=cut;at=9", "fault=reset;at=9"])
-async def test_a_stream_that_breaks_raises_after_what_came(
+async def test_a_broken_stream_raises_after_its_content(
     gpt: openai.AsyncOpenAI, fault: str
 ) -> None:
     stream = await gpt.chat.completions.create(
@@ -366,7 +366,7 @@ async def test_a_stream_that_breaks_raises_after_what_came(
     assert len(said) > 3
 
 
-async def test_what_passes_by_itself_is_tried_again_by_the_sdk(
+async def test_transient_errors_are_retried_by_the_sdk(
     connect_openai: ConnectOpenAI, live: Live
 ) -> None:
     await put_script(live, "status=529", "")

@@ -69,7 +69,7 @@ def results(message: Any) -> list[Any]:
 @MODELS
 @STREAMED
 @pytest.mark.parametrize("replay", [kept, dumped, dropped])
-async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
+async def test_reasoning_survives_every_way_of_replaying_it(
     gpt: openai.AsyncOpenAI, model: str, streamed: bool, replay: Any
 ) -> None:
     messages: list[Any] = [*HI]
@@ -91,7 +91,7 @@ async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
 
 @MODELS
 @STREAMED
-async def test_thoughts_go_back_to_the_upstream_with_their_signatures(
+async def test_reasoning_returns_upstream_with_its_signatures(
     gpt: openai.AsyncOpenAI, model: str, streamed: bool
 ) -> None:
     message, _ = await ask(gpt, model, HI, streamed, CALLS)

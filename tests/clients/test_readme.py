@@ -34,7 +34,7 @@ def filled_in(text: str, live: Live) -> str:
     return text.replace("http://127.0.0.1:8080", live.url).replace("sk-llmapi-…", live.key)
 
 
-def test_the_readme_has_something_to_paste_for_openai_clients() -> None:
+def test_the_readme_has_snippets_for_openai_clients() -> None:
     for path in LAST:
         assert any(path in line for line in CURL)
     assert PYTHON

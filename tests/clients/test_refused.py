@@ -36,9 +36,7 @@ def sdk(relay: Live) -> anthropic.AsyncAnthropic:
 
 @pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_the_sdk_raises_at_once_when_a_window_is_used_up(
-    relay_with: RelayWith, streamed: bool
-) -> None:
+async def test_an_exhausted_window_raises_at_once(relay_with: RelayWith, streamed: bool) -> None:
     relay = await relay_with(plan=ONE)
     async with sdk(relay) as client:
         await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
@@ -57,7 +55,7 @@ async def test_the_sdk_raises_at_once_when_a_window_is_used_up(
 
 
 @pytest.mark.alone
-async def test_the_sdk_raises_at_once_when_there_is_no_money(relay_with: RelayWith) -> None:
+async def test_an_empty_balance_raises_at_once(relay_with: RelayWith) -> None:
     relay = await relay_with(plan=PAID, model=PRICED)
     async with sdk(relay) as client:
         begun = time.monotonic()
@@ -69,7 +67,7 @@ async def test_the_sdk_raises_at_once_when_there_is_no_money(relay_with: RelayWi
         assert [line["status"] for line in relay.log()] == [402]
 
 
-async def test_the_sdk_waits_for_a_limit_per_minute_by_itself(relay_with: RelayWith) -> None:
+async def test_the_sdk_waits_for_a_limit_per_minute(relay_with: RelayWith) -> None:
     plan = [{"id": "free", "limits": [{"requests": 1, "per": "1s"}]}]
     relay = await relay_with(plan=plan)
     async with sdk(relay) as client:
@@ -80,7 +78,7 @@ async def test_the_sdk_waits_for_a_limit_per_minute_by_itself(relay_with: RelayW
 
 @pytest.mark.node
 @pytest.mark.parametrize("plan", [ONE, WEEK], ids=["5h", "7d"])
-async def test_claude_code_stops_at_once_and_names_the_time(
+async def test_an_exhausted_window_stops_claude_code_with_its_reset(
     relay_with: RelayWith, claude: Claude, plan: list[dict[str, Any]]
 ) -> None:
     relay = await relay_with(plan=plan)
@@ -98,7 +96,7 @@ async def test_claude_code_stops_at_once_and_names_the_time(
 
 
 @pytest.mark.node
-async def test_claude_code_stops_at_once_when_there_is_no_money(
+async def test_an_empty_balance_stops_claude_code_at_once(
     relay_with: RelayWith, claude: Claude
 ) -> None:
     relay = await relay_with(plan=PAID, model=PRICED)

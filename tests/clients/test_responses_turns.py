@@ -81,7 +81,7 @@ def thoughts(live: Live) -> list[Any]:
 @MODELS
 @STREAMED
 @pytest.mark.parametrize("replay", [kept, dumped, dropped])
-async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
+async def test_reasoning_survives_every_way_of_replaying_it(
     gpt: openai.AsyncOpenAI, live: Live, model: str, streamed: bool, replay: Any
 ) -> None:
     items: list[Any] = [HI]
@@ -103,7 +103,7 @@ async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
 
 
 @MODELS
-async def test_what_somebody_has_changed_stays_here_and_the_turn_goes_on(
+async def test_tampered_reasoning_is_dropped_and_the_turn_continues(
     gpt: openai.AsyncOpenAI, live: Live, model: str
 ) -> None:
     response, _ = await ask(gpt, model, [HI], False, CALLS)
@@ -117,7 +117,7 @@ async def test_what_somebody_has_changed_stays_here_and_the_turn_goes_on(
         assert thoughts(live) == []
 
 
-async def test_what_was_sealed_for_another_account_stays_here(
+async def test_reasoning_sealed_for_another_account_is_dropped(
     gpt: openai.AsyncOpenAI, live: Live
 ) -> None:
     response, _ = await ask(gpt, ADAPTIVE, [HI], False, CALLS)
@@ -156,7 +156,7 @@ async def test_turns_read_the_prompt_cache_unless_the_plan_says_no(
 
 
 @STREAMED
-async def test_a_conversation_goes_on_from_what_it_was_compacted_to(
+async def test_a_conversation_continues_from_its_compaction(
     gpt: openai.AsyncOpenAI, live: Live, streamed: bool
 ) -> None:
     response, _ = await ask(gpt, ADAPTIVE, [HI], streamed)

@@ -62,6 +62,23 @@ def always(octets: bytes, *, close: bool = False) -> Answer:
     return answer
 
 
+def forwarding(url: str) -> Answer:
+    """Answer as the server at `url` does, over a connection of its own for each request."""
+    port = int(url.rpartition(":")[2])
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        source, sink = await asyncio.open_connection("127.0.0.1", port)
+        sink.write(seen.head[:-2] + b"connection: close\r\n\r\n" + seen.body)
+        while octets := await source.read(65536):
+            writer.write(octets)
+        sink.close()
+        writer.close()
+
+    return answer
+
+
 @contextlib.asynccontextmanager
 async def raw_upstream(answer: Answer) -> AsyncIterator[Upstream]:
     """Listen; records each request (framed by content-length), then awaits `answer` for it."""

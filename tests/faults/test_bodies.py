@@ -41,7 +41,7 @@ def is_whole(octets: bytes) -> bool:
 
 @pytest.mark.parametrize("before", [b"", LONG], ids=["short", "long"])
 @pytest.mark.parametrize("missing", [0, 1, 50])
-async def test_json_that_ends_with_the_connection_is_whole_only_if_it_is_json(
+async def test_json_framed_by_close_is_complete_only_if_it_parses(
     upstream_with: UpstreamWith, relay_with: RelayWith, missing: int, before: bytes
 ) -> None:
     octets = HEAD + b"\r\n" + before + JSON_ANSWER[: len(JSON_ANSWER) - missing]
@@ -64,7 +64,7 @@ async def test_json_that_ends_with_the_connection_is_whole_only_if_it_is_json(
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
 @pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
-async def test_an_encoded_answer_that_nobody_asked_for_is_passed_on_as_it_is(
+async def test_an_unrequested_encoding_is_passed_on_unchanged(
     upstream_with: UpstreamWith, relay_with: RelayWith, head: bytes, encoding: str
 ) -> None:
     body = chunks(b"\x1f\x8b not for the relay", b"to read")
@@ -80,7 +80,7 @@ async def test_an_encoded_answer_that_nobody_asked_for_is_passed_on_as_it_is(
 
 
 @pytest.mark.parametrize("stop", [b'"\xff\xfe"', b'"\xed\xa0\x80"'])
-async def test_octets_that_are_no_unicode_pass_as_they_are(tmp_path: Path, stop: bytes) -> None:
+async def test_octets_that_are_no_unicode_pass_unchanged(tmp_path: Path, stop: bytes) -> None:
     odd = JSON_ANSWER.replace(b'"claude-sonnet-4-7"', stop).replace(b'"end_turn"', stop)
     delta = (
         b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":%b},' % stop
@@ -119,7 +119,7 @@ async def test_one_event_of_many_megabytes_passes(
     [b"zz\r\n", b"-1\r\n", b"5\n", b"fffffffffffffffffff\r\n", b"5 5\r\n", b"3\r\nabcde"],
 )
 @pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
-async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
+async def test_broken_chunks_cut_an_answer_or_refuse_it(
     upstream_with: UpstreamWith, relay_with: RelayWith, head: bytes, broken: bytes, begun: bool
 ) -> None:
     shown = DELTA if head == SSE else LONG
@@ -155,7 +155,7 @@ async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
         b"transfer-encoding: chunked, chunked\r\n",
     ],
 )
-async def test_a_head_that_two_readers_could_take_differently_is_no_answer(
+async def test_a_head_with_ambiguous_framing_is_a_502(
     upstream_with: UpstreamWith, relay_with: RelayWith, framing: bytes
 ) -> None:
     octets = HEAD + framing + b"\r\n" + chunks(JSON_ANSWER) + LAST_CHUNK
@@ -165,7 +165,7 @@ async def test_a_head_that_two_readers_could_take_differently_is_no_answer(
     assert "idle=0" in repr(relay.app.upstreams[0].pool)
 
 
-async def test_a_few_interim_responses_are_passed_over(
+async def test_interim_responses_are_skipped(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
@@ -177,7 +177,7 @@ async def test_a_few_interim_responses_are_passed_over(
     assert octets.endswith(JSON_ANSWER)
 
 
-async def test_a_refusal_before_the_request_was_read_is_the_callers_answer(
+async def test_an_early_refusal_reaches_the_caller(
     tmp_path: Path,
 ) -> None:
     error = b'{"type":"error","error":{"type":"request_too_large","message":"Too long for me"}}'
@@ -206,14 +206,14 @@ async def test_a_refusal_before_the_request_was_read_is_the_callers_answer(
 # --- callers of HTTP/1.0, to whom the connection's end is the answer's --------------
 
 
-async def test_a_cut_shows_to_a_caller_who_knows_no_chunks(live: Live) -> None:
+async def test_a_cut_resets_a_caller_of_http_1_0(live: Live) -> None:
     script = "x-simulate: bytes=3000000;fault=cut;at=1500000\r\n"
     with pytest.raises(ConnectionResetError):
         await ask(live, version="1.0", fields=script)
     assert live.log()[0]["outcome"].startswith("cut: ")
 
 
-async def test_what_is_cut_before_it_was_shown_is_an_error_to_a_caller_who_knows_no_chunks(
+async def test_a_cut_before_content_is_a_502_for_http_1_0(
     live: Live,
 ) -> None:
     answer = await ask(live, version="1.0", fields="x-simulate: fault=cut;at=300\r\n")
@@ -221,7 +221,7 @@ async def test_what_is_cut_before_it_was_shown_is_an_error_to_a_caller_who_knows
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "api_error"
 
 
-async def test_a_caller_who_knows_no_chunks_is_told_within_a_stream(live: Live) -> None:
+async def test_a_cut_stream_has_an_error_event_for_http_1_0(live: Live) -> None:
     stream = json.dumps({**BODY, "stream": True}).encode()
     octets = request(live.key, stream, fields="x-simulate: fault=cut;at=6\r\n")
     answer = await exchange(live.port, octets.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
@@ -229,7 +229,7 @@ async def test_a_caller_who_knows_no_chunks_is_told_within_a_stream(live: Live) 
     assert last.startswith(b"event: error\ndata: {")
 
 
-async def test_a_whole_answer_ends_well_for_a_caller_who_knows_no_chunks(live: Live) -> None:
+async def test_a_complete_stream_ends_cleanly_for_http_1_0(live: Live) -> None:
     stream = json.dumps({**BODY, "stream": True}).encode()
     octets = request(live.key, stream, fields="x-simulate: tokens=100\r\n")
     answer = await exchange(live.port, octets.replace(b"HTTP/1.1", b"HTTP/1.0", 1))

@@ -44,7 +44,7 @@ def unreachable(answer: httpx.Response) -> bool:
 # --- no connection ------------------------------------------------------------------
 
 
-async def test_an_upstream_that_is_down_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_down_upstream_fails_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with before(tmp_path, f"http://127.0.0.1:{port}") as (relay, client):
@@ -55,7 +55,7 @@ async def test_an_upstream_that_is_down_is_told_at_once(tmp_path: Path) -> None:
         assert relay.log()[0]["outcome"].startswith("refused: ")
 
 
-async def test_an_upstream_that_swallows_connections_is_told_in_time(tmp_path: Path) -> None:
+async def test_an_upstream_that_accepts_nothing_fails_in_time(tmp_path: Path) -> None:
     with socket.socket() as full, contextlib.ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -69,7 +69,7 @@ async def test_an_upstream_that_swallows_connections_is_told_in_time(tmp_path: P
             assert 0.3 < answer.elapsed.total_seconds() < IN_TIME
 
 
-async def test_a_name_that_is_none_is_told(tmp_path: Path) -> None:
+async def test_an_unresolvable_name_fails(tmp_path: Path) -> None:
     async with before(tmp_path, "http://upstream.invalid:8080") as (_, client):
         answer = await client.post("/v1/messages", json=BODY)
         assert unreachable(answer)
@@ -77,9 +77,7 @@ async def test_a_name_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("octets", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01", b""])
-async def test_an_upstream_without_tls_where_it_should_be_is_told_in_time(
-    tmp_path: Path, octets: bytes
-) -> None:
+async def test_an_upstream_without_tls_fails_in_time(tmp_path: Path, octets: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(octets)
         await reader.read(-1)  # with no octets: a handshake that never goes on
@@ -97,7 +95,7 @@ async def test_an_upstream_without_tls_where_it_should_be_is_told_in_time(
 
 
 @pytest.mark.parametrize("fault", ["fault=close", "fault=reset;at=0"])
-async def test_only_a_reused_connection_without_an_octet_of_answer_is_tried_again_and_once(
+async def test_only_an_unanswered_reused_connection_is_retried_once(
     setup: Setup, fault: str
 ) -> None:
     relay = setup.relay
@@ -119,7 +117,7 @@ async def test_only_a_reused_connection_without_an_octet_of_answer_is_tried_agai
 
 
 @pytest.mark.parametrize("fault", ["half-head", "garbage", "cut;at=0", "cut", "stall-head"])
-async def test_what_may_have_been_worked_on_is_never_sent_again(setup: Setup, fault: str) -> None:
+async def test_a_request_the_upstream_may_have_run_is_not_resent(setup: Setup, fault: str) -> None:
     relay = setup.relay
     async with httpx.AsyncClient(
         base_url=relay.url, headers=relay.headers, timeout=5, verify=TRUST
@@ -131,7 +129,7 @@ async def test_what_may_have_been_worked_on_is_never_sent_again(setup: Setup, fa
     await setup.settled()
 
 
-async def test_connections_that_the_upstream_closed_meanwhile_are_not_used(setup: Setup) -> None:
+async def test_connections_closed_by_the_upstream_are_not_reused(setup: Setup) -> None:
     relay = setup.relay
     async with httpx.AsyncClient(
         base_url=relay.url, headers=relay.headers, timeout=5, verify=TRUST
@@ -151,7 +149,7 @@ async def test_connections_that_the_upstream_closed_meanwhile_are_not_used(setup
 # --- anything, at random ------------------------------------------------------------
 
 
-async def test_among_hundreds_of_random_faults_good_requests_get_their_own_answers(
+async def test_good_requests_survive_hundreds_of_random_faults(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(2026)

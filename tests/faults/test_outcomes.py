@@ -45,7 +45,7 @@ def test_the_table_has_every_fault() -> None:
 
 
 @pytest.mark.parametrize(("script", "stream", "outcome"), CELLS)
-async def test_a_fault_has_its_outcome_in_time_and_harms_no_other_request(
+async def test_a_fault_has_its_outcome_and_harms_no_other_request(
     setup: Setup, script: str, stream: bool, outcome: Outcome
 ) -> None:
     first = raw(setup, script, stream, outcome)

@@ -170,7 +170,7 @@ def check(error: Any, seen: Seen) -> None:
 @pytest.mark.parametrize("script", SEEN)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("ask", [ask_chat, ask_responses], ids=["chat", "responses"])
-async def test_a_fault_is_the_sdks_own_error_or_another_upstreams_answer(
+async def test_a_fault_is_an_sdk_error_or_another_upstreams_answer(
     tmp_path: Path, script: str, streamed: bool, ask: Ask
 ) -> None:
     seen = SEEN[script][streamed]

@@ -1,4 +1,4 @@
-"""Which fields travel: an open list upstream, an allow-list back, and no secret either way."""
+"""Fields pass by a deny-list upstream and an allow-list back, never with a secret."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, always, raw_upstream
 
 EVERY_KIND = {
-    # end to end: these go on
+    # end to end: passed on
     "accept": "application/json",
     "user-agent": "claude-cli/2.1.330 (external, sdk-cli)",
     "content-type": "application/json",
@@ -38,7 +38,7 @@ EVERY_KIND = {
     "x-real-ip": "10.0.0.1",
     "cf-connecting-ip": "10.0.0.1",
     "via": "1.1 proxy",
-    # of this hop
+    # hop by hop (RFC 9110 §7.6.1)
     "connection": "keep-alive, x-nominated, Upgrade",
     "x-nominated": "canary",
     "keep-alive": "timeout=5",
@@ -105,7 +105,7 @@ def names(seen: Seen) -> list[str]:
     return [line.partition(b":")[0].lower().decode() for line in seen.head.split(b"\r\n")[1:-2]]
 
 
-async def test_the_upstream_receives_just_the_end_to_end_fields_and_the_relays_own(
+async def test_the_upstream_gets_only_end_to_end_and_relay_fields(
     tmp_path: Path,
 ) -> None:
     seen, _ = await seen_upstream(tmp_path, lines(EVERY_KIND))
@@ -120,8 +120,8 @@ async def test_the_upstream_receives_just_the_end_to_end_fields_and_the_relays_o
     assert b"canary" not in seen.head.replace(UPSTREAM_KEY.encode(), b"")
 
 
-async def test_a_canonical_request_and_a_legal_one_are_passed_on_alike(tmp_path: Path) -> None:
-    """The same fields, once as every client sends them and once in odd spacing."""
+async def test_canonical_and_legal_requests_are_passed_on_alike(tmp_path: Path) -> None:
+    """The same fields, once in canonical and once in odd spacing."""
     fields = {name: EVERY_KIND[name] for name in (*GOES_ON, "cookie", "x-real-ip", "te")}
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -149,7 +149,7 @@ async def test_the_upstream_gets_its_own_credential_in_its_own_style(
 CREDENTIALS = (b"x-api-key", b"authorization", b"cookie", b"proxy-authorization")
 
 
-async def test_configured_fields_take_the_place_of_the_callers(tmp_path: Path) -> None:
+async def test_configured_fields_replace_the_callers(tmp_path: Path) -> None:
     seen, _ = await seen_upstream(
         tmp_path,
         "anthropic-beta: a\r\nX-Team: caller\r\n",
@@ -197,7 +197,7 @@ async def answer_fields(
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"429 Too Many", b"529 Overloaded"])
-async def test_the_caller_receives_just_the_allowed_fields(tmp_path: Path, status: bytes) -> None:
+async def test_the_caller_receives_only_the_allowed_fields(tmp_path: Path, status: bytes) -> None:
     fields = "".join(f"{n}: {v}\r\n" for n, v in {**ALLOWED, **FOREIGN}.items()).encode()
     octets = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
         status,
@@ -205,10 +205,10 @@ async def test_the_caller_receives_just_the_allowed_fields(tmp_path: Path, statu
         len(JSON_ANSWER),
         JSON_ANSWER,
     )
-    told, found, received, _ = await answer_fields(tmp_path, octets)
-    assert told == int(status.split()[0])
+    got, found, received, _ = await answer_fields(tmp_path, octets)
+    assert got == int(status.split()[0])
     own = {b"request-id", b"server-timing", b"content-length"}
-    if told == 200:  # only an answer is a model's
+    if got == 200:  # an error has no model
         own.add(b"x-relay-model")
         assert received[b"x-relay-model"] == b"claude-sonnet-4-7"
     assert sorted(found) == sorted({*(name.encode() for name in ALLOWED), *own})
@@ -236,7 +236,7 @@ async def test_a_stream_is_marked_as_not_to_be_buffered(tmp_path: Path) -> None:
     ]
 
 
-async def test_the_cache_control_of_an_upstreams_stream_stands(tmp_path: Path) -> None:
+async def test_an_upstreams_cache_control_is_kept(tmp_path: Path) -> None:
     octets = answers.chunked(answers.stream()).replace(
         b"\r\n\r\n", b"\r\ncache-control: no-cache\r\n\r\n", 1
     )
@@ -245,7 +245,7 @@ async def test_the_cache_control_of_an_upstreams_stream_stands(tmp_path: Path) -
     assert found.count(b"cache-control") == 1
 
 
-async def test_server_timing_tells_the_relays_share_apart(live: Live) -> None:
+async def test_server_timing_separates_relay_from_upstream(live: Live) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, fields="x-simulate: delay=0.1\r\n"))
         _, fields, _ = await read_answer(reader)
@@ -256,7 +256,7 @@ async def test_server_timing_tells_the_relays_share_apart(live: Live) -> None:
     assert float(match[1]) < 100 <= float(match[2]) + 1
 
 
-async def test_no_two_answers_have_one_request_id(live: Live) -> None:
+async def test_every_answer_has_a_request_id_of_its_own(live: Live) -> None:
     ids = []
     for octets in (request(live.key), request(None), request(live.key, b"{"), b"GARBAGE\r\n\r\n"):
         for _ in range(5):

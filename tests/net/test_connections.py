@@ -71,7 +71,7 @@ async def test_ten_thousand_pipelined_requests_are_all_answered(live: Live) -> N
         assert len(live.log()) == 10_000
 
 
-async def test_a_caller_that_asks_and_never_reads_is_no_longer_listened_to(live: Live) -> None:
+async def test_a_pipelining_caller_that_never_reads_is_paused(live: Live) -> None:
     async with connected(live.port, limit=1024) as (_, writer):
         writer.transport.pause_reading()
         asked = 0
@@ -115,7 +115,7 @@ async def final_head(reader: asyncio.StreamReader) -> bytes:
         (STREAM, "bytes=4000000"),
     ],
 )
-async def test_a_caller_that_shut_its_sending_side_gets_its_whole_answer(
+async def test_a_half_closed_caller_gets_its_complete_answer(
     live: Live, body: dict, script: str
 ) -> None:
     octets = request(live.key, body, fields=f"x-simulate: {script}\r\n")
@@ -132,7 +132,7 @@ async def test_a_caller_that_shut_its_sending_side_gets_its_whole_answer(
     assert [line["outcome"] for line in live.log()] == ["whole"]
 
 
-async def test_a_slow_reader_that_shut_its_sending_side_gets_its_whole_answer(live: Live) -> None:
+async def test_a_half_closed_slow_reader_gets_its_complete_answer(live: Live) -> None:
     async with connected(live.port, limit=65_536) as (reader, writer):
         writer.write(request(live.key, fields="x-simulate: bytes=12000000\r\n"))
         writer.write_eof()
@@ -142,7 +142,7 @@ async def test_a_slow_reader_that_shut_its_sending_side_gets_its_whole_answer(li
         assert b"content-length: %d\r\n" % len(rest) in head
 
 
-async def test_a_half_closed_caller_gets_an_answer_to_each_request_it_sent(live: Live) -> None:
+async def test_a_half_closed_caller_gets_every_pipelined_answer(live: Live) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, fields="x-simulate: delay=0.1\r\n") * 3)
         writer.write_eof()
@@ -151,7 +151,7 @@ async def test_a_half_closed_caller_gets_an_answer_to_each_request_it_sent(live:
     assert received.count(b"connection: close\r\n") == 1
 
 
-async def test_a_request_cut_off_by_its_caller_goes_nowhere(live: Live) -> None:
+async def test_an_incomplete_request_is_not_sent_upstream(live: Live) -> None:
     octets = request(live.key)
     for end in (len(octets) - 1, octets.index(b"\r\n\r\n") + 4, 20):
         async with connected(live.port) as (reader, writer):
@@ -243,7 +243,7 @@ async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
 
 
 @pytest.mark.alone
-async def test_a_caller_that_leaves_a_paced_stream_ends_it_at_the_simulator(live: Live) -> None:
+async def test_leaving_a_paced_stream_ends_it_at_the_simulator(live: Live) -> None:
     assert live.simulator is not None
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, STREAM, fields="x-simulate: tokens=1000;pace=50\r\n"))
@@ -256,7 +256,7 @@ async def test_a_caller_that_leaves_a_paced_stream_ends_it_at_the_simulator(live
 
 
 @pytest.mark.alone
-async def test_a_caller_that_leaves_while_its_model_thinks_is_noticed(live: Live) -> None:
+async def test_leaving_before_the_first_octet_is_noticed(live: Live) -> None:
     assert live.simulator is not None
     async with connected(live.port) as (_, writer):
         writer.write(request(live.key, fields="x-simulate: delay=30\r\n"))
@@ -268,7 +268,7 @@ async def test_a_caller_that_leaves_while_its_model_thinks_is_noticed(live: Live
         assert time.monotonic() - left < 0.6  # and a busy machine takes its time
 
 
-async def test_leaving_at_any_moment_leaves_nothing_behind(
+async def test_leaving_at_any_moment_leaks_nothing(
     live: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A hundred callers that leave a little later each: before, while and after the head."""
@@ -284,7 +284,7 @@ async def test_leaving_at_any_moment_leaves_nothing_behind(
     assert {line["outcome"] for line in live.log()} <= {"whole", "caller left"}
 
 
-async def test_a_handler_that_is_cancelled_at_the_moment_it_goes_on_is_cancelled() -> None:
+async def test_a_handler_cancelled_as_it_resumes_is_cancelled() -> None:
     """As a task is: whoever is gone gets no further step."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
@@ -314,7 +314,7 @@ def old(octets: bytes) -> bytes:
     return octets.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
 
 
-async def test_an_http_1_0_caller_gets_a_stream_without_chunks_to_the_end_of_the_connection(
+async def test_an_http_1_0_caller_gets_a_stream_without_chunks(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     upstream = await upstream_with(always(answers.chunked(EVENTS)))
@@ -327,7 +327,7 @@ async def test_an_http_1_0_caller_gets_a_stream_without_chunks_to_the_end_of_the
     assert [line["outcome"] for line in relay.log()] == ["whole"]
 
 
-async def test_an_http_1_0_caller_gets_a_json_answer_and_the_end(
+async def test_an_http_1_0_caller_gets_json_and_the_connections_end(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     upstream = await upstream_with(always(OK))
@@ -349,15 +349,13 @@ async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(
     assert b"event: error\n" in body
 
 
-async def test_an_http_1_0_caller_that_sends_expect_is_not_told_to_continue(live: Live) -> None:
+async def test_expect_100_continue_is_ignored_for_http_1_0(live: Live) -> None:
     octets = old(request(live.key, fields="expect: 100-continue\r\n"))
     assert (await exchange(live.port, octets)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("value", ["close", "Close", "close, x-app", "keep-alive, close"])
-async def test_a_caller_that_wants_the_connection_closed_has_it_closed(
-    live: Live, value: str
-) -> None:
+async def test_connection_close_closes_the_connection(live: Live, value: str) -> None:
     received = await exchange(live.port, request(live.key, fields=f"connection: {value}\r\n"))
     assert received.startswith(b"HTTP/1.1 200 ")
     assert b"\r\nconnection: close\r\n" in received

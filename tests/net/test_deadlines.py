@@ -101,7 +101,7 @@ def deadline(name: str) -> pytest.MarkDecorator:
 
 @deadline("head")
 @pytest.mark.parametrize("drip", [False, True])
-async def test_a_header_must_be_whole_in_time_however_it_drips(short: Live, drip: bool) -> None:
+async def test_a_dripping_head_must_be_complete_in_time(short: Live, drip: bool) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(b"POST /v1/messages HTTP/1.1\r\nx: ")
@@ -123,7 +123,9 @@ async def test_a_header_must_be_whole_in_time_however_it_drips(short: Live, drip
 @deadline("body")
 @pytest.mark.parametrize("coding", ["content-length: 9000", "transfer-encoding: chunked"])
 @pytest.mark.parametrize("begin", [b"", b"1\r\n{\r\n"])
-async def test_a_body_must_come_at_its_rate(short: Live, coding: str, begin: bytes) -> None:
+async def test_a_body_must_arrive_at_the_minimum_rate(
+    short: Live, coding: str, begin: bytes
+) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(
@@ -137,7 +139,7 @@ async def test_a_body_must_come_at_its_rate(short: Live, coding: str, begin: byt
 
 
 @deadline("body")
-async def test_a_body_that_comes_at_its_rate_may_take_longer(short: Live) -> None:
+async def test_a_body_at_the_minimum_rate_may_take_longer(short: Live) -> None:
     octets = request(short.key, json.dumps(BODY).encode() + b" " * 6000, fields="x-begin: fast\r\n")
     async with connected(short.port) as (reader, writer):
         watch = Watch()
@@ -150,7 +152,7 @@ async def test_a_body_that_comes_at_its_rate_may_take_longer(short: Live) -> Non
 
 @deadline("idle")
 @pytest.mark.parametrize("used", [False, True])
-async def test_an_idle_connection_is_closed_without_a_word(short: Live, used: bool) -> None:
+async def test_an_idle_connection_is_closed_silently(short: Live, used: bool) -> None:
     async with connected(short.port) as (reader, writer):
         if used:
             await asyncio.sleep(DUE / 2)
@@ -163,7 +165,7 @@ async def test_an_idle_connection_is_closed_without_a_word(short: Live, used: bo
 
 @deadline("write")
 @pytest.mark.parametrize("begin", ["flood"])
-async def test_a_caller_who_reads_nothing_is_dropped(short: Live, begin: str) -> None:
+async def test_a_caller_that_reads_nothing_is_dropped(short: Live, begin: str) -> None:
     async with connected(short.port, limit=1024) as (reader, writer):
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
         await read_head(reader)
@@ -180,7 +182,7 @@ async def test_a_caller_who_reads_nothing_is_dropped(short: Live, begin: str) ->
 
 
 @deadline("write")
-async def test_a_caller_who_does_not_read_the_end_of_an_answer_is_dropped(
+async def test_a_caller_that_leaves_an_answers_end_unread_is_dropped(
     tmp_path: Path, short: Live
 ) -> None:
     """The answer is complete, cut, or the connection closing: nothing is held for ever."""
@@ -218,7 +220,7 @@ async def test_a_caller_who_does_not_read_the_end_of_an_answer_is_dropped(
 
 @deadline("first_byte")
 @pytest.mark.parametrize("begin", ["nothing", "half a head"])
-async def test_an_upstream_that_does_not_begin_to_answer_is_a_504(short: Live, begin: str) -> None:
+async def test_an_upstream_that_does_not_answer_is_a_504(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
@@ -230,9 +232,7 @@ async def test_an_upstream_that_does_not_begin_to_answer_is_a_504(short: Live, b
 
 @deadline("silence")
 @pytest.mark.parametrize("begin", ["short json", "opening"])
-async def test_an_upstream_that_falls_silent_before_it_has_brought_anything_is_a_504(
-    short: Live, begin: str
-) -> None:
+async def test_silence_before_content_is_a_504(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
@@ -243,7 +243,7 @@ async def test_an_upstream_that_falls_silent_before_it_has_brought_anything_is_a
 
 
 @deadline("silence")
-async def test_an_upstream_that_falls_silent_ends_a_stream_with_an_error(short: Live) -> None:
+async def test_silence_within_a_stream_is_an_error_event(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields="x-begin: stream\r\n"))
@@ -259,9 +259,7 @@ async def test_an_upstream_that_falls_silent_ends_a_stream_with_an_error(short: 
 
 @deadline("silence")
 @pytest.mark.parametrize("begin", ["torn", "json"])
-async def test_an_upstream_that_falls_silent_within_an_event_only_ends_the_connection(
-    short: Live, begin: str
-) -> None:
+async def test_silence_within_an_event_only_ends_the_connection(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
@@ -283,7 +281,7 @@ async def test_a_slow_stream_that_is_not_silent_goes_on(short: Live) -> None:
 
 
 @deadline("silence")
-async def test_the_silence_of_a_caller_who_does_not_read_is_not_the_upstreams(short: Live) -> None:
+async def test_an_unread_answer_is_not_the_upstreams_silence(short: Live) -> None:
     async with connected(short.port, limit=1024) as (reader, writer):
         writer.write(request(short.key, fields="x-begin: flood\r\n"))
         await read_head(reader)
@@ -295,7 +293,7 @@ async def test_the_silence_of_a_caller_who_does_not_read_is_not_the_upstreams(sh
 
 
 @deadline("pool")
-async def test_an_idle_upstream_connection_is_closed_before_the_upstream_would(short: Live) -> None:
+async def test_an_idle_upstream_connection_is_closed_first(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
         writer.write(request(short.key, fields="x-begin: fast\r\n"))
         await read_answer(reader)
@@ -306,7 +304,7 @@ async def test_an_idle_upstream_connection_is_closed_before_the_upstream_would(s
         assert watch.fired(), watch
 
 
-async def test_an_upstream_that_takes_no_connection_is_a_503_in_time(relay_with: RelayWith) -> None:
+async def test_an_upstream_that_accepts_nothing_is_a_503_in_time(relay_with: RelayWith) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -50,7 +50,7 @@ def leave(writer: asyncio.StreamWriter, how: str) -> None:
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("how", ["close", "abort", "reset"])
 @pytest.mark.parametrize("fields", [PACED, BUSY], ids=["paced", "busy"])
-async def test_callers_that_leave_their_streams_are_not_worth_a_word(
+async def test_callers_that_leave_their_streams_are_not_logged(
     live: Live, fields: str, how: str
 ) -> None:
     async def come_and_go(number: int) -> None:
@@ -83,7 +83,7 @@ async def secure(tmp_path: Path) -> Any:
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("how", ["close", "abort"])
 @pytest.mark.parametrize("when", ["waiting", "in the stream"])
-async def test_callers_over_tls_that_leave_are_not_worth_a_word(
+async def test_callers_that_leave_over_tls_are_not_logged(
     secure: tuple[Live, ssl.SSLContext], how: str, when: str
 ) -> None:
     relay, context = secure
@@ -106,7 +106,7 @@ async def test_callers_over_tls_that_leave_are_not_worth_a_word(
 
 
 @pytest.mark.parametrize("first", ["caller", "upstream"])
-async def test_a_caller_that_leaves_as_its_upstream_does_leaves_no_exception_behind(
+async def test_both_sides_leaving_at_once_leaves_no_exception(
     upstream_with: UpstreamWith, relay_with: RelayWith, first: str
 ) -> None:
     """Both come to the relay in one turn of its loop; the suite looks for what that leaves."""
@@ -145,7 +145,7 @@ async def test_a_caller_that_leaves_as_its_upstream_does_leaves_no_exception_beh
 # --- the standard streams -----------------------------------------------------------
 
 
-async def test_it_serves_without_a_standard_output(tmp_path: Path) -> None:
+async def test_a_relay_serves_without_a_standard_output(tmp_path: Path) -> None:
     """Its number must not go to a socket, which the access log would then be written to."""
     write_settings(tmp_path, "http://127.0.0.1:9")
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once

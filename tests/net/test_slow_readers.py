@@ -61,7 +61,7 @@ def buffered(relay: Live) -> int:
 
 
 @pytest.mark.parametrize("framing", ["kept", "length", "chunks"])
-async def test_what_one_caller_has_not_read_holds_up_no_other(
+async def test_an_unread_answer_holds_up_no_other_caller(
     upstream_with: UpstreamWith, relay_with: RelayWith, framing: str
 ) -> None:
     """The last piece stays with the slow caller; the upstream's connection serves the next."""
@@ -109,7 +109,7 @@ async def test_what_one_caller_has_not_read_holds_up_no_other(
         assert received.partition(b"\r\n\r\n")[2] == octets.partition(b"\r\n\r\n")[2]
 
 
-async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back(
+async def test_backpressure_works_from_the_first_octets(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     sent = 0
@@ -145,7 +145,7 @@ async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back
 
 
 @pytest.mark.parametrize("pieces", ["at once", "head first"])
-async def test_an_upstream_that_answers_before_it_has_read_gets_no_second_request(
+async def test_an_early_answer_ends_its_upstream_connection(
     relay_with: RelayWith, pieces: str
 ) -> None:
     refusal = b'{"type":"error","error":{"type":"invalid_request_error","message":"no"}}'

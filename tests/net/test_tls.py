@@ -67,7 +67,7 @@ async def asked(folder: Path, port: int, ca: str | None, host: str = "localhost"
         return status
 
 
-async def test_an_upstream_is_reached_over_tls_when_its_certificate_is_good(
+async def test_an_upstream_with_a_good_certificate_is_reached(
     tmp_path: Path, authority: trustme.CA
 ) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -76,7 +76,7 @@ async def test_an_upstream_is_reached_over_tls_when_its_certificate_is_good(
 
 
 @pytest.mark.parametrize("wrong", ["host", "authority", "untrusted", "address"])
-async def test_an_upstream_whose_certificate_is_wrong_gets_nothing(
+async def test_an_upstream_with_a_wrong_certificate_gets_nothing(
     tmp_path: Path, authority: trustme.CA, wrong: str
 ) -> None:
     names = {"host": "other.example", "address": "localhost"}
@@ -89,7 +89,7 @@ async def test_an_upstream_whose_certificate_is_wrong_gets_nothing(
         assert await asked(tmp_path, port, ca, host) == 503
 
 
-async def test_an_upstream_that_speaks_no_tls_is_a_503(tmp_path: Path) -> None:
+async def test_an_upstream_without_tls_is_a_503(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -111,7 +111,7 @@ def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> Non
     assert str(Origin("a", 443, tls=context)) == "https://a:443"
 
 
-async def test_a_caller_may_come_over_tls(
+async def test_the_listener_speaks_tls(
     relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
 ) -> None:
     certificate = authority.issue_cert("localhost")
@@ -143,7 +143,7 @@ async def test_a_caller_may_come_over_tls(
         assert refused.status_code == 413
 
 
-async def test_a_caller_over_tls_that_leaves_is_noticed(
+async def test_a_caller_that_leaves_over_tls_is_noticed(
     relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
 ) -> None:
     certificate = authority.issue_cert("localhost")
@@ -163,7 +163,7 @@ async def test_a_caller_over_tls_that_leaves_is_noticed(
         assert relay.app.server.connections == set()
 
 
-async def test_a_listener_may_be_a_file(relay_with: RelayWith, tmp_path: Path) -> None:
+async def test_a_listener_may_be_a_unix_socket(relay_with: RelayWith, tmp_path: Path) -> None:
     path = tmp_path / "relay.sock"
     relay = await relay_with(server={"listen": [f"unix:{path}"]})
     transport = httpx.AsyncHTTPTransport(uds=str(path))

@@ -35,7 +35,7 @@ def said(text: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.alone
-async def test_one_is_killed_and_one_refuses_and_no_caller_notices_before_content(
+async def test_failing_upstreams_are_hidden_until_content(
     pool_with: PoolWith,
 ) -> None:
     pool = await pool_with(THREE, plan=PLAN)
@@ -96,7 +96,7 @@ async def _load(pool: Pool) -> list[tuple[int, Told]]:
     return await asyncio.gather(*tasks)
 
 
-async def test_one_that_was_killed_and_is_back_is_found_by_one_request(pool_with: PoolWith) -> None:
+async def test_a_restarted_upstream_is_found_by_one_request(pool_with: PoolWith) -> None:
     pool = await pool_with({"a": {}, "b": {"priority": 1}})
     a, health = pool["a"], pool.upstream("a").health
     a.kill()
@@ -121,7 +121,7 @@ async def test_one_that_was_killed_and_is_back_is_found_by_one_request(pool_with
     assert len(a.came) == before + 4
 
 
-async def test_an_answer_goes_to_at_most_as_many_upstreams_as_may_be_tried(
+async def test_a_request_tries_at_most_the_configured_number(
     pool_with: PoolWith,
 ) -> None:
     pool = await pool_with({**THREE, "d": {}}, pool={"tries": 3})
@@ -182,7 +182,7 @@ class Trace:
         return {session: [served[id] for id in ids] for session, ids in self.went.items()}
 
 
-async def test_sessions_stay_the_load_is_by_weight_and_one_that_was_out_gets_its_share_back(
+async def test_load_follows_weights_and_sessions_stay(
     pool_with: PoolWith,
 ) -> None:
     options = {name: {"weight": weight} for name, weight in WEIGHTS.items()}
@@ -220,7 +220,7 @@ async def test_sessions_stay_the_load_is_by_weight_and_one_that_was_out_gets_its
     assert 30 <= begun["a"] <= 40, begun
 
 
-async def test_an_upstream_that_ends_its_answers_with_errors_is_out_after_three(
+async def test_three_error_events_take_an_upstream_out(
     pool_with: PoolWith,
 ) -> None:
     pool = await pool_with({"a": {}, "b": {"priority": 1}})

@@ -86,7 +86,7 @@ async def full(folder: Path, **sections: Any) -> AsyncIterator[tuple[Pool, Askin
         yield pool, asking
 
 
-async def test_a_request_above_the_cap_waits_and_is_sent_when_a_place_is_free(
+async def test_a_request_above_the_cap_waits_for_a_free_place(
     tmp_path: Path,
 ) -> None:
     async with full(tmp_path) as (pool, asking):
@@ -101,7 +101,7 @@ async def test_a_request_above_the_cap_waits_and_is_sent_when_a_place_is_free(
         assert repr(pool.relay.app.upstreams) == "<Upstreams a: free, 0/1 in flight; 0 wait>"
 
 
-async def test_a_caller_with_many_waiting_does_not_keep_another_from_its_turn(
+async def test_a_long_queue_of_one_caller_does_not_delay_another(
     tmp_path: Path,
 ) -> None:
     async with full(tmp_path) as (pool, asking):
@@ -118,7 +118,7 @@ async def test_a_caller_with_many_waiting_does_not_keep_another_from_its_turn(
         assert pool["a"].most_held == 1
 
 
-async def test_a_request_that_nobody_is_left_for_does_not_block_those_behind_it(
+async def test_an_unservable_request_blocks_no_other(
     pool_with: PoolWith,
 ) -> None:
     """It has failed at the one upstream, and waits for the other."""
@@ -144,7 +144,7 @@ async def test_a_request_that_nobody_is_left_for_does_not_block_those_behind_it(
     assert [told.status for told in await asking.all()] == [200] * 3
 
 
-async def test_no_more_wait_than_are_allowed_to(tmp_path: Path) -> None:
+async def test_the_queue_has_a_maximum_length(tmp_path: Path) -> None:
     async with full(tmp_path, pool={"queue": 2}) as (pool, asking):
         for name in ("second", "third"):
             await asking.send(name)
@@ -157,7 +157,7 @@ async def test_no_more_wait_than_are_allowed_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wait", [0, 0.3])
-async def test_who_has_waited_long_enough_is_told_to_try_again(tmp_path: Path, wait: float) -> None:
+async def test_a_queued_request_times_out_with_retry_after(tmp_path: Path, wait: float) -> None:
     async with full(tmp_path, pool={"wait": wait}) as (pool, asking):
         before = time.monotonic()
         told = await pool.ask(said("second"))
@@ -171,7 +171,7 @@ async def test_who_has_waited_long_enough_is_told_to_try_again(tmp_path: Path, w
         assert len(pool["a"].came) == 1
 
 
-async def test_a_caller_who_leaves_the_queue_leaves_no_trace(tmp_path: Path) -> None:
+async def test_a_caller_that_leaves_the_queue_leaves_no_trace(tmp_path: Path) -> None:
     plan = [{"id": "free", "limits": [{"requests": 10, "per": "5h"}]}]
     async with full(tmp_path, plan=plan) as (pool, asking):
         async with connected(pool.relay.port) as (_, writer):
@@ -188,7 +188,7 @@ async def test_a_caller_who_leaves_the_queue_leaves_no_trace(tmp_path: Path) -> 
         assert [line["outcome"] for line in pool.relay.log()].count("caller left") == 1
 
 
-async def test_a_request_waits_for_an_upstream_that_told_when_it_is_back(
+async def test_a_request_waits_out_a_short_retry_after(
     pool_with: PoolWith,
 ) -> None:
     pool = await pool_with({"a": {}})
@@ -221,7 +221,7 @@ def limits_left(app: App, name: str) -> int:
     return int(limit["left"])
 
 
-async def test_when_all_are_at_their_limits_the_answer_names_the_moment_that_ends(
+async def test_a_refusal_names_the_moment_a_limit_resets(
     pool_with: PoolWith,
 ) -> None:
     pool = await pool_with({"a": limited(2), "b": limited(1)})
@@ -239,7 +239,7 @@ async def test_when_all_are_at_their_limits_the_answer_names_the_moment_that_end
     assert [len(node.came) for node in pool.nodes.values()] == [2, 1]
 
 
-async def test_limits_are_not_overrun_however_many_requests_there_are_at_once(
+async def test_concurrent_requests_do_not_overrun_upstream_limits(
     pool_with: PoolWith,
 ) -> None:
     options = {"a": limited(30), "b": {**limited(25), "max_concurrency": 4}}
@@ -252,7 +252,7 @@ async def test_limits_are_not_overrun_however_many_requests_there_are_at_once(
 
 
 @pytest.mark.parametrize("script", ["status=500", "status=529", "status=400", "fault=close"])
-async def test_a_failure_is_given_back_to_the_upstreams_limit(
+async def test_a_failure_is_refunded_to_the_upstreams_limit(
     pool_with: PoolWith, script: str
 ) -> None:
     pool = await pool_with({"a": limited(2)})
@@ -263,7 +263,7 @@ async def test_a_failure_is_given_back_to_the_upstreams_limit(
     assert left(pool, "a") == 1
 
 
-async def test_counting_tokens_takes_nothing_of_an_upstreams_limits(pool_with: PoolWith) -> None:
+async def test_counting_tokens_uses_no_upstream_limit(pool_with: PoolWith) -> None:
     pool = await pool_with({"a": limited(1)})
     body = {name: value for name, value in BODY.items() if name != "max_tokens"}
     for _ in range(3):
@@ -272,7 +272,7 @@ async def test_counting_tokens_takes_nothing_of_an_upstreams_limits(pool_with: P
     assert left(pool, "a") == 1
 
 
-async def test_tokens_are_counted_as_the_upstream_has_told_them(pool_with: PoolWith) -> None:
+async def test_token_limits_use_the_reported_usage(pool_with: PoolWith) -> None:
     options = {"a": {"limits": [{"tokens": 100_000, "per": "5h"}]}}
     pool = await pool_with(options)
     told = await pool.ask(said("how many?"))
@@ -281,9 +281,7 @@ async def test_tokens_are_counted_as_the_upstream_has_told_them(pool_with: PoolW
     assert left(pool, "a") == 100_000 - used
 
 
-async def test_a_restart_remembers_what_an_upstreams_limits_have_left(
-    pool_with: PoolWith, tmp_path: Path
-) -> None:
+async def test_upstream_limits_survive_a_restart(pool_with: PoolWith, tmp_path: Path) -> None:
     pool = await pool_with({"a": limited(5)})
     for number in range(3):
         assert (await pool.ask(said(f"{number}"))).status == 200
@@ -297,7 +295,7 @@ async def test_a_restart_remembers_what_an_upstreams_limits_have_left(
             await app.stop(0)
 
 
-async def test_what_never_goes_out_uses_nothing_of_an_upstreams_own_limits(
+async def test_an_unsent_request_uses_no_upstream_limit(
     pool_with: PoolWith,
 ) -> None:
     routes = [{"upstream": "a", "model": "other"}]
