@@ -1,4 +1,4 @@
-"""A peer that sends its requests without end: all are answered, and nobody waits for it."""
+"""A peer that pipelines without end gets all its answers and delays no other caller."""
 
 import asyncio
 import re
@@ -16,11 +16,11 @@ from tests.fakes.live import Live
 
 MANY = 8000
 TURN = 64  # requests of one peer in one turn of the loop, at most
-STALL = 0.1  # seconds; twice what is promised, as the machine may be busy
+STALL = 0.1  # seconds; twice the promise, for a busy machine
 
 
 def peer(port: int, octets: bytes, last: bytes) -> bytes:
-    """Sends all of it as fast as it goes while it reads; in a thread, to leave the loop alone."""
+    """Sends at full speed while it reads; in a thread, so as not to occupy the loop."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         sender = threading.Thread(target=connection.sendall, args=(octets,))
         sender.start()
@@ -40,7 +40,7 @@ def pipelined(count: int) -> bytes:
 
 async def test_pipelined_requests_are_answered_in_order_and_turns() -> None:
     turn, now = 0, 0
-    served: list[tuple[int, bytes]] = []  # in which turn, what
+    served: list[tuple[int, bytes]] = []  # turn of the loop, answer
 
     async def handler(exchange: Exchange) -> None:
         served.append((turn, exchange.request.path))
@@ -100,7 +100,7 @@ async def test_a_pipelining_peer_stalls_no_other(live: Live) -> None:
 
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_a_request_on_a_paused_connection_is_answered(live: Live, half_closed: bool) -> None:
-    """Reading stops while much is ahead, and must begin again; or end, if that was all."""
+    """Reading pauses while many requests are queued, and must resume, or end after the last."""
     async with connected(live.port) as (reader, writer):
         writer.write(pipelined(5000))
         if half_closed:

@@ -1,4 +1,4 @@
-"""A relay as its users have it, on this test's own loop: real sockets, database and log."""
+"""A complete relay on the test's own loop: real sockets, database and log."""
 
 import asyncio
 import contextlib
@@ -82,6 +82,11 @@ class Live:
                 return [line for line in lines if "mark" not in line]
             assert time.monotonic() < deadline, "the access log is not written"
             time.sleep(0.001)
+
+    def keeps_idle(self, number: int) -> bool:
+        """Whether the first upstream's pool holds exactly `number` idle connections."""
+        pool = self.app.upstreams[0].pool
+        return repr(pool) == f"<Pool {pool.origin} idle={number} opened={pool.opened}>"
 
     async def create_user(self, email: str) -> None:
         """Another account, on the default plan."""

@@ -1,4 +1,4 @@
-"""Several simulated upstreams behind one relay, each of which can be held, refuse or be killed."""
+"""Several simulated upstreams behind one relay. Each can hold requests, refuse, or be killed."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ def refusing(status: int, **fields: str) -> Instead:
     """Answer with an error; `fields` with _ for -."""
     kind = {429: "rate_limit_error", 529: "overloaded_error"}.get(status, "api_error")
     body = json.dumps({"type": "error", "error": {"type": kind, "message": "Not now."}}).encode()
-    lines = [(name.replace("_", "-").encode(), told.encode()) for name, told in fields.items()]
+    lines = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
 
     async def refuse(exchange: Exchange) -> None:
         await exchange.body()
@@ -37,7 +37,7 @@ def refusing(status: int, **fields: str) -> Instead:
 
 
 def answering(body: bytes) -> Instead:
-    """Answer whatever comes with one document, where the simulator is too strict."""
+    """Answer every request with one document, where the simulator is too strict."""
 
     async def answer(exchange: Exchange) -> None:
         await exchange.body()
@@ -49,8 +49,8 @@ def answering(body: bytes) -> Instead:
 class Node:
     """One simulated upstream.
 
-    `hold` has the requests that come wait at the door until `let` lets so many in; `instead`
-    takes the place of every answer; `came` are the moments at which requests came.
+    `hold` keeps requests waiting until `let` admits some; `instead` replaces every answer;
+    `came` has the times at which requests arrived.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,8 +65,8 @@ class Node:
         self._door: asyncio.Semaphore | None = None
 
     @property
-    def whole(self) -> int:
-        """Answers that it sent to their end."""
+    def completed(self) -> int:
+        """Number of answers that it completed."""
         return self.simulator.journal.whole
 
     async def open(self) -> None:
@@ -76,16 +76,16 @@ class Node:
         self.timers.start()
 
     def kill(self) -> None:
-        """Close the listener and every connection, at once and in the middle of whatever it is."""
+        """Close the listener and every connection at once, also within an answer."""
         self.server.abort()
         self.timers.stop()
 
     def hold(self) -> None:
-        """Let nobody in from now on."""
+        """Keep requests waiting from now on."""
         self._door = asyncio.Semaphore(0)
 
     def let(self, number: int = 1) -> None:
-        """Let so many in."""
+        """Admit `number` waiting requests."""
         assert self._door is not None
         for _ in range(number):
             self._door.release()
@@ -133,22 +133,22 @@ class Pool:
         fields: str = "",
         script: str = "",
         target: str = "/v1/messages",
-    ) -> "Told":
-        """One request, on a connection that is kept for the next one."""
+    ) -> "Reply":
+        """Send one request, on a connection that is kept for the next one."""
         if script:
             fields += f"x-simulate: {script}\r\n"
         octets = request(key or self.relay.key, body, fields=fields, target=target)
         line = self._idle.pop() if self._idle else await Line.open(self.relay.port)
         try:
-            told = await line.ask(octets)
+            reply = await line.ask(octets)
         except BaseException:
             line.close()
             raise
-        if told.whole:
+        if reply.complete:
             self._idle.append(line)
         else:
             line.close()
-        return told
+        return reply
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -157,13 +157,13 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An answer as a caller sees it; `whole`: it came to its proper end."""
+class Reply:
+    """An answer as its caller receives it. `complete`: its framing ended properly."""
 
     status: int
     fields: dict[bytes, bytes]
     payload: bytes
-    whole: bool
+    complete: bool
 
     @property
     def id(self) -> str:
@@ -171,7 +171,7 @@ class Told:
 
     @property
     def message(self) -> str:
-        """What an error says."""
+        """The message of an error."""
         return str(json.loads(self.payload)["error"]["message"])
 
 
@@ -189,21 +189,21 @@ class Line:
     def close(self) -> None:
         self._writer.transport.abort()
 
-    async def ask(self, octets: bytes) -> Told:
-        """Send a request and read its answer, to its end or to where it is cut."""
+    async def ask(self, octets: bytes) -> Reply:
+        """Send a request and read its answer, to its end or to the cut."""
         self._writer.write(octets)
         status, fields = await read_head(self._reader)
         payload = b""
         try:
             if fields.get(b"transfer-encoding") != b"chunked":
                 payload = await self._reader.readexactly(int(fields[b"content-length"]))
-                return Told(status, fields, payload, True)
+                return Reply(status, fields, payload, True)
             while size := int((await self._reader.readuntil(b"\r\n")).strip(), 16):
                 payload += (await self._reader.readexactly(size + 2))[:-2]
             await self._reader.readexactly(2)
         except (asyncio.IncompleteReadError, ConnectionError):
-            return Told(status, fields, payload, False)
-        return Told(status, fields, payload, True)
+            return Reply(status, fields, payload, False)
+        return Reply(status, fields, payload, True)
 
 
 @contextlib.asynccontextmanager
@@ -212,7 +212,7 @@ async def running_pool(
 ) -> AsyncIterator[Pool]:
     """A relay in front of one simulator for each name in `options`.
 
-    What an option has is for its `[[upstream]]`; `sections` are as `running_relay` takes them.
+    Each value of `options` extends its `[[upstream]]`; `sections` are those of `running_relay`.
     """
     nodes = {name: Node(name) for name in options}
     async with contextlib.AsyncExitStack() as stack:
@@ -232,7 +232,7 @@ async def running_pool(
 def made(
     options: dict[str, dict[str, Any]], model: dict[str, Any] | None = None
 ) -> tuple[list[Upstream], Route]:
-    """Upstreams that nobody listens for, and the route to them; within a running loop."""
+    """Upstreams without a listener, and the route to them. Needs a running loop."""
     settings = config.parse(
         {
             "upstream": [

@@ -4,21 +4,19 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from relay.net.runner import CoroutineRunner
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
-from tests.fakes.live import Live, RelayWith, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith, always, raw_upstream
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, Upstream, UpstreamWith, always
 
 STREAM = {**BODY, "stream": True}
 EVENTS = answers.stream()
-LONG = b" " * 1_200_000  # more than is kept back of an answer
+LONG = b" " * 1_200_000  # above the buffer limit of an answer
 HELLO = b"HEAD / HTTP/1.1\r\nhost: relay\r\n\r\n"
 
 
@@ -42,11 +40,11 @@ async def test_pipelined_requests_are_answered_in_their_order(live: Live) -> Non
     )
     async with connected(live.port) as (reader, writer):
         writer.write(octets + request(None) + HELLO)
-        told = [await read_answer(reader) for _ in range(4)]
-        assert [status for status, _, _ in told] == [200, 200, 200, 401]
-        assert told[1][1][b"content-type"].startswith(b"text/event-stream")
-        assert b'"output_tokens":1' in told[0][2]
-        assert b'"output_tokens":2' in told[2][2]
+        replies = [await read_answer(reader) for _ in range(4)]
+        assert [status for status, _, _ in replies] == [200, 200, 200, 401]
+        assert replies[1][1][b"content-type"].startswith(b"text/event-stream")
+        assert b'"output_tokens":1' in replies[0][2]
+        assert b'"output_tokens":2' in replies[2][2]
         assert (await read_head(reader))[0] == 200
     assert [line["status"] for line in live.log()] == [200, 200, 200, 401, 200]
 
@@ -95,7 +93,7 @@ async def test_a_pipelining_caller_that_never_reads_is_paused(live: Live) -> Non
 
 
 async def final_head(reader: asyncio.StreamReader) -> bytes:
-    """The head that comes after any number of interim ones, by which the relay asks."""
+    """The head after any number of interim responses, with which the relay probes."""
     head = b"HTTP/1.1 100 "
     while head.startswith(b"HTTP/1.1 100 "):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -137,7 +135,7 @@ async def test_a_half_closed_slow_reader_gets_its_complete_answer(live: Live) ->
         writer.write(request(live.key, fields="x-simulate: bytes=12000000\r\n"))
         writer.write_eof()
         head = await final_head(reader)
-        await asyncio.sleep(0.3)  # longer than the relay waits before it asks
+        await asyncio.sleep(0.3)  # longer than the relay waits before it probes
         rest = await reader.read(-1)
         assert b"content-length: %d\r\n" % len(rest) in head
 
@@ -168,7 +166,7 @@ async def test_an_incomplete_request_is_not_sent_upstream(live: Live) -> None:
 async def slow_answer(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
 ) -> None:
-    """Begins as the request's `x-begin` tells, and then says nothing more."""
+    """Start an answer as the request's `x-begin` says, then send nothing more."""
     begin = seen.fields.get(b"x-begin")
     if begin == b"kept json":
         writer.write(OK[:-10])
@@ -187,16 +185,13 @@ async def slow_answer(
 
 
 @pytest.fixture
-async def slow(tmp_path: Path) -> AsyncIterator[tuple]:
-    async with (
-        raw_upstream(slow_answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        yield relay, upstream
+async def slow(upstream_with: UpstreamWith, relay_with: RelayWith) -> tuple[Live, Upstream]:
+    upstream = await upstream_with(slow_answer)
+    return await relay_with(upstream), upstream
 
 
-# Within a body of a told length, or within an event, there is no way to ask a caller that
-# only shut its sending side; one that is reset is noticed anywhere.
+# Within a body with a length, or within an event, a caller that only shut its sending side
+# cannot be probed; a reset is noticed anywhere.
 @pytest.mark.parametrize(
     ("begin", "how"),
     [
@@ -214,7 +209,7 @@ async def slow(tmp_path: Path) -> AsyncIterator[tuple]:
 )
 @pytest.mark.alone
 async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
-    slow: tuple, begin: str, how: str
+    slow: tuple[Live, Upstream], begin: str, how: str
 ) -> None:
     relay, upstream = slow
     async with connected(relay.port) as (reader, writer):
@@ -239,7 +234,7 @@ async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
     await until(lambda: not relay.app.server.connections)
     await until(relay.log)
     assert [line["outcome"] for line in relay.log()] == ["caller left"]
-    assert "idle=0" in repr(relay.app.upstreams[0].pool)
+    assert relay.keeps_idle(0)
 
 
 @pytest.mark.alone
@@ -264,14 +259,14 @@ async def test_leaving_before_the_first_octet_is_noticed(live: Live) -> None:
         left = time.monotonic()
         writer.close()
         await until(lambda: live.simulator.journal.aborted)
-        # The simulator, too, takes nearly 0.1 s to be sure.
-        assert time.monotonic() - left < 0.6  # and a busy machine takes its time
+        # The simulator also takes nearly 0.1 s to notice.
+        assert time.monotonic() - left < 0.6  # allows for a busy machine
 
 
 async def test_leaving_at_any_moment_leaks_nothing(
     live: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hundred callers that leave a little later each: before, while and after the head."""
+    """A hundred callers, each leaving a little later: before, during and after the head."""
 
     async def leave(after: float) -> None:
         async with connected(live.port) as (_, writer):
@@ -285,7 +280,7 @@ async def test_leaving_at_any_moment_leaks_nothing(
 
 
 async def test_a_handler_cancelled_as_it_resumes_is_cancelled() -> None:
-    """As a task is: whoever is gone gets no further step."""
+    """As a task would be: a cancelled handler gets no further step."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     steps: list[str] = []
@@ -339,7 +334,7 @@ async def test_an_http_1_0_caller_gets_json_and_the_connections_end(
 async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    """There is no framing to tell by, so the error event must."""
+    """Only the error event shows the cut: HTTP/1.0 has no framing here."""
     octets = answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4]))
     upstream = await upstream_with(always(octets, close=True))
     relay = await relay_with(upstream)

@@ -1,4 +1,4 @@
-"""Callers that read slowly, and upstreams that do: each costs its own connection and no other."""
+"""Slow callers and slow upstreams delay their own connection and no other."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith
 
-LITTLE = 8 * 1024  # octets that the kernel holds for a caller here, before it doubles them
-PIECE = b" " * 60_000  # more than it then takes, and one read of the relay
+LITTLE = 8 * 1024  # octets of kernel buffer for a caller; Linux doubles them
+PIECE = b" " * 60_000  # above the doubled buffer, within one read of the relay
 STREAM = {**BODY, "stream": True}
-SOON = 2.0  # seconds; what is held up here is held up for longer
+STALL = 2.0  # seconds; a stalled test takes longer
 
 
 async def narrow_port(relay: Live) -> int:
-    """A further listener, of which the connections choke after a few KiB."""
+    """A further listener whose connections block after a few KiB."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE)
     listener.bind(("127.0.0.1", 0))
@@ -32,7 +32,7 @@ async def narrow_port(relay: Live) -> int:
 
 @contextlib.asynccontextmanager
 async def slow_caller(port: int, octets: bytes) -> AsyncIterator[socket.socket]:
-    """Asks, and reads only what the test reads."""
+    """Send a request; the test alone reads the answer."""
     loop = asyncio.get_running_loop()
     with socket.socket() as caller:
         caller.setblocking(False)
@@ -43,7 +43,7 @@ async def slow_caller(port: int, octets: bytes) -> AsyncIterator[socket.socket]:
 
 
 async def read(caller: socket.socket, end: bytes) -> bytes:
-    """Everything until `end`."""
+    """Read everything up to `end`."""
     loop = asyncio.get_running_loop()
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024 * 1024)
     received = bytearray()
@@ -64,15 +64,15 @@ def buffered(relay: Live) -> int:
 async def test_an_unread_answer_holds_up_no_other_caller(
     upstream_with: UpstreamWith, relay_with: RelayWith, framing: str
 ) -> None:
-    """The last piece stays with the slow caller; the upstream's connection serves the next."""
-    begun = asyncio.Event()
+    """The last piece waits for the slow caller while the upstream's connection serves the next."""
+    started = asyncio.Event()
     document = JSON_ANSWER[:-1] + PIECE + b"}"
     events = answers.stream()
     events[-2] += b":" + PIECE + b"\n\n"
-    if framing == "kept":  # a document goes to its caller at once, when it is whole
+    if framing == "kept":  # a document is sent in one piece, once it is complete
         octets = answers.sized(document)
         end, first = document[-1:], octets[: -len(PIECE)]
-        begun.set()
+        started.set()
     elif framing == "length":
         octets = answers.sized(b"".join(events), kind=b"text/event-stream")
         end, first = events[-1], octets[: octets.index(events[-2][:50])]
@@ -87,7 +87,7 @@ async def test_an_unread_answer_holds_up_no_other_caller(
             writer.write(OK)
             return
         writer.write(first)
-        await begun.wait()
+        await started.wait()
         writer.write(octets[len(first) :])
 
     upstream = await upstream_with(answer)
@@ -96,11 +96,10 @@ async def test_an_unread_answer_holds_up_no_other_caller(
         await narrow_port(relay), request(relay.key, fields="x-first: 1\r\n")
     ) as caller:
         head = await asyncio.get_running_loop().sock_recv(caller, 40)
-        begun.set()
-        pool = relay.app.upstreams[0].pool
-        await until(lambda: "idle=1" in repr(pool))
+        started.set()
+        await until(lambda: relay.keeps_idle(1))
         assert buffered(relay), "the last piece was read at once: nothing is tested"
-        async with connected(relay.port, wait=SOON) as (reader, writer):
+        async with connected(relay.port, wait=STALL) as (reader, writer):
             for _ in range(2):
                 writer.write(request(relay.key))
                 assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
@@ -116,7 +115,7 @@ async def test_backpressure_works_from_the_first_octets(
     many = 100
     chunk = answers.chunk(b":" + PIECE + b"\n\n")
     events = answers.stream()
-    first = answers.chunk(b"".join(events[:4]))  # content, so that nothing is kept back
+    first = answers.chunk(b"".join(events[:4]))  # content, so that nothing is buffered
     ends = b"".join(map(answers.chunk, events[4:])) + answers.LAST
 
     async def answer(
@@ -135,7 +134,7 @@ async def test_backpressure_works_from_the_first_octets(
     relay = await relay_with(upstream)
     async with slow_caller(await narrow_port(relay), request(relay.key, STREAM)) as caller:
         await until(lambda: buffered(relay))
-        await asyncio.sleep(0.2)  # in which an upstream that nothing holds back sends it all
+        await asyncio.sleep(0.2)  # enough to send everything without backpressure
         assert buffered(relay) < 512 * 1024
         assert sent < many * len(chunk) // 2
         received = await read(caller, ends)
@@ -162,7 +161,7 @@ async def test_an_early_answer_ends_its_upstream_connection(
             if pieces == "head first":
                 await asyncio.sleep(0.05)
             writer.write(body)
-            await over.wait()  # and neither reads on nor closes
+            await over.wait()  # neither reads on nor closes
         else:
             writer.write(OK)
             await over.wait()
@@ -176,12 +175,12 @@ async def test_an_early_answer_ends_its_upstream_connection(
         async with connected(relay.port) as (reader, writer):
             writer.write(request(relay.key, big))
             assert (await read_answer(reader))[::2] == (400, refusal)
-            assert "idle=0" in repr(relay.app.upstreams[0].pool)
-            begun = time.monotonic()
+            assert relay.keeps_idle(0)
+            since = time.monotonic()
             writer.write(request(relay.key))
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(STALL):
                 assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
-            assert time.monotonic() - begun < SOON
+            assert time.monotonic() - since < STALL
         assert connections == 2
     finally:
         over.set()

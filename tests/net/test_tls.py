@@ -1,4 +1,4 @@
-"""TLS on both sides, and a listener that is a file."""
+"""TLS on both sides, and a listener on a Unix socket."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import trustme
 
 from relay.net.upstream.connection import Origin
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import RelayWith, running_relay
+from tests.fakes.live import RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import OK
 
@@ -49,12 +49,13 @@ async def tls_upstream(certificate: trustme.LeafCert) -> AsyncIterator[int]:
         await asyncio.sleep(0.02)
 
 
-async def asked(folder: Path, port: int, ca: str | None, host: str = "localhost") -> int:
+async def status_over_tls(
+    relay_with: RelayWith, port: int, ca: str | None, host: str = "localhost"
+) -> int:
+    """The status of two requests to the upstream at `port`, checked to share one connection."""
     options = {} if ca is None else {"ca": ca}
-    async with (
-        running_relay(folder, f"https://{host}:{port}", upstream_options=options) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    relay = await relay_with(f"https://{host}:{port}", upstream_options=options)
+    async with connected(relay.port) as (reader, writer):
         status = 0
         for _ in range(2):
             writer.write(request(relay.key))
@@ -68,16 +69,16 @@ async def asked(folder: Path, port: int, ca: str | None, host: str = "localhost"
 
 
 async def test_an_upstream_with_a_good_certificate_is_reached(
-    tmp_path: Path, authority: trustme.CA
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
 ) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     async with tls_upstream(authority.issue_cert("localhost")) as port:
-        assert await asked(tmp_path, port, str(tmp_path / "ca.pem")) == 200
+        assert await status_over_tls(relay_with, port, str(tmp_path / "ca.pem")) == 200
 
 
 @pytest.mark.parametrize("wrong", ["host", "authority", "untrusted", "address"])
 async def test_an_upstream_with_a_wrong_certificate_gets_nothing(
-    tmp_path: Path, authority: trustme.CA, wrong: str
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA, wrong: str
 ) -> None:
     names = {"host": "other.example", "address": "localhost"}
     certificate = authority.issue_cert(names.get(wrong, "localhost"))
@@ -86,10 +87,10 @@ async def test_an_upstream_with_a_wrong_certificate_gets_nothing(
     ca = None if wrong == "untrusted" else str(tmp_path / "ca.pem")
     host = "127.0.0.1" if wrong == "address" else "localhost"
     async with tls_upstream(certificate) as port:
-        assert await asked(tmp_path, port, ca, host) == 503
+        assert await status_over_tls(relay_with, port, ca, host) == 503
 
 
-async def test_an_upstream_without_tls_is_a_503(tmp_path: Path) -> None:
+async def test_an_upstream_without_tls_is_a_503(relay_with: RelayWith) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -97,7 +98,7 @@ async def test_an_upstream_without_tls_is_a_503(tmp_path: Path) -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
-        assert await asked(tmp_path, server.sockets[0].getsockname()[1], None) == 503
+        assert await status_over_tls(relay_with, server.sockets[0].getsockname()[1], None) == 503
     finally:
         server.close()
 

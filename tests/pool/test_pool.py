@@ -1,4 +1,4 @@
-"""Many upstreams, one endpoint: trouble of some is no trouble of the callers'."""
+"""Many upstreams, one endpoint: callers do not notice the failures of some."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ import pytest
 
 from relay.pool.health import Level
 from tests.fakes.caller import BODY
-from tests.fakes.pool import MODEL, Pool, PoolWith, Told, refusing
+from tests.fakes.pool import MODEL, Pool, PoolWith, Reply, refusing
 from tests.fakes.until import until
 
 THREE: dict[str, dict[str, Any]] = {"a": {}, "b": {}, "c": {}}
@@ -21,8 +21,8 @@ PLAN = [{"id": "free", "limits": [{"requests": LIMIT, "per": "5h"}]}]
 RATE = 200  # requests a second
 SECONDS = 3.4
 REFUSES, RELENTS, DIES = 0.5, 0.7, 0.9  # seconds from the start
-WAIT = 2  # seconds that the refusing one tells
-KINDS: list[tuple[bool, str]] = [  # streamed, what its upstream does
+WAIT = 2  # seconds of the refusing upstream's retry-after
+KINDS: list[tuple[bool, str]] = [  # streamed, the simulator's script
     (False, ""),
     (True, ""),
     (False, "delay=0.06"),
@@ -48,47 +48,47 @@ async def test_failing_upstreams_are_hidden_until_content(
     loop.call_later(REFUSES, setattr, b, "instead", refusing(429, retry_after=str(WAIT)))
     loop.call_later(RELENTS, relent)
     loop.call_later(DIES, c.kill)
-    tolds = await _load(pool)
+    replies = await _load(pool)
     assert b.instead is None
 
-    whole = [told for _, told in tolds if told.whole]
-    cut = [told for _, told in tolds if not told.whole]
-    assert {told.status for _, told in tolds} == {200}
-    assert all(b"event: error" not in told.payload for told in whole)
-    # What was cut is of the killed one, had shown content, and says what became of it.
+    complete = [reply for _, reply in replies if reply.complete]
+    cut = [reply for _, reply in replies if not reply.complete]
+    assert {reply.status for _, reply in replies} == {200}
+    assert all(b"event: error" not in reply.payload for reply in complete)
+    # Only the killed upstream's answers are cut: after content, with an error event.
     assert cut
     outcomes = {line["id"]: line for line in pool.relay.log()}
-    for told in cut:
-        assert outcomes[told.id]["upstream"] == "c"
-        assert outcomes[told.id]["outcome"].startswith("cut: the upstream")
-        content, _, error = told.payload.partition(b"event: error")
+    for reply in cut:
+        assert outcomes[reply.id]["upstream"] == "c"
+        assert outcomes[reply.id]["outcome"].startswith("cut: the upstream")
+        content, _, error = reply.payload.partition(b"event: error")
         assert b"content_block_delta" in content
         assert b'"api_error"' in error
-        assert b"message_stop" not in told.payload
-    # Nothing was generated twice, and nothing that nobody saw.
-    assert sum(node.whole for node in pool.nodes.values()) == len(whole)
-    # The one that told a time is left alone until then, and used right after.
+        assert b"message_stop" not in reply.payload
+    # Nothing was generated twice or without a reader.
+    assert sum(node.completed for node in pool.nodes.values()) == len(complete)
+    # An upstream with a retry-after gets no request until then, and is used right after.
     gap = max(after - before for before, after in pairwise(b.came))
     assert WAIT - 0.02 <= gap < WAIT + 0.4
     retried = Counter(line.get("tried", "").partition(":")[0] for line in outcomes.values())
     assert retried["b"] >= 1
     assert retried["c"] >= 3
-    # What counts was answered, once each.
+    # Each answered request is charged once.
     last = await pool.ask(said("last"))
-    assert int(last.fields[b"x-ratelimit-remaining"]) == LIMIT - len(tolds) - 1
+    assert int(last.fields[b"x-ratelimit-remaining"]) == LIMIT - len(replies) - 1
     assert [one.in_flight for one in pool.relay.app.upstreams] == [0, 0, 0]
 
 
-async def _load(pool: Pool) -> list[tuple[int, Told]]:
-    """So many requests a second, each sent at its time whatever the others do."""
+async def _load(pool: Pool) -> list[tuple[int, Reply]]:
+    """Send `RATE` requests a second, each on schedule regardless of the others."""
 
-    async def one(number: int) -> tuple[int, Told]:
+    async def one(number: int) -> tuple[int, Reply]:
         streamed, script = KINDS[number % len(KINDS)]
         return number, await pool.ask(said(f"number {number}", stream=streamed), script=script)
 
     loop = asyncio.get_running_loop()
     start = loop.time()
-    tasks: list[asyncio.Task[tuple[int, Told]]] = []
+    tasks: list[asyncio.Task[tuple[int, Reply]]] = []
     while (passed := loop.time() - start) < SECONDS:
         while len(tasks) < passed * RATE:
             tasks.append(asyncio.create_task(one(len(tasks))))
@@ -127,8 +127,8 @@ async def test_a_request_tries_at_most_the_configured_number(
     pool = await pool_with({**THREE, "d": {}}, pool={"tries": 3})
     for node in pool.nodes.values():
         node.instead = refusing(529)
-    told = await pool.ask(said("nobody can"))
-    assert told.status == 529  # word for word, as the last one told it
+    reply = await pool.ask(said("nobody can"))
+    assert reply.status == 529  # word for word, unchanged, from the last one tried
     assert sorted(len(node.came) for node in pool.nodes.values()) == [0, 1, 1, 1]
     [line] = pool.relay.log()
     assert line["tried"].count("529") == 3
@@ -141,14 +141,14 @@ SESSIONS, TURNS, AT_ONCE = 200, 20, 16
 
 
 class Trace:
-    """Conversations that go on turn by turn; `went` are the ids of each one's answers."""
+    """Conversations of many turns. `went` has the ids of the answers of each."""
 
     def __init__(self, pool: Pool, first: int, number: int) -> None:
         self._pool = pool
         self.went: dict[int, list[str]] = {name: [] for name in range(first, first + number)}
 
     async def turn(self, session: int) -> None:
-        """The next turn of a session: known by a field, or by how it begins."""
+        """The next turn of a session, identified by a field or by its first message."""
         body: dict[str, Any] = said(f"conversation {session}")
         for turn in range(len(self.went[session])):
             body["messages"] += [
@@ -156,12 +156,12 @@ class Trace:
                 {"role": "user", "content": "go on"},
             ]
         field = f"x-claude-code-session-id: {session}\r\n" if session % 2 else ""
-        told = await self._pool.ask(body, fields=field)
-        assert told.status == 200
-        self.went[session].append(told.id)
+        reply = await self._pool.ask(body, fields=field)
+        assert reply.status == 200
+        self.went[session].append(reply.id)
 
     async def run(self, turns: int, chance: random.Random) -> None:
-        """So many turns of each, interleaved, some of them at once."""
+        """Run `turns` turns of each session, interleaved and concurrent."""
         ready = deque(self.went)
         left = dict.fromkeys(ready, turns)
 
@@ -177,7 +177,7 @@ class Trace:
         await asyncio.gather(*[work() for _ in range(AT_ONCE)])
 
     def upstreams(self) -> dict[int, list[str]]:
-        """Where each turn of each session went."""
+        """The upstream of each turn, by session."""
         served = {line["id"]: line["upstream"] for line in self._pool.relay.log()}
         return {session: [served[id] for id in ids] for session, ids in self.went.items()}
 
@@ -198,7 +198,7 @@ async def test_load_follows_weights_and_sessions_stay(
         share = weight / sum(WEIGHTS.values()) * SESSIONS * TURNS
         assert abs(load[name] / share - 1) <= 0.10, load
 
-    # One says that it is at its limit: its sessions go to others meanwhile, and stay there.
+    # An upstream at its limit loses its sessions to others, for good.
     moved = [session for session, turns in went.items() if turns[-1] == "a"][:20]
     pool["a"].instead = refusing(429, retry_after="1")
     for session in moved:
@@ -213,11 +213,11 @@ async def test_load_follows_weights_and_sessions_stay(
     assert all(went[session][-2] != "a" for session in moved)
     assert all(went[session][-2] == went[session][-1] for session in moved)
 
-    # It has its share of those that begin after that, and is not flooded.
+    # It gets its share of new sessions afterwards, and no more.
     new = Trace(pool, SESSIONS, 60)
     await new.run(2, chance)
-    begun = Counter(turns[0] for turns in new.upstreams().values())
-    assert 30 <= begun["a"] <= 40, begun
+    first = Counter(turns[0] for turns in new.upstreams().values())
+    assert 30 <= first["a"] <= 40, first
 
 
 async def test_three_error_events_take_an_upstream_out(
@@ -229,6 +229,6 @@ async def test_three_error_events_take_an_upstream_out(
         await pool.ask(body, script="fault=error;at=6")
     health = pool.upstream("a").health
     assert health.why(MODEL, time.time()).startswith("ended its answer with an error event")
-    told = await pool.ask(body)
-    assert told.whole
+    reply = await pool.ask(body)
+    assert reply.complete
     assert pool.relay.log()[-1]["upstream"] == "b"
