@@ -1,4 +1,4 @@
-"""The `anthropic` SDK takes the relay for the API itself: only URL and key are changed."""
+"""The `anthropic` SDK works with the relay as with the API: only URL and key change."""
 
 import asyncio
 import json
@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx
 import pytest
 from anthropic import beta_async_tool
 
-from relay.accounts import users as people
-from relay.store.queries import live_keys
 from tests.clients.conftest import TRUST, Connect
-from tests.fakes.live import EMAIL, Live, RelayWith, running_relay
+from tests.clients.steering import HI, MODEL, steered, text_of, upstream_requests
+from tests.fakes.live import Live, running_relay
 from tests.fakes.upstream import OK, UpstreamWith, always
 
-MODEL = "claude-sonnet-4-7"
-HI: Any = [{"role": "user", "content": "Hello there"}]
 WEATHER: Any = {
     "name": "get_weather",
     "description": "The weather of a city.",
@@ -39,33 +35,6 @@ NOTE: Any = {
 }
 
 
-def steered(script: str) -> dict[str, str]:
-    """What makes the simulated upstream behave."""
-    return {"x-simulate": script}
-
-
-async def put_script(live: Live, *scripts: str) -> None:
-    """Steer the upstream's next answers, for a client that sends no `x-simulate`."""
-    url = live.app.upstreams[0].pool.origin
-    async with httpx.AsyncClient(verify=TRUST) as client:
-        answer = await client.put(f"{url}/simulate/script", json=list(scripts))
-    answer.raise_for_status()
-
-
-def upstream_requests(live: Live) -> list[dict[str, Any]]:
-    """What the simulated upstream was sent, heads as dicts."""
-    assert live.simulator is not None
-    return [
-        {**request, "headers": dict(request["headers"])}
-        for request in live.simulator.journal.report()["requests"]
-        if request["target"].startswith("/v1/messages")
-    ]
-
-
-def text_of(message: Any) -> str:
-    return "".join(block.text for block in message.content if block.type == "text")
-
-
 # --- talking ------------------------------------------------------------------------
 
 
@@ -75,7 +44,7 @@ async def test_a_message(sdk: anthropic.AsyncAnthropic, live: Live) -> None:
     assert message.model == MODEL
     assert message.stop_reason == "end_turn"
     [line] = live.log()
-    assert message._request_id == line["id"]  # what a user reports is what the log has
+    assert message._request_id == line["id"]  # the id that users report is in the log
     assert (line["input"], line["output"]) == (
         message.usage.input_tokens,
         message.usage.output_tokens,
@@ -87,7 +56,7 @@ async def test_everything_works_without_async(live: Live) -> None:
         with anthropic.Anthropic(
             api_key=live.key, base_url=live.url, max_retries=0, timeout=10
         ) as sdk:
-            whole = sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
+            message = sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
             with sdk.messages.stream(model=MODEL, max_tokens=100, messages=HI) as stream:
                 helped = "".join(stream.text_stream)
                 final = stream.get_final_message()
@@ -96,11 +65,11 @@ async def test_everything_works_without_async(live: Live) -> None:
                 if event.type == "content_block_delta" and event.delta.type == "text_delta":
                     raw += event.delta.text
             counted = sdk.messages.count_tokens(model=MODEL, messages=HI)
-            assert counted.input_tokens == whole.usage.input_tokens
+            assert counted.input_tokens == message.usage.input_tokens
             assert MODEL in [model.id for model in sdk.models.list()]
             with pytest.raises(anthropic.NotFoundError):
                 sdk.messages.create(model="gpt-6", max_tokens=100, messages=HI)
-            return [text_of(whole), helped, text_of(final), raw]
+            return [text_of(message), helped, text_of(final), raw]
 
     said = await asyncio.to_thread(talk)
     assert len(set(said)) == 1
@@ -108,13 +77,13 @@ async def test_everything_works_without_async(live: Live) -> None:
 
 
 async def test_the_stream_helper_adds_up_to_the_message(sdk: anthropic.AsyncAnthropic) -> None:
-    whole = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
+    message = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
     async with sdk.messages.stream(model=MODEL, max_tokens=100, messages=HI) as stream:
         pieces = [piece async for piece in stream.text_stream]
         final = await stream.get_final_message()
     assert len(pieces) > 5
-    assert "".join(pieces) == text_of(final) == text_of(whole)
-    assert final.usage.output_tokens == whole.usage.output_tokens
+    assert "".join(pieces) == text_of(final) == text_of(message)
+    assert final.usage.output_tokens == message.usage.output_tokens
     assert str(stream.request_id).startswith("req_")
 
 
@@ -297,7 +266,7 @@ async def test_the_sdk_lists_the_relays_models(sdk: anthropic.AsyncAnthropic) ->
         await sdk.models.retrieve("gpt-6")
 
 
-# --- what the SDKs of several years send --------------------------------------------
+# --- versions and betas -------------------------------------------------------------
 
 
 async def test_the_sdk_sends_a_bearer_key_and_the_newest_version(
@@ -306,7 +275,7 @@ async def test_the_sdk_sends_a_bearer_key_and_the_newest_version(
     await sdk.messages.create(model=MODEL, max_tokens=10, messages=HI)
     [request] = upstream_requests(live)
     assert request["headers"]["anthropic-version"] == "2026-10-21"
-    assert "authorization" not in request["headers"]  # the caller's own
+    assert "authorization" not in request["headers"]  # the caller's key stays here
     assert request["headers"]["x-api-key"] != live.key
 
 
@@ -318,7 +287,7 @@ async def test_each_version_passes_with_each_kind_of_key(
     headers: dict[str, Any] = {"anthropic-version": version}
     if auth == "x-api-key":
         headers |= {"x-api-key": live.key, "authorization": anthropic.Omit()}
-    elif auth == "both":  # Claude Code with both of its settings; only one is a key of ours
+    elif auth == "both":  # Claude Code with both of its settings: only one is a key of this relay
         headers |= {"x-api-key": "sk-llmapi-of-something-else"}
     sdk = connect(default_headers=headers)
     message = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
@@ -359,8 +328,8 @@ async def test_unknown_fields_and_betas_pass(live: Live, upstream_with: Upstream
         folder = live.log_path.parent / "second"
         folder.mkdir()
         async with running_relay(folder, upstream.url) as relay:
-            told = sdk.with_options(base_url=relay.url, api_key=relay.key, max_retries=0)
-            await told.messages.create(
+            client = sdk.with_options(base_url=relay.url, api_key=relay.key, max_retries=0)
+            await client.messages.create(
                 model=MODEL,
                 max_tokens=100,
                 messages=HI,
@@ -373,156 +342,3 @@ async def test_unknown_fields_and_betas_pass(live: Live, upstream_with: Upstream
         assert seen.fields[b"anthropic-beta"] == b"of-2031-01-01"
         assert seen.fields[b"x-of-the-future"] == b"yes"
         assert seen.head.startswith(b"POST /v1/messages?of=2031 HTTP/1.1\r\n")
-
-
-# --- errors -------------------------------------------------------------------------
-
-
-@pytest.mark.alone
-async def test_a_wrong_key_raises_without_retry(connect: Connect, live: Live) -> None:
-    sdk = connect(api_key="sk-llmapi-" + "0" * 43, max_retries=5)
-    begun = time.monotonic()
-    with pytest.raises(anthropic.AuthenticationError, match="not known here") as caught:
-        await sdk.messages.create(model=MODEL, max_tokens=10, messages=HI)
-    assert time.monotonic() - begun < 0.5
-    error: Any = caught.value.body
-    assert error["error"]["type"] == "authentication_error"
-    assert error["request_id"] == caught.value.request_id
-    assert len(live.log()) == 1
-
-
-async def test_a_suspended_account_raises_without_retry(connect: Connect, live: Live) -> None:
-    await people.suspend(live.app.database, EMAIL, time.time())
-    live.app.callers.replace(await live_keys(live.app.database))
-    with pytest.raises(anthropic.PermissionDeniedError, match="suspended"):
-        await connect(max_retries=5).messages.create(model=MODEL, max_tokens=10, messages=HI)
-    assert len(live.log()) == 1
-
-
-async def test_an_unknown_model_raises_with_the_known_models(
-    sdk: anthropic.AsyncAnthropic,
-) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="claude-haiku-4-5"):
-        await sdk.messages.create(model="gpt-6", max_tokens=10, messages=HI)
-
-
-async def test_an_unknown_path_raises(sdk: anthropic.AsyncAnthropic) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="POST /v1/messages"):
-        await sdk.messages.batches.list()
-
-
-async def test_a_body_over_the_limit_raises(relay_with: RelayWith) -> None:
-    long: Any = [{"role": "user", "content": "x" * 20_000}]
-    relay = await relay_with(server={"limits": {"body": 10_000}})
-    async with anthropic.AsyncAnthropic(
-        api_key=relay.key,
-        base_url=relay.url,
-        max_retries=0,
-        http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
-    ) as sdk:
-        with pytest.raises(anthropic.RequestTooLargeError, match="10000"):
-            await sdk.messages.create(model=MODEL, max_tokens=10, messages=long)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"max_tokens": -1}, "max_tokens"),
-        ({"messages": []}, "messages"),
-        ({"messages": [{"role": "user", "content": ""}]}, "content"),
-        ({"extra_body": {"nonsense": 1}}, "nonsense: Extra inputs are not permitted"),
-        ({"extra_body": {"model": 7}}, "model"),
-    ],
-)
-async def test_a_bad_request_raises_with_the_refusals_message(
-    sdk: anthropic.AsyncAnthropic, changed: dict[str, Any], message: str
-) -> None:
-    asked: Any = {"model": MODEL, "max_tokens": 10, "messages": HI, **changed}
-    for stream in (False, True):
-        with pytest.raises(anthropic.BadRequestError, match=message) as caught:
-            await sdk.messages.create(**asked, stream=stream)
-        assert caught.value.type == "invalid_request_error"
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "kind"),
-    [
-        (400, anthropic.BadRequestError, "invalid_request_error"),
-        (404, anthropic.NotFoundError, "not_found_error"),
-        (409, anthropic.ConflictError, "conflict_error"),
-        (413, anthropic.RequestTooLargeError, "request_too_large"),
-        (429, anthropic.RateLimitError, "rate_limit_error"),
-        (500, anthropic.InternalServerError, "api_error"),
-        (529, anthropic.OverloadedError, "overloaded_error"),
-    ],
-)
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_an_upstreams_status_raises_the_sdks_error(
-    sdk: anthropic.AsyncAnthropic, status: int, error: Any, kind: str, stream: bool
-) -> None:
-    with pytest.raises(error) as caught:
-        await sdk.messages.create(
-            model=MODEL,
-            max_tokens=10,
-            messages=HI,
-            stream=stream,
-            extra_headers=steered(f"fault=status;status={status};retry-after=3"),
-        )
-    assert caught.value.status_code == status
-    assert caught.value.type == kind
-    assert caught.value.response.headers["retry-after"] == "3"
-
-
-@pytest.mark.parametrize("status", [401, 402, 403])
-async def test_errors_of_the_operators_account_stay_hidden(
-    sdk: anthropic.AsyncAnthropic, status: int
-) -> None:
-    with pytest.raises(anthropic.ServiceUnavailableError, match="operator") as caught:
-        await sdk.messages.create(
-            model=MODEL,
-            max_tokens=10,
-            messages=HI,
-            extra_headers=steered(f"fault=status;status={status}"),
-        )
-    assert caught.value.type == "overloaded_error"
-
-
-# --- trying again -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("script", ["status=529", "status=500", "status=429;retry-after=0"])
-async def test_transient_errors_are_retried_by_the_sdk(
-    connect: Connect, live: Live, script: str
-) -> None:
-    await put_script(live, script, "")
-    sdk = connect(max_retries=2)
-    message = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
-    assert "Hello there" in text_of(message)
-    assert len(upstream_requests(live)) == 2
-
-
-async def test_a_lasting_overload_ends_after_the_sdks_retries(connect: Connect, live: Live) -> None:
-    await put_script(live, *["status=529;retry-after=0"] * 5)
-    with pytest.raises(anthropic.OverloadedError):
-        await connect(max_retries=2).messages.create(model=MODEL, max_tokens=10, messages=HI)
-    assert len(upstream_requests(live)) == 3  # the relay adds none of its own
-
-
-async def test_an_abandoned_request_ends_at_the_upstream(connect: Connect, live: Live) -> None:
-    stream = await connect().messages.create(
-        model=MODEL,
-        max_tokens=100,
-        messages=HI,
-        stream=True,
-        extra_headers=steered("tokens=1000;pace=50"),
-    )
-    async for event in stream:
-        if event.type == "content_block_delta":
-            break
-    await stream.close()
-    assert live.simulator is not None
-    begun = time.monotonic()
-    while not live.simulator.journal.aborted:
-        assert time.monotonic() - begun < 2
-        await asyncio.sleep(0.005)
-    assert live.log()[-1]["outcome"] == "caller left"

@@ -1,4 +1,4 @@
-"""Codex's command line takes the relay for the Responses API: headless turns, real tools."""
+"""Codex's command line works with the relay: headless turns, real tools."""
 
 import base64
 import json
@@ -25,8 +25,8 @@ JSON = dict[str, Any]
 
 MODEL = "claude-sonnet-4-7"
 VERSION = "0.169.0"
-HOURS, WEEK = 5 * 60, 7 * 24 * 60  # in minutes, as Codex has them
-UNKNOWN_MODEL = "Model metadata for"  # how its warning begins
+HOURS, WEEK = 5 * 60, 7 * 24 * 60  # minutes, Codex's unit
+UNKNOWN_MODEL = "Model metadata for"  # prefix of its warning
 CONFIG = """\
 model = "{model}"
 model_provider = "relay"
@@ -53,7 +53,7 @@ Codex = Callable[..., Awaitable[Ended]]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Where Codex is at home, and works."""
+    """Codex's home and working folder."""
     home = tmp_path / "home"
     (home / ".codex").mkdir(parents=True)
     return home
@@ -94,7 +94,7 @@ def codex(node_modules: Path, home: Path) -> Codex:
 
 
 def session(home: Path) -> list[JSON]:
-    """What Codex wrote down of its session, one payload an entry."""
+    """The payloads of this kind in Codex's session file."""
     [file] = (home / ".codex" / "sessions").rglob("*.jsonl")
     return [json.loads(line)["payload"] for line in file.read_text().splitlines()]
 
@@ -104,7 +104,7 @@ def entries(home: Path, kind: str) -> list[JSON]:
 
 
 def well(ended: Ended) -> str:
-    """What a turn that went well said in the end."""
+    """The last message of a successful turn."""
     assert ended.status == 0, f"{ended.out}\n{ended.err}"
     return ended.out
 
@@ -114,14 +114,14 @@ async def ask(relay: Live, method: str, path: str, body: JSON | None = None) -> 
     async with httpx.AsyncClient(verify=TRUST) as client:
         answer = await client.request(method, relay.url + path, headers=headers, json=body)
     assert answer.status_code == 200, answer.text
-    told: JSON = answer.json()
-    return told
+    document: JSON = answer.json()
+    return document
 
 
 async def with_catalogue(relay: Live, home: Path) -> str:
-    """The settings of somebody who has put the relay's catalogue into a file."""
-    told = await ask(relay, "GET", f"/v1/models?client_version={VERSION}")
-    (home / ".codex" / "models.json").write_text(json.dumps(told))
+    """Settings that read the relay's catalogue from a file."""
+    catalogue = await ask(relay, "GET", f"/v1/models?client_version={VERSION}")
+    (home / ".codex" / "models.json").write_text(json.dumps(catalogue))
     return 'model_catalog_json = "models.json"'
 
 
@@ -141,7 +141,7 @@ async def test_a_turn_writes_a_file(live: Live, codex: Codex, home: Path) -> Non
     assert (home / "proof.txt").read_text() == "hello world\n"
     first, second = live.log()
     assert (first["stop"], second["stop"]) == ("tool_use", "end_turn")
-    assert second["cache_read"] >= first["cache_write"] > 5000  # octet for octet, so it was cached
+    assert second["cache_read"] >= first["cache_write"] > 5000  # the same octets, so a cache hit
 
 
 async def test_parallel_calls_get_their_results(live: Live, codex: Codex, home: Path) -> None:
@@ -160,7 +160,7 @@ async def test_a_patch_changes_a_file(live: Live, codex: Codex, home: Path) -> N
     assert "Success. Updated the following files: A proof.txt" in well(ended)
     assert (home / "proof.txt").read_text() == "hello world\n"
     [call] = entries(home, "custom_tool_call")
-    assert call["input"].startswith("*** Begin Patch\n")  # the text itself, and no JSON around it
+    assert call["input"].startswith("*** Begin Patch\n")  # plain text, not wrapped in JSON
 
 
 async def test_a_grouped_tool_is_found(live: Live, codex: Codex, home: Path) -> None:
@@ -168,7 +168,7 @@ async def test_a_grouped_tool_is_found(live: Live, codex: Codex, home: Path) -> 
     [call] = entries(home, "function_call")
     assert (call["name"], call["namespace"]) == ("close_agent", "multi_agent_v1")
     [done] = entries(home, "function_call_output")
-    assert "invalid agent id" in done["output"]  # its own words: there is no agent to be closed
+    assert "invalid agent id" in done["output"]  # Codex's own message: there is no such agent
 
 
 async def test_an_mcp_tool_is_called_and_its_picture_read(
@@ -220,13 +220,13 @@ async def test_a_resumed_conversation_replays_its_thinking(
     assert [len(thoughts(messages)) for messages in asked] == [0, 1, 2]
     assert thoughts(asked[2])[:1] == thoughts(asked[1])
     first, second = map(unmarked, asked[1:])
-    assert second[: len(first)] == first  # so that the prompt cache has it
+    assert second[: len(first)] == first  # so the prompt cache hits
     sealed = [item["encrypted_content"] for item in entries(home, "reasoning")]
     assert len(set(sealed)) == len(sealed) == 3
 
 
 def unmarked(messages: list[JSON]) -> list[JSON]:
-    """The same without the marks for the prompt cache, which move on."""
+    """The messages without their cache marks, which move at each turn."""
     blocks = [block for one in messages for block in one["content"]]
     for block in blocks:
         block.pop("cache_control", None)
@@ -243,7 +243,7 @@ def thoughts(messages: list[JSON]) -> list[JSON]:
 async def test_a_conversation_too_long_is_compacted_and_continues(
     live: Live, codex: Codex, home: Path
 ) -> None:
-    settings = "model_auto_compact_token_limit = 2000"  # its instructions alone are more
+    settings = "model_auto_compact_token_limit = 2000"  # its instructions alone exceed this
     well(await codex(live, "write hello world to proof.txt", settings=settings))
     assert any("replacement_history" in payload for payload in session(home))
     assert {line["status"] for line in live.log()} == {200}
@@ -271,21 +271,21 @@ async def test_codex_shows_the_plans_meters(
     relay_with: RelayWith, codex: Codex, home: Path
 ) -> None:
     limits = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
-    begun = time.time()
+    started = time.time()
     relay = await relay_with(plan=[{"id": "free", "limits": limits}])
     well(await codex(relay, "Say hello"))
-    told = entries(home, "token_count")[-1]["rate_limits"]
+    limits = entries(home, "token_count")[-1]["rate_limits"]
     for name, share, minutes in (("primary", 2.5, HOURS), ("secondary", 0.5, WEEK)):
-        meter = told[name]
+        meter = limits[name]
         assert meter["used_percent"] == pytest.approx(share, abs=0.5)
         assert meter["window_minutes"] == minutes
-        assert meter["resets_at"] == pytest.approx(begun + minutes * 60, abs=60)
+        assert meter["resets_at"] == pytest.approx(started + minutes * 60, abs=60)
 
 
 async def test_a_plan_without_limits_shows_no_meters(live: Live, codex: Codex, home: Path) -> None:
     well(await codex(live, "Say hello"))
-    told = entries(home, "token_count")[-1]["rate_limits"]
-    assert told is None or (told["primary"], told["secondary"]) == (None, None)
+    limits = entries(home, "token_count")[-1]["rate_limits"]
+    assert limits is None or (limits["primary"], limits["secondary"]) == (None, None)
 
 
 async def test_an_exhausted_plan_stops_codex_and_names_the_reset(
@@ -302,7 +302,7 @@ async def test_an_exhausted_plan_stops_codex_and_names_the_reset(
 
 
 async def test_a_wrong_key_stops_codex_without_retry(live: Live, codex: Codex) -> None:
-    once = ("-c", "model_providers.relay.stream_max_retries=1")  # it tries six times otherwise
+    once = ("-c", "model_providers.relay.stream_max_retries=1")  # the default is five retries
     ended = await codex(live, "Say hello", *once, key="sk-llmapi-" + "0" * 43)
     assert ended.status != 0
     assert ended.seconds < 20
@@ -358,9 +358,9 @@ async def test_unknown_items_never_break_a_turn(live: Live) -> None:
     ]
     tools = [{"type": "of_next_year", "name": "x"}, {"type": "image_generation"}]
     body = {"model": MODEL, "input": items, "tools": tools, "store": False}
-    told = await ask(live, "POST", "/v1/responses", body)
-    assert told["status"] == "completed"
-    assert "“Again”" in told["output"][-1]["content"][0]["text"]
+    document = await ask(live, "POST", "/v1/responses", body)
+    assert document["status"] == "completed"
+    assert "“Again”" in document["output"][-1]["content"][0]["text"]
 
 
 async def test_a_refusal_is_shown_to_the_user(live: Live, codex: Codex) -> None:

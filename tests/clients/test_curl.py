@@ -1,4 +1,4 @@
-"""The lines that the documentation has for curl."""
+"""The documentation's curl commands."""
 
 import json
 import shutil
@@ -58,6 +58,6 @@ async def test_curl_without_a_key_learns_how_to_send_one(live: Live, tmp_path: P
     ended = await run(
         "curl", "-sS", f"{live.url}/v1/messages", "-d", HELLO % "false", cwd=tmp_path, env={}
     )
-    told = json.loads(ended.out)["error"]
-    assert told["type"] == "authentication_error"
-    assert "x-api-key: KEY" in told["message"]
+    error = json.loads(ended.out)["error"]
+    assert error["type"] == "authentication_error"
+    assert "x-api-key: KEY" in error["message"]

@@ -1,4 +1,4 @@
-"""The `openai` SDK takes the relay for the API itself: only base URL and key are changed."""
+"""The `openai` SDK works with the relay as with the API: only base URL and key change."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.clients.conftest import ConnectOpenAI, openai_client
-from tests.clients.test_anthropic_sdk import put_script, steered, upstream_requests
+from tests.clients.steering import put_script, steered, upstream_requests
 from tests.fakes.live import Live, RelayWith
 
 MODEL = "claude-sonnet-4-7"
@@ -22,7 +22,7 @@ WEATHER: Any = {
     "function": {
         "name": "get_weather",
         "description": "The weather of a city.",
-        "strict": True,  # or the SDK's helpers do not take it
+        "strict": True,  # required by the SDK's helpers
         "parameters": {
             "type": "object",
             "properties": {"city": {"type": "string"}},
@@ -37,7 +37,7 @@ PAPER = base64.b64encode(b"%PDF-1.4\n" + bytes(60)).decode()
 
 
 def counts(usage: Any) -> tuple[int, int, int]:
-    """How many tokens; what the cache had of them differs from one request to the next."""
+    """The token counts without cache hits, which differ between requests."""
     return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
 
 
@@ -57,7 +57,7 @@ async def test_a_completion(gpt: openai.AsyncOpenAI, live: Live) -> None:
     assert usage is not None
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     [line] = live.log()
-    assert answer._request_id == line["id"]  # what a user reports is what the log has
+    assert answer._request_id == line["id"]  # the id that users report is in the log
     prompt = line["input"] + line["cache_read"] + line["cache_write"]
     assert (prompt, line["output"]) == (usage.prompt_tokens, usage.completion_tokens)
 
@@ -68,7 +68,7 @@ async def test_everything_works_without_async(live: Live) -> None:
             api_key=live.key, base_url=f"{live.url}/v1", max_retries=0, timeout=10
         ) as sdk:
             chat = sdk.chat.completions
-            whole = chat.create(model=MODEL, messages=HI)
+            answer = chat.create(model=MODEL, messages=HI)
             with chat.stream(model=MODEL, messages=HI) as stream:
                 for _ in stream:
                     pass
@@ -80,7 +80,7 @@ async def test_everything_works_without_async(live: Live) -> None:
             assert MODEL in [model.id for model in sdk.models.list()]
             with pytest.raises(openai.NotFoundError):
                 chat.create(model="gpt-6", messages=HI)
-            return [whole.choices[0].message.content, final.choices[0].message.content, raw]
+            return [answer.choices[0].message.content, final.choices[0].message.content, raw]
 
     said = await asyncio.to_thread(talk)
     assert len(set(said)) == 1
@@ -88,20 +88,20 @@ async def test_everything_works_without_async(live: Live) -> None:
 
 
 async def test_a_raw_stream_is_one_answer_in_chunks(gpt: openai.AsyncOpenAI) -> None:
-    whole = await gpt.chat.completions.create(model=MODEL, messages=HI)
+    answer = await gpt.chat.completions.create(model=MODEL, messages=HI)
     stream = await gpt.chat.completions.create(
         model=MODEL, messages=HI, stream=True, stream_options={"include_usage": True}
     )
     *chunks, last = [chunk async for chunk in stream]
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in [*chunks, last]}) == 1
     assert last.choices == []
-    assert counts(last.usage) == counts(whole.usage)
+    assert counts(last.usage) == counts(answer.usage)
     choices = [chunk.choices[0] for chunk in chunks]
     assert choices[0].delta.role == "assistant"
     assert [choice.finish_reason for choice in choices] == [None] * (len(choices) - 1) + ["stop"]
     assert all(chunk.usage is None for chunk in chunks)
     said = "".join(choice.delta.content or "" for choice in choices)
-    assert said == whole.choices[0].message.content
+    assert said == answer.choices[0].message.content
 
 
 async def test_a_stream_has_usage_only_on_request(gpt: openai.AsyncOpenAI) -> None:
@@ -111,15 +111,15 @@ async def test_a_stream_has_usage_only_on_request(gpt: openai.AsyncOpenAI) -> No
 
 
 async def test_the_stream_helper_adds_up_to_the_completion(gpt: openai.AsyncOpenAI) -> None:
-    whole = await gpt.chat.completions.create(model=MODEL, messages=HI)
+    answer = await gpt.chat.completions.create(model=MODEL, messages=HI)
     async with gpt.chat.completions.stream(
         model=MODEL, messages=HI, stream_options={"include_usage": True}
     ) as stream:
         pieces = [event.delta async for event in stream if event.type == "content.delta"]
         final = await stream.get_final_completion()
     assert len(pieces) > 5
-    assert "".join(pieces) == final.choices[0].message.content == whole.choices[0].message.content
-    assert counts(final.usage) == counts(whole.usage)
+    assert "".join(pieces) == final.choices[0].message.content == answer.choices[0].message.content
+    assert counts(final.usage) == counts(answer.usage)
 
 
 async def test_chunks_reach_the_caller_without_delay(gpt: openai.AsyncOpenAI) -> None:
@@ -179,7 +179,7 @@ async def test_a_tool_loop_makes_parallel_calls(gpt: openai.AsyncOpenAI, streame
             return (await stream.get_final_completion()).choices[0]
 
     ids = set()
-    told = 0
+    results = 0
     for calls, choice in ((3, "auto"), (2, "required")):
         ended = await turn(f"tool=get_weather;tools={calls}", choice)
         assert (ended.finish_reason, ended.message.content or "") == ("tool_calls", "")
@@ -188,11 +188,11 @@ async def test_a_tool_loop_makes_parallel_calls(gpt: openai.AsyncOpenAI, streame
         for call in ended.message.tool_calls:
             assert (call.type, call.function.name) == ("function", "get_weather")
             assert json.loads(call.function.arguments) == {"city": "simulated city"}
-            told += 1
-            result = {"role": "tool", "tool_call_id": call.id, "content": f"rain {told}"}
+            results += 1
+            result = {"role": "tool", "tool_call_id": call.id, "content": f"rain {results}"}
             messages.append(result)
             ids.add(call.id)
-    assert len(ids) == told == 5
+    assert len(ids) == results == 5
     ended = await turn("", "auto")
     assert ended.finish_reason == "stop"
     assert ended.message.content == "Done. The tool answered: rain 5"
@@ -282,7 +282,7 @@ async def test_a_picture_or_a_paper_reaches_the_model(gpt: openai.AsyncOpenAI, p
     assert answer.usage.prompt_tokens > PICTURE_TOKENS
 
 
-# --- what goes wrong ----------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------
 
 
 async def test_a_wrong_key_raises_at_once(connect_openai: ConnectOpenAI, live: Live) -> None:

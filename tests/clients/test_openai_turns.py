@@ -1,4 +1,4 @@
-"""Conversations of the `openai` SDK over several turns: thoughts and prompt cache are kept."""
+"""Conversations of the `openai` SDK over several turns: reasoning and prompt cache are kept."""
 
 import copy
 from typing import Any
@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.clients.conftest import openai_client
-from tests.clients.test_anthropic_sdk import steered
+from tests.clients.steering import steered
 from tests.clients.test_openai_sdk import HI, WEATHER
 from tests.fakes.live import RelayWith
 
@@ -20,7 +20,7 @@ CALLS = "tool=get_weather;tools=2"
 async def ask(
     sdk: openai.AsyncOpenAI, model: str, messages: Any, streamed: bool, script: str = ""
 ) -> tuple[Any, int]:
-    """One turn: the message as the SDK gives it, and how many tokens were thought."""
+    """One turn: the message from the SDK, and its number of reasoning tokens."""
     asked: Any = {
         "model": model,
         "messages": messages,
@@ -46,7 +46,7 @@ def dumped(message: Any) -> Any:
 
 
 def dropped(message: Any) -> Any:
-    """As callers do that know of nothing but text and calls."""
+    """Replays only text and calls, as simple callers do."""
     calls = [
         {
             "id": call.id,
@@ -84,7 +84,7 @@ async def test_reasoning_survives_every_way_of_replaying_it(
 
         message, thought = await ask(gpt, model, messages, streamed)
         assert message.content == "Done. The tool answered: rain 2"
-        # A model that is asked by a budget goes on thinking only where it began with it.
+        # A model with a thinking budget continues to think only if the turn began with thinking.
         assert bool(thought) is (model == ADAPTIVE or replay is not dropped)
         messages += [replay(message), *HI]
 

@@ -1,4 +1,4 @@
-"""A plan that is used up: real clients stop at once, and say why and until when."""
+"""An exhausted plan stops real clients at once, with the reason and the reset."""
 
 import json
 import re
@@ -26,7 +26,7 @@ PRICED = [{**model, "price": PRICE} for model in MODELS]
 
 
 def sdk(relay: Live) -> anthropic.AsyncAnthropic:
-    """The client as it comes: it tries twice more by itself."""
+    """The client with its defaults: two retries."""
     return anthropic.AsyncAnthropic(
         api_key=relay.key,
         base_url=relay.url,
@@ -40,10 +40,10 @@ async def test_an_exhausted_window_raises_at_once(relay_with: RelayWith, streame
     relay = await relay_with(plan=ONE)
     async with sdk(relay) as client:
         await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(anthropic.RateLimitError) as caught:
             await client.messages.create(model=MODEL, max_tokens=100, messages=HI, stream=streamed)
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - started < 0.5
         headers = caught.value.response.headers
         assert headers["x-should-retry"] == "false"
         reset = datetime.fromisoformat(headers["x-ratelimit-reset"])
@@ -51,17 +51,17 @@ async def test_an_exhausted_window_raises_at_once(relay_with: RelayWith, streame
         assert wait - 1 < int(headers["retry-after"]) < wait + 2
         assert "1 request per 5 hours" in caught.value.message
         assert f"resets at {reset:%Y-%m-%d %H:}" in caught.value.message
-        assert [line["status"] for line in relay.log()] == [200, 429]  # it was not tried again
+        assert [line["status"] for line in relay.log()] == [200, 429]  # without a retry
 
 
 @pytest.mark.alone
 async def test_an_empty_balance_raises_at_once(relay_with: RelayWith) -> None:
     relay = await relay_with(plan=PAID, model=PRICED)
     async with sdk(relay) as client:
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(anthropic.APIStatusError) as caught:
             await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - started < 0.5
         assert caught.value.status_code == 402
         assert "balance of this account is used up" in caught.value.message
         assert [line["status"] for line in relay.log()] == [402]

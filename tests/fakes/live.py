@@ -62,6 +62,11 @@ class Live:
         return int(self.url.rpartition(":")[2])
 
     @property
+    def upstream_url(self) -> str:
+        """The first upstream's URL."""
+        return self.settings.upstream[0].base_url
+
+    @property
     def headers(self) -> dict[str, str]:
         return {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
 

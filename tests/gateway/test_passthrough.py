@@ -227,10 +227,10 @@ async def test_answers_through_the_relay_equal_direct_ones(
     assert live.simulator is not None
     body = json.dumps(STREAM if stream else BODY).encode()
     headers = {**live.headers, "content-type": "application/json", "x-simulate": script}
-    upstream = live.app.upstreams[0].pool.origin
+    upstream = live.upstream_url
     texts = []
     async with httpx.AsyncClient(timeout=20) as client:
-        for url in (live.url, str(upstream)):
+        for url in (live.url, upstream):
             answer = await client.post(f"{url}/v1/messages", content=body, headers=headers)
             assert answer.status_code == 200, answer.text
             if stream:
