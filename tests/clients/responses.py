@@ -12,7 +12,7 @@ from tests.clients.test_openai_sdk import WEATHER as CHAT_WEATHER
 
 PATH = "/v1/responses"
 WEATHER: Any = {"type": "function", **CHAT_WEATHER["function"]}
-STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 
 
 async def ask(sdk: openai.AsyncOpenAI, streamed: bool, script: str = "", **asked: Any) -> Any:

@@ -92,7 +92,7 @@ async def test_a_bad_request_raises_with_the_refusals_message(
         (529, anthropic.OverloadedError, "overloaded_error"),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
 async def test_an_upstreams_status_raises_the_sdks_error(
     sdk: anthropic.AsyncAnthropic, status: int, error: Any, kind: str, stream: bool
 ) -> None:

@@ -12,7 +12,7 @@ from anthropic import beta_async_tool
 
 from tests.clients.conftest import TRUST, Connect
 from tests.clients.steering import HI, MODEL, steered, text_of, upstream_requests
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.upstream import OK, UpstreamWith, always
 
 WEATHER: Any = {
@@ -128,7 +128,7 @@ async def test_fifty_concurrent_requests_get_their_own_answers(
 # --- tools and thinking -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 async def test_a_manual_tool_loop_writes_a_file(
     sdk: anthropic.AsyncAnthropic, tmp_path: Path, streamed: bool
 ) -> None:
@@ -213,7 +213,7 @@ async def test_parallel_tool_calls_get_their_results(sdk: anthropic.AsyncAnthrop
 
 
 @pytest.mark.parametrize("display", ["summarized", "omitted"])
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 async def test_thinking_is_replayed_with_its_signature(
     sdk: anthropic.AsyncAnthropic, display: Any, streamed: bool
 ) -> None:
@@ -318,27 +318,27 @@ async def test_system_messages_inside_messages_pass_with_their_beta(
         await sdk.messages.create(model=MODEL, max_tokens=100, messages=turns)
 
 
-async def test_unknown_fields_and_betas_pass(live: Live, upstream_with: UpstreamWith) -> None:
+async def test_unknown_fields_and_betas_pass(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
     async with anthropic.AsyncAnthropic(
-        api_key="unused",
-        base_url="http://127.0.0.1:1",
+        api_key=relay.key,
+        base_url=relay.url,
+        max_retries=0,
         http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
     ) as sdk:
-        folder = live.log_path.parent / "second"
-        folder.mkdir()
-        async with running_relay(folder, upstream.url) as relay:
-            client = sdk.with_options(base_url=relay.url, api_key=relay.key, max_retries=0)
-            await client.messages.create(
-                model=MODEL,
-                max_tokens=100,
-                messages=HI,
-                extra_body={"of_the_future": {"deep": [1, None, "ü"]}},
-                extra_headers={"anthropic-beta": "of-2031-01-01", "x-of-the-future": "yes"},
-                extra_query={"of": "2031"},
-            )
-        [seen] = upstream.requests
-        assert json.loads(seen.body)["of_the_future"] == {"deep": [1, None, "ü"]}
-        assert seen.fields[b"anthropic-beta"] == b"of-2031-01-01"
-        assert seen.fields[b"x-of-the-future"] == b"yes"
-        assert seen.head.startswith(b"POST /v1/messages?of=2031 HTTP/1.1\r\n")
+        await sdk.messages.create(
+            model=MODEL,
+            max_tokens=100,
+            messages=HI,
+            extra_body={"of_the_future": {"deep": [1, None, "ü"]}},
+            extra_headers={"anthropic-beta": "of-2031-01-01", "x-of-the-future": "yes"},
+            extra_query={"of": "2031"},
+        )
+    [seen] = upstream.requests
+    assert json.loads(seen.body)["of_the_future"] == {"deep": [1, None, "ü"]}
+    assert seen.fields[b"anthropic-beta"] == b"of-2031-01-01"
+    assert seen.fields[b"x-of-the-future"] == b"yes"
+    assert seen.head.startswith(b"POST /v1/messages?of=2031 HTTP/1.1\r\n")

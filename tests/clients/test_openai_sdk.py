@@ -161,7 +161,7 @@ async def test_the_sdk_lists_the_relays_models(gpt: openai.AsyncOpenAI) -> None:
 # --- tools --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 async def test_a_tool_loop_makes_parallel_calls(gpt: openai.AsyncOpenAI, streamed: bool) -> None:
     messages: list[Any] = [*HI]
 
@@ -231,7 +231,7 @@ class Trip(BaseModel):
 
 
 @pytest.mark.parametrize("model", [MODEL, "claude-haiku-4-5"])
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 async def test_an_answer_is_parsed_into_a_model(
     gpt: openai.AsyncOpenAI, model: str, streamed: bool
 ) -> None:
@@ -332,7 +332,7 @@ async def test_an_upstreams_refusal_raises_with_its_message(gpt: openai.AsyncOpe
         )
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 async def test_an_exhausted_plan_raises_without_retry(
     relay_with: RelayWith, streamed: bool
 ) -> None:

@@ -13,7 +13,7 @@ from tests.fakes.live import RelayWith
 
 ADAPTIVE, BUDGET = "claude-opus-4-8", "claude-haiku-4-5"
 MODELS = pytest.mark.parametrize("model", [ADAPTIVE, BUDGET])
-STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 CALLS = "tool=get_weather;tools=2"
 
 

@@ -20,7 +20,7 @@ def stream(
     end: dict[str, Any] | None = None,
 ) -> list[bytes]:
     """The events of a complete stream. `start` and `end`: the usage reported there."""
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",

@@ -107,7 +107,7 @@ class Live:
         expires: str | None = None,
         now: float | None = None,
     ) -> str:
-        """A further key of this user's, in force at once. `now` is its time of birth."""
+        """A further key of this user's, in force at once. `now` is its time of creation."""
         now = time.time() if now is None else now
         issued = await keys.create(
             self.app.database, self.settings, email, name=name, expires=expires, now=now
@@ -145,10 +145,14 @@ async def running_relay(
     """
     async with contextlib.AsyncExitStack() as stack:
         simulator = None
-        if upstream is None:
-            simulator, upstream = await stack.enter_async_context(running_simulator())
         options = sections.pop("upstream_options", {})
-        rows = upstream if isinstance(upstream, list) else [upstream_row("main", upstream, options)]
+        if isinstance(upstream, list):
+            rows = upstream
+        elif upstream is not None:
+            rows = [upstream_row("main", upstream, options)]
+        else:
+            simulator, url = await stack.enter_async_context(running_simulator())
+            rows = [upstream_row("main", url, options)]
         tree: dict[str, Any] = {
             "database": {"path": str(folder / "relay.db")},
             "upstream": rows,

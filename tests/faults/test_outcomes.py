@@ -185,7 +185,7 @@ def check_error(error: Exception, outcome: Outcome) -> None:
 
 
 async def own_answers(setup: Setup, count: int) -> None:
-    """Ordinary requests, at once: each succeeds and gets the answer to its own words."""
+    """Send concurrent good requests: each gets the answer to its own text."""
 
     async def ask(number: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", setup.relay.port)

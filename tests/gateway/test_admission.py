@@ -26,8 +26,6 @@ from tests.gateway.metering import (
     settled,
 )
 
-# --- exactly so many ----------------------------------------------------------------
-
 CROWD = 1000
 
 

@@ -177,7 +177,7 @@ async def agent(pool: Pool, mode: str, *, stream: bool = False) -> AsyncIterator
 
 
 @pytest.mark.parametrize("sticky", ["5m", "off"])
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_tool_loop_goes_to_another_family_and_back(
     families_with: FamiliesWith, mode: str, stream: bool, sticky: str

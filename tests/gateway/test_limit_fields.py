@@ -10,8 +10,6 @@ from tests.fakes.caller import BODY
 from tests.fakes.live import EMAIL, RelayWith
 from tests.gateway.metering import COUNT, FREE, HOURS, STREAM, ask, left, moment, plan
 
-# --- told on every answer -----------------------------------------------------------
-
 GROUPS = (b"x-ratelimit", b"anthropic-ratelimit-requests", b"anthropic-ratelimit-tokens")
 LIMIT_FIELDS = {group + part for group in GROUPS for part in (b"-limit", b"-remaining", b"-reset")}
 

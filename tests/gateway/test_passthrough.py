@@ -4,15 +4,14 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
-from tests.fakes.live import Live, RelayWith, running_relay
-from tests.fakes.upstream import OK, Seen, UpstreamWith, always, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import OK, Seen, UpstreamWith, always
 
 MIB = 1024 * 1024
 STREAM = {**BODY, "stream": True}
@@ -138,7 +137,9 @@ async def test_an_upstreams_path_prefix_precedes_the_path(
 # --- answers ------------------------------------------------------------------------
 
 
-async def answered_with(folder: Path, octets: bytes, *, split: int = 0) -> tuple[bytes, bytes]:
+async def answered_with(
+    upstream_with: UpstreamWith, relay_with: RelayWith, octets: bytes, *, split: int = 0
+) -> tuple[bytes, bytes]:
     """The head and the framed body that a caller gets if the upstream sends `octets`."""
 
     async def answer(
@@ -152,9 +153,9 @@ async def answered_with(folder: Path, octets: bytes, *, split: int = 0) -> tuple
                 await asyncio.sleep(0)
         writer.close()
 
-    async with raw_upstream(answer) as upstream, running_relay(folder, upstream.url) as relay:
-        asked = request(relay.key, fields="connection: close\r\n")
-        received = await exchange(relay.port, asked, wait=20)
+    relay = await relay_with(await upstream_with(answer))
+    asked = request(relay.key, fields="connection: close\r\n")
+    received = await exchange(relay.port, asked, wait=20)
     head, _, body = received.partition(b"\r\n\r\n")
     return head, body
 
@@ -185,36 +186,42 @@ def framings() -> dict[str, bytes]:
 @pytest.mark.parametrize("split", [0, 1, 7])
 @pytest.mark.parametrize("framing", framings())
 async def test_chunks_reach_the_caller_octet_for_octet(
-    tmp_path: Path, framing: str, split: int
+    upstream_with: UpstreamWith, relay_with: RelayWith, framing: str, split: int
 ) -> None:
     body = framings()[framing]
     octets = answers.chunked_head() + body + answers.LAST
-    head, received = await answered_with(tmp_path, octets, split=split)
+    head, received = await answered_with(upstream_with, relay_with, octets, split=split)
     assert b"\r\ntransfer-encoding: chunked" in head
     assert received == body + answers.LAST
 
 
-async def test_the_trailers_of_an_upstream_are_not_passed_on(tmp_path: Path) -> None:
+async def test_the_trailers_of_an_upstream_are_not_passed_on(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     body = answers.chunk(WIRE)
     octets = answers.chunked_head() + body + b"0;last\r\nx-organization: secret\r\n\r\n"
-    _, received = await answered_with(tmp_path, octets)
+    _, received = await answered_with(upstream_with, relay_with, octets)
     assert received == body + answers.LAST
 
 
 @pytest.mark.parametrize("size", [2, 65_536, 8 * MIB])
-async def test_a_json_answer_reaches_the_caller_unchanged(tmp_path: Path, size: int) -> None:
+async def test_a_json_answer_reaches_the_caller_unchanged(
+    upstream_with: UpstreamWith, relay_with: RelayWith, size: int
+) -> None:
     filler = ("é🌍" * (size // 6)).encode()[: max(0, size - 20)].decode(errors="ignore")
     body = json.dumps({"content": filler}, ensure_ascii=False).encode() if size > 2 else b"{}"
-    head, received = await answered_with(tmp_path, answers.sized(body))
+    head, received = await answered_with(upstream_with, relay_with, answers.sized(body))
     assert b"content-length: %d" % len(body) in head
     assert sha(received) == sha(body)
 
 
-async def test_an_8_mb_stream_reaches_the_caller_unchanged(tmp_path: Path) -> None:
+async def test_an_8_mb_stream_reaches_the_caller_unchanged(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     events = answers.stream("ü€🌍" * 300 for _ in range(3000))
     body = b"".join(map(answers.chunk, events)) + answers.LAST
     assert len(body) > 8 * MIB
-    _, received = await answered_with(tmp_path, answers.chunked_head() + body)
+    _, received = await answered_with(upstream_with, relay_with, answers.chunked_head() + body)
     assert sha(received) == sha(body)
 
 
@@ -243,11 +250,15 @@ async def test_answers_through_the_relay_equal_direct_ones(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_framed_by_close_is_sent_in_chunks(tmp_path: Path, stream: bool) -> None:
+async def test_an_answer_framed_by_close_is_sent_in_chunks(
+    upstream_with: UpstreamWith, relay_with: RelayWith, stream: bool
+) -> None:
     kind = b"text/event-stream" if stream else b"application/json"
     payload = WIRE if stream else b'{"type":"message"}'
     head, received = await answered_with(
-        tmp_path, answers.head(b"200 OK", b"connection: close", kind=kind) + payload
+        upstream_with,
+        relay_with,
+        answers.head(b"200 OK", b"connection: close", kind=kind) + payload,
     )
     assert b"\r\ntransfer-encoding: chunked" in head
     plain = b""

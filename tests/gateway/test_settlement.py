@@ -90,7 +90,7 @@ async def test_an_upstream_that_is_down_costs_nothing(relay_with: RelayWith) -> 
         ("status=401", "refused: No upstream can serve this now. Tell the operator of this relay."),
     ],
 )
-@pytest.mark.parametrize("body", [BODY, STREAM], ids=["whole", "stream"])
+@pytest.mark.parametrize("body", [BODY, STREAM], ids=["document", "stream"])
 async def test_an_upstreams_failure_is_not_recorded_as_the_callers(
     relay_with: RelayWith, script: str, outcome: str, body: dict[str, Any]
 ) -> None:

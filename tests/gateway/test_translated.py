@@ -77,7 +77,7 @@ def error(reply: Reply) -> JSON:
 
 
 @BOTH
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
 async def test_an_answer_has_id_model_timing_and_limit_fields(
     relay_with: RelayWith, stream: bool, target: str
 ) -> None:

@@ -1,7 +1,6 @@
 """The errors of an upstream: passed on, translated or hidden."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -9,17 +8,17 @@ import pytest
 
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import Live, RelayWith, running_relay
-from tests.fakes.upstream import JSON_ANSWER, OK, UpstreamWith, always, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import JSON_ANSWER, OK, UpstreamWith, always
 from tests.gateway.refused import Reply, ask, is_refusal
 
 
-async def behind(folder: Path, octets: bytes, *, close: bool = True) -> Reply:
-    async with (
-        raw_upstream(always(octets, close=close)) as upstream,
-        running_relay(folder, upstream.url) as relay,
-    ):
-        return await ask(relay, request(relay.key))
+async def behind(
+    upstream_with: UpstreamWith, relay_with: RelayWith, octets: bytes, *, close: bool = True
+) -> Reply:
+    """The reply of a relay whose upstream answers with `octets`."""
+    relay = await relay_with(await upstream_with(always(octets, close=close)))
+    return await ask(relay, request(relay.key))
 
 
 async def test_a_down_upstream_is_an_immediate_503(relay_with: RelayWith) -> None:
@@ -56,17 +55,23 @@ async def test_an_unresolvable_upstream_is_a_503(relay_with: RelayWith) -> None:
         b"HTTP/1.1 103 Early Hints\r\n\r\n" * 17 + OK,
     ],
 )
-async def test_an_invalid_answer_of_an_upstream_is_a_502(tmp_path: Path, octets: bytes) -> None:
-    reply = await behind(tmp_path, octets)
+async def test_an_invalid_answer_of_an_upstream_is_a_502(
+    upstream_with: UpstreamWith, relay_with: RelayWith, octets: bytes
+) -> None:
+    reply = await behind(upstream_with, relay_with, octets)
     assert is_refusal(reply, 502, "api_error", "upstream", "Try again")
     assert reply.usable
     assert "elsewhere" not in str(reply)
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 407])
-async def test_errors_of_the_operators_account_are_hidden(tmp_path: Path, status: int) -> None:
+async def test_errors_of_the_operators_account_are_hidden(
+    upstream_with: UpstreamWith, relay_with: RelayWith, status: int
+) -> None:
     body = b'{"type":"error","error":{"type":"x","message":"Your credit balance, org-canary"}}'
-    reply = await behind(tmp_path, answers.sized(body, b"%d Whatever" % status), close=False)
+    reply = await behind(
+        upstream_with, relay_with, answers.sized(body, b"%d Whatever" % status), close=False
+    )
     assert is_refusal(reply, 503, "overloaded_error", "operator")
     assert "canary" not in str(reply)
     assert reply.usable

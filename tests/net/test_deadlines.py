@@ -179,7 +179,7 @@ async def test_a_caller_that_reads_nothing_is_dropped(short: Live, begin: str) -
 async def test_a_caller_that_leaves_an_answers_end_unread_is_dropped(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    """Whether the answer is complete, cut, or the connection closing: nothing is held for ever."""
+    """Whether the answer is complete, cut, or the connection closing: nothing is held forever."""
     body = b'{"x":"' + b"y" * 12_000_000 + b'"}'
     answer = answers.sized(body)
 

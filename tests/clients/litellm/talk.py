@@ -1,4 +1,4 @@
-"""Talks to the relay through LiteLLM and prints what came as one JSON line.
+"""Talks to the relay through LiteLLM and prints a report as one JSON line.
 
 Run by the environment's own interpreter; the base URL and the key are arguments. `outside` is
 what it reached for beyond loopback.
