@@ -355,9 +355,7 @@ async def test_a_taken_default_address_is_no_error(tmp_path: Path) -> None:
         assert await served_by(two) in ("one", "two")
 
 
-async def test_a_taken_configured_address_is_an_error(
-    tmp_path: Path,
-) -> None:
+async def test_a_taken_configured_address_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     async with admin_relay(tmp_path / "a") as first:

@@ -35,9 +35,7 @@ async def test_a_suspended_account_raises_without_retry(connect: Connect, live: 
     assert len(live.log()) == 1
 
 
-async def test_an_unknown_model_raises_with_the_known_models(
-    sdk: anthropic.AsyncAnthropic,
-) -> None:
+async def test_an_unknown_model_raises_with_the_known_models(sdk: anthropic.AsyncAnthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="claude-haiku-4-5"):
         await sdk.messages.create(model="gpt-6", max_tokens=10, messages=HI)
 

@@ -198,9 +198,7 @@ async def test_a_tool_loop_makes_parallel_calls(gpt: openai.AsyncOpenAI, streame
     assert ended.message.content == "Done. The tool answered: rain 5"
 
 
-async def test_a_call_without_result_is_refused_by_position(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_a_call_without_result_is_refused_by_position(gpt: openai.AsyncOpenAI) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages: Any = [*HI, {"role": "assistant", "tool_calls": [call]}, *HI]
     with pytest.raises(openai.BadRequestError) as caught:
@@ -245,9 +243,7 @@ async def test_an_answer_is_parsed_into_a_model(
     assert place.name == "simulated name"
 
 
-async def test_a_schema_with_refs_unions_and_nulls_is_parsed(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_a_schema_with_refs_unions_and_nulls_is_parsed(gpt: openai.AsyncOpenAI) -> None:
     answer = await gpt.chat.completions.parse(model=MODEL, messages=HI, response_format=Trip)
     trip = answer.choices[0].message.parsed
     assert trip is not None
@@ -294,9 +290,7 @@ async def test_a_wrong_key_raises_at_once(connect_openai: ConnectOpenAI, live: L
     assert caught.value.request_id == line["id"]
 
 
-async def test_an_unknown_model_raises_with_the_known_models(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_an_unknown_model_raises_with_the_known_models(gpt: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="claude-haiku-4-5") as caught:
         await gpt.chat.completions.create(model="gpt-6", messages=HI)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")

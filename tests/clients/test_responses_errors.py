@@ -22,9 +22,7 @@ async def test_a_wrong_key_raises_at_once(connect_openai: ConnectOpenAI, live: L
     assert caught.value.request_id == line["id"]
 
 
-async def test_an_unknown_model_raises_with_the_known_models(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_an_unknown_model_raises_with_the_known_models(gpt: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="claude-haiku-4-5") as caught:
         await gpt.responses.create(model="gpt-6", input=HI)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")

@@ -34,9 +34,7 @@ async def test_an_answer_is_parsed_into_a_model(
     assert place.name == "simulated name"
 
 
-async def test_a_schema_with_refs_unions_and_nulls_is_parsed(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_a_schema_with_refs_unions_and_nulls_is_parsed(gpt: openai.AsyncOpenAI) -> None:
     trip = (await gpt.responses.parse(model=MODEL, input=HI, text_format=Trip)).output_parsed
     assert trip is not None
     assert trip.start.name == trip.stops[0].name == "simulated name"

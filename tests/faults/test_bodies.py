@@ -211,9 +211,7 @@ async def test_a_cut_resets_a_caller_of_http_1_0(live: Live) -> None:
     assert live.log()[0]["outcome"].startswith("cut: ")
 
 
-async def test_a_cut_before_content_is_a_502_for_http_1_0(
-    live: Live,
-) -> None:
+async def test_a_cut_before_content_is_a_502_for_http_1_0(live: Live) -> None:
     answer = await ask(live, version="1.0", fields="x-simulate: fault=cut;at=300\r\n")
     assert answer.startswith(b"HTTP/1.1 502 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "api_error"

@@ -122,8 +122,6 @@ async def all_at_once(pairs: Connections, *octets: bytes) -> list[Answer]:
         return await asyncio.gather(*(read_answer(reader) for reader, _ in pairs))
 
 
-# --- counting tokens ----------------------------------------------------------------
-
 COUNT = {key: value for key, value in BODY.items() if key != "max_tokens"}
 CACHED = {
     **BODY,
@@ -132,8 +130,6 @@ CACHED = {
     ],
 }
 
-
-# --- money --------------------------------------------------------------------------
 
 PAID = plan(billing="per-token")
 # The highest cost of BODY: its input all written into a cache, its output at max_tokens.

@@ -119,7 +119,7 @@ class Answered:
             (event.name.decode(), json.loads(event.data)) for event in read if event.name != b"ping"
         ]
 
-    def has_events(self, events: list[bytes]) -> None:
+    def assert_events(self, events: list[bytes]) -> None:
         """Assert that it is exactly `events`, with pings only between them."""
         payload = self.payload
         assert payload.replace(PING, b"") == b"".join(events)

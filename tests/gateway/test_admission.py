@@ -29,9 +29,7 @@ from tests.gateway.metering import (
 CROWD = 1000
 
 
-async def test_concurrent_requests_use_exactly_the_remaining_quota(
-    relay_with: RelayWith,
-) -> None:
+async def test_concurrent_requests_use_exactly_the_remaining_quota(relay_with: RelayWith) -> None:
     rounds = 20
     relay = await relay_with(plan=plan(*FREE))
     async with crowd(relay, CROWD) as pairs:
@@ -75,9 +73,7 @@ async def test_two_limits_admit_as_many_as_the_smaller_allows(relay_with: RelayW
                 assert answer[1][b"anthropic-ratelimit-unified-7d-utilization"] == b"0.8"
 
 
-async def test_a_refusal_names_the_limit_that_resets_last(
-    relay_with: RelayWith,
-) -> None:
+async def test_a_refusal_names_the_limit_that_resets_last(relay_with: RelayWith) -> None:
     limits = [{"requests": 4, "per": "5h"}, {"requests": 4, "per": "7d"}]
     relay = await relay_with(plan=plan(*limits))
     for _ in range(4):

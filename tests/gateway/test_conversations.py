@@ -190,9 +190,7 @@ async def test_an_equal_key_of_another_caller_is_another_conversation(
     ]
 
 
-async def test_claude_codes_side_requests_follow_its_session(
-    pool_with: PoolWith,
-) -> None:
+async def test_claude_codes_side_requests_follow_its_session(pool_with: PoolWith) -> None:
     pool = await pool_with(THREE)
     lenient(pool)
     fields, body = claude_code(1, 0)
@@ -206,9 +204,7 @@ async def test_claude_codes_side_requests_follow_its_session(
     assert [found[id] for id in ids] == [("a", "turn"), ("a", "session"), ("a", "session")]
 
 
-async def test_sticky_off_spreads_a_conversation(
-    pool_with: PoolWith,
-) -> None:
+async def test_sticky_off_spreads_a_conversation(pool_with: PoolWith) -> None:
     pool = await pool_with(THREE, pool={"sticky": "off"})
     lenient(pool)
     ids = [await answer_id(pool, claude_code(1, turn)) for turn in range(3)]
@@ -228,9 +224,7 @@ async def test_counting_tokens_binds_no_conversation(pool_with: PoolWith) -> Non
     assert len(sessions) == 0
 
 
-async def test_an_sdk_agent_stays_on_one_upstream_and_reads_its_cache(
-    pool_with: PoolWith,
-) -> None:
+async def test_an_sdk_agent_stays_on_one_upstream_and_reads_its_cache(pool_with: PoolWith) -> None:
     """Five turns with tools, interleaved with requests that the pool spreads."""
     pool = await pool_with(THREE)
     sdk = anthropic.AsyncAnthropic(

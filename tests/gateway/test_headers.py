@@ -100,8 +100,7 @@ def names(seen: Seen) -> list[str]:
 
 
 async def test_the_upstream_gets_only_end_to_end_and_relay_fields(
-    upstream_with: UpstreamWith,
-    relay_with: RelayWith,
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     upstream = await upstream_with(always(OK))
     seen = await seen_upstream(await relay_with(upstream), upstream, lines(EVERY_KIND))

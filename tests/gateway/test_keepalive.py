@@ -75,7 +75,7 @@ async def test_silence_is_filled_with_pings_between_events(
     assert b"\r\ncache-control: no-cache" in answered.head
     assert b"\r\nrequest-id: req_" in answered.head
     assert answered.complete
-    answered.has_events(EVENTS)
+    answered.assert_events(EVENTS)
     assert (line["outcome"], line["rule"], line["status"]) == ("whole", "reported", 200)
     assert (line["input"], line["output"]) == (25, 9)
 
@@ -160,7 +160,7 @@ async def test_no_ping_splits_an_event(
         again.set()
         await answered.end()
     assert answered.complete
-    answered.has_events(EVENTS)
+    answered.assert_events(EVENTS)
 
 
 async def test_a_held_prefix_is_sent_once_and_in_order(
@@ -188,7 +188,7 @@ async def test_a_held_prefix_is_sent_once_and_in_order(
             gate.set()
         await answered.end()
     assert answered.complete
-    answered.has_events(events)
+    answered.assert_events(events)
 
 
 @pytest.mark.parametrize("framing", ["sized", "until-close"])
@@ -210,7 +210,7 @@ async def test_a_stream_of_any_framing_follows_pings_in_chunks(
         again.set()
         await answered.end()
     assert answered.complete
-    answered.has_events(EVENTS)
+    answered.assert_events(EVENTS)
 
 
 async def test_the_connection_takes_another_request_afterwards(
@@ -319,4 +319,4 @@ async def test_a_caller_of_http_1_0_gets_pings_without_chunks(
     assert b"transfer-encoding" not in answered.head
     assert b"\r\nconnection: close" in answered.head
     assert not answered.cut
-    answered.has_events(EVENTS)
+    answered.assert_events(EVENTS)

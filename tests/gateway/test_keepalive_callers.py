@@ -46,7 +46,7 @@ async def test_a_queued_stream_gets_pings_and_then_its_answer(
         lines = relay.log()
     for answered in (first, second):
         assert answered.complete
-        answered.has_events(EVENTS)
+        answered.assert_events(EVENTS)
     assert [line["outcome"] for line in lines] == ["whole", "whole"]
 
 

@@ -59,7 +59,7 @@ async def test_another_upstream_continues_the_open_stream(
         [line] = relay.log()
     assert answered.complete
     assert answered.payload.count(b"event: message_start\n") == 1
-    answered.has_events(other)
+    answered.assert_events(other)
     assert (line["upstream"], line["outcome"], line["rule"]) == ("two", "whole", "reported")
     assert line["tried"].startswith("one: ")
 
@@ -76,7 +76,7 @@ async def test_a_refusal_after_pings_moves_on_to_another_upstream(
         go_on.set()
         await answered.end()
     assert answered.complete
-    answered.has_events(EVENTS)
+    answered.assert_events(EVENTS)
 
 
 async def test_a_timed_out_request_is_not_sent_to_another_upstream(

@@ -89,9 +89,7 @@ async def test_a_body_that_cannot_be_routed_is_refused(
     assert reply.usable
 
 
-async def test_an_unknown_models_refusal_lists_the_known_models(
-    live: Live,
-) -> None:
+async def test_an_unknown_models_refusal_lists_the_known_models(live: Live) -> None:
     reply = await ask(live, request(live.key, {**BODY, "model": "gpt-2"}))
     names = ("claude-opus-4-8", "claude-sonnet-4-7", "claude-haiku-4-5")
     assert is_refusal(reply, 404, "not_found_error", "'gpt-2'", *names)
@@ -139,9 +137,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(relay_with: Re
         assert (await read_answer(reader))[0] == 413
 
 
-async def test_a_caller_still_sending_reads_the_refusal_of_its_body(
-    relay_with: RelayWith,
-) -> None:
+async def test_a_caller_still_sending_reads_the_refusal_of_its_body(relay_with: RelayWith) -> None:
     """A reset while it sends would hide the answer from it."""
     relay = await relay_with("http://127.0.0.1:9", server={"limits": {"body": LIMIT}})
     async with connected(relay.port) as (reader, writer):

@@ -28,7 +28,7 @@ from tests.gateway.metering import (
     settled,
 )
 
-# --- given back ---------------------------------------------------------------------
+# --- refunds ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,7 @@ async def test_a_caller_that_leaves_before_the_answer_pays_nothing(relay_with: R
     assert left((await ask(relay))[1]) == 39
 
 
-async def test_an_abandoned_stream_is_billed_by_its_reported_usage(
-    relay_with: RelayWith,
-) -> None:
+async def test_an_abandoned_stream_is_billed_by_its_reported_usage(relay_with: RelayWith) -> None:
     relay = await relay_with(plan=plan(*FREE), model=PRICED)
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM, fields="x-simulate: tokens=50;pace=20\r\n"))
@@ -127,9 +125,7 @@ async def test_an_abandoned_stream_is_billed_by_its_reported_usage(
     assert left((await ask(relay))[1]) == 38
 
 
-async def test_a_cut_stream_is_billed_by_its_reported_usage(
-    relay_with: RelayWith,
-) -> None:
+async def test_a_cut_stream_is_billed_by_its_reported_usage(relay_with: RelayWith) -> None:
     relay = await relay_with(plan=plan(*FREE))
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM, fields="x-simulate: fault=cut;at=6\r\n"))
@@ -170,9 +166,7 @@ async def test_an_answer_without_content_is_refunded(
     assert left((await ask(relay))[1]) == 39
 
 
-async def test_leaving_before_a_documents_last_octet_is_billed(
-    relay_with: RelayWith,
-) -> None:
+async def test_leaving_before_a_documents_last_octet_is_billed(relay_with: RelayWith) -> None:
     relay = await relay_with(plan=plan(*FREE), model=PRICED)
     async with connected(relay.port) as (reader, writer):
         script = "x-simulate: bytes=20000000\r\n"
@@ -260,9 +254,7 @@ def reported(payload: bytes) -> dict[str, int]:
     return usage
 
 
-async def test_settlement_equals_reported_usage_to_the_token(
-    relay_with: RelayWith,
-) -> None:
+async def test_settlement_equals_reported_usage_to_the_token(relay_with: RelayWith) -> None:
     columns = ("input", "output", "cache_read", "cache_write")
     names = ("input_tokens", "output_tokens", "cache_read_input_tokens")
     names = (*names, "cache_creation_input_tokens")
@@ -310,7 +302,7 @@ async def test_settlement_equals_reported_usage_to_the_token(
     for usage in given:
         row = by_id[usage["id"]]  # type: ignore[index]
         assert (row["input"], row["output"]) == (usage["input_tokens"], usage["output_tokens"])
-    # the simulator had read the prompts of these as well, but ended no answer
+    # The simulator counted the input of the cut answers, but not their output.
     totals = simulator.journal.report()["totals"]
     [total] = await sums(relay.app.database, "key")
     assert (total.input, total.cache_read, total.cache_write) == (

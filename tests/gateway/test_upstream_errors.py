@@ -118,7 +118,7 @@ async def test_an_html_error_of_a_gateway_is_passed_unchanged(
 async def test_an_empty_error_body_does_not_shift_the_next_answer(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    """What follows an empty answer on its connection is not the answer to the next request."""
+    """Octets after an empty answer are not the answer to the next request."""
     poison = answers.sized(b"", b"529 Overloaded") + answers.sized(b'{"poison":true}')
     turns = iter([poison, OK])
 

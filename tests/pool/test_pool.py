@@ -35,9 +35,7 @@ def said(text: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.alone
-async def test_failing_upstreams_are_hidden_until_content(
-    pool_with: PoolWith,
-) -> None:
+async def test_failing_upstreams_are_hidden_until_content(pool_with: PoolWith) -> None:
     pool = await pool_with(THREE, plan=PLAN)
     loop = asyncio.get_running_loop()
     b, c = pool["b"], pool["c"]
@@ -121,9 +119,7 @@ async def test_a_restarted_upstream_is_found_by_one_request(pool_with: PoolWith)
     assert len(a.came) == before + 4
 
 
-async def test_a_request_tries_at_most_the_configured_number(
-    pool_with: PoolWith,
-) -> None:
+async def test_a_request_tries_at_most_the_configured_number(pool_with: PoolWith) -> None:
     pool = await pool_with({**THREE, "d": {}}, pool={"tries": 3})
     for node in pool.nodes.values():
         node.instead = refusing(529)
@@ -182,9 +178,7 @@ class Trace:
         return {session: [served[id] for id in ids] for session, ids in self.went.items()}
 
 
-async def test_load_follows_weights_and_sessions_stay(
-    pool_with: PoolWith,
-) -> None:
+async def test_load_follows_weights_and_sessions_stay(pool_with: PoolWith) -> None:
     options = {name: {"weight": weight} for name, weight in WEIGHTS.items()}
     chance = random.Random(4)
     pool = await pool_with(options)
@@ -220,9 +214,7 @@ async def test_load_follows_weights_and_sessions_stay(
     assert 30 <= first["a"] <= 40, first
 
 
-async def test_three_error_events_take_an_upstream_out(
-    pool_with: PoolWith,
-) -> None:
+async def test_three_error_events_take_an_upstream_out(pool_with: PoolWith) -> None:
     pool = await pool_with({"a": {}, "b": {"priority": 1}})
     body = {**BODY, "stream": True}
     for _ in range(3):

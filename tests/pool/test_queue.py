@@ -94,9 +94,7 @@ async def test_a_long_queue_of_one_caller_does_not_delay_another(pool_with: Pool
     assert pool["a"].most_held == 1
 
 
-async def test_an_unservable_request_blocks_no_other(
-    pool_with: PoolWith,
-) -> None:
+async def test_an_unservable_request_blocks_no_other(pool_with: PoolWith) -> None:
     """A request that failed at one upstream waits for the other, and the queue goes on."""
     options = {"a": {"max_concurrency": 1}, "b": {"priority": 1}}
     pool = await pool_with(options)
@@ -166,9 +164,7 @@ async def test_a_caller_that_leaves_the_queue_leaves_no_trace(pool_with: PoolWit
     assert [line["outcome"] for line in pool.relay.log()].count("caller left") == 1
 
 
-async def test_a_request_waits_out_a_short_retry_after(
-    pool_with: PoolWith,
-) -> None:
+async def test_a_request_waits_out_a_short_retry_after(pool_with: PoolWith) -> None:
     pool = await pool_with({"a": {}})
     pool["a"].instead = refusing(429, retry_after="1")
     assert (await pool.ask()).status == 429
@@ -199,9 +195,7 @@ def limits_left(app: App, name: str) -> int:
     return int(limit["left"])
 
 
-async def test_a_refusal_names_the_moment_a_limit_resets(
-    pool_with: PoolWith,
-) -> None:
+async def test_a_refusal_names_the_moment_a_limit_resets(pool_with: PoolWith) -> None:
     pool = await pool_with({"a": limited(2), "b": limited(1)})
     for number in range(3):
         assert (await pool.ask(said(f"{number}"))).status == 200
@@ -217,9 +211,7 @@ async def test_a_refusal_names_the_moment_a_limit_resets(
     assert [len(node.came) for node in pool.nodes.values()] == [2, 1]
 
 
-async def test_concurrent_requests_do_not_overrun_upstream_limits(
-    pool_with: PoolWith,
-) -> None:
+async def test_concurrent_requests_do_not_overrun_upstream_limits(pool_with: PoolWith) -> None:
     options = {"a": limited(30), "b": {**limited(25), "max_concurrency": 4}}
     pool = await pool_with(options)
     replies = await asyncio.gather(*[pool.ask(said(f"{number}")) for number in range(100)])
@@ -273,9 +265,7 @@ async def test_upstream_limits_survive_a_restart(tmp_path: Path) -> None:
             await app.stop(0)
 
 
-async def test_an_unsent_request_uses_no_upstream_limit(
-    pool_with: PoolWith,
-) -> None:
+async def test_an_unsent_request_uses_no_upstream_limit(pool_with: PoolWith) -> None:
     routes = [{"upstream": "a", "model": "other"}]
     pool = await pool_with({"a": limited(2)}, model=[{"id": MODEL, "routes": routes}])
     twice = b'{"model":"%b","model":"%b","max_tokens":1,"messages":[]}' % (
