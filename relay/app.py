@@ -18,22 +18,24 @@ import msgspec
 
 from relay import clock, config
 from relay.api.admin import Admin
+from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
 from relay.api.stored_responses import StoredResponses
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
+from relay.gateway.catalog import Catalog
+from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
-from relay.gateway.responses import ResponsesReader
 from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
-from relay.net.http1 import Bounds, Server
+from relay.net.listener import listen
+from relay.net.server import Bounds, Server
 from relay.net.upstream import proxy as egress
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
-from relay.pool.routes import Routes
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
 from relay.secret import Secret, derived
@@ -62,7 +64,7 @@ class Storage:
 
     database: Database
     ledger: Ledger
-    callers: KeyIndex
+    keys: KeyIndex
     journal: Journal
     paused: list[str]  # names of upstreams
     responses: ResponseStore | None  # None: responses are not stored
@@ -102,7 +104,7 @@ class Storage:
 
     def apply_keys(self, keys: list[LiveKey]) -> None:
         """Put the database's keys and credits into force."""
-        self.callers.replace(keys)
+        self.keys.replace(keys)
         for key in keys:
             self.ledger.fund(key.user_id, key.credited)
 
@@ -113,7 +115,7 @@ class App:
     def __init__(
         self,
         settings: Settings,
-        timers: Deadlines,
+        deadlines: Deadlines,
         storage: Storage,
         upstreams: Upstreams,
         sessions: Sessions,
@@ -123,11 +125,11 @@ class App:
         poller: PlanPoller,
     ) -> None:
         self._settings = settings
-        self.timers = timers
+        self.deadlines = deadlines
         self._storage = storage
         self.database = storage.database
         self.ledger = storage.ledger
-        self.callers = storage.callers
+        self.keys = storage.keys
         self.journal = storage.journal
         self.upstreams = upstreams
         self.sessions = sessions
@@ -151,12 +153,12 @@ class App:
             StoreError: the database cannot be used.
             OSError: an address cannot be bound.
         """
-        timers = Deadlines(asyncio.get_running_loop())
-        upstreams = _upstreams(settings, timers)
+        deadlines = Deadlines(asyncio.get_running_loop())
+        upstreams = _upstreams(settings, deadlines)
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         storage = await Storage.open(settings)
         log = AccessLog(log_fd) if settings.log.access else None
-        app = compose(settings, timers, storage, upstreams, log)
+        app = compose(settings, deadlines, storage, upstreams, log)
         app._start_tasks()
         try:
             await app._listen(sockets, tls)
@@ -168,8 +170,8 @@ class App:
 
     def _start_tasks(self) -> None:
         if self.log is not None:
-            self.timers.each_tick(self.log.flush)
-        self.timers.start()
+            self.deadlines.each_tick(self.log.flush)
+        self.deadlines.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(
@@ -183,7 +185,7 @@ class App:
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         scheme = "https" if tls else "http"
         for sock in sockets:
-            port = await self.server.listen(sock=sock, tls=tls)
+            port = await listen(self.server, sock=sock, tls=tls)
             bound = config.Address(str(sock.getsockname()[0]), port) if port else None
             self.addresses.append(f"{scheme}://{bound}" if bound else "a Unix socket")
         if sockets:
@@ -217,7 +219,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for upstream in self.upstreams:
             upstream.pool.close()
-        self.timers.stop()
+        self.deadlines.stop()
         if self.log is not None:
             self.log.close()
         await self.journal.close()
@@ -245,40 +247,45 @@ class App:
 
 def compose(
     settings: Settings,
-    timers: Deadlines,
+    deadlines: Deadlines,
     storage: Storage,
     upstreams: list[Upstream],
     log: AccessLog | None,
 ) -> App:
     """Build the parts that serve requests and connect them; starts nothing."""
-    pool = Upstreams(upstreams, settings.pool, storage.ledger, timers)
+    pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
     for name in storage.paused:  # one that is no longer configured is left out
         upstream = pool.named(name)
         if upstream is not None:
             upstream.health.pause()
     sessions = _sessions(settings.pool)
-    metering = Metering(settings, storage.ledger, storage.journal)
-    routes = Routes(settings.model, upstreams)
-    stored = StoredResponses(storage.responses)
-
-    def is_ready() -> bool:
-        return routes.any and storage.journal.healthy and not server.draining
-
+    catalog = Catalog(settings, upstreams)
+    metering = Metering(catalog, storage.ledger, storage.journal)
     relay = Relay(
-        storage.callers,
-        routes,
+        storage.keys,
+        catalog,
         metering,
         pool,
         sessions,
+        deadlines,
         settings.pool,
-        timers,
-        ResponsesReader(storage.sealing_key, stored),
         settings.server.limits.body,
     )
-    handler = Handler(
-        relay, Models(settings.model), stored, storage.callers, metering, log, is_ready
+
+    def is_ready() -> bool:
+        return catalog.serves_any and storage.journal.healthy and not server.draining
+
+    api = ApiEndpoints(
+        Models(settings.model),
+        StoredResponses(storage.responses),
+        storage.keys,
+        metering,
+        is_ready,
     )
-    server = Server(handler.handle, timers, _bounds(settings.server), handler.refused)
+    history = ConversationHistory(storage.responses)
+    endpoints = api.routes(relay, dialects(storage.sealing_key, history))
+    handler = Handler(endpoints, storage.keys, metering, log)
+    server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
     admin = Admin(
         pool,
         None if settings.pool.sticky == "off" else sessions,
@@ -288,18 +295,18 @@ def compose(
     )
     return App(
         settings,
-        timers,
+        deadlines,
         storage,
         pool,
         sessions,
         log,
         server,
-        Server(admin.handle, timers),
+        Server(admin.handle, deadlines),
         PlanPoller(pool),
     )
 
 
-def _upstreams(settings: Settings, timers: Deadlines) -> list[Upstream]:
+def _upstreams(settings: Settings, deadlines: Deadlines) -> list[Upstream]:
     """Raises ConfigError: a credential, a proxy or a `ca` file cannot be read."""
     upstreams = []
     for index, upstream in enumerate(settings.upstream):
@@ -310,7 +317,7 @@ def _upstreams(settings: Settings, timers: Deadlines) -> list[Upstream]:
         except ValueError as error:
             raise ConfigError(f"upstream[{index}].egress", str(error)) from None
         try:
-            upstreams.append(Upstream(upstream, settings, timers))
+            upstreams.append(Upstream(upstream, settings, deadlines))
         except ValueError as error:
             raise ConfigError(f"upstream[{index}]", str(error)) from None
     return upstreams
@@ -370,7 +377,7 @@ async def _bind(server: Server, text: str, tls: ssl.SSLContext | None = None) ->
     """
     address = config.address(text)
     try:
-        port = await server.listen(address.host, address.port, path=address.path, tls=tls)
+        port = await listen(server, address.host, address.port, path=address.path, tls=tls)
     except OSError as error:
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror

@@ -18,7 +18,8 @@ from relay.accounts import users as people
 from relay.app import App
 from relay.config import Settings
 from relay.net.deadlines import Deadlines
-from relay.net.http1 import Server
+from relay.net.listener import listen
+from relay.net.server import Server
 from relay.process import Signals, announce
 from relay.simulator.app import Simulator
 from relay.store.queries import live_keys
@@ -67,7 +68,7 @@ async def _run_simulator(host: str, port: int) -> None:
     timers = Deadlines(asyncio.get_running_loop())
     server = Server(Simulator().handle, timers)
     signals.abort = server.abort
-    bound = await server.listen(host, port)
+    bound = await listen(server, host, port)
     timers.start()
     announce(f"relay simulate listens on http://{host}:{bound}")
     await signals.wait()
@@ -93,7 +94,7 @@ async def _run_demo(settings: Settings, folder: Path, port: int | None) -> None:
     signals = Signals()
     timers = Deadlines(asyncio.get_running_loop())
     upstream = Server(Simulator().handle, timers)
-    upstream_port = await upstream.listen()
+    upstream_port = await listen(upstream)
     timers.start()
     adapted = _settings(settings, folder, upstream_port, port)
     try:
@@ -118,7 +119,7 @@ async def _create_key(app: App, settings: Settings) -> str:
     now = time.time()
     await people.create(app.database, settings, _USER, plan=None, is_admin=False, now=now)
     issued = await keys.create(app.database, settings, _USER, name="demo", expires=None, now=now)
-    app.callers.replace(await live_keys(app.database))
+    app.keys.replace(await live_keys(app.database))
     return issued.key.reveal()
 
 

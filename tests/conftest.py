@@ -1,5 +1,6 @@
-"""Fixtures that every part of the suite may use."""
+"""Fixtures for every part of the suite."""
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith, running_relay, running_simulator
+from tests.fakes.pool import Pool, PoolWith, running_pool
+from tests.fakes.upstream import Answer, Upstream, UpstreamWith, forwarding, raw_upstream
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
@@ -17,39 +20,83 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
     return {"uvloop": uvloop.new_event_loop}
 
 
-# Tests run beside each other: how long an example takes says nothing of it.
+# Tests run in parallel: the duration of an example says nothing about it.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
 @pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
+async def stack() -> AsyncIterator[contextlib.AsyncExitStack]:
+    """Closed at the test's end, in reverse order."""
+    async with contextlib.AsyncExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def relay_with(tmp_path: Path, stack: contextlib.AsyncExitStack) -> RelayWith:
+    """Opens a relay: `await relay_with(upstream, plan=[…])`, with `running_relay`'s arguments."""
+
+    async def open_relay(upstream: Any = None, **sections: Any) -> Live:
+        relay = running_relay(tmp_path, upstream, **sections)
+        return await stack.enter_async_context(relay)
+
+    return open_relay
+
+
+@pytest.fixture
+def upstream_with(stack: contextlib.AsyncExitStack) -> UpstreamWith:
+    """Opens an upstream of raw octets: `await upstream_with(always(OK))`."""
+
+    async def open_upstream(answer: Answer) -> Upstream:
+        return await stack.enter_async_context(raw_upstream(answer))
+
+    return open_upstream
+
+
+@pytest.fixture
+async def recorder(stack: contextlib.AsyncExitStack, upstream_with: UpstreamWith) -> Upstream:
+    """The simulator, behind an upstream that records the requests that it forwards."""
+    _, url = await stack.enter_async_context(running_simulator())
+    return await upstream_with(forwarding(url))
+
+
+@pytest.fixture
+def pool_with(tmp_path: Path, stack: contextlib.AsyncExitStack) -> PoolWith:
+    """Opens a relay and its simulated upstreams: `await pool_with({"a": {}}, plan=[…])`."""
+
+    async def open_pool(options: dict[str, dict[str, Any]], **sections: Any) -> Pool:
+        return await stack.enter_async_context(running_pool(tmp_path, options, **sections))
+
+    return open_pool
+
+
+@pytest.fixture
+async def live(relay_with: RelayWith) -> Live:
     """A relay in front of the simulator."""
-    async with running_relay(tmp_path) as relay:
-        yield relay
+    return await relay_with()
 
 
-class _Complaints(logging.Handler):
-    """What the loop says of the relay; the tests' own upstreams are made of streams."""
+class _LoopWarnings(logging.Handler):
+    """Collects the loop's warnings about the relay; asyncio streams are the tests' own."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = self.format(record)
-        if "StreamReaderProtocol" not in said and "client_connected_cb" not in said:
-            self.heard.append(said)
+        message = self.format(record)
+        if "StreamReaderProtocol" not in message and "client_connected_cb" not in message:
+            self.messages.append(message)
 
 
 @pytest.fixture(autouse=True)
-def loop_without_complaint() -> Iterator[None]:
-    """A transport written to after its end, or an exception that nobody took, fails the test."""
-    complaints = _Complaints()
+def loop_without_warnings() -> Iterator[None]:
+    """Fails a test that writes to a closed transport or leaves an exception unretrieved."""
+    warnings = _LoopWarnings()
     logger = logging.getLogger("asyncio")
-    logger.addHandler(complaints)
+    logger.addHandler(warnings)
     try:
         yield
     finally:
-        logger.removeHandler(complaints)
-    assert complaints.heard == []
+        logger.removeHandler(warnings)
+    assert warnings.messages == []

@@ -1,4 +1,4 @@
-"""What Codex is told of the models of relay.toml: that it has all it needs, and nothing else."""
+"""Codex's catalogue of the models in relay.toml: the fields that Codex requires, and no others."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from relay.api.codex_catalogue import INSTRUCTIONS, catalogue
 
 JSON = dict[str, Any]
 
-# Codex 0.169.0 does not start if one of these is missing, found out by leaving out each of them.
+# Codex 0.169.0 does not start without any one of these: found by leaving out each.
 NEEDED = {
     "slug",
     "display_name",
@@ -24,7 +24,7 @@ NEEDED = {
     "experimental_supported_tools",
     "base_instructions",
 }
-# The same for these members: what else it says that they could be.
+# The values that Codex 0.169.0 accepts for these members.
 KNOWN = {
     "shell_type": {"default", "local", "shell_command", "unified_exec", "disabled"},
     "visibility": {"list", "hide", "none"},
@@ -39,7 +39,7 @@ SONNET: JSON = {
 }
 
 
-def told(*models: JSON) -> list[JSON]:
+def entries(*models: JSON) -> list[JSON]:
     made: list[JSON] = catalogue(msgspec.convert(list(models), list[config.ModelSettings]))[
         "models"
     ]
@@ -47,23 +47,23 @@ def told(*models: JSON) -> list[JSON]:
 
 
 def one(**fields: Any) -> JSON:
-    return told({"id": "claude-sonnet-4-7", **fields})[0]
+    return entries({"id": "claude-sonnet-4-7", **fields})[0]
 
 
 def levels(entry: JSON) -> list[str]:
     return [level["effort"] for level in entry["supported_reasoning_levels"]]
 
 
-def test_every_entry_has_what_codex_cannot_do_without() -> None:
-    for entry in told(SONNET, {"id": "glm-4.7"}, {"id": "claude-haiku-4-5"}):
+def test_every_entry_has_the_fields_codex_requires() -> None:
+    for entry in entries(SONNET, {"id": "glm-4.7"}, {"id": "claude-haiku-4-5"}):
         assert entry.keys() >= NEEDED
         for member, known in KNOWN.items():
             assert entry[member] in known
         assert entry["truncation_policy"] == {"mode": "tokens", "limit": 10_000}
 
 
-def test_the_model_is_described_by_relay_toml() -> None:
-    entry = told(SONNET)[0]
+def test_relay_toml_describes_the_model() -> None:
+    entry = entries(SONNET)[0]
     assert entry["slug"] == "claude-sonnet-4-7"
     assert entry["display_name"] == "Claude Sonnet 4.7"
     assert entry["context_window"] == 1_000_000
@@ -74,17 +74,17 @@ def test_a_model_without_a_name_is_called_by_its_id() -> None:
     assert one()["display_name"] == "claude-sonnet-4-7"
 
 
-def test_aliases_can_be_asked_for_but_are_no_further_choices() -> None:
-    entries = told(SONNET, {"id": "claude-haiku-4-5"})
-    assert [(entry["slug"], entry["visibility"]) for entry in entries] == [
+def test_aliases_are_accepted_but_not_listed_as_choices() -> None:
+    listed = entries(SONNET, {"id": "claude-haiku-4-5"})
+    assert [(entry["slug"], entry["visibility"]) for entry in listed] == [
         ("claude-sonnet-4-7", "list"),
         ("claude-sonnet-4-6", "hide"),
         ("sonnet", "hide"),
         ("claude-haiku-4-5", "list"),
     ]
-    assert [entry["priority"] for entry in entries] == [1, 2, 3, 4]  # as they are in relay.toml
+    assert [entry["priority"] for entry in listed] == [1, 2, 3, 4]  # as they are in relay.toml
     names = {"slug", "visibility", "priority"}
-    first, second = ({k: v for k, v in one.items() if k not in names} for one in entries[:2])
+    first, second = ({k: v for k, v in one.items() if k not in names} for one in listed[:2])
     assert first == second
 
 
@@ -98,7 +98,7 @@ def test_aliases_can_be_asked_for_but_are_no_further_choices() -> None:
         ("claude-3-5-haiku", [], None),  # does not think
     ],
 )
-def test_the_levels_of_effort_are_those_that_the_model_takes(
+def test_effort_levels_are_the_models_own(
     model: str, efforts: list[str], usual: str | None
 ) -> None:
     entry = one(id=model)
@@ -108,7 +108,7 @@ def test_the_levels_of_effort_are_those_that_the_model_takes(
     assert all(level["description"] for level in entry["supported_reasoning_levels"])
 
 
-def test_what_relay_toml_says_of_efforts_holds() -> None:
+def test_efforts_in_relay_toml_take_precedence() -> None:
     entry = one(accepts={"efforts": ["medium", "low"]})
     assert (levels(entry), entry["default_reasoning_level"]) == (["low", "medium"], "medium")
 

@@ -1,7 +1,6 @@
 """The models of relay.toml in both shapes, and their other names."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -9,8 +8,8 @@ import httpx
 import pytest
 
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import MODELS, Live, running_relay
-from tests.fakes.upstream import OK, always, raw_upstream
+from tests.fakes.live import MODELS, Live, RelayWith
+from tests.fakes.upstream import OK, UpstreamWith, always
 
 IDS = [model["id"] for model in MODELS]
 
@@ -23,7 +22,7 @@ async def get(
         return await client.request(method, live.url + path, headers=headers)
 
 
-async def test_the_anthropic_shape_is_for_those_who_send_its_version(live: Live) -> None:
+async def test_anthropic_version_selects_anthropics_shape(live: Live) -> None:
     answer = await get(live, "/v1/models?limit=1000")
     listed = answer.json()
     assert answer.headers["content-type"] == "application/json"
@@ -36,7 +35,7 @@ async def test_the_anthropic_shape_is_for_those_who_send_its_version(live: Live)
         assert model["created_at"].endswith("T00:00:00Z")
 
 
-async def test_the_openai_shape_is_for_everyone_else(live: Live) -> None:
+async def test_openais_shape_is_the_default(live: Live) -> None:
     listed = (await get(live, "/v1/models", openai=True)).json()
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == IDS
@@ -85,7 +84,7 @@ async def test_the_list_can_be_paged_both_ways(
         ("before_id=unheard-of", "before_id"),
     ],
 )
-async def test_a_page_that_cannot_be_is_refused_by_its_parameter(
+async def test_an_impossible_page_is_refused_by_its_parameter(
     live: Live, query: str, named: str
 ) -> None:
     answer = await get(live, f"/v1/models?{query}")
@@ -117,7 +116,7 @@ async def test_an_unknown_model_is_not_found_in_either_shape(live: Live) -> None
     assert answer.json()["error"]["param"] == "model"
 
 
-async def test_the_models_are_for_callers_with_a_key(live: Live) -> None:
+async def test_listing_models_requires_a_key(live: Live) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{live.url}/v1/models", headers={"anthropic-version": "x"})
         assert answer.status_code == 401
@@ -127,12 +126,12 @@ async def test_the_models_are_for_callers_with_a_key(live: Live) -> None:
         assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-async def test_head_tells_what_get_would_without_the_body(live: Live) -> None:
-    told = await get(live, "/v1/models")
+async def test_head_answers_as_get_without_the_body(live: Live) -> None:
+    full = await get(live, "/v1/models")
     head = await get(live, "/v1/models", method="HEAD")
     assert head.status_code == 200
     assert head.content == b""
-    assert head.headers["content-length"] == told.headers["content-length"]
+    assert head.headers["content-length"] == full.headers["content-length"]
 
 
 async def test_the_anthropic_sdk_lists_and_finds_models(live: Live) -> None:
@@ -146,7 +145,7 @@ async def test_the_anthropic_sdk_lists_and_finds_models(live: Live) -> None:
             await client.models.retrieve("gpt-2")
 
 
-async def test_what_is_open_to_all_needs_no_key(live: Live) -> None:
+async def test_public_paths_need_no_key(live: Live) -> None:
     async with httpx.AsyncClient() as client:
         for method, path, body in (
             ("GET", "/healthz", b"ok\n"),
@@ -178,27 +177,25 @@ MAPPED: list[dict[str, Any]] = [
         ("also", "Vendor/M-2"),
     ],
 )
-async def test_the_upstream_is_asked_for_its_own_name_in_an_otherwise_equal_body(
-    tmp_path: Path, asked: str, sent: str
+async def test_a_mapped_body_differs_only_in_its_model(
+    upstream_with: UpstreamWith, relay_with: RelayWith, asked: str, sent: str
 ) -> None:
     body = b'{ "tools":[{"model":"%b"}],\n"model" :\t"%b", "x":"\\u00fc \xc3\xbc \\"model\\":1" }\n'
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url, model=MAPPED) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, model=MAPPED)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, body % (asked.encode(), asked.encode())))
         assert (await read_answer(reader))[0] == 200
         assert upstream.requests[0].body == body % (asked.encode(), sent.encode())
         assert relay.log()[0]["model"] == asked
 
 
-async def test_a_body_that_names_its_model_twice_is_not_mapped_but_refused(tmp_path: Path) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url, model=MAPPED) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+async def test_a_body_with_two_models_is_refused(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, model=MAPPED)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, b'{"model":"plain","model":"home"}'))
         status, _, body = await read_answer(reader)
         assert status == 400
@@ -206,13 +203,13 @@ async def test_a_body_that_names_its_model_twice_is_not_mapped_but_refused(tmp_p
         assert upstream.requests == []
 
 
-async def test_a_mapped_models_present_routes_are_told(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, "http://127.0.0.1:9", model=MAPPED) as relay:
-        assert (await get(relay, "/v1/models/also")).json()["served_as"] == ["Vendor/M-2"]
-        assert (await get(relay, "/v1/models/home")).json()["served_as"] == ["house"]
+async def test_a_mapped_model_lists_its_routes(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9", model=MAPPED)
+    assert (await get(relay, "/v1/models/also")).json()["served_as"] == ["Vendor/M-2"]
+    assert (await get(relay, "/v1/models/home")).json()["served_as"] == ["house"]
 
 
-async def test_a_name_without_end_is_not_written_to_the_log(live: Live) -> None:
+async def test_an_endless_model_name_is_not_logged(live: Live) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, {**BODY, "model": "m" * 1_000_000}))
         status, _, body = await read_answer(reader)

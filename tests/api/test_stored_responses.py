@@ -1,18 +1,13 @@
-"""Kept responses over real sockets: gone on from, shown, listed, deleted, and nobody else's."""
+"""Stored responses over real sockets: continued, shown, listed, deleted, private."""
 
 import json
-import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relay.accounts import keys
-from relay.accounts import users as people
-from relay.store.queries import live_keys
 from tests.fakes.caller import connected, read_answer, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import Upstream
 from tests.gateway.test_translated import BODIES, RESPONSES
 
 JSON = dict[str, Any]
@@ -26,7 +21,7 @@ WHERE = {
 async def ask(
     relay: Live, body: JSON | None = None, *, path: str = "", method: str = "POST", key: str = ""
 ) -> tuple[int, JSON]:
-    """An answer's status and document."""
+    """Send a request; return the answer's status and document."""
     fields = f"authorization: Bearer {key or relay.key}\r\n"
     octets = b"" if body is None else json.dumps(body).encode()
     async with connected(relay.port) as (reader, writer):
@@ -39,63 +34,59 @@ async def ask(
 
 
 async def other_account(relay: Live) -> str:
-    """A key of somebody else's."""
-    app, now = relay.app, time.time()
-    settings, email = app._settings, "ben@example.com"
-    await people.create(app.database, settings, email, plan=None, is_admin=False, now=now)
-    issued = await keys.create(app.database, settings, email, name="k", expires=None, now=now)
-    app.callers.replace(await live_keys(app.database))
-    return issued.key.reveal()
+    """A key of another account."""
+    await relay.create_user("ben@example.com")
+    return await relay.new_key("ben@example.com")
 
 
 @pytest.fixture(params=WHERE)
-async def keeping(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Live]:
-    """A relay that keeps responses."""
-    async with running_relay(tmp_path, responses=WHERE[request.param]) as relay:
-        yield relay
+async def keeping(
+    request: pytest.FixtureRequest, relay_with: RelayWith, recorder: Upstream
+) -> Live:
+    """A relay that stores responses."""
+    return await relay_with(recorder, responses=WHERE[request.param])
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_conversation_goes_on_from_response_to_response(
-    keeping: Live, stream: bool
+async def test_a_conversation_continues_across_responses(
+    keeping: Live, recorder: Upstream, stream: bool
 ) -> None:
     previous, said = None, []
     for number in range(3):
         text = f"What did I say, {number}?"
         said.append(text)
-        status, told = await ask(
+        status, answer = await ask(
             keeping, {**BODY, "input": text, "stream": stream, "previous_response_id": previous}
         )
-        assert (status, told["status"], told["store"]) == (200, "completed", True)
-        assert told["previous_response_id"] == previous
-        previous = told["id"]
-    assert keeping.simulator is not None
-    last = json.loads(keeping.simulator.journal._entries[-1]._body)  # what went upstream
+        assert (status, answer["status"], answer["store"]) == (200, "completed", True)
+        assert answer["previous_response_id"] == previous
+        previous = answer["id"]
+    last = json.loads(recorder.requests[-1].body)
     turns = [turn for turn in last["messages"] if turn["role"] == "user"]
     assert [turn["content"][-1]["text"] for turn in turns] == said
 
 
-async def test_a_response_is_shown_as_it_was_and_can_be_deleted(keeping: Live) -> None:
-    _, told = await ask(keeping, BODY)
-    path = f"/{told['id']}"
-    assert await ask(keeping, path=path, method="GET") == (200, told)
+async def test_a_stored_response_is_shown_unchanged_and_deleted(keeping: Live) -> None:
+    _, answer = await ask(keeping, BODY)
+    path = f"/{answer['id']}"
+    assert await ask(keeping, path=path, method="GET") == (200, answer)
     status, items = await ask(keeping, path=f"{path}/input_items", method="GET")
     assert status == 200
     [item] = items["data"]
     assert (item["type"], item["role"], item["content"][0]["text"]) == ("message", "user", "hi")
     assert items["first_id"] == items["last_id"] == item["id"]
     assert (await ask(keeping, path=f"{path}/cancel"))[0] == 400
-    gone = {"id": told["id"], "object": "response", "deleted": True}
+    gone = {"id": answer["id"], "object": "response", "deleted": True}
     assert await ask(keeping, path=path, method="DELETE") == (200, gone)
     for method in ("GET", "DELETE"):
-        status, told = await ask(keeping, path=path, method=method)
-        assert (status, told["error"]["code"]) == (404, "response_not_found")
+        status, missing = await ask(keeping, path=path, method=method)
+        assert (status, missing["error"]["code"]) == (404, "response_not_found")
 
 
 async def test_items_are_listed_in_pages(keeping: Live) -> None:
     given = [{"role": "user", "content": f"{number}"} for number in range(5)]
-    _, told = await ask(keeping, {**BODY, "input": given})
-    path = f"/{told['id']}/input_items"
+    _, answer = await ask(keeping, {**BODY, "input": given})
+    path = f"/{answer['id']}/input_items"
     _, first = await ask(keeping, path=f"{path}?limit=2&order=asc", method="GET")
     assert [item["content"][0]["text"] for item in first["data"]] == ["0", "1"]
     assert first["has_more"] is True
@@ -108,37 +99,37 @@ async def test_items_are_listed_in_pages(keeping: Live) -> None:
         assert (status, refused["error"]["param"]) == (400, wrong.partition("=")[0])
 
 
-async def test_a_response_that_is_not_to_be_kept_is_not(keeping: Live) -> None:
-    _, told = await ask(keeping, {**BODY, "store": False})
-    assert told["store"] is False
-    assert (await ask(keeping, path=f"/{told['id']}", method="GET"))[0] == 404
+async def test_store_false_keeps_no_response(keeping: Live) -> None:
+    _, answer = await ask(keeping, {**BODY, "store": False})
+    assert answer["store"] is False
+    assert (await ask(keeping, path=f"/{answer['id']}", method="GET"))[0] == 404
 
 
-async def test_nobody_elses_response_can_be_had(keeping: Live) -> None:
-    _, told = await ask(keeping, BODY)
+async def test_another_accounts_response_is_not_found(keeping: Live) -> None:
+    _, answer = await ask(keeping, BODY)
     key = await other_account(keeping)
-    path = f"/{told['id']}"
+    path = f"/{answer['id']}"
     for method, tail in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")):
         assert (await ask(keeping, path=path + tail, method=method, key=key))[0] == 404
-    status, refused = await ask(keeping, {**BODY, "previous_response_id": told["id"]}, key=key)
+    status, refused = await ask(keeping, {**BODY, "previous_response_id": answer["id"]}, key=key)
     assert (status, refused["error"]["code"]) == (400, "previous_response_not_found")
     assert (await ask(keeping, path=path, method="GET"))[0] == 200
 
 
-async def test_an_answer_that_was_cut_at_its_limit_is_kept_as_such(keeping: Live) -> None:
-    status, told = await ask(keeping, {**BODY, "stream": True, "max_output_tokens": 3})
-    assert (status, told["status"]) == (200, "incomplete")
-    assert await ask(keeping, path=f"/{told['id']}", method="GET") == (200, told)
+async def test_an_incomplete_response_is_stored_as_incomplete(keeping: Live) -> None:
+    status, answer = await ask(keeping, {**BODY, "stream": True, "max_output_tokens": 3})
+    assert (status, answer["status"]) == (200, "incomplete")
+    assert await ask(keeping, path=f"/{answer['id']}", method="GET") == (200, answer)
 
 
-async def test_without_a_shelf_everybody_is_told_so(live: Live) -> None:
-    _, told = await ask(live, {**BODY, "store": True})
-    assert told["store"] is False
+async def test_a_relay_without_storage_says_so(live: Live) -> None:
+    _, answer = await ask(live, {**BODY, "store": True})
+    assert answer["store"] is False
     for method, tail in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")):
-        status, refused = await ask(live, path=f"/{told['id']}{tail}", method=method)
+        status, refused = await ask(live, path=f"/{answer['id']}{tail}", method=method)
         assert (status, refused["error"]["code"]) == (404, "response_not_found")
         assert "keeps no responses" in refused["error"]["message"]
-    status, refused = await ask(live, {**BODY, "previous_response_id": told["id"]})
+    status, refused = await ask(live, {**BODY, "previous_response_id": answer["id"]})
     assert status == 400
     found = refused["error"]
     assert (found["code"], found["param"]) == (

@@ -1,4 +1,4 @@
-"""A peer that sends its requests without end: all are answered, and nobody waits for it."""
+"""A peer that pipelines without end gets all its answers and delays no other caller."""
 
 import asyncio
 import re
@@ -10,17 +10,18 @@ import pytest
 
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange
-from relay.net.http1 import Server
+from relay.net.listener import listen
+from relay.net.server import Server
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import Live
 
 MANY = 8000
 TURN = 64  # requests of one peer in one turn of the loop, at most
-STALL = 0.1  # seconds; twice what is promised, as the machine may be busy
+STALL = 0.1  # seconds; twice the promise, for a busy machine
 
 
 def peer(port: int, octets: bytes, last: bytes) -> bytes:
-    """Sends all of it as fast as it goes while it reads; in a thread, to leave the loop alone."""
+    """Sends at full speed while it reads; in a thread, so as not to occupy the loop."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         sender = threading.Thread(target=connection.sendall, args=(octets,))
         sender.start()
@@ -38,9 +39,9 @@ def pipelined(count: int) -> bytes:
     return b"".join(b"GET /n%d HTTP/1.1\r\nhost: a\r\n\r\n" % number for number in range(count))
 
 
-async def test_a_peer_that_pipelines_gets_a_few_answers_a_turn_and_all_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order_and_turns() -> None:
     turn, now = 0, 0
-    served: list[tuple[int, bytes]] = []  # in which turn, what
+    served: list[tuple[int, bytes]] = []  # turn of the loop, answer
 
     async def handler(exchange: Exchange) -> None:
         served.append((turn, exchange.request.path))
@@ -54,7 +55,7 @@ async def test_a_peer_that_pipelines_gets_a_few_answers_a_turn_and_all_in_order(
 
     timers = Deadlines(asyncio.get_running_loop())
     server = Server(handler, timers)
-    port = await server.listen()
+    port = await listen(server)
     timers.start()
     counting = asyncio.create_task(count())
     try:
@@ -74,7 +75,7 @@ async def test_a_peer_that_pipelines_gets_a_few_answers_a_turn_and_all_in_order(
 
 
 @pytest.mark.alone
-async def test_a_peer_that_pipelines_stalls_no_other(live: Live) -> None:
+async def test_a_pipelining_peer_stalls_no_other(live: Live) -> None:
     worst = 0.0
 
     async def tick() -> None:
@@ -99,10 +100,8 @@ async def test_a_peer_that_pipelines_stalls_no_other(live: Live) -> None:
 
 
 @pytest.mark.parametrize("half_closed", [False, True])
-async def test_what_follows_on_a_paused_connection_is_answered_too(
-    live: Live, half_closed: bool
-) -> None:
-    """Reading stops while much is ahead, and must begin again; or end, if that was all."""
+async def test_a_request_on_a_paused_connection_is_answered(live: Live, half_closed: bool) -> None:
+    """Reading pauses while many requests are queued, and must resume, or end after the last."""
     async with connected(live.port) as (reader, writer):
         writer.write(pipelined(5000))
         if half_closed:

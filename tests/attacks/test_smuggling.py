@@ -1,4 +1,4 @@
-"""Requests made to be read as two, over real sockets: the upstream sees one or none.
+"""Requests crafted to be read as two, over real sockets: the upstream gets one or none.
 
 The heads are those of tests/wire/test_smuggling.py. Behind each comes a second request,
 hidden where one of the two readings of the framing would find it. It carries no key, so that
@@ -10,13 +10,12 @@ import json
 import random
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.fakes.caller import BODY
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import OK, Upstream, always, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import OK, Upstream, UpstreamWith, always
 from tests.wire.test_smuggling import CODINGS, LENGTHS, OCTETS, PLACES
 
 BODY_OCTETS = json.dumps(BODY).encode()
@@ -29,10 +28,13 @@ SAMPLE = 600  # of each kind
 
 
 def shapes() -> Iterator[tuple[bytes, int]]:
-    """What follows the head, and the length that the head tells of it."""
-    yield CHUNKED_BODY + HIDDEN, len(CHUNKED_BODY + HIDDEN)  # by coding, the hidden one is left
+    """Bodies, each with the content-length that its head states."""
+    yield (
+        CHUNKED_BODY + HIDDEN,
+        len(CHUNKED_BODY + HIDDEN),
+    )  # read by coding, the hidden request remains
     yield CHUNKED_BODY + HIDDEN, len(CHUNKED_BODY)
-    yield BODY_OCTETS + HIDDEN, len(BODY_OCTETS)  # by length, it is
+    yield BODY_OCTETS + HIDDEN, len(BODY_OCTETS)  # read by length, it remains
     yield b"0\r\n\r\n" + HIDDEN, len(b"0\r\n\r\n" + HIDDEN)
     yield CHUNKED_BODY, len(CHUNKED_BODY)
 
@@ -50,7 +52,7 @@ def octet(chance: random.Random) -> bytes:
 
 
 def singles(chance: random.Random) -> Iterator[tuple[bytes, bytes]]:
-    """An odd octet somewhere in one framing field, beside a good one of the other kind."""
+    """An odd octet in one framing field, next to a good field of the other kind."""
     every = list(shapes())
     for _ in range(SAMPLE):
         body, length = chance.choice(every)
@@ -63,7 +65,7 @@ def singles(chance: random.Random) -> Iterator[tuple[bytes, bytes]]:
 
 
 def doubles(chance: random.Random) -> Iterator[tuple[bytes, bytes]]:
-    """One spelling of framing beside another."""
+    """Two spellings of framing next to each other."""
     every = list(shapes())
     for _ in range(SAMPLE):
         body, length = chance.choice(every)
@@ -73,7 +75,7 @@ def doubles(chance: random.Random) -> Iterator[tuple[bytes, bytes]]:
 
 
 async def send(port: int, octets: bytes) -> bytes:
-    """All that comes back on a connection whose sending side is shut after `octets`."""
+    """Send `octets`, shut the sending side, and return everything received."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(octets)
@@ -87,7 +89,7 @@ async def send(port: int, octets: bytes) -> bytes:
 
 
 def judge(upstream: Upstream, received: bytes) -> int:
-    """How many requests the upstream saw: one or none, and nothing odd in it."""
+    """The number of requests upstream, checked: at most one, with nothing odd in it."""
     seen = len(upstream.requests)
     assert seen <= 1
     assert received.count(b"HTTP/1.1 200 ") == seen
@@ -105,12 +107,9 @@ def judge(upstream: Upstream, received: bytes) -> int:
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> tuple[Live, Upstream]:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        yield relay, upstream
+async def pair(upstream_with: UpstreamWith, relay_with: RelayWith) -> tuple[Live, Upstream]:
+    upstream = await upstream_with(always(OK))
+    return await relay_with(upstream), upstream
 
 
 @pytest.mark.parametrize("mutations", [singles, doubles])
@@ -131,15 +130,15 @@ async def test_no_mutation_reaches_the_upstream_as_two_requests(
 
 
 @pytest.mark.parametrize("split", [1, 3])
-async def test_the_verdict_does_not_depend_on_how_it_arrives(
+async def test_the_verdict_is_the_same_at_any_split(
     pair: tuple[Live, Upstream], split: int
 ) -> None:
     relay, upstream = pair
     chance = random.Random(split)
     for fields, body in [*singles(chance)][:15] + [*doubles(chance)][:15]:
         octets = message(relay.key, fields, body)
-        whole = await send(relay.port, octets)
-        expected = judge(upstream, whole)
+        unsplit = await send(relay.port, octets)
+        expected = judge(upstream, unsplit)
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         try:
             for start in range(0, len(octets), split):
@@ -149,27 +148,25 @@ async def test_the_verdict_does_not_depend_on_how_it_arrives(
             async with asyncio.timeout(5):
                 received = await reader.read(-1)
         except (ConnectionResetError, BrokenPipeError):
-            received = whole  # it was refused, and the answer lost to the reset
+            received = unsplit  # refused, and the answer lost to the reset
         finally:
             writer.transport.abort()
-        assert judge(upstream, received if expected else whole) == expected
-        assert received.split(b"\r\n")[0] == whole.split(b"\r\n")[0]
+        assert judge(upstream, received if expected else unsplit) == expected
+        assert received.split(b"\r\n")[0] == unsplit.split(b"\r\n")[0]
 
 
-async def test_a_response_of_the_upstream_cannot_put_a_field_into_the_answer(
-    tmp_path: Path,
+async def test_an_upstream_cannot_inject_a_field_into_the_answer(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     odd = OK.replace(b"application/json", b"application/json\rset-cookie: a=b", 1)
-    async with (
-        raw_upstream(always(odd)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await send(relay.port, message(relay.key, b"Content-Length: 0\r\n", b""))
-        assert b"set-cookie" not in received
+    upstream = await upstream_with(always(odd))
+    relay = await relay_with(upstream)
+    received = await send(relay.port, message(relay.key, b"Content-Length: 0\r\n", b""))
+    assert b"set-cookie" not in received
 
 
 @pytest.mark.parametrize("target", [b"/v1/messages?x=%0d%0ax:y", b"/v1/messages?a\x0bb", b"/\xff"])
-async def test_a_target_cannot_put_a_line_into_the_upstreams_request(
+async def test_a_target_cannot_inject_a_line_upstream(
     pair: tuple[Live, Upstream], target: bytes
 ) -> None:
     relay, upstream = pair

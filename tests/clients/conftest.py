@@ -1,4 +1,4 @@
-"""Clients of the relay, as their users set them up."""
+"""Clients of the relay, set up as their documentation says."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ import pytest
 
 from tests.fakes.live import Live
 
-# Making one costs more than most of the tests.
+# Creating a TLS context takes longer than most of the tests.
 TRUST = ssl.create_default_context()
 
 Connect = Callable[..., anthropic.AsyncAnthropic]
@@ -69,7 +69,7 @@ async def connect_openai(live: Live) -> AsyncIterator[ConnectOpenAI]:
 
 
 def openai_client(relay: Live, **options: object) -> openai.AsyncOpenAI:
-    """A client of this relay, which tries everything once."""
+    """A client of this relay without retries."""
     return openai.AsyncOpenAI(
         **{  # type: ignore[arg-type]
             "api_key": relay.key,
@@ -91,9 +91,9 @@ def gpt(connect_openai: ConnectOpenAI) -> openai.AsyncOpenAI:
 # --- clients from the npm registry --------------------------------------------------
 
 _HERE = Path(__file__).parent
-_FOLDER = _HERE / "node"  # git-ignored; made anew whenever the lock file changes
+_FOLDER = _HERE / "node"  # git-ignored; rebuilt whenever the lock file changes
 _PINS = ("package.json", "package-lock.json")
-_PATIENCE = 120  # seconds for the one installation
+_INSTALL_TIMEOUT = 120  # seconds for the one installation
 _UNREACHABLE = (
     "ENOTFOUND",
     "EAI_AGAIN",
@@ -107,7 +107,7 @@ _UNREACHABLE = (
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """The clients that package-lock.json pins, installed once."""
+    """The clients pinned in package-lock.json, installed once."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -125,7 +125,7 @@ def node_modules() -> Path:
 
 @contextlib.contextmanager
 def _one_at_a_time(name: str) -> Iterator[None]:
-    """Tests run in several processes, and what is installed once is for all of them."""
+    """A lock between the processes of a parallel run, which share the installation."""
     with (Path(tempfile.gettempdir()) / f"relay-tests-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -140,10 +140,10 @@ def _install(folder: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_INSTALL_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"the npm registry did not deliver within {_PATIENCE} s")
+        pytest.skip(f"the npm registry did not deliver within {_INSTALL_TIMEOUT} s")
     if done.returncode:
         if any(sign in done.stderr for sign in _UNREACHABLE):
             pytest.skip("the npm registry cannot be reached")
@@ -153,7 +153,7 @@ def _install(folder: Path) -> None:
 # --- LiteLLM, in an environment of its own ------------------------------------------
 
 _LITELLM = _HERE / "litellm"
-_QUICKLY = ("--quiet", "--disable-pip-version-check", "--retries=1", "--timeout=20")
+_PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--retries=1", "--timeout=20")
 _OFFLINE = (
     "Failed to establish a new connection",
     "Temporary failure in name resolution",
@@ -169,15 +169,15 @@ _OFFLINE = (
 
 @pytest.fixture(scope="session")
 def litellm_python() -> Path:
-    """The interpreter of an environment with what requirements.lock pins, made once."""
+    """The interpreter of an environment with the pins of requirements.lock, created once."""
     lock = _LITELLM / "requirements.lock"
-    folder = _LITELLM / ".venv"  # git-ignored; made anew whenever the lock file changes
+    folder = _LITELLM / ".venv"  # git-ignored; rebuilt whenever the lock file changes
     stamp = folder / "installed"
     python = folder / "bin" / "python"
     with _one_at_a_time("litellm"):
         if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
             _make([sys.executable, "-m", "venv", "--clear", folder])
-            _make([python, "-m", "pip", "install", *_QUICKLY, "--require-hashes", "-r", lock])
+            _make([python, "-m", "pip", "install", *_PIP_OPTIONS, "--require-hashes", "-r", lock])
             stamp.write_bytes(lock.read_bytes())
     return python
 
@@ -185,10 +185,14 @@ def litellm_python() -> Path:
 def _make(command: list[str | Path]) -> None:
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"PyPI did not deliver within {_PATIENCE} s")
+        pytest.skip(f"PyPI did not deliver within {_INSTALL_TIMEOUT} s")
     if done.returncode:
         if any(sign in done.stderr for sign in _OFFLINE):
             pytest.skip("PyPI cannot be reached")

@@ -1,4 +1,4 @@
-"""A server of the Model Context Protocol with one tool, for clients that start one: stdio."""
+"""A Model Context Protocol server over stdio, with one tool, started by its client."""
 
 import json
 import sys
@@ -30,16 +30,16 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
         case "tools/list":
             return {"tools": [TOOL]}
         case "tools/call":
-            told = f"drawn: {params['arguments']['colour']}"
+            text = f"drawn: {params['arguments']['colour']}"
             picture = {"type": "image", "data": PIXEL, "mimeType": "image/png"}
-            return {"content": [{"type": "text", "text": told}, picture]}
+            return {"content": [{"type": "text", "text": text}, picture]}
     return {}
 
 
 if __name__ == "__main__":
     for line in sys.stdin:
         asked = json.loads(line)
-        if "id" in asked:  # the others want no answer
+        if "id" in asked:  # notifications have no answer
             result = answer(asked["method"], asked.get("params", {}))
             print(
                 json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}),

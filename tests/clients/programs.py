@@ -1,4 +1,4 @@
-"""Runs a client that is a program of its own, to its end and within a time."""
+"""Runs a client program to its end, within a time limit."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Ended:
-    """What a program left behind."""
+    """The result of a program."""
 
     status: int
     out: str
@@ -19,12 +19,12 @@ class Ended:
 
 
 async def run(*command: str | Path, cwd: Path, env: dict[str, str], wait: float = 30.0) -> Ended:
-    """Run a command; past `wait` seconds it is killed with all its children.
+    """Run a command; after `wait` seconds, kill it with all its children.
 
-    The environment has nothing of this process but where programs are.
+    Its environment is empty but for PATH, HOME, LANG and `env`.
     """
     loop = asyncio.get_running_loop()
-    begun = loop.time()
+    started = loop.time()
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
         cwd=cwd,
@@ -43,4 +43,4 @@ async def run(*command: str | Path, cwd: Path, env: dict[str, str], wait: float 
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode(), loop.time() - begun)
+    return Ended(process.returncode, out.decode(), err.decode(), loop.time() - started)

@@ -1,4 +1,4 @@
-"""The `anthropic` SDK takes the relay for the API itself: only URL and key are changed."""
+"""The `anthropic` SDK works with the relay as with the API: only URL and key change."""
 
 import asyncio
 import json
@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx
 import pytest
 from anthropic import beta_async_tool
 
-from relay.accounts import users as people
-from relay.store.queries import live_keys
 from tests.clients.conftest import TRUST, Connect
-from tests.fakes.live import EMAIL, Live, running_relay
-from tests.fakes.upstream import OK, always, raw_upstream
+from tests.clients.steering import HI, MODEL, steered, text_of, upstream_requests
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import OK, UpstreamWith, always
 
-MODEL = "claude-sonnet-4-7"
-HI: Any = [{"role": "user", "content": "Hello there"}]
 WEATHER: Any = {
     "name": "get_weather",
     "description": "The weather of a city.",
@@ -39,33 +35,6 @@ NOTE: Any = {
 }
 
 
-def steered(script: str) -> dict[str, str]:
-    """What makes the simulated upstream behave."""
-    return {"x-simulate": script}
-
-
-async def put_script(live: Live, *scripts: str) -> None:
-    """Steer the upstream's next answers, for a client that sends no `x-simulate`."""
-    url = live.app.upstreams[0].pool.origin
-    async with httpx.AsyncClient(verify=TRUST) as client:
-        answer = await client.put(f"{url}/simulate/script", json=list(scripts))
-    answer.raise_for_status()
-
-
-def upstream_requests(live: Live) -> list[dict[str, Any]]:
-    """What the simulated upstream was sent, heads as dicts."""
-    assert live.simulator is not None
-    return [
-        {**request, "headers": dict(request["headers"])}
-        for request in live.simulator.journal.report()["requests"]
-        if request["target"].startswith("/v1/messages")
-    ]
-
-
-def text_of(message: Any) -> str:
-    return "".join(block.text for block in message.content if block.type == "text")
-
-
 # --- talking ------------------------------------------------------------------------
 
 
@@ -75,7 +44,7 @@ async def test_a_message(sdk: anthropic.AsyncAnthropic, live: Live) -> None:
     assert message.model == MODEL
     assert message.stop_reason == "end_turn"
     [line] = live.log()
-    assert message._request_id == line["id"]  # what a user reports is what the log has
+    assert message._request_id == line["id"]  # the id that users report is in the log
     assert (line["input"], line["output"]) == (
         message.usage.input_tokens,
         message.usage.output_tokens,
@@ -87,7 +56,7 @@ async def test_everything_works_without_async(live: Live) -> None:
         with anthropic.Anthropic(
             api_key=live.key, base_url=live.url, max_retries=0, timeout=10
         ) as sdk:
-            whole = sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
+            message = sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
             with sdk.messages.stream(model=MODEL, max_tokens=100, messages=HI) as stream:
                 helped = "".join(stream.text_stream)
                 final = stream.get_final_message()
@@ -96,11 +65,11 @@ async def test_everything_works_without_async(live: Live) -> None:
                 if event.type == "content_block_delta" and event.delta.type == "text_delta":
                     raw += event.delta.text
             counted = sdk.messages.count_tokens(model=MODEL, messages=HI)
-            assert counted.input_tokens == whole.usage.input_tokens
+            assert counted.input_tokens == message.usage.input_tokens
             assert MODEL in [model.id for model in sdk.models.list()]
             with pytest.raises(anthropic.NotFoundError):
                 sdk.messages.create(model="gpt-6", max_tokens=100, messages=HI)
-            return [text_of(whole), helped, text_of(final), raw]
+            return [text_of(message), helped, text_of(final), raw]
 
     said = await asyncio.to_thread(talk)
     assert len(set(said)) == 1
@@ -108,13 +77,13 @@ async def test_everything_works_without_async(live: Live) -> None:
 
 
 async def test_the_stream_helper_adds_up_to_the_message(sdk: anthropic.AsyncAnthropic) -> None:
-    whole = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
+    message = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
     async with sdk.messages.stream(model=MODEL, max_tokens=100, messages=HI) as stream:
         pieces = [piece async for piece in stream.text_stream]
         final = await stream.get_final_message()
     assert len(pieces) > 5
-    assert "".join(pieces) == text_of(final) == text_of(whole)
-    assert final.usage.output_tokens == whole.usage.output_tokens
+    assert "".join(pieces) == text_of(final) == text_of(message)
+    assert final.usage.output_tokens == message.usage.output_tokens
     assert str(stream.request_id).startswith("req_")
 
 
@@ -132,7 +101,7 @@ async def test_a_raw_stream_has_every_event(sdk: anthropic.AsyncAnthropic) -> No
     ]
 
 
-async def test_events_reach_the_caller_as_they_happen(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_events_reach_the_caller_without_delay(sdk: anthropic.AsyncAnthropic) -> None:
     came: list[float] = []
     async with sdk.messages.stream(
         model=MODEL, max_tokens=100, messages=HI, extra_headers=steered("tokens=20;pace=50")
@@ -143,7 +112,9 @@ async def test_events_reach_the_caller_as_they_happen(sdk: anthropic.AsyncAnthro
     assert came[-1] - came[0] > 0.25  # 19 gaps of 20 ms, not one burst at the end
 
 
-async def test_fifty_at_once_each_get_their_own_answer(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_fifty_concurrent_requests_get_their_own_answers(
+    sdk: anthropic.AsyncAnthropic,
+) -> None:
     async def ask(number: int) -> str:
         messages: Any = [{"role": "user", "content": f"number {number}."}]
         async with sdk.messages.stream(model=MODEL, max_tokens=100, messages=messages) as stream:
@@ -157,8 +128,8 @@ async def test_fifty_at_once_each_get_their_own_answer(sdk: anthropic.AsyncAnthr
 # --- tools and thinking -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-async def test_a_tool_loop_by_hand_really_writes_a_file(
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
+async def test_a_manual_tool_loop_writes_a_file(
     sdk: anthropic.AsyncAnthropic, tmp_path: Path, streamed: bool
 ) -> None:
     target = tmp_path / "proof.txt"
@@ -189,9 +160,7 @@ async def test_a_tool_loop_by_hand_really_writes_a_file(
     assert text_of(message) == "Done. The tool answered: written"
 
 
-async def test_the_tool_runner_really_writes_a_file(
-    sdk: anthropic.AsyncAnthropic, tmp_path: Path
-) -> None:
+async def test_the_tool_runner_writes_a_file(sdk: anthropic.AsyncAnthropic, tmp_path: Path) -> None:
     target = tmp_path / "proof.txt"
 
     @beta_async_tool
@@ -216,7 +185,7 @@ async def test_the_tool_runner_really_writes_a_file(
     assert text_of(final) == "Done. The tool answered: written by the runner"
 
 
-async def test_parallel_tools_and_their_results(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_parallel_tool_calls_get_their_results(sdk: anthropic.AsyncAnthropic) -> None:
     async with sdk.messages.stream(
         model=MODEL,
         max_tokens=2000,
@@ -244,7 +213,7 @@ async def test_parallel_tools_and_their_results(sdk: anthropic.AsyncAnthropic) -
 
 
 @pytest.mark.parametrize("display", ["summarized", "omitted"])
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 async def test_thinking_is_replayed_with_its_signature(
     sdk: anthropic.AsyncAnthropic, display: Any, streamed: bool
 ) -> None:
@@ -282,7 +251,7 @@ async def test_counting_agrees_with_usage(sdk: anthropic.AsyncAnthropic) -> None
     assert counted.input_tokens == message.usage.input_tokens > 0
 
 
-async def test_models_are_those_of_the_relay(sdk: anthropic.AsyncAnthropic) -> None:
+async def test_the_sdk_lists_the_relays_models(sdk: anthropic.AsyncAnthropic) -> None:
     assert [model.id async for model in sdk.models.list()] == [
         "claude-opus-4-8",
         "claude-sonnet-4-7",
@@ -297,16 +266,16 @@ async def test_models_are_those_of_the_relay(sdk: anthropic.AsyncAnthropic) -> N
         await sdk.models.retrieve("gpt-6")
 
 
-# --- what the SDKs of several years send --------------------------------------------
+# --- versions and betas -------------------------------------------------------------
 
 
-async def test_a_bearer_key_and_the_newest_version_are_what_it_sends(
+async def test_the_sdk_sends_a_bearer_key_and_the_newest_version(
     sdk: anthropic.AsyncAnthropic, live: Live
 ) -> None:
     await sdk.messages.create(model=MODEL, max_tokens=10, messages=HI)
     [request] = upstream_requests(live)
     assert request["headers"]["anthropic-version"] == "2026-10-21"
-    assert "authorization" not in request["headers"]  # the caller's own
+    assert "authorization" not in request["headers"]  # the caller's key stays here
     assert request["headers"]["x-api-key"] != live.key
 
 
@@ -318,7 +287,7 @@ async def test_each_version_passes_with_each_kind_of_key(
     headers: dict[str, Any] = {"anthropic-version": version}
     if auth == "x-api-key":
         headers |= {"x-api-key": live.key, "authorization": anthropic.Omit()}
-    elif auth == "both":  # Claude Code with both of its settings; only one is a key of ours
+    elif auth == "both":  # Claude Code with both of its settings: only one is a key of this relay
         headers |= {"x-api-key": "sk-llmapi-of-something-else"}
     sdk = connect(default_headers=headers)
     message = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
@@ -349,188 +318,27 @@ async def test_system_messages_inside_messages_pass_with_their_beta(
         await sdk.messages.create(model=MODEL, max_tokens=100, messages=turns)
 
 
-async def test_fields_and_betas_that_the_relay_never_heard_of_pass(live: Live) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        anthropic.AsyncAnthropic(
-            api_key="unused",
-            base_url="http://127.0.0.1:1",
-            http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
-        ) as sdk,
-    ):
-        folder = live.log_path.parent / "second"
-        folder.mkdir()
-        async with running_relay(folder, upstream.url) as relay:
-            told = sdk.with_options(base_url=relay.url, api_key=relay.key, max_retries=0)
-            await told.messages.create(
-                model=MODEL,
-                max_tokens=100,
-                messages=HI,
-                extra_body={"of_the_future": {"deep": [1, None, "ü"]}},
-                extra_headers={"anthropic-beta": "of-2031-01-01", "x-of-the-future": "yes"},
-                extra_query={"of": "2031"},
-            )
-        [seen] = upstream.requests
-        assert json.loads(seen.body)["of_the_future"] == {"deep": [1, None, "ü"]}
-        assert seen.fields[b"anthropic-beta"] == b"of-2031-01-01"
-        assert seen.fields[b"x-of-the-future"] == b"yes"
-        assert seen.head.startswith(b"POST /v1/messages?of=2031 HTTP/1.1\r\n")
-
-
-# --- errors -------------------------------------------------------------------------
-
-
-@pytest.mark.alone
-async def test_a_wrong_key_raises_and_is_not_tried_again(connect: Connect, live: Live) -> None:
-    sdk = connect(api_key="sk-llmapi-" + "0" * 43, max_retries=5)
-    begun = time.monotonic()
-    with pytest.raises(anthropic.AuthenticationError, match="not known here") as caught:
-        await sdk.messages.create(model=MODEL, max_tokens=10, messages=HI)
-    assert time.monotonic() - begun < 0.5
-    error: Any = caught.value.body
-    assert error["error"]["type"] == "authentication_error"
-    assert error["request_id"] == caught.value.request_id
-    assert len(live.log()) == 1
-
-
-async def test_a_suspended_account_raises_and_is_not_tried_again(
-    connect: Connect, live: Live
+async def test_unknown_fields_and_betas_pass(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    await people.suspend(live.app.database, EMAIL, time.time())
-    live.app.callers.replace(await live_keys(live.app.database))
-    with pytest.raises(anthropic.PermissionDeniedError, match="suspended"):
-        await connect(max_retries=5).messages.create(model=MODEL, max_tokens=10, messages=HI)
-    assert len(live.log()) == 1
-
-
-async def test_a_model_that_is_not_served_raises_and_names_those_that_are(
-    sdk: anthropic.AsyncAnthropic,
-) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="claude-haiku-4-5"):
-        await sdk.messages.create(model="gpt-6", max_tokens=10, messages=HI)
-
-
-async def test_a_path_that_is_not_served_raises(sdk: anthropic.AsyncAnthropic) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="POST /v1/messages"):
-        await sdk.messages.batches.list()
-
-
-async def test_a_body_over_the_limit_raises(tmp_path: Path) -> None:
-    long: Any = [{"role": "user", "content": "x" * 20_000}]
-    async with (
-        running_relay(tmp_path, server={"limits": {"body": 10_000}}) as relay,
-        anthropic.AsyncAnthropic(
-            api_key=relay.key,
-            base_url=relay.url,
-            max_retries=0,
-            http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
-        ) as sdk,
-    ):
-        with pytest.raises(anthropic.RequestTooLargeError, match="10000"):
-            await sdk.messages.create(model=MODEL, max_tokens=10, messages=long)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"max_tokens": -1}, "max_tokens"),
-        ({"messages": []}, "messages"),
-        ({"messages": [{"role": "user", "content": ""}]}, "content"),
-        ({"extra_body": {"nonsense": 1}}, "nonsense: Extra inputs are not permitted"),
-        ({"extra_body": {"model": 7}}, "model"),
-    ],
-)
-async def test_a_bad_request_raises_with_the_words_of_who_refused_it(
-    sdk: anthropic.AsyncAnthropic, changed: dict[str, Any], message: str
-) -> None:
-    asked: Any = {"model": MODEL, "max_tokens": 10, "messages": HI, **changed}
-    for stream in (False, True):
-        with pytest.raises(anthropic.BadRequestError, match=message) as caught:
-            await sdk.messages.create(**asked, stream=stream)
-        assert caught.value.type == "invalid_request_error"
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "kind"),
-    [
-        (400, anthropic.BadRequestError, "invalid_request_error"),
-        (404, anthropic.NotFoundError, "not_found_error"),
-        (409, anthropic.ConflictError, "conflict_error"),
-        (413, anthropic.RequestTooLargeError, "request_too_large"),
-        (429, anthropic.RateLimitError, "rate_limit_error"),
-        (500, anthropic.InternalServerError, "api_error"),
-        (529, anthropic.OverloadedError, "overloaded_error"),
-    ],
-)
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_an_upstreams_status_is_the_sdks_own_error(
-    sdk: anthropic.AsyncAnthropic, status: int, error: Any, kind: str, stream: bool
-) -> None:
-    with pytest.raises(error) as caught:
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
+    async with anthropic.AsyncAnthropic(
+        api_key=relay.key,
+        base_url=relay.url,
+        max_retries=0,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=TRUST),
+    ) as sdk:
         await sdk.messages.create(
             model=MODEL,
-            max_tokens=10,
+            max_tokens=100,
             messages=HI,
-            stream=stream,
-            extra_headers=steered(f"fault=status;status={status};retry-after=3"),
+            extra_body={"of_the_future": {"deep": [1, None, "ü"]}},
+            extra_headers={"anthropic-beta": "of-2031-01-01", "x-of-the-future": "yes"},
+            extra_query={"of": "2031"},
         )
-    assert caught.value.status_code == status
-    assert caught.value.type == kind
-    assert caught.value.response.headers["retry-after"] == "3"
-
-
-@pytest.mark.parametrize("status", [401, 402, 403])
-async def test_the_operators_own_trouble_is_never_the_callers(
-    sdk: anthropic.AsyncAnthropic, status: int
-) -> None:
-    with pytest.raises(anthropic.ServiceUnavailableError, match="operator") as caught:
-        await sdk.messages.create(
-            model=MODEL,
-            max_tokens=10,
-            messages=HI,
-            extra_headers=steered(f"fault=status;status={status}"),
-        )
-    assert caught.value.type == "overloaded_error"
-
-
-# --- trying again -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("script", ["status=529", "status=500", "status=429;retry-after=0"])
-async def test_what_passes_by_itself_is_tried_again_by_the_sdk(
-    connect: Connect, live: Live, script: str
-) -> None:
-    await put_script(live, script, "")
-    sdk = connect(max_retries=2)
-    message = await sdk.messages.create(model=MODEL, max_tokens=100, messages=HI)
-    assert "Hello there" in text_of(message)
-    assert len(upstream_requests(live)) == 2
-
-
-async def test_an_overload_that_lasts_ends_after_the_sdks_own_count(
-    connect: Connect, live: Live
-) -> None:
-    await put_script(live, *["status=529;retry-after=0"] * 5)
-    with pytest.raises(anthropic.OverloadedError):
-        await connect(max_retries=2).messages.create(model=MODEL, max_tokens=10, messages=HI)
-    assert len(upstream_requests(live)) == 3  # the relay adds none of its own
-
-
-async def test_a_caller_that_gives_up_ends_the_upstreams_work(connect: Connect, live: Live) -> None:
-    stream = await connect().messages.create(
-        model=MODEL,
-        max_tokens=100,
-        messages=HI,
-        stream=True,
-        extra_headers=steered("tokens=1000;pace=50"),
-    )
-    async for event in stream:
-        if event.type == "content_block_delta":
-            break
-    await stream.close()
-    assert live.simulator is not None
-    begun = time.monotonic()
-    while not live.simulator.journal.aborted:
-        assert time.monotonic() - begun < 2
-        await asyncio.sleep(0.005)
-    assert live.log()[-1]["outcome"] == "caller left"
+    [seen] = upstream.requests
+    assert json.loads(seen.body)["of_the_future"] == {"deep": [1, None, "ü"]}
+    assert seen.fields[b"anthropic-beta"] == b"of-2031-01-01"
+    assert seen.fields[b"x-of-the-future"] == b"yes"
+    assert seen.head.startswith(b"POST /v1/messages?of=2031 HTTP/1.1\r\n")

@@ -1,4 +1,4 @@
-"""Claude Code's command line takes the relay for the API itself: headless turns, real tools."""
+"""Claude Code's command line works with the relay: headless turns, real tools."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -9,13 +9,13 @@ import pytest
 
 from relay.simulator.script import parse
 from tests.clients.programs import Ended, run
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith
 
 pytestmark = pytest.mark.node
 
 MODEL = "claude-sonnet-4-7"
-QUIET = {  # no telemetry, no updates, no report of errors: nothing but the relay is contacted
+QUIET = {  # no telemetry, updates or error reports: it contacts only the relay
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
     "DISABLE_TELEMETRY": "1",
@@ -46,12 +46,12 @@ def claude(node_modules: Path, tmp_path: Path) -> Claude:
 
 
 def steer(live: Live, *scripts: str) -> None:
-    """What the simulated upstream does with the next requests."""
+    """Script the simulated upstream's next answers."""
     assert live.simulator is not None
     live.simulator.scripts.extend(map(parse, scripts))
 
 
-def told(ended: Ended) -> dict[str, Any]:
+def result_of(ended: Ended) -> dict[str, Any]:
     assert ended.status == 0, f"{ended.out}\n{ended.err}"
     result: dict[str, Any] = json.loads(ended.out)
     assert not result["is_error"]
@@ -59,59 +59,57 @@ def told(ended: Ended) -> dict[str, Any]:
 
 
 async def test_a_plain_turn(live: Live, claude: Claude) -> None:
-    result = told(await claude(live, "Say hello", "--output-format", "json"))
+    result = result_of(await claude(live, "Say hello", "--output-format", "json"))
     assert "“Say hello”" in result["result"]
     [line] = live.log()
     assert (line["path"], line["status"], line["outcome"]) == ("/v1/messages", 200, "whole")
-    used = result["usage"]  # what it shows its user is what the relay has measured
+    used = result["usage"]  # shown to the user, and equal to the relay's count
     assert (used["input_tokens"], used["output_tokens"]) == (line["input"], line["output"])
     assert used["cache_creation_input_tokens"] == line["cache_write"] > 5000
 
 
-async def test_a_turn_that_really_writes_a_file(live: Live, claude: Claude, tmp_path: Path) -> None:
+async def test_a_turn_writes_a_file(live: Live, claude: Claude, tmp_path: Path) -> None:
     ended = await claude(
         live,
         "write hello world to proof.txt",
         *("--output-format", "json", "--allowedTools", "Write Bash"),
     )
-    result = told(ended)
+    result = result_of(ended)
     assert result["num_turns"] == 2
     assert result["permission_denials"] == []
     assert (tmp_path / "home" / "proof.txt").read_text() == "hello world"
     first, second = live.log()
     assert (first["stop"], second["stop"]) == ("tool_use", "end_turn")
-    assert second["cache_read"] >= first["cache_write"] > 5000  # byte for byte, so it was cached
+    assert second["cache_read"] >= first["cache_write"] > 5000  # the same octets, so a cache hit
 
 
-async def test_a_conversation_that_goes_on_replays_its_thinking(live: Live, claude: Claude) -> None:
-    told(await claude(live, "Say hello", "--output-format", "json"))
-    result = told(await claude(live, "And again", "--continue", "--output-format", "json"))
+async def test_a_resumed_conversation_replays_its_thinking(live: Live, claude: Claude) -> None:
+    result_of(await claude(live, "Say hello", "--output-format", "json"))
+    result = result_of(await claude(live, "And again", "--continue", "--output-format", "json"))
     assert "“And again”" in result["result"]
     assert {line["outcome"] for line in live.log()} == {"whole"}
 
 
 @pytest.mark.parametrize("both", [False, True])
-async def test_a_token_is_as_good_as_a_key(live: Live, claude: Claude, both: bool) -> None:
+async def test_an_auth_token_works_like_a_key(live: Live, claude: Claude, both: bool) -> None:
     env = {"ANTHROPIC_AUTH_TOKEN": live.key}
-    if both:  # both fields are sent then, and only one of them is a key of this relay
+    if both:  # sends both fields: only one is a key of this relay
         env["ANTHROPIC_API_KEY"] = "sk-ant-of-something-else"
     ended = await claude(live, "Say hello", **env)
     assert ended.status == 0, ended.err
     assert "“Say hello”" in ended.out
 
 
-async def test_a_wrong_key_stops_at_once_and_says_so(live: Live, claude: Claude) -> None:
+async def test_a_wrong_key_stops_at_once_with_a_reason(live: Live, claude: Claude) -> None:
     ended = await claude(live, "Say hello", ANTHROPIC_API_KEY="sk-llmapi-" + "0" * 43)
     assert ended.status != 0
     assert ended.seconds < 5
     assert "Invalid API key" in ended.out
-    assert [line["status"] for line in live.log()] == [401]  # and not eleven of them
+    assert [line["status"] for line in live.log()] == [401]  # without its ten retries
 
 
 @pytest.mark.parametrize("script", ["status=529", "status=500", "fault=close", "fault=garbage"])
-async def test_what_fails_once_is_tried_again_and_succeeds(
-    live: Live, claude: Claude, script: str
-) -> None:
+async def test_a_single_failure_is_retried(live: Live, claude: Claude, script: str) -> None:
     steer(live, script)
     ended = await claude(live, "Say hello")
     assert ended.status == 0, ended.err
@@ -119,16 +117,16 @@ async def test_what_fails_once_is_tried_again_and_succeeds(
     assert len(live.log()) == 2
 
 
-async def test_a_stream_that_was_cut_is_asked_for_again(live: Live, claude: Claude) -> None:
+async def test_a_cut_stream_is_requested_again(live: Live, claude: Claude) -> None:
     steer(live, "fault=cut;at=6")
     ended = await claude(live, "Say hello")
     assert ended.status == 0, ended.err
-    # It asks the same again or, if it has seen the end of the thinking, for the rest.
+    # It repeats the request, or continues if the thinking was complete.
     assert "“Say hello”" in ended.out or "cut off mid-stream" in ended.out
     assert [line["outcome"].split(":")[0] for line in live.log()] == ["cut", "whole"]
 
 
-async def test_an_error_event_after_thinking_is_recovered_from(live: Live, claude: Claude) -> None:
+async def test_an_error_event_after_thinking_is_retried(live: Live, claude: Claude) -> None:
     steer(live, "fault=error;at=6")
     ended = await claude(live, "Say hello")
     assert ended.status == 0, ended.err
@@ -136,8 +134,8 @@ async def test_an_error_event_after_thinking_is_recovered_from(live: Live, claud
     assert len(live.log()) == 2
 
 
-async def test_an_error_event_within_the_text_leads_to_a_whole_answer(
-    claude: Claude, tmp_path: Path
+async def test_an_error_event_within_text_falls_back_to_a_document(
+    claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     def event(kind: str, **fields: Any) -> bytes:
         data = json.dumps({"type": kind, **fields})
@@ -160,15 +158,16 @@ async def test_an_error_event_within_the_text_leads_to_a_whole_answer(
     async def answer(reader: Any, writer: Any, seen: Seen) -> None:
         writer.write(broken if json.loads(seen.body).get("stream") else OK)
 
-    async with raw_upstream(answer) as upstream, running_relay(tmp_path, upstream.url) as relay:
-        ended = await claude(relay, "Say hello")
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    ended = await claude(relay, "Say hello")
     assert (ended.status, ended.out) == (0, "hi\n")
     asked = [json.loads(seen.body) for seen in upstream.requests]
     assert [bool(body.get("stream")) for body in asked] == [True, False]
     assert asked[0]["messages"] == asked[1]["messages"]
 
 
-async def test_its_two_dozen_token_counts_at_once_are_answered(live: Live, claude: Claude) -> None:
+async def test_two_dozen_concurrent_token_counts_are_answered(live: Live, claude: Claude) -> None:
     ended = await claude(live, "/context")
     assert ended.status == 0, ended.err
     assert "System prompt" in ended.out
@@ -177,9 +176,7 @@ async def test_its_two_dozen_token_counts_at_once_are_answered(live: Live, claud
     assert {line["status"] for line in lines} == {200}
 
 
-async def test_the_models_that_it_may_choose_from_are_the_relays(
-    live: Live, claude: Claude
-) -> None:
+async def test_the_model_choices_are_the_relays(live: Live, claude: Claude) -> None:
     ended = await claude(live, "/model", CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY="1")
-    assert "Claude Sonnet 4.7" in ended.out  # a name that it can only have from the relay
+    assert "Claude Sonnet 4.7" in ended.out  # only the relay has this name
     assert [line["path"] for line in live.log()] == ["/v1/models"]

@@ -1,4 +1,4 @@
-"""Claude Code waits for an upstream that thinks for long, and not for one that is dead."""
+"""Claude Code waits for a slow upstream, and not for a dead one."""
 
 import asyncio
 import json
@@ -9,13 +9,13 @@ import pytest
 
 from tests.clients.programs import Ended, run
 from tests.fakes import answers
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import OK, Answer, Seen, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import OK, Answer, Seen, UpstreamWith
 
 pytestmark = pytest.mark.node
 
 MODEL = "claude-sonnet-4-7"
-QUIET = {  # nothing but the relay is contacted
+QUIET = {  # it contacts only the relay
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
     "DISABLE_TELEMETRY": "1",
@@ -27,7 +27,7 @@ Claude = Callable[..., Awaitable[Ended]]
 
 @pytest.fixture
 def claude(node_modules: Path, tmp_path: Path) -> Claude:
-    """Run `claude -p` against a relay, in an empty home, for `wait` seconds at most."""
+    """Run `claude -p` against a relay, in an empty home, for at most `wait` seconds."""
     programs = sorted(node_modules.glob("@anthropic-ai/claude-code-*/claude"))
     if not programs:
         pytest.skip("Claude Code has no program for this kind of machine")
@@ -52,15 +52,15 @@ def claude(node_modules: Path, tmp_path: Path) -> Claude:
 
 
 def silent(seconds: float, shown: int | None = None) -> Answer:
-    """A stream that is silent before its head, or after so many events; others are at once."""
+    """A stream that is silent before its head or after `shown` events; others answer at once."""
 
     async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
         if not json.loads(seen.body).get("stream"):
             writer.write(OK)
             return
         if shown is not None:
-            begun = b"".join(map(answers.chunk, EVENTS[:shown]))
-            writer.write(answers.chunked_head() + begun)
+            started = b"".join(map(answers.chunk, EVENTS[:shown]))
+            writer.write(answers.chunked_head() + started)
         await asyncio.sleep(seconds)
         if shown is None:
             writer.write(answers.chunked(EVENTS))
@@ -78,59 +78,54 @@ def silent(seconds: float, shown: int | None = None) -> Answer:
         pytest.param(25, 4, id="long-within-the-text", marks=pytest.mark.long),
     ],
 )
-async def test_silence_that_would_worry_it_is_filled(
-    claude: Claude, tmp_path: Path, seconds: float, shown: int | None
+async def test_pings_fill_a_worrying_silence(
+    claude: Claude,
+    upstream_with: UpstreamWith,
+    relay_with: RelayWith,
+    seconds: float,
+    shown: int | None,
 ) -> None:
-    """It tells its user after 20 s of nothing that something may be wrong."""
-    async with (
-        raw_upstream(silent(seconds, shown)) as upstream,
-        running_relay(tmp_path, upstream.url, pool={"grace": 1, "keep_alive": 1}) as relay,
-    ):
-        ended = await claude(relay, 60)
-        lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
+    """After 20 s of silence it warns its user."""
+    upstream = await upstream_with(silent(seconds, shown))
+    relay = await relay_with(upstream, pool={"grace": 1, "keep_alive": 1})
+    ended = await claude(relay, 60)
+    lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert (ended.status, ended.out) == (0, "I have thought about it.\n"), ended.err
     assert ended.seconds > seconds
-    assert [line["outcome"] for line in lines] == ["whole"]  # and it asked once
+    assert [line["outcome"] for line in lines] == ["whole"]  # without a retry
 
 
 @pytest.mark.long
-async def test_two_minutes_of_silence_are_waited_for_with_default_settings(
-    claude: Claude, tmp_path: Path
+async def test_default_settings_outlast_two_minutes_of_silence(
+    claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    async with (
-        raw_upstream(silent(120)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        ended = await claude(relay, 170)
-        lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
+    upstream = await upstream_with(silent(120))
+    relay = await relay_with(upstream)
+    ended = await claude(relay, 170)
+    lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert (ended.status, ended.out) == (0, "I have thought about it.\n"), ended.err
     assert [line["outcome"] for line in lines] == ["whole"]
 
 
 @pytest.mark.parametrize("shown", [None, 4], ids=["before-the-head", "within-the-text"])
-async def test_a_dead_upstream_is_told_of_within_its_limit(
-    claude: Claude, tmp_path: Path, shown: int | None
+async def test_a_dead_upstream_fails_within_its_timeout(
+    claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith, shown: int | None
 ) -> None:
-    """It lives by pings alone, so that only the upstream's own limit ends it."""
+    """Pings keep it alive, so only the upstream's timeout ends it."""
 
     async def dead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
         if shown is not None and json.loads(seen.body).get("stream"):
-            begun = b"".join(map(answers.chunk, EVENTS[:shown]))
-            writer.write(answers.chunked_head() + begun)
+            started = b"".join(map(answers.chunk, EVENTS[:shown]))
+            writer.write(answers.chunked_head() + started)
         await reader.read(1)
 
     times = {"first_byte": 3.0, "silence": 3.0}
-    async with (
-        raw_upstream(dead) as upstream,
-        running_relay(
-            tmp_path,
-            upstream.url,
-            pool={"grace": 0.5, "keep_alive": 0.5},
-            upstream_options={"timeouts": times},
-        ) as relay,
-    ):
-        ended = await claude(relay, 60, CLAUDE_CODE_MAX_RETRIES="1")
-        lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
+    upstream = await upstream_with(dead)
+    relay = await relay_with(
+        upstream, pool={"grace": 0.5, "keep_alive": 0.5}, upstream_options={"timeouts": times}
+    )
+    ended = await claude(relay, 60, CLAUDE_CODE_MAX_RETRIES="1")
+    lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert "in time" in ended.out + ended.err
     assert lines
-    assert all(line["us"] < 4_500_000 for line in lines)  # each at its limit
+    assert all(line["us"] < 4_500_000 for line in lines)  # each at the timeout

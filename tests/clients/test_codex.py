@@ -1,6 +1,5 @@
-"""Codex's command line takes the relay for the Responses API: headless turns, real tools."""
+"""Codex's command line works with the relay: headless turns, real tools."""
 
-import asyncio
 import base64
 import json
 import re
@@ -17,8 +16,8 @@ from tests.clients import mcp_server
 from tests.clients.conftest import TRUST
 from tests.clients.programs import Ended, run
 from tests.clients.test_claude_code import steer
-from tests.fakes.live import Live, running_relay, running_simulator
-from tests.fakes.upstream import Seen, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import Upstream
 
 pytestmark = pytest.mark.node
 
@@ -26,8 +25,8 @@ JSON = dict[str, Any]
 
 MODEL = "claude-sonnet-4-7"
 VERSION = "0.169.0"
-HOURS, WEEK = 5 * 60, 7 * 24 * 60  # in minutes, as Codex has them
-UNKNOWN_MODEL = "Model metadata for"  # how its warning begins
+HOURS, WEEK = 5 * 60, 7 * 24 * 60  # minutes, Codex's unit
+UNKNOWN_MODEL = "Model metadata for"  # prefix of its warning
 CONFIG = """\
 model = "{model}"
 model_provider = "relay"
@@ -54,7 +53,7 @@ Codex = Callable[..., Awaitable[Ended]]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Where Codex is at home, and works."""
+    """Codex's home and working folder."""
     home = tmp_path / "home"
     (home / ".codex").mkdir(parents=True)
     return home
@@ -95,7 +94,7 @@ def codex(node_modules: Path, home: Path) -> Codex:
 
 
 def session(home: Path) -> list[JSON]:
-    """What Codex wrote down of its session, one payload an entry."""
+    """The payloads of this kind in Codex's session file."""
     [file] = (home / ".codex" / "sessions").rglob("*.jsonl")
     return [json.loads(line)["payload"] for line in file.read_text().splitlines()]
 
@@ -105,7 +104,7 @@ def entries(home: Path, kind: str) -> list[JSON]:
 
 
 def well(ended: Ended) -> str:
-    """What a turn that went well said in the end."""
+    """The last message of a successful turn."""
     assert ended.status == 0, f"{ended.out}\n{ended.err}"
     return ended.out
 
@@ -115,14 +114,14 @@ async def ask(relay: Live, method: str, path: str, body: JSON | None = None) -> 
     async with httpx.AsyncClient(verify=TRUST) as client:
         answer = await client.request(method, relay.url + path, headers=headers, json=body)
     assert answer.status_code == 200, answer.text
-    told: JSON = answer.json()
-    return told
+    document: JSON = answer.json()
+    return document
 
 
 async def with_catalogue(relay: Live, home: Path) -> str:
-    """The settings of somebody who has put the relay's catalogue into a file."""
-    told = await ask(relay, "GET", f"/v1/models?client_version={VERSION}")
-    (home / ".codex" / "models.json").write_text(json.dumps(told))
+    """Settings that read the relay's catalogue from a file."""
+    catalogue = await ask(relay, "GET", f"/v1/models?client_version={VERSION}")
+    (home / ".codex" / "models.json").write_text(json.dumps(catalogue))
     return 'model_catalog_json = "models.json"'
 
 
@@ -136,16 +135,16 @@ async def test_a_plain_turn(live: Live, codex: Codex, home: Path) -> None:
     assert used["output_tokens"] == line["output"]
 
 
-async def test_a_turn_that_really_writes_a_file(live: Live, codex: Codex, home: Path) -> None:
+async def test_a_turn_writes_a_file(live: Live, codex: Codex, home: Path) -> None:
     said = well(await codex(live, "write hello world to proof.txt"))
     assert "Process exited with code 0" in said
     assert (home / "proof.txt").read_text() == "hello world\n"
     first, second = live.log()
     assert (first["stop"], second["stop"]) == ("tool_use", "end_turn")
-    assert second["cache_read"] >= first["cache_write"] > 5000  # octet for octet, so it was cached
+    assert second["cache_read"] >= first["cache_write"] > 5000  # the same octets, so a cache hit
 
 
-async def test_calls_at_once_each_get_their_result(live: Live, codex: Codex, home: Path) -> None:
+async def test_parallel_calls_get_their_results(live: Live, codex: Codex, home: Path) -> None:
     steer(live, "tool=exec_command;tools=3")
     well(await codex(live, "write hello world to proof.txt"))
     calls = [call["call_id"] for call in entries(home, "function_call")]
@@ -154,25 +153,25 @@ async def test_calls_at_once_each_get_their_result(live: Live, codex: Codex, hom
     assert [line["status"] for line in live.log()] == [200, 200]
 
 
-async def test_a_patch_really_changes_a_file(live: Live, codex: Codex, home: Path) -> None:
+async def test_a_patch_changes_a_file(live: Live, codex: Codex, home: Path) -> None:
     settings = await with_catalogue(live, home)
     prompt = "with a patch, write hello world to proof.txt"
     ended = await codex(live, prompt, settings=settings)
     assert "Success. Updated the following files: A proof.txt" in well(ended)
     assert (home / "proof.txt").read_text() == "hello world\n"
     [call] = entries(home, "custom_tool_call")
-    assert call["input"].startswith("*** Begin Patch\n")  # the text itself, and no JSON around it
+    assert call["input"].startswith("*** Begin Patch\n")  # plain text, not wrapped in JSON
 
 
-async def test_a_tool_of_a_group_is_found(live: Live, codex: Codex, home: Path) -> None:
+async def test_a_grouped_tool_is_found(live: Live, codex: Codex, home: Path) -> None:
     well(await codex(live, "use the tool close_agent"))
     [call] = entries(home, "function_call")
     assert (call["name"], call["namespace"]) == ("close_agent", "multi_agent_v1")
     [done] = entries(home, "function_call_output")
-    assert "invalid agent id" in done["output"]  # its own words: there is no agent to be closed
+    assert "invalid agent id" in done["output"]  # Codex's own message: there is no such agent
 
 
-async def test_a_tool_of_a_server_of_its_users_is_called_and_its_picture_read(
+async def test_an_mcp_tool_is_called_and_its_picture_read(
     live: Live, codex: Codex, home: Path
 ) -> None:
     arguments = ["-S", str(Path(mcp_server.__file__))]
@@ -192,7 +191,7 @@ async def test_a_tool_of_a_server_of_its_users_is_called_and_its_picture_read(
     assert [line["status"] for line in live.log()] == [200, 200]
 
 
-async def test_the_catalogue_tells_it_of_the_models(live: Live, codex: Codex, home: Path) -> None:
+async def test_the_catalogue_describes_the_models(live: Live, codex: Codex, home: Path) -> None:
     ended = await codex(live, "Say hello", settings=await with_catalogue(live, home))
     well(ended)
     assert UNKNOWN_MODEL not in ended.err
@@ -200,9 +199,7 @@ async def test_the_catalogue_tells_it_of_the_models(live: Live, codex: Codex, ho
     assert 180_000 <= info["model_context_window"] <= 200_000
 
 
-async def test_with_a_command_for_its_key_it_asks_for_the_catalogue_by_itself(
-    live: Live, codex: Codex
-) -> None:
+async def test_a_key_command_fetches_the_catalogue(live: Live, codex: Codex) -> None:
     ended = await codex(live, "Say hello", by_command=True)
     well(ended)
     assert UNKNOWN_MODEL not in ended.err
@@ -211,38 +208,25 @@ async def test_with_a_command_for_its_key_it_asks_for_the_catalogue_by_itself(
     assert (turn["path"], turn["status"]) == ("/v1/responses", 200)
 
 
-async def test_a_conversation_that_goes_on_replays_its_thinking(
-    tmp_path: Path, codex: Codex, home: Path
+async def test_a_resumed_conversation_replays_its_thinking(
+    recorder: Upstream, relay_with: RelayWith, codex: Codex, home: Path
 ) -> None:
-    async with running_simulator() as (_, url):
-        port = int(url.rpartition(":")[2])
-
-        async def passed_on(
-            _: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
-        ) -> None:
-            answer, ask = await asyncio.open_connection("127.0.0.1", port)
-            ask.write(seen.head[:-2] + b"connection: close\r\n\r\n" + seen.body)
-            while octets := await answer.read(65536):
-                writer.write(octets)
-            ask.close()
-            writer.close()
-
-        async with raw_upstream(passed_on) as upstream, running_relay(tmp_path, upstream.url) as it:
-            effort = 'model_reasoning_effort = "high"'
-            well(await codex(it, "write hello world to proof.txt", settings=effort))
-            well(await codex(it, "And again", "resume", "--last", settings=effort))
-            assert [line["status"] for line in it.log()] == [200, 200, 200]
-    asked = [json.loads(seen.body)["messages"] for seen in upstream.requests]
+    relay = await relay_with(recorder)
+    effort = 'model_reasoning_effort = "high"'
+    well(await codex(relay, "write hello world to proof.txt", settings=effort))
+    well(await codex(relay, "And again", "resume", "--last", settings=effort))
+    assert [line["status"] for line in relay.log()] == [200, 200, 200]
+    asked = [json.loads(seen.body)["messages"] for seen in recorder.requests]
     assert [len(thoughts(messages)) for messages in asked] == [0, 1, 2]
     assert thoughts(asked[2])[:1] == thoughts(asked[1])
     first, second = map(unmarked, asked[1:])
-    assert second[: len(first)] == first  # so that the prompt cache has it
+    assert second[: len(first)] == first  # so the prompt cache hits
     sealed = [item["encrypted_content"] for item in entries(home, "reasoning")]
     assert len(set(sealed)) == len(sealed) == 3
 
 
 def unmarked(messages: list[JSON]) -> list[JSON]:
-    """The same without the marks for the prompt cache, which move on."""
+    """The messages without their cache marks, which move at each turn."""
     blocks = [block for one in messages for block in one["content"]]
     for block in blocks:
         block.pop("cache_control", None)
@@ -256,10 +240,10 @@ def thoughts(messages: list[JSON]) -> list[JSON]:
     return found
 
 
-async def test_a_conversation_too_long_is_compacted_and_goes_on(
+async def test_a_conversation_too_long_is_compacted_and_continues(
     live: Live, codex: Codex, home: Path
 ) -> None:
-    settings = "model_auto_compact_token_limit = 2000"  # its instructions alone are more
+    settings = "model_auto_compact_token_limit = 2000"  # its instructions alone exceed this
     well(await codex(live, "write hello world to proof.txt", settings=settings))
     assert any("replacement_history" in payload for payload in session(home))
     assert {line["status"] for line in live.log()} == {200}
@@ -271,9 +255,7 @@ async def test_a_picture_is_read(live: Live, codex: Codex, home: Path) -> None:
     assert [line["status"] for line in live.log()] == [200]
 
 
-async def test_an_answer_fits_the_schema_that_was_asked_for(
-    live: Live, codex: Codex, home: Path
-) -> None:
+async def test_an_answer_fits_the_requested_schema(live: Live, codex: Codex, home: Path) -> None:
     schema = {
         "type": "object",
         "properties": {"title": {"type": "string"}},
@@ -285,40 +267,42 @@ async def test_an_answer_fits_the_schema_that_was_asked_for(
     assert json.loads(said) == {"title": "simulated title"}
 
 
-async def test_its_meters_show_the_plan(tmp_path: Path, codex: Codex, home: Path) -> None:
+async def test_codex_shows_the_plans_meters(
+    relay_with: RelayWith, codex: Codex, home: Path
+) -> None:
     limits = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
-    begun = time.time()
-    async with running_relay(tmp_path, plan=[{"id": "free", "limits": limits}]) as relay:
-        well(await codex(relay, "Say hello"))
-    told = entries(home, "token_count")[-1]["rate_limits"]
+    started = time.time()
+    relay = await relay_with(plan=[{"id": "free", "limits": limits}])
+    well(await codex(relay, "Say hello"))
+    limits = entries(home, "token_count")[-1]["rate_limits"]
     for name, share, minutes in (("primary", 2.5, HOURS), ("secondary", 0.5, WEEK)):
-        meter = told[name]
+        meter = limits[name]
         assert meter["used_percent"] == pytest.approx(share, abs=0.5)
         assert meter["window_minutes"] == minutes
-        assert meter["resets_at"] == pytest.approx(begun + minutes * 60, abs=60)
+        assert meter["resets_at"] == pytest.approx(started + minutes * 60, abs=60)
 
 
 async def test_a_plan_without_limits_shows_no_meters(live: Live, codex: Codex, home: Path) -> None:
     well(await codex(live, "Say hello"))
-    told = entries(home, "token_count")[-1]["rate_limits"]
-    assert told is None or (told["primary"], told["secondary"]) == (None, None)
+    limits = entries(home, "token_count")[-1]["rate_limits"]
+    assert limits is None or (limits["primary"], limits["secondary"]) == (None, None)
 
 
-async def test_a_plan_that_is_used_up_stops_it_at_once_and_it_names_the_time(
-    tmp_path: Path, codex: Codex
+async def test_an_exhausted_plan_stops_codex_and_names_the_reset(
+    relay_with: RelayWith, codex: Codex
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
-    async with running_relay(tmp_path, plan=plan) as relay:
-        well(await codex(relay, "Say hello"))
-        ended = await codex(relay, "Say hello")
-        assert [line["status"] for line in relay.log()] == [200, 429]
+    relay = await relay_with(plan=plan)
+    well(await codex(relay, "Say hello"))
+    ended = await codex(relay, "Say hello")
+    assert [line["status"] for line in relay.log()] == [200, 429]
     assert ended.status != 0
     assert ended.seconds < 20
     assert re.search(r"hit your usage limit.*try again at \d+:\d\d [AP]M", ended.err, re.I)
 
 
-async def test_a_wrong_key_is_said_and_not_waited_for(live: Live, codex: Codex) -> None:
-    once = ("-c", "model_providers.relay.stream_max_retries=1")  # it tries six times otherwise
+async def test_a_wrong_key_stops_codex_without_retry(live: Live, codex: Codex) -> None:
+    once = ("-c", "model_providers.relay.stream_max_retries=1")  # the default is five retries
     ended = await codex(live, "Say hello", *once, key="sk-llmapi-" + "0" * 43)
     assert ended.status != 0
     assert ended.seconds < 20
@@ -327,9 +311,7 @@ async def test_a_wrong_key_is_said_and_not_waited_for(live: Live, codex: Codex) 
 
 
 @pytest.mark.parametrize("script", ["status=529", "status=500", "fault=close", "fault=garbage"])
-async def test_what_fails_once_is_tried_again_and_succeeds(
-    live: Live, codex: Codex, script: str
-) -> None:
+async def test_a_single_failure_is_retried(live: Live, codex: Codex, script: str) -> None:
     steer(live, script)
     ended = await codex(live, "Say hello")
     assert "“Say hello”" in well(ended)
@@ -338,9 +320,7 @@ async def test_what_fails_once_is_tried_again_and_succeeds(
 
 
 @pytest.mark.parametrize("at", [6, 40], ids=["thinking", "text"])
-async def test_a_stream_that_was_cut_is_never_taken_as_whole(
-    live: Live, codex: Codex, at: int
-) -> None:
+async def test_a_cut_stream_never_ends_as_complete(live: Live, codex: Codex, at: int) -> None:
     steer(live, f"fault=cut;at={at}")
     ended = await codex(live, "Say hello")
     assert re.search("You said: “Say hello”.*every byte was read.$", well(ended))
@@ -348,24 +328,26 @@ async def test_a_stream_that_was_cut_is_never_taken_as_whole(
     assert [line["outcome"].split(":")[0] for line in live.log()] == ["cut", "whole"]
 
 
-async def test_an_error_event_midway_leads_to_a_whole_answer(live: Live, codex: Codex) -> None:
+async def test_an_error_event_midway_is_retried(live: Live, codex: Codex) -> None:
     steer(live, "fault=error;at=6")
     assert "simulated upstream" in well(await codex(live, "Say hello"))
     assert len(live.log()) == 2
 
 
-async def test_a_long_silence_is_filled_so_that_it_stays(tmp_path: Path, codex: Codex) -> None:
+async def test_keepalives_hold_codex_through_a_long_silence(
+    relay_with: RelayWith, codex: Codex
+) -> None:
     pool = {"grace": 0.2, "keep_alive": 0.3}
     short = ("-c", "model_providers.relay.stream_idle_timeout_ms=1000")
-    async with running_relay(tmp_path, pool=pool) as relay:
-        steer(relay, "delay=2.5")
-        ended = await codex(relay, "Say hello", *short)
-        assert [line["status"] for line in relay.log()] == [200]
+    relay = await relay_with(pool=pool)
+    steer(relay, "delay=2.5")
+    ended = await codex(relay, "Say hello", *short)
+    assert [line["status"] for line in relay.log()] == [200]
     assert "“Say hello”" in well(ended)
     assert "Reconnecting" not in ended.err
 
 
-async def test_items_that_nobody_knows_never_break_a_turn(live: Live) -> None:
+async def test_unknown_items_never_break_a_turn(live: Live) -> None:
     items = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
         {"type": "ghost_snapshot", "ghost_commit": {"id": "0" * 40}},
@@ -376,24 +358,24 @@ async def test_items_that_nobody_knows_never_break_a_turn(live: Live) -> None:
     ]
     tools = [{"type": "of_next_year", "name": "x"}, {"type": "image_generation"}]
     body = {"model": MODEL, "input": items, "tools": tools, "store": False}
-    told = await ask(live, "POST", "/v1/responses", body)
-    assert told["status"] == "completed"
-    assert "“Again”" in told["output"][-1]["content"][0]["text"]
+    document = await ask(live, "POST", "/v1/responses", body)
+    assert document["status"] == "completed"
+    assert "“Again”" in document["output"][-1]["content"][0]["text"]
 
 
-async def test_a_refusal_is_shown_to_its_user(live: Live, codex: Codex) -> None:
+async def test_a_refusal_is_shown_to_the_user(live: Live, codex: Codex) -> None:
     steer(live, "stop=refusal")
     assert "could do harm" in well(await codex(live, "Say hello"))
     assert [line["status"] for line in live.log()] == [200]
 
 
-async def test_an_empty_balance_stops_it_at_once(tmp_path: Path, codex: Codex) -> None:
+async def test_an_empty_balance_stops_codex_at_once(relay_with: RelayWith, codex: Codex) -> None:
     plan = [{"id": "free", "name": "Prepaid", "billing": "per-token"}]
     price = {"input": 3.0, "output": 15.0}
     model = [{"id": MODEL, "price": price}]
-    async with running_relay(tmp_path, plan=plan, model=model) as relay:
-        ended = await codex(relay, "Say hello")
-        assert [line["status"] for line in relay.log()] == [429]
+    relay = await relay_with(plan=plan, model=model)
+    ended = await codex(relay, "Say hello")
+    assert [line["status"] for line in relay.log()] == [429]
     assert ended.status != 0
     assert ended.seconds < 20
     assert "Quota exceeded" in ended.err

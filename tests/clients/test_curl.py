@@ -1,4 +1,4 @@
-"""The lines that the documentation has for curl."""
+"""The documentation's curl commands."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ async def test_curl_shows_a_streamed_answer(live: Live, tmp_path: Path, auth: st
     assert ended.out.rstrip().endswith('data: {"type":"message_stop"}')
 
 
-async def test_curl_shows_a_whole_answer(live: Live, tmp_path: Path) -> None:
+async def test_curl_shows_a_document(live: Live, tmp_path: Path) -> None:
     ended = await run(
         *("curl", "-sS", f"{live.url}/v1/messages", "-H", f"x-api-key: {live.key}"),
         *("-H", "anthropic-version: 2023-06-01", "--json", HELLO % "false"),
@@ -42,7 +42,7 @@ async def test_curl_shows_a_whole_answer(live: Live, tmp_path: Path) -> None:
     assert "Hello!" in json.loads(ended.out)["content"][0]["text"]
 
 
-async def test_curl_says_that_a_stream_was_cut(live: Live, tmp_path: Path) -> None:
+async def test_curl_reports_a_cut_stream(live: Live, tmp_path: Path) -> None:
     ended = await run(
         *("curl", "-sSN", f"{live.url}/v1/messages", "-H", f"x-api-key: {live.key}"),
         *("-H", "anthropic-version: 2023-06-01", "-H", "x-simulate: fault=cut;at=5"),
@@ -54,10 +54,10 @@ async def test_curl_says_that_a_stream_was_cut(live: Live, tmp_path: Path) -> No
     assert ended.out.startswith("event: message_start\n")
 
 
-async def test_curl_with_no_key_is_told_how_to_send_one(live: Live, tmp_path: Path) -> None:
+async def test_curl_without_a_key_learns_how_to_send_one(live: Live, tmp_path: Path) -> None:
     ended = await run(
         "curl", "-sS", f"{live.url}/v1/messages", "-d", HELLO % "false", cwd=tmp_path, env={}
     )
-    told = json.loads(ended.out)["error"]
-    assert told["type"] == "authentication_error"
-    assert "x-api-key: KEY" in told["message"]
+    error = json.loads(ended.out)["error"]
+    assert error["type"] == "authentication_error"
+    assert "x-api-key: KEY" in error["message"]

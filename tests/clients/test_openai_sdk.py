@@ -1,11 +1,10 @@
-"""The `openai` SDK takes the relay for the API itself: only base URL and key are changed."""
+"""The `openai` SDK works with the relay as with the API: only base URL and key change."""
 
 import asyncio
 import base64
 import json
 import time
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from tests.clients.conftest import ConnectOpenAI, openai_client
-from tests.clients.test_anthropic_sdk import put_script, steered, upstream_requests
-from tests.fakes.live import Live, running_relay
+from tests.clients.steering import put_script, steered, upstream_requests
+from tests.fakes.live import Live, RelayWith
 
 MODEL = "claude-sonnet-4-7"
 HI: Any = [{"role": "user", "content": "Hello there"}]
@@ -23,7 +22,7 @@ WEATHER: Any = {
     "function": {
         "name": "get_weather",
         "description": "The weather of a city.",
-        "strict": True,  # or the SDK's helpers do not take it
+        "strict": True,  # required by the SDK's helpers
         "parameters": {
             "type": "object",
             "properties": {"city": {"type": "string"}},
@@ -38,7 +37,7 @@ PAPER = base64.b64encode(b"%PDF-1.4\n" + bytes(60)).decode()
 
 
 def counts(usage: Any) -> tuple[int, int, int]:
-    """How many tokens; what the cache had of them differs from one request to the next."""
+    """The token counts without cache hits, which differ between requests."""
     return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
 
 
@@ -58,7 +57,7 @@ async def test_a_completion(gpt: openai.AsyncOpenAI, live: Live) -> None:
     assert usage is not None
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     [line] = live.log()
-    assert answer._request_id == line["id"]  # what a user reports is what the log has
+    assert answer._request_id == line["id"]  # the id that users report is in the log
     prompt = line["input"] + line["cache_read"] + line["cache_write"]
     assert (prompt, line["output"]) == (usage.prompt_tokens, usage.completion_tokens)
 
@@ -69,7 +68,7 @@ async def test_everything_works_without_async(live: Live) -> None:
             api_key=live.key, base_url=f"{live.url}/v1", max_retries=0, timeout=10
         ) as sdk:
             chat = sdk.chat.completions
-            whole = chat.create(model=MODEL, messages=HI)
+            answer = chat.create(model=MODEL, messages=HI)
             with chat.stream(model=MODEL, messages=HI) as stream:
                 for _ in stream:
                     pass
@@ -81,7 +80,7 @@ async def test_everything_works_without_async(live: Live) -> None:
             assert MODEL in [model.id for model in sdk.models.list()]
             with pytest.raises(openai.NotFoundError):
                 chat.create(model="gpt-6", messages=HI)
-            return [whole.choices[0].message.content, final.choices[0].message.content, raw]
+            return [answer.choices[0].message.content, final.choices[0].message.content, raw]
 
     said = await asyncio.to_thread(talk)
     assert len(set(said)) == 1
@@ -89,41 +88,41 @@ async def test_everything_works_without_async(live: Live) -> None:
 
 
 async def test_a_raw_stream_is_one_answer_in_chunks(gpt: openai.AsyncOpenAI) -> None:
-    whole = await gpt.chat.completions.create(model=MODEL, messages=HI)
+    answer = await gpt.chat.completions.create(model=MODEL, messages=HI)
     stream = await gpt.chat.completions.create(
         model=MODEL, messages=HI, stream=True, stream_options={"include_usage": True}
     )
     *chunks, last = [chunk async for chunk in stream]
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in [*chunks, last]}) == 1
     assert last.choices == []
-    assert counts(last.usage) == counts(whole.usage)
+    assert counts(last.usage) == counts(answer.usage)
     choices = [chunk.choices[0] for chunk in chunks]
     assert choices[0].delta.role == "assistant"
     assert [choice.finish_reason for choice in choices] == [None] * (len(choices) - 1) + ["stop"]
     assert all(chunk.usage is None for chunk in chunks)
     said = "".join(choice.delta.content or "" for choice in choices)
-    assert said == whole.choices[0].message.content
+    assert said == answer.choices[0].message.content
 
 
-async def test_a_stream_tells_no_usage_unless_asked(gpt: openai.AsyncOpenAI) -> None:
+async def test_a_stream_has_usage_only_on_request(gpt: openai.AsyncOpenAI) -> None:
     stream = await gpt.chat.completions.create(model=MODEL, messages=HI, stream=True)
     chunks = [chunk async for chunk in stream]
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
 
 async def test_the_stream_helper_adds_up_to_the_completion(gpt: openai.AsyncOpenAI) -> None:
-    whole = await gpt.chat.completions.create(model=MODEL, messages=HI)
+    answer = await gpt.chat.completions.create(model=MODEL, messages=HI)
     async with gpt.chat.completions.stream(
         model=MODEL, messages=HI, stream_options={"include_usage": True}
     ) as stream:
         pieces = [event.delta async for event in stream if event.type == "content.delta"]
         final = await stream.get_final_completion()
     assert len(pieces) > 5
-    assert "".join(pieces) == final.choices[0].message.content == whole.choices[0].message.content
-    assert counts(final.usage) == counts(whole.usage)
+    assert "".join(pieces) == final.choices[0].message.content == answer.choices[0].message.content
+    assert counts(final.usage) == counts(answer.usage)
 
 
-async def test_chunks_reach_the_caller_as_they_happen(gpt: openai.AsyncOpenAI) -> None:
+async def test_chunks_reach_the_caller_without_delay(gpt: openai.AsyncOpenAI) -> None:
     came: list[float] = []
     stream = await gpt.chat.completions.create(
         model=MODEL, messages=HI, stream=True, extra_headers=steered("tokens=10;pace=50")
@@ -135,7 +134,7 @@ async def test_chunks_reach_the_caller_as_they_happen(gpt: openai.AsyncOpenAI) -
     assert came[-1] - came[0] > 0.1  # 9 gaps of 20 ms, not one burst at the end
 
 
-async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI) -> None:
+async def test_twenty_concurrent_requests_get_their_own_answers(gpt: openai.AsyncOpenAI) -> None:
     async def ask(number: int) -> str:
         messages: Any = [{"role": "user", "content": f"number {number}."}]
         async with gpt.chat.completions.stream(model=MODEL, messages=messages) as stream:
@@ -147,7 +146,7 @@ async def test_twenty_at_once_each_get_their_own_answer(gpt: openai.AsyncOpenAI)
         assert f"“number {number}.”" in text
 
 
-async def test_models_are_those_of_the_relay(gpt: openai.AsyncOpenAI) -> None:
+async def test_the_sdk_lists_the_relays_models(gpt: openai.AsyncOpenAI) -> None:
     assert [model.id async for model in gpt.models.list()] == [
         "claude-opus-4-8",
         "claude-sonnet-4-7",
@@ -162,8 +161,8 @@ async def test_models_are_those_of_the_relay(gpt: openai.AsyncOpenAI) -> None:
 # --- tools --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-async def test_a_tool_loop_with_calls_at_once(gpt: openai.AsyncOpenAI, streamed: bool) -> None:
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
+async def test_a_tool_loop_makes_parallel_calls(gpt: openai.AsyncOpenAI, streamed: bool) -> None:
     messages: list[Any] = [*HI]
 
     async def turn(script: str, choice: Any) -> Any:
@@ -180,7 +179,7 @@ async def test_a_tool_loop_with_calls_at_once(gpt: openai.AsyncOpenAI, streamed:
             return (await stream.get_final_completion()).choices[0]
 
     ids = set()
-    told = 0
+    results = 0
     for calls, choice in ((3, "auto"), (2, "required")):
         ended = await turn(f"tool=get_weather;tools={calls}", choice)
         assert (ended.finish_reason, ended.message.content or "") == ("tool_calls", "")
@@ -189,19 +188,17 @@ async def test_a_tool_loop_with_calls_at_once(gpt: openai.AsyncOpenAI, streamed:
         for call in ended.message.tool_calls:
             assert (call.type, call.function.name) == ("function", "get_weather")
             assert json.loads(call.function.arguments) == {"city": "simulated city"}
-            told += 1
-            result = {"role": "tool", "tool_call_id": call.id, "content": f"rain {told}"}
+            results += 1
+            result = {"role": "tool", "tool_call_id": call.id, "content": f"rain {results}"}
             messages.append(result)
             ids.add(call.id)
-    assert len(ids) == told == 5
+    assert len(ids) == results == 5
     ended = await turn("", "auto")
     assert ended.finish_reason == "stop"
     assert ended.message.content == "Done. The tool answered: rain 5"
 
 
-async def test_a_call_without_its_result_is_refused_with_its_place(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_a_call_without_result_is_refused_by_position(gpt: openai.AsyncOpenAI) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages: Any = [*HI, {"role": "assistant", "tool_calls": [call]}, *HI]
     with pytest.raises(openai.BadRequestError) as caught:
@@ -232,7 +229,7 @@ class Trip(BaseModel):
 
 
 @pytest.mark.parametrize("model", [MODEL, "claude-haiku-4-5"])
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 async def test_an_answer_is_parsed_into_a_model(
     gpt: openai.AsyncOpenAI, model: str, streamed: bool
 ) -> None:
@@ -246,9 +243,7 @@ async def test_an_answer_is_parsed_into_a_model(
     assert place.name == "simulated name"
 
 
-async def test_a_schema_with_references_choices_and_nulls_is_parsed_too(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_a_schema_with_refs_unions_and_nulls_is_parsed(gpt: openai.AsyncOpenAI) -> None:
     answer = await gpt.chat.completions.parse(model=MODEL, messages=HI, response_format=Trip)
     trip = answer.choices[0].message.parsed
     assert trip is not None
@@ -283,7 +278,7 @@ async def test_a_picture_or_a_paper_reaches_the_model(gpt: openai.AsyncOpenAI, p
     assert answer.usage.prompt_tokens > PICTURE_TOKENS
 
 
-# --- what goes wrong ----------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------
 
 
 async def test_a_wrong_key_raises_at_once(connect_openai: ConnectOpenAI, live: Live) -> None:
@@ -295,9 +290,7 @@ async def test_a_wrong_key_raises_at_once(connect_openai: ConnectOpenAI, live: L
     assert caught.value.request_id == line["id"]
 
 
-async def test_a_model_that_is_not_served_raises_and_names_those_that_are(
-    gpt: openai.AsyncOpenAI,
-) -> None:
+async def test_an_unknown_model_raises_with_the_known_models(gpt: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="claude-haiku-4-5") as caught:
         await gpt.chat.completions.create(model="gpt-6", messages=HI)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
@@ -326,22 +319,20 @@ async def test_a_bad_request_raises_and_names_the_parameter(
     assert upstream_requests(live) == []
 
 
-async def test_what_the_upstream_refuses_raises_with_its_words(gpt: openai.AsyncOpenAI) -> None:
+async def test_an_upstreams_refusal_raises_with_its_message(gpt: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="x-simulate: 'nonsense=1'"):
         await gpt.chat.completions.create(
             model=MODEL, messages=HI, extra_headers=steered("nonsense=1")
         )
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
-    tmp_path: Path, streamed: bool
+@pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
+async def test_an_exhausted_plan_raises_without_retry(
+    relay_with: RelayWith, streamed: bool
 ) -> None:
     plan = [{"id": "free", "name": "Free", "limits": [{"requests": 1, "per": "5h"}]}]
-    async with (
-        running_relay(tmp_path, plan=plan) as relay,
-        openai_client(relay, max_retries=2) as sdk,
-    ):
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay, max_retries=2) as sdk:
         await sdk.chat.completions.create(model=MODEL, messages=HI)
         with pytest.raises(openai.RateLimitError, match="1 request per 5 hours") as caught:
             await sdk.chat.completions.create(model=MODEL, messages=HI, stream=streamed)
@@ -351,7 +342,7 @@ async def test_a_plan_that_is_used_up_raises_and_is_not_tried_again(
 
 
 @pytest.mark.parametrize("fault", ["fault=error;at=9", "fault=cut;at=9", "fault=reset;at=9"])
-async def test_a_stream_that_breaks_raises_after_what_came(
+async def test_a_broken_stream_raises_after_its_content(
     gpt: openai.AsyncOpenAI, fault: str
 ) -> None:
     stream = await gpt.chat.completions.create(
@@ -369,7 +360,7 @@ async def test_a_stream_that_breaks_raises_after_what_came(
     assert len(said) > 3
 
 
-async def test_what_passes_by_itself_is_tried_again_by_the_sdk(
+async def test_transient_errors_are_retried_by_the_sdk(
     connect_openai: ConnectOpenAI, live: Live
 ) -> None:
     await put_script(live, "status=529", "")

@@ -1,27 +1,26 @@
-"""Conversations of the `openai` SDK over several turns: thoughts and prompt cache are kept."""
+"""Conversations of the `openai` SDK over several turns: reasoning and prompt cache are kept."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from tests.clients.conftest import openai_client
-from tests.clients.test_anthropic_sdk import steered
+from tests.clients.steering import steered
 from tests.clients.test_openai_sdk import HI, WEATHER
-from tests.fakes.live import running_relay
+from tests.fakes.live import RelayWith
 
 ADAPTIVE, BUDGET = "claude-opus-4-8", "claude-haiku-4-5"
 MODELS = pytest.mark.parametrize("model", [ADAPTIVE, BUDGET])
-STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["document", "stream"])
 CALLS = "tool=get_weather;tools=2"
 
 
 async def ask(
     sdk: openai.AsyncOpenAI, model: str, messages: Any, streamed: bool, script: str = ""
 ) -> tuple[Any, int]:
-    """One turn: the message as the SDK gives it, and how many tokens were thought."""
+    """One turn: the message from the SDK, and its number of reasoning tokens."""
     asked: Any = {
         "model": model,
         "messages": messages,
@@ -47,7 +46,7 @@ def dumped(message: Any) -> Any:
 
 
 def dropped(message: Any) -> Any:
-    """As callers do that know of nothing but text and calls."""
+    """Replays only text and calls, as simple callers do."""
     calls = [
         {
             "id": call.id,
@@ -70,7 +69,7 @@ def results(message: Any) -> list[Any]:
 @MODELS
 @STREAMED
 @pytest.mark.parametrize("replay", [kept, dumped, dropped])
-async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
+async def test_reasoning_survives_every_way_of_replaying_it(
     gpt: openai.AsyncOpenAI, model: str, streamed: bool, replay: Any
 ) -> None:
     messages: list[Any] = [*HI]
@@ -85,14 +84,14 @@ async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
 
         message, thought = await ask(gpt, model, messages, streamed)
         assert message.content == "Done. The tool answered: rain 2"
-        # A model that is asked by a budget goes on thinking only where it began with it.
+        # A model with a thinking budget continues to think only if the turn began with thinking.
         assert bool(thought) is (model == ADAPTIVE or replay is not dropped)
         messages += [replay(message), *HI]
 
 
 @MODELS
 @STREAMED
-async def test_thoughts_go_back_to_the_upstream_with_their_signatures(
+async def test_reasoning_returns_upstream_with_its_signatures(
     gpt: openai.AsyncOpenAI, model: str, streamed: bool
 ) -> None:
     message, _ = await ask(gpt, model, HI, streamed, CALLS)
@@ -105,12 +104,13 @@ async def test_thoughts_go_back_to_the_upstream_with_their_signatures(
 
 @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
 async def test_turns_read_the_prompt_cache_unless_the_plan_says_no(
-    tmp_path: Path, on: bool
+    relay_with: RelayWith, on: bool
 ) -> None:
     plan = [{"id": "free", "limits": [], "cache_breakpoints": on}]
     messages: list[Any] = [{"role": "system", "content": "Be brief."}, *HI]
     read = []
-    async with running_relay(tmp_path, plan=plan) as relay, openai_client(relay) as sdk:
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay) as sdk:
         for turn in range(3):
             answer = await sdk.chat.completions.create(
                 model=ADAPTIVE, messages=messages, tools=[WEATHER]

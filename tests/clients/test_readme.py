@@ -1,4 +1,4 @@
-"""What the README shows works as pasted, with a base URL and a key in place of its own."""
+"""The README's snippets work as pasted, with this relay's base URL and key."""
 
 import re
 import shutil
@@ -14,14 +14,14 @@ from tests.fakes.live import Live
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(kind, textwrap.dedent(text)) for _, kind, text in BLOCK.findall(README)]
-# A line that ends with an ellipsis tells what another command prints.
+# A line that ends with an ellipsis is the output of another command.
 CURL = [
     line.removeprefix("$ ")
     for _, text in BLOCKS
     for line in text.splitlines()
     if line.removeprefix("$ ").startswith("curl ") and not line.endswith("…")
 ]
-LAST = {  # what ends a whole stream
+LAST = {  # the end of a complete stream
     "/v1/chat/completions": "data: [DONE]",
     "/v1/responses": "event: response.completed",
 }
@@ -34,7 +34,7 @@ def filled_in(text: str, live: Live) -> str:
     return text.replace("http://127.0.0.1:8080", live.url).replace("sk-llmapi-…", live.key)
 
 
-def test_the_readme_has_something_to_paste_for_openai_clients() -> None:
+def test_the_readme_has_snippets_for_openai_clients() -> None:
     for path in LAST:
         assert any(path in line for line in CURL)
     assert PYTHON

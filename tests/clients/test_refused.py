@@ -1,10 +1,9 @@
-"""A plan that is used up: real clients stop at once, and say why and until when."""
+"""An exhausted plan stops real clients at once, with the reason and the reset."""
 
 import json
 import re
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -13,7 +12,7 @@ import pytest
 from tests.clients import test_claude_code
 from tests.clients.conftest import TRUST
 from tests.clients.test_claude_code import Claude
-from tests.fakes.live import MODELS, Live, running_relay
+from tests.fakes.live import MODELS, Live, RelayWith
 
 claude = test_claude_code.claude
 
@@ -27,7 +26,7 @@ PRICED = [{**model, "price": PRICE} for model in MODELS]
 
 
 def sdk(relay: Live) -> anthropic.AsyncAnthropic:
-    """The client as it comes: it tries twice more by itself."""
+    """The client with its defaults: two retries."""
     return anthropic.AsyncAnthropic(
         api_key=relay.key,
         base_url=relay.url,
@@ -37,15 +36,14 @@ def sdk(relay: Live) -> anthropic.AsyncAnthropic:
 
 @pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_the_sdk_raises_at_once_when_a_window_is_used_up(
-    tmp_path: Path, streamed: bool
-) -> None:
-    async with running_relay(tmp_path, plan=ONE) as relay, sdk(relay) as client:
+async def test_an_exhausted_window_raises_at_once(relay_with: RelayWith, streamed: bool) -> None:
+    relay = await relay_with(plan=ONE)
+    async with sdk(relay) as client:
         await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(anthropic.RateLimitError) as caught:
             await client.messages.create(model=MODEL, max_tokens=100, messages=HI, stream=streamed)
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - started < 0.5
         headers = caught.value.response.headers
         assert headers["x-should-retry"] == "false"
         reset = datetime.fromisoformat(headers["x-ratelimit-reset"])
@@ -53,24 +51,26 @@ async def test_the_sdk_raises_at_once_when_a_window_is_used_up(
         assert wait - 1 < int(headers["retry-after"]) < wait + 2
         assert "1 request per 5 hours" in caught.value.message
         assert f"resets at {reset:%Y-%m-%d %H:}" in caught.value.message
-        assert [line["status"] for line in relay.log()] == [200, 429]  # it was not tried again
+        assert [line["status"] for line in relay.log()] == [200, 429]  # without a retry
 
 
 @pytest.mark.alone
-async def test_the_sdk_raises_at_once_when_there_is_no_money(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, plan=PAID, model=PRICED) as relay, sdk(relay) as client:
-        begun = time.monotonic()
+async def test_an_empty_balance_raises_at_once(relay_with: RelayWith) -> None:
+    relay = await relay_with(plan=PAID, model=PRICED)
+    async with sdk(relay) as client:
+        started = time.monotonic()
         with pytest.raises(anthropic.APIStatusError) as caught:
             await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - started < 0.5
         assert caught.value.status_code == 402
         assert "balance of this account is used up" in caught.value.message
         assert [line["status"] for line in relay.log()] == [402]
 
 
-async def test_the_sdk_waits_for_a_limit_per_minute_by_itself(tmp_path: Path) -> None:
+async def test_the_sdk_waits_for_a_limit_per_minute(relay_with: RelayWith) -> None:
     plan = [{"id": "free", "limits": [{"requests": 1, "per": "1s"}]}]
-    async with running_relay(tmp_path, plan=plan) as relay, sdk(relay) as client:
+    relay = await relay_with(plan=plan)
+    async with sdk(relay) as client:
         for _ in range(2):
             await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
         assert [line["status"] for line in relay.log()] == [200, 429, 200]
@@ -78,10 +78,11 @@ async def test_the_sdk_waits_for_a_limit_per_minute_by_itself(tmp_path: Path) ->
 
 @pytest.mark.node
 @pytest.mark.parametrize("plan", [ONE, WEEK], ids=["5h", "7d"])
-async def test_claude_code_stops_at_once_and_names_the_time(
-    tmp_path: Path, claude: Claude, plan: list[dict[str, Any]]
+async def test_an_exhausted_window_stops_claude_code_with_its_reset(
+    relay_with: RelayWith, claude: Claude, plan: list[dict[str, Any]]
 ) -> None:
-    async with running_relay(tmp_path, plan=plan) as relay, sdk(relay) as client:
+    relay = await relay_with(plan=plan)
+    async with sdk(relay) as client:
         await client.messages.create(model=MODEL, max_tokens=100, messages=HI)
         ended = await claude(relay, "Say hello", "--output-format", "json")
         statuses = [line["status"] for line in relay.log()]
@@ -95,12 +96,12 @@ async def test_claude_code_stops_at_once_and_names_the_time(
 
 
 @pytest.mark.node
-async def test_claude_code_stops_at_once_when_there_is_no_money(
-    tmp_path: Path, claude: Claude
+async def test_an_empty_balance_stops_claude_code_at_once(
+    relay_with: RelayWith, claude: Claude
 ) -> None:
-    async with running_relay(tmp_path, plan=PAID, model=PRICED) as relay:
-        ended = await claude(relay, "Say hello")
-        statuses = [line["status"] for line in relay.log()]
+    relay = await relay_with(plan=PAID, model=PRICED)
+    ended = await claude(relay, "Say hello")
+    statuses = [line["status"] for line in relay.log()]
     print(f"{ended.seconds:.1f} s: {ended.out} {ended.err}")
     assert ended.status != 0
     assert ended.seconds < 5

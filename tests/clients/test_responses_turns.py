@@ -1,7 +1,6 @@
-"""Responses of the `openai` SDK over several turns: thoughts and prompt cache are kept."""
+"""Responses of the `openai` SDK over several turns: reasoning and prompt cache are kept."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -9,9 +8,10 @@ import pytest
 
 from tests.api.test_stored_responses import other_account
 from tests.clients.conftest import openai_client
-from tests.clients.test_anthropic_sdk import steered
+from tests.clients.steering import steered
 from tests.clients.test_openai_turns import ADAPTIVE, MODELS, STREAMED
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import Upstream
 
 CALLS = "tool=get_weather;tools=2"
 HI: Any = {"role": "user", "content": "Hello there"}
@@ -26,7 +26,7 @@ WEATHER: Any = {
 async def ask(
     sdk: openai.AsyncOpenAI, model: str, items: Any, streamed: bool, script: str = ""
 ) -> tuple[Any, int]:
-    """One turn: the response as the SDK gives it, and how many tokens were thought."""
+    """One turn: the response from the SDK, and its number of reasoning tokens."""
     asked: Any = {
         "model": model,
         "input": items,
@@ -54,7 +54,7 @@ def dumped(output: Any) -> list[Any]:
 
 
 def dropped(output: Any) -> list[Any]:
-    """As callers do that know of nothing but text and calls."""
+    """Replays only text and calls, as simple callers do."""
     return [item for item in dumped(output) if item["type"] != "reasoning"]
 
 
@@ -66,10 +66,15 @@ def results(output: Any) -> list[Any]:
     ]
 
 
-def thoughts(live: Live) -> list[Any]:
-    """The thinking blocks of the newest request that the upstream was sent."""
-    assert live.simulator is not None
-    body = json.loads(live.simulator.journal._entries[-1]._body)
+@pytest.fixture
+async def live(relay_with: RelayWith, recorder: Upstream) -> Live:
+    """A relay in front of a simulator whose requests are recorded."""
+    return await relay_with(recorder)
+
+
+def thoughts(recorder: Upstream) -> list[Any]:
+    """The thinking blocks of the latest upstream request."""
+    body = json.loads(recorder.requests[-1].body)
     return [
         block
         for turn in body["messages"]
@@ -82,8 +87,8 @@ def thoughts(live: Live) -> list[Any]:
 @MODELS
 @STREAMED
 @pytest.mark.parametrize("replay", [kept, dumped, dropped])
-async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
-    gpt: openai.AsyncOpenAI, live: Live, model: str, streamed: bool, replay: Any
+async def test_reasoning_survives_every_way_of_replaying_it(
+    gpt: openai.AsyncOpenAI, live: Live, recorder: Upstream, model: str, streamed: bool, replay: Any
 ) -> None:
     items: list[Any] = [HI]
     for turn in range(2):
@@ -96,16 +101,16 @@ async def test_a_caller_that_reasons_and_calls_tools_goes_on_however_it_replays(
 
         response, thought = await ask(gpt, model, items, streamed)
         assert response.output_text == "Done. The tool answered: rain 2"
-        # A model that is asked by a budget goes on thinking only where it began with it.
+        # A model with a thinking budget continues to think only if the turn began with thinking.
         assert bool(thought) is (model == ADAPTIVE or replay is not dropped)
-        assert (len(thoughts(live)) > turn) is (replay is not dropped)
+        assert (len(thoughts(recorder)) > turn) is (replay is not dropped)
         items += [*replay(response.output), HI]
     assert {line["outcome"] for line in live.log()} == {"whole"}
 
 
 @MODELS
-async def test_what_somebody_has_changed_stays_here_and_the_turn_goes_on(
-    gpt: openai.AsyncOpenAI, live: Live, model: str
+async def test_tampered_reasoning_is_dropped_and_the_turn_continues(
+    gpt: openai.AsyncOpenAI, live: Live, recorder: Upstream, model: str
 ) -> None:
     response, _ = await ask(gpt, model, [HI], False, CALLS)
     reasoning, *calls = dumped(response.output)
@@ -115,30 +120,31 @@ async def test_what_somebody_has_changed_stays_here_and_the_turn_goes_on(
         items = [HI, reasoning, *calls, *results(response.output)]
         again, _ = await ask(gpt, model, items, False)
         assert again.output_text == "Done. The tool answered: rain 2"
-        assert thoughts(live) == []
+        assert thoughts(recorder) == []
 
 
-async def test_what_was_sealed_for_another_account_stays_here(
-    gpt: openai.AsyncOpenAI, live: Live
+async def test_reasoning_sealed_for_another_account_is_dropped(
+    gpt: openai.AsyncOpenAI, live: Live, recorder: Upstream
 ) -> None:
     response, _ = await ask(gpt, ADAPTIVE, [HI], False, CALLS)
     items = [HI, *response.output, *results(response.output)]
     async with openai_client(live, api_key=await other_account(live)) as hers:
         again, _ = await ask(hers, ADAPTIVE, items, False)
     assert again.output_text == "Done. The tool answered: rain 2"
-    assert thoughts(live) == []
+    assert thoughts(recorder) == []
     await ask(gpt, ADAPTIVE, items, False)
-    assert len(thoughts(live)) == 1
+    assert len(thoughts(recorder)) == 1
 
 
 @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
 async def test_turns_read_the_prompt_cache_unless_the_plan_says_no(
-    tmp_path: Path, on: bool
+    relay_with: RelayWith, on: bool
 ) -> None:
     plan = [{"id": "free", "limits": [], "cache_breakpoints": on}]
     items: list[Any] = [HI]
     read = []
-    async with running_relay(tmp_path, plan=plan) as relay, openai_client(relay) as sdk:
+    relay = await relay_with(plan=plan)
+    async with openai_client(relay) as sdk:
         for turn in range(3):
             response = await sdk.responses.create(
                 model=ADAPTIVE, instructions="Be brief.", input=items, tools=[WEATHER]
@@ -156,21 +162,20 @@ async def test_turns_read_the_prompt_cache_unless_the_plan_says_no(
 
 
 @STREAMED
-async def test_a_conversation_goes_on_from_what_it_was_compacted_to(
-    gpt: openai.AsyncOpenAI, live: Live, streamed: bool
+async def test_a_conversation_continues_from_its_compaction(
+    gpt: openai.AsyncOpenAI, live: Live, recorder: Upstream, streamed: bool
 ) -> None:
     response, _ = await ask(gpt, ADAPTIVE, [HI], streamed)
-    whole: Any = [HI, *response.output, {"role": "user", "content": "Remember: blue."}]
-    short = await gpt.responses.compact(model=ADAPTIVE, input=whole)
+    history: Any = [HI, *response.output, {"role": "user", "content": "Remember: blue."}]
+    short = await gpt.responses.compact(model=ADAPTIVE, input=history)
     kinds = [item.type for item in short.output]
     assert kinds == ["message", "message", "compaction"]
-    # The SDK takes all of its output for the assistant's, and would warn that it is not.
+    # The SDK types all output as the assistant's and would warn.
     output: Any = short.to_dict(warnings=False)["output"]
     items = [*output, {"role": "user", "content": "Which colour?"}]
     again, _ = await ask(gpt, ADAPTIVE, items, streamed)
     assert "“Which colour?”" in again.output_text
-    assert live.simulator is not None
-    asked = json.loads(live.simulator.journal._entries[-1]._body)
+    asked = json.loads(recorder.requests[-1].body)
     words = json.dumps(asked["messages"])
     assert "Remember: blue." in words
     assert "This is the summary" in words

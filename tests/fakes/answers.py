@@ -9,8 +9,8 @@ LAST = b"0\r\n\r\n"
 
 def event(name: str, **data: Any) -> bytes:
     """One server-sent event of the Messages API."""
-    told = json.dumps({"type": name, **data}, separators=(",", ":"), ensure_ascii=False)
-    return f"event: {name}\ndata: {told}\n\n".encode()
+    document = json.dumps({"type": name, **data}, separators=(",", ":"), ensure_ascii=False)
+    return f"event: {name}\ndata: {document}\n\n".encode()
 
 
 def stream(
@@ -19,8 +19,8 @@ def stream(
     start: dict[str, Any] | None = None,
     end: dict[str, Any] | None = None,
 ) -> list[bytes]:
-    """The events of a whole stream; `start` and `end` are the usage that it tells of."""
-    message = {
+    """The events of a complete stream. `start` and `end`: the usage reported there."""
+    message: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
@@ -58,7 +58,7 @@ def head(status: bytes = b"200 OK", *fields: bytes, kind: bytes = b"application/
 def sized(
     body: bytes, status: bytes = b"200 OK", *fields: bytes, kind: bytes = b"application/json"
 ) -> bytes:
-    """A whole response with a content-length."""
+    """A complete response with a content-length."""
     return head(status, *fields, b"content-length: %d" % len(body), kind=kind) + body
 
 
@@ -68,5 +68,5 @@ def chunked_head(kind: bytes = b"text/event-stream", *fields: bytes) -> bytes:
 
 
 def chunked(pieces: Iterable[bytes], kind: bytes = b"text/event-stream") -> bytes:
-    """A whole response, each piece a chunk."""
+    """A complete response, each piece a chunk."""
     return chunked_head(kind) + b"".join(map(chunk, pieces)) + LAST

@@ -33,7 +33,7 @@ def request(
 
 
 async def exchange(port: int, octets: bytes, *, wait: float = 10.0) -> bytes:
-    """Send octets; everything that comes back until the relay closes the connection."""
+    """Send octets; return everything received until the relay closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(octets)
@@ -44,7 +44,7 @@ async def exchange(port: int, octets: bytes, *, wait: float = 10.0) -> bytes:
 
 
 async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes]]:
-    """One response head: status and fields."""
+    """Read one response head: status and fields."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     fields = {
@@ -54,7 +54,7 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, byte
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes], bytes]:
-    """One whole response with a content-length or chunks (payload joined)."""
+    """Read one response, framed by content-length or chunks: status, fields, payload."""
     status, fields = await read_head(reader)
     if fields.get(b"transfer-encoding") == b"chunked":
         payload = b""

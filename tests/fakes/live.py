@@ -1,22 +1,26 @@
-"""A relay as its users have it, on this test's own loop: real sockets, database and log."""
+"""A complete relay on the test's own loop: real sockets, database and log."""
 
 import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from relay import config
 from relay.accounts import keys
 from relay.accounts import users as people
 from relay.app import App
 from relay.net.deadlines import Deadlines
-from relay.net.http1 import Server
+from relay.net.listener import listen
+from relay.net.server import Server
 from relay.simulator.app import Simulator
 from relay.store.queries import live_keys
+from tests.fakes.upstream import Upstream
 
 EMAIL = "ada@example.com"
 UPSTREAM_KEY = "upstream-credential-canary"
@@ -32,19 +36,36 @@ MODELS: list[dict[str, Any]] = [
 PLANS: list[dict[str, Any]] = [{"id": "free", "limits": [], "max_keys": 10}]
 
 
+# Opens a relay that the test's end closes: the fixture `relay_with` of tests/conftest.py.
+RelayWith = Callable[..., Awaitable["Live"]]
+
+
+class _Mark(msgspec.Struct):
+    """A line in the access log; once it is in the file, so are all lines before it."""
+
+    mark: int
+
+
 @dataclass
 class Live:
-    """A running relay and what a test needs of it."""
+    """A running relay and its first user's key."""
 
     app: App
+    settings: config.Settings
     url: str
     key: str
     log_path: Path
     simulator: Simulator | None
+    _marks: int = 0
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    @property
+    def upstream_url(self) -> str:
+        """The first upstream's URL."""
+        return self.settings.upstream[0].base_url
 
     @property
     def headers(self) -> dict[str, str]:
@@ -53,12 +74,51 @@ class Live:
     def log(self) -> list[dict[str, Any]]:
         """The access log so far."""
         assert self.app.log is not None
+        self._marks += 1
+        self.app.log.line(_Mark(self._marks))
         self.app.log.flush()
-        self.app.log._batches.put(b"")  # once this one is taken, those before it are written
         deadline = time.monotonic() + 2
-        while self.app.log._batches.qsize() and time.monotonic() < deadline:
+        while True:
+            lines = [
+                json.loads(line)
+                for line in self.log_path.read_bytes().splitlines(True)
+                if line.endswith(b"\n")
+            ]
+            if {"mark": self._marks} in lines:
+                return [line for line in lines if "mark" not in line]
+            assert time.monotonic() < deadline, "the access log is not written"
             time.sleep(0.001)
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+
+    def keeps_idle(self, number: int) -> bool:
+        """Whether the first upstream's pool holds exactly `number` idle connections."""
+        pool = self.app.upstreams[0].pool
+        return repr(pool) == f"<Pool {pool.origin} idle={number} opened={pool.opened}>"
+
+    async def create_user(self, email: str) -> None:
+        """Another account, on the default plan."""
+        await people.create(
+            self.app.database, self.settings, email, plan=None, is_admin=False, now=time.time()
+        )
+
+    async def new_key(
+        self,
+        email: str = EMAIL,
+        *,
+        name: str = "more",
+        expires: str | None = None,
+        now: float | None = None,
+    ) -> str:
+        """A further key of this user's, in force at once. `now` is its time of creation."""
+        now = time.time() if now is None else now
+        issued = await keys.create(
+            self.app.database, self.settings, email, name=name, expires=expires, now=now
+        )
+        await self.reload_keys()
+        return issued.key.reveal()
+
+    async def reload_keys(self) -> None:
+        """Put changes of users and keys into force now: the relay looks four times a second."""
+        self.app.keys.replace(await live_keys(self.app.database))
 
 
 @contextlib.asynccontextmanager
@@ -67,7 +127,7 @@ async def running_simulator() -> AsyncIterator[tuple[Simulator, str]]:
     timers = Deadlines(asyncio.get_running_loop())
     simulator = Simulator()
     server = Server(simulator.handle, timers)
-    port = await server.listen()
+    port = await listen(server)
     timers.start()
     try:
         yield simulator, f"http://127.0.0.1:{port}"
@@ -78,22 +138,25 @@ async def running_simulator() -> AsyncIterator[tuple[Simulator, str]]:
 
 @contextlib.asynccontextmanager
 async def running_relay(
-    folder: Path, upstream: str | None = None, /, **sections: Any
+    folder: Path, upstream: Upstream | str | list[dict[str, Any]] | None = None, /, **sections: Any
 ) -> AsyncIterator[Live]:
-    """A relay in front of the simulator, or of the `upstream` URL.
+    """A relay in front of the simulator, of a fake upstream or its URL, or of `[[upstream]]` rows.
 
     `sections` override parts of relay.toml (`server={…}`, `model=[…]`, `upstream_options={…}`).
     """
     async with contextlib.AsyncExitStack() as stack:
         simulator = None
-        if upstream is None:
-            simulator, upstream = await stack.enter_async_context(running_simulator())
         options = sections.pop("upstream_options", {})
+        if isinstance(upstream, list):
+            rows = upstream
+        elif upstream is not None:
+            rows = [upstream_row("main", upstream, options)]
+        else:
+            simulator, url = await stack.enter_async_context(running_simulator())
+            rows = [upstream_row("main", url, options)]
         tree: dict[str, Any] = {
             "database": {"path": str(folder / "relay.db")},
-            "upstream": [
-                {"name": "main", "base_url": upstream, "api_key": UPSTREAM_KEY, **options}
-            ],
+            "upstream": rows,
             "model": MODELS,
             "plan": PLANS,
             **sections,
@@ -104,10 +167,15 @@ async def running_relay(
         log = stack.enter_context(log_path.open("ab", buffering=0))
         app = await App.start(settings, log_fd=log.fileno())
         stack.push_async_callback(app.stop, 0)
-        now = time.time()
-        await people.create(app.database, settings, EMAIL, plan=None, is_admin=False, now=now)
-        issued = await keys.create(
-            app.database, settings, EMAIL, name="test", expires=None, now=now
-        )
-        app.callers.replace(await live_keys(app.database))
-        yield Live(app, app.addresses[0], issued.key.reveal(), log_path, simulator)
+        relay = Live(app, settings, app.addresses[0], "", log_path, simulator)
+        await relay.create_user(EMAIL)
+        relay.key = await relay.new_key(name="test")
+        yield relay
+
+
+def upstream_row(
+    name: str, upstream: Upstream | str, options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One `[[upstream]]`; `options` are its further settings."""
+    url = upstream.url if isinstance(upstream, Upstream) else upstream
+    return {"name": name, "base_url": url, "api_key": UPSTREAM_KEY, **(options or {})}

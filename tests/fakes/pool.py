@@ -1,4 +1,4 @@
-"""Several simulated upstreams behind one relay, each of which can be held, refuse or be killed."""
+"""Several simulated upstreams behind one relay. Each can hold requests, refuse, or be killed."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,13 @@ from typing import Any
 from relay import config
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange
-from relay.net.http1 import Server
+from relay.net.listener import listen
+from relay.net.server import Server
 from relay.pool.routes import Route, Routes
 from relay.pool.upstream import Upstream
 from relay.simulator.app import Simulator
 from tests.fakes.caller import read_head, request
-from tests.fakes.live import MODELS, PLANS, UPSTREAM_KEY, Live, running_relay
+from tests.fakes.live import MODELS, PLANS, Live, running_relay, upstream_row
 
 MODEL = "claude-sonnet-4-7"
 Instead = Callable[[Exchange], Awaitable[None]]
@@ -27,7 +28,7 @@ def refusing(status: int, **fields: str) -> Instead:
     """Answer with an error; `fields` with _ for -."""
     kind = {429: "rate_limit_error", 529: "overloaded_error"}.get(status, "api_error")
     body = json.dumps({"type": "error", "error": {"type": kind, "message": "Not now."}}).encode()
-    lines = [(name.replace("_", "-").encode(), told.encode()) for name, told in fields.items()]
+    lines = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
 
     async def refuse(exchange: Exchange) -> None:
         await exchange.body()
@@ -37,7 +38,7 @@ def refusing(status: int, **fields: str) -> Instead:
 
 
 def answering(body: bytes) -> Instead:
-    """Answer whatever comes with one document, where the simulator is too strict."""
+    """Answer every request with one document, where the simulator is too strict."""
 
     async def answer(exchange: Exchange) -> None:
         await exchange.body()
@@ -49,8 +50,8 @@ def answering(body: bytes) -> Instead:
 class Node:
     """One simulated upstream.
 
-    `hold` has the requests that come wait at the door until `let` lets so many in; `instead`
-    takes the place of every answer; `came` are the moments at which requests came.
+    `hold` keeps requests waiting until `let` admits some; `instead` replaces every answer;
+    `came` has the times at which requests arrived.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,27 +66,27 @@ class Node:
         self._door: asyncio.Semaphore | None = None
 
     @property
-    def whole(self) -> int:
-        """Answers that it sent to their end."""
+    def completed(self) -> int:
+        """Number of answers that it completed."""
         return self.simulator.journal.completed
 
     async def open(self) -> None:
         """Listen, at the same port as before if there was one."""
         self.server = Server(self._handle, self.timers)
-        self.port = await self.server.listen(port=self.port)
+        self.port = await listen(self.server, port=self.port)
         self.timers.start()
 
     def kill(self) -> None:
-        """Close the listener and every connection, at once and in the middle of whatever it is."""
+        """Close the listener and every connection at once, also within an answer."""
         self.server.abort()
         self.timers.stop()
 
     def hold(self) -> None:
-        """Let nobody in from now on."""
+        """Keep requests waiting from now on."""
         self._door = asyncio.Semaphore(0)
 
     def let(self, number: int = 1) -> None:
-        """Let so many in."""
+        """Admit `number` waiting requests."""
         assert self._door is not None
         for _ in range(number):
             self._door.release()
@@ -103,6 +104,10 @@ class Node:
             await self.instead(exchange)
         else:
             await self.simulator.handle(exchange)
+
+
+# Opens a pool that the test's end closes: the fixture `pool_with` of tests/conftest.py.
+PoolWith = Callable[..., Awaitable["Pool"]]
 
 
 @dataclass
@@ -129,22 +134,22 @@ class Pool:
         fields: str = "",
         script: str = "",
         target: str = "/v1/messages",
-    ) -> "Told":
-        """One request, on a connection that is kept for the next one."""
+    ) -> "Reply":
+        """Send one request, on a connection that is kept for the next one."""
         if script:
             fields += f"x-simulate: {script}\r\n"
         octets = request(key or self.relay.key, body, fields=fields, target=target)
         line = self._idle.pop() if self._idle else await Line.open(self.relay.port)
         try:
-            told = await line.ask(octets)
+            reply = await line.ask(octets)
         except BaseException:
             line.close()
             raise
-        if told.whole:
+        if reply.complete:
             self._idle.append(line)
         else:
             line.close()
-        return told
+        return reply
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -153,13 +158,13 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An answer as a caller sees it; `whole`: it came to its proper end."""
+class Reply:
+    """An answer as its caller receives it. `complete`: its framing ended properly."""
 
     status: int
     fields: dict[bytes, bytes]
     payload: bytes
-    whole: bool
+    complete: bool
 
     @property
     def id(self) -> str:
@@ -167,7 +172,7 @@ class Told:
 
     @property
     def message(self) -> str:
-        """What an error says."""
+        """The message of an error."""
         return str(json.loads(self.payload)["error"]["message"])
 
 
@@ -185,21 +190,21 @@ class Line:
     def close(self) -> None:
         self._writer.transport.abort()
 
-    async def ask(self, octets: bytes) -> Told:
-        """Send a request and read its answer, to its end or to where it is cut."""
+    async def ask(self, octets: bytes) -> Reply:
+        """Send a request and read its answer, to its end or to the cut."""
         self._writer.write(octets)
         status, fields = await read_head(self._reader)
         payload = b""
         try:
             if fields.get(b"transfer-encoding") != b"chunked":
                 payload = await self._reader.readexactly(int(fields[b"content-length"]))
-                return Told(status, fields, payload, True)
+                return Reply(status, fields, payload, True)
             while size := int((await self._reader.readuntil(b"\r\n")).strip(), 16):
                 payload += (await self._reader.readexactly(size + 2))[:-2]
             await self._reader.readexactly(2)
         except (asyncio.IncompleteReadError, ConnectionError):
-            return Told(status, fields, payload, False)
-        return Told(status, fields, payload, True)
+            return Reply(status, fields, payload, False)
+        return Reply(status, fields, payload, True)
 
 
 @contextlib.asynccontextmanager
@@ -208,7 +213,7 @@ async def running_pool(
 ) -> AsyncIterator[Pool]:
     """A relay in front of one simulator for each name in `options`.
 
-    What an option has is for its `[[upstream]]`; `sections` are as `running_relay` takes them.
+    Each value of `options` extends its `[[upstream]]`; `sections` are those of `running_relay`.
     """
     nodes = {name: Node(name) for name in options}
     async with contextlib.AsyncExitStack() as stack:
@@ -216,17 +221,10 @@ async def running_pool(
             await node.open()
             stack.callback(node.kill)
         upstreams = [
-            {
-                "name": name,
-                "base_url": f"http://127.0.0.1:{nodes[name].port}",
-                "api_key": UPSTREAM_KEY,
-                **more,
-            }
+            upstream_row(name, f"http://127.0.0.1:{nodes[name].port}", more)
             for name, more in options.items()
         ]
-        relay = await stack.enter_async_context(
-            running_relay(folder, "http://127.0.0.1:9", upstream=upstreams, **sections)
-        )
+        relay = await stack.enter_async_context(running_relay(folder, upstreams, **sections))
         pool = Pool(relay, nodes)
         stack.callback(pool.close)
         yield pool
@@ -235,7 +233,7 @@ async def running_pool(
 def made(
     options: dict[str, dict[str, Any]], model: dict[str, Any] | None = None
 ) -> tuple[list[Upstream], Route]:
-    """Upstreams that nobody listens for, and the route to them; within a running loop."""
+    """Upstreams without a listener, and the route to them. Needs a running loop."""
     settings = config.parse(
         {
             "upstream": [

@@ -1,4 +1,4 @@
-"""Proxies of raw octets, CONNECT and SOCKS5: they record who asked for what, and pass it on."""
+"""Proxies of raw octets, CONNECT and SOCKS5: they record each target and tunnel to it."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ Mode = Literal[
     "pass",
     "refuse",  # with `code`
     "hang",  # never answer
-    "mute",  # agree, and then pass nothing on
+    "mute",  # agree, then forward nothing
     "midway",  # close within the answer
     "garbage",  # answer with `octets`
     "slowly",  # answer octet by octet
@@ -24,7 +24,7 @@ GRANTED = b"HTTP/1.1 200 Connection established\r\nproxy-agent: fake\r\n\r\n"
 
 @dataclass(frozen=True)
 class Asked:
-    """What one client wanted: `named` tells a name from an address."""
+    """The target that a client asked for. `named`: a host name, not an address."""
 
     host: str
     port: int
@@ -34,7 +34,7 @@ class Asked:
 
 @dataclass
 class Proxy:
-    """See the module. `places` are the names that this proxy can resolve."""
+    """One proxy and its record. `places`: the names that it can resolve."""
 
     kind: Kind
     mode: Mode = "pass"
@@ -50,7 +50,7 @@ class Proxy:
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
     def url(self, credentials: str = "", *, scheme: str = "") -> str:
-        """What `egress` is for this proxy; `credentials` end in an @."""
+        """The value of `egress` for this proxy; `credentials` end in an @."""
         return f"{scheme or self.kind}://{credentials}127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +75,7 @@ class Proxy:
     async def _answer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, octets: bytes
     ) -> bool:
-        """Agree, in the way of `mode`; whether there is a tunnel now."""
+        """Agree, in the way of `mode`; return whether there is a tunnel."""
         if self.mode == "midway":
             writer.write(octets[: len(octets) // 2])
             await writer.drain()
@@ -113,7 +113,7 @@ class Proxy:
         elif self.mode == "garbage":
             writer.write(self.octets)
         elif self.wants != credentials and self.wants is not None:
-            # Some proxies quote what they were told.
+            # Some proxies quote the credentials.
             writer.write(f"HTTP/1.1 407 {credentials} is wrong\r\n\r\n".encode())
         elif self.mode == "refuse":
             writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % self.code)
@@ -185,7 +185,9 @@ def _named(host: str) -> bool:
 
 
 async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError, RuntimeError):  # the latter is uvloop's, of a closed one
+    with contextlib.suppress(
+        OSError, RuntimeError
+    ):  # RuntimeError: uvloop's for a closed transport
         while data := await reader.read(65_536):
             writer.write(data)
             await writer.drain()
@@ -195,7 +197,7 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @contextlib.asynccontextmanager
 async def running_proxy(proxy: Proxy) -> AsyncIterator[Proxy]:
-    """Listen on loopback; at the end every client must have left."""
+    """Listen on loopback. At the end every client must have left."""
     tasks: set[asyncio.Task[None]] = set()
 
     def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

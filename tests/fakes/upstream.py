@@ -1,4 +1,4 @@
-"""An upstream of raw octets: it records what it is sent and answers what it is told."""
+"""An upstream of raw octets: records each request and writes the answer that a test gave it."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ OK = (
 
 @dataclass
 class Seen:
-    """One request as the upstream got it."""
+    """One request as the upstream received it."""
 
     head: bytes
     body: bytes
@@ -33,17 +33,19 @@ class Seen:
 
 @dataclass
 class Upstream:
-    """See the module. `answer(reader, writer, seen)` is called per request."""
+    """The record of a listening upstream."""
 
     url: str = ""
     requests: list[Seen] = field(default_factory=list)
     received: bytearray = field(default_factory=bytearray)
     connections: int = 0
     closed: asyncio.Event = field(default_factory=asyncio.Event)  # a peer has left
-    asked: asyncio.Event = field(default_factory=asyncio.Event)  # a request has come
+    asked: asyncio.Event = field(default_factory=asyncio.Event)  # a request has arrived
 
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Seen], Awaitable[None]]
+# Opens an upstream that the test's end closes: the fixture `upstream_with` of tests/conftest.py.
+UpstreamWith = Callable[[Answer], Awaitable[Upstream]]
 
 
 def always(octets: bytes, *, close: bool = False) -> Answer:
@@ -60,9 +62,26 @@ def always(octets: bytes, *, close: bool = False) -> Answer:
     return answer
 
 
+def forwarding(url: str) -> Answer:
+    """Answer as the server at `url` does, over a connection of its own for each request."""
+    port = int(url.rpartition(":")[2])
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        source, sink = await asyncio.open_connection("127.0.0.1", port)
+        sink.write(seen.head[:-2] + b"connection: close\r\n\r\n" + seen.body)
+        while octets := await source.read(65536):
+            writer.write(octets)
+        sink.close()
+        writer.close()
+
+    return answer
+
+
 @contextlib.asynccontextmanager
 async def raw_upstream(answer: Answer) -> AsyncIterator[Upstream]:
-    """Listen; each request (with a content-length) is recorded, then answered."""
+    """Listen; records each request (framed by content-length), then awaits `answer` for it."""
     upstream = Upstream()
     writers: set[asyncio.StreamWriter] = set()
 

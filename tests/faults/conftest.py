@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,53 +9,41 @@ from pathlib import Path
 import pytest
 
 from relay.net.deadlines import TICK, Deadlines
-from relay.net.http1 import Server
-from relay.net.upstream.connection_pool import ConnectionPool
+from relay.net.listener import listen
+from relay.net.server import Server
 from relay.simulator.app import Simulator
 from tests.fakes.live import Live, running_relay
+from tests.fakes.until import until
 
-DEADLINE = 0.5  # seconds, of each wait for the upstream; the clock is half as fine
-QUOTA = 100_000  # requests; more than any test here asks
+DEADLINE = 0.5  # seconds, of each upstream timeout; the clock ticks every 0.25 s
+QUOTA = 100_000  # requests; more than any test here sends
 PLAN = [{"id": "free", "limits": [{"requests": QUOTA, "per": "5h"}], "max_keys": 10}]
-IN_TIME = DEADLINE + 2 * TICK + 0.5  # a sweep for the clock, one to fire, and a busy machine
+IN_TIME = DEADLINE + 2 * TICK + 0.5  # one tick to arm, one to fire, and a busy machine
 
 
 @dataclass
 class Setup:
-    """The relay under test and what stands behind it."""
+    """The relay under test and its upstream."""
 
     relay: Live
     simulator: Simulator
     upstream: Server
 
-    @property
-    def pool(self) -> ConnectionPool:
-        return self.relay.app.upstreams[0].pool
-
-    @property
-    def idle(self) -> int:
-        """Upstream connections that wait for the next request."""
-        return int(repr(self.pool).partition("idle=")[2].partition(" ")[0])
-
     async def settled(self) -> None:
-        """Nobody is connected to the relay, and it only to what its pool holds, or this fails."""
-        await until(lambda: not self.relay.app.server.connections)
-        await until(lambda: len(self.upstream.connections) == self.idle)
+        """Wait until no caller is connected, and the upstream only to idle connections.
 
-
-async def until(true: Callable[[], bool], wait: float = 2.0) -> None:
-    """Wait for something that no event tells of."""
-    begun = time.monotonic()
-    while not true():
-        assert time.monotonic() - begun < wait, "it did not come true in time"
-        await asyncio.sleep(0.005)
+        Raises:
+            TimeoutError: a connection was left open.
+        """
+        await until(lambda: not self.relay.app.server.connections, within=2)
+        await until(lambda: self.relay.keeps_idle(len(self.upstream.connections)), within=2)
 
 
 @contextlib.asynccontextmanager
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """Accept connections that `serve` has all to itself; the port."""
+    """Accept connections for `serve`; the port."""
     served: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,23 +65,23 @@ async def listening(
         for task in served:
             task.cancel()
         await asyncio.gather(*served, return_exceptions=True)
-        await asyncio.sleep(0)  # for the transports to be gone
+        await asyncio.sleep(0)  # lets the transports close
 
 
 @contextlib.asynccontextmanager
 async def starting(folder: Path, deadline: float) -> AsyncIterator[Setup]:
-    """Run both; afterwards nothing may be left open."""
+    """Run relay and simulator; check that nothing is left open afterwards."""
     timers = Deadlines(asyncio.get_running_loop())
     simulator = Simulator()
     upstream = Server(simulator.handle, timers)
-    port = await upstream.listen()
+    port = await listen(upstream)
     timers.start()
     times = {"connect": deadline, "first_byte": deadline, "silence": deadline}
     async with running_relay(
         folder, f"http://127.0.0.1:{port}", upstream_options={"timeouts": times}, plan=PLAN
     ) as relay:
         yield Setup(relay, simulator, upstream)
-    await until(lambda: not upstream.connections)  # the relay has let go of everything
+    await until(lambda: not upstream.connections, within=2)
     await upstream.drain(0)
     simulator.pacer.stop()
     timers.stop()

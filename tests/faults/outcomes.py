@@ -1,16 +1,17 @@
-"""Each fault of the simulated upstream, and what becomes of it: the one table.
+"""The table of faults: each fault of the simulated upstream, and its outcome.
 
-A row is an `x-simulate` text, what a caller of a whole (JSON) answer gets, and what a caller
-of a stream (SSE) gets, while there is no other upstream. How an answer ends:
+A row is an `x-simulate` script, the outcome for a caller of a document (JSON), and the one for
+a caller of a stream (SSE), without another upstream. How an answer ends:
 
-    whole   as it should: framing complete, connection reusable
-    refused with an error document, before any of the answer; connection reusable
-    told    a stream that says what happened in an `error` event, then a cut
-    cut     the connection closes with the framing incomplete: no last chunk, or too few octets
+    complete    framing complete, connection reusable
+    refused     an error document before any of the answer, connection reusable
+    error event an `error` event within the stream, then a cut
+    cut         the connection closes with incomplete framing: no last chunk, or too few octets
 
-An answer is shown once it has brought something: a stream its first content, a document its end
-or 1 MiB. What fails before that is refused, costs nothing, and is asked of another upstream if
-there is one, unless the request itself is at fault or may still be worked on (`elsewhere`).
+An answer is sent once it has content: a stream from its first content on, a document when it is
+complete or above 1 MiB. A failure before that is refused, costs nothing, and leads to another
+upstream if there is one, unless the request itself is at fault or the first upstream may still
+be working on it (`elsewhere`).
 """
 
 from dataclasses import dataclass
@@ -19,37 +20,37 @@ from typing import Final, Literal
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the caller gets."""
+    """The caller's view of a fault, and its settlement."""
 
     status: int
-    ends: Literal["whole", "refused", "told", "cut"]
-    logged: str  # how the access log's outcome begins
+    ends: Literal["complete", "refused", "error event", "cut"]
+    logged: str  # prefix of the outcome in the access log
     kind: str = ""  # the error's type
-    message: str = ""  # and a part of what it says
-    slow: bool = False  # comes with a deadline, not at once
-    readable: bool = True  # the SDK makes a message of a whole answer
-    rule: str = "refunded"  # how it is settled, see gateway.metering
-    final: bool = False  # no other upstream is to be asked in its place
-    holds: float = 0.0  # seconds for which the requests after it are held
+    message: str = ""  # a part of its message
+    slow: bool = False  # after a timeout, not at once
+    readable: bool = True  # the SDK can read a complete answer
+    rule: str = "refunded"  # of settlement, see relay.gateway.metering
+    final: bool = False  # not retried at another upstream
+    holds: float = 0.0  # seconds for which later requests wait
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another upstream's answer takes its place, if there is another."""
+        """Whether another upstream answers instead, if there is one."""
         return self.ends == "refused" and not self.final
 
 
-WHOLE: Final = Outcome(200, "whole", "whole", rule="reported")
-UNREADABLE: Final = Outcome(200, "whole", "whole", readable=False, rule="reported")
-UNMEASURED: Final = Outcome(200, "whole", "whole", rule="reserved")
+COMPLETE: Final = Outcome(200, "complete", "whole", rule="reported")
+UNREADABLE: Final = Outcome(200, "complete", "whole", readable=False, rule="reported")
+UNMEASURED: Final = Outcome(200, "complete", "whole", rule="reserved")
 CUT: Final = Outcome(200, "cut", "cut: the upstream closed", rule="partial")
-# A document is of use as a whole only.
+# A cut document is useless to its caller.
 CUT_DOCUMENT: Final = Outcome(200, "cut", "cut: the upstream closed")
 BROKE_OFF: Final = Outcome(
-    200, "told", "cut: the upstream closed", "api_error", "broke off", rule="partial"
+    200, "error event", "cut: the upstream closed", "api_error", "broke off", rule="partial"
 )
 FELL_SILENT: Final = Outcome(
     200,
-    "told",
+    "error event",
     "cut: the upstream did not answer in time",
     "api_error",
     "in time",
@@ -63,16 +64,16 @@ TIMED_OUT: Final = Outcome(
     504, "refused", "refused: ", "api_error", "in time", slow=True, final=True
 )
 OPERATORS: Final = Outcome(503, "refused", "refused: ", "overloaded_error", "operator")
-# After content an error event is the upstream's own end of a stream, and passed on as it is.
+# After content, an upstream's own error event ends the stream and is passed on unchanged.
 ERROR_EVENT: Final = Outcome(
-    200, "whole", "whole", "overloaded_error", "Overloaded", rule="reported"
+    200, "complete", "whole", "overloaded_error", "Overloaded", rule="reported"
 )
 
 
 def own(status: int, kind: str, message: str = "", *, holds: float = 0.0) -> Outcome:
-    """The upstream's own error, word for word."""
+    """The upstream's own error, unchanged."""
     logged = f"refused: the upstream answered {status}"
-    final = status in (400, 413)  # whoever is asked: it is the request that is at fault
+    final = status in (400, 413)  # the request is at fault, at any upstream
     return Outcome(status, "refused", logged, kind, message, final=final, holds=holds)
 
 
@@ -80,7 +81,7 @@ OVERLOADED: Final = own(529, "overloaded_error", "Overloaded")
 HTML: Final = own(500, "", "<h1>Server Error</h1>")
 
 OUTCOMES: Final[dict[str, tuple[Outcome, Outcome]]] = {
-    # an answer in its own right
+    # an error of the upstream
     "status=400": (own(400, "invalid_request_error"),) * 2,
     "status=401": (OPERATORS, OPERATORS),
     "status=402": (OPERATORS, OPERATORS),
@@ -117,22 +118,22 @@ OUTCOMES: Final[dict[str, tuple[Outcome, Outcome]]] = {
     "fault=stall;at=3": (TIMED_OUT, TIMED_OUT),
     "fault=stall": (TIMED_OUT, FELL_SILENT),
     "fault=stall;at=1500000;bytes=2000000": (CUT_SILENT, FELL_SILENT),
-    # within an event there is no room to say anything
+    # within an event: no error event can follow
     "fault=truncated-chunk": (NO_ANSWER, CUT),
     "fault=truncated-chunk;at=3": (NO_ANSWER, NO_ANSWER),
-    "fault=short-length": (NO_ANSWER, CUT),  # nor where the length was told
+    "fault=short-length": (NO_ANSWER, CUT),  # nor within a content-length
     "fault=no-final-chunk": (NO_ANSWER, BROKE_OFF),
-    # an answer that lies
+    # an answer that ends cleanly but early
     "fault=clean-end;at=0": (NO_ANSWER, NO_ANSWER),
     "fault=clean-end;at=3": (NO_ANSWER, NO_ANSWER),
     "fault=clean-end": (NO_ANSWER, BROKE_OFF),
-    "fault=clean-end;at=300": (NO_ANSWER, WHOLE),  # after message_stop there is nothing to miss
+    "fault=clean-end;at=300": (NO_ANSWER, COMPLETE),  # after message_stop nothing is missing
     "fault=error;at=0": (OVERLOADED, OVERLOADED),
     "fault=error;at=3": (OVERLOADED, OVERLOADED),
     "fault=error": (OVERLOADED, ERROR_EVENT),
     "fault=garbage-sse": (NO_ANSWER, UNREADABLE),
-    # an answer that is odd, and good
-    "fault=drip": (WHOLE, WHOLE),
-    "fault=extra": (WHOLE, WHOLE),
+    # an odd but good answer
+    "fault=drip": (COMPLETE, COMPLETE),
+    "fault=extra": (COMPLETE, COMPLETE),
     "fault=gzip": (UNMEASURED, UNMEASURED),
 }

@@ -1,22 +1,22 @@
-"""Bodies that only an upstream of raw octets can send, and how their callers tell good from cut."""
+"""Bodies that only an upstream of raw octets can send: complete and cut ones stay apart."""
 
 import asyncio
+import contextlib
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes.caller import BODY, exchange, read_answer, request
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import JSON_ANSWER, Seen, always, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import JSON_ANSWER, Seen, UpstreamWith, always
 from tests.faults.conftest import listening
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
-LONG = b" " * 1_200_000  # more than is kept back of an answer
+LONG = b" " * 1_200_000  # above the buffer limit of an answer
 START = b'event: message_start\ndata: {"type":"message_start","message":%b}\n\n' % JSON_ANSWER
 DELTA = (
     b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
@@ -30,7 +30,7 @@ def chunks(*parts: bytes) -> bytes:
 
 
 async def ask(relay: Live, *, version: str = "1.1", fields: str = "") -> bytes:
-    """All octets of one answer; the connection is asked to end with it."""
+    """All octets of one answer to a request with `connection: close`."""
     octets = request(relay.key, fields=f"connection: close\r\n{fields}")
     return await exchange(relay.port, octets.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
 
@@ -41,113 +41,107 @@ def is_whole(octets: bytes) -> bool:
 
 @pytest.mark.parametrize("before", [b"", LONG], ids=["short", "long"])
 @pytest.mark.parametrize("missing", [0, 1, 50])
-async def test_json_that_ends_with_the_connection_is_whole_only_if_it_is_json(
-    tmp_path: Path, missing: int, before: bytes
+async def test_json_framed_by_close_is_complete_only_if_it_parses(
+    upstream_with: UpstreamWith, relay_with: RelayWith, missing: int, before: bytes
 ) -> None:
     octets = HEAD + b"\r\n" + before + JSON_ANSWER[: len(JSON_ANSWER) - missing]
-    async with (
-        raw_upstream(always(octets, close=True)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        answer = await ask(relay)
-        [line] = relay.log()
-        if not missing:
-            assert is_whole(answer)
-            assert line["outcome"] == "whole"
-        elif before:  # it had begun before this was known
-            assert answer.startswith(b"HTTP/1.1 200 ")
-            assert not is_whole(answer)
-            assert line["outcome"].startswith("cut: the upstream closed")
-        else:
-            assert answer.startswith(b"HTTP/1.1 502 ")
-            assert b"broke off" in answer
-            assert line["outcome"].startswith("refused: ")
+    upstream = await upstream_with(always(octets, close=True))
+    relay = await relay_with(upstream)
+    answer = await ask(relay)
+    [line] = relay.log()
+    if not missing:
+        assert is_whole(answer)
+        assert line["outcome"] == "whole"
+    elif before:  # part of it was sent already
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert not is_whole(answer)
+        assert line["outcome"].startswith("cut: the upstream closed")
+    else:
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert b"broke off" in answer
+        assert line["outcome"].startswith("refused: ")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
 @pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
-async def test_an_encoded_answer_that_nobody_asked_for_is_passed_on_as_it_is(
-    tmp_path: Path, head: bytes, encoding: str
+async def test_an_unrequested_encoding_is_passed_on_unchanged(
+    upstream_with: UpstreamWith, relay_with: RelayWith, head: bytes, encoding: str
 ) -> None:
     body = chunks(b"\x1f\x8b not for the relay", b"to read")
     octets = head + b"content-encoding: %b\r\n" % encoding.encode() + CHUNKED + body + LAST_CHUNK
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        answer = await ask(relay)
-        assert answer.endswith(b"\r\n\r\n" + body + LAST_CHUNK)
-        assert b"\r\ncontent-encoding: %b\r\n" % encoding.encode() in answer
-        [line] = relay.log()
-        assert line["outcome"] == "whole"
-        assert "input" not in line
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    answer = await ask(relay)
+    assert answer.endswith(b"\r\n\r\n" + body + LAST_CHUNK)
+    assert b"\r\ncontent-encoding: %b\r\n" % encoding.encode() in answer
+    [line] = relay.log()
+    assert line["outcome"] == "whole"
+    assert "input" not in line
 
 
 @pytest.mark.parametrize("stop", [b'"\xff\xfe"', b'"\xed\xa0\x80"'])
-async def test_octets_that_are_no_unicode_pass_as_they_are(tmp_path: Path, stop: bytes) -> None:
+async def test_octets_that_are_no_unicode_pass_unchanged(
+    upstream_with: UpstreamWith, relay_with: RelayWith, stop: bytes
+) -> None:
     odd = JSON_ANSWER.replace(b'"claude-sonnet-4-7"', stop).replace(b'"end_turn"', stop)
     delta = (
         b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":%b},' % stop
     )
     delta += b'"usage":{"output_tokens":7}}\n\n'
     events = chunks(START.replace(b'"claude-sonnet-4-7"', stop), delta, STOP)
-    for octets in (
-        HEAD + b"content-length: %d\r\n\r\n" % len(odd) + odd,
-        SSE + CHUNKED + events + LAST_CHUNK,
-    ):
-        folder = tmp_path / str(len(octets))
-        folder.mkdir()
-        async with (
-            raw_upstream(always(octets)) as upstream,
-            running_relay(folder, upstream.url) as relay,
-        ):
-            answer = await ask(relay)
-            assert answer.endswith(octets.partition(b"\r\n\r\n")[2])
-            assert relay.log()[0]["outcome"] == "whole"
+    document = HEAD + b"content-length: %d\r\n\r\n" % len(odd) + odd
+    stream = SSE + CHUNKED + events + LAST_CHUNK
+    octets = iter((document, stream))
+
+    async def answer(reader: Any, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        writer.write(next(octets))
+
+    relay = await relay_with(await upstream_with(answer))
+    for sent in (document, stream):
+        assert (await ask(relay)).endswith(sent.partition(b"\r\n\r\n")[2])
+    assert [line["outcome"] for line in relay.log()] == ["whole", "whole"]
 
 
-async def test_one_event_of_many_megabytes_passes(tmp_path: Path) -> None:
+async def test_one_event_of_many_megabytes_passes(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     huge = b'event: x\ndata: {"x":"%b"}\n\n' % (b"x" * 6_000_000)
     body = chunks(START, huge, STOP) + LAST_CHUNK
-    async with (
-        raw_upstream(always(SSE + CHUNKED + body)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        assert (await ask(relay)).endswith(b"\r\n\r\n" + body)
-        assert relay.log()[0]["outcome"] == "whole"
+    upstream = await upstream_with(always(SSE + CHUNKED + body))
+    relay = await relay_with(upstream)
+    assert (await ask(relay)).endswith(b"\r\n\r\n" + body)
+    assert relay.log()[0]["outcome"] == "whole"
 
 
-@pytest.mark.parametrize("begun", [True, False], ids=["begun", "kept"])
+@pytest.mark.parametrize("started", [True, False], ids=["content", "buffered"])
 @pytest.mark.parametrize(
     "broken",
     [b"zz\r\n", b"-1\r\n", b"5\n", b"fffffffffffffffffff\r\n", b"5 5\r\n", b"3\r\nabcde"],
 )
 @pytest.mark.parametrize("head", [HEAD, SSE], ids=["json", "sse"])
-async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
-    tmp_path: Path, head: bytes, broken: bytes, begun: bool
+async def test_broken_chunks_cut_an_answer_or_refuse_it(
+    upstream_with: UpstreamWith, relay_with: RelayWith, head: bytes, broken: bytes, started: bool
 ) -> None:
     shown = DELTA if head == SSE else LONG
 
     async def answer(reader: Any, writer: asyncio.StreamWriter, seen: Seen) -> None:
-        writer.write(head + CHUNKED + chunks(START, *([shown] if begun else [])))
+        writer.write(head + CHUNKED + chunks(START, *([shown] if started else [])))
         await writer.drain()
-        await asyncio.sleep(0.02)  # so that the answer has begun, or is kept back
+        await asyncio.sleep(0.02)  # until the answer is sent, or buffered
         writer.write(broken + LAST_CHUNK)
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        octets = await ask(relay)
-        [line] = relay.log()
-        if begun:
-            assert octets.startswith(b"HTTP/1.1 200 OK")
-            assert not is_whole(octets)
-            assert line["outcome"].startswith("cut: the upstream did not answer in HTTP/1.1")
-        else:
-            assert octets.startswith(b"HTTP/1.1 502 ")
-            assert line["tried"].startswith("main: did not answer in HTTP/1.1")
-        assert "idle=0" in repr(relay.app.upstreams[0].pool)
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    octets = await ask(relay)
+    [line] = relay.log()
+    if started:
+        assert octets.startswith(b"HTTP/1.1 200 OK")
+        assert not is_whole(octets)
+        assert line["outcome"].startswith("cut: the upstream did not answer in HTTP/1.1")
+    else:
+        assert octets.startswith(b"HTTP/1.1 502 ")
+        assert line["tried"].startswith("main: did not answer in HTTP/1.1")
+    assert relay.keeps_idle(0)
 
 
 @pytest.mark.parametrize(
@@ -161,32 +155,30 @@ async def test_chunks_that_break_off_into_nonsense_cut_an_answer_that_has_begun(
         b"transfer-encoding: chunked, chunked\r\n",
     ],
 )
-async def test_a_head_that_two_readers_could_take_differently_is_no_answer(
-    tmp_path: Path, framing: bytes
+async def test_a_head_with_ambiguous_framing_is_a_502(
+    upstream_with: UpstreamWith, relay_with: RelayWith, framing: bytes
 ) -> None:
     octets = HEAD + framing + b"\r\n" + chunks(JSON_ANSWER) + LAST_CHUNK
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        assert (await ask(relay)).startswith(b"HTTP/1.1 502 ")
-        assert "idle=0" in repr(relay.app.upstreams[0].pool)
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    assert (await ask(relay)).startswith(b"HTTP/1.1 502 ")
+    assert relay.keeps_idle(0)
 
 
-async def test_a_few_interim_responses_are_passed_over(tmp_path: Path) -> None:
+async def test_interim_responses_are_skipped(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     answer = HEAD + b"content-length: %d\r\n\r\n" % len(JSON_ANSWER) + JSON_ANSWER
-    async with (
-        raw_upstream(always(interim * 4 + answer)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        octets = await ask(relay)
-        assert octets.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert octets.endswith(JSON_ANSWER)
+    upstream = await upstream_with(always(interim * 4 + answer))
+    relay = await relay_with(upstream)
+    octets = await ask(relay)
+    assert octets.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert octets.endswith(JSON_ANSWER)
 
 
-async def test_a_refusal_before_the_request_was_read_is_the_callers_answer(
-    tmp_path: Path,
+async def test_an_early_refusal_reaches_the_caller(
+    stack: contextlib.AsyncExitStack, relay_with: RelayWith
 ) -> None:
     error = b'{"type":"error","error":{"type":"request_too_large","message":"Too long for me"}}'
 
@@ -198,38 +190,34 @@ async def test_a_refusal_before_the_request_was_read_is_the_callers_answer(
         while await reader.read(65536):
             pass
 
-    async with (
-        listening(early) as port,
-        running_relay(tmp_path, f"http://127.0.0.1:{port}") as relay,
-    ):
-        long = {**BODY, "messages": [{"role": "user", "content": "x" * 8_000_000}]}
-        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
-        writer.write(request(relay.key, long))
-        async with asyncio.timeout(10):
-            status, _, body = await read_answer(reader)
-        assert (status, body) == (413, error)
-        writer.transport.abort()
+    port = await stack.enter_async_context(listening(early))
+    relay = await relay_with(f"http://127.0.0.1:{port}")
+    long = {**BODY, "messages": [{"role": "user", "content": "x" * 8_000_000}]}
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    writer.write(request(relay.key, long))
+    async with asyncio.timeout(10):
+        status, _, body = await read_answer(reader)
+    assert (status, body) == (413, error)
+    writer.transport.abort()
 
 
-# --- callers of HTTP/1.0, to whom the connection's end is the answer's --------------
+# --- HTTP/1.0: the connection's end frames the answer -------------------------------
 
 
-async def test_a_cut_shows_to_a_caller_who_knows_no_chunks(live: Live) -> None:
+async def test_a_cut_resets_a_caller_of_http_1_0(live: Live) -> None:
     script = "x-simulate: bytes=3000000;fault=cut;at=1500000\r\n"
     with pytest.raises(ConnectionResetError):
         await ask(live, version="1.0", fields=script)
     assert live.log()[0]["outcome"].startswith("cut: ")
 
 
-async def test_what_is_cut_before_it_was_shown_is_an_error_to_a_caller_who_knows_no_chunks(
-    live: Live,
-) -> None:
+async def test_a_cut_before_content_is_a_502_for_http_1_0(live: Live) -> None:
     answer = await ask(live, version="1.0", fields="x-simulate: fault=cut;at=300\r\n")
     assert answer.startswith(b"HTTP/1.1 502 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "api_error"
 
 
-async def test_a_caller_who_knows_no_chunks_is_told_within_a_stream(live: Live) -> None:
+async def test_a_cut_stream_has_an_error_event_for_http_1_0(live: Live) -> None:
     stream = json.dumps({**BODY, "stream": True}).encode()
     octets = request(live.key, stream, fields="x-simulate: fault=cut;at=6\r\n")
     answer = await exchange(live.port, octets.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
@@ -237,7 +225,7 @@ async def test_a_caller_who_knows_no_chunks_is_told_within_a_stream(live: Live) 
     assert last.startswith(b"event: error\ndata: {")
 
 
-async def test_a_whole_answer_ends_well_for_a_caller_who_knows_no_chunks(live: Live) -> None:
+async def test_a_complete_stream_ends_cleanly_for_http_1_0(live: Live) -> None:
     stream = json.dumps({**BODY, "stream": True}).encode()
     octets = request(live.key, stream, fields="x-simulate: tokens=100\r\n")
     answer = await exchange(live.port, octets.replace(b"HTTP/1.1", b"HTTP/1.0", 1))

@@ -1,16 +1,14 @@
-"""The same faults with a second upstream behind that is well: the one table, read once more.
+"""The table of faults with a second, healthy upstream.
 
-Whatever fails before its caller was shown anything ends as a whole answer of the other one, but
-for what any upstream would refuse, and for a silence in which the first may still be at work.
+A failure before content ends as a complete answer of the second upstream, except for requests
+that any upstream refuses and for a silence in which the first may still be working.
 """
 
 import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -20,10 +18,10 @@ from relay.simulator.app import Simulator
 from relay.simulator.script import parse
 from tests.clients.conftest import TRUST
 from tests.fakes.caller import read_answer, request
-from tests.fakes.live import UPSTREAM_KEY, Live, running_relay, running_simulator
+from tests.fakes.live import Live, RelayWith, running_simulator, upstream_row
 from tests.fakes.until import until
 from tests.faults.conftest import DEADLINE, IN_TIME, PLAN
-from tests.faults.outcomes import OUTCOMES, WHOLE, Outcome
+from tests.faults.outcomes import COMPLETE, OUTCOMES, Outcome
 
 MODEL = "claude-sonnet-4-7"
 START = b'"type":"message_start"'
@@ -36,14 +34,14 @@ CELLS = [
 
 @dataclass
 class Pair:
-    """A relay with two upstreams: the first by priority, which will fail, and one that is well."""
+    """A relay with two upstreams: the first by priority will fail, the second is healthy."""
 
     relay: Live
     faulty: Simulator
     healthy: Simulator
 
     def spoil(self, script: str) -> None:
-        """The first upstream's next answer, and it alone; what it did before is forgotten."""
+        """Script the first upstream's next answer; forget its failures and both journals."""
         self.relay.app.upstreams[0].health.clear()
         self.faulty.scripts.append(parse(script))
         self.faulty.journal.clear()
@@ -56,26 +54,25 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
-    """Both upstreams are the simulator, and patient for as long as `DEADLINE`."""
-    times = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
-    async with (
-        running_simulator() as (faulty, first),
-        running_simulator() as (healthy, second),
-        running_relay(tmp_path, upstream=upstreams(first, second, times), plan=PLAN) as relay,
-    ):
-        yield Pair(relay, faulty, healthy)
+async def pair(stack: contextlib.AsyncExitStack, relay_with: RelayWith) -> Pair:
+    """Both upstreams are simulators, with timeouts of `DEADLINE`."""
+    return await open_pair(stack, relay_with, DEADLINE, plan=PLAN)
 
 
-def upstreams(first: str, second: str, times: dict[str, float]) -> list[dict[str, Any]]:
+async def open_pair(
+    stack: contextlib.AsyncExitStack, relay_with: RelayWith, deadline: float, **sections: Any
+) -> Pair:
+    """A pair whose upstream timeouts are all `deadline` seconds."""
+    faulty, first = await stack.enter_async_context(running_simulator())
+    healthy, second = await stack.enter_async_context(running_simulator())
+    relay = await relay_with(upstreams(first, second, deadline), **sections)
+    return Pair(relay, faulty, healthy)
+
+
+def upstreams(first: str, second: str, timeout: float) -> list[dict[str, Any]]:
+    times = {"connect": timeout, "first_byte": timeout, "silence": timeout}
     return [
-        {
-            "name": name,
-            "base_url": url,
-            "api_key": UPSTREAM_KEY,
-            "priority": priority,
-            "timeouts": times,
-        }
+        upstream_row(name, url, {"priority": priority, "timeouts": times})
         for priority, (name, url) in enumerate([("faulty", first), ("healthy", second)], 1)
     ]
 
@@ -90,7 +87,7 @@ def body(text: str, stream: bool) -> dict[str, Any]:
 
 
 def said(payload: bytes, stream: bool) -> str:
-    """The text of a whole answer."""
+    """The text of a complete answer."""
     if not stream:
         return str(json.loads(payload)["content"][0]["text"])
     events = [
@@ -100,20 +97,20 @@ def said(payload: bytes, stream: bool) -> str:
 
 
 @pytest.mark.parametrize(("script", "stream", "outcome"), CELLS)
-async def test_what_fails_before_anything_was_shown_is_answered_by_another_upstream(
+async def test_another_upstream_answers_before_content(
     pair: Pair, script: str, stream: bool, outcome: Outcome
 ) -> None:
-    expected = WHOLE if outcome.elsewhere else outcome
+    expected = COMPLETE if outcome.elsewhere else outcome
     pair.spoil(script)
-    begun = time.monotonic()
+    started = time.monotonic()
     octets = await everything(pair.relay, request(pair.relay.key, body("first", stream)))
-    took = time.monotonic() - begun
+    took = time.monotonic() - started
     assert took < IN_TIME
     assert octets.startswith(b"HTTP/1.1 %d " % expected.status)
     assert octets.count(START) <= 1
     check(pair, await pair.log_line(0), outcome)
     if outcome.elsewhere:
-        assert took < DEADLINE  # it is no silence, so nobody waits
+        assert took < DEADLINE  # no silence, so no timeout
         answer = asyncio.StreamReader()
         answer.feed_data(octets)
         answer.feed_eof()
@@ -130,12 +127,12 @@ async def test_what_fails_before_anything_was_shown_is_answered_by_another_upstr
     if outcome.elsewhere:
         assert message is not None
         assert "“by sdk”" in message.content[0].text
-    elif outcome.ends != "whole" or outcome.kind:
+    elif outcome.ends != "complete" or outcome.kind:
         assert message is None
 
 
 async def everything(relay: Live, octets: bytes) -> bytes:
-    """All that comes of one request; the connection is asked to end with it."""
+    """Everything received for one request with `connection: close`."""
     octets = octets.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
     received = b""
@@ -151,9 +148,9 @@ async def everything(relay: Live, octets: bytes) -> bytes:
 
 
 def check(pair: Pair, line: dict[str, Any], outcome: Outcome) -> None:
-    """One answer was made, by whom it should be, and that is what is paid for."""
+    """The right upstream made exactly one answer, which is billed."""
     healthy = pair.healthy.journal
-    assert pair.faulty.journal.requests == 1  # never twice at one upstream
+    assert pair.faulty.journal.requests == 1  # never twice at the same upstream
     if outcome.elsewhere:
         assert (healthy.requests, healthy.completed) == (1, 1)
         assert line["upstream"] == "healthy"
@@ -169,7 +166,7 @@ def check(pair: Pair, line: dict[str, Any], outcome: Outcome) -> None:
 
 
 async def by_sdk(relay: Live, stream: bool) -> Any:
-    """The message that a user of the SDK gets; None: an error is raised."""
+    """The message from the SDK; None: it raised an error."""
     asked: Any = {key: value for key, value in body("by sdk", stream).items() if key != "stream"}
     async with anthropic.AsyncAnthropic(
         api_key=relay.key,
@@ -184,29 +181,25 @@ async def by_sdk(relay: Live, stream: bool) -> Any:
             async with sdk.messages.stream(**asked) as events:
                 return await events.get_final_message()
         except anthropic.APITimeoutError:
-            raise  # it was left hanging
+            raise  # the relay left it hanging
         except Exception:
             return None
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
-async def test_an_upstream_where_nobody_listens_is_passed_over_in_no_time(
-    tmp_path: Path, stream: bool
+async def test_an_unreachable_upstream_is_skipped_at_once(
+    stack: contextlib.AsyncExitStack, relay_with: RelayWith, stream: bool
 ) -> None:
-    times = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
-    nobody = "http://127.0.0.1:9"
-    async with (
-        running_simulator() as (healthy, second),
-        running_relay(tmp_path, upstream=upstreams(nobody, second, times)) as relay,
-    ):
-        for number in range(5):
-            begun = time.monotonic()
-            octets = await everything(relay, request(relay.key, body(f"{number}", stream)))
-            assert time.monotonic() - begun < DEADLINE
-            assert octets.startswith(b"HTTP/1.1 200 ")
-        assert healthy.journal.completed == 5
-        # Three failures in a row, and it is not asked any more.
-        assert [line.get("tried", "").partition(":")[0] for line in relay.log()] == [
-            *["faulty"] * 3,
-            *[""] * 2,
-        ]
+    healthy, second = await stack.enter_async_context(running_simulator())
+    relay = await relay_with(upstreams("http://127.0.0.1:9", second, DEADLINE))
+    for number in range(5):
+        started = time.monotonic()
+        octets = await everything(relay, request(relay.key, body(f"{number}", stream)))
+        assert time.monotonic() - started < DEADLINE
+        assert octets.startswith(b"HTTP/1.1 200 ")
+    assert healthy.journal.completed == 5
+    # After three failures in a row it gets no further request.
+    assert [line.get("tried", "").partition(":")[0] for line in relay.log()] == [
+        *["faulty"] * 3,
+        *[""] * 2,
+    ]

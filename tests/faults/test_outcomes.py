@@ -1,7 +1,7 @@
-"""Whatever the upstream does, the caller gets what the table says, in time, and nobody else does.
+"""The table of faults, cell by cell: the outcome comes in time and affects no other request.
 
-Each cell is asked for twice: over a bare socket, to see how the answer ends on the wire, and by
-the `anthropic` SDK, to see what its users see.
+Each cell is requested twice: over a bare socket, for the end of the answer on the wire, and by
+the `anthropic` SDK, for its users' view.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from tests.fakes.caller import read_answer, request
 from tests.faults.conftest import IN_TIME, QUOTA, Setup
 from tests.faults.outcomes import OUTCOMES, Outcome
 
-FAULTY = "claude-sonnet-4-7"  # for telling the log lines apart
+FAULTY = "claude-sonnet-4-7"  # to tell the log lines apart
 GOOD = "claude-haiku-4-5"
 LAST_CHUNK = b"0\r\n\r\n"
 CELLS = [
@@ -40,12 +40,12 @@ def body(model: str, text: str, *, stream: bool = False) -> dict[str, Any]:
 
 
 def test_the_table_has_every_fault() -> None:
-    told = {re.sub(r"^status=.*", "fault=status", script) for script in OUTCOMES}
-    assert {script.split(";")[0].removeprefix("fault=") for script in told} == FAULTS
+    scripts = {re.sub(r"^status=.*", "fault=status", script) for script in OUTCOMES}
+    assert {script.split(";")[0].removeprefix("fault=") for script in scripts} == FAULTS
 
 
 @pytest.mark.parametrize(("script", "stream", "outcome"), CELLS)
-async def test_a_fault_has_its_outcome_in_time_and_harms_no_other_request(
+async def test_a_fault_has_its_outcome_and_harms_no_other_request(
     setup: Setup, script: str, stream: bool, outcome: Outcome
 ) -> None:
     first = raw(setup, script, stream, outcome)
@@ -64,10 +64,10 @@ async def test_a_fault_has_its_outcome_in_time_and_harms_no_other_request(
 
 
 async def left(setup: Setup) -> int:
-    """What the quota has left, as one more answer tells."""
+    """The rest of the quota, from the fields of one more answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.relay.port)
     try:
-        writer.write(request(setup.relay.key, body(GOOD, "what is left")))
+        writer.write(request(setup.relay.key, body(GOOD, "quota")))
         _, fields, _ = await read_answer(reader)
         return int(fields[b"x-ratelimit-remaining"])
     finally:
@@ -75,30 +75,30 @@ async def left(setup: Setup) -> int:
 
 
 async def raw(setup: Setup, script: str, stream: bool, outcome: Outcome) -> None:
-    """See the octets, and on a connection that should live on, the next answer."""
+    """Check the octets, and the next answer on a connection that should be reusable."""
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.relay.port)
-    begun = time.monotonic()
+    started = time.monotonic()
     field = f"x-simulate: {script}\r\n"
     writer.write(request(setup.relay.key, body(FAULTY, "first", stream=stream), fields=field))
     try:
         async with asyncio.timeout(IN_TIME):
-            if outcome.ends in ("told", "cut"):
+            if outcome.ends in ("error event", "cut"):
                 octets = await reader.read(-1)  # ends with the connection
                 check_cut(octets, outcome)
             else:
                 status, fields, payload = await read_answer(reader)
                 assert status == outcome.status
                 check_whole(fields, payload, stream, outcome)
-        took = time.monotonic() - begun
+        took = time.monotonic() - started
         assert took > 0.2 or not outcome.slow, f"took only {took:.2f} s"
-        if outcome.ends not in ("told", "cut") and outcome.logged != "cut: ":
-            begun = time.monotonic()
+        if outcome.ends not in ("error event", "cut") and outcome.logged != "cut: ":
+            started = time.monotonic()
             writer.write(request(setup.relay.key, body(GOOD, "again")))
             async with asyncio.timeout(IN_TIME):
                 status, _, payload = await read_answer(reader)
             assert status == 200
-            # Until the upstream has said it will serve again, it is not asked.
-            assert time.monotonic() - begun > outcome.holds - 0.1
+            # No request goes to the upstream before its retry-after.
+            assert time.monotonic() - started > outcome.holds - 0.1
             assert "“again”" in payload.decode()
     finally:
         writer.transport.abort()
@@ -108,13 +108,13 @@ def check_whole(fields: dict[bytes, bytes], payload: bytes, stream: bool, outcom
     assert b"request-id" in fields
     if outcome.ends == "refused" and outcome.kind:
         assert fields[b"content-type"].startswith(b"application/json")
-        told = json.loads(payload)
-        assert told["error"]["type"] == outcome.kind
-        assert outcome.message in told["error"]["message"]
-        assert told["request_id"].startswith("req_")
+        document = json.loads(payload)
+        assert document["error"]["type"] == outcome.kind
+        assert outcome.message in document["error"]["message"]
+        assert document["request_id"].startswith("req_")
     else:
         assert outcome.message.encode() in payload
-    if outcome.ends == "whole" and stream and b"content-encoding" not in fields:
+    if outcome.ends == "complete" and stream and b"content-encoding" not in fields:
         last = b"event: error" if outcome.kind else b"event: message_stop"
         assert payload.rstrip().rpartition(b"\n\n")[2].startswith(last)
 
@@ -128,19 +128,19 @@ def check_cut(octets: bytes, outcome: Outcome) -> None:
     assert b"\r\ntransfer-encoding: chunked" in head
     assert not rest.endswith(LAST_CHUNK)
     assert b"\r\n" + LAST_CHUNK not in rest
-    if outcome.ends == "told":
+    if outcome.ends == "error event":
         event = re.search(rb"\r\nevent: error\ndata: (\{.+\})\n\n\r\n\Z", b"\r\n" + rest)
         assert event is not None
-        told = json.loads(event[1])
-        assert (told["type"], told["error"]["type"]) == ("error", outcome.kind)
-        assert outcome.message in told["error"]["message"]
-        assert told["request_id"].encode() in head
+        document = json.loads(event[1])
+        assert (document["type"], document["error"]["type"]) == ("error", outcome.kind)
+        assert outcome.message in document["error"]["message"]
+        assert document["request_id"].encode() in head
     else:
         assert b"event: error" not in rest
 
 
 async def by_sdk(setup: Setup, script: str, stream: bool, outcome: Outcome) -> None:
-    """See what a user of the SDK sees: a message, or an error that fits, never half an answer."""
+    """The SDK gets a message or the right error, never half an answer."""
     relay = setup.relay
     asked: Any = {
         "model": FAULTY,
@@ -164,7 +164,7 @@ async def by_sdk(setup: Setup, script: str, stream: bool, outcome: Outcome) -> N
         except Exception as error:
             check_error(error, outcome)
         else:
-            assert (outcome.ends, outcome.kind, outcome.readable) == ("whole", "", True)
+            assert (outcome.ends, outcome.kind, outcome.readable) == ("complete", "", True)
             assert message.stop_reason == "end_turn"
             assert message.content[0].type == "text"
             assert "“by sdk”" in message.content[0].text
@@ -185,7 +185,7 @@ def check_error(error: Exception, outcome: Outcome) -> None:
 
 
 async def own_answers(setup: Setup, count: int) -> None:
-    """Ordinary requests, at once: each succeeds and gets the answer to its own words."""
+    """Send concurrent good requests: each gets the answer to its own text."""
 
     async def ask(number: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", setup.relay.port)

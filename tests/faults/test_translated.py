@@ -1,38 +1,38 @@
-"""Faults of the upstream as callers of translated dialects see them: a small table of its own.
+"""The faults of an upstream in translated dialects: a small table of its own.
 
-A row is an `x-simulate` text, and what the `openai` SDK makes of it without and with `stream`.
-The whole table of faults is `outcomes`; here is what translation makes different: there is
-always room for an event that tells of a break, and what cannot be read is not passed on.
+A row is an `x-simulate` script, and the `openai` SDK's view of it without and with `stream`.
+Translation differs from the full table (`outcomes`) in two ways: an error event can always
+follow, and nothing unreadable is passed on.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import openai
 import pytest
 
 from tests.clients.conftest import openai_client
-from tests.fakes.live import running_relay, running_simulator
+from tests.fakes.live import RelayWith
 from tests.faults.conftest import PLAN, QUOTA
-from tests.faults.test_elsewhere import Pair, upstreams
+from tests.faults.test_elsewhere import open_pair
 
-ALONE = "claude-haiku-4-5"  # served by the faulty upstream alone
+ALONE = "claude-haiku-4-5"  # served only by the faulty upstream
 BOTH = "claude-sonnet-4-7"
 SERVED = [
     {"id": ALONE, "routes": [{"upstream": "faulty"}]},
     {"id": BOTH, "routes": [{"upstream": "faulty"}, {"upstream": "healthy"}]},
 ]
-DEADLINE = 0.2  # seconds; the clock is finer here than it is in service
+DEADLINE = 0.2  # seconds; `quick_clock` ticks every 20 ms
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the SDK raises, and how the request is settled.
+    """The SDK's error, and the settlement of the request.
 
-    A status of None: it raises in the middle of a stream. `error` None: the answer is whole.
-    `final`: no other upstream is asked in its place.
+    `status` None: raised within a stream. `error` None: the answer is complete. `final`: not
+    retried at another upstream.
     """
 
     error: type[openai.APIError] | None
@@ -47,12 +47,12 @@ class Seen:
         return self.error is not None and not self.final
 
 
-def told(code: str, message: str, rule: str = "partial") -> Seen:
+def error_event(code: str, message: str, rule: str = "partial") -> Seen:
     """An error event after content."""
     return Seen(openai.APIError, None, code, message, rule, final=True)
 
 
-WHOLE: Final = Seen(None, rule="reported")
+COMPLETE: Final = Seen(None, rule="reported")
 BAD: Final = Seen(openai.BadRequestError, 400, None, final=True)
 LIMITED: Final = Seen(openai.RateLimitError, 429, "rate_limit_exceeded", "rate limit")
 OVERLOADED: Final = Seen(openai.InternalServerError, 503, "overloaded", "Overloaded")
@@ -61,10 +61,10 @@ HTML: Final = Seen(openai.InternalServerError, 500, "internal_error", "answered 
 BROKE_OFF: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "broke off")
 UNREADABLE: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "cannot be read")
 TIMED_OUT: Final = Seen(openai.InternalServerError, 504, "upstream_timeout", "in time", final=True)
-BREAKS: Final = told("bad_upstream", "broke off")
-GARBLED: Final = told("bad_upstream", "cannot be read")
-FALLS_SILENT: Final = told("upstream_timeout", "in time")
-ENDS: Final = told("overloaded", "Overloaded", "reported")
+BREAKS: Final = error_event("bad_upstream", "broke off")
+GARBLED: Final = error_event("bad_upstream", "cannot be read")
+FALLS_SILENT: Final = error_event("upstream_timeout", "in time")
+ENDS: Final = error_event("overloaded", "Overloaded", "reported")
 
 SEEN: Final[dict[str, tuple[Seen, Seen]]] = {
     "status=400": (BAD, BAD),
@@ -83,8 +83,8 @@ SEEN: Final[dict[str, tuple[Seen, Seen]]] = {
     "fault=truncated-chunk": (BROKE_OFF, BREAKS),
     "fault=stall;at=3": (TIMED_OUT, TIMED_OUT),
     "fault=stall": (TIMED_OUT, FALLS_SILENT),
-    "fault=garbage-sse;at=7;pace=100": (BROKE_OFF, GARBLED),  # the words before come first
-    "fault=extra": (WHOLE, WHOLE),
+    "fault=garbage-sse;at=7;pace=100": (BROKE_OFF, GARBLED),  # the text before it is sent first
+    "fault=extra": (COMPLETE, COMPLETE),
 }
 
 
@@ -93,12 +93,12 @@ Ask = Callable[..., Awaitable[Any]]
 
 @pytest.fixture(autouse=True)
 def quick_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines are looked at more often than four times a second, for short tests."""
+    """Look at deadlines every 20 ms instead of four times a second, for short tests."""
     monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
 
 
 class FailedError(Exception):
-    """What a stream of the Responses API ends with that has begun and failed."""
+    """The error of a `response.failed` event."""
 
     def __init__(self, error: Any) -> None:
         super().__init__(error.message)
@@ -108,7 +108,7 @@ class FailedError(Exception):
 async def ask_responses(
     sdk: openai.AsyncOpenAI, model: str, streamed: bool, script: str = ""
 ) -> Any:
-    """The text of a whole response, or the error."""
+    """The text of a complete response, or the error."""
     asked: Any = {
         "model": model,
         "input": "by sdk",
@@ -132,7 +132,7 @@ async def ask_responses(
 
 
 async def ask_chat(sdk: openai.AsyncOpenAI, model: str, streamed: bool, script: str = "") -> Any:
-    """The text of a whole answer, or the error."""
+    """The text of a complete answer, or the error."""
     asked: Any = {
         "model": model,
         "messages": [{"role": "user", "content": "by sdk"}],
@@ -155,7 +155,7 @@ def check(error: Any, seen: Seen) -> None:
     if seen.error is None:
         assert "“by sdk”" in error
         return
-    if isinstance(error, FailedError):  # clients try all of these again
+    if isinstance(error, FailedError):  # clients retry all of these
         assert seen.status is None
         assert error.code == "server_error"
         assert seen.message in error.message
@@ -170,34 +170,29 @@ def check(error: Any, seen: Seen) -> None:
 @pytest.mark.parametrize("script", SEEN)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("ask", [ask_chat, ask_responses], ids=["chat", "responses"])
-async def test_a_fault_is_the_sdks_own_error_or_another_upstreams_answer(
-    tmp_path: Path, script: str, streamed: bool, ask: Ask
+async def test_a_fault_is_an_sdk_error_or_another_upstreams_answer(
+    stack: contextlib.AsyncExitStack, relay_with: RelayWith, script: str, streamed: bool, ask: Ask
 ) -> None:
     seen = SEEN[script][streamed]
-    times = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
-    async with (
-        running_simulator() as (faulty, first),
-        running_simulator() as (healthy, second),
-        running_relay(
-            tmp_path, upstream=upstreams(first, second, times), model=SERVED, plan=PLAN
-        ) as relay,
-        openai_client(relay) as sdk,
-    ):
-        pair = Pair(relay, faulty, healthy)
+    pair = await open_pair(stack, relay_with, DEADLINE, model=SERVED, plan=PLAN)
+    async with openai_client(pair.relay) as sdk:
         check(await ask(sdk, ALONE, streamed, script), seen)
         line = await pair.log_line(0)
         assert (line["rule"], line["status"]) == (seen.rule, seen.status or 200)
 
         pair.spoil(script)
-        check(await ask(sdk, BOTH, streamed), WHOLE if seen.elsewhere else seen)
+        check(await ask(sdk, BOTH, streamed), COMPLETE if seen.elsewhere else seen)
         line = await pair.log_line(1)
         assert line["upstream"] == ("healthy" if seen.elsewhere else "faulty")
         assert line["rule"] == ("reported" if seen.elsewhere else seen.rule)
-        assert (faulty.journal.requests, healthy.journal.requests) == (1, int(seen.elsewhere))
+        assert (pair.faulty.journal.requests, pair.healthy.journal.requests) == (
+            1,
+            int(seen.elsewhere),
+        )
 
         pair.relay.app.upstreams[0].health.clear()
         last = await sdk.chat.completions.with_raw_response.create(
-            model=ALONE, messages=[{"role": "user", "content": "what is left"}]
+            model=ALONE, messages=[{"role": "user", "content": "quota"}]
         )
-        counted = sum(line["rule"] != "refunded" for line in relay.log()[:2])
+        counted = sum(line["rule"] != "refunded" for line in pair.relay.log()[:2])
         assert int(last.headers["x-ratelimit-remaining"]) == QUOTA - counted - 1

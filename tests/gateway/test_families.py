@@ -1,10 +1,10 @@
-"""A conversation goes from one family of models to another and back, and nobody refuses it."""
+"""A conversation moves between families of models, and no upstream refuses its history."""
 
 import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import httpx
 import pytest
 
 from relay.net.deadlines import Deadlines
-from relay.net.http1 import Server
+from relay.net.listener import listen
+from relay.net.server import Server
 from relay.simulator.app import Simulator
 from relay.simulator.script import parse
-from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
+from tests.fakes.live import Live, running_relay, upstream_row
 from tests.simulator.samples import BASH, WRITE
 
 JSON = dict[str, Any]
@@ -33,11 +34,11 @@ MODES = {
 
 @contextlib.asynccontextmanager
 async def simulated(seed: str) -> AsyncIterator[tuple[Simulator, str]]:
-    """A simulated upstream that signs in a way of its own."""
+    """A simulated upstream whose signatures derive from `seed`."""
     timers = Deadlines(asyncio.get_running_loop())
     simulator = Simulator(seed)
     server = Server(simulator.handle, timers)
-    port = await server.listen()
+    port = await listen(server)
     timers.start()
     try:
         yield simulator, f"http://127.0.0.1:{port}"
@@ -54,7 +55,7 @@ class Pool:
     simulators: dict[str, Simulator]
 
     def only(self, name: str) -> None:
-        """From now on nobody but this upstream takes requests."""
+        """Pause every upstream but this one."""
         for upstream in self.relay.app.upstreams:
             if upstream.name == name:
                 upstream.health.resume()
@@ -69,11 +70,14 @@ class Pool:
         return found
 
 
+FamiliesWith = Callable[..., Awaitable[Pool]]
+
+
 @contextlib.asynccontextmanager
 async def pooled(
     folder: Path, families: dict[str, str], *, seeds: bool = True, sticky: str = "5m"
 ) -> AsyncIterator[Pool]:
-    """Upstreams by name, with the family of each; `seeds`: they sign each in its own way."""
+    """Upstreams by name, each of a family. `seeds`: each signs with a seed of its own."""
     async with contextlib.AsyncExitStack() as stack:
         simulators, upstreams = {}, []
         for number, name in enumerate(families):
@@ -81,24 +85,27 @@ async def pooled(
                 simulated(name if seeds else "the same")
             )
             simulators[name] = simulator
-            upstreams.append(
-                {
-                    "name": name,
-                    "base_url": url,
-                    "api_key": UPSTREAM_KEY,
-                    "vendor": f"of-{name}",
-                    "priority": number,
-                }
-            )
+            more = {"vendor": f"of-{name}", "priority": number}
+            upstreams.append(upstream_row(name, url, more))
         vendors = [{"name": f"of-{name}", "thinking": kind} for name, kind in families.items()]
         relay = await stack.enter_async_context(
-            running_relay(folder, "", upstream=upstreams, vendor=vendors, pool={"sticky": sticky})
+            running_relay(folder, upstreams, vendor=vendors, pool={"sticky": sticky})
         )
         yield Pool(relay, simulators)
 
 
+@pytest.fixture
+def families_with(tmp_path: Path, stack: contextlib.AsyncExitStack) -> FamiliesWith:
+    """Opens a pool as `pooled` does; closed at the test's end."""
+
+    async def open_pool(families: dict[str, str], **options: Any) -> Pool:
+        return await stack.enter_async_context(pooled(tmp_path, families, **options))
+
+    return open_pool
+
+
 class Agent:
-    """A program that calls tools until it is told no more, and keeps all that it was told."""
+    """A program that calls tools while the model asks for it, and keeps the whole history."""
 
     def __init__(self, relay: Live, mode: str, *, stream: bool) -> None:
         self.messages: list[Any] = []
@@ -110,7 +117,7 @@ class Agent:
         )
 
     async def ask(self) -> str:
-        """The next message of the model; which upstream it came from is in the log."""
+        """Append the model's next message; return its stop reason."""
         options: JSON = {
             "model": self.model,
             "max_tokens": 4096,
@@ -136,7 +143,7 @@ class Agent:
         self.messages.append({"role": "user", "content": text})
 
     def results(self) -> None:
-        """The tools' answers to the last message."""
+        """Append results for the tool calls of the last message."""
         calls = [block for block in self.messages[-1]["content"] if block["type"] == "tool_use"]
         self.messages.append(
             {
@@ -149,7 +156,7 @@ class Agent:
         )
 
     def thoughts(self) -> int:
-        """How many thinking blocks it was told so far, by anybody."""
+        """Number of thinking blocks in the history."""
         return sum(
             block["type"] == "thinking"
             for message in self.messages
@@ -171,27 +178,25 @@ async def agent(pool: Pool, mode: str, *, stream: bool = False) -> AsyncIterator
 
 
 @pytest.mark.parametrize("sticky", ["5m", "off"])
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_tool_loop_goes_to_another_family_and_back(
-    tmp_path: Path, mode: str, stream: bool, sticky: str
+    families_with: FamiliesWith, mode: str, stream: bool, sticky: str
 ) -> None:
-    """In the midst of tool use, between turns, and again: at each step by another family."""
-    async with (
-        pooled(tmp_path, FAMILIES, sticky=sticky) as pool,
-        agent(pool, mode, stream=stream) as one,
-    ):
+    """The family changes within a tool loop, between two turns, and back again."""
+    pool = await families_with(FAMILIES, sticky=sticky)
+    async with agent(pool, mode, stream=stream) as one:
         pool.only("claude")
         one.say("write hello to out.txt")
         assert await one.ask() == "tool_use"
         assert one.thoughts() == 1
         one.results()
-        pool.only("glm")  # the tool's results are for another to read
+        pool.only("glm")  # the other family reads the tool's results
         assert await one.ask() == "end_turn"
         one.say("write more to out.txt")
         assert await one.ask() == "tool_use"
         one.results()
-        pool.only("claude")  # which has never seen the last thoughts
+        pool.only("claude")  # has not signed the last thinking
         assert await one.ask() == "end_turn"
         one.say("write the rest to out.txt")
         assert await one.ask() == "tool_use"
@@ -208,17 +213,18 @@ async def test_a_tool_loop_goes_to_another_family_and_back(
         ]
         assert {line["status"] for line in lines} == {200}
         assert set(pool.statuses("claude") + pool.statuses("glm")) == {200}
-        # With manual thinking there is none in a turn whose thoughts had to be left behind.
+        # With `enabled` thinking, a turn whose thinking was dropped has none.
         assert one.thoughts() >= 3
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_what_one_family_signed_is_refused_by_another_as_it_is(
-    tmp_path: Path, mode: str
+async def test_an_unfiltered_signature_is_refused_by_another_family(
+    families_with: FamiliesWith, mode: str
 ) -> None:
-    """Why all this is needed: two of one family by name only, which sign differently."""
+    """The control: two upstreams called one family that sign with different seeds."""
     families = {"one": "anthropic", "two": "anthropic"}
-    async with pooled(tmp_path, families) as pool, agent(pool, mode) as one:
+    pool = await families_with(families)
+    async with agent(pool, mode) as one:
         pool.only("one")
         one.say("write hello to out.txt")
         await one.ask()
@@ -229,10 +235,11 @@ async def test_what_one_family_signed_is_refused_by_another_as_it_is(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_upstream_that_fails_within_a_tool_loop_is_made_up_for_by_another_family(
-    tmp_path: Path, mode: str
+async def test_another_family_continues_a_tool_loop_after_a_failure(
+    families_with: FamiliesWith, mode: str
 ) -> None:
-    async with pooled(tmp_path, FAMILIES) as pool, agent(pool, mode) as one:
+    pool = await families_with(FAMILIES)
+    async with agent(pool, mode) as one:
         one.say("write hello to out.txt")
         assert await one.ask() == "tool_use"
         one.results()
@@ -244,11 +251,11 @@ async def test_an_upstream_that_fails_within_a_tool_loop_is_made_up_for_by_anoth
         assert pool.statuses("glm") == [200]
 
 
-# --- the octets ---
+# --- octet for octet ---
 
 
 async def post(relay: Live, body: bytes) -> JSON:
-    """One request of just these octets."""
+    """Send exactly this body; return the answer."""
     async with httpx.AsyncClient() as client:
         headers = {**relay.headers, "content-type": "application/json"}
         answer = await client.post(f"{relay.url}/v1/messages", content=body, headers=headers)
@@ -258,7 +265,7 @@ async def post(relay: Live, body: bytes) -> JSON:
 
 
 def spaced(request: JSON) -> bytes:
-    """A request as no encoder writes it."""
+    """A request in legal spacing and escapes that no encoder writes."""
     text = json.dumps(request, indent=1).replace('": ', '"  :\t').replace("hello", "h\\u0065llo")
     return text.encode() + b"\n"
 
@@ -277,7 +284,7 @@ USER = {"role": "user", "content": "write hello to out.txt"}
 
 
 def answered(message: JSON) -> list[JSON]:
-    """A model's message and the tool's answer to it."""
+    """A model's message and the result of its tool call."""
     [call] = [block for block in message["content"] if block["type"] == "tool_use"]
     result = {"type": "tool_result", "tool_use_id": call["id"], "content": "ok"}
     return [
@@ -290,67 +297,69 @@ def sha(octets: bytes) -> str:
     return hashlib.sha256(octets).hexdigest()
 
 
-async def test_within_a_family_every_octet_stays_thinking_too(tmp_path: Path) -> None:
+async def test_within_a_family_every_octet_of_thinking_is_kept(families_with: FamiliesWith) -> None:
     families = {"one": "anthropic", "two": "anthropic"}
-    async with pooled(tmp_path, families, seeds=False) as pool:
-        pool.only("one")
-        message = await post(pool.relay, spaced(conversation(USER)))
-        body = spaced(conversation(USER, *answered(message)))
-        assert b'"signature"' in body
-        pool.only("two")
-        await post(pool.relay, body)
-        [entry] = pool.report("two")
-        assert (entry["body_sha256"], entry["body_bytes"]) == (sha(body), len(body))
-        pool.only("one")
-        await post(pool.relay, body)
-        assert pool.report("one")[-1]["body_sha256"] == sha(body)
+    pool = await families_with(families, seeds=False)
+    pool.only("one")
+    message = await post(pool.relay, spaced(conversation(USER)))
+    body = spaced(conversation(USER, *answered(message)))
+    assert b'"signature"' in body
+    pool.only("two")
+    await post(pool.relay, body)
+    [entry] = pool.report("two")
+    assert (entry["body_sha256"], entry["body_bytes"]) == (sha(body), len(body))
+    pool.only("one")
+    await post(pool.relay, body)
+    assert pool.report("one")[-1]["body_sha256"] == sha(body)
 
 
-async def test_another_family_gets_the_octets_without_the_thinking(tmp_path: Path) -> None:
-    async with pooled(tmp_path, FAMILIES) as pool:
-        pool.only("claude")
-        message = await post(pool.relay, spaced(conversation(USER)))
-        request = conversation(USER, *answered(message))
-        bare = [block for block in message["content"] if block["type"] != "thinking"]
-        assert len(bare) == len(message["content"]) - 1
-        # The history alone, without the request's own `thinking`: see `without_thinking`.
-        wanted = conversation(USER, *answered({"content": bare}))
-        del request["thinking"], wanted["thinking"]
-        body, clean = spaced(request), spaced(wanted)
-        pool.only("glm")
-        await post(pool.relay, body)
-        [entry] = pool.report("glm")
-        assert entry["body_bytes"] < len(body)
-        assert (entry["body_sha256"], entry["body_bytes"]) == (sha(clean), len(clean))
-
-
-async def test_what_goes_to_the_first_family_again_is_the_same_at_every_turn(
-    tmp_path: Path,
+async def test_another_family_gets_the_octets_without_the_thinking(
+    families_with: FamiliesWith,
 ) -> None:
-    """Once of two families, always without thinking: a prompt cache finds the prefix again."""
-    async with pooled(tmp_path, FAMILIES) as pool:
-        pool.only("claude")
-        first = await post(pool.relay, spaced(conversation(USER)))
-        history = [USER, *answered(first)]
-        pool.only("glm")
-        second = await post(pool.relay, spaced(conversation(*history)))
-        history += [{"role": "assistant", "content": second["content"]}, USER]
-        pool.only("claude")
-        third = await post(pool.relay, spaced(conversation(*history)))
-        history += answered(third)
-        fourth = await post(pool.relay, spaced(conversation(*history)))
-        assert third["usage"]["output_tokens"]
-        assert fourth["stop_reason"] == "end_turn"
-        assert set(pool.statuses("claude")) == {200}
+    pool = await families_with(FAMILIES)
+    pool.only("claude")
+    message = await post(pool.relay, spaced(conversation(USER)))
+    request = conversation(USER, *answered(message))
+    bare = [block for block in message["content"] if block["type"] != "thinking"]
+    assert len(bare) == len(message["content"]) - 1
+    # Only the history: the request's own `thinking` field has tests of its own.
+    wanted = conversation(USER, *answered({"content": bare}))
+    del request["thinking"], wanted["thinking"]
+    body, clean = spaced(request), spaced(wanted)
+    pool.only("glm")
+    await post(pool.relay, body)
+    [entry] = pool.report("glm")
+    assert entry["body_bytes"] < len(body)
+    assert (entry["body_sha256"], entry["body_bytes"]) == (sha(clean), len(clean))
 
 
-async def test_another_session_with_the_other_family_is_left_alone(tmp_path: Path) -> None:
-    async with pooled(tmp_path, FAMILIES) as pool:
-        pool.only("claude")
-        await post(pool.relay, spaced(conversation(USER)))
-        pool.only("glm")
-        other = {"role": "user", "content": "write something else to out.txt"}
-        message = await post(pool.relay, spaced(conversation(other)))
-        body = spaced(conversation(other, *answered(message)))
-        await post(pool.relay, body)
-        assert pool.report("glm")[-1]["body_sha256"] == sha(body)
+async def test_a_mixed_history_goes_out_with_the_same_prefix_each_turn(
+    families_with: FamiliesWith,
+) -> None:
+    """A history of two families stays without thinking, so a prompt cache finds its prefix."""
+    pool = await families_with(FAMILIES)
+    pool.only("claude")
+    first = await post(pool.relay, spaced(conversation(USER)))
+    history = [USER, *answered(first)]
+    pool.only("glm")
+    second = await post(pool.relay, spaced(conversation(*history)))
+    history += [{"role": "assistant", "content": second["content"]}, USER]
+    pool.only("claude")
+    third = await post(pool.relay, spaced(conversation(*history)))
+    history += answered(third)
+    fourth = await post(pool.relay, spaced(conversation(*history)))
+    assert third["usage"]["output_tokens"]
+    assert fourth["stop_reason"] == "end_turn"
+    assert set(pool.statuses("claude")) == {200}
+
+
+async def test_a_session_of_the_other_family_is_left_unchanged(families_with: FamiliesWith) -> None:
+    pool = await families_with(FAMILIES)
+    pool.only("claude")
+    await post(pool.relay, spaced(conversation(USER)))
+    pool.only("glm")
+    other = {"role": "user", "content": "write something else to out.txt"}
+    message = await post(pool.relay, spaced(conversation(other)))
+    body = spaced(conversation(other, *answered(message)))
+    await post(pool.relay, body)
+    assert pool.report("glm")[-1]["body_sha256"] == sha(body)

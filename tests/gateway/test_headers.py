@@ -1,9 +1,7 @@
-"""Which fields travel: an open list upstream, an allow-list back, and no secret either way."""
+"""Fields pass by a deny-list upstream and an allow-list back, never with a secret."""
 
 import logging
 import re
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -11,11 +9,11 @@ import pytest
 from relay.wire import headers as rules
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, always, raw_upstream
+from tests.fakes.live import UPSTREAM_KEY, Live, RelayWith
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, Upstream, UpstreamWith, always
 
 EVERY_KIND = {
-    # end to end: these go on
+    # end to end: passed on
     "accept": "application/json",
     "user-agent": "claude-cli/2.1.330 (external, sdk-cli)",
     "content-type": "application/json",
@@ -38,7 +36,7 @@ EVERY_KIND = {
     "x-real-ip": "10.0.0.1",
     "cf-connecting-ip": "10.0.0.1",
     "via": "1.1 proxy",
-    # of this hop
+    # hop by hop (RFC 9110 §7.6.1)
     "connection": "keep-alive, x-nominated, Upgrade",
     "x-nominated": "canary",
     "keep-alive": "timeout=5",
@@ -83,32 +81,29 @@ def lines(fields: dict[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in fields.items())
 
 
-async def seen_upstream(folder: Path, fields: str, **options: Any) -> tuple[Seen, Live]:
-    """What the upstream gets of a request with these fields (and a key as x-api-key)."""
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(folder, upstream.url, upstream_options=options) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
-        plain = request(None).partition(b"\r\n\r\n")[2]
+async def seen_upstream(relay: Live, upstream: Upstream, fields: str) -> Seen:
+    """Send a request with these fields, and the key as x-api-key; return the upstream's request."""
+    plain = request(None).partition(b"\r\n\r\n")[2]
+    async with connected(relay.port) as (reader, writer):
         writer.write(
             f"POST /v1/messages HTTP/1.1\r\nHost: relay\r\nX-Api-Key: {relay.key}\r\n{fields}"
             f"Content-Length: {len(plain)}\r\n\r\n".encode()
             + plain
         )
         assert (await read_answer(reader))[0] == 200
-        assert relay.key.encode() not in upstream.received
-        return upstream.requests[0], relay
+    assert relay.key.encode() not in upstream.received
+    return upstream.requests[-1]
 
 
 def names(seen: Seen) -> list[str]:
     return [line.partition(b":")[0].lower().decode() for line in seen.head.split(b"\r\n")[1:-2]]
 
 
-async def test_the_upstream_receives_just_the_end_to_end_fields_and_the_relays_own(
-    tmp_path: Path,
+async def test_the_upstream_gets_only_end_to_end_and_relay_fields(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    seen, _ = await seen_upstream(tmp_path, lines(EVERY_KIND))
+    upstream = await upstream_with(always(OK))
+    seen = await seen_upstream(await relay_with(upstream), upstream, lines(EVERY_KIND))
     own = ["host", "x-api-key", "accept-encoding", "content-length"]
     assert sorted(names(seen)) == sorted([*GOES_ON, *own])  # each once
     for name in GOES_ON:
@@ -120,14 +115,16 @@ async def test_the_upstream_receives_just_the_end_to_end_fields_and_the_relays_o
     assert b"canary" not in seen.head.replace(UPSTREAM_KEY.encode(), b"")
 
 
-async def test_a_canonical_request_and_a_legal_one_are_passed_on_alike(tmp_path: Path) -> None:
-    """The same fields, once as every client sends them and once in odd spacing."""
+async def test_canonical_and_legal_requests_are_passed_on_alike(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    """The same fields, once in canonical and once in odd spacing."""
     fields = {name: EVERY_KIND[name] for name in (*GOES_ON, "cookie", "x-real-ip", "te")}
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    canonical, _ = await seen_upstream(tmp_path / "a", lines(fields))
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
+    canonical = await seen_upstream(relay, upstream, lines(fields))
     odd = "".join(f"{name.title()}:\t{value}  \r\n" for name, value in fields.items())
-    legal, _ = await seen_upstream(tmp_path / "b", odd)
+    legal = await seen_upstream(relay, upstream, odd)
     assert {**canonical.fields, b"host": b""} == {**legal.fields, b"host": b""}
 
 
@@ -139,9 +136,11 @@ async def test_a_canonical_request_and_a_legal_one_are_passed_on_alike(tmp_path:
     ],
 )
 async def test_the_upstream_gets_its_own_credential_in_its_own_style(
-    tmp_path: Path, auth: str, field: tuple[bytes, bytes]
+    upstream_with: UpstreamWith, relay_with: RelayWith, auth: str, field: tuple[bytes, bytes]
 ) -> None:
-    seen, _ = await seen_upstream(tmp_path, "authorization: Bearer canary\r\n", auth=auth)
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, upstream_options={"auth": auth})
+    seen = await seen_upstream(relay, upstream, "authorization: Bearer canary\r\n")
     found = {name: value for name, value in seen.fields.items() if name in CREDENTIALS}
     assert found == dict([field])
 
@@ -149,12 +148,13 @@ async def test_the_upstream_gets_its_own_credential_in_its_own_style(
 CREDENTIALS = (b"x-api-key", b"authorization", b"cookie", b"proxy-authorization")
 
 
-async def test_configured_fields_take_the_place_of_the_callers(tmp_path: Path) -> None:
-    seen, _ = await seen_upstream(
-        tmp_path,
-        "anthropic-beta: a\r\nX-Team: caller\r\n",
-        headers={"x-team": "research", "X-More": "1"},
-    )
+async def test_configured_fields_replace_the_callers(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    configured = {"headers": {"x-team": "research", "X-More": "1"}}
+    relay = await relay_with(upstream, upstream_options=configured)
+    seen = await seen_upstream(relay, upstream, "anthropic-beta: a\r\nX-Team: caller\r\n")
     assert names(seen).count("x-team") == 1
     assert seen.fields[b"x-team"] == b"research"
     assert seen.fields[b"x-more"] == b"1"
@@ -182,22 +182,22 @@ async def test_either_field_may_hold_the_callers_key(live: Live, style: str) -> 
 
 
 async def answer_fields(
-    folder: Path, octets: bytes
-) -> tuple[int, list[bytes], dict[bytes, bytes], Live]:
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(folder, upstream.url) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream_with: UpstreamWith, relay_with: RelayWith, octets: bytes
+) -> tuple[int, list[bytes], dict[bytes, bytes]]:
+    """An answer's status, the names of its fields as sent, and its fields."""
+    relay = await relay_with(await upstream_with(always(octets)))
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key))
         head = await reader.readuntil(b"\r\n\r\n")
-        found = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:-2]]
-        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-        return int(head.split()[1]), found, fields, relay
+    found = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:-2]]
+    fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+    return int(head.split()[1]), found, fields
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"429 Too Many", b"529 Overloaded"])
-async def test_the_caller_receives_just_the_allowed_fields(tmp_path: Path, status: bytes) -> None:
+async def test_the_caller_receives_only_the_allowed_fields(
+    upstream_with: UpstreamWith, relay_with: RelayWith, status: bytes
+) -> None:
     fields = "".join(f"{n}: {v}\r\n" for n, v in {**ALLOWED, **FOREIGN}.items()).encode()
     octets = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
         status,
@@ -205,10 +205,10 @@ async def test_the_caller_receives_just_the_allowed_fields(tmp_path: Path, statu
         len(JSON_ANSWER),
         JSON_ANSWER,
     )
-    told, found, received, _ = await answer_fields(tmp_path, octets)
-    assert told == int(status.split()[0])
+    got, found, received = await answer_fields(upstream_with, relay_with, octets)
+    assert got == int(status.split()[0])
     own = {b"request-id", b"server-timing", b"content-length"}
-    if told == 200:  # only an answer is a model's
+    if got == 200:  # an error has no model
         own.add(b"x-relay-model")
         assert received[b"x-relay-model"] == b"claude-sonnet-4-7"
     assert sorted(found) == sorted({*(name.encode() for name in ALLOWED), *own})
@@ -219,9 +219,11 @@ async def test_the_caller_receives_just_the_allowed_fields(tmp_path: Path, statu
     assert UPSTREAM_KEY.encode() not in b"".join(received.values())
 
 
-async def test_a_stream_is_marked_as_not_to_be_buffered(tmp_path: Path) -> None:
+async def test_a_stream_is_marked_as_not_to_be_buffered(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     octets = answers.chunked(answers.stream())
-    _, found, fields, _ = await answer_fields(tmp_path, octets)
+    _, found, fields = await answer_fields(upstream_with, relay_with, octets)
     assert fields[b"x-accel-buffering"] == b"no"
     assert fields[b"cache-control"] == b"no-cache, no-transform"
     assert sorted(found) == [
@@ -236,16 +238,18 @@ async def test_a_stream_is_marked_as_not_to_be_buffered(tmp_path: Path) -> None:
     ]
 
 
-async def test_the_cache_control_of_an_upstreams_stream_stands(tmp_path: Path) -> None:
+async def test_an_upstreams_cache_control_is_kept(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     octets = answers.chunked(answers.stream()).replace(
         b"\r\n\r\n", b"\r\ncache-control: no-cache\r\n\r\n", 1
     )
-    _, found, fields, _ = await answer_fields(tmp_path, octets)
+    _, found, fields = await answer_fields(upstream_with, relay_with, octets)
     assert fields[b"cache-control"] == b"no-cache"
     assert found.count(b"cache-control") == 1
 
 
-async def test_server_timing_tells_the_relays_share_apart(live: Live) -> None:
+async def test_server_timing_separates_relay_from_upstream(live: Live) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, fields="x-simulate: delay=0.1\r\n"))
         _, fields, _ = await read_answer(reader)
@@ -256,7 +260,7 @@ async def test_server_timing_tells_the_relays_share_apart(live: Live) -> None:
     assert float(match[1]) < 100 <= float(match[2]) + 1
 
 
-async def test_no_two_answers_have_one_request_id(live: Live) -> None:
+async def test_every_answer_has_a_request_id_of_its_own(live: Live) -> None:
     ids = []
     for octets in (request(live.key), request(None), request(live.key, b"{"), b"GARBAGE\r\n\r\n"):
         for _ in range(5):

@@ -1,9 +1,9 @@
-"""Which name a model has on either side: asked for, sent, answered, logged."""
+"""The names of a model: requested, sent upstream, answered, logged."""
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from relay.translate.messages.peek import with_model
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, request
-from tests.fakes.live import UPSTREAM_KEY, Live, running_relay
-from tests.fakes.upstream import OK, Answer, Seen, Upstream, always, raw_upstream
+from tests.fakes.live import Live, RelayWith, running_relay, upstream_row
+from tests.fakes.upstream import OK, Answer, Seen, Upstream, UpstreamWith, always, raw_upstream
 from tests.wire.feeding import split_at
 
 ASKED, ALIAS, SENT = "claude-sonnet-4-7", "claude-sonnet-4-6", "vendors/own-name"
@@ -37,7 +37,7 @@ DOCUMENT_RENAMED = DOCUMENT.replace(
 async def renaming(
     folder: Path, answer: Answer, *, answer_model: str = "served", **sections: Any
 ) -> AsyncIterator[tuple[Upstream, Live]]:
-    """A relay with one model, which its upstream has under another name."""
+    """A relay with one model, which its upstream serves under another name."""
     async with raw_upstream(answer) as upstream:
         model = {
             "id": ASKED,
@@ -49,6 +49,19 @@ async def renaming(
             yield upstream, relay
 
 
+RenamingWith = Callable[..., Awaitable[tuple[Upstream, Live]]]
+
+
+@pytest.fixture
+def renaming_with(tmp_path: Path, stack: contextlib.AsyncExitStack) -> RenamingWith:
+    """Opens upstream and relay as `renaming` does; closed at the test's end."""
+
+    async def open_relay(answer: Answer, **sections: Any) -> tuple[Upstream, Live]:
+        return await stack.enter_async_context(renaming(tmp_path, answer, **sections))
+
+    return open_relay
+
+
 async def ask(
     relay: Live, body: bytes | dict[str, Any] | None = None
 ) -> tuple[int, dict[bytes, bytes], bytes]:
@@ -58,7 +71,7 @@ async def ask(
 
 
 def pieces(parts: list[bytes]) -> Answer:
-    """Write these, each for itself."""
+    """Write each part on its own."""
 
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
@@ -86,12 +99,12 @@ BODIES = [
 
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
-async def test_the_upstream_gets_its_own_name_and_every_other_octet_as_it_came(
-    tmp_path: Path, body: bytes
+async def test_only_the_model_name_of_a_request_changes(
+    renaming_with: RenamingWith, body: bytes
 ) -> None:
-    async with renaming(tmp_path, always(OK)) as (upstream, relay):
-        status, fields, _ = await ask(relay, body)
-        [seen] = upstream.requests
+    upstream, relay = await renaming_with(always(OK))
+    status, fields, _ = await ask(relay, body)
+    [seen] = upstream.requests
     assert status == 200
     assert fields[b"x-relay-model"] == SENT.encode()
     assert seen.body == with_model(body, SENT)
@@ -101,16 +114,16 @@ async def test_the_upstream_gets_its_own_name_and_every_other_octet_as_it_came(
     assert seen.fields[b"content-length"] == b"%d" % len(seen.body)
 
 
-async def test_a_route_without_a_name_sends_what_was_asked_for(tmp_path: Path) -> None:
+async def test_a_route_without_a_name_sends_the_models_id(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     model = {"id": ASKED, "aliases": [ALIAS], "routes": [{"upstream": "main"}]}
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url, model=[model]) as relay,
-    ):
-        first = await ask(relay, BODIES[1])
-        second = await ask(relay, BODIES[3])
-        assert upstream.requests[0].body == BODIES[1]  # every octet
-        assert json.loads(upstream.requests[1].body)["model"] == ASKED  # by its own name
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream, model=[model])
+    first = await ask(relay, BODIES[1])
+    second = await ask(relay, BODIES[3])
+    assert upstream.requests[0].body == BODIES[1]  # every octet
+    assert json.loads(upstream.requests[1].body)["model"] == ASKED  # the id, not the alias
     assert first[1][b"x-relay-model"] == second[1][b"x-relay-model"] == ASKED.encode()
 
 
@@ -122,23 +135,19 @@ async def test_a_route_without_a_name_sends_what_was_asked_for(tmp_path: Path) -
     ],
     ids=["twice", "escaped"],
 )
-async def test_a_name_that_two_readers_could_read_differently_goes_nowhere(
-    tmp_path: Path, body: bytes
-) -> None:
-    async with renaming(tmp_path, always(OK)) as (upstream, relay):
-        status, _, payload = await ask(relay, body)
-        assert status == 400
-        assert json.loads(payload)["error"]["message"].startswith("model: ")
-        assert upstream.requests == []
-        assert (await ask(relay))[0] == 200  # and nothing is held against the upstream
+async def test_an_ambiguous_model_name_is_refused(renaming_with: RenamingWith, body: bytes) -> None:
+    upstream, relay = await renaming_with(always(OK))
+    status, _, payload = await ask(relay, body)
+    assert status == 400
+    assert json.loads(payload)["error"]["message"].startswith("model: ")
+    assert upstream.requests == []
+    assert (await ask(relay))[0] == 200  # the upstream is not at fault
 
 
-async def test_counting_goes_by_the_same_name(tmp_path: Path) -> None:
+async def test_counting_tokens_uses_the_upstreams_model_name(renaming_with: RenamingWith) -> None:
     counted = answers.sized(b'{"input_tokens":3}')
-    async with (
-        renaming(tmp_path, always(counted)) as (upstream, relay),
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream, relay = await renaming_with(always(counted))
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, BODIES[0], target="/v1/messages/count_tokens"))
         status, fields, payload = await read_answer(reader)
         assert upstream.requests[0].body == with_model(BODIES[0], SENT)
@@ -146,24 +155,24 @@ async def test_counting_goes_by_the_same_name(tmp_path: Path) -> None:
     assert fields[b"x-relay-model"] == SENT.encode()
 
 
-async def test_each_upstream_gets_the_name_that_it_has(tmp_path: Path) -> None:
+async def test_each_upstream_gets_its_own_model_name(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     refusal = answers.sized(
         b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}', b"529 Overloaded"
     )
-    async with raw_upstream(always(refusal)) as one, raw_upstream(always(OK)) as two:
-        upstreams = [
-            {"name": "one", "base_url": one.url, "api_key": UPSTREAM_KEY},
-            {"name": "two", "base_url": two.url, "api_key": UPSTREAM_KEY, "priority": 1},
-        ]
-        routes = [
-            {"upstream": "one", "model": "name/one"},
-            {"upstream": "two", "model": "two-name"},
-        ]
-        models = [{"id": ASKED, "routes": routes}]
-        async with running_relay(tmp_path, "", upstream=upstreams, model=models) as relay:
-            status, fields, _ = await ask(relay)
-            assert json.loads(one.requests[0].body)["model"] == "name/one"
-            assert json.loads(two.requests[0].body)["model"] == "two-name"
+    one = await upstream_with(always(refusal))
+    two = await upstream_with(always(OK))
+    upstreams = [upstream_row("one", one), upstream_row("two", two, {"priority": 1})]
+    routes = [
+        {"upstream": "one", "model": "name/one"},
+        {"upstream": "two", "model": "two-name"},
+    ]
+    models = [{"id": ASKED, "routes": routes}]
+    relay = await relay_with(upstreams, model=models)
+    status, fields, _ = await ask(relay)
+    assert json.loads(one.requests[0].body)["model"] == "name/one"
+    assert json.loads(two.requests[0].body)["model"] == "two-name"
     assert (status, fields[b"x-relay-model"]) == (200, b"two-name")
 
 
@@ -184,8 +193,8 @@ def framings(payload: bytes, parts: list[bytes], kind: bytes) -> dict[str, list[
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 @pytest.mark.parametrize("split", [10**6, 1000, 37, 1])
 @pytest.mark.parametrize("kind", ["document", "stream"])
-async def test_an_answer_as_asked_differs_in_the_name_alone(
-    tmp_path: Path, kind: str, split: int, framing: str
+async def test_only_the_model_name_of_an_answer_changes(
+    renaming_with: RenamingWith, kind: str, split: int, framing: str
 ) -> None:
     body, mime = (DOCUMENT, b"application/json")
     wanted = DOCUMENT_RENAMED
@@ -193,15 +202,15 @@ async def test_an_answer_as_asked_differs_in_the_name_alone(
         body, mime, wanted = WHOLE, b"text/event-stream; charset=utf-8", RENAMED
     parts = [body[at : at + split] for at in range(0, len(body), split)]
     script = pieces(framings(body, parts, mime)[framing])
-    async with renaming(tmp_path, script, answer_model="asked") as (_, relay):
-        async with connected(relay.port) as (reader, writer):
-            for name in (ASKED, ALIAS):  # on one connection: its framing holds
-                writer.write(request(relay.key, {**STREAM, "model": name}))
-                status, fields, payload = await read_answer(reader)
-                assert status == 200
-                assert payload == wanted.replace(ASKED.encode(), name.encode())
-                assert fields[b"x-relay-model"] == SENT.encode()
-        first, _ = relay.log()
+    _, relay = await renaming_with(script, answer_model="asked")
+    async with connected(relay.port) as (reader, writer):
+        for name in (ASKED, ALIAS):  # on one connection, so wrong framing would show
+            writer.write(request(relay.key, {**STREAM, "model": name}))
+            status, fields, payload = await read_answer(reader)
+            assert status == 200
+            assert payload == wanted.replace(ASKED.encode(), name.encode())
+            assert fields[b"x-relay-model"] == SENT.encode()
+    first, _ = relay.log()
     assert (first["outcome"], first["model"], "served" in first) == ("whole", ASKED, False)
     assert (first["input"], first["output"]) == ((11, 7) if kind == "document" else (25, 9))
 
@@ -210,10 +219,10 @@ async def test_an_answer_as_asked_differs_in_the_name_alone(
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-async def test_a_stream_as_asked_is_the_same_at_any_split(
+async def test_a_renamed_stream_is_the_same_at_any_split(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], size: int
 ) -> None:
-    """Neither the chunks nor the reads of an answer need to end where its events do."""
+    """Chunks and reads of an answer may end anywhere within its events."""
     wire = answers.chunked([WHOLE[at : at + size] for at in range(0, len(WHOLE), size)])
     script = pieces(split_at(wire, cuts))
     folder = tmp_path_factory.mktemp("relay")
@@ -223,31 +232,29 @@ async def test_a_stream_as_asked_is_the_same_at_any_split(
 
 
 @pytest.mark.parametrize("kind", ["document", "stream"])
-async def test_an_answer_that_ends_with_its_connection_gets_the_name_too(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_an_answer_framed_by_close_is_renamed(renaming_with: RenamingWith, kind: str) -> None:
     body, mime, wanted = DOCUMENT, b"application/json", DOCUMENT_RENAMED
     if kind == "stream":
         body, mime, wanted = WHOLE, b"text/event-stream", RENAMED
     script = always(answers.head(kind=mime) + body, close=True)
-    async with renaming(tmp_path, script, answer_model="asked") as (_, relay):
-        status, _, payload = await ask(relay, STREAM if kind == "stream" else None)
+    _, relay = await renaming_with(script, answer_model="asked")
+    status, _, payload = await ask(relay, STREAM if kind == "stream" else None)
     assert (status, payload) == (200, wanted)
 
 
 @pytest.mark.parametrize("kind", ["document", "stream"])
-async def test_a_caller_of_http_1_0_gets_the_name_too(tmp_path: Path, kind: str) -> None:
+async def test_an_answer_to_http_1_0_is_renamed(renaming_with: RenamingWith, kind: str) -> None:
     octets, wanted = answers.sized(DOCUMENT), DOCUMENT_RENAMED
     if kind == "stream":
         octets, wanted = answers.chunked(EVENTS), RENAMED
-    async with renaming(tmp_path, always(octets), answer_model="asked") as (_, relay):
-        asked = request(relay.key, STREAM if kind == "stream" else None)
-        raw = await exchange(relay.port, asked.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1))
+    _, relay = await renaming_with(always(octets), answer_model="asked")
+    asked = request(relay.key, STREAM if kind == "stream" else None)
+    raw = await exchange(relay.port, asked.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1))
     assert raw.partition(b"\r\n\r\n")[2] == wanted
 
 
-async def test_the_name_is_put_in_after_pings_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_stream_is_renamed_after_pings(
+    renaming_with: RenamingWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.net.deadlines.TICK", 0.02)
     go_on = asyncio.Event()
@@ -257,10 +264,8 @@ async def test_the_name_is_put_in_after_pings_as_well(
         writer.write(answers.chunked(EVENTS))
 
     pool = {"grace": 0.05, "keep_alive": 5}
-    async with (
-        renaming(tmp_path, answer, answer_model="asked", pool=pool) as (_, relay),
-        connected(relay.port) as (reader, writer),
-    ):
+    _, relay = await renaming_with(answer, answer_model="asked", pool=pool)
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM, fields="connection: close\r\n"))
         raw = await reader.readuntil(b'ping"}\n\n')
         go_on.set()
@@ -270,30 +275,28 @@ async def test_the_name_is_put_in_after_pings_as_well(
     assert SENT.encode() not in raw
 
 
-async def test_an_answer_longer_than_is_kept_is_passed_on_with_the_name_it_has(
-    tmp_path: Path,
-) -> None:
+async def test_an_answer_above_the_buffer_limit_keeps_its_name(renaming_with: RenamingWith) -> None:
     long = DOCUMENT[:-2] + b',"x":"' + b"y" * 2_000_000 + b'"}\n'
-    async with renaming(tmp_path, always(answers.sized(long)), answer_model="asked") as (_, relay):
-        status, _, payload = await ask(relay)
+    _, relay = await renaming_with(always(answers.sized(long)), answer_model="asked")
+    status, _, payload = await ask(relay)
     assert (status, payload) == (200, long)
 
 
 @pytest.mark.parametrize("kind", ["document", "stream"])
-async def test_as_served_every_octet_stays(tmp_path: Path, kind: str) -> None:
+async def test_answers_as_served_keep_every_octet(renaming_with: RenamingWith, kind: str) -> None:
     octets, wanted = answers.sized(DOCUMENT), DOCUMENT
     if kind == "stream":
         octets, wanted = answers.chunked(EVENTS), WHOLE
-    async with renaming(tmp_path, always(octets)) as (_, relay):
-        status, _, payload = await ask(relay, STREAM if kind == "stream" else None)
+    _, relay = await renaming_with(always(octets))
+    status, _, payload = await ask(relay, STREAM if kind == "stream" else None)
     assert (status, payload) == (200, wanted)
 
 
-async def test_an_answer_that_names_no_model_stays_as_it_is(tmp_path: Path) -> None:
+async def test_an_answer_without_a_model_is_unchanged(renaming_with: RenamingWith) -> None:
     document = b'{"type":"message","content":[],"usage":{"input_tokens":1,"output_tokens":1}}'
     script = always(answers.sized(document))
-    async with renaming(tmp_path, script, answer_model="asked") as (_, relay):
-        status, _, payload = await ask(relay)
+    _, relay = await renaming_with(script, answer_model="asked")
+    status, _, payload = await ask(relay)
     assert (status, payload) == (200, document)
 
 
@@ -302,22 +305,22 @@ async def test_an_answer_that_names_no_model_stays_as_it_is(tmp_path: Path) -> N
     ("named", "served"),
     [
         (SENT, None),
-        (SENT + "-20260101", None),  # dated, but the same
+        (SENT + "-20260101", None),  # a dated snapshot of the same model
         ("a-cheaper-one", "a-cheaper-one"),
         ("x" * 300, "x" * 128),
     ],
 )
 @pytest.mark.parametrize("kind", ["document", "stream"])
-async def test_an_upstream_that_serves_another_model_is_told_of_in_the_log(
-    tmp_path: Path, kind: str, named: str, served: str | None, answer_model: str
+async def test_another_models_answer_is_logged(
+    renaming_with: RenamingWith, kind: str, named: str, served: str | None, answer_model: str
 ) -> None:
     source = DOCUMENT if kind == "document" else WHOLE
     body = source.replace(SENT.encode(), named.encode())
     octets = answers.sized(body) if kind == "document" else answers.chunked([body])
-    async with renaming(tmp_path, always(octets), answer_model=answer_model) as (_, relay):
-        status, fields, _ = await ask(relay, STREAM if kind == "stream" else None)
-        [line] = relay.log()
-        [view] = relay.app.upstreams.view()
+    _, relay = await renaming_with(always(octets), answer_model=answer_model)
+    status, fields, _ = await ask(relay, STREAM if kind == "stream" else None)
+    [line] = relay.log()
+    [view] = relay.app.upstreams.view()
     assert status == 200
     assert fields[b"x-relay-model"] == SENT.encode()
     assert (line["model"], line.get("served")) == (ASKED, served)

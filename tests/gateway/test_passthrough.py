@@ -1,18 +1,17 @@
-"""What goes in comes out: request bodies upstream, response bodies to the caller."""
+"""Bodies pass unchanged: requests to the upstream, responses to the caller."""
 
 import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
-from tests.fakes.upstream import OK, Seen, always, raw_upstream
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import OK, Seen, UpstreamWith, always
 
 MIB = 1024 * 1024
 STREAM = {**BODY, "stream": True}
@@ -24,7 +23,7 @@ def sha(octets: bytes) -> str:
 
 
 def big_body(size: int) -> bytes:
-    """A valid request of just `size` octets, with spacing that no encoder would write."""
+    """A valid request of exactly `size` octets, in spacing that no encoder writes."""
     front = (
         '{ "model":"claude-sonnet-4-7" ,\n"max_tokens": 100,"messages":[{"role":"user","content":"'
     )
@@ -36,11 +35,11 @@ def big_body(size: int) -> bytes:
 
 def last_body(live: Live) -> tuple[str, int]:
     assert live.simulator is not None
-    told = live.simulator.journal.report()["requests"][-1]
-    return told["body_sha256"], told["body_bytes"]
+    entry = live.simulator.journal.report()["requests"][-1]
+    return entry["body_sha256"], entry["body_bytes"]
 
 
-async def test_a_message_comes_back_with_the_relays_own_fields(live: Live) -> None:
+async def test_an_answer_carries_the_relays_own_fields(live: Live) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.post(f"{live.url}/v1/messages", json=BODY, headers=live.headers)
     assert answer.status_code == 200
@@ -50,7 +49,7 @@ async def test_a_message_comes_back_with_the_relays_own_fields(live: Live) -> No
 
 
 @pytest.mark.parametrize("size", [300, 70_000, 8 * MIB])
-async def test_a_request_body_goes_upstream_as_the_octets_that_came(live: Live, size: int) -> None:
+async def test_a_request_body_goes_upstream_unchanged(live: Live, size: int) -> None:
     body = big_body(size)
     assert len(body) == size
     async with httpx.AsyncClient(timeout=20) as client:
@@ -85,7 +84,7 @@ async def test_a_chunked_request_body_loses_only_its_framing(live: Live, piece: 
     assert "transfer-encoding" not in sent
 
 
-async def test_a_caller_that_expects_100_continue_is_told_to_go_on(live: Live) -> None:
+async def test_expect_100_continue_is_answered(live: Live) -> None:
     octets = request(live.key, fields="expect: 100-continue\r\n")
     head, _, body = octets.partition(b"\r\n\r\n")
     async with connected(live.port) as (reader, writer):
@@ -97,7 +96,7 @@ async def test_a_caller_that_expects_100_continue_is_told_to_go_on(live: Live) -
     assert last_body(live) == (sha(body), len(body))
 
 
-async def test_a_caller_without_a_key_is_refused_before_it_sends_its_body(live: Live) -> None:
+async def test_a_caller_without_a_key_is_refused_before_its_body(live: Live) -> None:
     octets = request(None, fields="expect: 100-continue\r\n")
     async with connected(live.port) as (reader, writer):
         writer.write(octets.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
@@ -113,7 +112,7 @@ async def test_a_caller_without_a_key_is_refused_before_it_sends_its_body(live: 
         "/v1/messages/count_tokens?beta=true",
     ],
 )
-async def test_any_query_is_kept(live: Live, target: str) -> None:
+async def test_any_query_string_is_kept(live: Live, target: str) -> None:
     octets = request(live.key, COUNTED if "count" in target else None, target=target)
     async with connected(live.port) as (reader, writer):
         writer.write(octets)
@@ -122,12 +121,12 @@ async def test_any_query_is_kept(live: Live, target: str) -> None:
     assert live.simulator.journal.report()["requests"][-1]["target"] == target
 
 
-async def test_a_path_prefix_of_the_upstream_is_put_before_the_path(tmp_path: Path) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, f"{upstream.url}/api/anthropic/") as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+async def test_an_upstreams_path_prefix_precedes_the_path(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(f"{upstream.url}/api/anthropic/")
+    async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, target="/v1/messages?beta=true"))
         assert (await read_answer(reader))[0] == 200
         assert upstream.requests[0].head.startswith(
@@ -138,8 +137,10 @@ async def test_a_path_prefix_of_the_upstream_is_put_before_the_path(tmp_path: Pa
 # --- answers ------------------------------------------------------------------------
 
 
-async def answered_with(folder: Path, octets: bytes, *, split: int = 0) -> tuple[bytes, bytes]:
-    """Head and body, framing and all, that a caller gets where the upstream says `octets`."""
+async def answered_with(
+    upstream_with: UpstreamWith, relay_with: RelayWith, octets: bytes, *, split: int = 0
+) -> tuple[bytes, bytes]:
+    """The head and the framed body that a caller gets if the upstream sends `octets`."""
 
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
@@ -152,9 +153,9 @@ async def answered_with(folder: Path, octets: bytes, *, split: int = 0) -> tuple
                 await asyncio.sleep(0)
         writer.close()
 
-    async with raw_upstream(answer) as upstream, running_relay(folder, upstream.url) as relay:
-        asked = request(relay.key, fields="connection: close\r\n")
-        received = await exchange(relay.port, asked, wait=20)
+    relay = await relay_with(await upstream_with(answer))
+    asked = request(relay.key, fields="connection: close\r\n")
+    received = await exchange(relay.port, asked, wait=20)
     head, _, body = received.partition(b"\r\n\r\n")
     return head, body
 
@@ -164,7 +165,7 @@ WIRE = b"".join(EVENTS)
 
 
 def framings() -> dict[str, bytes]:
-    """The same stream in every framing that is legal and that no server would choose."""
+    """The same stream in legal framings, most of which no server would choose."""
     cut = WIRE.index("東".encode()) + 1  # within a character
     return {
         "an event each": b"".join(map(answers.chunk, EVENTS)),
@@ -184,53 +185,59 @@ def framings() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("split", [0, 1, 7])
 @pytest.mark.parametrize("framing", framings())
-async def test_chunks_reach_the_caller_as_the_very_octets_of_the_upstream(
-    tmp_path: Path, framing: str, split: int
+async def test_chunks_reach_the_caller_octet_for_octet(
+    upstream_with: UpstreamWith, relay_with: RelayWith, framing: str, split: int
 ) -> None:
     body = framings()[framing]
     octets = answers.chunked_head() + body + answers.LAST
-    head, received = await answered_with(tmp_path, octets, split=split)
+    head, received = await answered_with(upstream_with, relay_with, octets, split=split)
     assert b"\r\ntransfer-encoding: chunked" in head
     assert received == body + answers.LAST
 
 
-async def test_the_trailers_of_an_upstream_are_not_passed_on(tmp_path: Path) -> None:
+async def test_the_trailers_of_an_upstream_are_not_passed_on(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     body = answers.chunk(WIRE)
     octets = answers.chunked_head() + body + b"0;last\r\nx-organization: secret\r\n\r\n"
-    _, received = await answered_with(tmp_path, octets)
+    _, received = await answered_with(upstream_with, relay_with, octets)
     assert received == body + answers.LAST
 
 
 @pytest.mark.parametrize("size", [2, 65_536, 8 * MIB])
-async def test_a_json_answer_reaches_the_caller_as_it_is(tmp_path: Path, size: int) -> None:
+async def test_a_json_answer_reaches_the_caller_unchanged(
+    upstream_with: UpstreamWith, relay_with: RelayWith, size: int
+) -> None:
     filler = ("é🌍" * (size // 6)).encode()[: max(0, size - 20)].decode(errors="ignore")
     body = json.dumps({"content": filler}, ensure_ascii=False).encode() if size > 2 else b"{}"
-    head, received = await answered_with(tmp_path, answers.sized(body))
+    head, received = await answered_with(upstream_with, relay_with, answers.sized(body))
     assert b"content-length: %d" % len(body) in head
     assert sha(received) == sha(body)
 
 
-async def test_an_8_mb_stream_reaches_the_caller_as_it_is(tmp_path: Path) -> None:
+async def test_an_8_mb_stream_reaches_the_caller_unchanged(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
     events = answers.stream("ü€🌍" * 300 for _ in range(3000))
     body = b"".join(map(answers.chunk, events)) + answers.LAST
     assert len(body) > 8 * MIB
-    _, received = await answered_with(tmp_path, answers.chunked_head() + body)
+    _, received = await answered_with(upstream_with, relay_with, answers.chunked_head() + body)
     assert sha(received) == sha(body)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", ["split=7", "split=1;tokens=3", "bytes=8000000", "thinking=1"])
-async def test_the_simulators_answer_is_the_same_with_and_without_the_relay(
+async def test_answers_through_the_relay_equal_direct_ones(
     live: Live, script: str, stream: bool
 ) -> None:
-    """Ids differ from one request to the next; so compare what does not."""
+    """Compares lengths: ids differ from one request to the next."""
     assert live.simulator is not None
     body = json.dumps(STREAM if stream else BODY).encode()
     headers = {**live.headers, "content-type": "application/json", "x-simulate": script}
-    upstream = live.app.upstreams[0].pool.origin
+    upstream = live.upstream_url
     texts = []
     async with httpx.AsyncClient(timeout=20) as client:
-        for url in (live.url, str(upstream)):
+        for url in (live.url, upstream):
             answer = await client.post(f"{url}/v1/messages", content=body, headers=headers)
             assert answer.status_code == 200, answer.text
             if stream:
@@ -243,13 +250,15 @@ async def test_the_simulators_answer_is_the_same_with_and_without_the_relay(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_ends_with_the_connection_is_passed_in_chunks(
-    tmp_path: Path, stream: bool
+async def test_an_answer_framed_by_close_is_sent_in_chunks(
+    upstream_with: UpstreamWith, relay_with: RelayWith, stream: bool
 ) -> None:
     kind = b"text/event-stream" if stream else b"application/json"
     payload = WIRE if stream else b'{"type":"message"}'
     head, received = await answered_with(
-        tmp_path, answers.head(b"200 OK", b"connection: close", kind=kind) + payload
+        upstream_with,
+        relay_with,
+        answers.head(b"200 OK", b"connection: close", kind=kind) + payload,
     )
     assert b"\r\ntransfer-encoding: chunked" in head
     plain = b""
@@ -263,34 +272,30 @@ async def test_an_answer_that_ends_with_the_connection_is_passed_in_chunks(
     assert received == b"\r\n"
 
 
-async def test_a_caller_of_http_1_0_gets_a_chunked_document_without_its_framing(
-    tmp_path: Path,
+async def test_a_chunked_document_loses_its_chunks_for_http_1_0(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     document = b'{"type":"message","model":"claude-sonnet-4-7","content":[]}'
     chunks = answers.chunk(document[:20]) + answers.chunk(document[20:]) + answers.LAST
     octets = answers.head(b"200 OK", b"transfer-encoding: chunked") + chunks
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        asked = request(relay.key).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
-        head, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
-        assert b"transfer-encoding" not in head
-        assert body == document
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    asked = request(relay.key).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    head, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert body == document
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_stream_of_a_told_length_that_comes_at_once_is_whole(
-    tmp_path: Path, version: str
+async def test_a_stream_with_a_length_in_one_read_is_complete(
+    upstream_with: UpstreamWith, relay_with: RelayWith, version: str
 ) -> None:
     events = b"".join(answers.stream())
     octets = answers.sized(events, kind=b"text/event-stream")
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        asked = request(relay.key, fields="connection: close\r\n")
-        asked = asked.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
-        _, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
-        assert body == events
-        assert [line["outcome"] for line in relay.log()] == ["whole"]
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(upstream)
+    asked = request(relay.key, fields="connection: close\r\n")
+    asked = asked.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
+    _, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
+    assert body == events
+    assert [line["outcome"] for line in relay.log()] == ["whole"]

@@ -1,27 +1,23 @@
-"""Translated dialects over real sockets: what goes up and down beside the words, and what counts.
+"""Translated dialects over real sockets: fields, framing, metering and errors.
 
-What the words become is `tests/translate`'s matter.
+The translation of bodies is tested in `tests/translate`.
 """
 
 import json
 import re
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relay.accounts import keys
-from relay.store.queries import live_keys
 from tests.fakes import answers
 from tests.fakes.caller import connected, read_answer, request
-from tests.fakes.live import EMAIL, UPSTREAM_KEY, Live, running_relay
-from tests.fakes.pool import running_pool
-from tests.fakes.upstream import OK, Upstream, always, raw_upstream
-from tests.gateway.test_metering import plan, settled
+from tests.fakes.live import UPSTREAM_KEY, Live, RelayWith
+from tests.fakes.pool import PoolWith
+from tests.fakes.upstream import OK, Upstream, UpstreamWith, always
+from tests.gateway.metering import plan, settled
 
 JSON = dict[str, Any]
-Told = tuple[int, dict[bytes, bytes], bytes]
+Reply = tuple[int, dict[bytes, bytes], bytes]
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -33,7 +29,7 @@ BODIES: dict[str, JSON] = {
 }
 BODY = BODIES[CHAT]
 BOTH = pytest.mark.parametrize("target", BODIES, ids=["chat", "responses"])
-SDK = (  # what an SDK of OpenAI's sends beside the body
+SDK = (  # header fields of OpenAI's SDKs
     "accept: application/json\r\n"
     "openai-organization: org-canary\r\n"
     "openai-project: proj-canary\r\n"
@@ -57,7 +53,7 @@ async def ask(
     target: str = CHAT,
     method: str = "POST",
     fields: str = "",
-) -> Told:
+) -> Reply:
     """One request with a Bearer key, on a connection of its own."""
     fields += f"authorization: Bearer {key or relay.key}\r\n"
     async with connected(relay.port) as (reader, writer):
@@ -66,13 +62,13 @@ async def ask(
         return await read_answer(reader)
 
 
-def error(told: Told) -> JSON:
-    """The error of an answer, which has the shape that OpenAI's API gives one."""
-    document = json.loads(told[2])
+def error(reply: Reply) -> JSON:
+    """The error of an answer, checked for OpenAI's shape."""
+    document = json.loads(reply[2])
     assert document.keys() == {"error"}
     assert document["error"].keys() == {"message", "type", "param", "code"}
-    assert told[1][b"content-type"] == b"application/json"
-    assert told[1][b"x-request-id"] == told[1][b"request-id"]
+    assert reply[1][b"content-type"] == b"application/json"
+    assert reply[1][b"x-request-id"] == reply[1][b"request-id"]
     found: JSON = document["error"]
     return found
 
@@ -81,14 +77,14 @@ def error(told: Told) -> JSON:
 
 
 @BOTH
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_an_answer_tells_its_id_its_model_its_times_and_what_is_left(
-    tmp_path: Path, stream: bool, target: str
+@pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
+async def test_an_answer_has_id_model_timing_and_limit_fields(
+    relay_with: RelayWith, stream: bool, target: str
 ) -> None:
     free = plan({"requests": 40, "per": "5h"}, {"requests": 600, "per": "1m"})
-    async with running_relay(tmp_path, plan=free) as relay:
-        status, fields, _ = await ask(relay, {**BODIES[target], "stream": stream}, target=target)
-        [line] = relay.log()
+    relay = await relay_with(plan=free)
+    status, fields, _ = await ask(relay, {**BODIES[target], "stream": stream}, target=target)
+    [line] = relay.log()
     assert status == 200
     kind = b"text/event-stream; charset=utf-8" if stream else b"application/json"
     assert fields[b"content-type"] == kind
@@ -106,27 +102,16 @@ async def test_an_answer_tells_its_id_its_model_its_times_and_what_is_left(
 # --- the head and body of a request -------------------------------------------------
 
 
-async def other_key(relay: Live) -> str:
-    app = relay.app
-    issued = await keys.create(
-        app.database, app._settings, EMAIL, name="more", expires=None, now=time.time()
-    )
-    app.callers.replace(await live_keys(app.database))
-    return issued.key.reveal()
-
-
 @BOTH
-async def test_the_upstream_gets_a_messages_request_and_nothing_of_the_callers_own(
-    tmp_path: Path, target: str
+async def test_the_upstream_gets_a_plain_messages_request(
+    upstream_with: UpstreamWith, relay_with: RelayWith, target: str
 ) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        status, _, _ = await ask(relay, fields=SDK, target=target)
-        assert status == 200
-        [seen] = upstream.requests
-        assert relay.key.encode() not in bytes(upstream.received)
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
+    status, _, _ = await ask(relay, fields=SDK, target=target)
+    assert status == 200
+    [seen] = upstream.requests
+    assert relay.key.encode() not in bytes(upstream.received)
     assert seen.head.startswith(b"POST /v1/messages HTTP/1.1\r\n")
     fields = seen.fields
     assert fields[b"x-api-key"] == UPSTREAM_KEY.encode()
@@ -140,23 +125,21 @@ async def test_the_upstream_gets_a_messages_request_and_nothing_of_the_callers_o
 
 
 @BOTH
-async def test_a_user_goes_upstream_as_a_digest_that_is_the_keys_own(
-    tmp_path: Path, target: str
+async def test_a_user_goes_upstream_as_a_digest_of_its_key(
+    upstream_with: UpstreamWith, relay_with: RelayWith, target: str
 ) -> None:
     def user(upstream: Upstream) -> str:
         return str(json.loads(upstream.requests[-1].body)["metadata"]["user_id"])
 
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        seen = []
-        for key in (None, None, await other_key(relay)):
-            for name in ("user", "safety_identifier"):
-                body = {**BODIES[target], name: "ada@example.com"}
-                assert (await ask(relay, body, key=key, target=target))[0] == 200
-                seen.append(user(upstream))
-        assert b"ada@" not in bytes(upstream.received)
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
+    seen = []
+    for key in (None, None, await relay.new_key()):
+        for name in ("user", "safety_identifier"):
+            body = {**BODIES[target], name: "ada@example.com"}
+            assert (await ask(relay, body, key=key, target=target))[0] == 200
+            seen.append(user(upstream))
+    assert b"ada@" not in bytes(upstream.received)
     assert re.fullmatch(r"[0-9a-f]{32}", seen[0])
     assert len(set(seen[:4])) == 1
     assert len(set(seen[4:])) == 1
@@ -164,59 +147,57 @@ async def test_a_user_goes_upstream_as_a_digest_that_is_the_keys_own(
 
 
 @BOTH
-async def test_a_session_is_told_by_its_cache_key_which_stays_here(
-    tmp_path: Path, target: str
-) -> None:
-    async with running_pool(tmp_path, {"a": {}, "b": {}}) as pool:
-        for turn in range(3):
-            for number in range(6):
-                said = [{"role": "user", "content": f"{number}, {turn}"}]
-                name = "messages" if target == CHAT else "input"
-                key = {"prompt_cache_key": f"conversation {number}"}
-                told = await pool.ask({**BODIES[target], name: said, **key}, target=target)
-                assert told.status == 200
-        asked = [line["upstream"] for line in pool.relay.log()]
+async def test_a_prompt_cache_key_binds_a_session(pool_with: PoolWith, target: str) -> None:
+    pool = await pool_with({"a": {}, "b": {}})
+    for turn in range(3):
+        for number in range(6):
+            said = [{"role": "user", "content": f"{number}, {turn}"}]
+            name = "messages" if target == CHAT else "input"
+            key = {"prompt_cache_key": f"conversation {number}"}
+            reply = await pool.ask({**BODIES[target], name: said, **key}, target=target)
+            assert reply.status == 200
+    asked = [line["upstream"] for line in pool.relay.log()]
     assert asked[:6] == asked[6:12] == asked[12:]
     assert set(asked) == {"a", "b"}
 
 
-# --- what is counted ----------------------------------------------------------------
+# --- metering -----------------------------------------------------------------------
 
 
-async def test_all_dialects_are_counted_alike_and_together(tmp_path: Path) -> None:
-    async with running_relay(tmp_path, plan=plan({"requests": 3, "per": "5h"})) as relay:
-        left = []
-        for target in (CHAT, "/v1/messages", RESPONSES):
-            body = {**BODIES.get(target, BODY), "max_tokens": 100}
-            _, fields, _ = await ask(relay, body, target=target)
-            left.append(int(fields[b"x-ratelimit-remaining"]))
-        assert left == [2, 1, 0]
-        told = await ask(relay)
-        assert told[0] == 429
-        assert told[1][b"x-should-retry"] == b"false"
-        assert (error(told)["type"], error(told)["code"]) == ("insufficient_quota",) * 2
-        rows = await settled(relay, 3)
+async def test_all_dialects_share_one_count(relay_with: RelayWith) -> None:
+    relay = await relay_with(plan=plan({"requests": 3, "per": "5h"}))
+    left = []
+    for target in (CHAT, "/v1/messages", RESPONSES):
+        body = {**BODIES.get(target, BODY), "max_tokens": 100}
+        _, fields, _ = await ask(relay, body, target=target)
+        left.append(int(fields[b"x-ratelimit-remaining"]))
+    assert left == [2, 1, 0]
+    reply = await ask(relay)
+    assert reply[0] == 429
+    assert reply[1][b"x-should-retry"] == b"false"
+    assert (error(reply)["type"], error(reply)["code"]) == ("insufficient_quota",) * 2
+    rows = await settled(relay, 3)
     assert [row["dialect"] for row in rows] == ["chat", "messages", "responses"]
     counts = [(row["input"], row["output"], row["cache_read"] or 0) for row in rows]
     assert sum(counts[0]) == sum(counts[2]) > 2
 
 
 @BOTH
-async def test_what_is_refused_is_given_back(tmp_path: Path, target: str) -> None:
+async def test_a_refused_request_is_refunded(relay_with: RelayWith, target: str) -> None:
     param = "n" if target == CHAT else "background"
-    async with running_relay(tmp_path, plan=plan({"requests": 3, "per": "5h"})) as relay:
-        refused = [
-            await ask(relay, {**BODIES[target], "n": 2, "background": True}, target=target),
-            await ask(relay, fields="x-simulate: status=400\r\n", target=target),
-            await ask(relay, fields="x-simulate: status=529\r\n", target=target),
-        ]
-        assert [told[0] for told in refused] == [400, 400, 503]
-        assert error(refused[0])["param"] == param
-        for told in refused:
-            assert told[1][b"x-ratelimit-remaining"] == b"3"
+    relay = await relay_with(plan=plan({"requests": 3, "per": "5h"}))
+    refused = [
+        await ask(relay, {**BODIES[target], "n": 2, "background": True}, target=target),
+        await ask(relay, fields="x-simulate: status=400\r\n", target=target),
+        await ask(relay, fields="x-simulate: status=529\r\n", target=target),
+    ]
+    assert [reply[0] for reply in refused] == [400, 400, 503]
+    assert error(refused[0])["param"] == param
+    for reply in refused:
+        assert reply[1][b"x-ratelimit-remaining"] == b"3"
 
 
-# --- what is refused ----------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[JSON, int, str | None, str]] = {
     "responses-get": ({"target": RESPONSES, "method": "GET"}, 405, "method_not_allowed", "POST"),
@@ -241,30 +222,30 @@ REFUSED: dict[str, tuple[JSON, int, str | None, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_refusal_has_openais_shape_and_says_what_to_do(tmp_path: Path, name: str) -> None:
+async def test_a_refusal_has_openais_shape_and_advice(
+    upstream_with: UpstreamWith, relay_with: RelayWith, name: str
+) -> None:
     how, status, code, message = REFUSED[name]
-    async with raw_upstream(always(OK)) as upstream:
-        limits = {"limits": {"body": 10_000}}
-        async with running_relay(tmp_path, upstream.url, server=limits) as relay:
-            told = await ask(relay, **how)
-        assert upstream.requests == []
-    found = error(told)
-    assert (told[0], found["code"], found["type"]) == (status, code, "invalid_request_error")
+    upstream = await upstream_with(always(OK))
+    limits = {"limits": {"body": 10_000}}
+    relay = await relay_with(upstream, server=limits)
+    reply = await ask(relay, **how)
+    assert upstream.requests == []
+    found = error(reply)
+    assert (reply[0], found["code"], found["type"]) == (status, code, "invalid_request_error")
     assert message in found["message"]
-    assert told[1].get(b"x-should-retry") == (b"false" if status == 401 else None)
+    assert reply[1].get(b"x-should-retry") == (b"false" if status == 401 else None)
 
 
-async def test_an_error_event_after_content_ends_the_stream_with_its_own_code(
-    tmp_path: Path,
+async def test_an_error_event_after_content_keeps_its_code(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     events = answers.stream()[:4]
     limit = {"type": "rate_limit_error", "message": "Slow down, please."}
     events.append(answers.event("error", error=limit))
-    async with (
-        raw_upstream(always(answers.chunked(events))) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    upstream = await upstream_with(always(answers.chunked(events)))
+    relay = await relay_with(upstream)
+    async with connected(relay.port) as (reader, writer):
         body = {**BODY, "stream": True}
         writer.write(request(relay.key, body, target=CHAT))
         received = await reader.read(-1)
@@ -272,14 +253,14 @@ async def test_an_error_event_after_content_ends_the_stream_with_its_own_code(
     assert b"[DONE]" not in received
     assert b'finish_reason":"' not in received
     last = received[received.rindex(b"data: ") + 6 :].strip()
-    told = json.loads(last)["error"]
-    assert (told["code"], told["message"]) == ("rate_limit_exceeded", "Slow down, please.")
+    document = json.loads(last)["error"]
+    assert (document["code"], document["message"]) == ("rate_limit_exceeded", "Slow down, please.")
 
 
 @BOTH
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_what_a_vendor_counts_among_its_input_is_told_once(
-    tmp_path: Path, streamed: bool, target: str
+async def test_inclusive_cache_reads_are_counted_once(
+    upstream_with: UpstreamWith, relay_with: RelayWith, streamed: bool, target: str
 ) -> None:
     used = {"input_tokens": 100, "cache_read_input_tokens": 60, "output_tokens": 9}
     if streamed:
@@ -294,17 +275,12 @@ async def test_what_a_vendor_counts_among_its_input_is_told_once(
             "stop_reason": "end_turn",
         }
         octets = answers.sized(json.dumps({**message, "usage": used}).encode())
-    async with (
-        raw_upstream(always(octets)) as upstream,
-        running_relay(
-            tmp_path,
-            upstream.url,
-            vendor=[{"name": "odd", "usage": "inclusive"}],
-            upstream_options={"vendor": "odd"},
-        ) as relay,
-    ):
-        options = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
-        _, _, told = await ask(relay, {**BODIES[target], **options}, target=target)
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with(
+        upstream, vendor=[{"name": "odd", "usage": "inclusive"}], upstream_options={"vendor": "odd"}
+    )
+    options = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    _, _, payload = await ask(relay, {**BODIES[target], **options}, target=target)
     name = b"prompt" if target == CHAT else b"input"
-    assert b'"%b_tokens":100' % name in told
-    assert b'"cached_tokens":60' in told
+    assert b'"%b_tokens":100' % name in payload
+    assert b'"cached_tokens":60' in payload

@@ -4,21 +4,19 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from relay.net.runner import CoroutineRunner
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, always, raw_upstream
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, Upstream, UpstreamWith, always
 
 STREAM = {**BODY, "stream": True}
 EVENTS = answers.stream()
-LONG = b" " * 1_200_000  # more than is kept back of an answer
+LONG = b" " * 1_200_000  # above the buffer limit of an answer
 HELLO = b"HEAD / HTTP/1.1\r\nhost: relay\r\n\r\n"
 
 
@@ -42,11 +40,11 @@ async def test_pipelined_requests_are_answered_in_their_order(live: Live) -> Non
     )
     async with connected(live.port) as (reader, writer):
         writer.write(octets + request(None) + HELLO)
-        told = [await read_answer(reader) for _ in range(4)]
-        assert [status for status, _, _ in told] == [200, 200, 200, 401]
-        assert told[1][1][b"content-type"].startswith(b"text/event-stream")
-        assert b'"output_tokens":1' in told[0][2]
-        assert b'"output_tokens":2' in told[2][2]
+        replies = [await read_answer(reader) for _ in range(4)]
+        assert [status for status, _, _ in replies] == [200, 200, 200, 401]
+        assert replies[1][1][b"content-type"].startswith(b"text/event-stream")
+        assert b'"output_tokens":1' in replies[0][2]
+        assert b'"output_tokens":2' in replies[2][2]
         assert (await read_head(reader))[0] == 200
     assert [line["status"] for line in live.log()] == [200, 200, 200, 401, 200]
 
@@ -71,7 +69,7 @@ async def test_ten_thousand_pipelined_requests_are_all_answered(live: Live) -> N
         assert len(live.log()) == 10_000
 
 
-async def test_a_caller_that_asks_and_never_reads_is_no_longer_listened_to(live: Live) -> None:
+async def test_a_pipelining_caller_that_never_reads_is_paused(live: Live) -> None:
     async with connected(live.port, limit=1024) as (_, writer):
         writer.transport.pause_reading()
         asked = 0
@@ -95,7 +93,7 @@ async def test_a_caller_that_asks_and_never_reads_is_no_longer_listened_to(live:
 
 
 async def final_head(reader: asyncio.StreamReader) -> bytes:
-    """The head that comes after any number of interim ones, by which the relay asks."""
+    """The head after any number of interim responses, with which the relay probes."""
     head = b"HTTP/1.1 100 "
     while head.startswith(b"HTTP/1.1 100 "):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -115,7 +113,7 @@ async def final_head(reader: asyncio.StreamReader) -> bytes:
         (STREAM, "bytes=4000000"),
     ],
 )
-async def test_a_caller_that_shut_its_sending_side_gets_its_whole_answer(
+async def test_a_half_closed_caller_gets_its_complete_answer(
     live: Live, body: dict, script: str
 ) -> None:
     octets = request(live.key, body, fields=f"x-simulate: {script}\r\n")
@@ -132,17 +130,17 @@ async def test_a_caller_that_shut_its_sending_side_gets_its_whole_answer(
     assert [line["outcome"] for line in live.log()] == ["whole"]
 
 
-async def test_a_slow_reader_that_shut_its_sending_side_gets_its_whole_answer(live: Live) -> None:
+async def test_a_half_closed_slow_reader_gets_its_complete_answer(live: Live) -> None:
     async with connected(live.port, limit=65_536) as (reader, writer):
         writer.write(request(live.key, fields="x-simulate: bytes=12000000\r\n"))
         writer.write_eof()
         head = await final_head(reader)
-        await asyncio.sleep(0.3)  # longer than the relay waits before it asks
+        await asyncio.sleep(0.3)  # longer than the relay waits before it probes
         rest = await reader.read(-1)
         assert b"content-length: %d\r\n" % len(rest) in head
 
 
-async def test_a_half_closed_caller_gets_an_answer_to_each_request_it_sent(live: Live) -> None:
+async def test_a_half_closed_caller_gets_every_pipelined_answer(live: Live) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, fields="x-simulate: delay=0.1\r\n") * 3)
         writer.write_eof()
@@ -151,7 +149,7 @@ async def test_a_half_closed_caller_gets_an_answer_to_each_request_it_sent(live:
     assert received.count(b"connection: close\r\n") == 1
 
 
-async def test_a_request_cut_off_by_its_caller_goes_nowhere(live: Live) -> None:
+async def test_an_incomplete_request_is_not_sent_upstream(live: Live) -> None:
     octets = request(live.key)
     for end in (len(octets) - 1, octets.index(b"\r\n\r\n") + 4, 20):
         async with connected(live.port) as (reader, writer):
@@ -168,7 +166,7 @@ async def test_a_request_cut_off_by_its_caller_goes_nowhere(live: Live) -> None:
 async def slow_answer(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
 ) -> None:
-    """Begins as the request's `x-begin` tells, and then says nothing more."""
+    """Start an answer as the request's `x-begin` says, then send nothing more."""
     begin = seen.fields.get(b"x-begin")
     if begin == b"kept json":
         writer.write(OK[:-10])
@@ -187,16 +185,13 @@ async def slow_answer(
 
 
 @pytest.fixture
-async def slow(tmp_path: Path) -> AsyncIterator[tuple]:
-    async with (
-        raw_upstream(slow_answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        yield relay, upstream
+async def slow(upstream_with: UpstreamWith, relay_with: RelayWith) -> tuple[Live, Upstream]:
+    upstream = await upstream_with(slow_answer)
+    return await relay_with(upstream), upstream
 
 
-# Within a body of a told length, or within an event, there is no way to ask a caller that
-# only shut its sending side; one that is reset is noticed anywhere.
+# Within a body with a length, or within an event, a caller that only shut its sending side
+# cannot be probed; a reset is noticed anywhere.
 @pytest.mark.parametrize(
     ("begin", "how"),
     [
@@ -214,7 +209,7 @@ async def slow(tmp_path: Path) -> AsyncIterator[tuple]:
 )
 @pytest.mark.alone
 async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
-    slow: tuple, begin: str, how: str
+    slow: tuple[Live, Upstream], begin: str, how: str
 ) -> None:
     relay, upstream = slow
     async with connected(relay.port) as (reader, writer):
@@ -239,11 +234,11 @@ async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
     await until(lambda: not relay.app.server.connections)
     await until(relay.log)
     assert [line["outcome"] for line in relay.log()] == ["caller left"]
-    assert "idle=0" in repr(relay.app.upstreams[0].pool)
+    assert relay.keeps_idle(0)
 
 
 @pytest.mark.alone
-async def test_a_caller_that_leaves_a_paced_stream_ends_it_at_the_simulator(live: Live) -> None:
+async def test_leaving_a_paced_stream_ends_it_at_the_simulator(live: Live) -> None:
     assert live.simulator is not None
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, STREAM, fields="x-simulate: tokens=1000;pace=50\r\n"))
@@ -256,7 +251,7 @@ async def test_a_caller_that_leaves_a_paced_stream_ends_it_at_the_simulator(live
 
 
 @pytest.mark.alone
-async def test_a_caller_that_leaves_while_its_model_thinks_is_noticed(live: Live) -> None:
+async def test_leaving_before_the_first_octet_is_noticed(live: Live) -> None:
     assert live.simulator is not None
     async with connected(live.port) as (_, writer):
         writer.write(request(live.key, fields="x-simulate: delay=30\r\n"))
@@ -264,14 +259,14 @@ async def test_a_caller_that_leaves_while_its_model_thinks_is_noticed(live: Live
         left = time.monotonic()
         writer.close()
         await until(lambda: live.simulator.journal.aborted)
-        # The simulator, too, takes nearly 0.1 s to be sure.
-        assert time.monotonic() - left < 0.6  # and a busy machine takes its time
+        # The simulator also takes nearly 0.1 s to notice.
+        assert time.monotonic() - left < 0.6  # allows for a busy machine
 
 
-async def test_leaving_at_any_moment_leaves_nothing_behind(
+async def test_leaving_at_any_moment_leaks_nothing(
     live: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hundred callers that leave a little later each: before, while and after the head."""
+    """A hundred callers, each leaving a little later: before, during and after the head."""
 
     async def leave(after: float) -> None:
         async with connected(live.port) as (_, writer):
@@ -284,8 +279,8 @@ async def test_leaving_at_any_moment_leaves_nothing_behind(
     assert {line["outcome"] for line in live.log()} <= {"whole", "caller left"}
 
 
-async def test_a_handler_that_is_cancelled_at_the_moment_it_goes_on_is_cancelled() -> None:
-    """As a task is: whoever is gone gets no further step."""
+async def test_a_handler_cancelled_as_it_resumes_is_cancelled() -> None:
+    """As a task would be: a cancelled handler gets no further step."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     steps: list[str] = []
@@ -314,52 +309,48 @@ def old(octets: bytes) -> bytes:
     return octets.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
 
 
-async def test_an_http_1_0_caller_gets_a_stream_without_chunks_to_the_end_of_the_connection(
-    tmp_path: Path,
+async def test_an_http_1_0_caller_gets_a_stream_without_chunks(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    async with (
-        raw_upstream(always(answers.chunked(EVENTS))) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await exchange(relay.port, old(request(relay.key)))
-        head, _, body = received.partition(b"\r\n\r\n")
-        assert b"transfer-encoding" not in head
-        assert b"\r\nconnection: close" in head
-        assert body == b"".join(EVENTS)
-        assert [line["outcome"] for line in relay.log()] == ["whole"]
+    upstream = await upstream_with(always(answers.chunked(EVENTS)))
+    relay = await relay_with(upstream)
+    received = await exchange(relay.port, old(request(relay.key)))
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"\r\nconnection: close" in head
+    assert body == b"".join(EVENTS)
+    assert [line["outcome"] for line in relay.log()] == ["whole"]
 
 
-async def test_an_http_1_0_caller_gets_a_json_answer_and_the_end(tmp_path: Path) -> None:
-    async with (
-        raw_upstream(always(OK)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await exchange(relay.port, old(request(relay.key)))
+async def test_an_http_1_0_caller_gets_json_and_the_connections_end(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
+    received = await exchange(relay.port, old(request(relay.key)))
     assert received.endswith(b"connection: close\r\n\r\n" + JSON_ANSWER)
 
 
-async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(tmp_path: Path) -> None:
-    """There is no framing to tell by, so the error event must."""
+async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    """Only the error event shows the cut: HTTP/1.0 has no framing here."""
     octets = answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4]))
-    async with (
-        raw_upstream(always(octets, close=True)) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-    ):
-        received = await exchange(relay.port, old(request(relay.key)))
+    upstream = await upstream_with(always(octets, close=True))
+    relay = await relay_with(upstream)
+    received = await exchange(relay.port, old(request(relay.key)))
     body = received.partition(b"\r\n\r\n")[2]
     assert body.startswith(b"".join(EVENTS[:4]))
     assert b"event: error\n" in body
 
 
-async def test_an_http_1_0_caller_that_sends_expect_is_not_told_to_continue(live: Live) -> None:
+async def test_expect_100_continue_is_ignored_for_http_1_0(live: Live) -> None:
     octets = old(request(live.key, fields="expect: 100-continue\r\n"))
     assert (await exchange(live.port, octets)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("value", ["close", "Close", "close, x-app", "keep-alive, close"])
-async def test_a_caller_that_wants_the_connection_closed_has_it_closed(
-    live: Live, value: str
-) -> None:
+async def test_connection_close_closes_the_connection(live: Live, value: str) -> None:
     received = await exchange(live.port, request(live.key, fields=f"connection: {value}\r\n"))
     assert received.startswith(b"HTTP/1.1 200 ")
     assert b"\r\nconnection: close\r\n" in received

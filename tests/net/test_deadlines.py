@@ -1,49 +1,47 @@
-"""Every deadline fires when it is due, with an error of its own, and not before."""
+"""Every deadline fires on time, with an error of its own, and never early."""
 
 import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from relay.net.deadlines import NEVER
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
-from tests.fakes.upstream import Seen, raw_upstream
+from tests.fakes.upstream import Seen, UpstreamWith
 
 DUE = 0.5  # each deadline in these tests, in seconds
 EARLY, LATE = 0.3, 0.6  # the clock ticks four times a second
 FAR = 60.0
 EVENTS = answers.stream()
-LONG = b'{"type":"' + b"x" * 1_200_000  # more than is kept back of an answer
+LONG = b'{"type":"' + b"x" * 1_200_000  # above the buffer limit of an answer
 
 
 class Watch:
-    """Measures from its making."""
+    """Measures from its creation."""
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     def fired(self) -> bool:
-        return -EARLY <= time.monotonic() - self._begun - DUE <= LATE
+        return -EARLY <= time.monotonic() - self._started - DUE <= LATE
 
     def __repr__(self) -> str:
-        return f"<{time.monotonic() - self._begun:.2f} s>"
+        return f"<{time.monotonic() - self._started:.2f} s>"
 
 
 def is_error(answer: tuple[int, dict, bytes], status: int, kind: str, *words: str) -> bool:
-    told = json.loads(answer[2])
-    assert (answer[0], told["error"]["type"]) == (status, kind)
-    return all(word in told["error"]["message"] for word in words)
+    document = json.loads(answer[2])
+    assert (answer[0], document["error"]["type"]) == (status, kind)
+    return all(word in document["error"]["message"] for word in words)
 
 
 async def as_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
-    """Answers as far as `x-begin` tells."""
+    """Answer as far as `x-begin` says."""
     begin = seen.fields.get(b"x-begin", b"")
     if begin == b"half a head":
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
@@ -76,23 +74,20 @@ async def as_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
 
 
 @pytest.fixture
-async def short(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Live]:
-    """A relay of which the one deadline that the test names is short."""
+async def short(
+    request: pytest.FixtureRequest, upstream_with: UpstreamWith, relay_with: RelayWith
+) -> Live:
+    """A relay whose deadline named by the test is short, and all others long."""
     far = {"head": FAR, "body": FAR, "idle": FAR, "write": FAR}
     patient = {"connect": FAR, "first_byte": FAR, "silence": FAR, "idle": FAR}
     which = request.param
     table = patient if which in ("first_byte", "silence", "pool") else far
     table["idle" if which == "pool" else which] = DUE
-    async with (
-        raw_upstream(as_asked) as upstream,
-        running_relay(
-            tmp_path,
-            upstream.url,
-            server={"timeouts": far},
-            upstream_options={"timeouts": patient},
-        ) as relay,
-    ):
-        yield relay
+    return await relay_with(
+        await upstream_with(as_asked),
+        server={"timeouts": far},
+        upstream_options={"timeouts": patient},
+    )
 
 
 def deadline(name: str) -> pytest.MarkDecorator:
@@ -101,7 +96,7 @@ def deadline(name: str) -> pytest.MarkDecorator:
 
 @deadline("head")
 @pytest.mark.parametrize("drip", [False, True])
-async def test_a_header_must_be_whole_in_time_however_it_drips(short: Live, drip: bool) -> None:
+async def test_a_dripping_head_must_be_complete_in_time(short: Live, drip: bool) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(b"POST /v1/messages HTTP/1.1\r\nx: ")
@@ -123,7 +118,9 @@ async def test_a_header_must_be_whole_in_time_however_it_drips(short: Live, drip
 @deadline("body")
 @pytest.mark.parametrize("coding", ["content-length: 9000", "transfer-encoding: chunked"])
 @pytest.mark.parametrize("begin", [b"", b"1\r\n{\r\n"])
-async def test_a_body_must_come_at_its_rate(short: Live, coding: str, begin: bytes) -> None:
+async def test_a_body_must_arrive_at_the_minimum_rate(
+    short: Live, coding: str, begin: bytes
+) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(
@@ -137,7 +134,7 @@ async def test_a_body_must_come_at_its_rate(short: Live, coding: str, begin: byt
 
 
 @deadline("body")
-async def test_a_body_that_comes_at_its_rate_may_take_longer(short: Live) -> None:
+async def test_a_body_at_the_minimum_rate_may_take_longer(short: Live) -> None:
     octets = request(short.key, json.dumps(BODY).encode() + b" " * 6000, fields="x-begin: fast\r\n")
     async with connected(short.port) as (reader, writer):
         watch = Watch()
@@ -150,7 +147,7 @@ async def test_a_body_that_comes_at_its_rate_may_take_longer(short: Live) -> Non
 
 @deadline("idle")
 @pytest.mark.parametrize("used", [False, True])
-async def test_an_idle_connection_is_closed_without_a_word(short: Live, used: bool) -> None:
+async def test_an_idle_connection_is_closed_silently(short: Live, used: bool) -> None:
     async with connected(short.port) as (reader, writer):
         if used:
             await asyncio.sleep(DUE / 2)
@@ -163,7 +160,7 @@ async def test_an_idle_connection_is_closed_without_a_word(short: Live, used: bo
 
 @deadline("write")
 @pytest.mark.parametrize("begin", ["flood"])
-async def test_a_caller_who_reads_nothing_is_dropped(short: Live, begin: str) -> None:
+async def test_a_caller_that_reads_nothing_is_dropped(short: Live, begin: str) -> None:
     async with connected(short.port, limit=1024) as (reader, writer):
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
         await read_head(reader)
@@ -171,7 +168,7 @@ async def test_a_caller_who_reads_nothing_is_dropped(short: Live, begin: str) ->
         (connection,) = short.app.server.connections
         watch, deadline = Watch(), 0.0
         while short.app.server.connections:
-            if connection.deadline not in (deadline, NEVER):  # the kernel took some more
+            if connection.deadline not in (deadline, NEVER):  # the kernel accepted more octets
                 watch, deadline = Watch(), connection.deadline
             await asyncio.sleep(0.003)
         assert watch.fired(), watch
@@ -179,14 +176,10 @@ async def test_a_caller_who_reads_nothing_is_dropped(short: Live, begin: str) ->
         assert [line["outcome"] for line in short.log()] == ["caller left"]
 
 
-@deadline("write")
-async def test_a_caller_who_does_not_read_the_end_of_an_answer_is_dropped(
-    tmp_path: Path, short: Live
+async def test_a_caller_that_leaves_an_answers_end_unread_is_dropped(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
-    """The answer is complete, cut, or the connection closing: nothing is held for ever."""
-    del short  # another upstream is needed
-    folder = tmp_path / "big"
-    folder.mkdir()
+    """Whether the answer is complete, cut, or the connection closing: nothing is held forever."""
     body = b'{"x":"' + b"y" * 12_000_000 + b'"}'
     answer = answers.sized(body)
 
@@ -203,11 +196,8 @@ async def test_a_caller_who_does_not_read_the_end_of_an_answer_is_dropped(
         unread.append(writer)
 
     unread: list[asyncio.StreamWriter] = []
-    async with (
-        raw_upstream(big) as upstream,
-        running_relay(folder, upstream.url, server={"timeouts": {"write": DUE}}) as relay,
-        asyncio.timeout(8),
-    ):
+    relay = await relay_with(await upstream_with(big), server={"timeouts": {"write": DUE}})
+    async with asyncio.timeout(8):
         for fields in ("", "x-cut: 1\r\n", "connection: close\r\n"):
             await leave_unread(relay, fields)
         await until(lambda: len(relay.app.server.connections) >= 3)
@@ -218,7 +208,7 @@ async def test_a_caller_who_does_not_read_the_end_of_an_answer_is_dropped(
 
 @deadline("first_byte")
 @pytest.mark.parametrize("begin", ["nothing", "half a head"])
-async def test_an_upstream_that_does_not_begin_to_answer_is_a_504(short: Live, begin: str) -> None:
+async def test_an_upstream_that_does_not_answer_is_a_504(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
@@ -230,9 +220,7 @@ async def test_an_upstream_that_does_not_begin_to_answer_is_a_504(short: Live, b
 
 @deadline("silence")
 @pytest.mark.parametrize("begin", ["short json", "opening"])
-async def test_an_upstream_that_falls_silent_before_it_has_brought_anything_is_a_504(
-    short: Live, begin: str
-) -> None:
+async def test_silence_before_content_is_a_504(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
@@ -243,7 +231,7 @@ async def test_an_upstream_that_falls_silent_before_it_has_brought_anything_is_a
 
 
 @deadline("silence")
-async def test_an_upstream_that_falls_silent_ends_a_stream_with_an_error(short: Live) -> None:
+async def test_silence_within_a_stream_is_an_error_event(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields="x-begin: stream\r\n"))
@@ -259,9 +247,7 @@ async def test_an_upstream_that_falls_silent_ends_a_stream_with_an_error(short: 
 
 @deadline("silence")
 @pytest.mark.parametrize("begin", ["torn", "json"])
-async def test_an_upstream_that_falls_silent_within_an_event_only_ends_the_connection(
-    short: Live, begin: str
-) -> None:
+async def test_silence_within_an_event_only_ends_the_connection(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
@@ -283,7 +269,7 @@ async def test_a_slow_stream_that_is_not_silent_goes_on(short: Live) -> None:
 
 
 @deadline("silence")
-async def test_the_silence_of_a_caller_who_does_not_read_is_not_the_upstreams(short: Live) -> None:
+async def test_an_unread_answer_is_not_the_upstreams_silence(short: Live) -> None:
     async with connected(short.port, limit=1024) as (reader, writer):
         writer.write(request(short.key, fields="x-begin: flood\r\n"))
         await read_head(reader)
@@ -295,33 +281,28 @@ async def test_the_silence_of_a_caller_who_does_not_read_is_not_the_upstreams(sh
 
 
 @deadline("pool")
-async def test_an_idle_upstream_connection_is_closed_before_the_upstream_would(short: Live) -> None:
+async def test_an_idle_upstream_connection_is_closed_first(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
         writer.write(request(short.key, fields="x-begin: fast\r\n"))
         await read_answer(reader)
         watch = Watch()
-        pool = short.app.upstreams[0].pool
-        assert "idle=1" in repr(pool)
-        await until(lambda: "idle=0" in repr(pool))
+        assert short.keeps_idle(1)
+        await until(lambda: short.keeps_idle(0))
         assert watch.fired(), watch
 
 
-async def test_an_upstream_that_takes_no_connection_is_a_503_in_time(tmp_path: Path) -> None:
+async def test_an_upstream_that_accepts_nothing_is_a_503_in_time(relay_with: RelayWith) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         address = listener.getsockname()
         fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:  # a full queue drops what would connect
+        for filler in fillers:  # with a full backlog, the kernel drops connections
             filler.setblocking(False)
             filler.connect_ex(address)
         options = {"timeouts": {"connect": DUE}}
-        async with (
-            running_relay(
-                tmp_path, f"http://127.0.0.1:{address[1]}", upstream_options=options
-            ) as relay,
-            connected(relay.port) as (reader, writer),
-        ):
+        relay = await relay_with(f"http://127.0.0.1:{address[1]}", upstream_options=options)
+        async with connected(relay.port) as (reader, writer):
             watch = Watch()
             writer.write(request(relay.key))
             answer = await read_answer(reader)

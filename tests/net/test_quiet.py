@@ -1,4 +1,4 @@
-"""Nothing is said that no operator can act on; and standard output may be gone."""
+"""The relay logs nothing that no operator can act on, and works without standard output."""
 
 import asyncio
 import gc
@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -19,9 +18,9 @@ import trustme
 from tests.durability.process import write_settings
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
-from tests.fakes.upstream import Seen, raw_upstream
+from tests.fakes.upstream import Seen, UpstreamWith
 
 STREAM = {**BODY, "stream": True}
 RESET = struct.pack("ii", 1, 0)  # linger for no time
@@ -31,7 +30,7 @@ BUSY = "x-simulate: bytes=8000000\r\n"
 
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No record at WARNING or above, of any logger, nor an exception that nobody took."""
+    """No record at WARNING or above from any logger, and no unretrieved exception."""
     yield
     gc.collect()
     assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
@@ -50,7 +49,7 @@ def leave(writer: asyncio.StreamWriter, how: str) -> None:
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("how", ["close", "abort", "reset"])
 @pytest.mark.parametrize("fields", [PACED, BUSY], ids=["paced", "busy"])
-async def test_callers_that_leave_their_streams_are_not_worth_a_word(
+async def test_callers_that_leave_their_streams_are_not_logged(
     live: Live, fields: str, how: str
 ) -> None:
     async def come_and_go(number: int) -> None:
@@ -67,8 +66,8 @@ async def test_callers_that_leave_their_streams_are_not_worth_a_word(
 
 
 @pytest.fixture
-async def secure(tmp_path: Path) -> Any:
-    """A relay over TLS, and a caller's context."""
+async def secure(tmp_path: Path, relay_with: RelayWith) -> tuple[Live, ssl.SSLContext]:
+    """A relay over TLS, and a context for its callers."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -76,14 +75,13 @@ async def secure(tmp_path: Path) -> Any:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    async with running_relay(tmp_path, server={"tls": tls}) as relay:
-        yield relay, context
+    return await relay_with(server={"tls": tls}), context
 
 
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("how", ["close", "abort"])
 @pytest.mark.parametrize("when", ["waiting", "in the stream"])
-async def test_callers_over_tls_that_leave_are_not_worth_a_word(
+async def test_callers_that_leave_over_tls_are_not_logged(
     secure: tuple[Live, ssl.SSLContext], how: str, when: str
 ) -> None:
     relay, context = secure
@@ -106,10 +104,10 @@ async def test_callers_over_tls_that_leave_are_not_worth_a_word(
 
 
 @pytest.mark.parametrize("first", ["caller", "upstream"])
-async def test_a_caller_that_leaves_as_its_upstream_does_leaves_no_exception_behind(
-    tmp_path: Path, first: str
+async def test_both_sides_leaving_at_once_leaves_no_exception(
+    upstream_with: UpstreamWith, relay_with: RelayWith, first: str
 ) -> None:
-    """Both come to the relay in one turn of its loop; the suite looks for what that leaves."""
+    """Both closes arrive in one turn of the loop; `loop_without_warnings` checks the rest."""
     writers: list[asyncio.StreamWriter] = []
 
     async def answer(
@@ -120,32 +118,33 @@ async def test_a_caller_that_leaves_as_its_upstream_does_leaves_no_exception_beh
         assert await reader.read(1) == b""
 
     loop = asyncio.get_running_loop()
-    async with raw_upstream(answer) as upstream, running_relay(tmp_path, upstream.url) as relay:
-        for _ in range(8):
-            caller = socket.socket()
-            caller.setblocking(False)
-            await loop.sock_connect(caller, ("127.0.0.1", relay.port))
-            await loop.sock_sendall(caller, request(relay.key, STREAM))
-            received = b""
-            while b"content_block_delta" not in received:
-                received += await loop.sock_recv(caller, 65_536)
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            fileno = os.dup(writers[-1].get_extra_info("socket").fileno())
-            with socket.socket(fileno=fileno) as theirs:
-                # Straight to the kernel: a transport would wait for a turn of its own.
-                if first == "caller":
-                    caller.close()
-                theirs.shutdown(socket.SHUT_WR)
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    for _ in range(8):
+        caller = socket.socket()
+        caller.setblocking(False)
+        await loop.sock_connect(caller, ("127.0.0.1", relay.port))
+        await loop.sock_sendall(caller, request(relay.key, STREAM))
+        received = b""
+        while b"content_block_delta" not in received:
+            received += await loop.sock_recv(caller, 65_536)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        fileno = os.dup(writers[-1].get_extra_info("socket").fileno())
+        with socket.socket(fileno=fileno) as theirs:
+            # Straight to the kernel: a transport would wait for the next turn.
+            if first == "caller":
                 caller.close()
-            await until(lambda: not relay.app.server.connections)
-        gc.collect()
+            theirs.shutdown(socket.SHUT_WR)
+            caller.close()
+        await until(lambda: not relay.app.server.connections)
+    gc.collect()
 
 
 # --- the standard streams -----------------------------------------------------------
 
 
-async def test_it_serves_without_a_standard_output(tmp_path: Path) -> None:
-    """Its number must not go to a socket, which the access log would then be written to."""
+async def test_a_relay_serves_without_a_standard_output(tmp_path: Path) -> None:
+    """Descriptor 1 must not become a socket: the access log would be written into it."""
     write_settings(tmp_path, "http://127.0.0.1:9")
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
         ["/bin/sh", "-c", 'exec "$0" -m relay serve >&-', sys.executable],
@@ -163,7 +162,7 @@ async def test_it_serves_without_a_standard_output(tmp_path: Path) -> None:
                     assert (await read_answer(come))[::2] == (200, b"ok\n")
                     go.write(request("sk-llmapi-unknown"))
                     assert (await read_answer(come))[0] == 401
-                await asyncio.sleep(0.3)  # in which the log is written
+                await asyncio.sleep(0.3)  # time for the log to be written
         process.terminate()
         assert await asyncio.to_thread(process.wait, 5) == 0
         assert process.stderr.read() == b""

@@ -1,39 +1,39 @@
-"""Callers that read slowly, and upstreams that do: each costs its own connection and no other."""
+"""Slow callers and slow upstreams delay their own connection and no other."""
 
 import asyncio
 import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
+from relay.net.listener import listen
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import Live, running_relay
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
-from tests.fakes.upstream import JSON_ANSWER, OK, Seen, raw_upstream
+from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith
 
-LITTLE = 8 * 1024  # octets that the kernel holds for a caller here, before it doubles them
-PIECE = b" " * 60_000  # more than it then takes, and one read of the relay
+LITTLE = 8 * 1024  # octets of kernel buffer for a caller; Linux doubles them
+PIECE = b" " * 60_000  # above the doubled buffer, within one read of the relay
 STREAM = {**BODY, "stream": True}
-SOON = 2.0  # seconds; what is held up here is held up for longer
+STALL = 2.0  # seconds; a stalled test takes longer
 
 
 async def narrow_port(relay: Live) -> int:
-    """A further listener, of which the connections choke after a few KiB."""
+    """A further listener whose connections block after a few KiB."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE)
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     listener.setblocking(False)
-    return await relay.app.server.listen(sock=listener)
+    return await listen(relay.app.server, sock=listener)
 
 
 @contextlib.asynccontextmanager
 async def slow_caller(port: int, octets: bytes) -> AsyncIterator[socket.socket]:
-    """Asks, and reads only what the test reads."""
+    """Send a request; the test alone reads the answer."""
     loop = asyncio.get_running_loop()
     with socket.socket() as caller:
         caller.setblocking(False)
@@ -44,7 +44,7 @@ async def slow_caller(port: int, octets: bytes) -> AsyncIterator[socket.socket]:
 
 
 async def read(caller: socket.socket, end: bytes) -> bytes:
-    """Everything until `end`."""
+    """Read everything up to `end`."""
     loop = asyncio.get_running_loop()
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024 * 1024)
     received = bytearray()
@@ -62,16 +62,18 @@ def buffered(relay: Live) -> int:
 
 
 @pytest.mark.parametrize("framing", ["kept", "length", "chunks"])
-async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, framing: str) -> None:
-    """The last piece stays with the slow caller; the upstream's connection serves the next."""
-    begun = asyncio.Event()
+async def test_an_unread_answer_holds_up_no_other_caller(
+    upstream_with: UpstreamWith, relay_with: RelayWith, framing: str
+) -> None:
+    """The last piece waits for the slow caller while the upstream's connection serves the next."""
+    started = asyncio.Event()
     document = JSON_ANSWER[:-1] + PIECE + b"}"
     events = answers.stream()
     events[-2] += b":" + PIECE + b"\n\n"
-    if framing == "kept":  # a document goes to its caller at once, when it is whole
+    if framing == "kept":  # a document is sent in one piece, once it is complete
         octets = answers.sized(document)
         end, first = document[-1:], octets[: -len(PIECE)]
-        begun.set()
+        started.set()
     elif framing == "length":
         octets = answers.sized(b"".join(events), kind=b"text/event-stream")
         end, first = events[-1], octets[: octets.index(events[-2][:50])]
@@ -86,22 +88,19 @@ async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, fr
             writer.write(OK)
             return
         writer.write(first)
-        await begun.wait()
+        await started.wait()
         writer.write(octets[len(first) :])
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        slow_caller(
-            await narrow_port(relay), request(relay.key, fields="x-first: 1\r\n")
-        ) as caller,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    async with slow_caller(
+        await narrow_port(relay), request(relay.key, fields="x-first: 1\r\n")
+    ) as caller:
         head = await asyncio.get_running_loop().sock_recv(caller, 40)
-        begun.set()
-        pool = relay.app.upstreams[0].pool
-        await until(lambda: "idle=1" in repr(pool))
+        started.set()
+        await until(lambda: relay.keeps_idle(1))
         assert buffered(relay), "the last piece was read at once: nothing is tested"
-        async with connected(relay.port, wait=SOON) as (reader, writer):
+        async with connected(relay.port, wait=STALL) as (reader, writer):
             for _ in range(2):
                 writer.write(request(relay.key))
                 assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
@@ -110,14 +109,14 @@ async def test_what_one_caller_has_not_read_holds_up_no_other(tmp_path: Path, fr
         assert received.partition(b"\r\n\r\n")[2] == octets.partition(b"\r\n\r\n")[2]
 
 
-async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back(
-    tmp_path: Path,
+async def test_backpressure_works_from_the_first_octets(
+    upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     sent = 0
     many = 100
     chunk = answers.chunk(b":" + PIECE + b"\n\n")
     events = answers.stream()
-    first = answers.chunk(b"".join(events[:4]))  # content, so that nothing is kept back
+    first = answers.chunk(b"".join(events[:4]))  # content, so that nothing is buffered
     ends = b"".join(map(answers.chunk, events[4:])) + answers.LAST
 
     async def answer(
@@ -132,13 +131,11 @@ async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back
             sent += len(chunk)
         writer.write(ends)
 
-    async with (
-        raw_upstream(answer) as upstream,
-        running_relay(tmp_path, upstream.url) as relay,
-        slow_caller(await narrow_port(relay), request(relay.key, STREAM)) as caller,
-    ):
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream)
+    async with slow_caller(await narrow_port(relay), request(relay.key, STREAM)) as caller:
         await until(lambda: buffered(relay))
-        await asyncio.sleep(0.2)  # in which an upstream that nothing holds back sends it all
+        await asyncio.sleep(0.2)  # enough to send everything without backpressure
         assert buffered(relay) < 512 * 1024
         assert sent < many * len(chunk) // 2
         received = await read(caller, ends)
@@ -148,8 +145,8 @@ async def test_an_answer_that_chokes_on_its_first_octets_holds_the_upstream_back
 
 
 @pytest.mark.parametrize("pieces", ["at once", "head first"])
-async def test_an_upstream_that_answers_before_it_has_read_gets_no_second_request(
-    tmp_path: Path, pieces: str
+async def test_an_early_answer_ends_its_upstream_connection(
+    relay_with: RelayWith, pieces: str
 ) -> None:
     refusal = b'{"type":"error","error":{"type":"invalid_request_error","message":"no"}}'
     head, _, body = answers.sized(refusal, b"400 Bad Request").partition(b"\r\n\r\n")
@@ -165,7 +162,7 @@ async def test_an_upstream_that_answers_before_it_has_read_gets_no_second_reques
             if pieces == "head first":
                 await asyncio.sleep(0.05)
             writer.write(body)
-            await over.wait()  # and neither reads on nor closes
+            await over.wait()  # neither reads on nor closes
         else:
             writer.write(OK)
             await over.wait()
@@ -175,17 +172,17 @@ async def test_an_upstream_that_answers_before_it_has_read_gets_no_second_reques
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     big = b'{"model":"claude-sonnet-4-7","x":"' + b"a" * 20_000_000 + b'"}'
     try:
-        async with running_relay(tmp_path, url) as relay:
-            async with connected(relay.port) as (reader, writer):
-                writer.write(request(relay.key, big))
-                assert (await read_answer(reader))[::2] == (400, refusal)
-                assert "idle=0" in repr(relay.app.upstreams[0].pool)
-                begun = time.monotonic()
-                writer.write(request(relay.key))
-                async with asyncio.timeout(SOON):
-                    assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
-                assert time.monotonic() - begun < SOON
-            assert connections == 2
+        relay = await relay_with(url)
+        async with connected(relay.port) as (reader, writer):
+            writer.write(request(relay.key, big))
+            assert (await read_answer(reader))[::2] == (400, refusal)
+            assert relay.keeps_idle(0)
+            since = time.monotonic()
+            writer.write(request(relay.key))
+            async with asyncio.timeout(STALL):
+                assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
+            assert time.monotonic() - since < STALL
+        assert connections == 2
     finally:
         over.set()
         server.close()

@@ -1,4 +1,4 @@
-"""TLS on both sides, and a listener that is a file."""
+"""TLS on both sides, and a listener on a Unix socket."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import trustme
 
 from relay.net.upstream.connection import Origin
 from tests.fakes.caller import BODY, connected, read_answer, request
-from tests.fakes.live import running_relay
+from tests.fakes.live import RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import OK
 
@@ -49,12 +49,13 @@ async def tls_upstream(certificate: trustme.LeafCert) -> AsyncIterator[int]:
         await asyncio.sleep(0.02)
 
 
-async def asked(folder: Path, port: int, ca: str | None, host: str = "localhost") -> int:
+async def status_over_tls(
+    relay_with: RelayWith, port: int, ca: str | None, host: str = "localhost"
+) -> int:
+    """The status of two requests to the upstream at `port`, checked to share one connection."""
     options = {} if ca is None else {"ca": ca}
-    async with (
-        running_relay(folder, f"https://{host}:{port}", upstream_options=options) as relay,
-        connected(relay.port) as (reader, writer),
-    ):
+    relay = await relay_with(f"https://{host}:{port}", upstream_options=options)
+    async with connected(relay.port) as (reader, writer):
         status = 0
         for _ in range(2):
             writer.write(request(relay.key))
@@ -67,17 +68,17 @@ async def asked(folder: Path, port: int, ca: str | None, host: str = "localhost"
         return status
 
 
-async def test_an_upstream_is_reached_over_tls_when_its_certificate_is_good(
-    tmp_path: Path, authority: trustme.CA
+async def test_an_upstream_with_a_good_certificate_is_reached(
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
 ) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     async with tls_upstream(authority.issue_cert("localhost")) as port:
-        assert await asked(tmp_path, port, str(tmp_path / "ca.pem")) == 200
+        assert await status_over_tls(relay_with, port, str(tmp_path / "ca.pem")) == 200
 
 
 @pytest.mark.parametrize("wrong", ["host", "authority", "untrusted", "address"])
-async def test_an_upstream_whose_certificate_is_wrong_gets_nothing(
-    tmp_path: Path, authority: trustme.CA, wrong: str
+async def test_an_upstream_with_a_wrong_certificate_gets_nothing(
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA, wrong: str
 ) -> None:
     names = {"host": "other.example", "address": "localhost"}
     certificate = authority.issue_cert(names.get(wrong, "localhost"))
@@ -86,10 +87,10 @@ async def test_an_upstream_whose_certificate_is_wrong_gets_nothing(
     ca = None if wrong == "untrusted" else str(tmp_path / "ca.pem")
     host = "127.0.0.1" if wrong == "address" else "localhost"
     async with tls_upstream(certificate) as port:
-        assert await asked(tmp_path, port, ca, host) == 503
+        assert await status_over_tls(relay_with, port, ca, host) == 503
 
 
-async def test_an_upstream_that_speaks_no_tls_is_a_503(tmp_path: Path) -> None:
+async def test_an_upstream_without_tls_is_a_503(relay_with: RelayWith) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -97,7 +98,7 @@ async def test_an_upstream_that_speaks_no_tls_is_a_503(tmp_path: Path) -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
-        assert await asked(tmp_path, server.sockets[0].getsockname()[1], None) == 503
+        assert await status_over_tls(relay_with, server.sockets[0].getsockname()[1], None) == 503
     finally:
         server.close()
 
@@ -111,7 +112,9 @@ def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> Non
     assert str(Origin("a", 443, tls=context)) == "https://a:443"
 
 
-async def test_a_caller_may_come_over_tls(tmp_path: Path, authority: trustme.CA) -> None:
+async def test_the_listener_speaks_tls(
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
+) -> None:
     certificate = authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     for pem in certificate.cert_chain_pems:
@@ -119,10 +122,8 @@ async def test_a_caller_may_come_over_tls(tmp_path: Path, authority: trustme.CA)
     context = ssl.create_default_context()
     authority.configure_trust(context)
     tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    async with (
-        running_relay(tmp_path, server={"tls": tls}) as relay,
-        httpx.AsyncClient(verify=context, timeout=10) as client,
-    ):
+    relay = await relay_with(server={"tls": tls})
+    async with httpx.AsyncClient(verify=context, timeout=10) as client:
         url = f"https://localhost:{relay.port}/v1/messages"
         for body, script in (
             (BODY, ""),
@@ -143,8 +144,8 @@ async def test_a_caller_may_come_over_tls(tmp_path: Path, authority: trustme.CA)
         assert refused.status_code == 413
 
 
-async def test_a_caller_over_tls_that_leaves_is_noticed(
-    tmp_path: Path, authority: trustme.CA
+async def test_a_caller_that_leaves_over_tls_is_noticed(
+    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA
 ) -> None:
     certificate = authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -152,7 +153,8 @@ async def test_a_caller_over_tls_that_leaves_is_noticed(
     context = ssl.create_default_context()
     authority.configure_trust(context)
     tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    async with running_relay(tmp_path, server={"tls": tls}) as relay, asyncio.timeout(5):
+    relay = await relay_with(server={"tls": tls})
+    async with asyncio.timeout(5):
         assert relay.simulator is not None
         _, writer = await asyncio.open_connection("localhost", relay.port, ssl=context)
         writer.write(request(relay.key, fields="x-simulate: delay=30\r\n"))
@@ -162,26 +164,24 @@ async def test_a_caller_over_tls_that_leaves_is_noticed(
         assert relay.app.server.connections == set()
 
 
-async def test_a_listener_may_be_a_file(tmp_path: Path) -> None:
+async def test_a_listener_may_be_a_unix_socket(relay_with: RelayWith, tmp_path: Path) -> None:
     path = tmp_path / "relay.sock"
-    async with running_relay(tmp_path, server={"listen": [f"unix:{path}"]}) as relay:
-        transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport) as client:
-            for stream in (False, True):
-                answer = await client.post(
-                    "http://relay/v1/messages",
-                    json={**BODY, "stream": stream},
-                    headers=relay.headers,
-                )
-                assert answer.status_code == 200
-        assert [line["peer"] for line in relay.log()] == ["unix", "unix"]
+    relay = await relay_with(server={"listen": [f"unix:{path}"]})
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with httpx.AsyncClient(transport=transport) as client:
+        for stream in (False, True):
+            answer = await client.post(
+                "http://relay/v1/messages",
+                json={**BODY, "stream": stream},
+                headers=relay.headers,
+            )
+            assert answer.status_code == 200
+    assert [line["peer"] for line in relay.log()] == ["unix", "unix"]
 
 
-async def test_a_relay_may_listen_in_several_places(tmp_path: Path) -> None:
+async def test_a_relay_may_listen_in_several_places(relay_with: RelayWith, tmp_path: Path) -> None:
     places = ["127.0.0.1:0", "[::1]:0", f"unix:{tmp_path / 'a.sock'}"]
-    async with (
-        running_relay(tmp_path, server={"listen": places}) as relay,
-        httpx.AsyncClient() as client,
-    ):
+    relay = await relay_with(server={"listen": places})
+    async with httpx.AsyncClient() as client:
         for url in relay.app.addresses[:2]:
             assert (await client.get(f"{url}/readyz")).status_code == 200

@@ -3,7 +3,6 @@
 import tomllib
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,8 +15,9 @@ from relay.config.vendors import shipped
 from relay.net.upstream.connection import FailureKind
 from relay.pool import vendor_errors as trouble
 from relay.pool.vendor_errors import ErrorClassifier, Scope, Verdict
+from tests.corpora import CORPORA
 
-CORPUS = Path(__file__).parents[1] / "corpora" / "refusals.toml"
+CORPUS = CORPORA / "refusals.toml"
 NOW = datetime(2026, 9, 8, 20, tzinfo=UTC)
 LONG = 8 * 86400.0
 HOUR = 3600.0

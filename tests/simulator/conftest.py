@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from relay.net.deadlines import Deadlines
-from relay.net.http1 import Server
+from relay.net.listener import listen
+from relay.net.server import Server
 from relay.simulator.app import Simulator
 
 # To make a context takes longer than most of the tests.
@@ -47,7 +48,7 @@ async def upstream() -> AsyncIterator[Running]:
     timers.start()
     simulator = Simulator("test")
     server = Server(simulator.handle, timers)
-    port = await server.listen()
+    port = await listen(server)
     yield Running(simulator, port)
     server.abort()
     await asyncio.sleep(0)

@@ -5,12 +5,12 @@ comment. Lines are joined without anything between them: `\\r\\n` is written out
 """
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-_CORPORA = Path(__file__).parent.parent / "corpora"
+from tests.corpora import CORPORA
+
 _REPEATED = re.compile(r"\{(\d+)\*([^}]*)\}")
 _ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|([rnt0\\]))")
 _NAMED = {"r": "\r", "n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
@@ -34,7 +34,7 @@ def octets(text: str) -> bytes:
 def read(file: str) -> list[Case]:
     """Every case of a corpus; no name twice."""
     cases: list[Case] = []
-    for line in (_CORPORA / file).read_text("utf-8").split("\n"):
+    for line in (CORPORA / file).read_text("utf-8").split("\n"):
         if line.startswith("== "):
             cases.append(Case(line[3:], [], b""))
         elif line.startswith("->"):

@@ -70,6 +70,7 @@ class ConnectionPool:
     async def _open(self) -> UpstreamConnection:
         origin = self.origin
         create: Any = self._loop.create_connection  # which asks for no base class
+        connection: UpstreamConnection
         try:
             async with asyncio.timeout(origin.connect_time):
                 if origin.egress is None:

@@ -1,4 +1,4 @@
-"""Talks to the relay through LiteLLM and prints what came as one JSON line.
+"""Talks to the relay through LiteLLM and prints a report as one JSON line.
 
 Run by the environment's own interpreter; the base URL and the key are arguments. `outside` is
 what it reached for beyond loopback.
@@ -66,7 +66,7 @@ def steered(script: str) -> dict[str, str]:
 
 
 def talk() -> dict[str, Any]:
-    whole = litellm.completion(**ASKED, messages=HELLO)
+    answer = litellm.completion(**ASKED, messages=HELLO)
     chunks = list(
         litellm.completion(
             **ASKED, messages=HELLO, stream=True, stream_options={"include_usage": True}
@@ -74,10 +74,10 @@ def talk() -> dict[str, Any]:
     )
     built = litellm.stream_chunk_builder(chunks)
     return {
-        "whole": whole.choices[0].message.content,
+        "whole": answer.choices[0].message.content,
         "streamed": built.choices[0].message.content,
         "pieces": len(chunks),
-        "used": [[one.usage.prompt_tokens, one.usage.completion_tokens] for one in (whole, built)],
+        "used": [[one.usage.prompt_tokens, one.usage.completion_tokens] for one in (answer, built)],
     }
 
 
@@ -87,7 +87,7 @@ async def call(turns: int) -> dict[str, Any]:
     This model goes on thinking after a tool's result only if its thoughts came back.
     """
     messages: list[Any] = [{"role": "user", "content": "Use get_weather."}]
-    ended, reasoned, told = [], [], 0
+    ended, reasoned, results = [], [], 0
     for turn in range(turns):
         answer = await litellm.acompletion(
             **{**ASKED, "model": "openai/claude-haiku-4-5"},
@@ -102,9 +102,9 @@ async def call(turns: int) -> dict[str, Any]:
         reasoned.append(bool(message.reasoning_content))
         messages.append(message)
         for one in message.tool_calls or ():
-            told += 1
+            results += 1
             json.loads(one.function.arguments)
-            messages.append({"role": "tool", "tool_call_id": one.id, "content": f"rain {told}"})
+            messages.append({"role": "tool", "tool_call_id": one.id, "content": f"rain {results}"})
         if not message.tool_calls:
             messages.append({"role": "user", "content": "Once more."})
     return {"ended": ended, "reasoned": reasoned, "said": messages[-2].content}
@@ -124,7 +124,7 @@ def failing(**changed: Any) -> list[Any]:
     return ["no error"]
 
 
-told = {
+report = {
     **talk(),
     "turns": asyncio.run(call(4)),
     "shaped": shaped(),
@@ -133,4 +133,4 @@ told = {
     "cut": failing(extra_headers=steered("tokens=20;fault=cut;at=9")),
     "outside": outside,
 }
-print(json.dumps(told))
+print(json.dumps(report))

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from relay.net.upstream.lookahead import Lookahead
 
 from relay.net.deadlines import Deadlines
 from relay.net.runner import CoroutineRunner
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
 from relay.net.upstream.connection_pool import ConnectionPool
-from relay.net.upstream.lookahead import Lookahead
 from relay.wire.events import CHUNKED, UNTIL_CLOSE
 from tests.fakes import answers
 from tests.fakes.until import until

@@ -2,22 +2,21 @@
 
 import json
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.translate.chat.answer import AnswerMetadata, error, error_event, translate
 from relay.translate.messages import content
+from tests.corpora import CORPORA
 from tests.translate import chunks
 from tests.translate.chunks import METADATA
 
-CORPORA = Path(__file__).parents[2] / "corpora" / "chat"
 USAGE = "10 (0 read, 0 written), 9 (0 thought)"
 
 
 def cases(kind: str) -> list[Any]:
-    document = tomllib.loads((CORPORA / "answers.toml").read_text(encoding="utf-8"))
+    document = tomllib.loads((CORPORA / "chat" / "answers.toml").read_text(encoding="utf-8"))
     return [pytest.param(case, id=case["name"]) for case in document[kind]]
 
 

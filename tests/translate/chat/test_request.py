@@ -3,7 +3,6 @@
 import json
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,10 @@ from relay.simulator import strict
 from relay.simulator.seal import Seal
 from relay.translate.chat import request as chat
 from relay.translate.request.builder import TargetModel
+from tests.corpora import CORPORA
 
 JSON = dict[str, Any]
-CASES: list[JSON] = tomllib.loads(
-    (Path(__file__).parents[2] / "corpora" / "chat" / "requests.toml").read_text()
-)["case"]
+CASES: list[JSON] = tomllib.loads((CORPORA / "chat" / "requests.toml").read_text())["case"]
 SEAL = Seal("corpus")
 _SIGNED = re.compile(r"SIGNED\((\w+)\)")
 

@@ -5,7 +5,6 @@ import itertools
 import json
 import tomllib
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ from hypothesis import strategies as st
 from relay.translate.chat.answer import AnswerMetadata, ChatStream, error_event, translate
 from relay.translate.messages.usage import StreamTap
 from relay.wire.sse import MAX_EVENT
+from tests.corpora import CORPORA
 from tests.translate import chunks
 from tests.translate.blocks import Answer, answers
 from tests.translate.chunks import METADATA, event, feed, transcript
 
-CORPORA = Path(__file__).parents[2] / "corpora"
 CASES = tomllib.loads((CORPORA / "streams.toml").read_text(encoding="utf-8"))["case"]
 USAGE = "10 (0 read, 0 written), 9 (0 thought)"
 START = (

@@ -4,7 +4,6 @@ import json
 import re
 import time
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,13 +14,12 @@ from relay.errors import INVALID_REQUEST, RelayError
 from relay.translate.responses import request
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_names import CallerTool, function_name
+from tests.corpora import CORPORA
 from tests.translate.chat.test_request import CLAUDE, FITS, JSON, accepted, signed
 from tests.translate.chat.test_request import SEAL as UPSTREAM
 from tests.translate.openresponses import validate
 
-CASES: list[JSON] = tomllib.loads(
-    (Path(__file__).parents[2] / "corpora" / "responses" / "requests.toml").read_text()
-)["case"]
+CASES: list[JSON] = tomllib.loads((CORPORA / "responses" / "requests.toml").read_text())["case"]
 ACCEPTED = [case for case in CASES if "param" not in case]
 REFUSED = [case for case in CASES if "param" in case]
 OWN = Seal(b"k" * 32, "usr_1")

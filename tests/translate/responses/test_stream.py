@@ -5,7 +5,6 @@ import json
 import re
 import tomllib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from relay.errors import BAD_UPSTREAM, RelayError
 from relay.translate.responses.answer import translate
 from relay.translate.responses.stream import ResponsesStream
+from tests.corpora import CORPORA
 from tests.translate import replies
 from tests.translate.blocks import Answer, answers
 from tests.translate.chat.test_stream import CASES as STREAMS
@@ -33,7 +33,7 @@ from tests.translate.chat.test_stream import (
 from tests.translate.chunks import event
 from tests.translate.replies import METADATA, NO_SUMMARY, SEAL, feed, read, transcript
 
-OWN = Path(__file__).parents[2] / "corpora" / "responses" / "streams.toml"
+OWN = CORPORA / "responses" / "streams.toml"
 CASES = STREAMS + tomllib.loads(OWN.read_text(encoding="utf-8"))["case"]
 USAGE = "10 (0 read), 9 (0 thought)"
 BROKEN = RelayError(BAD_UPSTREAM, "The model's upstream broke off its answer. Try again.")
