@@ -38,7 +38,9 @@ _FIELD_LINE: Final = re.compile(
 )
 _TARGET: Final = re.compile(rb"[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]+")
 _ORIGIN: Final = re.compile(rb"https?://([^/?]+)([/?].*)?", re.IGNORECASE)
-HOST: Final = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+HOST: Final[re.Pattern[bytes]] = re.compile(
+    rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
 _DIGITS: Final = re.compile(rb"[0-9]{1,20}")
 
 
