@@ -119,15 +119,10 @@ def read_request(head: bytes) -> Request | None:
         return None
     length = headers.pop(b"content-length", None)
     connection = headers.get(b"connection")
-    return Request(
-        method,
-        target,
-        path,
-        headers,
-        onward,
-        0 if length is None else int(length),
-        connection is None or connection.lower() != b"close",
-    )
+    request = Request(method, target, path, headers, onward, 0 if length is None else int(length))
+    if connection is not None and connection.lower() == b"close":
+        request.keep_alive = False
+    return request
 
 
 def read_response(head: bytes) -> Response | None:
@@ -183,15 +178,11 @@ class RequestMemory:
         digits = head[self._length_start : self._length_end]
         if not digits.isdigit() or len(digits) > _MAX_LENGTH_DIGITS or not head.endswith(after):
             return None
-        return Request(
-            last.method,
-            last.target,
-            last.path,
-            last.headers,
-            last.onward,
-            int(digits),
-            last.keep_alive,
+        request = Request(
+            last.method, last.target, last.path, last.headers, last.onward, int(digits)
         )
+        request.keep_alive = last.keep_alive
+        return request
 
     def read(self, head: bytes) -> Request | None:
         """Read a head and keep it; None if it is not canonical."""
