@@ -56,14 +56,14 @@ class FixedWindow:
 
     def give_back(self, amount: int, mark: Mark, now: int) -> None:
         """Undo the use of an amount that was taken when the bucket had this mark."""
-        if mark is self.mark and now < self.end:
+        if mark[0] == self.mark[0] and now < self.end:
             self.used -= amount
             if self.used <= 0:
                 self.used = self.end = 0
 
     def charge(self, amount: int, mark: Mark, now: int) -> None:
         """Use an amount beyond that taken at `mark`, even if it does not remain."""
-        if mark is self.mark:
+        if mark[0] == self.mark[0]:
             if not self.end:  # all other use was refunded meanwhile
                 self.end = now + self.per
             if now < self.end:

@@ -92,11 +92,10 @@ class Ledger:
         if not counters.dirty:
             counters.dirty = True
             self._dirty.append(counters)
-        refundable = counters.refundable
-        marks: list[Mark] = []
-        for bucket in refundable:
-            marks.append(bucket.mark)
-        return Reservation(key_state, counters, refundable, marks, amounts, balance, cost)
+        requests: list[tuple[Bucket, Mark]] = []
+        for bucket in counters.refundable:
+            requests.append((bucket, bucket.mark))
+        return Reservation(key_state, counters, requests, amounts, balance, cost)
 
     def settle(
         self,
@@ -113,7 +112,7 @@ class Ledger:
             return False
         if tokens is not None:
             moment = int(now * 1000)
-            for bucket, amount, mark in reservation.amounts:
+            for bucket, amount, mark in reservation.tokens:
                 if tokens < amount:
                     bucket.give_back(amount - tokens, mark, moment)
                 elif tokens > amount:
@@ -126,9 +125,9 @@ class Ledger:
         if not reservation.open:
             return False
         moment = int(now * 1000)
-        for bucket, mark in zip(reservation.refundable, reservation.marks, strict=True):
+        for bucket, mark in reservation.requests:
             bucket.give_back(1, mark, moment)
-        for bucket, amount, mark in reservation.amounts:
+        for bucket, amount, mark in reservation.tokens:
             if amount:
                 bucket.give_back(amount, mark, moment)
         self._close(reservation, 0)

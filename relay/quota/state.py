@@ -6,7 +6,6 @@ what is admitted, or in which order: that is decided in `ledger`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relay.quota.bucket import Bucket, Mark, TokenBucket, convert_bucket, new_bucket
@@ -171,19 +170,29 @@ class KeyState:
         return self.in_flight > 0 or self.counting_bucket.used_units(now) > 0
 
 
-@dataclass(slots=True, eq=False)
 class Reservation:
     """Quota held for one request, until it is settled or refunded.
 
-    `marks` are those of the `refundable` buckets when the request was taken from them;
-    `amounts` are the tokens taken, each with its bucket and that bucket's mark.
+    `requests` has the buckets that get a refunded request back, `tokens` the buckets and
+    amounts of the tokens taken; each with the bucket's mark when it was taken. `cost` is in
+    micro-dollars, held from `balance`.
     """
 
-    key_state: KeyState
-    counters: LimitCounters
-    refundable: tuple[Bucket, ...]
-    marks: list[Mark]
-    amounts: list[tuple[Bucket, int, Mark]]
-    balance: Balance | None
-    cost: int
-    open: bool = True
+    __slots__ = ("balance", "cost", "counters", "key_state", "open", "requests", "tokens")
+
+    def __init__(
+        self,
+        key_state: KeyState,
+        counters: LimitCounters,
+        requests: list[tuple[Bucket, Mark]],
+        tokens: list[tuple[Bucket, int, Mark]],
+        balance: Balance | None,
+        cost: int,
+    ) -> None:
+        self.key_state = key_state
+        self.counters = counters
+        self.requests = requests
+        self.tokens = tokens
+        self.balance = balance
+        self.cost = cost
+        self.open = True

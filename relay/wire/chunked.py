@@ -68,7 +68,7 @@ def _end_of_trailers(data: bytes) -> int:
     end = data.find(b"\r\n\r\n")
     if (end if end >= 0 else len(data) - 3) > _MAX_TRAILERS:
         raise _coding_error("The trailer section is too long.")
-    lines = (data[2:end] if end >= 0 else data[2:]).split(b"\r\n")
+    lines = (data[2 : max(2, end)] if end >= 0 else data[2:]).split(b"\r\n")
     if end < 0:
         part = lines.pop()
         if b"\n" in part or not (part == b"\r" or _TRAILER_PART.fullmatch(part)):

@@ -119,15 +119,10 @@ def read_request(head: bytes) -> Request | None:
         return None
     length = headers.pop(b"content-length", None)
     connection = headers.get(b"connection")
-    return Request(
-        method,
-        target,
-        path,
-        headers,
-        onward,
-        0 if length is None else int(length),
-        connection is None or connection.lower() != b"close",
-    )
+    request = Request(method, target, path, headers, onward, 0 if length is None else int(length))
+    if connection is not None and connection.lower() == b"close":
+        request.keep_alive = False
+    return request
 
 
 def read_response(head: bytes) -> Response | None:
@@ -162,14 +157,14 @@ class RequestMemory:
     Content-Length. Two comparisons then replace the parse.
     """
 
-    __slots__ = ("_after", "_before", "_head", "_last", "_length_end", "_length_start")
+    __slots__ = ("_after", "_after_length", "_before", "_head", "_last", "_length_start")
 
     def __init__(self) -> None:
         self._head = b""
         self._before = b""  # the last head up to the digits of Content-Length
         self._after = b""  # the last head after them; empty if it had no Content-Length
         self._length_start = 0
-        self._length_end = 0  # from the head's end, negative
+        self._after_length = 0
         self._last: Request | None = None
 
     def recall(self, head: bytes) -> Request | None:
@@ -180,18 +175,18 @@ class RequestMemory:
         after = self._after
         if not after or not head.startswith(self._before):
             return None
-        digits = head[self._length_start : self._length_end]
-        if not digits.isdigit() or len(digits) > _MAX_LENGTH_DIGITS or not head.endswith(after):
+        start = self._length_start
+        end = len(head) - self._after_length
+        if end <= start or end - start > _MAX_LENGTH_DIGITS:
             return None
-        return Request(
-            last.method,
-            last.target,
-            last.path,
-            last.headers,
-            last.onward,
-            int(digits),
-            last.keep_alive,
+        digits = head[start:end]
+        if not digits.isdigit() or not head.endswith(after):
+            return None
+        request = Request(
+            last.method, last.target, last.path, last.headers, last.onward, int(digits)
         )
+        request.keep_alive = last.keep_alive
+        return request
 
     def read(self, head: bytes) -> Request | None:
         """Read a head and keep it; None if it is not canonical."""
@@ -202,7 +197,7 @@ class RequestMemory:
             self._before = head[: match.start(1)] if match else head
             self._after = head[match.end(1) :] if match else b""
             self._length_start = len(self._before)
-            self._length_end = -len(self._after)
+            self._after_length = len(self._after)
         return request
 
 

@@ -38,7 +38,9 @@ _FIELD_LINE: Final = re.compile(
 )
 _TARGET: Final = re.compile(rb"[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]+")
 _ORIGIN: Final = re.compile(rb"https?://([^/?]+)([/?].*)?", re.IGNORECASE)
-HOST: Final = re.compile(rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+HOST: Final[re.Pattern[bytes]] = re.compile(
+    rb"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
 _DIGITS: Final = re.compile(rb"[0-9]{1,20}")
 
 
@@ -143,17 +145,19 @@ def read_request(head: bytes) -> Request:
         for name, value in event.headers.raw_items()
         if goes_upstream(name.lower()) and name.lower() not in dropped
     )
-    return Request(
+    path = target.partition(b"?")[0]
+    request = Request(
         bytes(event.method),
         target,
-        target.partition(b"?")[0],
+        path,
         _joined_values(values),
         onward,
         length or 0,
-        http11 and b"close" not in connection,
-        http11,
-        http11 and expectation is not None,
     )
+    request.keep_alive = http11 and b"close" not in connection
+    request.http11 = http11
+    request.expects_continue = http11 and expectation is not None
+    return request
 
 
 def _h11_request(head: bytes) -> h11.Request:

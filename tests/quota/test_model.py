@@ -282,7 +282,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @staticmethod
     def taken_of(hold: NaiveHold, bucket: NaiveBucket) -> int:
         """The amount taken then; the limit may have another size by now."""
-        return next(amount for real, amount, _ in hold.real.amounts
+        return next(amount for real, amount, _ in hold.real.tokens
                     if (real.per, real.refill) == (bucket.per, bucket.limit.refill))  # fmt: skip
 
     def change(self, bucket: NaiveBucket, hold: NaiveHold, amount: int, taken: int) -> None:

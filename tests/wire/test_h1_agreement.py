@@ -5,7 +5,7 @@ same request or response in the legal reader, which has h11 behind it. Each head
 twice, since cached field lines take another path.
 """
 
-import dataclasses
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +43,9 @@ def _plain(head: Request | Response) -> Request | Response:
     for line in head.onward.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         lines.append(name + b": " + value.strip(b" \t") + b"\r\n")
-    return dataclasses.replace(head, onward=b"".join(lines))
+    plain = copy.copy(head)
+    plain.onward = b"".join(lines)
+    return plain
 
 
 @tuned
