@@ -4,7 +4,10 @@ BIN := .venv/bin
 RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
 
-.PHONY: run serve test lint fmt bench lock clean
+.PHONY: help run serve test lint gates coverage fmt bench lock clean
+
+help:                  ## the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 run: $(RUN)            ## the demo: simulated upstream, relay and one key
 	$(BIN)/relay demo
@@ -13,7 +16,7 @@ serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
 
 test: $(DEV)           ## every test
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not long and not alone'
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone'
 	$(BIN)/python -m pytest -m alone
 
 lint: $(DEV)           ## style, types, layers
@@ -22,7 +25,14 @@ lint: $(DEV)           ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-fmt: $(DEV)
+gates: $(DEV)          ## size, arity and names that are still over their limits
+	$(BIN)/python .ci/gates.py
+
+coverage: $(DEV)       ## branch coverage of the pure packages, by their own tests
+	$(BIN)/python -m coverage run --branch --source=relay.wire,relay.quota,relay.translate -m pytest tests/wire tests/quota tests/translate
+	$(BIN)/python -m coverage report --skip-covered --show-missing
+
+fmt: $(DEV)            ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,11 +1,9 @@
-"""The path of a request through the relay. Read `relay` first, then what it calls, in order.
+"""One request on its way through the relay. Read `relay` first, then the modules that it calls.
 
-`entry` knows the paths; `caller` who asks; `routes` which upstreams serve a model; `upstreams`
-chooses one of them, by its `health` and by the `sessions`; `dispatch` sends the request there,
-and to the next if the `attempt` failed, which `trouble` judges; `answer` passes on what came, and
-`keepalive` fills the silence before it. `metering` counts; `models` lists, for Codex by its
-`codex` catalogue; `admin` is for the operator.
-
-A request of another dialect is a `translation`: `chat` or `responses`, whose answer `converted`
-passes on, and `stored` keeps if the caller may have that.
+`authentication` finds the caller, `metering` holds quota in an `admission`, a `dialect` reads the
+request (`messages`, or `chat` and `responses` by way of `translated`), `dispatch` sends it to an
+upstream and to the next if an `attempt` failed, and the dialect responds: `passthrough` as the
+octets that came, `translated` written anew, both on top of `respond`. `keepalive` fills the silence
+before and within an answer. `context` holds the facts known of a request, `access_record` is the
+log line made of them, `catalog` has models, plans and prices, `history` kept conversations.
 """

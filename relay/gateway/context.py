@@ -109,5 +109,5 @@ class RequestContext:
 
     @property
     def outcome_text(self) -> str:
-        """`whole`, `refused: …`, `cut: …`, `caller left` or `failed`, as log and journal have it."""
+        """`whole`, `refused: …`, `cut: …`, `caller left` or `failed`: the log's word."""
         return f"{self.outcome.value}: {self.reason}" if self.reason else self.outcome.value

@@ -74,11 +74,11 @@ class MessagesRequest(InboundRequest):
     def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
         """The caller's own octets, but for those that must differ."""
         body, upstream = self._body, target.upstream
-        if session is not None:
-            if session.mixed or session.family != upstream.vendor.thinking:
-                if self._without_thinking is None:  # this family would refuse the signatures
-                    self._without_thinking = without_thinking(body)
-                body = self._without_thinking
+        family = upstream.vendor.thinking
+        if session is not None and (session.mixed or session.family != family):
+            if self._without_thinking is None:  # this family would refuse the signatures
+                self._without_thinking = without_thinking(body)
+            body = self._without_thinking
         if target.model is not None or self._plain_name:
             body = with_model(body, target.model or self.model)
         return upstream.head(self._head, len(body)), body

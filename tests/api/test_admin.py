@@ -296,7 +296,7 @@ async def test_waiting_requests_are_served_immediately(
     if action == "resume":
         await admin(relay, "POST", "/upstreams/one/pause")
         one.health.clear()
-    relay.app.timers.stop()  # no tick wakes the waiting request
+    relay.app.deadlines.stop()  # no tick wakes the waiting request
     document = (await admin(relay, "POST", f"/upstreams/one/{action}")).json()
     assert document["state"] == "ok"
     async with asyncio.timeout(3):

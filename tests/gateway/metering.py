@@ -16,6 +16,7 @@ from relay.store.queries import live_keys
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import EMAIL, MODELS, Live
 from tests.fakes.until import until
+from tests.quota.rows import balance_of
 
 HOURS = 5 * 3600
 FREE = [
@@ -153,6 +154,6 @@ async def pay(relay: Live, micro: int) -> None:
 async def credit(relay: Live, micro: int) -> None:
     """Credit the account, and wait until the relay has seen it."""
     user = await user_id(relay)
-    balance_after = relay.app.ledger.balance(user) + micro
+    balance_after = balance_of(relay.app.ledger, user) + micro
     await pay(relay, micro)
-    await until(lambda: relay.app.ledger.balance(user) == balance_after, within=1)
+    await until(lambda: balance_of(relay.app.ledger, user) == balance_after, within=1)

@@ -70,7 +70,7 @@ async def ticks(relay: Live, count: int) -> None:
         if not left:
             enough.set()
 
-    relay.app.timers.each_tick(tick)
+    relay.app.deadlines.each_tick(tick)
     await enough.wait()
 
 

@@ -27,6 +27,7 @@ from tests.gateway.metering import (
     pay,
     settled,
 )
+from tests.quota.rows import balance_of
 
 
 async def test_a_credit_is_in_force_within_a_second(relay_with: RelayWith) -> None:
@@ -66,7 +67,7 @@ async def test_concurrent_requests_cannot_overdraw_a_balance(relay_with: RelayWi
         lines = list(connection.execute("SELECT * FROM statement ORDER BY id"))
         [row] = connection.execute("SELECT credited, charged, micro FROM balance")
     assert tuple(row) == (paid, sum(row["cost_micro"] for row in rows), row["micro"])
-    assert row["micro"] == relay.app.ledger.balance(lines[0]["user_id"])
+    assert row["micro"] == balance_of(relay.app.ledger, lines[0]["user_id"])
     assert 0 <= row["micro"] < COST
     assert lines[0]["amount_micro"] == paid
     charges = {line["request_id"]: -line["amount_micro"] for line in lines[1:]}
@@ -152,4 +153,4 @@ async def test_impossible_token_counts_change_no_balance(
     with beside(relay) as connection:
         [[micro]] = connection.execute("SELECT micro FROM balance")
         [[user]] = connection.execute("SELECT id FROM users")
-    assert micro == 10 * COST - row["cost_micro"] == relay.app.ledger.balance(user)
+    assert micro == 10 * COST - row["cost_micro"] == balance_of(relay.app.ledger, user)

@@ -198,7 +198,7 @@ async def read_once(answer: Answer) -> AsyncIterator[tuple[Raw, Upstream, PlanPo
         upstream.health.failed(FULL._replace(until=now + 600), "m", now - 1)
         reader = PlanPoller(pool)
         reader.look(now + 301)
-        await until(lambda: reader._gauges[0].drive is None)
+        await until(lambda: reader._polls[0].runner is None)
         yield raw, upstream, reader
 
 
@@ -252,7 +252,7 @@ async def test_an_outage_that_began_after_the_question_stays() -> None:
         await raw.asked.wait()
         pool[0].health.failed(FULL._replace(until=now + 600), "m", now + 1)
         gate.set()
-        await until(lambda: reader._gauges[0].drive is None)
+        await until(lambda: reader._polls[0].runner is None)
         assert pool[0].left == 97
         assert pool[0].health.account is not None
 
@@ -298,7 +298,7 @@ async def test_a_reading_that_fails_changes_nothing_and_is_logged_once(
         assert (upstream.in_flight, upstream.health.failures) == (0, 0)
         reader.look(time.time() + 700)
         await until(lambda: len(raw.requests) == 2)
-        await until(lambda: reader._gauges[0].drive is None)
+        await until(lambda: reader._polls[0].runner is None)
     [entry] = [one for one in caplog.records if one.name == "relay.gateway"]
     assert entry.levelno == logging.INFO
     assert "cannot be read" in entry.message
@@ -318,7 +318,7 @@ async def test_a_failure_after_a_good_reading_is_logged_again(
         reader = PlanPoller(pool)
         for count in range(1, 5):
             reader.look(time.time() + 301 * count)
-            await until(lambda: reader._gauges[0].drive is None)
+            await until(lambda: reader._polls[0].runner is None)
         assert pool[0].left == 97
     said = [one.message for one in caplog.records if "cannot be read" in one.message]
     assert len(said) == 2
@@ -364,9 +364,9 @@ async def test_an_upstream_that_never_answers_is_given_up_and_holds_up_no_other(
         reader.look(now)
         await until(lambda: pool[1].left == 97)
         reader.look(now + 29)
-        assert reader._gauges[0].drive is not None
+        assert reader._polls[0].runner is not None
         reader.look(now + 31)
-        await until(lambda: reader._gauges[0].drive is None)
+        await until(lambda: reader._polls[0].runner is None)
         await one.closed.wait()
     assert "no answer within 30 s" in caplog.text
 
@@ -384,7 +384,7 @@ async def test_readings_under_way_end_with_the_relay() -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
         await raw.closed.wait()
-        assert reader._gauges[0].drive is None
+        assert reader._polls[0].runner is None
 
 
 async def test_without_a_vendor_to_ask_there_is_nothing_to_run(tmp_path: Path) -> None:

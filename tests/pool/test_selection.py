@@ -124,9 +124,11 @@ CHOICES: list[tuple[str, Options, State, dict[str, Any], str | None]] = [
 
 def ask(route: Route, upstreams: list[Upstream], **what: Any) -> RoutingRequest:
     tried = what.pop("tried", "").split()
-    return RoutingRequest(
-        "key", route, tried=tuple(one for one in upstreams if one.name in tried), **what
-    )
+    wanted = RoutingRequest("key", route, what.pop("counting", False), what.pop("tokens", 0))
+    wanted.tried = tuple(one for one in upstreams if one.name in tried)
+    wanted.bound = what.pop("bound", None)
+    assert not what
+    return wanted
 
 
 def tiers(upstreams: list[Upstream]) -> None:
@@ -186,7 +188,7 @@ async def test_a_request_with_more_tokens_than_an_upstream_has_left_goes_elsewhe
         upstreams, config.PoolSettings(), ledger, Deadlines(asyncio.get_running_loop())
     )
     chosen = [
-        leased(pool, RoutingRequest("key", route, tokens=tokens)).target.upstream.name
+        leased(pool, ask(route, upstreams, tokens=tokens)).target.upstream.name
         for tokens in (600, 600, 300, 5000)
     ]
     assert chosen == ["a", "b", "a", "b"]
@@ -233,8 +235,8 @@ async def test_a_request_that_stays_with_its_session_is_nobodys_turn() -> None:
         upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
     )
     for _ in range(50):
-        lease = leased(pool, RoutingRequest("key", route, bound="a"))
-        assert (lease.target.upstream.name, lease.how) == ("a", "session")
+        lease = leased(pool, ask(route, upstreams, bound="a"))
+        assert (lease.target.upstream.name, lease.choice) == ("a", "session")
         pool.release(lease)
     chosen = [await ended(pool, route) for _ in range(4)]
     assert chosen == ["a", "b", "a", "b"]
@@ -276,7 +278,7 @@ async def test_the_pool_shows_itself_in_words() -> None:
     now = time.time()
     for number in (3, 1):
         for _ in range(number):
-            leased(pool, RoutingRequest("key", route, bound="a" if number == 3 else "d"))
+            leased(pool, ask(route, upstreams, bound="a" if number == 3 else "d"))
     b.health.failed(Verdict(Scope.ACCOUNT, now + 12.4, True, "429: rate limit"), SONNET, now)
     c.health.pause()
     for before in (30, 20, 15):

@@ -1,6 +1,6 @@
 """One connection to an upstream: a request out, a response head in, then a body to a sink.
 
-Failures are told apart by what they allow: `UpstreamError.reused_and_unanswered` means that a reused
+Failures differ in what they allow: `UpstreamError.reused_and_unanswered` means that a reused
 connection died before one octet of an answer, the only case in which a request may be
 sent again (RFC 9112 §9.3.1; pingora's RetryType::ReusedOnly).
 """

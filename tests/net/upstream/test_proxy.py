@@ -95,7 +95,7 @@ async def asked(pool: ConnectionPool, times: int = 1) -> None:
         connection = pool.take() or await pool.connect()
         response = await answer(connection)
         assert response.status == 200
-        assert connection.whole(response) is not None
+        assert connection.complete_body(response) is not None
         pool.put(connection, reusable=True)
     pool.close()
 
@@ -241,7 +241,7 @@ async def test_what_a_proxy_says_is_told_in_words(
     async with running_proxy(fresh) as proxy:
         pool = ConnectionPool(Origin("127.0.0.1", 9, egress=proxy.url(CREDENTIALS)), timers)
         told = await failure(pool)
-        assert told.trouble is FailureKind.CONNECT
+        assert told.kind is FailureKind.CONNECT
         assert str(told).startswith(f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}")
         await until(lambda: proxy.open == 0)
 
@@ -271,7 +271,7 @@ async def test_a_proxy_that_is_not_there_is_named(timers: Deadlines, scheme: str
         port = taken.getsockname()[1]
     way = f"{scheme}://{CREDENTIALS}127.0.0.1:{port}"
     told = await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=way), timers))
-    assert told.trouble is FailureKind.CONNECT
+    assert told.kind is FailureKind.CONNECT
     assert str(told) == f"cannot be reached: proxy 127.0.0.1:{port}: Connection refused"
 
 
@@ -311,7 +311,7 @@ async def test_an_upstream_is_held_to_its_certificate_through_a_proxy_too(
         way = proxy.url(CREDENTIALS, scheme=scheme)
         origin = Origin("localhost", port, tls=ssl.create_default_context(), egress=way)
         told = await failure(ConnectionPool(origin, timers))
-        assert told.trouble is FailureKind.TLS
+        assert told.kind is FailureKind.TLS
         await until(lambda: proxy.open == 0)
 
 
@@ -332,7 +332,7 @@ async def test_connecting_proxy_and_tls_share_one_time_limit(
         begun = loop.time()
         told = await failure(ConnectionPool(origin, timers))
         assert 0.09 < loop.time() - begun < 1
-        assert told.trouble is FailureKind.CONNECT
+        assert told.kind is FailureKind.CONNECT
         assert str(told) == (
             f"cannot be reached: proxy 127.0.0.1:{proxy.port}: no connection within 0.1 s"
         )
@@ -480,7 +480,7 @@ async def test_a_url_that_cannot_be_used_is_refused_without_being_quoted(
     with pytest.raises(ValueError, match=r"^egress") as caught:
         egress.parse(url)
     assert "canary" not in str(caught.value)
-    assert (await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=url), timers))).trouble is (
+    assert (await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=url), timers))).kind is (
         FailureKind.CONNECT
     )
 

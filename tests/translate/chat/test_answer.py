@@ -6,11 +6,23 @@ from typing import Any
 
 import pytest
 
-from relay.translate.chat.answer import AnswerMetadata, error, error_event, translate
+from relay.errors import Dialect
+from relay.translate.chat.answer import AnswerMetadata, translate
 from relay.translate.messages import content
+from relay.translate.messages.error_document import caller_error, stream_error
 from tests.corpora import CORPORA
 from tests.translate import chunks
 from tests.translate.chunks import METADATA
+
+
+def error(status: int, body: bytes) -> tuple[int, bytes]:
+    status, found = caller_error(status, body)
+    return status, found.body(Dialect.OPENAI)
+
+
+def error_event(data: bytes) -> bytes:
+    return stream_error(data).event(Dialect.OPENAI)
+
 
 USAGE = "10 (0 read, 0 written), 9 (0 thought)"
 

@@ -8,10 +8,12 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.translate.chat.answer import AnswerMetadata, ChatStream, error_event, translate
+from relay.errors import Dialect
+from relay.translate.chat.answer import AnswerMetadata, ChatStream, translate
+from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.usage import StreamTap
 from relay.wire.sse import MAX_EVENT
 from tests.corpora import CORPORA
@@ -199,7 +201,7 @@ def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
     before, _ = feed(answer.events[:at])
     octets = b"".join(answer.events[:at]) + event(failure.decode())
     shown, stream = feed([octets + b"".join(answer.events[at:])])
-    assert shown == before + error_event(failure)
+    assert shown == before + stream_error(failure).event(Dialect.OPENAI)
     assert (stream.error, stream.usage.error, stream.usage.complete) == (failure, True, True)
     assert stream.feed(b"anything\n\n") == b""
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.translate.messages.usage import JsonTap, StreamTap, Usage
-from relay.wire.chunked import ChunkScanner
+from relay.wire.chunked import ChunkReader, ChunkScanner
 from tests.fakes import answers
 from tests.fakes.answers import LAST, chunk
 
@@ -46,7 +46,7 @@ def read(tap: JsonTap | StreamTap, pieces: Iterable[bytes], *, framed: bool) -> 
             tap.feed(piece)
         return tap.finish()
     scanner = ChunkScanner()
-    tap.framed_by(scanner)
+    tap.begin(b"", scanner, ChunkReader())
     for piece in pieces:
         if passed := scanner.feed(piece):
             tap.feed(passed)
@@ -223,7 +223,7 @@ def test_what_follows_the_last_event_does_not_undo_it(after: bytes) -> None:
 def test_a_tap_says_when_another_event_could_be_put_in() -> None:
     for wire in (chunk(WIRE), b"".join(map(chunk, EVENTS)), b"".join(map(chunk, cut_all(WIRE, 1)))):
         scanner, tap = ChunkScanner(), StreamTap()
-        tap.framed_by(scanner)
+        tap.begin(b"", scanner, ChunkReader())
         plain = b""
         for octet in cut_all(wire, 1):
             if passed := scanner.feed(octet):

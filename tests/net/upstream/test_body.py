@@ -1,4 +1,4 @@
-"""What was kept back of a body is given back octet for octet, whatever its framing and splits."""
+"""Octets that were looked at ahead go on octet for octet, in every framing and at every split."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relay.net.upstream.lookahead import Lookahead
 
 from relay.net.deadlines import Deadlines
 from relay.net.runner import CoroutineRunner
+from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
 from relay.net.upstream.connection_pool import ConnectionPool
 from relay.wire.events import CHUNKED, UNTIL_CLOSE
@@ -45,7 +45,7 @@ class Held:
 
     def __init__(self, connection: UpstreamConnection, most: int = 1 << 20) -> None:
         self.connection = connection
-        self.hold: Lookahead | None = None
+        self.hold: ResponseBody | None = None
         self.ended = False
         self.failure: UpstreamError | None = None
         self.marker = b""
@@ -56,8 +56,8 @@ class Held:
     async def _run(self) -> None:
         try:
             response = await self.connection.send(HEAD, b"")
-            self.hold = Lookahead(self.connection, response)
-            await self.hold.until(self._enough, self._most)
+            self.hold = ResponseBody(self.connection, response, keep_framing=True)
+            await self.hold.look_ahead(self._enough, self._most)
         except UpstreamError as failure:
             self.failure = failure
         self.ended = True
@@ -97,7 +97,7 @@ CUTS = st.lists(st.integers(0, 400), max_size=8)
 
 @given(body=BODIES, at=st.integers(0, 119), cuts=CUTS, rest=st.sampled_from([b"", NEXT]))
 @settings(max_examples=150, deadline=None)
-async def test_what_was_kept_comes_back_octet_for_octet(
+async def test_a_sink_goes_on_where_the_look_ahead_ended(
     body: tuple[bytes, str, int], at: int, cuts: list[int], rest: bytes
 ) -> None:
     payload, kind, size = body
@@ -115,14 +115,13 @@ async def test_what_was_kept_comes_back_octet_for_octet(
         assert wire.startswith(hold.octets)
         if held.ended and not hold.complete:
             assert held.marker in hold.payload
-        hold.give_back()
-        for piece in left:  # what comes before anybody has asked for it
-            upstream.data_received(piece)
-        assert upstream.early() == octets + rest
-        collected: list[bytes] = []
-        upstream.attach(collected.append)
-        upstream.data_received(b"more")
-        assert collected == [b"more"]
+        collected = [hold.octets]
+        if not hold.complete:
+            upstream.attach(lambda data: collected.append(hold.extent.feed(data)))
+            for piece in left:
+                upstream.data_received(piece)
+        assert b"".join(collected) == wire
+        assert kind == "until-close" or hold.extent.done
 
 
 @pytest.mark.parametrize("kind", ["sized", "chunked"])
@@ -175,15 +174,12 @@ async def test_no_more_is_kept_back_than_was_agreed(kind: str, split: int) -> No
     head, wire = framed(payload, kind, 50)
     async with connection() as upstream:
         held = Held(upstream, most=500)
-        left = held.feed(octet_by_octet(head + wire) if split else [head, wire[:600], wire[600:]])
+        held.feed(octet_by_octet(head + wire) if split else [head, wire[:600], wire[600:]])
         assert held.ended
         assert held.hold is not None
         assert not held.hold.complete
         assert 500 < len(held.hold.octets) <= (501 if split else 600)
-        held.hold.give_back()
-        for piece in left:
-            upstream.data_received(piece)
-        assert upstream.early() == wire
+        assert wire.startswith(held.hold.octets)
 
 
 # --- how it may break off ---
@@ -221,7 +217,7 @@ async def test_a_body_that_breaks_off_is_a_failure_unless_its_end_is_the_connect
             assert not held.hold.reusable
         else:
             assert held.failure is not None
-            assert held.failure.trouble is FailureKind.CLOSED
+            assert held.failure.kind is FailureKind.CLOSED
 
 
 @pytest.mark.parametrize("split", [0, 1], ids=["at-once", "octet-by-octet"])
@@ -231,22 +227,23 @@ async def test_broken_framing_is_told_as_such(split: int) -> None:
         held = Held(upstream)
         held.feed(octet_by_octet(octets) if split else [octets])
         assert held.failure is not None
-        assert held.failure.trouble is FailureKind.GARBAGE
+        assert held.failure.kind is FailureKind.GARBAGE
 
 
-async def test_a_connection_that_ends_after_it_was_given_back_says_so_to_who_asks_next() -> None:
+async def test_an_end_after_the_look_ahead_is_found_at_the_join() -> None:
     async with connection() as upstream:
         held = Held(upstream)
         held.marker = b"ab"
         held.feed([answers.chunked_head() + b"3\r\nabc\r\n"])
         assert held.ended
         assert held.hold is not None
-        held.hold.give_back()
         upstream.data_received(b"3\r\nd")
         upstream.eof_received()
-        assert upstream.early() == b"3\r\nabc\r\n3\r\nd"
+        assert held.hold.octets == b"3\r\nabc\r\n3\r\nd"
         assert upstream.lost is not None
-        assert not upstream.reusable
+        assert not held.hold.reusable
+        with pytest.raises(UpstreamError):
+            held.hold.begin()
 
 
 async def test_over_a_real_connection_it_waits_for_what_is_still_to_come() -> None:
