@@ -107,6 +107,8 @@ class ResponseBody:
                 connection.on_lost = self._on_lost
                 connection.attach(self._feed)
             await self._done
+        elif not self.extent.done:  # octets that come before a splice begins stay here
+            connection.attach(self._feed)
         self.complete = self.extent.done
 
     def begin(self) -> None:

@@ -205,6 +205,12 @@ class UpstreamConnection:
         else:  # an idle connection has nothing to say
             self._fail(UpstreamError(FailureKind.GARBAGE, "octets without a request"))
 
+    def pause_writing(self) -> None:
+        """The upstream reads a request's body slowly: it is written already, and waits."""
+
+    def resume_writing(self) -> None:
+        """The reverse."""
+
     def eof_received(self) -> bool:
         """The upstream sends no more: for a body without a length that is its end."""
         self._fail(
