@@ -321,13 +321,16 @@ async def test_while_nothing_can_be_written_new_work_is_refused_and_streams_go_o
             # The last page may just have had room for it, and not for what it used.
             assert held or fault is full
         healed = time.monotonic()
-        assert {(await task)[0] for task in first} == {200}
+        statuses = [(await task)[0] for task in first]
+        # The journal may be found out between the last look at it and the last request.
+        assert set(statuses[:-1]) <= {200}
+        assert statuses[-1] in (200, 503)
         async with asyncio.timeout(HEALED):
             while (await status_of(port, key))[0] != 200:  # noqa: ASYNC110 - each asks anew
                 await asyncio.sleep(0.02)
         print(f"{fault.__name__}: healed after {time.monotonic() - healed:.2f} s")
         assert (await streams[1]).count(b"message_stop") == 2
-        count = len(streams) + len(first) + 1
+        count = len(streams) + statuses.count(200) + 1
         await until(lambda: rules(tmp_path) == {"reported": count})
         with opened(tmp_path) as connection:
             used = present(connection, "requests", 18000)["used"]
