@@ -1,14 +1,12 @@
-"""What an upstream's trouble means: whom it concerns, for how long, and whether that is known.
+"""Classifies an upstream's error: what it concerns, and for how long.
 
-`ErrorClassifier` holds one vendor's rules, compiled, and after them what holds for everyone. It
-judges
-one answer by its status, header lines and body, and must not know of other upstreams, of
-earlier answers or of a clock: the present moment comes in, a `Verdict` goes out, and others
-decide what to do with it.
+`ErrorClassifier` has the compiled rules of one vendor, and after them the rules for all vendors.
+Decides a `Verdict` from the status, the header fields and the body of one answer. Must not know
+other upstreams, earlier answers or a clock: the present time is an argument.
 
-Where an upstream tells a moment, that is believed if it lies ahead, by no more than the longest
-limit that a vendor has (a week) and a day. `Verdict.until` is never further away than the
-operator's `pool.longest_cooldown`, so a moment that turns out to be wrong is tried again.
+A stated time is believed if it is in the future, by at most eight days: the longest limit of a
+vendor is a week. `Verdict.until` is never further away than the operator's
+`pool.longest_cooldown`, so an upstream with a wrong time is tried again.
 """
 
 import re
@@ -27,19 +25,21 @@ Headers = dict[bytes, bytes]  # names in lower case
 
 
 class Scope(Enum):
-    """Whom a refusal concerns, from the narrowest to the widest."""
+    """What an error concerns, from the narrowest to the widest."""
 
-    CALLER = "caller"  # the request itself is at fault: any upstream would refuse it
-    REQUEST = "request"  # this request, here and now; the next one may pass
-    FAILURE = "failure"  # the upstream did not do its work
+    CALLER = "caller"  # the request is at fault: any upstream would refuse it
+    REQUEST = "request"  # this request only; the next one may succeed
+    FAILURE = "failure"  # the upstream failed
     MODEL = "model"  # every request for this model
     ACCOUNT = "account"  # every request of this account
-    CREDENTIAL = "credential"  # every request, until an operator does something about it
+    CREDENTIAL = "credential"  # every request, until an operator acts
 
 
 class Verdict(NamedTuple):
-    """`until` is in epoch seconds, 0.0: nothing to wait for. `told`: by the upstream, so that it
-    is no guess. `reason` is for the operator, in our words: no text of the upstream, no secret.
+    """What an error concerns, and until when.
+
+    `until` is in epoch seconds; 0.0 for no wait. `stated`: the upstream stated that time; else it
+    is a guess. `reason` is for the operator and has no text of the upstream, so no secret.
     """
 
     scope: Scope
@@ -49,14 +49,14 @@ class Verdict(NamedTuple):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another upstream may do better."""
+        """Whether another upstream may serve the request."""
         return self.scope is not Scope.CALLER
 
 
-_MESSAGE: Final = 4096  # characters of a message that rules may search
-_BELIEVED: Final = 8 * 86400.0  # seconds ahead
-_SOFT: Final = 60.0  # seconds at most, for an upstream that is merely busy
-_GUESS: Final = {
+_MAX_SEARCHED: Final = 4096  # characters of a message that rules search
+_MAX_STATED_SECONDS: Final = 8 * 86400.0
+_MAX_BUSY_SECONDS: Final = 60.0
+_GUESSED_SECONDS: Final = {
     Scope.CALLER: 0.0,
     Scope.REQUEST: 3.0,
     Scope.FAILURE: 0.0,
@@ -64,27 +64,27 @@ _GUESS: Final = {
     Scope.ACCOUNT: 60.0,
     Scope.CREDENTIAL: 600.0,
 }
-_PASSING: Final = frozenset({Scope.REQUEST, Scope.FAILURE})
-_DATED: Final = frozenset({Scope.MODEL, Scope.ACCOUNT, Scope.CREDENTIAL})
+_TRANSIENT: Final = frozenset({Scope.REQUEST, Scope.FAILURE})
+_LASTING: Final = frozenset({Scope.MODEL, Scope.ACCOUNT, Scope.CREDENTIAL})
 
 _NUMBER: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,9})?")
-_CODE_WITHIN: Final = re.compile(r"\A\[([0-9]{4,5})\]|\(([0-9]{4,5})\)\s*\Z")
+_CODE_IN_MESSAGE: Final = re.compile(r"\A\[([0-9]{4,5})\]|\(([0-9]{4,5})\)\s*\Z")
 _HTTP_DATE: Final = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.A)
-_MOMENT: Final = re.compile(
+_TIMESTAMP: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ]| at )(\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?"
     r"(?: ?(Z|UTC|GMT)|([+-])(\d\d):?(\d\d))?",
     re.ASCII,
 )
 
-_GROUPS: Final = ("requests", "tokens", "input-tokens", "output-tokens")
-_CLASSES: Final = ("opus", "sonnet", "haiku")
-_CLAIMS: Final = {"five_hour": "5-hour limit reached", "seven_day": "weekly limit reached"}
+_LIMIT_GROUPS: Final = ("requests", "tokens", "input-tokens", "output-tokens")
+_MODEL_CLASSES: Final = ("opus", "sonnet", "haiku")
+_CLAIM_REASONS: Final = {"five_hour": "5-hour limit reached", "seven_day": "weekly limit reached"}
 _UNIFIED: Final = b"anthropic-ratelimit-unified-"
-_OPEN: Final = frozenset({"allowed", "allowed_warning"})
+_ALLOWED: Final = frozenset({"allowed", "allowed_warning"})
 
 
 class _Rule(NamedTuple):
-    """A `config.RuleSettings`, compiled."""
+    """A compiled `config.RuleSettings`."""
 
     scope: Scope
     reason: str
@@ -93,8 +93,8 @@ class _Rule(NamedTuple):
     says: re.Pattern[str] | None
     seconds: float | None
 
-    def fits(self, status: int, document: ErrorDocument) -> bool:
-        """Whether it is about this answer; `status` 0 is an error within an answer."""
+    def matches(self, status: int, document: ErrorDocument) -> bool:
+        """Whether the rule applies to an error; `status` is 0 for an error within an answer."""
         if self.status is not None and self.status != status:
             return False
         if self.codes and self.codes.isdisjoint((document.type, document.code)):
@@ -103,10 +103,10 @@ class _Rule(NamedTuple):
 
 
 class ErrorClassifier:
-    """What the refusals of one upstream mean, by its vendor's rules and in general."""
+    """Classifies the errors of one upstream."""
 
     def __init__(self, vendor: config.VendorSettings, longest: float) -> None:
-        """`longest` in seconds: no verdict holds for longer."""
+        """`longest`: no verdict lasts for longer, in seconds."""
         self._longest = longest
         self._zone = ZoneInfo(vendor.time_zone)
         self._rules = tuple(
@@ -130,15 +130,15 @@ class ErrorClassifier:
         now: float,
         counting: bool = False,
     ) -> Verdict:
-        """An answer that cannot be passed on as what was asked for. Never raises.
+        """The verdict on an answer that does not serve the request. Never raises.
 
-        `body` may be cut short or missing; `model` is the name that was sent; `counting` says
-        that it was for `count_tokens`. Counting has limits of its own and is often not served
-        at all, so that nothing but a credential is held against the upstream for it.
+        `body` may be cut short or missing. `model` is the name in the upstream's request.
+        `counting`: the request was for `count_tokens`, which has limits of its own and is often
+        not served at all. Only an error of the credential then counts against the upstream.
         """
         document = _stated_error(body)
         if status < 300 and document != NO_ERROR:
-            verdict = self._within(document, headers, model, now)
+            verdict = self._in_answer(document, headers, model, now)
         else:
             verdict = self._by_rule(status, document, headers, now) or self._in_general(
                 status, f"{status}", headers, model, now
@@ -150,13 +150,15 @@ class ErrorClassifier:
         return Verdict(Scope.REQUEST, 0.0, False, verdict.reason)
 
     def judge_event(self, body: bytes, model: str, now: float) -> Verdict:
-        """An error within a stream, or as the body of an answer with status 200. Never raises.
+        """The verdict on an error in a stream, or in an answer with status 200. Never raises.
 
-        `body` is the JSON document: of a server-sent event, its data.
+        `body` is the JSON document, or the data of the event.
         """
-        return self._within(_stated_error(body), {}, model, now)
+        return self._in_answer(_stated_error(body), {}, model, now)
 
-    def _within(self, document: ErrorDocument, headers: Headers, model: str, now: float) -> Verdict:
+    def _in_answer(
+        self, document: ErrorDocument, headers: Headers, model: str, now: float
+    ) -> Verdict:
         if verdict := self._by_rule(0, document, headers, now):
             return verdict
         status = document.type_status or document.code_status
@@ -170,22 +172,22 @@ class ErrorClassifier:
         if 0 < status < 400:
             return None
         for rule in self._rules:
-            if rule.fits(status, document):
+            if rule.matches(status, document):
                 break
         else:
             return None
         scope = rule.scope
         reason = f"{status}: {rule.reason}" if status else f"in its answer: {rule.reason}"
-        if scope in _DATED:
-            moment = _moment(document.message, self._zone)
-            if moment is not None and _believed(moment, now):
+        if scope in _LASTING:
+            moment = _timestamp(document.message, self._zone)
+            if moment is not None and _is_plausible(moment, now):
                 return self._verdict(scope, reason, now, moment)
         return self._verdict(scope, reason, now, _retry_after(headers, now), guess=rule.seconds)
 
     def _in_general(
         self, status: int, prefix: str, headers: Headers, model: str, now: float
     ) -> Verdict:
-        """What a status means, whoever gives it (docs: api/errors)."""
+        """The verdict by status, for all vendors (Anthropic API reference, Errors)."""
         if status == 429:
             return self._limited(prefix, headers, model, now)
         if status == 402:
@@ -209,21 +211,21 @@ class ErrorClassifier:
         return self._verdict(Scope.FAILURE, reason, now)
 
     def _limited(self, prefix: str, headers: Headers, model: str, now: float) -> Verdict:
-        """429: the more exact a header is, the sooner it is asked."""
+        """The verdict on a 429, from the most exact header field that it has."""
         if _value(headers, _UNIFIED + b"status").lower() == "rejected":
             claim = _value(headers, _UNIFIED + b"representative-claim").lower()
             moment = _epoch(_value(headers, _UNIFIED + b"reset"), now)
-            scope, what = _claimed(claim, headers, model)
+            scope, limit = _claimed_scope(claim, headers, model)
             moment = moment or _retry_after(headers, now)
-            return self._verdict(scope, f"{prefix}: {what}", now, moment)
-        spent = dict(_spent(headers, now))
-        if spent:  # Anthropic counts these per model (docs: api/rate-limits)
-            reason = f"{prefix}: limit of {', '.join(spent)} reached"
-            return self._verdict(Scope.MODEL, reason, now, max(spent.values()))
+            return self._verdict(scope, f"{prefix}: {limit}", now, moment)
+        exhausted = dict(_exhausted_limits(headers, now))
+        if exhausted:  # Anthropic counts these per model (API reference, Rate limits)
+            reason = f"{prefix}: limit of {', '.join(exhausted)} reached"
+            return self._verdict(Scope.MODEL, reason, now, max(exhausted.values()))
         moment = _retry_after(headers, now)
         if moment is not None:
             return self._verdict(Scope.ACCOUNT, f"{prefix}: told to wait", now, moment)
-        # Without a word about any limit it is no limit: the next request may well pass.
+        # A 429 that states no limit is not about a limit: the next request may succeed.
         return self._verdict(Scope.REQUEST, f"{prefix}: without a reason", now)
 
     def _verdict(
@@ -234,40 +236,42 @@ class ErrorClassifier:
         moment: float | None = None,
         guess: float | None = None,
     ) -> Verdict:
-        """Until `moment` if that was told, else for `guess` seconds, else for what is usual."""
+        """A verdict until `moment`, else for `guess` seconds, else for the guess of its scope."""
         if scope is Scope.CALLER:
             return Verdict(scope, 0.0, False, reason)
         if moment is not None:
-            longest = min(self._longest, _SOFT) if scope in _PASSING else self._longest
+            longest = self._longest
+            if scope in _TRANSIENT:
+                longest = min(longest, _MAX_BUSY_SECONDS)
             return Verdict(scope, min(moment, now + longest), True, reason)
-        seconds = _GUESS[scope] if guess is None else guess
+        seconds = _GUESSED_SECONDS[scope] if guess is None else guess
         until = min(now + seconds, now + self._longest) if seconds else 0.0
         return Verdict(scope, until, False, reason)
 
 
-def of_failure(trouble: FailureKind, now: float) -> Verdict:
-    """No answer at all. Nobody told a moment; `now` makes it a judgement like the others."""
-    return Verdict(Scope.FAILURE, 0.0, False, trouble.value)
+def of_failure(failure: FailureKind, now: float) -> Verdict:
+    """The verdict on a request without an answer; it ends at once, so `now` is not used."""
+    return Verdict(Scope.FAILURE, 0.0, False, failure.value)
 
 
-def _claimed(claim: str, headers: Headers, model: str) -> tuple[Scope, str]:
-    """Whom a unified limit concerns that rejected a request, and what to call it.
+def _claimed_scope(claim: str, headers: Headers, model: str) -> tuple[Scope, str]:
+    """The scope of a unified limit that has rejected a request, and its reason.
 
-    The limit of one class of models, or one that rejects while those that all models share are
-    open, leaves the other models alone (CLIProxyAPI #5915: the whole account was out for days).
+    It concerns one model only if it names a class of models, or if the limits that all models
+    share still allow requests (CLIProxyAPI #5915: the whole account was out for days).
     """
-    for word in _CLASSES:
-        if word in claim and word in model.lower():
-            return Scope.MODEL, f"limit of {word} reached"
+    for name in _MODEL_CLASSES:
+        if name in claim and name in model.lower():
+            return Scope.MODEL, f"limit of {name} reached"
     shared = [_value(headers, _UNIFIED + window + b"-status") for window in (b"5h", b"7d")]
-    if all(status.lower() in _OPEN for status in shared):
+    if all(status.lower() in _ALLOWED for status in shared):
         return Scope.MODEL, "limit of this model reached"
-    return Scope.ACCOUNT, _CLAIMS.get(claim, "limit reached")
+    return Scope.ACCOUNT, _CLAIM_REASONS.get(claim, "limit reached")
 
 
-def _spent(headers: Headers, now: float) -> Iterator[tuple[str, float]]:
-    """Each limit of which nothing remains, and when there is more, in epoch seconds."""
-    for group in _GROUPS:
+def _exhausted_limits(headers: Headers, now: float) -> Iterator[tuple[str, float]]:
+    """Each limit with nothing remaining, and its reset in epoch seconds."""
+    for group in _LIMIT_GROUPS:
         name = f"anthropic-ratelimit-{group}-".encode()
         if _value(headers, name + b"remaining") == "0":
             moment = _epoch(_value(headers, name + b"reset"), now)
@@ -280,7 +284,7 @@ def _value(headers: Headers, name: bytes) -> str:
 
 
 def _retry_after(headers: Headers, now: float) -> float | None:
-    """`retry-after` in seconds or as a date (RFC 9110 §10.2.3), `retry-after-ms`; epoch seconds."""
+    """Epoch seconds from `retry-after-ms` or `retry-after` (RFC 9110 §10.2.3)."""
     for name, unit in ((b"retry-after-ms", 1000.0), (b"retry-after", 1.0)):
         text = _value(headers, name)
         moment: float | None = None
@@ -291,28 +295,28 @@ def _retry_after(headers: Headers, now: float) -> float | None:
                 moment = parsedate_to_datetime(text).timestamp()
             except ValueError:  # 31 Feb
                 continue
-        if moment is not None and _believed(moment, now):
+        if moment is not None and _is_plausible(moment, now):
             return moment
     return None
 
 
 def _epoch(text: str, now: float) -> float | None:
-    """A header's moment, in epoch seconds or RFC 3339."""
-    moment = float(text) if _NUMBER.fullmatch(text) else _moment(text, UTC)
-    return moment if moment is not None and _believed(moment, now) else None
+    """Epoch seconds from a header field, which has epoch seconds or RFC 3339."""
+    moment = float(text) if _NUMBER.fullmatch(text) else _timestamp(text, UTC)
+    return moment if moment is not None and _is_plausible(moment, now) else None
 
 
-def _believed(moment: float, now: float) -> bool:
-    return now < moment <= now + _BELIEVED
+def _is_plausible(moment: float, now: float) -> bool:
+    return now < moment <= now + _MAX_STATED_SECONDS
 
 
-def _moment(text: str, zone: tzinfo) -> float | None:
-    """The first moment in a text, in epoch seconds; `zone` is that of one without."""
-    found = _MOMENT.search(text)
+def _timestamp(text: str, zone: tzinfo) -> float | None:
+    """The first timestamp in a text, in epoch seconds; without a zone it is in `zone`."""
+    found = _TIMESTAMP.search(text)
     if found is None:
         return None
-    *numbers, fraction, universal, sign, hours, minutes = found.groups()
-    if universal:
+    *numbers, fraction, utc, sign, hours, minutes = found.groups()
+    if utc:
         zone = UTC
     elif sign:
         offset = timedelta(hours=int(hours), minutes=int(minutes))
@@ -322,20 +326,20 @@ def _moment(text: str, zone: tzinfo) -> float | None:
             return None
     year, month, day, hour, minute, second = (int(number or 0) for number in numbers)
     try:
-        whole = datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp()
+        seconds = datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp()
     except (ValueError, OverflowError):  # 31 February; the year 0
         return None
-    return whole + float(fraction or 0)
+    return seconds + float(fraction or 0)
 
 
 def _stated_error(body: bytes) -> ErrorDocument:
-    """The error that a body states, with its message cut to the length that rules may search.
+    """The error in a body, with its message cut to the length that rules search.
 
-    Some vendors put the code into the message, before (`[1313][…]`) or after it (`… (2056)`).
+    Some vendors put the code into the message: `[1313][…]` or `… (2056)`.
     """
     document = read(body, failures_only=True)
-    message = document.message[:_MESSAGE]
+    message = document.message[:_MAX_SEARCHED]
     code = document.code
-    if not code and (within := _CODE_WITHIN.search(message)):
-        code = within[1] or within[2]
+    if not code and (match := _CODE_IN_MESSAGE.search(message)):
+        code = match[1] or match[2]
     return ErrorDocument(document.type, code, message)

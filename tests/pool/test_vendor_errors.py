@@ -1,4 +1,4 @@
-"""What an upstream's trouble means; the answers are in tests/corpora/refusals.toml."""
+"""An upstream's error has the verdict that tests/corpora/refusals.toml states."""
 
 import tomllib
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relay import config
 from relay.config.vendors import shipped
 from relay.net.upstream.connection import FailureKind
-from relay.pool import vendor_errors as trouble
+from relay.pool import vendor_errors
 from relay.pool.vendor_errors import ErrorClassifier, Scope, Verdict
 from tests.corpora import CORPORA
 
@@ -36,7 +36,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     counting: bool = False
     event: bool = False
     until: datetime | float = 0.0
-    told: bool = False
+    stated: bool = False
 
 
 CASES = msgspec.convert(tomllib.loads(CORPUS.read_text("utf-8"))["case"], list[Case])
@@ -48,42 +48,42 @@ def vendors() -> dict[str, config.VendorSettings]:
 
 
 @cache
-def refusals(vendor: str = "generic", longest: float = LONG) -> ErrorClassifier:
+def classifier(vendor: str = "generic", longest: float = LONG) -> ErrorClassifier:
     return ErrorClassifier(vendors()[vendor], longest)
 
 
 def judged(case: Case, longest: float = LONG) -> Verdict:
-    one, now = refusals(case.vendor, longest), case.now.timestamp()
+    errors, now = classifier(case.vendor, longest), case.now.timestamp()
     body = case.body.encode()
     if case.event:
-        return one.judge_event(body, case.model, now)
+        return errors.judge_event(body, case.model, now)
     headers = {name.encode(): value.encode() for name, value in case.headers.items()}
-    return one.judge(case.status, headers, body, case.model, now, case.counting)
+    return errors.judge(case.status, headers, body, case.model, now, case.counting)
 
 
 # --- the corpus -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_an_answer_means_what_the_corpus_says(case: Case) -> None:
+def test_an_answer_has_the_verdict_of_the_corpus(case: Case) -> None:
     verdict = judged(case)
     now = case.now.timestamp()
     if isinstance(case.until, datetime):
         until = case.until.timestamp()
     else:
         until = now + case.until if case.until else 0.0
-    assert (verdict.scope, verdict.stated) == (case.scope, case.told), verdict
+    assert (verdict.scope, verdict.stated) == (case.scope, case.stated), verdict
     assert verdict.until == pytest.approx(until, abs=1e-3), verdict
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_nobody_stays_out_for_longer_than_the_operator_allows(case: Case) -> None:
+def test_no_verdict_lasts_longer_than_the_operator_allows(case: Case) -> None:
     full, capped = judged(case), judged(case, HOUR)
     assert capped.until <= case.now.timestamp() + HOUR
     assert capped == full._replace(until=min(full.until, case.now.timestamp() + HOUR))
 
 
-def test_the_corpus_is_large_and_every_case_says_whence_it_comes() -> None:
+def test_the_corpus_is_large_and_every_case_has_a_source() -> None:
     assert len(CASES) >= 50
     assert len({case.name for case in CASES}) == len(CASES)
     assert all(case.source for case in CASES)
@@ -91,17 +91,16 @@ def test_the_corpus_is_large_and_every_case_says_whence_it_comes() -> None:
 
 
 @pytest.mark.parametrize("vendor", vendors().values(), ids=lambda vendor: vendor.name)
-def test_every_shipped_rule_is_met_by_some_case(vendor: config.VendorSettings) -> None:
+def test_every_shipped_rule_has_a_case(vendor: config.VendorSettings) -> None:
     reasons = [rule.reason for rule in vendor.rules]
-    assert len(set(reasons)) == len(reasons), "a rule is known by its reason"
-    said = [judged(case).reason for case in CASES if case.vendor == vendor.name]
-    assert [reason for reason in reasons if not any(one.endswith(reason) for one in said)] == []
+    assert len(set(reasons)) == len(reasons), "a reason identifies a rule"
+    given_reasons = [judged(case).reason for case in CASES if case.vendor == vendor.name]
+    for reason in reasons:
+        assert any(each.endswith(reason) for each in given_reasons), reason
 
 
 @pytest.mark.parametrize("vendor", vendors().values(), ids=lambda vendor: vendor.name)
-def test_a_shipped_vendor_can_be_recognised_and_says_what_its_terms_are(
-    vendor: config.VendorSettings,
-) -> None:
+def test_a_shipped_vendor_has_hosts_and_a_link_to_its_terms(vendor: config.VendorSettings) -> None:
     generic = vendor.name == "generic"
     assert bool(vendor.hosts) is not generic
     assert vendor.terms.endswith("read them.") is not generic
@@ -124,7 +123,7 @@ def says(message: str, code: str = "7") -> bytes:
 EPOCH = NOW.timestamp()
 
 
-def test_the_first_rule_that_fits_applies_before_what_holds_for_everyone() -> None:
+def test_the_first_rule_that_matches_precedes_the_general_rules() -> None:
     mine = with_rules(
         {"scope": "caller", "reason": "other status", "status": 418},
         {"scope": "caller", "reason": "other code", "code": ["8"]},
@@ -136,7 +135,7 @@ def test_the_first_rule_that_fits_applies_before_what_holds_for_everyone() -> No
     assert verdict == Verdict(Scope.ACCOUNT, EPOCH + 60, False, "401: these words")
 
 
-def test_a_rule_is_about_errors_only() -> None:
+def test_a_rule_applies_to_errors_only() -> None:
     mine = with_rules({"scope": "account", "reason": "anything"})
     assert mine.judge(301, {}, b"", "m", EPOCH).scope is Scope.FAILURE
     assert mine.judge(200, {}, b"", "m", EPOCH).scope is Scope.FAILURE
@@ -144,13 +143,13 @@ def test_a_rule_is_about_errors_only() -> None:
     assert mine.judge_event(says("no"), "m", EPOCH).scope is Scope.ACCOUNT
 
 
-def test_a_rule_with_a_status_is_not_about_errors_within_an_answer() -> None:
+def test_a_rule_with_a_status_ignores_errors_within_an_answer() -> None:
     mine = with_rules({"scope": "account", "reason": "mine", "status": 429})
     assert mine.judge_event(says("no", "429"), "m", EPOCH).scope is Scope.REQUEST
 
 
 @pytest.mark.parametrize(
-    ("scope", "message", "seconds", "waits", "told"),
+    ("scope", "message", "seconds", "waits", "stated"),
     [
         ("account", "until 2026-09-08 20:10:00", 5, 600, True),
         ("model", "until 2026-09-08T20:10", 5, 600, True),
@@ -165,28 +164,26 @@ def test_a_rule_with_a_status_is_not_about_errors_within_an_answer() -> None:
         ("request", "soon", None, 30, True),
     ],
 )
-def test_a_rule_waits_for_the_moment_told_else_retry_after_else_its_seconds(
-    scope: str, message: str, seconds: float | None, waits: float, told: bool
+def test_a_rule_waits_for_the_stated_time_before_retry_after(
+    scope: str, message: str, seconds: float | None, waits: float, stated: bool
 ) -> None:
     mine = with_rules({"scope": scope, "reason": "mine", "seconds": seconds})
     verdict = mine.judge(429, {b"retry-after": b"30"}, says(message), "m", EPOCH)
-    assert verdict == Verdict(Scope(scope), EPOCH + waits, told, "429: mine")
+    assert verdict == Verdict(Scope(scope), EPOCH + waits, stated, "429: mine")
 
 
 @pytest.mark.parametrize(("seconds", "waits"), [(5, 5), (300, 300), (None, 60)])
-def test_a_rule_whose_answer_tells_nothing_waits_its_seconds(
-    seconds: float | None, waits: float
-) -> None:
+def test_a_rule_waits_its_seconds_if_no_time_is_stated(seconds: float | None, waits: float) -> None:
     mine = with_rules({"scope": "account", "reason": "mine", "seconds": seconds})
     verdict = mine.judge(429, {}, says("soon"), "m", EPOCH)
     assert verdict == Verdict(Scope.ACCOUNT, EPOCH + waits, False, "429: mine")
 
 
-def test_a_moment_without_a_zone_is_in_the_vendors_time_zone() -> None:
+def test_a_time_without_a_zone_is_in_the_vendors_time_zone() -> None:
     rule = {"scope": "account", "reason": "mine"}
     message = says("from 2026-09-09 04:10:00 on")
-    told = with_rules(rule, time_zone="Asia/Shanghai").judge(429, {}, message, "m", EPOCH)
-    assert told == Verdict(Scope.ACCOUNT, EPOCH + 600, True, "429: mine")
+    verdict = with_rules(rule, time_zone="Asia/Shanghai").judge(429, {}, message, "m", EPOCH)
+    assert verdict == Verdict(Scope.ACCOUNT, EPOCH + 600, True, "429: mine")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +215,7 @@ def test_an_error_document_is_read_in_every_shape(body: bytes) -> None:
         ("1302", b'{"base_resp":{"status_code":1302}}'),
     ],
 )
-def test_a_code_is_found_wherever_it_stands(code: str, body: bytes) -> None:
+def test_a_code_is_found_in_every_place(code: str, body: bytes) -> None:
     mine = with_rules({"scope": "account", "reason": "mine", "code": [code]})
     assert mine.judge(400, {}, body, "m", EPOCH).scope is Scope.ACCOUNT
 
@@ -226,48 +223,48 @@ def test_a_code_is_found_wherever_it_stands(code: str, body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b'{"base_resp":{"status_code":0,"status_msg":"success"}}', b'{"code":200,"msg":"ok"}']
 )
-def test_a_document_that_tells_success_is_no_error_document(body: bytes) -> None:
-    verdict = refusals().judge(200, {}, body, "m", EPOCH)
+def test_a_document_with_a_code_of_success_is_no_error(body: bytes) -> None:
+    verdict = classifier().judge(200, {}, body, "m", EPOCH)
     assert verdict == Verdict(Scope.FAILURE, 0.0, False, "answered 200 without an answer")
 
 
-def test_a_document_nested_too_deeply_or_too_long_is_none() -> None:
+def test_a_document_too_deep_or_too_long_is_no_error() -> None:
     for body in (b'{"error":' * 100_000, says("x" * 300_000), b"\xff", b'{"error":"\xff"}'):
-        assert refusals().judge(500, {}, body, "m", EPOCH).scope is Scope.FAILURE
+        assert classifier().judge(500, {}, body, "m", EPOCH).scope is Scope.FAILURE
 
 
-# --- what the operator and the dispatcher get -----------------------------------------
+# --- the verdict ----------------------------------------
 
 
-def test_a_reason_is_short_and_in_our_own_words() -> None:
+def test_a_reason_is_short_and_has_no_text_of_the_upstream() -> None:
     for case in CASES:
         reason = judged(case).reason
         assert 0 < len(reason) <= 100
         assert "\n" not in reason
     secret = says("key sk-very-secret is wrong")
     for status in (200, 301, 400, 401, 404, 429, 500, 529):
-        assert "secret" not in refusals().judge(status, {}, secret, "m", EPOCH).reason
-    assert "secret" not in refusals().judge_event(secret, "m", EPOCH).reason
+        assert "secret" not in classifier().judge(status, {}, secret, "m", EPOCH).reason
+    assert "secret" not in classifier().judge_event(secret, "m", EPOCH).reason
 
 
-def test_another_upstream_may_do_better_unless_the_caller_is_at_fault() -> None:
+def test_another_upstream_may_serve_it_unless_the_caller_erred() -> None:
     assert {scope for scope in Scope if not Verdict(scope, 0.0, False, "").elsewhere} == {
         Scope.CALLER
     }
 
 
 @pytest.mark.parametrize("kind", FailureKind)
-def test_no_answer_at_all_is_a_failure(kind: FailureKind) -> None:
-    assert trouble.of_failure(kind, EPOCH) == Verdict(Scope.FAILURE, 0.0, False, kind.value)
+def test_a_request_without_an_answer_is_a_failure(kind: FailureKind) -> None:
+    assert vendor_errors.of_failure(kind, EPOCH) == Verdict(Scope.FAILURE, 0.0, False, kind.value)
 
 
-# --- whatever comes -------------------------------------------------------------------
+# --- any input ------------------------------------------------------------------
 
 TEXTS = st.one_of(
     st.text(max_size=40),
     st.sampled_from(["0", "7", "1e9", "-1", "9" * 13, "inf", "nan", "rejected", "Overloaded"]),
-    st.from_regex(trouble._MOMENT, fullmatch=True),
-    st.from_regex(trouble._HTTP_DATE, fullmatch=True),
+    st.from_regex(vendor_errors._TIMESTAMP, fullmatch=True),
+    st.from_regex(vendor_errors._HTTP_DATE, fullmatch=True),
     st.datetimes().map(lambda moment: f"until {moment}"),
 )
 NAMES = [
@@ -300,7 +297,7 @@ STATUS = st.one_of(st.integers(-1, 1000), st.sampled_from([200, 400, 403, 404, 4
     longest=st.floats(1.0, 1e7),
     counting=st.booleans(),
 )
-def test_whatever_an_upstream_says_there_is_a_verdict_that_ends(
+def test_any_answer_has_a_verdict_that_ends(
     vendor: str,
     status: int,
     headers: dict[bytes, bytes],

@@ -83,18 +83,8 @@ class MessagesBuilder:
         """
         capabilities = target.capabilities
         conversation = self._conversation
-        turns, begins_thinking = conversation.turns, False
-        if self._has_thinking:
-            turns, begins_thinking = fit_turns(turns, target.family)
-        if prefill := bool(turns) and turns[-1].assistant:
-            turns = _as_prefill(turns)
-            prefill = bool(turns) and turns[-1].assistant
-        if not turns:
-            raise invalid_field("messages", "there is nothing in them that the model could answer")
-        if prefill and not capabilities.prefill:
-            raise invalid_field(
-                "messages", "this model cannot continue a message: end with a user message"
-            )
+        turns, begins_thinking = self._turns_for(target)
+        prefill = turns[-1].assistant
         tools, choice = self._tools.render(capabilities, conversation.tool_names)
         # A model that thinks by budget may think in a tool-use turn only if the turn began with
         # thinking (Anthropic API docs, Extended thinking, Preserving thinking blocks).
@@ -130,6 +120,21 @@ class MessagesBuilder:
         _write_turns(out, turns, capabilities, mark=mark)
         out.append(b"]}")
         return b"".join(out)
+
+    def _turns_for(self, target: TargetModel) -> tuple[list[Turn], bool]:
+        """The turns for a model; whether the assistant's last one begins with thinking."""
+        turns, begins_thinking = self._conversation.turns, False
+        if self._has_thinking:
+            turns, begins_thinking = fit_turns(turns, target.family)
+        if turns and turns[-1].assistant:
+            turns = _as_prefill(turns)
+        if not turns:
+            raise invalid_field("messages", "there is nothing in them that the model could answer")
+        if turns[-1].assistant and not target.capabilities.prefill:
+            raise invalid_field(
+                "messages", "this model cannot continue a message: end with a user message"
+            )
+        return turns, begins_thinking
 
 
 def _as_prefill(turns: list[Turn]) -> list[Turn]:
