@@ -190,8 +190,7 @@ def _object(body: bytes, start: int, octets: msgspec.Raw) -> dict[str, _Part]:
     for name, raw in members.items():
         begin = _skip(body, at, b"," if parts else b"{")
         key = _KEY.match(body, begin)
-        if key is None:
-            raise ValueError("a member without a name")
+        assert key is not None  # the octets have been decoded: a name must come next
         at = _value(body, key.end(), raw)
         parts[name] = _Part(begin, key.end(), at)
     if members:

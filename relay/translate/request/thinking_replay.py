@@ -174,10 +174,9 @@ def read_thoughts(
     if not found and is_given(specific):
         specific_param = f"{param}.provider_specific_fields"
         inner = read(_decode_specific, specific, specific_param)
-        if inner is not None:
-            found = _from_details(inner.reasoning_details, f"{specific_param}.reasoning_details")
-            if not found:
-                found = _from_blocks(inner.thinking_blocks, f"{specific_param}.thinking_blocks")
+        assert inner is not None  # null counts as not given
+        found = _from_details(inner.reasoning_details, f"{specific_param}.reasoning_details")
+        found = found or _from_blocks(inner.thinking_blocks, f"{specific_param}.thinking_blocks")
     if not found and is_given(content) and has_text(content, f"{param}.reasoning_content"):
         found = [Thought("", content)]
     return found

@@ -245,6 +245,15 @@ def test_text_is_the_same_in_each_way_to_write_it() -> None:
     assert len({conversation_key({}, body) for body in written}) == 1
 
 
+def test_an_input_that_is_a_text_is_a_user_message() -> None:
+    ways: list[JSON] = [
+        {"instructions": "s", "input": "p"},
+        {"instructions": "s", "input": [{"role": "user", "content": "p"}]},
+        {"instructions": "s", "input": [{"role": "assistant"}, {"role": "user", "content": "p"}]},
+    ]
+    assert len({conversation_key({}, octets(way)) for way in ways}) == 1
+
+
 def test_a_part_cannot_run_into_the_next() -> None:
     def key(system: Any, prompt: Any) -> bytes | None:
         messages = [{"role": "user", "content": prompt}]

@@ -123,6 +123,14 @@ NONE: JSON = {}
             {"thinking": ENABLED, "context_management": EDITS},
             NONE,
         ),
+        *(
+            (
+                [assistant(THOUGHT, CALL), user([RESULT])],
+                {"thinking": ENABLED, "context_management": kept},
+                {"context_management": kept},
+            )
+            for kept in ({}, {"edits": []}, [])
+        ),
         (
             [assistant(THOUGHT, CALL), user([RESULT])],
             {"thinking": ENABLED, "context_management": {**EDITS, "x": 1}},
@@ -178,6 +186,7 @@ def test_thinking_stays_on_where_no_turn_is_open(messages: list[JSON], thinking:
         b'{"messages":[{"role":"user","content":[{"type":"thinking"}]}]}',
         b'{"messages":[{"role":"assistant","content":[{"type":["thinking"]}]}]}',
         b'{"messages":[],"messages":[{"role":"assistant","content":[{"type":"thinking"}]}]}',
+        b'{"a":11,"a":1,"messages":[{"role":"assistant","content":[{"type":"thinking"}]}]}',
         b'{"a":1,"a":11,"messages":[{"role":"assistant","content":[{"type":"thinking"}]}]}',
         b'{"messages":[{"role":"assistant","content":[],"content":[{"type":"thinking"}]}]}',
         b'{"\xff":1,"messages":[{"role":"assistant","content":[{"type":"thinking"}]}]}',
