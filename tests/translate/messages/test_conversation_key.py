@@ -1,4 +1,4 @@
-"""One conversation, one key: with the requests as real clients send them, and with any other."""
+"""Every turn of a conversation has the same key, with real clients and with any request."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def octets(body: JSON) -> bytes:
 
 
 def history(turn: int) -> list[JSON]:
-    """What is said after the first user message, up to this turn (the first is 1)."""
+    """The messages after the first one, up to this turn; the first turn is 1."""
     said: list[JSON] = []
     for number in range(1, turn):
         call = {"type": "tool_use", "id": f"toolu_{number}", "name": "Bash", "input": {"n": 10**20}}
@@ -109,7 +109,7 @@ def chat(turn: int, prompt: str, system: str) -> tuple[Headers, JSON]:
 
 
 def bare(make: Any) -> Any:
-    """The same client behind something that takes its fields and its names for sessions away."""
+    """The same client behind a proxy that removes its header fields and metadata."""
 
     def made(turn: int, prompt: str, system: str) -> tuple[Headers, JSON]:
         _, body = make(turn, prompt, system)
@@ -154,12 +154,12 @@ def test_another_beginning_is_another_conversation(client: str, other: tuple[str
 
 
 @pytest.mark.parametrize("make", [claude_code, codex])
-def test_another_session_id_is_another_conversation_though_it_begins_alike(make: Any) -> None:
+def test_another_session_id_is_another_conversation(make: Any) -> None:
     one, two = make(1, "p", "s"), make(1, "p", "s", "11111111-2222-3333-4444-555555555555")
     assert conversation_key(one[0], octets(one[1])) != conversation_key(two[0], octets(two[1]))
 
 
-def test_claude_codes_title_request_and_its_sub_agents_belong_to_its_session() -> None:
+def test_claude_codes_title_and_sub_agents_share_its_session() -> None:
     headers, body = claude_code(1, "p", "s")
     title = {"model": "m", "messages": [{"role": "user", "content": "Name this: p"}]}
     agent = {**headers, b"x-claude-code-agent-id": b"a5d8ea3ef01f10836"}
@@ -167,7 +167,7 @@ def test_claude_codes_title_request_and_its_sub_agents_belong_to_its_session() -
     assert conversation_key(agent, octets(title)) == conversation_key(headers, octets(body))
 
 
-def test_other_tools_are_another_conversation_and_so_is_another_order_of_them() -> None:
+def test_other_tools_or_another_order_are_another_conversation() -> None:
     _, body = hermes(1, "p", "s")
     keys = {
         conversation_key({}, octets({**body, "tools": tools(names)}))
@@ -178,7 +178,7 @@ def test_other_tools_are_another_conversation_and_so_is_another_order_of_them() 
 
 OLD = "user_5f3a_account_7c1e_session_" + CODE_ID
 USER = {"user_id": '{"session_id":"s"}'}
-TOLD: list[tuple[str, Headers, JSON, bytes | None]] = [
+IDENTIFIED: list[tuple[str, Headers, JSON, bytes | None]] = [
     ("claude code first", {b"session-id": b"a", b"x-claude-code-session-id": b"b"}, {}, b"h:b"),
     ("session before thread", {b"thread-id": b"a", b"session-id": b"b"}, {}, b"h:b"),
     ("thread before others", {b"x-b-session-id": b"a", b"thread-id": b"b"}, {}, b"h:b"),
@@ -206,15 +206,15 @@ TOLD: list[tuple[str, Headers, JSON, bytes | None]] = [
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "key"), [row[1:] for row in TOLD], ids=[row[0] for row in TOLD]
+    ("headers", "body", "key"), [row[1:] for row in IDENTIFIED], ids=[row[0] for row in IDENTIFIED]
 )
-def test_what_a_client_says_goes_before_what_is_guessed(
+def test_an_id_from_the_client_precedes_the_digest(
     headers: Headers, body: JSON, key: bytes | None
 ) -> None:
     assert conversation_key(headers, octets(body)) == key
 
 
-def test_a_long_name_is_kept_short_and_apart() -> None:
+def test_a_long_id_has_a_short_and_distinct_key() -> None:
     short = conversation_key({b"session-id": b"s" * 128}, b"{}")
     long = conversation_key({b"session-id": b"s" * 129}, b"{}")
     longer = conversation_key({b"session-id": b"s" * 100_000}, b"{}")
@@ -225,7 +225,7 @@ def test_a_long_name_is_kept_short_and_apart() -> None:
     assert max(len(long), len(longer)) <= 130
 
 
-def test_the_same_value_of_another_kind_is_another_key() -> None:
+def test_the_same_value_from_another_source_is_another_key() -> None:
     user = json.dumps({"session_id": "s"})
     keys = {
         conversation_key({b"session-id": b"s"}, b"{}"),
@@ -235,7 +235,7 @@ def test_the_same_value_of_another_kind_is_another_key() -> None:
     assert len(keys) == 3
 
 
-def test_text_is_the_same_in_each_way_to_write_it() -> None:
+def test_equal_texts_are_equal_however_they_are_written() -> None:
     ways: list[JSON] = [
         {"system": "ä s", "messages": [{"role": "user", "content": "p"}]},
         {"messages": [{"content": [text("p", **MARK)], "role": "user"}], "system": [text("ä s")]},
@@ -312,19 +312,19 @@ def test_any_object_has_a_key_or_none_and_raises_nothing(body: JSON) -> None:
         b'{"messages":[7],"metadata":{"user_id":"\xff"},"prompt_cache_key":"\xff"}',
     ],
 )
-def test_text_that_is_no_utf_8_still_has_a_key(body: bytes) -> None:
+def test_text_that_is_not_utf_8_still_has_a_key(body: bytes) -> None:
     key = conversation_key({}, body)
     assert key is not None
     assert key == conversation_key({}, body)
 
 
-def test_a_body_that_no_one_can_read_has_none() -> None:
+def test_an_unreadable_body_has_no_key() -> None:
     deep = b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     assert [conversation_key({}, body) for body in (b"", b"{", b"[]", deep)] == [None] * 4
 
 
 def places(body: JSON) -> Iterator[JSON]:
-    """Wherever a mark of the cache may be put that the digest covers."""
+    """Every object of the digest that may have a cache mark."""
     yield from body["tools"]
     yield from body["system"]
     for message in body["messages"]:
@@ -334,9 +334,7 @@ def places(body: JSON) -> Iterator[JSON]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 3), st.sampled_from([{}, {"ttl": "1h"}, {"scope": "global"}]))
-def test_marks_of_the_cache_change_nothing_wherever_they_are(
-    data: st.DataObject, turn: int, more: JSON
-) -> None:
+def test_cache_marks_do_not_change_the_key(data: st.DataObject, turn: int, more: JSON) -> None:
     _, clean = bare(claude_code)(turn, "p", "s")
     for place in places(clean):
         place.pop("cache_control", None)
@@ -363,5 +361,5 @@ def test_marks_of_the_cache_change_nothing_wherever_they_are(
         ("{}", False),
     ],
 )
-def test_the_one_hour_cache_is_seen_however_it_is_spaced(body: str, long: bool) -> None:
+def test_the_one_hour_cache_is_found_in_any_spacing(body: str, long: bool) -> None:
     assert uses_one_hour_cache(body.encode()) is long

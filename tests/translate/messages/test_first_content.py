@@ -1,4 +1,4 @@
-"""What a stream begins with is told alike at any split, and not before it has brought something."""
+"""The first event with content is found at any split, and no earlier event counts."""
 
 import json
 
@@ -26,7 +26,7 @@ def bare(event: bytes) -> bytes:
 
 
 # What promises nothing, and what is an answer already.
-NOTHING = [
+WITHOUT_CONTENT = [
     START,
     PING,
     TEXT,
@@ -42,7 +42,7 @@ NOTHING = [
     b"retry: 3000\n\n",
     b"\n\n",
 ]
-SOMETHING = [
+WITH_CONTENT = [
     REST[0],
     REST[-1],
     bare(REST[0]),
@@ -59,7 +59,7 @@ SOMETHING = [
 
 
 def found(pieces: list[bytes]) -> tuple[FirstEvent | None, bytes, int]:
-    """What it begins with, the error, and how many octets it took to know."""
+    """The kind, the error, and the number of octets until they were known."""
     opening = FirstContent()
     fed = 0
     for piece in pieces:
@@ -69,14 +69,14 @@ def found(pieces: list[bytes]) -> tuple[FirstEvent | None, bytes, int]:
     return opening.kind, opening.error, fed
 
 
-@pytest.mark.parametrize("octets", NOTHING)
-def test_what_promises_nothing_is_not_content(octets: bytes) -> None:
+@pytest.mark.parametrize("octets", WITHOUT_CONTENT)
+def test_an_event_without_content_is_passed_over(octets: bytes) -> None:
     assert found([octets]) == (None, b"", len(octets))
     assert found(octet_by_octet(octets))[0] is None
 
 
-@pytest.mark.parametrize("octets", SOMETHING)
-def test_anything_else_is(octets: bytes) -> None:
+@pytest.mark.parametrize("octets", WITH_CONTENT)
+def test_any_other_event_is_content(octets: bytes) -> None:
     assert found([octets])[0] is FirstEvent.CONTENT
     assert found(octet_by_octet(octets))[0] is FirstEvent.CONTENT
 
@@ -88,21 +88,21 @@ def test_anything_else_is(octets: bytes) -> None:
         b'{"error": {"message": "busy", "code": "1305"}}',
     ],
 )
-def test_an_error_is_one_without_an_event_line_and_whatever_its_order(data: bytes) -> None:
+def test_an_error_needs_no_event_line_and_no_member_order(data: bytes) -> None:
     octets = b"data: %b\n\n" % data
     assert found([START, octets])[:2] == (FirstEvent.ERROR, data)
     assert found(octet_by_octet(octets))[:2] == (FirstEvent.ERROR, data)
 
 
 @given(
-    before=st.lists(st.sampled_from(NOTHING), max_size=6),
-    last=st.sampled_from([*SOMETHING, ERROR, bare(ERROR), ERROR.replace(b"\n", b"\r\n")]),
+    before=st.lists(st.sampled_from(WITHOUT_CONTENT), max_size=6),
+    last=st.sampled_from([*WITH_CONTENT, ERROR, bare(ERROR), ERROR.replace(b"\n", b"\r\n")]),
     after=st.sampled_from([b"", REST[1], ERROR]),
     cuts=st.lists(st.integers(0, 2000), max_size=8),
 )
 @example(before=[START, TEXT], last=ERROR, after=REST[0], cuts=[])
 @example(before=[START, TEXT], last=REST[0], after=ERROR, cuts=[])
-def test_it_is_told_by_the_first_event_that_brings_something(
+def test_the_first_event_with_content_decides(
     before: list[bytes], last: bytes, after: bytes, cuts: list[int]
 ) -> None:
     octets = b"".join([*before, last, after])
@@ -110,26 +110,27 @@ def test_it_is_told_by_the_first_event_that_brings_something(
     kind = FirstEvent.ERROR if error else FirstEvent.CONTENT
     needed = len(b"".join([*before, last]))
     for pieces in ([octets], split_at(octets, cuts), octet_by_octet(octets)):
-        told, said, fed = found(pieces)
-        assert told is kind
+        actual, data, fed = found(pieces)
+        assert actual is kind
         assert fed <= len(octets)
-        assert bool(said) is error
+        assert bool(data) is error
         if error:
-            assert json.loads(said)["error"]["type"] == "overloaded_error"
+            assert json.loads(data)["error"]["type"] == "overloaded_error"
     assert needed - 1 <= fed <= needed  # a lone CR is an end of line, too
 
 
-@given(st.lists(st.sampled_from(NOTHING), max_size=8), st.lists(st.integers(0, 3000), max_size=8))
-def test_a_stream_that_brings_nothing_is_never_taken_for_an_answer(
-    events: list[bytes], cuts: list[int]
-) -> None:
+@given(
+    st.lists(st.sampled_from(WITHOUT_CONTENT), max_size=8),
+    st.lists(st.integers(0, 3000), max_size=8),
+)
+def test_a_stream_without_content_is_never_an_answer(events: list[bytes], cuts: list[int]) -> None:
     octets = b"".join(events)
     assert found(split_at(octets, cuts))[0] is None
     assert found(octet_by_octet(octets))[0] is None
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=6))
-def test_any_octets_are_taken(octets: bytes, cuts: list[int]) -> None:
+def test_any_octets_are_read_alike_at_any_split(octets: bytes, cuts: list[int]) -> None:
     assert found(split_at(octets, cuts))[0] is found([octets])[0]
 
 
@@ -145,13 +146,13 @@ def renamed(event: bytes) -> dict[str, str]:
 
 
 def start(*, model: str = "served", spaced: bool = False, last: bool = False) -> bytes:
-    """A `message_start`, as different programs write it."""
+    """A `message_start` in the spelling of different programs."""
     message = {"content": [], "id": 'msg_"model":"x"', "model": model, "role": "assistant"}
-    told: dict[str, object] = {"type": "message_start", "message": message}
-    if last:  # Go writes a map's names in their order
-        told = dict(sorted(told.items()))
+    document: dict[str, object] = {"type": "message_start", "message": message}
+    if last:  # Go sorts the names of a map
+        document = dict(sorted(document.items()))
     separators = (", ", ": ") if spaced else (",", ":")
-    return b"event: message_start\ndata: " + json.dumps(told, separators=separators).encode()
+    return b"event: message_start\ndata: " + json.dumps(document, separators=separators).encode()
 
 
 @pytest.mark.parametrize("spaced", [False, True])

@@ -1,4 +1,4 @@
-"""What a body asks for, and another model's name put into it without touching anything else."""
+"""A body is read without its tree, and only its model's name is replaced."""
 
 import json
 
@@ -88,7 +88,7 @@ def requests(draw: st.DrawFn) -> tuple[str, str, str, str]:
 
 @settings(max_examples=120, deadline=None)
 @given(requests(), NAMES)
-def test_a_mapped_name_takes_the_place_of_the_old_one_and_nothing_else_changes(
+def test_a_mapped_name_replaces_the_old_one_and_nothing_else(
     parts: tuple[str, str, str, str], name: str
 ) -> None:
     front, value, back, model = parts
@@ -111,7 +111,7 @@ def test_a_mapped_name_takes_the_place_of_the_old_one_and_nothing_else_changes(
         '{"model":["a"],"model":"b"}',
     ],
 )
-def test_a_body_that_two_readers_could_take_for_two_models_is_refused(body: str) -> None:
+def test_a_body_with_two_possible_models_is_refused(body: str) -> None:
     with pytest.raises(RelayError) as refused:
         with_model(body.encode(), "mapped")
     assert refused.value.kind.status == 400
@@ -119,7 +119,7 @@ def test_a_body_that_two_readers_could_take_for_two_models_is_refused(body: str)
     assert "once" in refused.value.message
 
 
-def test_a_key_that_is_no_utf_8_is_refused_where_the_body_must_be_changed() -> None:
+def test_a_key_that_is_not_utf_8_is_refused_for_a_mapped_name() -> None:
     body = b'{"\xff":1,"model":"a","b":{"model":"a"}}'
     assert peek(body).model == "a"
     with pytest.raises(RelayError) as refused:
@@ -133,8 +133,14 @@ def test_a_model_among_thousands_of_nested_ones_is_found() -> None:
     assert with_model(body, "y") == body.replace(b'"model":"x"', b'"model":"y"')
 
 
+def test_a_body_with_more_models_than_that_is_refused() -> None:
+    nested = ",".join('{"model":"n"}' for _ in range(4096))
+    with pytest.raises(RelayError, match="once"):
+        with_model(f'{{"a":[{nested}],"model":"x"}}'.encode(), "y")
+
+
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "text"),
     [
         (b"", "is empty"),
         (b"{", "not valid JSON"),
@@ -155,13 +161,13 @@ def test_a_model_among_thousands_of_nested_ones_is_found() -> None:
         (b'{"model":["a"]}', "model: Input should be"),
     ],
 )
-def test_a_body_that_names_no_model_is_refused_with_what_is_wrong(body: bytes, told: str) -> None:
+def test_a_body_without_a_model_is_refused_with_the_fault(body: bytes, text: str) -> None:
     with pytest.raises(RelayError) as refused:
         peek(body)
     assert refused.value.kind.status == 400
-    assert told in refused.value.message
+    assert text in refused.value.message
 
 
-def test_a_body_is_judged_by_nothing_but_its_model() -> None:
-    asked = peek(b'{"model":"a","stream":"yes","max_tokens":-1,"messages":7,"unheard_of":{}}')
-    assert (asked.model, asked.stream, asked.max_tokens) == ("a", "yes", -1)
+def test_only_the_model_of_a_body_is_checked() -> None:
+    summary = peek(b'{"model":"a","stream":"yes","max_tokens":-1,"messages":7,"unheard_of":{}}')
+    assert (summary.model, summary.stream, summary.max_tokens) == ("a", "yes", -1)

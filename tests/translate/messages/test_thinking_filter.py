@@ -1,4 +1,4 @@
-"""Thinking cut out of what was said, and nothing else with it."""
+"""Thinking blocks are cut out of a request, and no other octet changes."""
 
 import json
 from typing import Any
@@ -33,15 +33,15 @@ def assistant(*blocks: JSON) -> JSON:
 
 
 def expected(messages: list[JSON]) -> list[JSON]:
-    """The same, done the plain way."""
+    """The same result, made from the decoded messages."""
     kept = []
     for message in messages:
         content = message["content"]
         if message["role"] == "assistant" and isinstance(content, list):
-            staying = [block for block in content if block["type"] not in KINDS]
-            if content and not staying:
+            kept_blocks = [block for block in content if block["type"] not in KINDS]
+            if content and not kept_blocks:
                 continue
-            message = {**message, "content": staying}
+            message = {**message, "content": kept_blocks}
         kept.append(message)
     return kept
 
@@ -60,10 +60,12 @@ STYLES = st.sampled_from([{"separators": (",", ":")}, {}, {"indent": 1}, {"ensur
 
 @settings(max_examples=200, deadline=None)
 @given(MESSAGES, STYLES, st.booleans())
-def test_thinking_goes_and_all_else_stays(messages: list[JSON], style: JSON, first: bool) -> None:
+def test_thinking_is_removed_and_all_else_stays(
+    messages: list[JSON], style: JSON, first: bool
+) -> None:
     rest = {"model": "m", "metadata": {"thinking": [THOUGHT]}, "n": 10**40}
-    whole = {"messages": messages, **rest} if first else {**rest, "messages": messages}
-    body = json.dumps(whole, **style).encode()
+    request = {"messages": messages, **rest} if first else {**rest, "messages": messages}
+    body = json.dumps(request, **style).encode()
     cut = without_thinking(body)
     want = expected(messages)
     assert json.loads(cut) == {**rest, "messages": want}
@@ -74,7 +76,7 @@ def test_thinking_goes_and_all_else_stays(messages: list[JSON], style: JSON, fir
 
 @settings(max_examples=200, deadline=None)
 @given(MESSAGES, MESSAGES, STYLES)
-def test_a_turn_begins_with_what_the_turn_before_was(
+def test_a_turn_begins_with_the_octets_of_the_previous_one(
     messages: list[JSON], more: list[JSON], style: JSON
 ) -> None:
     def cut(of: list[JSON]) -> bytes:
@@ -86,7 +88,7 @@ def test_a_turn_begins_with_what_the_turn_before_was(
     assert cut([*one, *more]).startswith(cut(one))
 
 
-def test_the_octets_that_stay_are_the_octets_that_came() -> None:
+def test_the_other_octets_stay_as_they_came() -> None:
     body = (
         b' {"a" : 1.0e5, "messages" :[ {"content": "q","role":"user"} ,'
         b'{"role":"assistant","content":[ {"type":"thinking","thinking":"\\u00e9","signature":"s"}'
@@ -143,13 +145,13 @@ NONE: JSON = {}
         ),
     ],
 )
-def test_thinking_is_off_while_the_results_of_a_turn_without_it_are_answered(
+def test_thinking_is_disabled_during_tool_use_without_thinking(
     messages: list[JSON], fields: JSON, left: JSON
 ) -> None:
     messages = [user("q"), *messages]
-    for whole in ({**fields, "messages": messages}, {"messages": messages, **fields, "z": 1}):
-        cut = json.loads(without_thinking(json.dumps(whole).encode()))
-        end = {"z": 1} if "z" in whole else {}
+    for request in ({**fields, "messages": messages}, {"messages": messages, **fields, "z": 1}):
+        cut = json.loads(without_thinking(json.dumps(request).encode()))
+        end = {"z": 1} if "z" in request else {}
         assert cut == {"messages": expected(messages), **left, **end}
 
 
@@ -164,10 +166,14 @@ def test_thinking_is_off_while_the_results_of_a_turn_without_it_are_answered(
         ([assistant(THOUGHT, CALL)], ENABLED),
     ],
 )
-def test_thinking_stays_on_where_no_turn_is_open(messages: list[JSON], thinking: JSON) -> None:
-    whole = {"thinking": thinking, "context_management": EDITS, "messages": [user("q"), *messages]}
-    cut = json.loads(without_thinking(json.dumps(whole).encode()))
-    assert cut == {**whole, "messages": expected(whole["messages"])}
+def test_thinking_stays_enabled_outside_of_tool_use(messages: list[JSON], thinking: JSON) -> None:
+    request = {
+        "thinking": thinking,
+        "context_management": EDITS,
+        "messages": [user("q"), *messages],
+    }
+    cut = json.loads(without_thinking(json.dumps(request).encode()))
+    assert cut == {**request, "messages": expected(request["messages"])}
 
 
 @pytest.mark.parametrize(
@@ -193,11 +199,11 @@ def test_thinking_stays_on_where_no_turn_is_open(messages: list[JSON], thinking:
         b'{"messages":[{"role":"assistant","content":[{"type":"thinking"}]}]} x',
     ],
 )
-def test_what_is_not_understood_is_left_as_it_is(body: bytes) -> None:
+def test_a_body_that_is_no_request_stays_as_it_is(body: bytes) -> None:
     assert without_thinking(body) is body
 
 
-def test_a_name_with_escapes_is_the_name_that_it_means() -> None:
+def test_a_name_with_escapes_is_the_name_it_stands_for() -> None:
     body = rb'{"m\u0065ssages":[{"r\u006fle":"assistant","content":[{"type":"thinking"},{"a":1}]}]}'
     assert without_thinking(body) == (
         rb'{"m\u0065ssages":[{"r\u006fle":"assistant","content":[{"a":1}]}]}'

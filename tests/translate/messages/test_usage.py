@@ -1,4 +1,4 @@
-"""What an answer used is read the same, however the network cuts the answer into pieces."""
+"""The usage of an answer is the same however the network cuts the answer."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.translate.messages.usage import JsonTap, StreamTap, Usage
+from relay.translate.messages.usage import JsonTap, NoTap, StreamTap, Usage, message_usage
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from tests.fakes import answers
 from tests.fakes.answers import LAST, chunk
@@ -39,7 +39,7 @@ EVENTS = answers.stream(
 WIRE = b"".join(EVENTS)
 
 
-def read(tap: JsonTap | StreamTap, pieces: Iterable[bytes], *, framed: bool) -> Usage:
+def read(tap: JsonTap | NoTap | StreamTap, pieces: Iterable[bytes], *, framed: bool) -> Usage:
     """Feed a tap as a splice does."""
     if not framed:
         for piece in pieces:
@@ -55,7 +55,7 @@ def read(tap: JsonTap | StreamTap, pieces: Iterable[bytes], *, framed: bool) -> 
 
 
 def cut_once(octets: bytes) -> Iterator[list[bytes]]:
-    """At every place; where the framing is most of the octets, at every 23rd."""
+    """Cut at every place; at every 23rd if framing is most of the octets."""
     for at in range(1, len(octets), 1 if len(octets) < 2500 else 23):
         yield [octets[:at], octets[at:]]
 
@@ -144,7 +144,7 @@ def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
         ({"input_tokens": 10**12}, {"output_tokens": 2**80}, (None, None)),
     ],
 )
-def test_the_last_count_that_is_one_wins(
+def test_the_last_valid_count_applies(
     start: dict, end: dict, expected: tuple[int | None, int | None]
 ) -> None:
     events = answers.stream(start=start, end=end)
@@ -155,14 +155,14 @@ def test_the_last_count_that_is_one_wins(
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"input_tokens": "7"}, [], 7, {"input_tokens": -1.5}])
-def test_odd_usage_is_no_failure(usage: object) -> None:
+def test_malformed_usage_is_ignored(usage: object) -> None:
     body = json.dumps({**MESSAGE, "usage": usage}).encode()
-    told = read(JsonTap(), [body], framed=False)
-    assert told.complete
-    assert (told.input, told.output) == (None, None)
+    usage_read = read(JsonTap(), [body], framed=False)
+    assert usage_read.complete
+    assert (usage_read.input, usage_read.output) == (None, None)
     events = answers.stream(start=usage, end=usage)  # type: ignore[arg-type]
-    told = read(StreamTap(), events, framed=False)
-    assert told.complete
+    usage_read = read(StreamTap(), events, framed=False)
+    assert usage_read.complete
 
 
 @pytest.mark.parametrize(
@@ -179,16 +179,83 @@ def test_odd_usage_is_no_failure(usage: object) -> None:
         (None, None),
     ],
 )
-def test_what_was_thought_is_counted_where_it_is_told(
+def test_thinking_tokens_are_counted_if_they_are_stated(
     details: object, thinking: int | None
 ) -> None:
     counts = {"input_tokens": 25, "output_tokens": 9, "output_tokens_details": details}
     body = json.dumps({**MESSAGE, "usage": counts}).encode()
-    for told in (
+    for usage_read in (
         read(JsonTap(), [body], framed=False),
         read(StreamTap(), answers.stream(end=counts), framed=False),
     ):
-        assert (told.input, told.output, told.thinking) == (25, 9, thinking)
+        assert (usage_read.input, usage_read.output, usage_read.thinking) == (25, 9, thinking)
+
+
+@pytest.mark.parametrize(
+    ("tap", "events"),
+    [
+        pytest.param(JsonTap, [JSON[:30], JSON[30:60], JSON[60:]], id="document"),
+        pytest.param(StreamTap, EVENTS, id="stream"),
+    ],
+)
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_payload_that_was_read_ahead_counts(
+    tap: type[JsonTap | StreamTap], events: list[bytes], framed: bool
+) -> None:
+    for ahead in range(len(events) + 1):
+        one, scanner, chunks = tap(), ChunkScanner(), ChunkReader()
+        pieces = [*map(chunk, events), LAST] if framed else events
+        payload = b""
+        for piece in pieces[:ahead]:
+            payload += chunks.feed(scanner.feed(piece)) if framed else piece
+        one.begin(payload, scanner if framed else None, chunks if framed else None)
+        for piece in pieces[ahead:]:
+            one.feed(scanner.feed(piece) if framed else piece)
+        assert one.finish() == ALL
+
+
+@pytest.mark.parametrize("wire", [b"no JSON", b"{", b""])
+def test_a_document_that_does_not_decode_is_not_complete(wire: bytes) -> None:
+    assert message_usage(wire) == read(JsonTap(), [wire], framed=False) == Usage()
+
+
+@pytest.mark.parametrize("wire", [b"[]", b'{"model":7}', b'{"model":"\xff"}'])
+def test_a_document_of_another_shape_is_complete(wire: bytes) -> None:
+    assert message_usage(wire) == Usage(complete=True)
+
+
+def test_a_document_over_32_mib_is_complete_and_has_no_counts() -> None:
+    wire = b'{"model":"' + b"x" * 33 * 1024 * 1024 + b'","usage":{"input_tokens":7}}'
+    usage = read(JsonTap(), cut_all(wire, 1024 * 1024), framed=False)
+    assert (usage.input, usage.complete) == (None, True)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_an_error_or_an_encoded_answer_has_no_counts(framed: bool) -> None:
+    tap = NoTap()
+    assert read(tap, chunkings(JSON)[:1] if framed else [JSON], framed=framed) == Usage(
+        complete=True
+    )
+    assert not tap.between_events()
+    assert not JsonTap().between_events()
+
+
+def test_an_error_event_ends_a_stream() -> None:
+    events = [*EVENTS[:3], answers.event("error", error={"type": "overloaded_error"})]
+    for pieces in (events, [b"".join(events)], cut_all(b"".join(events), 1)):
+        usage = read(StreamTap(), pieces, framed=False)
+        assert (usage.complete, usage.error) == (True, True)
+
+
+def test_a_delta_that_is_no_object_has_no_stop_reason() -> None:
+    data = b'{"type":"message_delta","delta":7,"usage":{"output_tokens":4}}'
+    usage = read(StreamTap(), [b"event: message_delta\ndata: " + data + b"\n\n"], framed=False)
+    assert (usage.output, usage.stop_reason) == (4, None)
+
+
+def test_usage_in_another_event_is_ignored() -> None:
+    odd = answers.event("ping", usage={"input_tokens": 1, "output_tokens": 1})
+    assert read(StreamTap(), [*EVENTS[:2], odd, *EVENTS[2:]], framed=False) == ALL
 
 
 def test_a_huge_event_hides_nothing_that_follows_it() -> None:
@@ -201,26 +268,26 @@ def test_a_huge_event_hides_nothing_that_follows_it() -> None:
         assert (usage.input, usage.output, usage.complete) == (25, 9, True)
 
 
-def test_a_stream_without_its_end_is_not_whole() -> None:
+def test_a_stream_without_its_end_is_not_complete() -> None:
     for count in range(len(EVENTS)):
         events = EVENTS[:count]
         assert not read(StreamTap(), events, framed=False).complete
         assert not read(StreamTap(), [*map(chunk, events), LAST], framed=True).complete
 
 
-def test_words_in_a_text_do_not_end_a_stream() -> None:
+def test_a_text_that_looks_like_an_end_does_not_end_a_stream() -> None:
     events = answers.stream(('{"type":"message_stop"}', "\nevent: error\ndata: {}\n\n"))[:-2]
     assert not read(StreamTap(), events, framed=False).complete
     assert not read(StreamTap(), [b"".join(events)], framed=False).complete
 
 
 @pytest.mark.parametrize("after", [b"\n", b": ping\n\n", b"data: [DONE]\n\n"])
-def test_what_follows_the_last_event_does_not_undo_it(after: bytes) -> None:
+def test_octets_after_the_last_event_change_nothing(after: bytes) -> None:
     assert read(StreamTap(), [*EVENTS, after], framed=False) == ALL
     assert read(StreamTap(), [*map(chunk, EVENTS), chunk(after), LAST], framed=True) == ALL
 
 
-def test_a_tap_says_when_another_event_could_be_put_in() -> None:
+def test_between_events_is_true_only_between_two_events() -> None:
     for wire in (chunk(WIRE), b"".join(map(chunk, EVENTS)), b"".join(map(chunk, cut_all(WIRE, 1)))):
         scanner, tap = ChunkScanner(), StreamTap()
         tap.begin(b"", scanner, ChunkReader())
