@@ -7,17 +7,21 @@ leads from a model to its upstreams; an *exchange* is one request and its respon
 
 Layers, each importing only what stands above it in this list:
 
-    config errors clock secret certificates
-                                   values
-    wire translate quota           pure: octets <-> events, what bodies say, who may use what
-    net store telemetry            fronts: sockets, SQLite and its journal, the log
-    accounts gateway               policy: people and keys; the path of a request, the pool
+    config errors clock secret     values
+    wire                           pure: HTTP/1.1 as octets and events
+    translate quota                pure: bodies and dialects; limits and the ledger
+    net store telemetry            fronts: sockets; SQLite and its journal; the access log
+    accounts                       users and keys
+    pool                           policy: the upstreams that a request can go to
+    gateway                        policy: one request
+    api                            policy: the endpoints
     simulator                      the simulated upstream, for the demo, tests and bench
     app                            builds each object once; start and stop order
-    cli commands operate           commands
+    process demo                   the process around it; the demo
+    cli                            the command line
 
-The life of a request is told in `gateway/relay.py`; read that first. `net/server.py` hands
-it an exchange, `net/splice.py` is its innermost loop.
+`gateway/relay.py` is the life of a request: read that first. `net/http1.py` hands it an
+exchange, `net/upstream/splice.py` is its innermost loop.
 """
 
 __version__ = "0.1.0"

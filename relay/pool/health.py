@@ -17,7 +17,7 @@ import msgspec
 from relay.clock import rfc3339
 from relay.pool.vendor_errors import Scope, Verdict
 
-_STRIKES: Final = 3  # failures in a row; RELIABILITY F3
+_STRIKES: Final = 3  # failures in a row
 _OUT: Final = 10.0  # seconds, after which one request tries again
 _NEVER: Final = 0.0
 

@@ -4,7 +4,7 @@ Decides when entries are written (group commit: all that came in one turn of the
 the last batch was being written, go into one row) and what happens while that fails. Knows
 nothing of quotas, prices, answers or SQL.
 
-The promise (DESIGN, Durability): no answer that a caller saw whole is missing after a crash.
+The promise: no answer that a caller saw whole is missing after a crash.
 So whoever ends an answer asks the ticket that `open` gave: if it is `durable`, which it nearly
 always is, the last octets go out; if not, `when_durable` calls back.
 
