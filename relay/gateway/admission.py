@@ -33,14 +33,18 @@ _NOTHING: Final = Usage()
 class Admission:
     """Quota held, from admission to settlement. This class holds none: counting is free.
 
-    `tokens` is the estimate that was held, `rule` how it was settled, "" until then.
+    `tokens` is the estimate that was held.
     """
 
     __slots__ = ()
 
     tokens = 0
-    rule: Rule | str = ""
     settled_tokens: int | None = None
+
+    @property
+    def rule(self) -> str:
+        """How it was settled; "" where nothing was held."""
+        return ""
 
     def count(self, usage: Usage) -> None:
         """The answer counts, with this usage."""
@@ -75,9 +79,9 @@ class MeteredAdmission(Admission):
         "_prices",
         "_reservation",
         "_row",
+        "_rule",
         "_ticket",
         "_usage",
-        "rule",
         "settled_tokens",
         "tokens",
     )
@@ -100,8 +104,13 @@ class MeteredAdmission(Admission):
         self._usage: Usage | None = None  # None: no answer counts
         self._cost = 0  # micro-dollars
         self.tokens: int = row.reserved
-        self.rule: Rule | str = ""
+        self._rule: Rule = "refunded"
         self.settled_tokens: int | None = None  # None: as held
+
+    @property
+    def rule(self) -> str:
+        """See `Admission`."""
+        return self._rule
 
     def count(self, usage: Usage) -> None:
         """See `Admission`."""
@@ -120,7 +129,6 @@ class MeteredAdmission(Admission):
         """See `Admission`."""
         self._usage = None
         self._ledger.refund(self._reservation, time())
-        self.rule = "refunded"
 
     def close(self, complete: bool) -> None:
         """See `Admission`."""
@@ -129,10 +137,10 @@ class MeteredAdmission(Admission):
             self.refund()
             return
         if usage.input is None and usage.output is None:
-            self.rule = "reserved"
+            self._rule = "reserved"
             self._cost = self._row.billed_micro
         else:
-            self.rule = "reported" if complete else "partial"
+            self._rule = "reported" if complete else "partial"
             self.settled_tokens = settled_tokens(usage)
             if self._prices is not None:
                 cost = self._prices.cost(
@@ -146,7 +154,7 @@ class MeteredAdmission(Admission):
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:
         """See `Admission`."""
-        row, usage, rule = self._row, self._usage or _NOTHING, self.rule
+        row, usage, rule = self._row, self._usage or _NOTHING, self._rule
         cost = self._cost
         charge = None
         if cost and row.billed_micro:
@@ -155,7 +163,7 @@ class MeteredAdmission(Admission):
         settlement = Settlement(
             row.id, status or None, usage.model, upstream or None,
             usage.input, usage.output, usage.cache_read, usage.cache_write,
-            cost, upstream_us or None, us, outcome, rule,  # type: ignore[arg-type]
+            cost, upstream_us or None, us, outcome, rule,
         )  # fmt: skip
         self._journal.settle(self._ticket, row, settlement, charge)
 

@@ -187,7 +187,7 @@ async def _begun_answer(
 
 async def _document(lease: Lease, body: ResponseBody, limit: int) -> Answer:
     """A JSON answer that comes in several pieces."""
-    await body.look_ahead(_never_enough, limit)
+    await body.look_ahead(limit=limit)
     if not body.complete:  # it is too long to be held back
         return Answer(lease, body.response, body)
     answer = Answer(lease, body.response, None, body.octets, body.payload)
@@ -204,10 +204,6 @@ def _complete(answer: Answer, connection: UpstreamConnection, reusable: bool) ->
         raise _late_error(answer.lease, payload)
     answer.usage = usage
     return answer
-
-
-def _never_enough(_: bytes) -> bool:
-    return False
 
 
 def _is_error(payload: bytes) -> bool:
@@ -240,7 +236,7 @@ async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) ->
     upstream, status = target.upstream, response.status
     if status >= 400:
         try:
-            await body.look_ahead(_never_enough)
+            await body.look_ahead()
         except UpstreamError:  # fallen silent or not: it is not at work on the request
             raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
         if not body.complete:

@@ -18,13 +18,11 @@ class KeyIndex:
     def __init__(self) -> None:
         self._by_digest: dict[bytes, LiveKey] = {}
         self._lately: dict[bytes, LiveKey] = {}  # by the key itself, to save hashing it again
-        self.ready = False
 
     def replace(self, keys: Iterable[LiveKey]) -> None:
         """From now on these keys are live and no others."""
         self._by_digest = {key.digest: key for key in keys}
         self._lately.clear()
-        self.ready = True
 
     def identify(self, headers: dict[bytes, bytes]) -> LiveKey:
         """The caller whose key a request carries.

@@ -6,12 +6,11 @@ from typing import ClassVar
 from relay.errors import Dialect as ErrorShape
 from relay.errors import RelayError
 from relay.gateway.dialect import Dialect, Received
-from relay.gateway.translated import StreamTranslator, TranslatedRequest, unfolded
+from relay.gateway.translated import StreamTranslator, TranslatedRequest
 from relay.translate.chat import answer, request
 from relay.translate.chat.answer import AnswerMetadata, ChatStream
 from relay.translate.messages.usage import Usage
 from relay.translate.request.builder import TargetModel
-from relay.wire.events import Request
 
 
 class ChatRequest(TranslatedRequest):
@@ -55,10 +54,6 @@ class ChatRequest(TranslatedRequest):
 
 class Chat(Dialect):
     """Reads requests of `POST /v1/chat/completions`."""
-
-    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
-        """See `Dialect`."""
-        return unfolded(head, body, limit)
 
     async def read(self, received: Received) -> ChatRequest:
         """See `Dialect`."""

@@ -20,6 +20,7 @@ from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.queries import LiveKey
 from relay.translate.messages.peek import RequestSummary
+from relay.wire.encoding import decoded
 from relay.wire.events import Request
 
 if TYPE_CHECKING:
@@ -147,13 +148,13 @@ class InboundRequest(ABC):
 class Dialect(ABC):
     """How the requests of one endpoint are read."""
 
-    @abstractmethod
     def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
         """The body of a request that came with a content-encoding, at most `limit` octets.
 
         Raises:
             RelayError: 400, 413 or 415.
         """
+        return decoded(body, head.headers[b"content-encoding"], limit)
 
     @abstractmethod
     async def read(self, received: Received) -> InboundRequest:

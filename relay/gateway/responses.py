@@ -14,7 +14,7 @@ from relay.errors import Dialect as ErrorShape
 from relay.errors import RelayError
 from relay.gateway.dialect import Dialect, History, Received
 from relay.gateway.history import ConversationHistory
-from relay.gateway.translated import StreamTranslator, TranslatedRequest, unfolded
+from relay.gateway.translated import StreamTranslator, TranslatedRequest
 from relay.quota.rate_limit_fields import codex_lines
 from relay.quota.state import KeyState
 from relay.store.responses import StoredResponse
@@ -24,7 +24,6 @@ from relay.translate.responses import answer, request
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import ResponsesStream
-from relay.wire.events import Request
 
 _TURN_STATE: Final = b"x-codex-turn-state"
 
@@ -193,10 +192,6 @@ class Responses(Dialect):
         """`key` seals state that callers carry from turn to turn: 32 octets, the same for good."""
         self._key = key
         self._kept = history
-
-    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
-        """See `Dialect`."""
-        return unfolded(head, body, limit)
 
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`. Raises RelayError as well where a response it goes on from is gone."""

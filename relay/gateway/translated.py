@@ -32,8 +32,6 @@ from relay.translate.messages.conversation_key import conversation_key, uses_one
 from relay.translate.messages.error_document import caller_error
 from relay.translate.messages.usage import NoTap, Usage
 from relay.translate.request.builder import MessagesBuilder, TargetModel
-from relay.wire.encoding import decoded
-from relay.wire.events import Request
 
 # Field lines of a caller's head that mean nothing to the Messages API, or something else. All
 # others go on, as they do for Messages.
@@ -270,12 +268,3 @@ class _Translated(StreamWay):
     def reusable(self) -> bool:
         """See `StreamWay`."""
         return self._flow.reusable
-
-
-def unfolded(head: Request, body: bytes, limit: int) -> bytes:
-    """The body of a request that came compressed (`gzip`, `deflate`, `zstd`).
-
-    Raises:
-        RelayError: 400, 413 or 415.
-    """
-    return decoded(body, head.headers[b"content-encoding"], limit)

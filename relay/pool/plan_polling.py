@@ -196,7 +196,7 @@ async def _get(upstream: Upstream, path: str) -> tuple[int, bytes]:
     try:
         response = await connection.send(upstream.own_head(path), b"")
         body = ResponseBody(connection, response, keep_framing=False)
-        await body.look_ahead(_never_enough)
+        await body.look_ahead()
     except BaseException:
         connection.close()
         raise
@@ -204,7 +204,3 @@ async def _get(upstream: Upstream, path: str) -> tuple[int, bytes]:
     if not body.complete:
         raise _UnreadError("its answer is too long")
     return response.status, body.payload
-
-
-def _never_enough(_: bytes) -> bool:
-    return False

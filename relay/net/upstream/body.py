@@ -88,16 +88,16 @@ class ResponseBody:
         )
 
     async def look_ahead(
-        self, enough: Callable[[bytes], bool], limit: int = LOOK_AHEAD_OCTETS
+        self, enough: Callable[[bytes], bool] | None = None, limit: int = LOOK_AHEAD_OCTETS
     ) -> None:
         """Collect until the body is complete, until `enough` of the next piece of payload,
-        or until there are more than `limit` octets.
+        or until there are more than `limit` octets. Without `enough`, no piece is enough.
 
         Raises:
             UpstreamError: it broke off, fell silent, or its framing is broken.
         """
         connection = self.connection
-        self._enough, self._limit = enough, limit
+        self._enough, self._limit = enough or _never_enough, limit
         early = connection.early()
         # A body of no octets is complete before any has come.
         if not ((early or self.extent.done) and self._collect(early)):
@@ -170,3 +170,7 @@ class ResponseBody:
             self._done.set_result(None)
         else:
             self._done.set_exception(failure)
+
+
+def _never_enough(_: bytes) -> bool:
+    return False
