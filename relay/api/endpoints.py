@@ -3,7 +3,7 @@
 Decides what each path is answered with. The path of a relayed request is `gateway.relay`.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from relay.api.models import Models
@@ -120,11 +120,11 @@ class ApiEndpoints:
 
 
 def _relaying(relay: Relay, dialect: Dialect) -> Endpoint:
-    async def endpoint(ctx: RequestContext) -> None:
+    def endpoint(ctx: RequestContext) -> Awaitable[None]:
         agent = ctx.exchange.request.headers.get(_SUBAGENT)
         if agent is not None:
             ctx.agent = agent[:_MAX_AGENT].decode("latin-1")
-        await relay.relay(ctx, dialect)
+        return relay.relay(ctx, dialect)
 
     return endpoint
 

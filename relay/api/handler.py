@@ -54,11 +54,10 @@ class Handler:
             self._fail(ctx, RelayError(INTERNAL, _FAILED))
         finally:
             us = int((time.monotonic() - exchange.arrived) * 1e6)
-            ctx.admission.end_row(
-                exchange.status, ctx.outcome_text, ctx.upstream, ctx.upstream_us, us
-            )
+            outcome = ctx.outcome_text
+            ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
             if self._log is not None:
-                self._log.line(access_record(ctx, us))
+                self._log.line(access_record(ctx, outcome, us))
 
     def refused(self, number: bytes, peer: str, error: RelayError) -> None:
         """Log octets that were no request: the server has answered them."""

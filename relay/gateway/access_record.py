@@ -53,7 +53,7 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     upstream_us: int = 0
 
 
-def access_record(ctx: RequestContext, us: int) -> AccessRecord:
+def access_record(ctx: RequestContext, outcome: str, us: int) -> AccessRecord:
     """The line of a request that has ended after `us` microseconds."""
     exchange, caller, usage = ctx.exchange, ctx.caller, ctx.reported
     record = AccessRecord(
@@ -63,7 +63,7 @@ def access_record(ctx: RequestContext, us: int) -> AccessRecord:
         exchange.request.method.decode(),
         ctx.path,
         exchange.status,
-        ctx.outcome_text,
+        outcome,
         ctx.admission.rule,
         "" if caller is None else caller.email,
         "" if caller is None else caller.key_id,

@@ -49,6 +49,8 @@ _CANNOT_COUNT_STATUSES: Final = frozenset({404, 405, 501})  # of count_tokens
 _CANNOT_COUNT_SECONDS: Final = 3600.0  # until it is asked again
 _TRANSLATED_DOCUMENT_OCTETS: Final = 32 * 1024 * 1024  # at most: it is translated as a whole
 
+_UNREPORTED: Final = Usage()  # of an answer that has yet to come
+
 
 class Answer:
     """An answer that has begun, and its place at the upstream.
@@ -66,14 +68,14 @@ class Answer:
         body: ResponseBody | None,
         octets: bytes = b"",
         payload: bytes = b"",
-        usage: Usage | None = None,
+        usage: Usage = _UNREPORTED,
     ) -> None:
         self.lease = lease
         self.response = response
         self.body = body
         self.octets = octets
         self.payload = payload
-        self.usage = usage or Usage()
+        self.usage = usage
         self._connection = None if body is None else body.connection
 
     def put_back(self, *, reusable: bool) -> None:

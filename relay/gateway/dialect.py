@@ -7,7 +7,7 @@ dialect.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -115,9 +115,9 @@ class InboundRequest(ABC):
     # --- the answer ---
 
     @abstractmethod
-    async def respond(
+    def respond(
         self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
-    ) -> None:
+    ) -> Awaitable[None]:
         """Pass an answer on that has begun; note its usage and how it ended.
 
         Raises:

@@ -4,6 +4,7 @@ Decides which octets of a request must differ for one upstream: the model's name
 another family of models has signed.
 """
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, ClassVar
 
 import orjson
@@ -31,10 +32,7 @@ class MessagesRequest(InboundRequest):
     """`POST /v1/messages`, or `count_tokens`."""
 
     __slots__ = (
-        "_body",
-        "_head",
-        "_plain_name",
-        "_request_id",
+        "_received",
         "_without_thinking",
         "counting",
         "max_tokens",
@@ -52,47 +50,44 @@ class MessagesRequest(InboundRequest):
         self.stream = summary.stream is True
         self.max_tokens = summary.max_tokens
         self.counting = counting
-        self._head = received.head
-        self._body = received.body
-        self._request_id = received.request_id
-        # Where the price depends on the name, no second spelling of it may go upstream.
-        self._plain_name = received.plan.prepaid
+        self._received = received
         self._without_thinking: bytes | None = None
 
     def estimated_text(self) -> bytes:
         """See `InboundRequest`."""
-        return self._body
+        return self._received.body
 
     def conversation_key(self) -> bytes | None:
         """See `InboundRequest`."""
-        return conversation_key(self._head.headers, self._body)
+        return conversation_key(self._received.head.headers, self._received.body)
 
     def caches_for_an_hour(self) -> bool:
         """See `InboundRequest`."""
-        return uses_one_hour_cache(self._body)
+        return uses_one_hour_cache(self._received.body)
 
     def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
         """The caller's own octets, but for those that must differ."""
-        body, upstream = self._body, target.upstream
+        body, upstream = self._received.body, target.upstream
         family = upstream.vendor.thinking
         if session is not None and (session.mixed or session.family != family):
             if self._without_thinking is None:  # this family would refuse the signatures
                 self._without_thinking = without_thinking(body)
             body = self._without_thinking
-        if target.model is not None or self._plain_name:
+        # Where the price depends on the name, no second spelling of it may go upstream.
+        if target.model is not None or self._received.plan.prepaid:
             body = with_model(body, target.model or self.model)
-        return upstream.head(self._head, len(body)), body
+        return upstream.head(self._received.head, len(body)), body
 
     def release(self) -> None:
         """See `InboundRequest`."""
-        self._body = b""
+        self._received.body = b""
         self._without_thinking = None
 
-    async def respond(
+    def respond(
         self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
-    ) -> None:
+    ) -> Awaitable[None]:
         """See `InboundRequest`."""
-        await pass_on(ctx, answer, alive)
+        return pass_on(ctx, answer, alive)
 
     def keep_alive(self) -> bytes:
         """`event: ping`, which the Messages API sends itself and SDKs skip anywhere."""
@@ -100,7 +95,7 @@ class MessagesRequest(InboundRequest):
 
     def error_event(self, error: RelayError) -> bytes:
         """See `InboundRequest`."""
-        return error.event(ErrorShape.MESSAGES, self._request_id)
+        return error.event(ErrorShape.MESSAGES, self._received.request_id)
 
     def refusal_event(self, refusal: UpstreamRefusal) -> bytes:
         """The upstream's own document as an event, word for word."""

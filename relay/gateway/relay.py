@@ -65,7 +65,11 @@ class Relay:
         """
         caller = self._keys.identify(ctx.exchange.request.headers)  # 1
         plan = self._metering.enter(ctx, caller)
-        body = await self._receive(ctx, dialect)  # 2
+        exchange = ctx.exchange
+        body = exchange.early_body or await exchange.body()  # 2
+        ctx.ready_at = monotonic()
+        if b"content-encoding" in exchange.request.headers:
+            body = dialect.decoded(exchange.request, body, self._body_limit)
         summary = peek(body)
         route = self._catalog.route(summary.model)  # 3
         ctx.model = summary.model  # known to be available, so no longer than its name
@@ -77,16 +81,19 @@ class Relay:
         alive = self._keep_alive(ctx, inbound)
         answer: Answer | None = None
         try:
-            session = self._recall(wanted, inbound)
+            session = None
+            if len(route.targets) > 1 and not inbound.counting:
+                session = self._recall(wanted, inbound)
             answer = await self._dispatch.first_answer(ctx, inbound, wanted, session)  # 6
-            self._remember(wanted, answer.lease.target, inbound)
-            ctx.exchange.release_body()
+            if wanted.conversation is not None:
+                self._remember(wanted, wanted.conversation, answer.lease.target, inbound)
+            exchange.release_body()
             inbound.release()
             await inbound.respond(ctx, answer, alive)  # 7
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
         except Exception as error:
-            if not ctx.exchange.started:
+            if not exchange.started:
                 admission.refund()
             if not isinstance(error, RelayError) or alive is None or not alive.alone:
                 raise
@@ -99,15 +106,6 @@ class Relay:
             if answer is not None:
                 self._upstreams.release(answer.lease, tokens=admission.settled_tokens)
 
-    async def _receive(self, ctx: RequestContext, dialect: Dialect) -> bytes:
-        """The request's body, unfolded if it came compressed."""
-        exchange = ctx.exchange
-        body = await exchange.body()
-        ctx.ready_at = monotonic()
-        if b"content-encoding" in exchange.request.headers:
-            return dialect.decoded(exchange.request, body, self._body_limit)
-        return body
-
     def _keep_alive(self, ctx: RequestContext, inbound: InboundRequest) -> KeepAlive | None:
         """The watch over a stream's silence; None: no stream was asked for."""
         if not inbound.stream or inbound.counting:
@@ -116,8 +114,6 @@ class Relay:
 
     def _recall(self, wanted: RoutingRequest, inbound: InboundRequest) -> Session | None:
         """The conversation that a request belongs to; `wanted` notes the upstream it is with."""
-        if wanted.counting or len(wanted.route.targets) == 1:
-            return None
         key = inbound.conversation_key()
         if key is None:
             return None
@@ -128,15 +124,16 @@ class Relay:
             wanted.bound = session.upstream
         return session
 
-    def _remember(self, wanted: RoutingRequest, target: Target, inbound: InboundRequest) -> None:
+    def _remember(
+        self, wanted: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
+    ) -> None:
         """Bind the conversation to the upstream that answers: there its prompt is cached."""
-        if wanted.conversation is not None:
-            upstream = target.upstream
-            self._sessions.hold(
-                wanted.caller,
-                wanted.conversation,
-                upstream.name,
-                upstream.vendor.thinking,
-                monotonic(),
-                inbound.caches_for_an_hour(),
-            )
+        upstream = target.upstream
+        self._sessions.hold(
+            wanted.caller,
+            key,
+            upstream.name,
+            upstream.vendor.thinking,
+            monotonic(),
+            inbound.caches_for_an_hour(),
+        )

@@ -75,10 +75,10 @@ class Exchange:
         "_chunked",
         "_connection",
         "_drain_waiter",
-        "_octets",
         "_until_close",
         "arrived",
         "closing",
+        "early_body",
         "ended",
         "id",
         "paused",
@@ -113,7 +113,7 @@ class Exchange:
         self._chunked = False
         self._until_close = False  # the end of the connection ends the answer
         self._drain_waiter: asyncio.Future[None] | None = None
-        self._octets = octets
+        self.early_body = octets  # the body, where it came with the head
         self.request_body: RequestBody | None = None  # None: the body came with the head
         if len(octets) != request.length:
             self.request_body = RequestBody(request.length, body_limit)
@@ -140,14 +140,14 @@ class Exchange:
             raise too_large(self._body_limit)
         pending = self.request_body
         if pending is None:
-            return self._octets
+            return self.early_body
         if self.request.expects_continue and not pending.size and not self.started:
             self.transport.write(CONTINUE)
         return await pending.complete_body()
 
     def release_body(self) -> None:
         """Let the request's body go. It stays received; `body` returns nothing from now on."""
-        self._octets = b""
+        self.early_body = b""
         if self.request_body is not None:
             self.request_body.release()
 
