@@ -48,7 +48,7 @@ from relay.store import pauses
 from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.queries import LiveKey, live_keys
+from relay.store.keys import LiveKey, live_keys
 from relay.store.recovery import restore
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key

@@ -12,9 +12,9 @@ from relay.accounts import AccountError, InvalidError
 from relay.accounts import users as people
 from relay.config import Settings
 from relay.secret import Secret
-from relay.store import queries
+from relay.store import keys
 from relay.store.database import Database
-from relay.store.queries import Key, User
+from relay.store.keys import Key, User
 
 _LONGEST = 36_500 * 86_400  # a hundred years: what is longer is a slip
 _NAME_LENGTH = 100
@@ -51,7 +51,7 @@ async def create(
     user = await people.find(database, email)
     most = _most_keys(settings, user)
     key = secret.new_key(settings.server.key_prefix)
-    record = await queries.create_key(
+    record = await keys.create_key(
         database,
         user=user,
         name=name,
@@ -81,10 +81,10 @@ async def revoke(database: Database, key_id: str, now: float) -> Key:
         raise InvalidError(
             "that is no key id; one looks like key_0123456789abcdef, `relay key list` shows them"
         )
-    found = await queries.find_keys(database, key_id)
+    found = await keys.find_keys(database, key_id)
     if len(found) > 1:
         raise AccountError(f"{len(found)} keys have ids that begin with {key_id}; write more of it")
-    record = await queries.revoke_key(database, found[0].id, now) if found else None
+    record = await keys.revoke_key(database, found[0].id, now) if found else None
     if record is None:
         raise AccountError(f"no key has the id {key_id}; `relay key list` shows them")
     return record

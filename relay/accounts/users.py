@@ -8,9 +8,9 @@ import re
 
 from relay.accounts import AccountError, InvalidError
 from relay.config import PlanSettings, Settings
-from relay.store import queries
+from relay.store import keys
 from relay.store.database import Database
-from relay.store.queries import User
+from relay.store.keys import User
 
 # What a browser takes in <input type=email> (WHATWG HTML §4.10.5.1.5), ASCII only.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -57,7 +57,7 @@ async def create(
             raise InvalidError("relay.toml has no plan: add a [[plan]]")
         plan = settings.plan[0].id
     plan_of(settings, plan)
-    user = await queries.create_user(database, email=email, plan=plan, is_admin=is_admin, now=now)
+    user = await keys.create_user(database, email=email, plan=plan, is_admin=is_admin, now=now)
     if user is None:
         raise AccountError(
             f"{email} has an account already; `relay user set-plan {email} {plan}` changes its plan"
@@ -71,7 +71,7 @@ async def find(database: Database, email: str) -> User:
     Raises:
         AccountError: there is none.
     """
-    return _known(await queries.find_user(database, email), email)
+    return _known(await keys.find_user(database, email), email)
 
 
 async def set_plan(database: Database, settings: Settings, email: str, plan: str) -> User:
@@ -81,7 +81,7 @@ async def set_plan(database: Database, settings: Settings, email: str, plan: str
         AccountError: no such plan, or no such account.
     """
     plan_of(settings, plan)
-    return _known(await queries.set_plan(database, email, plan), email)
+    return _known(await keys.set_plan(database, email, plan), email)
 
 
 async def suspend(database: Database, email: str, now: float) -> User:
@@ -90,7 +90,7 @@ async def suspend(database: Database, email: str, now: float) -> User:
     Raises:
         AccountError: no such account.
     """
-    return _known(await queries.suspend(database, email, now), email)
+    return _known(await keys.suspend(database, email, now), email)
 
 
 async def resume(database: Database, email: str) -> User:
@@ -99,7 +99,7 @@ async def resume(database: Database, email: str) -> User:
     Raises:
         AccountError: no such account.
     """
-    return _known(await queries.resume(database, email), email)
+    return _known(await keys.resume(database, email), email)
 
 
 def _known(user: User | None, email: str) -> User:

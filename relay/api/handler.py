@@ -20,7 +20,7 @@ from relay.gateway.context import RequestContext
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.net.exchange import Exchange
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from relay.telemetry.access_log import AccessLog
 
 _JSON: Final = (b"content-type", b"application/json")

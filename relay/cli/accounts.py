@@ -29,7 +29,7 @@ from relay.cli.program import (
 if TYPE_CHECKING:
     from relay.store.balance import Entry
     from relay.store.database import Database
-    from relay.store.queries import Key, User
+    from relay.store.keys import Key, User
     from relay.store.usage import Sums
 
 T = TypeVar("T")
@@ -81,9 +81,9 @@ def user_create(
 def user_list(as_json: bool) -> None:
     """Show every account."""
     settings = load_settings()
-    from relay.store import queries
+    from relay.store import keys
 
-    users = _with_database(settings, queries.list_users)
+    users = _with_database(settings, keys.list_users)
     print_records([_user_view(one) for one in users], as_json, "Nobody has an account yet.")
 
 
@@ -287,12 +287,12 @@ def key_list(email: str | None, as_json: bool) -> None:
     """Show keys, by their hints."""
     settings = load_settings()
     from relay.accounts import users as people
-    from relay.store import queries
+    from relay.store import keys
 
     async def read(database: "Database") -> "list[Key]":
         if email is not None:
             await people.find(database, email)  # tells an unknown address from one without keys
-        return await queries.list_keys(database, email)
+        return await keys.list_keys(database, email)
 
     now = time.time()
     found = _with_database(settings, read)
@@ -346,14 +346,14 @@ def usage(
         raise Misuse(f"relay: --since: {error}") from None
     settings = load_settings()
     from relay.accounts import users as people
-    from relay.store import queries
+    from relay.store import keys
     from relay.store import usage as used
 
     async def read(database: "Database") -> "tuple[list[Sums], dict[str, str]]":
         owner = None if email is None else await people.find(database, email)
         which = used.Filter(since=began, user_id=None if owner is None else owner.id)
-        keys = await queries.list_keys(database, email) if by == "key" else []
-        return await used.sums(database, by, which), {key.id: key.email for key in keys}
+        listed = await keys.list_keys(database, email) if by == "key" else []
+        return await used.sums(database, by, which), {key.id: key.email for key in listed}
 
     found, owners = _with_database(settings, read)
     rows = [_sums_view(by, one, owners) for one in found]

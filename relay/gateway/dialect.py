@@ -15,7 +15,7 @@ import msgspec
 
 from relay.errors import Dialect, RelayError
 from relay.quota.state import KeyState
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from relay.translate.messages.usage import Usage
 from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.wire.events import Request

@@ -23,7 +23,7 @@ from relay.quota.plans import Plan, compile_plans, compile_prices
 from relay.quota.rate_limit_fields import lines
 from relay.store.batch import AdmissionRow, Charge, Rule, Settlement
 from relay.store.journal import Journal, Ticket
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from relay.translate.messages.peek import RequestSummary
 from relay.translate.messages.usage import Usage
 

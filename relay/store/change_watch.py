@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from relay.store.database import Database, StoreError
-from relay.store.queries import LiveKey, live_keys, revision
+from relay.store.keys import LiveKey, live_keys, revision
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from relay import config, secret
 from relay.accounts import AccountError, InvalidError, keys
 from relay.accounts import users as people
 from relay.config import Settings
-from relay.store import queries
 from relay.store.database import Database
+from relay.store.keys import create_key, list_keys, live_keys
 
 SETTINGS = config.parse({"plan": [{"id": "free", "max_keys": 2}, {"id": "solo", "max_keys": 1}]})
 EMAIL = "ann@example.com"
@@ -42,7 +42,7 @@ async def test_a_key_is_kept_as_its_digest_and_hint_only(
     random = key.removeprefix("sk-llmapi-")
     assert len(random) >= 43
     assert issued.record.hint == "sk-llmapi-…" + key[-4:]
-    [live] = await queries.live_keys(database)
+    [live] = await live_keys(database)
     assert live.digest == secret.digest(key.encode())
     kept = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("relay.db*")))  # noqa: ASYNC240
     assert live.digest in kept
@@ -101,7 +101,7 @@ async def test_a_key_expires_after_its_lifetime(database: Database) -> None:
 async def test_a_lifetime_that_cannot_be_is_refused(database: Database, expires: str) -> None:
     with pytest.raises(InvalidError, match="lifetime"):
         await issue(database, expires=expires)
-    assert await queries.list_keys(database) == []
+    assert await list_keys(database) == []
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "x" * 101, "\u202eevil", "\udc80"])
@@ -127,23 +127,23 @@ async def test_a_key_is_revoked_by_its_id_or_a_beginning_that_is_its_own(
     first, second = await issue(database), await issue(database)
     assert (await keys.revoke(database, first.record.id, 5.0)).revoked_at == 5.0
     assert (await keys.revoke(database, second.record.id[:15], 6.0)).id == second.record.id
-    assert await queries.live_keys(database) == []
+    assert await live_keys(database) == []
 
 
 async def test_a_beginning_that_several_ids_share_revokes_none(database: Database) -> None:
     user = await people.find(database, EMAIL)
     shared = 0
     while not shared:  # ids are random: make keys until two begin alike
-        await queries.create_key(
+        await create_key(
             database, user=user, name="", digest=secret.digest(secret.new_key("").encode()),
             hint="", now=1.0, expires_at=None, most=99,
         )  # fmt: skip
-        starts = [key.id[:5] for key in await queries.list_keys(database)]
+        starts = [key.id[:5] for key in await list_keys(database)]
         shared = len(starts) - len(set(starts))
     start = next(start for start in starts if starts.count(start) > 1)
     with pytest.raises(AccountError, match=f"2 keys have ids that begin with {start}"):
         await keys.revoke(database, start, 2.0)
-    assert all(key.revoked_at is None for key in await queries.list_keys(database))
+    assert all(key.revoked_at is None for key in await list_keys(database))
 
 
 async def test_an_unknown_id_is_told_with_what_to_do(database: Database) -> None:
@@ -157,4 +157,4 @@ async def test_a_key_pasted_in_place_of_its_id_is_not_repeated(database: Databas
         with pytest.raises(InvalidError, match="no key id; one looks like") as caught:
             await keys.revoke(database, wrong, 1.0)
         assert key not in str(caught.value)
-    assert len(await queries.live_keys(database)) == 1
+    assert len(await live_keys(database)) == 1

@@ -7,7 +7,7 @@ from relay import config
 from relay.accounts import AccountError, InvalidError
 from relay.accounts import users as people
 from relay.config import Settings
-from relay.store import queries
+from relay.store import keys
 from relay.store.database import Database
 
 SETTINGS = config.parse({"plan": [{"id": "free"}, {"id": "pro"}]})
@@ -22,7 +22,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 async def create(
     database: Database, email: str, plan: str | None = None, settings: Settings = SETTINGS
-) -> queries.User:
+) -> keys.User:
     return await people.create(database, settings, email, plan=plan, is_admin=False, now=1.0)
 
 
@@ -46,7 +46,7 @@ async def test_what_is_no_address_is_refused(database: Database, email: str) -> 
     with pytest.raises(InvalidError, match="no e-mail address; write") as caught:
         await create(database, email)
     assert str(caught.value).isprintable()
-    assert await queries.list_users(database) == []
+    assert await keys.list_users(database) == []
 
 
 async def test_the_first_plan_is_the_default(database: Database) -> None:

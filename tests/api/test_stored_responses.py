@@ -10,7 +10,7 @@ import pytest
 
 from relay.accounts import keys
 from relay.accounts import users as people
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import Live, running_relay
 from tests.gateway.test_translated import BODIES, RESPONSES

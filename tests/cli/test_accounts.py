@@ -17,7 +17,7 @@ from relay.store.batch import AdmissionRow
 from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.journal import Journal
-from relay.store.queries import LiveKey, live_keys
+from relay.store.keys import LiveKey, live_keys
 from tests.cli.test_program import SETTINGS, data, done, refused, relay, run
 from tests.store.entries import Changes, journalled, opening, outcome, settle
 

@@ -12,7 +12,7 @@ import pytest
 from anthropic import beta_async_tool
 
 from relay.accounts import users as people
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.clients.conftest import TRUST, Connect
 from tests.fakes.live import EMAIL, Live, running_relay
 from tests.fakes.upstream import OK, always, raw_upstream

@@ -23,7 +23,7 @@ import pytest
 
 from relay.store import balance
 from relay.store.database import Database
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
 from tests.fakes.live import Live, running_relay
 from tests.fakes.until import until

@@ -16,7 +16,7 @@ from relay.app import App
 from relay.net.deadlines import Deadlines
 from relay.net.http1 import Server
 from relay.simulator.app import Simulator
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 
 EMAIL = "ada@example.com"
 UPSTREAM_KEY = "upstream-credential-canary"

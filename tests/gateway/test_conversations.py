@@ -12,7 +12,7 @@ import pytest
 
 from relay.accounts import keys
 from relay.accounts import users as people
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.clients.conftest import TRUST
 from tests.fakes.pool import MODEL, Pool, answering, running_pool
 from tests.fakes.upstream import JSON_ANSWER

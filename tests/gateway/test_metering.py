@@ -23,7 +23,7 @@ from relay.app import App
 from relay.quota.plans import COUNTS_PER_MINUTE
 from relay.store import balance
 from relay.store.database import Database
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from relay.store.usage import sums
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request

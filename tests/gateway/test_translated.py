@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relay.accounts import keys
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.fakes import answers
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import EMAIL, UPSTREAM_KEY, Live, running_relay

@@ -16,7 +16,7 @@ from relay.accounts import keys
 from relay.accounts import users as people
 from relay.app import App
 from relay.pool.vendor_errors import Scope, Verdict
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.fakes.caller import BODY, connected, request
 from tests.fakes.live import EMAIL
 from tests.fakes.pool import MODEL, Pool, Told, refusing, running_pool

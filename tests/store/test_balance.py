@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import balance, queries
+from relay.store import balance, keys
 from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from tests.fakes.until import until
 from tests.store.entries import NOON, Changes, journalled, opening, outcome, rows, settle
 
@@ -100,9 +100,9 @@ async def test_the_database_itself_refuses_to_forge_a_statement(
 async def test_credits_from_the_command_line_meet_charges_of_a_running_server(
     database: Database, tmp_path: Path
 ) -> None:
-    user = await queries.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await keys.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    await queries.create_key(
+    await keys.create_key(
         database, user=user, name="", digest=b"d" * 32, hint="", now=1.0, expires_at=None, most=1
     )
     told: list[list[LiveKey]] = []

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import balance, queries, usage
+from relay.store import balance, keys, usage
 from relay.store.change_watch import watch
 from relay.store.database import Database
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from relay.store.recovery import restore
 from tests.store.entries import NOON, journalled, opening
 
@@ -54,9 +54,9 @@ async def listener(server: Database) -> AsyncIterator[Listener]:
 
 
 async def add_key(database: Database) -> str:
-    user = await queries.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await keys.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    key = await queries.create_key(
+    key = await keys.create_key(
         database, user=user, name="", digest=b"d" * 32, hint="", now=1.0, expires_at=None, most=1
     )
     assert key is not None
@@ -82,11 +82,11 @@ async def test_every_change_by_another_process_is_told(shell: Database, listener
     assert await listener.next() == []
     key_id = await add_key(shell)
     await until(listener, [(key_id, "p", False)])
-    await queries.suspend(shell, "a@b.c", 2.0)
+    await keys.suspend(shell, "a@b.c", 2.0)
     await until(listener, [(key_id, "p", True)])
-    await queries.set_plan(shell, "a@b.c", "q")
+    await keys.set_plan(shell, "a@b.c", "q")
     await until(listener, [(key_id, "q", True)])
-    await queries.revoke_key(shell, key_id, 3.0)
+    await keys.revoke_key(shell, key_id, 3.0)
     await until(listener, [])
 
 
@@ -96,9 +96,9 @@ async def test_what_its_own_process_changes_is_told_too(
     assert await listener.next() == []
     key_id = await add_key(server)
     await until(listener, [(key_id, "p", False)])
-    await queries.suspend(server, "a@b.c", 2.0)
+    await keys.suspend(server, "a@b.c", 2.0)
     await until(listener, [(key_id, "p", True)])
-    [live] = await queries.live_keys(server)
+    [live] = await keys.live_keys(server)
     await balance.credit(server, live.user_id, 5, "", NOON)
     assert [key.credited for key in await listener.next()] == [5]
 
@@ -108,12 +108,12 @@ async def test_what_the_journal_writes_is_no_change(
 ) -> None:
     """Requests, charges, sums, limits and their pruning: none of that makes it read the keys."""
     await listener.next()
-    before = await queries.revision(server)
+    before = await keys.revision(server)
     await journalled(server, *(opening(billed_micro=500) for _ in range(20)), running=[opening()])
     await restore(server, NOON)
     await usage.prune(shell, 1, NOON + 1e6)
-    assert await queries.revision(server) == before
-    await queries.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    assert await keys.revision(server) == before
+    await keys.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
     await listener.next()  # of that, and of nothing before
     assert listener.told.empty()
 

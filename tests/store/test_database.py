@@ -18,13 +18,13 @@ from relay.store.database import BusyError, Database, StoreError, migrations
 
 MANY_USERS = """
     import asyncio, sys, time
-    from relay.store import queries
+    from relay.store import keys
     from relay.store.database import Database
 
     async def main(path, name):
         database = await Database.open(path)
         for number in range(60):
-            await queries.create_user(
+            await keys.create_user(
                 database, email=f"{name}{number}@x.y", plan="free", is_admin=False, now=time.time()
             )
         await database.close()

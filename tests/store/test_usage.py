@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from relay.store import queries, usage
+from relay.store import keys, usage
 from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
@@ -41,9 +41,9 @@ async def request(database: Database, **changes: object) -> AdmissionRow:
 
 
 async def test_sums_are_by_user_key_model_and_day(database: Database) -> None:
-    user = await queries.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await keys.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    key = await queries.create_key(
+    key = await keys.create_key(
         database, user=user, name="laptop", digest=b"d" * 32, hint="", now=1.0, expires_at=None,
         most=1,
     )  # fmt: skip

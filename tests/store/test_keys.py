@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import queries
+from relay.store import keys
 from relay.store.database import Database
-from relay.store.queries import Key, User
+from relay.store.keys import Key, User
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 async def new_user(database: Database, email: str = "ann@example.com", plan: str = "free") -> User:
-    user = await queries.create_user(database, email=email, plan=plan, is_admin=False, now=1.5)
+    user = await keys.create_user(database, email=email, plan=plan, is_admin=False, now=1.5)
     assert user is not None
     return user
 
@@ -29,7 +29,7 @@ async def new_key(
     most: int = 99,
     cache_breakpoints: bool = True,
 ) -> Key | None:
-    return await queries.create_key(
+    return await keys.create_key(
         database,
         user=user,
         name="laptop",
@@ -44,54 +44,54 @@ async def new_key(
 
 async def test_a_user_is_found_in_whatever_case_the_address_is_written(database: Database) -> None:
     user = await new_user(database, "Ann@Example.com")
-    assert await queries.find_user(database, "aNN@eXAMPLE.COM") == user
-    assert await queries.find_user(database, "bob@example.com") is None
+    assert await keys.find_user(database, "aNN@eXAMPLE.COM") == user
+    assert await keys.find_user(database, "bob@example.com") is None
     assert user.email == "Ann@Example.com"
     assert user.id.startswith("usr_")
 
 
 async def test_an_address_has_one_account(database: Database) -> None:
     await new_user(database, "ann@example.com")
-    again = await queries.create_user(
+    again = await keys.create_user(
         database, email="ANN@example.com", plan="pro", is_admin=True, now=2.0
     )
     assert again is None
-    assert [user.plan for user in await queries.list_users(database)] == ["free"]
+    assert [user.plan for user in await keys.list_users(database)] == ["free"]
 
 
 async def test_records_come_back_as_they_were_returned(database: Database) -> None:
-    admin = await queries.create_user(
+    admin = await keys.create_user(
         database, email="boss@example.com", plan="pro", is_admin=True, now=3.25
     )
     user = await new_user(database)
     key = await new_key(database, user, 1, expires_at=9.75)
-    assert await queries.list_users(database) == [user, admin]
-    assert await queries.list_keys(database) == [key]
+    assert await keys.list_users(database) == [user, admin]
+    assert await keys.list_keys(database) == [key]
 
 
 async def test_changes_to_a_user_are_kept(database: Database) -> None:
     user = await new_user(database)
-    changed = await queries.set_plan(database, user.email.upper(), "pro")
+    changed = await keys.set_plan(database, user.email.upper(), "pro")
     assert changed is not None
     assert changed.plan == "pro"
-    suspended = await queries.suspend(database, user.email, 7.0)
+    suspended = await keys.suspend(database, user.email, 7.0)
     assert suspended is not None
     assert suspended.suspended_at == 7.0
-    again = await queries.suspend(database, user.email, 8.0)
+    again = await keys.suspend(database, user.email, 8.0)
     assert again is not None
     assert again.suspended_at == 7.0  # since when, not when it was last asked for
-    resumed = await queries.resume(database, user.email)
+    resumed = await keys.resume(database, user.email)
     assert resumed is not None
     assert resumed.suspended_at is None
-    assert await queries.find_user(database, user.email) == resumed
+    assert await keys.find_user(database, user.email) == resumed
 
 
 async def test_changing_an_unknown_user_changes_nothing(database: Database) -> None:
     user = await new_user(database)
-    assert await queries.set_plan(database, "nobody@x.y", "pro") is None
-    assert await queries.suspend(database, "nobody@x.y", 1.0) is None
-    assert await queries.resume(database, "nobody@x.y") is None
-    assert await queries.list_users(database) == [user]
+    assert await keys.set_plan(database, "nobody@x.y", "pro") is None
+    assert await keys.suspend(database, "nobody@x.y", 1.0) is None
+    assert await keys.resume(database, "nobody@x.y") is None
+    assert await keys.list_users(database) == [user]
 
 
 async def test_only_live_keys_count_towards_the_most_that_there_may_be(database: Database) -> None:
@@ -103,7 +103,7 @@ async def test_only_live_keys_count_towards_the_most_that_there_may_be(database:
     assert await new_key(database, user, 4, most=2) is None  # at 104 both live
     assert await new_key(database, user, 5, most=2) is not None  # at 105 one has expired
     assert await new_key(database, user, 6, most=2) is None
-    await queries.revoke_key(database, first.id, 106.0)
+    await keys.revoke_key(database, first.id, 106.0)
     assert await new_key(database, user, 7, most=2) is not None
 
 
@@ -111,12 +111,12 @@ async def test_a_key_is_revoked_once_and_for_good(database: Database) -> None:
     key = await new_key(database, await new_user(database), 1)
     assert key is not None
     assert key.state(0) == "live"
-    revoked = await queries.revoke_key(database, key.id, 200.0)
+    revoked = await keys.revoke_key(database, key.id, 200.0)
     assert revoked is not None
     assert (revoked.revoked_at, revoked.state(0)) == (200.0, "revoked")
-    again = await queries.revoke_key(database, key.id, 300.0)
+    again = await keys.revoke_key(database, key.id, 300.0)
     assert again == revoked
-    assert await queries.revoke_key(database, "key_none", 1.0) is None
+    assert await keys.revoke_key(database, "key_none", 1.0) is None
 
 
 async def test_live_keys_tell_all_that_a_server_must_know(database: Database) -> None:
@@ -127,14 +127,14 @@ async def test_live_keys_tell_all_that_a_server_must_know(database: Database) ->
     assert kept is not None
     assert gone is not None
     assert bobs is not None
-    await queries.revoke_key(database, gone.id, 5.0)
-    await queries.suspend(database, bob.email, 5.0)
-    live = {key.key_id: key for key in await queries.live_keys(database)}
+    await keys.revoke_key(database, gone.id, 5.0)
+    await keys.suspend(database, bob.email, 5.0)
+    live = {key.key_id: key for key in await keys.live_keys(database)}
     assert set(live) == {kept.id, bobs.id}
-    assert live[kept.id] == queries.LiveKey(
+    assert live[kept.id] == keys.LiveKey(
         b"\x01" * 32, kept.id, ann.id, ann.email, "free", False, 500.0, cache_breakpoints=True
     )
-    assert live[bobs.id] == queries.LiveKey(
+    assert live[bobs.id] == keys.LiveKey(
         b"\x03" * 32, bobs.id, bob.id, bob.email, "pro", True, None, cache_breakpoints=False
     )
 
@@ -144,15 +144,15 @@ async def test_keys_are_found_by_the_beginning_of_their_id_taken_literally(
 ) -> None:
     key = await new_key(database, await new_user(database), 1)
     assert key is not None
-    assert await queries.find_keys(database, key.id[:8]) == [key]
+    assert await keys.find_keys(database, key.id[:8]) == [key]
     for pattern in ("key%", "%", "key_*", "KEY_", key.id + "0"):
-        assert await queries.find_keys(database, pattern) == []
+        assert await keys.find_keys(database, pattern) == []
 
 
 async def test_one_users_keys_can_be_listed_alone(database: Database) -> None:
     ann, bob = await new_user(database), await new_user(database, "bob@example.com")
     first, second = await new_key(database, ann, 1), await new_key(database, ann, 2)
     other = await new_key(database, bob, 3, cache_breakpoints=False)
-    assert await queries.list_keys(database, "ANN@example.com") == [first, second]
-    assert await queries.list_keys(database) == [first, second, other]
-    assert await queries.list_keys(database, "nobody@x.y") == []
+    assert await keys.list_keys(database, "ANN@example.com") == [first, second]
+    assert await keys.list_keys(database) == [first, second, other]
+    assert await keys.list_keys(database, "nobody@x.y") == []
