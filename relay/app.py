@@ -22,8 +22,7 @@ import msgspec
 import uvloop
 
 from relay import __version__, clock, config
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.api.admin import Admin
 from relay.api.handler import Handler
 from relay.api.models import Models
@@ -435,10 +434,8 @@ def demo(settings: Settings, port: int | None) -> int:
             app = App(here)
             await app.start()
         now = time.time()
-        await people.create(app.database, here, _DEMO_USER, plan=None, is_admin=False, now=now)
-        issued = await keys.create(
-            app.database, here, _DEMO_USER, name="demo", expires=None, now=now
-        )
+        await users.create(app.database, here, _DEMO_USER, plan=None, is_admin=False, now=now)
+        issued = await keys.create(app.database, here, _DEMO_USER, keys.KeyOptions("demo"), now=now)
         app.callers.replace(await live_keys(app.database))
         key = issued.key.reveal()
         url = app.addresses[0]

@@ -29,8 +29,9 @@ from relay.cli.program import (
 if TYPE_CHECKING:
     from relay.store.balance import Entry
     from relay.store.database import Database
-    from relay.store.keys import Key, User
+    from relay.store.keys import Key
     from relay.store.usage import Sums
+    from relay.store.users import User
 
 T = TypeVar("T")
 _NOTE_LENGTH: Final = 200
@@ -60,11 +61,11 @@ def user_create(
             "version; leave the option out"
         )
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
     made = _with_database(
         settings,
-        lambda database: people.create(
+        lambda database: users.create(
             database, settings, email, plan=plan, is_admin=admin, now=time.time()
         ),
     )
@@ -81,10 +82,10 @@ def user_create(
 def user_list(as_json: bool) -> None:
     """Show every account."""
     settings = load_settings()
-    from relay.store import keys
+    from relay.store.users import list_users
 
-    users = _with_database(settings, keys.list_users)
-    print_records([_user_view(one) for one in users], as_json, "Nobody has an account yet.")
+    listed = _with_database(settings, list_users)
+    print_records([_user_view(one) for one in listed], as_json, "Nobody has an account yet.")
 
 
 @user.command("set-plan")
@@ -95,10 +96,10 @@ def user_list(as_json: bool) -> None:
 def user_set_plan(email: str, plan: str, as_json: bool) -> None:
     """Move EMAIL to PLAN."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
     moved = _with_database(
-        settings, lambda database: people.set_plan(database, settings, email, plan)
+        settings, lambda database: users.set_plan(database, settings, email, plan)
     )
     _print_user(moved, as_json, f"is on plan {moved.plan} now.")
 
@@ -110,9 +111,9 @@ def user_set_plan(email: str, plan: str, as_json: bool) -> None:
 def user_suspend(email: str, as_json: bool) -> None:
     """Refuse every key of EMAIL until resumed."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
-    closed = _with_database(settings, lambda database: people.suspend(database, email, time.time()))
+    closed = _with_database(settings, lambda database: users.suspend(database, email, time.time()))
     _print_user(closed, as_json, "is suspended; every key of theirs is refused.")
 
 
@@ -123,9 +124,9 @@ def user_suspend(email: str, as_json: bool) -> None:
 def user_resume(email: str, as_json: bool) -> None:
     """Let the keys of EMAIL work again."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
 
-    opened = _with_database(settings, lambda database: people.resume(database, email))
+    opened = _with_database(settings, lambda database: users.resume(database, email))
     _print_user(opened, as_json, "is active; their keys work.")
 
 
@@ -145,12 +146,11 @@ def user_credit(email: str, amount: str, note: str, as_json: bool) -> None:
         raise Misuse(f"relay: a note has up to {_NOTE_LENGTH} printable characters")
     micro = _micro_dollars(amount)
     settings = load_settings()
-    from relay.accounts import InvalidError
-    from relay.accounts import users as people
+    from relay.accounts import InvalidError, users
     from relay.store import balance
 
     async def give(database: "Database") -> "tuple[User, Entry]":
-        owner = await people.find(database, email)
+        owner = await users.find(database, email)
         try:
             return owner, await balance.credit(database, owner.id, micro, note, time.time())
         except ValueError as error:
@@ -195,12 +195,12 @@ def _micro_dollars(amount: str) -> int:
 def user_statement(email: str, last: int, as_json: bool) -> None:
     """Show what EMAIL was credited and charged, oldest first."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
     from relay.store import balance
 
     async def read(database: "Database") -> "tuple[User, list[Entry]]":
-        owner = await people.find(database, email)
-        return owner, await balance.statement(database, owner.id, most=last + 1)
+        owner = await users.find(database, email)
+        return owner, await balance.statement(database, owner.id, limit=last + 1)
 
     owner, found = _with_database(settings, read)
     left = found[0].balance_after if found else 0
@@ -250,10 +250,8 @@ def key_create(email: str, name: str, expires: str | None, unmarked: bool, as_js
             database,
             settings,
             email,
-            name=name,
-            expires=expires,
+            keys.KeyOptions(name, expires, cache_breakpoints=not unmarked),
             now=time.time(),
-            cache_breakpoints=not unmarked,
         ),
     )
     record, revealed = issued.record, issued.key.reveal()
@@ -286,12 +284,12 @@ def key_create(email: str, name: str, expires: str | None, unmarked: bool, as_js
 def key_list(email: str | None, as_json: bool) -> None:
     """Show keys, by their hints."""
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
     from relay.store import keys
 
     async def read(database: "Database") -> "list[Key]":
         if email is not None:
-            await people.find(database, email)  # tells an unknown address from one without keys
+            await users.find(database, email)  # tells an unknown address from one without keys
         return await keys.list_keys(database, email)
 
     now = time.time()
@@ -345,12 +343,12 @@ def usage(
     except ValueError as error:
         raise Misuse(f"relay: --since: {error}") from None
     settings = load_settings()
-    from relay.accounts import users as people
+    from relay.accounts import users
     from relay.store import keys
     from relay.store import usage as used
 
     async def read(database: "Database") -> "tuple[list[Sums], dict[str, str]]":
-        owner = None if email is None else await people.find(database, email)
+        owner = None if email is None else await users.find(database, email)
         which = used.Filter(since=began, user_id=None if owner is None else owner.id)
         listed = await keys.list_keys(database, email) if by == "key" else []
         return await used.sums(database, by, which), {key.id: key.email for key in listed}

@@ -1,33 +1,33 @@
-"""What is asked of the database, each question a function with a typed answer.
+"""API keys in the database: added, listed, revoked, and read as a server needs them.
 
-Knows SQL and the tables, and makes the ids. Knows no policy: who may do what, and
-what a plan allows, is decided in `relay.accounts` and comes in as plain values.
-`None` in place of a record says that there is none, or that a rule was in the way;
-each function says which.
+Knows the table `keys` and makes the ids. Must not know any policy: `relay.accounts` decides
+what is allowed and passes plain values. Every function raises `StoreError` when SQLite fails.
 """
 
-import secrets
 import sqlite3
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
 from relay.store.database import Database
+from relay.store.users import User, new_id
 
 
-class User(msgspec.Struct, frozen=True):
-    """Somebody with an account."""
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to be added. The key itself is not in it."""
 
-    id: str
-    email: str
-    plan: str
-    is_admin: bool
-    suspended_at: float | None
-    created_at: float
+    user: User
+    name: str
+    digest: bytes
+    hint: str  # a few of its characters, to recognise it by
+    expires_at: float | None = None
+    cache_breakpoints: bool = True
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A key as it is shown after its making: without the key."""
+    """A key as it is listed; times are epoch seconds."""
 
     id: str
     email: str
@@ -48,7 +48,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class LiveKey(msgspec.Struct, frozen=True):
-    """What a server must know to tell a caller by their key; it may have expired since."""
+    """What a server needs to authenticate a key that is not revoked. It may have expired."""
 
     digest: bytes
     key_id: str
@@ -57,123 +57,52 @@ class LiveKey(msgspec.Struct, frozen=True):
     plan: str
     suspended: bool
     expires_at: float | None
-    credited: int = 0  # all that its user ever paid in, in micro-dollars
-    cache_breakpoints: bool = True  # its requests get marks for the prompt cache
+    credited: int = 0  # sum of the user's credits, in micro-dollars
+    cache_breakpoints: bool = True  # whether its requests get cache breakpoints
 
 
-_USERS = "SELECT id, email, plan, is_admin, suspended_at, created_at FROM users"
-_KEYS = """SELECT keys.id, email, name, hint, keys.created_at, expires_at, revoked_at,
+_SELECT: Final = """SELECT keys.id, email, name, hint, keys.created_at, expires_at, revoked_at,
         cache_breakpoints
     FROM keys JOIN users ON users.id = keys.user_id"""
-_LIVE = """SELECT digest, keys.id, keys.user_id, email, plan, suspended_at IS NOT NULL,
-        expires_at, coalesce(credited, 0), cache_breakpoints
+_SELECT_LIVE: Final = """SELECT digest, keys.id, keys.user_id, email, plan,
+        suspended_at IS NOT NULL, expires_at, coalesce(credited, 0), cache_breakpoints
     FROM keys JOIN users ON users.id = keys.user_id
     LEFT JOIN balance ON balance.user_id = users.id WHERE revoked_at IS NULL"""
 
 
-def _user(row: tuple[Any, ...]) -> User:
-    user_id, email, plan, is_admin, suspended_at, created_at = row
-    return User(user_id, email, plan, bool(is_admin), suspended_at, created_at)
-
-
 def _key(row: tuple[Any, ...]) -> Key:
-    key_id, email, name, hint, created_at, expires_at, revoked_at, marked = row
-    return Key(key_id, email, name, hint, created_at, expires_at, revoked_at, bool(marked))
+    key_id, email, name, hint, created_at, expires_at, revoked_at, breakpoints = row
+    return Key(key_id, email, name, hint, created_at, expires_at, revoked_at, bool(breakpoints))
 
 
-def _one_user(connection: sqlite3.Connection, email: str) -> User | None:
-    row = connection.execute(f"{_USERS} WHERE email = ?", (email,)).fetchone()
-    return None if row is None else _user(row)
+async def create_key(database: Database, new: NewKey, *, max_keys: int, now: float) -> Key | None:
+    """Add a key; None if the user has `max_keys` live ones already.
 
-
-async def create_user(
-    database: Database, *, email: str, plan: str, is_admin: bool, now: float
-) -> User | None:
-    """Add a user; None when the e-mail address is taken."""
-    user = User(_new_id("usr"), email, plan, is_admin, None, now)
-
-    def work(connection: sqlite3.Connection) -> User | None:
-        if _one_user(connection, email) is not None:
-            return None
-        connection.execute(
-            "INSERT INTO users (id, email, plan, is_admin, created_at) VALUES (?, ?, ?, ?, ?)",
-            (user.id, user.email, user.plan, user.is_admin, user.created_at),
-        )
-        return user
-
-    return await database.write(work)
-
-
-async def find_user(database: Database, email: str) -> User | None:
-    """The user of an e-mail address, in whatever case it is written; None when unknown."""
-    return await database.read(lambda connection: _one_user(connection, email))
-
-
-async def list_users(database: Database) -> list[User]:
-    """Every user, in the order of their addresses."""
-    return await database.read(
-        lambda connection: [_user(row) for row in connection.execute(f"{_USERS} ORDER BY email")]
-    )
-
-
-async def set_plan(database: Database, email: str, plan: str) -> User | None:
-    """Move a user to another plan; None when there is no such user."""
-    return await _change_user(database, email, "plan = ?", plan)
-
-
-async def suspend(database: Database, email: str, now: float) -> User | None:
-    """Close an account for the time being, from the first time it was asked for on; None
-    when there is no such user."""
-    return await _change_user(database, email, "suspended_at = coalesce(suspended_at, ?)", now)
-
-
-async def resume(database: Database, email: str) -> User | None:
-    """Open a suspended account again; None when there is no such user."""
-    return await _change_user(database, email, "suspended_at = ?", None)
-
-
-async def _change_user(
-    database: Database, email: str, change: str, value: str | float | None
-) -> User | None:
-    def work(connection: sqlite3.Connection) -> User | None:
-        connection.execute(f"UPDATE users SET {change} WHERE email = ?", (value, email))  # noqa: S608
-        return _one_user(connection, email)
-
-    return await database.write(work)
-
-
-async def create_key(
-    database: Database,
-    *,
-    user: User,
-    name: str,
-    digest: bytes,
-    hint: str,
-    now: float,
-    expires_at: float | None,
-    most: int,
-    cache_breakpoints: bool = True,
-) -> Key | None:
-    """Add a key; None when the user has `most` live ones already.
-
-    Counting and adding are one transaction: two processes cannot both add the last one.
+    One transaction counts and adds, so two processes cannot both add the last one.
     """
-    key = Key(_new_id("key"), user.email, name, hint, now, expires_at, None, cache_breakpoints)
+    user_id = new.user.id
+    key = Key(
+        new_id("key"), new.user.email, new.name, new.hint, now, new.expires_at, None,
+        new.cache_breakpoints,
+    )  # fmt: skip
 
     def work(connection: sqlite3.Connection) -> Key | None:
         live = connection.execute(
             """SELECT count(*) FROM keys WHERE user_id = ? AND revoked_at IS NULL
                AND (expires_at IS NULL OR expires_at > ?)""",
-            (user.id, now),
+            (user_id, now),
         ).fetchone()[0]
-        if live >= most:
+        if live >= max_keys:
             return None
         connection.execute(
             """INSERT INTO keys (id, user_id, name, digest, hint, created_at, expires_at,
                    cache_breakpoints)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-            (key.id, user.id, name, digest, hint, now, expires_at, cache_breakpoints),
-        )
+            (
+                key.id, user_id, new.name, new.digest, new.hint, now, new.expires_at,
+                new.cache_breakpoints,
+            ),
+        )  # fmt: skip
         return key
 
     return await database.write(work)
@@ -181,78 +110,53 @@ async def create_key(
 
 async def list_keys(database: Database, email: str | None = None) -> list[Key]:
     """The keys of one user, or of all, oldest first."""
-    return await database.read(
-        lambda connection: [
-            _key(row)
-            for row in connection.execute(
-                f"{_KEYS} WHERE ?1 IS NULL OR email = ?1 ORDER BY email, keys.created_at", (email,)
-            )
-        ]
+    rows = await database.select(
+        f"{_SELECT} WHERE ?1 IS NULL OR email = ?1 ORDER BY email, keys.created_at", (email,)
     )
+    return [_key(row) for row in rows]
 
 
-async def find_keys(database: Database, beginning: str) -> list[Key]:
-    """The keys whose id begins with these characters."""
-    return await database.read(
-        lambda connection: [
-            _key(row)
-            for row in connection.execute(
-                f"{_KEYS} WHERE substr(keys.id, 1, length(?1)) = ?1 ORDER BY keys.id", (beginning,)
-            )
-        ]
+async def find_keys(database: Database, id_prefix: str) -> list[Key]:
+    """The keys whose id starts with `id_prefix`."""
+    rows = await database.select(
+        f"{_SELECT} WHERE substr(keys.id, 1, length(?1)) = ?1 ORDER BY keys.id", (id_prefix,)
     )
+    return [_key(row) for row in rows]
 
 
 async def revoke_key(database: Database, key_id: str, now: float) -> Key | None:
-    """Withdraw a key for good, from the first time it was asked for on; None when there is
-    no such key."""
+    """Revoke a key for good. A second call keeps the first time. None if there is no such key."""
 
     def work(connection: sqlite3.Connection) -> Key | None:
         connection.execute(
             "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now, key_id)
         )
-        row = connection.execute(f"{_KEYS} WHERE keys.id = ?", (key_id,)).fetchone()
+        row = connection.execute(f"{_SELECT} WHERE keys.id = ?", (key_id,)).fetchone()
         return None if row is None else _key(row)
 
     return await database.write(work)
 
 
 async def revision(database: Database) -> int:
-    """A number that grows with each change to people, keys or credits, whoever makes it."""
-    return await database.read(
-        lambda connection: int(connection.execute("SELECT number FROM revision").fetchone()[0])
-    )
+    """A number that grows with every change to users, keys or credits, by any process."""
+    return int((await database.select("SELECT number FROM revision"))[0][0])
 
 
 async def live_keys(database: Database) -> list[LiveKey]:
-    """Every key that was not revoked, with what its user may do."""
-    return await database.read(
-        lambda connection: [
-            LiveKey(
-                digest,
-                key_id,
-                user_id,
-                email,
-                plan,
-                bool(suspended),
-                expires_at,
-                credited,
-                bool(cache_breakpoints),
-            )
-            for (
-                digest,
-                key_id,
-                user_id,
-                email,
-                plan,
-                suspended,
-                expires_at,
-                credited,
-                cache_breakpoints,
-            ) in connection.execute(_LIVE)
-        ]
-    )
-
-
-def _new_id(kind: str) -> str:
-    return f"{kind}_{secrets.token_hex(8)}"
+    """All keys that are not revoked."""
+    return [
+        LiveKey(
+            digest=digest,
+            key_id=key_id,
+            user_id=user_id,
+            email=email,
+            plan=plan,
+            suspended=bool(suspended),
+            expires_at=expires_at,
+            credited=credited,
+            cache_breakpoints=bool(breakpoints),
+        )
+        for (
+            digest, key_id, user_id, email, plan, suspended, expires_at, credited, breakpoints,
+        ) in await database.select(_SELECT_LIVE)
+    ]  # fmt: skip

@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 
 from relay import config, secret
-from relay.accounts import AccountError, InvalidError, keys
-from relay.accounts import users as people
+from relay.accounts import AccountError, InvalidError, keys, users
 from relay.config import Settings
 from relay.store.database import Database
-from relay.store.keys import create_key, list_keys, live_keys
+from relay.store.keys import NewKey, create_key, list_keys, live_keys
 
 SETTINGS = config.parse({"plan": [{"id": "free", "max_keys": 2}, {"id": "solo", "max_keys": 1}]})
 EMAIL = "ann@example.com"
@@ -17,7 +16,7 @@ EMAIL = "ann@example.com"
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     database = await Database.open(tmp_path / "relay.db")
-    await people.create(database, SETTINGS, EMAIL, plan="free", is_admin=False, now=1.0)
+    await users.create(database, SETTINGS, EMAIL, plan="free", is_admin=False, now=1.0)
     yield database
     await database.close()
 
@@ -31,7 +30,7 @@ async def issue(
     settings: Settings = SETTINGS,
     email: str = EMAIL,
 ) -> keys.Issued:
-    return await keys.create(database, settings, email, name=name, expires=expires, now=now)
+    return await keys.create(database, settings, email, keys.KeyOptions(name, expires), now=now)
 
 
 async def test_a_key_is_kept_as_its_digest_and_hint_only(
@@ -56,7 +55,7 @@ async def test_a_keys_requests_are_marked_for_the_cache_unless_it_says_otherwise
 ) -> None:
     marked = await issue(database)
     bare = await keys.create(
-        database, SETTINGS, EMAIL, name="", expires=None, now=100.0, cache_breakpoints=False
+        database, SETTINGS, EMAIL, keys.KeyOptions(cache_breakpoints=False), now=100.0
     )
     assert (marked.record.cache_breakpoints, bare.record.cache_breakpoints) == (True, False)
 
@@ -84,7 +83,7 @@ async def test_a_plans_keys_are_counted_while_they_live(database: Database) -> N
 
 async def test_another_plan_brings_its_own_most(database: Database) -> None:
     await issue(database)
-    await people.set_plan(database, SETTINGS, EMAIL, "solo")
+    await users.set_plan(database, SETTINGS, EMAIL, "solo")
     with pytest.raises(AccountError, match="has 1 live key, all that plan 'solo' allows"):
         await issue(database)
 
@@ -131,13 +130,11 @@ async def test_a_key_is_revoked_by_its_id_or_a_beginning_that_is_its_own(
 
 
 async def test_a_beginning_that_several_ids_share_revokes_none(database: Database) -> None:
-    user = await people.find(database, EMAIL)
+    user = await users.find(database, EMAIL)
     shared = 0
     while not shared:  # ids are random: make keys until two begin alike
-        await create_key(
-            database, user=user, name="", digest=secret.digest(secret.new_key("").encode()),
-            hint="", now=1.0, expires_at=None, most=99,
-        )  # fmt: skip
+        digest = secret.digest(secret.new_key("").encode())
+        await create_key(database, NewKey(user, "", digest, ""), max_keys=99, now=1.0)
         starts = [key.id[:5] for key in await list_keys(database)]
         shared = len(starts) - len(set(starts))
     start = next(start for start in starts if starts.count(start) > 1)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.store.keys import live_keys
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import Live, running_relay
@@ -42,8 +41,8 @@ async def other_account(relay: Live) -> str:
     """A key of somebody else's."""
     app, now = relay.app, time.time()
     settings, email = app._settings, "ben@example.com"
-    await people.create(app.database, settings, email, plan=None, is_admin=False, now=now)
-    issued = await keys.create(app.database, settings, email, name="k", expires=None, now=now)
+    await users.create(app.database, settings, email, plan=None, is_admin=False, now=now)
+    issued = await keys.create(app.database, settings, email, keys.KeyOptions("k"), now=now)
     app.callers.replace(await live_keys(app.database))
     return issued.key.reveal()
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from anthropic import beta_async_tool
 
-from relay.accounts import users as people
+from relay.accounts import users
 from relay.store.keys import live_keys
 from tests.clients.conftest import TRUST, Connect
 from tests.fakes.live import EMAIL, Live, running_relay
@@ -396,7 +396,7 @@ async def test_a_wrong_key_raises_and_is_not_tried_again(connect: Connect, live:
 async def test_a_suspended_account_raises_and_is_not_tried_again(
     connect: Connect, live: Live
 ) -> None:
-    await people.suspend(live.app.database, EMAIL, time.time())
+    await users.suspend(live.app.database, EMAIL, time.time())
     live.app.callers.replace(await live_keys(live.app.database))
     with pytest.raises(anthropic.PermissionDeniedError, match="suspended"):
         await connect(max_retries=5).messages.create(model=MODEL, max_tokens=10, messages=HI)

@@ -17,7 +17,7 @@ import asyncio, json, os, random, select, signal, sqlite3, sys, time
 import uvloop
 from relay.store import balance
 from relay.store.database import Database
-from relay.store.batch import Charge, Opening, Settlement
+from relay.store.batch import AdmissionRow, Charge, Settlement
 from relay.store.journal import Journal
 from relay.store.recovery import restore
 
@@ -51,8 +51,9 @@ async def write(number, pipe):
             used += 1
             changed = True
             billed = count % 2 == 0
-            opening = Opening(request, time.time(), "key_1", "usr_1", "paid" if billed else "free",
-                              "messages", 100, 50 if billed else 0)
+            opening = AdmissionRow(request, time.time(), "key_1", "usr_1",
+                                   "paid" if billed else "free", "messages", 100,
+                                   50 if billed else 0)
             ticket = journal.open(opening)
             ticket.when_durable(tell(ord("o"), request))
             running.append((ticket, opening))

@@ -229,7 +229,7 @@ async def pragma(relay: Live, statement: str) -> int:
         row = connection.execute(f"PRAGMA {statement}").fetchone()
         return int(row[0]) if row else 0
 
-    await relay.app.database.read(work)
+    await relay.app.database.run(work)
     return relay.app.database.at_once(work)
 
 
@@ -259,7 +259,7 @@ async def full(relay: Live) -> AsyncIterator[None]:
                 connection.execute("INSERT INTO ballast VALUES (zeroblob(100))")
 
     assert path
-    await relay.app.database.read(fill)
+    await relay.app.database.run(fill)
     try:
         yield
     finally:
@@ -346,7 +346,7 @@ def rules(folder: Path) -> dict[str | None, int]:
 async def test_an_answer_whose_reservation_cannot_be_written_is_not_ended_as_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.store.journal.GRACE", 1.0)
+    monkeypatch.setattr("relay.store.journal.GRACE_SECONDS", 1.0)
     async with running_relay(tmp_path, plan=PLAN) as relay:
         async with read_only(relay):
             await two_answers_that_wait(relay)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relay import config
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.app import App
 from relay.net.deadlines import Deadlines
 from relay.net.http1 import Server
@@ -106,9 +105,7 @@ async def running_relay(
         await app.start()
         stack.push_async_callback(app.stop, 0)
         now = time.time()
-        await people.create(app.database, settings, EMAIL, plan=None, is_admin=False, now=now)
-        issued = await keys.create(
-            app.database, settings, EMAIL, name="test", expires=None, now=now
-        )
+        await users.create(app.database, settings, EMAIL, plan=None, is_admin=False, now=now)
+        issued = await keys.create(app.database, settings, EMAIL, keys.KeyOptions("test"), now=now)
         app.callers.replace(await live_keys(app.database))
         yield Live(app, app.addresses[0], issued.key.reveal(), log_path, simulator)

@@ -10,8 +10,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.store.keys import live_keys
 from tests.clients.conftest import TRUST
 from tests.fakes.pool import MODEL, Pool, answering, running_pool
@@ -188,9 +187,9 @@ async def test_the_equal_key_of_another_caller_is_another_conversation(
         app = pool.relay.app
         who = "grace@example.com"
         now = time.time()
-        await people.create(app.database, app._settings, who, plan=None, is_admin=False, now=now)
+        await users.create(app.database, app._settings, who, plan=None, is_admin=False, now=now)
         issued = await keys.create(
-            app.database, app._settings, who, name="hers", expires=None, now=now
+            app.database, app._settings, who, keys.KeyOptions("hers"), now=now
         )
         app.callers.replace(await live_keys(app.database))
         hers = issued.key.reveal()

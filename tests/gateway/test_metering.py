@@ -17,8 +17,7 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.app import App
 from relay.quota.plans import COUNTS_PER_MINUTE
 from relay.store import balance
@@ -51,7 +50,7 @@ def plan(*limits: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
 async def new_key(relay: Live, email: str = EMAIL) -> str:
     app = relay.app
     issued = await keys.create(
-        app.database, app._settings, email, name="more", expires=None, now=time.time()
+        app.database, app._settings, email, keys.KeyOptions("more"), now=time.time()
     )
     app.callers.replace(await live_keys(app.database))
     return issued.key.reveal()
@@ -215,7 +214,7 @@ async def test_keys_of_an_account_share_what_is_left_to_the_account(tmp_path: Pa
                 assert "shared by all keys of this account" in refusal(answer)[1]
         app = relay.app
         other = "eve@example.com"
-        await people.create(
+        await users.create(
             app.database, app._settings, other, plan=None, is_admin=False, now=time.time()
         )
         key = await new_key(relay, other)
@@ -538,7 +537,7 @@ async def test_a_refused_request_is_told_the_same(tmp_path: Path) -> None:
 
 async def test_a_suspended_account_is_told_the_same(tmp_path: Path) -> None:
     async with running_relay(tmp_path, plan=plan(*FREE)) as relay:
-        await people.suspend(relay.app.database, EMAIL, time.time())
+        await users.suspend(relay.app.database, EMAIL, time.time())
         relay.app.callers.replace(await live_keys(relay.app.database))
         status, fields, _ = await ask(relay)
         assert (status, told(fields)) == (403, TOLD)

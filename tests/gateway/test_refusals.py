@@ -10,8 +10,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.store.keys import live_keys
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
@@ -94,7 +93,7 @@ async def test_an_expired_key_is_refused_from_its_very_second_on(live: Live) -> 
     app = live.app
     now = time.time()
     issued = await keys.create(
-        app.database, app._settings, EMAIL, name="short", expires="1m", now=now - 59.7
+        app.database, app._settings, EMAIL, keys.KeyOptions("short", lifetime="1m"), now=now - 59.7
     )
     await reload(live)
     octets = request(issued.key.reveal())
@@ -114,11 +113,11 @@ async def test_a_revoked_key_is_refused(live: Live) -> None:
 
 
 async def test_a_suspended_account_is_refused_for_good_until_it_is_resumed(live: Live) -> None:
-    await people.suspend(live.app.database, EMAIL, now=time.time())
+    await users.suspend(live.app.database, EMAIL, now=time.time())
     await reload(live)
     told = await ask(live, request(live.key))
     assert is_refusal(told, 403, "permission_error", "suspended", "operator")
-    await people.resume(live.app.database, EMAIL)
+    await users.resume(live.app.database, EMAIL)
     await reload(live)
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key))

@@ -109,7 +109,7 @@ async def test_an_answer_tells_its_id_its_model_its_times_and_what_is_left(
 async def other_key(relay: Live) -> str:
     app = relay.app
     issued = await keys.create(
-        app.database, app._settings, EMAIL, name="more", expires=None, now=time.time()
+        app.database, app._settings, EMAIL, keys.KeyOptions("more"), now=time.time()
     )
     app.callers.replace(await live_keys(app.database))
     return issued.key.reveal()

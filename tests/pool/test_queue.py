@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.app import App
 from relay.pool.vendor_errors import Scope, Verdict
 from relay.store.keys import live_keys
@@ -39,11 +38,11 @@ def said(text: str) -> dict[str, Any]:
 async def new_key(pool: Pool, email: str = EMAIL) -> str:
     app = pool.relay.app
     if email != EMAIL:
-        await people.create(
+        await users.create(
             app.database, app._settings, email, plan=None, is_admin=False, now=time.time()
         )
     issued = await keys.create(
-        app.database, app._settings, email, name="more", expires=None, now=time.time()
+        app.database, app._settings, email, keys.KeyOptions("more"), now=time.time()
     )
     app.callers.replace(await live_keys(app.database))
     return issued.key.reveal()

@@ -105,4 +105,4 @@ async def opened(path: Path) -> AsyncIterator[Database]:
 
 
 async def rows(database: Database, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    return await database.read(lambda c: c.execute(statement, values).fetchall())
+    return await database.select(statement, values)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import balance, keys
+from relay.store import balance
 from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.keys import LiveKey
+from relay.store.keys import LiveKey, NewKey, create_key
+from relay.store.users import create_user
 from tests.fakes.until import until
 from tests.store.entries import NOON, Changes, journalled, opening, outcome, rows, settle
 
@@ -51,24 +52,25 @@ async def test_a_balance_is_the_sum_of_its_statement(database: Database) -> None
         ("charge", -77, 923, request.id),
         ("credit", 1_000, 1_000, None),
     ]
-    balances = await balance.balances(database)
-    assert balances["usr_1"] == balance.Balance("usr_1", 600, 77, 523)
-    assert balances["usr_2"].micro == 9
+    balances = "SELECT user_id, credited, charged, micro FROM balance ORDER BY user_id"
+    assert await rows(database, balances) == [("usr_1", 600, 77, 523), ("usr_2", 9, 0, 9)]
 
 
 async def test_a_statement_is_read_page_by_page(database: Database) -> None:
     for amount in range(1, 8):
         await balance.credit(database, "usr_1", amount, "", NOON)
-    first = await balance.statement(database, "usr_1", most=4)
-    rest = await balance.statement(database, "usr_1", most=4, before=first[-1].id)
+    first = await balance.statement(database, "usr_1", limit=4)
+    rest = await balance.statement(database, "usr_1", limit=4, before=first[-1].id)
     assert [entry.amount_micro for entry in (*first, *rest)] == [7, 6, 5, 4, 3, 2, 1]
 
 
-@pytest.mark.parametrize("amount", [0, balance.MOST + 1, -balance.MOST - 1, 2**70])
+@pytest.mark.parametrize(
+    "amount", [0, balance.MAX_CREDIT_MICRO + 1, -balance.MAX_CREDIT_MICRO - 1, 2**70]
+)
 async def test_a_credit_is_of_a_sensible_size(database: Database, amount: int) -> None:
     with pytest.raises(ValueError, match="a credit is"):
         await balance.credit(database, "usr_1", amount, "", NOON)
-    assert await balance.balances(database) == {}
+    assert await rows(database, "SELECT * FROM balance") == []
 
 
 @pytest.mark.parametrize(
@@ -94,17 +96,15 @@ async def test_the_database_itself_refuses_to_forge_a_statement(
     with pytest.raises(StoreError):
         await database.write(lambda c: c.execute(statement))
     assert await rows(database, "SELECT * FROM statement") == before
-    assert (await balance.balances(database))["usr_1"].micro == 923
+    assert await rows(database, "SELECT user_id, micro FROM balance") == [("usr_1", 923)]
 
 
 async def test_credits_from_the_command_line_meet_charges_of_a_running_server(
     database: Database, tmp_path: Path
 ) -> None:
-    user = await keys.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    await keys.create_key(
-        database, user=user, name="", digest=b"d" * 32, hint="", now=1.0, expires_at=None, most=1
-    )
+    await create_key(database, NewKey(user, "", b"d" * 32, ""), max_keys=1, now=1.0)
     told: list[list[LiveKey]] = []
     watching = asyncio.create_task(watch(database, 0.05, told.append))
     journal = await Journal.start(database, Changes())
@@ -122,9 +122,9 @@ async def test_credits_from_the_command_line_meet_charges_of_a_running_server(
     await until(lambda: told and told[-1][0].credited == 40_000, within=1)
     watching.cancel()
     assert await journal.close() == 0
-    found = (await balance.balances(database))[user.id]
-    assert (found.credited, found.charged) == (40_000, charged)
-    entries = sorted(await balance.statement(database, user.id, most=10**6), key=lambda e: e.id)
+    totals = "SELECT user_id, credited, charged FROM balance"
+    assert await rows(database, totals) == [(user.id, 40_000, charged)]
+    entries = sorted(await balance.statement(database, user.id, limit=10**6), key=lambda e: e.id)
     running = 0
     for entry in entries:
         running += entry.amount_micro

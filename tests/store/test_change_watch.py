@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import balance, keys, usage
+from relay.store import balance, keys, usage, users
 from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.keys import LiveKey
@@ -54,11 +54,9 @@ async def listener(server: Database) -> AsyncIterator[Listener]:
 
 
 async def add_key(database: Database) -> str:
-    user = await keys.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await users.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    key = await keys.create_key(
-        database, user=user, name="", digest=b"d" * 32, hint="", now=1.0, expires_at=None, most=1
-    )
+    key = await keys.create_key(database, keys.NewKey(user, "", b"d" * 32, ""), max_keys=1, now=1.0)
     assert key is not None
     return key.id
 
@@ -82,9 +80,9 @@ async def test_every_change_by_another_process_is_told(shell: Database, listener
     assert await listener.next() == []
     key_id = await add_key(shell)
     await until(listener, [(key_id, "p", False)])
-    await keys.suspend(shell, "a@b.c", 2.0)
+    await users.suspend(shell, "a@b.c", 2.0)
     await until(listener, [(key_id, "p", True)])
-    await keys.set_plan(shell, "a@b.c", "q")
+    await users.set_plan(shell, "a@b.c", "q")
     await until(listener, [(key_id, "q", True)])
     await keys.revoke_key(shell, key_id, 3.0)
     await until(listener, [])
@@ -96,7 +94,7 @@ async def test_what_its_own_process_changes_is_told_too(
     assert await listener.next() == []
     key_id = await add_key(server)
     await until(listener, [(key_id, "p", False)])
-    await keys.suspend(server, "a@b.c", 2.0)
+    await users.suspend(server, "a@b.c", 2.0)
     await until(listener, [(key_id, "p", True)])
     [live] = await keys.live_keys(server)
     await balance.credit(server, live.user_id, 5, "", NOON)
@@ -113,7 +111,7 @@ async def test_what_the_journal_writes_is_no_change(
     await restore(server, NOON)
     await usage.prune(shell, 1, NOON + 1e6)
     assert await keys.revision(server) == before
-    await keys.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    await users.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
     await listener.next()  # of that, and of nothing before
     assert listener.told.empty()
 

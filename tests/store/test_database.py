@@ -18,13 +18,13 @@ from relay.store.database import BusyError, Database, StoreError, migrations
 
 MANY_USERS = """
     import asyncio, sys, time
-    from relay.store import keys
+    from relay.store import users
     from relay.store.database import Database
 
     async def main(path, name):
         database = await Database.open(path)
         for number in range(60):
-            await keys.create_user(
+            await users.create_user(
                 database, email=f"{name}{number}@x.y", plan="free", is_admin=False, now=time.time()
             )
         await database.close()
@@ -78,9 +78,7 @@ async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date
         database = await Database.open(path)
     finally:
         os.umask(before)
-    names = await database.read(
-        lambda c: {row[0] for row in c.execute("SELECT name FROM sqlite_schema")}
-    )
+    names = {row[0] for row in await database.select("SELECT name FROM sqlite_schema")}
     assert {"users", "keys"} <= names
     for file in (path, *path.parent.glob("relay.db-*")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
@@ -91,7 +89,7 @@ async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date
 async def test_an_empty_file_is_as_good_as_none(path: Path) -> None:
     path.touch()
     database = await Database.open(path)
-    assert await database.read(lambda c: c.execute("SELECT * FROM users").fetchall()) == []
+    assert await database.select("SELECT * FROM users") == []
     await database.close()
 
 
@@ -103,7 +101,7 @@ async def test_an_up_to_date_file_is_opened_as_it_is(path: Path) -> None:
     await first.close()
     schema = raw(path, "SELECT sql FROM sqlite_schema ORDER BY name")
     second = await Database.open(path)
-    assert await second.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [("usr_1",)]
+    assert await second.select("SELECT id FROM users") == [("usr_1",)]
     await second.close()
     assert raw(path, "SELECT sql FROM sqlite_schema ORDER BY name") == schema
 
@@ -112,7 +110,7 @@ async def test_the_settings_that_the_promises_rest_on_are_in_force(path: Path) -
     database = await Database.open(path)
 
     async def pragma(name: str) -> object:
-        return await database.read(lambda c: c.execute(f"PRAGMA {name}").fetchone()[0])
+        return await database.run(lambda c: c.execute(f"PRAGMA {name}").fetchone()[0])
 
     assert await pragma("journal_mode") == "wal"
     assert await pragma("synchronous") == 1  # NORMAL
@@ -123,7 +121,7 @@ async def test_the_settings_that_the_promises_rest_on_are_in_force(path: Path) -
 
 async def test_every_table_is_strict(path: Path) -> None:
     database = await Database.open(path)
-    tables = await database.read(lambda c: c.execute("PRAGMA table_list").fetchall())
+    tables = await database.select("PRAGMA table_list")
     ours = {
         row[1]: row[5] for row in tables if row[2] == "table" and not row[1].startswith("sqlite_")
     }
@@ -254,7 +252,7 @@ async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
 
     with pytest.raises(LookupError):
         await database.write(work)
-    assert await database.read(lambda c: c.execute("SELECT * FROM users").fetchall()) == []
+    assert await database.select("SELECT * FROM users") == []
     with pytest.raises(StoreError, match="FOREIGN KEY"):
         await database.write(
             lambda c: c.execute(
@@ -273,22 +271,20 @@ async def test_what_is_written_at_once_is_seen_by_all_and_waits_for_no_lock(path
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BusyError):
-        database.at_once(lambda c: c.execute(INSERT))
+        database.run_inline(lambda c: c.execute(INSERT))
     other.execute("ROLLBACK")
-    database.at_once(lambda c: c.execute(INSERT))
+    database.run_inline(lambda c: c.execute(INSERT))
     assert other.execute("SELECT id FROM users").fetchall() == [("usr_1",)]
     other.close()
-    assert await database.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [
-        ("usr_1",)
-    ]
+    assert await database.select("SELECT id FROM users") == [("usr_1",)]
     with pytest.raises(StoreError, match="UNIQUE") as caught:
-        database.at_once(lambda c: c.execute(INSERT))
+        database.run_inline(lambda c: c.execute(INSERT))
     assert not isinstance(caught.value, BusyError)
     with pytest.raises(StoreError, match="not valid Unicode"):
-        database.at_once(lambda c: c.execute("SELECT ?", ("\ud800",)))
+        database.run_inline(lambda c: c.execute("SELECT ?", ("\ud800",)))
     await database.close()
     with pytest.raises(StoreError):
-        database.at_once(lambda c: c.execute(INSERT))
+        database.run_inline(lambda c: c.execute(INSERT))
 
 
 async def test_a_checkpoint_brings_the_log_into_the_file_and_begins_it_anew(path: Path) -> None:
@@ -300,14 +296,14 @@ async def test_a_checkpoint_brings_the_log_into_the_file_and_begins_it_anew(path
         connection.execute(INSERT)
 
     for _ in range(50):
-        database.at_once(grow)
+        database.run_inline(grow)
     assert b"a@b.c" not in path.read_bytes()
     long = log.stat().st_size
     for _ in range(3):
         await database.checkpoint()
         assert b"a@b.c" in path.read_bytes()
         for _ in range(40):
-            database.at_once(grow)
+            database.run_inline(grow)
     assert log.stat().st_size == long
     await database.close()
     assert raw(path, "SELECT id FROM users") == [("usr_1",)]
@@ -333,16 +329,19 @@ async def test_opening_and_closing_at_once_never_meets_a_lock(path: Path) -> Non
     await asyncio.gather(*(visit() for _ in range(4)))
 
 
-async def test_closing_ends_the_thread_and_later_questions_are_refused(path: Path) -> None:
+async def test_closing_ends_the_threads_and_later_calls_are_refused(path: Path) -> None:
     before = set(threading.enumerate())
     database = await Database.open(path)
-    [thread] = set(threading.enumerate()) - before
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 2  # the writer's and the reader's
     await database.close()
     await database.close()
-    thread.join(5)
-    assert not thread.is_alive()
-    with pytest.raises(StoreError, match="closed"):
-        await database.read(lambda connection: None)
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    for later in (database.select("SELECT 1"), database.write(id), database.run(id)):
+        with pytest.raises(StoreError, match="closed"):
+            await later
 
 
 async def test_a_caller_that_leaves_neither_breaks_the_transaction_nor_the_next(
@@ -362,9 +361,7 @@ async def test_a_caller_that_leaves_neither_breaks_the_transaction_nor_the_next(
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await database.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [
-        ("usr_1",)
-    ]
+    assert await database.select("SELECT id FROM users") == [("usr_1",)]
     await database.close()
 
 

@@ -42,7 +42,7 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PACE", 0.02)
+    monkeypatch.setattr(module, "_CHECK_INTERVAL_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def pragma(database: Database, mode: Mode, text: str) -> int:
         found = connection.execute(f"PRAGMA {text}").fetchone()
         return int(found[0]) if found else 0
 
-    return database.at_once(work) if mode == "normal" else await database.read(work)
+    return database.run_inline(work) if mode == "normal" else await database.run(work)
 
 
 # --- while all is well ---
@@ -237,8 +237,9 @@ async def test_what_is_journalled_is_summed_up_and_cleared_away_within_a_second(
 async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
     journal: Journal, database: Database, changes: Changes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FOLD", 0.0)
-    monkeypatch.setattr(module, "_BACK_OFF", (0.01, 0.02))
+    monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_LAST_RETRY_SECONDS", 0.02)
     failed = threading.Event()
     sums = "SELECT sum(requests), sum(output), sum(cost_micro) FROM {}"
 
@@ -249,7 +250,7 @@ async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
                SELECT told(); SELECT RAISE(ABORT, 'not now'); END"""
         )
 
-    await database.read(spoil)
+    await database.run(spoil)
     for number in range(1, 11):
         request = opening(billed_micro=500)
         changes.rows = [bucket(number)]
@@ -263,7 +264,7 @@ async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
     assert journal.healthy
     assert await rows(database, sums.format("usage_hour")) == [(None, None, None)]
     assert await rows(database, "SELECT * FROM bucket") == []
-    await database.read(lambda c: c.execute("DROP TRIGGER stop"))
+    await database.run(lambda c: c.execute("DROP TRIGGER stop"))
     while await rows(database, "SELECT * FROM batch"):
         pass
     for table in ("usage_hour", "usage_sums"):
@@ -274,8 +275,8 @@ async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
 async def test_the_log_is_brought_in_before_it_grows_long(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FOLD", 0.0)
-    monkeypatch.setattr(module, "_CHECKPOINT", (100, 60.0))
+    monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_CHECKPOINT_REQUESTS", 100)
     sizes = []
     for _ in range(200):
         for _ in range(20):
@@ -372,7 +373,7 @@ async def test_a_full_disk_refuses_new_work_keeps_the_entries_and_heals(
     kept = [journal.open(opening()) for _ in range(2_000)]
     waiting = asyncio.create_task(outcome(kept[-1]))
     await until(lambda: not journal.healthy)
-    assert "the disk is full" in journal.trouble
+    assert "the disk is full" in journal.failure
     settle(journal, before, flying)  # a stream in flight goes on
     await asyncio.sleep(0.2)
     assert not waiting.done()
@@ -380,7 +381,7 @@ async def test_a_full_disk_refuses_new_work_keeps_the_entries_and_heals(
     await pragma(database, mode, "max_page_count = 1000000")
     assert await waiting
     await until(lambda: journal.healthy, within=5)
-    assert journal.trouble == ""
+    assert journal.failure == ""
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert await journal.close() == 0
     assert len((await restore(database, NOON)).crashed) == 2_000
@@ -393,7 +394,7 @@ async def test_a_file_that_became_read_only_is_survived(
     await pragma(database, mode, "query_only = 1")
     waiting = asyncio.create_task(outcome(journal.open(opening())))
     await until(lambda: not journal.healthy)
-    assert "cannot be written" in journal.trouble
+    assert "cannot be written" in journal.failure
     await pragma(database, mode, "query_only = 0")
     assert await waiting
     assert journal.healthy
@@ -402,7 +403,7 @@ async def test_a_file_that_became_read_only_is_survived(
 async def test_an_answer_waits_for_so_long_and_no_longer_but_its_entry_is_kept(
     journal: Journal, database: Database, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GRACE", 0.1)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
     await pragma(database, mode, "query_only = 1")
     ticket = journal.open(opening())
     assert not await outcome(ticket)
@@ -417,12 +418,12 @@ async def test_an_answer_waits_for_so_long_and_no_longer_but_its_entry_is_kept(
 async def test_a_disk_that_hangs_refuses_new_work_as_one_that_fails(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "_SLOW", 0.1)
+    monkeypatch.setattr(module, "_SLOW_SECONDS", 0.1)
     other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waiting = asyncio.create_task(outcome(journal.open(opening())))
     await until(lambda: not journal.healthy)
-    assert "takes longer" in journal.trouble
+    assert "takes longer" in journal.failure
     other.execute("COMMIT")
     other.close()
     assert await waiting
@@ -432,9 +433,9 @@ async def test_a_disk_that_hangs_refuses_new_work_as_one_that_fails(
 async def test_a_disk_that_hangs_while_it_is_summed_up_holds_nobody_for_longer(
     journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SLOW", 0.1)
-    monkeypatch.setattr(module, "_FOLD", 0.0)
-    monkeypatch.setattr(module, "GRACE", 0.2)
+    monkeypatch.setattr(module, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.2)
     first = opening()
     ticket = journal.open(first)
     assert await outcome(ticket)
@@ -444,7 +445,7 @@ async def test_a_disk_that_hangs_while_it_is_summed_up_holds_nobody_for_longer(
         hangs.set()
         works.wait(10)
 
-    hanging = asyncio.create_task(database.read(hang))
+    hanging = asyncio.create_task(database.run(hang))
     await asyncio.to_thread(hangs.wait, 10)
     ended = settle(journal, ticket, first)
     await asyncio.sleep(0.05)  # at once in one mode, not before the disk works in the other
@@ -459,11 +460,11 @@ async def test_a_disk_that_hangs_while_it_is_summed_up_holds_nobody_for_longer(
 async def test_a_fold_that_was_slow_leaves_no_refusal_behind(
     journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SLOW", 0.1)
-    monkeypatch.setattr(module, "_FOLD", 0.4)
+    monkeypatch.setattr(module, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.4)
     assert await outcome(journal.open(opening()))
     works = threading.Event()
-    hanging = asyncio.create_task(database.read(lambda _: works.wait(10)))
+    hanging = asyncio.create_task(database.run(lambda _: works.wait(10)))
     await until(lambda: not journal.healthy)
     works.set()
     await hanging
@@ -494,14 +495,14 @@ async def test_another_process_that_never_lets_go_is_a_failure_like_any_other(
     other.execute("BEGIN IMMEDIATE")
     waiting = asyncio.create_task(outcome(journal.open(opening())))
     await until(lambda: not journal.healthy)
-    assert "locked" in journal.trouble
+    assert "locked" in journal.failure
     other.execute("COMMIT")
     other.close()
     assert await waiting
 
 
 async def test_what_waits_is_bounded(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 50)
+    monkeypatch.setattr(module, "MAX_WAITING", 50)
     for _ in range(49):
         journal.open(opening())
     assert journal.healthy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.accounts import users as people
+from relay.accounts import users
 from relay.config import PlanSettings, Settings
 from relay.store.database import Database
 from relay.store.responses import (
@@ -28,7 +28,7 @@ async def database(folder: Path) -> tuple[Database, list[str]]:
     settings = Settings(plan=[PlanSettings(id="free")])
     owners = []
     for name in ("ada", "ben"):
-        made = await people.create(
+        made = await users.create(
             opened, settings, f"{name}@example.com", plan=None, is_admin=False, now=NOW
         )
         owners.append(made.id)
@@ -137,10 +137,10 @@ async def test_memory_has_its_bound_and_the_oldest_go_first() -> None:
     found = [number for number in range(100) if await kept.get("ada", f"resp_{number}", NOW)]
     assert found == list(range(found[0], 100))
     assert 5 < len(found) < 20
-    assert kept._size <= 20_000
+    assert kept.octets <= 20_000
     for number in found:
         await kept.delete("ada", f"resp_{number}")
-    assert kept._size == 0
+    assert kept.octets == 0
 
 
 async def test_the_file_has_no_word_of_what_is_kept(tmp_path: Path) -> None:

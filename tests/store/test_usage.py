@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 import pytest
 
-from relay.store import keys, usage
+from relay.store import usage
 from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
+from relay.store.keys import NewKey, create_key
 from relay.store.recovery import restore
 from relay.store.usage import Filter, Hour, Sums
+from relay.store.users import create_user
 from tests.store.entries import (
     NOON,
     Changes,
@@ -41,12 +43,9 @@ async def request(database: Database, **changes: object) -> AdmissionRow:
 
 
 async def test_sums_are_by_user_key_model_and_day(database: Database) -> None:
-    user = await keys.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    key = await keys.create_key(
-        database, user=user, name="laptop", digest=b"d" * 32, hint="", now=1.0, expires_at=None,
-        most=1,
-    )  # fmt: skip
+    key = await create_key(database, NewKey(user, "laptop", b"d" * 32, ""), max_keys=1, now=1.0)
     assert key is not None
     mine = {"user_id": user.id, "key_id": key.id}
     await request(database, **mine)
@@ -128,7 +127,7 @@ async def test_the_sums_are_those_of_the_requests_to_the_token(database: Databas
 async def test_requests_are_listed_newest_end_first_and_page_by_page(database: Database) -> None:
     made = [opening(time=NOON + number) for number in (3, 1, 2, 0, 4)]
     await journalled(database, *made, running=[opening(time=NOON + 9)])
-    first = await usage.requests(database, most=3)
+    first = await usage.requests(database, limit=3)
     assert [one.id for one in first] == [made[4].id, made[3].id, made[2].id]
     assert (first[0].rule, first[0].upstream, first[0].output) == ("reported", "main", 20)
     rest = await usage.requests(database, before=first[-1].number)
