@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from relay import __version__, clock, config
+from relay import __version__, config
 from relay.accounts import keys, users
 from relay.api.admin import Admin
 from relay.api.handler import Handler
@@ -35,7 +35,6 @@ from relay.gateway.responses import ResponsesReader
 from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
 from relay.net.http1 import Bounds, Server
-from relay.net.upstream import proxy as egress
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
@@ -136,7 +135,7 @@ class App:
             None if settings.pool.sticky == "off" else self.sessions,
             self.database,
             settings.database.path,
-            _admin_host(settings.server),
+            settings.server.admin_listen.host,
         )
         self.admin = Server(admin.handle, self.timers)
         gateway.ready = lambda: routes.any and self.journal.healthy and not self.server.draining
@@ -153,7 +152,7 @@ class App:
         passed = _passed_sockets()
         for sock in passed:
             port = await self.server.listen(sock=sock, tls=tls)
-            bound = config.Address(str(sock.getsockname()[0]), port) if port else "unix"
+            bound = config.Address.tcp(str(sock.getsockname()[0]), port) if port else "unix"
             self.addresses.append(f"{scheme}://{bound}" if port else "a Unix socket")
         if passed:
             return
@@ -245,9 +244,7 @@ def _upstreams(settings: Settings, timers: Deadlines) -> list[Upstream]:
     upstreams = []
     for index, upstream in enumerate(settings.upstream):
         try:
-            proxy = upstream.proxy()
-            if proxy is not None:
-                egress.parse(proxy)
+            upstream.proxy()
         except ValueError as error:
             raise ConfigError(f"upstream[{index}].egress", str(error)) from None
         try:
@@ -273,7 +270,7 @@ async def _kept(
         sealing = await sealing_key(database)
     else:
         sealing = derived(secret, b"relay sealing")
-    life = clock.seconds(settings.keep)
+    life = settings.keep.seconds
     if settings.store == "memory":
         return MemoryResponseStore(life, settings.memory), sealing
     if settings.store == "database":
@@ -282,29 +279,26 @@ async def _kept(
     return None, sealing
 
 
-async def _open(server: Server, text: str, tls: ssl.SSLContext | None = None) -> config.Address:
+async def _open(
+    server: Server, address: config.Address, tls: ssl.SSLContext | None = None
+) -> config.Address:
     """Have a server listen; the address with the port that it got.
 
     Raises:
         OSError: it cannot; the text names the address.
     """
-    address = config.address(text)
     try:
         port = await server.listen(address.host, address.port, path=address.path, tls=tls)
     except OSError as error:
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
-        raise OSError(f"cannot listen on {text}: {reason}") from None
-    return msgspec.structs.replace(address, port=port)
-
-
-def _admin_host(server: config.ServerSettings) -> str:
-    return config.address(server.admin_listen).host if server.admin_listen else ""
+        raise OSError(f"cannot listen on {address}: {reason}") from None
+    return address if address.path is not None else config.Address.tcp(address.host, port)
 
 
 def _sessions(settings: config.PoolSettings) -> Sessions:
     # They are known even if nothing is to stay: whose thinking is in their history matters.
-    return Sessions(1.0 if settings.sticky == "off" else clock.seconds(settings.sticky))
+    return Sessions(settings.sticky.seconds or 1.0)
 
 
 def _bounds(server: config.ServerSettings) -> Bounds:
@@ -453,10 +447,10 @@ def demo(settings: Settings, port: int | None) -> int:
 
 _DEMO_USER = "demo@relay.example"
 _DEMO_LIMITS = [
-    config.LimitSettings(requests=3_000, per="5h"),
-    config.LimitSettings(requests=15_000, per="7d"),
-    config.LimitSettings(requests=600, per="1m"),
-    config.LimitSettings(tokens=8_000_000, per="1m"),
+    config.LimitSettings(requests=3_000, per=config.Duration("5h")),
+    config.LimitSettings(requests=15_000, per=config.Duration("7d")),
+    config.LimitSettings(requests=600, per=config.Duration("1m")),
+    config.LimitSettings(tokens=8_000_000, per=config.Duration("1m")),
 ]
 _DEMO = """\
 The relay runs at {url} with a simulated upstream behind it. Ctrl-C ends both.
@@ -488,13 +482,13 @@ def _demo_settings(
     )
     server = settings.server
     if port is not None:
-        server = msgspec.structs.replace(server, listen=[f"127.0.0.1:{port}"])
+        server = msgspec.structs.replace(server, listen=[config.Address.tcp("127.0.0.1", port)])
     models = [msgspec.structs.replace(model, routes=None) for model in settings.model] or [
         config.ModelSettings(id="claude-sonnet-4-7", display_name="Claude Sonnet 4.7")
     ]
     return msgspec.structs.replace(
         settings,
-        server=msgspec.structs.replace(server, tls=None, admin_listen=""),
+        server=msgspec.structs.replace(server, tls=None, admin_listen=config.AddressOrNone("")),
         database=config.DatabaseSettings(path=str(folder / "demo.db")),
         log=config.LogSettings(access=False),
         upstream=[simulated],

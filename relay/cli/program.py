@@ -215,8 +215,6 @@ def check(as_json: bool) -> None:
         for name in ("upstream", "model", "plan")
     )
     click.echo(f"ok: {_config_path()} ({counts})")
-    if config.LATER:
-        click.echo("Read and checked, but not in force in this version: " + ", ".join(config.LATER))
     of_interest = {*used, *_vendors_changed(settings)}
     tree["vendor"] = [
         {**vendor, "rules": len(vendor["rules"])}
@@ -227,15 +225,14 @@ def check(as_json: bool) -> None:
         click.echo(f"{path} = {json.dumps(value, ensure_ascii=False)}")
 
 
-def _is_open(admin_listen: str) -> bool:
+def _is_open(admin_listen: config.AddressOrNone) -> bool:
     """Whether an address may be reached from elsewhere; of a name nobody knows."""
-    if not admin_listen:
+    if not admin_listen or admin_listen.path is not None:
         return False
-    where = config.address(admin_listen)
-    if where.path is not None or where.host.lower() == "localhost":
+    if admin_listen.host.lower() == "localhost":
         return False
     try:
-        return not ipaddress.ip_address(where.host).is_loopback
+        return not ipaddress.ip_address(admin_listen.host).is_loopback
     except ValueError:
         return True
 
@@ -283,11 +280,7 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             yield f"upstream[{number}].api_key", str(error)
         try:
-            proxy = upstream.proxy()
-            if proxy is not None:
-                from relay.net.upstream import proxy as egress
-
-                egress.parse(proxy)
+            upstream.proxy()
         except ValueError as error:
             yield f"upstream[{number}].egress", str(error)
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]

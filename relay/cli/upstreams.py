@@ -133,7 +133,7 @@ def _ask(settings: config.Settings, method: str = "GET", path: str = "/upstreams
             "relay: server.admin_listen is empty, so that no relay can be asked; set it and "
             "start the relay again"
         )
-    connection = _connection(config.address(text))
+    connection = _connection(text)
     headers = {PROOF: proof(settings.database.path)} if method == "POST" else {}
     try:
         connection.request(method, path, headers=headers)

@@ -43,8 +43,8 @@ def test_two_limits_on_the_same_are_refused_by_their_path() -> None:
     twice = config.PlanSettings(
         id="p",
         limits=[
-            config.LimitSettings(per="60m", requests=5),
-            config.LimitSettings(per="1h", requests=6),
+            config.LimitSettings(per=config.Duration("60m"), requests=5),
+            config.LimitSettings(per=config.Duration("1h"), requests=6),
         ],
     )
     with pytest.raises(ConfigError) as refused:

@@ -1,0 +1,56 @@
+"""The relay.toml of this repository."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay import config
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_example_of_the_shipped_file_is_accepted_and_no_setting_is_left_out() -> None:
+    text = (ROOT / "relay.toml").read_text(encoding="utf-8")
+    tree = tomllib.loads(re.sub(r"(?m)^# (?=\[|\w+ = )", "", text))
+    settings = config.parse(tree)
+
+    def told(section: type[msgspec.Struct], *tables: dict[str, object]) -> None:
+        assert {name for table in tables for name in table} == set(section.__struct_fields__)
+
+    told(config.Settings, tree)
+    told(config.ServerSettings, tree["server"])
+    told(config.PoolSettings, tree["pool"])
+    told(config.UpstreamSettings, *tree["upstream"])
+    told(config.ModelSettings, *tree["model"])
+    told(config.Capabilities, *(model["accepts"] for model in tree["model"] if "accepts" in model))
+    for model in settings.model:  # the example is what would hold anyhow
+        bare = msgspec.structs.replace(model, accepts=None)
+        known = config.accepts_of(bare, None, model.id)
+        assert config.accepts_of(model, None, model.id) == known
+    told(config.PlanSettings, *tree["plan"])
+    assert all(plan.cache_breakpoints for plan in settings.plan)
+    told(config.VendorSettings, *tree["vendor"])
+    told(config.RuleSettings, *(rule for vendor in tree["vendor"] for rule in vendor["rules"]))
+    told(config.PlanPollSettings, tree["vendor"][0]["quota"])
+    assert settings.pool == config.PoolSettings()
+    assert settings.server.timeouts == config.ServerTimeoutSettings()
+    assert settings.server.limits == config.HeadLimitSettings()
+    assert config.vendor_of(settings, settings.upstream[1]).name == "anthropic"
+
+
+@pytest.mark.skipif(not (ROOT / "relay.toml").exists(), reason="no relay.toml in the root yet")
+def test_the_shipped_file_loads_and_has_the_products_plans_and_models() -> None:
+    settings = config.load(ROOT / "relay.toml")
+    limits = {
+        plan.id: {limit.per: limit.requests for limit in plan.limits if limit.requests}
+        for plan in settings.plan
+    }
+    assert [(each.get("5h"), each.get("7d")) for each in limits.values()] == [
+        (40, 200), (400, 2_000), (1_200, 6_000), (3_000, 15_000),
+    ]  # fmt: skip
+    assert {model.id for model in settings.model} == {
+        "claude-opus-4-8", "claude-sonnet-4-7", "claude-haiku-4-5",
+    }  # fmt: skip
