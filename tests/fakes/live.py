@@ -52,11 +52,7 @@ class Live:
     def log(self) -> list[dict[str, Any]]:
         """The access log so far."""
         assert self.app.log is not None
-        self.app.log.flush()
-        self.app.log._batches.put(b"")  # once this one is taken, those before it are written
-        deadline = time.monotonic() + 2
-        while self.app.log._batches.qsize() and time.monotonic() < deadline:
-            time.sleep(0.001)
+        assert self.app.log.drain(2)
         return [json.loads(line) for line in self.log_path.read_text().splitlines()]
 
 
