@@ -47,7 +47,9 @@ class Key(msgspec.Struct, frozen=True):
         return "live"
 
 
-class LiveKey(msgspec.Struct, frozen=True):
+# Not frozen, since that makes 10,000 of them cost 12 ms more at each change of a key.
+@dataclass(slots=True)
+class LiveKey:
     """What a server needs to authenticate a key that is not revoked. It may have expired."""
 
     digest: bytes
