@@ -50,7 +50,7 @@ async def test_a_key_is_kept_as_its_digest_and_hint_only(
     assert random not in repr(issued)
 
 
-async def test_a_keys_requests_are_marked_for_the_cache_unless_it_says_otherwise(
+async def test_a_key_gets_cache_breakpoints_unless_it_opts_out(
     database: Database,
 ) -> None:
     marked = await issue(database)
@@ -81,7 +81,7 @@ async def test_a_plans_keys_are_counted_while_they_live(database: Database) -> N
         await issue(database, now=163.0)
 
 
-async def test_another_plan_brings_its_own_most(database: Database) -> None:
+async def test_another_plan_has_its_own_maximum(database: Database) -> None:
     await issue(database)
     await users.set_plan(database, SETTINGS, EMAIL, "solo")
     with pytest.raises(AccountError, match="has 1 live key, all that plan 'solo' allows"):
@@ -97,7 +97,7 @@ async def test_a_key_expires_after_its_lifetime(database: Database) -> None:
 
 @pytest.mark.parametrize("expires", ["", "30", "d", "0d", "-1d", "1.5h", "30 d", "3w", "36501d",
                                      "999999999d"])  # fmt: skip
-async def test_a_lifetime_that_cannot_be_is_refused(database: Database, expires: str) -> None:
+async def test_an_invalid_lifetime_is_refused(database: Database, expires: str) -> None:
     with pytest.raises(InvalidError, match="lifetime"):
         await issue(database, expires=expires)
     assert await list_keys(database) == []
@@ -114,13 +114,13 @@ async def test_a_key_for_nobody_is_refused(database: Database) -> None:
         await issue(database, email="x@y.z")
 
 
-async def test_a_user_whose_plan_is_gone_is_told_how_to_move(database: Database) -> None:
+async def test_an_error_about_a_missing_plan_says_how_to_move(database: Database) -> None:
     settings = config.parse({"plan": [{"id": "other"}]})
     with pytest.raises(AccountError, match=f"has other; `relay user set-plan {EMAIL} PLAN`"):
         await issue(database, settings=settings)
 
 
-async def test_a_key_is_revoked_by_its_id_or_a_beginning_that_is_its_own(
+async def test_a_key_is_revoked_by_its_id_or_a_unique_prefix(
     database: Database,
 ) -> None:
     first, second = await issue(database), await issue(database)
@@ -129,7 +129,7 @@ async def test_a_key_is_revoked_by_its_id_or_a_beginning_that_is_its_own(
     assert await live_keys(database) == []
 
 
-async def test_a_beginning_that_several_ids_share_revokes_none(database: Database) -> None:
+async def test_a_prefix_of_several_ids_revokes_none(database: Database) -> None:
     user = await users.find(database, EMAIL)
     shared = 0
     while not shared:  # ids are random: make keys until two begin alike
@@ -143,12 +143,12 @@ async def test_a_beginning_that_several_ids_share_revokes_none(database: Databas
     assert all(key.revoked_at is None for key in await list_keys(database))
 
 
-async def test_an_unknown_id_is_told_with_what_to_do(database: Database) -> None:
+async def test_an_error_about_an_unknown_id_says_what_to_do(database: Database) -> None:
     with pytest.raises(AccountError, match="no key has the id key_00; `relay key list` shows"):
         await keys.revoke(database, "key_00", 1.0)
 
 
-async def test_a_key_pasted_in_place_of_its_id_is_not_repeated(database: Database) -> None:
+async def test_a_key_pasted_instead_of_its_id_is_not_repeated(database: Database) -> None:
     key = (await issue(database)).key.reveal()
     for wrong in (key, "", "key_", "usr_00", "%"):
         with pytest.raises(InvalidError, match="no key id; one looks like") as caught:

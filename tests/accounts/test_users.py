@@ -30,7 +30,7 @@ async def create(
     ["a@b.c", "Ann.Smith+relay@mail.example.com", "me@localhost", "o'hara@x.ie", "1@2.3",
      "a" * 64 + "@" + "b" * 63 + ".example"],
 )  # fmt: skip
-async def test_an_address_that_mail_can_reach_is_taken(database: Database, email: str) -> None:
+async def test_a_valid_address_is_accepted(database: Database, email: str) -> None:
     assert (await create(database, email)).email == email
 
 
@@ -41,7 +41,7 @@ async def test_an_address_that_mail_can_reach_is_taken(database: Database, email
      "änn@example.com", "ann@exämple.com", "ann@[127.0.0.1]", "<ann@example.com>", "a@b.c, d@e.f",
      "a" * 251 + "@b.c", "ann@" + "b" * 64 + ".com", "\udcff@b.c"],
 )  # fmt: skip
-async def test_what_is_no_address_is_refused(database: Database, email: str) -> None:
+async def test_an_invalid_address_is_refused(database: Database, email: str) -> None:
     with pytest.raises(InvalidError, match="no e-mail address; write") as caught:
         await create(database, email)
     assert str(caught.value).isprintable()
@@ -53,7 +53,7 @@ async def test_the_first_plan_is_the_default(database: Database) -> None:
     assert (await create(database, "b@b.c", "pro")).plan == "pro"
 
 
-async def test_an_unknown_plan_is_refused_with_the_plans_that_there_are(database: Database) -> None:
+async def test_an_unknown_plan_is_refused_with_a_list_of_plans(database: Database) -> None:
     with pytest.raises(InvalidError, match=r"no plan is named 'gold'; relay\.toml has free, pro"):
         await create(database, "a@b.c", "gold")
     await create(database, "a@b.c")
@@ -75,7 +75,7 @@ async def test_a_taken_address_is_refused_and_its_account_kept(database: Databas
     assert await users.find(database, "a@b.c") == first
 
 
-async def test_an_unknown_user_is_told_with_what_to_do(database: Database) -> None:
+async def test_an_error_about_an_unknown_user_says_what_to_do(database: Database) -> None:
     for change in (
         users.find(database, "x@y.z"),
         users.set_plan(database, SETTINGS, "x@y.z", "pro"),

@@ -186,7 +186,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "path", "words"), WRONG, ids=[row[1] for row in WRONG])
-def test_a_wrong_setting_is_named_by_its_path_with_what_is_accepted(
+def test_a_wrong_setting_is_named_with_what_is_accepted(
     tmp_path: Path, text: str, path: str, words: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -197,7 +197,7 @@ def test_a_wrong_setting_is_named_by_its_path_with_what_is_accepted(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name, content, words in [
         ("none.toml", None, "cannot read"),
         ("broken.toml", b"[server\n", "no valid TOML"),
@@ -222,7 +222,7 @@ def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
     assert (settings.pool.tries, settings.pool.wait, settings.pool.sticky) == (3, 30.0, "5m")
 
 
-def test_a_relative_file_is_looked_for_beside_the_settings(
+def test_a_relative_file_is_relative_to_relay_toml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "etc"
@@ -244,7 +244,7 @@ def test_a_relative_file_is_looked_for_beside_the_settings(
     assert settings.upstream[0].proxy() == config.ProxyUrl("http", "proxy", 3128)
 
 
-def test_a_price_is_asked_for_only_by_plans_that_bill_by_it(tmp_path: Path) -> None:
+def test_a_price_is_required_only_by_plans_that_bill_by_it(tmp_path: Path) -> None:
     assert load(tmp_path, MODEL + PLAN).model[0].price is None
     assert load(tmp_path, PRICE + PER_TOKEN).model[0].price is not None
 
@@ -261,11 +261,11 @@ def test_a_price_is_asked_for_only_by_plans_that_bill_by_it(tmp_path: Path) -> N
         MODEL + "answer_model = 'asked'",
     ],
 )
-def test_the_edges_of_what_is_accepted_are_accepted(tmp_path: Path, text: str) -> None:
+def test_extreme_values_are_accepted(tmp_path: Path, text: str) -> None:
     load(tmp_path, text)
 
 
-def test_a_route_is_held_to_the_name_that_its_vendor_would_get(tmp_path: Path) -> None:
+def test_a_route_must_send_a_name_that_its_vendor_serves(tmp_path: Path) -> None:
     routed = MODEL + 'aliases = ["n"]\nroutes = [{ upstream = "a", model = "GLM-9" }]\n'
     assert load(tmp_path, GLM + routed).model[0].routes is not None
     assert load(tmp_path, GLM + MODEL).model[0].routes is None  # to whoever serves it
@@ -273,6 +273,6 @@ def test_a_route_is_held_to_the_name_that_its_vendor_would_get(tmp_path: Path) -
         load(tmp_path, GLM + freed + MODEL + 'routes = [{ upstream = "a" }]\n')
 
 
-def test_the_operators_address_is_none_of_the_callers() -> None:
+def test_admin_listen_must_not_be_in_listen() -> None:
     with pytest.raises(config.ConfigError, match=r"server\.admin_listen: is in server\.listen"):
         config.parse({"server": {"listen": ["[::1]:1"], "admin_listen": "[::1]:1"}})

@@ -27,7 +27,7 @@ def test_secrets_are_masked_and_references_shown(
     assert tree["upstream"][1]["egress"] == "env:OTHER_NAME"
 
 
-def test_a_credential_never_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_credential_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_NAME", "sk-canary")
     upstream = config.UpstreamSettings(name="a", base_url="http://a", api_key="env:SOME_NAME")
     credential = upstream.credential()
@@ -37,7 +37,7 @@ def test_a_credential_never_shows_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "canary" not in repr(config.Settings(upstream=[literal]))
 
 
-def test_every_setting_is_shown_by_the_effective_settings(tmp_path: Path) -> None:
+def test_every_setting_is_shown(tmp_path: Path) -> None:
     tree = config.effective(load(tmp_path, UPSTREAM + PRICE + PLAN))
 
     def names(section: type[msgspec.Struct]) -> set[str]:
@@ -51,6 +51,6 @@ def test_every_setting_is_shown_by_the_effective_settings(tmp_path: Path) -> Non
     assert set(tree["vendor"][0]) == names(config.VendorSettings)
 
 
-def test_the_settings_as_shown_are_accepted_and_mean_the_same() -> None:
+def test_settings_as_shown_are_read_back_alike() -> None:
     settings = config.parse(tomllib.loads(GLM + VENDOR + PRICE.replace('"m"', '"glm-9"') + PLAN))
     assert config.parse(config.effective(settings, lambda text: text)) == settings

@@ -72,7 +72,7 @@ def test_settings_hold_parsed_values() -> None:
     assert settings.responses.keep.seconds == 86_400
 
 
-def test_what_a_server_does_by_itself_is_what_the_settings_say() -> None:
+def test_defaults_without_settings_are_those_of_the_settings() -> None:
     """Bounds, limits and timeouts have the same defaults where no settings are given."""
     limits, times = config.HeadLimitSettings(), config.ServerTimeoutSettings()
     assert Bounds() == Bounds(
@@ -112,7 +112,7 @@ def test_what_a_server_does_by_itself_is_what_the_settings_say() -> None:
         ("socks5h://a%40b:%3A%2F%25@[::1]:65535", ("socks5h", "::1", 65535, "a@b", ":/%")),
     ],
 )
-def test_a_proxy_url_is_read_once_for_all(url: str, parts: tuple[object, ...]) -> None:
+def test_a_proxy_url_is_read_into_its_parts(url: str, parts: tuple[object, ...]) -> None:
     upstream = config.UpstreamSettings(name="a", base_url="http://a", api_key="k", egress=url)
     proxy = upstream.proxy()
     assert proxy is not None

@@ -16,13 +16,13 @@ def vendors(text: str) -> dict[str, config.VendorSettings]:
     return {vendor.name: vendor for vendor in settings.vendor}
 
 
-def test_the_shipped_vendors_are_there_and_generic_always_is() -> None:
+def test_shipped_vendors_are_known_and_generic_always_is() -> None:
     assert vendors("") == {vendor.name: vendor for vendor in shipped()}
     assert {"anthropic", "glm", "generic"} <= set(vendors(""))
     assert config.vendor_of(config.Settings(), upstream_at("http://a")).name == "generic"
 
 
-def test_a_vendor_of_the_file_changes_just_what_it_gives() -> None:
+def test_a_vendor_of_the_file_changes_only_what_it_gives() -> None:
     before = vendors("")["glm"]
     after = vendors('[[vendor]]\nname = "glm"\nterms = "ours"\nmodels = []\n')["glm"]
     assert (after.terms, after.models) == ("ours", [])
@@ -32,7 +32,7 @@ def test_a_vendor_of_the_file_changes_just_what_it_gives() -> None:
     assert msgspec.structs.replace(ruled, rules=before.rules) == before
 
 
-def test_a_vendor_may_be_given_a_default_back() -> None:
+def test_a_vendor_can_be_given_a_default_back() -> None:
     assert vendors('[[vendor]]\nname = "glm"\ntime_zone = "UTC"\nthinking = "anthropic"\n')[
         "glm"
     ] == msgspec.structs.replace(vendors("")["glm"], time_zone="UTC", thinking="anthropic")
@@ -65,7 +65,7 @@ def upstream_at(base_url: str, vendor: str = "") -> config.UpstreamSettings:
         ("https://open.bigmodel.cn", "", "outer"),  # the file's own before a shipped one
     ],
 )
-def test_a_vendor_is_recognised_by_the_host_unless_it_is_named(
+def test_a_vendor_is_recognised_by_host_unless_named(
     base_url: str, named: str, vendor: str
 ) -> None:
     text = (
@@ -88,7 +88,7 @@ def test_a_vendor_is_recognised_by_the_host_unless_it_is_named(
         (["a", "k[0-9]"], "k3", True),
     ],
 )
-def test_a_vendor_serves_what_its_patterns_fit(
+def test_a_vendor_serves_names_that_match_its_patterns(
     patterns: list[str], name: str, served: bool
 ) -> None:
     assert config.serves(config.VendorSettings(name="v", models=patterns), name) is served

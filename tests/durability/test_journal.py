@@ -137,7 +137,7 @@ print(json.dumps({"rounds": results, "end": end}))
 
 
 @pytest.mark.parametrize(("synchronous", "rounds"), [("normal", ROUNDS), ("full", 5)])
-def test_no_kill_takes_what_was_acknowledged(tmp_path: Path, synchronous: str, rounds: int) -> None:
+def test_a_kill_loses_no_acknowledged_entry(tmp_path: Path, synchronous: str, rounds: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path / "relay.db"), str(rounds), synchronous],
         capture_output=True,

@@ -201,12 +201,14 @@ async def kill_again_and_again(folder: Path, key: str, rounds: int, seconds: flo
     assert statistics.median(ready) < 1
 
 
-async def test_no_answer_that_was_seen_whole_is_lost_by_a_kill(metered: tuple[Path, str]) -> None:
+async def test_a_kill_loses_no_answer_that_was_received_completely(
+    metered: tuple[Path, str],
+) -> None:
     await kill_again_and_again(*metered, rounds=12, seconds=8)
 
 
 @pytest.mark.long
-async def test_no_answer_is_lost_by_many_kills(metered: tuple[Path, str]) -> None:
+async def test_many_kills_lose_no_answer(metered: tuple[Path, str]) -> None:
     await kill_again_and_again(*metered, rounds=25, seconds=120)
 
 
@@ -278,7 +280,7 @@ async def locked(relay: Live) -> AsyncIterator[None]:
 
 # A lock looks like a slow disk for 3 s, so the longer of the two streams is longer there.
 @pytest.mark.parametrize(("fault", "longest"), [(read_only, 80), (full, 80), (locked, 200)])
-async def test_while_nothing_can_be_written_new_work_is_refused_and_streams_go_on(
+async def test_without_a_journal_work_is_refused_and_streams_go_on(
     tmp_path: Path, fault: Any, longest: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_relay(tmp_path, plan=PLAN) as relay:
@@ -343,7 +345,7 @@ def rules(folder: Path) -> dict[str | None, int]:
         )
 
 
-async def test_an_answer_whose_reservation_cannot_be_written_is_not_ended_as_whole(
+async def test_an_answer_without_a_durable_reservation_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.store.journal.GRACE_SECONDS", 1.0)
@@ -380,7 +382,7 @@ async def two_answers_that_wait(relay: Live) -> None:
     assert fields[b"x-ratelimit-remaining"]
 
 
-async def test_a_disk_that_is_full_is_survived_by_the_process(metered: tuple[Path, str]) -> None:
+async def test_the_process_survives_a_full_disk(metered: tuple[Path, str]) -> None:
     """Files may not grow any more: writes fail as on a full disk, and then succeed again."""
     folder, key = metered
     with serving(folder) as running:

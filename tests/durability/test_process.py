@@ -39,7 +39,7 @@ async def becomes(port: int, key: str, status: int) -> float:
 # --- the command line ---------------------------------------------------------------
 
 
-async def test_what_is_changed_on_the_command_line_is_in_force_within_a_second(
+async def test_a_change_by_a_command_is_in_force_within_a_second(
     server: Running,
 ) -> None:
     made = await asyncio.to_thread(data, server.folder, "key", "create", "--user", EMAIL)
@@ -48,7 +48,7 @@ async def test_what_is_changed_on_the_command_line_is_in_force_within_a_second(
     assert await becomes(server.port, made["key"], 401) < SOON
 
 
-async def test_a_suspended_account_is_shut_out_of_the_running_server(server: Running) -> None:
+async def test_a_suspended_account_is_refused_by_a_running_server(server: Running) -> None:
     email = "eve@example.com"
     await asyncio.to_thread(data, server.folder, "user", "create", email)
     made = await asyncio.to_thread(data, server.folder, "key", "create", "--user", email)
@@ -63,7 +63,7 @@ async def test_a_suspended_account_is_shut_out_of_the_running_server(server: Run
 
 
 @pytest.mark.alone
-async def test_it_is_ready_half_a_second_after_its_start(home: tuple[Path, str]) -> None:
+async def test_a_server_is_ready_half_a_second_after_its_start(home: tuple[Path, str]) -> None:
     taken = []
     for _ in range(2):
         with serving(home[0]) as running:
@@ -77,7 +77,7 @@ async def test_it_is_ready_half_a_second_after_its_start(home: tuple[Path, str])
     assert memory < 50
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(simulator: str, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(simulator: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         write_settings(tmp_path, simulator, address)
@@ -89,7 +89,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(simulator: str, tmp_path: Path
     assert "in use" in done.stderr
 
 
-async def test_it_serves_on_a_socket_that_was_passed_to_it(home: tuple[Path, str]) -> None:
+async def test_a_server_uses_a_socket_that_was_passed_to_it(home: tuple[Path, str]) -> None:
     """As systemd does it: the third descriptor listens already, and LISTEN_PID is ours."""
     folder, key = home
     code = (
@@ -137,7 +137,7 @@ def same(stream: bytes) -> str:
     return hashlib.sha256(stream[stream.index(b"content_block_start") :]).hexdigest()
 
 
-async def test_streams_in_flight_are_finished_before_it_ends(home: tuple[Path, str]) -> None:
+async def test_streams_in_flight_finish_before_the_process_ends(home: tuple[Path, str]) -> None:
     folder, key = home
     with serving(folder) as running:
         port = running.port
@@ -164,7 +164,7 @@ async def test_streams_in_flight_are_finished_before_it_ends(home: tuple[Path, s
     print(f"ended {took:.2f} s after the last stream")
 
 
-async def test_a_connection_that_is_kept_is_told_that_this_answer_is_its_last(
+async def test_a_draining_server_announces_the_last_answer(
     home: tuple[Path, str],
 ) -> None:
     folder, key = home
@@ -179,7 +179,7 @@ async def test_a_connection_that_is_kept_is_told_that_this_answer_is_its_last(
         assert await running.exited(1.5) == 0
 
 
-async def test_a_second_signal_ends_it_at_once_and_every_request_is_in_the_log(
+async def test_a_second_signal_cuts_and_every_request_is_logged(
     home: tuple[Path, str],
 ) -> None:
     folder, key = home
@@ -199,7 +199,7 @@ async def test_a_second_signal_ends_it_at_once_and_every_request_is_in_the_log(
     assert [line["outcome"] for line in running.log()[-5:]] == ["caller left"] * 5
 
 
-async def test_control_c_ends_it_in_order_too(home: tuple[Path, str]) -> None:
+async def test_control_c_ends_the_process_in_order(home: tuple[Path, str]) -> None:
     with serving(home[0]) as running:
         assert await status_of(running.port, home[1]) == 200
         running.signal(signal.SIGINT)
@@ -209,7 +209,7 @@ async def test_control_c_ends_it_in_order_too(home: tuple[Path, str]) -> None:
 
 
 @pytest.mark.alone
-async def test_it_is_ready_again_after_it_was_killed(home: tuple[Path, str]) -> None:
+async def test_a_killed_server_can_start_again(home: tuple[Path, str]) -> None:
     folder, key = home
     with serving(folder) as running:
         assert await status_of(running.port, key) == 200
@@ -223,9 +223,7 @@ async def test_it_is_ready_again_after_it_was_killed(home: tuple[Path, str]) -> 
 
 
 @pytest.mark.alone
-async def test_a_slow_reader_costs_a_quarter_of_a_mebibyte_at_most(
-    server: Running, home: tuple[Path, str]
-) -> None:
+async def test_a_slow_reader_costs_at_most_256_kib(server: Running, home: tuple[Path, str]) -> None:
     key = home[1]
     process = psutil.Process(server.process.pid)
     body = {**BODY, "stream": True}

@@ -23,7 +23,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def test_a_backup_under_load_has_all_that_was_acknowledged_and_balances(
+async def test_a_backup_under_load_has_every_acknowledged_entry(
     database: Database, tmp_path: Path
 ) -> None:
     await balance.credit(database, "usr_1", 10_000_000, "", NOON)
@@ -72,7 +72,7 @@ async def test_a_backup_under_load_has_all_that_was_acknowledged_and_balances(
         await copy.close()
 
 
-async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(
+async def test_a_backup_overwrites_nothing_and_leaves_no_partial_file(
     database: Database, tmp_path: Path
 ) -> None:
     folder = tmp_path / "backups"
@@ -93,7 +93,7 @@ async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(
     assert sorted(os.listdir(folder)) == ["file", "folder", "link"]
 
 
-async def test_a_backup_of_what_is_no_database_of_ours_is_refused_in_one_line(
+async def test_a_backup_that_cannot_be_made_is_refused_in_one_line(
     database: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "text").write_text("not a database " * 100)

@@ -67,7 +67,7 @@ async def test_a_statement_is_read_page_by_page(database: Database) -> None:
 @pytest.mark.parametrize(
     "amount", [0, balance.MAX_CREDIT_MICRO + 1, -balance.MAX_CREDIT_MICRO - 1, 2**70]
 )
-async def test_a_credit_is_of_a_sensible_size(database: Database, amount: int) -> None:
+async def test_a_credit_of_zero_or_too_much_is_refused(database: Database, amount: int) -> None:
     with pytest.raises(ValueError, match="a credit is"):
         await balance.credit(database, "usr_1", amount, "", NOON)
     assert await rows(database, "SELECT * FROM balance") == []
@@ -87,7 +87,7 @@ async def test_a_credit_is_of_a_sensible_size(database: Database, amount: int) -
         "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'gift', 5, 928, NULL, '')",
     ],
 )
-async def test_the_database_itself_refuses_to_forge_a_statement(
+async def test_the_database_refuses_to_forge_a_statement(
     database: Database, statement: str
 ) -> None:
     await balance.credit(database, "usr_1", 1_000, "", NOON)
@@ -99,7 +99,7 @@ async def test_the_database_itself_refuses_to_forge_a_statement(
     assert await rows(database, "SELECT user_id, micro FROM balance") == [("usr_1", 923)]
 
 
-async def test_credits_from_the_command_line_meet_charges_of_a_running_server(
+async def test_credits_by_another_process_meet_charges_of_a_server(
     database: Database, tmp_path: Path
 ) -> None:
     user = await create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)

@@ -67,16 +67,16 @@ async def until(listener: Listener, wanted: list[tuple[str, str, bool]]) -> None
         pass
 
 
-async def test_what_there_is_at_the_start_is_told_at_once(
-    server: Database, shell: Database
-) -> None:
+async def test_the_first_call_has_the_keys_that_exist(server: Database, shell: Database) -> None:
     key_id = await add_key(shell)
     listener = Listener(server)
     assert [key.key_id for key in await listener.next()] == [key_id]
     await listener.stop()
 
 
-async def test_every_change_by_another_process_is_told(shell: Database, listener: Listener) -> None:
+async def test_every_change_by_another_process_is_noticed(
+    shell: Database, listener: Listener
+) -> None:
     assert await listener.next() == []
     key_id = await add_key(shell)
     await until(listener, [(key_id, "p", False)])
@@ -88,7 +88,7 @@ async def test_every_change_by_another_process_is_told(shell: Database, listener
     await until(listener, [])
 
 
-async def test_what_its_own_process_changes_is_told_too(
+async def test_changes_by_its_own_process_are_noticed_too(
     server: Database, listener: Listener
 ) -> None:
     assert await listener.next() == []
@@ -101,7 +101,7 @@ async def test_what_its_own_process_changes_is_told_too(
     assert [key.credited for key in await listener.next()] == [5]
 
 
-async def test_what_the_journal_writes_is_no_change(
+async def test_journal_writes_are_not_changes(
     server: Database, shell: Database, listener: Listener
 ) -> None:
     """Requests, charges, sums, limits and their pruning: none of that makes it read the keys."""
@@ -116,7 +116,7 @@ async def test_what_the_journal_writes_is_no_change(
     assert listener.told.empty()
 
 
-async def test_nothing_is_told_while_nothing_changes(listener: Listener) -> None:
+async def test_without_changes_there_are_no_calls(listener: Listener) -> None:
     await listener.next()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(listener.told.get(), 10 * INTERVAL)
@@ -144,7 +144,7 @@ def log() -> Iterator[Log]:
     logging.getLogger("relay.store.change_watch").removeHandler(log)
 
 
-async def test_a_database_that_fails_for_a_while_is_asked_again(
+async def test_the_watch_goes_on_after_the_database_failed(
     shell: Database, listener: Listener, log: Log
 ) -> None:
     await listener.next()
@@ -158,9 +158,7 @@ async def test_a_database_that_fails_for_a_while_is_asked_again(
     assert log.messages.empty()  # one word at the beginning and one at the end
 
 
-async def test_a_listener_that_fails_is_told_again_and_the_watch_goes_on(
-    server: Database, log: Log
-) -> None:
+async def test_a_listener_that_fails_is_called_again(server: Database, log: Log) -> None:
     told: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
 
     def fail_once(keys: list[LiveKey]) -> None:

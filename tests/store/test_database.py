@@ -70,7 +70,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "relay.db"
 
 
-async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date(
+async def test_a_missing_file_is_created_for_its_owner_and_migrated(
     path: Path,
 ) -> None:
     before = os.umask(0)
@@ -86,14 +86,14 @@ async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date
     assert raw(path, "PRAGMA user_version") == [(len(migrations()),)]
 
 
-async def test_an_empty_file_is_as_good_as_none(path: Path) -> None:
+async def test_an_empty_file_is_treated_as_missing(path: Path) -> None:
     path.touch()
     database = await Database.open(path)
     assert await database.select("SELECT * FROM users") == []
     await database.close()
 
 
-async def test_an_up_to_date_file_is_opened_as_it_is(path: Path) -> None:
+async def test_an_up_to_date_file_is_opened_unchanged(path: Path) -> None:
     first = await Database.open(path)
     await first.write(
         lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
@@ -106,7 +106,7 @@ async def test_an_up_to_date_file_is_opened_as_it_is(path: Path) -> None:
     assert raw(path, "SELECT sql FROM sqlite_schema ORDER BY name") == schema
 
 
-async def test_the_settings_that_the_promises_rest_on_are_in_force(path: Path) -> None:
+async def test_pragmas_that_durability_needs_are_in_force(path: Path) -> None:
     database = await Database.open(path)
 
     async def pragma(name: str) -> object:
@@ -156,7 +156,7 @@ async def test_a_failed_migration_leaves_the_schema_before_it(
     assert raw(path, "PRAGMA user_version") == [(2,)]
 
 
-async def test_a_key_from_before_there_was_a_choice_gets_marks_for_the_cache(
+async def test_keys_from_before_that_setting_get_cache_breakpoints(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
@@ -172,7 +172,7 @@ async def test_a_key_from_before_there_was_a_choice_gets_marks_for_the_cache(
     assert raw(path, "SELECT id, cache_breakpoints FROM keys") == [("key_1", 1)]
 
 
-async def test_a_statement_without_its_semicolon_is_not_dropped(
+async def test_a_statement_without_a_semicolon_is_not_dropped(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "0001_one.sql").write_text("CREATE TABLE one (a INTEGER);\nCREATE TABLE two (a)\n")
@@ -181,7 +181,7 @@ async def test_a_statement_without_its_semicolon_is_not_dropped(
     assert raw(path, "SELECT name FROM sqlite_schema") == [("one",), ("two",)]
 
 
-async def test_a_gap_in_the_numbers_is_an_installation_that_is_damaged(
+async def test_a_gap_in_migration_numbers_is_a_damaged_installation(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "0002_two.sql").write_text("CREATE TABLE two (a INTEGER);\n")
@@ -190,7 +190,7 @@ async def test_a_gap_in_the_numbers_is_an_installation_that_is_damaged(
         await Database.open(path)
 
 
-async def test_what_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) -> None:
+async def test_a_path_that_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "there is no folder" in await refusal(tmp_path / "missing" / "relay.db")
     (tmp_path / "file").write_text("")
     assert "there is no folder" in await refusal(tmp_path / "file" / "relay.db")
@@ -200,7 +200,7 @@ async def test_what_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) 
     assert "damaged" in await refusal(tmp_path / "text")
 
 
-def test_a_refusal_says_nothing_after_the_loop_has_closed(tmp_path: Path) -> None:
+def test_a_refused_open_leaves_no_thread_behind(tmp_path: Path) -> None:
     """A thread that is left behind would print a traceback; that fails the test."""
     before = set(threading.enumerate())
     for _ in range(20):
@@ -225,7 +225,7 @@ async def test_a_damaged_database_is_refused(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's place")
-async def test_a_database_that_may_not_be_written_is_refused_at_the_start() -> None:
+async def test_a_database_that_cannot_be_written_is_refused_at_open() -> None:
     folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
     try:
         folder.chmod(0o755)
@@ -243,7 +243,7 @@ async def test_a_database_that_may_not_be_written_is_refused_at_the_start() -> N
     assert "Permission denied" in missing
 
 
-async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
+async def test_a_transaction_is_kept_completely_or_not_at_all(path: Path) -> None:
     database = await Database.open(path)
 
     def work(connection: sqlite3.Connection) -> None:
@@ -266,7 +266,7 @@ async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
 INSERT = "INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)"
 
 
-async def test_what_is_written_at_once_is_seen_by_all_and_waits_for_no_lock(path: Path) -> None:
+async def test_an_inline_write_is_seen_by_all_and_waits_for_no_lock(path: Path) -> None:
     database = await Database.open(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -287,7 +287,7 @@ async def test_what_is_written_at_once_is_seen_by_all_and_waits_for_no_lock(path
         database.run_inline(lambda c: c.execute(INSERT))
 
 
-async def test_a_checkpoint_brings_the_log_into_the_file_and_begins_it_anew(path: Path) -> None:
+async def test_a_checkpoint_moves_the_log_into_the_file_and_reuses_it(path: Path) -> None:
     database = await Database.open(path)
     log = path.with_name("relay.db-wal")
 
@@ -310,7 +310,7 @@ async def test_a_checkpoint_brings_the_log_into_the_file_and_begins_it_anew(path
     assert raw(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_processes_that_write_at_once_wait_for_each_other(path: Path) -> None:
+async def test_processes_that_write_concurrently_wait_for_each_other(path: Path) -> None:
     """From the very start: both find no file at all."""
     writers = [python(MANY_USERS, str(path), name) for name in ("one", "two", "three")]
     ended = await asyncio.gather(*(asyncio.to_thread(finish, writer) for writer in writers))
@@ -319,7 +319,7 @@ async def test_processes_that_write_at_once_wait_for_each_other(path: Path) -> N
     assert raw(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_opening_and_closing_at_once_never_meets_a_lock(path: Path) -> None:
+async def test_concurrent_opens_and_closes_never_meet_a_lock(path: Path) -> None:
     """The last to close folds the log into the file, alone: newcomers must wait for that."""
 
     async def visit() -> None:
@@ -344,7 +344,7 @@ async def test_closing_ends_the_threads_and_later_calls_are_refused(path: Path) 
             await later
 
 
-async def test_a_caller_that_leaves_neither_breaks_the_transaction_nor_the_next(
+async def test_cancelling_a_caller_does_not_break_its_transaction(
     path: Path,
 ) -> None:
     database = await Database.open(path)

@@ -77,7 +77,7 @@ async def pragma(database: Database, mode: Mode, text: str) -> int:
 # --- while all is well ---
 
 
-async def test_an_entry_is_on_disk_before_anyone_is_told_so(
+async def test_an_entry_is_on_disk_before_its_callback(
     journal: Journal, changes: Changes, tmp_path: Path
 ) -> None:
     request = opening()
@@ -97,7 +97,7 @@ async def test_an_entry_is_on_disk_before_anyone_is_told_so(
     assert ended == [(request.id, "key_1")]
 
 
-async def test_who_asks_once_it_is_durable_is_told_at_once(journal: Journal) -> None:
+async def test_a_callback_on_a_durable_ticket_is_called_immediately(journal: Journal) -> None:
     ticket = journal.open(opening())
     assert await outcome(ticket)
     told: list[bool] = []
@@ -105,7 +105,7 @@ async def test_who_asks_once_it_is_durable_is_told_at_once(journal: Journal) -> 
     assert told == [True]
 
 
-async def test_how_a_request_ended_is_a_row_and_in_the_sums_at_once(
+async def test_a_settlement_is_a_row_and_in_the_sums_immediately(
     journal: Journal, database: Database
 ) -> None:
     request = opening()
@@ -120,7 +120,7 @@ async def test_how_a_request_ended_is_a_row_and_in_the_sums_at_once(
         assert await rows(database, sums.format(table)) == [(1, 10, 20, 77)]
 
 
-async def test_all_that_came_while_one_batch_was_written_is_the_next(
+async def test_entries_made_during_a_write_are_the_next_batch(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
     journal.open(opening())
@@ -134,7 +134,7 @@ async def test_all_that_came_while_one_batch_was_written_is_the_next(
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 1_024, 1_025, 1_500])
-async def test_a_batch_of_any_size_is_written_whole(
+async def test_a_batch_of_any_size_is_written_completely(
     journal: Journal, database: Database, changes: Changes, number: int
 ) -> None:
     requests = [opening(billed_micro=500) for _ in range(number)]
@@ -152,7 +152,7 @@ async def test_a_batch_of_any_size_is_written_whole(
     assert await rows(database, "SELECT * FROM batch") == []
 
 
-async def test_a_later_state_of_a_limit_takes_the_place_of_the_earlier(
+async def test_a_later_state_of_a_limit_replaces_the_earlier(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
     for used in (1, 2, 3):
@@ -165,7 +165,7 @@ async def test_a_later_state_of_a_limit_takes_the_place_of_the_earlier(
     ]
 
 
-async def test_charges_that_a_ledger_tells_are_left_to_the_settlements(
+async def test_charge_rows_of_a_ledger_are_not_journalled(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
     changes.rows = [("account", "usr_1", "money", 0, "charged", 0, 5_000, 0)]
@@ -189,13 +189,13 @@ async def test_closing_writes_everything(journal: Journal, database: Database) -
 
 
 @pytest.mark.parametrize(("mode", "level"), [("normal", 1), ("full", 2)], indirect=["mode"])
-async def test_how_much_a_loss_of_power_may_take_is_a_setting(
+async def test_synchronous_is_a_setting(
     journal: Journal, database: Database, mode: Mode, level: int
 ) -> None:
     assert await pragma(database, mode, "synchronous") == level
 
 
-async def test_a_callback_that_fails_keeps_nobody_else_waiting(
+async def test_a_failing_callback_does_not_stop_the_journal(
     journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     ticket = journal.open(opening())
@@ -208,7 +208,7 @@ async def test_a_callback_that_fails_keeps_nobody_else_waiting(
 # --- summing up ---
 
 
-async def test_what_is_journalled_is_summed_up_and_cleared_away_within_a_second(
+async def test_entries_are_summed_up_and_deleted_within_a_second(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
     running, ended = opening(), opening()
@@ -234,7 +234,7 @@ async def test_what_is_journalled_is_summed_up_and_cleared_away_within_a_second(
     assert await rows(database, "SELECT * FROM batch") == []
 
 
-async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
+async def test_a_fold_that_fails_is_retried_without_counting_twice(
     journal: Journal, database: Database, changes: Changes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.0)
@@ -272,7 +272,7 @@ async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
     assert await rows(database, "SELECT used FROM bucket") == [(10,)]
 
 
-async def test_the_log_is_brought_in_before_it_grows_long(
+async def test_the_write_ahead_log_is_checkpointed_before_it_grows(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.0)
@@ -291,7 +291,7 @@ async def test_the_log_is_brought_in_before_it_grows_long(
 # --- values that SQLite will not have ---
 
 
-async def test_one_entry_that_cannot_be_written_takes_no_other_with_it(
+async def test_an_entry_that_sqlite_rejects_does_not_drop_others(
     journal: Journal, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad, *others = opening(), opening(billed_micro=500), opening()
@@ -307,7 +307,7 @@ async def test_one_entry_that_cannot_be_written_takes_no_other_with_it(
 
 
 @pytest.mark.parametrize("tokens", [10**12 + 1, 2**62, 2**63, -(2**63), -(2**70), 10**30])
-async def test_absurd_counts_of_an_upstream_are_bounded_and_the_rest_is_kept(
+async def test_absurd_counts_are_bounded_and_the_rest_is_kept(
     journal: Journal, database: Database, tokens: int
 ) -> None:
     for _ in range(2):  # sums of sums, too
@@ -323,9 +323,7 @@ async def test_absurd_counts_of_an_upstream_are_bounded_and_the_rest_is_kept(
     assert (await restore(database, NOON)).crashed == []
 
 
-async def test_an_absurd_cost_is_charged_as_what_it_is_bounded_to(
-    journal: Journal, database: Database
-) -> None:
+async def test_an_absurd_cost_is_charged_as_its_bound(journal: Journal, database: Database) -> None:
     for cost in (2**62, 2**62, 2**80, 5):
         request = opening(billed_micro=500)
         assert await outcome(settle(journal, journal.open(request), request, cost_micro=cost))
@@ -333,7 +331,7 @@ async def test_an_absurd_cost_is_charged_as_what_it_is_bounded_to(
     assert await rows(database, "SELECT sum(cost_micro) FROM usage_sums") == [(3 * 10**12 + 5,)]
 
 
-async def test_limits_are_kept_as_they_are_beside_a_value_that_cannot_be(
+async def test_limits_are_kept_unchanged_beside_an_invalid_value(
     journal: Journal, database: Database, changes: Changes, tmp_path: Path
 ) -> None:
     """Both in the journal, for after a crash, and once it is folded."""
@@ -348,7 +346,7 @@ async def test_limits_are_kept_as_they_are_beside_a_value_that_cannot_be(
 
 
 @pytest.mark.parametrize("used", [2**63, 2**64 - 1, 2**64])
-async def test_a_limit_beyond_all_bounds_stops_neither_the_sums_nor_the_next_start(
+async def test_a_limit_beyond_all_bounds_stops_neither_fold_nor_start(
     journal: Journal, database: Database, changes: Changes, tmp_path: Path, used: int
 ) -> None:
     changes.rows = [bucket(used)]
@@ -362,7 +360,7 @@ async def test_a_limit_beyond_all_bounds_stops_neither_the_sums_nor_the_next_sta
 # --- while the disk is not well ---
 
 
-async def test_a_full_disk_refuses_new_work_keeps_the_entries_and_heals(
+async def test_a_full_disk_refuses_work_keeps_entries_and_heals(
     journal: Journal, database: Database, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     flying = opening()
@@ -388,7 +386,7 @@ async def test_a_full_disk_refuses_new_work_keeps_the_entries_and_heals(
     assert await rows(database, "SELECT count(*), count(status) FROM usage") == [(2_001, 1)]
 
 
-async def test_a_file_that_became_read_only_is_survived(
+async def test_the_journal_heals_after_the_file_was_read_only(
     journal: Journal, database: Database, mode: Mode
 ) -> None:
     await pragma(database, mode, "query_only = 1")
@@ -400,7 +398,7 @@ async def test_a_file_that_became_read_only_is_survived(
     assert journal.healthy
 
 
-async def test_an_answer_waits_for_so_long_and_no_longer_but_its_entry_is_kept(
+async def test_a_callback_waits_for_the_grace_but_its_entry_is_kept(
     journal: Journal, database: Database, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
@@ -415,7 +413,7 @@ async def test_an_answer_waits_for_so_long_and_no_longer_but_its_entry_is_kept(
     assert await rows(database, NUMBER) == [(2,)]
 
 
-async def test_a_disk_that_hangs_refuses_new_work_as_one_that_fails(
+async def test_a_hanging_disk_refuses_new_work(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "_SLOW_SECONDS", 0.1)
@@ -430,7 +428,7 @@ async def test_a_disk_that_hangs_refuses_new_work_as_one_that_fails(
     assert journal.healthy
 
 
-async def test_a_disk_that_hangs_while_it_is_summed_up_holds_nobody_for_longer(
+async def test_a_fold_that_hangs_holds_nobody_beyond_the_grace(
     journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SLOW_SECONDS", 0.1)
@@ -457,7 +455,7 @@ async def test_a_disk_that_hangs_while_it_is_summed_up_holds_nobody_for_longer(
     await until(lambda: ended.durable and later.durable and journal.healthy)
 
 
-async def test_a_fold_that_was_slow_leaves_no_refusal_behind(
+async def test_a_slow_fold_leaves_the_journal_healthy(
     journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SLOW_SECONDS", 0.1)
@@ -471,7 +469,7 @@ async def test_a_fold_that_was_slow_leaves_no_refusal_behind(
     await until(lambda: journal.healthy)  # though nothing is left to write
 
 
-async def test_a_lock_that_another_process_holds_for_a_moment_is_no_trouble(
+async def test_a_short_lock_by_another_process_is_waited_for(
     journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
@@ -487,7 +485,7 @@ async def test_a_lock_that_another_process_holds_for_a_moment_is_no_trouble(
 
 
 @pytest.mark.parametrize("mode", ["full"], indirect=True)
-async def test_another_process_that_never_lets_go_is_a_failure_like_any_other(
+async def test_a_lock_that_is_never_released_is_a_failure(
     journal: Journal, database: Database, mode: Mode, tmp_path: Path
 ) -> None:
     await pragma(database, mode, "busy_timeout = 10")
@@ -501,7 +499,9 @@ async def test_another_process_that_never_lets_go_is_a_failure_like_any_other(
     assert await waiting
 
 
-async def test_what_waits_is_bounded(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_admissions_are_bounded(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 50)
     for _ in range(49):
         journal.open(opening())
@@ -512,7 +512,7 @@ async def test_what_waits_is_bounded(journal: Journal, monkeypatch: pytest.Monke
     await until(lambda: journal.healthy)
 
 
-async def test_a_ledger_that_fails_does_not_end_the_journal(
+async def test_a_failing_ledger_does_not_end_the_journal(
     database: Database, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> list[object]:
@@ -524,7 +524,7 @@ async def test_a_ledger_that_fails_does_not_end_the_journal(
     await journal.close()
 
 
-async def test_closing_on_a_dead_disk_ends_and_says_what_is_lost(
+async def test_closing_on_a_dead_disk_ends_and_reports_the_loss(
     journal: Journal, database: Database, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pragma(database, mode, "query_only = 1")
@@ -559,7 +559,7 @@ def fill(file: Path) -> None:
             ballast.write(b"\0" * 4096)
 
 
-async def test_a_disk_that_is_really_full_heals_once_there_is_space(
+async def test_a_really_full_disk_heals_once_there_is_space(
     small_disk: Path, changes: Changes, mode: Mode
 ) -> None:
     database = await Database.open(small_disk / "relay.db")
@@ -583,7 +583,7 @@ async def test_a_disk_that_is_really_full_heals_once_there_is_space(
     await database.close()
 
 
-async def test_a_schema_without_metering_is_brought_up_with_its_data(
+async def test_a_schema_without_metering_is_migrated_with_its_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:

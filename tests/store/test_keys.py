@@ -46,7 +46,7 @@ async def test_records_come_back_as_they_were_returned(database: Database) -> No
     assert await keys.list_keys(database) == [key]
 
 
-async def test_only_live_keys_count_towards_the_most_that_there_may_be(database: Database) -> None:
+async def test_only_live_keys_count_towards_the_maximum(database: Database) -> None:
     user, other = await new_user(database), await new_user(database, "bob@example.com")
     await new_key(database, other, 1)
     first = await new_key(database, user, 2, max_keys=2)
@@ -71,7 +71,7 @@ async def test_a_key_is_revoked_once_and_for_good(database: Database) -> None:
     assert await keys.revoke_key(database, "key_none", 1.0) is None
 
 
-async def test_live_keys_tell_all_that_a_server_must_know(database: Database) -> None:
+async def test_live_keys_have_everything_that_a_server_needs(database: Database) -> None:
     ann, bob = await new_user(database), await new_user(database, "bob@example.com", "pro")
     kept = await new_key(database, ann, 1, expires_at=500.0)
     gone = await new_key(database, ann, 2)
@@ -91,7 +91,7 @@ async def test_live_keys_tell_all_that_a_server_must_know(database: Database) ->
     )
 
 
-async def test_keys_are_found_by_the_beginning_of_their_id_taken_literally(
+async def test_keys_are_found_by_a_literal_prefix_of_their_id(
     database: Database,
 ) -> None:
     key = await new_key(database, await new_user(database), 1)

@@ -49,7 +49,7 @@ async def test_a_first_start_finds_nothing(database: Database) -> None:
     assert (state.rows, state.crashed) == ([], [])
 
 
-async def test_limits_come_back_as_they_were_told_last(path: Path, database: Database) -> None:
+async def test_limits_are_restored_in_their_last_state(path: Path, database: Database) -> None:
     """After a crash as after an orderly end."""
     changes = Changes()
     journal = await Journal.start(database, changes)
@@ -63,7 +63,7 @@ async def test_limits_come_back_as_they_were_told_last(path: Path, database: Dat
     assert sorted((await restore(database, NOON)).rows) == sorted(told)
 
 
-async def test_a_limit_in_the_journal_is_later_than_one_that_was_summed_up(
+async def test_a_journalled_limit_is_later_than_a_folded_one(
     path: Path, database: Database
 ) -> None:
     changes = Changes()
@@ -103,7 +103,7 @@ async def test_a_request_that_a_crash_interrupted_counts_as_reserved(
         assert await rows(copy, "SELECT sum(requests) FROM usage_sums") == [(3,)]
 
 
-async def test_money_comes_back_as_what_was_paid_in_and_what_was_charged(
+async def test_credits_and_charges_are_restored(
     database: Database,
 ) -> None:
     await balance.credit(database, "usr_1", 5_000_000, "paid", NOON)
@@ -113,7 +113,7 @@ async def test_money_comes_back_as_what_was_paid_in_and_what_was_charged(
     assert state.rows == [("account", "usr_1", "money", 0, "charged", 0, 77, 0)]
 
 
-async def test_what_was_pruned_meanwhile_is_not_missed(path: Path, journal: Journal) -> None:
+async def test_pruned_requests_are_not_missed_by_recovery(path: Path, journal: Journal) -> None:
     """A request that runs for long, while all before and after it are forgotten."""
     async with opened(path) as other:
         for _ in range(3):
@@ -134,7 +134,7 @@ async def test_what_was_pruned_meanwhile_is_not_missed(path: Path, journal: Jour
 
 
 @pytest.mark.parametrize("synchronous", ["normal", "full"])
-async def test_a_crash_at_any_moment_loses_nothing_and_doubles_nothing(
+async def test_a_crash_at_any_moment_loses_and_doubles_nothing(
     path: Path,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
@@ -194,7 +194,7 @@ async def test_a_crash_at_any_moment_loses_nothing_and_doubles_nothing(
     assert unfolded
 
 
-async def test_after_a_crash_it_goes_on(path: Path, journal: Journal) -> None:
+async def test_the_journal_goes_on_after_a_crash(path: Path, journal: Journal) -> None:
     for _ in range(3):
         assert await outcome(journal.open(opening()))
     async with opened(crash(path)) as copy:
@@ -204,7 +204,7 @@ async def test_after_a_crash_it_goes_on(path: Path, journal: Journal) -> None:
         assert await rows(copy, "SELECT sum(requests) FROM usage_sums") == [(5,)]
 
 
-async def test_what_was_not_restored_is_not_written_over(
+async def test_batches_that_were_not_restored_are_not_overwritten(
     path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = opening()

@@ -82,7 +82,7 @@ async def test_estimates_are_in_no_count_that_an_upstream_reported(database: Dat
     assert found.estimated == 1000
 
 
-async def test_the_sums_are_those_of_the_requests_to_the_token(database: Database) -> None:
+async def test_sums_equal_those_of_the_requests_to_the_token(database: Database) -> None:
     """Before all is folded, while it is, and after."""
     dice = random.Random(7)
     names = ("input", "output", "cache_read", "cache_write", "cost_micro")
@@ -124,7 +124,7 @@ async def test_the_sums_are_those_of_the_requests_to_the_token(database: Databas
     assert await rows(database, "SELECT sum(charged) FROM balance") == [(charged,)]
 
 
-async def test_requests_are_listed_newest_end_first_and_page_by_page(database: Database) -> None:
+async def test_requests_are_listed_by_their_ends_page_by_page(database: Database) -> None:
     made = [opening(time=NOON + number) for number in (3, 1, 2, 0, 4)]
     await journalled(database, *made, running=[opening(time=NOON + 9)])
     first = await usage.requests(database, limit=3)
@@ -137,7 +137,7 @@ async def test_requests_are_listed_newest_end_first_and_page_by_page(database: D
     assert await usage.requests(database, Filter(user_id="usr_2")) == []
 
 
-async def test_no_question_reads_all_that_there_ever_was(database: Database) -> None:
+async def test_queries_use_indexes(database: Database) -> None:
     async def plan(statement: str) -> str:
         return str(await rows(database, f"EXPLAIN QUERY PLAN {statement}"))
 
@@ -156,7 +156,7 @@ async def test_no_question_reads_all_that_there_ever_was(database: Database) -> 
     )
 
 
-async def test_old_requests_are_forgotten_but_not_their_sums(database: Database) -> None:
+async def test_old_requests_are_deleted_but_not_their_sums(database: Database) -> None:
     old = [opening(time=NOON - 40 * DAY, billed_micro=500) for _ in range(600)]
     recent = opening(time=NOON - 10 * DAY)
     await journalled(database, *old, recent)
@@ -168,7 +168,7 @@ async def test_old_requests_are_forgotten_but_not_their_sums(database: Database)
     assert await rows(database, "SELECT count(*) FROM statement") == [(600,)]
 
 
-async def test_what_came_with_a_request_that_runs_is_forgotten_after_it(
+async def test_requests_of_an_open_batch_are_deleted_after_it_closes(
     database: Database,
 ) -> None:
     """Else they would seem to have been interrupted, and be counted and charged again."""
@@ -181,7 +181,7 @@ async def test_what_came_with_a_request_that_runs_is_forgotten_after_it(
     assert await rows(database, "SELECT sum(requests) FROM usage_sums") == [(4,)]
 
 
-async def test_what_comes_after_all_was_forgotten_is_summed_up_too(database: Database) -> None:
+async def test_requests_after_a_full_prune_are_summed_up(database: Database) -> None:
     for number in (1, 2, 3):
         last = await request(database, time=1.0)
         await usage.prune(database, 30, NOON)
@@ -189,7 +189,7 @@ async def test_what_comes_after_all_was_forgotten_is_summed_up_too(database: Dat
         assert await rows(database, "SELECT sum(requests) FROM usage_hour") == [(number,)]
 
 
-async def test_what_is_not_summed_up_yet_is_not_forgotten(database: Database) -> None:
+async def test_requests_that_are_not_summed_up_are_not_deleted(database: Database) -> None:
     journal = await Journal.start(database, Changes())
     for _ in range(3):
         one = opening(time=1.0)
@@ -201,7 +201,7 @@ async def test_what_is_not_summed_up_yet_is_not_forgotten(database: Database) ->
     assert await rows(database, "SELECT sum(requests) FROM usage_sums") == [(3,)]
 
 
-async def test_limits_are_forgotten_a_day_after_they_are_whole(database: Database) -> None:
+async def test_limits_are_deleted_a_day_after_they_refilled(database: Database) -> None:
     changes = Changes()
     ended = int(NOON * 1000)
     changes.rows = [

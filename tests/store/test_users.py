@@ -21,7 +21,7 @@ async def new_user(database: Database, email: str = "ann@example.com", plan: str
     return user
 
 
-async def test_a_user_is_found_in_whatever_case_the_address_is_written(database: Database) -> None:
+async def test_a_user_is_found_by_the_address_in_any_case(database: Database) -> None:
     user = await new_user(database, "Ann@Example.com")
     assert await users.find_user(database, "aNN@eXAMPLE.COM") == user
     assert await users.find_user(database, "bob@example.com") is None
