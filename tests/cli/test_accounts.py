@@ -19,7 +19,7 @@ from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from tests.cli.test_program import SETTINGS, data, done, refused, relay, run
-from tests.store.entries import Changes, journalled, opening, outcome, settle
+from tests.store.entries import Changes, admission, journalled, outcome, settle
 
 T = TypeVar("T")
 DAY = 86_400.0
@@ -200,8 +200,8 @@ def a_week(email: str) -> tuple[str, str]:
         (named, user_id, 8 * DAY, "claude-sonnet-4-7"),
         ("key_gone", "usr_gone", 0, "claude-sonnet-4-7"),
     ]:
-        requests.append(opening(key_id=key_id, user_id=owner, time=now - ago, model=model))
-    used(*requests, running=[opening(time=now)], cost_micro=1_500_000)
+        requests.append(admission(key_id=key_id, user_id=owner, time=now - ago, model=model))
+    used(*requests, running=[admission(time=now)], cost_micro=1_500_000)
     return named, plain
 
 
@@ -309,7 +309,7 @@ def test_a_statement_shows_every_credit_and_charge_in_their_order(ann: str) -> N
     done("user", "create", "bob@example.com")
     done("user", "credit", "bob@example.com", "9")
     user_id = data("user", "list")[0]["id"]
-    request = opening(user_id=user_id, billed_micro=500)
+    request = admission(user_id=user_id, billed_micro=500)
     used(request, cost_micro=77)
     shown = data("user", "statement", ann)
     assert shown["balance_micro"] == 1_999_923
@@ -423,7 +423,7 @@ async def test_a_backup_taken_while_requests_are_written_balances(folder: Path) 
     written = 0
     while not copying.done():
         for _ in range(20):
-            request = opening(billed_micro=500)
+            request = admission(billed_micro=500)
             ticket = settle(journal, journal.open(request), request)
         assert await outcome(ticket)
         written += 20

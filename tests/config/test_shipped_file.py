@@ -17,24 +17,28 @@ def test_every_setting_is_in_the_shipped_file() -> None:
     tree = tomllib.loads(re.sub(r"(?m)^# (?=\[|\w+ = )", "", text))
     settings = config.parse(tree)
 
-    def told(section: type[msgspec.Struct], *tables: dict[str, object]) -> None:
+    def has_every_setting(section: type[msgspec.Struct], *tables: dict[str, object]) -> None:
         assert {name for table in tables for name in table} == set(section.__struct_fields__)
 
-    told(config.Settings, tree)
-    told(config.ServerSettings, tree["server"])
-    told(config.PoolSettings, tree["pool"])
-    told(config.UpstreamSettings, *tree["upstream"])
-    told(config.ModelSettings, *tree["model"])
-    told(config.Capabilities, *(model["accepts"] for model in tree["model"] if "accepts" in model))
-    for model in settings.model:  # the example is what would hold anyhow
+    has_every_setting(config.Settings, tree)
+    has_every_setting(config.ServerSettings, tree["server"])
+    has_every_setting(config.PoolSettings, tree["pool"])
+    has_every_setting(config.UpstreamSettings, *tree["upstream"])
+    has_every_setting(config.ModelSettings, *tree["model"])
+    has_every_setting(
+        config.Capabilities, *(model["accepts"] for model in tree["model"] if "accepts" in model)
+    )
+    for model in settings.model:  # the example equals the default
         bare = msgspec.structs.replace(model, accepts=None)
         known = config.accepts_of(bare, None, model.id)
         assert config.accepts_of(model, None, model.id) == known
-    told(config.PlanSettings, *tree["plan"])
+    has_every_setting(config.PlanSettings, *tree["plan"])
     assert all(plan.cache_breakpoints for plan in settings.plan)
-    told(config.VendorSettings, *tree["vendor"])
-    told(config.RuleSettings, *(rule for vendor in tree["vendor"] for rule in vendor["rules"]))
-    told(config.PlanPollSettings, tree["vendor"][0]["quota"])
+    has_every_setting(config.VendorSettings, *tree["vendor"])
+    has_every_setting(
+        config.RuleSettings, *(rule for vendor in tree["vendor"] for rule in vendor["rules"])
+    )
+    has_every_setting(config.PlanPollSettings, tree["vendor"][0]["quota"])
     assert settings.pool == config.PoolSettings()
     assert settings.server.timeouts == config.ServerTimeoutSettings()
     assert settings.server.limits == config.HeadLimitSettings()

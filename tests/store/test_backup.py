@@ -3,7 +3,6 @@ import asyncio
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,7 @@ from relay.store.backup import backup
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.recovery import restore
-from tests.store.entries import NOON, Changes, bucket, opening, outcome, rows, settle
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "relay.db")
-    yield database
-    await database.close()
+from tests.store.entries import NOON, Changes, admission, bucket, outcome, rows, settle
 
 
 async def test_a_backup_under_load_has_every_acknowledged_entry(
@@ -36,7 +28,7 @@ async def test_a_backup_under_load_has_every_acknowledged_entry(
         nonlocal written
         while not enough:
             for _ in range(20):
-                request = opening(billed_micro=500)
+                request = admission(billed_micro=500)
                 ticket = settle(journal, journal.open(request), request)
             changes.rows = [bucket(written + 20)]
             assert await outcome(ticket)

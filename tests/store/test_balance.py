@@ -3,7 +3,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from relay.store.journal import Journal
 from relay.store.keys import LiveKey, NewKey, create_key
 from relay.store.users import create_user
 from tests.fakes.until import until
-from tests.store.entries import NOON, Changes, journalled, opening, outcome, rows, settle
+from tests.store.entries import NOON, Changes, admission, journalled, outcome, rows, settle
 
 CREDITS = """
     import asyncio, sys
@@ -32,17 +31,10 @@ CREDITS = """
 """
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "relay.db")
-    yield database
-    await database.close()
-
-
 async def test_a_balance_is_the_sum_of_its_statement(database: Database) -> None:
     await balance.credit(database, "usr_1", 1_000, "first", NOON)
     await balance.credit(database, "usr_2", 9, "another's", NOON)
-    request, free, costless = opening(billed_micro=500), opening(), opening(billed_micro=500)
+    request, free, costless = admission(billed_micro=500), admission(), admission(billed_micro=500)
     await journalled(database, request, free)
     await journalled(database, costless, cost_micro=0, rule="refunded")
     await balance.credit(database, "usr_1", -400, "a slip of the keyboard", NOON)
@@ -91,7 +83,7 @@ async def test_the_database_refuses_to_forge_a_statement(
     database: Database, statement: str
 ) -> None:
     await balance.credit(database, "usr_1", 1_000, "", NOON)
-    await journalled(database, opening(id="req_paid", billed_micro=500))
+    await journalled(database, admission(id="req_paid", billed_micro=500))
     before = await rows(database, "SELECT * FROM statement")
     with pytest.raises(StoreError):
         await database.write(lambda c: c.execute(statement))
@@ -105,8 +97,8 @@ async def test_credits_by_another_process_meet_charges_of_a_server(
     user = await create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
     await create_key(database, NewKey(user, "", b"d" * 32, ""), max_keys=1, now=1.0)
-    told: list[list[LiveKey]] = []
-    watching = asyncio.create_task(watch(database, 0.05, told.append))
+    calls: list[list[LiveKey]] = []
+    watching = asyncio.create_task(watch(database, 0.05, calls.append))
     journal = await Journal.start(database, Changes())
     command = await asyncio.create_subprocess_exec(
         sys.executable, "-c", textwrap.dedent(CREDITS), str(tmp_path / "relay.db"), user.id,
@@ -115,11 +107,11 @@ async def test_credits_by_another_process_meet_charges_of_a_server(
     ended = asyncio.create_task(command.communicate())
     charged = 0
     while not ended.done():
-        request = opening(user_id=user.id, billed_micro=500)
+        request = admission(user_id=user.id, billed_micro=500)
         assert await outcome(settle(journal, journal.open(request), request))
         charged += 77
     assert (await ended)[1] == b""
-    await until(lambda: told and told[-1][0].credited == 40_000, within=1)
+    await until(lambda: calls and calls[-1][0].credited == 40_000, within=1)
     watching.cancel()
     assert await journal.close() == 0
     totals = "SELECT user_id, credited, charged FROM balance"

@@ -10,7 +10,7 @@ from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.keys import LiveKey
 from relay.store.recovery import restore
-from tests.store.entries import NOON, journalled, opening
+from tests.store.entries import NOON, admission, journalled
 
 INTERVAL = 0.01
 
@@ -31,14 +31,14 @@ async def shell(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 class Listener:
-    """Collects what the watch tells."""
+    """Collects the calls of a watch."""
 
     def __init__(self, database: Database) -> None:
-        self.told: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
-        self.task = asyncio.create_task(watch(database, INTERVAL, self.told.put_nowait))
+        self.calls: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
+        self.task = asyncio.create_task(watch(database, INTERVAL, self.calls.put_nowait))
 
     async def next(self) -> list[LiveKey]:
-        return await asyncio.wait_for(self.told.get(), 5)
+        return await asyncio.wait_for(self.calls.get(), 5)
 
     async def stop(self) -> None:
         self.task.cancel()
@@ -62,7 +62,7 @@ async def add_key(database: Database) -> str:
 
 
 async def until(listener: Listener, wanted: list[tuple[str, str, bool]]) -> None:
-    """User and key come in two transactions, so one may be told without the other."""
+    """User and key come in two transactions, so a call may have one without the other."""
     while [(key.key_id, key.plan, key.suspended) for key in await listener.next()] != wanted:
         pass
 
@@ -104,22 +104,23 @@ async def test_changes_by_its_own_process_are_noticed_too(
 async def test_journal_writes_are_not_changes(
     server: Database, shell: Database, listener: Listener
 ) -> None:
-    """Requests, charges, sums, limits and their pruning: none of that makes it read the keys."""
+    """Requests, charges, sums, limits and pruning do not make it read the keys."""
     await listener.next()
     before = await keys.revision(server)
-    await journalled(server, *(opening(billed_micro=500) for _ in range(20)), running=[opening()])
+    requests = [admission(billed_micro=500) for _ in range(20)]
+    await journalled(server, *requests, running=[admission()])
     await restore(server, NOON)
     await usage.prune(shell, 1, NOON + 1e6)
     assert await keys.revision(server) == before
     await users.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
-    await listener.next()  # of that, and of nothing before
-    assert listener.told.empty()
+    await listener.next()  # for that, and for nothing before
+    assert listener.calls.empty()
 
 
 async def test_without_changes_there_are_no_calls(listener: Listener) -> None:
     await listener.next()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(listener.told.get(), 10 * INTERVAL)
+        await asyncio.wait_for(listener.calls.get(), 10 * INTERVAL)
 
 
 class Log(logging.Handler):
@@ -152,22 +153,22 @@ async def test_the_watch_goes_on_after_the_database_failed(
     failed = await log.next()
     assert "not seen for now" in failed
     assert "no such table" in failed
-    assert listener.told.empty()
+    assert listener.calls.empty()
     await shell.write(lambda c: c.execute("ALTER TABLE lost RENAME TO revision"))
     assert "seen again" in await log.next()
-    assert log.messages.empty()  # one word at the beginning and one at the end
+    assert log.messages.empty()  # one message when it fails and one when it works again
 
 
 async def test_a_listener_that_fails_is_called_again(server: Database, log: Log) -> None:
-    told: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
+    calls: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
 
     def fail_once(keys: list[LiveKey]) -> None:
-        told.put_nowait(keys)
-        if told.qsize() == 1:
+        calls.put_nowait(keys)
+        if calls.qsize() == 1:
             raise LookupError("a mistake in the listener")
 
     watching = asyncio.create_task(watch(server, INTERVAL, fail_once))
     assert "not seen for now" in await log.next()
     assert "seen again" in await log.next()
-    assert told.qsize() == 2
+    assert calls.qsize() == 2
     watching.cancel()

@@ -201,7 +201,7 @@ async def test_a_path_that_cannot_be_a_database_is_refused_in_one_line(tmp_path:
 
 
 def test_a_refused_open_leaves_no_thread_behind(tmp_path: Path) -> None:
-    """A thread that is left behind would print a traceback; that fails the test."""
+    """A thread left behind would print a traceback, which fails the test."""
     before = set(threading.enumerate())
     for _ in range(20):
         with pytest.raises(StoreError):
@@ -311,7 +311,7 @@ async def test_a_checkpoint_moves_the_log_into_the_file_and_reuses_it(path: Path
 
 
 async def test_processes_that_write_concurrently_wait_for_each_other(path: Path) -> None:
-    """From the very start: both find no file at all."""
+    """From the start: all of them find no file."""
     writers = [python(MANY_USERS, str(path), name) for name in ("one", "two", "three")]
     ended = await asyncio.gather(*(asyncio.to_thread(finish, writer) for writer in writers))
     assert ended == [(0, "")] * 3
@@ -320,7 +320,7 @@ async def test_processes_that_write_concurrently_wait_for_each_other(path: Path)
 
 
 async def test_concurrent_opens_and_closes_never_meet_a_lock(path: Path) -> None:
-    """The last to close folds the log into the file, alone: newcomers must wait for that."""
+    """The last one to close copies the log into the file, under a lock that others wait for."""
 
     async def visit() -> None:
         for _ in range(10):
@@ -380,3 +380,26 @@ def test_a_process_that_forgets_to_close_still_ends(path: Path) -> None:
         str(path),
     )
     assert finish(process)[0] == 0
+
+
+async def test_a_schema_without_metering_is_migrated_with_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        folder = tmp_path / "migrations"
+        folder.mkdir()
+        name = "0001_people_and_keys.sql"
+        (folder / name).write_text((store.MIGRATIONS / name).read_text())
+        before.setattr(store, "MIGRATIONS", folder)
+        old = await Database.open(tmp_path / "relay.db")
+        await old.write(
+            lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+        )
+        with pytest.raises(StoreError):
+            await old.select("SELECT * FROM usage")
+        await old.close()
+    new = await Database.open(tmp_path / "relay.db")
+    assert await new.select("SELECT email FROM users") == [("a@b.c",)]
+    assert await new.select("SELECT * FROM usage") == []
+    assert await new.select("PRAGMA integrity_check") == [("ok",)]
+    await new.close()

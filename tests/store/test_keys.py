@@ -1,19 +1,7 @@
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from relay.store import keys, users
 from relay.store.database import Database
 from relay.store.keys import Key, NewKey
 from relay.store.users import User
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "relay.db")
-    yield database
-    await database.close()
 
 
 async def new_user(database: Database, email: str = "ann@example.com", plan: str = "free") -> User:
