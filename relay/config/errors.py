@@ -57,8 +57,6 @@ def _type_at(path: str) -> Any:
         here = _unwrap(here)
         if step.startswith("["):
             here = get_args(here)[-1]
-        elif get_origin(here) is dict:
-            here = get_args(here)[1]
         else:
             here = get_type_hints(here)[step]
     return _unwrap(here)
@@ -84,7 +82,7 @@ _WORDS: Final[dict[Any, str]] = {
 def _accepted(path: str) -> str:
     try:
         kind = _type_at(path)
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError):  # pragma: no cover - another form of msgspec's paths
         return "see relay.toml"
     if get_origin(kind) is Literal:
         return " or ".join(f'"{value}"' for value in get_args(kind))

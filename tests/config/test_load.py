@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from relay import config
-from relay.config import ConfigError
+from relay.config import ConfigError, models, vendors
 from tests.config.sections import (
     GLM,
     MODEL,
@@ -72,6 +72,10 @@ WRONG = [
     ("[server]\npublic_url = 'https://h/\"'", "server.public_url", "without spaces or quotes"),
     ("[server]\nkey_prefix = 'a b'", "server.key_prefix", "letters, digits, - and _"),
     ("[server.limits]\nhead = 0", "server.limits.head", "at least 1"),
+    ("[database]\npath = ''", "database.path", "names a file"),
+    ("[database]\npath = ':memory:'", "database.path", "names a file"),
+    ("[database]\nretention_days = 0", "database.retention_days", "at least 1"),
+    (PLAN + "max_concurrency = -1", "plan[0].max_concurrency", "0 (no cap) or more"),
     ("[server.timeouts]\ndrain = 0", "server.timeouts.drain", "more than 0 seconds"),
     ("[server.timeouts]\nhead = inf", "server.timeouts.head", "finite"),
     ("[server.timeouts]\nhead = nan", "server.timeouts.head", "more than 0"),
@@ -276,3 +280,44 @@ def test_a_route_must_send_a_name_that_its_vendor_serves(tmp_path: Path) -> None
 def test_admin_listen_must_not_be_in_listen() -> None:
     with pytest.raises(config.ConfigError, match=r"server\.admin_listen: is in server\.listen"):
         config.parse({"server": {"listen": ["[::1]:1"], "admin_listen": "[::1]:1"}})
+
+
+def test_a_responses_key_is_long_enough_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.ResponsesSettings().secret() is None
+    settings = config.ResponsesSettings(key="env:SOME_KEY")
+    assert "SOME_KEY" not in repr(settings)
+    monkeypatch.setenv("SOME_KEY", "k" * 31)
+    with pytest.raises(ValueError, match="fewer than 32 characters"):
+        settings.secret()
+    monkeypatch.setenv("SOME_KEY", "k" * 32)
+    key = settings.secret()
+    assert key is not None
+    assert key.reveal() == "k" * 32
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("[[vendor", "Expected"),
+        ('[[vendor]]\nhost = "a"', "unknown"),
+    ],
+    ids=["missing", "not TOML", "unknown setting"],
+)
+def test_a_damaged_installation_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, words: str
+) -> None:
+    file = tmp_path / "shipped.toml"
+    if content is not None:
+        file.write_text(content)
+    for module, read in ((models, models._shipped), (vendors, vendors.shipped)):
+        monkeypatch.setattr(module, "_SHIPPED", file)
+        with pytest.raises(ConfigError, match=words) as caught:
+            read.__wrapped__()
+        assert "shipped.toml" in str(caught.value)
+
+
+def test_the_generic_vendor_needs_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vendors.toml").write_text('[[vendor]]\nname = "v"\n')
+    monkeypatch.setattr(vendors, "_SHIPPED", tmp_path / "vendors.toml")
+    assert [vendor.name for vendor in vendors.shipped.__wrapped__()] == ["v", "generic"]

@@ -19,6 +19,7 @@ def test_secrets_are_masked_and_references_shown(
     text += 'egress = "socks5h://team:sk-canary-3@proxy:1080"\n'
     text += UPSTREAM.replace('"a"', '"b"').replace('"k"', '"env:SOME_NAME"')
     text += 'egress = "env:OTHER_NAME"\n'
+    text += '[responses]\nkey = "sk-canary-4, which is long enough for one"\n'
     tree = config.effective(load(tmp_path, text))
     assert "sk-canary" not in str(tree)
     assert tree["upstream"][0]["headers"]["anthropic-beta"] == "shown"

@@ -85,6 +85,19 @@ async def test_a_backup_overwrites_nothing_and_leaves_no_partial_file(
     assert sorted(os.listdir(folder)) == ["file", "folder", "link"]
 
 
+async def test_a_backup_of_a_damaged_database_is_refused(
+    database: Database, tmp_path: Path
+) -> None:
+    def damage(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',7,NULL,NULL,1.0)")
+
+    await database.run(damage)
+    with pytest.raises(StoreError, match="the copy is damaged, as the database may be: CHECK"):
+        backup(tmp_path / "relay.db", tmp_path / "backup")
+    assert not list(tmp_path.glob("*backup*"))
+
+
 async def test_a_backup_that_cannot_be_made_is_refused_in_one_line(
     database: Database, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ async def test_the_watch_goes_on_after_the_database_failed(
     failed = await log.next()
     assert "not seen for now" in failed
     assert "no such table" in failed
+    await asyncio.sleep(5 * INTERVAL)  # fails again and again
     assert listener.calls.empty()
     await shell.write(lambda c: c.execute("ALTER TABLE lost RENAME TO revision"))
     assert "seen again" in await log.next()

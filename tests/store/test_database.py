@@ -282,9 +282,42 @@ async def test_an_inline_write_is_seen_by_all_and_waits_for_no_lock(path: Path) 
     assert not isinstance(caught.value, BusyError)
     with pytest.raises(StoreError, match="not valid Unicode"):
         database.run_inline(lambda c: c.execute("SELECT ?", ("\ud800",)))
+    with pytest.raises(StoreError, match="not valid Unicode"):
+        await database.select("SELECT ?", ("\ud800",))
     await database.close()
     with pytest.raises(StoreError):
         database.run_inline(lambda c: c.execute(INSERT))
+
+
+async def test_a_select_cannot_write(path: Path) -> None:
+    database = await Database.open(path)
+    with pytest.raises(StoreError, match="cannot be written"):
+        await database.select(INSERT)
+    with pytest.raises(StoreError, match="no such table"):
+        await database.select("SELECT * FROM nowhere")
+    await database.write(lambda c: c.execute(INSERT))
+    assert await database.select("SELECT id FROM users") == [("usr_1",)]
+    await database.close()
+
+
+async def test_a_file_that_cannot_have_a_log_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # SQLite opens no file of that name, but memory
+    with pytest.raises(StoreError, match="cannot hold a write-ahead log"):
+        await Database.open(":memory:")
+
+
+async def test_a_lock_on_the_journal_mode_is_waited_for(path: Path) -> None:
+    raw(path, "VACUUM")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    opening = asyncio.create_task(Database.open(path))
+    await asyncio.sleep(0.1)
+    assert not opening.done()
+    other.execute("COMMIT")
+    other.close()
+    await (await opening).close()
 
 
 async def test_a_checkpoint_moves_the_log_into_the_file_and_reuses_it(path: Path) -> None:
@@ -344,24 +377,24 @@ async def test_closing_ends_the_threads_and_later_calls_are_refused(path: Path) 
             await later
 
 
-async def test_cancelling_a_caller_does_not_break_its_transaction(
-    path: Path,
-) -> None:
+async def test_cancelling_a_caller_does_not_break_its_transaction(path: Path) -> None:
     database = await Database.open(path)
-    began, go_on = threading.Event(), threading.Event()
+    started, go_on = threading.Event(), threading.Event()
 
     def work(connection: sqlite3.Connection) -> None:
-        began.set()
+        started.set()
         go_on.wait(10)
         connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
 
     task = asyncio.create_task(database.write(work))
-    await asyncio.to_thread(began.wait, 10)
+    await asyncio.to_thread(started.wait, 10)
     task.cancel()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await database.select("SELECT id FROM users") == [("usr_1",)]
+    # On the same thread, so after the transaction.
+    users = await database.run(lambda c: c.execute("SELECT id FROM users").fetchall())
+    assert users == [("usr_1",)]
     await database.close()
 
 

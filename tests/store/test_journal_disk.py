@@ -208,6 +208,39 @@ async def test_closing_on_a_dead_disk_ends_and_reports_the_loss(
     assert caplog.records[-1].levelno == logging.ERROR
 
 
+async def test_an_unexpected_error_is_logged_and_refuses_work(
+    journal: Journal, changes: Changes, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes.rows = [("key", object(), "requests", 60, "window", 1, 1, 1)]  # type: ignore[list-item]
+    ticket = journal.open(admission())
+    await until(lambda: not journal.healthy)
+    assert "failed in a way that it should not" in caplog.text
+    assert not ticket.durable
+    assert await journal.close(0.1) == 1
+
+
+async def test_entries_made_while_it_closes_are_written(
+    journal: Journal, database: Database
+) -> None:
+    request = admission()
+    assert await outcome(settle(journal, journal.open(request), request))
+    started, go_on = threading.Event(), threading.Event()
+
+    def hang(_: sqlite3.Connection) -> None:
+        started.set()
+        go_on.wait(10)
+
+    hanging = asyncio.create_task(database.run(hang))
+    await asyncio.to_thread(started.wait, 10)
+    closing = asyncio.create_task(journal.close())  # its last fold waits for the thread
+    await asyncio.sleep(0.05)
+    late = journal.open(admission())
+    go_on.set()
+    await hanging
+    assert await closing == 0
+    assert late.durable
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one mebibyte."""
