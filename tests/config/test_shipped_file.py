@@ -49,7 +49,7 @@ def test_every_setting_is_in_the_shipped_file() -> None:
 def test_the_shipped_file_has_the_plans_and_models() -> None:
     settings = config.load(ROOT / "relay.toml")
     limits = {
-        plan.id: {limit.per: limit.requests for limit in plan.limits if limit.requests}
+        plan.id: {str(limit.per): limit.requests for limit in plan.limits if limit.requests}
         for plan in settings.plan
     }
     assert [(each.get("5h"), each.get("7d")) for each in limits.values()] == [

@@ -3,6 +3,7 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,7 @@ async def test_calls_run_in_order_on_one_other_thread(executor: ThreadExecutor) 
         ran.append(number)
         return threading.current_thread()
 
-    calls = (executor.call(lambda number=number: record(number)) for number in range(500))
+    calls = (executor.call(partial(record, number)) for number in range(500))
     threads = set(await asyncio.gather(*calls))
     assert ran == [*range(500)]
     assert len(threads) == 1
