@@ -58,13 +58,13 @@ class Running:
 
     process: subprocess.Popen[bytes]
     folder: Path
-    first_line: str  # on standard error, once it listens
+    said: str  # on standard error, once it listens
     ready_after: float  # seconds
     stderr: list[bytes] = field(default_factory=list)
 
     @property
     def port(self) -> int:
-        return int(self.first_line.split("http://")[1].split(",")[0].rpartition(":")[2])
+        return int(self.said.split("http://")[1].split(",")[0].rpartition(":")[2])
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -100,8 +100,8 @@ def serving(folder: Path, command: Sequence[str] = ("serve",), **options: Any) -
         )
     assert process.stderr is not None
     try:
-        first_line = process.stderr.readline().decode()
-        yield Running(process, folder, first_line, time.monotonic() - started)
+        said = process.stderr.readline().decode()
+        yield Running(process, folder, said, time.monotonic() - started)
     finally:
         if process.poll() is None:
             process.kill()

@@ -121,7 +121,7 @@ async def kill_again_and_again(folder: Path, key: str, rounds: int, seconds: flo
             assert set(seen.statuses) <= {200}
             complete += len(seen.complete)
             running = stack.enter_context(serving(folder))
-            assert running.first_line.startswith("relay"), running.first_line
+            assert running.said.startswith("relay"), running.said
             now_left = await left(running.port, key)
             ready.append(running.ready_after)
             counted = adds_up(folder, seen)
