@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
-from relay import clock, config
+from relay import config
 from relay.api.admin import Admin
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
@@ -32,7 +30,6 @@ from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
 from relay.net.listener import listen
 from relay.net.server import Bounds, Server
-from relay.net.upstream import proxy as egress
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
@@ -43,7 +40,7 @@ from relay.store import pauses
 from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.queries import LiveKey, live_keys
+from relay.store.keys import LiveKey, live_keys
 from relay.store.recovery import restore
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
@@ -186,13 +183,13 @@ class App:
         scheme = "https" if tls else "http"
         for sock in sockets:
             port = await listen(self.server, sock=sock, tls=tls)
-            bound = config.Address(str(sock.getsockname()[0]), port) if port else None
-            self.addresses.append(f"{scheme}://{bound}" if bound else "a Unix socket")
+            bound = config.Address.tcp(str(sock.getsockname()[0]), port) if port else "unix"
+            self.addresses.append(f"{scheme}://{bound}" if port else "a Unix socket")
         if sockets:
             return
-        for text in self._settings.server.listen:
-            address = await _bind(self.server, text, tls)
-            self.addresses.append(str(address) if address.path else f"{scheme}://{address}")
+        for address in self._settings.server.listen:
+            bound = await _bind(self.server, address, tls)
+            self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
 
     async def _listen_for_operator(self) -> None:
         """Open the admin listener.
@@ -200,13 +197,13 @@ class App:
         A second relay on one machine serves without it if its operator left the address at
         its default.
         """
-        text = self._settings.server.admin_listen
-        if not text:
+        address = self._settings.server.admin_listen
+        if not address:
             return
         try:
-            self.admin_address = str(await _bind(self.admin, text))
+            self.admin_address = str(await _bind(self.admin, address))
         except OSError as error:
-            if text != config.ServerSettings().admin_listen:
+            if address != config.ServerSettings().admin_listen:
                 raise
             self.without_admin = str(error)
 
@@ -291,7 +288,7 @@ def compose(
         None if settings.pool.sticky == "off" else sessions,
         storage.database,
         settings.database.path,
-        _admin_host(settings.server),
+        settings.server.admin_listen.host,
     )
     return App(
         settings,
@@ -311,9 +308,7 @@ def _upstreams(settings: Settings, deadlines: Deadlines) -> list[Upstream]:
     upstreams = []
     for index, upstream in enumerate(settings.upstream):
         try:
-            proxy = upstream.proxy()
-            if proxy is not None:
-                egress.parse(proxy)
+            upstream.proxy()
         except ValueError as error:
             raise ConfigError(f"upstream[{index}].egress", str(error)) from None
         try:
@@ -325,7 +320,7 @@ def _upstreams(settings: Settings, deadlines: Deadlines) -> list[Upstream]:
 
 def _sessions(settings: config.PoolSettings) -> Sessions:
     # Kept even without stickiness: a session records whose thinking its history contains.
-    return Sessions(1.0 if settings.sticky == "off" else clock.seconds(settings.sticky))
+    return Sessions(settings.sticky.seconds or 1.0)
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:
@@ -344,7 +339,7 @@ def _response_store(
     settings: config.ResponsesSettings, secret: Secret | None, database: Database
 ) -> ResponseStore | None:
     """Where responses are stored; None: nowhere."""
-    lifetime = clock.seconds(settings.keep)
+    lifetime = settings.keep.seconds
     if settings.store == "memory":
         return MemoryResponseStore(lifetime, settings.memory)
     if settings.store == "database":
@@ -365,21 +360,18 @@ def _bounds(server: config.ServerSettings) -> Bounds:
     )
 
 
-def _admin_host(server: config.ServerSettings) -> str:
-    return config.address(server.admin_listen).host if server.admin_listen else ""
-
-
-async def _bind(server: Server, text: str, tls: ssl.SSLContext | None = None) -> config.Address:
-    """Listen on the address `text`; returns the address with the port that was bound.
+async def _bind(
+    server: Server, address: config.Address, tls: ssl.SSLContext | None = None
+) -> config.Address:
+    """Listen on `address`; returns the address with the port that was bound.
 
     Raises:
         OSError: the address cannot be bound; the message names it.
     """
-    address = config.address(text)
     try:
         port = await listen(server, address.host, address.port, path=address.path, tls=tls)
     except OSError as error:
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
-        raise OSError(f"cannot listen on {text}: {reason}") from None
-    return msgspec.structs.replace(address, port=port)
+        raise OSError(f"cannot listen on {address}: {reason}") from None
+    return address if address.path is not None else config.Address.tcp(address.host, port)

@@ -13,8 +13,7 @@ import msgspec
 import uvloop
 
 from relay import config
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.app import App
 from relay.config import Settings
 from relay.net.deadlines import Deadlines
@@ -22,14 +21,14 @@ from relay.net.listener import listen
 from relay.net.server import Server
 from relay.process import Signals, announce
 from relay.simulator.app import Simulator
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 
 _USER: Final = "demo@relay.example"
 _LIMITS: Final = [
-    config.LimitSettings(requests=3_000, per="5h"),
-    config.LimitSettings(requests=15_000, per="7d"),
-    config.LimitSettings(requests=600, per="1m"),
-    config.LimitSettings(tokens=8_000_000, per="1m"),
+    config.LimitSettings(requests=3_000, per=config.Duration("5h")),
+    config.LimitSettings(requests=15_000, per=config.Duration("7d")),
+    config.LimitSettings(requests=600, per=config.Duration("1m")),
+    config.LimitSettings(tokens=8_000_000, per=config.Duration("1m")),
 ]
 _INSTRUCTIONS: Final = """\
 The relay runs at {url} with a simulated upstream behind it. Ctrl-C ends both.
@@ -117,8 +116,8 @@ async def _run_demo(settings: Settings, folder: Path, port: int | None) -> None:
 
 async def _create_key(app: App, settings: Settings) -> str:
     now = time.time()
-    await people.create(app.database, settings, _USER, plan=None, is_admin=False, now=now)
-    issued = await keys.create(app.database, settings, _USER, name="demo", expires=None, now=now)
+    await users.create(app.database, settings, _USER, plan=None, is_admin=False, now=now)
+    issued = await keys.create(app.database, settings, _USER, keys.KeyOptions("demo"), now=now)
     app.keys.replace(await live_keys(app.database))
     return issued.key.reveal()
 
@@ -130,13 +129,13 @@ def _settings(settings: Settings, folder: Path, upstream_port: int, port: int | 
     )
     server = settings.server
     if port is not None:
-        server = msgspec.structs.replace(server, listen=[f"127.0.0.1:{port}"])
+        server = msgspec.structs.replace(server, listen=[config.Address.tcp("127.0.0.1", port)])
     models = [msgspec.structs.replace(model, routes=None) for model in settings.model] or [
         config.ModelSettings(id="claude-sonnet-4-7", display_name="Claude Sonnet 4.7")
     ]
     return msgspec.structs.replace(
         settings,
-        server=msgspec.structs.replace(server, tls=None, admin_listen=""),
+        server=msgspec.structs.replace(server, tls=None, admin_listen=config.AddressOrNone("")),
         database=config.DatabaseSettings(path=str(folder / "demo.db")),
         log=config.LogSettings(access=False),
         upstream=[simulated],

@@ -1,7 +1,7 @@
-"""The rules for people and their keys: `people`, `keys`.
+"""The rules for accounts and their API keys: `users`, `keys`.
 
-They decide who may be given what, by relay.toml, and say in plain words why not.
-They keep nothing themselves: that is `relay.store`.
+They decide who may have what, by relay.toml, and refuse with one plain line. They keep no state:
+that is in `relay.store`.
 """
 
 
@@ -10,4 +10,4 @@ class AccountError(Exception):
 
 
 class InvalidError(AccountError):
-    """What was asked for can never be done as it is written: a mistake in the asking."""
+    """The request is wrong in itself, whatever the database holds."""

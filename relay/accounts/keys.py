@@ -1,29 +1,38 @@
-"""Keys given out and withdrawn.
+"""API keys: issuing and revoking them.
 
-Decides how many keys a plan allows, how long one may last and what it may be called.
-The key itself leaves here once, in `Issued`; only its digest and hint are kept.
+Decides how many keys a plan allows, how long a key may last and what it may be called. Must not
+know SQL. The key itself leaves here once, in `Issued`; only its digest and hint are kept.
 """
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from relay import clock, secret
-from relay.accounts import AccountError, InvalidError
-from relay.accounts import users as people
+from relay.accounts import AccountError, InvalidError, users
 from relay.config import Settings
 from relay.secret import Secret
-from relay.store import queries
 from relay.store.database import Database
-from relay.store.queries import Key, User
+from relay.store.keys import Key, NewKey, create_key, find_keys, revoke_key
+from relay.store.users import User
 
-_LONGEST = 36_500 * 86_400  # a hundred years: what is longer is a slip
-_NAME_LENGTH = 100
-_KEY_ID = re.compile(r"key_[0-9a-f]{1,16}")
+_MAX_LIFETIME_SECONDS: Final = 36_500 * 86_400  # a hundred years; more is a typing error
+_MAX_NAME_LENGTH: Final = 100
+_KEY_ID: Final = re.compile(r"key_[0-9a-f]{1,16}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOptions:
+    """The choices of a new key's owner."""
+
+    name: str = ""
+    lifetime: str | None = None  # a duration such as `30d`; None: it does not expire
+    cache_breakpoints: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A new key, its record and its user; nowhere else is the key itself."""
+    """A new key with its record and its user. Nothing else has the key itself."""
 
     key: Secret
     record: Key
@@ -31,78 +40,71 @@ class Issued:
 
 
 async def create(
-    database: Database,
-    settings: Settings,
-    email: str,
-    *,
-    name: str,
-    expires: str | None,
-    now: float,
-    cache_breakpoints: bool = True,
+    database: Database, settings: Settings, email: str, options: KeyOptions, *, now: float
 ) -> Issued:
-    """Make a key for the account of `email`; `expires` is a duration such as `30d`.
+    """Create a key for the account of `email`.
 
     Raises:
-        AccountError: no such account, too many keys, or a name or duration that cannot be.
+        InvalidError: a name or lifetime that is not allowed.
+        AccountError: no such account, or too many keys.
     """
-    if len(name) > _NAME_LENGTH or not name.isprintable():
-        raise InvalidError(f"a key's name has up to {_NAME_LENGTH} printable characters")
-    expires_at = None if expires is None else now + _lifetime(expires)
-    user = await people.find(database, email)
-    most = _most_keys(settings, user)
+    if len(options.name) > _MAX_NAME_LENGTH or not options.name.isprintable():
+        raise InvalidError(f"a key's name has up to {_MAX_NAME_LENGTH} printable characters")
+    expires_at = None if options.lifetime is None else now + _lifetime_seconds(options.lifetime)
+    user = await users.find(database, email)
+    max_keys = _max_keys(settings, user)
     key = secret.new_key(settings.server.key_prefix)
-    record = await queries.create_key(
-        database,
+    new = NewKey(
         user=user,
-        name=name,
+        name=options.name,
         digest=secret.digest(key.encode()),
         hint=secret.hint(key, settings.server.key_prefix),
-        now=now,
         expires_at=expires_at,
-        most=most,
-        cache_breakpoints=cache_breakpoints,
+        cache_breakpoints=options.cache_breakpoints,
     )
+    record = await create_key(database, new, max_keys=max_keys, now=now)
     if record is None:
         raise AccountError(
-            f"{user.email} has {most} live {'key' if most == 1 else 'keys'}, all that plan "
-            f"{user.plan!r} allows; `relay key revoke KEY_ID` withdraws one, "
+            f"{user.email} has {max_keys} live {'key' if max_keys == 1 else 'keys'}, all that "
+            f"plan {user.plan!r} allows; `relay key revoke KEY_ID` withdraws one, "
             f"`relay key list --user {user.email}` shows them"
         )
     return Issued(Secret(key), record, user)
 
 
 async def revoke(database: Database, key_id: str, now: float) -> Key:
-    """Withdraw the key of an id, or of the beginning of one that no other id shares.
+    """Revoke a key by its id, or by a prefix that no other id shares.
 
     Raises:
-        AccountError: no key has that id, or several begin so.
+        InvalidError: not a key id.
+        AccountError: no id starts with it, or several do.
     """
     if not _KEY_ID.fullmatch(key_id):  # not repeated: it may be a key, pasted by mistake
         raise InvalidError(
             "that is no key id; one looks like key_0123456789abcdef, `relay key list` shows them"
         )
-    found = await queries.find_keys(database, key_id)
+    found = await find_keys(database, key_id)
     if len(found) > 1:
         raise AccountError(f"{len(found)} keys have ids that begin with {key_id}; write more of it")
-    record = await queries.revoke_key(database, found[0].id, now) if found else None
+    record = await revoke_key(database, found[0].id, now) if found else None
     if record is None:
         raise AccountError(f"no key has the id {key_id}; `relay key list` shows them")
     return record
 
 
-def _lifetime(expires: str) -> int:
+def _lifetime_seconds(lifetime: str) -> int:
     try:
-        lifetime = clock.seconds(expires)
+        seconds = clock.seconds(lifetime)
     except ValueError as error:
         raise InvalidError(f"a key's lifetime: {error}") from None
-    if lifetime > _LONGEST:
+    if seconds > _MAX_LIFETIME_SECONDS:
         raise InvalidError("a key's lifetime: at most 36500d, or none at all for one that stays")
-    return lifetime
+    return seconds
 
 
-def _most_keys(settings: Settings, user: User) -> int:
+def _max_keys(settings: Settings, user: User) -> int:
     try:
-        return people.plan_of(settings, user.plan).max_keys
+        return users.plan_of(settings, user.plan).max_keys
     except InvalidError as error:
         raise AccountError(
             f"{user.email} is on a plan that is gone: {error}; "

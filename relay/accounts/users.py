@@ -1,36 +1,36 @@
-"""Who has an account, on which plan, and whether it is open.
+"""Accounts: opening, finding, moving to another plan, suspending.
 
-Decides what an e-mail address is and which plans there are. Passwords and sign-up
-by oneself are not known here.
+Decides what a valid e-mail address is and which plans exist. Must not know passwords or SQL.
 """
 
 import re
+from typing import Final
 
 from relay.accounts import AccountError, InvalidError
 from relay.config import PlanSettings, Settings
-from relay.store import queries
+from relay.store import users as stored
 from relay.store.database import Database
-from relay.store.queries import User
+from relay.store.users import User
 
-# What a browser takes in <input type=email> (WHATWG HTML §4.10.5.1.5), ASCII only.
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_EMAIL = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*")
-_EMAIL_LENGTH = 254  # RFC 5321 §4.5.3.1.3, less the angle brackets
+# As a browser accepts in <input type=email> (WHATWG HTML §4.10.5.1.5), ASCII only.
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL: Final = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*")
+_MAX_EMAIL_LENGTH: Final = 254  # RFC 5321 §4.5.3.1.3, less the angle brackets
 
 
 def plan_of(settings: Settings, plan_id: str) -> PlanSettings:
-    """The plan of that id in relay.toml.
+    """The plan with this id in relay.toml.
 
     Raises:
-        InvalidError: there is none; it names those that there are.
+        InvalidError: there is none; the text lists the plans that exist.
     """
     for plan in settings.plan:
         if plan.id == plan_id:
             return plan
-    raise InvalidError(f"no plan is named {plan_id!r}; {_plans(settings)}")
+    raise InvalidError(f"no plan is named {plan_id!r}; {_describe_plans(settings)}")
 
 
-def _plans(settings: Settings) -> str:
+def _describe_plans(settings: Settings) -> str:
     if not settings.plan:
         return "relay.toml has none: add a [[plan]]"
     return "relay.toml has " + ", ".join(plan.id for plan in settings.plan)
@@ -45,19 +45,20 @@ async def create(
     is_admin: bool,
     now: float,
 ) -> User:
-    """Open an account, on the first plan of relay.toml when none is named.
+    """Open an account. `plan` None: the first plan of relay.toml.
 
     Raises:
-        AccountError: no such plan, no e-mail address, or the address has an account.
+        InvalidError: no such plan, or not an e-mail address.
+        AccountError: the address has an account already.
     """
-    if len(email) > _EMAIL_LENGTH or not _EMAIL.fullmatch(email):
+    if len(email) > _MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(email):
         raise InvalidError(f"{email!r} is no e-mail address; write name@example.com")
     if plan is None:
         if not settings.plan:
             raise InvalidError("relay.toml has no plan: add a [[plan]]")
         plan = settings.plan[0].id
     plan_of(settings, plan)
-    user = await queries.create_user(database, email=email, plan=plan, is_admin=is_admin, now=now)
+    user = await stored.create_user(database, email=email, plan=plan, is_admin=is_admin, now=now)
     if user is None:
         raise AccountError(
             f"{email} has an account already; `relay user set-plan {email} {plan}` changes its plan"
@@ -66,12 +67,12 @@ async def create(
 
 
 async def find(database: Database, email: str) -> User:
-    """The account of an address.
+    """The account with this e-mail address.
 
     Raises:
         AccountError: there is none.
     """
-    return _known(await queries.find_user(database, email), email)
+    return _existing(await stored.find_user(database, email), email)
 
 
 async def set_plan(database: Database, settings: Settings, email: str, plan: str) -> User:
@@ -81,16 +82,16 @@ async def set_plan(database: Database, settings: Settings, email: str, plan: str
         AccountError: no such plan, or no such account.
     """
     plan_of(settings, plan)
-    return _known(await queries.set_plan(database, email, plan), email)
+    return _existing(await stored.set_plan(database, email, plan), email)
 
 
 async def suspend(database: Database, email: str, now: float) -> User:
-    """Refuse everything that comes with the account's keys, until it is resumed.
+    """Refuse all requests with the account's keys, until it is resumed.
 
     Raises:
         AccountError: no such account.
     """
-    return _known(await queries.suspend(database, email, now), email)
+    return _existing(await stored.suspend(database, email, now), email)
 
 
 async def resume(database: Database, email: str) -> User:
@@ -99,10 +100,10 @@ async def resume(database: Database, email: str) -> User:
     Raises:
         AccountError: no such account.
     """
-    return _known(await queries.resume(database, email), email)
+    return _existing(await stored.resume(database, email), email)
 
 
-def _known(user: User | None, email: str) -> User:
+def _existing(user: User | None, email: str) -> User:
     if user is None:
         raise AccountError(
             f"no user has the address {email!r}; `relay user list` shows who there is, "

@@ -17,7 +17,8 @@ from relay.cli.program import Misuse, config_option, json_option, load_settings
 if TYPE_CHECKING:
     from relay.store.balance import Entry
     from relay.store.database import Database
-    from relay.store.queries import Key, User
+    from relay.store.keys import Key
+    from relay.store.users import User
 
 _MAX_NOTE_CHARACTERS: Final = 200
 _AMOUNT: Final = re.compile(r"([+-]?)([0-9]{1,12})(?:\.([0-9]{1,6}))?")
@@ -67,9 +68,9 @@ def user_create(
 def user_list(as_json: bool) -> None:
     """Show every account."""
     settings = load_settings()
-    from relay.store import queries
+    from relay.store.users import list_users
 
-    found = run_on_database(settings, queries.list_users)
+    found = run_on_database(settings, list_users)
     print_records([_user_view(one) for one in found], as_json, "Nobody has an account yet.")
 
 
@@ -192,7 +193,7 @@ def user_statement(email: str, last: int, as_json: bool) -> None:
 
     async def read(database: "Database") -> "tuple[User, list[Entry]]":
         owner = await users.find(database, email)
-        return owner, await balance.statement(database, owner.id, most=last + 1)
+        return owner, await balance.statement(database, owner.id, limit=last + 1)
 
     owner, found = run_on_database(settings, read)
     current = found[0].balance_after if found else 0
@@ -244,10 +245,8 @@ def key_create(
             database,
             settings,
             email,
-            name=name,
-            expires=expires,
+            keys.KeyOptions(name, expires, cache_breakpoints=not no_cache_breakpoints),
             now=time.time(),
-            cache_breakpoints=not no_cache_breakpoints,
         ),
     )
     record, secret = issued.record, issued.key.reveal()
@@ -281,12 +280,12 @@ def key_list(email: str | None, as_json: bool) -> None:
     """Show keys, by their hints."""
     settings = load_settings()
     from relay.accounts import users
-    from relay.store import queries
+    from relay.store.keys import list_keys
 
     async def read(database: "Database") -> "list[Key]":
         if email is not None:
             await users.find(database, email)  # fails if there is no such account
-        return await queries.list_keys(database, email)
+        return await list_keys(database, email)
 
     now = time.time()
     found = run_on_database(settings, read)

@@ -47,8 +47,6 @@ def _print_settings(tree: dict[str, Any], vendors: set[str]) -> None:
         for name in ("upstream", "model", "plan")
     )
     click.echo(f"ok: {config_path()} ({counts})")
-    if config.LATER:
-        click.echo("Read and checked, but not in force in this version: " + ", ".join(config.LATER))
     tree["vendor"] = [
         {**vendor, "rules": len(vendor["rules"])}
         for vendor in tree["vendor"]
@@ -95,15 +93,14 @@ def _vendor_terms(settings: config.Settings, used: dict[str, list[str]]) -> Iter
             yield f"upstream {', '.join(used[vendor.name])}: {vendor.terms}"
 
 
-def _reachable_from_elsewhere(address: str) -> bool:
+def _reachable_from_elsewhere(address: config.Address) -> bool:
     """Whether other machines may reach an address. True for a host name: it may resolve to any."""
     if not address:
         return False
-    parsed = config.address(address)
-    if parsed.path is not None or parsed.host.lower() == "localhost":
+    if address.path is not None or address.host.lower() == "localhost":
         return False
     try:
-        return not ipaddress.ip_address(parsed.host).is_loopback
+        return not ipaddress.ip_address(address.host).is_loopback
     except ValueError:
         return True
 
@@ -159,11 +156,7 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             yield f"upstream[{number}].api_key", str(error)
         try:
-            proxy = upstream.proxy()
-            if proxy is not None:
-                from relay.net.upstream import proxy as egress
-
-                egress.parse(proxy)
+            upstream.proxy()
         except ValueError as error:
             yield f"upstream[{number}].egress", str(error)
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]

@@ -139,7 +139,7 @@ def _call(settings: config.Settings, method: str = "GET", path: str = "/upstream
             "relay: server.admin_listen is empty, so no relay can be asked; set it and "
             "start the relay again"
         )
-    connection = _connection(config.address(text))
+    connection = _connection(text)
     headers = {PROOF: proof(settings.database.path)} if method == "POST" else {}
     try:
         connection.request(method, path, headers=headers)

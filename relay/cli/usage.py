@@ -44,13 +44,13 @@ def usage(
         raise Misuse(f"relay: --since: {error}") from None
     settings = load_settings()
     from relay.accounts import users
-    from relay.store import queries
+    from relay.store.keys import list_keys
     from relay.store.usage import Filter, Sums, sums
 
     async def read(database: "Database") -> "tuple[list[Sums], dict[str, str]]":
         owner = None if email is None else await users.find(database, email)
         selected = Filter(since=start, user_id=None if owner is None else owner.id)
-        keys = await queries.list_keys(database, email) if by == "key" else []
+        keys = await list_keys(database, email) if by == "key" else []
         return await sums(database, by, selected), {key.id: key.email for key in keys}
 
     found, owners = run_on_database(settings, read)

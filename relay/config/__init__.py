@@ -1,21 +1,22 @@
-"""relay.toml as values: every setting, its default, and what is accepted.
+"""relay.toml as values: every setting, its default, and its checks.
 
-    schema     the sections, each with its checks
-    explain    a wrong setting → its dotted path and what is accepted there
-    accepts    what a model takes, and changes of that
-    vendors    the vendors that are shipped (vendors.toml), and whose an upstream is
-    models     which model takes what (models.toml)
-    load       the file, what its sections say of each other, and how it is shown
+    schema        the sections, each with its checks
+    checks        checks that several sections share
+    values        durations, addresses and proxy URLs, parsed once
+    errors        a wrong setting → its dotted path and what is accepted there
+    capabilities  what a model accepts
+    models        the capabilities of known models (models.toml)
+    vendors       known vendors (vendors.toml), and the vendor of an upstream
+    load          reading the file, cross-field checks, showing the settings
 
 Nothing here opens a socket or a database.
 """
 
 from relay.config.capabilities import Capabilities
 from relay.config.errors import ConfigError
-from relay.config.load import LATER, effective, load, parse
+from relay.config.load import effective, load, parse
 from relay.config.models import accepts_of
 from relay.config.schema import (
-    Address,
     DatabaseSettings,
     HeadLimitSettings,
     LimitSettings,
@@ -35,16 +36,17 @@ from relay.config.schema import (
     UpstreamSettings,
     UpstreamTimeoutSettings,
     VendorSettings,
-    address,
 )
+from relay.config.values import Address, AddressOrNone, Duration, ProxyUrl
 from relay.config.vendors import serves, vendor_of
 
 __all__ = [
-    "LATER",
     "Address",
+    "AddressOrNone",
     "Capabilities",
     "ConfigError",
     "DatabaseSettings",
+    "Duration",
     "HeadLimitSettings",
     "LimitSettings",
     "LogSettings",
@@ -53,6 +55,7 @@ __all__ = [
     "PlanSettings",
     "PoolSettings",
     "PriceSettings",
+    "ProxyUrl",
     "ResponsesSettings",
     "RouteSettings",
     "RuleSettings",
@@ -64,7 +67,6 @@ __all__ = [
     "UpstreamTimeoutSettings",
     "VendorSettings",
     "accepts_of",
-    "address",
     "effective",
     "load",
     "parse",

@@ -1,12 +1,10 @@
-"""What a model takes of what callers may ask for.
+"""Model capabilities: the parameters and features that a model accepts.
 
-Two values: `Capabilities`, which is resolved, and `Overrides`, what a table or relay.toml says of
-it.
-Which model takes what is found out in `models`; what becomes of a request that asks for something
-else is decided in `relay.translate`.
+Two values: the resolved `Capabilities`, and `Overrides` that a table or relay.toml gives. Must not
+know models (`models` finds their capabilities) or requests (`relay.translate` adapts them).
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -14,17 +12,17 @@ from msgspec import UNSET, UnsetType
 Sampling = Literal["both", "one", "none"]
 Thinking = Literal["adaptive", "budget", "none"]
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
-EFFORTS: tuple[Effort, ...] = ("low", "medium", "high", "xhigh", "max")
+EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high", "xhigh", "max")
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What one model takes, as one upstream has it."""
+    """What one model accepts at one upstream."""
 
-    # temperature and top_p: both; one, but not the two at once; none: only their defaults
+    # temperature and top_p: both at once, one at a time, or none (only their defaults)
     sampling: Sampling = "both"
-    # how it is asked to think: thinking.type "adaptive", or "enabled" with a budget; none: not
+    # thinking.type "adaptive", or "enabled" with a budget, or no thinking
     thinking: Thinking = "none"
-    efforts: tuple[str, ...] = ()  # of output_config.effort, the least first; (): it has none
+    efforts: tuple[str, ...] = ()  # of output_config.effort, lowest first; (): not accepted
     prefill: bool = True  # the last message may be the assistant's, to be continued
     system_turns: bool = False  # messages of role "system" between turns
     structured: bool = True  # output_config.format, and `strict` of tools
@@ -32,7 +30,7 @@ class Capabilities(msgspec.Struct, frozen=True):
 
 
 class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Those settings of `Capabilities` that somebody gave; the others stay as they are."""
+    """Changes to `Capabilities`; unset fields change nothing."""
 
     sampling: Sampling | UnsetType = UNSET
     thinking: Thinking | UnsetType = UNSET
@@ -43,9 +41,9 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     web_search: bool | UnsetType = UNSET
 
     def of(self, base: Capabilities) -> Capabilities:
-        """`base` with what is given here."""
+        """`base` with these changes."""
         given = {name: getattr(self, name) for name in base.__struct_fields__}
         given = {name: value for name, value in given.items() if value is not UNSET}
-        if "efforts" in given:  # in whatever order they were written
+        if "efforts" in given:  # may be written in any order
             given["efforts"] = tuple(effort for effort in EFFORTS if effort in given["efforts"])
         return msgspec.structs.replace(base, **given)

@@ -1,18 +1,19 @@
-"""What msgspec says of a wrong setting, told to the one who wrote it.
+"""Errors in relay.toml, as its author needs them.
 
-Its message becomes the dotted path of the setting and what is accepted there. Which settings
-there are is read off the structs in `schema`; no file is known here.
+Turns msgspec's message into the setting's dotted path and what is accepted there, which it reads
+from the structs in `schema`. Must not know files.
 """
 
 import re
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from relay.config.schema import Settings
+from relay.config.values import Address
 
 
 class ConfigError(Exception):
-    """A setting that cannot be used: `path` is dotted, `reason` says what is accepted."""
+    """A setting that cannot be used: its dotted `path`, and in `reason` what is accepted."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}" if path else reason)
@@ -20,9 +21,9 @@ class ConfigError(Exception):
         self.reason = reason
 
 
-_AT = re.compile(r"(.*) - at `\$?\.?(.*)`", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
-_MISSING = re.compile(r"Object missing required field `(.*)`")
+_AT: Final = re.compile(r"(.*) - at `\$?\.?(.*)`", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 
 
 def explain(text: str) -> ConfigError:
@@ -40,8 +41,12 @@ def explain(text: str) -> ConfigError:
     if reason.startswith(("Expected", "Invalid enum value")):
         return ConfigError(path, f"{reason}; accepted: {_accepted(path)}")
     first, _, rest = reason.partition(" ")
-    if rest and first.rstrip(":") in _accepted_fields(path):  # raised by a section's own check
+    kind = _type_at(path)
+    if rest and first.rstrip(":") in getattr(kind, "__struct_fields__", ()):
+        # Raised by a section's own check, whose message begins with the setting.
         return ConfigError(f"{path}.{first.rstrip(':')}".lstrip("."), rest)
+    if kind is Address:  # its text is quoted, so the name of the list is enough
+        path = re.sub(r"\[\d+\]$", "", path)
     return ConfigError(path, reason)
 
 
@@ -52,8 +57,6 @@ def _type_at(path: str) -> Any:
         here = _unwrap(here)
         if step.startswith("["):
             here = get_args(here)[-1]
-        elif get_origin(here) is dict:
-            here = get_args(here)[1]
         else:
             here = get_type_hints(here)[step]
     return _unwrap(here)
@@ -69,8 +72,7 @@ def _accepted_fields(path: str) -> list[str]:
     return sorted(getattr(_type_at(path), "__struct_fields__", ()))
 
 
-_WORDS: dict[Any, str] = {
-    str: "text in quotes",
+_WORDS: Final[dict[Any, str]] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -80,7 +82,7 @@ _WORDS: dict[Any, str] = {
 def _accepted(path: str) -> str:
     try:
         kind = _type_at(path)
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError):  # pragma: no cover - another form of msgspec's paths
         return "see relay.toml"
     if get_origin(kind) is Literal:
         return " or ".join(f'"{value}"' for value in get_args(kind))
@@ -88,4 +90,6 @@ def _accepted(path: str) -> str:
         return "a list [ … ]"
     if get_origin(kind) is dict or hasattr(kind, "__struct_fields__"):
         return "a table { … }"
+    if isinstance(kind, type) and issubclass(kind, str):
+        return "text in quotes"
     return _WORDS.get(kind, "see relay.toml")

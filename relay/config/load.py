@@ -1,32 +1,33 @@
-"""relay.toml → `Settings`: reading it, what its sections say of each other, showing it.
+"""relay.toml → `Settings`: reading the file, cross-field checks, showing the settings.
 
-Refuses an unknown or mistyped setting with its dotted path and the values that would be
-accepted. Opens no socket and no database, and no file but relay.toml and the shipped vendors.
+Refuses an unknown or mistyped setting with its dotted path and the values that are accepted. Opens
+no file but relay.toml and the shipped vendors.
 """
 
 import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from relay.config import vendors
 from relay.config.errors import ConfigError, explain
-from relay.config.schema import PROXY, Settings, TlsSettings, UpstreamSettings
+from relay.config.schema import Settings, TlsSettings, UpstreamSettings
+from relay.config.values import decode, encode, password_span
 
-# Read and checked, but not in force yet.
-LATER: tuple[str, ...] = ()
-
-_TELLING = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
+# Header fields whose values may be secrets.
+_SECRET_FIELD: Final = re.compile(
+    r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE
+)
 
 
 def load(path: str | Path) -> Settings:
     """Read and check a relay.toml; relative paths in it are relative to its folder.
 
     Raises:
-        ConfigError: the file is missing or no TOML, or a setting cannot be used.
+        ConfigError: the file cannot be read, is not TOML, or has a setting that cannot be used.
     """
     try:
         text = Path(path).read_bytes().decode()
@@ -42,7 +43,7 @@ def load(path: str | Path) -> Settings:
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
-    """The same with every file named from the root on."""
+    """The same settings, with absolute names of files."""
 
     def anchor(name: str) -> str:
         return str(folder / name)  # an absolute name stays as it is
@@ -73,13 +74,13 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
 
 
 def parse(tree: dict[str, Any]) -> Settings:
-    """Check a parsed TOML document, and add the shipped vendors to its own.
+    """Check a parsed TOML document, and add the shipped vendors.
 
     Raises:
         ConfigError: see `load`.
     """
     try:
-        settings = msgspec.convert(tree, Settings)
+        settings = msgspec.convert(tree, Settings, dec_hook=decode)
     except msgspec.ValidationError as error:
         raise explain(str(error)) from None
     _unique("vendor", "name", [vendor.name for vendor in settings.vendor])
@@ -90,7 +91,7 @@ def parse(tree: dict[str, Any]) -> Settings:
 
 
 def _cross_check(settings: Settings) -> None:
-    """What one setting says of another."""
+    """Check settings against each other."""
     server = settings.server
     if server.admin_listen in server.listen and not server.admin_listen.endswith(":0"):
         raise ConfigError("server.admin_listen", "is in server.listen, too; it is the operator's")
@@ -123,9 +124,9 @@ def _cross_check(settings: Settings) -> None:
 
 
 def _check_served(settings: Settings, number: int) -> None:
-    """That vendors serve the names that a model's routes would send to them.
+    """Check that vendors serve the names that a model's routes send to them.
 
-    A model without routes goes to those upstreams that serve its id: nothing to refuse.
+    A model without routes goes to the upstreams that serve its id: nothing to check.
     """
     model = settings.model[number]
     vendor_at = {one.name: vendors.vendor_of(settings, one) for one in settings.upstream}
@@ -149,23 +150,23 @@ def _unique(section: str, key: str, names: list[str]) -> set[str]:
 
 def effective(settings: Settings, show: Callable[[str], str] = lambda _: "•••") -> dict[str, Any]:
     """All settings as plain values, literal secrets masked by `show`."""
-    tree: dict[str, Any] = msgspec.to_builtins(settings)
-    kept = tree["responses"]
-    if kept["key"] and not kept["key"].startswith(("env:", "file:")):
-        kept["key"] = show(kept["key"])
+    tree: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=encode)
+    responses = tree["responses"]
+    if responses["key"] and not responses["key"].startswith(("env:", "file:")):
+        responses["key"] = show(responses["key"])
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])
         upstream["egress"] = _without_password(upstream["egress"], show)
         for name, value in upstream["headers"].items():
-            if _TELLING.search(name):
+            if _SECRET_FIELD.search(name):
                 upstream["headers"][name] = show(value)
     return tree
 
 
-def _without_password(proxy: str | None, show: Callable[[str], str]) -> str | None:
-    match = PROXY.fullmatch(proxy or "")
-    if proxy is None or match is None or match["password"] is None:
-        return proxy  # none, or the name of a variable or file
-    start, end = match.span("password")
-    return proxy[:start] + show(match["password"]) + proxy[end:]
+def _without_password(egress: str | None, show: Callable[[str], str]) -> str | None:
+    span = password_span(egress or "")
+    if egress is None or span is None:
+        return egress  # none, without a password, or the name of a variable or file
+    start, end = span
+    return egress[:start] + show(egress[start:end]) + egress[end:]

@@ -1,6 +1,6 @@
-"""Which model takes what: the shipped table (models.toml) and what relay.toml changes of it.
+"""The capabilities of known models: the shipped table (models.toml), changed by relay.toml.
 
-Decides by the name that an upstream has for a model. Knows no request and no answer.
+Decides by an upstream's name for a model. Must not know requests or answers.
 """
 
 import functools
@@ -8,6 +8,7 @@ import re
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -15,9 +16,9 @@ from relay.config.capabilities import Capabilities, Overrides
 from relay.config.errors import ConfigError
 from relay.config.schema import ModelSettings, RouteSettings
 
-_SHIPPED = Path(__file__).with_name("models.toml")
-_BEFORE = re.compile(r"(?:[a-z_]+[-.:])*?(?=claude)")  # "us.anthropic." and the like
-_CLAUDE = re.compile(
+_SHIPPED: Final = Path(__file__).with_name("models.toml")
+_PREFIX: Final = re.compile(r"(?:[a-z_]+[-.:])*?(?=claude)")  # such as "us.anthropic."
+_CLAUDE: Final = re.compile(
     r"claude-(?:(?P<family>[a-z]+)-)?(?P<major>\d{1,2})(?!\d)"
     r"(?:[-.](?P<minor>\d{1,2})(?!\d))?"  # more digits are a date
     r"(?:-(?P<late>opus|sonnet|haiku))?"  # up to 3.7 the family came last
@@ -33,15 +34,15 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def accepts_of(model: ModelSettings, route: RouteSettings | None, name: str) -> Capabilities:
-    """What `model` takes at the upstream of `route`, which calls it `name`.
+    """The capabilities of `model` at the upstream of `route`, which calls it `name`.
 
-    As the shipped table has it, changed by what the model and then its route say in relay.toml.
+    The shipped table's, with the changes of the model and then of its route in relay.toml.
     """
-    accepts = _shipped_for(name)
-    for given in (model.accepts, route.accepts if route is not None else None):
-        if given is not None:
-            accepts = given.of(accepts)
-    return accepts
+    capabilities = _shipped_for(name)
+    for overrides in (model.accepts, route.accepts if route is not None else None):
+        if overrides is not None:
+            capabilities = overrides.of(capabilities)
+    return capabilities
 
 
 @functools.lru_cache(maxsize=1024)
@@ -50,17 +51,17 @@ def _shipped_for(name: str) -> Capabilities:
     for row in _shipped():
         if any(fnmatchcase(plain, pattern) for pattern in row.models):
             return row.of(Capabilities())
-    return Capabilities()
+    return Capabilities()  # pragma: no cover - the last pattern of models.toml is "*"
 
 
 def _plain(name: str) -> str:
-    """The name as models.toml has it; its first lines say how that is."""
-    last = name.lower().rpartition("/")[2]
-    if (before := _BEFORE.match(last)) is not None:
-        last = last[before.end() :]
-    match = _CLAUDE.match(last)
+    """The name in the form of models.toml, which its first lines describe."""
+    short = name.lower().rpartition("/")[2]
+    if (prefix := _PREFIX.match(short)) is not None:
+        short = short[prefix.end() :]
+    match = _CLAUDE.match(short)
     if match is None:
-        return last
+        return short
     family = match["family"] or match["late"] or "sonnet"  # unnamed: the most common one
     return f"claude-{family}-{int(match['major'])}.{int(match['minor'] or 0)}"
 
@@ -70,10 +71,10 @@ def _shipped() -> list[_Row]:
     """The rows of the package's models.toml.
 
     Raises:
-        ConfigError: that file cannot be used; only a broken installation has such a one.
+        ConfigError: the file cannot be used, as the installation is damaged.
     """
     try:
         tree = tomllib.loads(_SHIPPED.read_text(encoding="utf-8"))
         return msgspec.convert(tree, _Table).accepts
-    except (OSError, ValueError) as error:  # what msgspec and tomllib raise are ValueErrors
+    except (OSError, ValueError) as error:  # msgspec and tomllib raise ValueErrors
         raise ConfigError("", f"{_SHIPPED}: {error}") from None

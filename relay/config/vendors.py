@@ -1,7 +1,6 @@
-"""Who sells an upstream: the shipped vendors, those of relay.toml, and which one it is.
+"""Vendors: the shipped ones (vendors.toml), those of relay.toml, and the vendor of an upstream.
 
-Decides what a vendor's settings are and whose an upstream is; what its answers mean is decided
-elsewhere (`gateway/trouble.py`).
+Must not know what a vendor's answers mean (`relay.pool.vendor_errors`).
 """
 
 import functools
@@ -9,15 +8,17 @@ import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from relay.config.errors import ConfigError, explain
 from relay.config.schema import Settings, UpstreamSettings, VendorSettings
+from relay.config.values import decode
 
-_SHIPPED = Path(__file__).with_name("vendors.toml")
-_GENERIC = VendorSettings(name="generic")
+_SHIPPED: Final = Path(__file__).with_name("vendors.toml")
+_GENERIC: Final = VendorSettings(name="generic")
 
 
 @functools.cache
@@ -25,11 +26,11 @@ def shipped() -> tuple[VendorSettings, ...]:
     """The vendors of the package's vendors.toml, `generic` among them.
 
     Raises:
-        ConfigError: that file cannot be used; only a broken installation has such a one.
+        ConfigError: the file cannot be used, as the installation is damaged.
     """
     try:
         tree = tomllib.loads(_SHIPPED.read_text(encoding="utf-8"))
-        found = msgspec.convert(tree, Settings).vendor
+        found = msgspec.convert(tree, Settings, dec_hook=decode).vendor
     except msgspec.ValidationError as error:
         raise ConfigError("", f"{_SHIPPED}: {explain(str(error))}") from None
     except (OSError, ValueError) as error:
@@ -40,10 +41,10 @@ def shipped() -> tuple[VendorSettings, ...]:
 
 
 def merged(own: Iterable[VendorSettings], given: Iterable[set[str]]) -> list[VendorSettings]:
-    """The shipped vendors with the changes of relay.toml, then those that only it has.
+    """The shipped vendors with the changes of relay.toml, then those that only relay.toml has.
 
-    `given` has the names of the settings that each of `own` was written with: just these change
-    a shipped vendor of the same name, lists and tables as a whole.
+    `given` has, for each of `own`, the names of the settings that were written. Only these change
+    a shipped vendor of the same name; lists and tables are replaced.
     """
     vendors = {vendor.name: vendor for vendor in shipped()}
     for vendor, names in zip(own, given, strict=True):
@@ -54,10 +55,10 @@ def merged(own: Iterable[VendorSettings], given: Iterable[set[str]]) -> list[Ven
 
 
 def vendor_of(settings: Settings, upstream: UpstreamSettings) -> VendorSettings:
-    """Whose `upstream` is: the vendor that it names, else that of its host, else `generic`.
+    """The vendor that `upstream` names, else the vendor of its host, else `generic`.
 
-    Of several the one with the longest host is taken, of equal ones the last: one of relay.toml
-    rather than a shipped one.
+    Of several vendors the one with the longest host wins, of equal ones the last: relay.toml's
+    before a shipped one.
     """
     name = upstream.vendor or _recognised(settings.vendor, upstream.base_url)
     for vendor in settings.vendor:
@@ -70,16 +71,13 @@ def _recognised(vendors: Iterable[VendorSettings], base_url: str) -> str:
     host = (urlsplit(base_url).hostname or "").rstrip(".")
     longest, name = 0, _GENERIC.name
     for vendor in vendors:
-        for at in vendor.hosts:
-            if (host == at or host.endswith("." + at)) and len(at) >= longest:
-                longest, name = len(at), vendor.name
+        for domain in vendor.hosts:
+            if (host == domain or host.endswith("." + domain)) and len(domain) >= longest:
+                longest, name = len(domain), vendor.name
     return name
 
 
 def serves(vendor: VendorSettings, name: str) -> bool:
-    """Whether `vendor` may know a model of this name, as far as its settings tell.
-
-    Case does not matter: vendors take their models' names in any.
-    """
+    """Whether `vendor` may have a model of this name, by its settings. Case is ignored."""
     lower = name.lower()
     return not vendor.models or any(fnmatchcase(lower, one.lower()) for one in vendor.models)

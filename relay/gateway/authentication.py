@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from relay.errors import FORBIDDEN, UNAUTHENTICATED, RelayError
 from relay.secret import digest
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 
 _LATELY = 1024  # keys; cleared whenever a key is made or revoked
 _WRONG = "Incorrect API key provided"  # the words by which LiteLLM tells a 401 from a 400

@@ -14,7 +14,7 @@ from relay.net.exchange import Exchange
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.rate_limit_fields import lines
 from relay.quota.state import KeyState
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from relay.translate.messages.usage import Usage
 
 if TYPE_CHECKING:

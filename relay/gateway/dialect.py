@@ -18,7 +18,7 @@ from relay.pool.affinity import Session
 from relay.pool.routes import Target
 from relay.quota.plans import Plan
 from relay.quota.state import KeyState
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from relay.translate.messages.peek import RequestSummary
 from relay.wire.encoding import decoded
 from relay.wire.events import Request

@@ -16,7 +16,7 @@ from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.store.batch import AdmissionRow
 from relay.store.journal import Journal
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 
 # Held against the per-minute limit for an answer that is yet to come: most are no longer, and
 # a surplus cannot all be given back, for such a limit refills meanwhile.

@@ -3,7 +3,7 @@
 import time
 from urllib.parse import urlsplit
 
-from relay import clock, config
+from relay import config
 from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
 from relay.net.upstream.connection import Origin
@@ -43,7 +43,7 @@ class Upstream:
         self.weight = settings.weight
         self.max_concurrency = settings.max_concurrency
         self.vendor = config.vendor_of(whole, settings)
-        self.refusals = ErrorClassifier(self.vendor, clock.seconds(whole.pool.longest_cooldown))
+        self.refusals = ErrorClassifier(self.vendor, whole.pool.longest_cooldown.seconds)
         self.inclusive = self.vendor.usage == "inclusive"
         self.limits: Plan | None = None
         if settings.limits:

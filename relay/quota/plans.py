@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Literal, TypeAlias
 
-from relay import clock, config
+from relay import config
 from relay.config import ConfigError
 
 Kind: TypeAlias = Literal["requests", "tokens"]
@@ -145,7 +145,7 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
 
 
 def _limit(limit: config.LimitSettings) -> Limit:
-    per = clock.seconds(limit.per)
+    per = limit.per.seconds
     kind: Kind = "tokens" if limit.requests is None else "requests"
     size = limit.requests or limit.tokens or 0
     return Limit(kind, size, per, limit.refill or ("smooth" if per <= HOUR else "window"))

@@ -1,7 +1,16 @@
-"""What outlives the process, in SQLite: people and their keys.
+"""Everything that outlives the process, in one SQLite file. Nothing above sees SQL.
 
-`shelf` keeps responses, in memory or encrypted, and `sealing` the key for what callers carry.
-`database` opens the file and runs transactions on its one thread, `migrations/`
-bring it up to date, `queries` are the typed questions, `watch` tells a running
-server what another process changed. Nothing above this package sees SQL.
+executor       one thread for calls from the event loop
+database       opens and migrates the file, runs statements and transactions
+migrations/    the schema, script by script
+users, keys    accounts and their API keys
+balance        credits, charges and statements
+usage          sums, single requests and their pruning
+pauses         upstreams that the operator paused
+responses      responses kept for the Responses API, in memory or encrypted
+server_secret  the server's own random key
+change_watch   notices changes to keys, users and credits by other processes
+journal        group commit of requests; `batch` has its transactions
+recovery       what a crash left behind
+backup         a copy of the file while it is in use
 """

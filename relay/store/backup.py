@@ -1,7 +1,7 @@
-"""A copy of the database as it is at one moment, taken while it is in use.
+"""A consistent copy of the database, taken while a server uses it.
 
-Decides what the copy is named while it is not yet whole, and that no file is ever
-overwritten. Has a connection of its own: readers do not hold up the journal.
+Decides the copy's name until it is complete, and that no file is ever overwritten. Must not know
+the tables. Opens its own connection: readers do not block the journal.
 """
 
 import os
@@ -10,29 +10,29 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from relay.store.database import APPLICATION_ID, StoreError, _explain
+from relay.store.database import APPLICATION_ID, StoreError, describe_error
 
 
 def backup(source: str | Path, target: str | Path) -> int:
-    """Copy, check the copy and only then give it its name; returns its size. Blocks.
+    """Copy the database, check the copy, then give it its name; returns its size in octets.
 
-    The copy is for its owner alone, and is opened like any database.
+    Blocks. Only the file's owner can read the copy. It is opened like any database.
 
     Raises:
-        StoreError: the database cannot be read, the copy cannot be written, or there is
-            a file of that name.
+        StoreError: the database cannot be read, the copy cannot be written, or a file of that
+            name exists.
     """
     source, target = Path(source), Path(target)
     if os.path.lexists(target):
         raise StoreError(f"backup {target}: exists; choose another name, or move it away")
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        # SQLite takes an empty file for a missing one, and leaves it its mode.
+        # SQLite treats an empty file as a missing one, and keeps its mode.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
             _copy(source, partial)
             _check(partial)
-            _name(partial, target)
+            _publish(partial, target)
             return target.stat().st_size
         finally:
             partial.unlink(missing_ok=True)
@@ -52,29 +52,29 @@ def _copy(source: Path, partial: Path) -> None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise StoreError(_explain(source, error)) from None
+        raise StoreError(describe_error(source, error)) from None
 
 
 def _check(partial: Path) -> None:
     connection = sqlite3.connect(partial, isolation_level=None)
     try:
-        found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        result = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.Error as error:
-        found = str(error)
+        result = str(error)
     finally:
         connection.close()
-    if found != "ok":
-        raise StoreError(f"backup: the copy is damaged, as the database may be: {found}")
+    if result != "ok":
+        raise StoreError(f"backup: the copy is damaged, as the database may be: {result}")
 
 
-def _name(partial: Path, target: Path) -> None:
+def _publish(partial: Path, target: Path) -> None:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     try:
-        os.link(partial, target)  # never over another file, not even one made meanwhile
+        os.link(partial, target)  # never overwrites, not even a file created meanwhile
     except FileExistsError:
         raise
-    except OSError:  # some file systems have no links
+    except OSError:  # some file systems have no hard links
         if os.path.lexists(target):
             raise FileExistsError(0, "exists") from None
         partial.rename(target)

@@ -1,8 +1,8 @@
-"""Money: what accounts paid in, what was charged, and the statement of both.
+"""Money: credits to accounts, charges for requests, and the statement of both.
 
-A balance is the sum of its statement, kept by triggers; entries are only ever added.
-Charges are written by the journal's settlements, credits here. A running server sees a
-credit as any other change (`LiveKey.credited`). Amounts are whole micro-dollars.
+A balance is the sum of its statement, kept by triggers; entries are only ever added. The journal
+writes charges, this module writes credits. A running server notices a credit like any other
+change (`LiveKey.credited`). Amounts are whole micro-dollars.
 """
 
 import sqlite3
@@ -12,26 +12,19 @@ import msgspec
 
 from relay.store.database import Database
 
-MOST: Final = 10**12  # a million dollars; more is a slip of the keyboard
+MAX_CREDIT_MICRO: Final = 10**12  # a million dollars; more is a typing error
 
-
-class Balance(msgspec.Struct, frozen=True):
-    """What an account paid in and was charged; requests that run are not in it."""
-
-    user_id: str
-    credited: int
-    charged: int
-    micro: int
+_COLUMNS: Final = "id, user_id, time, kind, amount_micro, balance_after, request_id, note"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One line of a statement; `amount_micro` is below zero for a charge."""
+    """One line of a statement; `time` is epoch seconds."""
 
     id: int
     user_id: str
     time: float
     kind: str
-    amount_micro: int
+    amount_micro: int  # below zero for a charge
     balance_after: int
     request_id: str | None
     note: str
@@ -40,21 +33,22 @@ class Entry(msgspec.Struct, frozen=True):
 async def credit(
     database: Database, user_id: str, amount_micro: int, note: str, now: float
 ) -> Entry:
-    """Add to an account's balance; less than zero takes back what was credited by mistake.
+    """Add to an account's balance; a negative amount corrects a mistake.
 
     Raises:
-        ValueError: nothing, or more than `MOST` at once.
+        ValueError: the amount is zero, or more than `MAX_CREDIT_MICRO`.
         StoreError: SQLite failed, and nothing was credited.
     """
-    if not 0 < abs(amount_micro) <= MOST:
-        raise ValueError(f"a credit is up to {MOST // 10**6:,} dollars, and not nothing")
+    if not 0 < abs(amount_micro) <= MAX_CREDIT_MICRO:
+        dollars = MAX_CREDIT_MICRO // 10**6
+        raise ValueError(f"a credit is up to {dollars:,} dollars, and not nothing")
 
     def work(connection: sqlite3.Connection) -> Entry:
         row = connection.execute(
-            """INSERT INTO statement (user_id, time, kind, amount_micro, balance_after, note)
+            f"""INSERT INTO statement (user_id, time, kind, amount_micro, balance_after, note)
                VALUES (?1, ?2, 'credit', ?3,
                        coalesce((SELECT micro FROM balance WHERE user_id = ?1), 0) + ?3, ?4)
-               RETURNING id, user_id, time, kind, amount_micro, balance_after, request_id, note""",
+               RETURNING {_COLUMNS}""",  # noqa: S608
             (user_id, now, amount_micro, note),
         ).fetchall()[0]
         return Entry(*row)
@@ -63,27 +57,12 @@ async def credit(
 
 
 async def statement(
-    database: Database, user_id: str, most: int = 100, before: int | None = None
+    database: Database, user_id: str, limit: int = 100, before: int | None = None
 ) -> list[Entry]:
-    """An account's latest entries, newest first; for the next page, `before` the last one's id."""
-    return await database.read(
-        lambda connection: [
-            Entry(*row)
-            for row in connection.execute(
-                """SELECT id, user_id, time, kind, amount_micro, balance_after, request_id, note
-                   FROM statement WHERE user_id = ?1 AND id < coalesce(?2, 9e18)
-                   ORDER BY id DESC LIMIT ?3""",
-                (user_id, before, most),
-            )
-        ]
+    """An account's latest entries, newest first; `before` is the id that ended the last page."""
+    rows = await database.select(
+        f"""SELECT {_COLUMNS} FROM statement WHERE user_id = ?1 AND id < coalesce(?2, 9e18)
+            ORDER BY id DESC LIMIT ?3""",  # noqa: S608
+        (user_id, before, limit),
     )
-
-
-async def balances(database: Database) -> dict[str, Balance]:
-    """Every account that has a statement, by its user's id."""
-    return await database.read(
-        lambda connection: {
-            row[0]: Balance(*row)
-            for row in connection.execute("SELECT user_id, credited, charged, micro FROM balance")
-        }
-    )
+    return [Entry(*row) for row in rows]

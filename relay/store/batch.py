@@ -1,14 +1,15 @@
-"""What the journal writes, and how: each function here is one transaction.
+"""The journal's transactions: each function here is one, or a part of one.
 
-`write` puts on disk what just happened: the requests that were admitted and what their limits
-have used since, together in one row of `batch`, for an answer may be waiting for them; and a row
-of `usage` for each that ended, with its charge. Once in a while `fold` brings what has gathered
-there to where it is read, the sums of `usage_hour` and the state of each limit. A crash between
-the two loses nothing (`take_over`).
+Decides how entries are laid out in SQL. Must not know when they are written.
 
-Why so: what is written twice, or by triggers, costs twice. Measured, CPU per request under full
-load, the rest of the metering included: a row inserted first and updated later, triggers for
-sums and charges 46 µs; this 25 to 30.
+`write` puts new entries on disk: the admitted requests and the state of their limits, together in
+one row of `batch`, since an answer may be waiting for them; and a row of `usage` for each request
+that ended, with its charge. Now and then `fold` brings those into the tables that are read: the
+sums of `usage_hour` and the state of each limit. A crash between the two loses nothing (`recover`).
+
+Why two steps: rows that are written twice, or by triggers, cost twice. Measured, CPU per request
+under full load, with the rest of the metering: insert first and update later, triggers for sums and
+charges: 46 µs; this: 25 to 30.
 """
 
 import logging
@@ -25,13 +26,13 @@ from relay.store.database import transaction
 
 _log = logging.getLogger(__name__)
 
-# scope, owner, kind, per (seconds), refill, size, used, moment (ms): as the ledger tells them.
+# scope, owner, kind, per (seconds), refill, size, used, moment (ms): as the ledger gives them.
 BucketRow: TypeAlias = tuple[str, str, str, int, str, int, int, int]
-MONEY: Final = "money"  # the kind of a row that tells charges; the statement is where they are
+MONEY: Final = "money"  # the kind of a row with charges, which the statement has already
 
-# How a request was settled: by what the upstream reported; by what it had reported when the
-# answer was cut; by the reservation, for nothing was reported; not at all, for it does not
-# count; by the reservation, for the relay ended first.
+# How a request was settled. reported: by the upstream's usage; partial: by the usage reported
+# until the answer was cut; reserved: by the reservation, as nothing was reported; refunded: not
+# at all; crashed: by the reservation, as the relay ended first.
 Rule: TypeAlias = Literal["reported", "partial", "reserved", "refunded", "crashed"]
 
 
@@ -45,7 +46,7 @@ class AdmissionRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     model: str
     dialect: str
     reserved: int  # tokens
-    billed_micro: int  # what it is charged if the relay ends first; 0: not billed by the token
+    billed_micro: int  # its charge if the relay ends first; 0: not billed by the token
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -67,23 +68,23 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What a request that is billed by the token costs its account: above zero."""
+    """The cost of a request that is billed by the token."""
 
     user_id: str
     time: float
-    micro: int
+    micro: int  # above zero
     request_id: str
     note: str
 
 
-# A row of `usage` is both together.
+# A row of `usage` has both.
 _FIELDS: Final = (*AdmissionRow.__struct_fields__[:-1], *Settlement.__struct_fields__[1:])
 _ROW: Final = "(" + ", ".join("?" * len(_FIELDS)) + ")"
 _COLUMNS: Final = ", ".join(_FIELDS)
-_MOST: Final = 1024  # rows of 19 values stay below the 32,766 that a statement takes
-_LARGEST: Final = 10**12  # count of a request; millions of them can be summed up
-_INTEGER: Final = 2**63 - 1  # of SQLite; JSON would take more
-_SUMMED_AT_ONCE: Final = 8_000  # rows: about 10 ms, for which the journal waits
+_MAX_INSERT_ROWS: Final = 1024  # of 19 values; a statement takes up to 32,766 values
+_MAX_COUNT: Final = 10**12  # tokens or micro-dollars of a request; millions can be summed up
+_MAX_INTEGER: Final = 2**63 - 1  # of SQLite; JSON would take more
+_FOLD_ROWS: Final = 8_000  # about 10 ms, for which the journal waits
 
 _BATCH: Final = """INSERT INTO batch (number, after, opened, buckets)
     VALUES (?, (SELECT coalesce(max(number), 0) FROM usage), ?, ?)"""
@@ -111,13 +112,12 @@ _SUM: Final = """INSERT INTO usage_hour
 
 
 class Batch:
-    """What is written at once."""
+    """Entries that are written together."""
 
     __slots__ = ("buckets", "charges", "ended", "number", "opened")
 
-    number: int  # given when it is written
-
     def __init__(self) -> None:
+        self.number = 0  # given when it is written
         self.opened: list[AdmissionRow] = []
         self.ended: list[tuple[AdmissionRow, Settlement]] = []
         self.charges: list[Charge] = []
@@ -125,9 +125,9 @@ class Batch:
 
 
 def write(connection: sqlite3.Connection, entries: Batch) -> None:
-    """Put entries on disk: all or, if this raises, none."""
+    """Write all entries or, if this raises, none."""
     for row in entries.buckets:
-        if row[6] > _INTEGER:
+        if row[6] > _MAX_INTEGER:
             raise OverflowError("no column could hold it")
     if not entries.ended:  # one statement is a transaction by itself
         _write_batch(connection, entries)
@@ -140,21 +140,21 @@ def write(connection: sqlite3.Connection, entries: Batch) -> None:
             connection.execute(_CHARGE, astuple(charge))
 
 
-def write_what_can_be(connection: sqlite3.Connection, entries: Batch) -> None:
-    """The same after `write` failed for one of `OF_THE_DATA`: value by value, so that one which
-    SQLite will not have takes no other with it."""
+def write_row_by_row(connection: sqlite3.Connection, entries: Batch) -> None:
+    """Write entries after `write` failed for one of `DATA_ERRORS`. Bounds every value; drops only
+    the rows that SQLite still rejects."""
     bounded = Batch()
     bounded.number = entries.number
     bounded.opened = [AdmissionRow(*map(_bounded, astuple(row))) for row in entries.opened]
-    # A moment is above what a count may be; and it is these that are folded later.
-    bounded.buckets = [tuple(_bounded(v, _INTEGER) for v in row) for row in entries.buckets]
+    # A moment is above `_MAX_COUNT`. The same rows are folded later.
+    bounded.buckets = [tuple(_bounded(v, _MAX_INTEGER) for v in row) for row in entries.buckets]
     entries.buckets = bounded.buckets
     with transaction(connection):
         _write_batch(connection, bounded)
         for pair in entries.ended:
-            _try(connection, _insert(1), _row(*pair))
+            _execute_or_drop(connection, _insert(1), _row(*pair))
         for charge in entries.charges:
-            _try(connection, _CHARGE, astuple(charge))
+            _execute_or_drop(connection, _CHARGE, astuple(charge))
 
 
 def _write_batch(connection: sqlite3.Connection, entries: Batch) -> None:
@@ -163,21 +163,21 @@ def _write_batch(connection: sqlite3.Connection, entries: Batch) -> None:
     connection.execute(_BATCH, (entries.number, opened, buckets))
 
 
-def _row(opening: AdmissionRow, settlement: Settlement) -> tuple[Any, ...]:
-    return astuple(opening)[:-1] + astuple(settlement)[1:]
+def _row(admission: AdmissionRow, settlement: Settlement) -> tuple[Any, ...]:
+    return astuple(admission)[:-1] + astuple(settlement)[1:]
 
 
 def _write_rows(
     connection: sqlite3.Connection, ended: Sequence[tuple[AdmissionRow, Settlement]]
 ) -> None:
-    """All rows in few statements, for `executemany` hands the GIL over for each row."""
-    for begin in range(0, len(ended), _MOST):
-        part = ended[begin : begin + _MOST]
-        # Filled up to a power of two, so that there are few statements to prepare.
+    """Insert all rows in few statements: `executemany` releases the GIL for each row."""
+    for start in range(0, len(ended), _MAX_INSERT_ROWS):
+        part = ended[start : start + _MAX_INSERT_ROWS]
+        # Padded to a power of two, so that there are few statements to prepare.
         size = 1 << (len(part) - 1).bit_length()
-        nothing = (None,) * (len(_FIELDS) * (size - len(part)))
+        padding = (None,) * (len(_FIELDS) * (size - len(part)))
         values = chain.from_iterable(starmap(_row, part))
-        connection.execute(_insert(size), [*values, *nothing])
+        connection.execute(_insert(size), [*values, *padding])
 
 
 @cache
@@ -189,7 +189,8 @@ def _insert(rows: int) -> str:
     )
 
 
-OF_THE_DATA: Final = (
+# Errors of an entry rather than of the database file.
+DATA_ERRORS: Final = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
     sqlite3.ProgrammingError,
@@ -200,16 +201,15 @@ OF_THE_DATA: Final = (
 )
 
 
-def _try(connection: sqlite3.Connection, statement: str, row: tuple[Any, ...]) -> None:
-    """So that a value which SQLite will not have takes no other with it."""
+def _execute_or_drop(connection: sqlite3.Connection, statement: str, row: tuple[Any, ...]) -> None:
     try:
         connection.execute(statement, [_bounded(value) for value in row])
-    except OF_THE_DATA as error:
+    except DATA_ERRORS as error:
         _log.error("the journal dropped an entry %r: %s", row, error)
 
 
-def _bounded(value: Any, largest: int = _LARGEST) -> Any:
-    """The nearest value that SQLite can hold, and sum up: upstreams say all sorts of things."""
+def _bounded(value: Any, largest: int = _MAX_COUNT) -> Any:
+    """The nearest value that SQLite can hold and sum up: an upstream may report anything."""
     if isinstance(value, str):  # a lone surrogate has no UTF-8
         return value.encode(errors="replace").decode()
     if isinstance(value, int):
@@ -220,8 +220,8 @@ def _bounded(value: Any, largest: int = _LARGEST) -> Any:
 def fold(
     connection: sqlite3.Connection, upto: int, closed: Sequence[int], buckets: Iterable[BucketRow]
 ) -> bool:
-    """Bring what the batches up to number `upto` gathered to where it is read, and clear away
-    those that are closed; returns whether there is more. To be called in a transaction."""
+    """Bring the entries of batches up to number `upto` into the sums and limits that are read, and
+    delete the closed batches. Runs in a transaction. Returns whether there is more to do."""
     connection.executemany(_BUCKET, buckets)
     numbers = msgspec.json.encode(closed).decode()
     connection.execute(
@@ -235,7 +235,7 @@ def fold(
     last, done = connection.execute(
         "SELECT (SELECT coalesce(max(number), 0) FROM usage), upto FROM summed"
     ).fetchone()
-    until = min(last, done + _SUMMED_AT_ONCE)
+    until = min(last, done + _FOLD_ROWS)
     if until > done:
         connection.execute(_SUM, (until,))
     if until != done:
@@ -243,23 +243,25 @@ def fold(
     return until < last
 
 
-def take_over(connection: sqlite3.Connection, now: float) -> list[AdmissionRow]:
-    """Fold what a crash left, and close what was running then, settled as reserved; returns
-    those requests. To be called in a transaction, before anything is written."""
+def recover(connection: sqlite3.Connection, now: float) -> list[AdmissionRow]:
+    """Fold what a crash left behind, and settle the requests that were running as reserved;
+    returns them. Runs in a transaction, before the journal writes anything."""
     opened: list[AdmissionRow] = []
     buckets: dict[tuple[str, str, str, int], BucketRow] = {}
     numbers: list[int] = []
-    oldest = 0
+    first_after = 0
     decode = msgspec.json.decode
-    for number, after, began, changed in connection.execute("SELECT * FROM batch ORDER BY number"):
-        opened += decode(began, type=list[AdmissionRow])
+    for number, after, admissions, changed in connection.execute(
+        "SELECT * FROM batch ORDER BY number"
+    ):
+        opened += decode(admissions, type=list[AdmissionRow])
         buckets.update((row[:4], row) for row in decode(changed, type=list[BucketRow]))
-        oldest = after if not numbers else min(after, oldest)
+        first_after = after if not numbers else min(after, first_after)
         numbers.append(number)
-    found = connection.execute("SELECT id FROM usage WHERE number > ?", (oldest,))
+    found = connection.execute("SELECT id FROM usage WHERE number > ?", (first_after,))
     ended = {id for (id,) in found} if numbers else set()
     crashed = [request for request in opened if request.id not in ended]
-    _write_rows(connection, [(request, _crashed(request)) for request in crashed])
+    _write_rows(connection, [(request, _crash_settlement(request)) for request in crashed])
     for request in crashed:
         if request.billed_micro:
             note = "settled by rule: crashed"
@@ -270,7 +272,7 @@ def take_over(connection: sqlite3.Connection, now: float) -> list[AdmissionRow]:
     return crashed
 
 
-def _crashed(request: AdmissionRow) -> Settlement:
+def _crash_settlement(request: AdmissionRow) -> Settlement:
     return Settlement(
         request.id, None, None, None, None, None, None, None, request.billed_micro, None, None,
         "failed: the relay was ended", "crashed",

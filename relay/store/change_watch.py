@@ -1,7 +1,7 @@
-"""Tells a running server which keys are live, as soon as somebody changed them.
+"""Notices changes to users, keys and credits, whichever process makes them.
 
-Asks for the number of the last change at a fixed pace (a few microseconds) and reads the
-keys only when that moved. What to do with them is the listener's business.
+Reads the revision number at a fixed interval (a few microseconds) and the keys only when it
+changed. Must not know how the listener uses them.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from relay.store.database import Database, StoreError
-from relay.store.queries import LiveKey, live_keys, revision
+from relay.store.keys import LiveKey, live_keys, revision
 
 _log = logging.getLogger(__name__)
 
@@ -19,23 +19,24 @@ async def watch(
 ) -> None:
     """Call `on_change` with the live keys now, and after each change; until cancelled.
 
-    The first call closes the gap between the listener's own reading and the start of
-    the watch. A database that fails for a while is asked again at the same pace, and
-    what was last told stays in force meanwhile.
+    The first call closes the gap between the listener's own reading and the start of the watch.
+    While the database fails, the last keys stay in force and the watch goes on. `interval` is in
+    seconds.
     """
-    told: int | None = None
+    seen: int | None = None
     failing = False
     while True:
         try:
-            number = await revision(database)  # before the keys: a change in between is seen next
-            if number != told:
+            # Read before the keys, so that a change in between is noticed by the next look.
+            number = await revision(database)
+            if number != seen:
                 on_change(await live_keys(database))
-                told = number
+                seen = number
         except StoreError as error:
             if not failing:
                 _log.warning("changes to keys are not seen for now: %s", error)
             failing = True
-        except Exception:  # nothing may end the watch: revoked keys would go on working
+        except Exception:  # must not end the watch: revoked keys would go on working
             _log.exception("changes to keys are not seen for now")
             failing = True
         else:

@@ -1,28 +1,36 @@
-"""The SQLite file: opened, brought up to date, and written in whole transactions.
+"""The SQLite file: opening it, migrating it, and running statements and transactions.
 
-Decides how the file is opened, how long a writer waits for another process, and what
-an operator is told when it cannot be used. Knows nothing of what the tables mean.
-aiosqlite lends the thread; each transaction is one Python call on it, since every
-hand-over between the threads costs more than the SQL does.
+Decides which connection does what, how long a writer waits for another process, and the text
+that an operator reads when the file cannot be used. Must not know what the tables mean.
+
+One process has up to three connections, which SQLite's write-ahead log lets work side by side:
+
+- the writer, on a thread of its own. A transaction is one Python function, since every change
+  of thread costs more than its SQL does.
+- the reader, aiosqlite's. `select` takes one change of thread and sees every transaction that
+  was committed before. It refuses to write.
+- the inline one, on the loop's thread, for the journal's short transactions. Opened at first use.
 """
 
-import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import aiosqlite
+
+from relay.store.executor import ExecutorClosedError, ThreadExecutor
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-APPLICATION_ID = 0x524C4159  # "RLAY": tells our files from another program's
-_PATIENCE = 10.0  # seconds that one process waits for another's transaction
+APPLICATION_ID: Final = 0x524C4159  # "RLAY", in the file's header
+_LOCK_TIMEOUT_SECONDS: Final = 10.0  # for another process's transaction to end
 
 
 class StoreError(Exception):
@@ -30,107 +38,135 @@ class StoreError(Exception):
 
 
 class BusyError(StoreError):
-    """Another connection is writing; it will not be long."""
+    """Another connection is writing; try again in a moment."""
 
 
 class Database:
-    """One open SQLite file, and the thread that works on it."""
+    """One open SQLite file, with its connections and threads."""
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
+    def __init__(
+        self,
+        path: Path,
+        executor: ThreadExecutor,
+        writer: sqlite3.Connection,
+        reader: aiosqlite.Connection,
+    ) -> None:
         self._path = path
-        self._connection = connection
-        self._beside: sqlite3.Connection | None = None
+        self._executor = executor
+        self._writer = writer
+        self._reader = reader
+        self._inline: sqlite3.Connection | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, path: str | Path) -> "Database":
-        """Open the file, made with mode 0600 where it is missing, and migrate it.
+        """Open the file and migrate it. A missing file is created with mode 0600.
 
         Raises:
-            StoreError: it cannot be opened and written, or is not ours to write.
+            StoreError: the file cannot be opened or written, or belongs to another program or
+                to a newer version.
         """
         path = Path(path)
-        connection = aiosqlite.Connection(lambda: _open(path), 64)
-        # A thread that a crash left waiting must not keep the process from ending.
-        thread: Any = getattr(connection, "_thread", connection)
-        thread.daemon = True
+        executor = ThreadExecutor("database")
         try:
-            await connection
+            writer, reader = await executor.call(partial(_open, path))
+            await reader
         except BaseException:
-            # The thread's last word is for this loop, which may close right after.
-            await asyncio.to_thread(thread.join)
+            await executor.close()
             raise
-        return cls(path, connection)
+        return cls(path, executor, writer, reader)
 
     async def close(self) -> None:
-        """Finish what was asked for, close the file and end the thread."""
-        if self._beside is not None:
-            self._beside.close()
-        await self._connection.close()
+        """Finish the calls that were made, close the file and end the threads."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._inline is not None:
+            self._inline.close()
+        await self._reader.close()
+        # The last one: it brings the log into the database, and waits for the disk.
+        await self._executor.call(self._writer.close)
+        await self._executor.close()
 
-    async def read(self, work: Work[T]) -> T:
-        """Call `work` on the thread; it runs a single SELECT, which is consistent by itself.
+    async def select(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one SELECT, which is consistent by itself.
 
         Raises:
             StoreError: SQLite failed, or the database is closed.
         """
-        return await self._call(work)
+        with self._errors():
+            try:
+                rows: Iterable[Any] = await self._reader.execute_fetchall(statement, values)
+                return list(rows)
+            except UnicodeError:
+                raise
+            except ValueError as error:  # so aiosqlite says that it is closed
+                raise ExecutorClosedError from error
 
     async def write(self, work: Work[T]) -> T:
-        """Call `work` inside a transaction, kept whole or not at all.
+        """Call `work` on the writer's thread, in a transaction: all of it is kept, or nothing.
 
-        It takes the write lock before it reads, so what it decides by what it read
-        still holds when it writes. A caller that is cancelled meanwhile undoes nothing.
+        The transaction takes the write lock before it reads, so a decision based on what it
+        read still holds when it writes. Cancelling the caller undoes nothing.
 
         Raises:
             StoreError: SQLite failed (nothing was written), or the database is closed.
         """
-        return await self._call(lambda connection: _transaction(connection, work))
+        return await self.run(partial(_transaction, work=work))
 
-    def at_once(self, work: Work[T]) -> T:
-        """Call `work` here and now, instead of on the thread; it runs one short transaction.
+    async def run(self, work: Work[T]) -> T:
+        """Call `work` on the writer's thread; it opens its own transactions.
 
-        It waits for no lock, and not for the disk either: under `synchronous = NORMAL` a
-        commit hands its pages to the system, and `checkpoint` does the rest on the thread.
-        Forty requests take a third of a millisecond under full load, a single one 20 to 50 µs.
+        Raises:
+            StoreError: SQLite failed, or the database is closed.
+        """
+        with self._errors():
+            return await self._executor.call(partial(work, self._writer))
+
+    def run_inline(self, work: Work[T]) -> T:
+        """Call `work` on this thread; it runs one short transaction.
+
+        It waits neither for a lock nor for the disk: under `synchronous = NORMAL` a commit
+        hands its pages to the operating system, and `checkpoint` does the rest on the writer's
+        thread. Forty requests take 0.3 ms under full load, a single one 20 to 50 µs.
 
         Raises:
             BusyError: another connection is writing.
             StoreError: SQLite failed, and nothing was written.
         """
         try:
-            if self._beside is None:
-                self._beside = _open_beside(self._path)
-            return work(self._beside)
+            if self._inline is None:
+                self._inline = _open_inline(self._path)
+            return work(self._inline)
         except sqlite3.Error as error:
             failure = BusyError if _is_busy(error) else StoreError
-            raise failure(_explain(self._path, error)) from error
+            raise failure(describe_error(self._path, error)) from error
         except UnicodeError as error:
             raise StoreError(f"database {self._path}: a value is not valid Unicode") from error
 
     async def checkpoint(self) -> None:
-        """Bring the write-ahead log into the database, if it has become long; this waits for
-        the disk. Nobody calls `at_once` meanwhile.
+        """Copy the write-ahead log into the database file, which waits for the disk.
+
+        Nobody may call `run_inline` meanwhile.
 
         Raises:
-            StoreError: SQLite failed; the log just grows on.
+            StoreError: SQLite failed; the log keeps growing.
         """
-        await self._call(_checkpoint)
+        await self.run(_checkpoint)
 
-    async def _call(self, work: Work[T]) -> T:
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            raw = self._connection._conn
-            # aiosqlite has no public call for a function of one's own, only for statements.
-            result: T = await self._connection._execute(work, raw)  # type: ignore[no-untyped-call]
+            yield
         except sqlite3.Error as error:
-            raise StoreError(_explain(self._path, error)) from error
+            raise StoreError(describe_error(self._path, error)) from error
         except UnicodeError as error:
             raise StoreError(f"database {self._path}: a value is not valid Unicode") from error
-        except ValueError as error:  # aiosqlite's way to say so
+        except ExecutorClosedError as error:
             raise StoreError(f"database {self._path}: is closed") from error
-        return result
 
 
-def _open_beside(path: Path) -> sqlite3.Connection:
+def _open_inline(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -140,15 +176,15 @@ def _open_beside(path: Path) -> sqlite3.Connection:
 def _checkpoint(connection: sqlite3.Connection) -> None:
     _, pages, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     if pages == done:
-        # Who writes first after this begins the log anew, and waits for the disk once more
-        # (sqlite.org/atomiccommit.html; in wal.c `syncHeader`). That is to happen here.
+        # The first write after this restarts the log and waits for the disk once more
+        # (sqlite.org/atomiccommit.html; in wal.c `syncHeader`). Do that here, not on the loop.
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         connection.execute(f"PRAGMA user_version = {version}")
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """What runs in it is kept whole or not at all."""
+    """Keep all that is written inside, or on any exception nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -164,36 +200,45 @@ def _transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
         return work(connection)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """On the thread: everything between the path and a database that is up to date."""
+def _open(path: Path) -> tuple[sqlite3.Connection, aiosqlite.Connection]:
+    """The writer, for this thread, of a migrated database; and the reader, to be awaited."""
     try:
         _create(path)
     except OSError as error:
         if not path.parent.is_dir():
             raise StoreError(f"database {path}: there is no folder {path.parent}") from None
         raise StoreError(f"database {path}: {error.strerror}") from None
+    writer: sqlite3.Connection | None = None
     try:
-        connection = sqlite3.connect(
-            path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-        )
-    except sqlite3.Error as error:
-        raise StoreError(_explain(path, error)) from None
-    try:
-        _prepare(path, connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise StoreError(_explain(path, error)) from None
-    except BaseException:
-        connection.close()
+        writer = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+        _prepare(path, writer)
+        return writer, _reader(path)
+    except BaseException as error:
+        if writer is not None:
+            writer.close()
+        if isinstance(error, sqlite3.Error):
+            raise StoreError(describe_error(path, error)) from None
         raise
-    return connection
+
+
+def _reader(path: Path) -> aiosqlite.Connection:
+    """Opened before aiosqlite has it, so that awaiting it cannot fail.
+
+    Its thread inherits from this one that it is a daemon: a process that forgets to close the
+    database ends all the same.
+    """
+    connection = sqlite3.connect(
+        path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA query_only = ON")
+    return aiosqlite.Connection(lambda: connection, 64)
 
 
 def _create(path: Path) -> None:
-    """Make an empty file that only its owner reads; SQLite's own would be open to all.
+    """Create an empty file that only its owner can read; SQLite's own would be open to all.
 
-    An existing file is left unopened: closing any descriptor of it would drop the locks
-    that SQLite holds on it in this process (sqlite.org/howtocorrupt.html §2.2).
+    An existing file is not opened: closing any descriptor of it would drop the locks that
+    SQLite holds on it in this process (sqlite.org/howtocorrupt.html §2.2).
     """
     if path.is_dir():
         raise IsADirectoryError(0, "is a folder; database.path names a file")
@@ -207,13 +252,13 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     _use_wal(path, connection)
     connection.execute("PRAGMA synchronous = NORMAL")  # in WAL: a crash of ours loses nothing
     _migrate(path, connection)
-    # Only now: a migration may have to put a table that others refer to in another's place.
+    # Only now: a migration may replace a table that others refer to.
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _use_wal(path: Path, connection: sqlite3.Connection) -> None:
-    """SQLite does not wait for its turn to change the journal mode, so we do."""
-    deadline = time.monotonic() + _PATIENCE
+    """Switch to the write-ahead log. SQLite does not wait for that lock, so this does."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
     while True:
         try:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -228,56 +273,57 @@ def _use_wal(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _migrate(path: Path, connection: sqlite3.Connection) -> None:
-    """Apply what is missing, each migration in its own transaction.
+    """Apply the migrations that are missing, each in its own transaction.
 
-    The first transaction also proves that the file can be written. Two processes may
-    start at once: whoever comes second finds the work done once it holds the lock.
+    The first transaction also proves that the file can be written. If two processes start at
+    once, the second one gets the lock when the work is done.
     """
-    steps = migrations()
+    scripts = migrations()
 
-    def step(connection: sqlite3.Connection) -> bool:
+    def migrate_once(connection: sqlite3.Connection) -> bool:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         _claim(path, connection)
-        if version > len(steps):
+        if version > len(scripts):
             raise StoreError(
                 f"database {path}: written by a newer relay (schema {version}, this one knows "
-                f"up to {len(steps)}); install that version again, or restore a backup"
+                f"up to {len(scripts)}); install that version again, or restore a backup"
             )
-        if version == len(steps):
+        if version == len(scripts):
             return False
-        for statement in _statements(steps[version]):
+        for statement in _statements(scripts[version]):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {version + 1}")
         return True
 
-    while _transaction(connection, step):
+    while _transaction(connection, migrate_once):
         pass
 
 
 def _claim(path: Path, connection: sqlite3.Connection) -> None:
-    """Mark an empty file as ours; refuse one that another program filled."""
-    marked = connection.execute("PRAGMA application_id").fetchone()[0]
-    if marked == APPLICATION_ID:
+    """Mark an empty file as ours; refuse a file with another program's tables."""
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id == APPLICATION_ID:
         return
-    if marked or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application_id or tables:
         raise StoreError(f"database {path}: belongs to another program; choose another path")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
 def migrations() -> list[str]:
-    """The scripts in their order; number N brings schema N-1 to N.
+    """The SQL scripts in order; number N migrates from schema N-1 to N.
 
     Raises:
-        StoreError: the installation has a gap in the numbers, or none.
+        StoreError: the installation has no scripts, or a gap in their numbers.
     """
-    found = sorted(MIGRATIONS.glob("[0-9][0-9][0-9][0-9]_*.sql"))
-    if not found or [int(file.name[:4]) for file in found] != [*range(1, len(found) + 1)]:
+    files = sorted(MIGRATIONS.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    if not files or [int(file.name[:4]) for file in files] != [*range(1, len(files) + 1)]:
         raise StoreError(f"the installation is damaged: migrations are missing in {MIGRATIONS}")
-    return [file.read_text(encoding="utf-8") for file in found]
+    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def _statements(script: str) -> list[str]:
-    """`executescript` would commit the transaction that it runs in, so one by one."""
+    """The single statements. `executescript` would commit the transaction that it runs in."""
     statements: list[str] = []
     pending = ""
     for line in script.splitlines(keepends=True):
@@ -285,24 +331,25 @@ def _statements(script: str) -> list[str]:
         if sqlite3.complete_statement(pending):
             statements.append(pending)
             pending = ""
-    return [*statements, pending]  # what is left over has no semicolon: a comment, or an error
+    return [*statements, pending]  # the last has no semicolon: a comment, or an error
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
-_REASONS = {
+_REASONS: Final = {
     sqlite3.SQLITE_NOTADB: "is no SQLite database, or is damaged; restore a backup",
     sqlite3.SQLITE_CORRUPT: "is damaged; restore a backup",
     sqlite3.SQLITE_READONLY: "cannot be written; the file and its folder must be writable",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; the file and its folder must be writable",
-    sqlite3.SQLITE_BUSY: f"another process has held it locked for {_PATIENCE:.0f} s",
+    sqlite3.SQLITE_BUSY: f"another process has held it locked for {_LOCK_TIMEOUT_SECONDS:.0f} s",
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write",
 }
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # extended codes keep it there
+def describe_error(path: Path, error: sqlite3.Error) -> str:
+    """SQLite's error as a line for the operator."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # of an extended code, the primary one
     return f"database {path}: {_REASONS.get(code) or error}"

@@ -1,27 +1,27 @@
-"""The journal: what was admitted and what it used, on disk within a moment.
+"""The journal: which requests were admitted and what they used, on disk within a moment.
 
-Decides when entries are written (group commit: all that came in one turn of the loop, or while
-the last batch was being written, go into one row) and what happens while that fails. Knows
-nothing of quotas, prices, answers or SQL.
+Decides when entries are written, and what happens while writing fails. Must not know quotas,
+prices, answers or SQL. Group commit: everything that came in one turn of the loop, or while the
+last batch was being written, is one batch.
 
-The promise: no answer that a caller saw whole is missing after a crash.
-So whoever ends an answer asks the ticket that `open` gave: if it is `durable`, which it nearly
-always is, the last octets go out; if not, `when_durable` calls back.
+The promise: no answer that a caller received completely is missing after a crash. So before the
+last octets of an answer go out, its ticket must be `durable`, which it nearly always is; if not,
+`when_durable` calls back.
 
-A disk that is full, failing, read-only, locked or slow: `healthy` is False and new work is to
-be refused; entries are kept, in order, and tried again until it works. Answers in flight go
-on, for theirs were written before. One whose entry was not is held for up to `GRACE`
-seconds and must then be cut: to end it would break the promise, and to hold it longer would
-leave its caller in front of an answer that never ends. Its entry is written later all the same.
+While the disk is full, failing, read-only, locked or slow, `healthy` is False and new work must be
+refused. Entries are kept, in order, and retried until writing works. Answers in flight go on, since
+their entries were written before. An answer whose entry was not is held for up to `GRACE_SECONDS`
+and must then be cut: ending it would break the promise, and holding it longer would leave its
+caller waiting for good. Its entry is written later all the same.
 
-What is kept meanwhile is bounded: twice `MOST` admitted requests, and one settlement for each
-request in flight; about 1 KiB apiece.
+What waits is bounded: twice `MAX_WAITING` admitted requests, and one settlement for each request
+in flight; about 1 KiB each.
 
-"On disk" means by default: out of this process, in the operating system's hands. No crash of
-ours can undo that; a loss of power may take the last moments. Such a write waits for nothing,
-so it is done on the loop, where under load two changes of thread cost more than all SQL of a
-batch (measured: metering made a request cost 1.7 times as much, and now 1.3 to 1.5 times).
-With `synchronous = full` it means: in the disk's hands. That waits, so it is done on the thread.
+"On disk" means by default: out of this process, with the operating system. No crash of the relay
+can undo that; a loss of power may take the last moments. Such a write waits for nothing, so it runs
+on the loop: under load, two changes of thread cost more than all SQL of a batch (measured: with
+metering, a request cost 1.7 times as much, and now 1.3 to 1.5 times). With `synchronous = full` it
+means: written to the disk itself. That waits, so it runs on the database's thread.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from relay.store.batch import (
+    DATA_ERRORS,
     MONEY,
-    OF_THE_DATA,
     AdmissionRow,
     Batch,
     BucketRow,
@@ -44,20 +44,22 @@ from relay.store.batch import (
     Settlement,
     fold,
     write,
-    write_what_can_be,
+    write_row_by_row,
 )
 from relay.store.database import BusyError, Database, StoreError
 
-GRACE: Final = 10.0  # seconds; the longest that a client sees nothing before it worries is 20
-MOST: Final = 10_000  # admitted requests that wait; about 1 s of full load
-_LATER: Final = 0.01  # seconds that the end of a request may wait
-_FOLD: Final = 1.0  # seconds until what is journalled is summed up,
-_FOLDED_AT_ONCE: Final = 16_000  # or requests that ended, if they are so many before that
-_CHECKPOINT: Final = (20_000, 60.0)  # requests and seconds until the log is brought in
-_BUSY: Final = 0.001  # seconds until a lock is tried again
-_SLOW: Final = 3.0  # seconds for one batch; a healthy disk takes milliseconds
-_PACE: Final = 0.5  # seconds between two looks at the clock
-_BACK_OFF: Final = (0.05, 1.0)  # seconds: the first, and the longest; space returns, we do too
+GRACE_SECONDS: Final = 10.0  # clients wait about 20 s for an octet before they give up
+MAX_WAITING: Final = 10_000  # admitted requests; about 1 s of full load
+_SETTLE_DELAY_SECONDS: Final = 0.01  # for which a settlement waits for an admission to go with
+_FOLD_INTERVAL_SECONDS: Final = 1.0  # until journalled requests are summed up,
+_FOLD_REQUESTS: Final = 16_000  # or so many ended before that
+_CHECKPOINT_REQUESTS: Final = 20_000
+_CHECKPOINT_INTERVAL_SECONDS: Final = 60.0
+_BUSY_RETRY_SECONDS: Final = 0.001
+_SLOW_SECONDS: Final = 3.0  # for one batch; a healthy disk takes milliseconds
+_CHECK_INTERVAL_SECONDS: Final = 0.5
+_FIRST_RETRY_SECONDS: Final = 0.05
+_LAST_RETRY_SECONDS: Final = 1.0  # the delay doubles up to this
 
 _log = logging.getLogger(__name__)
 
@@ -65,28 +67,28 @@ Callback: TypeAlias = Callable[[bool], None]
 
 
 class Ticket(Batch):
-    """A batch, as those see it who wait for it: is it on disk?"""
+    """A batch, as a request sees it: is it on disk?"""
 
     __slots__ = ("durable", "running", "tickets", "waiting")
 
     def __init__(self) -> None:
         super().__init__()
         self.durable = False
-        self.running = 0  # requests of it that have no row of their own yet
-        self.tickets: list[Ticket] = []  # of those that ended, in the same order
-        self.waiting: deque[tuple[float, Callback]] = deque()  # until when, whom to call
+        self.running = 0  # admitted requests of this batch that have no row of their own yet
+        self.tickets: list[Ticket] = []  # of the requests in `ended`, in the same order
+        self.waiting: deque[tuple[float, Callback]] = deque()  # deadlines and callbacks
 
     def when_durable(self, callback: Callback) -> None:
-        """Call back on the loop: with True once it is on disk, or with False when it still is
-        not after `GRACE` seconds."""
+        """Call back on the loop: with True once the batch is on disk, or with False if it is not
+        within `GRACE_SECONDS`."""
         if self.durable:
             callback(True)
         else:
-            self.waiting.append((asyncio.get_running_loop().time() + GRACE, callback))
+            self.waiting.append((asyncio.get_running_loop().time() + GRACE_SECONDS, callback))
 
-    def forget(self) -> None:
-        """Keep nothing: whoever holds a ticket may do so for long."""
-        super().__init__()
+    def clear(self) -> None:
+        """Drop the entries but keep the number: a ticket may live as long as its request."""
+        self.opened, self.ended, self.charges, self.buckets = [], [], [], []
         self.tickets = []
 
     def __len__(self) -> int:
@@ -97,14 +99,15 @@ class Ticket(Batch):
 
 
 class Journal:
-    """Writes entries through a database. All methods are for the loop's thread."""
+    """Writes entries to a database. All methods are for the loop's thread."""
 
     def __init__(
-        self, database: Database, changes: Callable[[], Iterable[BucketRow]], at_once: bool
+        self, database: Database, changes: Callable[[], Iterable[BucketRow]], inline: bool
     ) -> None:
+        """Use `start`. `inline`: batches are written on the loop."""
         self._database = database
         self._changes = changes
-        self._at_once = at_once
+        self._inline = inline
         self._loop = asyncio.get_running_loop()
         self._filling = Ticket()
         self._writing: Ticket | None = None
@@ -114,14 +117,16 @@ class Journal:
         self._fold_due = False
         self._ended = 0
         self._changed: dict[tuple[str, str, str, int], BucketRow] = {}
-        self._closed: list[int] = []  # batches whose requests have all ended
+        self._closed: list[int] = []  # numbers of batches whose requests have all ended
         self._since_checkpoint = 0
-        self._next_checkpoint = self._loop.time() + _CHECKPOINT[1]
-        self._slow_at = math.inf  # when what is under way takes too long
+        self._next_checkpoint = self._loop.time() + _CHECKPOINT_INTERVAL_SECONDS
+        self._slow_at = math.inf  # when the step under way has taken too long
         self._idle: asyncio.Future[None] | None = None
         self._close_by: float | None = None
         self.healthy = True  # whether new work may be admitted
-        self.trouble = ""  # why not, in words for the operator
+        self.failure = ""  # if not, why, for the operator
+        self._task = self._loop.create_task(self._run())
+        self._timer = self._loop.call_later(_CHECK_INTERVAL_SECONDS, self._check_deadlines)
 
     @classmethod
     async def start(
@@ -130,54 +135,48 @@ class Journal:
         changes: Callable[[], Iterable[BucketRow]],
         synchronous: Literal["normal", "full"] = "normal",
     ) -> "Journal":
-        """Begin to write, in a database that was restored.
+        """Start to write, in a database that was restored.
 
-        `changes` tells the buckets that changed since it was last asked; it is asked once a
-        batch, so who changes them makes the entry in the same step.
+        `changes` returns the buckets that changed since its last call. It is called once a batch,
+        so a bucket must change in the same step of the loop as its entry is made.
 
         Raises:
             StoreError: the database cannot be used.
         """
-        journal = cls(database, changes, synchronous == "normal")
-        await database.read(partial(_prepare, synchronous=synchronous))
-        journal._task = journal._loop.create_task(journal._run())
-        journal._timer = journal._loop.call_later(_PACE, journal._look)
-        return journal
+        await database.run(partial(_prepare, synchronous=synchronous))
+        return cls(database, changes, synchronous == "normal")
 
-    _task: asyncio.Task[None]
-    _timer: asyncio.TimerHandle
-
-    def open(self, opening: AdmissionRow) -> Ticket:
-        """Note that a request was admitted."""
+    def open(self, admission: AdmissionRow) -> Ticket:
+        """Record that a request was admitted."""
         filling = self._filling
-        filling.opened.append(opening)
+        filling.opened.append(admission)
         filling.running += 1
         if self._idle is not None:
             self._wake()
-        elif len(filling.opened) >= MOST and self.healthy:
-            self._ill("it is too slow for what is asked of it")
+        elif len(filling.opened) >= MAX_WAITING and self.healthy:
+            self._mark_unhealthy("it is too slow for what is asked of it")
         return filling
 
     def settle(
         self,
         ticket: Ticket,
-        opening: AdmissionRow,
+        admission: AdmissionRow,
         settlement: Settlement,
         charge: Charge | None = None,
     ) -> Ticket:
-        """Note how a request ended, once; `ticket` is what `open` gave for `opening`."""
+        """Record how a request ended, once; `ticket` is the one that `open` gave for it."""
         filling = self._filling
-        filling.ended.append((opening, settlement))
+        filling.ended.append((admission, settlement))
         filling.tickets.append(ticket)
         if charge is not None:
             filling.charges.append(charge)
-        if len(filling) == 1:  # nobody waits for it: it goes with the next request, if one comes
-            self._loop.call_later(_LATER, self._wake)
+        if len(filling) == 1:  # nobody waits for it: it goes with the next admission, if one comes
+            self._loop.call_later(_SETTLE_DELAY_SECONDS, self._wake)
         return filling
 
-    async def close(self, patience: float = GRACE) -> int:
-        """Write what is left, and stop. Returns how many entries are lost: none, unless the
-        database has not worked for so many seconds."""
+    async def close(self, patience: float = GRACE_SECONDS) -> int:
+        """Write the rest, and stop. Returns the number of entries lost: none, unless the database
+        failed for `patience` seconds."""
         if self._close_by is None:
             self._close_by = self._loop.time() + patience
             if self._idle is not None:
@@ -187,11 +186,11 @@ class Journal:
         left = [self._filling] if self._writing is None else [self._writing, self._filling]
         lost = sum(map(len, left))
         if lost:
-            _log.error("the journal was closed with %d entries unwritten: %s", lost, self.trouble)
+            _log.error("the journal was closed with %d entries unwritten: %s", lost, self.failure)
         for batch in left:
             while batch.waiting:
-                _call(batch.waiting.popleft()[1], False)
-        self.healthy, self.trouble = False, "it is closed"
+                _notify(batch.waiting.popleft()[1], False)
+        self.healthy, self.failure = False, "it is closed"
         return lost
 
     # --- batch after batch ---
@@ -204,52 +203,52 @@ class Journal:
     async def _run(self) -> None:
         loop = self._loop
         while True:
-            if self._unfolded and (self._fold_due or self._ended >= _FOLDED_AT_ONCE):
+            if self._unfolded and (self._fold_due or self._ended >= _FOLD_REQUESTS):
                 self._fold_due = False
-                self._slow_at = loop.time() + _SLOW
+                self._slow_at = loop.time() + _SLOW_SECONDS
                 await self._fold()
-                await self._check_point()
+                await self._checkpoint()
                 self._slow_at = math.inf
             if not self._filling:
-                if not self.healthy:  # and yet all is written
-                    self._well()
+                if not self.healthy:  # but everything is written
+                    self._mark_healthy()
                 if self._close_by is None:
                     self._idle = loop.create_future()
                     await self._idle
                 else:
                     if self._unfolded:
                         await self._fold()
-                    if not self._filling:  # even now
+                    if not self._filling:  # still
                         return
                 continue
             batch, self._filling = self._filling, Ticket()
             self._number += 1
             batch.number = self._number
-            batch.buckets = self._told()
+            batch.buckets = self._changed_buckets()
             self._writing = batch
-            self._slow_at = loop.time() + _SLOW
+            self._slow_at = loop.time() + _SLOW_SECONDS
             if not await self._commit(batch):
                 return
             self._writing, self._slow_at = None, math.inf
             if not self.healthy:
-                self._well()
+                self._mark_healthy()
             batch.durable = True
             while batch.waiting:
-                _call(batch.waiting.popleft()[1], True)
-            self._gather(batch)
+                _notify(batch.waiting.popleft()[1], True)
+            self._note_written(batch)
 
-    def _told(self) -> list[BucketRow]:
+    def _changed_buckets(self) -> list[BucketRow]:
         try:
             return [row for row in self._changes() if row[2] != MONEY]
-        except Exception:  # nothing may end the journal
+        except Exception:  # must not end the journal
             _log.exception("what is left of some limits was not journalled")
             return []
 
-    def _gather(self, batch: Ticket) -> None:
-        """A batch is written: keep what is to be folded, and no more."""
+    def _note_written(self, batch: Ticket) -> None:
+        """Keep what the next fold needs of a written batch, and no more."""
         if not self._unfolded:
             self._unfolded = True
-            self._fold_after(_FOLD)
+            self._fold_after(_FOLD_INTERVAL_SECONDS)
         self._ended += len(batch.ended)
         for row in batch.buckets:
             self._changed[row[:4]] = row
@@ -259,105 +258,105 @@ class Journal:
                 self._closed.append(ticket.number)
         if not batch.opened:
             self._closed.append(batch.number)
-        batch.forget()
+        batch.clear()
 
     async def _fold(self) -> None:
-        """Bring what is journalled to where it is read."""
+        """Bring journalled requests into the sums and limits that are read."""
         buckets = list(self._changed.values())
         work = partial(fold, upto=self._number, closed=self._closed, buckets=buckets)
         try:
             more = await self._database.write(work)
-        except Exception as error:  # it is on disk, and is tried again
+        except Exception as error:  # the entries are on disk; try again
             if not isinstance(error, StoreError):
                 _log.exception("what was journalled is not summed up yet")
             self._ended = 0
-            self._fold_after(_BACK_OFF[1])
+            self._fold_after(_LAST_RETRY_SECONDS)
         else:
             self._since_checkpoint += self._ended
             self._ended, self._changed, self._closed = 0, {}, []
             self._unfolded = more
             if more:
-                self._fold_after(_BUSY)
+                self._fold_after(_BUSY_RETRY_SECONDS)
 
     def _fold_after(self, seconds: float) -> None:
-        self._loop.call_later(seconds, self._time_to_fold)
+        self._loop.call_later(seconds, self._request_fold)
 
-    def _time_to_fold(self) -> None:
+    def _request_fold(self) -> None:
         self._fold_due = True
         self._wake()
 
-    async def _check_point(self) -> None:
-        """Bring SQLite's own log into the database."""
+    async def _checkpoint(self) -> None:
+        """Bring SQLite's own log into the database file, if it is time."""
         now = self._loop.time()
-        if self._since_checkpoint < _CHECKPOINT[0] and now < self._next_checkpoint:
+        if self._since_checkpoint < _CHECKPOINT_REQUESTS and now < self._next_checkpoint:
             return
-        self._since_checkpoint, self._next_checkpoint = 0, now + _CHECKPOINT[1]
-        with contextlib.suppress(StoreError):  # it grows on, and is tried again
+        self._since_checkpoint, self._next_checkpoint = 0, now + _CHECKPOINT_INTERVAL_SECONDS
+        with contextlib.suppress(StoreError):  # the log grows on until the next try
             await self._database.checkpoint()
 
     async def _commit(self, batch: Ticket) -> bool:
-        """Try until it is written; False when the journal is closed before it is."""
-        delay, longest = _BACK_OFF
+        """Write a batch, with retries; False if the journal's time to close ends before."""
+        delay = _FIRST_RETRY_SECONDS
         work = write
         while True:
             pause = delay
             try:
-                if self._at_once:
-                    self._database.at_once(partial(work, entries=batch))
+                if self._inline:
+                    self._database.run_inline(partial(work, entries=batch))
                 else:
-                    await self._database.read(partial(work, entries=batch))
+                    await self._database.run(partial(work, entries=batch))
             except BusyError:
-                pause = _BUSY
-            except Exception as error:  # nothing may end the journal
-                if work is write and _is_of_the_data(error):
-                    work = write_what_can_be
+                pause = _BUSY_RETRY_SECONDS
+            except Exception as error:  # must not end the journal
+                if work is write and _is_data_error(error):
+                    work = write_row_by_row
                     continue
                 if not isinstance(error, StoreError):
                     _log.exception("the journal failed in a way that it should not")
-                self._ill(str(error))
-                delay = min(delay * 2, longest)
+                self._mark_unhealthy(str(error))
+                delay = min(delay * 2, _LAST_RETRY_SECONDS)
             else:
                 return True
             if self._close_by is not None and self._loop.time() >= self._close_by:
                 return False
             await asyncio.sleep(pause)
 
-    def _ill(self, trouble: str) -> None:
+    def _mark_unhealthy(self, failure: str) -> None:
         if self.healthy:
-            _log.error("new work is refused, for the journal cannot be written: %s", trouble)
+            _log.error("new work is refused, for the journal cannot be written: %s", failure)
         self.healthy = False
-        self.trouble = trouble
+        self.failure = failure
 
-    def _well(self) -> None:
-        if len(self._filling.opened) < MOST:
+    def _mark_healthy(self) -> None:
+        if len(self._filling.opened) < MAX_WAITING:
             self.healthy = True
-            self.trouble = ""
+            self.failure = ""
             _log.warning("the journal is written again")
 
-    def _look(self) -> None:
-        """Now and then: has somebody waited too long?"""
-        self._timer = self._loop.call_later(_PACE, self._look)
+    def _check_deadlines(self) -> None:
+        """At a fixed interval: mark a slow step, and release callbacks that waited too long."""
+        self._timer = self._loop.call_later(_CHECK_INTERVAL_SECONDS, self._check_deadlines)
         now = self._loop.time()
         if now >= self._slow_at and self.healthy:
-            self._ill(f"a batch takes longer than {_SLOW:.0f} s")
+            self._mark_unhealthy(f"a batch takes longer than {_SLOW_SECONDS:.0f} s")
         for batch in (self._writing, self._filling):
             while batch is not None and batch.waiting and batch.waiting[0][0] <= now:
-                _call(batch.waiting.popleft()[1], False)
+                _notify(batch.waiting.popleft()[1], False)
 
 
-def _call(callback: Callback, durable: bool) -> None:
+def _notify(callback: Callback, durable: bool) -> None:
     try:
         callback(durable)
     except Exception:
         _log.exception("an answer could not be ended")
 
 
-def _is_of_the_data(error: Exception) -> bool:
-    """Whether it is an entry that cannot be written, rather than the file."""
+def _is_data_error(error: Exception) -> bool:
+    """Whether an entry cannot be written, rather than the file."""
     cause = error.__cause__ if isinstance(error, StoreError) else error
-    if isinstance(cause, sqlite3.OperationalError):  # abs() of the least integer, for one
+    if isinstance(cause, sqlite3.OperationalError):  # such as abs() of the least integer
         return cause.sqlite_errorcode == sqlite3.SQLITE_ERROR
-    return isinstance(cause, OF_THE_DATA)
+    return isinstance(cause, DATA_ERRORS)
 
 
 def _prepare(connection: sqlite3.Connection, synchronous: str) -> None:

@@ -1,6 +1,6 @@
-"""The operator's pauses, which outlast the process: which upstreams get no requests.
+"""Upstreams that the operator paused. A pause outlives the process.
 
-Knows their names and nothing else of them: some may be gone from relay.toml.
+Knows upstreams by name only; some may no longer be in relay.toml.
 """
 
 import sqlite3
@@ -9,23 +9,19 @@ from relay.store.database import Database
 
 
 async def paused(database: Database) -> dict[str, float]:
-    """The names of the upstreams that are paused, each with since when, in epoch seconds.
+    """The name of each paused upstream, and the epoch second at which it was paused.
 
     Raises:
         StoreError: the database cannot be read.
     """
-
-    def work(connection: sqlite3.Connection) -> dict[str, float]:
-        return dict(connection.execute("SELECT upstream, since FROM pause ORDER BY upstream"))
-
-    return await database.read(work)
+    return dict(await database.select("SELECT upstream, since FROM pause ORDER BY upstream"))
 
 
 async def pause(database: Database, upstream: str, now: float) -> None:
-    """Write down that an upstream is paused, from the first time on that it was asked for.
+    """Record that an upstream is paused. A second call keeps the first time.
 
     Raises:
-        StoreError: it is not written.
+        StoreError: the pause was not recorded.
     """
 
     def work(connection: sqlite3.Connection) -> None:
@@ -35,10 +31,10 @@ async def pause(database: Database, upstream: str, now: float) -> None:
 
 
 async def resume(database: Database, upstream: str) -> None:
-    """The reverse.
+    """Remove a pause, if there is one.
 
     Raises:
-        StoreError: it is not written.
+        StoreError: the pause was not removed.
     """
 
     def work(connection: sqlite3.Connection) -> None:

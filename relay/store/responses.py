@@ -1,8 +1,8 @@
-"""Responses that are kept for whoever asked for them: in memory, or encrypted in the database.
+"""Responses kept for later requests of the Responses API: in memory, or encrypted in the database.
 
-Each is one turn: what was asked, what was answered, and the turn that it goes on from. Both
-shelves keep the same promises: only its owner finds one, nothing is found past its time, and a
-turn that is gone on from lives on with all turns before it. What is in them is not looked at.
+Each is one turn of a conversation: its input, its output and the id of the turn before. Both
+stores keep the same promises: only the owner can read a turn, no turn outlives its time, and
+continuing a conversation renews all its turns. Must not know what the items mean.
 """
 
 import logging
@@ -15,144 +15,146 @@ import msgspec
 
 from relay.store.database import Database
 
-_LONGEST: Final = 1000  # turns of a conversation
-_NONCE: Final = 12  # octets; NIST SP 800-38D §8.2.2: random ones of 96 bits
-_OVERHEAD: Final = 1024  # octets that a turn takes beside its content, about
+_MAX_TURNS: Final = 1000  # of a conversation
+_NONCE_OCTETS: Final = 12  # random ones have 96 bits (NIST SP 800-38D §8.2.2)
+_TURN_OVERHEAD_OCTETS: Final = 1024  # memory for a turn beside its content, about
+_ITEM_OVERHEAD_OCTETS: Final = 64
 
 _log = logging.getLogger("relay.store")
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
-    """A turn. `owner` is the id of an account, `created` epoch seconds, the rest JSON."""
+    """A turn of a conversation."""
 
     id: str
-    owner: str
-    previous: str | None
-    created: float
-    answer: bytes
-    input: list[bytes]
-    output: list[bytes]
+    owner: str  # a user's id
+    previous: str | None  # the id of the turn before
+    created: float  # epoch seconds
+    answer: bytes  # JSON
+    input: list[bytes]  # JSON of each item
+    output: list[bytes]  # JSON of each item
 
 
 class ResponseStore(Protocol):
-    """`now` is in epoch seconds. All raise StoreError where a database cannot be used."""
+    """`now` is in epoch seconds. Every method raises StoreError if a database cannot be used."""
 
-    async def put(self, kept: StoredResponse, now: float) -> None:
+    async def put(self, turn: StoredResponse, now: float) -> None:
         """Keep a turn."""
 
     async def get(self, owner: str, id: str, now: float) -> StoredResponse | None:
-        """The turn; None: this owner has no such one, or not any more."""
+        """The turn; None if this owner has none of that id, or it has expired."""
 
     async def conversation(self, owner: str, id: str, now: float) -> list[bytes] | None:
-        """All items up to this turn's output, the oldest first; None: one of its turns is gone."""
+        """All items up to this turn's output, oldest first; None if one of its turns is gone."""
 
     async def delete(self, owner: str, id: str) -> bool:
-        """Forget a turn; whether there was one."""
+        """Delete a turn; False if there was none."""
 
     async def prune(self, now: float) -> int:
-        """Forget what is past its time; how many that were."""
+        """Delete expired turns; returns how many."""
 
 
 class MemoryResponseStore:
-    """As long as the process lives, and within so many octets: the oldest turns go first."""
+    """Keeps turns until the process ends, up to `max_octets`: the oldest go first."""
 
-    def __init__(self, life: float, most: int) -> None:
-        """`life` in seconds."""
-        self._life = life
-        self._most = most
-        self._size = 0
-        self._turns: OrderedDict[str, tuple[StoredResponse, float]] = (
-            OrderedDict()
-        )  # and until when
+    def __init__(self, lifetime: float, max_octets: int) -> None:
+        """`lifetime` is in seconds, counted from a turn's last use."""
+        self._lifetime = lifetime
+        self._max_octets = max_octets
+        self.octets = 0
+        # Each turn with the epoch second at which it expires.
+        self._turns: OrderedDict[str, tuple[StoredResponse, float]] = OrderedDict()
 
-    async def put(self, kept: StoredResponse, now: float) -> None:
-        self._forget(kept.id)
-        self._turns[kept.id] = (kept, now + self._life)
-        self._size += _size(kept)
-        while self._size > self._most:
-            self._forget(next(iter(self._turns)))
+    async def put(self, turn: StoredResponse, now: float) -> None:
+        self._remove(turn.id)
+        self._turns[turn.id] = (turn, now + self._lifetime)
+        self.octets += _turn_octets(turn)
+        while self.octets > self._max_octets:
+            self._remove(next(iter(self._turns)))
 
     async def get(self, owner: str, id: str, now: float) -> StoredResponse | None:
-        found = self._turns.get(id)
-        if found is None or found[0].owner != owner or found[1] <= now:
+        entry = self._turns.get(id)
+        if entry is None or entry[0].owner != owner or entry[1] <= now:
             return None
-        return found[0]
+        return entry[0]
 
     async def conversation(self, owner: str, id: str, now: float) -> list[bytes] | None:
         turns: list[StoredResponse] = []
-        wanted: str | None = id
-        while wanted is not None:
-            kept = await self.get(owner, wanted, now)
-            if kept is None or len(turns) >= _LONGEST:
+        next_id: str | None = id
+        while next_id is not None:
+            turn = await self.get(owner, next_id, now)
+            if turn is None or len(turns) >= _MAX_TURNS:
                 return None
-            turns.append(kept)
-            wanted = kept.previous
-        for kept in reversed(turns):
-            self._turns[kept.id] = (kept, now + self._life)
-            self._turns.move_to_end(kept.id)
+            turns.append(turn)
+            next_id = turn.previous
+        for turn in reversed(turns):
+            self._turns[turn.id] = (turn, now + self._lifetime)
+            self._turns.move_to_end(turn.id)
         return _items(turns)
 
     async def delete(self, owner: str, id: str) -> bool:
-        found = self._turns.get(id)
-        if found is None or found[0].owner != owner:
+        entry = self._turns.get(id)
+        if entry is None or entry[0].owner != owner:
             return False
-        self._forget(id)
+        self._remove(id)
         return True
 
     async def prune(self, now: float) -> int:
-        over = [id for id, (_, until) in self._turns.items() if until <= now]
-        for id in over:
-            self._forget(id)
-        return len(over)
+        expired = [id for id, (_, expires) in self._turns.items() if expires <= now]
+        for id in expired:
+            self._remove(id)
+        return len(expired)
 
-    def _forget(self, id: str) -> None:
-        found = self._turns.pop(id, None)
-        if found is not None:
-            self._size -= _size(found[0])
+    def _remove(self, id: str) -> None:
+        entry = self._turns.pop(id, None)
+        if entry is not None:
+            self.octets -= _turn_octets(entry[0])
 
 
 class DatabaseResponseStore:
-    """In the database, each turn encrypted for itself."""
+    """Keeps turns in the database, each encrypted by itself."""
 
-    def __init__(self, database: Database, key: bytes, life: float) -> None:
-        """`key` has 32 octets; `life` in seconds."""
-        # Half a megabyte of code that most relays never need.
+    def __init__(self, database: Database, key: bytes, lifetime: float) -> None:
+        """`key` has 32 octets; `lifetime` is in seconds, counted from a turn's last use."""
+        # Imported here: half a megabyte of code that most relays never need.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._database = database
         self._cipher = AESGCM(key)
         self._invalid = InvalidTag
-        self._life = life
-        self._complained = False
+        self._lifetime = lifetime
+        self._warned = False
 
-    async def put(self, kept: StoredResponse, now: float) -> None:
-        plain = msgspec.msgpack.encode((kept.answer, kept.input, kept.output))
+    async def put(self, turn: StoredResponse, now: float) -> None:
+        plain = msgspec.msgpack.encode((turn.answer, turn.input, turn.output))
 
         def work(connection: sqlite3.Connection) -> None:
-            nonce = secrets.token_bytes(_NONCE)
-            sealed = nonce + self._cipher.encrypt(nonce, plain, _bound_to(kept.owner, kept.id))
-            row = (kept.id, kept.owner, kept.previous, kept.created, now + self._life, sealed)
+            nonce = secrets.token_bytes(_NONCE_OCTETS)
+            sealed = nonce + self._cipher.encrypt(nonce, plain, _bound_to(turn.owner, turn.id))
+            row = (turn.id, turn.owner, turn.previous, turn.created, now + self._lifetime, sealed)
             connection.execute("INSERT OR REPLACE INTO response VALUES (?, ?, ?, ?, ?, ?)", row)
 
         await self._database.write(work)
 
     async def get(self, owner: str, id: str, now: float) -> StoredResponse | None:
-        return await self._database.read(lambda connection: self._find(connection, owner, id, now))
+        # Not a plain `select`: a long turn is decrypted on the thread, too.
+        return await self._database.run(lambda connection: self._find(connection, owner, id, now))
 
     async def conversation(self, owner: str, id: str, now: float) -> list[bytes] | None:
         def work(connection: sqlite3.Connection) -> list[bytes] | None:
             turns: list[StoredResponse] = []
-            wanted: str | None = id
-            while wanted is not None:
-                kept = self._find(connection, owner, wanted, now)
-                if kept is None or len(turns) >= _LONGEST:
+            next_id: str | None = id
+            while next_id is not None:
+                turn = self._find(connection, owner, next_id, now)
+                if turn is None or len(turns) >= _MAX_TURNS:
                     return None
-                turns.append(kept)
-                wanted = kept.previous
-            until = now + self._life
+                turns.append(turn)
+                next_id = turn.previous
+            expires = now + self._lifetime
             connection.executemany(
-                "UPDATE response SET expires = ? WHERE id = ?", [(until, one.id) for one in turns]
+                "UPDATE response SET expires = ? WHERE id = ?",
+                [(expires, turn.id) for turn in turns],
             )
             return _items(turns)
 
@@ -160,10 +162,10 @@ class DatabaseResponseStore:
 
     async def delete(self, owner: str, id: str) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
-            done = connection.execute(
+            deleted = connection.execute(
                 "DELETE FROM response WHERE id = ? AND owner = ?", (id, owner)
             )
-            return done.rowcount > 0
+            return deleted.rowcount > 0
 
         return await self._database.write(work)
 
@@ -184,32 +186,34 @@ class DatabaseResponseStore:
         if row is None:
             return None
         previous, created, sealed = row
+        nonce, encrypted = sealed[:_NONCE_OCTETS], sealed[_NONCE_OCTETS:]
         try:
-            plain = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], _bound_to(owner, id))
+            plain = self._cipher.decrypt(nonce, encrypted, _bound_to(owner, id))
         except self._invalid:
-            if not self._complained:
-                self._complained = True
+            if not self._warned:
+                self._warned = True
                 _log.warning(
                     "responses that were kept cannot be decrypted: is responses.key another one?"
                 )
             return None
-        answer, given, output = _content(plain)
-        return StoredResponse(id, owner, previous, created, answer, given, output)
+        answer, input_items, output_items = _decode(plain)
+        return StoredResponse(id, owner, previous, created, answer, input_items, output_items)
 
 
-_content = msgspec.msgpack.Decoder(tuple[bytes, list[bytes], list[bytes]]).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[bytes, list[bytes], list[bytes]]).decode
 
 
 def _bound_to(owner: str, id: str) -> bytes:
-    """What a turn is encrypted together with, so that no row can stand in for another."""
+    """The associated data of a turn's encryption, so that no row can replace another."""
     return f"{owner} {id}".encode()
 
 
 def _items(turns: list[StoredResponse]) -> list[bytes]:
-    """All items of turns that come the newest first."""
-    return [item for kept in reversed(turns) for item in (*kept.input, *kept.output)]
+    """All items in order, of turns that are newest first."""
+    return [item for turn in reversed(turns) for item in (*turn.input, *turn.output)]
 
 
-def _size(kept: StoredResponse) -> int:
-    parts = (kept.answer, *kept.input, *kept.output)
-    return _OVERHEAD + sum(map(len, parts)) + 64 * len(parts)
+def _turn_octets(turn: StoredResponse) -> int:
+    """The memory that a turn takes, about."""
+    parts = (turn.answer, *turn.input, *turn.output)
+    return _TURN_OVERHEAD_OCTETS + sum(map(len, parts)) + _ITEM_OVERHEAD_OCTETS * len(parts)

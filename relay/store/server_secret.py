@@ -1,6 +1,6 @@
-"""The key that seals what callers carry for the relay from turn to turn.
+"""The server's random key. It seals the data that callers carry from turn to turn.
 
-It is made once and stays: with another one nothing that was sealed before could be opened.
+Created once and kept for good: data sealed with another key could not be opened.
 """
 
 import secrets
@@ -10,19 +10,19 @@ from typing import Final
 from relay.store.database import Database
 
 _NAME: Final = "sealing key"
-_LENGTH: Final = 32
+_KEY_OCTETS: Final = 32
 
 
 async def sealing_key(database: Database) -> bytes:
-    """32 octets, the same whenever they are asked for.
+    """32 octets, the same at every call.
 
     Raises:
         StoreError: the database cannot be used.
     """
 
     def work(connection: sqlite3.Connection) -> bytes:
-        fresh = secrets.token_bytes(_LENGTH)
-        connection.execute("INSERT OR IGNORE INTO value VALUES (?, ?)", (_NAME, fresh))
+        new_key = secrets.token_bytes(_KEY_OCTETS)
+        connection.execute("INSERT OR IGNORE INTO value VALUES (?, ?)", (_NAME, new_key))
         row = connection.execute("SELECT octets FROM value WHERE name = ?", (_NAME,)).fetchone()
         return bytes(row[0])
 

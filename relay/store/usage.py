@@ -1,8 +1,8 @@
-"""What was used: sums for `relay usage` and for charts, single requests, and their pruning.
+"""Usage: sums for `relay usage` and for charts, single requests, and their pruning.
 
-Sums come from the hourly roll-up, which outlives the requests themselves, and from what is
-not in it yet. So they are by whole hours, and count a request in the hour in which it was
-admitted, once it has ended. Who may see what is decided elsewhere.
+Sums come from the hourly roll-up, which outlives the requests, and from the requests that are not
+in it yet. So they are by whole hours, and count an ended request in the hour of its admission.
+Must not know who may see them.
 """
 
 import asyncio
@@ -13,31 +13,30 @@ import msgspec
 
 from relay.store.database import Database, Work
 
-_PRUNED_AT_ONCE: Final = 250  # rows; a few milliseconds, for the journal waits meanwhile
-_PAUSE: Final = 0.02  # seconds between two such steps
-_DAY: Final = 86_400
+_PRUNE_BATCH_ROWS: Final = 250  # a few milliseconds, for which the journal waits
+_PRUNE_PAUSE_SECONDS: Final = 0.02  # between two batches
+_DAY_SECONDS: Final = 86_400
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """What was used under one heading. `estimated` are tokens of requests that were settled
-    as reserved, since nothing was reported; they are in none of the other counts."""
+    """The usage of one user, key, model or day."""
 
     id: str  # of the user or key; the model; the day, such as 2026-04-08 (UTC)
-    name: str  # the user's address, the key's name; else as `id`
+    name: str  # the user's address, the key's name; else the same as `id`
     requests: int
     refunded: int
     input: int
     output: int
     cache_read: int
     cache_write: int
-    estimated: int
+    estimated: int  # tokens of requests settled as reserved; in no other count
     cost_micro: int
 
 
 class Hour(msgspec.Struct, frozen=True):
-    """A point on a chart."""
+    """The usage of one hour: a point on a chart."""
 
-    time: int
+    time: int  # its start, in epoch seconds
     requests: int
     input: int
     output: int
@@ -48,9 +47,9 @@ class Hour(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One request that has ended; what is None is unknown."""
+    """One request that has ended; None: unknown."""
 
-    number: int  # in the order of their ends
+    number: int  # in the order in which they ended
     id: str
     time: float
     key_id: str
@@ -73,7 +72,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which requests: admitted in [since, until), and of one user, key or model where named."""
+    """Requests admitted in [since, until); if named, of one user, key or model only."""
 
     since: float = 0.0
     until: float = 1e11
@@ -82,7 +81,7 @@ class Filter(msgspec.Struct, frozen=True):
     model: str | None = None
 
     def sql(self, time: str) -> tuple[str, list[object]]:
-        """The condition on a column that holds the time, and its values."""
+        """An SQL condition, for a table whose column `time` has the time, and its values."""
         condition = f"{time} >= ? AND {time} < ?"
         values: list[object] = [self.since, self.until]
         for column in ("user_id", "key_id", "model"):
@@ -95,7 +94,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 _EVERYTHING = Filter()
 _SUMS = ", ".join(f"sum({name}) AS {name}" for name in Sums.__struct_fields__[2:])
-# What the rows are grouped by, and the name of a group.
+# Per grouping: the SQL for a group's id, and for its name.
 _GROUPS = {
     "user": ("user_id", "coalesce((SELECT email FROM users WHERE id = heading), heading)"),
     "key": ("key_id", "coalesce((SELECT name FROM keys WHERE id = heading), heading)"),
@@ -109,7 +108,7 @@ async def sums(
     by: Literal["user", "key", "model", "day"],
     which: Filter = _EVERYTHING,
 ) -> list[Sums]:
-    """What was used, by user, key, model or day (UTC): days in their order, else most first."""
+    """Usage by user, key or model, most requests first; or by day (UTC), in order."""
     heading, name = _GROUPS[by]
     condition, values = which.sql("hour")
     columns = ", ".join(Sums.__struct_fields__[2:])
@@ -117,67 +116,66 @@ async def sums(
     statement = f"""WITH found AS (SELECT {heading} AS heading, {_SUMS} FROM usage_sums
             WHERE {condition} GROUP BY 1)
         SELECT heading, {name}, {columns} FROM found ORDER BY {order}"""  # noqa: S608
-    return await database.read(
-        lambda connection: [Sums(*row) for row in connection.execute(statement, values)]
-    )
+    return [Sums(*row) for row in await database.select(statement, values)]
 
 
 async def hours(database: Database, which: Filter = _EVERYTHING) -> list[Hour]:
-    """What was used in each hour in which something was."""
+    """Usage by hour, in order; hours without requests are left out."""
     condition, values = which.sql("hour")
     statement = f"""SELECT hour, sum(requests), sum(input), sum(output), sum(cache_read),
         sum(cache_write), sum(estimated), sum(cost_micro) FROM usage_sums
         WHERE {condition} GROUP BY hour ORDER BY hour"""  # noqa: S608
-    return await database.read(
-        lambda connection: [Hour(*row) for row in connection.execute(statement, values)]
-    )
+    return [Hour(*row) for row in await database.select(statement, values)]
 
 
 async def requests(
-    database: Database, which: Filter = _EVERYTHING, most: int = 100, before: int = 2**62
+    database: Database, which: Filter = _EVERYTHING, limit: int = 100, before: int = 2**62
 ) -> list[Request]:
-    """The latest requests, newest first; for the next page, `before` the last one's number."""
+    """The latest requests, newest first; `before` is the number that ended the last page."""
     condition, values = which.sql("time")
     columns = ", ".join(Request.__struct_fields__)
     statement = f"""SELECT {columns} FROM usage WHERE {condition} AND number < ?
         ORDER BY number DESC LIMIT ?"""  # noqa: S608
-    values += [before, most]
-    return await database.read(
-        lambda connection: [Request(*row) for row in connection.execute(statement, values)]
-    )
+    return [Request(*row) for row in await database.select(statement, [*values, before, limit])]
 
 
 async def prune(database: Database, retention_days: float, now: float) -> int:
-    """Forget requests older than so many days, and limits that have long been whole again;
-    returns how many requests. Sums and statements stay, and so does the last request, for the
-    next one's number must be above all that were summed up; and what ended since the oldest
-    batch that is not closed, for a restart looks there for what a crash interrupted."""
-    before = now - retention_days * _DAY
+    """Delete requests older than `retention_days`, and limits that have long refilled.
 
-    def requests(connection: sqlite3.Connection) -> int:
+    Returns the number of requests deleted. Sums and statements stay. Three kinds of requests
+    stay, too:
+
+    - those not summed up yet;
+    - the last one, since the next number must be above all that were summed up;
+    - those that ended since the oldest open batch began, since a restart looks there for
+      requests that a crash interrupted.
+    """
+    before = now - retention_days * _DAY_SECONDS
+
+    def delete_requests(connection: sqlite3.Connection) -> int:
         return connection.execute(
             """DELETE FROM usage WHERE number IN (SELECT number FROM usage
                ORDER BY number LIMIT ?) AND time < ? AND number <= (SELECT upto FROM summed)
                AND number < (SELECT max(number) FROM usage)
                AND number <= coalesce((SELECT min(after) FROM batch), ?)""",
-            (_PRUNED_AT_ONCE, before, 2**62),
+            (_PRUNE_BATCH_ROWS, before, 2**62),
         ).rowcount
 
-    def buckets(connection: sqlite3.Connection) -> int:
-        # A day on top: a clock that is stepped back by less must find them as they were.
+    def delete_buckets(connection: sqlite3.Connection) -> int:
+        # A day later than needed: a clock stepped back by less must still find them.
         return connection.execute(
             """DELETE FROM bucket WHERE (owner, scope, kind, per) IN (
                SELECT owner, scope, kind, per FROM bucket
                WHERE moment + iif(refill = 'window', 0, used / size) < ? LIMIT ?)""",
-            (int((now - _DAY) * 1000), _PRUNED_AT_ONCE),
+            (int((now - _DAY_SECONDS) * 1000), _PRUNE_BATCH_ROWS),
         ).rowcount
 
-    async def all_of(work: Work[int]) -> int:
-        done = 0
-        while count := await database.write(work):
-            done += count
-            await asyncio.sleep(_PAUSE)
-        return done
+    async def repeat(delete: Work[int]) -> int:
+        deleted = 0
+        while count := await database.write(delete):
+            deleted += count
+            await asyncio.sleep(_PRUNE_PAUSE_SECONDS)
+        return deleted
 
-    await all_of(buckets)
-    return await all_of(requests)
+    await repeat(delete_buckets)
+    return await repeat(delete_requests)

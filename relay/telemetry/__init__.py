@@ -1,1 +1,1 @@
-"""What the operator sees: one access line a request (`log`)."""
+"""What the operator sees of requests: the access log."""

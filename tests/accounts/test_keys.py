@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 
 from relay import config, secret
-from relay.accounts import AccountError, InvalidError, keys
-from relay.accounts import users as people
+from relay.accounts import AccountError, InvalidError, keys, users
 from relay.config import Settings
-from relay.store import queries
 from relay.store.database import Database
+from relay.store.keys import NewKey, create_key, list_keys, live_keys
 
 SETTINGS = config.parse({"plan": [{"id": "free", "max_keys": 2}, {"id": "solo", "max_keys": 1}]})
 EMAIL = "ann@example.com"
@@ -17,7 +16,7 @@ EMAIL = "ann@example.com"
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     database = await Database.open(tmp_path / "relay.db")
-    await people.create(database, SETTINGS, EMAIL, plan="free", is_admin=False, now=1.0)
+    await users.create(database, SETTINGS, EMAIL, plan="free", is_admin=False, now=1.0)
     yield database
     await database.close()
 
@@ -31,7 +30,7 @@ async def issue(
     settings: Settings = SETTINGS,
     email: str = EMAIL,
 ) -> keys.Issued:
-    return await keys.create(database, settings, email, name=name, expires=expires, now=now)
+    return await keys.create(database, settings, email, keys.KeyOptions(name, expires), now=now)
 
 
 async def test_a_key_is_kept_as_its_digest_and_hint_only(
@@ -42,7 +41,7 @@ async def test_a_key_is_kept_as_its_digest_and_hint_only(
     random = key.removeprefix("sk-llmapi-")
     assert len(random) >= 43
     assert issued.record.hint == "sk-llmapi-…" + key[-4:]
-    [live] = await queries.live_keys(database)
+    [live] = await live_keys(database)
     assert live.digest == secret.digest(key.encode())
     kept = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("relay.db*")))  # noqa: ASYNC240
     assert live.digest in kept
@@ -51,12 +50,12 @@ async def test_a_key_is_kept_as_its_digest_and_hint_only(
     assert random not in repr(issued)
 
 
-async def test_a_keys_requests_are_marked_for_the_cache_unless_it_says_otherwise(
+async def test_a_key_gets_cache_breakpoints_unless_it_opts_out(
     database: Database,
 ) -> None:
     marked = await issue(database)
     bare = await keys.create(
-        database, SETTINGS, EMAIL, name="", expires=None, now=100.0, cache_breakpoints=False
+        database, SETTINGS, EMAIL, keys.KeyOptions(cache_breakpoints=False), now=100.0
     )
     assert (marked.record.cache_breakpoints, bare.record.cache_breakpoints) == (True, False)
 
@@ -82,9 +81,9 @@ async def test_a_plans_keys_are_counted_while_they_live(database: Database) -> N
         await issue(database, now=163.0)
 
 
-async def test_another_plan_brings_its_own_most(database: Database) -> None:
+async def test_another_plan_has_its_own_maximum(database: Database) -> None:
     await issue(database)
-    await people.set_plan(database, SETTINGS, EMAIL, "solo")
+    await users.set_plan(database, SETTINGS, EMAIL, "solo")
     with pytest.raises(AccountError, match="has 1 live key, all that plan 'solo' allows"):
         await issue(database)
 
@@ -98,10 +97,10 @@ async def test_a_key_expires_after_its_lifetime(database: Database) -> None:
 
 @pytest.mark.parametrize("expires", ["", "30", "d", "0d", "-1d", "1.5h", "30 d", "3w", "36501d",
                                      "999999999d"])  # fmt: skip
-async def test_a_lifetime_that_cannot_be_is_refused(database: Database, expires: str) -> None:
+async def test_an_invalid_lifetime_is_refused(database: Database, expires: str) -> None:
     with pytest.raises(InvalidError, match="lifetime"):
         await issue(database, expires=expires)
-    assert await queries.list_keys(database) == []
+    assert await list_keys(database) == []
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "x" * 101, "\u202eevil", "\udc80"])
@@ -115,46 +114,44 @@ async def test_a_key_for_nobody_is_refused(database: Database) -> None:
         await issue(database, email="x@y.z")
 
 
-async def test_a_user_whose_plan_is_gone_is_told_how_to_move(database: Database) -> None:
+async def test_an_error_about_a_missing_plan_says_how_to_move(database: Database) -> None:
     settings = config.parse({"plan": [{"id": "other"}]})
     with pytest.raises(AccountError, match=f"has other; `relay user set-plan {EMAIL} PLAN`"):
         await issue(database, settings=settings)
 
 
-async def test_a_key_is_revoked_by_its_id_or_a_beginning_that_is_its_own(
+async def test_a_key_is_revoked_by_its_id_or_a_unique_prefix(
     database: Database,
 ) -> None:
     first, second = await issue(database), await issue(database)
     assert (await keys.revoke(database, first.record.id, 5.0)).revoked_at == 5.0
     assert (await keys.revoke(database, second.record.id[:15], 6.0)).id == second.record.id
-    assert await queries.live_keys(database) == []
+    assert await live_keys(database) == []
 
 
-async def test_a_beginning_that_several_ids_share_revokes_none(database: Database) -> None:
-    user = await people.find(database, EMAIL)
+async def test_a_prefix_of_several_ids_revokes_none(database: Database) -> None:
+    user = await users.find(database, EMAIL)
     shared = 0
     while not shared:  # ids are random: make keys until two begin alike
-        await queries.create_key(
-            database, user=user, name="", digest=secret.digest(secret.new_key("").encode()),
-            hint="", now=1.0, expires_at=None, most=99,
-        )  # fmt: skip
-        starts = [key.id[:5] for key in await queries.list_keys(database)]
+        digest = secret.digest(secret.new_key("").encode())
+        await create_key(database, NewKey(user, "", digest, ""), max_keys=99, now=1.0)
+        starts = [key.id[:5] for key in await list_keys(database)]
         shared = len(starts) - len(set(starts))
     start = next(start for start in starts if starts.count(start) > 1)
     with pytest.raises(AccountError, match=f"2 keys have ids that begin with {start}"):
         await keys.revoke(database, start, 2.0)
-    assert all(key.revoked_at is None for key in await queries.list_keys(database))
+    assert all(key.revoked_at is None for key in await list_keys(database))
 
 
-async def test_an_unknown_id_is_told_with_what_to_do(database: Database) -> None:
+async def test_an_error_about_an_unknown_id_says_what_to_do(database: Database) -> None:
     with pytest.raises(AccountError, match="no key has the id key_00; `relay key list` shows"):
         await keys.revoke(database, "key_00", 1.0)
 
 
-async def test_a_key_pasted_in_place_of_its_id_is_not_repeated(database: Database) -> None:
+async def test_a_key_pasted_instead_of_its_id_is_not_repeated(database: Database) -> None:
     key = (await issue(database)).key.reveal()
     for wrong in (key, "", "key_", "usr_00", "%"):
         with pytest.raises(InvalidError, match="no key id; one looks like") as caught:
             await keys.revoke(database, wrong, 1.0)
         assert key not in str(caught.value)
-    assert len(await queries.live_keys(database)) == 1
+    assert len(await live_keys(database)) == 1

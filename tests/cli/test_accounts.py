@@ -9,7 +9,7 @@ import pytest
 from relay import secret
 from tests.cli.command import SETTINGS, data, done, refused, run
 from tests.cli.journal import write_requests
-from tests.store.entries import opening
+from tests.store.entries import admission
 
 pytestmark = pytest.mark.usefixtures("folder")
 PREPAID = SETTINGS.replace(
@@ -178,7 +178,7 @@ def test_a_statement_shows_credits_and_charges_in_order(ann: str) -> None:
     done("user", "create", "bob@example.com")
     done("user", "credit", "bob@example.com", "9")
     user_id = data("user", "list")[0]["id"]
-    request = opening(user_id=user_id, billed_micro=500)
+    request = admission(user_id=user_id, billed_micro=500)
     write_requests(request, cost_micro=77)
     shown = data("user", "statement", ann)
     assert shown["balance_micro"] == 1_999_923

@@ -13,9 +13,9 @@ from relay.store import usage
 from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.journal import Journal
-from relay.store.queries import LiveKey, live_keys
+from relay.store.keys import LiveKey, live_keys
 from tests.cli.command import SETTINGS, data, done, refused, relay
-from tests.store.entries import Changes, opening, outcome, settle
+from tests.store.entries import Changes, admission, outcome, settle
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -57,7 +57,7 @@ async def test_a_backup_taken_while_requests_are_written_balances(folder: Path) 
     written = 0
     while not copying.done():
         for _ in range(20):
-            request = opening(billed_micro=500)
+            request = admission(billed_micro=500)
             ticket = settle(journal, journal.open(request), request)
         assert await outcome(ticket)
         written += 20

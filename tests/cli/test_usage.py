@@ -6,7 +6,7 @@ from typing import Any
 from relay import clock
 from tests.cli.command import data, done
 from tests.cli.journal import write_requests
-from tests.store.entries import opening
+from tests.store.entries import admission
 
 DAY = 86_400.0
 
@@ -25,8 +25,8 @@ def a_week(email: str) -> tuple[str, str]:
         (named, user_id, 8 * DAY, "claude-sonnet-4-7"),
         ("key_gone", "usr_gone", 0, "claude-sonnet-4-7"),
     ]:
-        requests.append(opening(key_id=key_id, user_id=owner, time=now - ago, model=model))
-    write_requests(*requests, running=[opening(time=now)], cost_micro=1_500_000)
+        requests.append(admission(key_id=key_id, user_id=owner, time=now - ago, model=model))
+    write_requests(*requests, running=[admission(time=now)], cost_micro=1_500_000)
     return named, plain
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from relay.accounts import users as people
-from relay.store.queries import live_keys
+from relay.accounts import users
+from relay.store.keys import live_keys
 from tests.clients.conftest import TRUST, Connect
 from tests.clients.steering import HI, MODEL, put_script, steered, text_of, upstream_requests
 from tests.fakes.live import EMAIL, Live, RelayWith
@@ -28,7 +28,7 @@ async def test_a_wrong_key_raises_without_retry(connect: Connect, live: Live) ->
 
 
 async def test_a_suspended_account_raises_without_retry(connect: Connect, live: Live) -> None:
-    await people.suspend(live.app.database, EMAIL, time.time())
+    await users.suspend(live.app.database, EMAIL, time.time())
     live.app.keys.replace(await live_keys(live.app.database))
     with pytest.raises(anthropic.PermissionDeniedError, match="suspended"):
         await connect(max_retries=5).messages.create(model=MODEL, max_tokens=10, messages=HI)

@@ -41,7 +41,7 @@ def shipped(name: str) -> Capabilities:
 
 
 @pytest.mark.parametrize(("name", "spelled"), generations(), ids=lambda value: str(value)[:20])
-def test_the_table_agrees_with_what_the_simulated_api_takes(name: str, spelled: list[str]) -> None:
+def test_the_table_agrees_with_the_simulated_api(name: str, spelled: list[str]) -> None:
     model, accepts = simulated.find(name), shipped(name)
     assert model is not None
     assert (accepts.sampling != "none", accepts.sampling == "both") == (
@@ -79,7 +79,7 @@ FIVE = ("low", "medium", "high", "xhigh", "max")
          " qwen3-14b-claude-4.5-opus", (), False, False, False),
     ],
 )  # fmt: skip
-def test_efforts_system_turns_schemas_and_web_search_are_as_documented(
+def test_claude_capabilities_are_as_documented(
     names: str, efforts: tuple[str, ...], system_turns: bool, structured: bool, web_search: bool
 ) -> None:
     for name in names.split():
@@ -88,13 +88,13 @@ def test_efforts_system_turns_schemas_and_web_search_are_as_documented(
         assert (accepts.structured, accepts.web_search) == (structured, web_search), name
 
 
-def test_a_name_of_claude_that_nobody_knows_is_a_current_model() -> None:
+def test_an_unknown_claude_is_a_current_model() -> None:
     current = shipped("claude-opus-5-5")
     for name in ("claude", "claude-next", "claude-opus", "claude-20270101", "claude-zeta-preview"):
         assert shipped(name) == current
 
 
-def test_vendors_think_by_a_budget_and_of_others_nothing_is_asked() -> None:
+def test_known_vendors_think_by_budget_and_others_do_not() -> None:
     careful = Capabilities(structured=False)
     assert shipped("gpt-6") == shipped("my-model") == shipped("glm") == shipped("") == careful
     for name in ("glm-4.7", "moonshotai/kimi-k3", "MiniMax-M3[1m]", "deepseek-chat", "qwen3"):
@@ -117,7 +117,7 @@ routes = [
 """
 
 
-def test_a_model_changes_just_what_it_gives_and_its_route_comes_after_it() -> None:
+def test_a_route_overrides_its_model_which_overrides_the_table() -> None:
     settings = config.parse(tomllib.loads(ROUTED))
     [model] = settings.model
     assert model.routes is not None
@@ -140,7 +140,7 @@ def test_a_model_changes_just_what_it_gives_and_its_route_comes_after_it() -> No
         {},
     ],
 )
-def test_whatever_is_known_can_be_changed(name: str, accepts: dict[str, Any]) -> None:
+def test_every_capability_can_be_overridden(name: str, accepts: dict[str, Any]) -> None:
     settings = config.parse({"model": [{"id": "m", "accepts": accepts}]})
     [model] = settings.model
     found = config.accepts_of(model, None, name)
@@ -150,7 +150,7 @@ def test_whatever_is_known_can_be_changed(name: str, accepts: dict[str, Any]) ->
         assert getattr(found, setting) == (tuple(wanted) if setting == "efforts" else wanted)
 
 
-def test_only_what_was_given_is_shown_and_what_is_shown_means_the_same() -> None:
+def test_only_given_overrides_are_shown_and_read_back_alike() -> None:
     settings = config.parse(tomllib.loads(ROUTED))
     tree = config.effective(settings, lambda text: text)
     [model] = tree["model"]

@@ -1,4 +1,4 @@
-"""The relay as an operator runs it: a process with a relay.toml, and the command line beside it."""
+"""The relay as an operator runs it: a process with a relay.toml, and commands beside it."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ max_keys = 50
 
 
 def relay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One command, to its end."""
+    """Run one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
         cwd=folder,
@@ -46,7 +46,7 @@ def relay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def data(folder: Path, *arguments: str) -> Any:
-    """What a command prints as JSON."""
+    """The JSON that a command prints."""
     done = relay(folder, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -54,12 +54,12 @@ def data(folder: Path, *arguments: str) -> Any:
 
 @dataclass
 class Running:
-    """A server in a process of its own."""
+    """A server process."""
 
     process: subprocess.Popen[bytes]
     folder: Path
-    said: str
-    ready_after: float
+    said: str  # on standard error, once it listens
+    ready_after: float  # seconds
     stderr: list[bytes] = field(default_factory=list)
 
     @property
@@ -70,7 +70,7 @@ class Running:
         self.process.send_signal(number)
 
     async def exited(self, within: float) -> int:
-        """The exit status; how long it may take."""
+        """The exit status; fails after `within` seconds."""
         await until(lambda: self.process.poll() is not None, within=within)
         return self.process.returncode
 
@@ -87,8 +87,8 @@ def write_settings(folder: Path, upstream: str, *listen: str) -> None:
 
 @contextlib.contextmanager
 def serving(folder: Path, command: Sequence[str] = ("serve",), **options: Any) -> Iterator[Running]:
-    """The server, from the moment it says that it listens."""
-    begun = time.monotonic()
+    """A server, once it has printed that it listens; it is killed at the end."""
+    started = time.monotonic()
     with (folder / "out").open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "relay", *command],
@@ -101,7 +101,7 @@ def serving(folder: Path, command: Sequence[str] = ("serve",), **options: Any) -
     assert process.stderr is not None
     try:
         said = process.stderr.readline().decode()
-        yield Running(process, folder, said, time.monotonic() - begun)
+        yield Running(process, folder, said, time.monotonic() - started)
     finally:
         if process.poll() is None:
             process.kill()

@@ -1,4 +1,4 @@
-"""kill -9 at any instant: what was acknowledged is there, and all of it adds up."""
+"""kill -9 at any moment: every acknowledged entry is in the database, and everything adds up."""
 
 import json
 import subprocess
@@ -10,8 +10,8 @@ import pytest
 
 ROUNDS = 25
 
-# Forks a writer for each round: it starts in no time, and dies as a process does. The writer
-# says on a pipe what it was told is durable, as a client would see an answer's last octet.
+# Forks a writer for each round, which starts faster than a new process. The writer reports each
+# durable entry on a pipe, as a client would receive the last octet of an answer.
 DRIVER = r"""
 import asyncio, json, os, random, select, signal, sqlite3, sys, time
 import uvloop
@@ -40,7 +40,7 @@ async def write(number, pipe):
     journal = await Journal.start(database, changes, synchronous)
     running = []
 
-    def tell(kind, request):
+    def report(kind, request):
         return lambda durable: os.write(pipe, b"%c %s\n" % (kind, request.encode()))
 
     count = 0
@@ -55,7 +55,7 @@ async def write(number, pipe):
             opening = AdmissionRow(request, time.time(), "key_1", "usr_1", model,
                                    "messages", 100, 50 if billed else 0)
             ticket = journal.open(opening)
-            ticket.when_durable(tell(ord("o"), request))
+            ticket.when_durable(report(ord("o"), request))
             running.append((ticket, opening))
         random.shuffle(running)
         while len(running) > 30:
@@ -66,13 +66,13 @@ async def write(number, pipe):
             if opening.billed_micro:
                 charge = Charge("usr_1", time.time(), 7, opening.id, "")
             ticket = journal.settle(ticket, opening, end, charge)
-            ticket.when_durable(tell(ord("s"), opening.id))
+            ticket.when_durable(report(ord("s"), opening.id))
         await asyncio.sleep(random.choice([0, 0, 0.001]))
 
 
 def one_round(number):
     reading, writing = os.pipe()
-    begun = time.monotonic()
+    started = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reading)
@@ -82,18 +82,18 @@ def one_round(number):
             os._exit(1)
     os.close(writing)
     select.select([reading], [], [], 10)
-    ready = time.monotonic() - begun
-    said = b""
+    ready = time.monotonic() - started
+    output = b""
     until = time.monotonic() + random.random() ** 2 * 0.25
     while (left := until - time.monotonic()) > 0:  # a full pipe would stop the writer
         if select.select([reading], [], [], left)[0]:
-            said += os.read(reading, 1 << 16)
+            output += os.read(reading, 1 << 16)
     os.kill(child, signal.SIGKILL)
     while more := os.read(reading, 1 << 16):
-        said += more
+        output += more
     os.close(reading)
     status = os.waitpid(child, 0)[1]
-    told = [line.split() for line in said.decode().split("\n")[:-1]]
+    acknowledged = [line.split() for line in output.decode().split("\n")[:-1]]
     connection = sqlite3.connect(path)
     one = lambda statement: connection.execute(statement).fetchone()
     settled = [row[0] for row in connection.execute("SELECT id FROM usage")]
@@ -102,8 +102,8 @@ def one_round(number):
     result = {
         "killed": os.WTERMSIG(status) == signal.SIGKILL,
         "ready": ready,
-        "told": len(told),
-        "lost": [request for kind, request in told
+        "acknowledged": len(acknowledged),
+        "lost": [request for kind, request in acknowledged
                  if request not in (opened if kind == "o" else settled)],
         "integrity": one("PRAGMA integrity_check")[0],
         "opened": len(opened),
@@ -137,7 +137,7 @@ print(json.dumps({"rounds": results, "end": end}))
 
 
 @pytest.mark.parametrize(("synchronous", "rounds"), [("normal", ROUNDS), ("full", 5)])
-def test_no_kill_takes_what_was_acknowledged(tmp_path: Path, synchronous: str, rounds: int) -> None:
+def test_a_kill_loses_no_acknowledged_entry(tmp_path: Path, synchronous: str, rounds: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path / "relay.db"), str(rounds), synchronous],
         capture_output=True,
@@ -157,5 +157,5 @@ def test_no_kill_takes_what_was_acknowledged(tmp_path: Path, synchronous: str, r
         assert result["summed"] == result["settled"]
         assert result["cost"] == result["charged"] == result["statement"]
         assert result["ready"] < 1
-    assert sum(result["told"] for result in results) > 100 * rounds
+    assert sum(result["acknowledged"] for result in results) > 100 * rounds
     assert found["end"] == [results[-1]["opened"]] * 4 + [0]

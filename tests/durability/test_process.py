@@ -1,4 +1,4 @@
-"""The process: what it takes over from the command line, how it starts, and how it ends."""
+"""The server process: changes by commands, start, end, memory."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ from tests.fakes.caller import BODY, connected, read_answer, read_head, request
 from .conftest import EMAIL
 from .process import Running, data, relay, serving, write_settings
 
-SOON = 1.0  # seconds in which a change on the command line is in force
+IN_FORCE_SECONDS = 1.0  # after a command changed something
 
 
 async def status_of(port: int, key: str) -> int:
@@ -28,42 +28,42 @@ async def status_of(port: int, key: str) -> int:
 
 
 async def becomes(port: int, key: str, status: int) -> float:
-    """Seconds until the key is answered with this status."""
-    begun = time.monotonic()
+    """Seconds until a request with the key gets this status."""
+    started = time.monotonic()
     async with asyncio.timeout(5):
         while await status_of(port, key) != status:  # noqa: ASYNC110 - each asks anew
             await asyncio.sleep(0.01)
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 # --- the command line ---------------------------------------------------------------
 
 
-async def test_what_is_changed_on_the_command_line_is_in_force_within_a_second(
+async def test_a_change_by_a_command_is_in_force_within_a_second(
     server: Running,
 ) -> None:
     made = await asyncio.to_thread(data, server.folder, "key", "create", "--user", EMAIL)
-    assert await becomes(server.port, made["key"], 200) < SOON
+    assert await becomes(server.port, made["key"], 200) < IN_FORCE_SECONDS
     await asyncio.to_thread(data, server.folder, "key", "revoke", made["id"])
-    assert await becomes(server.port, made["key"], 401) < SOON
+    assert await becomes(server.port, made["key"], 401) < IN_FORCE_SECONDS
 
 
-async def test_a_suspended_account_is_shut_out_of_the_running_server(server: Running) -> None:
+async def test_a_suspended_account_is_refused_by_a_running_server(server: Running) -> None:
     email = "eve@example.com"
     await asyncio.to_thread(data, server.folder, "user", "create", email)
     made = await asyncio.to_thread(data, server.folder, "key", "create", "--user", email)
-    assert await becomes(server.port, made["key"], 200) < SOON
+    assert await becomes(server.port, made["key"], 200) < IN_FORCE_SECONDS
     await asyncio.to_thread(data, server.folder, "user", "suspend", email)
-    assert await becomes(server.port, made["key"], 403) < SOON
+    assert await becomes(server.port, made["key"], 403) < IN_FORCE_SECONDS
     await asyncio.to_thread(data, server.folder, "user", "resume", email)
-    assert await becomes(server.port, made["key"], 200) < SOON
+    assert await becomes(server.port, made["key"], 200) < IN_FORCE_SECONDS
 
 
 # --- starting -----------------------------------------------------------------------
 
 
 @pytest.mark.alone
-async def test_it_is_ready_half_a_second_after_its_start(home: tuple[Path, str]) -> None:
+async def test_a_server_is_ready_half_a_second_after_its_start(home: tuple[Path, str]) -> None:
     taken = []
     for _ in range(2):
         with serving(home[0]) as running:
@@ -77,7 +77,7 @@ async def test_it_is_ready_half_a_second_after_its_start(home: tuple[Path, str])
     assert memory < 50
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(simulator: str, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(simulator: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         write_settings(tmp_path, simulator, address)
@@ -89,8 +89,8 @@ def test_a_port_that_is_taken_is_told_in_one_line(simulator: str, tmp_path: Path
     assert "in use" in done.stderr
 
 
-async def test_it_serves_on_a_socket_that_was_passed_to_it(home: tuple[Path, str]) -> None:
-    """As systemd does it: the third descriptor listens already, and LISTEN_PID is ours."""
+async def test_a_server_uses_a_socket_that_was_passed_to_it(home: tuple[Path, str]) -> None:
+    """As from systemd: descriptor 3 listens already, and LISTEN_PID is the process's."""
     folder, key = home
     code = (
         "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid());"
@@ -121,31 +121,31 @@ async def test_it_serves_on_a_socket_that_was_passed_to_it(home: tuple[Path, str
 # --- ending -------------------------------------------------------------------------
 
 
-async def stream(port: int, key: str, count: asyncio.Semaphore) -> bytes:
-    """One paced stream, to its end; `count` is released when it has begun."""
+async def stream(port: int, key: str, started: asyncio.Semaphore) -> bytes:
+    """Read one paced stream to its end; `started` is released after its head."""
     body = {**BODY, "stream": True}
     async with connected(port, wait=20) as (reader, writer):
         writer.write(request(key, body, fields="x-simulate: tokens=20;pace=25;seed=same\r\n"))
         status, _ = await read_head(reader)
         assert status == 200
-        count.release()
+        started.release()
         return await reader.read(-1)
 
 
 def same(stream: bytes) -> str:
-    """What 50 streams of one seed have in common: all but their ids."""
+    """A digest of a stream without its ids: equal for streams of one seed."""
     return hashlib.sha256(stream[stream.index(b"content_block_start") :]).hexdigest()
 
 
-async def test_streams_in_flight_are_finished_before_it_ends(home: tuple[Path, str]) -> None:
+async def test_streams_in_flight_finish_before_the_process_ends(home: tuple[Path, str]) -> None:
     folder, key = home
     with serving(folder) as running:
         port = running.port
-        begun = asyncio.Semaphore(0)
+        started = asyncio.Semaphore(0)
         async with connected(port) as (idle, _), asyncio.TaskGroup() as group:
-            tasks = [group.create_task(stream(port, key, begun)) for _ in range(50)]
+            tasks = [group.create_task(stream(port, key, started)) for _ in range(50)]
             for _ in range(50):
-                await begun.acquire()
+                await started.acquire()
             running.signal()
             assert await idle.read(-1) == b""  # an idle connection is closed at once
             with pytest.raises(ConnectionRefusedError):
@@ -164,7 +164,7 @@ async def test_streams_in_flight_are_finished_before_it_ends(home: tuple[Path, s
     print(f"ended {took:.2f} s after the last stream")
 
 
-async def test_a_connection_that_is_kept_is_told_that_this_answer_is_its_last(
+async def test_a_draining_server_announces_the_last_answer(
     home: tuple[Path, str],
 ) -> None:
     folder, key = home
@@ -179,15 +179,15 @@ async def test_a_connection_that_is_kept_is_told_that_this_answer_is_its_last(
         assert await running.exited(1.5) == 0
 
 
-async def test_a_second_signal_ends_it_at_once_and_every_request_is_in_the_log(
+async def test_a_second_signal_cuts_and_every_request_is_logged(
     home: tuple[Path, str],
 ) -> None:
     folder, key = home
     with serving(folder) as running:
-        begun = asyncio.Semaphore(0)
-        tasks = [asyncio.create_task(stream(running.port, key, begun)) for _ in range(5)]
+        started = asyncio.Semaphore(0)
+        tasks = [asyncio.create_task(stream(running.port, key, started)) for _ in range(5)]
         for _ in range(5):
-            await begun.acquire()
+            await started.acquire()
         running.signal()
         await asyncio.sleep(0.1)
         again = time.monotonic()
@@ -199,7 +199,7 @@ async def test_a_second_signal_ends_it_at_once_and_every_request_is_in_the_log(
     assert [line["outcome"] for line in running.log()[-5:]] == ["caller left"] * 5
 
 
-async def test_control_c_ends_it_in_order_too(home: tuple[Path, str]) -> None:
+async def test_control_c_ends_the_process_in_order(home: tuple[Path, str]) -> None:
     with serving(home[0]) as running:
         assert await status_of(running.port, home[1]) == 200
         running.signal(signal.SIGINT)
@@ -209,7 +209,7 @@ async def test_control_c_ends_it_in_order_too(home: tuple[Path, str]) -> None:
 
 
 @pytest.mark.alone
-async def test_it_is_ready_again_after_it_was_killed(home: tuple[Path, str]) -> None:
+async def test_a_killed_server_can_start_again(home: tuple[Path, str]) -> None:
     folder, key = home
     with serving(folder) as running:
         assert await status_of(running.port, key) == 200
@@ -223,9 +223,7 @@ async def test_it_is_ready_again_after_it_was_killed(home: tuple[Path, str]) -> 
 
 
 @pytest.mark.alone
-async def test_a_slow_reader_costs_a_quarter_of_a_mebibyte_at_most(
-    server: Running, home: tuple[Path, str]
-) -> None:
+async def test_a_slow_reader_costs_at_most_256_kib(server: Running, home: tuple[Path, str]) -> None:
     key = home[1]
     process = psutil.Process(server.process.pid)
     body = {**BODY, "stream": True}

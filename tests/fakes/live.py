@@ -12,14 +12,13 @@ from typing import Any
 import msgspec
 
 from relay import config
-from relay.accounts import keys
-from relay.accounts import users as people
+from relay.accounts import keys, users
 from relay.app import App
 from relay.net.deadlines import Deadlines
 from relay.net.listener import listen
 from relay.net.server import Server
 from relay.simulator.app import Simulator
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.fakes.upstream import Upstream
 
 EMAIL = "ada@example.com"
@@ -96,7 +95,7 @@ class Live:
 
     async def create_user(self, email: str) -> None:
         """Another account, on the default plan."""
-        await people.create(
+        await users.create(
             self.app.database, self.settings, email, plan=None, is_admin=False, now=time.time()
         )
 
@@ -111,7 +110,7 @@ class Live:
         """A further key of this user's, in force at once. `now` is its time of creation."""
         now = time.time() if now is None else now
         issued = await keys.create(
-            self.app.database, self.settings, email, name=name, expires=expires, now=now
+            self.app.database, self.settings, email, keys.KeyOptions(name, expires), now=now
         )
         await self.reload_keys()
         return issued.key.reveal()

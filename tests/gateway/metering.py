@@ -12,7 +12,7 @@ from typing import Any
 
 from relay.store import balance
 from relay.store.database import Database
-from relay.store.queries import live_keys
+from relay.store.keys import live_keys
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import EMAIL, MODELS, Live
 from tests.fakes.until import until

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.accounts import users as people
+from relay.accounts import users
 from tests.fakes.caller import BODY
 from tests.fakes.live import EMAIL, RelayWith
 from tests.gateway.metering import COUNT, FREE, HOURS, STREAM, ask, left, moment, plan
@@ -80,7 +80,7 @@ async def test_a_refused_request_has_limit_fields(relay_with: RelayWith) -> None
 
 async def test_a_suspended_account_gets_limit_fields(relay_with: RelayWith) -> None:
     relay = await relay_with(plan=plan(*FREE))
-    await people.suspend(relay.app.database, EMAIL, time.time())
+    await users.suspend(relay.app.database, EMAIL, time.time())
     await relay.reload_keys()
     status, fields, _ = await ask(relay)
     assert (status, limit_fields(fields)) == (403, LIMIT_FIELDS)

@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from relay.accounts import keys
-from relay.accounts import users as people
-from relay.store.queries import live_keys
+from relay.accounts import keys, users
+from relay.store.keys import live_keys
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import EMAIL, Live, RelayWith
@@ -55,11 +54,11 @@ async def test_a_revoked_key_is_refused(live: Live) -> None:
 
 
 async def test_a_suspended_account_is_refused_until_it_is_resumed(live: Live) -> None:
-    await people.suspend(live.app.database, EMAIL, now=time.time())
+    await users.suspend(live.app.database, EMAIL, now=time.time())
     await live.reload_keys()
     reply = await ask(live, request(live.key))
     assert is_refusal(reply, 403, "permission_error", "suspended", "operator")
-    await people.resume(live.app.database, EMAIL)
+    await users.resume(live.app.database, EMAIL)
     await live.reload_keys()
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key))

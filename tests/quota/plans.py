@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import msgspec
-
 from relay import config
 from relay.quota.plans import Plan, compile_plan
 
@@ -18,13 +16,17 @@ FREE = [
 STACKED = [{"requests": 40, "per": "5h"}, {"requests": 200, "per": "7d"}]
 
 
+def _limit(table: dict[str, Any]) -> config.LimitSettings:
+    return config.LimitSettings(**table | {"per": config.Duration(table["per"])})
+
+
 def plan(*limits: dict[str, Any], **settings: Any) -> Plan:
     max_concurrency = settings.pop("max_concurrency", 0)
     compiled = compile_plan(
         config.PlanSettings(
             id="test",
             name="Test",
-            limits=[msgspec.convert(limit, config.LimitSettings) for limit in limits],
+            limits=[_limit(limit) for limit in limits],
             **settings,
         )
     )

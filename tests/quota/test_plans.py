@@ -48,8 +48,8 @@ def test_two_limits_of_one_kind_and_period_are_refused() -> None:
     twice = config.PlanSettings(
         id="p",
         limits=[
-            config.LimitSettings(per="60m", requests=5),
-            config.LimitSettings(per="1h", requests=6),
+            config.LimitSettings(per=config.Duration("60m"), requests=5),
+            config.LimitSettings(per=config.Duration("1h"), requests=6),
         ],
     )
     with pytest.raises(ConfigError) as refused:

@@ -1,12 +1,13 @@
-"""Entries as a gateway makes them, and a ledger that tells what it is told to."""
+"""Entries as a gateway makes them, a ledger with given changes, and questions to a database."""
 
 import asyncio
 import itertools
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -16,10 +17,13 @@ from relay.store.journal import Journal, Ticket
 from relay.store.recovery import restore
 
 NOON = 1_775_649_600.0  # 2026-04-08 12:00:00 UTC
+OPENED = "SELECT value ->> 0 FROM batch, json_each(opened)"
+NUMBER = "SELECT coalesce(sum(json_array_length(opened)), 0) FROM batch"
+Mode: TypeAlias = Literal["normal", "full"]
 _numbers = itertools.count(1)
 
 
-def opening(**changes: Any) -> AdmissionRow:
+def admission(**changes: Any) -> AdmissionRow:
     ordinary = AdmissionRow(
         f"req_{next(_numbers):08x}", NOON, "key_1", "usr_1", "claude-sonnet-4-7", "messages",
         1000, 0,
@@ -62,10 +66,10 @@ class Changes:
 
 
 async def outcome(ticket: Ticket, within: float = 10.0) -> bool:
-    """What a caller of `when_durable` is told."""
-    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    ticket.when_durable(told.set_result)
-    return await asyncio.wait_for(told, within)
+    """The result that `when_durable` calls back with."""
+    durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    ticket.when_durable(durable.set_result)
+    return await asyncio.wait_for(durable, within)
 
 
 async def journalled(
@@ -74,7 +78,7 @@ async def journalled(
     running: Iterable[AdmissionRow] = (),
     **changes: Any,
 ) -> None:
-    """Requests that came to their ends, and the journal to its own, before those that run."""
+    """Journal requests that end, and those that are still `running` when the journal closes."""
     await restore(database, NOON)
     journal = await Journal.start(database, Changes())
     for request in running:
@@ -85,9 +89,9 @@ async def journalled(
 
 
 def crash(path: Path, number: int = 0) -> Path:
-    """What a crash of the process would leave of its database at this moment: a copy. The log is
-    copied last, and nothing may check it in meanwhile. By another process, since to close a
-    file takes its locks from this one."""
+    """A copy of the files that a crash would leave at this moment. The log is copied last, and no
+    checkpoint may run meanwhile. Another process copies, since closing a file drops this
+    process's locks on it."""
     folder = path.parent / f"crash{number}"
     folder.mkdir()
     subprocess.run(["cp", path, folder], check=True)
@@ -105,4 +109,14 @@ async def opened(path: Path) -> AsyncIterator[Database]:
 
 
 async def rows(database: Database, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    return await database.read(lambda c: c.execute(statement, values).fetchall())
+    return await database.select(statement, values)
+
+
+async def pragma(database: Database, mode: Mode, text: str) -> int:
+    """Run a pragma on the connection that the journal writes with."""
+
+    def work(connection: sqlite3.Connection) -> int:
+        found = connection.execute(f"PRAGMA {text}").fetchone()
+        return int(found[0]) if found else 0
+
+    return database.run_inline(work) if mode == "normal" else await database.run(work)

@@ -3,7 +3,6 @@ import asyncio
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,10 @@ from relay.store.backup import backup
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.recovery import restore
-from tests.store.entries import NOON, Changes, bucket, opening, outcome, rows, settle
+from tests.store.entries import NOON, Changes, admission, bucket, outcome, rows, settle
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "relay.db")
-    yield database
-    await database.close()
-
-
-async def test_a_backup_under_load_has_all_that_was_acknowledged_and_balances(
+async def test_a_backup_under_load_has_every_acknowledged_entry(
     database: Database, tmp_path: Path
 ) -> None:
     await balance.credit(database, "usr_1", 10_000_000, "", NOON)
@@ -36,7 +28,7 @@ async def test_a_backup_under_load_has_all_that_was_acknowledged_and_balances(
         nonlocal written
         while not enough:
             for _ in range(20):
-                request = opening(billed_micro=500)
+                request = admission(billed_micro=500)
                 ticket = settle(journal, journal.open(request), request)
             changes.rows = [bucket(written + 20)]
             assert await outcome(ticket)
@@ -72,7 +64,7 @@ async def test_a_backup_under_load_has_all_that_was_acknowledged_and_balances(
         await copy.close()
 
 
-async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(
+async def test_a_backup_overwrites_nothing_and_leaves_no_partial_file(
     database: Database, tmp_path: Path
 ) -> None:
     folder = tmp_path / "backups"
@@ -93,7 +85,20 @@ async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(
     assert sorted(os.listdir(folder)) == ["file", "folder", "link"]
 
 
-async def test_a_backup_of_what_is_no_database_of_ours_is_refused_in_one_line(
+async def test_a_backup_of_a_damaged_database_is_refused(
+    database: Database, tmp_path: Path
+) -> None:
+    def damage(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',7,NULL,NULL,1.0)")
+
+    await database.run(damage)
+    with pytest.raises(StoreError, match="the copy is damaged, as the database may be: CHECK"):
+        backup(tmp_path / "relay.db", tmp_path / "backup")
+    assert not list(tmp_path.glob("*backup*"))
+
+
+async def test_a_backup_that_cannot_be_made_is_refused_in_one_line(
     database: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "text").write_text("not a database " * 100)

@@ -3,18 +3,18 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from relay.store import balance, queries
+from relay.store import balance
 from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey, NewKey, create_key
+from relay.store.users import create_user
 from tests.fakes.until import until
-from tests.store.entries import NOON, Changes, journalled, opening, outcome, rows, settle
+from tests.store.entries import NOON, Changes, admission, journalled, outcome, rows, settle
 
 CREDITS = """
     import asyncio, sys
@@ -31,17 +31,10 @@ CREDITS = """
 """
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "relay.db")
-    yield database
-    await database.close()
-
-
 async def test_a_balance_is_the_sum_of_its_statement(database: Database) -> None:
     await balance.credit(database, "usr_1", 1_000, "first", NOON)
     await balance.credit(database, "usr_2", 9, "another's", NOON)
-    request, free, costless = opening(billed_micro=500), opening(), opening(billed_micro=500)
+    request, free, costless = admission(billed_micro=500), admission(), admission(billed_micro=500)
     await journalled(database, request, free)
     await journalled(database, costless, cost_micro=0, rule="refunded")
     await balance.credit(database, "usr_1", -400, "a slip of the keyboard", NOON)
@@ -51,24 +44,25 @@ async def test_a_balance_is_the_sum_of_its_statement(database: Database) -> None
         ("charge", -77, 923, request.id),
         ("credit", 1_000, 1_000, None),
     ]
-    balances = await balance.balances(database)
-    assert balances["usr_1"] == balance.Balance("usr_1", 600, 77, 523)
-    assert balances["usr_2"].micro == 9
+    balances = "SELECT user_id, credited, charged, micro FROM balance ORDER BY user_id"
+    assert await rows(database, balances) == [("usr_1", 600, 77, 523), ("usr_2", 9, 0, 9)]
 
 
 async def test_a_statement_is_read_page_by_page(database: Database) -> None:
     for amount in range(1, 8):
         await balance.credit(database, "usr_1", amount, "", NOON)
-    first = await balance.statement(database, "usr_1", most=4)
-    rest = await balance.statement(database, "usr_1", most=4, before=first[-1].id)
+    first = await balance.statement(database, "usr_1", limit=4)
+    rest = await balance.statement(database, "usr_1", limit=4, before=first[-1].id)
     assert [entry.amount_micro for entry in (*first, *rest)] == [7, 6, 5, 4, 3, 2, 1]
 
 
-@pytest.mark.parametrize("amount", [0, balance.MOST + 1, -balance.MOST - 1, 2**70])
-async def test_a_credit_is_of_a_sensible_size(database: Database, amount: int) -> None:
+@pytest.mark.parametrize(
+    "amount", [0, balance.MAX_CREDIT_MICRO + 1, -balance.MAX_CREDIT_MICRO - 1, 2**70]
+)
+async def test_a_credit_of_zero_or_too_much_is_refused(database: Database, amount: int) -> None:
     with pytest.raises(ValueError, match="a credit is"):
         await balance.credit(database, "usr_1", amount, "", NOON)
-    assert await balance.balances(database) == {}
+    assert await rows(database, "SELECT * FROM balance") == []
 
 
 @pytest.mark.parametrize(
@@ -85,28 +79,26 @@ async def test_a_credit_is_of_a_sensible_size(database: Database, amount: int) -
         "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'gift', 5, 928, NULL, '')",
     ],
 )
-async def test_the_database_itself_refuses_to_forge_a_statement(
+async def test_the_database_refuses_to_forge_a_statement(
     database: Database, statement: str
 ) -> None:
     await balance.credit(database, "usr_1", 1_000, "", NOON)
-    await journalled(database, opening(id="req_paid", billed_micro=500))
+    await journalled(database, admission(id="req_paid", billed_micro=500))
     before = await rows(database, "SELECT * FROM statement")
     with pytest.raises(StoreError):
         await database.write(lambda c: c.execute(statement))
     assert await rows(database, "SELECT * FROM statement") == before
-    assert (await balance.balances(database))["usr_1"].micro == 923
+    assert await rows(database, "SELECT user_id, micro FROM balance") == [("usr_1", 923)]
 
 
-async def test_credits_from_the_command_line_meet_charges_of_a_running_server(
+async def test_credits_by_another_process_meet_charges_of_a_server(
     database: Database, tmp_path: Path
 ) -> None:
-    user = await queries.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    await queries.create_key(
-        database, user=user, name="", digest=b"d" * 32, hint="", now=1.0, expires_at=None, most=1
-    )
-    told: list[list[LiveKey]] = []
-    watching = asyncio.create_task(watch(database, 0.05, told.append))
+    await create_key(database, NewKey(user, "", b"d" * 32, ""), max_keys=1, now=1.0)
+    calls: list[list[LiveKey]] = []
+    watching = asyncio.create_task(watch(database, 0.05, calls.append))
     journal = await Journal.start(database, Changes())
     command = await asyncio.create_subprocess_exec(
         sys.executable, "-c", textwrap.dedent(CREDITS), str(tmp_path / "relay.db"), user.id,
@@ -115,16 +107,16 @@ async def test_credits_from_the_command_line_meet_charges_of_a_running_server(
     ended = asyncio.create_task(command.communicate())
     charged = 0
     while not ended.done():
-        request = opening(user_id=user.id, billed_micro=500)
+        request = admission(user_id=user.id, billed_micro=500)
         assert await outcome(settle(journal, journal.open(request), request))
         charged += 77
     assert (await ended)[1] == b""
-    await until(lambda: told and told[-1][0].credited == 40_000, within=1)
+    await until(lambda: calls and calls[-1][0].credited == 40_000, within=1)
     watching.cancel()
     assert await journal.close() == 0
-    found = (await balance.balances(database))[user.id]
-    assert (found.credited, found.charged) == (40_000, charged)
-    entries = sorted(await balance.statement(database, user.id, most=10**6), key=lambda e: e.id)
+    totals = "SELECT user_id, credited, charged FROM balance"
+    assert await rows(database, totals) == [(user.id, 40_000, charged)]
+    entries = sorted(await balance.statement(database, user.id, limit=10**6), key=lambda e: e.id)
     running = 0
     for entry in entries:
         running += entry.amount_micro

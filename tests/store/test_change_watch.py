@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import balance, queries, usage
+from relay.store import balance, keys, usage, users
 from relay.store.change_watch import watch
 from relay.store.database import Database
-from relay.store.queries import LiveKey
+from relay.store.keys import LiveKey
 from relay.store.recovery import restore
-from tests.store.entries import NOON, journalled, opening
+from tests.store.entries import NOON, admission, journalled
 
 INTERVAL = 0.01
 
@@ -31,14 +31,14 @@ async def shell(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 class Listener:
-    """Collects what the watch tells."""
+    """Collects the calls of a watch."""
 
     def __init__(self, database: Database) -> None:
-        self.told: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
-        self.task = asyncio.create_task(watch(database, INTERVAL, self.told.put_nowait))
+        self.calls: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
+        self.task = asyncio.create_task(watch(database, INTERVAL, self.calls.put_nowait))
 
     async def next(self) -> list[LiveKey]:
-        return await asyncio.wait_for(self.told.get(), 5)
+        return await asyncio.wait_for(self.calls.get(), 5)
 
     async def stop(self) -> None:
         self.task.cancel()
@@ -54,74 +54,73 @@ async def listener(server: Database) -> AsyncIterator[Listener]:
 
 
 async def add_key(database: Database) -> str:
-    user = await queries.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await users.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    key = await queries.create_key(
-        database, user=user, name="", digest=b"d" * 32, hint="", now=1.0, expires_at=None, most=1
-    )
+    key = await keys.create_key(database, keys.NewKey(user, "", b"d" * 32, ""), max_keys=1, now=1.0)
     assert key is not None
     return key.id
 
 
 async def until(listener: Listener, wanted: list[tuple[str, str, bool]]) -> None:
-    """User and key come in two transactions, so one may be told without the other."""
+    """User and key come in two transactions, so a call may have one without the other."""
     while [(key.key_id, key.plan, key.suspended) for key in await listener.next()] != wanted:
         pass
 
 
-async def test_what_there_is_at_the_start_is_told_at_once(
-    server: Database, shell: Database
-) -> None:
+async def test_the_first_call_has_the_keys_that_exist(server: Database, shell: Database) -> None:
     key_id = await add_key(shell)
     listener = Listener(server)
     assert [key.key_id for key in await listener.next()] == [key_id]
     await listener.stop()
 
 
-async def test_every_change_by_another_process_is_told(shell: Database, listener: Listener) -> None:
+async def test_every_change_by_another_process_is_noticed(
+    shell: Database, listener: Listener
+) -> None:
     assert await listener.next() == []
     key_id = await add_key(shell)
     await until(listener, [(key_id, "p", False)])
-    await queries.suspend(shell, "a@b.c", 2.0)
+    await users.suspend(shell, "a@b.c", 2.0)
     await until(listener, [(key_id, "p", True)])
-    await queries.set_plan(shell, "a@b.c", "q")
+    await users.set_plan(shell, "a@b.c", "q")
     await until(listener, [(key_id, "q", True)])
-    await queries.revoke_key(shell, key_id, 3.0)
+    await keys.revoke_key(shell, key_id, 3.0)
     await until(listener, [])
 
 
-async def test_what_its_own_process_changes_is_told_too(
+async def test_changes_by_its_own_process_are_noticed_too(
     server: Database, listener: Listener
 ) -> None:
     assert await listener.next() == []
     key_id = await add_key(server)
     await until(listener, [(key_id, "p", False)])
-    await queries.suspend(server, "a@b.c", 2.0)
+    await users.suspend(server, "a@b.c", 2.0)
     await until(listener, [(key_id, "p", True)])
-    [live] = await queries.live_keys(server)
+    [live] = await keys.live_keys(server)
     await balance.credit(server, live.user_id, 5, "", NOON)
     assert [key.credited for key in await listener.next()] == [5]
 
 
-async def test_what_the_journal_writes_is_no_change(
+async def test_journal_writes_are_not_changes(
     server: Database, shell: Database, listener: Listener
 ) -> None:
-    """Requests, charges, sums, limits and their pruning: none of that makes it read the keys."""
+    """Requests, charges, sums, limits and pruning do not make it read the keys."""
     await listener.next()
-    before = await queries.revision(server)
-    await journalled(server, *(opening(billed_micro=500) for _ in range(20)), running=[opening()])
+    before = await keys.revision(server)
+    requests = [admission(billed_micro=500) for _ in range(20)]
+    await journalled(server, *requests, running=[admission()])
     await restore(server, NOON)
     await usage.prune(shell, 1, NOON + 1e6)
-    assert await queries.revision(server) == before
-    await queries.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
-    await listener.next()  # of that, and of nothing before
-    assert listener.told.empty()
+    assert await keys.revision(server) == before
+    await users.create_user(shell, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    await listener.next()  # for that, and for nothing before
+    assert listener.calls.empty()
 
 
-async def test_nothing_is_told_while_nothing_changes(listener: Listener) -> None:
+async def test_without_changes_there_are_no_calls(listener: Listener) -> None:
     await listener.next()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(listener.told.get(), 10 * INTERVAL)
+        await asyncio.wait_for(listener.calls.get(), 10 * INTERVAL)
 
 
 class Log(logging.Handler):
@@ -146,7 +145,7 @@ def log() -> Iterator[Log]:
     logging.getLogger("relay.store.change_watch").removeHandler(log)
 
 
-async def test_a_database_that_fails_for_a_while_is_asked_again(
+async def test_the_watch_goes_on_after_the_database_failed(
     shell: Database, listener: Listener, log: Log
 ) -> None:
     await listener.next()
@@ -154,24 +153,23 @@ async def test_a_database_that_fails_for_a_while_is_asked_again(
     failed = await log.next()
     assert "not seen for now" in failed
     assert "no such table" in failed
-    assert listener.told.empty()
+    await asyncio.sleep(5 * INTERVAL)  # fails again and again
+    assert listener.calls.empty()
     await shell.write(lambda c: c.execute("ALTER TABLE lost RENAME TO revision"))
     assert "seen again" in await log.next()
-    assert log.messages.empty()  # one word at the beginning and one at the end
+    assert log.messages.empty()  # one message when it fails and one when it works again
 
 
-async def test_a_listener_that_fails_is_told_again_and_the_watch_goes_on(
-    server: Database, log: Log
-) -> None:
-    told: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
+async def test_a_listener_that_fails_is_called_again(server: Database, log: Log) -> None:
+    calls: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
 
     def fail_once(keys: list[LiveKey]) -> None:
-        told.put_nowait(keys)
-        if told.qsize() == 1:
+        calls.put_nowait(keys)
+        if calls.qsize() == 1:
             raise LookupError("a mistake in the listener")
 
     watching = asyncio.create_task(watch(server, INTERVAL, fail_once))
     assert "not seen for now" in await log.next()
     assert "seen again" in await log.next()
-    assert told.qsize() == 2
+    assert calls.qsize() == 2
     watching.cancel()

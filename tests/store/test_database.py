@@ -18,13 +18,13 @@ from relay.store.database import BusyError, Database, StoreError, migrations
 
 MANY_USERS = """
     import asyncio, sys, time
-    from relay.store import queries
+    from relay.store import users
     from relay.store.database import Database
 
     async def main(path, name):
         database = await Database.open(path)
         for number in range(60):
-            await queries.create_user(
+            await users.create_user(
                 database, email=f"{name}{number}@x.y", plan="free", is_admin=False, now=time.time()
             )
         await database.close()
@@ -70,7 +70,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "relay.db"
 
 
-async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date(
+async def test_a_missing_file_is_created_for_its_owner_and_migrated(
     path: Path,
 ) -> None:
     before = os.umask(0)
@@ -78,9 +78,7 @@ async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date
         database = await Database.open(path)
     finally:
         os.umask(before)
-    names = await database.read(
-        lambda c: {row[0] for row in c.execute("SELECT name FROM sqlite_schema")}
-    )
+    names = {row[0] for row in await database.select("SELECT name FROM sqlite_schema")}
     assert {"users", "keys"} <= names
     for file in (path, *path.parent.glob("relay.db-*")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
@@ -88,14 +86,14 @@ async def test_a_missing_file_is_made_for_its_owner_alone_and_brought_up_to_date
     assert raw(path, "PRAGMA user_version") == [(len(migrations()),)]
 
 
-async def test_an_empty_file_is_as_good_as_none(path: Path) -> None:
+async def test_an_empty_file_is_treated_as_missing(path: Path) -> None:
     path.touch()
     database = await Database.open(path)
-    assert await database.read(lambda c: c.execute("SELECT * FROM users").fetchall()) == []
+    assert await database.select("SELECT * FROM users") == []
     await database.close()
 
 
-async def test_an_up_to_date_file_is_opened_as_it_is(path: Path) -> None:
+async def test_an_up_to_date_file_is_opened_unchanged(path: Path) -> None:
     first = await Database.open(path)
     await first.write(
         lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
@@ -103,16 +101,16 @@ async def test_an_up_to_date_file_is_opened_as_it_is(path: Path) -> None:
     await first.close()
     schema = raw(path, "SELECT sql FROM sqlite_schema ORDER BY name")
     second = await Database.open(path)
-    assert await second.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [("usr_1",)]
+    assert await second.select("SELECT id FROM users") == [("usr_1",)]
     await second.close()
     assert raw(path, "SELECT sql FROM sqlite_schema ORDER BY name") == schema
 
 
-async def test_the_settings_that_the_promises_rest_on_are_in_force(path: Path) -> None:
+async def test_pragmas_that_durability_needs_are_in_force(path: Path) -> None:
     database = await Database.open(path)
 
     async def pragma(name: str) -> object:
-        return await database.read(lambda c: c.execute(f"PRAGMA {name}").fetchone()[0])
+        return await database.run(lambda c: c.execute(f"PRAGMA {name}").fetchone()[0])
 
     assert await pragma("journal_mode") == "wal"
     assert await pragma("synchronous") == 1  # NORMAL
@@ -123,7 +121,7 @@ async def test_the_settings_that_the_promises_rest_on_are_in_force(path: Path) -
 
 async def test_every_table_is_strict(path: Path) -> None:
     database = await Database.open(path)
-    tables = await database.read(lambda c: c.execute("PRAGMA table_list").fetchall())
+    tables = await database.select("PRAGMA table_list")
     ours = {
         row[1]: row[5] for row in tables if row[2] == "table" and not row[1].startswith("sqlite_")
     }
@@ -158,7 +156,7 @@ async def test_a_failed_migration_leaves_the_schema_before_it(
     assert raw(path, "PRAGMA user_version") == [(2,)]
 
 
-async def test_a_key_from_before_there_was_a_choice_gets_marks_for_the_cache(
+async def test_keys_from_before_that_setting_get_cache_breakpoints(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
@@ -174,7 +172,7 @@ async def test_a_key_from_before_there_was_a_choice_gets_marks_for_the_cache(
     assert raw(path, "SELECT id, cache_breakpoints FROM keys") == [("key_1", 1)]
 
 
-async def test_a_statement_without_its_semicolon_is_not_dropped(
+async def test_a_statement_without_a_semicolon_is_not_dropped(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "0001_one.sql").write_text("CREATE TABLE one (a INTEGER);\nCREATE TABLE two (a)\n")
@@ -183,7 +181,7 @@ async def test_a_statement_without_its_semicolon_is_not_dropped(
     assert raw(path, "SELECT name FROM sqlite_schema") == [("one",), ("two",)]
 
 
-async def test_a_gap_in_the_numbers_is_an_installation_that_is_damaged(
+async def test_a_gap_in_migration_numbers_is_a_damaged_installation(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "0002_two.sql").write_text("CREATE TABLE two (a INTEGER);\n")
@@ -192,7 +190,7 @@ async def test_a_gap_in_the_numbers_is_an_installation_that_is_damaged(
         await Database.open(path)
 
 
-async def test_what_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) -> None:
+async def test_a_path_that_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "there is no folder" in await refusal(tmp_path / "missing" / "relay.db")
     (tmp_path / "file").write_text("")
     assert "there is no folder" in await refusal(tmp_path / "file" / "relay.db")
@@ -202,8 +200,8 @@ async def test_what_cannot_be_a_database_is_refused_in_one_line(tmp_path: Path) 
     assert "damaged" in await refusal(tmp_path / "text")
 
 
-def test_a_refusal_says_nothing_after_the_loop_has_closed(tmp_path: Path) -> None:
-    """A thread that is left behind would print a traceback; that fails the test."""
+def test_a_refused_open_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """A thread left behind would print a traceback, which fails the test."""
     before = set(threading.enumerate())
     for _ in range(20):
         with pytest.raises(StoreError):
@@ -227,7 +225,7 @@ async def test_a_damaged_database_is_refused(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's place")
-async def test_a_database_that_may_not_be_written_is_refused_at_the_start() -> None:
+async def test_a_database_that_cannot_be_written_is_refused_at_open() -> None:
     folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
     try:
         folder.chmod(0o755)
@@ -245,7 +243,7 @@ async def test_a_database_that_may_not_be_written_is_refused_at_the_start() -> N
     assert "Permission denied" in missing
 
 
-async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
+async def test_a_transaction_is_kept_completely_or_not_at_all(path: Path) -> None:
     database = await Database.open(path)
 
     def work(connection: sqlite3.Connection) -> None:
@@ -254,7 +252,7 @@ async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
 
     with pytest.raises(LookupError):
         await database.write(work)
-    assert await database.read(lambda c: c.execute("SELECT * FROM users").fetchall()) == []
+    assert await database.select("SELECT * FROM users") == []
     with pytest.raises(StoreError, match="FOREIGN KEY"):
         await database.write(
             lambda c: c.execute(
@@ -268,30 +266,61 @@ async def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
 INSERT = "INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)"
 
 
-async def test_what_is_written_at_once_is_seen_by_all_and_waits_for_no_lock(path: Path) -> None:
+async def test_an_inline_write_is_seen_by_all_and_waits_for_no_lock(path: Path) -> None:
     database = await Database.open(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BusyError):
-        database.at_once(lambda c: c.execute(INSERT))
+        database.run_inline(lambda c: c.execute(INSERT))
     other.execute("ROLLBACK")
-    database.at_once(lambda c: c.execute(INSERT))
+    database.run_inline(lambda c: c.execute(INSERT))
     assert other.execute("SELECT id FROM users").fetchall() == [("usr_1",)]
     other.close()
-    assert await database.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [
-        ("usr_1",)
-    ]
+    assert await database.select("SELECT id FROM users") == [("usr_1",)]
     with pytest.raises(StoreError, match="UNIQUE") as caught:
-        database.at_once(lambda c: c.execute(INSERT))
+        database.run_inline(lambda c: c.execute(INSERT))
     assert not isinstance(caught.value, BusyError)
     with pytest.raises(StoreError, match="not valid Unicode"):
-        database.at_once(lambda c: c.execute("SELECT ?", ("\ud800",)))
+        database.run_inline(lambda c: c.execute("SELECT ?", ("\ud800",)))
+    with pytest.raises(StoreError, match="not valid Unicode"):
+        await database.select("SELECT ?", ("\ud800",))
     await database.close()
     with pytest.raises(StoreError):
-        database.at_once(lambda c: c.execute(INSERT))
+        database.run_inline(lambda c: c.execute(INSERT))
 
 
-async def test_a_checkpoint_brings_the_log_into_the_file_and_begins_it_anew(path: Path) -> None:
+async def test_a_select_cannot_write(path: Path) -> None:
+    database = await Database.open(path)
+    with pytest.raises(StoreError, match="cannot be written"):
+        await database.select(INSERT)
+    with pytest.raises(StoreError, match="no such table"):
+        await database.select("SELECT * FROM nowhere")
+    await database.write(lambda c: c.execute(INSERT))
+    assert await database.select("SELECT id FROM users") == [("usr_1",)]
+    await database.close()
+
+
+async def test_a_file_that_cannot_have_a_log_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # SQLite opens no file of that name, but memory
+    with pytest.raises(StoreError, match="cannot hold a write-ahead log"):
+        await Database.open(":memory:")
+
+
+async def test_a_lock_on_the_journal_mode_is_waited_for(path: Path) -> None:
+    raw(path, "VACUUM")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    opening = asyncio.create_task(Database.open(path))
+    await asyncio.sleep(0.1)
+    assert not opening.done()
+    other.execute("COMMIT")
+    other.close()
+    await (await opening).close()
+
+
+async def test_a_checkpoint_moves_the_log_into_the_file_and_reuses_it(path: Path) -> None:
     database = await Database.open(path)
     log = path.with_name("relay.db-wal")
 
@@ -300,22 +329,22 @@ async def test_a_checkpoint_brings_the_log_into_the_file_and_begins_it_anew(path
         connection.execute(INSERT)
 
     for _ in range(50):
-        database.at_once(grow)
+        database.run_inline(grow)
     assert b"a@b.c" not in path.read_bytes()
     long = log.stat().st_size
     for _ in range(3):
         await database.checkpoint()
         assert b"a@b.c" in path.read_bytes()
         for _ in range(40):
-            database.at_once(grow)
+            database.run_inline(grow)
     assert log.stat().st_size == long
     await database.close()
     assert raw(path, "SELECT id FROM users") == [("usr_1",)]
     assert raw(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_processes_that_write_at_once_wait_for_each_other(path: Path) -> None:
-    """From the very start: both find no file at all."""
+async def test_processes_that_write_concurrently_wait_for_each_other(path: Path) -> None:
+    """From the start: all of them find no file."""
     writers = [python(MANY_USERS, str(path), name) for name in ("one", "two", "three")]
     ended = await asyncio.gather(*(asyncio.to_thread(finish, writer) for writer in writers))
     assert ended == [(0, "")] * 3
@@ -323,8 +352,8 @@ async def test_processes_that_write_at_once_wait_for_each_other(path: Path) -> N
     assert raw(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_opening_and_closing_at_once_never_meets_a_lock(path: Path) -> None:
-    """The last to close folds the log into the file, alone: newcomers must wait for that."""
+async def test_concurrent_opens_and_closes_never_meet_a_lock(path: Path) -> None:
+    """The last one to close copies the log into the file, under a lock that others wait for."""
 
     async def visit() -> None:
         for _ in range(10):
@@ -333,38 +362,39 @@ async def test_opening_and_closing_at_once_never_meets_a_lock(path: Path) -> Non
     await asyncio.gather(*(visit() for _ in range(4)))
 
 
-async def test_closing_ends_the_thread_and_later_questions_are_refused(path: Path) -> None:
+async def test_closing_ends_the_threads_and_later_calls_are_refused(path: Path) -> None:
     before = set(threading.enumerate())
     database = await Database.open(path)
-    [thread] = set(threading.enumerate()) - before
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 2  # the writer's and the reader's
     await database.close()
     await database.close()
-    thread.join(5)
-    assert not thread.is_alive()
-    with pytest.raises(StoreError, match="closed"):
-        await database.read(lambda connection: None)
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    for later in (database.select("SELECT 1"), database.write(id), database.run(id)):
+        with pytest.raises(StoreError, match="closed"):
+            await later
 
 
-async def test_a_caller_that_leaves_neither_breaks_the_transaction_nor_the_next(
-    path: Path,
-) -> None:
+async def test_cancelling_a_caller_does_not_break_its_transaction(path: Path) -> None:
     database = await Database.open(path)
-    began, go_on = threading.Event(), threading.Event()
+    started, go_on = threading.Event(), threading.Event()
 
     def work(connection: sqlite3.Connection) -> None:
-        began.set()
+        started.set()
         go_on.wait(10)
         connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
 
     task = asyncio.create_task(database.write(work))
-    await asyncio.to_thread(began.wait, 10)
+    await asyncio.to_thread(started.wait, 10)
     task.cancel()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await database.read(lambda c: c.execute("SELECT id FROM users").fetchall()) == [
-        ("usr_1",)
-    ]
+    # On the same thread, so after the transaction.
+    users = await database.run(lambda c: c.execute("SELECT id FROM users").fetchall())
+    assert users == [("usr_1",)]
     await database.close()
 
 
@@ -383,3 +413,26 @@ def test_a_process_that_forgets_to_close_still_ends(path: Path) -> None:
         str(path),
     )
     assert finish(process)[0] == 0
+
+
+async def test_a_schema_without_metering_is_migrated_with_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        folder = tmp_path / "migrations"
+        folder.mkdir()
+        name = "0001_people_and_keys.sql"
+        (folder / name).write_text((store.MIGRATIONS / name).read_text())
+        before.setattr(store, "MIGRATIONS", folder)
+        old = await Database.open(tmp_path / "relay.db")
+        await old.write(
+            lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+        )
+        with pytest.raises(StoreError):
+            await old.select("SELECT * FROM usage")
+        await old.close()
+    new = await Database.open(tmp_path / "relay.db")
+    assert await new.select("SELECT email FROM users") == [("a@b.c",)]
+    assert await new.select("SELECT * FROM usage") == []
+    assert await new.select("PRAGMA integrity_check") == [("ok",)]
+    await new.close()

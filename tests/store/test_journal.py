@@ -1,86 +1,37 @@
+"""The journal while the disk is well: batches, sums, and values that SQLite rejects."""
+
 import asyncio
-import logging
-import os
 import sqlite3
-import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import pytest
 
-from relay.store import database as store
-from relay.store import journal as module
-from relay.store.database import Database, StoreError
+from relay.store import journal as journal_module
+from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.recovery import restore
-from tests.fakes.until import until
 from tests.store.entries import (
     NOON,
+    NUMBER,
+    OPENED,
     Changes,
+    Mode,
+    admission,
     bucket,
     crash,
     opened,
-    opening,
     outcome,
+    pragma,
     rows,
     settle,
-)  # fmt: skip
-
-Mode: TypeAlias = Literal["normal", "full"]
-
-OPENED = "SELECT value ->> 0 FROM batch, json_each(opened)"
-NUMBER = "SELECT coalesce(sum(json_array_length(opened)), 0) FROM batch"
+)
 
 
-@pytest.fixture(params=["normal", "full"])
-def mode(request: pytest.FixtureRequest) -> Mode:
-    mode: Mode = request.param
-    return mode
-
-
-@pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PACE", 0.02)
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "relay.db")
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def changes() -> Changes:
-    return Changes()
-
-
-@pytest.fixture
-async def journal(database: Database, changes: Changes, mode: Mode) -> AsyncIterator[Journal]:
-    journal = await Journal.start(database, changes, mode)
-    yield journal
-    await journal.close(0)
-
-
-async def pragma(database: Database, mode: Mode, text: str) -> int:
-    """Asked of, or set on, the connection that the journal writes on."""
-
-    def work(connection: sqlite3.Connection) -> int:
-        found = connection.execute(f"PRAGMA {text}").fetchone()
-        return int(found[0]) if found else 0
-
-    return database.at_once(work) if mode == "normal" else await database.read(work)
-
-
-# --- while all is well ---
-
-
-async def test_an_entry_is_on_disk_before_anyone_is_told_so(
+async def test_an_entry_is_on_disk_before_its_callback(
     journal: Journal, changes: Changes, tmp_path: Path
 ) -> None:
-    request = opening()
+    request = admission()
     changes.rows = [bucket(1)]
     ticket = journal.open(request)
     assert not ticket.durable
@@ -97,18 +48,18 @@ async def test_an_entry_is_on_disk_before_anyone_is_told_so(
     assert ended == [(request.id, "key_1")]
 
 
-async def test_who_asks_once_it_is_durable_is_told_at_once(journal: Journal) -> None:
-    ticket = journal.open(opening())
+async def test_a_callback_on_a_durable_ticket_is_called_immediately(journal: Journal) -> None:
+    ticket = journal.open(admission())
     assert await outcome(ticket)
-    told: list[bool] = []
-    ticket.when_durable(told.append)
-    assert told == [True]
+    results: list[bool] = []
+    ticket.when_durable(results.append)
+    assert results == [True]
 
 
-async def test_how_a_request_ended_is_a_row_and_in_the_sums_at_once(
+async def test_a_settlement_is_a_row_and_in_the_sums_immediately(
     journal: Journal, database: Database
 ) -> None:
-    request = opening()
+    request = admission()
     assert await outcome(settle(journal, journal.open(request), request))
     columns = "SELECT id, time, reserved, status, input, output, rule, cost_micro FROM usage"
     assert await rows(database, columns) == [(request.id, NOON, 1000, 200, 10, 20, "reported", 77)]
@@ -120,13 +71,13 @@ async def test_how_a_request_ended_is_a_row_and_in_the_sums_at_once(
         assert await rows(database, sums.format(table)) == [(1, 10, 20, 77)]
 
 
-async def test_all_that_came_while_one_batch_was_written_is_the_next(
+async def test_entries_made_during_a_write_are_the_next_batch(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
-    journal.open(opening())
+    journal.open(admission())
     while not changes.asked:  # noqa: ASYNC110 - until it is on its way
         await asyncio.sleep(0)
-    tickets = {journal.open(opening()) for _ in range(1_000)}
+    tickets = {journal.open(admission()) for _ in range(1_000)}
     assert len(tickets) == 1
     assert await outcome(tickets.pop())
     assert changes.asked == 2
@@ -134,10 +85,10 @@ async def test_all_that_came_while_one_batch_was_written_is_the_next(
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 1_024, 1_025, 1_500])
-async def test_a_batch_of_any_size_is_written_whole(
+async def test_a_batch_of_any_size_is_written_completely(
     journal: Journal, database: Database, changes: Changes, number: int
 ) -> None:
-    requests = [opening(billed_micro=500) for _ in range(number)]
+    requests = [admission(billed_micro=500) for _ in range(number)]
     tickets = [journal.open(request) for request in requests]
     changes.rows = [bucket(7, owner=f"key_{index}") for index in range(number)]
     for ticket, request in zip(tickets, requests, strict=True):
@@ -152,12 +103,12 @@ async def test_a_batch_of_any_size_is_written_whole(
     assert await rows(database, "SELECT * FROM batch") == []
 
 
-async def test_a_later_state_of_a_limit_takes_the_place_of_the_earlier(
+async def test_a_later_state_of_a_limit_replaces_the_earlier(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
     for used in (1, 2, 3):
         changes.rows = [bucket(used), bucket(used * 100, kind="tokens")]
-        assert await outcome(journal.open(opening()))
+        assert await outcome(journal.open(admission()))
     await journal.close()
     assert await rows(database, "SELECT kind, used FROM bucket ORDER BY kind") == [
         ("requests", 3),
@@ -165,18 +116,18 @@ async def test_a_later_state_of_a_limit_takes_the_place_of_the_earlier(
     ]
 
 
-async def test_charges_that_a_ledger_tells_are_left_to_the_settlements(
+async def test_charge_rows_of_a_ledger_are_not_journalled(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
     changes.rows = [("account", "usr_1", "money", 0, "charged", 0, 5_000, 0)]
-    assert await outcome(journal.open(opening()))
+    assert await outcome(journal.open(admission()))
     assert await rows(database, "SELECT buckets FROM batch") == [("[]",)]
     await journal.close()
     assert await rows(database, "SELECT * FROM bucket") == []
 
 
 async def test_closing_writes_everything(journal: Journal, database: Database) -> None:
-    requests = [opening() for _ in range(10)]
+    requests = [admission() for _ in range(10)]
     tickets = [journal.open(request) for request in requests]
     for ticket, request in zip(tickets[:4], requests, strict=False):
         settle(journal, ticket, request)
@@ -189,29 +140,29 @@ async def test_closing_writes_everything(journal: Journal, database: Database) -
 
 
 @pytest.mark.parametrize(("mode", "level"), [("normal", 1), ("full", 2)], indirect=["mode"])
-async def test_how_much_a_loss_of_power_may_take_is_a_setting(
+async def test_synchronous_is_a_setting(
     journal: Journal, database: Database, mode: Mode, level: int
 ) -> None:
     assert await pragma(database, mode, "synchronous") == level
 
 
-async def test_a_callback_that_fails_keeps_nobody_else_waiting(
+async def test_a_failing_callback_does_not_stop_the_journal(
     journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ticket = journal.open(opening())
+    ticket = journal.open(admission())
     ticket.when_durable(lambda _: [][0])
     assert await outcome(ticket)
     assert "could not be ended" in caplog.text
-    assert await outcome(journal.open(opening()))
+    assert await outcome(journal.open(admission()))
 
 
 # --- summing up ---
 
 
-async def test_what_is_journalled_is_summed_up_and_cleared_away_within_a_second(
+async def test_entries_are_summed_up_and_deleted_within_a_second(
     journal: Journal, database: Database, changes: Changes
 ) -> None:
-    running, ended = opening(), opening()
+    running, ended = admission(), admission()
     changes.rows = [bucket(1)]
     tickets = []
     for request in (running, ended):
@@ -234,24 +185,25 @@ async def test_what_is_journalled_is_summed_up_and_cleared_away_within_a_second(
     assert await rows(database, "SELECT * FROM batch") == []
 
 
-async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
+async def test_a_fold_that_fails_is_retried_without_counting_twice(
     journal: Journal, database: Database, changes: Changes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FOLD", 0.0)
-    monkeypatch.setattr(module, "_BACK_OFF", (0.01, 0.02))
+    monkeypatch.setattr(journal_module, "_FOLD_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(journal_module, "_FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(journal_module, "_LAST_RETRY_SECONDS", 0.02)
     failed = threading.Event()
     sums = "SELECT sum(requests), sum(output), sum(cost_micro) FROM {}"
 
     def spoil(connection: sqlite3.Connection) -> None:  # the very last step
-        connection.create_function("told", 0, failed.set)
+        connection.create_function("report", 0, failed.set)
         connection.execute(
             """CREATE TEMP TRIGGER stop BEFORE UPDATE ON main.summed BEGIN
-               SELECT told(); SELECT RAISE(ABORT, 'not now'); END"""
+               SELECT report(); SELECT RAISE(ABORT, 'not now'); END"""
         )
 
-    await database.read(spoil)
+    await database.run(spoil)
     for number in range(1, 11):
-        request = opening(billed_micro=500)
+        request = admission(billed_micro=500)
         changes.rows = [bucket(number)]
         assert await outcome(settle(journal, journal.open(request), request))
         assert await rows(database, sums.format("usage_sums")) == [
@@ -263,7 +215,7 @@ async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
     assert journal.healthy
     assert await rows(database, sums.format("usage_hour")) == [(None, None, None)]
     assert await rows(database, "SELECT * FROM bucket") == []
-    await database.read(lambda c: c.execute("DROP TRIGGER stop"))
+    await database.run(lambda c: c.execute("DROP TRIGGER stop"))
     while await rows(database, "SELECT * FROM batch"):
         pass
     for table in ("usage_hour", "usage_sums"):
@@ -271,15 +223,15 @@ async def test_a_fold_that_fails_is_tried_again_and_nothing_is_counted_twice(
     assert await rows(database, "SELECT used FROM bucket") == [(10,)]
 
 
-async def test_the_log_is_brought_in_before_it_grows_long(
+async def test_the_write_ahead_log_is_checkpointed_before_it_grows(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FOLD", 0.0)
-    monkeypatch.setattr(module, "_CHECKPOINT", (100, 60.0))
+    monkeypatch.setattr(journal_module, "_FOLD_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_REQUESTS", 100)
     sizes = []
     for _ in range(200):
         for _ in range(20):
-            request = opening()
+            request = admission()
             ticket = settle(journal, journal.open(request), request)
         assert await outcome(ticket)
         sizes.append((tmp_path / "relay.db-wal").stat().st_size)
@@ -290,10 +242,10 @@ async def test_the_log_is_brought_in_before_it_grows_long(
 # --- values that SQLite will not have ---
 
 
-async def test_one_entry_that_cannot_be_written_takes_no_other_with_it(
+async def test_an_entry_that_sqlite_rejects_does_not_drop_others(
     journal: Journal, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad, *others = opening(), opening(billed_micro=500), opening()
+    bad, *others = admission(), admission(billed_micro=500), admission()
     tickets = {request.id: journal.open(request) for request in (bad, *others)}
     settle(journal, tickets[others[0].id], others[0])
     settle(journal, tickets[bad.id], bad, status="all is well")
@@ -306,11 +258,11 @@ async def test_one_entry_that_cannot_be_written_takes_no_other_with_it(
 
 
 @pytest.mark.parametrize("tokens", [10**12 + 1, 2**62, 2**63, -(2**63), -(2**70), 10**30])
-async def test_absurd_counts_of_an_upstream_are_bounded_and_the_rest_is_kept(
+async def test_absurd_counts_are_bounded_and_the_rest_is_kept(
     journal: Journal, database: Database, tokens: int
 ) -> None:
     for _ in range(2):  # sums of sums, too
-        for request in [opening(model="\ud800"), opening(billed_micro=500), opening()]:
+        for request in [admission(model="\ud800"), admission(billed_micro=500), admission()]:
             last = settle(journal, journal.open(request), request, input=tokens, cost_micro=78)
         assert await outcome(last)
     assert await rows(database, "SELECT count(*), sum(output) FROM usage") == [(6, 120)]
@@ -322,23 +274,21 @@ async def test_absurd_counts_of_an_upstream_are_bounded_and_the_rest_is_kept(
     assert (await restore(database, NOON)).crashed == []
 
 
-async def test_an_absurd_cost_is_charged_as_what_it_is_bounded_to(
-    journal: Journal, database: Database
-) -> None:
+async def test_an_absurd_cost_is_charged_as_its_bound(journal: Journal, database: Database) -> None:
     for cost in (2**62, 2**62, 2**80, 5):
-        request = opening(billed_micro=500)
+        request = admission(billed_micro=500)
         assert await outcome(settle(journal, journal.open(request), request, cost_micro=cost))
     assert await rows(database, "SELECT charged FROM balance") == [(3 * 10**12 + 5,)]
     assert await rows(database, "SELECT sum(cost_micro) FROM usage_sums") == [(3 * 10**12 + 5,)]
 
 
-async def test_limits_are_kept_as_they_are_beside_a_value_that_cannot_be(
+async def test_limits_are_kept_unchanged_beside_an_invalid_value(
     journal: Journal, database: Database, changes: Changes, tmp_path: Path
 ) -> None:
-    """Both in the journal, for after a crash, and once it is folded."""
+    """In the journal, for a restart after a crash, and after a fold."""
     good = ("key", "key_2", "tokens", 60, "smooth", 100, 10**15, int(NOON * 1000))
     changes.rows = [bucket(3), bucket(2**80, owner="key_\ud800"), good]
-    assert await outcome(journal.open(opening(model="\ud800")))
+    assert await outcome(journal.open(admission(model="\ud800")))
     want = {bucket(3), bucket(2**63 - 1, owner="key_?"), good}
     async with opened(crash(tmp_path / "relay.db")) as copy:
         assert set((await restore(copy, NOON)).rows) == want
@@ -347,259 +297,12 @@ async def test_limits_are_kept_as_they_are_beside_a_value_that_cannot_be(
 
 
 @pytest.mark.parametrize("used", [2**63, 2**64 - 1, 2**64])
-async def test_a_limit_beyond_all_bounds_stops_neither_the_sums_nor_the_next_start(
+async def test_a_limit_beyond_all_bounds_stops_neither_fold_nor_start(
     journal: Journal, database: Database, changes: Changes, tmp_path: Path, used: int
 ) -> None:
     changes.rows = [bucket(used)]
-    assert await outcome(journal.open(opening()))
+    assert await outcome(journal.open(admission()))
     async with opened(crash(tmp_path / "relay.db")) as copy:
         assert (await restore(copy, NOON)).rows == [bucket(2**63 - 1)]
     await journal.close()
     assert await rows(database, "SELECT * FROM bucket") == [bucket(2**63 - 1)]
-
-
-# --- while the disk is not well ---
-
-
-async def test_a_full_disk_refuses_new_work_keeps_the_entries_and_heals(
-    journal: Journal, database: Database, mode: Mode, caplog: pytest.LogCaptureFixture
-) -> None:
-    flying = opening()
-    before = journal.open(flying)
-    assert await outcome(before)
-    pages = await pragma(database, mode, "page_count")
-    await pragma(database, mode, f"max_page_count = {pages}")
-    kept = [journal.open(opening()) for _ in range(2_000)]
-    waiting = asyncio.create_task(outcome(kept[-1]))
-    await until(lambda: not journal.healthy)
-    assert "the disk is full" in journal.trouble
-    settle(journal, before, flying)  # a stream in flight goes on
-    await asyncio.sleep(0.2)
-    assert not waiting.done()
-    assert before.durable
-    await pragma(database, mode, "max_page_count = 1000000")
-    assert await waiting
-    await until(lambda: journal.healthy, within=5)
-    assert journal.trouble == ""
-    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
-    assert await journal.close() == 0
-    assert len((await restore(database, NOON)).crashed) == 2_000
-    assert await rows(database, "SELECT count(*), count(status) FROM usage") == [(2_001, 1)]
-
-
-async def test_a_file_that_became_read_only_is_survived(
-    journal: Journal, database: Database, mode: Mode
-) -> None:
-    await pragma(database, mode, "query_only = 1")
-    waiting = asyncio.create_task(outcome(journal.open(opening())))
-    await until(lambda: not journal.healthy)
-    assert "cannot be written" in journal.trouble
-    await pragma(database, mode, "query_only = 0")
-    assert await waiting
-    assert journal.healthy
-
-
-async def test_an_answer_waits_for_so_long_and_no_longer_but_its_entry_is_kept(
-    journal: Journal, database: Database, mode: Mode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "GRACE", 0.1)
-    await pragma(database, mode, "query_only = 1")
-    ticket = journal.open(opening())
-    assert not await outcome(ticket)
-    later = journal.open(opening())
-    assert later is not ticket
-    assert not await outcome(later)
-    await pragma(database, mode, "query_only = 0")
-    await until(lambda: later.durable)
-    assert await rows(database, NUMBER) == [(2,)]
-
-
-async def test_a_disk_that_hangs_refuses_new_work_as_one_that_fails(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(module, "_SLOW", 0.1)
-    other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    waiting = asyncio.create_task(outcome(journal.open(opening())))
-    await until(lambda: not journal.healthy)
-    assert "takes longer" in journal.trouble
-    other.execute("COMMIT")
-    other.close()
-    assert await waiting
-    assert journal.healthy
-
-
-async def test_a_disk_that_hangs_while_it_is_summed_up_holds_nobody_for_longer(
-    journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_SLOW", 0.1)
-    monkeypatch.setattr(module, "_FOLD", 0.0)
-    monkeypatch.setattr(module, "GRACE", 0.2)
-    first = opening()
-    ticket = journal.open(first)
-    assert await outcome(ticket)
-    hangs, works = threading.Event(), threading.Event()
-
-    def hang(_: sqlite3.Connection) -> None:
-        hangs.set()
-        works.wait(10)
-
-    hanging = asyncio.create_task(database.read(hang))
-    await asyncio.to_thread(hangs.wait, 10)
-    ended = settle(journal, ticket, first)
-    await asyncio.sleep(0.05)  # at once in one mode, not before the disk works in the other
-    later = journal.open(opening())
-    assert not await outcome(later, within=2)
-    assert not journal.healthy
-    works.set()
-    await hanging
-    await until(lambda: ended.durable and later.durable and journal.healthy)
-
-
-async def test_a_fold_that_was_slow_leaves_no_refusal_behind(
-    journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_SLOW", 0.1)
-    monkeypatch.setattr(module, "_FOLD", 0.4)
-    assert await outcome(journal.open(opening()))
-    works = threading.Event()
-    hanging = asyncio.create_task(database.read(lambda _: works.wait(10)))
-    await until(lambda: not journal.healthy)
-    works.set()
-    await hanging
-    await until(lambda: journal.healthy)  # though nothing is left to write
-
-
-async def test_a_lock_that_another_process_holds_for_a_moment_is_no_trouble(
-    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    ticket = journal.open(opening())
-    await asyncio.sleep(0.1)
-    assert not ticket.durable
-    other.execute("COMMIT")
-    other.close()
-    assert await outcome(ticket)
-    assert journal.healthy
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("mode", ["full"], indirect=True)
-async def test_another_process_that_never_lets_go_is_a_failure_like_any_other(
-    journal: Journal, database: Database, mode: Mode, tmp_path: Path
-) -> None:
-    await pragma(database, mode, "busy_timeout = 10")
-    other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    waiting = asyncio.create_task(outcome(journal.open(opening())))
-    await until(lambda: not journal.healthy)
-    assert "locked" in journal.trouble
-    other.execute("COMMIT")
-    other.close()
-    assert await waiting
-
-
-async def test_what_waits_is_bounded(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 50)
-    for _ in range(49):
-        journal.open(opening())
-    assert journal.healthy
-    last = journal.open(opening())
-    assert not journal.healthy
-    assert await outcome(last)
-    await until(lambda: journal.healthy)
-
-
-async def test_a_ledger_that_fails_does_not_end_the_journal(
-    database: Database, mode: Mode, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken() -> list[object]:
-        raise LookupError
-
-    journal = await Journal.start(database, broken, mode)  # type: ignore[arg-type]
-    assert await outcome(journal.open(opening()))
-    assert "not journalled" in caplog.text
-    await journal.close()
-
-
-async def test_closing_on_a_dead_disk_ends_and_says_what_is_lost(
-    journal: Journal, database: Database, mode: Mode, caplog: pytest.LogCaptureFixture
-) -> None:
-    await pragma(database, mode, "query_only = 1")
-    ticket = journal.open(opening())
-    told: list[bool] = []
-    ticket.when_durable(told.append)
-    assert await journal.close(patience=0.2) == 1
-    assert told == [False]
-    assert "1 entries unwritten" in caplog.text
-    assert caplog.records[-1].levelno == logging.ERROR
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one mebibyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as ballast:
-        while True:
-            ballast.write(b"\0" * 4096)
-
-
-async def test_a_disk_that_is_really_full_heals_once_there_is_space(
-    small_disk: Path, changes: Changes, mode: Mode
-) -> None:
-    database = await Database.open(small_disk / "relay.db")
-    journal = await Journal.start(database, changes, mode)
-    with pytest.raises(OSError, match="No space"):
-        fill(small_disk / "ballast")
-    number = 0
-    while journal.healthy:
-        for _ in range(50):
-            ticket = journal.open(opening())
-        number += 50
-        waiting = asyncio.create_task(outcome(ticket))
-        await asyncio.wait([waiting], timeout=0.3)
-    (small_disk / "ballast").unlink()
-    assert await waiting
-    await until(lambda: journal.healthy)
-    assert await journal.close() == 0
-    assert len((await restore(database, NOON)).crashed) == number
-    assert await rows(database, "SELECT count(*) FROM usage") == [(number,)]
-    assert await rows(database, "PRAGMA integrity_check") == [("ok",)]
-    await database.close()
-
-
-async def test_a_schema_without_metering_is_brought_up_with_its_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as before:
-        folder = tmp_path / "migrations"
-        folder.mkdir()
-        name = "0001_people_and_keys.sql"
-        (folder / name).write_text((store.MIGRATIONS / name).read_text())
-        before.setattr(store, "MIGRATIONS", folder)
-        old = await Database.open(tmp_path / "relay.db")
-        await old.write(
-            lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
-        )
-        with pytest.raises(StoreError):
-            await rows(old, "SELECT * FROM usage")
-        await old.close()
-    new = await Database.open(tmp_path / "relay.db")
-    assert await rows(new, "SELECT email FROM users") == [("a@b.c",)]
-    assert await rows(new, "SELECT * FROM usage") == []
-    assert await rows(new, "PRAGMA integrity_check") == [("ok",)]
-    await new.close()

@@ -15,11 +15,11 @@ from relay.store.recovery import restore
 from tests.store.entries import (
     NOON,
     Changes,
+    admission,
     bucket,
     crash,
     journalled,
     opened,
-    opening,
     outcome,
     rows,
     settle,
@@ -46,24 +46,24 @@ async def journal(database: Database) -> AsyncIterator[Journal]:
 
 async def test_a_first_start_finds_nothing(database: Database) -> None:
     state = await restore(database, NOON)
-    assert (state.rows, state.credited, state.crashed) == ([], {}, [])
+    assert (state.rows, state.crashed) == ([], [])
 
 
-async def test_limits_come_back_as_they_were_told_last(path: Path, database: Database) -> None:
+async def test_limits_are_restored_in_their_last_state(path: Path, database: Database) -> None:
     """After a crash as after an orderly end."""
     changes = Changes()
     journal = await Journal.start(database, changes)
-    told = [bucket(3), bucket(400, kind="tokens"), bucket(5, owner="key_2")]
+    expected = [bucket(3), bucket(400, kind="tokens"), bucket(5, owner="key_2")]
     for used in (1, 2, 3):
-        changes.rows = [bucket(used), *told[1:][: used - 1]]
-        assert await outcome(journal.open(opening()))
+        changes.rows = [bucket(used), *expected[1:][: used - 1]]
+        assert await outcome(journal.open(admission()))
     async with opened(crash(path)) as copy:
-        assert sorted((await restore(copy, NOON)).rows) == sorted(told)
+        assert sorted((await restore(copy, NOON)).rows) == sorted(expected)
     await journal.close()
-    assert sorted((await restore(database, NOON)).rows) == sorted(told)
+    assert sorted((await restore(database, NOON)).rows) == sorted(expected)
 
 
-async def test_a_limit_in_the_journal_is_later_than_one_that_was_summed_up(
+async def test_a_journalled_limit_is_later_than_a_folded_one(
     path: Path, database: Database
 ) -> None:
     changes = Changes()
@@ -71,7 +71,7 @@ async def test_a_limit_in_the_journal_is_later_than_one_that_was_summed_up(
         changes.rows = [bucket(used)]
         await restore(database, NOON)
         journal = await Journal.start(database, changes)
-        assert await outcome(journal.open(opening()))
+        assert await outcome(journal.open(admission()))
         if used == 1:
             await journal.close()
     assert await rows(database, "SELECT used FROM bucket") == [(1,)]
@@ -83,9 +83,9 @@ async def test_a_limit_in_the_journal_is_later_than_one_that_was_summed_up(
 async def test_a_request_that_a_crash_interrupted_counts_as_reserved(
     path: Path, journal: Journal
 ) -> None:
-    whole, running, billed = opening(), opening(time=NOON + 1), opening(billed_micro=500)
-    tickets = [journal.open(request) for request in (whole, running, billed)]
-    assert await outcome(settle(journal, tickets[0], whole))
+    complete, running, billed = admission(), admission(time=NOON + 1), admission(billed_micro=500)
+    tickets = [journal.open(request) for request in (complete, running, billed)]
+    assert await outcome(settle(journal, tickets[0], complete))
     async with opened(crash(path)) as copy:
         assert (await restore(copy, NOON + 60)).crashed == [running, billed]
         found = "SELECT id, time, cost_micro, input, rule FROM usage WHERE rule = 'crashed'"
@@ -103,23 +103,23 @@ async def test_a_request_that_a_crash_interrupted_counts_as_reserved(
         assert await rows(copy, "SELECT sum(requests) FROM usage_sums") == [(3,)]
 
 
-async def test_money_comes_back_as_what_was_paid_in_and_what_was_charged(
+async def test_credits_and_charges_are_restored(
     database: Database,
 ) -> None:
     await balance.credit(database, "usr_1", 5_000_000, "paid", NOON)
-    await journalled(database, opening(billed_micro=500))
+    await journalled(database, admission(billed_micro=500))
     state = await restore(database, NOON)
-    assert state.credited == {"usr_1": 5_000_000}
+    assert await rows(database, "SELECT user_id, credited FROM balance") == [("usr_1", 5_000_000)]
     assert state.rows == [("account", "usr_1", "money", 0, "charged", 0, 77, 0)]
 
 
-async def test_what_was_pruned_meanwhile_is_not_missed(path: Path, journal: Journal) -> None:
-    """A request that runs for long, while all before and after it are forgotten."""
+async def test_pruned_requests_are_not_missed_by_recovery(path: Path, journal: Journal) -> None:
+    """A long request, while all before and after it are deleted."""
     async with opened(path) as other:
         for _ in range(3):
-            request = opening(time=1.0)
+            request = admission(time=1.0)
             assert await outcome(settle(journal, journal.open(request), request))
-        long, short = opening(time=1.0), opening(time=1.0)
+        long, short = admission(time=1.0), admission(time=1.0)
         ticket = journal.open(long)
         assert await outcome(settle(journal, journal.open(short), short))
         while await rows(other, "SELECT * FROM usage_lately"):
@@ -134,26 +134,26 @@ async def test_what_was_pruned_meanwhile_is_not_missed(path: Path, journal: Jour
 
 
 @pytest.mark.parametrize("synchronous", ["normal", "full"])
-async def test_a_crash_at_any_moment_loses_nothing_and_doubles_nothing(
+async def test_a_crash_at_any_moment_loses_and_doubles_nothing(
     path: Path,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     synchronous: Literal["normal", "full"],
 ) -> None:
-    """Before, while and after it is summed up, which takes many steps here."""
-    monkeypatch.setattr(module, "_FOLD", 0.0)
-    monkeypatch.setattr(entries, "_SUMMED_AT_ONCE", 3)
+    """Before, during and after folds, which take many steps here."""
+    monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(entries, "_FOLD_ROWS", 3)
     dice = random.Random(synchronous)
     changes = Changes()
     journal = await Journal.start(database, changes, synchronous)
     running: list[tuple[Ticket, str]] = []
     requests = {}
-    admitted: set[str] = set()  # as the caller was told
+    admitted: set[str] = set()  # as callbacks reported
     ended: set[str] = set()
     copies = []
     for number in range(30):
         for _ in range(dice.choice([1, 1, 5, 20])):
-            request = opening(billed_micro=dice.choice([0, 500]))
+            request = admission(billed_micro=dice.choice([0, 500]))
             requests[request.id] = request
             changes.rows = [bucket(len(requests))]
             ticket = journal.open(request)
@@ -194,23 +194,23 @@ async def test_a_crash_at_any_moment_loses_nothing_and_doubles_nothing(
     assert unfolded
 
 
-async def test_after_a_crash_it_goes_on(path: Path, journal: Journal) -> None:
+async def test_the_journal_goes_on_after_a_crash(path: Path, journal: Journal) -> None:
     for _ in range(3):
-        assert await outcome(journal.open(opening()))
+        assert await outcome(journal.open(admission()))
     async with opened(crash(path)) as copy:
-        await journalled(copy, opening(), running=[opening()])
+        await journalled(copy, admission(), running=[admission()])
         assert len((await restore(copy, NOON)).crashed) == 1
         assert await rows(copy, "SELECT count(*), sum(rule = 'crashed') FROM usage") == [(5, 4)]
         assert await rows(copy, "SELECT sum(requests) FROM usage_sums") == [(5,)]
 
 
-async def test_what_was_not_restored_is_not_written_over(
+async def test_batches_that_were_not_restored_are_not_overwritten(
     path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    request = opening()
+    request = admission()
     assert await outcome(journal.open(request))
     async with opened(crash(path)) as copy:
         other = await Journal.start(copy, Changes())
-        other.open(opening())
+        other.open(admission())
         assert await other.close(0) == 1
         assert (await restore(copy, NOON)).crashed == [request]

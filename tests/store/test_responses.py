@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.accounts import users as people
+from relay.accounts import users
 from relay.config import PlanSettings, Settings
 from relay.store.database import Database
 from relay.store.responses import (
@@ -28,7 +28,7 @@ async def database(folder: Path) -> tuple[Database, list[str]]:
     settings = Settings(plan=[PlanSettings(id="free")])
     owners = []
     for name in ("ada", "ben"):
-        made = await people.create(
+        made = await users.create(
             opened, settings, f"{name}@example.com", plan=None, is_admin=False, now=NOW
         )
         owners.append(made.id)
@@ -60,14 +60,14 @@ def turn(owner: str, number: int, previous: int | None = None) -> StoredResponse
     )
 
 
-async def test_what_is_put_is_found_again(shelf: tuple[ResponseStore, str, str]) -> None:
+async def test_a_stored_turn_is_found_again(shelf: tuple[ResponseStore, str, str]) -> None:
     kept, ada, _ = shelf
     await kept.put(turn(ada, 1), NOW)
     assert await kept.get(ada, "resp_1", NOW) == turn(ada, 1)
     assert await kept.get(ada, "resp_2", NOW) is None
 
 
-async def test_nobody_finds_what_is_anothers(shelf: tuple[ResponseStore, str, str]) -> None:
+async def test_nobody_finds_another_owners_turn(shelf: tuple[ResponseStore, str, str]) -> None:
     kept, ada, ben = shelf
     await kept.put(turn(ada, 1), NOW)
     assert await kept.get(ben, "resp_1", NOW) is None
@@ -76,7 +76,7 @@ async def test_nobody_finds_what_is_anothers(shelf: tuple[ResponseStore, str, st
     assert await kept.get(ada, "resp_1", NOW) is not None
 
 
-async def test_a_conversation_is_all_turns_in_their_order(
+async def test_a_conversation_is_all_its_turns_in_order(
     shelf: tuple[ResponseStore, str, str],
 ) -> None:
     kept, ada, _ = shelf
@@ -88,7 +88,7 @@ async def test_a_conversation_is_all_turns_in_their_order(
     assert items == expected
 
 
-async def test_a_conversation_without_one_of_its_turns_is_none(
+async def test_a_conversation_that_lacks_a_turn_is_not_found(
     shelf: tuple[ResponseStore, str, str],
 ) -> None:
     kept, ada, _ = shelf
@@ -100,7 +100,7 @@ async def test_a_conversation_without_one_of_its_turns_is_none(
     assert await kept.get(ada, "resp_2", NOW) is not None
 
 
-async def test_a_turn_is_forgotten_after_its_time(shelf: tuple[ResponseStore, str, str]) -> None:
+async def test_a_turn_expires_after_its_lifetime(shelf: tuple[ResponseStore, str, str]) -> None:
     kept, ada, _ = shelf
     await kept.put(turn(ada, 1), NOW)
     assert await kept.get(ada, "resp_1", NOW + LIFE - 1) is not None
@@ -109,7 +109,7 @@ async def test_a_turn_is_forgotten_after_its_time(shelf: tuple[ResponseStore, st
     assert await kept.prune(NOW + LIFE) == 1
 
 
-async def test_to_go_on_from_a_turn_keeps_all_before_it_alive(
+async def test_continuing_a_turn_renews_all_before_it(
     shelf: tuple[ResponseStore, str, str],
 ) -> None:
     kept, ada, _ = shelf
@@ -121,7 +121,7 @@ async def test_to_go_on_from_a_turn_keeps_all_before_it_alive(
     assert await kept.conversation(ada, "resp_2", later + LIFE - 1) is not None
 
 
-async def test_turns_that_go_in_a_circle_are_no_conversation(
+async def test_a_cycle_of_turns_is_not_a_conversation(
     shelf: tuple[ResponseStore, str, str],
 ) -> None:
     kept, ada, _ = shelf
@@ -130,20 +130,20 @@ async def test_turns_that_go_in_a_circle_are_no_conversation(
     assert await kept.conversation(ada, "resp_2", NOW) is None
 
 
-async def test_memory_has_its_bound_and_the_oldest_go_first() -> None:
+async def test_memory_is_bounded_and_the_oldest_turns_go_first() -> None:
     kept = MemoryResponseStore(LIFE, 20_000)
     for number in range(100):
         await kept.put(turn("ada", number), NOW)
     found = [number for number in range(100) if await kept.get("ada", f"resp_{number}", NOW)]
     assert found == list(range(found[0], 100))
     assert 5 < len(found) < 20
-    assert kept._size <= 20_000
+    assert kept.octets <= 20_000
     for number in found:
         await kept.delete("ada", f"resp_{number}")
-    assert kept._size == 0
+    assert kept.octets == 0
 
 
-async def test_the_file_has_no_word_of_what_is_kept(tmp_path: Path) -> None:
+async def test_the_file_has_no_plain_text_of_a_turn(tmp_path: Path) -> None:
     opened, (ada, _) = await database(tmp_path)
     await DatabaseResponseStore(opened, KEY, LIFE).put(turn(ada, 1), NOW)
     await opened.close()
@@ -152,7 +152,7 @@ async def test_the_file_has_no_word_of_what_is_kept(tmp_path: Path) -> None:
     assert CANARY not in files
 
 
-async def test_what_another_key_has_encrypted_is_gone_and_said_once(
+async def test_turns_of_another_key_are_not_found_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened, (ada, _) = await database(tmp_path)
@@ -167,7 +167,7 @@ async def test_what_another_key_has_encrypted_is_gone_and_said_once(
     await opened.close()
 
 
-async def test_a_row_cannot_stand_in_for_another(tmp_path: Path) -> None:
+async def test_a_row_cannot_replace_another(tmp_path: Path) -> None:
     opened, (ada, ben) = await database(tmp_path)
     kept = DatabaseResponseStore(opened, KEY, LIFE)
     await kept.put(turn(ada, 1), NOW)
@@ -178,7 +178,7 @@ async def test_a_row_cannot_stand_in_for_another(tmp_path: Path) -> None:
     await opened.close()
 
 
-async def test_what_is_kept_outlasts_the_process(tmp_path: Path) -> None:
+async def test_stored_turns_outlive_the_process(tmp_path: Path) -> None:
     opened, (ada, _) = await database(tmp_path)
     await DatabaseResponseStore(opened, KEY, LIFE).put(turn(ada, 1), NOW)
     await opened.close()

@@ -1,23 +1,22 @@
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import pytest
-
-from relay.store import queries, usage
+from relay.store import usage
 from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
+from relay.store.keys import NewKey, create_key
 from relay.store.recovery import restore
 from relay.store.usage import Filter, Hour, Sums
+from relay.store.users import create_user
 from tests.store.entries import (
     NOON,
     Changes,
+    admission,
     bucket,
     journalled,
-    opening,
     outcome,
     rows,
     settle,
@@ -27,26 +26,16 @@ HOUR, DAY = 3_600.0, 86_400.0
 GROUPS: tuple[Literal["user", "key", "model", "day"], ...] = ("user", "key", "model", "day")
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "relay.db")
-    yield database
-    await database.close()
-
-
 async def request(database: Database, **changes: object) -> AdmissionRow:
-    one = opening(**changes)
+    one = admission(**changes)
     await journalled(database, one)
     return one
 
 
 async def test_sums_are_by_user_key_model_and_day(database: Database) -> None:
-    user = await queries.create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
+    user = await create_user(database, email="a@b.c", plan="p", is_admin=False, now=1.0)
     assert user is not None
-    key = await queries.create_key(
-        database, user=user, name="laptop", digest=b"d" * 32, hint="", now=1.0, expires_at=None,
-        most=1,
-    )  # fmt: skip
+    key = await create_key(database, NewKey(user, "laptop", b"d" * 32, ""), max_keys=1, now=1.0)
     assert key is not None
     mine = {"user_id": user.id, "key_id": key.id}
     await request(database, **mine)
@@ -75,22 +64,22 @@ async def test_sums_are_by_user_key_model_and_day(database: Database) -> None:
 
 async def test_estimates_are_in_no_count_that_an_upstream_reported(database: Database) -> None:
     unknown: dict[str, Any] = dict.fromkeys(("input", "output", "cache_read", "cache_write"))
-    await journalled(database, opening(), rule="partial", output=5)
-    await journalled(database, opening(), rule="reserved", **unknown)
-    await journalled(database, opening(), rule="refunded", cost_micro=0, **unknown)
+    await journalled(database, admission(), rule="partial", output=5)
+    await journalled(database, admission(), rule="reserved", **unknown)
+    await journalled(database, admission(), rule="refunded", cost_micro=0, **unknown)
     [found] = await usage.sums(database, "user")
     assert (found.requests, found.refunded, found.input, found.output) == (3, 1, 10, 5)
     assert found.estimated == 1000
 
 
-async def test_the_sums_are_those_of_the_requests_to_the_token(database: Database) -> None:
+async def test_sums_equal_those_of_the_requests_to_the_token(database: Database) -> None:
     """Before all is folded, while it is, and after."""
     dice = random.Random(7)
     names = ("input", "output", "cache_read", "cache_write", "cost_micro")
     journal = await Journal.start(database, Changes())
     charged = 0
     for number in range(2_000):
-        request = opening(
+        request = admission(
             time=NOON + dice.randrange(5 * 3600),
             key_id=f"key_{dice.randrange(5)}",
             user_id=f"usr_{dice.randrange(3)}",
@@ -125,10 +114,10 @@ async def test_the_sums_are_those_of_the_requests_to_the_token(database: Databas
     assert await rows(database, "SELECT sum(charged) FROM balance") == [(charged,)]
 
 
-async def test_requests_are_listed_newest_end_first_and_page_by_page(database: Database) -> None:
-    made = [opening(time=NOON + number) for number in (3, 1, 2, 0, 4)]
-    await journalled(database, *made, running=[opening(time=NOON + 9)])
-    first = await usage.requests(database, most=3)
+async def test_requests_are_listed_by_their_ends_page_by_page(database: Database) -> None:
+    made = [admission(time=NOON + number) for number in (3, 1, 2, 0, 4)]
+    await journalled(database, *made, running=[admission(time=NOON + 9)])
+    first = await usage.requests(database, limit=3)
     assert [one.id for one in first] == [made[4].id, made[3].id, made[2].id]
     assert (first[0].rule, first[0].upstream, first[0].output) == ("reported", "main", 20)
     rest = await usage.requests(database, before=first[-1].number)
@@ -138,7 +127,7 @@ async def test_requests_are_listed_newest_end_first_and_page_by_page(database: D
     assert await usage.requests(database, Filter(user_id="usr_2")) == []
 
 
-async def test_no_question_reads_all_that_there_ever_was(database: Database) -> None:
+async def test_queries_use_indexes(database: Database) -> None:
     async def plan(statement: str) -> str:
         return str(await rows(database, f"EXPLAIN QUERY PLAN {statement}"))
 
@@ -157,9 +146,9 @@ async def test_no_question_reads_all_that_there_ever_was(database: Database) -> 
     )
 
 
-async def test_old_requests_are_forgotten_but_not_their_sums(database: Database) -> None:
-    old = [opening(time=NOON - 40 * DAY, billed_micro=500) for _ in range(600)]
-    recent = opening(time=NOON - 10 * DAY)
+async def test_old_requests_are_deleted_but_not_their_sums(database: Database) -> None:
+    old = [admission(time=NOON - 40 * DAY, billed_micro=500) for _ in range(600)]
+    recent = admission(time=NOON - 10 * DAY)
     await journalled(database, *old, recent)
     before = await usage.hours(database)
     assert await usage.prune(database, 30, NOON) == 600
@@ -169,12 +158,12 @@ async def test_old_requests_are_forgotten_but_not_their_sums(database: Database)
     assert await rows(database, "SELECT count(*) FROM statement") == [(600,)]
 
 
-async def test_what_came_with_a_request_that_runs_is_forgotten_after_it(
+async def test_requests_of_an_open_batch_are_deleted_after_it_closes(
     database: Database,
 ) -> None:
     """Else they would seem to have been interrupted, and be counted and charged again."""
-    old = [opening(time=NOON - 40 * DAY, billed_micro=500) for _ in range(3)]
-    running = opening(time=NOON - 40 * DAY)
+    old = [admission(time=NOON - 40 * DAY, billed_micro=500) for _ in range(3)]
+    running = admission(time=NOON - 40 * DAY)
     await journalled(database, *old, running=[running])
     assert await usage.prune(database, 30, NOON) == 0
     assert (await restore(database, NOON)).crashed == [running]
@@ -182,7 +171,7 @@ async def test_what_came_with_a_request_that_runs_is_forgotten_after_it(
     assert await rows(database, "SELECT sum(requests) FROM usage_sums") == [(4,)]
 
 
-async def test_what_comes_after_all_was_forgotten_is_summed_up_too(database: Database) -> None:
+async def test_requests_after_a_full_prune_are_summed_up(database: Database) -> None:
     for number in (1, 2, 3):
         last = await request(database, time=1.0)
         await usage.prune(database, 30, NOON)
@@ -190,10 +179,10 @@ async def test_what_comes_after_all_was_forgotten_is_summed_up_too(database: Dat
         assert await rows(database, "SELECT sum(requests) FROM usage_hour") == [(number,)]
 
 
-async def test_what_is_not_summed_up_yet_is_not_forgotten(database: Database) -> None:
+async def test_requests_that_are_not_summed_up_are_not_deleted(database: Database) -> None:
     journal = await Journal.start(database, Changes())
     for _ in range(3):
-        one = opening(time=1.0)
+        one = admission(time=1.0)
         assert await outcome(settle(journal, journal.open(one), one))
     assert await rows(database, "SELECT * FROM usage_hour") == []
     assert await usage.prune(database, 30, NOON) == 0
@@ -202,7 +191,7 @@ async def test_what_is_not_summed_up_yet_is_not_forgotten(database: Database) ->
     assert await rows(database, "SELECT sum(requests) FROM usage_sums") == [(3,)]
 
 
-async def test_limits_are_forgotten_a_day_after_they_are_whole(database: Database) -> None:
+async def test_limits_are_deleted_a_day_after_they_refilled(database: Database) -> None:
     changes = Changes()
     ended = int(NOON * 1000)
     changes.rows = [
@@ -211,7 +200,7 @@ async def test_limits_are_forgotten_a_day_after_they_are_whole(database: Databas
         ("key", "in debt", "tokens", 60, "smooth", 100, 100 * 86_400_000 * 3, ended),
     ]
     journal = await Journal.start(database, changes)
-    assert await outcome(journal.open(opening()))
+    assert await outcome(journal.open(admission()))
     await journal.close()
 
     async def owners(now: float) -> list[str]:
@@ -225,13 +214,13 @@ async def test_limits_are_forgotten_a_day_after_they_are_whole(database: Databas
 
 
 async def test_pruning_lets_the_journal_through(database: Database) -> None:
-    await journalled(database, *(opening(time=1.0) for _ in range(5_000)), opening())
+    await journalled(database, *(admission(time=1.0) for _ in range(5_000)), admission())
     await restore(database, NOON)
     journal = await Journal.start(database, Changes())
     pruning = asyncio.create_task(usage.prune(database, 1, NOON))
     written = 0
     while not pruning.done():
-        assert await outcome(journal.open(opening()), within=1)
+        assert await outcome(journal.open(admission()), within=1)
         written += 1
     assert await pruning == 5_000
     assert written >= 20

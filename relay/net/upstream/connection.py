@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import msgspec
 
+from relay.config import ProxyUrl
 from relay.errors import RelayError
 from relay.net.deadlines import NEVER, Deadlines
 from relay.net.runner import Waiter
@@ -57,7 +58,7 @@ class Origin(msgspec.Struct, frozen=True):
     first_byte_time: float = 600.0
     silence_time: float = 120.0
     idle_time: float = 55.0
-    egress: str | None = None  # a proxy's URL (net.egress); may hold a credential
+    egress: ProxyUrl | None = None
 
     def __str__(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"

@@ -5,6 +5,7 @@ import socket
 import ssl
 from typing import Any, Final
 
+from relay.config import ProxyUrl
 from relay.net.deadlines import NEVER, Deadlines
 from relay.net.upstream import proxy as egress
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
@@ -95,7 +96,7 @@ class ConnectionPool:
         self.opened += 1
         return connection
 
-    async def _through(self, proxy: str) -> UpstreamConnection:
+    async def _through(self, proxy: ProxyUrl) -> UpstreamConnection:
         """The same by way of a proxy."""
         origin = self.origin
         tunnel = await egress.connect(proxy, origin.host, origin.port)
@@ -117,7 +118,7 @@ class ConnectionPool:
     def _way(self) -> str:
         """For a reason: the proxy, if the failure may be its own."""
         proxy = self.origin.egress
-        return "" if proxy is None else f"proxy {egress.parse(proxy)}: "
+        return "" if proxy is None else f"proxy {proxy}: "
 
     def _connection(self) -> UpstreamConnection:
         return UpstreamConnection(self.origin, self._deadlines)

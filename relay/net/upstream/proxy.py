@@ -12,16 +12,11 @@ import re
 import socket
 from base64 import b64encode
 from http import HTTPStatus
-from typing import Final, Literal, cast
-from urllib.parse import unquote, urlsplit
+from typing import Final
 
-import msgspec
-
+from relay.config import ProxyUrl
 from relay.net.upstream.connection import FailureKind, UpstreamError
 
-Scheme = Literal["http", "socks5", "socks5h"]
-
-_FORM: Final = "http://, socks5:// or socks5h://, then [user:password@]host:port and nothing more"
 _LONGEST_HEAD: Final = 16 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
 _DAY: Final = 86_400.0  # python-socks wants a limit; the caller's comes sooner
@@ -39,57 +34,8 @@ _REPLIES: Final = {
 }
 
 
-class Proxy(msgspec.Struct, frozen=True):
-    """A proxy and what it wants to know. Its texts show scheme, host and port only."""
-
-    scheme: Scheme
-    host: str
-    port: int
-    user: str = ""
-    password: str = ""
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    def __repr__(self) -> str:
-        return f"<Proxy {self.scheme}://{self}>"
-
-
-def parse(egress: str) -> Proxy:
-    """What the URL `egress` says; user and password are percent-decoded (as UTF-8).
-
-    Raises:
-        ValueError: it says something else, or the proxy's protocol cannot carry the
-            credential. The text quotes nothing of `egress`.
-    """
-    try:
-        parts = urlsplit(egress)
-        host, port = parts.hostname, parts.port
-    except ValueError:  # its text may quote the URL
-        raise ValueError(f"egress must be {_FORM}") from None
-    if (
-        parts.scheme not in ("http", "socks5", "socks5h")
-        or not host
-        or not port
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.fragment
-    ):
-        raise ValueError(f"egress must be {_FORM}")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if parts.scheme == "http":
-        if ":" in user:
-            raise ValueError("egress: a user of an HTTP proxy has no colon (RFC 7617 §2)")
-    elif bool(user) != bool(password):
-        raise ValueError("egress: SOCKS5 wants both user and password, or neither (RFC 1929 §2)")
-    elif max(len(user), len(password)) > 255 or not (user + password).isascii():
-        raise ValueError("egress: user and password for SOCKS5 are ASCII, up to 255 octets each")
-    return Proxy(cast(Scheme, parts.scheme), host, port, user, password)
-
-
-async def connect(egress: str, host: str, port: int) -> socket.socket:
-    """A non-blocking socket whose other end is `host`:`port`, through the proxy `egress`.
+async def connect(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
+    """A non-blocking socket whose other end is `host`:`port`, through `proxy`.
 
     The name `host` is resolved here for socks5, and by the proxy for socks5h and http.
     There is no time limit; on cancellation the socket is closed.
@@ -97,10 +43,6 @@ async def connect(egress: str, host: str, port: int) -> socket.socket:
     Raises:
         UpstreamError: CONNECT. The text names the proxy and what it said.
     """
-    try:
-        proxy = parse(egress)
-    except ValueError as error:
-        raise UpstreamError(FailureKind.CONNECT, str(error)) from None
     try:
         host = host if ":" in host else host.encode("idna").decode()
     except UnicodeError:
@@ -113,7 +55,7 @@ async def connect(egress: str, host: str, port: int) -> socket.socket:
         raise _failed(proxy, _reason(error)) from None
 
 
-def _failed(proxy: Proxy, said: str) -> UpstreamError:
+def _failed(proxy: ProxyUrl, said: str) -> UpstreamError:
     return UpstreamError(FailureKind.CONNECT, f"proxy {proxy}: {said}")
 
 
@@ -124,7 +66,7 @@ def _reason(error: OSError) -> str:
     return error.strerror or "no connection"
 
 
-async def _socks(proxy: Proxy, host: str, port: int) -> socket.socket:
+async def _socks(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
     # Only here: most relays have no proxy, and need not pay for it in memory or at their start.
     from python_socks import ProxyConnectionError, ProxyError, ProxyType
     from python_socks.async_.asyncio import Proxy as Socks
@@ -151,7 +93,7 @@ async def _socks(proxy: Proxy, host: str, port: int) -> socket.socket:
         raise _failed(proxy, "it did not answer in SOCKS5") from None
 
 
-def _refusal(proxy: Proxy, code: int | None, text: str) -> str:
+def _refusal(proxy: ProxyUrl, code: int | None, text: str) -> str:
     """What a SOCKS5 proxy said, in words of ours. `text` is python-socks' own."""
     if code is not None:
         return _REPLIES.get(int(code), f"reply {int(code)}")
@@ -175,7 +117,7 @@ async def _address(host: str, port: int) -> str:
     return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
 
 
-async def _http(proxy: Proxy, host: str, port: int) -> socket.socket:
+async def _http(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
     name = f"[{host}]" if ":" in host else host
     credential = ""
     if proxy.user or proxy.password:
@@ -208,7 +150,7 @@ async def _http(proxy: Proxy, host: str, port: int) -> socket.socket:
     return tunnel
 
 
-def _words(proxy: Proxy, code: int) -> str:
+def _words(proxy: ProxyUrl, code: int) -> str:
     """What a status means here; the proxy's own phrase could say anything, so it is not used."""
     if code == 407:
         known = proxy.user or proxy.password
@@ -219,7 +161,7 @@ def _words(proxy: Proxy, code: int) -> str:
         return str(code)
 
 
-async def _tcp(proxy: Proxy) -> socket.socket:
+async def _tcp(proxy: ProxyUrl) -> socket.socket:
     """A connection to the first address of the proxy that takes one. Raises OSError."""
     loop = asyncio.get_running_loop()
     failure = OSError()

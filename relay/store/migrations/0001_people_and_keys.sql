@@ -1,4 +1,4 @@
--- People and the keys they call with. Moments are seconds since 1970, UTC.
+-- Users and their API keys. Times are seconds since 1970, UTC.
 
 CREATE TABLE users (
     id            TEXT    NOT NULL PRIMARY KEY,

@@ -1,22 +1,21 @@
--- What was used, what is left and what was paid. Moments are seconds since 1970, UTC;
--- money is whole micro-dollars.
+-- Usage, limits and money. Times are seconds since 1970, UTC; money is whole micro-dollars.
 
--- One row a request, written once, soon after it has ended. It names no user by reference: history
--- outlives people. No index but the row's own number: rows come in the order of their ends, so
--- the latest are found at its end, and each index costs a quarter of what the row does.
+-- One row for each request, written once, soon after its end. No foreign key to users: history
+-- outlives accounts. No index but the row's number: rows are in the order of their ends, so the
+-- latest are at the end, and an index costs a quarter of the row.
 CREATE TABLE usage (
     number      INTEGER NOT NULL PRIMARY KEY,
-    id          TEXT    NOT NULL,              -- the request-id of its answer
-    time        REAL    NOT NULL,              -- when it was admitted
+    id          TEXT    NOT NULL,              -- its answer's request-id
+    time        REAL    NOT NULL,              -- of its admission
     key_id      TEXT    NOT NULL,
     user_id     TEXT    NOT NULL,
-    model       TEXT    NOT NULL,              -- as asked for
+    model       TEXT    NOT NULL,              -- as requested
     dialect     TEXT    NOT NULL,
     reserved    INTEGER NOT NULL,              -- tokens
     status      INTEGER,
-    served      TEXT,                          -- the model that answered
+    served      TEXT,                          -- the answer's model
     upstream    TEXT,
-    input       INTEGER,                       -- tokens; null: the upstream did not say
+    input       INTEGER,                       -- tokens; null: not reported
     output      INTEGER,
     cache_read  INTEGER,
     cache_write INTEGER,
@@ -24,37 +23,37 @@ CREATE TABLE usage (
     ttfb_us     INTEGER,
     duration_us INTEGER,
     outcome     TEXT    NOT NULL,
-    rule        TEXT    NOT NULL,              -- see relay.store.entries.Rule
-    -- What an upstream claims must leave room for sums.
+    rule        TEXT    NOT NULL,              -- see relay.store.batch.Rule
+    -- Reported counts must leave room for sums.
     CHECK (abs(input) <= 1000000000000 AND abs(output) <= 1000000000000),
     CHECK (abs(cache_read) <= 1000000000000 AND abs(cache_write) <= 1000000000000),
     CHECK (abs(cost_micro) <= 1000000000000)
 ) STRICT;
 
--- The sums of every hour, by the moment of admission: they stay when the rows are pruned.
+-- Sums by hour of admission. They stay when requests are pruned.
 CREATE TABLE usage_hour (
     hour        INTEGER NOT NULL,            -- its first second
     user_id     TEXT    NOT NULL,
     key_id      TEXT    NOT NULL,
     model       TEXT    NOT NULL,
     requests    INTEGER NOT NULL,
-    refunded    INTEGER NOT NULL,            -- of these, the ones that cost nothing
+    refunded    INTEGER NOT NULL,            -- of these, those without cost
     input       INTEGER NOT NULL,
     output      INTEGER NOT NULL,
     cache_read  INTEGER NOT NULL,
     cache_write INTEGER NOT NULL,
-    estimated   INTEGER NOT NULL,            -- tokens of requests that were settled as reserved
+    estimated   INTEGER NOT NULL,            -- tokens of requests settled as reserved
     cost_micro  INTEGER NOT NULL,
     PRIMARY KEY (hour, user_id, key_id, model)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX usage_hour_by_user ON usage_hour (user_id, hour);
 
--- Up to which row `usage_hour` has them all.
+-- The number of the last row that is in `usage_hour`.
 CREATE TABLE summed (upto INTEGER NOT NULL) STRICT;
 INSERT INTO summed VALUES (0);
 
--- The rows that it has not yet, in its shape.
+-- The rows that are not in `usage_hour` yet, in its columns.
 CREATE VIEW usage_lately AS
 SELECT number, CAST(time AS INTEGER) / 3600 * 3600 AS hour, user_id, key_id, model,
     1 AS requests, rule = 'refunded' AS refunded,
@@ -63,7 +62,7 @@ SELECT number, CAST(time AS INTEGER) / 3600 * 3600 AS hour, user_id, key_id, mod
     iif(rule IN ('reserved', 'crashed'), reserved, 0) AS estimated, cost_micro
 FROM usage WHERE number > (SELECT upto FROM summed);
 
--- All sums as they are at this moment.
+-- All sums, up to now.
 CREATE VIEW usage_sums AS
 SELECT hour, user_id, key_id, model, requests, refunded, input, output, cache_read, cache_write,
     estimated, cost_micro FROM usage_hour
@@ -71,10 +70,10 @@ UNION ALL
 SELECT hour, user_id, key_id, model, requests, refunded, input, output, cache_read, cache_write,
     estimated, cost_micro FROM usage_lately;
 
--- What each limit has used, for the next start.
+-- The state of each limit, for the next start.
 CREATE TABLE bucket (
     scope  TEXT    NOT NULL,  -- key or account
-    owner  TEXT    NOT NULL,  -- whose
+    owner  TEXT    NOT NULL,  -- id of the key or user
     kind   TEXT    NOT NULL,  -- requests or tokens
     per    INTEGER NOT NULL,  -- seconds
     refill TEXT    NOT NULL,  -- smooth or window
@@ -84,17 +83,17 @@ CREATE TABLE bucket (
     PRIMARY KEY (owner, scope, kind, per)
 ) STRICT, WITHOUT ROWID;
 
--- What the journal wrote at once: the requests that were admitted, and what their limits have
--- used since; each a list in JSON. A batch goes once its requests have all ended and its limits
--- are in `bucket`. What a crash leaves here is taken over at the next start.
+-- The journal's batches: admitted requests and the state of their limits, each a list in JSON. A
+-- batch is deleted once all its requests have ended and its limits are in `bucket`. After a crash,
+-- the next start recovers the batches that are left.
 CREATE TABLE batch (
     number  INTEGER NOT NULL PRIMARY KEY,
-    after   INTEGER NOT NULL,  -- the rows of its requests come after this one
+    after   INTEGER NOT NULL,  -- rows of its requests have higher numbers
     opened  TEXT    NOT NULL,
     buckets TEXT    NOT NULL
 ) STRICT;
 
--- Both sums only grow by what the statement says; nothing else writes here.
+-- Sums of the statement; only its triggers write here.
 CREATE TABLE balance (
     user_id  TEXT    NOT NULL PRIMARY KEY,
     credited INTEGER NOT NULL DEFAULT 0,
@@ -107,7 +106,7 @@ CREATE TABLE statement (
     user_id       TEXT    NOT NULL,
     time          REAL    NOT NULL,
     kind          TEXT    NOT NULL CHECK (kind IN ('credit', 'charge')),
-    amount_micro  INTEGER NOT NULL CHECK (amount_micro <> 0),  -- above zero: to the user's good
+    amount_micro  INTEGER NOT NULL CHECK (amount_micro <> 0),  -- above zero: a credit
     balance_after INTEGER NOT NULL,
     request_id    TEXT,
     note          TEXT    NOT NULL DEFAULT '',
@@ -125,7 +124,7 @@ CREATE TRIGGER statement_loses_no_row BEFORE DELETE ON statement BEGIN
     SELECT RAISE(ABORT, 'a statement is never shortened');
 END;
 
--- REPLACE would remove a row without the trigger above.
+-- REPLACE would delete a row without the trigger above.
 CREATE TRIGGER statement_adds_up BEFORE INSERT ON statement BEGIN
     SELECT RAISE(ABORT, 'a statement is never changed')
     WHERE EXISTS (SELECT 1 FROM statement WHERE id = NEW.id OR request_id = NEW.request_id);
@@ -145,7 +144,7 @@ CREATE TRIGGER statement_moves_the_balance AFTER INSERT ON statement BEGIN
         credited = credited + excluded.credited, charged = charged + excluded.charged;
 END;
 
--- Counts the changes that a running server must know of: to people, keys and credits.
+-- Counts the changes that a running server needs to see: of users, keys and credits.
 CREATE TABLE revision (number INTEGER NOT NULL) STRICT;
 INSERT INTO revision VALUES (0);
 

@@ -1,7 +1,7 @@
--- What the operator decided of upstreams while the server ran. Moments are seconds since 1970, UTC.
+-- Decisions of the operator about upstreams. Times are seconds since 1970, UTC.
 
--- Upstreams that get no requests until they are resumed. They are named as in relay.toml; a name
--- that is not there any more stays, for it may come back.
+-- Upstreams that get no requests until they are resumed, by their names in relay.toml. A name that
+-- is no longer there stays, since it may come back.
 CREATE TABLE pause (
     upstream TEXT NOT NULL PRIMARY KEY,
     since    REAL NOT NULL

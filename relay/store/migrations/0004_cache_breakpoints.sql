@@ -1,4 +1,4 @@
--- Whether requests of a key get marks for the prompt cache where their caller has set none. Its
--- plan has a say in that, too.
+-- Whether requests with a key get cache breakpoints if they have none. The plan can also turn that
+-- off.
 ALTER TABLE keys ADD COLUMN cache_breakpoints INTEGER NOT NULL DEFAULT 1
     CHECK (cache_breakpoints IN (0, 1));

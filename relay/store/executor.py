@@ -1,0 +1,93 @@
+"""One thread that runs functions in the order of their calls, for coroutines that await them.
+
+Decides how results and errors reach the event loop, and how the thread ends. Must not know
+SQLite or what the functions do. asyncio's own executor would not do: its threads keep a process
+that forgot to close from ending.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ExecutorClosedError(Exception):
+    """The executor was closed; the function did not run."""
+
+
+class ThreadExecutor:
+    """A daemon thread and its queue. All methods are for coroutines of one event loop."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on the thread, after all earlier calls. A caller that is cancelled
+        stops waiting; the function runs all the same.
+
+        Raises:
+            ExecutorClosedError: `close` was called before.
+            BaseException: the function raised it.
+        """
+        if self._closed:
+            raise ExecutorClosedError
+        call = _Call(function)
+        self._calls.put(call)
+        result: T = await call.future
+        return result
+
+    async def close(self) -> None:
+        """Run all earlier calls, then end the thread."""
+        if self._closed:
+            return
+        self._closed = True
+        last = _Call(bool)
+        self._calls.put(last)
+        self._calls.put(None)
+        await last.future
+        self._thread.join()  # it has nothing left to do but return
+
+    def _run(self) -> None:
+        for call in iter(self._calls.get, None):
+            call.run()
+            del call  # else its result would live until the next call
+
+
+class _Call:
+    __slots__ = ("_function", "_loop", "future")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self._loop.create_future()
+
+    def run(self) -> None:
+        """On the thread."""
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = self._function()
+        except StopIteration as raised:  # no future takes one; as PEP 479 has it for generators
+            error = RuntimeError("the function raised StopIteration")
+            error.__cause__ = raised
+        except BaseException as raised:
+            error = raised
+        try:
+            self._loop.call_soon_threadsafe(self._resolve, result, error)
+        except RuntimeError:  # the loop has closed: nobody waits
+            pass
+
+    def _resolve(self, result: Any, error: BaseException | None) -> None:
+        """On the loop."""
+        if self.future.done():  # cancelled
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)

@@ -1,0 +1,85 @@
+"""The access log: every line is written once, in order, or counted as dropped."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay.telemetry.access_log import AccessLog
+
+
+class Line(msgspec.Struct):
+    number: int
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+def test_drained_lines_are_in_the_file_in_order(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        log = AccessLog(file.fileno())
+        for number in range(1_000):
+            log.line(Line(number))
+            if number % 50 == 0:
+                log.flush()
+        assert log.drain(5)
+        lines = (tmp_path / "log").read_text().splitlines()
+        log.close()
+    assert [json.loads(line)["number"] for line in lines] == [*range(1_000)]
+    assert log.dropped == 0
+
+
+def test_closing_writes_what_was_not_flushed(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        log = AccessLog(file.fileno())
+        log.line(Line(1))
+        log.close()
+        assert log.drain(0)  # closed: nothing to wait for
+    assert (tmp_path / "log").read_text() == '{"number":1}\n'
+
+
+def test_a_stalled_reader_costs_lines_but_never_waits(
+    pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    reading, writing = pipe
+    log = AccessLog(writing)
+    size = 2**20 // len('{"number":1}\n') + 1  # more than a pipe holds
+    for batch in range(100):
+        for _ in range(size if batch == 0 else 1):
+            log.line(Line(1))
+        log.flush()
+    assert not log.drain(0.01)
+    log.line(Line(2))
+    log.close()  # gives up after a second
+    assert [record.getMessage() for record in caplog.records] == [
+        "lines of the access log are lost: its reader stalls"
+    ]
+    written = b""
+    while written.count(b"\n") < size + 100 - log.dropped:
+        written += os.read(reading, 2**16)
+    assert 30 < log.dropped < 40  # the queue has room for 64 batches
+    assert log.drain(5)
+
+
+def test_a_broken_output_is_counted_and_reported_once(
+    pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    read_only = pipe[0]
+    log = AccessLog(read_only)
+    for number in range(3):
+        log.line(Line(number))
+        log.flush()
+    assert log.drain(5)
+    assert log.dropped == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "lines of the access log are lost: Bad file descriptor"
+    ]
+    log.close()
