@@ -231,7 +231,7 @@ def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
 
 
 async def _profile(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
-    """Where relay spends its own Python time; the profiler itself makes everything slower."""
+    """Print the functions that take most of relay's time; the profiler makes all of it slower."""
     for name, round_of in PROFILED.items():
         if name not in scenarios:
             continue

@@ -23,7 +23,7 @@ from bench.rivals.rival import Rival
 from bench.stage import Figures, Results, Settings
 
 RESULTS = Path(__file__).parent / "results"
-# The share of a core that other processes may take before a note says so.
+# The share of a core that other processes may take without a note.
 _MAX_OTHERS = 0.05
 # The share of its core that a proxy uses at least when it is the limit.
 _SATURATED = 0.85
@@ -208,7 +208,7 @@ def show(console: Console, rows: Sequence[Row], results: Results) -> None:
 
 
 def notes(results: Results) -> list[str]:
-    """What limits the meaning of these figures, one sentence each."""
+    """The limits of these figures, one sentence each."""
     found = []
     for name, rivals in results.items():
         for rival, rounds in rivals.items():

@@ -3,10 +3,10 @@
 Decides what the clients of a round do, and which figures it yields. Must not know how a rival
 is configured, in which order rounds run, or how figures are summed up.
 
-CPU per request is the proxy's own cost, whatever else limits the run. Requests per second are a
-limit of the proxy only while its core is busy all the time; `share`, the part of one core that
-the proxy used, shows whether it was. Where relay translates, nginx carries the same turn in the
-upstream's own dialect, with the same events behind it.
+CPU per request is the proxy's own cost, even where something else limits the run. Requests per
+second are a limit of the proxy only while its core is busy all the time; `share`, the part of one
+core that the proxy used, shows whether it was. Where relay translates, nginx carries the same
+turn in the upstream's own dialect, with the same events behind it.
 """
 
 import time
@@ -104,7 +104,7 @@ async def sse_round(
 
 
 async def chat_first_round(stage: Stage, rival: Rival, process: Process) -> Figures:
-    """How long the first content takes, one stream at a time, the dialects in turns."""
+    """Time to the first content, one stream at a time, the dialects in turns."""
     dialects = (MESSAGES, CHAT) if CHAT.name in rival.dialects else (MESSAGES,)
     loads = [stream_load(rival, _FIRST_ANSWER, dialect) for dialect in dialects]
     seconds = stage.settings.seconds

@@ -32,7 +32,7 @@ _OPENED_EVENTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long and how much."""
+    """Number of rounds, their length, and the size of the load."""
 
     rounds: int = 3
     seconds: float = 5.0
@@ -77,7 +77,7 @@ class Stage:
     async def events_of(
         self, simulate: str, rival: Rival | None = None, dialect: Dialect = MESSAGES
     ) -> int:
-        """How many events such a stream has.
+        """The number of events in such a stream.
 
         A stream in the upstream's own dialect is read from the upstream itself; in another
         dialect it is read from the rival that translates, and must have the same text.
@@ -196,7 +196,7 @@ async def record_opening(port: int) -> bytes:
 
 
 async def _read_stream(load: StreamLoad) -> tuple[int, str]:
-    """How many events one stream has, and its text."""
+    """The number of events in one stream, and its text."""
     load.payloads = []
     try:
         await load.open(1)

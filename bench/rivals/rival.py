@@ -1,4 +1,4 @@
-"""The interface of a rival: what the bench must know of a proxy to measure it.
+"""The interface of a rival, a proxy that the bench can measure.
 
 Decides how a rival's process is started and made ready. Must not know what is measured.
 """

@@ -57,7 +57,7 @@ def _weight(block: JSON) -> int:
     if block["type"] == "text":
         return len(block["text"])
     if block["type"] in ("image", "document"):
-        return 1_500 * CHARACTERS  # whatever the size of its base64
+        return 1_500 * CHARACTERS  # independent of the size of its base64
     if block["type"] == "tool_result" and type(block.get("content")) is list:
         rest = len(orjson.dumps({**block, "content": []}))
         return rest + sum(map(_weight, block["content"]))

@@ -7,14 +7,15 @@ the rules that only Anthropic's models have.
 
 import re
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
-_CLAUDE = re.compile(
+_CLAUDE: Final = re.compile(
     r"claude-(?:(?P<family>[a-z]+)-)?(?P<major>\d{1,2})(?:[-.](?P<minor>\d{1,2})(?!\d))?"
     r"(?:-(?P<late>opus|sonnet|haiku))?"
 )
-_VENDORS = ("minimax", "glm", "kimi", "deepseek", "qwen", "sim-")
+_VENDORS: Final = ("minimax", "glm", "kimi", "deepseek", "qwen", "sim-")
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -33,7 +34,7 @@ class Model(msgspec.Struct, frozen=True):
     thinking_shown: bool = True  # the default of `thinking.display`: summarized or omitted
 
 
-LISTED = (
+LISTED: Final = (
     "claude-opus-5-5",
     "claude-opus-4-8",
     "claude-sonnet-4-7",
@@ -81,7 +82,7 @@ def _max_output(family: str, version: tuple[int, int]) -> int:
 
 
 def describe(name: str) -> dict[str, object]:
-    """The entry of `GET /v1/models` for a model that `find` knows."""
+    """The entry of `GET /v1/models` for a model that `find` has."""
     model = find(name)
     assert model is not None
     match = _CLAUDE.match(name)

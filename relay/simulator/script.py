@@ -51,7 +51,7 @@ _MAX_SCRIPTS: Final = 10_000
 
 
 class Script(msgspec.Struct, frozen=True):
-    """How one request is answered; well by default."""
+    """Instructions for one answer; the default is a good one."""
 
     tokens: int | None = None  # length of the answer; a text delta for each
     bytes: int | None = None  # exact size of the answer's text
@@ -61,7 +61,7 @@ class Script(msgspec.Struct, frozen=True):
     tool: str | None = None  # call this tool
     tools: int = 1  # parallel calls
     seed: str = ""
-    stop: str = ""  # the stop_reason, whatever the answer is
+    stop: str = ""  # the stop_reason of any answer
     split: int = 0  # octets of each piece that is written
     fault: str = ""
     at: int = 5  # event of a stream, or octet of a body, at which the fault strikes

@@ -7,7 +7,7 @@ from its schema.
 
 import re
 import shlex
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,24 +15,26 @@ from relay.simulator import search
 
 JSON = dict[str, Any]
 
-_PATH = r"[\"'`]?(?P<path>(?:[\w.~-]*/)*[\w-][\w.-]*\.\w+|/[\w./-]+)[\"'`]?"
-_WRITE = re.compile(
+_PATH: Final = r"[\"'`]?(?P<path>(?:[\w.~-]*/)*[\w-][\w.-]*\.\w+|/[\w./-]+)[\"'`]?"
+_WRITE: Final = re.compile(
     r"\b(?:write|save|put)\b\s+(?P<content>.+?)\s+(?:in)?to\s+"
     r"(?:(?:a|the)\s+)?(?:(?:new|text)\s+)*(?:file\s+)?(?:(?:named|called)\s+)?" + _PATH,
     re.IGNORECASE | re.DOTALL,
 )
-_CREATE = re.compile(
+_CREATE: Final = re.compile(
     r"\b(?:create|make|write)\b\s+(?:(?:a|the)\s+)?(?:(?:new|text)\s+)*(?:file\s+)?"
     r"(?:(?:named|called)\s+)?" + _PATH + r"(?:\s+(?:with|containing|that\s+contains|saying)\s+"
     r"(?:(?:the|exactly)\s+)*(?:(?:text|content|contents|words?|line)\s+)?(?P<content>[^\n]+))?",
     re.IGNORECASE,
 )
-_USE = re.compile(r"\b(?:use|call|run)\s+(?:the\s+)?(?:tool\s+)?[\"'`]?([A-Za-z0-9_-]+)", re.I)
-_PATCH = re.compile(r"\b(?:apply_)?patch", re.IGNORECASE)
-_WORKING_DIRECTORY = re.compile(r"working directory:\s*(/[^\s<]*)", re.IGNORECASE)
+_USE: Final = re.compile(
+    r"\b(?:use|call|run)\s+(?:the\s+)?(?:tool\s+)?[\"'`]?([A-Za-z0-9_-]+)", re.I
+)
+_PATCH: Final = re.compile(r"\b(?:apply_)?patch", re.IGNORECASE)
+_WORKING_DIRECTORY: Final = re.compile(r"working directory:\s*(/[^\s<]*)", re.IGNORECASE)
 
 # Tools that write files, best first. Names in lower case.
-_WRITERS = (
+_WRITERS: Final = (
     "write",
     "write_file",
     "create_file",
@@ -44,12 +46,12 @@ _WRITERS = (
     "run_command",
     "str_replace_based_edit_tool",
 )
-_PATHS = frozenset({"file_path", "path", "filepath", "filename", "file", "file_name"})
-_CONTENTS = frozenset({"content", "contents", "text", "file_text", "data", "body"})
-_COMMANDS = frozenset({"command", "commands", "cmd", "script"})
-_PATCHER = "apply_patch"
-_PATCHES = frozenset({"input", "patch", "diff"})  # arguments that take a patch
-_MAX_DEPTH = 6
+_PATHS: Final = frozenset({"file_path", "path", "filepath", "filename", "file", "file_name"})
+_CONTENTS: Final = frozenset({"content", "contents", "text", "file_text", "data", "body"})
+_COMMANDS: Final = frozenset({"command", "commands", "cmd", "script"})
+_PATCHER: Final = "apply_patch"
+_PATCHES: Final = frozenset({"input", "patch", "diff"})  # arguments that take a patch
+_MAX_DEPTH: Final = 6
 
 
 class FileRequest(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ class FileRequest(msgspec.Struct, frozen=True):
     content: str
 
 
-_ANY_FILE = FileRequest("simulated.txt", "hello")
+_ANY_FILE: Final = FileRequest("simulated.txt", "hello")
 
 
 def requested_file(text: str) -> FileRequest | None:

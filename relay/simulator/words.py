@@ -5,15 +5,16 @@ exposes a relay that splits a text within a character.
 """
 
 from functools import lru_cache
+from typing import Final
 
-_SENTENCE = (
+_SENTENCE: Final = (
     "the relay reads every byte once and hands it on as it came with naïve "
     "patience through Zürich 東京 and Кишинёв while a small 🙂 clock counts tokens "
     "from the first event to the last without ever asking what they mean"
 )
-_WORDS = _SENTENCE.split()
-_LINE = "Grüße aus 東京 🙂 und von der Gegenstelle. "
-_LINE_BYTES = len(_LINE.encode())
+_WORDS: Final = _SENTENCE.split()
+_LINE: Final = "Grüße aus 東京 🙂 und von der Gegenstelle. "
+_LINE_BYTES: Final = len(_LINE.encode())
 
 
 @lru_cache(maxsize=64)
