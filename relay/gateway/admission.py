@@ -14,7 +14,7 @@ Must not know how a request is answered, nor what its caller may use.
 """
 
 from time import time
-from typing import Final
+from typing import Final, Literal
 
 from relay.errors import OVERLOADED, RelayError
 from relay.net.runner import Waiter
@@ -33,18 +33,15 @@ _NOTHING: Final = Usage()
 class Admission:
     """Quota held, from admission to settlement. This class holds none: counting is free.
 
-    `tokens` is the estimate that was held.
+    `tokens` is the estimate that was held, `settled_tokens` the count in its place (None: as
+    held), `rule` how it was settled ("": nothing was held).
     """
 
     __slots__ = ()
 
     tokens = 0
     settled_tokens: int | None = None
-
-    @property
-    def rule(self) -> str:
-        """How it was settled; "" where nothing was held."""
-        return ""
+    rule: Rule | Literal[""] = ""
 
     def count(self, usage: Usage) -> None:
         """The answer counts, with this usage."""
@@ -79,9 +76,9 @@ class MeteredAdmission(Admission):
         "_prices",
         "_reservation",
         "_row",
-        "_rule",
         "_ticket",
         "_usage",
+        "rule",
         "settled_tokens",
         "tokens",
     )
@@ -104,13 +101,8 @@ class MeteredAdmission(Admission):
         self._usage: Usage | None = None  # None: no answer counts
         self._cost = 0  # micro-dollars
         self.tokens: int = row.reserved
-        self._rule: Rule = "refunded"
-        self.settled_tokens: int | None = None  # None: as held
-
-    @property
-    def rule(self) -> str:
-        """See `Admission`."""
-        return self._rule
+        self.rule: Rule = "refunded"
+        self.settled_tokens: int | None = None
 
     def count(self, usage: Usage) -> None:
         """See `Admission`."""
@@ -137,24 +129,24 @@ class MeteredAdmission(Admission):
             self.refund()
             return
         if usage.input is None and usage.output is None:
-            self._rule = "reserved"
+            self.rule = "reserved"
             self._cost = self._row.billed_micro
         else:
-            self._rule = "reported" if complete else "partial"
-            self.settled_tokens = settled_tokens(usage)
+            self.rule = "reported" if complete else "partial"
+            prompt, output, cache_write = (
+                usage.input or 0,
+                usage.output or 0,
+                usage.cache_write or 0,
+            )
+            self.settled_tokens = prompt + output + cache_write  # limits count no cache reads
             if self._prices is not None:
-                cost = self._prices.cost(
-                    usage.input or 0,
-                    usage.output or 0,
-                    usage.cache_read or 0,
-                    usage.cache_write or 0,
-                )
+                cost = self._prices.cost(prompt, output, usage.cache_read or 0, cache_write)
                 self._cost = min(cost, _MAX_COST_MICRO)
         self._ledger.settle(self._reservation, time(), self.settled_tokens, self._cost)
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:
         """See `Admission`."""
-        row, usage, rule = self._row, self._usage or _NOTHING, self._rule
+        row, usage, rule = self._row, self._usage or _NOTHING, self.rule
         cost = self._cost
         charge = None
         if cost and row.billed_micro:
@@ -166,8 +158,3 @@ class MeteredAdmission(Admission):
             cost, upstream_us or None, us, outcome, rule,
         )  # fmt: skip
         self._journal.settle(self._ticket, row, settlement, charge)
-
-
-def settled_tokens(usage: Usage) -> int:
-    """The tokens of an answer that limits count: cache reads are free."""
-    return (usage.input or 0) + (usage.output or 0) + (usage.cache_write or 0)

@@ -160,24 +160,26 @@ async def _begun_answer(
     """
     inbound, target = ctx.inbound, lease.target
     assert inbound is not None
+    if response.status != 200:
+        raise await _refused(inbound, lease, ResponseBody(connection, response, keep_framing=False))
+    content_type = response.headers.get(b"content-type", b"").lower()
+    is_json, encoded = content_type.startswith(_JSON), b"content-encoding" in response.headers
+    if is_json and not encoded and response.length:
+        octets = connection.complete_body(response)
+        if octets is not None:
+            reusable = response.keep_alive and connection.reusable
+            return _complete(Answer(lease, response, None, octets, octets), connection, reusable)
     keep_framing = (
         not inbound.reads_answers
         and not target.shows_asked_name
         and ctx.exchange.passes_framing(response)
     )
-    if response.status != 200:
-        raise await _refused(inbound, lease, ResponseBody(connection, response, keep_framing=False))
-    content_type = response.headers.get(b"content-type", b"").lower()
-    if b"content-encoding" in response.headers and content_type.startswith((_JSON, _EVENT_STREAM)):
+    if encoded and (is_json or content_type.startswith(_EVENT_STREAM)):
         if inbound.reads_answers:
             raise UpstreamError(FailureKind.GARBAGE, "an encoding that was not asked for")
         body = ResponseBody(connection, response, keep_framing=keep_framing)
         return Answer(lease, response, body)  # although identity was asked for: as it is
-    if content_type.startswith(_JSON) and response.length:
-        octets = connection.complete_body(response)
-        if octets is not None:
-            reusable = response.keep_alive and connection.reusable
-            return _complete(Answer(lease, response, None, octets, octets), connection, reusable)
+    if is_json and response.length:
         body = ResponseBody(connection, response, keep_framing=keep_framing)
         limit = _TRANSLATED_DOCUMENT_OCTETS if inbound.reads_answers else LOOK_AHEAD_OCTETS
         return await _document(lease, body, limit)

@@ -78,7 +78,9 @@ class Relay:
         del body, received
         admission = self._metering.admit(ctx, caller, plan, inbound)  # 5
         wanted = RoutingRequest(caller.key_id, route, inbound.counting, admission.tokens)
-        alive = self._keep_alive(ctx, inbound)
+        alive: KeepAlive | None = None
+        if inbound.stream and not inbound.counting:
+            alive = KeepAlive(ctx, self._deadlines, self._settings)
         answer: Answer | None = None
         try:
             session = None
@@ -105,12 +107,6 @@ class Relay:
             admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 8
             if answer is not None:
                 self._upstreams.release(answer.lease, tokens=admission.settled_tokens)
-
-    def _keep_alive(self, ctx: RequestContext, inbound: InboundRequest) -> KeepAlive | None:
-        """The watch over a stream's silence; None: no stream was asked for."""
-        if not inbound.stream or inbound.counting:
-            return None
-        return KeepAlive(ctx, self._deadlines, self._settings)
 
     def _recall(self, wanted: RoutingRequest, inbound: InboundRequest) -> Session | None:
         """The conversation that a request belongs to; `wanted` notes the upstream it is with."""

@@ -143,7 +143,7 @@ def note_usage(ctx: RequestContext, target: Target, usage: Usage) -> None:
 
 def note_end(ctx: RequestContext, target: Target, *, error: bool) -> None:
     """An answer has come to its own end, which may be an `error` event."""
-    ctx.end(Outcome.COMPLETE)
+    ctx.outcome = Outcome.COMPLETE
     health = target.upstream.health
     if error:  # passed on as it is, but it is a failure of the upstream
         health.failed(_ENDED_WITH_ERROR, target.name, time())
