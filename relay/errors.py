@@ -14,7 +14,7 @@ import orjson
 Header = tuple[bytes, bytes]
 
 
-class Dialect(Enum):
+class ErrorShape(Enum):
     """Whose shape an error takes: the one of the API that the caller speaks."""
 
     MESSAGES = "messages"
@@ -86,15 +86,15 @@ class RelayError(Exception):
         self.param = param
         self.headers = (*headers, _DO_NOT_RETRY) if kind.status in _FINAL else headers
 
-    def status(self, dialect: Dialect) -> int:
-        """The HTTP status that `dialect` has for this failure."""
+    def status(self, shape: ErrorShape) -> int:
+        """The HTTP status that `shape` has for this failure."""
         return self.kind.status
 
-    def body(self, dialect: Dialect, request_id: str | None = None) -> bytes:
-        """The JSON document that `dialect` has for this failure."""
-        if dialect is not Dialect.MESSAGES:
+    def body(self, shape: ErrorShape, request_id: str | None = None) -> bytes:
+        """The JSON document that `shape` has for this failure."""
+        if shape is not ErrorShape.MESSAGES:
             code = self.kind.code
-            if dialect is Dialect.RESPONSES:
+            if shape is ErrorShape.RESPONSES:
                 code = self.responses_code or code
             error = {"message": self.message, "type": self.kind.openai_type}
             return orjson.dumps({"error": {**error, "param": self.param, "code": code}})
@@ -112,8 +112,8 @@ class RelayError(Exception):
         final = self.kind is OVERLOADED and _DO_NOT_RETRY in self.headers
         return _NOT_SOON if final else None
 
-    def event(self, dialect: Dialect, request_id: str | None = None) -> bytes:
+    def event(self, shape: ErrorShape, request_id: str | None = None) -> bytes:
         """The same as a server-sent event, for a stream that has begun; in the Responses API
         that is one of the stream's own (`translate.responses.stream`)."""
-        name = b"event: error\n" if dialect is Dialect.MESSAGES else b""
-        return name + b"data: " + self.body(dialect, request_id) + b"\n\n"
+        name = b"event: error\n" if shape is ErrorShape.MESSAGES else b""
+        return name + b"data: " + self.body(shape, request_id) + b"\n\n"

@@ -9,7 +9,7 @@ from typing import Final
 from relay.api.models import Models
 from relay.api.router import MODELS, RESPONSES, Endpoint, Endpoints, error_shape, speaks_messages
 from relay.api.stored_responses import StoredResponses
-from relay.errors import Dialect as ErrorShape
+from relay.errors import ErrorShape
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.chat import Chat
 from relay.gateway.context import Outcome, RequestContext

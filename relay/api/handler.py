@@ -11,8 +11,7 @@ import time
 from typing import Final
 
 from relay.api.router import Endpoints, error_shape, without_keys
-from relay.errors import INTERNAL, RelayError
-from relay.errors import Dialect as ErrorShape
+from relay.errors import INTERNAL, ErrorShape, RelayError
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import unquote
 
-from relay.errors import NOT_FOUND, WRONG_METHOD, RelayError
-from relay.errors import Dialect as ErrorShape
+from relay.errors import NOT_FOUND, WRONG_METHOD, ErrorShape, RelayError
 from relay.gateway.context import RequestContext
 from relay.wire.events import Request
 

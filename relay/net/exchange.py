@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from relay.clock import http_date
-from relay.errors import Dialect, RelayError
+from relay.errors import ErrorShape, RelayError
 from relay.net.request_body import RequestBody, too_large
 from relay.net.runner import CoroutineRunner
 from relay.wire.chunked import LAST_CHUNK
@@ -247,8 +247,8 @@ class Exchange:
             self.own_timing(),
             *error.headers,
         ]
-        body = error.body(Dialect.MESSAGES, self.id.decode())
-        self.respond(error.status(Dialect.MESSAGES), headers, body)
+        body = error.body(ErrorShape.MESSAGES, self.id.decode())
+        self.respond(error.status(ErrorShape.MESSAGES), headers, body)
 
     def own_timing(self) -> tuple[bytes, bytes]:
         """`server-timing` of an answer that no upstream had a part in."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import Final, cast
 
-from relay.errors import INTERNAL, REQUEST_TIMEOUT, Dialect, RelayError
+from relay.errors import INTERNAL, REQUEST_TIMEOUT, ErrorShape, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
 from relay.net.runner import CoroutineRunner
@@ -262,7 +262,7 @@ class ServerConnection:
     def _refuse(self, error: RelayError) -> None:
         """Answer what is no request, and end the connection."""
         number = new_id()
-        body = error.body(Dialect.MESSAGES, number.decode())
+        body = error.body(ErrorShape.MESSAGES, number.decode())
         self.transport.write(
             b"%b%bcontent-type: application/json\r\nrequest-id: %b\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b"
