@@ -1,5 +1,5 @@
-"""The endpoints: `handler` around all of them, `router` from path to endpoint, `endpoints`.
+"""The endpoints of both listeners.
 
-`models` and `codex_catalogue` list models, `stored_responses` shows kept responses, `admin` is
-the operator's own listener.
+`handler` wraps every endpoint, `router` maps paths to `endpoints`. `models` and `codex_catalogue`
+list models, `stored_responses` serves stored responses, `admin` is the operator's listener.
 """

@@ -1,12 +1,12 @@
-"""The operator's own listener: what the upstreams are doing, and pausing one of them.
+"""The operator's listener: shows the upstreams' state, pauses and resumes them.
 
-It asks for no key, since it is meant for this machine alone, so that it has to keep out whom
-this machine lets in unawares: a web page in the operator's browser. A page's requests carry
-fields that no command sends (Fetch Metadata, RFC 6454 §7), and one that had its own name point
-here carries that name in Host. A command meant for another relay is refused by the database.
+It asks for no key, because it listens on this machine alone. A web page in the operator's browser
+could still reach it, so it refuses browsers: their requests carry fields that no command sends
+(Fetch Metadata; RFC 6454 §7), and after DNS rebinding Host names the page's own site. A command
+for another relay is refused by the path of its database.
 
-Decides who is answered and in which shape; what a pause means is decided in `gateway.health`.
-Knows nothing of callers: nothing of this is served where they are.
+Decides which requests are answered, and how. `pool.health` decides the effect of a pause. Must not
+know callers: none of these paths is served on their listener.
 """
 
 import ipaddress
@@ -33,19 +33,19 @@ _log = logging.getLogger("relay.gateway")
 PROOF: Final = "x-relay-admin"
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
-_BROWSERS: Final = (b"origin", b"sec-fetch-site")
-_HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
+_BROWSER_FIELDS: Final = (b"origin", b"sec-fetch-site")
+_HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
 _SERVED: Final = "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, and GET /healthz"
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """Which relay it is: the one that serves from this database, whatever links lead there."""
+    """The relay's identity: the path of its database, with symbolic links resolved."""
     return os.fsencode(os.path.realpath(path)).decode(errors="replace")
 
 
 def proof(path: str | os.PathLike[str]) -> str:
-    """The same as a request has it in `x-relay-admin`: percent-encoded, plain ASCII."""
+    """The identity as `x-relay-admin` carries it: percent-encoded, plain ASCII."""
     return quote(identity(path))
 
 
@@ -60,7 +60,7 @@ class Admin:
         path: str,
         host: str,
     ) -> None:
-        """`path` is the database's, `host` the one that relay.toml has this listen on."""
+        """`path` is the database's; `host` is the listener's host in relay.toml."""
         self._upstreams = upstreams
         self._sessions = sessions
         self._database = database
@@ -73,10 +73,14 @@ class Admin:
         }
 
     async def handle(self, exchange: Exchange) -> None:
-        """Answer one request; its failures are told by the server, in the Messages shape."""
+        """Answer one request.
+
+        Raises:
+            RelayError: the request is refused; the server answers in the Messages shape.
+        """
         request = exchange.request
         path = request.path
-        self._guard(request.headers)
+        self._refuse_browsers(request.headers)
         if path == b"/healthz":
             _allow(exchange, b"GET", b"HEAD")
             exchange.respond(200, [_TEXT], b"ok\n")
@@ -85,21 +89,21 @@ class Admin:
             _answer(exchange, self._list())
         elif (match := _ACTION.fullmatch(path)) is not None:
             _allow(exchange, b"POST")
-            self._check_meant(request.headers)
-            upstream = self._named(unquote(match[1].decode("latin-1")))
+            self._check_identity(request.headers)
+            upstream = self._find(unquote(match[1].decode("latin-1")))
             await self._actions[match[2]](upstream)
             _log.warning("upstream %s: %s, by the operator", upstream.name, match[2].decode())
             _answer(exchange, self._row(upstream))
         else:
             raise RelayError(NOT_FOUND, f"There is nothing here. Served: {_SERVED}.")
 
-    # --- who is answered ---
+    # --- access ---
 
-    def _guard(self, headers: dict[bytes, bytes]) -> None:
-        for name in _BROWSERS:
+    def _refuse_browsers(self, headers: dict[bytes, bytes]) -> None:
+        for name in _BROWSER_FIELDS:
             if name in headers:
                 raise RelayError(FORBIDDEN, f"Not for browsers: {name.decode()} is not taken here.")
-        match = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
+        match = _HOST_FIELD.fullmatch(headers.get(b"host", b"").decode("latin-1"))
         host = (match[1] or match[2]).lower() if match is not None else ""
         if host not in self._hosts and not _is_ip(host):
             raise RelayError(
@@ -107,25 +111,25 @@ class Admin:
                 "Host must be an IP address, localhost, or the host of server.admin_listen.",
             )
 
-    def _check_meant(self, headers: dict[bytes, bytes]) -> None:
-        told = headers.get(PROOF.encode())
-        if told is None:
+    def _check_identity(self, headers: dict[bytes, bytes]) -> None:
+        stated = headers.get(PROOF.encode())
+        if stated is None:
             raise RelayError(
                 FORBIDDEN, f"Send {PROOF} with the database of the relay that is meant."
             )
-        if unquote(told.decode("latin-1")) != self._identity:
+        if unquote(stated.decode("latin-1")) != self._identity:
             raise RelayError(
                 CONFLICT, f"Another relay is meant: this one serves from {self._identity}."
             )
 
-    def _named(self, name: str) -> Upstream:
-        found = self._upstreams.named(name)
-        if found is None:
-            names = ", ".join(one.name for one in self._upstreams) or "none"
+    def _find(self, name: str) -> Upstream:
+        upstream = self._upstreams.named(name)
+        if upstream is None:
+            names = ", ".join(known.name for known in self._upstreams) or "none"
             raise RelayError(NOT_FOUND, f"No upstream has that name; there are: {names}.")
-        return found
+        return upstream
 
-    # --- what they get ---
+    # --- state ---
 
     def _list(self) -> dict[str, object]:
         return {
@@ -144,15 +148,16 @@ class Admin:
     def _row(self, upstream: Upstream) -> dict[str, object]:
         return next(row for row in self._rows() if row["name"] == upstream.name)
 
-    # --- what they do: in force at once, and written before the answer. A caller that leaves
-    # meanwhile changes nothing of either: the writing has been asked for by then.
+    # --- actions ---
+    # An action takes effect immediately and is written before the answer. A caller that leaves
+    # cancels neither: the write is already queued.
 
     async def _pause(self, upstream: Upstream) -> None:
         upstream.health.pause()
         try:
             await pauses.pause(self._database, upstream.name, time.time())
         except StoreError as error:
-            raise _not_written(f"{upstream.name} is paused", error) from None
+            raise _not_written_error(f"{upstream.name} is paused", error) from None
 
     async def _resume(self, upstream: Upstream) -> None:
         upstream.health.resume()
@@ -160,7 +165,7 @@ class Admin:
         try:
             await pauses.resume(self._database, upstream.name)
         except StoreError as error:
-            raise _not_written(f"{upstream.name} is resumed", error) from None
+            raise _not_written_error(f"{upstream.name} is resumed", error) from None
 
     async def _clear(self, upstream: Upstream) -> None:
         upstream.health.clear()
@@ -189,5 +194,5 @@ def _answer(exchange: Exchange, value: object) -> None:
     exchange.respond(200, [_JSON], orjson.dumps(value) + b"\n")
 
 
-def _not_written(done: str, error: StoreError) -> RelayError:
-    return RelayError(INTERNAL, f"{done}, but only until the relay is started again: {error}.")
+def _not_written_error(effect: str, error: StoreError) -> RelayError:
+    return RelayError(INTERNAL, f"{effect}, but only until the relay is started again: {error}.")

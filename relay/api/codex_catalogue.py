@@ -1,12 +1,14 @@
-"""What Codex wants to know of the models: its catalogue, made from relay.toml.
+"""Codex's model catalogue, made from relay.toml.
 
-Of a name that it has never heard of, Codex assumes a small context window, no levels of effort
-and no tool for patches. `GET /v1/models?client_version=…` tells it better; so does a file of the
-same form, which its setting `model_catalog_json` names. Which members there are and which must
-be was found out by running 0.169.0; the others are for older ones. Knows no request.
+For an unknown model, Codex assumes a small context window, no effort levels and no patch tool.
+It replaces these defaults by the answer to `GET /v1/models?client_version=…`, or by a file of the
+same form that its setting `model_catalog_json` names. The required members were found by running
+Codex 0.169.0; the others serve older versions.
 
-A catalogue also takes the place of the instructions that Codex would send: those here are the
-relay's own, and the same for every model, so that they stay in a prompt cache.
+A catalogue also replaces the instructions that Codex would send. Those here are the relay's own,
+the same for every model, so they stay in a prompt cache.
+
+Decides the catalogue's content. Must not know requests.
 """
 
 from typing import Any, Final
@@ -20,8 +22,9 @@ _EFFORTS: Final = {
     "xhigh": "Thinks longer still, for what high has not solved",
     "max": "Thinks without restraint, at the price of time and tokens",
 }
-_BY_BUDGET: Final = ("low", "medium", "high")  # what these mean to such a model: `wishes`
-_OUTPUT: Final = 10_000  # tokens of a tool's output that are shown to the model
+# Effort levels of a model with a thinking budget; `translate.request.options` maps them.
+_BUDGET_EFFORTS: Final = ("low", "medium", "high")
+_MAX_TOOL_OUTPUT_TOKENS: Final = 10_000  # the rest of a tool's output is truncated
 
 INSTRUCTIONS: Final = """\
 You are a coding agent in the terminal of the person you work for. Codex runs the tools that you \
@@ -74,8 +77,9 @@ def catalogue(models: list[config.ModelSettings]) -> dict[str, Any]:
     """The models of relay.toml and their aliases, in their order."""
     entries: list[dict[str, Any]] = []
     for model in models:
-        efforts, usual = _levels(model)
-        for name, visibility in ((model.id, "list"), *((one, "hide") for one in model.aliases)):
+        efforts, default = _effort_levels(model)
+        aliases = [(alias, "hide") for alias in model.aliases]
+        for name, visibility in ((model.id, "list"), *aliases):
             entries.append(
                 {
                     "slug": name,
@@ -87,7 +91,7 @@ def catalogue(models: list[config.ModelSettings]) -> dict[str, Any]:
                     "supported_in_api": True,
                     "base_instructions": INSTRUCTIONS,
                     "context_window": model.context_window,
-                    "default_reasoning_level": usual,
+                    "default_reasoning_level": default,
                     "supported_reasoning_levels": [
                         {"effort": effort, "description": _EFFORTS[effort]} for effort in efforts
                     ],
@@ -97,29 +101,29 @@ def catalogue(models: list[config.ModelSettings]) -> dict[str, Any]:
                     "apply_patch_tool_type": "freeform",
                     "supports_parallel_tool_calls": True,
                     "input_modalities": ["text", "image"],
-                    "truncation_policy": {"mode": "tokens", "limit": _OUTPUT},
+                    "truncation_policy": {"mode": "tokens", "limit": _MAX_TOOL_OUTPUT_TOKENS},
                     "experimental_supported_tools": [],
                 }
             )
     return {"models": entries}
 
 
-def _levels(model: config.ModelSettings) -> tuple[tuple[str, ...], str | None]:
-    """The levels of effort to choose from, and the one that is meant by none.
+def _effort_levels(model: config.ModelSettings) -> tuple[tuple[str, ...], str | None]:
+    """The effort levels that a model offers, and its default.
 
-    Where its upstreams know different ones, all are shown: each takes the nearest it knows.
+    Levels of all its upstreams are offered: each upstream maps a level to its nearest one.
     """
     routes: list[config.RouteSettings | None] = [*model.routes] if model.routes else [None]
-    takes = [
+    capabilities = [
         config.accepts_of(model, route, (route and route.model) or model.id) for route in routes
     ]
-    known = {effort for accepts in takes for effort in _efforts(accepts)}
-    efforts = tuple(effort for effort in _EFFORTS if effort in known)
+    offered = {effort for accepted in capabilities for effort in _efforts(accepted)}
+    efforts = tuple(effort for effort in _EFFORTS if effort in offered)
     if not efforts:
         return (), None
-    usual = "high" if any(accepts.efforts for accepts in takes) else "medium"
-    return efforts, usual if usual in efforts else efforts[-1]
+    default = "high" if any(accepted.efforts for accepted in capabilities) else "medium"
+    return efforts, default if default in efforts else efforts[-1]
 
 
-def _efforts(accepts: config.Capabilities) -> tuple[str, ...]:
-    return accepts.efforts or (_BY_BUDGET if accepts.thinking == "budget" else ())
+def _efforts(accepted: config.Capabilities) -> tuple[str, ...]:
+    return accepted.efforts or (_BUDGET_EFFORTS if accepted.thinking == "budget" else ())

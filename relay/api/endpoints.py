@@ -1,6 +1,6 @@
-"""The endpoints behind the router: dialects to the relay, catalogues, kept responses, probes.
+"""The endpoints behind the router: relayed dialects, model lists, stored responses, probes.
 
-Decides what each path is answered with. The path of a relayed request is `gateway.relay`.
+Decides how each path is answered. A relayed request is answered by `gateway.relay`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from typing import Final
 from relay.api.models import Models
 from relay.api.router import MODELS, RESPONSES, Endpoint, Endpoints, error_shape, speaks_messages
 from relay.api.stored_responses import StoredResponses
-from relay.errors import Dialect as ErrorShape
+from relay.errors import ErrorShape
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.chat import Chat
 from relay.gateway.context import Outcome, RequestContext
@@ -22,14 +22,14 @@ from relay.gateway.responses import Compaction, InputTokens, Responses
 
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
-_SUBAGENT: Final = b"x-openai-subagent"
-_MAX_AGENT: Final = 40  # octets of its name in the log
+_SUBAGENT_FIELD: Final = b"x-openai-subagent"
+_MAX_AGENT_OCTETS: Final = 40  # of a subagent's name in the log
 
 DialectsByPath = dict[bytes, Dialect]
 
 
 def dialects(seal_key: bytes, history: ConversationHistory) -> DialectsByPath:
-    """The dialect of each path that is relayed. `seal_key`: 32 octets, see `Responses`."""
+    """The dialect of each relayed path. `seal_key` has 32 octets, see `Responses`."""
     return {
         b"/v1/messages": Messages(),
         b"/v1/messages/count_tokens": Messages(counting=True),
@@ -51,7 +51,7 @@ class ApiEndpoints:
         metering: Metering,
         ready: Callable[[], bool],
     ) -> None:
-        """`ready`: whether `GET /readyz` succeeds."""
+        """`ready` decides whether `GET /readyz` succeeds."""
         self._models = models
         self._stored = stored
         self._keys = keys
@@ -59,13 +59,13 @@ class ApiEndpoints:
         self._ready = ready
 
     def routes(self, relay: Relay, relayed: DialectsByPath) -> Endpoints:
-        """All endpoints by path; those `relayed` lead to `relay`."""
+        """All endpoints by path; the `relayed` paths lead to `relay`."""
         endpoints = Endpoints()
         for path, dialect in relayed.items():
-            endpoints.post(path, _relaying(relay, dialect))
+            endpoints.post(path, _RelayEndpoint(relay, dialect).serve)
         endpoints.get(MODELS, self._list_models)
         endpoints.model(self._show_model)
-        endpoints.response(self._kept_response)
+        endpoints.response(self._stored_response)
         endpoints.get(b"/readyz", self._readiness)
         for path in (b"/healthz", b"/", b"/api/hello"):
             endpoints.get(path, _alive)
@@ -84,8 +84,8 @@ class ApiEndpoints:
 
         return show
 
-    def _kept_response(self, id: str, below: bytes) -> Endpoint | None:
-        """The endpoint of a kept response; `below` is the path behind its id."""
+    def _stored_response(self, id: str, below: bytes) -> Endpoint | None:
+        """The endpoint of a stored response; `below` is the path behind its id."""
         stored = self._stored
 
         async def show(ctx: RequestContext) -> None:
@@ -113,20 +113,30 @@ class ApiEndpoints:
         ctx.exchange.respond(200 if ready else 503, [_TEXT], body)
 
     def _identify(self, ctx: RequestContext) -> str:
-        """The caller's account."""
+        """The caller's account.
+
+        Raises:
+            RelayError: 401 without a live key, 403 for a suspended account or a removed plan.
+        """
         caller = self._keys.identify(ctx.exchange.request.headers)
         self._metering.enter(ctx, caller)
         return caller.user_id
 
 
-def _relaying(relay: Relay, dialect: Dialect) -> Endpoint:
-    def endpoint(ctx: RequestContext) -> Awaitable[None]:
-        agent = ctx.exchange.request.headers.get(_SUBAGENT)
-        if agent is not None:
-            ctx.agent = agent[:_MAX_AGENT].decode("latin-1")
-        return relay.relay(ctx, dialect)
+class _RelayEndpoint:
+    """The endpoint of one relayed path."""
 
-    return endpoint
+    __slots__ = ("_dialect", "_relay")
+
+    def __init__(self, relay: Relay, dialect: Dialect) -> None:
+        self._relay = relay
+        self._dialect = dialect
+
+    def serve(self, ctx: RequestContext) -> Awaitable[None]:
+        agent = ctx.exchange.request.headers.get(_SUBAGENT_FIELD)
+        if agent is not None:
+            ctx.agent = agent[:_MAX_AGENT_OCTETS].decode("latin-1")
+        return self._relay.relay(ctx, self._dialect)
 
 
 async def _alive(ctx: RequestContext) -> None:
@@ -138,6 +148,6 @@ def _respond_json(ctx: RequestContext, body: bytes) -> None:
     ctx.end(Outcome.COMPLETE)
     exchange = ctx.exchange
     headers = [_JSON, (b"request-id", exchange.id), exchange.own_timing()]
-    if error_shape(exchange.request) is not ErrorShape.MESSAGES:  # OpenAI's SDKs read this one
+    if error_shape(exchange.request) is not ErrorShape.MESSAGES:  # OpenAI's SDKs read this field
         headers.append((b"x-request-id", exchange.id))
     exchange.respond(200, headers, body, ctx.limit_fields())

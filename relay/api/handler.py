@@ -1,7 +1,7 @@
-"""The server's handler: around every endpoint, every failure becomes an answer and a log line.
+"""The server's handler: wraps every endpoint, turns every failure into an answer.
 
-Decides how an error is answered, in the caller's own dialect, and what is written down once a
-request has ended: the journal's row and the access log's line.
+Decides how an error is answered, in the shape of the caller's API. Writes the journal's row and the
+access log's line once a request has ended.
 """
 
 import asyncio
@@ -11,8 +11,7 @@ import time
 from typing import Final
 
 from relay.api.router import Endpoints, error_shape, without_keys
-from relay.errors import INTERNAL, RelayError
-from relay.errors import Dialect as ErrorShape
+from relay.errors import INTERNAL, ErrorShape, RelayError
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
@@ -20,7 +19,7 @@ from relay.gateway.metering import Metering
 from relay.net.exchange import Exchange
 from relay.telemetry.access_log import AccessLog
 
-_FAILED: Final = "The relay failed. Its log has more under the request id."
+_INTERNAL_ERROR: Final = "The relay failed. Its log has more under the request id."
 
 _log = logging.getLogger("relay.gateway")
 
@@ -37,7 +36,7 @@ class Handler:
         self._log = log
 
     async def handle(self, exchange: Exchange) -> None:
-        """Answer one request, whatever happens, and log it."""
+        """Answer one request on every outcome, and log it."""
         ctx = RequestContext(exchange)
         try:
             endpoint = self._endpoints.find(ctx)
@@ -51,7 +50,7 @@ class Handler:
         except Exception:
             ctx.end(Outcome.FAILED)
             _log.exception("request %s failed", ctx.id)
-            self._fail(ctx, RelayError(INTERNAL, _FAILED))
+            self._fail(ctx, RelayError(INTERNAL, _INTERNAL_ERROR))
         finally:
             us = int((time.monotonic() - exchange.arrived) * 1e6)
             outcome = ctx.outcome_text
@@ -59,10 +58,11 @@ class Handler:
             if self._log is not None:
                 self._log.line(access_record(ctx, outcome, us))
 
-    def refused(self, number: bytes, peer: str, error: RelayError) -> None:
-        """Log octets that were no request: the server has answered them."""
+    def refused(self, request_id: bytes, peer: str, error: RelayError) -> None:
+        """Log octets that are no request; the server has answered them."""
         if self._log is not None:
-            self._log.line(refusal_record(number.decode(), peer, error.kind.status, error.message))
+            status = error.kind.status
+            self._log.line(refusal_record(request_id.decode(), peer, status, error.message))
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:
         """Answer with an error, or cut an answer that has started."""
@@ -71,7 +71,7 @@ class Handler:
             exchange.cut()
             return
         if ctx.key_state is None and exchange.request.path.startswith(b"/v1/"):
-            self._find_plan(ctx)  # refused for its path, or how it asks
+            self._find_plan(ctx)  # refused before its endpoint identified the caller
         shape = error_shape(exchange.request)
         headers = [
             (b"content-type", b"application/json"),
@@ -79,14 +79,14 @@ class Handler:
             exchange.own_timing(),
             *error.headers,
         ]
-        if shape is not ErrorShape.MESSAGES:  # OpenAI's SDKs read this one
+        if shape is not ErrorShape.MESSAGES:  # OpenAI's SDKs read this field
             headers.append((b"x-request-id", exchange.id))
         body = error.body(shape, ctx.id)
         exchange.respond(error.status(shape), headers, body, ctx.limit_fields(error))
 
     def _find_plan(self, ctx: RequestContext) -> None:
-        """Find the quota that an error shows, where no endpoint has looked for it."""
+        """Find the caller's quota, which the error's limit fields show."""
         caller = self._keys.find(ctx.exchange.request.headers)
         if caller is not None:
-            with contextlib.suppress(RelayError):  # the plan may no longer be offered
+            with contextlib.suppress(RelayError):  # the plan may be gone from relay.toml
                 self._metering.enter(ctx, caller)

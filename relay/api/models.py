@@ -1,12 +1,14 @@
-"""`GET /v1/models` and `/v1/models/{id}`, from relay.toml, in the shape that the caller reads.
+"""`GET /v1/models` and `/v1/models/{id}`, from relay.toml, in the shape of the caller's API.
 
-Only `anthropic-version` tells the SDKs' shapes apart: both kinds send a Bearer key. Codex asks
-with a `client_version`, and for another one.
+Only `anthropic-version` distinguishes the SDKs: both send a Bearer key. Codex sends a
+`client_version` and gets its catalogue.
+
+Decides the lists' content and paging. Must not know upstreams or keys.
 """
 
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
 import orjson
@@ -15,7 +17,7 @@ from relay import config
 from relay.api.codex_catalogue import catalogue
 from relay.errors import INVALID_REQUEST, MODEL_NOT_FOUND, RelayError
 
-_MOST = 1000
+_MAX_PAGE_SIZE: Final = 1000  # models in one answer
 
 
 class Models:
@@ -30,26 +32,26 @@ class Models:
         """All models; `limit`, `after_id` and `before_id` page through the Anthropic shape.
 
         Raises:
-            RelayError: 400, a parameter that cannot be used.
+            RelayError: 400 for a parameter that cannot be used.
         """
-        given = parse_qs(query.decode("latin-1"))
+        parameters = parse_qs(query.decode("latin-1"))
         if not anthropic:
-            if "client_version" in given:
+            if "client_version" in parameters:
                 return self._codex
             return orjson.dumps(
                 {"object": "list", "data": [_openai(model) for model in self._models]}
             )
         page = self._models
-        if after := given.get("after_id"):
+        if after := parameters.get("after_id"):
             page = page[self._index(after[0], "after_id") + 1 :]
-        if before := given.get("before_id"):
+        if before := parameters.get("before_id"):
             page = page[
                 : max(0, self._index(before[0], "before_id") - len(self._models) + len(page))
             ]
-        text = given.get("limit", ["20"])[0]
-        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST:
+        text = parameters.get("limit", ["20"])[0]
+        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MAX_PAGE_SIZE:
             raise RelayError(
-                INVALID_REQUEST, f"limit: a whole number from 1 to {_MOST}.", param="limit"
+                INVALID_REQUEST, f"limit: a whole number from 1 to {_MAX_PAGE_SIZE}.", param="limit"
             )
         limit = int(text)
         shown = page[-limit:] if before and not after else page[:limit]
@@ -66,14 +68,14 @@ class Models:
         """One model, by its id or an alias.
 
         Raises:
-            RelayError: 404.
+            RelayError: 404 for an unknown model.
         """
-        asked = unquote(name.decode("latin-1"))
-        model = self._by_name.get(asked)
+        wanted = unquote(name.decode("latin-1"))
+        model = self._by_name.get(wanted)
         if model is None:
             raise RelayError(
                 MODEL_NOT_FOUND,
-                f"model: {asked[:128]!r} is not served here. GET /v1/models lists what is.",
+                f"model: {wanted[:128]!r} is not served here. GET /v1/models lists what is.",
                 param="model",
             )
         return orjson.dumps(_anthropic(model) if anthropic else _openai(model))
@@ -88,7 +90,7 @@ class Models:
 
 
 def _served_as(model: config.ModelSettings) -> list[str]:
-    """Under which names the upstreams know the model: the truth in routing."""
+    """The upstreams' names for the model, so a caller sees which model answers."""
     routes = model.routes or [config.RouteSettings(upstream="")]
     return sorted({route.model or model.id for route in routes})
 

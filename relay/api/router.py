@@ -1,6 +1,6 @@
-"""Which method and path lead to which endpoint, and whose shape an error takes there.
+"""Maps a method and path to an endpoint, and a path to the shape of its errors.
 
-Decides what is served and what a wrong path or method is answered with. Must not know how an
+Decides which paths are served, and the errors for a wrong path or method. Must not know how an
 endpoint answers.
 """
 
@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import unquote
 
-from relay.errors import NOT_FOUND, WRONG_METHOD, RelayError
-from relay.errors import Dialect as ErrorShape
+from relay.errors import NOT_FOUND, WRONG_METHOD, ErrorShape, RelayError
 from relay.gateway.context import RequestContext
 from relay.wire.events import Request
 
@@ -21,7 +20,9 @@ RESPONSES: Final = b"/v1/responses"
 _GET: Final = (b"GET", b"HEAD")
 _POST: Final = (b"POST",)
 _OPENAI_PATHS: Final = (b"/v1/chat/", b"/v1/completions", b"/v1/embeddings")
-_WITHOUT_V1: Final = frozenset({b"/chat/completions", b"/completions", b"/responses", b"/models"})
+_PATHS_WITHOUT_V1: Final = frozenset(
+    {b"/chat/completions", b"/completions", b"/responses", b"/models"}
+)
 _SERVED: Final = (
     "POST /v1/messages, POST /v1/messages/count_tokens, POST /v1/chat/completions, "
     "POST /v1/responses, POST /v1/responses/compact, POST /v1/responses/input_tokens, "
@@ -32,7 +33,7 @@ _NO_COMPLETIONS: Final = (
     "There is nothing at /v1/completions: the models behind this relay take conversations, not "
     "plain prompts. Use POST /v1/chat/completions with `messages`."
 )
-_SHOWN_PATH_CHARACTERS: Final = 96  # of a path that leads nowhere, in log and error
+_SHOWN_PATH_CHARACTERS: Final = 96  # of an unknown path, in log and error
 _KEY_LIKE: Final = re.compile(r"[A-Za-z0-9_-]{32,}")
 
 
@@ -64,7 +65,7 @@ class Endpoints:
         """The endpoint of a request.
 
         Raises:
-            RelayError: 404 or 405.
+            RelayError: 404 for an unknown path, 405 for a wrong method.
         """
         request = ctx.exchange.request
         path = request.path
@@ -79,7 +80,11 @@ class Endpoints:
         return endpoint
 
     def _below(self, ctx: RequestContext, path: bytes) -> tuple[tuple[bytes, ...], Endpoint]:
-        """The endpoint of a path that names an object, or none at all."""
+        """The methods and the endpoint of a path that names an object.
+
+        Raises:
+            RelayError: 404 for an unknown path.
+        """
         shown = ctx.path = without_keys(path.decode("latin-1"))[:_SHOWN_PATH_CHARACTERS]
         if path.startswith(MODELS + b"/") and self._model is not None:
             return _GET, self._model(path[len(MODELS) + 1 :])
@@ -90,7 +95,7 @@ class Endpoints:
                 return _response_methods(below), endpoint
         if path == b"/v1/completions":
             raise RelayError(NOT_FOUND, _NO_COMPLETIONS)
-        if path in _WITHOUT_V1:
+        if path in _PATHS_WITHOUT_V1:
             raise RelayError(NOT_FOUND, f"There is nothing at {shown}. {_ADD_V1}")
         raise RelayError(NOT_FOUND, f"There is nothing at {shown}. Served here: {_SERVED}.")
 
@@ -102,16 +107,16 @@ def _response_methods(below: bytes) -> tuple[bytes, ...]:
 
 
 def without_keys(text: str) -> str:
-    """Text without anything that may be a key, pasted by mistake."""
+    """`text` with "…" in place of everything that looks like a key, pasted by mistake."""
     return _KEY_LIKE.sub("…", text)
 
 
 def error_shape(request: Request) -> ErrorShape:
-    """Whose error shape a request's path implies."""
+    """The error shape that a request's path implies."""
     path = request.path
     if path.startswith(RESPONSES):
         return ErrorShape.RESPONSES
-    if path.startswith(_OPENAI_PATHS) or path in _WITHOUT_V1:
+    if path.startswith(_OPENAI_PATHS) or path in _PATHS_WITHOUT_V1:
         return ErrorShape.OPENAI
     if path.startswith(MODELS) and not speaks_messages(request):
         return ErrorShape.OPENAI
@@ -119,5 +124,5 @@ def error_shape(request: Request) -> ErrorShape:
 
 
 def speaks_messages(request: Request) -> bool:
-    """Whether a caller speaks Anthropic's API: its SDKs say so in a field of their own."""
+    """Whether a caller speaks Anthropic's API, whose SDKs send `anthropic-version`."""
     return b"anthropic-version" in request.headers

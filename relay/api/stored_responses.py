@@ -1,7 +1,7 @@
-"""The endpoints of kept responses: show, list the input of, delete, cancel.
+"""The endpoints of stored responses: show, list the input, delete, cancel.
 
-Decides the answer for a response that is kept and for one that is not. Whether any are kept, and
-where, is the operator's choice (`[responses]` in relay.toml).
+Decides the answer for a stored response and for a missing one. Whether and where responses are
+stored is the operator's choice (`[responses]` in relay.toml). Must not know connections or keys.
 """
 
 import json
@@ -17,11 +17,11 @@ from relay.gateway.history import BUSY, NOTHING_KEPT
 from relay.store.database import StoreError
 from relay.store.responses import ResponseStore, StoredResponse
 
-_MAX_ITEMS: Final = 100  # items of a list
+_MAX_PAGE_SIZE: Final = 100  # items in one answer
 
 
 class StoredResponses:
-    """The kept responses, if any are kept."""
+    """Answers from the store; without one, every response is missing."""
 
     def __init__(self, store: ResponseStore | None) -> None:
         self._store = store
@@ -30,7 +30,8 @@ class StoredResponses:
         """`GET /v1/responses/{id}`.
 
         Raises:
-            RelayError: 404, it is not here; 400, it cannot be had like that.
+            RelayError: 404 for a missing response, 400 for a stream of it, 503 without the
+                database.
         """
         if parse_qs(query.decode("latin-1")).get("stream") == ["true"]:
             raise RelayError(
@@ -43,23 +44,24 @@ class StoredResponses:
         """`DELETE /v1/responses/{id}`.
 
         Raises:
-            RelayError: 404, it is not here.
+            RelayError: 404 for a missing response, 503 without the database.
         """
         if self._store is None:
-            raise self._not_found(id)
+            raise self._not_found_error(id)
         try:
-            gone = await self._store.delete(owner, id)
+            deleted = await self._store.delete(owner, id)
         except StoreError:
             raise RelayError(OVERLOADED, BUSY) from None
-        if not gone:
-            raise self._not_found(id)
+        if not deleted:
+            raise self._not_found_error(id)
         return msgspec.json.encode({"id": id, "object": "response", "deleted": True})
 
     async def cancel(self, owner: str, id: str) -> bytes:
         """`POST /v1/responses/{id}/cancel`.
 
         Raises:
-            RelayError: always: 404, it is not here; 400, it is over.
+            RelayError: always. 404 for a missing response, 400 for a completed one, 503 without
+                the database.
         """
         await self._find(owner, id)
         raise RelayError(
@@ -72,23 +74,24 @@ class StoredResponses:
         """`GET /v1/responses/{id}/input_items`.
 
         Raises:
-            RelayError: 404, it is not here; 400, a parameter cannot be used.
+            RelayError: 404 for a missing response, 400 for a parameter that cannot be used, 503
+                without the database.
         """
-        asked = parse_qs(query.decode("latin-1"))
-        order = asked.get("order", ["desc"])[0]
+        parameters = parse_qs(query.decode("latin-1"))
+        order = parameters.get("order", ["desc"])[0]
         if order not in ("asc", "desc"):
             raise RelayError(INVALID_REQUEST, "order: it must be asc or desc.", param="order")
-        text = asked.get("limit", ["20"])[0]
-        if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= _MAX_ITEMS:
+        text = parameters.get("limit", ["20"])[0]
+        if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= _MAX_PAGE_SIZE:
             raise RelayError(
-                INVALID_REQUEST, f"limit: a whole number from 1 to {_MAX_ITEMS}.", param="limit"
+                INVALID_REQUEST, f"limit: a whole number from 1 to {_MAX_PAGE_SIZE}.", param="limit"
             )
         limit = int(text)
-        kept = await self._find(owner, id)
-        items = [_identified(item, kept.id, number) for number, item in enumerate(kept.input)]
+        stored = await self._find(owner, id)
+        items = [_listed_item(item, stored.id, index) for index, item in enumerate(stored.input)]
         if order == "desc":
             items.reverse()
-        if after := asked.get("after"):
+        if after := parameters.get("after"):
             ids = [item["id"] for item in items]
             if after[0] not in ids:
                 raise RelayError(
@@ -96,7 +99,7 @@ class StoredResponses:
                 )
             items = items[ids.index(after[0]) + 1 :]
         shown = items[:limit]
-        return _listed(
+        return _render(
             {
                 "object": "list",
                 "data": shown,
@@ -107,37 +110,37 @@ class StoredResponses:
         )
 
     async def _find(self, owner: str, id: str) -> StoredResponse:
-        kept = None
+        stored = None
         if self._store is not None:
             try:
-                kept = await self._store.get(owner, id, time())
+                stored = await self._store.get(owner, id, time())
             except StoreError:
                 raise RelayError(OVERLOADED, BUSY) from None
-        if kept is None:
-            raise self._not_found(id)
-        return kept
+        if stored is None:
+            raise self._not_found_error(id)
+        return stored
 
-    def _not_found(self, id: str) -> RelayError:
-        why = f"No response with the id {id[:80]!r} is kept here for this account."
+    def _not_found_error(self, id: str) -> RelayError:
+        message = f"No response with the id {id[:80]!r} is kept here for this account."
         if self._store is None:
-            why = f"{NOTHING_KEPT}: a response is there for its one request."
-        return RelayError(RESPONSE_NOT_FOUND, why)
+            message = f"{NOTHING_KEPT}: a response is there for its one request."
+        return RelayError(RESPONSE_NOT_FOUND, message)
 
 
-def _listed(told: dict[str, Any]) -> bytes:
-    return json.dumps(told).encode()
+def _render(page: dict[str, Any]) -> bytes:
+    return json.dumps(page).encode()
 
 
-def _identified(item: bytes, response: str, number: int) -> dict[str, Any]:
-    """An item as a list shows it: whole, and with an id that stays the same."""
-    told: dict[str, Any] = json.loads(item)  # which takes half a character, too
-    content = told.get("content")
+def _listed_item(octets: bytes, response: str, index: int) -> dict[str, Any]:
+    """An input item as a list shows it: with all its members, and with a stable id."""
+    item: dict[str, Any] = json.loads(octets)  # unlike orjson, it accepts a lone surrogate
+    content = item.get("content")
     if isinstance(content, str):
-        kind = "output_text" if told.get("role") == "assistant" else "input_text"
-        told["content"] = [{"type": kind, "text": content}]
-    if not isinstance(told.get("id"), str):
-        told["id"] = f"in_{response.removeprefix('resp_')}_{number}"
-    told.setdefault("type", "message")
-    if told["type"] == "message":
-        told.setdefault("status", "completed")
-    return told
+        kind = "output_text" if item.get("role") == "assistant" else "input_text"
+        item["content"] = [{"type": kind, "text": content}]
+    if not isinstance(item.get("id"), str):
+        item["id"] = f"in_{response.removeprefix('resp_')}_{index}"
+    item.setdefault("type", "message")
+    if item["type"] == "message":
+        item.setdefault("status", "completed")
+    return item

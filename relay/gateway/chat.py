@@ -3,8 +3,7 @@
 import time
 from typing import ClassVar
 
-from relay.errors import Dialect as ErrorShape
-from relay.errors import RelayError
+from relay.errors import ErrorShape, RelayError
 from relay.gateway.dialect import Dialect, Received
 from relay.gateway.translated import StreamTranslator, TranslatedRequest
 from relay.translate.chat import answer, request

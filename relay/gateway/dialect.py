@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from relay.errors import Dialect as ErrorShape
-from relay.errors import RelayError
+from relay.errors import ErrorShape, RelayError
 from relay.pool.affinity import Session
 from relay.pool.routes import Target
 from relay.quota.plans import Plan

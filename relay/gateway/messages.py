@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 
-from relay.errors import BAD_UPSTREAM, UNKNOWN_ENCODING, RelayError
-from relay.errors import Dialect as ErrorShape
+from relay.errors import BAD_UPSTREAM, UNKNOWN_ENCODING, ErrorShape, RelayError
 from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.passthrough import pass_on
 from relay.pool.affinity import Session

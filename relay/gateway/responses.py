@@ -10,8 +10,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from relay.errors import Dialect as ErrorShape
-from relay.errors import RelayError
+from relay.errors import ErrorShape, RelayError
 from relay.gateway.dialect import Dialect, History, Received
 from relay.gateway.history import ConversationHistory
 from relay.gateway.translated import StreamTranslator, TranslatedRequest

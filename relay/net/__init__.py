@@ -1,8 +1,9 @@
 """asyncio around `wire`: sockets in, sockets out.
 
-`listener` accepts connections for a `server`; `http1` speaks the protocol and hands each request
-to a handler as an `exchange`, run by a `runner` in place of a task. `request_body` collects a
-body within a limit. `upstream` has the other side: connections and their pool, the body of a
-response, and the splice that joins it to an exchange. `deadlines` holds every deadline. Nothing
-here knows about models, plans, keys or databases.
+`listener` accepts connections for a `server`. `http1` speaks the protocol and passes each request
+to a handler as an `exchange`; a `runner` runs the handler without a task. `request_body` collects
+a body within a limit. `upstream` is the other side: connections and their pool, response bodies,
+and the splice that joins a body to an exchange. `deadlines` holds every deadline.
+
+Must not know models, plans, keys or databases.
 """

@@ -1,8 +1,10 @@
 """Every deadline of every connection, on one coarse clock.
 
-Setting a deadline is one attribute store, so the data path can do it per event; a sweep
-four times a second compares them all. That is a timer wheel with a single slot: ten
-thousand connections cost 0.6 ms a sweep, and nothing is queued, moved or cancelled.
+Setting a deadline is one attribute store, cheap enough for every event. A sweep compares all
+deadlines four times a second: a timer wheel with a single slot. Ten thousand connections cost
+0.6 ms a sweep, and nothing is queued, moved or cancelled.
+
+Decides when a deadline fires. Must not know the effect.
 """
 
 import asyncio
@@ -10,24 +12,25 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 NEVER: Final = float("inf")
-TICK: Final = 0.25
+TICK: Final = 0.25  # seconds between two sweeps
 
 
 class Deadlined(Protocol):
-    """Something that ends at `deadline`, in seconds of the loop's clock, unless put off."""
+    """Anything with a `deadline`, in seconds of the loop's clock; `NEVER` for none."""
 
     deadline: float
 
     def expire(self) -> None:
-        """Called once the deadline is past; sets another one or comes to an end."""
+        """Called after the deadline; sets a new one or closes."""
         ...
 
 
 class Deadlines:
     """The sweep.
 
-    `now` is the coarse time, up to a tick ahead and never behind, so that a deadline counted
-    from it is never early; `swept` is the true time of the last sweep, to compare with.
+    `now` is the coarse time, at most one tick ahead and never behind: a deadline counted from it
+    never fires early. `swept` is the exact time of the last sweep, against which deadlines are
+    compared.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -39,33 +42,33 @@ class Deadlines:
         self.now = self.swept + TICK
 
     def start(self) -> None:
-        """Begin to sweep."""
+        """Start sweeping."""
         self._sweep()
 
     def stop(self) -> None:
-        """Sweep no more; deadlines that are set no longer fire."""
+        """Stop sweeping; no deadline fires any more."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def each_tick(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after every sweep, for what is cheapest done in batches."""
+        """Call `callback` after every sweep, for work that is cheapest in batches."""
         self._each_tick.append(callback)
 
-    def watch(self, thing: Deadlined) -> None:
-        """Hold `thing` to its deadline until `forget`."""
-        self._watched.add(thing)
+    def watch(self, item: Deadlined) -> None:
+        """Expire `item` at its deadlines until `forget`."""
+        self._watched.add(item)
 
-    def forget(self, thing: Deadlined) -> None:
-        """The reverse of `watch`; harmless if it was not watched."""
-        self._watched.discard(thing)
+    def forget(self, item: Deadlined) -> None:
+        """Undo `watch`; no effect on an unwatched item."""
+        self._watched.discard(item)
 
     def _sweep(self) -> None:
         self._handle = self._loop.call_later(TICK, self._sweep)
         swept = self.swept = self._loop.time()
         self.now = swept + TICK
-        for thing in [thing for thing in self._watched if thing.deadline <= swept]:
-            if thing.deadline <= swept:  # or one of those before has put it off
-                thing.expire()
+        for item in [item for item in self._watched if item.deadline <= swept]:
+            if item.deadline <= swept:  # an item before it may have moved its deadline
+                item.expire()
         for callback in self._each_tick:
             callback()

@@ -1,11 +1,12 @@
 """One request and its response, as a handler sees them.
 
-A handler reads the request's head and its bounded body, and answers with `respond`, or with
+A handler reads the request's head and its bounded body. It answers with `respond`, or with
 `begin`, `write` … and `end`. An answer that cannot be completed is cut (`close`, `cut`, `abort`),
-never ended as if it were complete. The interface carries payload only: how a body is framed on the
-wire is decided here and in `net.upstream.splice`, for HTTP/1.1 by this class.
+never ended as if it were complete. The interface carries payload only; the methods named `raw`,
+for `net.upstream.splice`, carry wire octets.
 
-Must not know models, keys or the dialect of an error.
+Decides the head and the framing of an answer in HTTP/1.1. Must not know models, keys or the
+dialect of an error.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from relay.clock import http_date
-from relay.errors import Dialect, RelayError
+from relay.errors import ErrorShape, RelayError
 from relay.net.request_body import RequestBody, too_large
 from relay.net.runner import CoroutineRunner
 from relay.wire.chunked import LAST_CHUNK
@@ -40,19 +41,19 @@ def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
 
-_boot: Final = secrets.token_hex(6).encode()
-_count: Final = itertools.count(1).__next__
+_PROCESS_ID: Final = secrets.token_hex(6).encode()  # random, to be unique across restarts
+_next_number: Final = itertools.count(1).__next__
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 def new_id() -> bytes:
-    """A request id: unique, in order within a process, and no secret."""
-    return b"req_%b%08x" % (_boot, _count())
+    """A request id: unique, ascending within a process, and no secret."""
+    return b"req_%b%08x" % (_PROCESS_ID, _next_number())
 
 
 class Pausable(Protocol):
-    """The source of an answer's octets, which a slow reader can slow down."""
+    """The source of an answer's octets; paused while the caller reads too slowly."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -95,26 +96,26 @@ class Exchange:
     def __init__(
         self, connection: Connection, request: Request, body_limit: int, octets: bytes = b""
     ) -> None:
-        """`octets` is the body, if it came with the head."""
+        """`octets` is the body, if it arrived with the head; `body_limit` is in octets."""
         self.request = request
         self.id = new_id()
         self.arrived = time.monotonic()
         self.runner: CoroutineRunner | None = None
         self.status = 0
-        self.started = False  # the head of the answer is written
+        self.started = False  # the answer's head is written
         self.ended = False  # nothing more will be written
-        self.closing = False  # the connection ends with this exchange
+        self.closing = False  # the connection closes after this exchange
         self.paused = False  # the caller reads too slowly
         self.source: Pausable | None = None
-        self.probe: Callable[[], bool] | None = None  # set by a splice, see `still_read`
+        self.probe: Callable[[], bool] | None = None  # set by a splice, for `still_read`
         self.transport = connection.transport
         self._connection = connection
         self._body_limit = body_limit
         self._chunked = False
-        self._until_close = False  # the end of the connection ends the answer
+        self._until_close = False  # the connection's end ends the answer
         self._drain_waiter: asyncio.Future[None] | None = None
-        self.early_body = octets  # the body, where it came with the head
-        self.request_body: RequestBody | None = None  # None: the body came with the head
+        self.early_body = octets  # the body, if it arrived with the head
+        self.request_body: RequestBody | None = None  # None: the body arrived with the head
         if len(octets) != request.length:
             self.request_body = RequestBody(request.length, body_limit)
 
@@ -127,11 +128,11 @@ class Exchange:
 
     @property
     def received(self) -> bool:
-        """Whether the request is here to its end."""
+        """Whether the request has arrived completely."""
         return self.request_body is None or self.request_body.complete
 
     async def body(self) -> bytes:
-        """The request's body, once it is complete.
+        """Wait for the request's complete body.
 
         Raises:
             RelayError: 413 over the limit, 408 too slow, 400 broken chunked coding.
@@ -146,7 +147,7 @@ class Exchange:
         return await pending.complete_body()
 
     def release_body(self) -> None:
-        """Let the request's body go. It stays received; `body` returns nothing from now on."""
+        """Free the request's body. It stays received; `body` returns b"" from now on."""
         self.early_body = b""
         if self.request_body is not None:
             self.request_body.release()
@@ -154,19 +155,19 @@ class Exchange:
     # --- the response ---------------------------------------------------------------
 
     def respond(self, status: int, headers: Headers, body: bytes, fields: bytes = b"") -> None:
-        """Answer with a complete body; `fields` are field lines that are ready, CR LF included."""
+        """Answer with a complete body; `fields` are further field lines, each with its CR LF."""
         self.respond_with(status, fields + field_lines(headers), body)
 
     def respond_with(self, status: int, fields: bytes, body: bytes) -> None:
-        """Answer with a complete body and field lines that are ready."""
+        """Answer with a complete body; `fields` are field lines, each with its CR LF."""
         head = self._head(status, fields, len(body))
         self.ended = True
         self.transport.write(head if self.request.method == b"HEAD" else head + body)
 
     def respond_as_received(self, response: Response, fields: bytes, octets: bytes) -> None:
-        """Answer with a complete body in the framing that it came in.
+        """Answer with an upstream's complete body in the framing of `response`.
 
-        `octets` are the body as it came (`net.upstream.body`), or its payload where
+        `octets` are the body's wire octets (`net.upstream.body`), or its payload if
         `passes_framing` is False.
         """
         length = response.length
@@ -188,26 +189,26 @@ class Exchange:
     def begin_raw(self, status: int, fields: bytes, length: int, octets: bytes = b"") -> None:
         """Begin an answer in the framing of `length` (wire.events), for a splice.
 
-        `octets` begin the body as it goes on the wire: one write for both saves a system call,
-        of which a request has four.
+        `octets` are the body's first wire octets. One write for both saves one of the four
+        system calls of a request.
         """
         self.transport.write(self._head(status, fields, length) + octets)
 
     def write(self, data: bytes) -> None:
-        """Write payload, in a chunk of its own where the answer is chunked."""
+        """Write payload; in a chunked answer, as one chunk."""
         if data:
             self.transport.write(self._framed(data) if self._chunked else data)
 
     def write_raw(self, data: bytes) -> None:
-        """Write octets onto the connection as they are."""
+        """Write wire octets to the connection unchanged."""
         self.transport.write(data)
 
     def end(self, payload: bytes = b"") -> None:
-        """End the answer as complete, with this last payload."""
+        """End the answer as complete; `payload` is its last part."""
         self.end_raw(self._framed(payload) if self._chunked else payload)
 
     def end_raw(self, octets: bytes) -> None:
-        """End the answer as complete, with these last octets as they go on the wire."""
+        """End the answer as complete; `octets` are its last wire octets."""
         if not self.ended:
             self.ended = True
             if self._chunked:
@@ -216,13 +217,16 @@ class Exchange:
                 self.transport.write(octets)
 
     def close(self) -> None:
-        """Cut the answer: octets written before still go out, then the connection ends."""
+        """Cut the answer: octets already written are sent, then the connection closes."""
         self.ended = self.closing = True
         self.transport.close()
 
     def cut(self) -> None:
-        """`close`, and let callers of HTTP/1.0 see the cut: by a reset, which may overtake
-        the octets written last."""
+        """Cut the answer like `close`, but with a reset for HTTP/1.0 callers.
+
+        Their answer ends with the connection, so a plain close would look complete. The reset may
+        overtake the octets written last.
+        """
         if self._until_close and not self.transport.is_closing():
             peer = self.transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -236,7 +240,7 @@ class Exchange:
     def fail(self, error: RelayError) -> None:
         """Answer with an error in the Messages shape, or cut an answer that has started.
 
-        For handlers without a dialect; the gateway renders its callers' errors itself.
+        For handlers without a dialect; `api.handler` renders the errors of the API.
         """
         if self.started:
             self.cut()
@@ -247,31 +251,31 @@ class Exchange:
             self.own_timing(),
             *error.headers,
         ]
-        body = error.body(Dialect.MESSAGES, self.id.decode())
-        self.respond(error.status(Dialect.MESSAGES), headers, body)
+        body = error.body(ErrorShape.MESSAGES, self.id.decode())
+        self.respond(error.status(ErrorShape.MESSAGES), headers, body)
 
     def own_timing(self) -> tuple[bytes, bytes]:
-        """`server-timing` of an answer that no upstream had a part in."""
+        """`server-timing` of an answer that the relay made without an upstream."""
         return b"server-timing", b"relay;dur=%.3f" % ((time.monotonic() - self.arrived) * 1000)
 
     def passes_framing(self, response: Response) -> bool:
-        """Whether a body can go to the caller in the framing that it comes in."""
+        """Whether the caller can get a body in the upstream's framing."""
         return response.length != CHUNKED or self.request.http11
 
     async def writable(self) -> None:
-        """Wait while the caller reads too slowly."""
+        """Wait until the caller reads fast enough."""
         if self.paused:
             self._drain_waiter = asyncio.get_running_loop().create_future()
             await self._drain_waiter
 
     def pause(self) -> None:
-        """The caller reads too slowly: called by the connection."""
+        """Pause the answer's source. The connection calls it when the caller reads too slowly."""
         self.paused = True
         if self.source is not None:
             self.source.pause()
 
     def resume(self) -> None:
-        """The caller has caught up: called by the connection."""
+        """Resume the answer's source. The connection calls it when the caller has caught up."""
         self.paused = False
         if self.source is not None:
             self.source.resume()
@@ -279,10 +283,10 @@ class Exchange:
             self._drain_waiter.set_result(None)
 
     def still_read(self) -> bool:
-        """Probe whether a caller that shut its sending side still reads; False: no way to probe.
+        """Probe whether a caller that shut its sending side still reads; False if it cannot.
 
-        An interim response means nothing to a client that waits (RFC 9110 §15.2), and a
-        socket that was closed answers it with a reset.
+        A waiting client ignores an interim response (RFC 9110 §15.2); a closed socket answers it
+        with a reset.
         """
         if self.probe is not None:
             return self.probe()
@@ -292,7 +296,7 @@ class Exchange:
         return True
 
     def _framed(self, payload: bytes) -> bytes:
-        """Payload as it goes on the wire in an answer of unknown length."""
+        """The wire octets of `payload` in an answer of unknown length."""
         if not payload or not self.request.http11:
             return payload
         return b"%x\r\n%b\r\n" % (len(payload), payload)
@@ -321,7 +325,7 @@ class Exchange:
 
 
 class _DateLine:
-    """The `date` field of answers that bring none, renewed by the server's clock."""
+    """The `date` field of answers without one, renewed every tick."""
 
     __slots__ = ("line",)
 
@@ -337,5 +341,5 @@ date: Final = _DateLine()
 
 
 def field_lines(headers: Headers) -> bytes:
-    """Header fields as lines, each with its CR LF."""
+    """Field lines of `headers`, each with its CR LF."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])

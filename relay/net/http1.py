@@ -1,15 +1,17 @@
 """One HTTP/1.1 connection of a caller: heads in, exchanges out.
 
-A connection reads a head, gives the request to the handler, and takes the next one when that has
-ended, so pipelined requests are answered in order. A peer's cost has bounds: time by deadlines,
-memory by limits and by pausing. The connection must not know what is served.
+A connection reads a head and passes the request to the handler. It takes the next request when
+that exchange has ended, so pipelined requests are answered in order. Deadlines bound a peer's time;
+limits and pausing bound its memory.
+
+Decides when a request starts and when the connection closes. Must not know handlers' answers.
 """
 
 import asyncio
 import logging
 from typing import Final, cast
 
-from relay.errors import INTERNAL, REQUEST_TIMEOUT, Dialect, RelayError
+from relay.errors import INTERNAL, REQUEST_TIMEOUT, ErrorShape, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
 from relay.net.runner import CoroutineRunner
@@ -18,12 +20,12 @@ from relay.net.socket_options import write_at_once
 from relay.wire.events import Request
 from relay.wire.h1 import HeadReader, request_reader
 
-BODY_OCTETS_PER_SECOND: Final = 1024  # the rate that a body must come at, after its grace
-_BACKLOG_OCTETS: Final = 64 * 1024  # read ahead of a request that is being answered
-_PIPELINED_A_TURN: Final = 16  # requests answered in one turn of the loop
-_LINGER_SECONDS: Final = 2.0  # in which a refused peer may finish sending, and read why
+BODY_OCTETS_PER_SECOND: Final = 1024  # minimum rate of a body after `Bounds.body_time`
+_BACKLOG_OCTETS: Final = 64 * 1024  # read ahead while a request is answered
+_PIPELINED_PER_TURN: Final = 16  # requests started in one turn of the loop
+_LINGER_SECONDS: Final = 2.0  # for a refused peer to finish sending and read the error
 _FIRST_PROBE_SECONDS: Final = 0.04  # so a caller that left is noticed within 100 ms
-_LONGEST_PROBE_SECONDS: Final = 10.0
+_MAX_PROBE_SECONDS: Final = 10.0
 
 _log = logging.getLogger("relay.net")
 
@@ -50,7 +52,7 @@ class ServerConnection:
         self._server = server
         self._reader: HeadReader[Request] = request_reader(server.bounds.head)
         self._backlog = b""
-        self._peer_is_slow = False  # the peer does not read: no further request is taken
+        self._peer_is_slow = False  # the peer reads too slowly: no further request starts
         self._half_closed = False
         self._lingering = False
         self.exchange: Exchange | None = None
@@ -58,8 +60,8 @@ class ServerConnection:
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The peer is here; it may stay idle for a while."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
+        """A peer has connected; it may stay idle for `idle_time`."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         write_at_once(self.transport)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
@@ -67,11 +69,11 @@ class ServerConnection:
         server.connections.add(self)
         self.deadline = server.deadlines.now + server.bounds.idle_time
         server.deadlines.watch(self)
-        if server.draining:  # it came as the listener was closed
+        if server.draining:  # accepted just before the listener closed
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Octets of a head, of a body, or ahead of their time."""
+        """Take octets of a head, of a body, or of a pipelined request."""
         exchange = self.exchange
         if self._lingering:
             return
@@ -87,11 +89,11 @@ class ServerConnection:
             self._collect(exchange, data)
 
     def eof_received(self) -> bool:
-        """The peer sends no more. Whether it still reads is asked, see `_probe`."""
+        """The peer sends no more; `_probe` finds out whether it still reads."""
         exchange = self.exchange
         if exchange is None or not exchange.received or exchange.ended:
             return False
-        if not self.transport.can_write_eof():  # TLS knows no half-closed connections
+        if not self.transport.can_write_eof():  # TLS has no half-closed connections
             return False
         self._half_closed = True
         self._server.loop.call_later(
@@ -100,7 +102,7 @@ class ServerConnection:
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The peer is gone: so is the reason to go on with its request."""
+        """The peer is gone: cancel its request."""
         server = self._server
         server.deadlines.forget(self)
         server.connections.discard(self)
@@ -112,7 +114,7 @@ class ServerConnection:
         server.connection_gone()
 
     def pause_writing(self) -> None:
-        """The peer reads too slowly: it has `write_time` to catch up."""
+        """The peer reads too slowly; it has `write_time` to catch up."""
         self._peer_is_slow = True
         self.deadline = self._server.deadlines.now + self._server.bounds.write_time
         if self.exchange is not None:
@@ -132,7 +134,7 @@ class ServerConnection:
             self._take_backlog()
 
     def expire(self) -> None:
-        """A deadline is past: of idling, a head, a body, or a write."""
+        """The deadline of idling, a head, a body, or a write has passed."""
         self.deadline = NEVER
         exchange = self.exchange
         if self._lingering or self.transport.is_closing():
@@ -150,7 +152,7 @@ class ServerConnection:
             exchange.request_body.too_slow()
 
     def closes_after_answer(self) -> bool:
-        """Whether the answer under way is the connection's last."""
+        """Whether the connection closes after the current answer."""
         exchange = self.exchange
         return (
             self._server.draining
@@ -159,7 +161,7 @@ class ServerConnection:
         )
 
     def shut(self) -> None:
-        """Close if idle; else the exchange under way is the last one."""
+        """Close if idle; otherwise close after the current exchange."""
         if self.exchange is None:
             self.transport.close()
 
@@ -176,28 +178,28 @@ class ServerConnection:
             return
         request, rest = parsed
         length = request.length
-        most = server.bounds.body
-        if length == len(rest) <= most:  # the whole request in one piece: what most callers send
-            exchange = Exchange(self, request, most, rest)
+        body_limit = server.bounds.body
+        if length == len(rest) <= body_limit:  # one complete request, the usual case
+            exchange = Exchange(self, request, body_limit, rest)
             self.deadline = NEVER
-        elif 0 <= length < len(rest) and length <= most:
-            exchange = Exchange(self, request, server.bounds.body, rest[:length])
+        elif 0 <= length < len(rest) and length <= body_limit:
+            exchange = Exchange(self, request, body_limit, rest[:length])
             self._backlog = rest[length:]
             self.deadline = NEVER
         else:
-            exchange = Exchange(self, request, server.bounds.body)
+            exchange = Exchange(self, request, body_limit)
             self.deadline = server.deadlines.now + server.bounds.body_time
             self._collect(exchange, rest)
         self.exchange = exchange
         runner = CoroutineRunner(self._run(exchange))
         runner.step()
-        exchange.runner = runner  # only now: `_next` tells by it that the answer took its time
+        exchange.runner = runner  # set last: None shows `_next` that the first step answered
 
     def _take_backlog(self) -> None:
-        """Take what came ahead of its time; some of it, as others wait for their turn too."""
+        """Start pipelined requests; a limited number a turn, so other connections get theirs."""
         if self.transport.is_closing():
             return
-        for _ in range(_PIPELINED_A_TURN):
+        for _ in range(_PIPELINED_PER_TURN):
             if not self._backlog or self.exchange is not None or self._peer_is_slow:
                 break
             data, self._backlog = self._backlog, b""
@@ -214,7 +216,7 @@ class ServerConnection:
                 self._server.loop.call_later(
                     _FIRST_PROBE_SECONDS, self._probe, self.exchange, _FIRST_PROBE_SECONDS
                 )
-            elif not self._backlog:  # what came last was no whole request
+            elif not self._backlog:  # an incomplete request came last
                 self._close()
 
     def _collect(self, exchange: Exchange, data: bytes) -> None:
@@ -225,7 +227,7 @@ class ServerConnection:
         server = self._server
         if body.complete:
             self.deadline = NEVER
-        else:  # each KiB that came buys another second
+        else:  # each KiB received extends the deadline by a second
             earned = self.deadline + len(data) / BODY_OCTETS_PER_SECOND
             self.deadline = min(earned, server.deadlines.now + 2 * server.bounds.body_time)
 
@@ -250,8 +252,8 @@ class ServerConnection:
         if transport.is_closing():
             self._close()
             return
-        spent = self._half_closed and not self._backlog  # nothing more can come
-        if exchange.closing or spent or self._server.draining:
+        exhausted = self._half_closed and not self._backlog  # no further request can come
+        if exchange.closing or exhausted or self._server.draining:
             self._linger(exchange.received)
             return
         if not self._peer_is_slow:
@@ -260,20 +262,20 @@ class ServerConnection:
             self._take_backlog()
 
     def _refuse(self, error: RelayError) -> None:
-        """Answer what is no request, and end the connection."""
-        number = new_id()
-        body = error.body(Dialect.MESSAGES, number.decode())
+        """Answer octets that are no request, and close the connection."""
+        request_id = new_id()
+        body = error.body(ErrorShape.MESSAGES, request_id.decode())
         self.transport.write(
             b"%b%bcontent-type: application/json\r\nrequest-id: %b\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status_line(error.kind.status), date.line, number, len(body), body)
+            % (status_line(error.kind.status), date.line, request_id, len(body), body)
         )
         if self._server.refused is not None:
-            self._server.refused(number, self.peer, error)
+            self._server.refused(request_id, self.peer, error)
         self._linger(received=False)
 
     def _linger(self, received: bool) -> None:
-        """Close; but a peer still sending would get a reset and lose the answer (RFC 9112 §9.6)."""
+        """Close in two steps, or a peer that still sends loses the answer (RFC 9112 §9.6)."""
         if received or self._half_closed or not self.transport.can_write_eof():
             self._close()
             return
@@ -283,7 +285,7 @@ class ServerConnection:
         self.deadline = self._server.deadlines.now + _LINGER_SECONDS
 
     def _close(self) -> None:
-        """Close once the peer has read what was written, for which it has its time."""
+        """Close once the peer has read the octets written, for which it has `write_time`."""
         self._backlog = b""
         self.deadline = self._server.deadlines.now + self._server.bounds.write_time
         self.transport.close()
@@ -291,17 +293,13 @@ class ServerConnection:
     def _probe(self, exchange: Exchange, wait: float) -> None:
         """Find out whether a peer that sends no more still reads.
 
-        Shutting one side and closing look the same from here; but a closed socket answers
-        the first octet with a reset, and the second write finds it.
+        A half-closed and a closed connection look the same here. But a closed socket answers the
+        first octet with a reset, which the second write reports.
         """
         if self.exchange is not exchange or self.transport.is_closing():
             return
         if exchange.still_read():
-            wait = (
-                min(wait * 2, _LONGEST_PROBE_SECONDS)
-                if wait > _FIRST_PROBE_SECONDS
-                else wait * 1.01
-            )
+            wait = min(wait * 2, _MAX_PROBE_SECONDS) if wait > _FIRST_PROBE_SECONDS else wait * 1.01
             self._server.loop.call_later(wait, self._probe, exchange, wait)
         else:
             self.transport.abort()

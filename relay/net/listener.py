@@ -1,7 +1,6 @@
 """Sockets that accept callers' connections for a server: bound here, or inherited.
 
-Every connection speaks HTTP/1.1 today; a protocol that TLS negotiates (ALPN, RFC 7301) will be
-chosen here.
+Decides the protocol of a connection: HTTP/1.1. Must not know requests.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ from typing import Any, Final, cast
 from relay.net.http1 import ServerConnection
 from relay.net.server import Server
 
-_BACKLOG_CONNECTIONS: Final = 1024  # that the kernel accepts ahead of the loop
+_BACKLOG_CONNECTIONS: Final = 1024  # queued by the kernel ahead of the loop
 
 
 async def listen(
@@ -24,16 +23,16 @@ async def listen(
     sock: socket.socket | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> int:
-    """Accept connections at a TCP address, a Unix socket or on a socket that listens already.
+    """Accept connections at a TCP address, at a Unix socket, or on a listening socket.
 
-    Returns the port that was bound, 0 for a Unix socket.
+    Returns the bound port, 0 for a Unix socket.
 
     Raises:
         OSError: the address cannot be used.
     """
 
     def connection() -> asyncio.BaseProtocol:
-        # The loop calls a protocol's methods and never asks for its base class.
+        # The loop calls a protocol's methods and never checks its base class.
         return cast(asyncio.BaseProtocol, ServerConnection(server))
 
     loop = server.loop

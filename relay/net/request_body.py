@@ -1,6 +1,6 @@
-"""A request body that did not come with its head, collected as it comes, within a limit.
+"""Collects a request body that did not arrive with its head, within a limit.
 
-Decides when the body is complete and when it never will be. Must not know whose body it is.
+Decides when the body is complete and when it fails. Must not know callers or content.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from relay.wire.events import CHUNKED
 
 
 def too_large(limit: int) -> RelayError:
-    """The refusal of a body over the limit, in octets."""
+    """The error for a body over `limit` octets."""
     return RelayError(
         TOO_LARGE,
         f"The request body is larger than {limit} octets. "
@@ -20,7 +20,10 @@ def too_large(limit: int) -> RelayError:
 
 
 class RequestBody:
-    """`feed` from the connection, `complete_body` for the handler; `size` is octets so far."""
+    """A body in parts: the connection feeds it, the handler awaits `complete_body`.
+
+    `size` counts the payload's octets so far.
+    """
 
     __slots__ = (
         "_failure",
@@ -34,7 +37,7 @@ class RequestBody:
     )
 
     def __init__(self, length: int, limit: int) -> None:
-        """`length` as in wire.events; `limit` in octets of payload."""
+        """`length` is as in wire.events; `limit` is in octets of payload."""
         self.complete = False
         self.size = 0
         self._limit = limit
@@ -74,10 +77,10 @@ class RequestBody:
         return rest
 
     async def complete_body(self) -> bytes:
-        """The body, once it is complete.
+        """Wait for the complete body.
 
         Raises:
-            RelayError: it never will be.
+            RelayError: 413 over the limit, 408 too slow, 400 broken chunked coding.
         """
         if not self.complete and self._failure is None:
             self._waiter = asyncio.get_running_loop().create_future()
@@ -89,17 +92,17 @@ class RequestBody:
         return self._pieces[0]
 
     def release(self) -> None:
-        """Let the octets go; the body stays complete."""
+        """Free the octets; the body stays complete."""
         self._pieces = [b""]
 
     def fail(self, error: RelayError) -> None:
-        """The body never will be complete: raise `error` where it is awaited."""
+        """Give the body up: raise `error` in `complete_body`."""
         self._failure = error
         self._pieces.clear()
         self._wake()
 
     def too_slow(self) -> None:
-        """The body comes too slowly to wait for."""
+        """Give the body up because it arrives too slowly."""
         self.fail(
             RelayError(
                 REQUEST_TIMEOUT,

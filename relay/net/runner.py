@@ -1,10 +1,12 @@
 """Runs a handler's coroutine without a Task of its own.
 
-`asyncio.Task` enters itself into a weak set and starts on a later turn of the loop: 2.5 µs
-of the 30 that a relayed request costs in all. A `CoroutineRunner` takes the first step at once and
-each further one when the awaited future is done. What is missing: `asyncio.timeout`,
-`TaskGroup` and whatever else asks for the current task; a handler that needs those awaits
-a task (`await loop.create_task(…)`), as net.pool does for connecting.
+A trampoline. An `asyncio.Task` enters a weak set and starts on a later turn of the loop, which
+costs 2.5 µs of the 30 µs of a relayed request. A `CoroutineRunner` takes the first step
+immediately, and each further one when the awaited future is done. `asyncio.timeout`, `TaskGroup`
+and other users of the current task do not work in it. A handler that needs them awaits a task
+(`await loop.create_task(…)`), as `upstream.connection_pool` does to connect.
+
+Decides when a coroutine takes its next step. Must not know its purpose.
 """
 
 import asyncio
@@ -15,16 +17,18 @@ T = TypeVar("T")
 
 
 class Waiter(Generic[T]):
-    """A value to come, for one coroutine of a `CoroutineRunner`: it goes on within `set_result`.
+    """A future for one coroutine of a `CoroutineRunner`, which resumes within `set_result`.
 
-    A Future would have it wait for the loop's next turn, which costs a microsecond.
+    An `asyncio.Future` resumes it on the loop's next turn, which costs a microsecond.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_error", "_resume", "_value", "done")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_error", "_value", "done")
+
+    _value: T
 
     def __init__(self) -> None:
         self.done = False
-        self._resume: Callable[[object], None] | None = None
+        self._callback: Callable[[object], None] | None = None
         self._error: BaseException | None = None
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -35,35 +39,35 @@ class Waiter(Generic[T]):
         return self._value
 
     def set_result(self, value: T) -> None:
-        """The value is here."""
-        self._value: T = value
-        self._go_on()
+        """Set the result and resume the coroutine."""
+        self._value = value
+        self._finish()
 
     def set_exception(self, error: BaseException) -> None:
-        """It will never be."""
+        """Set an exception in place of a result and resume the coroutine."""
         self._error = error
-        self._go_on()
+        self._finish()
 
     def cancel(self) -> bool:
-        """Nobody wants it any more. As a Future has it: whether there was still time."""
+        """Raise `CancelledError` in the coroutine; False if it is done, as with a Future."""
         if self.done:
             return False
         self.set_exception(asyncio.CancelledError())
         return True
 
     def add_done_callback(self, callback: Callable[[object], None]) -> None:
-        """As a Future has it, for one callback."""
-        self._resume = callback
+        """As with a Future, but for a single callback."""
+        self._callback = callback
 
-    def _go_on(self) -> None:
+    def _finish(self) -> None:
         self.done = True
-        resume, self._resume = self._resume, None
-        if resume is not None:
-            resume(self)
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback(self)
 
 
 class CoroutineRunner:
-    """One coroutine on its way. It must catch what is raised in it, `CancelledError` too."""
+    """Runs one coroutine, which must catch all its exceptions, `CancelledError` included."""
 
     __slots__ = ("_cancelled", "_coroutine", "_waiting")
 
@@ -73,7 +77,7 @@ class CoroutineRunner:
         self._cancelled = False
 
     def step(self, _: object = None) -> None:
-        """Run until the next await that does not return at once."""
+        """Run the coroutine until its next await that has to wait."""
         coroutine = self._coroutine
         if coroutine is None:
             return
@@ -93,10 +97,10 @@ class CoroutineRunner:
         waiting._asyncio_future_blocking = False
         self._waiting = waiting
         waiting.add_done_callback(self.step)
-        if self._cancelled:  # by itself, before it came to wait
+        if self._cancelled:  # the coroutine cancelled itself before it waited
             self._cancelled = not waiting.cancel()
 
     def cancel(self) -> None:
         """Raise `CancelledError` where the coroutine waits."""
-        # Where the future is done already, the next step has yet to come: it raises.
+        # If the future is done already, the next step raises.
         self._cancelled = self._waiting is None or not self._waiting.cancel()

@@ -1,7 +1,10 @@
-"""A server: its handler, its bounds, the set of its connections, and how they end.
+"""A server: its handler, its bounds, and the set of its connections.
 
 The same for every protocol: `net.listener` accepts, a connection such as `net.http1` speaks the
-protocol. `drain` lets exchanges in flight finish. The server must not know what is served.
+protocol.
+
+Decides how the connections end: `drain` lets exchanges in flight finish. Must not know handlers'
+answers.
 """
 
 import asyncio
@@ -20,23 +23,23 @@ Refused = Callable[[bytes, str, RelayError], None]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that a peer may cost: octets, and seconds."""
+    """A peer's limits, in octets and in seconds."""
 
     head: Limits = Limits()  # noqa: RUF009 - immutable
-    body: int = 32 * 1024 * 1024
-    head_time: float = 10.0
-    body_time: float = 10.0
-    idle_time: float = 75.0
-    write_time: float = 120.0
+    body: int = 32 * 1024 * 1024  # octets of payload
+    head_time: float = 10.0  # for a complete head
+    body_time: float = 10.0  # before a body's minimum rate counts
+    idle_time: float = 75.0  # between two requests
+    write_time: float = 120.0  # for a slow reader to catch up
 
 
 class Connection(Protocol):
-    """A caller's connection, as its server ends it."""
+    """A caller's connection, as its server sees it."""
 
     transport: asyncio.Transport
 
     def shut(self) -> None:
-        """Close if idle; else the exchange under way is the last one."""
+        """Close if idle; otherwise close after the current exchange."""
         ...
 
 
@@ -50,8 +53,8 @@ class Server:
         bounds: Bounds | None = None,
         refused: Refused | None = None,
     ) -> None:
-        """`refused(id, peer, error)` is called for octets that were no request, which no handler
-        sees."""
+        """`refused(request_id, peer, error)` is called for octets that are no request; the
+        handler never sees them."""
         self.handler = handler
         self.refused = refused
         self.deadlines = deadlines
@@ -64,7 +67,7 @@ class Server:
         deadlines.each_tick(date.renew)
 
     async def drain(self, seconds: float) -> None:
-        """Accept no more, let exchanges in flight finish for `seconds`, then cut."""
+        """Stop accepting, let exchanges in flight finish for `seconds`, then cut them."""
         self.draining = True
         for listener in self.listeners:
             listener.close()
@@ -85,6 +88,6 @@ class Server:
             self._empty.set_result(None)
 
     def connection_gone(self) -> None:
-        """Called by each connection at its end."""
+        """Called by each connection when it has closed."""
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)

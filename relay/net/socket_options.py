@@ -1,27 +1,31 @@
-"""How the loop's transports are set, for both sides of the relay."""
+"""Options of the loop's transports, for both sides of the relay.
+
+Decides how many octets wait in a buffer. Must not know their content.
+"""
 
 import asyncio
 import socket
 from typing import Final
 
-_RECEIVE: Final = 64 * 1024
+_RECEIVE_BUFFER_OCTETS: Final = 64 * 1024
 
 
 def write_at_once(transport: asyncio.Transport) -> None:
-    """Hand each write to the kernel as it is made, and pause as soon as the kernel takes no more.
+    """Pass each write to the kernel immediately; pause as soon as the kernel accepts no more.
 
-    uvloop otherwise queues writes for the end of the loop's turn, and only pauses above 64 KiB.
-    The relay writes once per event, so a queue gathers nothing; and what it holds for a slow
-    reader is then a single piece. (Over TLS each write is still in flight when it returns,
-    and this would pause after every one.)
+    By default uvloop queues writes until the end of the loop's turn and pauses above 64 KiB. The
+    relay writes once per event, so a queue would gather nothing. Without one, a slow reader costs
+    a single piece of memory. Not over TLS: each write is in flight when it returns, so every one
+    would pause.
     """
     if transport.get_extra_info("sslcontext") is None:
         transport.set_write_buffer_limits(high=0)
 
 
 def read_little(transport: asyncio.Transport) -> None:
-    """Let an upstream send 64 KiB ahead and no more: uvloop reads up to 250 KiB at once, which
-    a caller who reads slowly would make the relay hold.
+    """Limit the kernel's receive buffer of an upstream to 64 KiB.
+
+    uvloop reads up to 250 KiB at once, and the relay would hold them for a slow caller.
     """
     connection = transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_OCTETS)

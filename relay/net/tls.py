@@ -1,6 +1,6 @@
 """TLS contexts from files: for the listener, and to verify upstreams.
 
-Decides protocol versions and ALPN. Must not know connections.
+Decides protocol versions and the protocol offered (ALPN, RFC 7301). Must not know connections.
 """
 
 import ssl
@@ -9,7 +9,7 @@ from relay.config import ConfigError, Settings, TlsSettings
 
 
 def listener(tls: TlsSettings) -> ssl.SSLContext:
-    """The listener's context: TLS 1.2 or later, with `server.tls`'s certificate and key.
+    """The listener's context: TLS 1.2 or later, with the certificate and key of `server.tls`.
 
     Raises:
         ConfigError: the files are not a certificate and its key.
@@ -25,7 +25,7 @@ def listener(tls: TlsSettings) -> ssl.SSLContext:
 
 
 def upstream(ca: str | None) -> ssl.SSLContext:
-    """A context that verifies upstreams against the file `ca`, None: the system's certificates.
+    """A context that verifies upstreams by the file `ca`; None: by the system's certificates.
 
     Raises:
         ValueError: the file has no certificates.
@@ -37,18 +37,18 @@ def upstream(ca: str | None) -> ssl.SSLContext:
 
 
 def check(settings: Settings) -> None:
-    """Load every certificate and key that the settings name.
+    """Load every certificate and key of the settings.
 
     Raises:
         ConfigError: one of them cannot be used.
     """
     if settings.server.tls is not None:
         listener(settings.server.tls)
-    for number, one in enumerate(settings.upstream):
-        if one.ca is not None:
+    for index, section in enumerate(settings.upstream):
+        if section.ca is not None:
             try:
-                upstream(one.ca)
+                upstream(section.ca)
             except ValueError as error:
                 raise ConfigError(
-                    f"upstream[{number}].ca", str(error).removeprefix("ca: ")
+                    f"upstream[{index}].ca", str(error).removeprefix("ca: ")
                 ) from None

@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from relay import clock
-from relay.errors import RATE_LIMITED, Dialect, Header, Kind, RelayError
+from relay.errors import RATE_LIMITED, ErrorShape, Header, Kind, RelayError
 from relay.quota.plans import Limit, Plan
 from relay.quota.state import Balance
 
@@ -52,22 +52,22 @@ class QuotaExceeded(RelayError):  # noqa: N818 -- it is the caller's state, not 
     def _is_worth_waiting(retry_after: int | None) -> bool:
         return retry_after is not None and retry_after <= _MAX_RETRY_AFTER_SECONDS
 
-    def status(self, dialect: Dialect) -> int:
+    def status(self, shape: ErrorShape) -> int:
         """As in RelayError, but 429 for a 402 in the Responses dialect.
 
         Codex repeats a 402 six times and stops at a 429.
         """
-        if dialect is Dialect.RESPONSES and self.kind is PAYMENT_REQUIRED:
+        if shape is ErrorShape.RESPONSES and self.kind is PAYMENT_REQUIRED:
             return USED_UP.status
-        return super().status(dialect)
+        return super().status(shape)
 
-    def body(self, dialect: Dialect, request_id: str | None = None) -> bytes:
+    def body(self, shape: ErrorShape, request_id: str | None = None) -> bytes:
         """As in RelayError, but with the type and the time that Codex acts on.
 
         On `/v1/responses` only: Codex stops at `usage_limit_reached` and shows `resets_at`.
         """
-        if dialect is not Dialect.RESPONSES:
-            return super().body(dialect, request_id)
+        if shape is not ErrorShape.RESPONSES:
+            return super().body(shape, request_id)
         if self._is_worth_waiting(self.retry_after):
             kind, code = RATE_LIMITED.openai_type, RATE_LIMITED.code
         elif self.resets_at is not None:

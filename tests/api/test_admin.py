@@ -72,7 +72,7 @@ async def served_by(relay: Live) -> str:
     return str(relay.log()[-1]["upstream"])
 
 
-def written(folder: Path) -> list[str]:
+def stored_pauses(folder: Path) -> list[str]:
     connection = sqlite3.connect(folder / "relay.db")
     try:
         return [row[0] for row in connection.execute("SELECT upstream FROM pause ORDER BY 1")]
@@ -188,8 +188,8 @@ async def test_requests_from_a_web_page_are_refused(
 ) -> None:
     relay = await admin_relay_with()
     assert (await admin(relay, "GET", "/upstreams", fields)).status_code == status
-    done = await admin(relay, "POST", "/upstreams/one/pause", fields)
-    assert done.status_code == status
+    paused = await admin(relay, "POST", "/upstreams/one/pause", fields)
+    assert paused.status_code == status
     assert relay.app.upstreams[0].health.paused is (status == 200)
 
 
@@ -211,7 +211,7 @@ async def test_a_command_for_another_relay_is_refused(
     async with httpx.AsyncClient() as client:
         assert (await client.post(url)).status_code == 403
     assert not relay.app.upstreams[0].health.paused
-    assert written(tmp_path) == []
+    assert stored_pauses(tmp_path) == []
 
 
 # --- actions ---
@@ -245,7 +245,7 @@ async def test_a_pause_is_written_first_and_outlives_the_process(tmp_path: Path)
     async with admin_relay(tmp_path) as relay:
         for _ in range(2):
             await admin(relay, "POST", "/upstreams/one/pause")
-            assert written(tmp_path) == ["one"]
+            assert stored_pauses(tmp_path) == ["one"]
     for names, states in [(["two", "one"], [False, True]), (["two"], [False]), (["one"], [True])]:
         rows = [{"name": name, "base_url": "http://h", "api_key": "k"} for name in names]
         server = {"listen": ["127.0.0.1:0"], "admin_listen": ""}
@@ -268,7 +268,7 @@ async def test_a_caller_that_leaves_does_not_cancel_a_pause(
     with socket.create_connection((host, int(port))) as caller:
         caller.sendall(head.encode())
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await until(lambda: relay.app.upstreams[0].health.paused and written(tmp_path) == ["one"])
+    await until(lambda: relay.app.upstreams[0].health.paused and stored_pauses(tmp_path) == ["one"])
 
 
 async def test_an_unwritten_pause_is_in_force_and_reported(admin_relay_with: RelayWith) -> None:
@@ -290,7 +290,7 @@ async def test_waiting_requests_are_served_immediately(
     one = relay.app.upstreams[0]
     outage = Verdict(Scope.ACCOUNT, time.time() + 4, True, "a limit")
     one.health.failed(outage, "claude-sonnet-4-7", time.time())
-    asking = asyncio.create_task(served_by(relay))
+    waiting = asyncio.create_task(served_by(relay))
     await until(lambda: relay.app.upstreams.waiting == 1)
     assert (await admin(relay, "GET", "/upstreams")).json()["waiting"] == 1
     if action == "resume":
@@ -300,7 +300,7 @@ async def test_waiting_requests_are_served_immediately(
     document = (await admin(relay, "POST", f"/upstreams/one/{action}")).json()
     assert document["state"] == "ok"
     async with asyncio.timeout(3):
-        assert await asking == "one"
+        assert await waiting == "one"
 
 
 async def test_clearing_keeps_pauses_and_sessions(
@@ -317,7 +317,7 @@ async def test_clearing_keeps_pauses_and_sessions(
     await admin(relay, "POST", f"/upstreams/{home}/pause")
     document = (await admin(relay, "POST", f"/upstreams/{home}/clear")).json()
     assert document["state"] == "paused"
-    assert written(tmp_path) == [home]
+    assert stored_pauses(tmp_path) == [home]
 
 
 # --- the address ---

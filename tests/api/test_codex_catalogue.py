@@ -10,8 +10,8 @@ from relay.api.codex_catalogue import INSTRUCTIONS, catalogue
 
 JSON = dict[str, Any]
 
-# Codex 0.169.0 does not start without any one of these: found by leaving out each.
-NEEDED = {
+# Codex 0.169.0 does not start if one of these is missing: found by leaving out each.
+REQUIRED = {
     "slug",
     "display_name",
     "supported_reasoning_levels",
@@ -25,7 +25,7 @@ NEEDED = {
     "base_instructions",
 }
 # The values that Codex 0.169.0 accepts for these members.
-KNOWN = {
+ALLOWED = {
     "shell_type": {"default", "local", "shell_command", "unified_exec", "disabled"},
     "visibility": {"list", "hide", "none"},
     "apply_patch_tool_type": {"freeform"},
@@ -40,13 +40,12 @@ SONNET: JSON = {
 
 
 def entries(*models: JSON) -> list[JSON]:
-    made: list[JSON] = catalogue(msgspec.convert(list(models), list[config.ModelSettings]))[
-        "models"
-    ]
-    return made
+    settings = msgspec.convert(list(models), list[config.ModelSettings])
+    listed: list[JSON] = catalogue(settings)["models"]
+    return listed
 
 
-def one(**fields: Any) -> JSON:
+def entry_of(**fields: Any) -> JSON:
     return entries({"id": "claude-sonnet-4-7", **fields})[0]
 
 
@@ -56,9 +55,9 @@ def levels(entry: JSON) -> list[str]:
 
 def test_every_entry_has_the_fields_codex_requires() -> None:
     for entry in entries(SONNET, {"id": "glm-4.7"}, {"id": "claude-haiku-4-5"}):
-        assert entry.keys() >= NEEDED
-        for member, known in KNOWN.items():
-            assert entry[member] in known
+        assert entry.keys() >= REQUIRED
+        for member, allowed in ALLOWED.items():
+            assert entry[member] in allowed
         assert entry["truncation_policy"] == {"mode": "tokens", "limit": 10_000}
 
 
@@ -71,7 +70,7 @@ def test_relay_toml_describes_the_model() -> None:
 
 
 def test_a_model_without_a_name_is_called_by_its_id() -> None:
-    assert one()["display_name"] == "claude-sonnet-4-7"
+    assert entry_of()["display_name"] == "claude-sonnet-4-7"
 
 
 def test_aliases_are_accepted_but_not_listed_as_choices() -> None:
@@ -84,12 +83,12 @@ def test_aliases_are_accepted_but_not_listed_as_choices() -> None:
     ]
     assert [entry["priority"] for entry in listed] == [1, 2, 3, 4]  # as they are in relay.toml
     names = {"slug", "visibility", "priority"}
-    first, second = ({k: v for k, v in one.items() if k not in names} for one in listed[:2])
+    first, second = ({k: v for k, v in entry.items() if k not in names} for entry in listed[:2])
     assert first == second
 
 
 @pytest.mark.parametrize(
-    ("model", "efforts", "usual"),
+    ("model", "efforts", "default"),
     [
         ("claude-sonnet-4-7", ["low", "medium", "high", "max"], "high"),
         ("claude-opus-4-8", ["low", "medium", "high", "xhigh", "max"], "high"),
@@ -99,17 +98,17 @@ def test_aliases_are_accepted_but_not_listed_as_choices() -> None:
     ],
 )
 def test_effort_levels_are_the_models_own(
-    model: str, efforts: list[str], usual: str | None
+    model: str, efforts: list[str], default: str | None
 ) -> None:
-    entry = one(id=model)
+    entry = entry_of(id=model)
     assert levels(entry) == efforts
-    assert entry["default_reasoning_level"] == usual
+    assert entry["default_reasoning_level"] == default
     assert entry["supports_reasoning_summaries"] is bool(efforts)
     assert all(level["description"] for level in entry["supported_reasoning_levels"])
 
 
 def test_efforts_in_relay_toml_take_precedence() -> None:
-    entry = one(accepts={"efforts": ["medium", "low"]})
+    entry = entry_of(accepts={"efforts": ["medium", "low"]})
     assert (levels(entry), entry["default_reasoning_level"]) == (["low", "medium"], "medium")
 
 
@@ -119,10 +118,10 @@ def test_the_levels_of_all_routes_are_shown() -> None:
         {"upstream": "b", "model": "claude-opus-4-8"},
         {"upstream": "c", "model": "vendor-without-thinking"},
     ]
-    assert levels(one(id="mine", routes=routes)) == ["low", "medium", "high", "xhigh", "max"]
+    assert levels(entry_of(id="mine", routes=routes)) == ["low", "medium", "high", "xhigh", "max"]
 
 
-def test_the_instructions_show_a_patch_as_codex_takes_it() -> None:
+def test_the_instructions_show_a_patch_in_codexs_format() -> None:
     _, _, patch = INSTRUCTIONS.partition("*** Begin Patch\n")
     lines = patch.partition("*** End Patch\n")[0].splitlines()
     heads = ("*** Update File: ", "*** Add File: ", "*** Delete File: ", "@@ ")

@@ -46,7 +46,7 @@ async def test_openais_shape_is_the_default(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "shown", "more"),
+    ("query", "expected", "more"),
     [
         ("", IDS, False),
         ("limit=1", IDS[:1], True),
@@ -62,13 +62,13 @@ async def test_openais_shape_is_the_default(live: Live) -> None:
     ],
 )
 async def test_the_list_can_be_paged_both_ways(
-    live: Live, query: str, shown: list[str], more: bool
+    live: Live, query: str, expected: list[str], more: bool
 ) -> None:
     listed = (await get(live, f"/v1/models?{query}")).json()
-    assert [model["id"] for model in listed["data"]] == shown
+    assert [model["id"] for model in listed["data"]] == expected
     assert listed["has_more"] == more
-    assert listed["first_id"] == (shown[0] if shown else None)
-    assert listed["last_id"] == (shown[-1] if shown else None)
+    assert listed["first_id"] == (expected[0] if expected else None)
+    assert listed["last_id"] == (expected[-1] if expected else None)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ MAPPED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("asked", "sent"),
+    ("requested", "forwarded"),
     [
         ("plain", "plain"),
         ("house", "house"),
@@ -178,16 +178,16 @@ MAPPED: list[dict[str, Any]] = [
     ],
 )
 async def test_a_mapped_body_differs_only_in_its_model(
-    upstream_with: UpstreamWith, relay_with: RelayWith, asked: str, sent: str
+    upstream_with: UpstreamWith, relay_with: RelayWith, requested: str, forwarded: str
 ) -> None:
     body = b'{ "tools":[{"model":"%b"}],\n"model" :\t"%b", "x":"\\u00fc \xc3\xbc \\"model\\":1" }\n'
     upstream = await upstream_with(always(OK))
     relay = await relay_with(upstream, model=MAPPED)
     async with connected(relay.port) as (reader, writer):
-        writer.write(request(relay.key, body % (asked.encode(), asked.encode())))
+        writer.write(request(relay.key, body % (requested.encode(), requested.encode())))
         assert (await read_answer(reader))[0] == 200
-        assert upstream.requests[0].body == body % (asked.encode(), sent.encode())
-        assert relay.log()[0]["model"] == asked
+        assert upstream.requests[0].body == body % (requested.encode(), forwarded.encode())
+        assert relay.log()[0]["model"] == requested
 
 
 async def test_a_body_with_two_models_is_refused(

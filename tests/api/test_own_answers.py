@@ -30,9 +30,9 @@ async def test_a_refused_head_is_found_in_the_log_by_its_id(
 ) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(octets)
-        got, fields, body = await read_answer(reader)
+        answer_status, fields, body = await read_answer(reader)
         assert await reader.read(-1) == b""
-    assert got == status
+    assert answer_status == status
     assert json.loads(body)["request_id"].encode() == fields[b"request-id"]
     [line] = live.log()
     assert (line["id"].encode(), line["status"]) == (fields[b"request-id"], status)
@@ -49,7 +49,7 @@ async def test_a_refused_heads_status_has_its_standard_reason(
     assert b"Refused" not in line
 
 
-# --- their fields -------------------------------------------------------------------
+# --- fields of the relay's own answers ---
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ async def test_the_relays_own_answers_have_server_timing(
 ) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, b"", target=target, method=method))
-        got, fields, _ = await read_answer(reader)
-        assert got == status
+        answer_status, fields, _ = await read_answer(reader)
+        assert answer_status == status
         assert fields[b"server-timing"].startswith(b"relay;dur=")
         assert fields[b"request-id"].startswith(b"req_")
 
@@ -79,8 +79,8 @@ async def test_error_answers_have_server_timing(relay_with: RelayWith) -> None:
     async with connected(relay.port) as (reader, writer):
         for key, status in ((None, 401), (relay.key, 503)):
             writer.write(request(key))
-            got, fields, _ = await read_answer(reader)
-            assert got == status
+            answer_status, fields, _ = await read_answer(reader)
+            assert answer_status == status
             assert fields[b"server-timing"].startswith(b"relay;dur=")
 
 
@@ -106,7 +106,7 @@ async def test_an_answer_has_exactly_one_date(
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "shown"),
+    ("method", "target", "logged"),
     [
         ("GET", f"/{KEY_LIKE}", "/…"),
         ("GET", f"/v1/{KEY_LIKE}/x", "/v1/…/x"),
@@ -117,13 +117,13 @@ async def test_an_answer_has_exactly_one_date(
     ],
 )
 async def test_a_key_in_the_path_is_not_logged(
-    live: Live, method: str, target: str, shown: str
+    live: Live, method: str, target: str, logged: str
 ) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, b"", target=target, method=method))
         assert (await read_answer(reader))[0] in (400, 404, 405)
     [line] = live.log()
-    assert line["path"] == shown
+    assert line["path"] == logged
     assert "0123456789" not in live.log_path.read_text()
 
 

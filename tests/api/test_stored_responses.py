@@ -40,7 +40,7 @@ async def other_account(relay: Live) -> str:
 
 
 @pytest.fixture(params=WHERE)
-async def keeping(
+async def storing_relay(
     request: pytest.FixtureRequest, relay_with: RelayWith, recorder: Upstream
 ) -> Live:
     """A relay that stores responses."""
@@ -49,77 +49,81 @@ async def keeping(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_conversation_continues_across_responses(
-    keeping: Live, recorder: Upstream, stream: bool
+    storing_relay: Live, recorder: Upstream, stream: bool
 ) -> None:
-    previous, said = None, []
+    previous = None
+    texts: list[str] = []
     for number in range(3):
         text = f"What did I say, {number}?"
-        said.append(text)
+        texts.append(text)
         status, answer = await ask(
-            keeping, {**BODY, "input": text, "stream": stream, "previous_response_id": previous}
+            storing_relay,
+            {**BODY, "input": text, "stream": stream, "previous_response_id": previous},
         )
         assert (status, answer["status"], answer["store"]) == (200, "completed", True)
         assert answer["previous_response_id"] == previous
         previous = answer["id"]
     last = json.loads(recorder.requests[-1].body)
     turns = [turn for turn in last["messages"] if turn["role"] == "user"]
-    assert [turn["content"][-1]["text"] for turn in turns] == said
+    assert [turn["content"][-1]["text"] for turn in turns] == texts
 
 
-async def test_a_stored_response_is_shown_unchanged_and_deleted(keeping: Live) -> None:
-    _, answer = await ask(keeping, BODY)
+async def test_a_stored_response_is_shown_unchanged_and_deleted(storing_relay: Live) -> None:
+    _, answer = await ask(storing_relay, BODY)
     path = f"/{answer['id']}"
-    assert await ask(keeping, path=path, method="GET") == (200, answer)
-    status, items = await ask(keeping, path=f"{path}/input_items", method="GET")
+    assert await ask(storing_relay, path=path, method="GET") == (200, answer)
+    status, items = await ask(storing_relay, path=f"{path}/input_items", method="GET")
     assert status == 200
     [item] = items["data"]
     assert (item["type"], item["role"], item["content"][0]["text"]) == ("message", "user", "hi")
     assert items["first_id"] == items["last_id"] == item["id"]
-    assert (await ask(keeping, path=f"{path}/cancel"))[0] == 400
-    gone = {"id": answer["id"], "object": "response", "deleted": True}
-    assert await ask(keeping, path=path, method="DELETE") == (200, gone)
+    assert (await ask(storing_relay, path=f"{path}/cancel"))[0] == 400
+    deletion = {"id": answer["id"], "object": "response", "deleted": True}
+    assert await ask(storing_relay, path=path, method="DELETE") == (200, deletion)
     for method in ("GET", "DELETE"):
-        status, missing = await ask(keeping, path=path, method=method)
+        status, missing = await ask(storing_relay, path=path, method=method)
         assert (status, missing["error"]["code"]) == (404, "response_not_found")
 
 
-async def test_items_are_listed_in_pages(keeping: Live) -> None:
-    given = [{"role": "user", "content": f"{number}"} for number in range(5)]
-    _, answer = await ask(keeping, {**BODY, "input": given})
+async def test_items_are_listed_in_pages(storing_relay: Live) -> None:
+    inputs = [{"role": "user", "content": f"{number}"} for number in range(5)]
+    _, answer = await ask(storing_relay, {**BODY, "input": inputs})
     path = f"/{answer['id']}/input_items"
-    _, first = await ask(keeping, path=f"{path}?limit=2&order=asc", method="GET")
+    _, first = await ask(storing_relay, path=f"{path}?limit=2&order=asc", method="GET")
     assert [item["content"][0]["text"] for item in first["data"]] == ["0", "1"]
     assert first["has_more"] is True
     after = f"{path}?order=asc&after={first['last_id']}"
-    _, rest = await ask(keeping, path=after, method="GET")
+    _, rest = await ask(storing_relay, path=after, method="GET")
     assert [item["content"][0]["text"] for item in rest["data"]] == ["2", "3", "4"]
     assert rest["has_more"] is False
     for wrong in ("limit=0", "limit=x", "order=up", "after=nobody"):
-        status, refused = await ask(keeping, path=f"{path}?{wrong}", method="GET")
+        status, refused = await ask(storing_relay, path=f"{path}?{wrong}", method="GET")
         assert (status, refused["error"]["param"]) == (400, wrong.partition("=")[0])
 
 
-async def test_store_false_keeps_no_response(keeping: Live) -> None:
-    _, answer = await ask(keeping, {**BODY, "store": False})
+async def test_store_false_keeps_no_response(storing_relay: Live) -> None:
+    _, answer = await ask(storing_relay, {**BODY, "store": False})
     assert answer["store"] is False
-    assert (await ask(keeping, path=f"/{answer['id']}", method="GET"))[0] == 404
+    assert (await ask(storing_relay, path=f"/{answer['id']}", method="GET"))[0] == 404
 
 
-async def test_another_accounts_response_is_not_found(keeping: Live) -> None:
-    _, answer = await ask(keeping, BODY)
-    key = await other_account(keeping)
+async def test_another_accounts_response_is_not_found(storing_relay: Live) -> None:
+    _, answer = await ask(storing_relay, BODY)
+    key = await other_account(storing_relay)
     path = f"/{answer['id']}"
     for method, tail in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")):
-        assert (await ask(keeping, path=path + tail, method=method, key=key))[0] == 404
-    status, refused = await ask(keeping, {**BODY, "previous_response_id": answer["id"]}, key=key)
+        assert (await ask(storing_relay, path=path + tail, method=method, key=key))[0] == 404
+    status, refused = await ask(
+        storing_relay, {**BODY, "previous_response_id": answer["id"]}, key=key
+    )
     assert (status, refused["error"]["code"]) == (400, "previous_response_not_found")
-    assert (await ask(keeping, path=path, method="GET"))[0] == 200
+    assert (await ask(storing_relay, path=path, method="GET"))[0] == 200
 
 
-async def test_an_incomplete_response_is_stored_as_incomplete(keeping: Live) -> None:
-    status, answer = await ask(keeping, {**BODY, "stream": True, "max_output_tokens": 3})
+async def test_an_incomplete_response_is_stored_as_incomplete(storing_relay: Live) -> None:
+    status, answer = await ask(storing_relay, {**BODY, "stream": True, "max_output_tokens": 3})
     assert (status, answer["status"]) == (200, "incomplete")
-    assert await ask(keeping, path=f"/{answer['id']}", method="GET") == (200, answer)
+    assert await ask(storing_relay, path=f"/{answer['id']}", method="GET") == (200, answer)
 
 
 async def test_a_relay_without_storage_says_so(live: Live) -> None:

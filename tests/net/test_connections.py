@@ -1,9 +1,10 @@
-"""A caller's connection: kept, pipelined, half closed, old, left."""
+"""A caller's connection: kept, pipelined, half closed, left, and HTTP/1.0."""
 
 import asyncio
 import socket
 import struct
 import time
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, Upstream, UpstreamWith, always
+from tests.net.pausing import pause_reading
 
 STREAM = {**BODY, "stream": True}
 EVENTS = answers.stream()
@@ -71,29 +73,29 @@ async def test_ten_thousand_pipelined_requests_are_all_answered(live: Live) -> N
 
 async def test_a_pipelining_caller_that_never_reads_is_paused(live: Live) -> None:
     async with connected(live.port, limit=1024) as (_, writer):
-        writer.transport.pause_reading()
-        asked = 0
-        most = 0
+        pause_reading(writer)
+        sent = 0
+        buffered = 0  # the most octets that the relay held at once
         piece = HELLO * 1000
         while True:
             writer.write(piece)
-            asked += len(piece)
+            sent += len(piece)
             try:
                 async with asyncio.timeout(0.4):
                     await writer.drain()
             except TimeoutError:
                 break
             (connection,) = live.app.server.connections
-            most = max(most, connection.transport.get_write_buffer_size())
-            assert asked < 64 * 1024 * 1024, "it listens for ever"
-        assert most <= 512 * 1024
+            buffered = max(buffered, connection.transport.get_write_buffer_size())
+            assert sent < 64 * 1024 * 1024, "the relay never stops reading"
+        assert buffered <= 512 * 1024
 
 
 # --- half closed --------------------------------------------------------------------
 
 
 async def final_head(reader: asyncio.StreamReader) -> bytes:
-    """The head after any number of interim responses, with which the relay probes."""
+    """The head after any number of interim responses, the relay's probes."""
     head = b"HTTP/1.1 100 "
     while head.startswith(b"HTTP/1.1 100 "):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -114,7 +116,7 @@ async def final_head(reader: asyncio.StreamReader) -> bytes:
     ],
 )
 async def test_a_half_closed_caller_gets_its_complete_answer(
-    live: Live, body: dict, script: str
+    live: Live, body: dict[str, Any], script: str
 ) -> None:
     octets = request(live.key, body, fields=f"x-simulate: {script}\r\n")
     async with connected(live.port) as (reader, writer):
@@ -240,25 +242,27 @@ async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
 @pytest.mark.alone
 async def test_leaving_a_paced_stream_ends_it_at_the_simulator(live: Live) -> None:
     assert live.simulator is not None
+    journal = live.simulator.journal
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, STREAM, fields="x-simulate: tokens=1000;pace=50\r\n"))
         await read_head(reader)
         await reader.readuntil(b"content_block_delta")
         left = time.monotonic()
         writer.close()
-        await until(lambda: live.simulator.journal.aborted)
+        await until(lambda: journal.aborted)
         assert time.monotonic() - left < 0.1
 
 
 @pytest.mark.alone
 async def test_leaving_before_the_first_octet_is_noticed(live: Live) -> None:
     assert live.simulator is not None
+    journal = live.simulator.journal
     async with connected(live.port) as (_, writer):
         writer.write(request(live.key, fields="x-simulate: delay=30\r\n"))
-        await until(lambda: live.simulator.journal.requests)
+        await until(lambda: journal.requests)
         left = time.monotonic()
         writer.close()
-        await until(lambda: live.simulator.journal.aborted)
+        await until(lambda: journal.aborted)
         # The simulator also takes nearly 0.1 s to notice.
         assert time.monotonic() - left < 0.6  # allows for a busy machine
 
@@ -280,7 +284,7 @@ async def test_leaving_at_any_moment_leaks_nothing(
 
 
 async def test_a_handler_cancelled_as_it_resumes_is_cancelled() -> None:
-    """As a task would be: a cancelled handler gets no further step."""
+    """Like a task: a cancelled handler takes no further step."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     steps: list[str] = []
@@ -293,10 +297,10 @@ async def test_a_handler_cancelled_as_it_resumes_is_cancelled() -> None:
         except asyncio.CancelledError:
             steps.append("cancelled")
 
-    drive = CoroutineRunner(handler())
-    drive.step()
+    runner = CoroutineRunner(handler())
+    runner.step()
     future.set_result(None)
-    drive.cancel()
+    runner.cancel()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert steps == ["cancelled"]
@@ -305,7 +309,8 @@ async def test_a_handler_cancelled_as_it_resumes_is_cancelled() -> None:
 # --- HTTP/1.0 -----------------------------------------------------------------------
 
 
-def old(octets: bytes) -> bytes:
+def http_1_0(octets: bytes) -> bytes:
+    """The same request in HTTP/1.0."""
     return octets.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
 
 
@@ -314,7 +319,7 @@ async def test_an_http_1_0_caller_gets_a_stream_without_chunks(
 ) -> None:
     upstream = await upstream_with(always(answers.chunked(EVENTS)))
     relay = await relay_with(upstream)
-    received = await exchange(relay.port, old(request(relay.key)))
+    received = await exchange(relay.port, http_1_0(request(relay.key)))
     head, _, body = received.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head
     assert b"\r\nconnection: close" in head
@@ -327,7 +332,7 @@ async def test_an_http_1_0_caller_gets_json_and_the_connections_end(
 ) -> None:
     upstream = await upstream_with(always(OK))
     relay = await relay_with(upstream)
-    received = await exchange(relay.port, old(request(relay.key)))
+    received = await exchange(relay.port, http_1_0(request(relay.key)))
     assert received.endswith(b"connection: close\r\n\r\n" + JSON_ANSWER)
 
 
@@ -338,14 +343,14 @@ async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(
     octets = answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4]))
     upstream = await upstream_with(always(octets, close=True))
     relay = await relay_with(upstream)
-    received = await exchange(relay.port, old(request(relay.key)))
+    received = await exchange(relay.port, http_1_0(request(relay.key)))
     body = received.partition(b"\r\n\r\n")[2]
     assert body.startswith(b"".join(EVENTS[:4]))
     assert b"event: error\n" in body
 
 
 async def test_expect_100_continue_is_ignored_for_http_1_0(live: Live) -> None:
-    octets = old(request(live.key, fields="expect: 100-continue\r\n"))
+    octets = http_1_0(request(live.key, fields="expect: 100-continue\r\n"))
     assert (await exchange(live.port, octets)).startswith(b"HTTP/1.1 200 ")
 
 

@@ -1,4 +1,4 @@
-"""Every deadline fires on time, with an error of its own, and never early."""
+"""Every deadline fires on time, with its own error, and never early."""
 
 import asyncio
 import json
@@ -8,33 +8,38 @@ import time
 import pytest
 
 from relay.net.deadlines import NEVER
+from relay.net.http1 import ServerConnection
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import Seen, UpstreamWith
+from tests.net.pausing import pause_reading, resume_reading
 
 DUE = 0.5  # each deadline in these tests, in seconds
-EARLY, LATE = 0.3, 0.6  # the clock ticks four times a second
-FAR = 60.0
+EARLY, LATE = 0.3, 0.6  # seconds; the deadlines' clock ticks four times a second
+FAR = 60.0  # seconds; longer than any test
 EVENTS = answers.stream()
 LONG = b'{"type":"' + b"x" * 1_200_000  # above the buffer limit of an answer
 
 
 class Watch:
-    """Measures from its creation."""
+    """A stopwatch, started at its creation."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
 
     def fired(self) -> bool:
+        """Whether the deadline `DUE` is now, within the clock's tolerance."""
         return -EARLY <= time.monotonic() - self._started - DUE <= LATE
 
     def __repr__(self) -> str:
         return f"<{time.monotonic() - self._started:.2f} s>"
 
 
-def is_error(answer: tuple[int, dict, bytes], status: int, kind: str, *words: str) -> bool:
+def is_error(
+    answer: tuple[int, dict[bytes, bytes], bytes], status: int, kind: str, *words: str
+) -> bool:
     document = json.loads(answer[2])
     assert (answer[0], document["error"]["type"]) == (status, kind)
     return all(word in document["error"]["message"] for word in words)
@@ -77,16 +82,16 @@ async def as_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
 async def short(
     request: pytest.FixtureRequest, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> Live:
-    """A relay whose deadline named by the test is short, and all others long."""
-    far = {"head": FAR, "body": FAR, "idle": FAR, "write": FAR}
-    patient = {"connect": FAR, "first_byte": FAR, "silence": FAR, "idle": FAR}
-    which = request.param
-    table = patient if which in ("first_byte", "silence", "pool") else far
-    table["idle" if which == "pool" else which] = DUE
+    """A relay with one short deadline, named by the test; all others are long."""
+    timeouts = {"head": FAR, "body": FAR, "idle": FAR, "write": FAR}
+    upstream_timeouts = {"connect": FAR, "first_byte": FAR, "silence": FAR, "idle": FAR}
+    name = request.param
+    table = upstream_timeouts if name in ("first_byte", "silence", "pool") else timeouts
+    table["idle" if name == "pool" else name] = DUE
     return await relay_with(
         await upstream_with(as_asked),
-        server={"timeouts": far},
-        upstream_options={"timeouts": patient},
+        server={"timeouts": timeouts},
+        upstream_options={"timeouts": upstream_timeouts},
     )
 
 
@@ -164,8 +169,9 @@ async def test_a_caller_that_reads_nothing_is_dropped(short: Live, begin: str) -
     async with connected(short.port, limit=1024) as (reader, writer):
         writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
         await read_head(reader)
-        writer.transport.pause_reading()
+        pause_reading(writer)
         (connection,) = short.app.server.connections
+        assert isinstance(connection, ServerConnection)
         watch, deadline = Watch(), 0.0
         while short.app.server.connections:
             if connection.deadline not in (deadline, NEVER):  # the kernel accepted more octets
@@ -191,7 +197,7 @@ async def test_a_caller_that_leaves_an_answers_end_unread_is_dropped(
 
     async def leave_unread(relay: Live, fields: str) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", relay.port, limit=1024)
-        writer.transport.pause_reading()
+        pause_reading(writer)
         writer.write(request(relay.key, fields=fields))
         unread.append(writer)
 
@@ -273,9 +279,9 @@ async def test_an_unread_answer_is_not_the_upstreams_silence(short: Live) -> Non
     async with connected(short.port, limit=1024) as (reader, writer):
         writer.write(request(short.key, fields="x-begin: flood\r\n"))
         await read_head(reader)
-        writer.transport.pause_reading()
+        pause_reading(writer)
         await asyncio.sleep(DUE * 2)
-        writer.transport.resume_reading()
+        resume_reading(writer)
         assert await reader.readexactly(10_000_000)
     assert "silent" not in str(short.log())
 

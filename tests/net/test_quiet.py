@@ -1,4 +1,4 @@
-"""The relay logs nothing that no operator can act on, and works without standard output."""
+"""The relay logs only conditions that an operator can act on, and works without standard output."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from tests.fakes.until import until
 from tests.fakes.upstream import Seen, UpstreamWith
 
 STREAM = {**BODY, "stream": True}
-RESET = struct.pack("ii", 1, 0)  # linger for no time
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 seconds: closing sends a reset
 PACED = "x-simulate: tokens=500;pace=100\r\n"
 BUSY = "x-simulate: bytes=8000000\r\n"
 
@@ -52,7 +52,7 @@ def leave(writer: asyncio.StreamWriter, how: str) -> None:
 async def test_callers_that_leave_their_streams_are_not_logged(
     live: Live, fields: str, how: str
 ) -> None:
-    async def come_and_go(number: int) -> None:
+    async def call_and_leave(number: int) -> None:
         async with connected(live.port) as (reader, writer):
             writer.write(request(live.key, STREAM, fields=fields))
             await read_head(reader)
@@ -60,7 +60,9 @@ async def test_callers_that_leave_their_streams_are_not_logged(
             await asyncio.sleep(0.001 * number)
             leave(writer, how)
 
-    await asyncio.gather(*(come_and_go(number) for number in range(40 if fields == PACED else 4)))
+    await asyncio.gather(
+        *(call_and_leave(number) for number in range(40 if fields == PACED else 4))
+    )
     await until(lambda: not live.app.server.connections)
     assert {line["outcome"] for line in live.log()} == {"caller left"}
 
@@ -87,7 +89,7 @@ async def test_callers_that_leave_over_tls_are_not_logged(
     relay, context = secure
     fields = "x-simulate: delay=30\r\n" if when == "waiting" else PACED
 
-    async def come_and_go(number: int) -> None:
+    async def call_and_leave(number: int) -> None:
         reader, writer = await asyncio.open_connection("localhost", relay.port, ssl=context)
         writer.write(request(relay.key, STREAM, fields=fields))
         if when == "waiting":
@@ -98,7 +100,7 @@ async def test_callers_that_leave_over_tls_are_not_logged(
         leave(writer, how)
 
     async with asyncio.timeout(5):
-        await asyncio.gather(*(come_and_go(number) for number in range(10)))
+        await asyncio.gather(*(call_and_leave(number) for number in range(10)))
         await until(lambda: not relay.app.server.connections)
     assert {line["outcome"] for line in relay.log()} == {"caller left"}
 
@@ -130,11 +132,11 @@ async def test_both_sides_leaving_at_once_leaves_no_exception(
             received += await loop.sock_recv(caller, 65_536)
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         fileno = os.dup(writers[-1].get_extra_info("socket").fileno())
-        with socket.socket(fileno=fileno) as theirs:
+        with socket.socket(fileno=fileno) as upstream_end:
             # Straight to the kernel: a transport would wait for the next turn.
             if first == "caller":
                 caller.close()
-            theirs.shutdown(socket.SHUT_WR)
+            upstream_end.shutdown(socket.SHUT_WR)
             caller.close()
         await until(lambda: not relay.app.server.connections)
     gc.collect()
@@ -153,15 +155,15 @@ async def test_a_relay_serves_without_a_standard_output(tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     try:
-        said = (await asyncio.to_thread(process.stderr.readline)).decode()
-        port = int(said.rpartition(":")[2])
-        async with connected(port) as (reader, writer), connected(port) as (other, asking):
+        line = (await asyncio.to_thread(process.stderr.readline)).decode()
+        port = int(line.rpartition(":")[2])
+        async with connected(port) as first, connected(port) as second:
             for _ in range(2):
-                for come, go in ((reader, writer), (other, asking)):
-                    go.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
-                    assert (await read_answer(come))[::2] == (200, b"ok\n")
-                    go.write(request("sk-llmapi-unknown"))
-                    assert (await read_answer(come))[0] == 401
+                for reader, writer in (first, second):
+                    writer.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+                    assert (await read_answer(reader))[::2] == (200, b"ok\n")
+                    writer.write(request("sk-llmapi-unknown"))
+                    assert (await read_answer(reader))[0] == 401
                 await asyncio.sleep(0.3)  # time for the log to be written
         process.terminate()
         assert await asyncio.to_thread(process.wait, 5) == 0

@@ -1,4 +1,4 @@
-"""A handler that runs without a task of its own ends as one that has one."""
+"""A handler that runs without a task is cancelled as a task would be."""
 
 import asyncio
 from typing import Any
@@ -8,77 +8,77 @@ import pytest
 from relay.net.runner import CoroutineRunner, Waiter
 
 
-async def test_a_cancel_is_not_lost_on_what_is_done_already() -> None:
+async def test_a_cancel_after_the_awaited_result_still_counts() -> None:
     loop = asyncio.get_running_loop()
     waiting = loop.create_future()
-    went = []
+    steps: list[str] = []
 
     async def handler() -> None:
         try:
             await waiting
-            went.append("on")
+            steps.append("went on")
         except asyncio.CancelledError:
-            went.append("cancelled")
+            steps.append("cancelled")
 
-    drive = CoroutineRunner(handler())
-    drive.step()
-    waiting.set_result(None)  # the handler is to go on at the loop's next turn …
-    drive.cancel()  # … but its caller leaves in this one
+    runner = CoroutineRunner(handler())
+    runner.step()
+    waiting.set_result(None)  # the handler would resume on the loop's next turn …
+    runner.cancel()  # … but its caller leaves in this one
     await asyncio.sleep(0)
-    assert went == ["cancelled"]
+    assert steps == ["cancelled"]
 
 
 @pytest.mark.parametrize("kind", [asyncio.Future, Waiter])
-async def test_a_cancel_comes_once(kind: type[Any]) -> None:
+async def test_a_cancel_is_raised_once(kind: type[Any]) -> None:
     first, second = kind(), kind()
-    went = []
+    steps: list[str] = []
 
     async def handler() -> None:
         try:
             await first
         except asyncio.CancelledError:
-            went.append("cancelled")
-            went.append(await second)
+            steps.append("cancelled")
+            steps.append(await second)
 
-    drive = CoroutineRunner(handler())
-    drive.step()
-    drive.cancel()
+    runner = CoroutineRunner(handler())
+    runner.step()
+    runner.cancel()
     await asyncio.sleep(0)
-    assert went == ["cancelled"]
+    assert steps == ["cancelled"]
     second.set_result("tidied up")
     await asyncio.sleep(0)
-    assert went == ["cancelled", "tidied up"]
+    assert steps == ["cancelled", "tidied up"]
 
 
 async def test_a_cancel_before_the_first_wait_ends_that_wait() -> None:
-    went = []
-    drives = []
+    steps: list[str] = []
+    runners: list[CoroutineRunner] = []
 
     async def handler() -> None:
-        drives[0].cancel()
+        runners[0].cancel()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            went.append("cancelled")
+            steps.append("cancelled")
 
-    drives.append(CoroutineRunner(handler()))
-    drives[0].step()
+    runners.append(CoroutineRunner(handler()))
+    runners[0].step()
     await asyncio.sleep(0)
-    assert went == ["cancelled"]
+    assert steps == ["cancelled"]
 
 
-async def test_a_cancel_after_a_turn_of_the_loop_without_a_wait() -> None:
-    went = []
+async def test_a_cancel_during_sleep_0_is_raised() -> None:
+    steps: list[str] = []
 
     async def handler() -> None:
         try:
             await asyncio.sleep(0)
-            went.append("on")
+            steps.append("went on")
         except asyncio.CancelledError:
-            went.append("cancelled")
+            steps.append("cancelled")
 
-    drive = CoroutineRunner(handler())
-    drive.step()
-    drive.cancel()
+    runner = CoroutineRunner(handler())
+    runner.step()
+    runner.cancel()
     await asyncio.sleep(0)
-    assert went == ["cancelled"]
+    assert steps == ["cancelled"]

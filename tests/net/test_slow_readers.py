@@ -15,7 +15,7 @@ from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith
 
-LITTLE = 8 * 1024  # octets of kernel buffer for a caller; Linux doubles them
+SEND_BUFFER = 8 * 1024  # octets in the kernel for a caller; Linux doubles them
 PIECE = b" " * 60_000  # above the doubled buffer, within one read of the relay
 STREAM = {**BODY, "stream": True}
 STALL = 2.0  # seconds; a stalled test takes longer
@@ -24,7 +24,7 @@ STALL = 2.0  # seconds; a stalled test takes longer
 async def narrow_port(relay: Live) -> int:
     """A further listener whose connections block after a few KiB."""
     listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     listener.setblocking(False)
@@ -58,7 +58,8 @@ async def read(caller: socket.socket, end: bytes) -> bytes:
 
 def buffered(relay: Live) -> int:
     """Octets that the relay holds for its callers."""
-    return sum(one.transport.get_write_buffer_size() for one in relay.app.server.connections)
+    connections = relay.app.server.connections
+    return sum(connection.transport.get_write_buffer_size() for connection in connections)
 
 
 @pytest.mark.parametrize("framing", ["kept", "length", "chunks"])
@@ -113,7 +114,7 @@ async def test_backpressure_works_from_the_first_octets(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     sent = 0
-    many = 100
+    pieces = 100
     chunk = answers.chunk(b":" + PIECE + b"\n\n")
     events = answers.stream()
     first = answers.chunk(b"".join(events[:4]))  # content, so that nothing is buffered
@@ -125,7 +126,7 @@ async def test_backpressure_works_from_the_first_octets(
         nonlocal sent
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         writer.write(answers.chunked_head() + first + chunk)
-        for _ in range(many):
+        for _ in range(pieces):
             writer.write(chunk)
             await writer.drain()
             sent += len(chunk)
@@ -137,9 +138,9 @@ async def test_backpressure_works_from_the_first_octets(
         await until(lambda: buffered(relay))
         await asyncio.sleep(0.2)  # enough to send everything without backpressure
         assert buffered(relay) < 512 * 1024
-        assert sent < many * len(chunk) // 2
+        assert sent < pieces * len(chunk) // 2
         received = await read(caller, ends)
-        assert received.partition(b"\r\n\r\n")[2] == first + chunk * (many + 1) + ends
+        assert received.partition(b"\r\n\r\n")[2] == first + chunk * (pieces + 1) + ends
         await until(relay.log)
         assert [line["outcome"] for line in relay.log()] == ["whole"]
 

@@ -1,30 +1,30 @@
-"""One clock for all deadlines: what is put off in time does not fire."""
+"""The sweep of all deadlines: a deadline that is moved in time does not fire."""
 
 import asyncio
 
 from relay.net.deadlines import NEVER, Deadlines
 
 
-class Thing:
-    """Something with a deadline that puts off all others when it is past."""
+class Postponing:
+    """A watched item; when it expires, it moves the deadlines of all others."""
 
-    def __init__(self, others: list["Thing"]) -> None:
+    def __init__(self, others: list["Postponing"]) -> None:
         self.deadline = 0.0
         self.others = others
         self.expired = 0
 
     def expire(self) -> None:
         self.expired += 1
-        for thing in self.others:
-            thing.deadline = NEVER
+        for item in self.others:
+            item.deadline = NEVER
 
 
-async def test_what_another_put_off_in_the_same_sweep_does_not_fire() -> None:
-    timers = Deadlines(asyncio.get_running_loop())
-    things: list[Thing] = []
+async def test_a_deadline_moved_within_its_sweep_does_not_fire() -> None:
+    deadlines = Deadlines(asyncio.get_running_loop())
+    items: list[Postponing] = []
     for _ in range(5):
-        things.append(Thing(things))
-        timers.watch(things[-1])
-    timers.start()
-    timers.stop()
-    assert sum(thing.expired for thing in things) == 1
+        items.append(Postponing(items))
+        deadlines.watch(items[-1])
+    deadlines.start()
+    deadlines.stop()
+    assert sum(item.expired for item in items) == 1

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trustme
 
+from relay.net import tls
 from relay.net.upstream.connection import Origin
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import RelayWith
@@ -52,7 +53,7 @@ async def tls_upstream(certificate: trustme.LeafCert) -> AsyncIterator[int]:
 async def status_over_tls(
     relay_with: RelayWith, port: int, ca: str | None, host: str = "localhost"
 ) -> int:
-    """The status of two requests to the upstream at `port`, checked to share one connection."""
+    """The status of the second of two requests to `port`; both must share one connection."""
     options = {} if ca is None else {"ca": ca}
     relay = await relay_with(f"https://{host}:{port}", upstream_options=options)
     async with connected(relay.port) as (reader, writer):
@@ -104,9 +105,7 @@ async def test_an_upstream_without_tls_is_a_503(relay_with: RelayWith) -> None:
 
 
 def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> None:
-    from relay.net.tls import upstream as _tls
-
-    context = _tls(None)
+    context = tls.upstream(None)
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert str(Origin("a", 443, tls=context)) == "https://a:443"
@@ -121,8 +120,8 @@ async def test_the_listener_speaks_tls(
         pem.write_to_path(str(tmp_path / "cert.pem"), append=True)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    relay = await relay_with(server={"tls": tls})
+    files = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    relay = await relay_with(server={"tls": files})
     async with httpx.AsyncClient(verify=context, timeout=10) as client:
         url = f"https://localhost:{relay.port}/v1/messages"
         for body, script in (
@@ -152,15 +151,16 @@ async def test_a_caller_that_leaves_over_tls_is_noticed(
     certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    tls = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
-    relay = await relay_with(server={"tls": tls})
+    files = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    relay = await relay_with(server={"tls": files})
     async with asyncio.timeout(5):
         assert relay.simulator is not None
+        journal = relay.simulator.journal
         _, writer = await asyncio.open_connection("localhost", relay.port, ssl=context)
         writer.write(request(relay.key, fields="x-simulate: delay=30\r\n"))
-        await until(lambda: relay.simulator.journal.requests)
+        await until(lambda: journal.requests)
         writer.close()
-        await until(lambda: relay.simulator.journal.aborted)
+        await until(lambda: journal.aborted)
         assert relay.app.server.connections == set()
 
 

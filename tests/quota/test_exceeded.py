@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from relay.errors import Dialect
+from relay.errors import ErrorShape
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
@@ -31,10 +31,10 @@ def test_a_used_up_window_stops_every_client_until_its_reset() -> None:
         "The limit of plan Test is reached: 40 requests per 5 hours. "
         "It resets at 2026-04-08 17:01:00 UTC, in 5 h."
     )
-    error = json.loads(refused.body(Dialect.MESSAGES, "req_1"))
+    error = json.loads(refused.body(ErrorShape.MESSAGES, "req_1"))
     assert error["error"]["type"] == "rate_limit_error"
-    assert json.loads(refused.body(Dialect.OPENAI))["error"]["type"] == "insufficient_quota"
-    codex = json.loads(refused.body(Dialect.RESPONSES))["error"]
+    assert json.loads(refused.body(ErrorShape.OPENAI))["error"]["type"] == "insufficient_quota"
+    codex = json.loads(refused.body(ErrorShape.RESPONSES))["error"]
     assert (codex["type"], codex["resets_at"]) == ("usage_limit_reached", int(START) + 18_000)
 
 
@@ -45,8 +45,8 @@ def test_a_rate_limit_asks_to_wait_full_seconds() -> None:
         "Plan Test allows 40 requests per minute, shared by all keys of this account. "
         "Please try again in 1s."
     )
-    assert json.loads(refused.body(Dialect.OPENAI))["error"]["type"] == "rate_limit_exceeded"
-    assert json.loads(refused.body(Dialect.RESPONSES))["error"]["code"] == "rate_limit_exceeded"
+    assert json.loads(refused.body(ErrorShape.OPENAI))["error"]["type"] == "rate_limit_exceeded"
+    assert json.loads(refused.body(ErrorShape.RESPONSES))["error"]["code"] == "rate_limit_exceeded"
 
 
 def test_a_minute_is_worth_waiting_for_but_no_second_more() -> None:
@@ -79,9 +79,9 @@ def test_a_balance_that_is_too_small_is_402_and_final() -> None:
         "The balance of this account, $1.5, does not cover this request, which may cost $2; a "
         "lower max_tokens makes it less. Ask the operator of this relay for credit."
     )
-    assert json.loads(refused.body(Dialect.MESSAGES))["error"]["type"] == "billing_error"
-    assert json.loads(refused.body(Dialect.RESPONSES))["error"]["type"] == "insufficient_quota"
-    statuses = [refused.status(dialect) for dialect in Dialect]
+    assert json.loads(refused.body(ErrorShape.MESSAGES))["error"]["type"] == "billing_error"
+    assert json.loads(refused.body(ErrorShape.RESPONSES))["error"]["type"] == "insufficient_quota"
+    statuses = [refused.status(shape) for shape in ErrorShape]
     assert statuses == [402, 402, 429]  # Codex repeats a 402 and stops at a 429
 
 

@@ -1,11 +1,11 @@
-"""The body of an upstream's response: where it ends, and the octets that came before its answer.
+"""The body of an upstream's response: its end, and the octets read ahead of the answer.
 
-An answer is held back until its first content shows what it is (`look_ahead`). The octets that
-came by then stay here with the reader that found their boundaries, so a splice goes on from that
-point: no octet is given back to the connection, and none is scanned twice for where it ends.
+An answer is held back until its first content shows whether it succeeded (`look_ahead`). The octets
+read by then stay here, with the reader that found their boundaries. A splice continues from that
+point: no octet returns to the connection, and none is scanned twice for the body's end.
 
-Decides where a body ends and whether its connection can take another request. Must not know what
-the octets say: the caller's `enough` reads them.
+Decides where a body ends and whether its connection can be reused. Must not know the content: the
+`enough` callback reads it.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from relay.wire.body import Extent, Sized, UntilClose
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.events import UNTIL_CLOSE, Response
 
-LOOK_AHEAD_OCTETS: Final = 1024 * 1024  # held back at most, unless the caller says otherwise
+LOOK_AHEAD_OCTETS: Final = 1024 * 1024  # default limit of octets held back
 
 
 class ResponseBody:
-    """One response's body, from the octets that came with its head on.
+    """One response's body, including the octets that arrived with its head.
 
-    `extent` finds the body's end. `chunks` takes the chunked coding off while `extent` keeps it;
-    None where octets and payload are the same. `complete`: the body is here to its end.
+    `extent` finds the body's end. `chunks` removes the chunked coding while `extent` keeps it; None
+    if octets and payload are the same. `complete`: the body has arrived to its end.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class ResponseBody:
     def __init__(
         self, connection: UpstreamConnection, response: Response, *, keep_framing: bool
     ) -> None:
-        """`keep_framing`: the octets will go on as they came, chunked coding included."""
+        """`keep_framing`: the octets are passed on unchanged, chunked coding included."""
         self.connection = connection
         self.response = response
         self.extent: Extent
@@ -69,7 +69,7 @@ class ResponseBody:
 
     @property
     def octets(self) -> bytes:
-        """The body as it goes on, without the octets that end a chunked one."""
+        """The body's octets to pass on, without those that end a chunked body."""
         return self._octets[0] if len(self._octets) == 1 else b"".join(self._octets)
 
     @property
@@ -79,7 +79,7 @@ class ResponseBody:
 
     @property
     def reusable(self) -> bool:
-        """Whether the connection can take another request: the body was read to its end."""
+        """Whether the connection can take another request, with this body read to its end."""
         return (
             self.response.keep_alive
             and self.extent.done
@@ -90,16 +90,19 @@ class ResponseBody:
     async def look_ahead(
         self, enough: Callable[[bytes], bool] | None = None, limit: int = LOOK_AHEAD_OCTETS
     ) -> None:
-        """Collect until the body is complete, until `enough` of the next piece of payload,
-        or until there are more than `limit` octets. Without `enough`, no piece is enough.
+        """Collect octets, until one of these:
+
+        - the body is complete;
+        - `enough` returns True for the next piece of payload (never, without `enough`);
+        - more than `limit` octets were collected.
 
         Raises:
-            UpstreamError: it broke off, fell silent, or its framing is broken.
+            UpstreamError: the body broke off, fell silent, or has broken framing.
         """
         connection = self.connection
         self._enough, self._limit = enough or _never_enough, limit
         early = connection.early()
-        # A body of no octets is complete before any has come.
+        # An empty body is complete before any octet arrives.
         if not ((early or self.extent.done) and self._collect(early)):
             if connection.lost is not None:
                 self._on_lost(connection.lost)
@@ -107,15 +110,15 @@ class ResponseBody:
                 connection.on_lost = self._on_lost
                 connection.attach(self._feed)
             await self._done
-        elif not self.extent.done:  # octets that come before a splice begins stay here
+        elif not self.extent.done:  # octets that arrive before a splice begins stay here
             connection.attach(self._feed)
         self.complete = self.extent.done
 
     def begin(self) -> None:
-        """Take the octets that came with the head, where nothing was looked at ahead.
+        """Take the octets that arrived with the head, if nothing was read ahead.
 
         Raises:
-            UpstreamError: its framing is broken, or the connection ended too early.
+            UpstreamError: the framing is broken, or the connection ended too early.
         """
         if not self._octets and (early := self.connection.early()):
             self._collect(early)
@@ -124,17 +127,18 @@ class ResponseBody:
             raise lost
 
     def ended_by(self, _: UpstreamError) -> bool:
-        """Whether the end of the connection is the body's own end, which it then is."""
+        """Whether the body is complete. A clean end of the connection completes a body without a
+        length."""
         if isinstance(self.extent, UntilClose) and self.connection.lost_cleanly:
             self.extent.done = True
         return self.extent.done
 
     def release(self) -> None:
-        """Let the octets go: they have been passed on."""
+        """Free the octets, once they were passed on."""
         self._octets, self._payload = [], []
 
     def _collect(self, data: bytes) -> bool:
-        """Keep the next octets; whether that is enough."""
+        """Keep the next octets; return whether the look-ahead is over."""
         try:
             octets = self.extent.feed(data)
             chunks = self.chunks

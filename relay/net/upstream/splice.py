@@ -1,8 +1,10 @@
-"""An upstream's response body joined to a caller's exchange: the innermost loop of the relay.
+"""Joins an upstream's response body to a caller's exchange: the relay's innermost loop.
 
-Per piece of body: find where it ends, let the tap look at it, write it. The octets are those
-that came, chunk framing included, wherever the caller's side takes that framing. The octets that
-end a body wait for `end`, until the answer is known to be complete.
+For each piece of body: find the body's end, write the piece, show it to the tap. The octets pass
+unchanged, chunk framing included, if the caller's connection accepts that framing. The octets that
+end a body wait for `end`, because only then is the answer known to be complete.
+
+Decides how an upstream's octets reach the caller. Must not know their content.
 """
 
 from collections.abc import Callable
@@ -17,33 +19,33 @@ from relay.wire.body import Extent, Sized
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.events import UNTIL_CLOSE
 
-_COMMENT: Final = b":\n\n"  # an event stream's comment, and the end of an event that is none
+_COMMENT: Final = b":\n\n"  # a comment, and the end of an empty event
 
 
 class Tap(Protocol):
-    """Looks at the octets that pass, as they pass."""
+    """Observes the octets of a splice, without changing them."""
 
     def begin(
         self, payload: bytes, scanner: ChunkScanner | None, chunks: ChunkReader | None
     ) -> None:
-        """Take the payload that was looked at ahead.
+        """Take the payload that was read ahead.
 
-        With a `scanner`, the octets to come have chunk framing: the scanner stands where each
-        piece ends, and `chunks` takes the framing off from where `payload` ended.
+        With a `scanner`, the following octets have chunk framing. The scanner stands at the end of
+        each piece; `chunks` removes the framing, starting where `payload` ended.
         """
         ...
 
     def feed(self, data: bytes) -> None:
-        """Octets that were passed on."""
+        """Take octets that were passed on."""
         ...
 
     def between_events(self) -> bool:
-        """Whether the octets that passed end where another event could begin."""
+        """Whether the octets so far end between two events."""
         ...
 
 
 class Splice:
-    """One body on its way. `await join(fields)` returns when it is complete; `end` is due then."""
+    """Passes one body on. `await join(fields)` returns when it is complete; then call `end`."""
 
     __slots__ = (
         "_body",
@@ -60,7 +62,7 @@ class Splice:
     def __init__(
         self, exchange: Exchange, body: ResponseBody, tap: Tap, *, reframed: bool = False
     ) -> None:
-        """`reframed` gives the answer a framing of its own: its first octets change."""
+        """`reframed` gives the answer its own framing, because its octets change."""
         self._exchange = exchange
         self._body = body
         self._connection = body.connection
@@ -70,7 +72,7 @@ class Splice:
         self._done: Waiter[None] = Waiter()
         self._write: Callable[[bytes], None] = exchange.transport.write
         length = body.response.length
-        # An answer that has started without a known length is in chunks.
+        # An answer that started without a known length is chunked.
         self._framed = reframed or length == UNTIL_CLOSE or (length >= 0 and exchange.started)
         if self._framed:
             self._write = exchange.write
@@ -78,11 +80,11 @@ class Splice:
     async def join(self, fields: bytes, edit: Callable[[bytes], bytes] | None = None) -> None:
         """Begin the caller's answer with `fields`, and pass the body on until it is complete.
 
-        `edit` changes the first octets of a reframed answer. An answer that has started goes on.
+        `edit` changes the first octets of a reframed answer. An answer that has started continues.
 
         Raises:
-            UpstreamError: it was cut, silent for too long, or its framing broke. If that is
-                known before the answer has started, it does not start.
+            UpstreamError: the body was cut, silent for too long, or had broken framing. If the
+                failure is known before the answer has started, the answer does not start.
         """
         connection, exchange, body = self._connection, self._exchange, self._body
         body.begin()
@@ -91,7 +93,7 @@ class Splice:
             octets = edit(octets)
         extent = self._extent
         if extent.done and isinstance(extent, Sized) and not self._framed:
-            self._last, octets = octets, b""  # nothing but its octets ends it
+            self._last, octets = octets, b""  # its last octet ends it
         if exchange.started:
             if octets:
                 self._write(octets)
@@ -106,20 +108,20 @@ class Splice:
         exchange.probe = self._probe
         connection.on_lost = self._lost
         connection.attach(self._feed)
-        if exchange.paused:  # by the first octets already
+        if exchange.paused:  # already by the first octets
             connection.pause()
         try:
             await self._done
-        finally:  # no cycles: an object that refers to itself waits for the collector
+        finally:  # break the reference cycle, which would wait for the garbage collector
             exchange.source = exchange.probe = None
 
     @property
     def reusable(self) -> bool:
-        """Whether the upstream's connection can take another request: this one is answered."""
+        """Whether the upstream's connection can take another request."""
         return self._body.reusable
 
     def end(self) -> None:
-        """End the answer as complete, with the octets that end the body."""
+        """End the answer as complete: write the octets that end the body."""
         last, self._last = self._last, b""
         if self._framed:
             self._exchange.end(last)
@@ -127,7 +129,7 @@ class Splice:
             self._exchange.end_raw(last)
 
     def cut(self, error: bytes) -> None:
-        """Cut an answer that has started: after `error`, an event, where one can stand."""
+        """Cut an answer that has started, after the event `error` if one fits here."""
         exchange = self._exchange
         last, self._last = self._last, b""
         if last:
@@ -138,7 +140,7 @@ class Splice:
             exchange.cut()
 
     def interject(self, payload: bytes) -> bool:
-        """Write `payload` between two events; False: the answer does not stand there."""
+        """Write `payload` between two events; False if the answer is not between two."""
         extent = self._extent
         between = self._framed or (not isinstance(extent, Sized) and extent.at_boundary())
         if self._last or not between or not self._tap.between_events():
@@ -147,7 +149,7 @@ class Splice:
         return True
 
     def _first_octets(self) -> bytes:
-        """The octets that came before the join; the tap sees their payload."""
+        """The octets read ahead of the join; the tap gets their payload."""
         body = self._body
         octets, payload, scanner = body.octets, b"", None
         if isinstance(body.extent, ChunkScanner):
@@ -192,7 +194,7 @@ class Splice:
             self._fail(failure)
 
     def _probe(self) -> bool:
-        # Where nothing can be put in, the next octets of the body answer the probe; to cut a
-        # caller who still reads would be worse than to wait for them.
+        # If the comment does not fit here, the body's next octets are the probe. Waiting for them
+        # is better than cutting a caller that still reads.
         self.interject(_COMMENT)
         return True

@@ -1,7 +1,9 @@
-"""An upstream's event stream joined to a caller's exchange, and translated on the way.
+"""Joins an upstream's event stream to a caller's exchange, and translates it.
 
-As `splice`, but the octets that come out are those that a translator makes of the octets that
-came in: complete events, in chunks of the relay's own.
+Like `splice`, but a translator makes the caller's octets from the upstream's: complete events, in
+chunks of the relay's own.
+
+Decides how translated octets reach the caller. Must not know their content.
 """
 
 from collections.abc import Callable
@@ -14,16 +16,19 @@ from relay.net.upstream.splice import Splice, Tap
 
 
 class Transcode(Splice):
-    """One stream on its way. `heard` is when the caller last got something of it, by the
-    deadlines' clock: an upstream may talk for long without a word that the other dialect has."""
+    """Translates one stream and passes it on.
+
+    `heard` is the time of the last octets to the caller, in seconds of the deadlines' clock. An
+    upstream may send events for long that the caller's dialect has no counterpart for.
+    """
 
     __slots__ = ("_source", "_turn", "heard")
 
     def __init__(
         self, exchange: Exchange, body: ResponseBody, tap: Tap, turn: Callable[[bytes], bytes]
     ) -> None:
-        """`turn` makes the caller's octets of the upstream's; it raises ValueError for octets
-        that it cannot read. `tap` sees the upstream's own octets."""
+        """`turn` translates the upstream's octets to the caller's; it raises ValueError for octets
+        that it cannot read. `tap` gets the upstream's octets."""
         super().__init__(exchange, body, tap, reframed=True)
         self._source = body.connection
         self._turn = turn
@@ -33,12 +38,12 @@ class Transcode(Splice):
         """Begin the caller's answer with `fields`, and pass the body on until it is complete.
 
         Raises:
-            UpstreamError: as `join`; or an event could not be read.
+            UpstreamError: as in `join`, or an event could not be read.
         """
         await self.join(fields, self._turned)
 
     def interject(self, payload: bytes) -> bool:
-        """Write `payload`: a translator's octets always end with a complete event."""
+        """Write `payload`; it always fits, because a translator writes complete events."""
         self._exchange.write(payload)
         return True
 

@@ -11,7 +11,7 @@ that leaves its text as octets, and one join.
 
 from typing import Final
 
-from relay.errors import Dialect
+from relay.errors import ErrorShape
 from relay.translate.chat import render
 from relay.translate.chat.render import AnswerMetadata
 from relay.translate.messages import content
@@ -107,7 +107,7 @@ class ChatStream(EventStream):
         return KEEP_ALIVE if self._started else b""
 
     def _render_error(self, data: bytes) -> bytes:
-        return stream_error(data).event(Dialect.OPENAI)
+        return stream_error(data).event(ErrorShape.OPENAI)
 
     def _render_chunk(self, delta: bytes) -> bytes:
         """A chunk with these members of `delta`. The role's chunk comes before the first one."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.errors import Dialect
+from relay.errors import ErrorShape
 from relay.translate.chat.answer import AnswerMetadata, translate
 from relay.translate.messages import content
 from relay.translate.messages.error_document import caller_error, stream_error
@@ -17,11 +17,11 @@ from tests.translate.chunks import METADATA
 
 def error(status: int, body: bytes) -> tuple[int, bytes]:
     status, found = caller_error(status, body)
-    return status, found.body(Dialect.OPENAI)
+    return status, found.body(ErrorShape.OPENAI)
 
 
 def error_event(data: bytes) -> bytes:
-    return stream_error(data).event(Dialect.OPENAI)
+    return stream_error(data).event(ErrorShape.OPENAI)
 
 
 USAGE = "10 (0 read, 0 written), 9 (0 thought)"

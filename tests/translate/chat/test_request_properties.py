@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.errors import INVALID_REQUEST, Dialect, RelayError
+from relay.errors import INVALID_REQUEST, ErrorShape, RelayError
 from relay.simulator import schema as grammar
 from relay.translate.chat import answer as completion
 from relay.translate.chat import request as chat
@@ -191,7 +191,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 def fair(refusal: RelayError) -> None:
     """A refusal is the caller's fault, and its body names the field."""
     assert refusal.kind is INVALID_REQUEST
-    assert json.loads(refusal.body(Dialect.OPENAI))["error"]["param"] == refusal.param
+    assert json.loads(refusal.body(ErrorShape.OPENAI))["error"]["param"] == refusal.param
 
 
 def read_and_write(body: bytes) -> list[bytes]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.errors import Dialect
+from relay.errors import ErrorShape
 from relay.translate.chat.answer import AnswerMetadata, ChatStream, translate
 from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.usage import StreamTap
@@ -201,7 +201,7 @@ def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
     before, _ = feed(answer.events[:at])
     octets = b"".join(answer.events[:at]) + event(failure.decode())
     shown, stream = feed([octets + b"".join(answer.events[at:])])
-    assert shown == before + stream_error(failure).event(Dialect.OPENAI)
+    assert shown == before + stream_error(failure).event(ErrorShape.OPENAI)
     assert (stream.error, stream.usage.error, stream.usage.complete) == (failure, True, True)
     assert stream.feed(b"anything\n\n") == b""
 

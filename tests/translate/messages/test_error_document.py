@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.errors import Dialect
+from relay.errors import ErrorShape
 from relay.translate.messages.error_document import (
     NO_ERROR,
     ErrorDocument,
@@ -98,7 +98,7 @@ def test_the_caller_gets_a_status_and_a_code_of_openai(
 ) -> None:
     found, error = caller_error(status, body)
     assert found == sent
-    document = json.loads(error.body(Dialect.OPENAI))["error"]
+    document = json.loads(error.body(ErrorShape.OPENAI))["error"]
     assert document["code"] == code
     assert document["message"] == f"The model's upstream answered {status}."
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from relay.errors import OVERLOADED, Dialect, RelayError
+from relay.errors import OVERLOADED, ErrorShape, RelayError
 from relay.translate.messages.error_document import caller_error
 from relay.translate.messages.usage import Usage
 from relay.translate.responses.answer import compacted, translate
@@ -135,7 +135,7 @@ def test_an_error_has_the_code_that_clients_stop_or_try_again_by(
     status: int, payload: str, expected: int, code: str | None, in_stream: str
 ) -> None:
     found, judgement = caller_error(status, payload.encode())
-    error = json.loads(judgement.body(Dialect.RESPONSES))["error"]
+    error = json.loads(judgement.body(ErrorShape.RESPONSES))["error"]
     assert (found, error["code"]) == (expected, code)
     assert error.keys() == {"message", "type", "param", "code"}
     events = replies.check(ResponsesStream(METADATA).fail(judgement))
