@@ -75,7 +75,7 @@ class Dispatch:
                 if failure.final or len(wanted.tried) >= self._tries:
                     raise last from None
             except BaseException:  # nothing was found out
-                upstream.health.left()
+                upstream.health.abandoned()
                 upstreams.release(lease, used=lease.sent)
                 raise
             else:

@@ -62,7 +62,7 @@ def test_the_family_outlives_the_binding_by_an_hour_and_no_more() -> None:
 
 
 def test_those_held_longest_ago_go_first_when_it_is_full() -> None:
-    sessions = Sessions(KEEP, most=2)
+    sessions = Sessions(KEEP, capacity=2)
     for key in (b"a", b"b", b"a", b"c"):
         sessions.hold("c", key, "up", "x", 0.0)
     assert [sessions.find("c", key, 0.0) is not None for key in (b"a", b"b", b"c")] == [1, 0, 1]
@@ -75,13 +75,13 @@ def test_a_sweep_does_no_more_than_it_may_and_forgets_all_in_the_end() -> None:
         sessions.hold("c", b"%d" % number, "up", "x", 0.0)
     left = []
     for _ in range(4):
-        sessions.sweep(KEEP + LONG, most=4)
+        sessions.sweep(KEEP + LONG, limit=4)
         left.append(len(sessions))
     assert left == [6, 2, 0, 0]
 
 
 def test_the_repr_tells_what_is_there() -> None:
-    sessions = Sessions(KEEP, most=9)
+    sessions = Sessions(KEEP, capacity=9)
     assert repr(sessions) == "<Sessions 0 of at most 9: none bound>"
     sessions.hold("c", b"k", "up", "x", 0.0)
     assert repr(sessions) == "<Sessions 1 of at most 9: 1 with up>"

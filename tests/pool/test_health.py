@@ -38,7 +38,7 @@ def test_two_failures_in_a_row_are_chance() -> None:
     health = Health()
     for _ in range(2):
         health.failed(BROKEN, M, NOW)
-    assert (health.level(M, NOW), health.hampered) == (Level.FREE, False)
+    assert (health.level(M, NOW), health.degraded) == (Level.FREE, False)
 
 
 def test_the_third_failure_in_a_row_has_others_preferred_for_ten_seconds() -> None:
@@ -46,9 +46,9 @@ def test_the_third_failure_in_a_row_has_others_preferred_for_ten_seconds() -> No
     assert health.level(M, NOW) is Level.DOUBTFUL
     assert health.level(M, NOW + 9.9) is Level.DOUBTFUL
     assert health.level(M, NOW + 10) is Level.FREE
-    assert health.why(M, NOW + 4) == "it broke off; 6 s to go"
-    assert health.why(M, NOW + 11) == "it broke off; one request is to find out"
-    assert health.ready(M, NOW) == NOW  # a guess keeps nobody waiting
+    assert health.describe(M, NOW + 4) == "it broke off; 6 s to go"
+    assert health.describe(M, NOW + 11) == "it broke off; one request is to find out"
+    assert health.ready_at(M, NOW) == NOW  # a guess keeps nobody waiting
 
 
 def test_one_request_finds_out_and_the_others_wait_for_what_becomes_of_it() -> None:
@@ -58,7 +58,7 @@ def test_one_request_finds_out_and_the_others_wait_for_what_becomes_of_it() -> N
     health.request_started()
     assert health.level(M, later) is Level.DOUBTFUL
     health.succeeded(M)
-    assert (health.level(M, later), health.hampered) == (Level.FREE, False)
+    assert (health.level(M, later), health.degraded) == (Level.FREE, False)
 
 
 def test_a_probe_that_fails_too_keeps_it_out_for_as_long_again() -> None:
@@ -72,14 +72,14 @@ def test_a_probe_that_fails_too_keeps_it_out_for_as_long_again() -> None:
 def test_a_probe_whose_caller_leaves_is_followed_by_another() -> None:
     health = down()
     health.request_started()
-    health.left()
+    health.abandoned()
     assert health.level(M, NOW + 10) is Level.FREE
 
 
 def test_a_request_that_is_at_fault_itself_shows_that_its_upstream_works() -> None:
     health = down()
     health.failed(Verdict(Scope.CALLER, 0.0, False, "400"), M, NOW)
-    assert (health.level(M, NOW), health.failures, health.hampered) == (Level.FREE, 0, False)
+    assert (health.level(M, NOW), health.failures, health.degraded) == (Level.FREE, 0, False)
 
 
 # --- what is told -------------------------------------------------------------------
@@ -105,8 +105,8 @@ def test_an_outage_is_as_wide_and_as_long_as_it_is_said_to_be(
     health = Health()
     health.failed(verdict, M, NOW)
     assert (health.level(M, NOW), health.level(N, NOW)) == (own, other), what
-    assert health.ready(M, NOW) == (NOW + 20 if own is Level.OUT else NOW)
-    assert health.ready(N, NOW) == (NOW + 20 if other is Level.OUT else NOW)
+    assert health.ready_at(M, NOW) == (NOW + 20 if own is Level.OUT else NOW)
+    assert health.ready_at(N, NOW) == (NOW + 20 if other is Level.OUT else NOW)
     assert health.level(M, NOW + 19.9) is own
     assert health.level(M, NOW + 20) is after
 
@@ -119,7 +119,7 @@ def test_a_told_outage_ends_by_itself_and_is_not_probed(scope: Scope) -> None:
     health.succeeded(M)  # an answer to a request that was sent before
     assert health.level(M, NOW + 19) is Level.OUT
     assert health.level(M, NOW + 20) is Level.FREE
-    assert not health.hampered
+    assert not health.degraded
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_an_upstream_told_outlives_what_is_guessed_of_it_after(
     for verdict in verdicts:
         health.failed(verdict, M, NOW + 1)
     assert health.level(M, NOW + 700) is Level.OUT
-    assert health.ready(M, NOW + 700) == NOW + 3600
+    assert health.ready_at(M, NOW + 700) == NOW + 3600
 
 
 def test_a_model_that_is_told_to_be_out_stays_so_whatever_is_guessed_after() -> None:
@@ -155,7 +155,7 @@ def test_of_two_facts_the_longer_one_holds() -> None:
     health = Health()
     health.failed(told(Scope.ACCOUNT, 3600), M, NOW)
     health.failed(told(Scope.ACCOUNT, 5), M, NOW)
-    assert health.ready(M, NOW) == NOW + 3600  # the other was told to a request of before
+    assert health.ready_at(M, NOW) == NOW + 3600  # the other was told to a request of before
 
 
 def test_a_refused_credential_is_asked_again_by_one_request_when_its_time_is_over() -> None:
@@ -166,7 +166,7 @@ def test_a_refused_credential_is_asked_again_by_one_request_when_its_time_is_ove
     health.request_started()
     assert health.level(N, NOW + 601) is Level.DOUBTFUL
     health.succeeded(N)
-    assert not health.hampered
+    assert not health.degraded
 
 
 def test_a_missing_count_tokens_is_in_the_way_of_counting_alone_and_for_its_time() -> None:
@@ -174,10 +174,10 @@ def test_a_missing_count_tokens_is_in_the_way_of_counting_alone_and_for_its_time
     health.cannot_count(NOW + 3600)
     assert health.level(M, NOW) is Level.FREE
     assert health.level(M, NOW, counting=True) is Level.OUT
-    assert health.ready(M, NOW, counting=True) == float("inf")
+    assert health.ready_at(M, NOW, counting=True) == float("inf")
     assert health.view(NOW)["counts_tokens"] is False
     assert health.level(M, NOW + 3600, counting=True) is Level.FREE
-    assert not health.hampered
+    assert not health.degraded
 
 
 # --- the operator -------------------------------------------------------------------
@@ -187,9 +187,9 @@ def test_a_paused_upstream_gets_nothing_until_it_is_resumed() -> None:
     health = Health()
     health.pause()
     assert health.level(M, NOW) is Level.OUT
-    assert (health.ready(M, NOW), health.why(M, NOW)) == (float("inf"), "paused")
+    assert (health.ready_at(M, NOW), health.describe(M, NOW)) == (float("inf"), "paused")
     health.resume()
-    assert (health.level(M, NOW), health.hampered) == (Level.FREE, False)
+    assert (health.level(M, NOW), health.degraded) == (Level.FREE, False)
 
 
 def test_resuming_does_not_forget_what_an_upstream_told() -> None:
@@ -207,7 +207,7 @@ def test_clearing_forgets_every_trouble_but_not_a_pause(what: str, verdict: Verd
     health.cannot_count(NOW + 60)
     health.request_started()
     health.clear()
-    assert not health.hampered, what
+    assert not health.degraded, what
     assert health.level(M, NOW, counting=True) is Level.FREE
     assert (health.failures, health.view(NOW)["state"]) == (0, "ok")
     health.pause()
@@ -277,7 +277,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def leaves(self) -> None:
-        self.health.left()
+        self.health.abandoned()
 
     @rule()
     def has_no_count(self) -> None:
@@ -304,7 +304,7 @@ class Histories(RuleBasedStateMachine):
                 out = health.level(model, now, counting) is Level.OUT
                 if out:
                     assert self.paused or uncounted or known
-                assert (health.ready(model, now, counting) > now) is out
+                assert (health.ready_at(model, now, counting) > now) is out
 
     @invariant()
     def what_was_told_last_is_respected(self) -> None:
@@ -321,15 +321,15 @@ class Histories(RuleBasedStateMachine):
         something = (
             self.paused
             or self.counts_again > now
-            or bool(health.account or health.strained or health.models)
+            or bool(health.account_outage or health.overload or health.model_outages)
         )
-        assert health.hampered is something
+        assert health.degraded is something
         if not self.facts and not self.guesses and not self.paused and self.counts_again <= now:
-            assert not health.hampered
-        if not health.hampered:
+            assert not health.degraded
+        if not health.degraded:
             for model in (M, N):
                 assert health.level(model, now, True) is Level.FREE
-                assert health.why(model, now) == ""
+                assert health.describe(model, now) == ""
 
 
 Histories.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

@@ -18,7 +18,7 @@ from relay.net.deadlines import Deadlines
 from relay.pool import plan_polling as reading
 from relay.pool.health import Level
 from relay.pool.leases import Upstreams
-from relay.pool.plan_polling import PlanPoller, PollState, left
+from relay.pool.plan_polling import PlanPoller, PollState, remaining
 from relay.pool.upstream import Upstream
 from relay.pool.vendor_errors import Scope, Verdict
 from relay.quota.ledger import Ledger
@@ -74,7 +74,7 @@ DOCUMENTS: list[tuple[str, object, list[list[str]], list[float]]] = [
 def test_numbers_are_found_where_they_are_said_to_be(
     what: str, document: object, paths: list[list[str]], numbers: list[float]
 ) -> None:
-    assert left(document, paths) == numbers, what
+    assert remaining(document, paths) == numbers, what
 
 
 JSON = st.recursive(
@@ -89,7 +89,7 @@ JSON = st.recursive(
 
 @given(JSON, st.lists(st.sampled_from(["usage", "limits", "*", "detail", "remaining"]), max_size=4))
 def test_any_document_is_taken(document: object, path: list[str]) -> None:
-    for number in left(document, [path, *KIMI]):
+    for number in remaining(document, [path, *KIMI]):
         assert isinstance(number, float)
 
 
@@ -121,10 +121,10 @@ async def pooled(*urls: str, every: float = 300.0) -> AsyncIterator[Upstreams]:
             for number, url in enumerate(urls)
         ],
     }
-    whole = config.parse(tree)
+    settings = config.parse(tree)
     timers = Deadlines(asyncio.get_running_loop())
-    made = [Upstream(one, whole, timers) for one in whole.upstream]
-    pool = Upstreams(made, whole.pool, Ledger(), timers)
+    made = [Upstream(one, settings, timers) for one in settings.upstream]
+    pool = Upstreams(made, settings.pool, Ledger(), timers)
     timers.start()
     try:
         yield pool
@@ -171,7 +171,7 @@ async def test_no_other_trouble_hurries_it(scope: Scope) -> None:
 async def test_nobody_is_asked_more_often_than_agreed() -> None:
     now = 1_000_000.0
     one = await gauge(now)
-    one.asked, one.due = now, now + 300
+    one.start(now)
     one.upstream.health.failed(Verdict(Scope.ACCOUNT, now + 3000, True, "limit"), "m", now + 1)
     assert not one.is_due(now + 299)
     assert one.is_due(now + 300)
@@ -197,7 +197,7 @@ async def read_once(answer: Answer) -> AsyncIterator[tuple[Raw, Upstream, PlanPo
         now = time.time()
         upstream.health.failed(FULL._replace(until=now + 600), "m", now - 1)
         reader = PlanPoller(pool)
-        reader.look(now + 301)
+        reader.check(now + 301)
         await until(lambda: reader._polls[0].runner is None)
         yield raw, upstream, reader
 
@@ -209,7 +209,7 @@ async def test_it_asks_at_the_origin_with_the_upstreams_own_credential() -> None
         assert seen.fields[b"authorization"] == f"Bearer {UPSTREAM_KEY}".encode()
         assert seen.fields[b"host"] == raw.url.removeprefix("http://").encode()
         assert b"content-length" not in seen.fields
-        assert upstream.left == 97
+        assert upstream.quota_left == 97
         assert "idle=1" in repr(upstream.pool)
 
 
@@ -223,9 +223,9 @@ async def test_it_asks_at_the_origin_with_the_upstreams_own_credential() -> None
 )
 async def test_a_quota_that_is_back_ends_the_outage(octets: bytes) -> None:
     async with read_once(always(octets)) as (_, upstream, _):
-        assert upstream.health.account is None
+        assert upstream.health.account_outage is None
         assert upstream.health.level("m", time.time()) is Level.FREE
-        assert not upstream.health.hampered
+        assert not upstream.health.degraded
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ async def test_a_quota_that_is_back_ends_the_outage(octets: bytes) -> None:
 )
 async def test_a_quota_that_is_not_back_leaves_it(document: object, number: int) -> None:
     async with read_once(always(told(document))) as (_, upstream, _):
-        assert upstream.left == number
-        assert upstream.health.account is not None
+        assert upstream.quota_left == number
+        assert upstream.health.account_outage is not None
 
 
 async def test_an_outage_that_began_after_the_question_stays() -> None:
@@ -248,13 +248,13 @@ async def test_an_outage_that_began_after_the_question_stays() -> None:
     async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
         reader = PlanPoller(pool)
         now = time.time() + 301
-        reader.look(now)
+        reader.check(now)
         await raw.asked.wait()
         pool[0].health.failed(FULL._replace(until=now + 600), "m", now + 1)
         gate.set()
         await until(lambda: reader._polls[0].runner is None)
-        assert pool[0].left == 97
-        assert pool[0].health.account is not None
+        assert pool[0].quota_left == 97
+        assert pool[0].health.account_outage is not None
 
 
 @pytest.mark.parametrize(
@@ -269,8 +269,8 @@ async def test_trouble_that_is_no_want_of_quota_stays(verdict: Verdict) -> None:
     async with raw_upstream(always(told(usages()))) as raw, pooled(raw.url) as pool:
         reader = PlanPoller(pool)
         pool[0].health.failed(verdict, "m", time.time() - 1)
-        reader.look(time.time() + 301)
-        await until(lambda: pool[0].left == 97)
+        reader.check(time.time() + 301)
+        await until(lambda: pool[0].quota_left == 97)
         assert pool[0].health.level("m", time.time()) > Level.STRAINED
 
 
@@ -293,10 +293,10 @@ async def test_a_reading_that_fails_changes_nothing_and_is_logged_once(
 ) -> None:
     caplog.set_level(logging.INFO, logger="relay.gateway")
     async with read_once(always(FAILING[name], close=True)) as (raw, upstream, reader):
-        assert upstream.left is None
-        assert upstream.health.account is not None
+        assert upstream.quota_left is None
+        assert upstream.health.account_outage is not None
         assert (upstream.in_flight, upstream.health.failures) == (0, 0)
-        reader.look(time.time() + 700)
+        reader.check(time.time() + 700)
         await until(lambda: len(raw.requests) == 2)
         await until(lambda: reader._polls[0].runner is None)
     [entry] = [one for one in caplog.records if one.name == "relay.gateway"]
@@ -317,9 +317,9 @@ async def test_a_failure_after_a_good_reading_is_logged_again(
     async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
         reader = PlanPoller(pool)
         for count in range(1, 5):
-            reader.look(time.time() + 301 * count)
+            reader.check(time.time() + 301 * count)
             await until(lambda: reader._polls[0].runner is None)
-        assert pool[0].left == 97
+        assert pool[0].quota_left == 97
     said = [one.message for one in caplog.records if "cannot be read" in one.message]
     assert len(said) == 2
 
@@ -337,11 +337,11 @@ async def test_a_connection_that_had_died_idle_is_no_failure(
 
     async with raw_upstream(answer) as raw, pooled(raw.url) as pool:
         reader = PlanPoller(pool)
-        reader.look(time.time() + 301)
-        await until(lambda: pool[0].left == 97)
-        pool[0].left = None
-        reader.look(time.time() + 1000)
-        await until(lambda: pool[0].left == 97)
+        reader.check(time.time() + 301)
+        await until(lambda: pool[0].quota_left == 97)
+        pool[0].quota_left = None
+        reader.check(time.time() + 1000)
+        await until(lambda: pool[0].quota_left == 97)
         assert (raw.connections, len(raw.requests)) == (2, 3)
     assert caplog.records == []
 
@@ -361,11 +361,11 @@ async def test_an_upstream_that_never_answers_is_given_up_and_holds_up_no_other(
     ):
         reader = PlanPoller(pool)
         now = time.time() + 301
-        reader.look(now)
-        await until(lambda: pool[1].left == 97)
-        reader.look(now + 29)
+        reader.check(now)
+        await until(lambda: pool[1].quota_left == 97)
+        reader.check(now + 29)
         assert reader._polls[0].runner is not None
-        reader.look(now + 31)
+        reader.check(now + 31)
         await until(lambda: reader._polls[0].runner is None)
         await one.closed.wait()
     assert "no answer within 30 s" in caplog.text
@@ -378,7 +378,7 @@ async def test_readings_under_way_end_with_the_relay() -> None:
     async with raw_upstream(silent) as raw, pooled(raw.url) as pool:
         reader = PlanPoller(pool)
         running = asyncio.ensure_future(reader.run())
-        reader.look(time.time() + 301)
+        reader.check(time.time() + 301)
         await raw.asked.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -399,8 +399,8 @@ async def test_kimi_is_used_again_as_soon_as_its_plan_is_full_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that was out is asked for its quota, and the requests go back to it."""
-    monkeypatch.setattr(reading, "_LOOK", 0.01)
-    monkeypatch.setattr(reading, "_SOON", 0.05)
+    monkeypatch.setattr(reading, "_CHECK_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "_FIRST_POLL_SECONDS", 0.05)
     refusal = answers.sized(
         b'{"error":{"type":"access_terminated_error","message":'
         b'"You\'ve reached your usage limit for this billing cycle."}}',
@@ -433,8 +433,8 @@ async def test_kimi_is_used_again_as_soon_as_its_plan_is_full_again(
             writer.write(request(relay.key))
             assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
             assert len(spare.requests) == 1
-            assert relay.app.upstreams[0].health.account is not None
-            await until(lambda: relay.app.upstreams[0].health.account is None)
+            assert relay.app.upstreams[0].health.account_outage is not None
+            await until(lambda: relay.app.upstreams[0].health.account_outage is None)
             other = [{"role": "user", "content": "another session, the first one stays"}]
             writer.write(request(relay.key, {**BODY, "messages": other}))
             assert (await read_answer(reader))[0] == 200

@@ -50,7 +50,7 @@ def busy(number: int) -> Callable[[Upstream], None]:
 
 def served(number: float) -> Callable[[Upstream], None]:
     def so(upstream: Upstream) -> None:
-        upstream.served = number
+        upstream.virtual_time = number
 
     return so
 
