@@ -181,6 +181,17 @@ COOLING: dict[str, tuple[Options, str]] = {
         request e model=opus → one (turn)
         """,
     ),
+    "model-guess-disproved-by-an-answer": (
+        TIERS,
+        """
+        request a model=opus → one (turn)
+        request b model=opus → one (turn)
+        fail a 404           → model ~60
+        request c model=opus → two (turn)
+        answer b
+        request d model=opus → one (turn)
+        """,
+    ),
     "credential": (
         EQUAL,
         """
