@@ -1,7 +1,7 @@
 """Which upstream a request goes to: plain functions over the targets of a model's route.
 
 Decides by priority, lowest first; then by session affinity, then by weight and requests in
-flight. Must not know the queue. Changes nothing but `virtual_time`, which it keeps within bounds.
+flight. Must not know the queue. Changes nothing but `virtual_time`, whose lag it bounds.
 
 A request that stays with its session uses no turn, so the weights share out conversations.
 (Measured on 200 conversations of 20 turns: the load is then within 5 % of the weights, and up to
@@ -16,7 +16,7 @@ from relay.pool.routes import Route, Target
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
 
-_MAX_LAG_TURNS: Final = 8.0  # that an upstream is behind or ahead of its tier
+_MAX_LAG_TURNS: Final = 8.0  # of an upstream behind its tier
 _TURNS_IN_FLIGHT: Final = 0.25  # for each request in flight: a slow upstream is due later
 _FREE: Final = Level.FREE
 
@@ -44,8 +44,8 @@ class RoutingRequest:
 def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) -> Target | None:
     """The target that is due; None if none can be used now. `now` is epoch seconds.
 
-    `_MAX_LAG_TURNS` bounds both sides: an upstream that was long absent gets only a few of the
-    turns that it missed, and one that had too many gives up only a few.
+    `_MAX_LAG_TURNS` is a bound: an upstream that was long absent gets only a few of the turns that
+    it missed. None is ahead of its tier by more than a turn, for a turn moves the tier as well.
     """
     best: Target | None = None
     best_level, best_priority, best_score = Level.OUT, 0, 0.0
@@ -67,12 +67,9 @@ def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) ->
         if level is _FREE and upstream.name == bound:
             return target
         stride, tier_time = upstream.stride, upstream.tier.virtual_time
-        lag = _MAX_LAG_TURNS * stride
-        virtual_time = upstream.virtual_time
-        if virtual_time < tier_time - lag:
-            virtual_time = upstream.virtual_time = tier_time - lag
-        elif virtual_time > tier_time + lag:
-            virtual_time = upstream.virtual_time = tier_time + lag
+        virtual_time, earliest = upstream.virtual_time, tier_time - _MAX_LAG_TURNS * stride
+        if virtual_time < earliest:
+            virtual_time = upstream.virtual_time = earliest
         score = virtual_time + upstream.in_flight * stride * _TURNS_IN_FLIGHT
         if (
             best is None
