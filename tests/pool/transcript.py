@@ -304,7 +304,7 @@ def lines_of(transcript: str) -> list[tuple[str, str]]:
     an event continues the decisions of the one before."""
     rows: list[tuple[str, str]] = []
     for text in transcript.splitlines():
-        event, _, decisions = text.partition("#")[0].partition("→")
+        event, _, decisions = text.partition(" #")[0].partition("→")
         if event.strip():
             rows.append((" ".join(event.split()), decisions.strip()))
         elif decisions:
