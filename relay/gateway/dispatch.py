@@ -68,7 +68,7 @@ class Dispatch:
                 answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
             except FailedError as failure:
                 last = failure.error
-                upstream.health.failed(failure.verdict, target.name, time.time())
+                upstream.health.failed(failure.verdict, target.name, upstreams.now())
                 upstreams.release(lease, used=failure.used)
                 _note(ctx, upstream, failure.verdict)
                 wanted.tried += (upstream,)

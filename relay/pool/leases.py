@@ -116,6 +116,10 @@ class Upstreams:
         """The upstream with this name, if there is one."""
         return next((one for one in self._upstreams if one.name == name), None)
 
+    def now(self) -> float:
+        """The present time by the pool's clock, in epoch seconds."""
+        return self._clock()
+
     def passed_over(self, request: RoutingRequest, chosen: Target | None) -> str:
         """See `selection.passed_over`."""
         return passed_over(request, chosen, self._clock(), self._ledger)

@@ -25,6 +25,7 @@ of a probe as `probe`; `…` is a part of an event, `cut` the end of the connect
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -252,6 +253,7 @@ class Playbook:
         settings = config.parse({"upstream": rows, "model": MODELS, "plan": PLANS, "pool": pool})
         self._deadlines = deadlines = Deadlines(loop)
         made = [Upstream(one, settings, deadlines) for one in settings.upstream]
+        epoch = time.time() - loop.now  # verdicts have epoch seconds; only the transcript adds any
         keys, ledger, catalog = KeyIndex(), Ledger(), Catalog(settings, made)
         keys.replace([LiveKey(digest(KEY.encode()), "key_1", "usr_1", "", "free", False, None)])
         metering = Unmetered(catalog, ledger, None)  # type: ignore[arg-type]
@@ -259,7 +261,7 @@ class Playbook:
             keys,
             catalog,
             metering,
-            Upstreams(made, settings.pool, ledger, deadlines),
+            Upstreams(made, settings.pool, ledger, deadlines, lambda: epoch + loop.now),
             Sessions(300.0),
             deadlines,
             settings.pool,
@@ -316,6 +318,8 @@ class Playbook:
                     wire.protocol.data_received(STEPS.get(word) or refusal(word))
 
     def _on_caller(self, words: list[str]) -> None:
+        if self._caller.is_closing():
+            self._caller = self._new_caller()
         caller = self._caller
         if words[0] == "asks":
             target, body = TARGETS[words[-1]]

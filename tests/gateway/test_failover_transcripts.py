@@ -198,6 +198,14 @@ STORIES: dict[str, tuple[Options, str]] = {
         caller leaves               → one#1 closed
         """,
     ),
+    "a-caller-that-leaves-frees-its-place": (
+        {"one": {"max_concurrency": 1}},
+        """
+        caller asks for a document  → request to one#1
+        caller leaves               → one#1 closed
+        caller asks for a document  → request to one#2
+        """,
+    ),
     "a-caller-that-leaves-a-stream": (
         PAIR,
         """
@@ -211,6 +219,42 @@ STORIES: dict[str, tuple[Options, str]] = {
 
 def ids(rows: list[tuple[Any, ...]]) -> list[str]:
     return [f"{row[0]}-{row[1]}".replace(" ", "-") for row in rows]
+
+
+FAILING_ONE = """
+        caller asks for a document  → request to one#{n}
+        one#{n} closes              → one#{n} closed, request to two#1
+        two#1 document              → 200, document
+"""
+OPEN_CIRCUIT = "".join(FAILING_ONE.format(n=number) for number in (1, 2, 3))
+PROBES = {
+    "the-circuit-closes-with-an-answer": """
+        caller asks for a document  → request to one#4
+        one#4 document              → 200, document
+        caller asks for a document  → request to one#4
+    """,
+    "an-abandoned-probe-is-followed-by-another": """
+        caller asks for a document  → request to one#4
+        caller leaves               → one#4 closed
+        caller asks for a document  → request to one#5
+    """,
+    "a-failed-probe-is-not": """
+        caller asks for a document  → request to one#4
+        one#4 closes                → one#4 closed, request to two#1
+        two#1 document              → 200, document
+        caller asks for a document  → request to two#1
+    """,
+}
+
+
+@pytest.mark.parametrize("transcript", PROBES.values(), ids=PROBES)
+def test_an_open_circuit_is_probed_by_one_request(transcript: str) -> None:
+    opened = f"""{OPEN_CIRCUIT}
+        caller asks for a document  → request to two#1
+        two#1 document              → 200, document
+        clock +10
+    """
+    check(opened + transcript, PAIR, {"sticky": "off"})
 
 
 @pytest.mark.parametrize(("form", "steps", "closed", "lonely"), ELSEWHERE, ids=ids(ELSEWHERE))

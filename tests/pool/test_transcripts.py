@@ -53,6 +53,18 @@ CHOICE: dict[str, tuple[Options, str]] = {
         request c    → one (turn)
         """,
     ),
+    "counting-uses-no-turn": (
+        EQUAL,
+        """
+        request n counting → one (turn)
+        end n
+        request a          → one (turn)
+        end a
+        request m counting → two (turn)
+        end m
+        request b          → two (turn)
+        """,
+    ),
     "a-conversation-stays": (
         EQUAL,
         """
