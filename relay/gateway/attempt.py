@@ -230,7 +230,7 @@ async def _stream(lease: Lease, body: ResponseBody) -> Answer:
 def _late_error(lease: Lease, payload: bytes) -> FailedError:
     """An error in an answer that began as a good one: it gets the status that it should have."""
     target = lease.target
-    verdict = target.upstream.refusals.judge_event(payload, target.name, time.time())
+    verdict = target.upstream.error_classifier.judge_event(payload, target.name, time.time())
     return _failed(verdict, status_of(payload), b"content-type: %b\r\n" % _JSON, payload)
 
 
@@ -248,7 +248,9 @@ async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) ->
     upstream.pool.put(body.connection, reusable=body.complete and body.reusable)
     now = time.time()
     payload, counting = body.payload, inbound.counting
-    verdict = upstream.refusals.judge(status, response.headers, payload, target.name, now, counting)
+    verdict = upstream.error_classifier.judge(
+        status, response.headers, payload, target.name, now, counting
+    )
     failed = _failed(verdict, status, response.onward, payload)
     if counting and status in _CANNOT_COUNT_STATUSES:
         upstream.health.cannot_count(now + _CANNOT_COUNT_SECONDS)

@@ -68,14 +68,14 @@ class Dispatch:
                 answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
             except FailedError as failure:
                 last = failure.error
-                upstream.health.failed(failure.verdict, target.name, time.time())
+                upstream.health.failed(failure.verdict, target.name, upstreams.now())
                 upstreams.release(lease, used=failure.used)
                 _note(ctx, upstream, failure.verdict)
                 wanted.tried += (upstream,)
                 if failure.final or len(wanted.tried) >= self._tries:
                     raise last from None
             except BaseException:  # nothing was found out
-                upstream.health.left()
+                upstream.health.abandoned()
                 upstreams.release(lease, used=lease.sent)
                 raise
             else:

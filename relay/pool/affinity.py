@@ -1,9 +1,10 @@
-"""Which upstream a conversation is with, and whose thinking is in its history.
+"""Session affinity: the upstream of a conversation, and whose thinking is in its history.
 
-A conversation that stays with its upstream finds its prompt cache there, so the binding lasts
-as long as the cache does, and moves with the conversation when another upstream had to answer.
-The family outlives it: what it signed is still in the history that the client sends. This
-decides nothing: whom to bind to is the caller's choice, and time comes in as an argument.
+A conversation that stays with its upstream finds its prompt cache there. So a binding lasts as
+long as the cache, and moves when another upstream had to answer. The family outlives the binding:
+the thinking that it signed is still in the history that the client sends.
+
+Decides nothing about routing. Must not read a clock: the present time is an argument.
 """
 
 import math
@@ -13,10 +14,10 @@ import msgspec
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
-    """One conversation's state at one moment; another `hold` makes another one.
+    """One conversation's state at one moment; each `hold` replaces it.
 
-    `family` is that of the upstream it was last with, `mixed` whether there ever was another.
-    `until` is the whole second at which the binding to `upstream` is over.
+    `family` is the family of its latest upstream; `mixed`: there was another one before.
+    `until` is the second at which the binding to `upstream` ends.
     """
 
     upstream: str
@@ -26,33 +27,33 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sessions:
-    """The conversations of all callers, each found by its caller's id and its key.
+    """The conversations of all callers, by caller id and conversation key.
 
-    At most `most` are known: those held longest ago go first. A binding lasts `keep` seconds
-    from the last `hold`, or `keep_long` where the one-hour cache is in use, rounded up to a
-    whole second; what family it was with is known for `keep_long` after that.
+    Keeps at most `capacity` of them and evicts the least recently held. A binding lasts `keep`
+    seconds from the latest `hold`, or `keep_long` with the one-hour cache, rounded up to a full
+    second. The family is known for `keep_long` seconds more.
     """
 
-    def __init__(self, keep: float, keep_long: float = 3600.0, most: int = 100_000) -> None:
+    def __init__(self, keep: float, keep_long: float = 3600.0, capacity: int = 100_000) -> None:
         self._keep = keep
         self._keep_long = keep_long
-        self._most = most
-        # By last `hold`. A plain dict would do, but for taking the first one out of it again
-        # and again, where it steps over all that have been taken before.
+        self._capacity = capacity
+        # By the latest `hold`. An OrderedDict pops its first entry in constant time; a plain
+        # dict steps over all entries that were popped before.
         self._sessions: OrderedDict[tuple[str, bytes], Session] = OrderedDict()
-        self._endings: dict[str, dict[float, int]] = {}  # upstream → until → how many
-        self._now = -math.inf  # the latest moment that was told, for the repr
+        self._expiries: dict[str, dict[float, int]] = {}  # upstream → until → sessions
+        self._latest = -math.inf  # the latest moment that was given, for the repr
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def __repr__(self) -> str:
-        counts = self.counts(self._now)
+        counts = self.counts(self._latest)
         live = ", ".join(f"{number} with {name}" for name, number in sorted(counts.items()))
-        return f"<Sessions {len(self)} of at most {self._most}: {live or 'none bound'}>"
+        return f"<Sessions {len(self)} of at most {self._capacity}: {live or 'none bound'}>"
 
     def find(self, caller: str, key: bytes, now: float) -> Session | None:
-        """What is known of a session; its binding may be over (`until`)."""
+        """A known session; its binding may have ended (`until`)."""
         session = self._sessions.get((caller, key))
         if session is None or session.until + self._keep_long <= now:
             return None
@@ -61,58 +62,58 @@ class Sessions:
     def hold(
         self, caller: str, key: bytes, upstream: str, family: str, now: float, long: bool = False
     ) -> None:
-        """Bind a session to an upstream from now on, or bind it for longer.
+        """Bind a session to an upstream, or extend its binding.
 
-        It becomes `mixed` where `family` is not the one it was with before, and stays so.
+        It becomes `mixed` if `family` differs from the one before, and stays so.
         """
-        if now > self._now:
-            self._now = now
-        name = (caller, key)
+        if now > self._latest:
+            self._latest = now
+        session_key = (caller, key)
         until = math.ceil(now + (self._keep_long if long else self._keep))
         mixed = False
-        last = self._sessions.get(name)
-        if last is not None:
-            self._release(last)
-            if last.until + self._keep_long > now:
-                mixed = last.mixed or last.family != family
-            self._sessions.move_to_end(name)
-        elif len(self._sessions) >= self._most:
+        previous = self._sessions.get(session_key)
+        if previous is not None:
+            self._release(previous)
+            if previous.until + self._keep_long > now:
+                mixed = previous.mixed or previous.family != family
+            self._sessions.move_to_end(session_key)
+        elif len(self._sessions) >= self._capacity:
             self._release(self._sessions.popitem(last=False)[1])
-        self._sessions[name] = Session(upstream, family, mixed, until)
-        endings = self._endings.get(upstream)
-        if endings is None:
-            endings = self._endings[upstream] = {}
-        endings[until] = endings.get(until, 0) + 1
+        self._sessions[session_key] = Session(upstream, family, mixed, until)
+        expiries = self._expiries.get(upstream)
+        if expiries is None:
+            expiries = self._expiries[upstream] = {}
+        expiries[until] = expiries.get(until, 0) + 1
 
     def counts(self, now: float) -> dict[str, int]:
-        """How many sessions are bound to each upstream; none of those without any."""
+        """Number of sessions bound to each upstream; an upstream without any is left out."""
         live = {
-            upstream: sum(number for until, number in endings.items() if until > now)
-            for upstream, endings in self._endings.items()
+            upstream: sum(number for until, number in expiries.items() if until > now)
+            for upstream, expiries in self._expiries.items()
         }
         return {upstream: number for upstream, number in live.items() if number}
 
-    def sweep(self, now: float, most: int = 500) -> None:
-        """Forget what is over, at most so many.
+    def sweep(self, now: float, limit: int = 500) -> None:
+        """Remove at most `limit` expired sessions, the least recently held first.
 
-        Those held longest ago are looked at first, and one that lasts longer hides those after
-        it, by an hour at most: they take room till then, but are not found.
+        A session with a longer binding hides those after it, for an hour at most: they occupy
+        memory until then, but are not found.
         """
-        if now > self._now:
-            self._now = now
+        if now > self._latest:
+            self._latest = now
         sessions = self._sessions
-        for _ in range(most):
+        for _ in range(limit):
             if not sessions:
                 return
-            name = next(iter(sessions))
-            if sessions[name].until + self._keep_long > now:
+            session_key = next(iter(sessions))
+            if sessions[session_key].until + self._keep_long > now:
                 return
-            self._release(sessions.pop(name))
+            self._release(sessions.pop(session_key))
 
     def _release(self, session: Session) -> None:
-        endings = self._endings[session.upstream]
-        left = endings[session.until] - 1
-        if left:
-            endings[session.until] = left
+        expiries = self._expiries[session.upstream]
+        remaining = expiries[session.until] - 1
+        if remaining:
+            expiries[session.until] = remaining
         else:
-            del endings[session.until]
+            del expiries[session.until]

@@ -1,11 +1,11 @@
 """Whether an upstream can be used now, and if not, why and until when.
 
-What an upstream says of itself (`until` told) is a fact, and respected. What the relay makes of
-a failure is a guess: it has others preferred, and where nobody else is left the upstream is
-tried all the same, so that a guess alone never refuses anybody. A guess that has run its time is
-checked by one request before the others follow it.
+A time that an upstream states is a fact, and respected. An outage that the relay infers from a
+failure is a guess: other upstreams are preferred, but if none is left this one is tried, so a
+guess alone refuses no request. After a guess has expired, one request probes the upstream before
+others follow.
 
-Knows moments only as they are given: `now` is epoch seconds.
+Decides the level of one upstream. Must not read a clock: `now` is epoch seconds.
 """
 
 from collections import Counter
@@ -17,23 +17,25 @@ import msgspec
 from relay.clock import rfc3339
 from relay.pool.vendor_errors import Scope, Verdict
 
-_STRIKES: Final = 3  # failures in a row
-_OUT: Final = 10.0  # seconds, after which one request tries again
-_NEVER: Final = 0.0
+_FAILURES_TO_EJECT: Final = 3  # in a row
+_EJECTION_SECONDS: Final = 10.0  # until one request probes it
+_COUNTS_NOW: Final = 0.0
 
 
 class Level(IntEnum):
-    """How far it can be used; lower is better."""
+    """How far an upstream can be used; lower is better."""
 
     FREE = 0
-    STRAINED = 1  # overloaded just now
-    DOUBTFUL = 2  # it is thought not to work
-    OUT = 3  # it said itself that it will not, or the operator did
+    STRAINED = 1  # overloaded for a moment
+    DOUBTFUL = 2  # presumed not to work
+    OUT = 3  # its own statement, or the operator's
 
 
 class Outage(msgspec.Struct, frozen=True):
-    """Why an upstream is left alone. Moments in epoch seconds. `quota`: its account is at a
-    limit."""
+    """Why an upstream is not used. Moments in epoch seconds.
+
+    `stated`: the upstream stated `until`. `quota`: its account has reached a limit.
+    """
 
     reason: str
     since: float
@@ -42,8 +44,8 @@ class Outage(msgspec.Struct, frozen=True):
     quota: bool = False
 
 
-def _stands(old: Outage | None, new: Outage) -> Outage:
-    """Which of two outages holds: what was told before what is guessed, else the longer one."""
+def _prevailing(old: Outage | None, new: Outage) -> Outage:
+    """The outage that holds: a stated one before a guess, else the longer one."""
     if old is None or old.until <= new.since:
         return new
     if old.stated is not new.stated:
@@ -52,173 +54,173 @@ def _stands(old: Outage | None, new: Outage) -> Outage:
 
 
 class Health:
-    """The state of one upstream. `hampered` is False where nothing stands in its way."""
+    """The state of one upstream. `degraded` is False if it has no outage of any kind."""
 
     __slots__ = (
-        "account",
-        "counts_again",
+        "account_outage",
+        "counts_again_at",
+        "degraded",
         "errors",
         "failures",
-        "hampered",
         "last_error",
-        "models",
+        "model_outages",
+        "overload",
         "paused",
         "probing",
-        "strained",
     )
 
     def __init__(self) -> None:
-        self.hampered = False
+        self.degraded = False
         self.paused = False  # by the operator
-        self.account: Outage | None = None
-        self.models: dict[str, Outage] = {}  # by the name that is sent
-        self.strained: Outage | None = None
-        self.counts_again = _NEVER  # when to ask it again to count tokens
+        self.account_outage: Outage | None = None
+        self.model_outages: dict[str, Outage] = {}  # by the name that is sent
+        self.overload: Outage | None = None
+        self.counts_again_at = _COUNTS_NOW  # when to send count_tokens again
         self.failures = 0  # in a row
-        self.probing = False  # a request is on its way to find out
+        self.probing = False  # a probe is in flight
         self.errors: Counter[str] = Counter()  # by scope
         self.last_error: Outage | None = None
 
-    # --- what happened ---
+    # --- results of requests ---
 
     def succeeded(self, model: str) -> None:
-        """An answer began, so that whatever was only guessed of it is wrong. That failures in a
-        row are at an end is for whoever sees the answer's end to say (`failures = 0`)."""
-        if not self.hampered:
+        """An answer began: drop every inferred outage. `failures` is reset later, when the
+        answer completes."""
+        if not self.degraded:
             return
         self.probing = False
-        self.strained = None
-        if self.account is not None and not self.account.stated:
-            self.account = None
-        if model in self.models and not self.models[model].stated:
-            del self.models[model]
-        self._look()
+        self.overload = None
+        if self.account_outage is not None and not self.account_outage.stated:
+            self.account_outage = None
+        if model in self.model_outages and not self.model_outages[model].stated:
+            del self.model_outages[model]
+        self._update_degraded()
 
     def failed(self, verdict: Verdict, model: str, now: float) -> None:
-        """No answer came, or one that is about the upstream, not about the request."""
+        """A request failed; the verdict says whether the upstream or the request is at fault."""
         scope = verdict.scope
         self.probing = False
         if scope is Scope.CALLER:
-            self.failures = 0  # it works
-            if self.account is not None and not self.account.stated:
-                self.account = None
-            self._look()
+            self.failures = 0  # the upstream works
+            if self.account_outage is not None and not self.account_outage.stated:
+                self.account_outage = None
+            self._update_degraded()
             return
         quota = scope is Scope.ACCOUNT
         outage = Outage(verdict.reason, now, verdict.until, verdict.stated, quota)
         self.last_error = outage
         self.errors[scope.name.lower()] += 1
         if scope is Scope.MODEL:
-            self.models[model] = _stands(self.models.get(model), outage)
+            self.model_outages[model] = _prevailing(self.model_outages.get(model), outage)
         elif scope in (Scope.ACCOUNT, Scope.CREDENTIAL):
-            self.account = _stands(self.account, outage)
+            self.account_outage = _prevailing(self.account_outage, outage)
         elif scope is Scope.REQUEST:
-            self.strained = outage
+            self.overload = outage
         else:
             self.failures += 1
             if verdict.stated:
-                self.account = _stands(self.account, outage)
-            elif self.failures >= _STRIKES:
-                outage = msgspec.structs.replace(outage, until=now + _OUT)
-                self.account = _stands(self.account, outage)
-        self._look()
+                self.account_outage = _prevailing(self.account_outage, outage)
+            elif self.failures >= _FAILURES_TO_EJECT:
+                outage = msgspec.structs.replace(outage, until=now + _EJECTION_SECONDS)
+                self.account_outage = _prevailing(self.account_outage, outage)
+        self._update_degraded()
 
-    def left(self) -> None:
-        """A request ended without finding anything out: its caller went away."""
+    def abandoned(self) -> None:
+        """A request ended without a result: its caller left."""
         self.probing = False
 
     def request_started(self) -> None:
-        """A request sets out; the first one after a guess has run its time is the probe."""
-        if self.account is not None and not self.account.stated:
+        """A request was sent; the first one after a guess has expired is the probe."""
+        if self.account_outage is not None and not self.account_outage.stated:
             self.probing = True
 
     def cannot_count(self, until: float) -> None:
-        """It has no `count_tokens`: a feature that is missing, not a failure."""
-        self.counts_again = until
-        self.hampered = True
+        """It does not serve count_tokens: a missing feature, not a failure."""
+        self.counts_again_at = until
+        self.degraded = True
 
-    def quota_is_back(self, asked: float) -> bool:
-        """Its vendor, asked at this moment, says that there is quota: an outage for want of it
-        that began before is over. Whether there was one."""
-        outage = self.account
-        if outage is None or not outage.quota or outage.since >= asked:
+    def end_quota_outage(self, polled_at: float) -> bool:
+        """End an account outage that began before its vendor reported quota at `polled_at`.
+        Returns whether there was one."""
+        outage = self.account_outage
+        if outage is None or not outage.quota or outage.since >= polled_at:
             return False
-        self.account = None
+        self.account_outage = None
         self.probing = False
-        self._look()
+        self._update_degraded()
         return True
 
-    # --- what the operator does ---
+    # --- the operator ---
 
     def pause(self) -> None:
-        """Give it no more requests."""
-        self.paused = self.hampered = True
+        """Send it no more requests."""
+        self.paused = self.degraded = True
 
     def resume(self) -> None:
-        """The reverse."""
+        """The reverse of `pause`."""
         self.paused = False
-        self._look()
+        self._update_degraded()
 
     def clear(self) -> None:
-        """Forget all trouble; it stays paused if it is."""
-        self.account = self.strained = None
-        self.models.clear()
-        self.counts_again = _NEVER
+        """Forget every outage; a pause stays."""
+        self.account_outage = self.overload = None
+        self.model_outages.clear()
+        self.counts_again_at = _COUNTS_NOW
         self.failures = 0
         self.probing = False
-        self._look()
+        self._update_degraded()
 
-    # --- what follows ---
+    # --- the present state ---
 
     def level(self, model: str, now: float, counting: bool = False) -> Level:
         """How far it can be used for a model."""
-        if not self.hampered:
+        if not self.degraded:
             return Level.FREE
         self._expire(now)
-        if self.paused or (counting and self.counts_again > now):
+        if self.paused or (counting and self.counts_again_at > now):
             return Level.OUT
-        found = Level.FREE
-        if self.strained is not None:
-            found = Level.STRAINED
-        for outage in (self.account, self.models.get(model)):
+        level = Level.FREE
+        if self.overload is not None:
+            level = Level.STRAINED
+        for outage in (self.account_outage, self.model_outages.get(model)):
             if outage is None:
                 continue
             if outage.stated:
                 return Level.OUT
             if outage.until > now or self.probing:
-                found = Level.DOUBTFUL
-        return found
+                level = Level.DOUBTFUL
+        return level
 
-    def ready(self, model: str, now: float, counting: bool = False) -> float:
-        """From when on it can be used again, if that is known; `inf`: only the operator knows."""
-        if self.paused or (counting and self.counts_again > now):
+    def ready_at(self, model: str, now: float, counting: bool = False) -> float:
+        """The moment from which it can be used again; `inf` if only the operator knows."""
+        if self.paused or (counting and self.counts_again_at > now):
             return float("inf")
-        outages = (self.account, self.models.get(model))
+        outages = (self.account_outage, self.model_outages.get(model))
         return max([now, *[one.until for one in outages if one is not None and one.stated]])
 
-    def why(self, model: str, now: float) -> str:
-        """In a few words, for the operator; empty if it is free."""
+    def describe(self, model: str, now: float) -> str:
+        """The reason and the time left, for the operator; empty if it is free."""
         if self.paused:
             return "paused"
-        for outage in (self.account, self.models.get(model), self.strained):
+        for outage in (self.account_outage, self.model_outages.get(model), self.overload):
             if outage is not None and (outage.until > now or not outage.stated):
-                left = outage.until - now
+                seconds = outage.until - now
                 return f"{outage.reason}; " + (
-                    f"{left:.0f} s to go" if left > 0 else "one request is to find out"
+                    f"{seconds:.0f} s to go" if seconds > 0 else "one request is to find out"
                 )
         return ""
 
     def view(self, now: float) -> dict[str, object]:
-        """For the operator: shape as `relay upstreams --json` has it."""
+        """The state for the operator, in the shape of `relay upstreams --json`."""
         self._expire(now)
-        outage = self.account or self.strained
+        outage = self.account_outage or self.overload
         if self.paused:
             state = "paused"
-        elif self.account is not None:
-            state = "cooling" if self.account.stated else "down"
-            if self.account.until <= now:
+        elif self.account_outage is not None:
+            state = "cooling" if self.account_outage.stated else "down"
+            if self.account_outage.until <= now:
                 state = "probing"
-        elif self.strained is not None:
+        elif self.overload is not None:
             state = "strained"
         else:
             state = "ok"
@@ -231,9 +233,9 @@ class Health:
             "until": None if outage is None else rfc3339(outage.until),
             "models_out": {
                 model: {"why": one.reason, "until": rfc3339(one.until)}
-                for model, one in self.models.items()
+                for model, one in self.model_outages.items()
             },
-            "counts_tokens": self.counts_again <= now,
+            "counts_tokens": self.counts_again_at <= now,
             "failures_in_a_row": self.failures,
             "errors": dict(self.errors),
             "last_error": None
@@ -242,22 +244,27 @@ class Health:
         }
 
     def _expire(self, now: float) -> None:
-        """Facts end with their time; guesses stay until a request has shown them wrong."""
-        if self.account is not None and self.account.stated and self.account.until <= now:
-            self.account = None
-        if self.strained is not None and self.strained.until <= now:
-            self.strained = None
-        for model in [name for name, one in self.models.items() if one.until <= now]:
-            del self.models[model]
-        if self.counts_again <= now:
-            self.counts_again = _NEVER
-        self._look()
+        """Drop outages that are over. An account outage that is a guess stays until a request
+        has disproved it."""
+        if (
+            self.account_outage is not None
+            and self.account_outage.stated
+            and self.account_outage.until <= now
+        ):
+            self.account_outage = None
+        if self.overload is not None and self.overload.until <= now:
+            self.overload = None
+        for model in [name for name, one in self.model_outages.items() if one.until <= now]:
+            del self.model_outages[model]
+        if self.counts_again_at <= now:
+            self.counts_again_at = _COUNTS_NOW
+        self._update_degraded()
 
-    def _look(self) -> None:
-        self.hampered = bool(
+    def _update_degraded(self) -> None:
+        self.degraded = bool(
             self.paused
-            or self.account is not None
-            or self.strained is not None
-            or self.models
-            or self.counts_again
+            or self.account_outage is not None
+            or self.overload is not None
+            or self.model_outages
+            or self.counts_again_at
         )

@@ -1,13 +1,13 @@
-"""The upstreams, the requests that use them, and the requests that wait for a place.
+"""The upstreams, the leases of requests that use them, and the queue for a free place.
 
-Keeps leases and the queue; `selection` decides which target is due. Places go to one request of
-each caller in turn. Must not know of a request more than a `RoutingRequest` has.
+Decides when a queued request gets a place: one request of each caller in turn. `selection` decides
+which target is due. Must not know more of a request than a `RoutingRequest` has.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from relay import config
@@ -22,48 +22,49 @@ from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.state import Reservation
 
-_RETRY_WITHIN_SECONDS: Final = 60.0  # a caller that has to wait for longer need not retry before
+_RETRY_WITHIN_SECONDS: Final = 60.0  # a longer wait gets `x-should-retry: false`
 _NO_RETRY: Final[Header] = (b"x-should-retry", b"false")
 
 
 class Lease:
-    """A request's place at an upstream, to be given back with `Upstreams.release`.
+    """A request's place at an upstream; `Upstreams.release` gives it back.
 
-    `choice` is why it was chosen: it is the `only` one, has the `session`, or it was its `turn`.
+    `choice` is the reason for the upstream: `only` one, `session` affinity, or its `turn`.
+    `reservation` is held in the upstream's own limits. `sent`: the request was sent.
     """
 
-    __slots__ = ("choice", "held", "open", "sent", "target")
+    __slots__ = ("choice", "open", "reservation", "sent", "target")
 
-    def __init__(self, target: Target, choice: str, held: Reservation | None) -> None:
+    def __init__(self, target: Target, choice: str, reservation: Reservation | None) -> None:
         self.target = target
         self.choice = choice
-        self.held = held  # of the upstream's own limits
-        self.sent = False  # the request has gone out
+        self.reservation = reservation
+        self.sent = False
         self.open = True
 
 
-class _Waiting:
-    """A request that waits for an upstream, until a moment in epoch seconds."""
+class _QueuedRequest:
+    """A request that waits for a lease, until a moment in epoch seconds."""
 
-    __slots__ = ("lease", "until", "wanted")
+    __slots__ = ("lease", "request", "until")
 
-    def __init__(self, wanted: RoutingRequest, until: float) -> None:
-        self.wanted = wanted
+    def __init__(self, request: RoutingRequest, until: float) -> None:
+        self.request = request
         self.until = until
         self.lease: Waiter[Lease] = Waiter()
 
 
-_Line: TypeAlias = tuple[str, Route, bool, tuple[Upstream, ...]]
+_QueueKey: TypeAlias = tuple[str, Route, bool, tuple[Upstream, ...]]
 
 
-def _line(wanted: RoutingRequest) -> _Line:
-    """The queue's key: a caller's requests that the same upstreams can serve, so a request that
-    no upstream can serve blocks no other."""
-    return (wanted.caller, wanted.route, wanted.counting, wanted.tried)
+def _queue_key(request: RoutingRequest) -> _QueueKey:
+    """Queue key: a caller's requests that the same upstreams can serve, so an unservable request
+    blocks no other."""
+    return (request.caller, request.route, request.counting, request.tried)
 
 
 class Upstreams:
-    """All upstreams, who uses them and who waits for them."""
+    """All upstreams, their leases and the queue."""
 
     def __init__(
         self,
@@ -71,198 +72,207 @@ class Upstreams:
         settings: config.PoolSettings,
         ledger: Ledger,
         deadlines: Deadlines,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._all = tuple(upstreams)
+        """`clock` gives the present time in epoch seconds."""
+        self._upstreams = tuple(upstreams)
+        self._clock = clock
         tiers: dict[int, Tier] = {}
-        for upstream in self._all:
+        for upstream in self._upstreams:
             upstream.tier = tiers.setdefault(upstream.priority, Tier())
         self._settings = settings
         self._ledger = ledger
-        self._queue: dict[_Line, deque[_Waiting]] = {}
+        self._queues: dict[_QueueKey, deque[_QueuedRequest]] = {}
         self._waiting = 0
-        self._woken = False
+        self._wake_scheduled = False
         self._loop = asyncio.get_running_loop()
         deadlines.each_tick(self._tick)
 
     def __iter__(self) -> Iterator[Upstream]:
-        return iter(self._all)
+        return iter(self._upstreams)
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._upstreams)
 
     def __getitem__(self, index: int) -> Upstream:
-        return self._all[index]
+        return self._upstreams[index]
 
     def __repr__(self) -> str:
         """`<Upstreams a: free, 3/8 in flight; b: 429: told to wait; 12 s to go, 0 …; 2 wait>`."""
-        now = time.time()
+        now = self._clock()
         parts = []
-        for one in self._all:
+        for one in self._upstreams:
             cap = f"/{one.max_concurrency}" if one.max_concurrency else ""
-            why = one.health.why("", now) or "free"
-            parts.append(f"{one.name}: {why}, {one.in_flight}{cap} in flight; ")
+            state = one.health.describe("", now) or "free"
+            parts.append(f"{one.name}: {state}, {one.in_flight}{cap} in flight; ")
         return f"<Upstreams {''.join(parts)}{self._waiting} wait>"
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a place."""
+        """Number of queued requests."""
         return self._waiting
 
     def named(self, name: str) -> Upstream | None:
-        """The upstream of that name."""
-        return next((one for one in self._all if one.name == name), None)
+        """The upstream with this name, if there is one."""
+        return next((one for one in self._upstreams if one.name == name), None)
 
-    def passed_over(self, wanted: RoutingRequest, chosen: Target | None) -> str:
-        """See the function of that name."""
-        return passed_over(wanted, chosen, time.time(), self._ledger)
+    def now(self) -> float:
+        """The present time by the pool's clock, in epoch seconds."""
+        return self._clock()
+
+    def passed_over(self, request: RoutingRequest, chosen: Target | None) -> str:
+        """See `selection.passed_over`."""
+        return passed_over(request, chosen, self._clock(), self._ledger)
 
     # --- leases ---
 
-    def take(self, wanted: RoutingRequest) -> Lease | None:
-        """A place at the upstream that is due; None: it must be waited for."""
-        now = time.time()
+    def take(self, request: RoutingRequest) -> Lease | None:
+        """A lease at the upstream that is due; None if the request must wait."""
+        now = self._clock()
         if self._waiting:
-            self._serve(now)  # they came first
-        return self._take(wanted, now)
+            self._serve_queue(now)  # queued requests came first
+        return self._take(request, now)
 
-    async def wait(self, wanted: RoutingRequest) -> Lease:
-        """A place, once there is one.
+    async def wait(self, request: RoutingRequest) -> Lease:
+        """A lease, as soon as there is a place.
 
         Raises:
-            RelayError: 503, there will be none in time; 404, none counts tokens.
+            RelayError: 503, no place in time; 404, no upstream counts tokens.
         """
-        now = time.time()
+        now = self._clock()
         settings = self._settings
-        ready = self.ready(wanted, now)
+        ready = self.ready_at(request, now)
         if ready > now + settings.wait or not settings.wait:
-            raise _unavailable(wanted, ready, now)
+            raise _unavailable(request, ready, now)
         if self._waiting >= settings.queue:
             raise RelayError(
                 OVERLOADED,
                 "All upstreams are busy and too many requests wait for them. Try again.",
                 headers=((b"retry-after", b"1"),),
             )
-        waiting = _Waiting(wanted, now + settings.wait)
-        self._queue.setdefault(_line(wanted), deque()).append(waiting)
+        queued = _QueuedRequest(request, now + settings.wait)
+        self._queues.setdefault(_queue_key(request), deque()).append(queued)
         self._waiting += 1
         try:
-            return await waiting.lease
+            return await queued.lease
         except asyncio.CancelledError:
-            self._forget(waiting)
+            self._dequeue(queued)
             raise
 
     def release(self, lease: Lease, *, used: bool = True, tokens: int | None = None) -> None:
-        """Give a place back. `used`: the upstream has worked on it, or may have, and by its own
-        limits it counts; as so many tokens, if that is known. Once only.
+        """Give a place back, once. `used`: the upstream has worked on the request, or may have,
+        so it counts in the upstream's own limits, with `tokens` if they are known.
         """
         if not lease.open:
             return
         lease.open = False
         upstream = lease.target.upstream
         upstream.in_flight -= 1
-        if lease.held is not None:
+        if lease.reservation is not None:
             if used:
-                self._ledger.settle(lease.held, time.time(), tokens)
+                self._ledger.settle(lease.reservation, self._clock(), tokens)
             else:
-                self._ledger.refund(lease.held, time.time())
+                self._ledger.refund(lease.reservation, self._clock())
         if self._waiting:
             self.wake()
 
-    def _take(self, wanted: RoutingRequest, now: float) -> Lease | None:
-        target = choose(wanted, now, self._ledger)
+    def _take(self, request: RoutingRequest, now: float) -> Lease | None:
+        target = choose(request, now, self._ledger)
         if target is None:
             return None
         upstream = target.upstream
-        held = None
-        if upstream.limits is not None and not wanted.counting:
+        reservation = None
+        if upstream.limits is not None and not request.counting:
             owner = upstream.ledger_name
             try:
-                held = self._ledger.reserve(owner, owner, upstream.limits, now, wanted.tokens)
+                reservation = self._ledger.reserve(
+                    owner, owner, upstream.limits, now, request.tokens
+                )
             except QuotaExceeded:
                 return None
-        how = "session"
-        if upstream.name != wanted.bound:  # (counting tokens takes nobody's turn)
-            how = "turn" if len(wanted.route.targets) > 1 else "only"
-            if not wanted.counting:
+        choice = "session"
+        if upstream.name != request.bound:
+            choice = "turn" if len(request.route.targets) > 1 else "only"
+            if not request.counting:  # which uses no turn
                 tier = upstream.tier
-                if upstream.served > tier.turn:
-                    tier.turn = upstream.served
-                upstream.served += upstream.share
-        if upstream.health.hampered:
+                if upstream.virtual_time > tier.virtual_time:
+                    tier.virtual_time = upstream.virtual_time
+                upstream.virtual_time += upstream.stride
+        if upstream.health.degraded:
             upstream.health.request_started()
         upstream.in_flight += 1
         upstream.requests += 1
-        return Lease(target, how, held)
+        return Lease(target, choice, reservation)
 
     # --- the queue ---
 
-    def ready(self, wanted: RoutingRequest, now: float) -> float:
-        """The moment from which on a request may find a place; `inf`: nobody knows one."""
+    def ready_at(self, request: RoutingRequest, now: float) -> float:
+        """The moment from which a request may find a place, in epoch seconds; `inf`: unknown."""
         moments = [
             max(
-                target.upstream.health.ready(target.name, now, wanted.counting),
-                room_at(target.upstream, wanted, now, self._ledger),
+                target.upstream.health.ready_at(target.name, now, request.counting),
+                room_at(target.upstream, request, now, self._ledger),
             )
-            for target in wanted.route.targets
-            if target.upstream not in wanted.tried
+            for target in request.route.targets
+            if target.upstream not in request.tried
         ]
         return min(moments, default=float("inf"))
 
     def wake(self) -> None:
-        """Something has changed: have those who wait looked at, on the loop's next turn."""
-        if self._waiting and not self._woken:
-            self._woken = True
+        """Serve the queue on the loop's next turn: a place or an upstream may be free."""
+        if self._waiting and not self._wake_scheduled:
+            self._wake_scheduled = True
             self._loop.call_soon(self._on_wake)
 
     def _on_wake(self) -> None:
-        self._woken = False
-        self._serve(time.time())
+        self._wake_scheduled = False
+        self._serve_queue(self._clock())
 
     def _tick(self) -> None:
         if not self._waiting:
             return
-        now = time.time()
-        self._serve(now)
-        late = [one for line in self._queue.values() for one in line if one.until <= now]
-        for waiting in late:
-            self._forget(waiting)
-            ready = self.ready(waiting.wanted, now)
-            waiting.lease.set_exception(_unavailable(waiting.wanted, ready, now))
+        now = self._clock()
+        self._serve_queue(now)
+        expired = [one for queue in self._queues.values() for one in queue if one.until <= now]
+        for queued in expired:
+            self._dequeue(queued)
+            ready = self.ready_at(queued.request, now)
+            queued.lease.set_exception(_unavailable(queued.request, ready, now))
 
-    def _serve(self, now: float) -> None:
-        """Give places to those who wait: one to each caller in turn, as long as there are any."""
+    def _serve_queue(self, now: float) -> None:
+        """Give places to queued requests: one to each caller in turn, while there are places."""
         progress = True
         while progress:
             progress = False
-            for name, line in list(self._queue.items()):
-                if not line:  # served meanwhile by one that was served here
+            for key, queue in list(self._queues.items()):
+                if not queue:  # emptied meanwhile: a served request runs at once, and may serve
                     continue
-                lease = self._take(line[0].wanted, now)
+                lease = self._take(queue[0].request, now)
                 if lease is None:
                     continue
                 progress = True
-                waiting = line.popleft()
+                queued = queue.popleft()
                 self._waiting -= 1
-                del self._queue[name]
-                if line:
-                    self._queue[name] = line  # behind all others
-                waiting.lease.set_result(lease)
+                del self._queues[key]
+                if queue:
+                    self._queues[key] = queue  # behind all others
+                queued.lease.set_result(lease)
 
-    def _forget(self, waiting: _Waiting) -> None:
-        name = _line(waiting.wanted)
-        line = self._queue.get(name)
-        if line is not None and waiting in line:
-            line.remove(waiting)
+    def _dequeue(self, queued: _QueuedRequest) -> None:
+        key = _queue_key(queued.request)
+        queue = self._queues.get(key)
+        if queue is not None and queued in queue:
+            queue.remove(queued)
             self._waiting -= 1
-            if not line:
-                del self._queue[name]
+            if not queue:
+                del self._queues[key]
 
     # --- for the operator ---
 
     def view(self) -> list[dict[str, object]]:
-        """The state of each upstream, as `relay upstreams --json` shows it."""
-        now = time.time()
-        total = sum(one.answered for one in self._all) or 1
+        """The state of each upstream, in the shape of `relay upstreams --json`."""
+        now = self._clock()
+        total = sum(one.answered for one in self._upstreams) or 1
         return [
             {
                 "name": one.name,
@@ -278,9 +288,9 @@ class Upstreams:
                 "share": round(one.answered / total, 4),
                 "other_model": one.other_model,
                 "limits": self._limits(one, now),
-                "left": one.left,
+                "left": one.quota_left,
             }
-            for one in self._all
+            for one in self._upstreams
         ]
 
     def _limits(self, upstream: Upstream, now: float) -> list[dict[str, object]]:
@@ -293,9 +303,9 @@ class Upstreams:
         ]
 
 
-def _unavailable(wanted: RoutingRequest, ready: float, now: float) -> RelayError:
-    """Every upstream is out; `ready` is when the first one is back."""
-    if wanted.counting and ready == float("inf"):  # Claude Code then makes an estimate of its own
+def _unavailable(request: RoutingRequest, ready: float, now: float) -> RelayError:
+    """The error of a request that finds no place; `ready` is when the first upstream is back."""
+    if request.counting and ready == float("inf"):  # Claude Code then estimates
         return RelayError(NOT_FOUND, "No upstream for this model counts tokens.")
     if ready <= now:
         return RelayError(

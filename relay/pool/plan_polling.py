@@ -1,13 +1,12 @@
-"""What is left of the upstreams' plans, as their vendors tell when they are asked: now and then.
+"""Polls vendors for the quota that is left in an upstream's plan.
 
-A vendor that refuses because a quota is used up may not say until when, or its plan may be full
-again sooner than it said. So where `config.VendorSettings.quota` tells where to ask, what is left
-is read
-once in a while, and an outage for want of quota that began before ends if there is some. A
-reading never begins an outage, and one that fails changes nothing.
+A vendor that refuses a request for want of quota may not state until when, or its plan may be
+full again sooner. So an upstream with `config.VendorSettings.quota` is polled at intervals. If
+quota is left, an outage for want of quota that began before the poll ends. A poll never begins an
+outage, and a failed one changes nothing.
 
-This decides when to ask and what the answer tells. What else an upstream's trouble means it must
-not know: that is gateway.trouble's and gateway.health's.
+Decides when to poll and which numbers of the answer count. Must not know other outages: those are
+for `vendor_errors` and `health`.
 """
 
 import asyncio
@@ -29,49 +28,69 @@ from relay.pool.upstream import Upstream
 
 _log = logging.getLogger("relay.gateway")
 
-_LOOK: Final = 1.0  # seconds between looks for readings that are due
-_SOON: Final = 10.0  # seconds from the beginning of an outage to the first reading
-_PATIENCE: Final = 30.0  # seconds for one reading
-_MOST: Final = 1e18  # what is more than this is no number of anything
+_CHECK_INTERVAL_SECONDS: Final = 1.0  # between two checks for due polls
+_FIRST_POLL_SECONDS: Final = 10.0  # from the beginning of an outage to the first poll
+_POLL_TIMEOUT_SECONDS: Final = 30.0
+_MAX_QUOTA: Final = 1e18  # a larger number is no quota
 _NUMBER: Final = re.compile(r"\s*-?[0-9]{1,18}(?:\.[0-9]{1,18})?\s*", re.ASCII)
 
 
-class _UnreadError(Exception):
-    """There is no reading, and this is why."""
+class _PollError(Exception):
+    """A poll without a number; the text is the reason."""
 
 
 class PollState:
-    """When an upstream is to be asked. Moments in epoch seconds."""
+    """The polls of one upstream. Moments in epoch seconds."""
 
-    __slots__ = ("asked", "due", "failed", "paths", "quota", "runner", "upstream")
+    __slots__ = ("due_at", "failed", "paths", "polled_at", "quota", "runner", "upstream")
 
     def __init__(self, upstream: Upstream, quota: config.PlanPollSettings, now: float) -> None:
         self.upstream = upstream
         self.quota = quota
         self.paths = [path.strip().split(".") for path in quota.left.split(",")]
-        self.due = now + quota.every
-        self.asked: float | None = None  # when it was last asked
-        self.failed = False  # the last reading, and that was logged
-        self.runner: CoroutineRunner | None = None  # the reading under way
+        self.due_at = now + quota.every
+        self.polled_at: float | None = None  # the latest poll
+        self.failed = False  # the latest poll failed, and that was logged
+        self.runner: CoroutineRunner | None = None  # the poll in flight
 
     def is_due(self, now: float) -> bool:
-        """Whether to ask now: every so often, and the first time soon after an outage began."""
+        """Whether to poll now: at intervals, and the first time soon after an outage began."""
         health = self.upstream.health
         if self.runner is not None or health.paused:
             return False
-        outage = health.account
-        if self.asked is None and outage is not None and outage.quota:
-            # The first outage's moment stays, if the same trouble is met again meanwhile.
-            self.due = min(self.due, outage.since + _SOON)
-        return now >= self.due
+        outage = health.account_outage
+        if self.polled_at is None and outage is not None and outage.quota:
+            # `min`: a repeated outage does not put the poll off.
+            self.due_at = min(self.due_at, outage.since + _FIRST_POLL_SECONDS)
+        return now >= self.due_at
 
     def is_late(self, now: float) -> bool:
-        """Whether the reading under way has taken too long."""
-        return self.runner is not None and self.asked is not None and now > self.asked + _PATIENCE
+        """Whether the poll in flight has timed out."""
+        return (
+            self.runner is not None
+            and self.polled_at is not None
+            and now > self.polled_at + _POLL_TIMEOUT_SECONDS
+        )
+
+    def start(self, now: float) -> None:
+        """A poll begins; the next one is due an interval later."""
+        self.polled_at, self.due_at = now, now + self.quota.every
+
+    def record(self, document: object, polled_at: float) -> bool:
+        """Record the answer of a poll. Returns whether that ended an outage for want of quota.
+
+        Raises:
+            _PollError: the document has no number at any of the paths.
+        """
+        numbers = remaining(document, self.paths)
+        if not numbers:
+            raise _PollError(f"no number at {self.quota.left}")
+        self.upstream.quota_left = math.floor(min(numbers))
+        return min(numbers) > 0 and self.upstream.health.end_quota_outage(polled_at)
 
 
 class PlanPoller:
-    """Reads what the vendors of all upstreams tell."""
+    """Polls all upstreams whose vendor can be polled."""
 
     def __init__(self, upstreams: Upstreams) -> None:
         now = time.time()
@@ -83,51 +102,48 @@ class PlanPoller:
         ]
 
     async def run(self) -> None:
-        """Read for ever; return at once where no vendor can be asked."""
+        """Poll until cancelled; return at once if no vendor can be polled."""
         try:
             while self._polls:
-                self.look(time.time())
-                await asyncio.sleep(_LOOK)
+                self.check(time.time())
+                await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
         finally:
             for poll in self._polls:
                 if poll.runner is not None:
                     poll.runner.cancel()
 
-    def look(self, now: float) -> None:
-        """Begin what is due and give up what is late. `now` is epoch seconds."""
+    def check(self, now: float) -> None:
+        """Start the polls that are due and cancel those that are late. `now` is epoch seconds."""
         for poll in self._polls:
             if poll.is_late(now):
-                self._failed(poll, f"no answer within {_PATIENCE:.0f} s")
+                self._log_failure(poll, f"no answer within {_POLL_TIMEOUT_SECONDS:.0f} s")
                 assert poll.runner is not None
                 poll.runner.cancel()
             elif poll.is_due(now):
-                poll.asked, poll.due = now, now + poll.quota.every
-                poll.runner = runner = CoroutineRunner(self._read(poll, now))
+                poll.start(now)
+                poll.runner = runner = CoroutineRunner(self._poll(poll, now))
                 runner.step()
 
-    async def _read(self, poll: PollState, asked: float) -> None:
+    async def _poll(self, poll: PollState, now: float) -> None:
         upstream = poll.upstream
         try:
-            numbers = left(await _document(upstream, poll.quota.path), poll.paths)
-            if not numbers:
-                raise _UnreadError(f"no number at {poll.quota.left}")
-        except (UpstreamError, _UnreadError) as error:
-            self._failed(poll, str(error))
-        except asyncio.CancelledError:  # too late, or the relay stops
+            ended = poll.record(await _document(upstream, poll.quota.path), now)
+        except (UpstreamError, _PollError) as error:
+            self._log_failure(poll, str(error))
+        except asyncio.CancelledError:  # it timed out, or the relay stops
             pass
         except Exception:
             _log.exception("upstream %s: reading what is left of its plan failed", upstream.name)
         else:
             poll.failed = False
-            upstream.left = math.floor(min(numbers))
-            if min(numbers) > 0 and upstream.health.quota_is_back(asked):
+            if ended:
                 _log.info("upstream %s: its vendor says that there is quota again", upstream.name)
                 self._upstreams.wake()
         finally:
             poll.runner = None
 
-    def _failed(self, poll: PollState, reason: str) -> None:
-        """Say it once, and again only after a reading that did not fail."""
+    def _log_failure(self, poll: PollState, reason: str) -> None:
+        """Log a failure, unless the poll before failed as well."""
         if not poll.failed:
             poll.failed = True
             _log.info(
@@ -137,18 +153,18 @@ class PlanPoller:
             )
 
 
-def left(document: object, paths: Iterable[list[str]]) -> list[float]:
-    """The numbers that are at any of `paths` in a JSON document; text may stand for a number.
+def remaining(document: object, paths: Iterable[list[str]]) -> list[float]:
+    """The numbers at `paths` in a JSON document; a string may stand for a number.
 
-    A step is a member's name, or `*`: every element of a list, every value of a table. What is
-    not there, or is no number, is left out.
+    A step is a member's name, or `*` for every element of an array or every value of an object.
+    A path without a number is left out.
     """
     numbers: list[float] = []
     for path in paths:
-        found = [document]
+        values = [document]
         for step in path:
-            found = [inner for outer in found for inner in _step(outer, step)]
-        numbers += [number for value in found if (number := _number(value)) is not None]
+            values = [inner for outer in values for inner in _step(outer, step)]
+        numbers += [number for value in values if (number := _number(value)) is not None]
     return numbers
 
 
@@ -156,7 +172,7 @@ def _number(value: object) -> float | None:
     if isinstance(value, str):
         return float(value) if _NUMBER.fullmatch(value) else None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if abs(value) < _MOST else None
+        return float(value) if abs(value) < _MAX_QUOTA else None
     return None
 
 
@@ -169,24 +185,24 @@ def _step(value: object, step: str) -> Iterable[object]:
 
 
 async def _document(upstream: Upstream, path: str) -> object:
-    """What the origin has at `path`, over a connection of the upstream's own. In a Drive.
+    """The document at `path` of an upstream's origin. Must run in a `CoroutineRunner`.
 
     Raises:
         UpstreamError: there is no answer.
-        _UnreadError: it is no JSON document.
+        _PollError: the answer is no JSON document.
     """
     try:
         status, payload = await _get(upstream, path)
     except UpstreamError as failure:
         if not failure.reused_and_unanswered:
             raise
-        status, payload = await _get(upstream, path)  # that one had died while it was idle
+        status, payload = await _get(upstream, path)  # the idle connection had been closed
     if status != 200:
-        raise _UnreadError(f"it answered {status}")
+        raise _PollError(f"it answered {status}")
     try:
         document: object = orjson.loads(payload)
     except orjson.JSONDecodeError:
-        raise _UnreadError("its answer is no JSON") from None
+        raise _PollError("its answer is no JSON") from None
     return document
 
 
@@ -202,5 +218,5 @@ async def _get(upstream: Upstream, path: str) -> tuple[int, bytes]:
         raise
     pool.put(connection, reusable=body.complete and body.reusable)
     if not body.complete:
-        raise _UnreadError("its answer is too long")
+        raise _PollError("its answer is too long")
     return response.status, body.payload

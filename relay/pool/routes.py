@@ -1,4 +1,7 @@
-"""Which upstreams serve a model, and under which name. Decides nothing about their state."""
+"""Which upstreams serve a model, and under which name.
+
+Decides the targets of each model. Must not know the state of an upstream.
+"""
 
 from typing import Final
 
@@ -9,12 +12,12 @@ from relay.translate.request.builder import TargetModel
 
 
 class Target:
-    """An upstream, and a model as it has it. Nothing of it changes.
+    """A model at an upstream. Immutable.
 
-    `name` is the upstream's name for the model; `model` the same where it has to be put into the
-    request, None where it is there already. `fields` shows the caller the name that is sent.
-    `fit` is what the model takes there, for requests of other dialects. `shows_asked_name`: the
-    answer gets the name that was asked for in place of the upstream's.
+    `name` is the upstream's name for the model. `model` is the same if the request must be
+    changed to it, None if the request has it already. `fields` is the field line that shows the
+    caller the name. `fit` has the capabilities of the model there, for translated requests.
+    `shows_asked_name`: the answer shows the requested name in place of the upstream's.
     """
 
     __slots__ = ("fields", "fit", "model", "name", "shows_asked_name", "upstream")
@@ -31,7 +34,7 @@ class Target:
 
 
 class Route:
-    """The targets of a model, by priority. Nothing of it changes."""
+    """The targets of a model, by priority. Immutable."""
 
     __slots__ = ("targets",)
 
@@ -46,11 +49,11 @@ _NO_UPSTREAM_FOR: Final = (
 
 
 class Routes:
-    """Every name that may be asked for, with its route."""
+    """Every model name that a request may have, with its route."""
 
     def __init__(self, models: list[config.ModelSettings], upstreams: list[Upstream]) -> None:
         self._routes: dict[str, Route] = {}
-        self._without: dict[str, str] = {}  # names that want an upstream, and what to say
+        self._unserved: dict[str, str] = {}  # names without an upstream, with the error text
         by_name = {upstream.name: upstream for upstream in upstreams}
         for model in models:
             if model.routes is not None:
@@ -62,30 +65,30 @@ class Routes:
                     if config.serves(upstream.vendor, model.id)
                 ]
             pairs.sort(key=lambda pair: pair[0].priority)
-            for asked in (model.id, *model.aliases):
+            for requested in (model.id, *model.aliases):
                 if pairs:
-                    targets = tuple([_target(one, route, model, asked) for one, route in pairs])
-                    self._routes[asked] = Route(targets)
+                    targets = tuple([_target(one, route, model, requested) for one, route in pairs])
+                    self._routes[requested] = Route(targets)
                 else:
-                    told = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
-                    self._without[asked] = told.format(model=model.id)
+                    message = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
+                    self._unserved[requested] = message.format(model=model.id)
         self._known = ", ".join(model.id for model in models) or "none yet"
 
     @property
     def any(self) -> bool:
-        """Whether there is a model that could be served."""
+        """Whether any model has an upstream."""
         return bool(self._routes)
 
     def find(self, model: str) -> Route:
-        """The route of the model that a request asks for.
+        """The route of a requested model.
 
         Raises:
-            RelayError: 404, with the names that are served; 503, no upstream serves it.
+            RelayError: 404, with the available names; 503, no upstream serves it.
         """
         route = self._routes.get(model)
         if route is None:
-            if model in self._without:
-                raise RelayError(OVERLOADED, self._without[model])
+            if model in self._unserved:
+                raise RelayError(OVERLOADED, self._unserved[model])
             raise RelayError(
                 MODEL_NOT_FOUND,
                 f"Unknown model {model[:128]!r}. Available: {self._known}.",
@@ -95,9 +98,9 @@ class Routes:
 
 
 def _target(
-    upstream: Upstream, route: config.RouteSettings, model: config.ModelSettings, asked: str
+    upstream: Upstream, route: config.RouteSettings, model: config.ModelSettings, requested: str
 ) -> Target:
     name = route.model or model.id
     accepts = config.accepts_of(model, route, name)
     fit = TargetModel(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
-    return Target(upstream, fit, name if name != asked else None, model.answer_model == "asked")
+    return Target(upstream, fit, name if name != requested else None, model.answer_model == "asked")

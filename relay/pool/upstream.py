@@ -1,4 +1,8 @@
-"""One upstream as the gateway uses it: its connections, the head of a request to it, its state."""
+"""One upstream: its connections, the head of a request to it, its state.
+
+Decides how a credential and an address become request heads. Must not know which requests it
+serves: `selection` decides that.
+"""
 
 import time
 from urllib.parse import urlsplit
@@ -15,49 +19,56 @@ from relay.wire.events import Request
 
 
 class Tier:
-    """The upstreams of one priority: how far they have been served, see `Upstream.served`."""
+    """The upstreams of one priority. `virtual_time` is the latest that one of them was served at,
+    see `Upstream`."""
 
-    __slots__ = ("turn",)
+    __slots__ = ("virtual_time",)
 
     def __init__(self) -> None:
-        self.turn = 0.0
+        self.virtual_time = 0.0
 
 
 class Upstream:
     """One credential at one origin. Its repr shows no credential.
 
-    `served` is how many requests it got, each counted as 1/`weight`: who has less is due.
+    Turns are shared out by stride scheduling: each request moves `virtual_time` on by `stride`,
+    which is 1/`weight`, and the upstream with the lowest `virtual_time` is due.
     """
 
     def __init__(
-        self, settings: config.UpstreamSettings, whole: config.Settings, deadlines: Deadlines
+        self, settings: config.UpstreamSettings, all_settings: config.Settings, deadlines: Deadlines
     ) -> None:
-        """Raises ValueError: the credential, the proxy or the `ca` file cannot be read."""
+        """`all_settings` have the vendors and the pool.
+
+        Raises:
+            ValueError: the credential, the proxy or the `ca` file cannot be read.
+        """
         parts = urlsplit(settings.base_url)
         assert parts.hostname is not None
         secure = parts.scheme == "https"
         times = settings.timeouts
         self.name = settings.name
-        self.ledger_name = f"upstream {settings.name}"  # beside keys, whose ids have no space
+        self.ledger_name = f"upstream {settings.name}"  # ids of keys have no space
         self.priority = settings.priority
         self.weight = settings.weight
         self.max_concurrency = settings.max_concurrency
-        self.vendor = config.vendor_of(whole, settings)
-        self.refusals = ErrorClassifier(self.vendor, whole.pool.longest_cooldown.seconds)
-        self.inclusive = self.vendor.usage == "inclusive"
+        self.vendor = config.vendor_of(all_settings, settings)
+        longest = all_settings.pool.longest_cooldown.seconds
+        self.error_classifier = ErrorClassifier(self.vendor, longest)
+        self.inclusive = self.vendor.usage == "inclusive"  # input tokens include cached ones
         self.limits: Plan | None = None
         if settings.limits:
             plan = config.PlanSettings(id=settings.name, limits=settings.limits)
             self.limits = compile_plan(plan, f"upstream {settings.name!r}")
         self.health = Health()
-        self.share = 1 / settings.weight
-        self.served = 0.0
+        self.stride = 1 / settings.weight
+        self.virtual_time = 0.0
         self.tier = Tier()
         self.in_flight = 0
         self.requests = 0
         self.answered = 0
-        self.other_model = 0  # answers that name another model than was sent
-        self.left: int | None = None  # of its plan, as its vendor last told when it was asked
+        self.other_model = 0  # answers that name another model than the request
+        self.quota_left: int | None = None  # of its plan, as last polled
         self.pool = ConnectionPool(
             Origin(
                 host=parts.hostname,
@@ -83,17 +94,17 @@ class Upstream:
         self._overridden = tuple(name.lower().encode() + b":" for name in settings.headers)
 
     def __repr__(self) -> str:
-        why = self.health.why("", time.time())
-        trouble = f" ({why})" if why else ""
+        outage = self.health.describe("", time.time())
+        trouble = f" ({outage})" if outage else ""
         return f"<Upstream {self.name} in_flight={self.in_flight}{trouble} {self.pool!r}>"
 
     def head(self, request: Request, length: int) -> bytes:
-        """The head of `request` as this upstream gets it, for a body of `length` octets."""
+        """The head of `request` for this upstream, with a body of `length` octets."""
         return self._head(request.method, request.target, request.onward, length)
 
     def messages_head(self, fields: bytes, length: int, *, counting: bool) -> bytes:
-        """The head of a Messages request that came in another dialect; `counting`: it asks how
-        many tokens it has."""
+        """The head of a Messages request translated from another dialect; `counting`: for
+        count_tokens."""
         target = b"/v1/messages/count_tokens" if counting else b"/v1/messages"
         return self._head(b"POST", target, fields, length)
 
@@ -114,7 +125,7 @@ class Upstream:
         )
 
     def own_head(self, path: str) -> bytes:
-        """The head of a GET of the relay's own, at the origin and not below its prefix."""
+        """The head of the relay's own GET, at the origin and not below its prefix."""
         return b"GET %b HTTP/1.1\r\n%baccept: application/json\r\n\r\n" % (
             path.encode(),
             self._fixed,

@@ -48,8 +48,12 @@ def test_the_table_has_every_fault() -> None:
 async def test_a_fault_has_its_outcome_and_harms_no_other_request(
     setup: Setup, script: str, stream: bool, outcome: Outcome
 ) -> None:
-    first = raw(setup, script, stream, outcome)
-    await asyncio.gather(first, by_sdk(setup, script, stream, outcome))
+    both = (raw(setup, script, stream, outcome), by_sdk(setup, script, stream, outcome))
+    if "bytes=" in script:  # the SDK's parser of a long answer would hold the other's loop
+        for one in both:
+            await one
+    else:
+        await asyncio.gather(*both)
     await own_answers(setup, 3)
     await setup.settled()
     log = setup.relay.log()

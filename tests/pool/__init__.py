@@ -1,0 +1,5 @@
+"""Tests of the pool. Transcripts that differ are shown as a diff, as in a test module."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.pool.transcript")

@@ -105,8 +105,8 @@ async def test_a_restarted_upstream_is_found_by_one_request(pool_with: PoolWith)
     before = len(a.came)
     assert (await pool.ask(said("its time is not over"))).status == 200
     assert len(a.came) == before
-    assert health.account is not None
-    health.account = msgspec.structs.replace(health.account, until=time.time())
+    assert health.account_outage is not None
+    health.account_outage = msgspec.structs.replace(health.account_outage, until=time.time())
     a.hold()
     asked = [asyncio.create_task(pool.ask(said(f"again {number}"))) for number in range(8)]
     await until(lambda: a.held == 1 and sum(task.done() for task in asked) == 7)
@@ -220,7 +220,7 @@ async def test_three_error_events_take_an_upstream_out(pool_with: PoolWith) -> N
     for _ in range(3):
         await pool.ask(body, script="fault=error;at=6")
     health = pool.upstream("a").health
-    assert health.why(MODEL, time.time()).startswith("ended its answer with an error event")
+    assert health.describe(MODEL, time.time()).startswith("ended its answer with an error event")
     reply = await pool.ask(body)
     assert reply.complete
     assert pool.relay.log()[-1]["upstream"] == "b"

@@ -273,5 +273,6 @@ async def test_an_unsent_request_uses_no_upstream_limit(pool_with: PoolWith) -> 
     )
     for _ in range(3):
         assert (await pool.ask(twice)).status == 400
-    [row] = pool.relay.app.upstreams.view()[0]["limits"]
+    rows: Any = pool.relay.app.upstreams.view()[0]["limits"]
+    [row] = rows
     assert row["left"] == 2

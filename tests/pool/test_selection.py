@@ -1,4 +1,4 @@
-"""Which upstream a request goes to, as a table of what there is and what is in the way."""
+"""Which upstream a request goes to, as a table of upstreams and their states."""
 
 import asyncio
 import time
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from relay import config
 from relay.errors import RelayError
 from relay.net.deadlines import Deadlines
-from relay.pool.leases import Lease, RoutingRequest, Upstreams, choose, passed_over
+from relay.pool.leases import Lease, Upstreams
 from relay.pool.routes import Route
+from relay.pool.selection import RoutingRequest, choose, passed_over
 from relay.pool.upstream import Tier, Upstream
 from relay.pool.vendor_errors import Scope, Verdict
 from relay.quota.ledger import Ledger
@@ -29,12 +30,12 @@ CAPPED: Options = {"a": {"max_concurrency": 2}, "b": {}}
 TIERS: Options = {"a": {}, "b": {}, "c": {"priority": 1}}
 
 
-def told(seconds: float = 20, scope: Scope = Scope.ACCOUNT) -> Verdict:
+def stated(seconds: float = 20, scope: Scope = Scope.ACCOUNT) -> Verdict:
     return Verdict(scope, NOW + seconds, True, "429: limit reached")
 
 
 def guess(seconds: float = 20, scope: Scope = Scope.ACCOUNT) -> Verdict:
-    return Verdict(scope, NOW + seconds, False, "429: no moment told")
+    return Verdict(scope, NOW + seconds, False, "429: no time stated")
 
 
 def out(verdict: Verdict, model: str = SONNET) -> Callable[[Upstream], None]:
@@ -42,17 +43,17 @@ def out(verdict: Verdict, model: str = SONNET) -> Callable[[Upstream], None]:
 
 
 def busy(number: int) -> Callable[[Upstream], None]:
-    def so(upstream: Upstream) -> None:
+    def change(upstream: Upstream) -> None:
         upstream.in_flight = number
 
-    return so
+    return change
 
 
 def served(number: float) -> Callable[[Upstream], None]:
-    def so(upstream: Upstream) -> None:
-        upstream.served = number
+    def change(upstream: Upstream) -> None:
+        upstream.virtual_time = number
 
-    return so
+    return change
 
 
 def paused(upstream: Upstream) -> None:
@@ -64,20 +65,20 @@ def no_count(upstream: Upstream) -> None:
 
 
 def probed(upstream: Upstream) -> None:
-    """Its time as a guess is over, and one request is on its way to find out."""
+    """Its guessed outage has expired, and a probe is in flight."""
     upstream.health.failed(guess(0), SONNET, NOW)
     upstream.health.request_started()
 
 
 State = dict[str, Callable[[Upstream], None]]
 CHOICES: list[tuple[str, Options, State, dict[str, Any], str | None]] = [
-    # what the case is about, the upstreams, their state, what the request is, who gets it
+    # case, upstreams, their states, the request, the chosen upstream
     ("the first of equals", EQUAL, {}, {}, "a"),
-    ("whose turn it is", EQUAL, {"a": served(1)}, {}, "b"),
+    ("the upstream that is due", EQUAL, {"a": served(1)}, {}, "b"),
     ("in flight", EQUAL, {"a": busy(1)}, {}, "b"),
     ("weight, in flight", {"a": {"weight": 4}, "b": {}}, {"a": busy(3), "b": busy(1)}, {}, "a"),
     ("weight, served", {"a": {"weight": 3}, "b": {}}, {"a": served(0.6), "b": served(1)}, {}, "a"),
-    ("who is slow is due later", EQUAL, {"a": busy(8), "b": served(1)}, {}, "b"),
+    ("a slow upstream is due later", EQUAL, {"a": busy(8), "b": served(1)}, {}, "b"),
     ("priority before weight", {"b": {"weight": 9, "priority": 1}, "a": {}}, {}, {}, "a"),
     ("priority, though busy", TIERS, {"a": busy(90), "b": busy(90)}, {}, "a"),
     ("below its cap", CAPPED, {"a": busy(1), "b": busy(9)}, {}, "a"),
@@ -85,15 +86,15 @@ CHOICES: list[tuple[str, Options, State, dict[str, Any], str | None]] = [
     ("the next tier once all are full", {"a": {"max_concurrency": 1}, "c": {"priority": 1}},
      {"a": busy(1)}, {}, "c"),
     ("all at their cap", {"a": {"max_concurrency": 1}}, {"a": busy(1)}, {}, None),
-    ("told to be out", EQUAL, {"a": out(told())}, {}, "b"),
-    ("all told to be out", EQUAL, {"a": out(told()), "b": out(told())}, {}, None),
-    ("told, and over", EQUAL, {"a": out(told(0)), "b": served(1)}, {}, "a"),
-    ("the next tier once all are out", TIERS, {"a": out(told()), "b": paused}, {}, "c"),
-    ("a guess has others preferred", EQUAL, {"a": out(guess())}, {}, "b"),
+    ("stated outage", EQUAL, {"a": out(stated())}, {}, "b"),
+    ("stated outage of all", EQUAL, {"a": out(stated()), "b": out(stated())}, {}, None),
+    ("stated outage, over", EQUAL, {"a": out(stated(0)), "b": served(1)}, {}, "a"),
+    ("the next tier once all are out", TIERS, {"a": out(stated()), "b": paused}, {}, "c"),
+    ("a guess makes others preferred", EQUAL, {"a": out(guess())}, {}, "b"),
     ("of another tier too", TIERS, {"a": out(guess()), "b": out(guess())}, {}, "c"),
-    ("a guess alone refuses nobody", EQUAL, {"a": out(guess()), "b": out(told())}, {}, "a"),
+    ("a guess alone refuses no request", EQUAL, {"a": out(guess()), "b": out(stated())}, {}, "a"),
     ("a guess that is over", EQUAL, {"a": out(guess(0)), "b": served(1)}, {}, "a"),
-    ("while one finds out", EQUAL, {"a": probed, "b": busy(9)}, {}, "b"),
+    ("while one request probes", EQUAL, {"a": probed, "b": busy(9)}, {}, "b"),
     ("a credential", EQUAL, {"a": out(guess(600, Scope.CREDENTIAL))}, {}, "b"),
     ("just overloaded", EQUAL, {"a": out(guess(3, Scope.REQUEST)), "b": busy(9)}, {}, "b"),
     ("overloaded before doubtful", EQUAL,
@@ -102,33 +103,34 @@ CHOICES: list[tuple[str, Options, State, dict[str, Any], str | None]] = [
     ("all paused", EQUAL, {"a": paused, "b": paused}, {}, None),
     ("tried", EQUAL, {"b": busy(9)}, {"tried": "a"}, "b"),
     ("all tried", EQUAL, {}, {"tried": "a b"}, None),
-    ("tried, and the other out", EQUAL, {"b": out(told())}, {"tried": "a"}, None),
-    ("another model's trouble", EQUAL,
-     {"a": out(told(scope=Scope.MODEL), "claude-opus-4-8")}, {}, "a"),
-    ("this model's trouble", EQUAL, {"a": out(told(scope=Scope.MODEL))}, {}, "b"),
-    ("this model's trouble, guessed", EQUAL, {"a": out(guess(scope=Scope.MODEL))}, {}, "b"),
+    ("tried, and the other out", EQUAL, {"b": out(stated())}, {"tried": "a"}, None),
+    ("another model's outage", EQUAL,
+     {"a": out(stated(scope=Scope.MODEL), "claude-opus-4-8")}, {}, "a"),
+    ("this model's outage", EQUAL, {"a": out(stated(scope=Scope.MODEL))}, {}, "b"),
+    ("this model's outage, guessed", EQUAL, {"a": out(guess(scope=Scope.MODEL))}, {}, "b"),
     ("counts no tokens", EQUAL, {"a": no_count}, {"counting": True}, "b"),
     ("counts no tokens, but answers", EQUAL, {"a": no_count}, {}, "a"),
-    ("nobody counts", EQUAL, {"a": no_count, "b": no_count}, {"counting": True}, None),
-    ("its session's", EQUAL, {"b": busy(9)}, {"bound": "b"}, "b"),
-    ("its session's, of a later tier", TIERS, {}, {"bound": "c"}, "c"),
-    ("its session's is out", EQUAL, {"b": out(told())}, {"bound": "b"}, "a"),
-    ("its session's is doubtful", EQUAL, {"b": out(guess()), "a": busy(9)}, {"bound": "b"}, "a"),
-    ("its session's is full", {"a": {}, "b": {"max_concurrency": 1}}, {"b": busy(1)},
+    ("no upstream counts", EQUAL, {"a": no_count, "b": no_count}, {"counting": True}, None),
+    ("session", EQUAL, {"b": busy(9)}, {"bound": "b"}, "b"),
+    ("session, later tier", TIERS, {}, {"bound": "c"}, "c"),
+    ("session, out", EQUAL, {"b": out(stated())}, {"bound": "b"}, "a"),
+    ("session, doubtful", EQUAL, {"b": out(guess()), "a": busy(9)}, {"bound": "b"}, "a"),
+    ("session, at its cap", {"a": {}, "b": {"max_concurrency": 1}}, {"b": busy(1)},
      {"bound": "b"}, "a"),
-    ("its session's was tried", EQUAL, {}, {"bound": "b", "tried": "b"}, "a"),
-    ("its session's is no more", EQUAL, {}, {"bound": "z"}, "a"),
-    ("its session's has others' trouble", EQUAL, {"a": out(told())}, {"bound": "b"}, "b"),
+    ("session, tried", EQUAL, {}, {"bound": "b", "tried": "b"}, "a"),
+    ("session, upstream removed", EQUAL, {}, {"bound": "z"}, "a"),
+    ("session, outage of another upstream", EQUAL, {"a": out(stated())}, {"bound": "b"}, "b"),
 ]  # fmt: skip
 
 
-def ask(route: Route, upstreams: list[Upstream], **what: Any) -> RoutingRequest:
-    tried = what.pop("tried", "").split()
-    wanted = RoutingRequest("key", route, what.pop("counting", False), what.pop("tokens", 0))
-    wanted.tried = tuple(one for one in upstreams if one.name in tried)
-    wanted.bound = what.pop("bound", None)
-    assert not what
-    return wanted
+def routing(route: Route, upstreams: list[Upstream], **options: Any) -> RoutingRequest:
+    tried = options.pop("tried", "").split()
+    counting, tokens = options.pop("counting", False), options.pop("tokens", 0)
+    request = RoutingRequest("key", route, counting, tokens)
+    request.tried = tuple(one for one in upstreams if one.name in tried)
+    request.bound = options.pop("bound", None)
+    assert not options
+    return request
 
 
 def tiers(upstreams: list[Upstream]) -> None:
@@ -138,49 +140,49 @@ def tiers(upstreams: list[Upstream]) -> None:
         upstream.tier = found.setdefault(upstream.priority, Tier())
 
 
-def leased(pool: Upstreams, ask: RoutingRequest) -> Lease:
-    lease = pool.take(ask)
+def leased(pool: Upstreams, request: RoutingRequest) -> Lease:
+    lease = pool.take(request)
     assert lease is not None
     return lease
 
 
 @pytest.mark.parametrize(
-    ("options", "state", "what", "expected"),
+    ("options", "state", "request_options", "expected"),
     [row[1:] for row in CHOICES],
     ids=[row[0] for row in CHOICES],
 )
-async def test_the_choice(
-    options: Options, state: State, what: dict[str, Any], expected: str | None
+async def test_the_upstream_that_is_due_gets_the_request(
+    options: Options, state: State, request_options: dict[str, Any], expected: str | None
 ) -> None:
     upstreams, route = made(options)
     tiers(upstreams)
     for upstream in upstreams:
         if upstream.name in state:
             state[upstream.name](upstream)
-    target = choose(ask(route, upstreams, **what), NOW)
+    target = choose(routing(route, upstreams, **request_options), NOW)
     assert (target.upstream.name if target is not None else None) == expected
 
 
-async def test_an_upstream_whose_own_limits_are_used_up_is_passed_over_until_they_are_not() -> None:
+async def test_an_upstream_at_its_own_limit_is_skipped_until_reset() -> None:
     upstreams, route = made({"a": {"limits": [{"requests": 1, "per": "1h"}]}, "b": {"priority": 1}})
     ledger, now = Ledger(), time.time()
     pool = Upstreams(
         upstreams, config.PoolSettings(), ledger, Deadlines(asyncio.get_running_loop())
     )
-    wanted = RoutingRequest("key", route)
-    assert leased(pool, wanted).target.upstream.name == "a"
-    target = choose(wanted, now, ledger)
+    request = RoutingRequest("key", route)
+    assert leased(pool, request).target.upstream.name == "a"
+    target = choose(request, now, ledger)
     assert target is not None
     assert target.upstream.name == "b"
-    later = choose(wanted, now + 3601, ledger)
+    later = choose(request, now + 3601, ledger)
     assert later is not None
     assert later.upstream.name == "a"
     counting = choose(RoutingRequest("key", route, counting=True), now, ledger)
     assert counting is not None
-    assert counting.upstream.name == "a"  # to count costs nothing
+    assert counting.upstream.name == "a"  # counting uses no limit
 
 
-async def test_a_request_with_more_tokens_than_an_upstream_has_left_goes_elsewhere() -> None:
+async def test_a_request_above_an_upstreams_token_limit_goes_elsewhere() -> None:
     limits = [{"tokens": 1000, "per": "1m"}]
     upstreams, route = made({"a": {"limits": limits}, "b": {"priority": 1}})
     ledger = Ledger()
@@ -188,13 +190,13 @@ async def test_a_request_with_more_tokens_than_an_upstream_has_left_goes_elsewhe
         upstreams, config.PoolSettings(), ledger, Deadlines(asyncio.get_running_loop())
     )
     chosen = [
-        leased(pool, ask(route, upstreams, tokens=tokens)).target.upstream.name
+        leased(pool, routing(route, upstreams, tokens=tokens)).target.upstream.name
         for tokens in (600, 600, 300, 5000)
     ]
     assert chosen == ["a", "b", "a", "b"]
 
 
-async def test_who_was_away_is_owed_a_few_turns_and_not_all_that_it_missed() -> None:
+async def test_a_resumed_upstream_gets_few_of_its_missed_turns() -> None:
     upstreams, route = made({"a": {"weight": 3}, "b": {"weight": 1}})
     pool = Upstreams(
         upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
@@ -203,13 +205,13 @@ async def test_who_was_away_is_owed_a_few_turns_and_not_all_that_it_missed() -> 
     for _ in range(300):
         pool.release(leased(pool, RoutingRequest("key", route)))
     upstreams[1].health.resume()
-    chosen = [(await ended(pool, route)) for _ in range(16)]
-    assert Counter(chosen)["b"] <= 12  # 8 that it is owed, and its share
-    chosen = [(await ended(pool, route)) for _ in range(40)]
+    chosen = [(await served_by(pool, route)) for _ in range(16)]
+    assert Counter(chosen)["b"] <= 12  # 8 missed turns, and its share
+    chosen = [(await served_by(pool, route)) for _ in range(40)]
     assert Counter(chosen)["b"] in (9, 10, 11)
 
 
-async def ended(pool: Upstreams, route: Route) -> str:
+async def served_by(pool: Upstreams, route: Route) -> str:
     lease = leased(pool, RoutingRequest("key", route))
     pool.release(lease)
     return lease.target.upstream.name
@@ -217,32 +219,32 @@ async def ended(pool: Upstreams, route: Route) -> str:
 
 @settings(max_examples=40, deadline=None)
 @given(weights=st.lists(st.integers(1, 9), min_size=1, max_size=8))
-async def test_turns_are_shared_out_by_weight(weights: list[int]) -> None:
+async def test_turns_are_shared_by_weight(weights: list[int]) -> None:
     upstreams, route = made({f"u{number}": {"weight": w} for number, w in enumerate(weights)})
     pool = Upstreams(
         upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
     )
     rounds = 10
     for _ in range(rounds * sum(weights)):
-        await ended(pool, route)
+        await served_by(pool, route)
     for upstream, weight in zip(upstreams, weights, strict=True):
         assert abs(upstream.requests - rounds * weight) <= 1
 
 
-async def test_a_request_that_stays_with_its_session_is_nobodys_turn() -> None:
+async def test_a_request_bound_to_its_session_uses_no_turn() -> None:
     upstreams, route = made(EQUAL)
     pool = Upstreams(
         upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
     )
     for _ in range(50):
-        lease = leased(pool, ask(route, upstreams, bound="a"))
+        lease = leased(pool, routing(route, upstreams, bound="a"))
         assert (lease.target.upstream.name, lease.choice) == ("a", "session")
         pool.release(lease)
-    chosen = [await ended(pool, route) for _ in range(4)]
+    chosen = [await served_by(pool, route) for _ in range(4)]
     assert chosen == ["a", "b", "a", "b"]
 
 
-async def test_a_lease_is_given_back_once_however_often_it_is_tried() -> None:
+async def test_a_lease_is_released_once() -> None:
     upstreams, route = made(EQUAL)
     pool = Upstreams(
         upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
@@ -253,12 +255,12 @@ async def test_a_lease_is_given_back_once_however_often_it_is_tried() -> None:
     assert [one.in_flight for one in upstreams] == [0, 0]
 
 
-async def test_the_log_says_who_was_passed_over_and_why() -> None:
+async def test_the_log_has_the_upstreams_passed_over_and_the_reason() -> None:
     upstreams, route = made(
         {"a": {}, "b": {"max_concurrency": 2}, "c": {}, "d": {}, "e": {"priority": 1}}
     )
     a, b, c, _, e = upstreams
-    a.health.failed(told(12), SONNET, NOW)
+    a.health.failed(stated(12), SONNET, NOW)
     b.in_flight = 2
     c.health.pause()
     e.health.pause()
@@ -269,7 +271,7 @@ async def test_the_log_says_who_was_passed_over_and_why() -> None:
     )
 
 
-async def test_the_pool_shows_itself_in_words() -> None:
+async def test_the_repr_has_the_state_of_each_upstream() -> None:
     upstreams, route = made({"a": {"max_concurrency": 8}, "b": {}, "c": {}, "d": {}})
     pool = Upstreams(
         upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())
@@ -278,7 +280,7 @@ async def test_the_pool_shows_itself_in_words() -> None:
     now = time.time()
     for number in (3, 1):
         for _ in range(number):
-            leased(pool, ask(route, upstreams, bound="a" if number == 3 else "d"))
+            leased(pool, routing(route, upstreams, bound="a" if number == 3 else "d"))
     b.health.failed(Verdict(Scope.ACCOUNT, now + 12.4, True, "429: rate limit"), SONNET, now)
     c.health.pause()
     for before in (30, 20, 15):
@@ -291,7 +293,7 @@ async def test_the_pool_shows_itself_in_words() -> None:
     assert (len(pool), pool[3], pool.named("d"), pool.named("z")) == (4, d, d, None)
 
 
-async def test_when_all_are_out_the_answer_names_the_moment_the_first_is_back() -> None:
+async def test_exhaustion_names_the_moment_of_the_first_return() -> None:
     upstreams, route = made(EQUAL)
     pool = Upstreams(
         upstreams, config.PoolSettings(), Ledger(), Deadlines(asyncio.get_running_loop())

@@ -1,17 +1,16 @@
 """One connection to an upstream: a request out, a response head in, then a body to a sink.
 
-Failures differ in what they allow: `UpstreamError.reused_and_unanswered` means that a reused
-connection died before one octet of an answer, the only case in which a request may be
-sent again (RFC 9112 §9.3.1; pingora's RetryType::ReusedOnly).
+Decides when a connection has failed. Must not know the body's meaning or its end.
+`UpstreamError.reused_and_unanswered`: a reused connection died before one octet of an answer, the
+only case in which a request may be sent again (RFC 9112 §9.3.1; pingora's RetryType::ReusedOnly).
 """
 
 import asyncio
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, cast
-
-import msgspec
 
 from relay.config import ProxyUrl
 from relay.errors import RelayError
@@ -22,13 +21,13 @@ from relay.wire.events import Limits, Response
 from relay.wire.h1 import HeadReader, response_reader
 from relay.wire.h1_legal import NOT_HTTP
 
-_HEAD: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=1000)
-_INTERIM: Final = 16  # 1xx responses before the real one
-_JOINED: Final = 64 * 1024  # head and body up to this are one write
+_HEAD_LIMITS: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=1000)
+_MAX_INTERIM_RESPONSES: Final = 16  # 1xx, before the final one
+_MAX_JOINED_OCTETS: Final = 64 * 1024  # a body up to this is one write with its head
 
 
 class FailureKind(Enum):
-    """What went wrong, for the log and for whoever decides about another try."""
+    """The kind of a failure; the value is its text in the log. Failover decides by the kind."""
 
     CONNECT = "cannot be reached"
     TLS = "failed the TLS handshake"
@@ -38,7 +37,7 @@ class FailureKind(Enum):
 
 
 class UpstreamError(Exception):
-    """The upstream did not give a whole answer."""
+    """The upstream gave no complete answer."""
 
     def __init__(
         self, kind: FailureKind, detail: str = "", *, reused_and_unanswered: bool = False
@@ -48,8 +47,9 @@ class UpstreamError(Exception):
         self.reused_and_unanswered = reused_and_unanswered
 
 
-class Origin(msgspec.Struct, frozen=True):
-    """Where an upstream is, and how long to wait for it (seconds)."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The address of an upstream, and its timeouts in seconds."""
 
     host: str
     port: int
@@ -68,7 +68,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class UpstreamConnection:
-    """See the module. After `send`, `attach` takes the body; then it goes back to its pool."""
+    """See the module. Call `send`, then `attach` for the body, then return it to its pool."""
 
     __slots__ = (
         "_deadlines",
@@ -95,18 +95,18 @@ class UpstreamConnection:
     def __init__(self, origin: Origin, deadlines: Deadlines) -> None:
         self.origin = origin
         self.deadline = NEVER
-        self.heard = 0.0  # when the last octets came, by the deadlines' clock
+        self.heard = 0.0  # time of the last octets, by the deadlines' clock
         self.sent = 0  # requests
-        self.answered = False  # some octet of the present answer has come
+        self.answered = False  # an octet of the current answer has come
         self.lost: UpstreamError | None = None
         self.lost_cleanly = False  # by an end of stream, not by a reset
         self.on_lost: Callable[[UpstreamError], None] | None = None
         self.on_idle_end: Callable[[UpstreamConnection], None] | None = None
         self._deadlines = deadlines
-        self._reader: HeadReader[Response] = response_reader(_HEAD)
+        self._reader: HeadReader[Response] = response_reader(_HEAD_LIMITS)
         self._waiter: Waiter[Response] | None = None
         self._sink: Callable[[bytes], None] | None = None
-        self._early = b""  # what came of the body with the head
+        self._early = b""  # octets of the body that came with the head
         self._paused = False
         self._interim = 0
 
@@ -118,7 +118,7 @@ class UpstreamConnection:
         self._deadlines.watch(self)
 
     def send(self, head: bytes, body: bytes) -> Waiter[Response]:
-        """Send a request; what is awaited is the head of its response.
+        """Send a request; the waiter returned gets the head of its response.
 
         Raises (when awaited, in a `CoroutineRunner`):
             UpstreamError: see `FailureKind`.
@@ -129,7 +129,7 @@ class UpstreamConnection:
         self._early = b""
         waiter = self._waiter = Waiter()
         self.deadline = self._deadlines.now + self.origin.first_byte_time
-        if len(body) <= _JOINED:
+        if len(body) <= _MAX_JOINED_OCTETS:
             self.transport.write(head + body)
         else:
             self.transport.writelines((head, body))
@@ -141,26 +141,26 @@ class UpstreamConnection:
         return early
 
     def complete_body(self, response: Response) -> bytes | None:
-        """The body, if its head gives a length and it came with the head, to its last octet."""
+        """The complete body, if it came with the head and the head gives its length."""
         return self.early() if len(self._early) == response.length else None
 
     def attach(self, sink: Callable[[bytes], None]) -> None:
-        """From now on the body's octets go to `sink`."""
+        """Send the body's octets to `sink` from now on."""
         self._sink = sink
         self.heard = self._deadlines.now
         self.deadline = self.heard + self.origin.silence_time
 
     def idle(self) -> None:
-        """Between two requests: nothing is expected but the next `send`."""
+        """Prepare for the pool: any octet before the next `send` is an error."""
         self._sink = None
         self.on_lost = None
-        self.answered = False  # so that further octets are no answer to anything
-        if self._paused:  # by a caller who had not read the last piece yet
+        self.answered = False  # further octets answer no request
+        if self._paused:  # by a caller that had not read the last octets
             self.resume()
         self.deadline = self._deadlines.now + self.origin.idle_time
 
     def close(self) -> None:
-        """End the connection at once; nobody is told."""
+        """End the connection at once, without calling back."""
         self._sink = None
         self.on_lost = None
         self._waiter = None
@@ -171,7 +171,7 @@ class UpstreamConnection:
     def reusable(self) -> bool:
         """Whether another request could go out on this connection.
 
-        Not while the last one is still being sent: an answer may come before it is read whole.
+        Not while the last one is still being sent: an upstream may answer before it has read it.
         """
         return (
             self.lost is None
@@ -181,11 +181,11 @@ class UpstreamConnection:
         )
 
     def pause(self) -> None:
-        """Read no more until `resume`: the caller is slower than the upstream."""
+        """Stop reading until `resume`: the caller is slower than the upstream."""
         if not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
-            self.deadline = NEVER  # it is the caller who is slow, and has its own deadline
+            self.deadline = NEVER  # a slow caller has a deadline of its own
 
     def resume(self) -> None:
         """Read on."""
@@ -203,17 +203,17 @@ class UpstreamConnection:
             sink(data)
         elif self._waiter is not None:
             self._read_head(self._waiter, data)
-        else:  # an idle connection has nothing to say
+        else:  # no request is waiting for an answer
             self._fail(UpstreamError(FailureKind.GARBAGE, "octets without a request"))
 
     def pause_writing(self) -> None:
-        """The upstream reads a request's body slowly: it is written already, and waits."""
+        """The upstream reads slowly. Nothing to do: the body is in the buffer already."""
 
     def resume_writing(self) -> None:
-        """The reverse."""
+        """The buffer has room again. Nothing to do."""
 
     def eof_received(self) -> bool:
-        """The upstream sends no more: for a body without a length that is its end."""
+        """The upstream has ended its side: the regular end of a body without a length."""
         self._fail(
             UpstreamError(FailureKind.CLOSED, reused_and_unanswered=self._reused_and_unanswered()),
             clean=True,
@@ -221,7 +221,7 @@ class UpstreamConnection:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Reset, or closed."""
+        """The connection was reset or closed."""
         self._deadlines.forget(self)
         detail = exc.strerror or "" if isinstance(exc, OSError) else ""
         self._fail(
@@ -254,7 +254,7 @@ class UpstreamConnection:
                 if response.status >= 200:
                     break
                 self._interim += 1
-                if self._interim > _INTERIM:
+                if self._interim > _MAX_INTERIM_RESPONSES:
                     self._fail(UpstreamError(FailureKind.GARBAGE, "too many interim responses"))
                     return
                 if not data:
@@ -269,7 +269,7 @@ class UpstreamConnection:
         waiter.set_result(response)
 
     def _fail(self, failure: UpstreamError, clean: bool = False) -> None:
-        """The connection is of no more use; tell whoever waits, once."""
+        """End a failed connection and call back everything that waits on it, once."""
         if self.lost is None:
             self.lost = failure
             self.lost_cleanly = clean
@@ -282,5 +282,5 @@ class UpstreamConnection:
             on_idle_end(self)
         self._deadlines.forget(self)
         self.transport.abort()
-        if waiter is not None:  # last, as whoever waits goes on at once
+        if waiter is not None:  # last: it resumes the request at once
             waiter.set_exception(failure)

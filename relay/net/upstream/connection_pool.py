@@ -1,4 +1,7 @@
-"""Idle connections to one origin, kept for the next request."""
+"""Idle connections to one origin, kept for the next request.
+
+Decides which connections are kept and for how long. Must not know requests or answers.
+"""
 
 import asyncio
 import socket
@@ -10,11 +13,11 @@ from relay.net.deadlines import NEVER, Deadlines
 from relay.net.upstream import proxy as egress
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
 
-_IDLE: Final = 256  # connections kept without work
+_MAX_IDLE: Final = 256  # connections kept open between requests
 
 
 class ConnectionPool:
-    """The connections to one origin. The one used last is used next, so that surplus ones age."""
+    """The connections to one origin. Last in, first out, so that surplus connections expire."""
 
     def __init__(self, origin: Origin, deadlines: Deadlines) -> None:
         self.origin = origin
@@ -42,18 +45,18 @@ class ConnectionPool:
         Raises:
             UpstreamError: CONNECT or TLS.
         """
-        # In a task, which `asyncio.timeout` needs and an exchange does not have (net.drive).
+        # `asyncio.timeout` needs a task, and an exchange has none (net.runner).
         task = self._loop.create_task(self._open())
         try:
             return await task
         except asyncio.CancelledError:
             if task.done() and not task.cancelled() and task.exception() is None:
-                task.result().close()  # it came just as nobody wanted it any more
+                task.result().close()  # connected in the same turn as the cancellation
             raise
 
     def put(self, connection: UpstreamConnection, *, reusable: bool) -> None:
-        """Take a connection back; keep it only if its answer was read to its end."""
-        if reusable and len(self._idle) < _IDLE:
+        """Take a connection back; `reusable`: its answer was read to the end."""
+        if reusable and len(self._idle) < _MAX_IDLE:
             connection.idle()
             connection.on_idle_end = self._forget
             self._idle[connection] = None
@@ -61,7 +64,7 @@ class ConnectionPool:
             connection.close()
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.popitem()[0].close()
 
@@ -70,7 +73,7 @@ class ConnectionPool:
 
     async def _open(self) -> UpstreamConnection:
         origin = self.origin
-        create: Any = self._loop.create_connection  # which asks for no base class
+        create: Any = self._loop.create_connection  # Any: a protocol without asyncio's base class
         connection: UpstreamConnection
         try:
             async with asyncio.timeout(origin.connect_time):
@@ -97,7 +100,7 @@ class ConnectionPool:
         return connection
 
     async def _through(self, proxy: ProxyUrl) -> UpstreamConnection:
-        """The same by way of a proxy."""
+        """A connection through a proxy."""
         origin = self.origin
         tunnel = await egress.connect(proxy, origin.host, origin.port)
         create: Any = self._loop.create_connection
@@ -116,7 +119,7 @@ class ConnectionPool:
         return connection
 
     def _way(self) -> str:
-        """For a reason: the proxy, if the failure may be its own."""
+        """The beginning of a failure's reason: the proxy, which may be its cause."""
         proxy = self.origin.egress
         return "" if proxy is None else f"proxy {proxy}: "
 

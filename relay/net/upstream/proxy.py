@@ -1,9 +1,9 @@
-"""The way out: a socket to an upstream by way of a proxy, where one is set.
+"""A socket to an upstream through an egress proxy.
 
-Decides how a proxy is asked and what its refusal is called. SOCKS5 is spoken by python-socks;
-CONNECT is spoken here, as a head may come in pieces and none of it may stay behind in the
-tunnel. Knows nothing of TLS to the upstream, of HTTP in the tunnel or of time limits, and
-never looks at the environment. No text that it makes holds a user or a password.
+Decides how a tunnel is requested and how a proxy's refusal is reported. python-socks implements
+SOCKS5; CONNECT is implemented here, because the proxy's answer may come in pieces and none of it
+may stay in the tunnel. Must not know TLS to the upstream, HTTP in the tunnel, time limits or
+environment variables. No text made here contains a user or a password.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from typing import Final
 from relay.config import ProxyUrl
 from relay.net.upstream.connection import FailureKind, UpstreamError
 
-_LONGEST_HEAD: Final = 16 * 1024
+_MAX_HEAD_OCTETS: Final = 16 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
-_DAY: Final = 86_400.0  # python-socks wants a limit; the caller's comes sooner
+_NO_TIMEOUT_SECONDS: Final = 86_400.0  # python-socks needs one; the caller's ends earlier
 
 # RFC 1928 §6
 _REPLIES: Final = {
@@ -41,7 +41,7 @@ async def connect(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
     There is no time limit; on cancellation the socket is closed.
 
     Raises:
-        UpstreamError: CONNECT. The text names the proxy and what it said.
+        UpstreamError: CONNECT. The text names the proxy and its answer.
     """
     try:
         host = host if ":" in host else host.encode("idna").decode()
@@ -60,14 +60,14 @@ def _failed(proxy: ProxyUrl, said: str) -> UpstreamError:
 
 
 def _reason(error: OSError) -> str:
-    """The system's words; the loop has its own for a connection that failed."""
+    """The system's text for an error; the loop words a failed connection differently."""
     if error.errno is not None and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     return error.strerror or "no connection"
 
 
 async def _socks(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
-    # Only here: most relays have no proxy, and need not pay for it in memory or at their start.
+    # Imported only here: most relays have no proxy, and save its memory and start-up time.
     from python_socks import ProxyConnectionError, ProxyError, ProxyType
     from python_socks.async_.asyncio import Proxy as Socks
 
@@ -79,11 +79,11 @@ async def _socks(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
         proxy.port,
         proxy.user or None,
         proxy.password or None,
-        rdns=True,  # a name that is left by now is the proxy's to resolve
+        rdns=True,  # the proxy resolves a host that is still a name
         loop=asyncio.get_running_loop(),
     )
     try:
-        return await socks.connect(host, port, timeout=_DAY)
+        return await socks.connect(host, port, timeout=_NO_TIMEOUT_SECONDS)
     except ProxyConnectionError as error:
         cause = error.__cause__
         raise _failed(proxy, _reason(cause if isinstance(cause, OSError) else error)) from None
@@ -94,7 +94,7 @@ async def _socks(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
 
 
 def _refusal(proxy: ProxyUrl, code: int | None, text: str) -> str:
-    """What a SOCKS5 proxy said, in words of ours. `text` is python-socks' own."""
+    """A SOCKS5 proxy's refusal in the relay's words. `text` is python-socks' own."""
     if code is not None:
         return _REPLIES.get(int(code), f"reply {int(code)}")
     if text.startswith("Username and password"):
@@ -107,7 +107,7 @@ def _refusal(proxy: ProxyUrl, code: int | None, text: str) -> str:
 
 
 async def _address(host: str, port: int) -> str:
-    """The first address of a name, IPv4 before IPv6: that a proxy can reach the latter is rarer."""
+    """The first address of a name, IPv4 first: fewer proxies can reach IPv6."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -134,7 +134,7 @@ async def _http(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
             head += data
             if not data:
                 raise _failed(proxy, "it closed the connection")
-            if len(head) > _LONGEST_HEAD or not head.startswith(b"HTTP/1."[: len(head)]):
+            if len(head) > _MAX_HEAD_OCTETS or not head.startswith(b"HTTP/1."[: len(head)]):
                 raise _failed(proxy, "it did not answer in HTTP/1.1")
         status = _STATUS.match(head)
         if status is None:
@@ -151,7 +151,7 @@ async def _http(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
 
 
 def _words(proxy: ProxyUrl, code: int) -> str:
-    """What a status means here; the proxy's own phrase could say anything, so it is not used."""
+    """A refusal's status with its standard phrase; the proxy's own phrase is not trusted."""
     if code == 407:
         known = proxy.user or proxy.password
         return f"407, it {'does not accept the credentials' if known else 'wants credentials'}"
@@ -162,7 +162,7 @@ def _words(proxy: ProxyUrl, code: int) -> str:
 
 
 async def _tcp(proxy: ProxyUrl) -> socket.socket:
-    """A connection to the first address of the proxy that takes one. Raises OSError."""
+    """A connection to the first address of the proxy that accepts one. Raises OSError."""
     loop = asyncio.get_running_loop()
     failure = OSError()
     found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""Upstreams behind a proxy: who is asked for what, what a failure is called, what is never told."""
+"""Upstreams behind a proxy: requests to it, names of failures, and credentials that stay secret."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ async def tls_upstream(authority: trustme.CA) -> AsyncIterator[int]:
 
 async def answer(connection: UpstreamConnection) -> Response:
     """Ask on the connection; the head of the answer."""
-    done = asyncio.get_running_loop().create_future()
+    done: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     async def ask() -> None:
         try:
@@ -141,8 +141,8 @@ async def test_an_upstream_is_reached_through_its_proxy(
         pool = ConnectionPool(origin, timers)
         await asked(pool, 5)
         assert proxy.connections == pool.opened == 1
-        told = ("127.0.0.1", False) if scheme == "socks5" else (NAME, True)
-        assert proxy.asked == [Asked(told[0], port, told[1], credentials)]
+        host, is_name = ("127.0.0.1", False) if scheme == "socks5" else (NAME, True)
+        assert proxy.asked == [Asked(host, port, is_name, credentials)]
 
 
 @pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
@@ -244,9 +244,9 @@ async def test_what_a_proxy_says_is_told_in_words(
     fresh = Proxy(model.kind, model.mode, model.code, model.octets)
     async with running_proxy(fresh) as proxy:
         pool = ConnectionPool(Origin("127.0.0.1", 9, egress=via(proxy.url(CREDENTIALS))), timers)
-        told = await failure(pool)
-        assert told.kind is FailureKind.CONNECT
-        assert str(told).startswith(f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}")
+        error = await failure(pool)
+        assert error.kind is FailureKind.CONNECT
+        assert str(error).startswith(f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}")
         await until(lambda: proxy.open == 0)
 
 
@@ -263,10 +263,10 @@ async def test_missing_credentials_are_told_from_wrong_ones(
     timers: Deadlines, kind: Kind, credentials: str, said: str
 ) -> None:
     async with running_proxy(Proxy(kind, wants=("a", "b"))) as proxy:
-        told = await failure(
+        error = await failure(
             ConnectionPool(Origin("127.0.0.1", 9, egress=via(proxy.url(credentials))), timers)
         )
-        assert str(told) == f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}"
+        assert str(error) == f"cannot be reached: proxy 127.0.0.1:{proxy.port}: {said}"
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
@@ -274,25 +274,25 @@ async def test_a_proxy_that_is_not_there_is_named(timers: Deadlines, scheme: str
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     way = f"{scheme}://{CREDENTIALS}127.0.0.1:{port}"
-    told = await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=via(way)), timers))
-    assert told.kind is FailureKind.CONNECT
-    assert str(told) == f"cannot be reached: proxy 127.0.0.1:{port}: Connection refused"
+    error = await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=via(way)), timers))
+    assert error.kind is FailureKind.CONNECT
+    assert str(error) == f"cannot be reached: proxy 127.0.0.1:{port}: Connection refused"
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
 async def test_a_proxy_whose_name_nobody_knows_is_named(timers: Deadlines, scheme: str) -> None:
     way = f"{scheme}://{CREDENTIALS}proxy.invalid:1080"
-    told = await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=via(way)), timers))
-    assert str(told).startswith("cannot be reached: proxy proxy.invalid:1080: ")
+    error = await failure(ConnectionPool(Origin("127.0.0.1", 9, egress=via(way)), timers))
+    assert str(error).startswith("cannot be reached: proxy proxy.invalid:1080: ")
 
 
-async def test_a_name_that_cannot_be_resolved_here_never_gets_to_the_proxy(
+async def test_an_unresolvable_name_never_gets_to_the_proxy(
     timers: Deadlines,
 ) -> None:
     async with running_proxy(Proxy("socks5")) as proxy:
         origin = Origin(NAME, 9, egress=via(proxy.url(CREDENTIALS)))
-        told = await failure(ConnectionPool(origin, timers))
-        assert str(told).startswith(f"cannot be reached: {NAME} cannot be resolved: ")
+        error = await failure(ConnectionPool(origin, timers))
+        assert str(error).startswith(f"cannot be reached: {NAME} cannot be resolved: ")
         assert proxy.connections == 0
 
 
@@ -303,20 +303,20 @@ async def test_a_host_that_is_no_name_is_asked_of_nobody(
 ) -> None:
     async with running_proxy(Proxy("http")) as proxy:
         way = proxy.url(CREDENTIALS, scheme=scheme)
-        told = await failure(ConnectionPool(Origin(host, 9, egress=via(way)), timers))
-        assert str(told) == "cannot be reached: the upstream's host is no name"
+        error = await failure(ConnectionPool(Origin(host, 9, egress=via(way)), timers))
+        assert str(error) == "cannot be reached: the upstream's host is no name"
         assert proxy.connections == 0
 
 
 @pytest.mark.parametrize(("kind", "scheme"), SCHEMES)
-async def test_an_upstream_is_held_to_its_certificate_through_a_proxy_too(
+async def test_certificates_are_checked_through_a_proxy_too(
     timers: Deadlines, authority: trustme.CA, kind: Kind, scheme: str
 ) -> None:
     async with tls_upstream(authority) as port, running_proxy(Proxy(kind)) as proxy:
         way = proxy.url(CREDENTIALS, scheme=scheme)
         origin = Origin("localhost", port, tls=ssl.create_default_context(), egress=via(way))
-        told = await failure(ConnectionPool(origin, timers))
-        assert told.kind is FailureKind.TLS
+        error = await failure(ConnectionPool(origin, timers))
+        assert error.kind is FailureKind.TLS
         await until(lambda: proxy.open == 0)
 
 
@@ -334,11 +334,11 @@ async def test_connecting_proxy_and_tls_share_one_time_limit(
         way = proxy.url(CREDENTIALS, scheme=scheme)
         context = ssl.create_default_context()
         origin = Origin("localhost", 9, tls=context, connect_time=0.1, egress=via(way))
-        begun = loop.time()
-        told = await failure(ConnectionPool(origin, timers))
-        assert 0.09 < loop.time() - begun < 1
-        assert told.kind is FailureKind.CONNECT
-        assert str(told) == (
+        started_at = loop.time()
+        error = await failure(ConnectionPool(origin, timers))
+        assert 0.09 < loop.time() - started_at < 1
+        assert error.kind is FailureKind.CONNECT
+        assert str(error) == (
             f"cannot be reached: proxy 127.0.0.1:{proxy.port}: no connection within 0.1 s"
         )
         await until(lambda: proxy.open == 0)
