@@ -63,8 +63,11 @@ async def test_failing_upstreams_are_hidden_until_content(pool_with: PoolWith) -
         assert b"content_block_delta" in content
         assert b'"api_error"' in error
         assert b"message_stop" not in reply.payload
-    # Nothing was generated twice or without a reader.
-    assert sum(node.completed for node in pool.nodes.values()) == len(complete)
+    # Nothing was generated twice or without a reader, but for answers whose last octets were
+    # on their way as their upstream was killed.
+    completed = {name: node.completed for name, node in pool.nodes.items()}
+    surplus = sum(completed.values()) - len(complete)
+    assert 0 <= surplus <= len(cut)
     # An upstream with a retry-after gets no request until then, and is used right after.
     gap = max(after - before for before, after in pairwise(b.came))
     assert WAIT - 0.02 <= gap < WAIT + 0.4
