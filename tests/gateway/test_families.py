@@ -126,6 +126,7 @@ class Agent:
             "messages": self.messages,
             "extra_headers": {"x-simulate": "thinking=1"} if self.thinking is None else {},
         }
+        message: anthropic.types.Message
         if self._stream:
             async with self._client.messages.stream(**options) as stream:
                 message = await stream.get_final_message()

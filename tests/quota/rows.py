@@ -1,12 +1,12 @@
 """Reads a ledger's state without marking it as written, as `Ledger.changes` does."""
 
 from relay.quota.ledger import Ledger
-from relay.quota.state import Row
+from relay.quota.state import Balance, LimitCounters, Row
 
 
 def all_rows(ledger: Ledger) -> list[Row]:
     """The rows of everything, whether it changed or not."""
-    states = [*ledger._counters.values(), *ledger._balances.values()]
+    states: list[LimitCounters | Balance] = [*ledger._counters.values(), *ledger._balances.values()]
     return [row for state in states for row in state.rows()]
 
 

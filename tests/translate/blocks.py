@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.translate.chunks import event
 
 _PING = '{"type":"ping"}'
-_SEARCH = [
+_SEARCH: list[dict[str, Any]] = [
     {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"q": "x"}},
     {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
     {"type": "news", "text": "no"},

@@ -237,7 +237,7 @@ def test_any_octets_are_read_or_refused(data: st.DataObject) -> None:
     ends = st.sampled_from(["\n\n", "\n", "\r\n\r\n", "\r\r", "\n\n\n", "\r\n\n"])
     made = data.draw(st.lists(st.tuples(starts, lines, ends).map("".join), max_size=6))
     octets = "".join(made).encode()
-    results = []
+    results: list[bytes | None] = []
     for pieces in ([octets], one_by_one(octets)):
         stream = ChatStream(METADATA, include_usage=True)
         shown = b""
@@ -291,7 +291,8 @@ def test_octets_that_are_not_utf8_are_refused(kind: str, name: str) -> None:
     block = "tool_use" if kind == "input_json" else kind
     stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(started(0, type=block, id="t", name="n")))
-    octets = event(delta(0, **{"type": f"{kind}_delta", name: "Hi"}))
+    members: dict[str, Any] = {"type": f"{kind}_delta", name: "Hi"}
+    octets = event(delta(0, **members))
     with pytest.raises(ValueError):
         stream.feed(octets.replace(b"Hi", b"\xff"))
 
