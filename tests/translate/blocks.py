@@ -159,6 +159,21 @@ def _block_events(draw: st.DrawFn, made: list[Part]) -> list[dict[str, Any]]:
 
 
 @st.composite
+def cut_off(draw: st.DrawFn) -> bytes:
+    """A stream that stops somewhere before its last event."""
+    octets = b"".join(draw(answers()).events[:-1])
+    return octets[: draw(st.integers(0, len(octets)))]
+
+
+@st.composite
+def interrupted(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
+    """The events of an answer before a place within it, and those after."""
+    events = draw(answers()).events
+    at = draw(st.integers(0, len(events) - 1))
+    return events[:at], events[at:]
+
+
+@st.composite
 def answers(draw: st.DrawFn) -> Answer:
     """Any answer, with pings anywhere."""
     made = draw(parts)

@@ -18,7 +18,7 @@ from relay.translate.messages.usage import StreamTap
 from relay.wire.sse import MAX_EVENT
 from tests.corpora import CORPORA
 from tests.translate import chunks
-from tests.translate.blocks import Answer, answers
+from tests.translate.blocks import Answer, answers, cut_off, interrupted
 from tests.translate.chunks import METADATA, event, feed, transcript
 
 CASES = tomllib.loads((CORPORA / "streams.toml").read_text(encoding="utf-8"))["case"]
@@ -181,12 +181,8 @@ def test_usage_is_counted_as_a_tap_counts_it(answer: Answer) -> None:
 
 
 @properties
-@given(st.data(), answers())
-def test_an_answer_that_is_cut_off_never_looks_complete(
-    data: st.DataObject, answer: Answer
-) -> None:
-    octets = b"".join(answer.events[:-1])
-    octets = octets[: data.draw(st.integers(0, len(octets)))]
+@given(cut_off())
+def test_an_answer_that_is_cut_off_never_looks_complete(octets: bytes) -> None:
     shown, stream = feed([octets])
     assert not stream.usage.complete
     for line in transcript(shown):
@@ -194,14 +190,13 @@ def test_an_answer_that_is_cut_off_never_looks_complete(
 
 
 @properties
-@given(st.data(), answers())
-def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
+@given(interrupted())
+def test_nothing_follows_an_error(events: tuple[list[bytes], list[bytes]]) -> None:
     failure = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    at = data.draw(st.integers(0, len(answer.events) - 1))
-    before, _ = feed(answer.events[:at])
-    octets = b"".join(answer.events[:at]) + event(failure.decode())
-    shown, stream = feed([octets + b"".join(answer.events[at:])])
-    assert shown == before + stream_error(failure).event(Dialect.OPENAI)
+    before, after = events
+    earlier, _ = feed(before)
+    shown, stream = feed([b"".join([*before, event(failure.decode()), *after])])
+    assert shown == earlier + stream_error(failure).event(Dialect.OPENAI)
     assert (stream.error, stream.usage.error, stream.usage.complete) == (failure, True, True)
     assert stream.feed(b"anything\n\n") == b""
 
