@@ -6,8 +6,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import anthropic
-
 from relay.wire.chunked import ChunkReader
 from relay.wire.sse import EventReader
 from tests.fakes import answers
@@ -145,16 +143,3 @@ async def asking(
     async with connected(relay.port, wait=wait) as (reader, writer):
         writer.write(octets)
         yield Answered(reader)
-
-
-async def message_by_sdk(relay: Live) -> anthropic.types.Message:
-    """The message that the SDK assembles from a stream."""
-    async with (
-        anthropic.AsyncAnthropic(
-            api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
-        ) as client,
-        client.messages.stream(
-            model=BODY["model"], max_tokens=100, messages=BODY["messages"]
-        ) as stream,
-    ):
-        return await stream.get_final_message()

@@ -10,6 +10,7 @@ from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
 from tests.fakes.live import RelayWith
 from tests.fakes.upstream import JSON_ANSWER, OK, Answer, Seen, UpstreamWith, always
+from tests.gateway.sdk import message_by_sdk
 from tests.gateway.streaming import (
     CLOSE,
     EVENTS,
@@ -23,7 +24,6 @@ from tests.gateway.streaming import (
     LivelyWith,
     asking,
     in_chunks,
-    message_by_sdk,
     steps,
     ticks,
 )

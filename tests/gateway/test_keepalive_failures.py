@@ -11,6 +11,7 @@ from tests.fakes import answers
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import UPSTREAM_KEY, RelayWith
 from tests.fakes.upstream import OK, UpstreamWith
+from tests.gateway.sdk import message_by_sdk
 from tests.gateway.streaming import (
     EVENTS,
     HEAD,
@@ -24,7 +25,6 @@ from tests.gateway.streaming import (
     Step,
     asking,
     in_chunks,
-    message_by_sdk,
     steps,
     ticks,
 )
