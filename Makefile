@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
+
+# A run starts a hundred processes: none should have to compile what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run serve test lint gates coverage fmt bench lock clean
 
@@ -17,7 +21,7 @@ serve: $(RUN)          ## the relay with ./relay.toml
 
 test: $(DEV)           ## every test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone'
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $(ALONE)
 
 lint: $(DEV)           ## style, types, layers
 	$(BIN)/ruff check .
