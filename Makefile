@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
+
+# A run starts a hundred processes: none should have to compile what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run serve test lint gates coverage fmt bench lock clean
 
@@ -17,7 +21,7 @@ serve: $(RUN)          ## the relay with ./relay.toml
 
 test: $(DEV)           ## every test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone'
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $(ALONE)
 
 lint: $(DEV)           ## style, types, layers
 	$(BIN)/ruff check .
@@ -28,9 +32,9 @@ lint: $(DEV)           ## style, types, layers
 gates: $(DEV)          ## size, arity and names that are still over their limits
 	$(BIN)/python .ci/gates.py
 
-coverage: $(DEV)       ## branch coverage of the pure packages, by their own tests
-	$(BIN)/python -m coverage run --branch --source=relay.wire,relay.quota,relay.translate -m pytest tests/wire tests/quota tests/translate
-	$(BIN)/python -m coverage report --skip-covered --show-missing
+coverage: $(DEV)       ## every branch of the pure packages, reached by their own tests
+	$(BIN)/python -m coverage run -m pytest tests/wire tests/quota tests/translate tests/pool
+	$(BIN)/python -m coverage report
 
 fmt: $(DEV)            ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -20,6 +20,7 @@ from bench.streams import StreamLoad
 
 _HELD_ANSWER = "tokens=1"  # not read by the upstream that holds streams open
 _HELD_WARM_S = 0.3
+_HELD_INTERVAL_S = 0.01  # between the openings of few streams
 _CLOSE_S = 0.2
 # Ends before the first keep-alive of a relay, which comes after 8 s of silence or more.
 _HELD_SETTLE_S = 1.5
@@ -73,7 +74,7 @@ async def body_memory_round(
         await load.run(_HELD_WARM_S)
         base = process.rss()
         await _open_held(load, streams)
-        await load.run(_HELD_SETTLE_S)
+        await load.run(min(_HELD_SETTLE_S, stage.settings.seconds))
         return {f"body_{size}_kib": (process.rss() - base) / streams / 1024}
     finally:
         warm.close()
@@ -90,7 +91,7 @@ def body_differences(figures: Figures, sizes: Sequence[str]) -> Figures:
 
 async def _open_held(load: StreamLoad, streams: int) -> None:
     """Open streams, and wait until each has had content."""
-    await load.open(streams, STREAM_OPEN_S if streams > 1 else 0.0)
+    await load.open(streams, min(STREAM_OPEN_S, (streams - 1) * _HELD_INTERVAL_S))
     deadline = time.monotonic() + _HELD_OPEN_TIMEOUT_S
     while len(load.first_content) < streams:
         if time.monotonic() > deadline:

@@ -24,7 +24,14 @@ _SPACE: Final = (
 _MAX_SPACES: Final = 256  # for the pattern; decoding is faster beyond it
 _LEADING_SPACE: Final = re.compile(rb'"' + _SPACE + rb'{0,%d}+(")?' % _MAX_SPACES)
 _NULL: Final = 0x6E
+
+
+class _AnyObject(msgspec.Struct, frozen=True):
+    """A JSON object whose members are skipped."""
+
+
 _decode_str: Final = msgspec.json.Decoder(str).decode
+_decode_object: Final = msgspec.json.Decoder(_AnyObject).decode
 
 
 def has_text(raw: Octets, param: str) -> bool:
@@ -78,6 +85,22 @@ def utf8(raw: msgspec.Raw, param: str) -> bytes:
     if octets[:1] == b'"' and b"\\" not in octets:
         return octets[1:-1]
     return decode_string(raw, param).encode()
+
+
+def object_in_string(raw: msgspec.Raw, param: str) -> bytes | None:
+    """The JSON object within a text: `{}` if the text is blank, None if it is no object.
+
+    Raises:
+        RelayError: 400, the value at `param` is not a string.
+    """
+    octets = utf8(raw, param).strip()
+    if not octets:
+        return b"{}"
+    try:
+        _decode_object(octets)
+    except UNREADABLE:
+        return None
+    return octets
 
 
 def encode_string(text: str) -> bytes:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -114,7 +114,8 @@ async def pair(upstream_with: UpstreamWith, relay_with: RelayWith) -> tuple[Live
 
 @pytest.mark.parametrize("mutations", [singles, doubles])
 async def test_no_mutation_reaches_the_upstream_as_two_requests(
-    pair: tuple[Live, Upstream], mutations
+    pair: tuple[Live, Upstream],
+    mutations: Callable[[random.Random], Iterator[tuple[bytes, bytes]]],
 ) -> None:
     relay, upstream = pair
     chance = random.Random(20261123)

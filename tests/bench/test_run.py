@@ -31,6 +31,7 @@ def test_an_older_tree_is_measured_beside_this_one(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     done = _bench(
         *("--only", "chat-body-memory", "--bodies", "1k,2k", "--streams", "2", "--rounds", "2"),
+        *("--seconds", "0.5"),
         *("--rival", "relay", "--before", str(older), "--json", str(figures)),
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -29,16 +30,15 @@ async def connect(live: Live) -> AsyncIterator[Connect]:
     made: list[anthropic.AsyncAnthropic] = []
 
     def connect(**options: object) -> anthropic.AsyncAnthropic:
-        client = anthropic.AsyncAnthropic(
-            **{  # type: ignore[arg-type]
-                "api_key": live.key,
-                "base_url": live.url,
-                "max_retries": 0,
-                "timeout": 10,
-                "http_client": anthropic.DefaultAsyncHttpxClient(verify=TRUST),
-                **options,
-            }
-        )
+        arguments: dict[str, Any] = {
+            "api_key": live.key,
+            "base_url": live.url,
+            "max_retries": 0,
+            "timeout": 10,
+            "http_client": anthropic.DefaultAsyncHttpxClient(verify=TRUST),
+            **options,
+        }
+        client = anthropic.AsyncAnthropic(**arguments)
         made.append(client)
         return client
 
@@ -70,16 +70,15 @@ async def connect_openai(live: Live) -> AsyncIterator[ConnectOpenAI]:
 
 def openai_client(relay: Live, **options: object) -> openai.AsyncOpenAI:
     """A client of this relay without retries."""
-    return openai.AsyncOpenAI(
-        **{  # type: ignore[arg-type]
-            "api_key": relay.key,
-            "base_url": f"{relay.url}/v1",
-            "max_retries": 0,
-            "timeout": 10,
-            "http_client": openai.DefaultAsyncHttpxClient(verify=TRUST),
-            **options,
-        }
-    )
+    arguments: dict[str, Any] = {
+        "api_key": relay.key,
+        "base_url": f"{relay.url}/v1",
+        "max_retries": 0,
+        "timeout": 10,
+        "http_client": openai.DefaultAsyncHttpxClient(verify=TRUST),
+        **options,
+    }
+    return openai.AsyncOpenAI(**arguments)
 
 
 @pytest.fixture

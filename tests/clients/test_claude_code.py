@@ -37,7 +37,7 @@ def claude(node_modules: Path, tmp_path: Path) -> Claude:
         if not env.keys() & {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"}:
             env["ANTHROPIC_API_KEY"] = relay.key
         return await run(
-            *(programs[0], "-p", prompt, "--model", MODEL, *options),
+            *[str(programs[0]), "-p", prompt, "--model", MODEL, *options],
             cwd=home,
             env={"ANTHROPIC_BASE_URL": relay.url, "TMPDIR": str(tmp_path), **QUIET, **env},
         )

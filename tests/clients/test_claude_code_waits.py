@@ -73,7 +73,7 @@ def silent(seconds: float, shown: int | None = None) -> Answer:
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        pytest.param(5, None, id="before-the-head"),
+        pytest.param(2.5, None, id="before-the-head"),
         pytest.param(25, None, id="long-before-the-head", marks=pytest.mark.long),
         pytest.param(25, 4, id="long-within-the-text", marks=pytest.mark.long),
     ],
@@ -87,7 +87,7 @@ async def test_pings_fill_a_worrying_silence(
 ) -> None:
     """After 20 s of silence it warns its user."""
     upstream = await upstream_with(silent(seconds, shown))
-    relay = await relay_with(upstream, pool={"grace": 1, "keep_alive": 1})
+    relay = await relay_with(upstream, pool={"grace": 0.5, "keep_alive": 0.5})
     ended = await claude(relay, 60)
     lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert (ended.status, ended.out) == (0, "I have thought about it.\n"), ended.err
@@ -119,13 +119,13 @@ async def test_a_dead_upstream_fails_within_its_timeout(
             writer.write(answers.chunked_head() + started)
         await reader.read(1)
 
-    times = {"first_byte": 3.0, "silence": 3.0}
+    times = {"first_byte": 1.5, "silence": 1.5}
     upstream = await upstream_with(dead)
     relay = await relay_with(
-        upstream, pool={"grace": 0.5, "keep_alive": 0.5}, upstream_options={"timeouts": times}
+        upstream, pool={"grace": 0.25, "keep_alive": 0.25}, upstream_options={"timeouts": times}
     )
     ended = await claude(relay, 60, CLAUDE_CODE_MAX_RETRIES="1")
     lines = [line for line in relay.log() if line["path"] == "/v1/messages"]
     assert "in time" in ended.out + ended.err
     assert lines
-    assert all(line["us"] < 4_500_000 for line in lines)  # each at the timeout
+    assert all(line["us"] < 3_000_000 for line in lines)  # each at the timeout

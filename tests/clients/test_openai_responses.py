@@ -33,7 +33,8 @@ async def test_a_response(gpt: openai.AsyncOpenAI, live: Live) -> None:
     response = await gpt.responses.create(model=MODEL, input="Hello there")
     assert "“Hello there”" in response.output_text
     [message] = response.output
-    assert (message.type, message.status) == ("message", "completed")
+    assert message.type == "message"
+    assert message.status == "completed"
     assert re.fullmatch(r"resp_\w+", response.id)
     assert message.id == f"msg_{response.id.removeprefix('resp_')}_0"
     assert (response.object, response.status, response.model) == ("response", "completed", MODEL)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -239,7 +240,7 @@ async def test_a_slow_reader_costs_at_most_256_kib(server: Running, home: tuple[
         pairs.append((reader, writer))
     for reader, writer in pairs:
         await reader.readuntil(b"\r\n\r\n")
-        writer.transport.pause_reading()
+        cast(asyncio.Transport, writer.transport).pause_reading()
     await asyncio.sleep(0.5)
     each = (process.memory_info().rss - before) / count / 1024
     for _, writer in pairs:

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-BODY = {
+BODY: dict[str, Any] = {
     "model": "claude-sonnet-4-7",
     "max_tokens": 100,
     "messages": [{"role": "user", "content": "hi"}],

@@ -121,10 +121,10 @@ class Live:
 
 
 @contextlib.asynccontextmanager
-async def running_simulator() -> AsyncIterator[tuple[Simulator, str]]:
-    """The simulated upstream, and its URL."""
+async def running_simulator(seed: str = "relay") -> AsyncIterator[tuple[Simulator, str]]:
+    """A simulated upstream whose signatures derive from `seed`, and its URL."""
     timers = Deadlines(asyncio.get_running_loop())
-    simulator = Simulator()
+    simulator = Simulator(seed)
     server = Server(simulator.handle, timers)
     port = await listen(server)
     timers.start()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from relay.wire.chunked import ChunkReader
@@ -11,7 +11,9 @@ from relay.wire.sse import EventReader
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, request
 from tests.fakes.live import Live
-from tests.fakes.upstream import Answer, Seen
+from tests.fakes.upstream import Answer, Seen, Upstream
+
+LivelyWith = Callable[[Answer], Awaitable[tuple[Live, Upstream]]]
 
 STREAM = {**BODY, "stream": True}
 EVENTS = answers.stream()

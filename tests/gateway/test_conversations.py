@@ -18,7 +18,7 @@ Client = Callable[[int, int], Request]
 
 THREE: dict[str, JSON] = {"a": {}, "b": {}, "c": {}}
 CONVERSATIONS = 9
-MARK = {"cache_control": {"type": "ephemeral"}}
+MARK: JSON = {"cache_control": {"type": "ephemeral"}}
 BETAS = "claude-code-20250219,interleaved-thinking-2025-05-14,context-management-2025-06-27"
 
 
@@ -238,14 +238,15 @@ async def test_an_sdk_agent_stays_on_one_upstream_and_reads_its_cache(pool_with:
         messages: list[Any] = [{"role": "user", "content": "What is in the files? " * 20}]
         reads, ids = [], []
         for turn in range(5):
-            message = await sdk.messages.create(
-                model=MODEL,
-                max_tokens=1000,
-                system=[{"type": "text", "text": "You read files. " * 60, **MARK}],  # type: ignore[list-item]
-                tools=[tool("read_file")],  # type: ignore[list-item]
-                messages=marked(messages),
-                tool_choice={"type": "any" if turn < 4 else "auto"},  # type: ignore[arg-type]
-            )
+            options: JSON = {
+                "model": MODEL,
+                "max_tokens": 1000,
+                "system": [{"type": "text", "text": "You read files. " * 60, **MARK}],
+                "tools": [tool("read_file")],
+                "messages": marked(messages),
+                "tool_choice": {"type": "any" if turn < 4 else "auto"},
+            }
+            message: anthropic.types.Message = await sdk.messages.create(**options)
             ids.append(str(message._request_id))
             reads.append(message.usage.cache_read_input_tokens or 0)
             messages.append({"role": "assistant", "content": message.content})

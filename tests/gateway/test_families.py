@@ -1,6 +1,5 @@
 """A conversation moves between families of models, and no upstream refuses its history."""
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -13,12 +12,9 @@ import anthropic
 import httpx
 import pytest
 
-from relay.net.deadlines import Deadlines
-from relay.net.listener import listen
-from relay.net.server import Server
 from relay.simulator.app import Simulator
 from relay.simulator.script import parse
-from tests.fakes.live import Live, running_relay, upstream_row
+from tests.fakes.live import Live, running_relay, running_simulator, upstream_row
 from tests.simulator.samples import BASH, WRITE
 
 JSON = dict[str, Any]
@@ -30,21 +26,6 @@ MODES = {
     "adaptive": ("claude-sonnet-4-7", ADAPTIVE),
     "omitted": ("claude-sonnet-4-7", {**ADAPTIVE, "display": "omitted"}),
 }
-
-
-@contextlib.asynccontextmanager
-async def simulated(seed: str) -> AsyncIterator[tuple[Simulator, str]]:
-    """A simulated upstream whose signatures derive from `seed`."""
-    timers = Deadlines(asyncio.get_running_loop())
-    simulator = Simulator(seed)
-    server = Server(simulator.handle, timers)
-    port = await listen(server)
-    timers.start()
-    try:
-        yield simulator, f"http://127.0.0.1:{port}"
-    finally:
-        await server.drain(0)
-        timers.stop()
 
 
 @dataclass
@@ -82,7 +63,7 @@ async def pooled(
         simulators, upstreams = {}, []
         for number, name in enumerate(families):
             simulator, url = await stack.enter_async_context(
-                simulated(name if seeds else "the same")
+                running_simulator(name if seeds else "the same")
             )
             simulators[name] = simulator
             more = {"vendor": f"of-{name}", "priority": number}
@@ -126,6 +107,7 @@ class Agent:
             "messages": self.messages,
             "extra_headers": {"x-simulate": "thinking=1"} if self.thinking is None else {},
         }
+        message: anthropic.types.Message
         if self._stream:
             async with self._client.messages.stream(**options) as stream:
                 message = await stream.get_final_message()

@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import anthropic
 import openai
 import pytest
 
@@ -11,17 +10,18 @@ from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
 from tests.fakes.live import RelayWith
 from tests.fakes.upstream import JSON_ANSWER, OK, Answer, Seen, UpstreamWith, always
+from tests.gateway.sdk import message_by_sdk
 from tests.gateway.streaming import (
     CLOSE,
     EVENTS,
     HEAD,
     KEEP_ALIVE,
-    LIVELY,
     PING,
     STREAM,
     WHOLE,
     Answered,
     End,
+    LivelyWith,
     asking,
     in_chunks,
     steps,
@@ -58,12 +58,11 @@ PLACES = list(scripts_with(asyncio.Event()))
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_silence_is_filled_with_pings_between_events(
-    upstream_with: UpstreamWith, relay_with: RelayWith, place: str
+    lively_with: LivelyWith, place: str
 ) -> None:
     go_on = asyncio.Event()
     answer = scripts_with(go_on)[place]
-    upstream = await upstream_with(answer)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(answer)
     async with asking(relay) as answered:
         await answered.pings(3)
         go_on.set()
@@ -81,37 +80,21 @@ async def test_silence_is_filled_with_pings_between_events(
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_the_sdk_reads_the_complete_message(
-    upstream_with: UpstreamWith, relay_with: RelayWith, place: str
-) -> None:
+async def test_the_sdk_reads_the_complete_message(lively_with: LivelyWith, place: str) -> None:
     go_on = asyncio.Event()
     answer = scripts_with(go_on)[place]
-    upstream = await upstream_with(answer)
-    relay = await relay_with(upstream, pool=LIVELY)
-    async with anthropic.AsyncAnthropic(
-        api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
-    ) as client:
-
-        async def read() -> anthropic.types.Message:
-            async with client.messages.stream(
-                model=BODY["model"], max_tokens=100, messages=BODY["messages"]
-            ) as stream:
-                return await stream.get_final_message()
-
-        reading = asyncio.ensure_future(read())
-        await upstream.asked.wait()
-        await ticks(relay, 15)
-        go_on.set()
-        message = await reading
+    relay, upstream = await lively_with(answer)
+    reading = asyncio.ensure_future(message_by_sdk(relay))
+    await upstream.asked.wait()
+    await ticks(relay, 15)
+    go_on.set()
+    message = await reading
     assert [block.text for block in message.content if block.type == "text"] == ["Hello wörld 🌍"]
     assert message.stop_reason == "end_turn"
 
 
-async def test_a_stream_that_is_never_silent_gets_no_ping(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
-    upstream = await upstream_with(always(answers.chunked(EVENTS)))
-    relay = await relay_with(upstream, pool=LIVELY)
+async def test_a_stream_that_is_never_silent_gets_no_ping(lively_with: LivelyWith) -> None:
+    relay, _ = await lively_with(always(answers.chunked(EVENTS)))
     async with asking(relay) as answered:
         await answered.end()
     assert answered.payload == WHOLE
@@ -136,9 +119,7 @@ async def test_an_upstreams_own_pings_make_relay_pings_unnecessary(
 
 
 @pytest.mark.parametrize("where", ["within-a-chunk", "between-chunks", "in-its-first-octet"])
-async def test_no_ping_splits_an_event(
-    upstream_with: UpstreamWith, relay_with: RelayWith, where: str
-) -> None:
+async def test_no_ping_splits_an_event(lively_with: LivelyWith, where: str) -> None:
     go_on, again = asyncio.Event(), asyncio.Event()
     before, torn, rest = EVENTS[:4], EVENTS[4], EVENTS[5:]
     if where == "within-a-chunk":
@@ -150,8 +131,7 @@ async def test_no_ping_splits_an_event(
     script = steps(
         HEAD + in_chunks(before), first, go_on, second, again, in_chunks(rest), answers.LAST
     )
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, upstream = await lively_with(script)
     async with asking(relay) as answered:
         await upstream.asked.wait()
         await ticks(relay, 15)
@@ -163,9 +143,7 @@ async def test_no_ping_splits_an_event(
     answered.assert_events(EVENTS)
 
 
-async def test_a_held_prefix_is_sent_once_and_in_order(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_a_held_prefix_is_sent_once_and_in_order(lively_with: LivelyWith) -> None:
     """Events before the first content are held back, the upstream's own pings included."""
     gates = [asyncio.Event() for _ in range(3)]
     events = [EVENTS[0], EVENTS[2], EVENTS[1], EVENTS[2], *EVENTS[3:]]
@@ -178,8 +156,7 @@ async def test_a_held_prefix_is_sent_once_and_in_order(
         gates[2],
         in_chunks(events[5:]) + answers.LAST,
     )
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(script)
     async with asking(relay) as answered:
         for count, gate in enumerate(gates, 1):
             await answered.pings(2 * count)
@@ -193,7 +170,7 @@ async def test_a_held_prefix_is_sent_once_and_in_order(
 
 @pytest.mark.parametrize("framing", ["sized", "until-close"])
 async def test_a_stream_of_any_framing_follows_pings_in_chunks(
-    upstream_with: UpstreamWith, relay_with: RelayWith, framing: str
+    lively_with: LivelyWith, framing: str
 ) -> None:
     go_on, again = asyncio.Event(), asyncio.Event()
     kind = b"text/event-stream"
@@ -201,8 +178,7 @@ async def test_a_stream_of_any_framing_follows_pings_in_chunks(
     if framing == "sized":
         head = answers.head(b"200 OK", b"content-length: %d" % len(WHOLE), kind=kind)
     script = steps(go_on, head + b"".join(EVENTS[:4]), again, b"".join(EVENTS[4:]), End)
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(script)
     async with asking(relay) as answered:
         await answered.pings(2)
         go_on.set()
@@ -213,13 +189,10 @@ async def test_a_stream_of_any_framing_follows_pings_in_chunks(
     answered.assert_events(EVENTS)
 
 
-async def test_the_connection_takes_another_request_afterwards(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_the_connection_takes_another_request_afterwards(lively_with: LivelyWith) -> None:
     go_on = asyncio.Event()
     script = steps(go_on, answers.chunked(EVENTS))
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, upstream = await lively_with(script)
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM))
         status, _ = await read_head(reader)
@@ -239,12 +212,11 @@ async def test_the_connection_takes_another_request_afterwards(
 
 @pytest.mark.parametrize("target", ["/v1/messages", "/v1/messages/count_tokens"])
 async def test_only_streams_start_before_the_upstream_answers(
-    upstream_with: UpstreamWith, relay_with: RelayWith, target: str
+    lively_with: LivelyWith, target: str
 ) -> None:
     go_on = asyncio.Event()
     body = dict(BODY) if target == "/v1/messages" else {**STREAM}
-    upstream = await upstream_with(steps(go_on, OK))
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, upstream = await lively_with(steps(go_on, OK))
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, body, target=target))
         await upstream.asked.wait()
@@ -258,13 +230,10 @@ async def test_only_streams_start_before_the_upstream_answers(
 # --- another dialect ---
 
 
-async def test_comments_keep_a_chat_stream_alive_unseen_by_the_sdk(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_comments_keep_a_chat_stream_alive_unseen_by_the_sdk(lively_with: LivelyWith) -> None:
     go_on, again = asyncio.Event(), asyncio.Event()
     script = steps(go_on, HEAD + in_chunks(EVENTS[:4]), again, in_chunks(EVENTS[4:]) + answers.LAST)
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(script)
     async with (
         connected(relay.port) as (reader, writer),
         openai.AsyncOpenAI(
@@ -306,12 +275,11 @@ async def test_comments_keep_a_chat_stream_alive_unseen_by_the_sdk(
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_a_caller_of_http_1_0_gets_pings_without_chunks(
-    upstream_with: UpstreamWith, relay_with: RelayWith, place: str
+    lively_with: LivelyWith, place: str
 ) -> None:
     go_on = asyncio.Event()
     answer = scripts_with(go_on)[place]
-    upstream = await upstream_with(answer)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(answer)
     async with asking(relay, http10=True) as answered:
         await answered.pings(2)
         go_on.set()

@@ -21,6 +21,7 @@ from tests.gateway.streaming import (
     STREAM,
     WHOLE,
     Answered,
+    LivelyWith,
     asking,
     in_chunks,
     steps,
@@ -72,12 +73,9 @@ async def test_a_queued_stream_that_times_out_ends_with_an_error_event(
     assert line["rule"] == "refunded"
 
 
-async def test_a_caller_that_leaves_during_pings_leaves_no_trace(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_a_caller_that_leaves_during_pings_leaves_no_trace(lively_with: LivelyWith) -> None:
     never = asyncio.Event()
-    upstream = await upstream_with(steps(never))
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(steps(never))
     async with asking(relay) as answered:
         await answered.pings(2)
     await until(lambda: not relay.app.upstreams[0].in_flight)
@@ -86,12 +84,9 @@ async def test_a_caller_that_leaves_during_pings_leaves_no_trace(
     assert (line["outcome"], line["rule"]) == ("caller left", "refunded")
 
 
-async def test_a_half_closed_caller_still_gets_its_answer(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_a_half_closed_caller_still_gets_its_answer(lively_with: LivelyWith) -> None:
     go_on = asyncio.Event()
-    upstream = await upstream_with(steps(go_on, answers.chunked(EVENTS)))
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(steps(go_on, answers.chunked(EVENTS)))
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key, STREAM, fields=CLOSE))
         answered = Answered(reader)
@@ -104,17 +99,14 @@ async def test_a_half_closed_caller_still_gets_its_answer(
     assert answered.payload.replace(PING, b"").replace(b":\n\n", b"") == WHOLE
 
 
-async def test_pings_do_not_pile_up_for_a_slow_reader(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_pings_do_not_pile_up_for_a_slow_reader(lively_with: LivelyWith) -> None:
     fill = answers.event(
         "content_block_delta", index=0, delta={"type": "text_delta", "text": "x" * 60_000}
     )
     events = [*EVENTS[:3], *[fill] * 40, *EVENTS[3:]]
     script = steps(HEAD + in_chunks(events) + answers.LAST)
     loop = asyncio.get_running_loop()
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(script)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     listener.bind(("127.0.0.1", 0))

@@ -8,9 +8,10 @@ import anthropic
 import pytest
 
 from tests.fakes import answers
-from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import UPSTREAM_KEY, RelayWith
 from tests.fakes.upstream import OK, UpstreamWith
+from tests.gateway.sdk import message_by_sdk
 from tests.gateway.streaming import (
     EVENTS,
     HEAD,
@@ -19,6 +20,7 @@ from tests.gateway.streaming import (
     PING,
     STREAM,
     End,
+    LivelyWith,
     Reset,
     Step,
     asking,
@@ -82,12 +84,11 @@ async def test_a_quick_failure_keeps_its_true_status(
 
 @pytest.mark.parametrize("name", FAILURES)
 async def test_a_late_failure_is_an_error_event_and_costs_nothing(
-    upstream_with: UpstreamWith, relay_with: RelayWith, name: str
+    lively_with: LivelyWith, name: str
 ) -> None:
     script, _, kind = FAILURES[name]
     go_on = asyncio.Event()
-    upstream = await upstream_with(steps(go_on, *script))
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(steps(go_on, *script))
     async with asking(relay) as answered:
         await answered.pings(2)
         go_on.set()
@@ -102,37 +103,36 @@ async def test_a_late_failure_is_an_error_event_and_costs_nothing(
     assert line["outcome"].startswith("refused: ")
 
 
-async def test_the_sdk_raises_on_a_late_failure(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_the_sdk_raises_on_a_late_failure(lively_with: LivelyWith) -> None:
     go_on = asyncio.Event()
     script = steps(go_on, answers.sized(OVERLOADED, b"529 Overloaded"))
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
-    async with anthropic.AsyncAnthropic(
-        api_key=relay.key, base_url=relay.url, max_retries=0, timeout=10
-    ) as client:
-
-        async def read() -> None:
-            async with client.messages.stream(
-                model=BODY["model"], max_tokens=100, messages=BODY["messages"]
-            ) as stream:
-                await stream.get_final_message()
-
-        reading = asyncio.ensure_future(read())
-        await upstream.asked.wait()
-        await ticks(relay, 10)
-        go_on.set()
-        with pytest.raises(anthropic.APIStatusError, match="Overloaded"):
-            await reading
+    relay, upstream = await lively_with(script)
+    reading = asyncio.ensure_future(message_by_sdk(relay))
+    await upstream.asked.wait()
+    await ticks(relay, 10)
+    go_on.set()
+    with pytest.raises(anthropic.APIStatusError, match="Overloaded"):
+        await reading
 
 
-async def test_an_answer_that_is_no_stream_cannot_follow_pings(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(OK, id="no-stream"),
+        pytest.param(
+            answers.sized(
+                b"\x1f\x8b" + bytes(50),
+                b"200 OK",
+                b"content-encoding: gzip",
+                kind=b"text/event-stream",
+            ),
+            id="encoded-stream",
+        ),
+    ],
+)
+async def test_only_a_plain_stream_can_follow_pings(lively_with: LivelyWith, octets: bytes) -> None:
     go_on = asyncio.Event()
-    upstream = await upstream_with(steps(go_on, OK))
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(steps(go_on, octets))
     async with asking(relay) as answered:
         await answered.pings(1)
         go_on.set()
@@ -142,31 +142,10 @@ async def test_an_answer_that_is_no_stream_cannot_follow_pings(
     assert not answered.complete
 
 
-async def test_an_encoded_stream_cannot_follow_pings(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
-    go_on = asyncio.Event()
-    octets = answers.sized(
-        b"\x1f\x8b" + bytes(50), b"200 OK", b"content-encoding: gzip", kind=b"text/event-stream"
-    )
-    upstream = await upstream_with(steps(go_on, octets))
-    relay = await relay_with(upstream, pool=LIVELY)
-    async with asking(relay) as answered:
-        await answered.pings(1)
-        go_on.set()
-        await answered.end()
-    [(event, document)] = answered.events
-    assert (event, document["error"]["type"]) == ("error", "api_error")
-    assert not answered.complete
-
-
-async def test_cut_content_ends_with_an_error_event_and_is_billed(
-    upstream_with: UpstreamWith, relay_with: RelayWith
-) -> None:
+async def test_cut_content_ends_with_an_error_event_and_is_billed(lively_with: LivelyWith) -> None:
     go_on = asyncio.Event()
     script = steps(go_on, HEAD + in_chunks(EVENTS[:5]), go_on, End)
-    upstream = await upstream_with(script)
-    relay = await relay_with(upstream, pool=LIVELY)
+    relay, _ = await lively_with(script)
     async with asking(relay) as answered:
         await answered.pings(1)
         go_on.set()

@@ -6,8 +6,7 @@ from relay.quota.state import Balance, LimitCounters, Row
 
 def all_rows(ledger: Ledger) -> list[Row]:
     """The rows of everything, whether it changed or not."""
-    states: list[LimitCounters | Balance] = []
-    states += [*ledger._counters.values(), *ledger._balances.values()]
+    states: list[LimitCounters | Balance] = [*ledger._counters.values(), *ledger._balances.values()]
     return [row for state in states for row in state.rows()]
 
 

@@ -7,6 +7,7 @@ is nobody's.
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -246,8 +247,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert self.ledger.settle(hold.real, self.seconds, tokens, cost)
         assert not self.ledger.refund(hold.real, self.seconds)
         self.outcomes["settled"] += 1
-        for bucket in hold.limits if tokens is not None else ():
-            if bucket.limit.kind == "tokens":
+        for bucket in hold.limits:
+            if tokens is not None and bucket.limit.kind == "tokens":
                 taken = self.taken_of(hold, bucket)
                 self.change(bucket, hold, tokens - taken, taken)
         if hold.prepaid:
@@ -358,8 +359,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
                 self.ledger.key_state(account, key, self.plans[account], self.seconds)
                 self.model(account, key)
 
-    def forget(self, known: object) -> None:
-        for name in [name for name in self.buckets if not known(name[:2])]:  # type: ignore[operator]
+    def forget(self, known: Callable[[tuple[str, str]], bool]) -> None:
+        for name in [name for name in self.buckets if not known(name[:2])]:
             assert self.buckets[name].used(self.now) < NEAR, "forgotten, but in use"
             del self.buckets[name]
 
@@ -369,7 +370,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def every_bucket_is_as_the_model_has_it(self) -> None:
         for name, naive in getattr(self, "buckets", {}).items():
             counters = self.ledger._counters.get(name[:2])
-            real = counters and counters.all_buckets.get(name[2:])
+            real = None if counters is None else counters.all_buckets.get(name[2:])
             if real is None:
                 assert naive.used(self.now) < NEAR
                 continue

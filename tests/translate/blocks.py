@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.translate.chunks import event
 
 _PING = '{"type":"ping"}'
-_SEARCH = [
+_SEARCH: list[dict[str, Any]] = [
     {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"q": "x"}},
     {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
     {"type": "news", "text": "no"},
@@ -156,6 +156,21 @@ def _block_events(draw: st.DrawFn, made: list[Part]) -> list[dict[str, Any]]:
         while queues := [queue for queue in queues if queue]:
             block_events.append(draw(st.sampled_from(queues)).pop(0))
     return block_events
+
+
+@st.composite
+def cut_off(draw: st.DrawFn) -> bytes:
+    """A stream that stops somewhere before its last event."""
+    octets = b"".join(draw(answers()).events[:-1])
+    return octets[: draw(st.integers(0, len(octets)))]
+
+
+@st.composite
+def interrupted(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
+    """The events of an answer before a place within it, and those after."""
+    events = draw(answers()).events
+    at = draw(st.integers(0, len(events) - 1))
+    return events[:at], events[at:]
 
 
 @st.composite

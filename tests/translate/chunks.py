@@ -82,7 +82,7 @@ def _line(document: Any) -> str:
     (choice,) = document["choices"]
     if choice["finish_reason"] is not None:
         assert choice["delta"] == {}
-        return "finish " + choice["finish_reason"]
+        return f"finish {choice['finish_reason']}"
     if choice["delta"] == {"role": "assistant", "content": "", "refusal": None}:
         return "role"
     return json.dumps(choice["delta"], ensure_ascii=False, separators=(",", ":"))

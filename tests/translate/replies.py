@@ -93,7 +93,7 @@ def transcript(octets: bytes) -> list[str]:
 
 
 def _line(event: dict[str, Any]) -> str | None:
-    kind = event["type"].removeprefix("response.")
+    kind: str = event["type"].removeprefix("response.")
     item = event.get("item")
     match kind:
         case "created" | "in_progress":
@@ -130,7 +130,7 @@ def _item(item: dict[str, Any]) -> str:
     elif item["type"] == "reasoning":
         sealed = "" if "encrypted_content" not in item else " sealed"
         return "reasoning" + sealed + "".join(" " + _text(each["text"]) for each in item["summary"])
-    return item["type"] + " " + json.dumps(rest, ensure_ascii=False, separators=(",", ":"))
+    return f"{item['type']} {json.dumps(rest, ensure_ascii=False, separators=(',', ':'))}"
 
 
 def _text(words: str) -> str:
@@ -255,7 +255,8 @@ def by_sdk(octets: bytes) -> dict[str, Any]:
         for event_with_state in state.handle_event(_event.validate_python(event)):
             final = getattr(event_with_state, "response", final)
     assert final is not None
-    return json.loads(final.model_dump_json(exclude_unset=True))
+    document: dict[str, Any] = json.loads(final.model_dump_json(exclude_unset=True))
+    return document
 
 
 def response(octets: bytes) -> dict[str, Any]:

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 from relay.errors import RelayError
 from relay.wire.body import Extent
+from relay.wire.events import Limits
 from relay.wire.h1 import HeadReader
+
+MakeReader = Callable[[Limits], HeadReader[Any]]
 
 
 class Refused(NamedTuple):

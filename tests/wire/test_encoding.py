@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -12,6 +13,7 @@ from relay.errors import RelayError
 from relay.wire.encoding import decoded
 
 LIMIT = 100_000
+Encoder = Callable[[bytes], bytes]
 
 
 def streamed(body: bytes) -> bytes:
@@ -20,7 +22,7 @@ def streamed(body: bytes) -> bytes:
     return machine.compress(body) + machine.flush()
 
 
-ENCODERS = {
+ENCODERS: dict[bytes, Encoder] = {
     b"gzip": gzip.compress,
     b"deflate": zlib.compress,
     b"zstd": zstandard.ZstdCompressor().compress,
@@ -30,7 +32,9 @@ WAYS = [*ENCODERS.items(), (b"zstd", streamed)]
 
 @given(body=st.binary(max_size=5000), repeated=st.integers(1, 20))
 @pytest.mark.parametrize(("name", "encode"), WAYS)
-def test_an_encoded_body_is_decoded(name, encode, body, repeated) -> None:  # type: ignore[no-untyped-def]
+def test_an_encoded_body_is_decoded(
+    name: bytes, encode: Encoder, body: bytes, repeated: int
+) -> None:
     assert decoded(encode(body * repeated), name, LIMIT) == body * repeated
 
 
@@ -41,7 +45,7 @@ def test_the_name_may_be_written_in_any_case() -> None:
 
 @given(cut=st.integers(1, 40))
 @pytest.mark.parametrize(("name", "encode"), WAYS)
-def test_a_body_that_was_cut_is_refused(name, encode, cut) -> None:  # type: ignore[no-untyped-def]
+def test_a_body_that_was_cut_is_refused(name: bytes, encode: Encoder, cut: int) -> None:
     encoded = encode(b'{"model":"claude-sonnet-4-7","input":"Hello, relay!"}')
     with pytest.raises(RelayError) as refused:
         decoded(encoded[:-cut], name, LIMIT)
@@ -57,7 +61,7 @@ def test_arbitrary_octets_end_in_nothing_but_a_refusal(name: bytes, octets: byte
 
 
 @pytest.mark.parametrize(("name", "encode"), WAYS)
-def test_nothing_may_follow_the_body(name, encode) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_may_follow_the_body(name: bytes, encode: Encoder) -> None:
     with pytest.raises(RelayError) as refused:
         decoded(encode(b"{}") + b"x", name, LIMIT)
     assert refused.value.kind.status == 400
@@ -71,7 +75,7 @@ def test_nothing_may_follow_a_frame_however_far_it_is() -> None:
 
 
 @pytest.mark.parametrize(("name", "encode"), WAYS)
-def test_a_body_may_have_its_limit_and_not_an_octet_more(name, encode) -> None:  # type: ignore[no-untyped-def]
+def test_a_body_may_have_its_limit_and_not_an_octet_more(name: bytes, encode: Encoder) -> None:
     assert len(decoded(encode(b"a" * LIMIT), name, LIMIT)) == LIMIT
     with pytest.raises(RelayError) as refused:
         decoded(encode(b"a" * (LIMIT + 1)), name, LIMIT)

@@ -3,19 +3,18 @@
 import pytest
 
 from relay.wire.events import Limits
-from relay.wire.h1 import HeadReader, request_reader, response_reader
+from relay.wire.h1 import request_reader, response_reader
 
-from .feeding import Read, Refused, Waits, feedings, first_head
+from .feeding import MakeReader, Read, Refused, Waits, feedings, first_head
 
 EDGES = pytest.mark.parametrize("over", [-1, 0, 1], ids=["limit-1", "limit", "limit+1"])
 FORMS = pytest.mark.parametrize("canonical", [True, False], ids=["canonical", "legal"])
 
 
-def judge(make, octets: bytes, refusal: int | None) -> None:
+def judge(make: MakeReader, octets: bytes, refusal: int | None) -> None:
     """Check that all feedings have one outcome: read (None) or a refusal with that status."""
     for pieces in feedings(octets):
-        reader: HeadReader[object] = make(Limits())
-        result = first_head(reader, pieces)
+        result = first_head(make(Limits()), pieces)
         if refusal is None:
             assert isinstance(result, Read)
         else:
@@ -89,7 +88,7 @@ def test_smaller_limits_hold_as_well() -> None:
 
 
 @pytest.mark.parametrize("make", [request_reader, response_reader])
-def test_a_limit_refuses_at_the_first_octet_that_settles_it(make) -> None:
+def test_a_limit_refuses_at_the_first_octet_that_settles_it(make: MakeReader) -> None:
     limits = Limits(request_line=20, head=60, fields=2)
     for octets in (b"GET /" + b"x" * 17, b"GET / HTTP/1.1\r\nX: " + b"x" * 41):
         assert isinstance(first_head(make(limits), [octets[:-1]]), Waits)

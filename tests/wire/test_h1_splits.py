@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.wire.events import Limits
-from relay.wire.h1 import HeadReader, request_reader, response_reader
+from relay.wire.h1 import request_reader, response_reader
 
-from .feeding import Refused, Waits, heads, octet_by_octet, split_at
+from .feeding import MakeReader, Refused, Waits, heads, octet_by_octet, split_at
 from .generated import REQUEST_LINES, STATUS_LINES
 from .generated import heads as generated_heads
 
@@ -29,7 +29,9 @@ tuned = settings(max_examples=300, deadline=None, database=None)
 @READERS
 @tuned
 @given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
-def test_any_split_reads_the_same_under_small_limits(make, octets: bytes, cuts: list[int]) -> None:
+def test_any_split_reads_the_same_under_small_limits(
+    make: MakeReader, octets: bytes, cuts: list[int]
+) -> None:
     expected = heads(make(LIMITS), [octets])
     assert heads(make(LIMITS), split_at(octets, cuts)) == expected
     assert heads(make(LIMITS), octet_by_octet(octets)) == expected
@@ -41,7 +43,7 @@ def test_any_split_reads_the_same_under_small_limits(make, octets: bytes, cuts: 
 @settings(max_examples=50, deadline=None, database=None)
 @given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
 def test_any_split_reads_the_same_under_the_default_limits(
-    make, octets: bytes, cuts: list[int]
+    make: MakeReader, octets: bytes, cuts: list[int]
 ) -> None:
     expected = heads(make(Limits()), [octets])
     assert heads(make(Limits()), split_at(octets, cuts)) == expected
@@ -53,8 +55,10 @@ def test_any_split_reads_the_same_under_the_default_limits(
     "endless", [b"x", b"A b c\r\n", b"GET / HTTP/1.1\r\nX: ", b"\r", b"X: y\r\n", b"\0"]
 )
 @pytest.mark.parametrize("size", [1, 1000, 65536])
-def test_no_stream_makes_a_reader_hold_more_than_a_head(make, endless: bytes, size: int) -> None:
-    reader: HeadReader[object] = make(Limits())
+def test_no_stream_makes_a_reader_hold_more_than_a_head(
+    make: MakeReader, endless: bytes, size: int
+) -> None:
+    reader = make(Limits())
     stream = endless * (200_000 // len(endless))
     most = Limits().head + 64 * 1024
     results = heads(reader, (stream[at : at + size] for at in range(0, most, size)))
@@ -63,8 +67,8 @@ def test_no_stream_makes_a_reader_hold_more_than_a_head(make, endless: bytes, si
 
 
 @READERS
-def test_no_octets_are_no_head(make) -> None:
-    reader: HeadReader[object] = make(Limits())
+def test_no_octets_are_no_head(make: MakeReader) -> None:
+    reader = make(Limits())
     assert reader.feed(b"") is None
     assert not reader.started
     assert reader.feed(b"H") is None
@@ -91,7 +95,7 @@ BLANKS = b" " * 32_000
     ids=lambda line: repr(line[:14] + line[-2:]),
 )
 @READERS
-def test_no_head_costs_more_than_its_length_warrants(make, line: bytes) -> None:
+def test_no_head_costs_more_than_its_length_warrants(make: MakeReader, line: bytes) -> None:
     first = b"GET / HTTP/1.1\r\n" if make is request_reader else b"HTTP/1.1 200 OK\r\n"
     before = time.thread_time()
     heads(make(Limits()), [first + b"X: y\r\n" + line + b"\r\n\r\n"])

@@ -1,6 +1,7 @@
 """Fields that travel onward: a request's but for a deny-list, a response's by an allow-list."""
 
 import gc
+from collections.abc import Callable
 
 import pytest
 
@@ -61,7 +62,9 @@ def test_an_end_to_end_field_goes_upstream_as_it_came(name: str, also: list[str]
 @READ_BY
 @pytest.mark.parametrize("name", STAYS)
 @pytest.mark.parametrize("spelled", [str, str.lower, str.upper], ids=["as-is", "lower", "upper"])
-def test_fields_of_this_hop_or_the_caller_stay_here(name, spelled, also) -> None:
+def test_fields_of_this_hop_or_the_caller_stay_here(
+    name: str, spelled: Callable[[str], str], also: list[str]
+) -> None:
     host = [] if name == "Host" else ["Host: a"]
     onward = request(*host, *also, f"{spelled(name)}: secret").onward
     assert b"secret" not in onward
@@ -70,7 +73,7 @@ def test_fields_of_this_hop_or_the_caller_stay_here(name, spelled, also) -> None
 
 @READ_BY
 @pytest.mark.parametrize("name", [*STAYS, "Transfer-Encoding", "Content-Length"])
-def test_a_field_that_stays_here_does_with_underscores_too(name: str, also) -> None:
+def test_a_field_that_stays_here_does_with_underscores_too(name: str, also: list[str]) -> None:
     name = name.replace("-", "_")
     if "_" in name:  # a CGI or WSGI upstream cannot distinguish the two names
         assert b"secret" not in request("Host: a", *also, f"{name}: secret").onward
@@ -132,7 +135,9 @@ def test_an_upstreams_own_field_is_not_passed_on(name: str) -> None:
 def test_a_secret_is_never_remembered(name: str) -> None:
     table = FieldTable(goes_upstream, {})
     line = f"{name}: rk-secret".encode()
-    assert table.learn(line)[:2] == (name.lower().encode(), b"rk-secret")
+    field = table.learn(line)
+    assert field is not None
+    assert field[:2] == (name.lower().encode(), b"rk-secret")
     assert table.seen == {}
 
 

@@ -8,7 +8,7 @@ body must end where h11 says, and no framing field may travel onward in any spel
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h11
 import pytest
@@ -141,7 +141,9 @@ def test_there_are_as_many_mutations_as_promised() -> None:
 
 
 @pytest.mark.parametrize("mutations", [singles, doubles])
-def test_no_mutation_of_framing_hides_a_request(mutations) -> None:
+def test_no_mutation_of_framing_hides_a_request(
+    mutations: Callable[[], Iterator[tuple[str, bytes]]],
+) -> None:
     read = 0
     for name, octets in mutations():
         try:

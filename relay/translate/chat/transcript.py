@@ -9,8 +9,16 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, invalid_field, read
-from relay.translate.raw_json import NOTHING, Octets, has_text, is_given, kind, not_text_error, utf8
+from relay.translate.invalid import invalid_field, read
+from relay.translate.raw_json import (
+    NOTHING,
+    Octets,
+    has_text,
+    is_given,
+    kind,
+    not_text_error,
+    object_in_string,
+)
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
 from relay.translate.request.conversation import Conversation
@@ -19,7 +27,6 @@ from relay.translate.request.tools import check_name
 
 _MAX_MESSAGES: Final = 100_000  # Anthropic API reference, Create a Message
 _DOCUMENT_MEMBERS: Final = ("title", "context", "citations")
-_NO_ARGUMENTS: Final = b"{}"
 _RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
 
 
@@ -64,12 +71,7 @@ class _ContentPart(msgspec.Struct, frozen=True, gc=False):
     cache_control: msgspec.Raw = NOTHING
 
 
-class _AnyObject(msgspec.Struct, frozen=True):
-    """A JSON object whose members are skipped."""
-
-
 _decode_parts: Final = msgspec.json.Decoder(list[_ContentPart]).decode
-_decode_object: Final = msgspec.json.Decoder(_AnyObject).decode
 
 
 def read_conversation(messages: list[Message]) -> Conversation:
@@ -226,13 +228,9 @@ def _tool_use_blocks(
 
 def _parse_arguments(raw: msgspec.Raw, param: str) -> bytes:
     """The JSON object within the text of a call's arguments."""
-    octets = utf8(raw, param).strip()
-    if not octets:
-        return _NO_ARGUMENTS
-    try:
-        _decode_object(octets)
-    except UNREADABLE:
-        raise invalid_field(param, "it must be a JSON object, as a text") from None
+    octets = object_in_string(raw, param)
+    if octets is None:
+        raise invalid_field(param, "it must be a JSON object, as a text")
     return octets
 
 

@@ -16,7 +16,7 @@ from relay.translate.raw_json import (
     encode_string,
     is_given,
     kind,
-    utf8,
+    object_in_string,
 )
 from relay.translate.responses.tool_names import function_name
 
@@ -62,10 +62,6 @@ class InputItem(msgspec.Struct, frozen=True, gc=False):
         return self.id if self.type == "local_shell_call_output" else None
 
 
-class _AnyObject(msgspec.Struct, frozen=True):
-    """A JSON object whose members are skipped."""
-
-
 class _ShellOutput(msgspec.Struct, frozen=True, gc=False):
     """The output of one command line."""
 
@@ -78,7 +74,6 @@ class _FoundTool(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
 
 
-_decode_object: Final = msgspec.json.Decoder(_AnyObject).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 _decode_shell_outputs: Final = msgspec.json.Decoder(list[_ShellOutput]).decode
 _decode_found_tools: Final = msgspec.json.Decoder(list[_FoundTool]).decode
@@ -144,12 +139,8 @@ def _arguments(raw: msgspec.Raw, param: str) -> Octets:
     """
     if not is_given(raw):
         return _NO_ARGUMENTS
-    octets = utf8(raw, param).strip()
-    if not octets:
-        return _NO_ARGUMENTS
-    try:
-        _decode_object(octets)
-    except UNREADABLE:
+    octets = object_in_string(raw, param)
+    if octets is None:
         return b'{"arguments":%b}' % encode_string(decode_string(raw, param))
     return octets
 

@@ -1,8 +1,10 @@
 """Chat completions requests as Messages requests. Most cases: tests/corpora/chat/requests.toml."""
 
+import contextlib
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -69,6 +71,23 @@ ACCEPTED = [case for case in CASES if "param" not in case]
 REFUSED = [case for case in CASES if "param" in case]
 
 
+def check(case: JSON, document: JSON) -> None:
+    """Hold a case of any corpus to the request that was made of it."""
+    expected = json.loads(signed(case["expect"]), strict=False)
+    assert {name: document[name] for name in expected} == expected
+    assert [name for name in case.get("absent", ()) if name in document] == []
+
+
+@contextlib.contextmanager
+def refused_as(case: JSON) -> Iterator[None]:
+    """Expect the refusal of a case of any corpus."""
+    with pytest.raises(RelayError) as refusal:
+        yield
+    assert refusal.value.kind is INVALID_REQUEST
+    assert refusal.value.param == case["param"]
+    assert case["says"] in refusal.value.message
+
+
 def test_the_corpus_is_complete() -> None:
     assert len(CASES) >= 70
     assert len({case["name"] for case in CASES}) == len(CASES)
@@ -80,20 +99,14 @@ def test_a_request_becomes_one_that_the_api_accepts(case: JSON) -> None:
     builder = chat.read(request(case)).builder
     fit = FITS[case.get("fit", "opus")]
     octets = builder.octets(fit, breakpoints=case.get("breakpoints", False), user=None)
-    document = accepted(octets, builder) if case.get("strict", True) else json.loads(octets)
-    expected = json.loads(signed(case["expect"]), strict=False)
-    assert {name: document[name] for name in expected} == expected
-    assert [name for name in case.get("absent", ()) if name in document] == []
+    check(case, accepted(octets, builder) if case.get("strict", True) else json.loads(octets))
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
 def test_a_request_that_cannot_be_honoured_names_the_field(case: JSON) -> None:
     fit = FITS[case.get("fit", "opus")]
-    with pytest.raises(RelayError) as refusal:
+    with refused_as(case):
         chat.read(request(case)).builder.octets(fit, breakpoints=True, user=None)
-    assert refusal.value.kind is INVALID_REQUEST
-    assert refusal.value.param == case["param"]
-    assert case["says"] in refusal.value.message
 
 
 @pytest.mark.parametrize("name", CLAUDE)

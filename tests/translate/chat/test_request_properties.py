@@ -50,7 +50,8 @@ def rounds(draw: st.DrawFn) -> list[list[JSON]]:
             results = [{"role": "tool", "tool_call_id": each, "content": each} for each in calls]
             piece += draw(asides) + draw(st.permutations(results))
         else:
-            piece += [*draw(asides), {"role": "user", "content": draw(users)}]
+            user: JSON = {"role": "user", "content": draw(users)}
+            piece += [*draw(asides), user]
         pieces.append(piece + draw(asides))
         calls = draw(st.lists(IDS, max_size=3))
         answer: JSON = {"role": "assistant", "content": draw(st.none() | TEXTS if calls else TEXTS)}

@@ -18,7 +18,7 @@ from relay.translate.messages.usage import StreamTap
 from relay.wire.sse import MAX_EVENT
 from tests.corpora import CORPORA
 from tests.translate import chunks
-from tests.translate.blocks import Answer, answers
+from tests.translate.blocks import Answer, answers, cut_off, interrupted
 from tests.translate.chunks import METADATA, event, feed, transcript
 
 CASES = tomllib.loads((CORPORA / "streams.toml").read_text(encoding="utf-8"))["case"]
@@ -181,12 +181,8 @@ def test_usage_is_counted_as_a_tap_counts_it(answer: Answer) -> None:
 
 
 @properties
-@given(st.data(), answers())
-def test_an_answer_that_is_cut_off_never_looks_complete(
-    data: st.DataObject, answer: Answer
-) -> None:
-    octets = b"".join(answer.events[:-1])
-    octets = octets[: data.draw(st.integers(0, len(octets)))]
+@given(cut_off())
+def test_an_answer_that_is_cut_off_never_looks_complete(octets: bytes) -> None:
     shown, stream = feed([octets])
     assert not stream.usage.complete
     for line in transcript(shown):
@@ -194,14 +190,13 @@ def test_an_answer_that_is_cut_off_never_looks_complete(
 
 
 @properties
-@given(st.data(), answers())
-def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
+@given(interrupted())
+def test_nothing_follows_an_error(events: tuple[list[bytes], list[bytes]]) -> None:
     failure = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    at = data.draw(st.integers(0, len(answer.events) - 1))
-    before, _ = feed(answer.events[:at])
-    octets = b"".join(answer.events[:at]) + event(failure.decode())
-    shown, stream = feed([octets + b"".join(answer.events[at:])])
-    assert shown == before + stream_error(failure).event(ErrorShape.OPENAI)
+    before, after = events
+    earlier, _ = feed(before)
+    shown, stream = feed([b"".join([*before, event(failure.decode()), *after])])
+    assert shown == earlier + stream_error(failure).event(ErrorShape.OPENAI)
     assert (stream.error, stream.usage.error, stream.usage.complete) == (failure, True, True)
     assert stream.feed(b"anything\n\n") == b""
 
@@ -237,7 +232,7 @@ def test_any_octets_are_read_or_refused(data: st.DataObject) -> None:
     ends = st.sampled_from(["\n\n", "\n", "\r\n\r\n", "\r\r", "\n\n\n", "\r\n\n"])
     made = data.draw(st.lists(st.tuples(starts, lines, ends).map("".join), max_size=6))
     octets = "".join(made).encode()
-    results = []
+    results: list[bytes | None] = []
     for pieces in ([octets], one_by_one(octets)):
         stream = ChatStream(METADATA, include_usage=True)
         shown = b""
@@ -291,7 +286,8 @@ def test_octets_that_are_not_utf8_are_refused(kind: str, name: str) -> None:
     block = "tool_use" if kind == "input_json" else kind
     stream = ChatStream(METADATA, include_usage=True)
     stream.feed(event(started(0, type=block, id="t", name="n")))
-    octets = event(delta(0, **{"type": f"{kind}_delta", name: "Hi"}))
+    members: dict[str, Any] = {"type": f"{kind}_delta", name: "Hi"}
+    octets = event(delta(0, **members))
     with pytest.raises(ValueError):
         stream.feed(octets.replace(b"Hi", b"\xff"))
 

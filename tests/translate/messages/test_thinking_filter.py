@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from relay.translate.messages.thinking_filter import without_thinking
 
 JSON = dict[str, Any]
-THOUGHT = {"type": "thinking", "thinking": 'a "t"', "signature": "c2ln"}
-HIDDEN = {"type": "redacted_thinking", "data": "ZGF0YQ=="}
-SAID = {"type": "text", "text": 'I am thinking of "type":"thinking" ü'}
-CALL = {
+THOUGHT: JSON = {"type": "thinking", "thinking": 'a "t"', "signature": "c2ln"}
+HIDDEN: JSON = {"type": "redacted_thinking", "data": "ZGF0YQ=="}
+SAID: JSON = {"type": "text", "text": 'I am thinking of "type":"thinking" ü'}
+CALL: JSON = {
     "type": "tool_use",
     "id": "t",
     "name": "n",
     "input": {"n": 10**30, "x": 1e-7, "type": "thinking"},
 }
-RESULT = {"type": "tool_result", "tool_use_id": "t", "content": "r"}
+RESULT: JSON = {"type": "tool_result", "tool_use_id": "t", "content": "r"}
 ENABLED = {"type": "enabled", "budget_tokens": 1024}
 KINDS = ("thinking", "redacted_thinking")
 
@@ -34,7 +34,7 @@ def assistant(*blocks: JSON) -> JSON:
 
 def expected(messages: list[JSON]) -> list[JSON]:
     """The same result, made from the decoded messages."""
-    kept = []
+    kept: list[JSON] = []
     for message in messages:
         content = message["content"]
         if message["role"] == "assistant" and isinstance(content, list):
@@ -103,6 +103,7 @@ def test_the_other_octets_stay_as_they_came() -> None:
 EDITS = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
 BOTH = {"edits": [*EDITS["edits"], {"type": "clear_tool_uses_20250919"}]}
 NONE: JSON = {}
+NO_EDITS: list[Any] = [{}, {"edits": []}, []]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ NONE: JSON = {}
                 {"thinking": ENABLED, "context_management": kept},
                 {"context_management": kept},
             )
-            for kept in ({}, {"edits": []}, [])
+            for kept in NO_EDITS
         ),
         (
             [assistant(THOUGHT, CALL), user([RESULT])],
@@ -167,7 +168,7 @@ def test_thinking_is_disabled_during_tool_use_without_thinking(
     ],
 )
 def test_thinking_stays_enabled_outside_of_tool_use(messages: list[JSON], thinking: JSON) -> None:
-    request = {
+    request: JSON = {
         "thinking": thinking,
         "context_management": EDITS,
         "messages": [user("q"), *messages],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -145,7 +146,7 @@ def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
     ],
 )
 def test_the_last_valid_count_applies(
-    start: dict, end: dict, expected: tuple[int | None, int | None]
+    start: dict[str, Any], end: dict[str, Any], expected: tuple[int | None, int | None]
 ) -> None:
     events = answers.stream(start=start, end=end)
     for framed, pieces in ((False, events), (True, [*map(chunk, events), LAST])):
@@ -155,12 +156,12 @@ def test_the_last_valid_count_applies(
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"input_tokens": "7"}, [], 7, {"input_tokens": -1.5}])
-def test_malformed_usage_is_ignored(usage: object) -> None:
+def test_malformed_usage_is_ignored(usage: Any) -> None:
     body = json.dumps({**MESSAGE, "usage": usage}).encode()
     usage_read = read(JsonTap(), [body], framed=False)
     assert usage_read.complete
     assert (usage_read.input, usage_read.output) == (None, None)
-    events = answers.stream(start=usage, end=usage)  # type: ignore[arg-type]
+    events = answers.stream(start=usage, end=usage)
     usage_read = read(StreamTap(), events, framed=False)
     assert usage_read.complete
 

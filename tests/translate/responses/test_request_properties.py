@@ -165,9 +165,9 @@ def test_any_request_is_read_or_refused(fields: JSON) -> None:
             assert response_with_echo(asked) if asked.echo else True
         except RelayError as refusal:
             refused.append(refusal)
-    for refusal in refused:
-        assert refusal.kind.status == 400
-        assert refusal.param
+    for error in refused:
+        assert error.kind.status == 400
+        assert error.param
 
 
 @properties

@@ -17,7 +17,7 @@ from relay.translate.responses.answer import translate
 from relay.translate.responses.stream import ResponsesStream
 from tests.corpora import CORPORA
 from tests.translate import replies
-from tests.translate.blocks import Answer, answers
+from tests.translate.blocks import Answer, answers, cut_off, interrupted
 from tests.translate.chat.test_stream import CASES as STREAMS
 from tests.translate.chat.test_stream import (
     MISFITS,
@@ -158,15 +158,11 @@ def test_keep_alives_change_nothing_else(data: st.DataObject, answer: Answer) ->
 
 
 @properties
-@given(st.data(), answers())
-def test_an_answer_that_is_cut_off_never_looks_complete(
-    data: st.DataObject, answer: Answer
-) -> None:
-    octets = b"".join(answer.events[:-1])
-    octets = octets[: data.draw(st.integers(0, len(octets)))]
+@given(cut_off(), st.booleans())
+def test_an_answer_that_is_cut_off_never_looks_complete(octets: bytes, kept_alive: bool) -> None:
     shown, stream = feed([octets])
     assert not stream.usage.complete
-    if data.draw(st.booleans()):
+    if kept_alive:
         shown += stream.keep_alive()
     shown += stream.fail(BROKEN)
     events = replies.check(shown)
@@ -178,14 +174,13 @@ def test_an_answer_that_is_cut_off_never_looks_complete(
 
 
 @properties
-@given(st.data(), answers())
-def test_nothing_follows_an_error(data: st.DataObject, answer: Answer) -> None:
+@given(interrupted())
+def test_nothing_follows_an_error(events: tuple[list[bytes], list[bytes]]) -> None:
     failure = '{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    at = data.draw(st.integers(0, len(answer.events) - 1))
-    before, _ = feed(answer.events[:at])
-    octets = b"".join(answer.events[:at]) + event(failure)
-    shown, stream = feed([octets + b"".join(answer.events[at:])])
-    assert shown.startswith(before)
+    before, after = events
+    earlier, _ = feed(before)
+    shown, stream = feed([b"".join([*before, event(failure), *after])])
+    assert shown.startswith(earlier)
     replies.check(shown)
     assert transcript(shown)[-1] == "failed server_error: Overloaded"
     assert (stream.usage.error, stream.usage.complete) == (True, True)
