@@ -8,7 +8,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test lint gates coverage fmt bench lock clean
+.PHONY: help run serve test lint coverage fmt bench lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,13 +23,11 @@ test: $(DEV)           ## every test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone'
 	$(BIN)/python -m pytest -m alone $(ALONE)
 
-lint: $(DEV)           ## style, types, layers
+lint: $(DEV)           ## style, types, layers, sizes and names
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-
-gates: $(DEV)          ## size, arity and names that are still over their limits
 	$(BIN)/python .ci/gates.py
 
 coverage: $(DEV)       ## every branch of the pure packages, reached by their own tests

@@ -47,8 +47,7 @@ Or let Claude Code or Codex CLI use it:
 
 ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude --model {model}
 
-codex -c
-'model_providers.relay={{name="Relay",base_url="{url}/v1",wire_api="responses",auth={{command="echo",args=["{key}"]}}}}' -c model_provider=relay -m {model}
+codex -c 'model_providers.relay={{name="Relay",base_url="{url}/v1",wire_api="responses",auth={{command="echo",args=["{key}"]}}}}' -c model_provider=relay -m {model}
 """  # noqa: E501 - the lines are to be pasted
 
 

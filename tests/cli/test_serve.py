@@ -1,6 +1,7 @@
 """`relay serve` and `relay demo` as processes: one server for a database, addresses, the demo."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -90,3 +91,25 @@ def test_the_demo_has_no_admin_listener(tmp_path: Path) -> None:
         assert b"The relay runs at" in demo.stdout.readline()
         assert "start it with `relay serve`" in error_of(tmp_path)
         demo.terminate()
+
+
+def test_each_command_of_the_demo_is_one_line(tmp_path: Path) -> None:
+    configure_two(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "relay", "demo", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        lines = []
+        while not lines or not lines[-1].startswith("codex "):
+            lines.append(demo.stdout.readline())
+            assert lines[-1], lines
+        demo.terminate()
+    commands = [shlex.split(line) for line in lines if "sk-" in line]
+    programs = [next(word for word in words if "=" not in word) for words in commands]
+    assert programs == ["curl", "curl", "curl", "claude", "codex"]
+    codex = commands[-1]
+    assert codex[1::2] == ["-c", "-c", "-m"]
+    assert "base_url=" in codex[2]
