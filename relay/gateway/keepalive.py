@@ -1,10 +1,9 @@
-"""Life in a silent stream: a keep-alive after a while, and the head before that.
+"""Writes keep-alives into a silent stream, and its response head first if the upstream is slow.
 
-A caller that sees no octet gives up, or a proxy in between does (Cloudflare after 100 s; Claude
-Code warns its user after 20 s). So a stream begins after a grace time, within which a failure
-still gets its true status; from then on silence is filled with the dialect's keep-alive. It hides
-nothing: the limit of an upstream's silence is its connection's own deadline, which keep-alives do
-not touch.
+A client that receives no octet gives up, or a proxy in between does (Cloudflare after 100 s; Claude
+Code warns its user after 20 s). So after `pool.grace` seconds without an answer the relay sends a
+head with status 200. Until then a failure keeps its own status. Keep-alives do not extend the time
+that an upstream may be silent: that is its connection's own deadline.
 """
 
 from typing import Final, Protocol
@@ -14,22 +13,22 @@ from relay.gateway.context import RequestContext
 from relay.net.deadlines import NEVER, Deadlines
 from relay.net.upstream.splice import Splice
 
-_COMMENT: Final = b":\n\n"
+_SSE_COMMENT: Final = b":\n\n"
 UNBUFFERED: Final = b"x-accel-buffering: no\r\n"  # nginx and others buffer without it
 UNCACHED: Final = b"cache-control: no-cache, no-transform\r\n"
 _FIELDS: Final = b"content-type: text/event-stream; charset=utf-8\r\n" + UNBUFFERED + UNCACHED
 
 
 class Heard(Protocol):
-    """The source of a stream; `heard` is when it last brought something, as `Deadlines` count."""
+    """The source of a stream. `heard`: the time of its last octets, on the clock of `Deadlines`."""
 
     heard: float
 
 
 class KeepAlive:
-    """Watches one stream from the request on until `stop`. Times in seconds.
+    """Watches one stream from the request until `stop`. Times in seconds.
 
-    `alone`: the answer has started, and of the upstream's answer nothing is written.
+    `alone`: the head and keep-alives were sent, and nothing of the upstream's answer.
     """
 
     __slots__ = (
@@ -55,19 +54,19 @@ class KeepAlive:
         deadlines.watch(self)
 
     def follow(self, splice: Splice, source: Heard) -> None:
-        """From now on the answer comes through this splice, out of that source."""
+        """Watch an answer that comes from `source` through `splice`."""
         self.alone = False
         self._splice = splice
         self._source = source
         self.deadline = self._deadlines.now + self._silence
 
     def stop(self) -> None:
-        """The answer is complete, or never will be."""
+        """Stop watching: the answer has ended, completely or not."""
         self.deadline = NEVER
         self._deadlines.forget(self)
 
     def expire(self) -> None:
-        """Nothing came for a while."""
+        """The deadline passed: write a keep-alive if the source was silent, else set the next one."""
         exchange = self._ctx.exchange
         splice, source = self._splice, self._source
         if splice is not None and source is not None:
@@ -75,7 +74,7 @@ class KeepAlive:
             if due > self._deadlines.swept:
                 self.deadline = due
                 return
-            if not exchange.paused:  # or the caller has enough to read
+            if not exchange.paused:  # a caller with unread octets needs no sign of life
                 splice.interject(self._event())
         elif exchange.started:
             exchange.write(self._event())
@@ -96,5 +95,6 @@ class KeepAlive:
         return inbound.keep_alive()
 
     def _probe(self) -> bool:
-        self._ctx.exchange.write(_COMMENT)
+        """Write a comment, which a closed socket answers with a reset (`Exchange.still_read`)."""
+        self._ctx.exchange.write(_SSE_COMMENT)
         return True
