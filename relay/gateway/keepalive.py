@@ -66,7 +66,7 @@ class KeepAlive:
         self._deadlines.forget(self)
 
     def expire(self) -> None:
-        """The deadline passed: write a keep-alive if the source was silent, else set the next one."""
+        """The deadline passed: write a keep-alive after silence, else set the next deadline."""
         exchange = self._ctx.exchange
         splice, source = self._splice, self._source
         if splice is not None and source is not None:

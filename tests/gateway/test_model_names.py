@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import gzip
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +283,51 @@ async def test_an_answer_above_the_buffer_limit_keeps_its_name(renaming_with: Re
     _, relay = await renaming_with(always(answers.sized(long)), answer_model="asked")
     status, _, payload = await ask(relay)
     assert (status, payload) == (200, long)
+
+
+LONG = DOCUMENT[:-2] + b',"x":"' + b"y" * 1_500_000 + b'"}\n'
+JSON, SSE, GZIP = b"application/json", b"text/event-stream", b"content-encoding: gzip"
+FRAMINGS: dict[str, Callable[..., bytes]] = {
+    "sized": lambda body, kind, *fields: answers.sized(body, b"200 OK", *fields, kind=kind),
+    "chunked": lambda body, kind, *fields: (
+        answers.chunked_head(kind, *fields) + answers.chunk(body) + answers.LAST
+    ),
+}
+
+
+class Octets:
+    """A received answer, as `http.client` reads one from a socket."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+
+    def makefile(self, *_: Any) -> io.BytesIO:
+        return io.BytesIO(self._octets)
+
+
+@pytest.mark.parametrize("http", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize(
+    ("answer", "streamed"),
+    [
+        pytest.param((LONG, JSON), False, id="long document"),
+        pytest.param((gzip.compress(WHOLE), SSE, GZIP), True, id="encoded stream"),
+        pytest.param((gzip.compress(DOCUMENT), JSON, GZIP), False, id="encoded document"),
+    ],
+)
+async def test_an_unrenamed_answer_keeps_a_true_framing(
+    renaming_with: RenamingWith,
+    answer: tuple[bytes, ...],
+    streamed: bool,
+    framing: str,
+    http: bytes,
+) -> None:
+    _, relay = await renaming_with(always(FRAMINGS[framing](*answer)), answer_model="asked")
+    octets = request(relay.key, STREAM if streamed else BODY, fields="connection: close\r\n")
+    octets = octets.replace(b" HTTP/1.1", b" HTTP/" + http, 1)
+    response = HTTPResponse(Octets(await exchange(relay.port, octets)))  # type: ignore[arg-type]
+    response.begin()
+    assert (response.status, response.read()) == (200, answer[0])
 
 
 @pytest.mark.parametrize("kind", ["document", "stream"])

@@ -17,7 +17,7 @@ from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.connection import FailureKind, UpstreamError
 from relay.wire.body import Extent, Sized
 from relay.wire.chunked import ChunkReader, ChunkScanner
-from relay.wire.events import UNTIL_CLOSE
+from relay.wire.events import CHUNKED, UNTIL_CLOSE
 
 _COMMENT: Final = b":\n\n"  # a comment, and the end of an empty event
 
@@ -72,8 +72,14 @@ class Splice:
         self._done: Waiter[None] = Waiter()
         self._write: Callable[[bytes], None] = exchange.transport.write
         length = body.response.length
-        # An answer that started without a known length is chunked.
-        self._framed = reframed or length == UNTIL_CLOSE or (length >= 0 and exchange.started)
+        # An answer that started without a known length is chunked; so is one whose own chunk
+        # framing the body's reader takes off.
+        self._framed = (
+            reframed
+            or length == UNTIL_CLOSE
+            or (length >= 0 and exchange.started)
+            or (length == CHUNKED and not isinstance(body.extent, ChunkScanner))
+        )
         if self._framed:
             self._write = exchange.write
 
