@@ -62,7 +62,8 @@ class ApiEndpoints:
         """All endpoints by path; the `relayed` paths lead to `relay`."""
         endpoints = Endpoints()
         for path, dialect in relayed.items():
-            endpoints.post(path, _RelayEndpoint(relay, dialect).serve)
+            logs_agent = path.startswith(RESPONSES)  # Codex CLI names its sub-agents
+            endpoints.post(path, _RelayEndpoint(relay, dialect, logs_agent=logs_agent).serve)
         endpoints.get(MODELS, self._list_models)
         endpoints.model(self._show_model)
         endpoints.response(self._stored_response)
@@ -126,15 +127,16 @@ class ApiEndpoints:
 class _RelayEndpoint:
     """The endpoint of one relayed path."""
 
-    __slots__ = ("_dialect", "_relay")
+    __slots__ = ("_dialect", "_logs_agent", "_relay")
 
-    def __init__(self, relay: Relay, dialect: Dialect) -> None:
+    def __init__(self, relay: Relay, dialect: Dialect, *, logs_agent: bool) -> None:
         self._relay = relay
         self._dialect = dialect
+        self._logs_agent = logs_agent
 
     def serve(self, ctx: RequestContext) -> Awaitable[None]:
-        agent = ctx.exchange.request.headers.get(_SUBAGENT_FIELD)
-        if agent is not None:
+        if self._logs_agent:
+            agent = ctx.exchange.request.headers.get(_SUBAGENT_FIELD, b"")
             ctx.agent = agent[:_MAX_AGENT_OCTETS].decode("latin-1")
         return self._relay.relay(ctx, self._dialect)
 
