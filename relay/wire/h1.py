@@ -23,6 +23,7 @@ from relay.wire.headers import (
     NotCanonicalError,
     goes_to_caller,
     goes_upstream,
+    secrets,
 )
 
 _REQUEST_LINE: Final = re.compile(
@@ -117,6 +118,10 @@ def read_request(head: bytes) -> Request | None:
         return None
     if b"host" not in headers:
         return None
+    for name in (b"x-api-key", b"authorization"):
+        for key in secrets((headers.get(name, b""),)):
+            if key in onward or key in target or b"%" in target:
+                return None  # the other reader leaves out the field or the query that repeats it
     length = headers.pop(b"content-length", None)
     connection = headers.get(b"connection")
     request = Request(method, target, path, headers, onward, 0 if length is None else int(length))

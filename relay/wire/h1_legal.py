@@ -9,6 +9,7 @@ and all of that is refused; h11 then splits the fields.
 
 import re
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import h11
 
@@ -20,7 +21,14 @@ from relay.errors import (
     RelayError,
 )
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Request, Response
-from relay.wire.headers import READ_OF_ANSWER, READ_OF_ERROR, goes_to_caller, goes_upstream
+from relay.wire.headers import (
+    CREDENTIALS,
+    READ_OF_ANSWER,
+    READ_OF_ERROR,
+    goes_to_caller,
+    goes_upstream,
+    secrets,
+)
 
 NOT_HTTP: Final = (
     "This is not HTTP/1.1 as RFC 9112 has it. If the client is set to https, "
@@ -137,13 +145,19 @@ def read_request(head: bytes) -> Request:
         raise RelayError(EXPECTATION_FAILED, "The only expectation known here is 100-continue.")
     target = _origin_form(match[1], values)
 
+    keys = secrets(value for name in CREDENTIALS for value in values.get(name, ()))
+    if any(key in unquote_to_bytes(target) for key in keys):
+        target = target.partition(b"?")[0]  # a client of another API: the key is in its field, too
+
     event = _h11_request(head)
     connection = _nominated_fields(values)
     dropped = connection | {b"connection"}
     onward = b"".join(
         b"%b: %b\r\n" % (name, value)
         for name, value in event.headers.raw_items()
-        if goes_upstream(name.lower()) and name.lower() not in dropped
+        if goes_upstream(name.lower())
+        and name.lower() not in dropped
+        and not any(key in value for key in keys)
     )
     path = target.partition(b"?")[0]
     request = Request(

@@ -1,16 +1,15 @@
 """Decides which header fields travel onward, once per distinct field line.
 
-A request's end-to-end fields go upstream unchanged, as the Messages API requires of gateways,
-except hop-by-hop fields (RFC 9110 §7.6.1), fields that identify the caller, and fields that
-the relay sets itself. A response's fields are an allow-list, since an upstream's fields
-describe the operator's account.
+Both directions are allow-lists. A request's fields go upstream unchanged where the Messages API
+has a use for them: others may identify the caller or repeat their key. A response's fields go to
+the caller where they do not describe the operator's account.
 
 Clients repeat their field lines from request to request, so a `FieldTable` caches parsed
 lines: one dict look-up replaces a parse.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 HOP_BY_HOP: Final = frozenset(
@@ -29,7 +28,7 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 
-_CREDENTIALS: Final = frozenset(
+CREDENTIALS: Final = frozenset(
     {
         b"authorization",
         b"x-api-key",
@@ -41,27 +40,29 @@ _CREDENTIALS: Final = frozenset(
     }
 )
 
-# Fields that identify or locate the caller, which no upstream needs.
-_OF_CALLER: Final = _CREDENTIALS | {
-    b"forwarded",
-    b"via",
-    b"x-real-ip",
-    b"x-client-ip",
-    b"x-cluster-client-ip",
-    b"true-client-ip",
-    b"client-ip",
-    b"x-originating-ip",
-    b"x-remote-addr",
-    b"x-remote-ip",
-    b"x-envoy-external-address",
-    b"cdn-loop",
-}
-_PREFIXES_OF_CALLER: Final = (b"x-forwarded-", b"cf-", b"fastly-", b"x-amzn-trace-")
-
-# The relay sets these: the body's extent, the origin, and an encoding that it can read.
-_SET_BY_RELAY: Final = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
-
-_NOT_UPSTREAM: Final = HOP_BY_HOP | _OF_CALLER | _SET_BY_RELAY
+# The request fields that go upstream: those that the Messages API, its SDKs and Claude Code use,
+# the names by which agents mark a conversation, and the script of the simulated upstream. Any
+# other field may name the caller or hold a key.
+_UPSTREAM: Final = frozenset(
+    {
+        b"accept",
+        b"accept-language",
+        b"content-encoding",
+        b"content-type",
+        b"idempotency-key",
+        b"session-id",
+        b"thread-id",
+        b"user-agent",
+        b"x-app",
+        b"x-client-request-id",
+        b"x-session-affinity",
+        b"x-session-id",
+        b"x-simulate",
+    }
+)
+_UPSTREAM_PREFIXES: Final = (b"anthropic-", b"x-claude-code-", b"x-stainless-")
+_SECRET_WORDS: Final = re.compile(rb"auth|cookie|credential|key|secret|token")
+_MIN_SECRET_OCTETS: Final = 16  # of a credential that is looked for in other fields
 
 ANSWERED: Final = frozenset(
     {
@@ -114,7 +115,22 @@ class NotCanonicalError(Exception):
 def goes_upstream(name: bytes) -> bool:
     """Whether a request's field of this (lower-case) name is passed to the upstream."""
     name = name.replace(b"_", b"-")  # the same name to a CGI or WSGI upstream
-    return name not in _NOT_UPSTREAM and not name.startswith(_PREFIXES_OF_CALLER)
+    if name in _UPSTREAM:
+        return True
+    return name.startswith(_UPSTREAM_PREFIXES) and _SECRET_WORDS.search(name) is None
+
+
+def secrets(values: Iterable[bytes]) -> list[bytes]:
+    """The secrets in the values of credential fields, to be looked for elsewhere.
+
+    Too short ones are left out: they would be found by chance.
+    """
+    return [
+        secret
+        for value in values
+        for secret in (value.rpartition(b" ")[2],)  # behind a scheme such as Bearer
+        if len(secret) >= _MIN_SECRET_OCTETS
+    ]
 
 
 def goes_to_caller(name: bytes) -> bool:
@@ -155,7 +171,7 @@ class FieldTable:
             raise NotCanonicalError
         name = match[1].lower()
         if self._read is not None and name not in self._read:
-            if len(line) <= _MAX_CACHED_OCTETS and name not in _CREDENTIALS:
+            if len(line) <= _MAX_CACHED_OCTETS and name not in CREDENTIALS:
                 if len(self.ignored) >= _MAX_CACHED_LINES:
                     self.ignored.clear()
                 self.ignored.add(line)
@@ -168,7 +184,7 @@ class FieldTable:
         # A response's names go out in lower case, so that one search finds a field.
         sent = line if self._read is None else name + b": " + value
         field = (name, value, sent + b"\r\n" if self._onward(name) else b"")
-        if len(line) <= _MAX_CACHED_OCTETS and name not in _CREDENTIALS:
+        if len(line) <= _MAX_CACHED_OCTETS and name not in CREDENTIALS:
             if len(self.seen) >= _MAX_CACHED_LINES:
                 self.seen.clear()
             self.seen[line] = field

@@ -102,7 +102,7 @@ def test_each_command_of_the_demo_is_one_line(tmp_path: Path) -> None:
         text=True,
     ) as demo:
         assert demo.stdout is not None
-        lines = []
+        lines: list[str] = []
         while not lines or not lines[-1].startswith("codex "):
             lines.append(demo.stdout.readline())
             assert lines[-1], lines

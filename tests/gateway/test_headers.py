@@ -1,4 +1,4 @@
-"""Fields pass by a deny-list upstream and an allow-list back, never with a secret."""
+"""Fields pass by an allow-list in each direction, never with a secret."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ from tests.fakes.live import UPSTREAM_KEY, Live, RelayWith
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, Upstream, UpstreamWith, always
 
 EVERY_KIND = {
-    # end to end: passed on
+    # the Messages API has a use for these: passed on
     "accept": "application/json",
     "user-agent": "claude-cli/2.1.330 (external, sdk-cli)",
     "content-type": "application/json",
@@ -25,9 +25,8 @@ EVERY_KIND = {
     "x-stainless-retry-count": "0",
     "idempotency-key": "stainless-python-retry-1",
     "accept-language": "de, en;q=0.5",
-    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    "x-unheard-of": 'spaces  and "quotes", too',
-    # the caller's own
+    "anthropic-unheard-of": 'spaces  and "quotes", too',
+    # the caller's own, or without a use
     "authorization": "Bearer some-other-canary",
     "cookie": "session=canary",
     "forwarded": "for=10.0.0.1",
@@ -36,6 +35,8 @@ EVERY_KIND = {
     "x-real-ip": "10.0.0.1",
     "cf-connecting-ip": "10.0.0.1",
     "via": "1.1 proxy",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "x-unheard-of": "canary",
     # hop by hop (RFC 9110 §7.6.1)
     "connection": "keep-alive, x-nominated, Upgrade",
     "x-nominated": "canary",

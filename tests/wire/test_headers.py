@@ -1,4 +1,4 @@
-"""Fields that travel onward: a request's but for a deny-list, a response's by an allow-list."""
+"""Fields that travel onward, by an allow-list in each direction."""
 
 import gc
 from collections.abc import Callable
@@ -16,13 +16,19 @@ STAYS = [
     *("Accept-Encoding", "Authorization", "X-Api-Key", "Cookie", "Forwarded", "Via"),
     *("X-Real-IP", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "CDN-Loop"),
     *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Anything"),
-    *("CF-Connecting-IP", "CF-Ray", "Fastly-Client-IP", "X-Amzn-Trace-Id"),
+    *("CF-Connecting-IP", "CF-Ray", "Fastly-Client-IP", "X-Amzn-Trace-Id", "traceparent"),
+    *("X-ProxyUser-IP", "Fly-Client-IP", "X-Azure-ClientIP", "X-Original-Forwarded-For"),
+    *("Remote-User", "X-WebAuth-User", "X-Auth-Request-Email", "New-Api-User", "Origin"),
+    *("X-LiteLLM-Api-Key", "X-Anthropic-Api-Key", "Anthropic-Auth-Token", "Private-Token"),
+    *("X-Access-Token", "Cookie2", "Set-Cookie", "Authorization_", "X-Relay-Admin"),
+    *("anthropic-api-key", "x-stainless-secret", "x-claude-code-credential", "X-Unheard-Of"),
+    *("X-Claude-Gateway-User-Id", "X-LiteLLM-End-User-Id", "Baggage", "Referer"),
 ]
 TRAVELS = [
     *("Accept", "User-Agent", "Content-Type", "Content-Encoding", "anthropic-version"),
     *("anthropic-beta", "anthropic-anything-new", "X-Stainless-Retry-Count", "X-App"),
-    *("session_id", "Origin", "Idempotency-Key", "traceparent", "X-Unheard-Of", "Forwarder"),
-    *("X-Api-Keys", "Cookies", "Vial", "CFX", "Closed", "X-Forwarded"),
+    *("session_id", "Session-Id", "Thread-Id", "Idempotency-Key", "Accept-Language"),
+    *("X-Session-Id", "X-Session-Affinity", "X-Client-Request-Id", "X-Claude-Code-Agent-Id"),
 ]
 NEVER_ANSWERED = [
     *("Set-Cookie", "anthropic-organization-id", "request-id", "x-request-id", "Server"),
@@ -32,9 +38,9 @@ NEVER_ANSWERED = [
 ]
 
 
-def request(*fields: str) -> Request:
+def request(*fields: str, target: str = "/") -> Request:
     """The request that the reader makes of these field lines."""
-    head = "\r\n".join(["POST / HTTP/1.1", *fields, "", ""]).encode()
+    head = "\r\n".join([f"POST {target} HTTP/1.1", *fields, "", ""]).encode()
     found = request_reader(Limits()).feed(head)
     assert found is not None
     return found[0]
@@ -95,8 +101,10 @@ def test_the_extent_of_a_body_is_read_anew() -> None:
     ],
 )
 def test_a_field_that_connection_nominates_stays_here(connection: list[str]) -> None:
-    onward = request("Host: a", "X-Hop: 1", *connection, "x-hop: 2", "X-Hopper: 3").onward
-    assert onward == b"X-Hopper: 3\r\n"
+    connection = [line.replace("X-Hop", "X-App").replace("x-hop", "x-app") for line in connection]
+    connection = [line.replace("X-HOP", "X-APP") for line in connection]
+    onward = request("Host: a", "X-App: 1", *connection, "x-app: 2", "Accept: 3").onward
+    assert onward == b"Accept: 3\r\n"
     answered = response("Content-Length: 0", "Date: x", "Retry-After: 1", "Connection: date")
     assert answered.onward == b"retry-after: 1\r\n"
 
@@ -108,8 +116,47 @@ def test_a_field_that_stays_here_can_still_be_read() -> None:
     assert read.onward == b""
 
 
+KEY = "sk-llmapi-0123456789abcdefghijklmnopqrstuvwxyz0123456"
+
+
+@READ_BY
+@pytest.mark.parametrize("credential", [f"X-Api-Key: {KEY}", f"Authorization: Bearer {KEY}"])
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        f"User-Agent: {KEY}",
+        f"anthropic-beta: a,{KEY},b",
+        f"X-Stainless-Lang: x{KEY}",
+        f"X-Any: {KEY}",
+    ],
+)
+def test_a_field_that_repeats_the_key_stays_here(
+    credential: str, repeated: str, also: list[str]
+) -> None:
+    read = request("Host: a", credential, repeated, "Accept: */*", *also)
+    assert read.onward == b"Accept: */*\r\n"
+
+
+@READ_BY
+@pytest.mark.parametrize("credential", [f"X-Api-Key: {KEY}", f"Authorization: Bearer {KEY}"])
+@pytest.mark.parametrize("query", [f"key={KEY}", f"beta=true&key={KEY}", f"k=%73{KEY[1:]}"])
+def test_a_query_that_repeats_the_key_stays_here(
+    credential: str, query: str, also: list[str]
+) -> None:
+    read = request("Host: a", credential, *also, target=f"/v1/messages?{query}")
+    assert read.target == read.path == b"/v1/messages"
+
+
+@READ_BY
+@pytest.mark.parametrize("query", ["beta=true", "a=%20b", "key=other"])
+def test_any_other_query_goes_upstream(query: str, also: list[str]) -> None:
+    read = request("Host: a", f"X-Api-Key: {KEY}", *also, target=f"/v1/messages?{query}")
+    assert read.target == f"/v1/messages?{query}".encode()
+
+
 def test_fields_keep_their_order_and_spelling() -> None:
-    fields = ["X-B: 1", "x-a: 2", "Accept: */*", "X-b2: 3", "X-Api-Key: k", "ANTHROPIC-BETA: b"]
+    fields = ["X-App: 1", "x-stainless-a: 2", "Accept: */*", "User-agent: 3", "X-Api-Key: k"]
+    fields.append("ANTHROPIC-BETA: b")
     lines = [f"{line}\r\n" for line in fields if not line.startswith("X-Api")]
     assert request("Host: a", *fields).onward == "".join(lines).encode()
     assert request(*fields, "Host: a", "X-Api-Key: k").onward == "".join(lines).encode()
