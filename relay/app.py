@@ -30,6 +30,7 @@ from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
 from relay.net.listener import listen
 from relay.net.server import Bounds, Server
+from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
@@ -141,9 +142,16 @@ class App:
 
     @classmethod
     async def start(
-        cls, settings: Settings, *, log_fd: int = 1, sockets: Sequence[socket.socket] = ()
+        cls,
+        settings: Settings,
+        *,
+        log_fd: int = 1,
+        sockets: Sequence[socket.socket] = (),
+        resolver: Resolver | None = None,
     ) -> "App":
         """Build the relay and serve, on `sockets` in place of the configured addresses if any.
+
+        `resolver` looks up the names of upstreams; None: by the system's resolver.
 
         Raises:
             ConfigError: a credential, a proxy, a certificate or a key cannot be read.
@@ -151,7 +159,7 @@ class App:
             OSError: an address cannot be bound.
         """
         deadlines = Deadlines(asyncio.get_running_loop())
-        upstreams = _upstreams(settings, deadlines)
+        upstreams = _upstreams(settings, deadlines, resolver or Resolver())
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         storage = await Storage.open(settings)
         log = AccessLog(log_fd) if settings.log.access else None
@@ -303,7 +311,7 @@ def compose(
     )
 
 
-def _upstreams(settings: Settings, deadlines: Deadlines) -> list[Upstream]:
+def _upstreams(settings: Settings, deadlines: Deadlines, resolver: Resolver) -> list[Upstream]:
     """Raises ConfigError: a credential, a proxy or a `ca` file cannot be read."""
     upstreams = []
     for index, upstream in enumerate(settings.upstream):
@@ -312,7 +320,7 @@ def _upstreams(settings: Settings, deadlines: Deadlines) -> list[Upstream]:
         except ValueError as error:
             raise ConfigError(f"upstream[{index}].egress", str(error)) from None
         try:
-            upstreams.append(Upstream(upstream, settings, deadlines))
+            upstreams.append(Upstream(upstream, settings, deadlines, resolver))
         except ValueError as error:
             raise ConfigError(f"upstream[{index}]", str(error)) from None
     return upstreams
