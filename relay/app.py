@@ -28,6 +28,7 @@ from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
+from relay.net.descriptors import max_connections
 from relay.net.listener import listen
 from relay.net.server import Bounds, Server
 from relay.net.upstream.resolver import Resolver
@@ -51,6 +52,7 @@ from relay.wire.events import Limits
 
 _log = logging.getLogger("relay")
 
+_MAX_ADMIN_CONNECTIONS: Final = 16
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
@@ -87,6 +89,8 @@ class Storage:
             sealing = derived(secret, b"relay sealing")
         paused = list(await pauses.paused(database))
         keys = await live_keys(database)
+        if settings.database.synchronous == "normal":
+            database.open_inline()
         journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
         storage = cls(
             database,
@@ -306,7 +310,7 @@ def compose(
         sessions,
         log,
         server,
-        Server(admin.handle, deadlines),
+        Server(admin.handle, deadlines, Bounds(connections=_MAX_ADMIN_CONNECTIONS), private=True),
         PlanPoller(pool),
     )
 
@@ -365,6 +369,7 @@ def _bounds(server: config.ServerSettings) -> Bounds:
         body_time=times.body,
         idle_time=times.idle,
         write_time=times.write,
+        connections=max_connections(),
     )
 
 

@@ -28,7 +28,7 @@ _CLOSE_TIMEOUT_SECONDS: Final = 1.0
 class ErrorLog:
     """The queue and its thread. `dropped` counts the lines that were not written."""
 
-    def __init__(self, descriptor: int = _STDERR) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._overflowed = 0  # lines that found the queue full
         self._unwritten = 0  # lines that the descriptor did not take
@@ -116,9 +116,9 @@ class _Stream(io.TextIOBase):
 
 
 @contextmanager
-def queued_stderr() -> Iterator[ErrorLog]:
+def queued_stderr(descriptor: int = _STDERR) -> Iterator[ErrorLog]:
     """Let the log and whatever prints to `sys.stderr` go through a queue."""
-    log = ErrorLog()
+    log = ErrorLog(descriptor)
     previous = sys.stderr
     sys.stderr = _Stream(log)
     handler = _Handler(log)

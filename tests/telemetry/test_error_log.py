@@ -23,18 +23,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writing)
 
 
-@pytest.fixture
-def standard_error(tmp_path: Path) -> Iterator[Path]:
-    """Descriptor 2 is this file."""
-    path = tmp_path / "stderr"
-    kept = os.dup(2)
-    with path.open("wb") as file:
-        os.dup2(file.fileno(), 2)
-    yield path
-    os.dup2(kept, 2)
-    os.close(kept)
-
-
 def test_lines_are_written_in_order(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb", buffering=0) as file:
         log = ErrorLog(file.fileno())
@@ -45,15 +33,15 @@ def test_lines_are_written_in_order(tmp_path: Path) -> None:
     assert log.dropped == 0
 
 
-def test_everything_that_prints_to_stderr_is_queued(standard_error: Path) -> None:
-    with queued_stderr():
+def test_everything_that_prints_to_stderr_is_queued(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file, queued_stderr(file.fileno()):
         print("listens", file=sys.stderr, flush=True)
         logging.getLogger("relay.x").error("failed: %s", "\ud800")
         try:
             1 / 0  # noqa: B018
         except ZeroDivisionError:
             traceback.print_exc()
-    text = standard_error.read_text()
+    text = (tmp_path / "log").read_text()
     first, second, *_ = text.splitlines()
     assert first == "listens"
     assert second.endswith("ERROR relay.x: failed: \\ud800")
