@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay import config
-from relay.api.admin import Admin
+from relay.api.admin import Admin, AdminAccess
+from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
@@ -52,7 +53,7 @@ from relay.wire.events import Limits
 
 _log = logging.getLogger("relay")
 
-_MAX_ADMIN_CONNECTIONS: Final = 16
+_ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
@@ -167,7 +168,9 @@ class App:
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         storage = await Storage.open(settings)
         log = AccessLog(log_fd) if settings.log.access else None
-        app = compose(settings, deadlines, storage, upstreams, log)
+        address = settings.admin_address
+        token = write_token(settings.database.path) if address and address.path is None else None
+        app = compose(settings, deadlines, storage, upstreams, log, token)
         app._start_tasks()
         try:
             await app._listen(sockets, tls)
@@ -206,16 +209,16 @@ class App:
     async def _listen_for_operator(self) -> None:
         """Open the admin listener.
 
-        A second relay on one machine serves without it if its operator left the address at
-        its default.
+        Where the default cannot be used (the path of a Unix socket has 107 octets at most), the
+        relay serves without it.
         """
-        address = self._settings.server.admin_listen
+        address = self._settings.admin_address
         if not address:
             return
         try:
             self.admin_address = str(await _bind(self.admin, address))
         except OSError as error:
-            if address != config.ServerSettings().admin_listen:
+            if self._settings.server.admin_listen != config.ServerSettings().admin_listen:
                 raise
             self.without_admin = str(error)
 
@@ -260,6 +263,7 @@ def compose(
     storage: Storage,
     upstreams: list[Upstream],
     log: AccessLog | None,
+    admin_token: str | None = None,
 ) -> App:
     """Build the parts that serve requests and connect them; starts nothing."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
@@ -300,7 +304,7 @@ def compose(
         None if settings.pool.sticky == "off" else sessions,
         storage.database,
         settings.database.path,
-        settings.server.admin_listen.host,
+        AdminAccess(settings.server.admin_listen.host, admin_token),
     )
     return App(
         settings,
@@ -310,7 +314,7 @@ def compose(
         sessions,
         log,
         server,
-        Server(admin.handle, deadlines, Bounds(connections=_MAX_ADMIN_CONNECTIONS), private=True),
+        Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
         PlanPoller(pool),
     )
 
@@ -385,6 +389,6 @@ async def _bind(
         port = await listen(server, address.host, address.port, path=address.path, tls=tls)
     except OSError as error:
         number = error.errno or 0
-        reason = os.strerror(number) if number > 0 else error.strerror
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise OSError(f"cannot listen on {address}: {reason}") from None
     return address if address.path is not None else config.Address.tcp(address.host, port)

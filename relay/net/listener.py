@@ -72,6 +72,9 @@ class Listener:
     def close(self) -> None:
         """Accept no more connections."""
         self.pause()
+        if self._server.private and self._socket.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                os.remove(self._socket.getsockname())
         self._socket.close()
 
     async def _resume(self) -> None:
