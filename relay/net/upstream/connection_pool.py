@@ -111,7 +111,6 @@ class ConnectionPool:
         origin = self.origin
         create: Any = self._loop.create_connection  # Any: a protocol without asyncio's base class
         try:
-            tunnel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection: UpstreamConnection
             _, connection = await create(
                 self._connection,
