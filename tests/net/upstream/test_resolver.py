@@ -260,3 +260,18 @@ async def test_running_out_of_descriptors_is_nobodys_failure(
     with pytest.raises(RelayError, match="no connection to spare") as caught:
         await ConnectionPool(origin, timers, Resolver(look_up)).connect()
     assert caught.value.kind.status == 503
+
+
+async def test_a_caller_gets_a_503_and_the_upstream_no_blame(relay_with: RelayWith) -> None:
+    def look_up(*_: object, **__: object) -> list[tuple[Any, ...]]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    relay = await relay_with("http://a.test:9", resolver=Resolver(look_up))
+    for _ in range(5):
+        async with connected(relay.port) as (reader, writer):
+            writer.write(request(relay.key))
+            status, _, body = await read_answer(reader)
+        assert status == 503
+        assert b"The relay has no connection to spare" in body
+    health = relay.app.upstreams[0].health
+    assert (health.failures, dict(health.errors), health.account_outage) == (0, {}, None)
