@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay import config
-from relay.api.admin import Admin
+from relay.api.admin import Admin, AdminAccess
+from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
@@ -28,8 +29,10 @@ from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
+from relay.net.descriptors import max_connections
 from relay.net.listener import listen
 from relay.net.server import Bounds, Server
+from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
@@ -50,6 +53,7 @@ from relay.wire.events import Limits
 
 _log = logging.getLogger("relay")
 
+_ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
@@ -86,6 +90,8 @@ class Storage:
             sealing = derived(secret, b"relay sealing")
         paused = list(await pauses.paused(database))
         keys = await live_keys(database)
+        if settings.database.synchronous == "normal":
+            database.open_inline()
         journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
         storage = cls(
             database,
@@ -141,9 +147,16 @@ class App:
 
     @classmethod
     async def start(
-        cls, settings: Settings, *, log_fd: int = 1, sockets: Sequence[socket.socket] = ()
+        cls,
+        settings: Settings,
+        *,
+        log_fd: int = 1,
+        sockets: Sequence[socket.socket] = (),
+        resolver: Resolver | None = None,
     ) -> "App":
         """Build the relay and serve, on `sockets` in place of the configured addresses if any.
+
+        `resolver` looks up the names of upstreams; None: by the system's resolver.
 
         Raises:
             ConfigError: a credential, a proxy, a certificate or a key cannot be read.
@@ -151,11 +164,13 @@ class App:
             OSError: an address cannot be bound.
         """
         deadlines = Deadlines(asyncio.get_running_loop())
-        upstreams = _upstreams(settings, deadlines)
+        upstreams = _upstreams(settings, deadlines, resolver or Resolver())
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         storage = await Storage.open(settings)
         log = AccessLog(log_fd) if settings.log.access else None
-        app = compose(settings, deadlines, storage, upstreams, log)
+        address = settings.admin_address
+        token = write_token(settings.database.path) if address and address.path is None else None
+        app = compose(settings, deadlines, storage, upstreams, log, token)
         app._start_tasks()
         try:
             await app._listen(sockets, tls)
@@ -194,16 +209,16 @@ class App:
     async def _listen_for_operator(self) -> None:
         """Open the admin listener.
 
-        A second relay on one machine serves without it if its operator left the address at
-        its default.
+        Where the default cannot be used (the path of a Unix socket has 107 octets at most), the
+        relay serves without it.
         """
-        address = self._settings.server.admin_listen
+        address = self._settings.admin_address
         if not address:
             return
         try:
             self.admin_address = str(await _bind(self.admin, address))
         except OSError as error:
-            if address != config.ServerSettings().admin_listen:
+            if self._settings.server.admin_listen != config.ServerSettings().admin_listen:
                 raise
             self.without_admin = str(error)
 
@@ -248,6 +263,7 @@ def compose(
     storage: Storage,
     upstreams: list[Upstream],
     log: AccessLog | None,
+    admin_token: str | None = None,
 ) -> App:
     """Build the parts that serve requests and connect them; starts nothing."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
@@ -288,7 +304,7 @@ def compose(
         None if settings.pool.sticky == "off" else sessions,
         storage.database,
         settings.database.path,
-        settings.server.admin_listen.host,
+        AdminAccess(settings.server.admin_listen.host, admin_token),
     )
     return App(
         settings,
@@ -298,12 +314,12 @@ def compose(
         sessions,
         log,
         server,
-        Server(admin.handle, deadlines),
+        Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
         PlanPoller(pool),
     )
 
 
-def _upstreams(settings: Settings, deadlines: Deadlines) -> list[Upstream]:
+def _upstreams(settings: Settings, deadlines: Deadlines, resolver: Resolver) -> list[Upstream]:
     """Raises ConfigError: a credential, a proxy or a `ca` file cannot be read."""
     upstreams = []
     for index, upstream in enumerate(settings.upstream):
@@ -312,7 +328,7 @@ def _upstreams(settings: Settings, deadlines: Deadlines) -> list[Upstream]:
         except ValueError as error:
             raise ConfigError(f"upstream[{index}].egress", str(error)) from None
         try:
-            upstreams.append(Upstream(upstream, settings, deadlines))
+            upstreams.append(Upstream(upstream, settings, deadlines, resolver))
         except ValueError as error:
             raise ConfigError(f"upstream[{index}]", str(error)) from None
     return upstreams
@@ -357,6 +373,7 @@ def _bounds(server: config.ServerSettings) -> Bounds:
         body_time=times.body,
         idle_time=times.idle,
         write_time=times.write,
+        connections=max_connections(),
     )
 
 
@@ -372,6 +389,6 @@ async def _bind(
         port = await listen(server, address.host, address.port, path=address.path, tls=tls)
     except OSError as error:
         number = error.errno or 0
-        reason = os.strerror(number) if number > 0 else error.strerror
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise OSError(f"cannot listen on {address}: {reason}") from None
     return address if address.path is not None else config.Address.tcp(address.host, port)

@@ -17,11 +17,13 @@ from relay.accounts import keys, users
 from relay.app import App
 from relay.config import Settings
 from relay.net.deadlines import Deadlines
+from relay.net.descriptors import raise_limit
 from relay.net.listener import listen
 from relay.net.server import Server
 from relay.process import Signals, announce
 from relay.simulator.app import Simulator
 from relay.store.keys import live_keys
+from relay.telemetry.error_log import queued_stderr
 
 _USER: Final = "demo@relay.example"
 _LIMITS: Final = [
@@ -57,7 +59,8 @@ def run_simulator(host: str, port: int) -> int:
     Raises:
         OSError: the address cannot be bound.
     """
-    uvloop.run(_run_simulator(host, port))
+    with queued_stderr():
+        uvloop.run(_run_simulator(host, port))
     return 0
 
 
@@ -83,7 +86,8 @@ def run_demo(settings: Settings, port: int | None) -> int:
     Raises:
         OSError: the port cannot be bound.
     """
-    with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
+    with queued_stderr(), tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
+        raise_limit()
         uvloop.run(_run_demo(settings, Path(folder), port))
     return 0
 
@@ -134,7 +138,7 @@ def _settings(settings: Settings, folder: Path, upstream_port: int, port: int | 
     ]
     return msgspec.structs.replace(
         settings,
-        server=msgspec.structs.replace(server, tls=None, admin_listen=config.AddressOrNone("")),
+        server=msgspec.structs.replace(server, tls=None, admin_listen=config.AdminAddress("")),
         database=config.DatabaseSettings(path=str(folder / "demo.db")),
         log=config.LogSettings(access=False),
         upstream=[simulated],

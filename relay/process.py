@@ -19,9 +19,12 @@ import uvloop
 from relay import __version__
 from relay.app import App
 from relay.config import Settings
+from relay.net.descriptors import raise_limit
+from relay.telemetry.error_log import queued_stderr
 
 _log = logging.getLogger("relay")
 
+_IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FIRST_INHERITED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
@@ -33,8 +36,11 @@ def serve(settings: Settings) -> int:
         StoreError: the database cannot be used.
         OSError: an address cannot be bound, or another relay serves from the database.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvloop.run(_serve(settings))
+    for number in _IGNORED_SIGNALS:  # `Signals` reports them, once there is a loop
+        signal.signal(number, signal.SIG_IGN)
+    with queued_stderr():
+        raise_limit()
+        uvloop.run(_serve(settings))
     return 0
 
 
@@ -55,18 +61,35 @@ async def _serve(settings: Settings) -> None:
 
 
 class Signals:
-    """Handlers for SIGTERM and SIGINT: the first signal ends `wait`, later ones call `abort`."""
+    """Handlers of signals. The first SIGTERM or SIGINT ends `wait`, later ones call `abort`.
+
+    Signals that other servers reload or reopen logs at have no effect; by default they would end
+    the process. An ended ssh session sends SIGHUP.
+    """
 
     def __init__(self) -> None:
         self._received = asyncio.Event()
+        self._ignored: set[signal.Signals] = set()
         self.abort: Callable[[], None] = lambda: None
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal)
+        for number in _IGNORED_SIGNALS:
+            loop.add_signal_handler(number, self._ignore, number)
 
     def _on_signal(self) -> None:
         if self._received.is_set():
             self.abort()
         self._received.set()
+
+    def _ignore(self, number: signal.Signals) -> None:
+        if number not in self._ignored:
+            self._ignored.add(number)
+            _log.warning(
+                "%s has no effect: reload is not available yet; restart the relay to read "
+                "relay.toml again",
+                number.name,
+            )
 
     async def wait(self) -> None:
         await self._received.wait()

@@ -1,26 +1,37 @@
 """The operator's listener: shows the upstreams' state, pauses and resumes them.
 
-It asks for no key, because it listens on this machine alone. A web page in the operator's browser
-could still reach it, so it refuses browsers: their requests carry fields that no command sends
-(Fetch Metadata; RFC 6454 §7), and after DNS rebinding Host names the page's own site. A command
-for another relay is refused by the path of its database.
+On a Unix socket the file system decides who reaches it; on TCP every request needs the token
+(`api.admin_token`). A web page in the operator's browser could still reach it, so it refuses
+browsers: their requests carry fields that no command sends (Fetch Metadata; RFC 6454 §7), and
+after DNS rebinding Host names the page's own site. A command for another relay is refused by the
+path of its database.
 
 Decides which requests are answered, and how. `pool.health` decides the effect of a pause. Must not
 know callers: none of these paths is served on their listener.
 """
 
+import hmac
 import ipaddress
 import logging
 import os
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote
 
 import orjson
 
-from relay.errors import CONFLICT, FORBIDDEN, INTERNAL, NOT_FOUND, WRONG_METHOD, RelayError
+from relay.errors import (
+    CONFLICT,
+    FORBIDDEN,
+    INTERNAL,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    WRONG_METHOD,
+    RelayError,
+)
 from relay.net.exchange import Exchange
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
@@ -49,6 +60,20 @@ def proof(path: str | os.PathLike[str]) -> str:
     return quote(identity(path))
 
 
+@dataclass(frozen=True, slots=True)
+class AdminAccess:
+    """Who may ask: the host that Host may name besides localhost and IP addresses, and the token
+    to be sent with every request; None: none is, for it is a Unix socket."""
+
+    host: str
+    token: str | None
+
+    @property
+    def authorization(self) -> bytes | None:
+        """The value of the `authorization` field."""
+        return None if self.token is None else f"Bearer {self.token}".encode()
+
+
 class Admin:
     """The handler of the admin listener."""
 
@@ -58,14 +83,15 @@ class Admin:
         sessions: Sessions | None,
         database: Database,
         path: str,
-        host: str,
+        access: AdminAccess,
     ) -> None:
-        """`path` is the database's; `host` is the listener's host in relay.toml."""
+        """`path` is the database's."""
         self._upstreams = upstreams
         self._sessions = sessions
         self._database = database
         self._identity = identity(path)
-        self._hosts = {"localhost", host.lower()} - {""}
+        self._authorization = access.authorization
+        self._hosts = {"localhost", access.host.lower()} - {""}
         self._actions: dict[bytes, Callable[[Upstream], Awaitable[None]]] = {
             b"pause": self._pause,
             b"resume": self._resume,
@@ -81,6 +107,7 @@ class Admin:
         request = exchange.request
         path = request.path
         self._refuse_browsers(request.headers)
+        self._check_token(request.headers)
         if path == b"/healthz":
             _allow(exchange, b"GET", b"HEAD")
             exchange.respond(200, [_TEXT], b"ok\n")
@@ -110,6 +137,18 @@ class Admin:
                 FORBIDDEN,
                 "Host must be an IP address, localhost, or the host of server.admin_listen.",
             )
+
+    def _check_token(self, headers: dict[bytes, bytes]) -> None:
+        """Raises RelayError: the token is missing or wrong. It tells nothing about the relay."""
+        expected = self._authorization
+        if expected is None or hmac.compare_digest(headers.get(b"authorization", b""), expected):
+            return
+        raise RelayError(
+            UNAUTHENTICATED,
+            "Send authorization: Bearer with the token in the file beside the database whose "
+            "name ends in .admin-token.",
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
 
     def _check_identity(self, headers: dict[bytes, bytes]) -> None:
         stated = headers.get(PROOF.encode())

@@ -82,7 +82,8 @@ def _warnings(settings: config.Settings) -> Iterator[str]:
     if _reachable_from_elsewhere(settings.server.admin_listen):
         yield (
             f"{path}: server.admin_listen: other machines may reach "
-            f"{settings.server.admin_listen}, and pause upstreams there: it asks for no key"
+            f"{settings.server.admin_listen}; its token crosses the network in plain text, so "
+            "keep it on loopback or on a Unix socket"
         )
 
 

@@ -4,6 +4,7 @@ Decides how the admin listener is called and how its answers are shown. Acts onl
 that serves from this relay.toml's database. Must not know how upstreams are chosen.
 """
 
+import errno
 import http.client
 import json
 import os
@@ -132,15 +133,18 @@ def _call(settings: config.Settings, method: str = "GET", path: str = "/upstream
         Failure: no relay answers, it is another one, or it refuses.
     """
     from relay.api.admin import PROOF, identity, proof
+    from relay.api.admin_token import token_path
 
-    text = settings.server.admin_listen
+    text = settings.admin_address
     if not text:
         raise Failure(
             "relay: server.admin_listen is empty, so no relay can be asked; set it and "
             "start the relay again"
         )
     connection = _connection(text)
-    headers = {PROOF: proof(settings.database.path)} if method == "POST" else {}
+    headers = _token_fields(settings) if text.path is None else {}
+    if method == "POST":
+        headers[PROOF] = proof(settings.database.path)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
@@ -152,15 +156,23 @@ def _call(settings: config.Settings, method: str = "GET", path: str = "/upstream
         ) from None
     except OSError as error:
         number = error.errno or 0
-        why = os.strerror(number) if number > 0 else error.strerror
-        raise Failure(
-            f"relay: no relay can be asked at {text} ({why}); start it with `relay serve`, or "
-            "check that it was started with this server.admin_listen"
-        ) from None
+        why = os.strerror(number) if number > 0 else error.strerror or str(error)
+        advice = (
+            "start it with `relay serve`, or check that it was started with this "
+            "server.admin_listen"
+        )
+        if number == errno.EACCES:
+            advice = "run this as the user that runs the relay"
+        raise Failure(f"relay: no relay can be asked at {text} ({why}); {advice}") from None
     except (http.client.HTTPException, ValueError):
         raise _not_a_relay_error(text) from None
     finally:
         connection.close()
+    if status == 401 and text.path is None:
+        raise Failure(
+            f"relay: the relay at {text} is another one: it does not accept the token in "
+            f"{token_path(settings.database.path)}"
+        )
     if status != 200:
         try:
             message = str(answer["error"]["message"])
@@ -170,6 +182,20 @@ def _call(settings: config.Settings, method: str = "GET", path: str = "/upstream
     if method == "GET":
         _check_identity(answer, identity(settings.database.path), text)
     return answer
+
+
+def _token_fields(settings: config.Settings) -> dict[str, str]:
+    """The header field for a listener on TCP. Raises Failure: the token cannot be read."""
+    from relay.api.admin_token import read_token, token_path
+
+    try:
+        token = read_token(settings.database.path)
+    except OSError as error:
+        raise Failure(
+            f"relay: {token_path(settings.database.path)} cannot be read ({error.strerror}); "
+            "run this as the user that runs the relay"
+        ) from None
+    return {} if token is None else {"authorization": f"Bearer {token}"}
 
 
 def _check_identity(answer: Any, expected: str, text: str) -> None:

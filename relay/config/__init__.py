@@ -37,12 +37,12 @@ from relay.config.schema import (
     UpstreamTimeoutSettings,
     VendorSettings,
 )
-from relay.config.values import Address, AddressOrNone, Duration, ProxyUrl
+from relay.config.values import Address, AdminAddress, Duration, ProxyUrl
 from relay.config.vendors import serves, vendor_of
 
 __all__ = [
     "Address",
-    "AddressOrNone",
+    "AdminAddress",
     "Capabilities",
     "ConfigError",
     "DatabaseSettings",

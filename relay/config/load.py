@@ -93,7 +93,8 @@ def parse(tree: dict[str, Any]) -> Settings:
 def _cross_check(settings: Settings) -> None:
     """Check settings against each other."""
     server = settings.server
-    if server.admin_listen in server.listen and not server.admin_listen.endswith(":0"):
+    admin = settings.admin_address
+    if admin in server.listen and not admin.endswith(":0"):
         raise ConfigError("server.admin_listen", "is in server.listen, too; it is the operator's")
     upstreams = _unique("upstream", "name", [u.name for u in settings.upstream])
     _unique("plan", "id", [plan.id for plan in settings.plan])

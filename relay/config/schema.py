@@ -22,7 +22,7 @@ from relay.config.checks import (
     check_time_zone,
     check_url,
 )
-from relay.config.values import Address, AddressOrNone, Duration, DurationOrOff, ProxyUrl
+from relay.config.values import Address, AdminAddress, Duration, DurationOrOff, ProxyUrl
 from relay.secret import Secret
 
 _KEY_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
@@ -80,7 +80,7 @@ class ServerTimeoutSettings(_Section, frozen=True):
 class ServerSettings(_Section, frozen=True):
     listen: list[Address] = field(default_factory=lambda: [Address("127.0.0.1:8080")])
     public_url: str = "http://127.0.0.1:8080"
-    admin_listen: AddressOrNone = AddressOrNone("127.0.0.1:8081")
+    admin_listen: AdminAddress = AdminAddress("unix")
     key_prefix: str = "sk-llmapi-"
     tls: TlsSettings | None = None
     limits: HeadLimitSettings = HeadLimitSettings()
@@ -411,3 +411,8 @@ class Settings(_Section, frozen=True):
     model: list[ModelSettings] = []
     plan: list[PlanSettings] = []
     responses: ResponsesSettings = ResponsesSettings()
+
+    @property
+    def admin_address(self) -> AdminAddress:
+        """Where the admin listener is; empty: nowhere."""
+        return self.server.admin_listen.beside(self.database.path)

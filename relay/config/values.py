@@ -5,6 +5,7 @@ stays the text that the operator wrote, with its parts as attributes. Must not k
 that use them.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, cast
@@ -88,14 +89,20 @@ class Address(str):
         return self
 
 
-class AddressOrNone(Address):
-    """An address, or the empty text for none."""
+class AdminAddress(Address):
+    """An address, `unix` for a Unix socket beside the database, or the empty text for none."""
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Raises ValueError: `text` is neither."""
+        """Raises ValueError: `text` is none of them."""
+        if text == "unix":
+            return cls._make(text, "", 0, "")
         return super().__new__(cls, text) if text else cls._make(text, "", 0, None)
+
+    def beside(self, database: str) -> Self:
+        """The same address; for `unix` that of the socket beside `database`, links resolved."""
+        return type(self)(f"unix:{os.path.realpath(database)}.admin") if self == "unix" else self
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -15,7 +15,7 @@ from relay.errors import INTERNAL, REQUEST_TIMEOUT, ErrorShape, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
 from relay.net.runner import CoroutineRunner
-from relay.net.server import Server
+from relay.net.server import Handshake, Server
 from relay.net.socket_options import write_at_once
 from relay.wire.events import Request
 from relay.wire.h1 import HeadReader, request_reader
@@ -36,6 +36,8 @@ class ServerConnection:
     __slots__ = (
         "_backlog",
         "_half_closed",
+        "_handshake",
+        "_is_stranger",
         "_lingering",
         "_peer_is_slow",
         "_reader",
@@ -48,8 +50,11 @@ class ServerConnection:
 
     transport: asyncio.Transport
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, handshake: Handshake | None = None) -> None:
+        """`handshake`: TLS's, which ends before `connection_made`."""
         self._server = server
+        self._handshake = handshake
+        self._is_stranger = True  # no request came yet
         self._reader: HeadReader[Request] = request_reader(server.bounds.head)
         self._backlog = b""
         self._peer_is_slow = False  # the peer reads too slowly: no further request starts
@@ -66,9 +71,10 @@ class ServerConnection:
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
         server = self._server
-        server.connections.add(self)
+        self._handshake = None
         self.deadline = server.deadlines.now + server.bounds.idle_time
         server.deadlines.watch(self)
+        server.connection_made(self)
         if server.draining:  # accepted just before the listener closed
             transport.close()
 
@@ -105,13 +111,12 @@ class ServerConnection:
         """The peer is gone: cancel its request."""
         server = self._server
         server.deadlines.forget(self)
-        server.connections.discard(self)
         exchange = self.exchange
         if exchange is not None:
             exchange.closing = True
             if not exchange.ended and exchange.runner is not None:
                 exchange.runner.cancel()
-        server.connection_gone()
+        server.connection_gone(self)
 
     def pause_writing(self) -> None:
         """The peer reads too slowly; it has `write_time` to catch up."""
@@ -151,6 +156,13 @@ class ServerConnection:
         elif exchange.request_body is not None:
             exchange.request_body.too_slow()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request, and has answered all that came."""
+        transport = self.transport
+        is_busy = self.exchange is not None or self._backlog or transport.get_write_buffer_size()
+        return not is_busy and not transport.is_closing()
+
     def closes_after_answer(self) -> bool:
         """Whether the connection closes after the current answer."""
         exchange = self.exchange
@@ -177,6 +189,9 @@ class ServerConnection:
                 self.deadline = server.deadlines.now + server.bounds.head_time
             return
         request, rest = parsed
+        if self._is_stranger:
+            self._is_stranger = False
+            server.strangers.pop(self, None)
         length = request.length
         body_limit = server.bounds.body
         if length == len(rest) <= body_limit:  # one complete request, the usual case

@@ -8,14 +8,24 @@ answers.
 """
 
 import asyncio
+import heapq
+import logging
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.errors import RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange, date
 from relay.wire.events import Limits
+
+_log = logging.getLogger("relay.net")
+
+_GRACE_SECONDS: Final = 0.03  # for the first request to follow its connection
+_PAUSE_SECONDS: Final = 0.05  # between two looks whether there is room again
+_WARNING_INTERVAL_SECONDS: Final = 60.0
+_EVICTED_SHARE: Final = 64  # of the idle connections, where one more is needed
 
 Handler = Callable[[Exchange], Awaitable[None]]
 Refused = Callable[[bytes, str, RelayError], None]
@@ -31,16 +41,39 @@ class Bounds:
     body_time: float = 10.0  # before a body's minimum rate counts
     idle_time: float = 75.0  # between two requests
     write_time: float = 120.0  # for a slow reader to catch up
+    handshake_time: float = 10.0  # for TLS
+    connections: int = 1_000_000  # open at once
 
 
 class Connection(Protocol):
     """A caller's connection, as its server sees it."""
 
     transport: asyncio.Transport
+    deadline: float
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request, and has answered all that came."""
+        ...
 
     def shut(self) -> None:
         """Close if idle; otherwise close after the current exchange."""
         ...
+
+
+class Listener(Protocol):
+    """A listening socket, as its server sees it."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Handshake:
+    """A TLS handshake that is going on. The loop shows no sign of one that fails: this ends with
+    the last reference to its connection."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Server:
@@ -52,19 +85,96 @@ class Server:
         deadlines: Deadlines,
         bounds: Bounds | None = None,
         refused: Refused | None = None,
+        *,
+        private: bool = False,
     ) -> None:
         """`refused(request_id, peer, error)` is called for octets that are no request; the
-        handler never sees them."""
+        handler never sees them. `private`: its Unix sockets are for their owner only."""
         self.handler = handler
         self.refused = refused
         self.deadlines = deadlines
         self.bounds = bounds or Bounds()
         self.loop = asyncio.get_running_loop()
+        self.private = private
         self.connections: set[Connection] = set()
-        self.listeners: list[asyncio.Server] = []
+        # Connections on which no request came yet, and since when; oldest first.
+        self.strangers: dict[Connection, float] = {}
+        self.listeners: list[Listener] = []
         self.draining = False
+        self._handshakes: weakref.WeakSet[Handshake] = weakref.WeakSet()
+        self._is_accepting = True
+        self._warned_at = float("-inf")
         self._empty: asyncio.Future[None] | None = None
         deadlines.each_tick(date.renew)
+
+    def connection_made(self, connection: Connection) -> None:
+        """Called by each connection when it is open.
+
+        At the limit of `bounds` it takes the place of one that brings nothing, see `_make_room`.
+        Where there is none, further ones wait in the kernel's queue.
+        """
+        self.connections.add(connection)
+        self.strangers[connection] = self.loop.time()
+        used = len(self.connections) + len(self._handshakes)
+        if used > self.bounds.connections and not self._make_room():
+            self._pause()
+
+    def handshake_started(self, handshake: Handshake) -> None:
+        """Called at the start of each TLS handshake."""
+        self._handshakes.add(handshake)
+        if len(self._handshakes) > self.bounds.connections // 2:
+            self.loop.call_soon(self._pause)  # not while the loop accepts
+
+    def _make_room(self) -> bool:
+        """Close a connection that brings nothing; False if there is none.
+
+        First the oldest on which no request came. A request mostly comes with its connection, so
+        a moment is enough; while such connections come in a flood, those between two requests
+        stay. Otherwise the one that has idled longest between two requests.
+        """
+        stranger = next(iter(self.strangers), None)
+        if stranger is not None:
+            if self.loop.time() - self.strangers[stranger] >= _GRACE_SECONDS:
+                del self.strangers[stranger]
+                stranger.transport.abort()
+                return True
+            if len(self.strangers) > self.bounds.connections // 2:
+                return False
+        idle = [one for one in self.connections if one.is_idle and one not in self.strangers]
+        # Several at once: looking at all of them takes its time.
+        closed = heapq.nsmallest(1 + len(idle) // _EVICTED_SHARE, idle, key=_deadline)
+        for one in closed:
+            one.transport.abort()
+        return bool(closed)
+
+    def _pause(self) -> None:
+        if not self._is_accepting or self.draining:
+            return
+        self._is_accepting = False
+        if self.loop.time() - self._warned_at > _WARNING_INTERVAL_SECONDS:
+            self._warned_at = self.loop.time()
+            used = len(self.connections) + len(self._handshakes)
+            _log.warning(
+                "%d connections are open, as many as the limit of descriptors allows: new ones "
+                "wait; raise LimitNOFILE or `ulimit -n`",
+                used,
+            )
+        for listener in self.listeners:
+            listener.pause()
+        self.loop.call_later(_PAUSE_SECONDS, self._accept_again)
+
+    def _accept_again(self) -> None:
+        """Accept the connections that wait, as soon as there is room."""
+        if self.draining:
+            return
+        used = len(self.connections) + len(self._handshakes)
+        is_shaking = len(self._handshakes) > self.bounds.connections // 2
+        if is_shaking or (used >= self.bounds.connections and not self._make_room()):
+            self.loop.call_later(_PAUSE_SECONDS, self._accept_again)
+            return
+        self._is_accepting = True
+        for listener in self.listeners:
+            listener.resume()
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, let exchanges in flight finish for `seconds`, then cut them."""
@@ -87,7 +197,13 @@ class Server:
         if self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
-    def connection_gone(self) -> None:
+    def connection_gone(self, connection: Connection) -> None:
         """Called by each connection when it has closed."""
+        self.connections.discard(connection)
+        self.strangers.pop(connection, None)
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)
+
+
+def _deadline(connection: Connection) -> float:
+    return connection.deadline

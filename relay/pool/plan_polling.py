@@ -20,6 +20,7 @@ from typing import Final
 import orjson
 
 from relay import config
+from relay.errors import RelayError
 from relay.net.runner import CoroutineRunner
 from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.connection import UpstreamError
@@ -128,7 +129,7 @@ class PlanPoller:
         upstream = poll.upstream
         try:
             ended = poll.record(await _document(upstream, poll.quota.path), now)
-        except (UpstreamError, _PollError) as error:
+        except (UpstreamError, RelayError, _PollError) as error:
             self._log_failure(poll, str(error))
         except asyncio.CancelledError:  # it timed out, or the relay stops
             pass
@@ -188,7 +189,7 @@ async def _document(upstream: Upstream, path: str) -> object:
     """The document at `path` of an upstream's origin. Must run in a `CoroutineRunner`.
 
     Raises:
-        UpstreamError: there is no answer.
+        UpstreamError, RelayError: there is no answer.
         _PollError: the answer is no JSON document.
     """
     try:

@@ -12,6 +12,7 @@ from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
 from relay.net.upstream.connection import Origin
 from relay.net.upstream.connection_pool import ConnectionPool
+from relay.net.upstream.resolver import Resolver
 from relay.pool.health import Health
 from relay.pool.vendor_errors import ErrorClassifier
 from relay.quota.plans import Plan, compile_plan
@@ -36,17 +37,18 @@ class Upstream:
     """
 
     def __init__(
-        self, settings: config.UpstreamSettings, all_settings: config.Settings, deadlines: Deadlines
+        self,
+        settings: config.UpstreamSettings,
+        all_settings: config.Settings,
+        deadlines: Deadlines,
+        resolver: Resolver | None = None,
     ) -> None:
-        """`all_settings` have the vendors and the pool.
+        """`all_settings` have the vendors and the pool. Upstreams may share a `resolver`.
 
         Raises:
             ValueError: the credential, the proxy or the `ca` file cannot be read.
         """
         parts = urlsplit(settings.base_url)
-        assert parts.hostname is not None
-        secure = parts.scheme == "https"
-        times = settings.timeouts
         self.name = settings.name
         self.ledger_name = f"upstream {settings.name}"  # ids of keys have no space
         self.priority = settings.priority
@@ -69,19 +71,7 @@ class Upstream:
         self.answered = 0
         self.other_model = 0  # answers that name another model than the request
         self.quota_left: int | None = None  # of its plan, as last polled
-        self.pool = ConnectionPool(
-            Origin(
-                host=parts.hostname,
-                port=parts.port or (443 if secure else 80),
-                tls=certificates.upstream(settings.ca) if secure else None,
-                egress=settings.proxy(),
-                connect_time=times.connect,
-                first_byte_time=times.first_byte,
-                silence_time=times.silence,
-                idle_time=times.idle,
-            ),
-            deadlines,
-        )
+        self.pool = ConnectionPool(_origin(settings), deadlines, resolver)
         credential = settings.credential().reveal()
         field = f"authorization: Bearer {credential}"
         if settings.auth == "x-api-key":
@@ -130,3 +120,21 @@ class Upstream:
             path.encode(),
             self._fixed,
         )
+
+
+def _origin(settings: config.UpstreamSettings) -> Origin:
+    """Where an upstream is. Raises ValueError: its proxy or its `ca` file cannot be read."""
+    parts = urlsplit(settings.base_url)
+    assert parts.hostname is not None
+    secure = parts.scheme == "https"
+    times = settings.timeouts
+    return Origin(
+        host=parts.hostname,
+        port=parts.port or (443 if secure else 80),
+        tls=certificates.upstream(settings.ca) if secure else None,
+        egress=settings.proxy(),
+        connect_time=times.connect,
+        first_byte_time=times.first_byte,
+        silence_time=times.silence,
+        idle_time=times.idle,
+    )

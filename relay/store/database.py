@@ -9,7 +9,8 @@ One process has up to three connections, which SQLite's write-ahead log lets wor
   of thread costs more than its SQL does.
 - the reader, aiosqlite's. `select` takes one change of thread and sees every transaction that
   was committed before. It refuses to write.
-- the inline one, on the loop's thread, for the journal's short transactions. Opened at first use.
+- the inline one, on the loop's thread, for the journal's short transactions. Opened at the start
+  or at first use.
 """
 
 import os
@@ -123,6 +124,14 @@ class Database:
         with self._errors():
             return await self._executor.call(partial(work, self._writer))
 
+    def open_inline(self) -> None:
+        """Open the connection of `run_inline` and its files now, while there are descriptors.
+
+        Raises:
+            StoreError: SQLite failed.
+        """
+        self.run_inline(_read_schema)
+
     def run_inline(self, work: Work[T]) -> T:
         """Call `work` on this thread; it runs one short transaction.
 
@@ -171,6 +180,11 @@ def _open_inline(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     return connection
+
+
+def _read_schema(connection: sqlite3.Connection) -> None:
+    """The first read opens the write-ahead log."""
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

@@ -6,13 +6,14 @@ stalls, lines are dropped and counted, so that memory stays bounded.
 """
 
 import logging
-import os
 import queue
 import threading
 import time
 from typing import Final
 
 import msgspec
+
+from relay.telemetry.output import write_all
 
 _log = logging.getLogger("relay.telemetry")
 _encode: Final = msgspec.json.Encoder().encode
@@ -72,9 +73,7 @@ class AccessLog:
     def _run(self) -> None:
         for batch in iter(self._batches.get, None):
             try:
-                rest = memoryview(batch)
-                while rest:
-                    rest = rest[os.write(self._fd, rest) :]
+                write_all(self._fd, batch)
             except OSError as error:
                 self._drop(batch.count(b"\n"), error.strerror or "it cannot be written")
             self._batches.task_done()

@@ -1,15 +1,12 @@
 """The operator's listener: access, pauses, and its address."""
 
 import asyncio
-import contextlib
 import os
 import socket
 import sqlite3
 import struct
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,58 +15,15 @@ from relay import config
 from relay.api.admin import identity, proof
 from relay.app import App
 from relay.pool.vendor_errors import Scope, Verdict
-from tests.fakes.caller import BODY
-from tests.fakes.live import UPSTREAM_KEY, Live, RelayWith, running_relay, running_simulator
+from tests.api.admin_listener import (
+    admin,
+    admin_fields,
+    admin_relay,
+    served_by,
+    token_fields,
+)
+from tests.fakes.live import UPSTREAM_KEY, RelayWith
 from tests.fakes.until import until
-
-LISTEN = {"admin_listen": "127.0.0.1:0"}
-TWO: list[dict[str, Any]] = [{"name": "one"}, {"name": "two"}]
-
-
-@contextlib.asynccontextmanager
-async def admin_relay(
-    folder: Path, upstream: list[dict[str, Any]] = TWO, **sections: Any
-) -> AsyncIterator[Live]:
-    """A relay with an admin listener, in front of upstreams that work."""
-    async with running_simulator() as (_, url):
-        rows = [{"base_url": url, "api_key": UPSTREAM_KEY, **one} for one in upstream]
-        sections = {"server": LISTEN, "pool": {"wait": 5}, **sections}
-        async with running_relay(folder, rows, **sections) as relay:
-            yield relay
-
-
-@pytest.fixture
-def admin_relay_with(tmp_path: Path, stack: contextlib.AsyncExitStack) -> RelayWith:
-    """Opens a relay as `admin_relay` does; closed at the test's end."""
-
-    async def open_relay(*upstream: list[dict[str, Any]], **sections: Any) -> Live:
-        relay = admin_relay(tmp_path, *upstream, **sections)
-        return await stack.enter_async_context(relay)
-
-    return open_relay
-
-
-def admin_fields(relay: Live) -> dict[str, str]:
-    return {"x-relay-admin": proof(relay.settings.database.path)}
-
-
-async def admin(
-    relay: Live, method: str, path: str, headers: dict[str, str] | None = None
-) -> httpx.Response:
-    """Send a request, with this relay's proof, to the admin listener."""
-    async with httpx.AsyncClient() as client:
-        url = f"http://{relay.app.admin_address}{path}"
-        return await client.request(method, url, headers={**admin_fields(relay), **(headers or {})})
-
-
-async def served_by(relay: Live) -> str:
-    """The upstream that answered a request, or else the error's status."""
-    async with httpx.AsyncClient() as client:
-        url = f"{relay.url}/v1/messages"
-        answer = await client.post(url, headers=relay.headers, json=BODY)
-    if answer.status_code != 200:
-        return str(answer.status_code)
-    return str(relay.log()[-1]["upstream"])
 
 
 def stored_pauses(folder: Path) -> list[str]:
@@ -209,7 +163,7 @@ async def test_a_command_for_another_relay_is_refused(
     assert other.status_code == 409
     assert str(tmp_path / "relay.db") in other.json()["error"]["message"]
     async with httpx.AsyncClient() as client:
-        assert (await client.post(url)).status_code == 403
+        assert (await client.post(url, headers=token_fields(relay))).status_code == 403
     assert not relay.app.upstreams[0].health.paused
     assert stored_pauses(tmp_path) == []
 
@@ -318,47 +272,3 @@ async def test_clearing_keeps_pauses_and_sessions(
     document = (await admin(relay, "POST", f"/upstreams/{home}/clear")).json()
     assert document["state"] == "paused"
     assert stored_pauses(tmp_path) == [home]
-
-
-# --- the address ---
-
-
-async def test_the_admin_listener_may_be_a_unix_socket(
-    admin_relay_with: RelayWith, tmp_path: Path
-) -> None:
-    path = tmp_path / "admin.sock"
-    relay = await admin_relay_with(server={"admin_listen": f"unix:{path}"})
-    assert relay.app.admin_address == f"unix:{path}"
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
-    async with httpx.AsyncClient(transport=transport) as client:
-        assert (await client.get("http://localhost/upstreams")).status_code == 200
-
-
-async def test_without_an_address_nothing_listens(live: Live) -> None:
-    assert live.app.admin_address == ""
-    assert live.app.without_admin == ""
-    assert live.app.admin.connections == set()
-
-
-async def test_a_taken_default_address_is_no_error(tmp_path: Path) -> None:
-    """Taken by this test's first relay or by another process on the machine."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    server = {"admin_listen": "127.0.0.1:8081"}
-    async with (
-        admin_relay(tmp_path / "a", server=server),
-        admin_relay(tmp_path / "b", server=server) as two,
-    ):
-        assert two.app.admin_address == ""
-        assert "cannot listen on 127.0.0.1:8081" in two.app.without_admin
-        assert await served_by(two) in ("one", "two")
-
-
-async def test_a_taken_configured_address_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    async with admin_relay(tmp_path / "a") as first:
-        server = {"admin_listen": first.app.admin_address}
-        with pytest.raises(OSError, match=f"cannot listen on {first.app.admin_address}"):
-            async with admin_relay(tmp_path / "b", server=server):
-                pass

@@ -12,7 +12,7 @@ import pytest
 from relay.process import lock_database
 from tests.cli.two_upstreams import configure as configure_two
 from tests.cli.two_upstreams import error_of
-from tests.durability.process import relay, serving, write_settings
+from tests.durability.process import data, relay, serving, write_settings
 
 
 def configure(folder: Path, database: Path) -> Path:
@@ -61,16 +61,22 @@ def test_a_database_in_no_folder_is_refused_in_plain_words(tmp_path: Path) -> No
 # --- the admin listener ---
 
 
-def test_a_second_relay_serves_without_an_admin_listener(tmp_path: Path) -> None:
-    """If neither operator configured an address for it."""
-    folders = [configure_two(tmp_path / name, "127.0.0.1:8081") for name in ("a", "b")]
-    with serving(folders[0]), serving(folders[1]) as second:
-        assert "listens on" in second.said
-        assert second.process.stderr is not None
-        warning = second.process.stderr.readline().decode()
-        assert "cannot listen on 127.0.0.1:8081: Address already in use; `relay ups" in warning
-        line = error_of(folders[1])
-        assert "is another one" in line or "is no relay's admin listener" in line
+def test_two_relays_have_an_admin_listener_each(tmp_path: Path) -> None:
+    """By default: each beside its own database."""
+    folders = [configure_two(tmp_path / name, "unix") for name in ("a", "b")]
+    with serving(folders[0]), serving(folders[1]):
+        for folder in folders:
+            assert data(folder, "upstreams")["database"] == str(folder / "relay.db")
+
+
+def test_a_default_that_cannot_be_used_is_a_warning(tmp_path: Path) -> None:
+    folder = configure_two(tmp_path / ("long" * 30), "unix")
+    with serving(folder) as running:
+        assert "listens on" in running.said
+        assert running.process.stderr is not None
+        warning = running.process.stderr.readline().decode()
+        assert "too long; `relay upstreams` cannot reach this relay" in warning
+        assert "too long" in error_of(folder)
 
 
 def test_a_configured_admin_address_that_is_taken_is_one_line(tmp_path: Path) -> None:

@@ -153,6 +153,20 @@ def test_another_relay_is_recognised_and_left_alone(running: Running) -> None:
     assert states(folder)["one"] == "ok"
 
 
+def test_another_relay_on_tcp_does_not_take_this_ones_token(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    first, second = (configure(tmp_path / name, f"127.0.0.1:{port}") for name in ("a", "b"))
+    with serving(first):
+        assert states(first)["one"] == "ok"
+        for command in ((), ("pause", "one")):
+            line = error_of(second, *command)
+            assert "is another one" in line
+            assert str(second / "relay.db.admin-token") in line
+            assert str(first) not in line
+        assert states(first)["one"] == "ok"
+
+
 @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"])
 async def test_a_wildcard_or_loopback_address_is_reached(tmp_path: Path, bound: str) -> None:
     async with (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import config
-from relay.config import Address, AddressOrNone, ConfigError, Duration, ProxyUrl
+from relay.config import Address, AdminAddress, ConfigError, Duration, ProxyUrl
 from relay.config.values import DurationOrOff
 from relay.net.server import Bounds
 from relay.net.upstream.connection import Origin
@@ -43,14 +43,14 @@ def test_off_is_a_duration_only_where_it_is_allowed() -> None:
 def test_an_address_is_its_text_and_its_parts(
     text: str, host: str, port: int, path: str | None
 ) -> None:
-    for address in (Address(text), AddressOrNone(text)):
+    for address in (Address(text), AdminAddress(text)):
         assert (address, address.host, address.port, address.path) == (text, host, port, path)
     if path is None:
         assert Address.tcp(host, port) == text
 
 
 def test_no_address_is_an_empty_text() -> None:
-    nothing = AddressOrNone("")
+    nothing = AdminAddress("")
     assert not nothing
     assert (nothing.host, nothing.port, nothing.path) == ("", 0, None)
     with pytest.raises(ValueError, match="is no address"):

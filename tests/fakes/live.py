@@ -141,11 +141,13 @@ async def running_relay(
 ) -> AsyncIterator[Live]:
     """A relay in front of the simulator, of a fake upstream or its URL, or of `[[upstream]]` rows.
 
-    `sections` override parts of relay.toml (`server={…}`, `model=[…]`, `upstream_options={…}`).
+    `sections` override parts of relay.toml (`server={…}`, `model=[…]`, `upstream_options={…}`);
+    `resolver` resolves the upstreams' names.
     """
     async with contextlib.AsyncExitStack() as stack:
         simulator = None
         options = sections.pop("upstream_options", {})
+        resolver = sections.pop("resolver", None)
         if isinstance(upstream, list):
             rows = upstream
         elif upstream is not None:
@@ -164,7 +166,7 @@ async def running_relay(
         settings = config.parse(tree)
         log_path = folder / "access.log"
         log = stack.enter_context(log_path.open("ab", buffering=0))
-        app = await App.start(settings, log_fd=log.fileno())
+        app = await App.start(settings, log_fd=log.fileno(), resolver=resolver)
         stack.push_async_callback(app.stop, 0)
         relay = Live(app, settings, app.addresses[0], "", log_path, simulator)
         await relay.create_user(EMAIL)

@@ -45,6 +45,7 @@ from relay.gateway.relay import Relay
 from relay.net.deadlines import TICK, Deadlines
 from relay.net.http1 import ServerConnection
 from relay.net.server import Server
+from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
@@ -110,8 +111,15 @@ class ScriptedLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    async def create_connection(self, factory: Any, host: Any = None, *_: Any, **__: Any) -> Any:  # type: ignore[override]
-        return self.connect(factory, host)
+    async def create_connection(self, factory: Any, *_: Any, sock: Any, **__: Any) -> Any:  # type: ignore[override]
+        return self.connect(factory, sock.host)
+
+
+class ScriptedResolver(Resolver):
+    """Connections that are made by the loop's `connect`, which only needs the name."""
+
+    async def connect(self, host: str, port: int, seconds: float) -> Any:
+        return SimpleNamespace(host=host, close=lambda: None)
 
 
 class Wire(asyncio.Transport):
@@ -252,7 +260,8 @@ class Playbook:
         ]
         settings = config.parse({"upstream": rows, "model": MODELS, "plan": PLANS, "pool": pool})
         self._deadlines = deadlines = Deadlines(loop)
-        made = [Upstream(one, settings, deadlines) for one in settings.upstream]
+        resolver = ScriptedResolver()
+        made = [Upstream(one, settings, deadlines, resolver) for one in settings.upstream]
         epoch = time.time() - loop.now  # verdicts have epoch seconds; only the transcript adds any
         keys, ledger, catalog = KeyIndex(), Ledger(), Catalog(settings, made)
         keys.replace([LiveKey(digest(KEY.encode()), "key_1", "usr_1", "", "free", False, None)])

@@ -6,6 +6,7 @@ import re
 import httpx
 import pytest
 
+from relay.net.exchange import new_id
 from relay.wire import headers as rules
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
@@ -271,7 +272,15 @@ async def test_every_answer_has_a_request_id_of_its_own(live: Live) -> None:
             ids.append(fields[b"request-id"])
             assert (b'"request_id":"%b"' % ids[-1] in body) == (b'"error"' in body)
     assert len(set(ids)) == 20
-    assert all(re.fullmatch(rb"req_[0-9a-f]{20,}", number) for number in ids)
+    assert all(re.fullmatch(rb"req_[0-9a-f]{32}", number) for number in ids)
+
+
+def test_request_ids_tell_nothing_of_each_other() -> None:
+    """No count, no common part: each of 128 bits is set in about half of them."""
+    numbers = [int(new_id().removeprefix(b"req_"), 16) for _ in range(2000)]
+    assert len(set(numbers)) == 2000
+    for bit in range(128):
+        assert 700 < sum(number >> bit & 1 for number in numbers) < 1300
 
 
 # --- secrets ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 import trustme
 
 from relay.net import tls
+from relay.net.deadlines import Deadlines
+from relay.net.exchange import Exchange
+from relay.net.listener import listen
+from relay.net.server import Bounds, Server
 from relay.net.upstream.connection import Origin
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import RelayWith
@@ -141,6 +146,30 @@ async def test_the_listener_speaks_tls(
         assert len(relay.app.server.connections) == 1
         refused = await client.post(url, content=b" " * 40_000_000, headers=relay.headers)
         assert refused.status_code == 413
+
+
+@pytest.mark.parametrize("octets", [b"", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"])
+async def test_a_handshake_that_does_not_go_on_ends(authority: trustme.CA, octets: bytes) -> None:
+    """After 10 s; the loop's own limit is 60 s."""
+    assert Bounds().handshake_time == 10
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    timers = Deadlines(asyncio.get_running_loop())
+
+    async def never(exchange: Exchange) -> None:
+        raise AssertionError
+
+    server = Server(never, timers, Bounds(handshake_time=0.3))
+    port = await listen(server, tls=context)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    since = time.monotonic()
+    writer.write(octets)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read(1) == b""
+    assert 0.2 < time.monotonic() - since < 2
+    writer.close()
+    await server.drain(0)
 
 
 async def test_a_caller_that_leaves_over_tls_is_noticed(

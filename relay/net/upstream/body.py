@@ -126,12 +126,21 @@ class ResponseBody:
         if lost is not None and not self.extent.done and not self.ended_by(lost):
             raise lost
 
-    def ended_by(self, _: UpstreamError) -> bool:
+    def ended_by(self, failure: UpstreamError) -> bool:
         """Whether the body is complete. A clean end of the connection completes a body without a
-        length."""
-        if isinstance(self.extent, UntilClose) and self.connection.lost_cleanly:
-            self.extent.done = True
+        length.
+
+        So does any other end if the body is an event stream: its last event shows whether it is
+        complete, and some servers end TLS without close_notify (RFC 9112 §9.8).
+        """
+        if isinstance(self.extent, UntilClose) and failure.kind is FailureKind.CLOSED:
+            self.extent.done = self.connection.lost_cleanly or self._shows_its_end()
         return self.extent.done
+
+    def _shows_its_end(self) -> bool:
+        headers = self.response.headers
+        kind = headers.get(b"content-type", b"").lower()
+        return kind.startswith(b"text/event-stream") and b"content-encoding" not in headers
 
     def release(self) -> None:
         """Free the octets, once they were passed on."""

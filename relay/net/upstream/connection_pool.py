@@ -8,23 +8,30 @@ import socket
 import ssl
 from typing import Any, Final
 
-from relay.config import ProxyUrl
+from relay.errors import OVERLOADED, RelayError
 from relay.net.deadlines import NEVER, Deadlines
+from relay.net.descriptors import is_exhausted
 from relay.net.upstream import proxy as egress
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
+from relay.net.upstream.resolver import Resolver
 
 _MAX_IDLE: Final = 256  # connections kept open between requests
+_EXHAUSTED: Final = "The relay has no connection to spare at the moment. Try again in a moment."
 
 
 class ConnectionPool:
     """The connections to one origin. Last in, first out, so that surplus connections expire."""
 
-    def __init__(self, origin: Origin, deadlines: Deadlines) -> None:
+    def __init__(
+        self, origin: Origin, deadlines: Deadlines, resolver: Resolver | None = None
+    ) -> None:
+        """`resolver` may be shared with other pools; None: one of its own."""
         self.origin = origin
         self.opened = 0
         self._deadlines = deadlines
         self._idle: dict[UpstreamConnection, None] = {}
         self._loop = asyncio.get_running_loop()
+        self._resolver = resolver or Resolver()
 
     def __repr__(self) -> str:
         return f"<Pool {self.origin} idle={len(self._idle)} opened={self.opened}>"
@@ -44,6 +51,7 @@ class ConnectionPool:
 
         Raises:
             UpstreamError: CONNECT or TLS.
+            RelayError: the relay has no descriptor left, which is no failure of the upstream.
         """
         # `asyncio.timeout` needs a task, and an exchange has none (net.runner).
         task = self._loop.create_task(self._open())
@@ -73,20 +81,9 @@ class ConnectionPool:
 
     async def _open(self) -> UpstreamConnection:
         origin = self.origin
-        create: Any = self._loop.create_connection  # Any: a protocol without asyncio's base class
-        connection: UpstreamConnection
         try:
             async with asyncio.timeout(origin.connect_time):
-                if origin.egress is None:
-                    _, connection = await create(
-                        self._connection,
-                        origin.host,
-                        origin.port,
-                        ssl=origin.tls,
-                        server_hostname=origin.host if origin.tls else None,
-                    )
-                else:
-                    connection = await self._through(origin.egress)
+                connection = await self._through(await self._socket())
         except TimeoutError:
             reason = f"no connection within {origin.connect_time:g} s"
             raise UpstreamError(FailureKind.CONNECT, self._way() + reason) from None
@@ -94,18 +91,26 @@ class ConnectionPool:
             reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
             raise UpstreamError(FailureKind.TLS, str(reason)) from None
         except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and is_exhausted(error):
+                raise RelayError(OVERLOADED, _EXHAUSTED) from None
             reason = getattr(error, "strerror", None) or str(error)
             raise UpstreamError(FailureKind.CONNECT, self._way() + reason) from None
         self.opened += 1
         return connection
 
-    async def _through(self, proxy: ProxyUrl) -> UpstreamConnection:
-        """A connection through a proxy."""
+    async def _socket(self) -> socket.socket:
+        """A TCP connection to the origin, through its proxy if it has one."""
         origin = self.origin
-        tunnel = await egress.connect(proxy, origin.host, origin.port)
-        create: Any = self._loop.create_connection
+        if origin.egress is None:
+            return await self._resolver.connect(origin.host, origin.port, origin.connect_time)
+        way = egress.Egress(origin.egress, self._resolver, origin.connect_time)
+        return await egress.connect(way, origin.host, origin.port)
+
+    async def _through(self, tunnel: socket.socket) -> UpstreamConnection:
+        """A connection of this pool over a TCP connection."""
+        origin = self.origin
+        create: Any = self._loop.create_connection  # Any: a protocol without asyncio's base class
         try:
-            tunnel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection: UpstreamConnection
             _, connection = await create(
                 self._connection,

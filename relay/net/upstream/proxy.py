@@ -11,11 +11,14 @@ import os
 import re
 import socket
 from base64 import b64encode
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, cast
 
 from relay.config import ProxyUrl
+from relay.net.descriptors import is_exhausted
 from relay.net.upstream.connection import FailureKind, UpstreamError
+from relay.net.upstream.resolver import Resolver
 
 _MAX_HEAD_OCTETS: Final = 16 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
@@ -34,24 +37,45 @@ _REPLIES: Final = {
 }
 
 
-async def connect(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
-    """A non-blocking socket whose other end is `host`:`port`, through `proxy`.
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """A proxy, and how it is reached."""
+
+    proxy: ProxyUrl
+    resolver: Resolver
+    seconds: float  # for a connection to it, shared by its addresses
+
+    async def dial(self) -> socket.socket:
+        """A connection to the proxy itself. Raises OSError."""
+        return await self.resolver.connect(self.proxy.host, self.proxy.port, self.seconds)
+
+    async def connect(self, *_: object, **__: object) -> socket.socket:
+        """As python-socks calls the proxy in front of a proxy."""
+        return await self.dial()
+
+
+async def connect(egress: Egress, host: str, port: int) -> socket.socket:
+    """A non-blocking socket whose other end is `host`:`port`, through a proxy.
 
     The name `host` is resolved here for socks5, and by the proxy for socks5h and http.
     There is no time limit; on cancellation the socket is closed.
 
     Raises:
         UpstreamError: CONNECT. The text names the proxy and its answer.
+        OSError: this process has no descriptor left.
     """
+    proxy = egress.proxy
     try:
         host = host if ":" in host else host.encode("idna").decode()
     except UnicodeError:
         raise UpstreamError(FailureKind.CONNECT, "the upstream's host is no name") from None
     try:
         if proxy.scheme == "http":
-            return await _http(proxy, host, port)
-        return await _socks(proxy, host, port)
+            return await _http(egress, host, port)
+        return await _socks(egress, host, port)
     except OSError as error:
+        if is_exhausted(error):
+            raise
         raise _failed(proxy, _reason(error)) from None
 
 
@@ -66,13 +90,14 @@ def _reason(error: OSError) -> str:
     return error.strerror or "no connection"
 
 
-async def _socks(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
+async def _socks(egress: Egress, host: str, port: int) -> socket.socket:
     # Imported only here: most relays have no proxy, and save its memory and start-up time.
     from python_socks import ProxyConnectionError, ProxyError, ProxyType
     from python_socks.async_.asyncio import Proxy as Socks
 
+    proxy = egress.proxy
     if proxy.scheme == "socks5":
-        host = await _address(host, port)
+        host = await _address(egress.resolver, host)
     socks = Socks(
         ProxyType.SOCKS5,
         proxy.host,
@@ -80,6 +105,7 @@ async def _socks(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
         proxy.user or None,
         proxy.password or None,
         rdns=True,  # the proxy resolves a host that is still a name
+        forward=cast(Any, egress),  # the connection to the proxy, by the relay's own resolver
         loop=asyncio.get_running_loop(),
     )
     try:
@@ -106,18 +132,18 @@ def _refusal(proxy: ProxyUrl, code: int | None, text: str) -> str:
     return "it did not answer in SOCKS5"
 
 
-async def _address(host: str, port: int) -> str:
+async def _address(resolver: Resolver, host: str) -> str:
     """The first address of a name, IPv4 first: fewer proxies can reach IPv6."""
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await resolver.resolve(host)
     except OSError as error:
         reason = f"{host} cannot be resolved: {_reason(error)}"
         raise UpstreamError(FailureKind.CONNECT, reason) from None
-    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
+    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[1][0])
 
 
-async def _http(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
+async def _http(egress: Egress, host: str, port: int) -> socket.socket:
+    proxy = egress.proxy
     name = f"[{host}]" if ":" in host else host
     credential = ""
     if proxy.user or proxy.password:
@@ -125,7 +151,7 @@ async def _http(proxy: ProxyUrl, host: str, port: int) -> socket.socket:
         credential = f"proxy-authorization: Basic {basic}\r\n"
     asked = f"CONNECT {name}:{port} HTTP/1.1\r\nhost: {name}:{port}\r\n{credential}\r\n"
     loop = asyncio.get_running_loop()
-    tunnel = await _tcp(proxy)
+    tunnel = await egress.dial()
     try:
         await loop.sock_sendall(tunnel, asked.encode())
         head = b""
@@ -159,24 +185,3 @@ def _words(proxy: ProxyUrl, code: int) -> str:
         return f"{code} {HTTPStatus(code).phrase}"
     except ValueError:
         return str(code)
-
-
-async def _tcp(proxy: ProxyUrl) -> socket.socket:
-    """A connection to the first address of the proxy that accepts one. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    failure = OSError()
-    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
-    for family, kind, protocol, _, address in found:
-        tunnel = socket.socket(family, kind, protocol)
-        try:
-            tunnel.setblocking(False)
-            await loop.sock_connect(tunnel, address)
-        except OSError as error:
-            tunnel.close()
-            failure = error
-        except BaseException:
-            tunnel.close()
-            raise
-        else:
-            return tunnel
-    raise failure
