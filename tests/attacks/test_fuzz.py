@@ -1,0 +1,154 @@
+"""Random requests harm nobody: no 500, no stall of the loop, no growth, each error in its shape.
+
+A run of half an hour: `FUZZ_SECONDS=1800 python -m pytest -m long tests/attacks/test_fuzz.py`.
+Numbers that found a fault stay in `SEEDS`.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import psutil
+import pytest
+import uvloop
+
+from tests.attacks.grammar import Case, case
+from tests.fakes.caller import read_answer
+from tests.fakes.live import Live, running_relay, running_simulator
+
+SEEDS: list[int] = [1086, 1132, 1148, 1202, 1290]
+STALL_SECONDS = 0.05  # of the thread's CPU time, so that other work of the machine does not count
+GROWTH_OCTETS = 64 * 1024 * 1024
+TICK_SECONDS = 0.002
+
+
+class RelayThread:
+    """A relay on a loop and thread of its own, whose longest turn is watched."""
+
+    def __init__(self, folder: Path, upstream: str) -> None:
+        self._folder = folder
+        self._upstream = upstream
+        self._started = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._run()))
+        self._longest = 0.0
+        self.relay: Live
+
+    def __enter__(self) -> "RelayThread":
+        self._thread.start()
+        assert self._started.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def longest_turn(self) -> float:
+        """The longest turn of the loop since the last call, in CPU seconds."""
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+    async def _run(self) -> None:
+        async with running_relay(self._folder, self._upstream) as self.relay:
+            self._started.set()
+            before = time.thread_time()
+            while not self._stop.is_set():
+                await asyncio.sleep(TICK_SECONDS)
+                now = time.thread_time()
+                self._longest = max(self._longest, now - before)
+                before = now
+
+
+@pytest.fixture
+async def watched(tmp_path: Path) -> AsyncIterator[RelayThread]:
+    async with running_simulator() as (_, url):
+        with RelayThread(tmp_path, url) as thread:
+            yield thread
+
+
+async def run(relay: Live, one: Case) -> str:
+    """Send a case; its result: the status, or `left`.
+
+    Raises:
+        AssertionError: the answer is none, or its error has another dialect's shape.
+    """
+    octets = one.octets(relay.key)
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port, limit=2**26)
+    try:
+        if one.cut is not None:
+            writer.write(octets[: int(len(octets) * one.cut)])
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            return "left"
+        writer.write(octets)
+        async with asyncio.timeout(30):
+            status, fields, payload = await read_answer(reader)
+        check(one, status, fields, payload)
+        return str(status)
+    finally:
+        writer.transport.abort()
+
+
+def check(one: Case, status: int, fields: dict[bytes, bytes], payload: bytes) -> None:
+    assert status in (200, 400, 404, 413, 415, 429), (status, payload[:300])
+    assert b"request-id" in fields
+    if status == 200:
+        return
+    assert fields[b"content-type"].startswith(b"application/json")
+    error = json.loads(payload)["error"]
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    openai = one.dialect not in ("messages", "count_tokens")
+    assert ("param" in error) == openai
+
+
+async def fuzz(thread: RelayThread, numbers: Iterable[int], seconds: float) -> Counter[str]:
+    """Run cases for so long. Raises AssertionError with the number of each that found a fault."""
+    results: Counter[str] = Counter()
+    faults: list[str] = []
+    end = time.monotonic() + seconds
+    for number in numbers:
+        if time.monotonic() > end or len(faults) > 20:
+            break
+        one = case(number)
+        shown = f"{number} ({one.dialect}, {len(one.body)} octets {one.encoding}): "
+        thread.longest_turn()
+        try:
+            results[await run(thread.relay, one)] += 1
+            stall = thread.longest_turn()
+            for _ in range(3):  # a stall that is the case's own comes again
+                if stall > STALL_SECONDS:
+                    await run(thread.relay, one)
+                    stall = min(stall, thread.longest_turn())
+            if stall > STALL_SECONDS:
+                faults.append(f"{shown}the loop stood still for {stall:.3f} s")
+        except Exception as fault:
+            faults.append(f"{shown}{type(fault).__name__} {fault}"[:400])
+    assert not faults, "\n".join(faults)
+    return results
+
+
+async def test_seeds_and_random_requests_are_answered(watched: RelayThread) -> None:
+    results = await fuzz(watched, [*SEEDS, *range(150)], 20)
+    assert results["200"] > 30
+    assert results["400"] > 20
+
+
+@pytest.mark.long
+async def test_half_an_hour_of_random_requests(watched: RelayThread) -> None:
+    seconds = float(os.environ.get("FUZZ_SECONDS", "1800"))
+    start = int(os.environ.get("FUZZ_START", "1000"))
+    process = psutil.Process()
+    await fuzz(watched, range(start, start + 300), 60)
+    before = process.memory_info().rss
+    results = await fuzz(watched, itertools.count(start + 300), seconds)
+    grown = process.memory_info().rss - before
+    print(f"{results.total()} requests {dict(results)}, grown by {grown / 2**20:.1f} MiB")
+    assert grown < GROWTH_OCTETS
