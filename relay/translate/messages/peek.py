@@ -126,9 +126,7 @@ def _scalar(raw: Any) -> object:
     try:
         return _decode_any(octets)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RelayError(
-            INVALID_REQUEST, f"The request body is not valid JSON: {error}."
-        ) from None
+        raise RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {error}.") from None
 
 
 def with_model(body: bytes, name: str) -> bytes:

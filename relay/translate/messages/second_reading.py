@@ -147,9 +147,7 @@ def _check_keys(body: bytes) -> None:
             INVALID_REQUEST, "The request body is not valid JSON: a key is not UTF-8."
         ) from None
     except msgspec.DecodeError as error:
-        raise RelayError(
-            INVALID_REQUEST, f"The request body is not valid JSON: {error}."
-        ) from None
+        raise RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {error}.") from None
 
 
 def _error(name: str) -> RelayError:

@@ -30,9 +30,7 @@ TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
 )
 KEYS = st.one_of(
-    st.sampled_from(
-        ["a", "models", "mode", "x-model", "message", "", 'x"model', "~", "é"]
-    ),
+    st.sampled_from(["a", "models", "mode", "x-model", "message", "", 'x"model', "~", "é"]),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
 ).filter(lambda key: key.casefold() not in DECIDING and not key.startswith("~"))
 STYLES = st.booleans()
@@ -46,7 +44,11 @@ def literals(draw: st.DrawFn, value: st.SearchStrategy[str] = TEXTS) -> str:
 @st.composite
 def objects(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
     """An object of JSON text, whose keys may well be "model"."""
-    members = draw(st.dictionaries(st.one_of(st.sampled_from(["model", "Model", "messages"]), KEYS), values, max_size=4))
+    members = draw(
+        st.dictionaries(
+            st.one_of(st.sampled_from(["model", "Model", "messages"]), KEYS), values, max_size=4
+        )
+    )
     inner = ",".join(
         draw(SPACE)
         + json.dumps(key, ensure_ascii=draw(STYLES))
