@@ -353,8 +353,12 @@ def _bounds(server: config.ServerSettings) -> Bounds:
     return Bounds(
         head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
         body=limits.body,
+        held=limits.held,
+        held_per_key=limits.held_per_key,
+        uploads_per_key=limits.uploads_per_key,
         head_time=times.head,
         body_time=times.body,
+        upload_time=times.upload,
         idle_time=times.idle,
         write_time=times.write,
     )

@@ -51,17 +51,24 @@ class TlsSettings(_Section, frozen=True):
 
 
 class HeadLimitSettings(_Section, frozen=True):
-    """The largest request that is read, in octets, and the most header fields."""
+    """The largest request that is read, and what is held of all of them, in octets."""
 
     request_line: int = 8 * 1024  # as nginx
     head: int = 32 * 1024  # as nginx: 4 x 8 KiB
     fields: int = 100  # HAProxy: 101
     body: int = 32 * 1024 * 1024  # as the Messages API
+    held: int = 256 * 1024 * 1024  # of all requests together: eight of the longest
+    held_per_key: int = 64 * 1024 * 1024  # of these, for one key
+    uploads_per_key: int = 64  # bodies of one key that are on their way
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.held_per_key < self.body:
+            raise ValueError("held_per_key must be at least body, or no such body is accepted")
+        if self.held < self.held_per_key:
+            raise ValueError("held must be at least held_per_key")
 
 
 class ServerTimeoutSettings(_Section, frozen=True):
@@ -69,6 +76,7 @@ class ServerTimeoutSettings(_Section, frozen=True):
 
     head: float = 10.0  # from a head's first octet to its end
     body: float = 10.0  # after which a body must come at 1 KiB/s or faster
+    upload: float = 300.0  # for a complete body: 32 MiB at 1 Mbit/s
     idle: float = 75.0  # between two requests; as nginx keepalive_timeout
     write: float = 120.0  # for a caller that reads nothing
     drain: float = 600.0  # for streams in flight to finish after SIGTERM

@@ -70,12 +70,13 @@ class InboundRequest(ABC):
     `dialect` is the name in the journal. `counting`: it only counts tokens. `reads_answers`: the
     answer is decoded and written anew, so it must come unencoded and in the form asked for.
     `ends_failed_streams`: an error is a regular end of a stream; where it is not, the connection
-    is cut after the error. `long_cache`: its prompt is cached for an hour.
+    is cut after the error. `kept_octets`: of the request, in memory after `release`.
     """
 
     dialect: ClassVar[str]
     error_shape: ClassVar[ErrorShape]
     counting: bool = False
+    kept_octets: int = 0
     reads_answers: ClassVar[bool] = True
     ends_failed_streams: ClassVar[bool] = False
 
