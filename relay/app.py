@@ -42,6 +42,7 @@ from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from relay.store.recovery import restore
+from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
@@ -340,11 +341,14 @@ def _response_store(
 ) -> ResponseStore | None:
     """Where responses are stored; None: nowhere."""
     lifetime = settings.keep.seconds
+    bounds = ResponseBounds(
+        settings.per_account, settings.responses_per_account, settings.conversation
+    )
     if settings.store == "memory":
-        return MemoryResponseStore(lifetime, settings.memory)
+        return MemoryResponseStore(lifetime, settings.memory, bounds)
     if settings.store == "database":
         assert secret is not None  # config.load has checked it
-        return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime)
+        return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime, bounds)
     return None
 
 

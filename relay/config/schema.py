@@ -251,6 +251,9 @@ class ResponsesSettings(_Section, frozen=True):
     key: str = ""  # encrypts responses in the database
     keep: Duration = Duration("30d")  # after the last use
     memory: int = 67_108_864  # octets of all responses in memory
+    per_account: int = 67_108_864  # octets of all responses of one account
+    responses_per_account: int = 10_000
+    conversation: int = 33_554_432  # octets of all turns of one conversation
 
     def __post_init__(self) -> None:
         if self.key.startswith("$"):
@@ -259,6 +262,9 @@ class ResponsesSettings(_Section, frozen=True):
             raise ValueError(f'key is needed for store = "database": {_MAKE_KEY}')
         if self.memory < 1_048_576:
             raise ValueError("memory must be at least 1048576 octets")
+        for name in ("per_account", "responses_per_account", "conversation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
 
     def __repr__(self) -> str:
         return f"Responses({self.store!r})"  # the rest may hold a secret

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Received:
     """A request as it was received: head, complete body, caller and their plan."""
 
-    __slots__ = ("body", "caller", "head", "plan", "request_id", "summary")
+    __slots__ = ("body", "caller", "exchange", "head", "plan", "request_id", "summary")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Received:
         caller: LiveKey,
         plan: Plan,
     ) -> None:
+        self.exchange = ctx.exchange
         self.head: Request = ctx.exchange.request
         self.request_id = ctx.id
         self.body = body
@@ -146,7 +147,9 @@ class InboundRequest(ABC):
 
 
 class Dialect(ABC):
-    """How the requests of one endpoint are read."""
+    """How the requests of one endpoint are read. `counting`: they only count tokens."""
+
+    counting: bool = False
 
     def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
         """The body of a request that came with a content-encoding, at most `limit` octets.

@@ -80,6 +80,8 @@ class Relay:
         summary = peek(body)
         route = self._catalog.route(summary.model)  # 3
         ctx.model = summary.model  # known to be available, so no longer than its name
+        if dialect.counting:
+            self._metering.admit_count(caller, plan)
         received = Received(ctx, body, summary, caller, plan)
         ctx.inbound = inbound = await dialect.read(received)  # 4
         del body, received

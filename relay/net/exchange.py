@@ -66,8 +66,9 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     peer: str
-    budget: MemoryBudget
 
+    @property
+    def budget(self) -> MemoryBudget: ...
     def closes_after_answer(self) -> bool: ...
 
 

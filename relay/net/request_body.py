@@ -4,7 +4,6 @@ Decides when the body is complete and when it fails. Must not know callers or co
 """
 
 import asyncio
-
 from typing import Final
 
 from relay.errors import REQUEST_TIMEOUT, TOO_LARGE, RelayError
@@ -126,7 +125,7 @@ class RequestBody:
         self._wake()
 
     def too_slow(self, seconds: float) -> None:
-        """Give the body up because it arrives too slowly; `seconds` is the most that it may take."""
+        """Give the body up because it is too slow; `seconds` is the most that it may take."""
         self.fail(
             RelayError(
                 REQUEST_TIMEOUT,

@@ -210,7 +210,7 @@ def _messages(fields: _Body) -> list[msgspec.Raw]:
         return [msgspec.Raw(b'{"role":"user","content":%b}' % fields.input)]
     else:
         messages = fields.input
-    if memoryview(messages)[:1] != b"[" or _has_few_elements(messages):
+    if bytes(memoryview(messages)[:1]) != b"[" or _has_few_elements(messages):
         return _decode_elements(messages)
     return _first_messages(messages)
 

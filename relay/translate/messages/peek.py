@@ -94,7 +94,9 @@ def peek(body: bytes) -> RequestSummary:
         raise RelayError(
             INVALID_REQUEST, f"The request body is not valid JSON: {reason}."
         ) from None
-    model, stream, max_tokens = members.model, members.stream, members.max_tokens
+    model: object = members.model
+    stream: object = members.stream
+    max_tokens: object = members.max_tokens
     if type(members) is _RawMembers:
         model, stream, max_tokens = map(_scalar, (model, stream, max_tokens))
     if not isinstance(model, str) or not model:

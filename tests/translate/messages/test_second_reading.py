@@ -22,8 +22,7 @@ def refused(body: bytes) -> RelayError | None:
     try:
         peek(body)
     except RelayError as error:
-        assert error.kind.status == 400
-        return error
+        return error if error.kind.status == 400 else None
     return None
 
 
