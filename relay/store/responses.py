@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from sys import getsizeof
 from typing import Any, Final, Protocol
 
@@ -23,6 +24,7 @@ _NONCE_OCTETS: Final = 12  # random ones have 96 bits (NIST SP 800-38D §8.2.2)
 _TURN_OVERHEAD_OCTETS: Final = 1024  # memory for a turn beside its content, about
 _POINTER_OCTETS: Final = 8  # of a list, for each item
 _TAG_OCTETS: Final = 16  # of AES-GCM
+_RENEWED: Final = 0.99  # of its lifetime, below which a use renews a turn: not each is a write
 _MIN_ACCOUNT_OCTETS: Final = 1024 * 1024  # in a very small memory
 
 _SELECT_CHAIN: Final = """WITH RECURSIVE turn (id, octets, expires, previous, number) AS (
@@ -212,6 +214,10 @@ class MemoryResponseStore:
         return octets > 0
 
 
+def _update_expiry(values: tuple[float, str], connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE response SET expires = ? WHERE id = ?", values)
+
+
 class DatabaseResponseStore:
     """Keeps turns in the database, each encrypted by itself."""
 
@@ -275,9 +281,10 @@ class DatabaseResponseStore:
             return items
 
         items = await self._database.run(read)  # takes no lock that a writer waits for
-        if items is not None and min(expires for _, _, expires in chain) < self._due(now):
+        if items is not None:
+            due = [one for one, _, expires in chain if expires < now + self._lifetime * _RENEWED]
             with contextlib.suppress(StoreError):  # the next use renews them as well
-                await self._renew(ids, now)
+                await self._renew(due, now)
         return items
 
     async def delete(self, owner: str, id: str) -> bool:
@@ -305,15 +312,12 @@ class DatabaseResponseStore:
             return None
         return [(one, octets, expires) for one, octets, expires, _ in rows]
 
-    def _due(self, now: float) -> float:
-        """Turns that expire before this are renewed: not at every use, for that is a write."""
-        return now + self._lifetime * 0.99
-
     async def _renew(self, ids: list[str], now: float) -> None:
-        marks = ",".join("?" * len(ids))
-        statement = f"UPDATE response SET expires = ? WHERE id IN ({marks})"  # noqa: S608
-        values = [now + self._lifetime, *ids]
-        await self._database.write(lambda connection: connection.execute(statement, values))
+        """Let turns live from now on. One at a time: SQLite reads a row again to change it, and a
+        long conversation would keep other writers waiting."""
+        for one in ids:
+            values = (now + self._lifetime, one)
+            await self._database.write(partial(_update_expiry, values))
 
     def _sealed(self, turn: StoredResponse, plain: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE_OCTETS)

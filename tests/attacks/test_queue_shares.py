@@ -86,7 +86,7 @@ async def test_counting_gives_its_place_to_a_request(pool_with: PoolWith) -> Non
         assert [(await read_answer(one[0]))[0] for one in honest[:2]] == [200, 200]
 
 
-async def test_a_full_queue_has_a_place_for_the_first_request_of_another(
+async def test_a_full_queue_has_a_place_for_another_caller(
     pool_with: PoolWith,
 ) -> None:
     async with busy(pool_with, 6) as (pool, callers):

@@ -69,7 +69,7 @@ async def test_counting_a_long_conversation_many_times_stops_nobody(storing: Liv
     await until(lambda: held(storing) == 0)
 
 
-async def test_a_conversation_that_grows_too_long_is_answered_but_not_kept(storing: Live) -> None:
+async def test_a_conversation_that_grows_too_long_is_not_kept(storing: Live) -> None:
     previous = await conversation(storing, 2, 5 * MIB)
     body = {"input": "x" * 5 * MIB, "previous_response_id": previous}
     status, answer, _ = await ask(storing, body)
