@@ -53,7 +53,7 @@ async def conversation(relay: Live, turns: int, size: int) -> str:
 
 async def test_counting_a_long_conversation_many_times_stops_nobody(storing: Live) -> None:
     """20 requests of 130 octets: nobody was served for 13 s, eight of nine refused."""
-    previous = await conversation(storing, 5, 2 * MIB)
+    previous = await conversation(storing, 5, 500 * KIB)
     other = await other_key(storing)
     body = {"input": "x", "previous_response_id": previous}
     counts = [asyncio.create_task(ask(storing, body, target=COUNT)) for _ in range(20)]

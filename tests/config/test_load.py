@@ -72,6 +72,9 @@ WRONG = [
     ("[server]\npublic_url = 'https://h/\"'", "server.public_url", "without spaces or quotes"),
     ("[server]\nkey_prefix = 'a b'", "server.key_prefix", "letters, digits, - and _"),
     ("[server.limits]\nhead = 0", "server.limits.head", "at least 1"),
+    ("[server.limits]\nuploads_per_key = 0", "server.limits.uploads_per_key", "at least 1"),
+    ("[server.limits]\nbody = 70_000_000", "server.limits.held_per_key", "at least body"),
+    ("[server.limits]\nheld = 60_000_000", "server.limits.held", "at least held_per_key"),
     ("[database]\npath = ''", "database.path", "names a file"),
     ("[database]\npath = ':memory:'", "database.path", "names a file"),
     ("[database]\nretention_days = 0", "database.retention_days", "at least 1"),
@@ -162,6 +165,8 @@ WRONG = [
     ("[responses]\nkey = '$KEY'", "responses.key", "write env:KEY"),
     ("[responses]\nkeep = 'long'", "responses.keep", "long"),
     ("[responses]\nmemory = 5", "responses.memory", "at least 1048576"),
+    ("[responses]\nconversation = 0", "responses.conversation", "at least 1"),
+    ("[responses]\nper_account = 0", "responses.per_account", "at least 1"),
     (PLAN + "cache_breakpoints = 4", "plan[0].cache_breakpoints", "true or false"),
     # something missing
     ("[[vendor]]", "vendor[0].name", "is missing; write text in quotes"),

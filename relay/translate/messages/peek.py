@@ -11,39 +11,29 @@ from typing import Any, Final
 import msgspec
 
 from relay.errors import INVALID_REQUEST, RelayError
-from relay.translate.messages.second_reading import refuse_second_reading
+from relay.translate.messages.second_reading import (
+    NOTHING,
+    LongMembers,
+    refuse_second_reading,
+)
 
 _MODEL_KEY: Final = re.compile(rb'"model"')
 _MODEL_MEMBER: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 _MAX_MODEL_KEYS: Final = 4096
-_NOTHING: Final = msgspec.Raw(b"")
 # A text in memory may take four times its octets, so larger bodies are decoded with care.
 _MAX_PLAIN_OCTETS: Final = 1024 * 1024
 _MAX_VALUE_OCTETS: Final = 64 * 1024
 
 
-class RequestSummary:
+class RequestSummary(msgspec.Struct, frozen=True, gc=False):
     """The members that the relay reads. Only `model` is checked: the upstream checks the rest."""
 
-    __slots__ = ("max_tokens", "model", "stream")
-
-    def __init__(self, model: str, stream: object, max_tokens: object) -> None:
-        self.model = model
-        self.stream = stream
-        self.max_tokens = max_tokens
+    model: str
+    stream: Any
+    max_tokens: Any
 
 
-class _LongMembers(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The members that hold the conversation, unread."""
-
-    messages: msgspec.Raw = _NOTHING
-    system: msgspec.Raw = _NOTHING
-    tools: msgspec.Raw = _NOTHING
-    input: msgspec.Raw = _NOTHING
-    instructions: msgspec.Raw = _NOTHING
-
-
-class _PlainMembers(_LongMembers, frozen=True, gc=False):
+class _PlainMembers(LongMembers, frozen=True, gc=False):
     """The members of a request as nearly every caller writes them."""
 
     model: str | None = None
@@ -51,12 +41,12 @@ class _PlainMembers(_LongMembers, frozen=True, gc=False):
     max_tokens: int | float | None = None
 
 
-class _RawMembers(_LongMembers, frozen=True, gc=False):
+class _RawMembers(LongMembers, frozen=True, gc=False):
     """The members of any JSON object: a value may be of any type and size."""
 
-    model: msgspec.Raw = _NOTHING
-    stream: msgspec.Raw = _NOTHING
-    max_tokens: msgspec.Raw = _NOTHING
+    model: msgspec.Raw = NOTHING
+    stream: msgspec.Raw = NOTHING
+    max_tokens: msgspec.Raw = NOTHING
 
 
 class _Key(str):
@@ -100,16 +90,12 @@ def peek(body: bytes) -> RequestSummary:
     if type(members) is _RawMembers:
         model, stream, max_tokens = map(_scalar, (model, stream, max_tokens))
     if not isinstance(model, str) or not model:
-        absent = members.model in (None, _NOTHING) or model is None
+        absent = members.model in (None, NOTHING) or model is None
         fault = "Field required" if absent else "Input should be a model's id in quotes"
         raise RelayError(
             INVALID_REQUEST, f"model: {fault}. GET /v1/models lists the ids.", param="model"
         )
-    refuse_second_reading(
-        body,
-        (members.messages, members.system, members.tools, members.input, members.instructions),
-        (True, stream is not None, max_tokens is not None, members.messages is not _NOTHING),
-    )
+    refuse_second_reading(body, members, stream is not None, max_tokens is not None)
     return RequestSummary(model, stream, max_tokens)
 
 
@@ -156,7 +142,7 @@ def with_model(body: bytes, name: str) -> bytes:
 def _has_no_model_but(start: int, body: bytes) -> bool:
     """Whether the `"model"` at `start` is the only key of the top level that reads so."""
     marked = b'%b"~~~~~"%b' % (body[:start], body[start + 7 :])
-    return _decode_raw(marked).model is _NOTHING
+    return _decode_raw(marked).model is NOTHING
 
 
 def _model_keys(body: bytes) -> list[int]:

@@ -7,22 +7,23 @@ the top-level keys only; text and nested keys may have these names.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from relay.errors import INVALID_REQUEST, RelayError
 
+NOTHING: Final = msgspec.Raw(b"")  # a member that is absent
 _NAMES: Final = frozenset({"model", "stream", "max_tokens", "messages"})
 _MAX_MEMBERS: Final = 256  # at the top level; the APIs have about 30
 _MAX_SCANNED_OCTETS: Final = 64 * 1024  # beyond it, only a decode of the keys is fast enough
 _SEARCHED_OCTETS: Final = 64  # of a value, to find its place
-_MIN_REMOVED_OCTETS: Final = 128  # a shorter value costs more to remove than to scan
+_MIN_REMOVED_OCTETS: Final = 512  # a shorter value costs more to remove than to scan
 # U+017F and U+212A are other capitals of `s` and `k` (Unicode, CaseFolding.txt).
 _FOREIGN_LETTERS: Final = ("\u017f".encode(), "\u212a".encode())
 # An escaped letter, digit or underscore. Encoders escape none of them.
 _ESCAPED_LETTER: Final = re.compile(rb"\\u(?:00[4-7]|017f|212a)", re.IGNORECASE)
+_BACKSLASH: Final = 0x5C  # an octet is found faster than a text of one
 _MARK: Final = b"~relay~"
 
 
@@ -79,52 +80,78 @@ class _Keys:
 _ANY_KEY: Final = _Key("")
 
 
+class LongMembers(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The members of a request that are usually long, unread."""
+
+    messages: msgspec.Raw = NOTHING
+    system: msgspec.Raw = NOTHING
+    tools: msgspec.Raw = NOTHING
+    input: msgspec.Raw = NOTHING
+    instructions: msgspec.Raw = NOTHING
+
+
 def refuse_second_reading(
-    body: bytes, values: Iterable[msgspec.Raw], given: tuple[bool, bool, bool, bool]
+    body: bytes, members: LongMembers, stream: bool, max_tokens: bool
 ) -> None:
     """Refuse a body in which `model`, `stream`, `max_tokens` or `messages` is ambiguous.
 
     Args:
-        body: a JSON object.
-        values: the values of its members that are usually long, as they stand in it.
-        given: whether it has each of the four names, in this order.
+        body: a JSON object with a `model`.
+        members: its long members.
+        stream: whether it has a `stream`.
+        max_tokens: whether it has a `max_tokens`.
 
     Raises:
         RelayError: 400, one of the names is given twice, with escapes, or in other capitals.
     """
-    rest = body if len(body) < 2 * _MIN_REMOVED_OCTETS else _without(body, values)
-    if len(rest) > _MAX_SCANNED_OCTETS:
-        _check_keys(body)
-        if _ESCAPED_LETTER.search(rest) is not None:
+    rest = body if len(body) < _MIN_REMOVED_OCTETS else _without(body, members)
+    if _BACKSLASH in rest and _ESCAPED_LETTER.search(rest) is not None:
+        if len(rest) > _MAX_SCANNED_OCTETS:
             raise RelayError(
                 INVALID_REQUEST,
                 "The request body has escaped letters beside the conversation. Write letters, "
                 "digits and _ without escapes.",
             )
-        return
-    plain = rest.lower()
-    if b"\\u" in plain and _ESCAPED_LETTER.search(plain) is not None:
         _check_keys(_SPELLED.sub(_marked, rest))
         return
-    model, stream, max_tokens, messages = given
-    if (  # a name in a text or in a nested key is counted, too: then the keys decide
-        plain.count(b'"model"') > model
-        or plain.count(b'"stream"') > stream
-        or plain.count(b'"max_tokens"') > max_tokens
-        or plain.count(b'"messages"') > messages
+    if len(rest) > _MAX_SCANNED_OCTETS:
+        _check_keys(body)
+        return
+    plain = rest.lower()
+    messages = members.messages is not NOTHING
+    if (
+        # Fewer texts than this begin with these letters in most bodies.
+        (
+            plain.count(b'"m') > 1 + max_tokens + messages
+            and (
+                plain.count(b'"model"') > 1
+                or plain.count(b'"max_tokens"') > max_tokens
+                or plain.count(b'"messages"') > messages
+            )
+        )
+        or (plain.count(b'"st') > stream and plain.count(b'"stream"') > stream)
         or not (plain.isascii() or not any(letter in plain for letter in _FOREIGN_LETTERS))
-    ):
+    ):  # a name in a text or in a nested key is counted, too: the keys decide
         _check_keys(rest)
 
 
-def _without(body: bytes, values: Iterable[msgspec.Raw]) -> bytes:
+def _without(body: bytes, members: LongMembers) -> bytes:
     """The body with a 0 in place of each long value; equal ones are alike, so any of them goes."""
-    for value in values:
+    for value in (
+        members.messages,
+        members.system,
+        members.tools,
+        members.input,
+        members.instructions,
+    ):
+        if value is NOTHING:
+            continue
         octets = memoryview(value)
-        if len(octets) >= _MIN_REMOVED_OCTETS:
+        length = len(octets)
+        if length >= _MIN_REMOVED_OCTETS:
             at = body.find(octets[:_SEARCHED_OCTETS])
             if body.startswith(octets, at):
-                body = b"%b0%b" % (body[:at], body[at + len(octets) :])
+                body = body[:at] + b"0" + body[at + length :]
     return body
 
 
