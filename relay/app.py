@@ -45,6 +45,7 @@ from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from relay.store.recovery import restore
+from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
@@ -356,11 +357,14 @@ def _response_store(
 ) -> ResponseStore | None:
     """Where responses are stored; None: nowhere."""
     lifetime = settings.keep.seconds
+    bounds = ResponseBounds(
+        settings.per_account, settings.responses_per_account, settings.conversation
+    )
     if settings.store == "memory":
-        return MemoryResponseStore(lifetime, settings.memory)
+        return MemoryResponseStore(lifetime, settings.memory, bounds)
     if settings.store == "database":
         assert secret is not None  # config.load has checked it
-        return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime)
+        return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime, bounds)
     return None
 
 
@@ -369,8 +373,12 @@ def _bounds(server: config.ServerSettings) -> Bounds:
     return Bounds(
         head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
         body=limits.body,
+        held=limits.held,
+        held_per_key=limits.held_per_key,
+        uploads_per_key=limits.uploads_per_key,
         head_time=times.head,
         body_time=times.body,
+        upload_time=times.upload,
         idle_time=times.idle,
         write_time=times.write,
         connections=max_connections(),

@@ -20,6 +20,13 @@ from relay.store.responses import ResponseStore, StoredResponse
 _MAX_PAGE_SIZE: Final = 100  # items in one answer
 
 
+class _Identified(msgspec.Struct, frozen=True, gc=False):
+    id: str | None = None
+
+
+_decode_id: Final = msgspec.json.Decoder(_Identified).decode
+
+
 class StoredResponses:
     """Answers from the store; without one, every response is missing."""
 
@@ -88,24 +95,25 @@ class StoredResponses:
             )
         limit = int(text)
         stored = await self._find(owner, id)
-        items = [_listed_item(item, stored.id, index) for index, item in enumerate(stored.input)]
+        indexes = list(range(len(stored.input)))
         if order == "desc":
-            items.reverse()
+            indexes.reverse()
         if after := parameters.get("after"):
-            ids = [item["id"] for item in items]
-            if after[0] not in ids:
+            place = _place(stored, after[0], indexes)
+            if place is None:
                 raise RelayError(
                     INVALID_REQUEST, f"after: no item has the id {after[0][:80]!r}.", param="after"
                 )
-            items = items[ids.index(after[0]) + 1 :]
-        shown = items[:limit]
+            indexes = indexes[place + 1 :]
+        # Only the page is decoded: a response may have very many items.
+        shown = [_listed_item(stored.input[at], stored.id, at) for at in indexes[:limit]]
         return _render(
             {
                 "object": "list",
                 "data": shown,
                 "first_id": shown[0]["id"] if shown else None,
                 "last_id": shown[-1]["id"] if shown else None,
-                "has_more": len(items) > limit,
+                "has_more": len(indexes) > limit,
             }
         )
 
@@ -131,6 +139,29 @@ def _render(page: dict[str, Any]) -> bytes:
     return json.dumps(page).encode()
 
 
+def _place(stored: StoredResponse, id: str, indexes: list[int]) -> int | None:
+    """Where in `indexes` the first item with an id is; None if there is none."""
+    for place, index in enumerate(indexes):
+        own = _own_id(stored.input[index])
+        if (_default_id(stored.id, index) if own is None else own) == id:
+            return place
+    return None
+
+
+def _own_id(octets: bytes) -> str | None:
+    if b'id"' not in octets and b"\\u" not in octets:
+        return None
+    try:
+        return _decode_id(octets).id
+    except (msgspec.MsgspecError, ValueError):  # no text, or a lone surrogate
+        id = json.loads(octets).get("id")
+        return id if isinstance(id, str) else None
+
+
+def _default_id(response: str, index: int) -> str:
+    return f"in_{response.removeprefix('resp_')}_{index}"
+
+
 def _listed_item(octets: bytes, response: str, index: int) -> dict[str, Any]:
     """An input item as a list shows it: with all its members, and with a stable id."""
     item: dict[str, Any] = json.loads(octets)  # unlike orjson, it accepts a lone surrogate
@@ -139,7 +170,7 @@ def _listed_item(octets: bytes, response: str, index: int) -> dict[str, Any]:
         kind = "output_text" if item.get("role") == "assistant" else "input_text"
         item["content"] = [{"type": kind, "text": content}]
     if not isinstance(item.get("id"), str):
-        item["id"] = f"in_{response.removeprefix('resp_')}_{index}"
+        item["id"] = _default_id(response, index)
     item.setdefault("type", "message")
     if item["type"] == "message":
         item.setdefault("status", "completed")

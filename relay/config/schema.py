@@ -51,17 +51,24 @@ class TlsSettings(_Section, frozen=True):
 
 
 class HeadLimitSettings(_Section, frozen=True):
-    """The largest request that is read, in octets, and the most header fields."""
+    """The largest request that is read, and what is held of all of them, in octets."""
 
     request_line: int = 8 * 1024  # as nginx
     head: int = 32 * 1024  # as nginx: 4 x 8 KiB
     fields: int = 100  # HAProxy: 101
     body: int = 32 * 1024 * 1024  # as the Messages API
+    held: int = 256 * 1024 * 1024  # of all requests together: eight of the longest
+    held_per_key: int = 64 * 1024 * 1024  # of these, for one key
+    uploads_per_key: int = 64  # bodies of one key that are on their way
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.held_per_key < self.body:
+            raise ValueError("held_per_key must be at least body, or no such body is accepted")
+        if self.held < self.held_per_key:
+            raise ValueError("held must be at least held_per_key")
 
 
 class ServerTimeoutSettings(_Section, frozen=True):
@@ -69,6 +76,7 @@ class ServerTimeoutSettings(_Section, frozen=True):
 
     head: float = 10.0  # from a head's first octet to its end
     body: float = 10.0  # after which a body must come at 1 KiB/s or faster
+    upload: float = 300.0  # for a complete body: 32 MiB at 1 Mbit/s
     idle: float = 75.0  # between two requests; as nginx keepalive_timeout
     write: float = 120.0  # for a caller that reads nothing
     drain: float = 600.0  # for streams in flight to finish after SIGTERM
@@ -243,6 +251,9 @@ class ResponsesSettings(_Section, frozen=True):
     key: str = ""  # encrypts responses in the database
     keep: Duration = Duration("30d")  # after the last use
     memory: int = 67_108_864  # octets of all responses in memory
+    per_account: int = 67_108_864  # octets of all responses of one account
+    responses_per_account: int = 10_000
+    conversation: int = 33_554_432  # octets of all turns of one conversation
 
     def __post_init__(self) -> None:
         if self.key.startswith("$"):
@@ -251,6 +262,9 @@ class ResponsesSettings(_Section, frozen=True):
             raise ValueError(f'key is needed for store = "database": {_MAKE_KEY}')
         if self.memory < 1_048_576:
             raise ValueError("memory must be at least 1048576 octets")
+        for name in ("per_account", "responses_per_account", "conversation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
 
     def __repr__(self) -> str:
         return f"Responses({self.store!r})"  # the rest may hold a secret

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Received:
     """A request as it was received: head, complete body, caller and their plan."""
 
-    __slots__ = ("body", "caller", "head", "plan", "request_id", "summary")
+    __slots__ = ("body", "caller", "exchange", "head", "plan", "request_id", "summary")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Received:
         caller: LiveKey,
         plan: Plan,
     ) -> None:
+        self.exchange = ctx.exchange
         self.head: Request = ctx.exchange.request
         self.request_id = ctx.id
         self.body = body
@@ -70,12 +71,13 @@ class InboundRequest(ABC):
     `dialect` is the name in the journal. `counting`: it only counts tokens. `reads_answers`: the
     answer is decoded and written anew, so it must come unencoded and in the form asked for.
     `ends_failed_streams`: an error is a regular end of a stream; where it is not, the connection
-    is cut after the error. `long_cache`: its prompt is cached for an hour.
+    is cut after the error. `kept_octets`: of the request, in memory after `release`.
     """
 
     dialect: ClassVar[str]
     error_shape: ClassVar[ErrorShape]
     counting: bool = False
+    kept_octets: int = 0
     reads_answers: ClassVar[bool] = True
     ends_failed_streams: ClassVar[bool] = False
 
@@ -145,7 +147,9 @@ class InboundRequest(ABC):
 
 
 class Dialect(ABC):
-    """How the requests of one endpoint are read."""
+    """How the requests of one endpoint are read. `counting`: they only count tokens."""
+
+    counting: bool = False
 
     def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
         """The body of a request that came with a content-encoding, at most `limit` octets.

@@ -8,6 +8,7 @@ still. The result of each attempt is noted with its upstream.
 
 import logging
 import time
+from collections.abc import Callable
 
 from relay.errors import RelayError
 from relay.gateway.attempt import Answer, FailedError, attempt
@@ -25,8 +26,15 @@ _log = logging.getLogger("relay.gateway")
 class Dispatch:
     """Sends requests on."""
 
-    def __init__(self, upstreams: Upstreams, tries: int) -> None:
-        """`tries`: the number of upstreams that a request may go to."""
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        tries: int,
+        admit_again: Callable[[RequestContext, InboundRequest], None],
+    ) -> None:
+        """`tries`: the number of upstreams that a request may go to. `admit_again` is called when
+        a request has waited for its place; it raises RelayError if the request is to end."""
+        self._admit_again = admit_again
         self._upstreams = upstreams
         self._tries = tries
 
@@ -50,6 +58,7 @@ class Dispatch:
         last: RelayError | UpstreamRefusal | None = None
         while True:
             lease = upstreams.take(wanted)
+            waited = lease is None
             if lease is None:
                 waits = time.monotonic()
                 ctx.passed_over = upstreams.passed_over(wanted, None)
@@ -65,6 +74,8 @@ class Dispatch:
             if len(wanted.route.targets) > 1 and not ctx.wait_us:
                 ctx.passed_over = upstreams.passed_over(wanted, target)
             try:
+                if waited:
+                    self._admit_again(ctx, inbound)
                 answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
             except FailedError as failure:
                 last = failure.error

@@ -29,6 +29,10 @@ class ConversationHistory:
         """Whether responses are kept."""
         return self._store is not None
 
+    def keeps(self, octets: int) -> bool:
+        """Whether a conversation of so many octets is kept."""
+        return self._store is not None and octets <= self._store.bounds.conversation
+
     async def before(self, owner: str, id: str) -> list[msgspec.Raw]:
         """The conversation up to and with a response, the oldest item first.
 
@@ -43,7 +47,8 @@ class ConversationHistory:
                 raise RelayError(OVERLOADED, BUSY) from None
         if items is None:
             reason = (
-                f"no response with the id {id[:80]!r} is kept here any more, or not all before it"
+                f"no response with the id {id[:80]!r} is kept here any more, or not all before it, "
+                "or the conversation is too long"
             )
             if self._store is None:
                 reason = "this relay keeps no responses, so there is nothing to go on from"
@@ -55,7 +60,7 @@ class ConversationHistory:
         return [msgspec.Raw(item) for item in items]
 
     async def keep(self, response: StoredResponse) -> None:
-        """Keep a response, with the items that it answers and its own.
+        """Keep a response, with the items that it answers and its own, unless it is too long.
 
         Raises:
             RelayError: 503, it cannot be kept.

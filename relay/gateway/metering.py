@@ -45,16 +45,23 @@ class Metering:
         ctx.key_state = self._ledger.key_state(caller.user_id, caller.key_id, plan, time())
         return plan
 
+    def admit_count(self, caller: LiveKey, plan: Plan) -> None:
+        """Admit a request that only counts tokens, before anything is loaded for it.
+
+        Raises:
+            RelayError: 429, the key counts too often.
+        """
+        self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
+
     def admit(
         self, ctx: RequestContext, caller: LiveKey, plan: Plan, inbound: InboundRequest
     ) -> Admission:
-        """Hold what a request may use.
+        """Hold what a request may use; nothing for one that counts, see `admit_count`.
 
         Raises:
             RelayError: 429 or 402 for want of quota or money, 503 while nothing can be written.
         """
         if inbound.counting:
-            self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
             return UNMETERED
         if not self._journal.healthy:
             raise RelayError(OVERLOADED, UNWRITTEN)

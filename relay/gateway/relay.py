@@ -15,6 +15,7 @@ from time import monotonic
 
 from relay import config
 from relay.errors import RelayError
+from relay.gateway.admission import UNMETERED
 from relay.gateway.attempt import Answer
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
@@ -25,6 +26,7 @@ from relay.gateway.keepalive import KeepAlive
 from relay.gateway.metering import Metering
 from relay.gateway.respond import end_failed, respond_refusal
 from relay.net.deadlines import Deadlines
+from relay.net.exchange import UNCOUNTED_OCTETS
 from relay.pool.affinity import Session, Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.routes import Target
@@ -54,7 +56,7 @@ class Relay:
         self._sessions = sessions
         self._deadlines = deadlines
         self._settings = settings
-        self._dispatch = Dispatch(upstreams, settings.tries)
+        self._dispatch = Dispatch(upstreams, settings.tries, self._admit_again)
         self._body_limit = body_limit
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
@@ -66,18 +68,25 @@ class Relay:
         caller = self._keys.identify(ctx.exchange.request.headers)  # 1
         plan = self._metering.enter(ctx, caller)
         exchange = ctx.exchange
-        body = exchange.early_body or await exchange.body()  # 2
+        body = exchange.early_body  # 2
+        if not 0 < len(body) <= UNCOUNTED_OCTETS:
+            body = await exchange.body(caller.key_id)
+            caller = self._keys.identify(exchange.request.headers)  # it may be revoked meanwhile
+            plan = self._metering.enter(ctx, caller)
         ctx.ready_at = monotonic()
         if b"content-encoding" in exchange.request.headers:
             body = dialect.decoded(exchange.request, body, self._body_limit)
+            exchange.replace_body(caller.key_id, len(body))
         summary = peek(body)
         route = self._catalog.route(summary.model)  # 3
         ctx.model = summary.model  # known to be available, so no longer than its name
+        if dialect.counting:
+            self._metering.admit_count(caller, plan)
         received = Received(ctx, body, summary, caller, plan)
         ctx.inbound = inbound = await dialect.read(received)  # 4
         del body, received
-        admission = self._metering.admit(ctx, caller, plan, inbound)  # 5
-        wanted = RoutingRequest(caller.key_id, route, inbound.counting, admission.tokens)
+        tokens = self._metering.admit(ctx, caller, plan, inbound).tokens  # 5
+        wanted = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
         alive: KeepAlive | None = None
         if inbound.stream and not inbound.counting:
             alive = KeepAlive(ctx, self._deadlines, self._settings)
@@ -89,14 +98,14 @@ class Relay:
             answer = await self._dispatch.first_answer(ctx, inbound, wanted, session)  # 6
             if wanted.conversation is not None:
                 self._remember(wanted, wanted.conversation, answer.lease.target, inbound)
-            exchange.release_body()
             inbound.release()
+            exchange.release_body(inbound.kept_octets)
             await inbound.respond(ctx, answer, alive)  # 7
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
         except Exception as error:
             if not exchange.started:
-                admission.refund()
+                ctx.admission.refund()
             if not isinstance(error, RelayError) or alive is None or not alive.alone:
                 raise
             ctx.end(Outcome.REFUSED, error.message)
@@ -104,9 +113,28 @@ class Relay:
         finally:
             if alive is not None:
                 alive.stop()
-            admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 8
+            ctx.admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 8
             if answer is not None:
-                self._upstreams.release(answer.lease, tokens=admission.settled_tokens)
+                self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
+
+    def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
+        """Look the caller up again, whose request has waited; a new plan admits it anew.
+
+        Raises:
+            RelayError: 401 or 403, the key or the account is good for nothing any more; or as
+                `Metering.admit` has it under the new plan.
+        """
+        before = ctx.caller
+        caller = self._keys.identify(ctx.exchange.request.headers)
+        plan = self._metering.enter(ctx, caller)
+        if inbound.counting or before is None or caller.plan == before.plan:
+            return
+        admission = ctx.admission
+        admission.refund()
+        admission.close(complete=False)
+        admission.end_row(0, "refused: the plan has changed", "", 0, 0)
+        ctx.admission = UNMETERED  # in case that the new plan refuses it
+        self._metering.admit(ctx, caller, plan, inbound)
 
     def _recall(self, wanted: RoutingRequest, inbound: InboundRequest) -> Session | None:
         """The conversation that a request belongs to; `wanted` notes the upstream it is with."""

@@ -24,6 +24,7 @@ from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import ResponsesStream
 
+_ITEM_OVERHEAD_OCTETS: Final = 64  # of an object of its own
 _TURN_STATE: Final = b"x-codex-turn-state"
 
 
@@ -32,6 +33,10 @@ class _Counted(msgspec.Struct, frozen=True):
 
 
 _counted: Final = msgspec.json.Decoder(_Counted).decode
+
+
+def _octets_of(item: msgspec.Raw) -> int:
+    return _ITEM_OVERHEAD_OCTETS + len(memoryview(item))
 
 
 class ResponsesRequest(TranslatedRequest):
@@ -48,6 +53,7 @@ class ResponsesRequest(TranslatedRequest):
         "_request_id",
         "_stream",
         "_turn_state",
+        "kept_octets",
     )
 
     dialect: ClassVar[str] = "responses"
@@ -84,6 +90,7 @@ class ResponsesRequest(TranslatedRequest):
             seal,
             refusal_as_text=headers.get(b"originator", b"").startswith(b"codex"),
         )
+        self.kept_octets = 0
         self._stream: ResponsesStream | None = None
         self._answer = b""
         self._output: list[bytes] = []
@@ -97,6 +104,7 @@ class ResponsesRequest(TranslatedRequest):
         super().release()
         # Copies: an item as it was read refers to the body.
         self._items = [item.copy() for item in self._items] if self.keeps else []
+        self.kept_octets = len(self._metadata.echo) + sum(map(_octets_of, self._items))
 
     def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
@@ -178,6 +186,7 @@ class CompactionRequest(ResponsesRequest):
         """See `InboundRequest`. The items stay: some of them are part of the answer."""
         TranslatedRequest.release(self)
         self._items = [item.copy() for item in self._items]
+        self.kept_octets = sum(map(_octets_of, self._items))
 
     def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
@@ -195,7 +204,8 @@ class Responses(Dialect):
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`. Raises RelayError as well where a response it goes on from is gone."""
         seal, history = self._seal(received), await self._history(received)
-        storing = self._kept.on
+        length = len(received.body) + sum(map(_octets_of, history))
+        storing = self._kept.keeps(length)
         asked = request.read(received.body, seal, before=history, storing=storing)
         kept_in = self._kept if storing else None
         return ResponsesRequest(received, asked, seal, history, kept_in)
@@ -208,11 +218,15 @@ class Responses(Dialect):
         previous = request.previous_response_id(received.body)
         if previous is None:
             return []
-        return await self._kept.before(received.caller.user_id, previous)
+        items = await self._kept.before(received.caller.user_id, previous)
+        received.exchange.hold(received.caller.key_id, sum(map(_octets_of, items)))
+        return items
 
 
 class InputTokens(Responses):
     """Reads requests of `POST /v1/responses/input_tokens`."""
+
+    counting = True
 
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`."""

@@ -20,11 +20,13 @@ from typing import Final, Protocol
 
 from relay.clock import http_date
 from relay.errors import ErrorShape, RelayError
+from relay.net.memory_budget import HeldOctets, MemoryBudget
 from relay.net.request_body import RequestBody, too_large
 from relay.net.runner import CoroutineRunner
 from relay.wire.chunked import LAST_CHUNK
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Request, Response
 
+UNCOUNTED_OCTETS: Final = 64 * 1024  # a body that came with its head, and is no part of the budget
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
@@ -74,6 +76,8 @@ class Connection(Protocol):
     transport: asyncio.Transport
     peer: str
 
+    @property
+    def budget(self) -> MemoryBudget: ...
     def closes_after_answer(self) -> bool: ...
 
 
@@ -90,6 +94,7 @@ class Exchange:
         "closing",
         "early_body",
         "ended",
+        "held",
         "id",
         "paused",
         "probe",
@@ -125,6 +130,7 @@ class Exchange:
         self._drain_waiter: asyncio.Future[None] | None = None
         self.early_body = octets  # the body, if it arrived with the head
         self.request_body: RequestBody | None = None  # None: the body arrived with the head
+        self.held: HeldOctets | None = None  # None: nothing is held in the budget
         if len(octets) != request.length:
             self.request_body = RequestBody(request.length, body_limit)
 
@@ -140,26 +146,73 @@ class Exchange:
         """Whether the request has arrived completely."""
         return self.request_body is None or self.request_body.complete
 
-    async def body(self) -> bytes:
-        """Wait for the request's complete body.
+    async def body(self, owner: str = "") -> bytes:
+        """Wait for the request's complete body, for which its `owner` has memory.
+
+        Without an owner it is not counted.
 
         Raises:
-            RelayError: 413 over the limit, 408 too slow, 400 broken chunked coding.
+            RelayError: 413 over the limit, 408 too slow, 400 broken chunked coding; 429 or 503,
+                there is no memory for it, and it is not collected.
         """
-        if self.request.length > self._body_limit:
+        length = self.request.length
+        if length > self._body_limit:
             raise too_large(self._body_limit)
         pending = self.request_body
+        if not owner:
+            self._ask_for_body()
+            return self.early_body if pending is None else await pending.complete_body()
+        self.hold(owner, max(length, len(self.early_body) if pending is None else pending.size))
         if pending is None:
             return self.early_body
-        if self.request.expects_continue and not pending.size and not self.started:
-            self.transport.write(CONTINUE)
-        return await pending.complete_body()
+        pending.held = self.held
+        if pending.complete:
+            return await pending.complete_body()
+        budget = self._connection.budget
+        budget.begin_upload(owner)
+        try:
+            self._ask_for_body()
+            return await pending.complete_body()
+        finally:
+            budget.end_upload(owner)
 
-    def release_body(self) -> None:
-        """Free the request's body. It stays received; `body` returns b"" from now on."""
+    def hold(self, owner: str, octets: int) -> None:
+        """Hold `octets` more in memory for this exchange, until `release_body` or its end.
+
+        Raises:
+            RelayError: 429, 413 or 503, there is no room for them.
+        """
+        if self.held is None:
+            self.held = HeldOctets(self._connection.budget, owner)
+        self.held.resize(self.held.octets + octets)
+
+    def replace_body(self, owner: str, octets: int) -> None:
+        """Free the body as it came, and hold the `octets` that it was unfolded to.
+
+        Raises:
+            RelayError: as `hold`.
+        """
+        self.release_body()
+        if octets > UNCOUNTED_OCTETS:
+            self.hold(owner, octets)
+
+    def release_body(self, kept: int = 0) -> None:
+        """Free the request's body; `body` returns b"" from now on. `kept` octets stay held."""
         self.early_body = b""
         if self.request_body is not None:
             self.request_body.release()
+        if self.held is not None:
+            self.held.resize(min(kept, self.held.octets))
+
+    def _ask_for_body(self) -> None:
+        pending = self.request_body
+        if (
+            pending is not None
+            and self.request.expects_continue
+            and not pending.size
+            and not self.started
+        ):
+            self.transport.write(CONTINUE)
 
     # --- the response ---------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Final, cast
 from relay.errors import INTERNAL, REQUEST_TIMEOUT, ErrorShape, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
+from relay.net.memory_budget import MemoryBudget
 from relay.net.runner import CoroutineRunner
 from relay.net.server import Handshake, Server
 from relay.net.socket_options import write_at_once
@@ -63,6 +64,11 @@ class ServerConnection:
         self.exchange: Exchange | None = None
         self.deadline = NEVER
         self.peer = ""
+
+    @property
+    def budget(self) -> MemoryBudget:
+        """The octets that may be held for requests."""
+        return self._server.budget
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A peer has connected; it may stay idle for `idle_time`."""
@@ -129,10 +135,12 @@ class ServerConnection:
         """The peer has caught up."""
         self._peer_is_slow = False
         if self.exchange is not None:
-            if self.exchange.received:
+            body = self.exchange.request_body
+            if body is None or body.complete:
                 self.deadline = NEVER
             else:
                 self.deadline = self._server.deadlines.now + self._server.bounds.body_time
+                self.deadline = min(self.deadline, body.ends_at)
             self.exchange.resume()
         elif not self._lingering and not self.transport.is_closing():
             self.deadline = self._server.deadlines.now + self._server.bounds.idle_time
@@ -154,7 +162,7 @@ class ServerConnection:
         elif exchange.paused or exchange.ended:
             self.transport.abort()
         elif exchange.request_body is not None:
-            exchange.request_body.too_slow()
+            exchange.request_body.too_slow(self._server.bounds.upload_time)
 
     @property
     def is_idle(self) -> bool:
@@ -203,7 +211,10 @@ class ServerConnection:
             self.deadline = NEVER
         else:
             exchange = Exchange(self, request, body_limit)
-            self.deadline = server.deadlines.now + server.bounds.body_time
+            now = server.deadlines.now
+            self.deadline = now + server.bounds.body_time
+            if exchange.request_body is not None:
+                exchange.request_body.ends_at = now + server.bounds.upload_time
             self._collect(exchange, rest)
         self.exchange = exchange
         runner = CoroutineRunner(self._run(exchange))
@@ -244,7 +255,8 @@ class ServerConnection:
             self.deadline = NEVER
         else:  # each KiB received extends the deadline by a second
             earned = self.deadline + len(data) / BODY_OCTETS_PER_SECOND
-            self.deadline = min(earned, server.deadlines.now + 2 * server.bounds.body_time)
+            latest = min(server.deadlines.now + 2 * server.bounds.body_time, body.ends_at)
+            self.deadline = min(earned, latest)
 
     async def _run(self, exchange: Exchange) -> None:
         try:
@@ -263,6 +275,8 @@ class ServerConnection:
 
     def _next(self, exchange: Exchange) -> None:
         self.exchange = None
+        if exchange.held is not None:
+            exchange.held.resize(0)
         transport = self.transport
         if transport.is_closing():
             self._close()

@@ -4,10 +4,15 @@ Decides when the body is complete and when it fails. Must not know callers or co
 """
 
 import asyncio
+from typing import Final
 
 from relay.errors import REQUEST_TIMEOUT, TOO_LARGE, RelayError
+from relay.net.deadlines import NEVER
+from relay.net.memory_budget import HeldOctets
 from relay.wire.chunked import ChunkReader
 from relay.wire.events import CHUNKED
+
+_HELD_STEP: Final = 64 * 1024  # octets held ahead while a body of unknown length grows
 
 
 def too_large(limit: int) -> RelayError:
@@ -22,17 +27,22 @@ def too_large(limit: int) -> RelayError:
 class RequestBody:
     """A body in parts: the connection feeds it, the handler awaits `complete_body`.
 
-    `size` counts the payload's octets so far.
+    `size` counts the payload's octets so far. `held` is their part of the memory budget, None
+    until somebody awaits the body. `ends_at` is when the body must be complete, in seconds of the
+    loop's clock.
     """
 
     __slots__ = (
+        "_buffer",
         "_failure",
         "_limit",
         "_missing",
-        "_pieces",
+        "_octets",
         "_reader",
         "_waiter",
         "complete",
+        "ends_at",
+        "held",
         "size",
     )
 
@@ -40,10 +50,14 @@ class RequestBody:
         """`length` is as in wire.events; `limit` is in octets of payload."""
         self.complete = False
         self.size = 0
+        self.ends_at = NEVER
+        self.held: HeldOctets | None = None
         self._limit = limit
         self._missing = length
         self._reader = ChunkReader() if length == CHUNKED else None
-        self._pieces: list[bytes] = []
+        # A list of the segments as they came would take twenty times the octets of tiny ones.
+        self._buffer = bytearray()
+        self._octets = b""
         self._failure: RelayError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -69,8 +83,14 @@ class RequestBody:
         if self.size > self._limit:
             self.fail(too_large(self._limit))
             return b""
-        if data:
-            self._pieces.append(data)
+        held = self.held
+        if held is not None and self.size > held.octets:
+            try:
+                held.resize(min(self.size + _HELD_STEP, self._limit))
+            except RelayError as error:
+                self.fail(error)
+                return b""
+        self._buffer += data
         if complete:
             self.complete = True
             self._wake()
@@ -80,33 +100,37 @@ class RequestBody:
         """Wait for the complete body.
 
         Raises:
-            RelayError: 413 over the limit, 408 too slow, 400 broken chunked coding.
+            RelayError: 413 over the limit, 408 too slow, 400 broken chunked coding, or as
+                `MemoryBudget.change` has it.
         """
         if not self.complete and self._failure is None:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._failure is not None:
             raise self._failure
-        if len(self._pieces) != 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
+        if self._buffer:
+            self._octets = bytes(self._buffer)
+            self._buffer = bytearray()
+        return self._octets
 
     def release(self) -> None:
         """Free the octets; the body stays complete."""
-        self._pieces = [b""]
+        self._buffer = bytearray()
+        self._octets = b""
 
     def fail(self, error: RelayError) -> None:
         """Give the body up: raise `error` in `complete_body`."""
         self._failure = error
-        self._pieces.clear()
+        self.release()
         self._wake()
 
-    def too_slow(self) -> None:
-        """Give the body up because it arrives too slowly."""
+    def too_slow(self, seconds: float) -> None:
+        """Give the body up because it is too slow; `seconds` is the most that it may take."""
         self.fail(
             RelayError(
                 REQUEST_TIMEOUT,
-                "The request body came too slowly. Send it at 1 KiB/s or faster.",
+                "The request body came too slowly. Send it at 1 KiB/s or faster, and all of it "
+                f"within {seconds:g} s.",
             )
         )
 

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from relay.errors import RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange, date
+from relay.net.memory_budget import MemoryBudget
 from relay.wire.events import Limits
 
 _log = logging.getLogger("relay.net")
@@ -37,8 +38,12 @@ class Bounds:
 
     head: Limits = Limits()  # noqa: RUF009 - immutable
     body: int = 32 * 1024 * 1024  # octets of payload
+    held: int = 256 * 1024 * 1024  # octets of all requests in memory
+    held_per_key: int = 64 * 1024 * 1024  # of these, the most for one key
+    uploads_per_key: int = 64  # bodies on their way
     head_time: float = 10.0  # for a complete head
     body_time: float = 10.0  # before a body's minimum rate counts
+    upload_time: float = 300.0  # for a complete body
     idle_time: float = 75.0  # between two requests
     write_time: float = 120.0  # for a slow reader to catch up
     handshake_time: float = 10.0  # for TLS
@@ -94,6 +99,9 @@ class Server:
         self.refused = refused
         self.deadlines = deadlines
         self.bounds = bounds or Bounds()
+        self.budget = MemoryBudget(
+            self.bounds.held, self.bounds.held_per_key, self.bounds.uploads_per_key
+        )
         self.loop = asyncio.get_running_loop()
         self.private = private
         self.connections: set[Connection] = set()

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from relay import config
 from relay.clock import rfc3339
-from relay.errors import NOT_FOUND, OVERLOADED, Header, RelayError
+from relay.errors import NOT_FOUND, OVERLOADED, RATE_LIMITED, Header, RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.runner import Waiter
 from relay.pool.routes import Route, Target
@@ -137,22 +137,20 @@ class Upstreams:
         """A lease, as soon as there is a place.
 
         Raises:
-            RelayError: 503, no place in time; 404, no upstream counts tokens.
+            RelayError: 503, no place in time; 429, too many requests of this caller wait; 404, no
+                upstream counts tokens.
         """
         now = self._clock()
         settings = self._settings
         ready = self.ready_at(request, now)
         if ready > now + settings.wait or not settings.wait:
             raise _unavailable(request, ready, now)
-        if self._waiting >= settings.queue:
-            raise RelayError(
-                OVERLOADED,
-                "All upstreams are busy and too many requests wait for them. Try again.",
-                headers=((b"retry-after", b"1"),),
-            )
+        displaced = self._make_room(request)
         queued = _QueuedRequest(request, now + settings.wait)
         self._queues.setdefault(_queue_key(request), deque()).append(queued)
         self._waiting += 1
+        if displaced is not None:
+            displaced.lease.set_exception(_queue_full())
         try:
             return await queued.lease
         except asyncio.CancelledError:
@@ -228,6 +226,43 @@ class Upstreams:
         self._wake_scheduled = False
         self._serve_queue(self._clock())
 
+    def _make_room(self, request: RoutingRequest) -> _QueuedRequest | None:
+        """Find a place in the queue; returns the request that has lost its own to this one.
+
+        A caller has at most half of the places, and a full queue still has one for the first
+        request of another. Counting is free, so it waits only while no other caller does.
+
+        Raises:
+            RelayError: 503 or 429, there is no place.
+        """
+        own, most = 0, 1
+        displaced: deque[_QueuedRequest] | None = None
+        counting = False
+        for key, queue in self._queues.items():
+            if key[0] == request.caller:
+                own += len(queue)
+            elif queue[0].request.counting:
+                displaced, counting = queue, True
+            elif not counting and len(queue) > most:
+                displaced, most = queue, len(queue)
+        limit = self._settings.queue
+        if own and own >= limit // 2:
+            raise RelayError(
+                RATE_LIMITED,
+                "All upstreams are busy, and this key has its share of the requests that wait for "
+                "them. Try again in a moment.",
+                headers=((b"retry-after", b"1"),),
+            )
+        if request.counting and self._waiting > own:
+            raise _queue_full()
+        if self._waiting < limit:
+            return None
+        if displaced is None or (own and not counting) or request.counting:
+            raise _queue_full()
+        queued = displaced[-1]
+        self._dequeue(queued)
+        return queued
+
     def _tick(self) -> None:
         if not self._waiting:
             return
@@ -301,6 +336,14 @@ class Upstreams:
             {"limit": one.name, "left": one.remaining, "reset": rfc3339(one.reset)}
             for one in self._ledger.view(owner, owner, upstream.limits, now)
         ]
+
+
+def _queue_full() -> RelayError:
+    return RelayError(
+        OVERLOADED,
+        "All upstreams are busy and too many requests wait for them. Try again.",
+        headers=((b"retry-after", b"1"),),
+    )
 
 
 def _unavailable(request: RoutingRequest, ready: float, now: float) -> RelayError:

@@ -120,9 +120,11 @@ async def test_an_unservable_request_blocks_no_other(pool_with: PoolWith) -> Non
 
 async def test_the_queue_has_a_maximum_length(pool_with: PoolWith) -> None:
     pool, asking = await full(pool_with, pool={"queue": 2})
-    for name in ("second", "third"):
-        await asking.send(name)
-    reply = await pool.ask(said("too many"))
+    await asking.send("second")
+    await asking.send("third", key=await grace_key(pool))
+    await pool.relay.create_user("edsger@example.com")
+    third = await pool.relay.new_key("edsger@example.com")
+    reply = await pool.ask(said("too many"), key=third)
     assert (reply.status, reply.fields[b"retry-after"]) == (503, b"1")
     assert "too many requests wait" in reply.message
     assert pool.relay.app.upstreams.waiting == 2

@@ -131,8 +131,9 @@ EXHAUSTION: dict[str, tuple[Options, dict[str, Any], str]] = {
         """
         request a   → one (only)
         request b   → waits
-        request c   → c: 503 retry-after=1
-                    → "All upstreams are busy and too many requests wait for them. Try again."
+        request c   → c: 429 retry-after=1
+                    → "All upstreams are busy, and this key has its share of the requests that \
+wait for them. Try again in a moment."
         """,
     ),
     "out-for-less-than-a-minute": (

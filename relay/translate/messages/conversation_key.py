@@ -8,7 +8,8 @@ one caller's requests. Two conversations with the same beginning have the same k
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,13 @@ _SESSION_FIELDS: Final = (b"x-claude-code-session-id", b"session-id", b"thread-i
 _NOTHING: Final = msgspec.Raw(b"")
 _TEXT: Final = msgspec.Raw(b'"text"')
 _QUOTATION_MARK: Final = 0x22
+_SMALL_OCTETS: Final = 64 * 1024  # of a part that is decoded without counting its elements
+_MAX_TEXT_OCTETS: Final = 1024 * 1024
+_MAX_COMMAS: Final = 16 * 1024  # of a longer one: each element or member makes an object
+_MAX_TOKENS: Final = 4096  # read in search of the first user message
+_MAX_SEARCHED_OCTETS: Final = 256 * 1024  # likewise
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},]', re.DOTALL)
+_CACHE_MARK: Final = re.compile(rb'"cache_control"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[^{}]{0,256}\}')
 # The exceptions of decoding foreign octets; text that is not UTF-8 raises a ValueError.
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -35,15 +43,15 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 class _Metadata(msgspec.Struct, frozen=True):
-    user_id: Any = None
+    user_id: str = ""
 
 
 class _User(msgspec.Struct, frozen=True):
-    session_id: Any = None
+    session_id: str = ""
 
 
 class _Message(msgspec.Struct, frozen=True):
-    role: Any = None
+    role: msgspec.Raw = _NOTHING
     content: msgspec.Raw = _NOTHING
 
 
@@ -51,7 +59,7 @@ _decode_body: Final = msgspec.json.Decoder(_Body).decode
 _decode_metadata: Final = msgspec.json.Decoder(_Metadata).decode
 _decode_user: Final = msgspec.json.Decoder(_User).decode
 _decode_message: Final = msgspec.json.Decoder(_Message).decode
-_decode_any: Final = msgspec.json.Decoder().decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
@@ -122,21 +130,37 @@ def _key(kind: bytes, value: bytes) -> bytes:
 def _text(raw: msgspec.Raw) -> bytes | None:
     """A string that is not blank, as UTF-8; None for anything else."""
     try:
-        value = _decode_any(raw)
-        return (value.strip().encode() or None) if isinstance(value, str) else None
+        return _utf8(raw).strip() or None
     except _UNREADABLE:
         return None
 
 
+def _utf8(raw: msgspec.Raw) -> bytes:
+    """A text as UTF-8; a very long one as it is written, for decoded it may take four times that.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    octets = memoryview(raw)
+    if len(octets) > _MAX_TEXT_OCTETS and octets[0] == _QUOTATION_MARK:
+        return bytes(octets)
+    return _decode_text(raw).encode()
+
+
+def _beginning(raw: msgspec.Raw) -> bytes:
+    """The beginning of an array with very many elements, without its cache marks."""
+    octets = _CACHE_MARK.sub(b"", memoryview(raw)[:_MAX_SEARCHED_OCTETS])
+    return octets.translate(None, b", \t\r\n")[: _MAX_SEARCHED_OCTETS // 2]
+
+
 def _metadata_session(raw: msgspec.Raw) -> bytes | None:
     """The session in `metadata.user_id`; None if it names a user only."""
+    if len(memoryview(raw)) > _SMALL_OCTETS:
+        return None
     try:
         user = _decode_metadata(raw).user_id
-        if not isinstance(user, str):
-            return None
         if user.lstrip().startswith("{"):
-            value = _decode_user(user).session_id
-            return (value.strip().encode() or None) if isinstance(value, str) else None
+            return _decode_user(user).session_id.strip().encode() or None
         before, _, value = user.rpartition("_session_")
         if before.startswith("user_") and "_account_" in before:
             return value.encode() or None
@@ -165,9 +189,10 @@ def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
             message = _decode_message(each)
         except _UNREADABLE:
             message = _Message(content=each)
-        if message.role == "assistant":
+        role = _role(message.role)
+        if role == "assistant":
             continue
-        user = message.role == "user"
+        user = role == "user"
         parts.append(b"user" if user else b"other")
         parts += _content(message.content)
         if user:
@@ -178,11 +203,55 @@ def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
 
 
 def _messages(fields: _Body) -> list[msgspec.Raw]:
+    """The messages; of very many, those up to the first of the user."""
     if fields.input is _NOTHING:
-        return _decode_elements(fields.messages)
-    if memoryview(fields.input)[0] == _QUOTATION_MARK:
+        messages = fields.messages
+    elif memoryview(fields.input)[0] == _QUOTATION_MARK:
         return [msgspec.Raw(b'{"role":"user","content":%b}' % fields.input)]
-    return _decode_elements(fields.input)
+    else:
+        messages = fields.input
+    if bytes(memoryview(messages)[:1]) != b"[" or _has_few_elements(messages):
+        return _decode_elements(messages)
+    return _first_messages(messages)
+
+
+def _has_few_elements(raw: msgspec.Raw) -> bool:
+    """Whether decoding an array, and the objects in it, takes little memory."""
+    return len(memoryview(raw)) <= _SMALL_OCTETS or bytes(raw).count(b",") <= _MAX_COMMAS
+
+
+def _first_messages(raw: msgspec.Raw) -> list[msgspec.Raw]:
+    """The messages of an array up to the first of the user, or those among its first tokens."""
+    octets = memoryview(raw)
+    found: list[msgspec.Raw] = []
+    depth = start = 0
+    for token in islice(_TOKEN.finditer(octets, 0, _MAX_SEARCHED_OCTETS), _MAX_TOKENS):
+        mark = octets[token.start()]
+        if mark in b"[{":
+            if depth == 1:
+                start = token.start()
+            depth += 1
+        elif mark in b"]}":
+            depth -= 1
+            if depth == 1:
+                message = msgspec.Raw(octets[start : token.end()])
+                found.append(message)
+                try:
+                    if _role(_decode_message(message).role) == "user":
+                        return found
+                except _UNREADABLE:
+                    pass
+    return [*found, msgspec.Raw(octets[start : start + _SMALL_OCTETS])]
+
+
+def _role(raw: msgspec.Raw) -> str:
+    """A message's role; empty if it is no short text."""
+    if len(memoryview(raw)) > _MAX_VERBATIM_OCTETS:
+        return ""
+    try:
+        return _decode_text(raw)
+    except _UNREADABLE:
+        return ""
 
 
 def _content(content: msgspec.Raw) -> list[bytes]:
@@ -196,7 +265,9 @@ def _content(content: msgspec.Raw) -> list[bytes]:
         return []
     try:
         if octets[0] == _QUOTATION_MARK:
-            return [b"text", _decode_any(content).encode()]
+            return [b"text", _utf8(content)]
+        if not _has_few_elements(content):
+            return [b"octets", _beginning(content)]
         blocks = _decode_objects(content)
     except _UNREADABLE:
         return [b"octets", bytes(octets)]
@@ -205,9 +276,9 @@ def _content(content: msgspec.Raw) -> list[bytes]:
         text = block.get("text")
         if text is not None and block.get("type") == _TEXT:
             try:
-                parts += (b"text", _decode_any(text).encode())
+                parts += (b"text", _utf8(text))
                 continue
-            except (*_UNREADABLE, AttributeError):  # not a string, or not UTF-8
+            except _UNREADABLE:  # not a string, or not UTF-8
                 pass
         parts += (b"block", _without_cache_mark(block))
     return parts
@@ -217,6 +288,8 @@ def _tools(raw: msgspec.Raw) -> list[bytes]:
     """The tools as parts of the digest, in their order."""
     if raw is _NOTHING:
         return []
+    if not _has_few_elements(raw):
+        return [b"octets", _beginning(raw)]
     try:
         return [_without_cache_mark(tool) for tool in _decode_objects(raw)]
     except _UNREADABLE:

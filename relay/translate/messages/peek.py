@@ -11,34 +11,72 @@ from typing import Any, Final
 import msgspec
 
 from relay.errors import INVALID_REQUEST, RelayError
+from relay.translate.messages.second_reading import (
+    NOTHING,
+    LongMembers,
+    refuse_second_reading,
+)
 
 _MODEL_KEY: Final = re.compile(rb'"model"')
 _MODEL_MEMBER: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 _MAX_MODEL_KEYS: Final = 4096
+# A text in memory may take four times its octets, so larger bodies are decoded with care.
+_MAX_PLAIN_OCTETS: Final = 1024 * 1024
+_MAX_VALUE_OCTETS: Final = 64 * 1024
 
 
-class RequestSummary(msgspec.Struct, frozen=True):
+class RequestSummary(msgspec.Struct, frozen=True, gc=False):
     """The members that the relay reads. Only `model` is checked: the upstream checks the rest."""
 
-    model: Any = None
-    stream: Any = None
-    max_tokens: Any = None
+    model: str
+    stream: Any
+    max_tokens: Any
 
 
-_decode: Final = msgspec.json.Decoder(RequestSummary).decode
-_decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+class _PlainMembers(LongMembers, frozen=True, gc=False):
+    """The members of a request as nearly every caller writes them."""
+
+    model: str | None = None
+    stream: bool | None = None
+    max_tokens: int | float | None = None
+
+
+class _RawMembers(LongMembers, frozen=True, gc=False):
+    """The members of any JSON object: a value may be of any type and size."""
+
+    model: msgspec.Raw = NOTHING
+    stream: msgspec.Raw = NOTHING
+    max_tokens: msgspec.Raw = NOTHING
+
+
+class _Key(str):
+    """A key of an object whose values are of no interest."""
+
+    __slots__ = ()
+
+
+_decode_plain: Final = msgspec.json.Decoder(_PlainMembers).decode
+_decode_raw: Final = msgspec.json.Decoder(_RawMembers).decode
+_decode_any: Final = msgspec.json.Decoder().decode
 
 
 def peek(body: bytes) -> RequestSummary:
     """Read `model`, `stream` and `max_tokens`.
 
+    Takes little memory beside the body, whatever is in it.
+
     Raises:
-        RelayError: 400, the body is not a JSON object, or has no model.
+        RelayError: 400, the body is not a JSON object, has no model, or could be read as another
+            request by another parser.
     """
     if not body:
         raise RelayError(INVALID_REQUEST, "The request body is empty; send a JSON object.")
+    members: _PlainMembers | _RawMembers
     try:
-        summary = _decode(body)
+        try:
+            members = (_decode_plain if len(body) <= _MAX_PLAIN_OCTETS else _decode_raw)(body)
+        except msgspec.ValidationError:
+            members = _decode_raw(body)
     except msgspec.ValidationError:
         raise RelayError(INVALID_REQUEST, "The request body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -46,13 +84,37 @@ def peek(body: bytes) -> RequestSummary:
         raise RelayError(
             INVALID_REQUEST, f"The request body is not valid JSON: {reason}."
         ) from None
-    if not isinstance(summary.model, str) or not summary.model:
-        absent = summary.model is None
+    model: object = members.model
+    stream: object = members.stream
+    max_tokens: object = members.max_tokens
+    if type(members) is _RawMembers:
+        model, stream, max_tokens = map(_scalar, (model, stream, max_tokens))
+    if not isinstance(model, str) or not model:
+        absent = members.model in (None, NOTHING) or model is None
         fault = "Field required" if absent else "Input should be a model's id in quotes"
         raise RelayError(
             INVALID_REQUEST, f"model: {fault}. GET /v1/models lists the ids.", param="model"
         )
-    return summary
+    refuse_second_reading(body, members, stream is not None, max_tokens is not None)
+    return RequestSummary(model, stream, max_tokens)
+
+
+def _scalar(raw: Any) -> object:
+    """A value that is neither long nor an array or object; for those, something that is no value
+    of any member.
+
+    Raises:
+        RelayError: 400, it is not UTF-8.
+    """
+    octets = memoryview(raw)
+    if not octets:
+        return None
+    if octets[0] in b"[{" or len(octets) > _MAX_VALUE_OCTETS:
+        return ...
+    try:
+        return _decode_any(octets)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {error}.") from None
 
 
 def with_model(body: bytes, name: str) -> bytes:
@@ -65,25 +127,56 @@ def with_model(body: bytes, name: str) -> bytes:
         RelayError: 400, `model` is given twice or written with escapes: two readers of this
             body could find different models.
     """
-    starts = [match.start() for match in _MODEL_KEY.finditer(body)]
-    if len(starts) <= _MAX_MODEL_KEYS:
-        marked = bytearray(body)
-        for number, start in enumerate(starts):
-            marked[start : start + 7] = b'"~%04x"' % number
-        if len(starts) == 1 and _decode(marked).model is None:  # true of most bodies
-            return _replace_value(body, starts[0], name)
-        try:
-            top = _decode_members(marked)
-        except UnicodeDecodeError:  # in a key that `peek` has skipped
-            raise RelayError(
-                INVALID_REQUEST, "The request body is not valid JSON: a key is not UTF-8."
-            ) from None
-        found = [start for number, start in enumerate(starts) if f"~{number:04x}" in top]
-        if len(found) == 1 and "model" not in top:
+    number = body.count(b'"model"')
+    if number == 1 and _has_no_model_but(start := body.find(b'"model"'), body):
+        return _replace_value(body, start, name)  # true of most bodies
+    if number <= _MAX_MODEL_KEYS:
+        found = _model_keys(body)
+        if len(found) == 1:
             return _replace_value(body, found[0], name)
     raise RelayError(
         INVALID_REQUEST, "model: give it once, at the top level, without escapes.", param="model"
     )
+
+
+def _has_no_model_but(start: int, body: bytes) -> bool:
+    """Whether the `"model"` at `start` is the only key of the top level that reads so."""
+    marked = b'%b"~~~~~"%b' % (body[:start], body[start + 7 :])
+    return _decode_raw(marked).model is NOTHING
+
+
+def _model_keys(body: bytes) -> list[int]:
+    """Where the top-level keys `model` are in a body; none if one of them is written with escapes.
+
+    Raises:
+        RelayError: 400, a key is not UTF-8.
+    """
+    marked = bytearray(body)
+    starts: dict[str, int] = {}
+    for match in _MODEL_KEY.finditer(body):
+        start = match.start()
+        mark = f"~{len(starts):04x}"
+        marked[start : start + 7] = b'"%b"' % mark.encode()
+        starts[mark] = start
+    found: list[int] = []
+    escaped = False
+    ignored = _Key("")
+
+    def read(_: type[Any], key: str) -> _Key:  # one key for all: no object stays for any of them
+        nonlocal escaped
+        if key == "model":
+            escaped = True
+        elif key in starts:
+            found.append(starts[key])
+        return ignored
+
+    try:
+        msgspec.json.decode(marked, type=dict[_Key, msgspec.Raw], dec_hook=read)
+    except UnicodeDecodeError:  # in a key that `peek` has skipped
+        raise RelayError(
+            INVALID_REQUEST, "The request body is not valid JSON: a key is not UTF-8."
+        ) from None
+    return [] if escaped else found
 
 
 def _replace_value(body: bytes, key: int, name: str) -> bytes:

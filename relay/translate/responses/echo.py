@@ -15,6 +15,14 @@ from relay.translate.responses.fields import RequestFields
 from relay.translate.responses.tools import render_tools
 
 _decode_any: Final = msgspec.json.Decoder().decode
+_MAX_OCTETS: Final = 256 * 1024  # of all members; Codex CLI has up to 150 KiB of them
+_MAX_MEMBER_OCTETS: Final = 4 * 1024  # of each, where all have more
+_REPEATED: Final = (
+    "frequency_penalty", "instructions", "max_output_tokens", "max_tool_calls", "metadata",
+    "parallel_tool_calls", "presence_penalty", "previous_response_id", "prompt_cache_key",
+    "reasoning", "safety_identifier", "temperature", "text", "tool_choice", "tools", "top_p",
+    "truncation",
+)  # fmt: skip
 _PLAIN_TEXT: Final = b'{"format":{"type":"text"}}'
 _NO_REASONING: Final = b'{"effort":null,"summary":null}'
 _MEMBERS: Final = (
@@ -26,8 +34,14 @@ _MEMBERS: Final = (
 )
 
 
-def members(request: RequestFields, *, stored: bool) -> bytes:
-    """The members, each after a comma."""
+def members(request: RequestFields, *, stored: bool, size: int) -> bytes:
+    """The members, each after a comma; `size` is that of the request in octets.
+
+    They are in three events of a stream and more. Where they are very long in all, each long one
+    is left out, as if the caller had not given it.
+    """
+    if size > _MAX_OCTETS:
+        request = _without_long_members(request)
     return _MEMBERS % (
         _given_or(request.frequency_penalty, b"0.0"),
         _given_or(request.instructions, b"null"),
@@ -49,6 +63,18 @@ def members(request: RequestFields, *, stored: bool) -> bytes:
         _given_or(request.top_p, b"1.0"),
         _given_or(request.truncation, b'"disabled"'),
     )
+
+
+def _without_long_members(request: RequestFields) -> RequestFields:
+    lengths = {
+        name: len(memoryview(value))
+        for name in _REPEATED
+        if (value := getattr(request, name)) is not NOTHING
+    }
+    if sum(lengths.values()) <= _MAX_OCTETS:
+        return request
+    long = {name: NOTHING for name, length in lengths.items() if length > _MAX_MEMBER_OCTETS}
+    return msgspec.structs.replace(request, **long)
 
 
 def _reasoning(raw: msgspec.Raw) -> bytes:

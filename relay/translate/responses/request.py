@@ -40,6 +40,12 @@ of it but what you write now. Write down all that they need, and nothing else:
 Call no tools, and address nobody: the text alone is kept.\
 """
 
+# OpenAI API reference, "Create a model response", metadata.
+_MAX_METADATA_PAIRS: Final = 16
+_MAX_METADATA_KEY: Final = 64  # characters
+_MAX_METADATA_VALUE: Final = 512  # characters
+_MAX_METADATA_OCTETS: Final = 128 * 1024  # such metadata has no more, even in escapes
+
 
 class _ReasoningField(msgspec.Struct, frozen=True, gc=False):
     effort: str | None = None
@@ -144,7 +150,7 @@ def read(
         builder=MessagesBuilder(conversation, toolset, generation, stream=stream),
         stream=stream,
         user=user or request.user or None,
-        echo=echo.members(request, stored=stored),
+        echo=echo.members(request, stored=stored, size=len(body)),
         tools=offered.caller_tools,
         summarizes_thinking=summary not in (None, "none"),
         stored=stored,
@@ -206,11 +212,31 @@ def _check_supported(request: RequestFields) -> None:
         raise invalid_field("truncation", "it must be auto or disabled")
     for name in ("presence_penalty", "frequency_penalty"):
         _decoded(_decode_number, getattr(request, name), name)
-    try:
-        _decoded(_decode_metadata, request.metadata, "metadata")
-    except RelayError:
-        raise invalid_field("metadata", "it must be an object whose values are texts") from None
+    _check_metadata(request.metadata)
     _decoded(_decode_string, request.prompt_cache_key, "prompt_cache_key")
+
+
+def _check_metadata(raw: msgspec.Raw) -> None:
+    """Refuse metadata beyond OpenAI's bounds, since each answer repeats it."""
+    pairs: dict[str, str] | None = None
+    if len(memoryview(raw)) <= _MAX_METADATA_OCTETS:
+        try:
+            pairs = _decoded(_decode_metadata, raw, "metadata")
+        except RelayError:
+            raise invalid_field("metadata", "it must be an object whose values are texts") from None
+        if not pairs:
+            return
+    if (
+        pairs is None
+        or len(pairs) > _MAX_METADATA_PAIRS
+        or any(len(key) > _MAX_METADATA_KEY for key in pairs)
+        or any(len(value) > _MAX_METADATA_VALUE for value in pairs.values())
+    ):
+        raise invalid_field(
+            "metadata",
+            f"it may have {_MAX_METADATA_PAIRS} pairs, with keys of {_MAX_METADATA_KEY} and values "
+            f"of {_MAX_METADATA_VALUE} characters at most",
+        )
 
 
 def _input_items(raw: msgspec.Raw, before: Sequence[msgspec.Raw]) -> list[msgspec.Raw]:
