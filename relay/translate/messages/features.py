@@ -47,11 +47,11 @@ _REPEATED: Final = frozenset(
 _LONG_CONTEXT_BETA: Final = b"context-1m"
 _LONG_CONTEXT_OCTETS: Final = 4 * 200_000
 # No JSON writer escapes letters, digits or "_" of ASCII.
-_ESCAPES: Final = (b"\\u003", b"\\u004", b"\\u005", b"\\u006", b"\\u007")
 _ESCAPED_WORD: Final = re.compile(
-    rb"(?<!\\)(?:\\\\)*\\u00(?:3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a])"
+    rb"\\u00(?:3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a])"  # its beginning is found quickly
 )
 _ESCAPE: Final = re.compile(rb"\\(?:u00([2-7][0-9a-f])|.)", re.DOTALL)
+_MAX_BACKSLASHES: Final = 64  # in a row; more count as an even number
 _MAX_VALUE: Final = 64  # octets
 _MAX_ESCAPES: Final = 20_000  # that are undone one by one, in about 10 ms
 
@@ -127,7 +127,7 @@ class Features:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return translated  # the kept turns of its conversation follow the body
         if translated:
-            if members.web_search_options and members.web_search_options != b"null":
+            if bytes(members.web_search_options) not in (b"", b"null"):
                 self.used["web_search"] = _CHAT_SEARCH
             return True
         for name, (feature, harmless) in _MEMBERS.items():
@@ -155,10 +155,20 @@ def _value(raw: msgspec.Raw) -> Any:
 
 
 def _has_escaped_words(text: bytes) -> bool:
-    """Whether a letter, a digit or "_" of ASCII is written as an escape."""
-    if b"\\u00" not in text or not any(escape in text for escape in _ESCAPES):
+    """Whether a letter, a digit or "_" of ASCII is written as an escape.
+
+    A text may have the same octets behind an escaped backslash. So many of these that looking at
+    each would take long count as escapes.
+    """
+    if b"\\u00" not in text:
         return False
-    return _ESCAPED_WORD.search(text) is not None
+    for number, match in enumerate(_ESCAPED_WORD.finditer(text)):
+        start = match.start()
+        before = text[max(0, start - _MAX_BACKSLASHES) : start]
+        backslashes = len(before) - len(before.rstrip(b"\\"))
+        if backslashes % 2 == 0 or number == _MAX_ESCAPES:
+            return True
+    return False
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:
