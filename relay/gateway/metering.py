@@ -4,6 +4,7 @@ Decides the estimate that is held. The ledger decides in memory, in one step, wh
 enough; the journal puts the admission on disk meanwhile.
 """
 
+from collections.abc import Mapping
 from time import time
 from typing import Final
 
@@ -125,13 +126,17 @@ def _most_expensive(
         images = features.images * _MAX_IMAGE_TOKENS
         prompt = min(len(text) // 2 + images, window)
     used = features.used
-    speed = "fast" if "fast" in used or features.escaped else None
+    speed = geography = tier = None
+    if used or features.escaped:
+        speed = "fast" if "fast" in used or features.escaped else None
+        geography = _dearest(prices.geography, "inference_geo" in used or features.escaped)
+        tier = _dearest(prices.tier, "service_tier" in used or features.escaped)
 
     def cost(prompt: int) -> int:
         # Writing the prompt into a cache costs more than having it read.
         hour = prompt if "1h_cache" in used or features.escaped else 0
         units = max(prices.units(prompt, output), prices.units(0, output, 0, prompt, hour))
-        return rounded_up(prices.in_mode(units, speed, None, None))
+        return rounded_up(prices.in_mode(units, speed, geography, tier))
 
     if features.repeated:
         searches = max(prices.web_search, prices.web_fetch, prices.code_execution)
@@ -139,3 +144,8 @@ def _most_expensive(
     if text.isascii():
         return cost(prompt), 0
     return cost(prompt), cost(min(len(text), window))
+
+
+def _dearest(factors: Mapping[str, int], asked: bool) -> str | None:
+    """The mode with the highest factor, if a mode is asked for."""
+    return max(factors, key=lambda mode: factors[mode], default=None) if asked else None
