@@ -37,8 +37,8 @@ class Case:
     fault: str  # "", "400", "cut": of the upstream
     leaves: str  # "", "waiting", "reading": the caller
     received: bool = False
-    ended: bool = False  # the upstream has written all of it
     started: bool = False  # the caller has read some of its content
+    finished: bool = False  # the caller has read all of it
     read: int = 0  # octets of text that the caller has read
     status: int = 0
     octets: bytes = field(default=b"", repr=False)
@@ -147,7 +147,9 @@ class Vendor:
         assert found is not None
         one = self.cases[int(found[1])]
         one.received = True
-        await asyncio.sleep(self._rng.random() * 0.01)
+        # Half of the callers who leave are gone before the relay has an answer.
+        slow = one.leaves == "waiting" and self._rng.random() < 0.5
+        await asyncio.sleep(0.25 if slow else self._rng.random() * 0.01)
         if one.fault == "400":
             error = {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}
             writer.write(answers.sized(json.dumps(error).encode(), b"400 Bad Request"))
@@ -159,7 +161,6 @@ class Vendor:
             writer.close()
         else:
             writer.write(self._message(one))
-            one.ended = True
 
     async def _stream(self, writer: asyncio.StreamWriter, one: Case) -> None:
         start = {**one.usage, "output_tokens": 1}
@@ -178,7 +179,6 @@ class Vendor:
             writer.close()
             return
         writer.write(answers.LAST)
-        one.ended = True
 
     @staticmethod
     def _message(one: Case) -> bytes:
