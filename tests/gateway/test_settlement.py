@@ -250,13 +250,17 @@ CUT = ["fault=cut;at=4", "fault=cut;at=9", "fault=reset;at=7", "fault=truncated-
 
 
 def reported(payload: bytes) -> dict[str, int]:
-    """The usage that a stream, possibly cut, reported (Anthropic API reference, Streaming)."""
+    """The usage that a stream reported (Anthropic API reference, Streaming messages). Where it
+    was cut, its text counts as a token for four octets at least."""
     usage: dict[str, int] = {}
     for line in payload.split(b"\n"):
         if line.startswith(b"data: ") and b'"usage"' in line:
             event = json.loads(line[6:])
             said = event.get("usage") or event["message"]["usage"]
             usage |= {name: value for name, value in said.items() if isinstance(value, int)}
+    text = sum(map(len, re.findall(rb'"text_delta","text":"([^"]*)"', payload)))
+    if b"message_delta" not in payload:
+        usage["output_tokens"] = max(usage["output_tokens"], text // 4)
     return usage
 
 
@@ -299,10 +303,7 @@ async def test_settlement_equals_reported_usage_to_the_token(relay_with: RelayWi
             with contextlib.suppress(ConnectionError):
                 while data := await reader.read(65536):
                     seen += data
-        usage = reported(seen)
-        passed = sum(map(len, re.findall(rb'"text_delta","text":"([^"]*)"', seen)))
-        usage["output_tokens"] = max(usage["output_tokens"], passed // 4)
-        return {**usage, "id": fields[b"request-id"]}  # type: ignore[dict-item]
+        return {**reported(seen), "id": fields[b"request-id"]}  # type: ignore[dict-item]
 
     given = await asyncio.gather(*map(cut, CUT))
     rows = (await settled(relay, answered + len(CUT)))[answered:]

@@ -26,11 +26,11 @@ PROMPT_ONLY = [answers.stream()[0]]
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("dialect", PATHS)
-@pytest.mark.parametrize("begun", [b"", answers.chunked_head()], ids=["nothing", "head"])
+@pytest.mark.parametrize("first", [b"", answers.chunked_head()], ids=["nothing", "head"])
 async def test_a_caller_who_leaves_an_upstream_pays_the_prompt(
-    upstream_with: UpstreamWith, relay_with: RelayWith, begun: bytes, dialect: str, stream: bool
+    upstream_with: UpstreamWith, relay_with: RelayWith, first: bytes, dialect: str, stream: bool
 ) -> None:
-    upstream = await upstream_with(steps(begun, asyncio.Event()))
+    upstream = await upstream_with(steps(first, asyncio.Event()))
     relay = await relay_with(upstream, plan=plan(*FREE, billing="per-token"), model=PRICED)
     await credit(relay, 1_000_000)
     body = asked(dialect, stream=stream)

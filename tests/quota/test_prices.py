@@ -122,7 +122,7 @@ def test_a_run_of_an_unknown_model_costs_as_much_as_the_dearest() -> None:
     assert PriceList([]).of_run("m", own, "x") is own
 
 
-def test_an_upstreams_name_costs_the_dearest_of_the_models_it_serves() -> None:
+def test_an_upstreams_name_costs_its_dearest_model() -> None:
     def routed(id: str, input: float) -> config.ModelSettings:
         route = config.RouteSettings(upstream="u", model="real")
         return config.ModelSettings(

@@ -17,12 +17,12 @@ from tests.translate.messages.test_usage import MESSAGE, read
 def all_ways(start: dict[str, Any], end: dict[str, Any]) -> list[Usage]:
     """The usage of one answer: whole, and streamed in two framings and translated."""
     events = answers.stream(start=start, end=end)
-    whole = json.dumps({**MESSAGE, "usage": {**start, **end}}).encode()
+    document = json.dumps({**MESSAGE, "usage": {**start, **end}}).encode()
     translator = ChatStream(ChatMetadata("id", 0, "m", "anthropic"), include_usage=True)
     for piece in events:
         translator.feed(piece)
     return [
-        read(JsonTap(), [whole], framed=False),
+        read(JsonTap(), [document], framed=False),
         read(StreamTap(), events, framed=False),
         read(StreamTap(), [*map(chunk, events), LAST], framed=True),
         translator.usage,
@@ -90,8 +90,8 @@ def test_an_odd_member_never_costs_the_stop_reason(member: str, odd: object) -> 
     for piece in events:
         translator.feed(piece)
     assert b'"finish_reason":"length"' in translator.finish()
-    whole = message_usage(json.dumps({**MESSAGE, "usage": usage}).encode())
-    assert (whole.stop_reason, whole.model) == ("end_turn", "claude-sonnet-4-7")
+    read_whole = message_usage(json.dumps({**MESSAGE, "usage": usage}).encode())
+    assert (read_whole.stop_reason, read_whole.model) == ("end_turn", "claude-sonnet-4-7")
 
 
 def test_cache_writes_for_an_hour_are_told_apart() -> None:
@@ -195,11 +195,11 @@ class Passing:
         tap.feed(self.scanner.feed(b"".join(map(chunk, chunks))))
 
 
-def test_text_of_a_stream_that_has_stated_its_output_is_not_estimated() -> None:
+def test_text_is_not_estimated_once_its_output_is_stated() -> None:
     assert read(StreamTap(), answers.stream(["x" * 4000]), framed=False).passed == 0
 
 
-def test_translated_text_is_known_by_its_length_until_it_is_stated() -> None:
+def test_translated_text_is_known_by_its_length() -> None:
     translator = ChatStream(ChatMetadata("id", 0, "m", "anthropic"), include_usage=True)
     events = answers.stream(["word " * 20] * 50)
     for piece in events[:-3]:
