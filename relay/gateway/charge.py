@@ -102,7 +102,8 @@ class Tariff:
                     + usage.web_fetches * own.web_fetch
                     + usage.code_executions * own.code_execution
                 )
-            bill.cost = min(rounded_up(units), _MAX_COST_MICRO)
+            cost = rounded_up(units)
+            bill.cost = cost if cost < _MAX_COST_MICRO else _MAX_COST_MICRO
         return bill
 
     def _with_estimates(self, usage: Usage, cut: bool) -> Usage:

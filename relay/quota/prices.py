@@ -75,14 +75,12 @@ class Prices:
         self, units: int, speed: str | None, geography: str | None, tier: str | None
     ) -> int:
         """The cost of tokens as the mode of service changes it."""
-        for factors, mode in (
-            (self.speed, speed),
-            (self.geography, geography),
-            (self.tier, tier),
-        ):
-            factor = factors.get(mode) if mode is not None else None
-            if factor is not None:
-                units = rounded_up(units * factor)
+        if speed is not None and speed in self.speed:
+            units = rounded_up(units * self.speed[speed])
+        if geography is not None and geography in self.geography:
+            units = rounded_up(units * self.geography[geography])
+        if tier is not None and tier in self.tier:
+            units = rounded_up(units * self.tier[tier])
         return units
 
 

@@ -92,7 +92,55 @@ class Usage:
         return (*self.iterations, total)
 
 
+class _CacheWrites(msgspec.Struct):
+    ephemeral_1h_input_tokens: int = 0
+    ephemeral_5m_input_tokens: int = 0
+
+
+class _ServerTools(msgspec.Struct):
+    web_search_requests: int = 0
+    web_fetch_requests: int = 0
+    code_execution_requests: int = 0
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
 class _Counts(msgspec.Struct):
+    """The members as the Messages API has them."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheWrites | None = None
+    output_tokens_details: _OutputDetails | None = None
+    server_tool_use: _ServerTools | None = None
+    iterations: list[Any] | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    service_tier: str | None = None
+
+
+class _Message(msgspec.Struct):
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: _Counts | None = None
+
+
+class _StreamEvent(msgspec.Struct):
+    type: str = ""
+    message: _Message | None = None
+    usage: _Counts | None = None
+    delta: Any = None
+
+
+# The same where a member has another type than it should. Such a member says nothing, or is read
+# as well as it can be.
+
+
+class _OddCounts(msgspec.Struct):
     input_tokens: Any = None
     output_tokens: Any = None
     cache_read_input_tokens: Any = None
@@ -106,22 +154,7 @@ class _Counts(msgspec.Struct):
     service_tier: Any = None
 
 
-class _Message(msgspec.Struct):
-    model: Any = None
-    stop_reason: Any = None
-    usage: _Counts | None = None
-
-
-class _StreamEvent(msgspec.Struct):
-    type: Any = ""
-    message: _Message | None = None
-    usage: _Counts | None = None
-    delta: Any = None
-
-
 class _OddMessage(msgspec.Struct):
-    """A message whose usage is no object; its other members still count."""
-
     model: Any = None
     stop_reason: Any = None
     usage: msgspec.Raw = msgspec.Raw()
@@ -129,16 +162,16 @@ class _OddMessage(msgspec.Struct):
 
 class _OddEvent(msgspec.Struct):
     type: Any = ""
-    message: Any = None
+    message: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     delta: Any = None
 
 
 _decode_message: Final = msgspec.json.Decoder(_Message).decode
-_decode_odd_message: Final = msgspec.json.Decoder(_OddMessage).decode
 _decode_event: Final = msgspec.json.Decoder(_StreamEvent).decode
+_decode_odd_message: Final = msgspec.json.Decoder(_OddMessage).decode
 _decode_odd_event: Final = msgspec.json.Decoder(_OddEvent).decode
-_decode_counts: Final = msgspec.json.Decoder(_Counts).decode
+_decode_odd_counts: Final = msgspec.json.Decoder(_OddCounts).decode
 
 
 def _count(value: Any) -> int | None:
@@ -156,70 +189,110 @@ def _word(value: Any) -> str | None:
     return value[:_MAX_NAME] if isinstance(value, str) else None
 
 
-def _higher(known: int | None, value: Any) -> int | None:
-    """The higher of a count that is known and one that is stated."""
-    count = _count(value)
-    if count is None or (known is not None and known > count):
-        return known
-    return count
-
-
 def _record_counts(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None:
-    """Record the counts that are stated; an impossible count is ignored."""
+    """Record the counts that are stated, where they are higher; an impossible one is ignored."""
     if counts is None:
         return
-    if not start or _count(counts.input_tokens):
-        usage.input = _higher(usage.input, counts.input_tokens)
-    usage.output = _higher(usage.output, counts.output_tokens)
-    usage.cache_read = _higher(usage.cache_read, counts.cache_read_input_tokens)
-    usage.cache_write = _higher(usage.cache_write, counts.cache_creation_input_tokens)
-    if isinstance(counts.cache_creation, dict):
-        hour, both = _cache_writes(counts.cache_creation)
-        if both:
-            usage.cache_write_1h = max(usage.cache_write_1h, hour)
-            usage.cache_write = _higher(usage.cache_write, both)
-    if isinstance(counts.output_tokens_details, dict):
-        usage.thinking = _higher(
-            usage.thinking, counts.output_tokens_details.get("thinking_tokens")
-        )
-    if isinstance(counts.server_tool_use, dict):
-        number = counts.server_tool_use.get
-        usage.web_searches = max(usage.web_searches, _count(number("web_search_requests")) or 0)
-        usage.web_fetches = max(usage.web_fetches, _count(number("web_fetch_requests")) or 0)
-        usage.code_executions = max(
-            usage.code_executions, _count(number("code_execution_requests")) or 0
-        )
-    usage.speed = _word(counts.speed) or usage.speed
-    usage.geography = _word(counts.inference_geo) or usage.geography
-    usage.tier = _word(counts.service_tier) or usage.tier
-    if isinstance(counts.iterations, list) and len(counts.iterations) >= len(usage.iterations):
+    count = counts.input_tokens
+    if count is not None and (usage.input or -1) < count <= _MAX_TOKENS and (count or not start):
+        usage.input = count
+    count = counts.output_tokens
+    if count is not None and (usage.output or -1) < count <= _MAX_TOKENS:
+        usage.output = count
+    count = counts.cache_read_input_tokens
+    if count is not None and (usage.cache_read or -1) < count <= _MAX_TOKENS:
+        usage.cache_read = count
+    count = counts.cache_creation_input_tokens
+    if count is not None and (usage.cache_write or -1) < count <= _MAX_TOKENS:
+        usage.cache_write = count
+    writes = counts.cache_creation
+    if writes is not None:
+        hour = _possible(writes.ephemeral_1h_input_tokens)
+        both = hour + _possible(writes.ephemeral_5m_input_tokens)
+        if hour > usage.cache_write_1h:
+            usage.cache_write_1h = hour
+        if both > (usage.cache_write or 0):
+            usage.cache_write = both
+    if counts.output_tokens_details is not None:
+        count = counts.output_tokens_details.thinking_tokens
+        if count is not None and (usage.thinking or -1) < count <= _MAX_TOKENS:
+            usage.thinking = count
+    tools = counts.server_tool_use
+    if tools is not None:
+        usage.web_searches = max(usage.web_searches, _possible(tools.web_search_requests))
+        usage.web_fetches = max(usage.web_fetches, _possible(tools.web_fetch_requests))
+        executions = _possible(tools.code_execution_requests)
+        usage.code_executions = max(usage.code_executions, executions)
+    if counts.speed is not None:
+        usage.speed = counts.speed
+    if counts.inference_geo is not None:
+        usage.geography = counts.inference_geo
+    if counts.service_tier is not None:
+        usage.tier = counts.service_tier
+    if counts.iterations is not None and len(counts.iterations) >= len(usage.iterations):
         entries = counts.iterations
         usage.iterations = tuple([_iteration(part) for part in entries if isinstance(part, dict)])
 
 
+def _possible(count: int) -> int:
+    """A count; 0 for an impossible one."""
+    return count if 0 <= count <= _MAX_TOKENS else 0
+
+
+def _readable_counts(raw: msgspec.Raw) -> _Counts | None:
+    """Counts of which some have the wrong type, as well as they can be read."""
+    try:
+        odd = _decode_odd_counts(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    counts = _Counts(
+        _count(odd.input_tokens),
+        _count(odd.output_tokens),
+        _count(odd.cache_read_input_tokens),
+        _count(odd.cache_creation_input_tokens),
+        speed=_word(odd.speed),
+        inference_geo=_word(odd.inference_geo),
+        service_tier=_word(odd.service_tier),
+    )
+    if isinstance(odd.cache_creation, dict):
+        counts.cache_creation = _CacheWrites(*_cache_writes(odd.cache_creation))
+    if isinstance(odd.output_tokens_details, dict):
+        thinking = _count(odd.output_tokens_details.get("thinking_tokens"))
+        counts.output_tokens_details = _OutputDetails(thinking)
+    if isinstance(odd.server_tool_use, dict):
+        stated = odd.server_tool_use.get
+        counts.server_tool_use = _ServerTools(
+            _count(stated("web_search_requests")) or 0,
+            _count(stated("web_fetch_requests")) or 0,
+            _count(stated("code_execution_requests")) or 0,
+        )
+    if isinstance(odd.iterations, list):
+        counts.iterations = odd.iterations
+    return counts
+
+
 def _cache_writes(stated: dict[str, Any]) -> tuple[int, int]:
-    """Tokens written to the cache for an hour, and in all."""
+    """Tokens written to the cache for an hour, and for five minutes."""
     hour = _count(stated.get("ephemeral_1h_input_tokens")) or 0
-    return hour, hour + (_count(stated.get("ephemeral_5m_input_tokens")) or 0)
+    return hour, _count(stated.get("ephemeral_5m_input_tokens")) or 0
 
 
 def _iteration(stated: dict[str, Any]) -> Iteration:
-    hour = both = 0
+    hour = minutes = 0
     if isinstance(stated.get("cache_creation"), dict):
-        hour, both = _cache_writes(stated["cache_creation"])
+        hour, minutes = _cache_writes(stated["cache_creation"])
     return Iteration(
         _word(stated.get("model")),
         _count(stated.get("input_tokens")) or 0,
         _count(stated.get("output_tokens")) or 0,
         _count(stated.get("cache_read_input_tokens")) or 0,
-        max(_count(stated.get("cache_creation_input_tokens")) or 0, both),
+        max(_count(stated.get("cache_creation_input_tokens")) or 0, hour + minutes),
         hour,
     )
 
 
 def record_event(usage: Usage, data: bytes) -> bool:
     """Record the usage in the data of an event; whether the event is a `message_delta`."""
-    event: _StreamEvent | _OddEvent
     try:
         event = _decode_event(data)
     except msgspec.ValidationError:
@@ -227,7 +300,7 @@ def record_event(usage: Usage, data: bytes) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     if event.type == "message_start" and event.message is not None:
-        usage.model = _word(event.message.model)
+        usage.model = event.message.model
         _record_counts(usage, event.message.usage, start=True)
     elif event.type == "message_delta":
         _record_counts(usage, event.usage)
@@ -237,26 +310,25 @@ def record_event(usage: Usage, data: bytes) -> bool:
 
 
 def _record_odd_event(usage: Usage, data: bytes) -> bool:
-    """Record an event of which a member has the wrong type: that one says nothing."""
     try:
         event = _decode_odd_event(data)
+        if event.type == "message_start":
+            message = _decode_odd_message(event.message)
+            usage.model = _word(message.model)
+            _record_counts(usage, _readable_counts(message.usage), start=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-    if event.type == "message_start" and isinstance(event.message, dict):
-        usage.model = _word(event.message.get("model"))
-    elif event.type == "message_delta":
+    if event.type == "message_delta":
+        _record_counts(usage, _readable_counts(event.usage))
         _record_stop_reason(usage, event.delta)
-        try:
-            _record_counts(usage, _decode_counts(event.usage))
-        except msgspec.MsgspecError:
-            pass
         return True
     return False
 
 
 def _record_stop_reason(usage: Usage, delta: Any) -> None:
     if isinstance(delta, dict):
-        usage.stop_reason = _word(delta.get("stop_reason")) or usage.stop_reason
+        reason = delta.get("stop_reason")
+        usage.stop_reason = reason if isinstance(reason, str) else usage.stop_reason
 
 
 def message_usage(body: bytes) -> Usage:
@@ -265,25 +337,24 @@ def message_usage(body: bytes) -> Usage:
     try:
         message = _decode_message(body)
     except msgspec.ValidationError:
-        return _odd_message_usage(body)
-    except (UnicodeDecodeError, RecursionError):
+        _record_odd_message(usage, body)
         return usage  # it is complete; the caller can check its shape
+    except (UnicodeDecodeError, RecursionError):
+        return usage
     except msgspec.DecodeError:
         usage.complete = False
         return usage
-    usage.model = _word(message.model)
-    usage.stop_reason = _word(message.stop_reason)
+    usage.model = message.model
+    usage.stop_reason = message.stop_reason
     _record_counts(usage, message.usage)
     return usage
 
 
-def _odd_message_usage(body: bytes) -> Usage:
-    """What can be read of a document whose usage is no object, or that is no object itself."""
-    usage = Usage(complete=True)
+def _record_odd_message(usage: Usage, body: bytes) -> None:
     try:
         message = _decode_odd_message(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return usage
+        return
     usage.model = _word(message.model)
     usage.stop_reason = _word(message.stop_reason)
-    return usage
+    _record_counts(usage, _readable_counts(message.usage))
