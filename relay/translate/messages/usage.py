@@ -180,7 +180,7 @@ class StreamTap:
         self._usage.complete = self._usage.complete or _LAST_EVENT.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):
-            if event.name == _DELTA:
+            if event.name == _DELTA or (not event.name and _DELTA in event.data):
                 self._text += max(0, len(event.data) - DATA_OCTETS)
             if _USAGE in event.data and record_event(self._usage, event.data):
                 self._closing = True
