@@ -62,7 +62,7 @@ async def test_twenty_dear_requests_on_ten_cents_are_refused(
     assert balance_of(relay.app.ledger, await user_id(relay)) == 100_000 - 45
 
 
-async def test_whoever_hangs_up_each_time_is_stopped_and_others_are_not(
+async def test_whoever_hangs_up_each_time_is_stopped(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     async def answer(
