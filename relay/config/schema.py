@@ -22,7 +22,14 @@ from relay.config.checks import (
     check_time_zone,
     check_url,
 )
-from relay.config.values import Address, AdminAddress, Duration, DurationOrOff, ProxyUrl
+from relay.config.values import (
+    Address,
+    AdminAddress,
+    Duration,
+    DurationOrOff,
+    Feature,
+    ProxyUrl,
+)
 from relay.secret import Secret
 
 _KEY_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
@@ -360,18 +367,26 @@ class RouteSettings(_Section, frozen=True):
 
 
 class PriceSettings(_Section, frozen=True):
-    """USD per million tokens."""
+    """USD per million tokens, or per 1,000 calls of a server tool; and factors."""
 
     input: float
     output: float
-    cache_read: float = 0.0
-    cache_write: float = 0.0
+    cache_read: float | None = None  # None: a tenth of input
+    cache_write: float | None = None  # for five minutes; None: 1.25 times input
+    cache_write_1h: float | None = None  # None: twice input
+    web_search: float = 10.0
+    web_fetch: float = 0.0
+    code_execution: float = 5.0  # Anthropic: 0.05 an hour, at least five minutes
+    fast: float = 6.0  # times all tokens, with speed "fast"
+    inference_geo: dict[str, float] = field(default_factory=lambda: {"us": 1.1})
+    service_tier: dict[str, float] = {}  # by the tier that served, such as "priority"
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if not value >= 0 or not math.isfinite(value):
-                raise ValueError(f"{name} must be 0 or more, and finite")
+            for number in value.values() if isinstance(value, dict) else (value,):
+                if number is not None and (not number >= 0 or not math.isfinite(number)):
+                    raise ValueError(f"{name} must be 0 or more, and finite")
 
 
 class ModelSettings(_Section, frozen=True):
@@ -404,6 +419,7 @@ class PlanSettings(_Section, frozen=True):
     enforce: Literal["key", "account"] = "key"
     billing: Literal["subscription", "per-token"] = "subscription"
     cache_breakpoints: bool = True  # added to translated requests that have none
+    exclude: list[Feature] = []  # what its requests may not use
 
     def __post_init__(self) -> None:
         check_name("id", self.id)

@@ -17,6 +17,25 @@ from relay import clock
 
 Scheme = Literal["http", "socks5", "socks5h"]
 
+# What a plan may exclude; `translate.messages.features` finds it in requests.
+Feature = Literal[
+    "fast",
+    "inference_geo",
+    "service_tier",
+    "threads",
+    "containers",
+    "mcp",
+    "fallbacks",
+    "compaction",
+    "web_search",
+    "web_fetch",
+    "code_execution",
+    "advisor",
+    "files",
+    "1h_cache",
+    "long_context",
+]
+
 _USERINFO: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"  # RFC 3986 §3.2.1, without ":"
 _PROXY_URL: Final = re.compile(
     rf"(?P<scheme>http|socks5h?)://(?:(?P<user>{_USERINFO}+)(?::(?P<password>{_USERINFO}*))?@)?"

@@ -10,7 +10,8 @@ from relay import config
 from relay.errors import FORBIDDEN, RelayError
 from relay.pool.routes import Route, Routes
 from relay.pool.upstream import Upstream
-from relay.quota.plans import Plan, Prices, compile_plans, compile_prices
+from relay.quota.plans import Plan, compile_plans
+from relay.quota.prices import PriceList, Prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,15 @@ class ModelLimits:
 class Catalog:
     """See the module. Nothing of it changes."""
 
-    __slots__ = ("_limits", "_plans", "_routes")
+    __slots__ = ("_limits", "_plans", "_routes", "prices")
 
     def __init__(self, settings: config.Settings, upstreams: list[Upstream]) -> None:
         """Raises ConfigError: a plan contradicts itself."""
         self._routes = Routes(settings.model, upstreams)
         self._plans = compile_plans(settings.plan)
-        prices = compile_prices(settings.model)
+        self.prices = PriceList(settings.model)
         self._limits = {
-            name: ModelLimits(model.context_window, model.max_output_tokens, prices.get(name))
+            name: ModelLimits(model.context_window, model.max_output_tokens, self.prices.of(name))
             for model in settings.model
             for name in (model.id, *model.aliases)
         }

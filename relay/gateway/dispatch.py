@@ -6,6 +6,7 @@ failure of it), and never after an upstream was silent for too long, which may b
 still. The result of each attempt is noted with its upstream.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -85,7 +86,9 @@ class Dispatch:
                 wanted.tried += (upstream,)
                 if failure.final or len(wanted.tried) >= self._tries:
                     raise last from None
-            except BaseException:  # nothing was found out
+            except BaseException as end:  # nothing was found out
+                if lease.sent and isinstance(end, asyncio.CancelledError):
+                    ctx.admission.leave()
                 upstream.health.abandoned()
                 upstreams.release(lease, used=lease.sent)
                 raise

@@ -4,26 +4,33 @@ Decides the estimate that is held. The ledger decides in memory, in one step, wh
 enough; the journal puts the admission on disk meanwhile.
 """
 
+from collections.abc import Mapping
 from time import time
 from typing import Final
 
-from relay.errors import OVERLOADED, RelayError
+from relay.errors import INVALID_REQUEST, OVERLOADED, RelayError
 from relay.gateway.admission import UNMETERED, UNWRITTEN, Admission, MeteredAdmission
-from relay.gateway.catalog import Catalog
+from relay.gateway.catalog import Catalog, ModelLimits
+from relay.gateway.charge import Tariff
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
+from relay.quota.prices import rounded_up
 from relay.store.batch import AdmissionRow
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey
+from relay.translate.messages.features import Features
 
 # Held against the per-minute limit for an answer that is yet to come: most are no longer, and
 # a surplus cannot all be given back, for such a limit refills meanwhile.
 _EXPECTED_OUTPUT_TOKENS: Final = 1024
 _OCTETS_PER_TOKEN: Final = 4
-_FETCHES: Final = (b'"url"', b'"file_url"', b'_url":"http', b'_url": "http', b'"file_id"',
-                   b'"web_search', b'"web_fetch', b'"mcp_servers"')  # fmt: skip
+# Prepaid: an image has at most so many tokens; a request that may fill the context several times
+# holds as much as this many, if the balance has it. A server-tool loop ends after ten rounds.
+_MAX_IMAGE_TOKENS: Final = 5_000
+_MAX_ROUNDS: Final = 10
+_LONG_CONTEXT: Final = 1_000_000
 
 
 class Metering:
@@ -59,7 +66,8 @@ class Metering:
         """Hold what a request may use; nothing for one that counts, see `admit_count`.
 
         Raises:
-            RelayError: 429 or 402 for want of quota or money, 503 while nothing can be written.
+            RelayError: 429 or 402 for want of quota or money, 503 while nothing can be written;
+                400, the plan excludes something that the request uses.
         """
         if inbound.counting:
             return UNMETERED
@@ -71,29 +79,80 @@ class Metering:
         wanted = inbound.max_tokens
         if isinstance(wanted, int) and 0 < wanted < output:
             output = wanted
-        cost = 0
-        prices = limits.prices
-        if plan.prepaid:  # about the most that it can cost, so that little is ever overdrawn
-            assert prices is not None
-            prompt = _longest_prompt(text, limits.context_window)
-            # Writing the prompt into a cache costs more than having it read.
-            cost = max(prices.cost(prompt, output), prices.cost(0, output, 0, prompt))
+        features: Features | None = None
+        if plan.prepaid or plan.excluded:
+            betas = ctx.exchange.request.headers.get(b"anthropic-beta", b"")
+            features = Features(text, betas, translated=inbound.reads_answers)
+            _refuse_excluded(plan, features)
+        cost = wish = 0
+        if plan.prepaid and features is not None:
+            cost, wish = _most_expensive(text, features, limits, output)
         expected = output if output < _EXPECTED_OUTPUT_TOKENS else _EXPECTED_OUTPUT_TOKENS
-        tokens = len(text) // _OCTETS_PER_TOKEN + expected
+        prompt = len(text) // _OCTETS_PER_TOKEN
+        tokens = prompt + expected
         now = time()
         held = self._ledger.reserve(caller.user_id, caller.key_id, plan, now, tokens, cost)
+        if wish:
+            self._ledger.hold_more(held, wish)
         ctx.key_state = held.key_state  # the one before may have been swept while the body came
         row = AdmissionRow(
             ctx.id, now, caller.key_id, caller.user_id, inbound.model, inbound.dialect,
             tokens, cost,
         )  # fmt: skip
-        ctx.admission = MeteredAdmission(self._ledger, self._journal, held, row, prices)
+        tariff = Tariff(self._catalog.prices, inbound.model, limits.prices, prompt, output)
+        ctx.admission = MeteredAdmission(self._ledger, self._journal, held, row, tariff)
         return ctx.admission
 
 
-def _longest_prompt(text: bytes, context_window: int) -> int:
-    """Tokens that a prompt has at most, nearly: content that is fetched for it may fill the
-    context, and dense scripts and digits make a token of two octets."""
-    if any(word in text for word in _FETCHES):
-        return context_window
-    return min(len(text) // 2, context_window)
+def _refuse_excluded(plan: Plan, features: Features) -> None:
+    """Raises RelayError: 400, the request uses something that its plan excludes."""
+    for feature, field in features.used.items():
+        if feature in plan.excluded:
+            raise RelayError(
+                INVALID_REQUEST,
+                f"{field}: this account's plan does not include {feature}. Leave it out, or ask "
+                "the operator of this relay for another plan.",
+                param=field,
+            )
+
+
+def _most_expensive(
+    text: bytes, features: Features, limits: ModelLimits, output: int
+) -> tuple[int, int]:
+    """About the most micro-dollars that a request can cost, so that little is ever overdrawn; and
+    how much more is held of a balance that has it, where nothing bounds the request.
+
+    Dense scripts and digits make a token of two octets, some scripts of one.
+    """
+    prices, window = limits.prices, limits.context_window
+    assert prices is not None
+    if "long_context" in features.used:
+        window = max(window, _LONG_CONTEXT)
+    prompt = window
+    if not features.fills_context:
+        images = features.images * _MAX_IMAGE_TOKENS
+        prompt = min(len(text) // 2 + images, window)
+    used = features.used
+    speed = geography = tier = None
+    if used or features.escaped:
+        speed = "fast" if "fast" in used or features.escaped else None
+        geography = _dearest(prices.geography, "inference_geo" in used or features.escaped)
+        tier = _dearest(prices.tier, "service_tier" in used or features.escaped)
+
+    def cost(prompt: int) -> int:
+        # Writing the prompt into a cache costs more than having it read.
+        hour = prompt if "1h_cache" in used or features.escaped else 0
+        units = max(prices.units(prompt, output), prices.units(0, output, 0, prompt, hour))
+        return rounded_up(prices.in_mode(units, speed, geography, tier))
+
+    if features.repeated:
+        searches = max(prices.web_search, prices.web_fetch, prices.code_execution)
+        return cost(prompt), _MAX_ROUNDS * (cost(prompt) + rounded_up(searches))
+    if text.isascii():
+        return cost(prompt), 0
+    return cost(prompt), cost(min(len(text), window))
+
+
+def _dearest(factors: Mapping[str, int], asked: bool) -> str | None:
+    """The mode with the highest factor, if a mode is asked for."""
+    return max(factors, key=lambda mode: factors[mode], default=None) if asked else None

@@ -105,7 +105,7 @@ class _Spliced(StreamWay):
     def counts(self, usage: Usage, cut: bool) -> bool:
         """It reported usage or a model, or it is a document that came complete: a part of one
         is of no use (though a caller who leaves a complete one does not undo it)."""
-        if usage.model is not None or usage.input is not None or usage.output is not None:
+        if usage.model is not None or usage.stated or usage.passed > 0:
             return True
         return isinstance(self._tap, NoTap) or (isinstance(self._tap, JsonTap) and not cut)
 

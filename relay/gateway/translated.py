@@ -163,6 +163,7 @@ class TranslatedRequest(InboundRequest):
     async def _respond_document(self, ctx: RequestContext, answer: Answer) -> None:
         exchange, target = ctx.exchange, answer.lease.target
         note_usage(ctx, target, answer.usage)
+        ctx.admission.count_unkept(answer.usage)
         try:
             document = self.document(answer.payload, target.fit, answer.usage)
         except ValueError:
@@ -262,7 +263,7 @@ class _Translated(StreamWay):
 
     def counts(self, usage: Usage, cut: bool) -> bool:
         """It reported usage or a model."""
-        return usage.model is not None or usage.input is not None or usage.output is not None
+        return usage.model is not None or usage.stated or usage.passed > 0
 
     @property
     def reusable(self) -> bool:

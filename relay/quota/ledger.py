@@ -7,6 +7,7 @@ through `changes` and comes back through `restore`.
 - A reservation takes from every limit, or from none.
 - `settle` replaces the estimate by the use that the upstream reported. A request that was
   refused, failed or never sent costs nothing (`refund`), except in limits of up to an hour.
+- For a request that nothing bounds, more than its estimate is held of a balance that has more.
 - Tokens are taken as estimated, at most a limit's size, and corrected at the end; a limit can
   then be in debt. Concurrent requests cannot overdraw a balance, but a request that cost more
   than was held for it can, by the difference.
@@ -96,6 +97,16 @@ class Ledger:
         for bucket in counters.refundable:
             requests.append((bucket, bucket.mark))
         return Reservation(key_state, counters, requests, amounts, balance, cost)
+
+    def hold_more(self, reservation: Reservation, cost: int) -> None:
+        """Hold up to so many micro-dollars for a request that nothing bounds: all that the
+        balance has left, if that is less. No other request can be admitted on it meanwhile."""
+        balance = reservation.balance
+        if balance is not None and cost > reservation.cost:
+            left = balance.credited - balance.charged - balance.held
+            more = min(cost - reservation.cost, max(0, left))
+            balance.held += more
+            reservation.cost += more
 
     def settle(
         self,

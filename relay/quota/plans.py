@@ -1,12 +1,11 @@
-"""Compiles plans and prices from the settings, once at the start.
+"""Compiles plans from the settings, once at the start.
 
-Decides how each limit refills, which limit each group of header fields reports, and what
-tokens cost. Must not know who is on a plan or what they have used.
+Decides how each limit refills, and which limit each group of header fields reports. Must not know
+who is on a plan or what they have used.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
 from typing import Final, Literal, TypeAlias
 
 from relay import config
@@ -80,6 +79,7 @@ class Plan:
     prepaid: bool  # requests are paid from the account's balance
     max_concurrency: int
     cache_breakpoints: bool  # add cache markers to prompts of other dialects
+    excluded: frozenset[str]  # what requests may not use
     primary: int | None
     secondary: int | None
     request_pace: int | None
@@ -135,6 +135,7 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
         prepaid=plan.billing == "per-token",
         max_concurrency=plan.max_concurrency,
         cache_breakpoints=plan.cache_breakpoints,
+        excluded=frozenset(plan.exclude),
         primary=primary,
         secondary=max(longer)[2] if longer else None,
         request_pace=find("requests", MINUTE, _UP_TO_AN_HOUR),
@@ -160,49 +161,3 @@ def period_text(seconds: int) -> str:
         return "week"
     unit, name = next(pair for pair in _UNITS if seconds % pair[0] == 0)
     return name if seconds == unit else f"{seconds // unit} {name}s"
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """The prices of a model's tokens, in micro-dollars per *million* tokens.
-
-    A dollar per million tokens is a micro-dollar per token, and a cached token costs a
-    fraction of that. So prices keep six more digits, and only the sum of a request's cost
-    is rounded, up to a whole micro-dollar.
-    """
-
-    input: int
-    output: int
-    cache_read: int
-    cache_write: int
-
-    def cost(self, input: int, output: int, cache_read: int = 0, cache_write: int = 0) -> int:
-        """Micro-dollars, rounded up; `input` excludes tokens read from or written to a cache."""
-        total = (
-            input * self.input
-            + output * self.output
-            + cache_read * self.cache_read
-            + cache_write * self.cache_write
-        )
-        return -(-total // 1_000_000)
-
-
-def compile_prices(models: Iterable[config.ModelSettings]) -> dict[str, Prices]:
-    """The prices of all models that have any, by id and by alias."""
-    return {
-        name: Prices(
-            _scaled_price(model.price.input),
-            _scaled_price(model.price.output),
-            _scaled_price(model.price.cache_read),
-            _scaled_price(model.price.cache_write),
-        )
-        for model in models
-        if model.price is not None
-        for name in (model.id, *model.aliases)
-    }
-
-
-def _scaled_price(price: float) -> int:
-    """Micro-dollars per million tokens, from the decimal digits of the settings."""
-    scaled = Decimal(repr(price)) * 1_000_000
-    return int(scaled.to_integral_value(rounding=ROUND_CEILING))

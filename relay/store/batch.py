@@ -31,9 +31,10 @@ BucketRow: TypeAlias = tuple[str, str, str, int, str, int, int, int]
 MONEY: Final = "money"  # the kind of a row with charges, which the statement has already
 
 # How a request was settled. reported: by the upstream's usage; partial: by the usage reported
-# until the answer was cut; reserved: by the reservation, as nothing was reported; refunded: not
-# at all; crashed: by the reservation, as the relay ended first.
-Rule: TypeAlias = Literal["reported", "partial", "reserved", "refunded", "crashed"]
+# until the answer was cut, and the length of its text; left: by its prompt, as its caller left
+# before the answer said anything; reserved: by the reservation, as nothing was reported;
+# refunded: not at all; crashed: by the reservation, as the relay ended first.
+Rule: TypeAlias = Literal["reported", "partial", "left", "reserved", "refunded", "crashed"]
 
 
 class AdmissionRow(msgspec.Struct, frozen=True, gc=False, array_like=True):

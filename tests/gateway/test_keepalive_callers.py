@@ -73,7 +73,7 @@ async def test_a_queued_stream_that_times_out_ends_with_an_error_event(
     assert line["rule"] == "refunded"
 
 
-async def test_a_caller_that_leaves_during_pings_leaves_no_trace(lively_with: LivelyWith) -> None:
+async def test_a_caller_that_leaves_during_pings_pays_its_prompt(lively_with: LivelyWith) -> None:
     never = asyncio.Event()
     relay, _ = await lively_with(steps(never))
     async with asking(relay) as answered:
@@ -81,7 +81,7 @@ async def test_a_caller_that_leaves_during_pings_leaves_no_trace(lively_with: Li
     await until(lambda: not relay.app.upstreams[0].in_flight)
     await until(relay.log)
     [line] = relay.log()
-    assert (line["outcome"], line["rule"]) == ("caller left", "refunded")
+    assert (line["outcome"], line["rule"]) == ("caller left", "left")
 
 
 async def test_a_half_closed_caller_still_gets_its_answer(lively_with: LivelyWith) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import random
+import re
 import time
 from typing import Any
 
@@ -103,14 +104,18 @@ async def test_an_upstreams_failure_is_not_recorded_as_the_callers(
     assert (row["status"], row["outcome"]) == (status, outcome)
 
 
-async def test_a_caller_that_leaves_before_the_answer_pays_nothing(relay_with: RelayWith) -> None:
-    relay = await relay_with(plan=plan(*FREE))
+async def test_a_caller_that_leaves_before_the_answer_pays_its_prompt(
+    relay_with: RelayWith,
+) -> None:
+    relay = await relay_with(plan=plan(*FREE), model=PRICED)
     async with connected(relay.port) as (_, writer):
         writer.write(request(relay.key, fields="x-simulate: delay=5\r\n"))
         await until(lambda: relay.simulator and relay.simulator.journal.requests)
     [row] = await settled(relay, 1)
-    assert (row["rule"], row["outcome"]) == ("refunded", "caller left")
-    assert left((await ask(relay))[1]) == 39
+    assert (row["rule"], row["outcome"]) == ("left", "caller left")
+    prompt = len(json.dumps(BODY)) // 4
+    assert (row["input"], row["output"], row["cost_micro"]) == (prompt, None, 3 * prompt)
+    assert left((await ask(relay))[1]) == 38
 
 
 async def test_an_abandoned_stream_is_billed_by_its_reported_usage(relay_with: RelayWith) -> None:
@@ -123,7 +128,8 @@ async def test_an_abandoned_stream_is_billed_by_its_reported_usage(relay_with: R
     assert (row["rule"], row["outcome"], row["status"]) == ("partial", "caller left", 200)
     start = json.loads(seen[seen.index(b'{"type":"message_start"') :].split(b"\n")[0])
     usage = start["message"]["usage"]
-    assert (row["input"], row["output"]) == (usage["input_tokens"], usage["output_tokens"])
+    assert row["input"] == usage["input_tokens"]
+    assert usage["output_tokens"] <= row["output"] <= 20  # of 50
     assert row["cost_micro"] == 3 * row["input"] + 15 * row["output"] > 0
     assert left((await ask(relay))[1]) == 38
 
@@ -247,13 +253,17 @@ CUT = ["fault=cut;at=4", "fault=cut;at=9", "fault=reset;at=7", "fault=truncated-
 
 
 def reported(payload: bytes) -> dict[str, int]:
-    """The usage that a stream, possibly cut, reported (Anthropic API reference, Streaming)."""
+    """The usage that a stream reported (Anthropic API reference, Streaming messages). Where it
+    was cut, its text counts as a token for four octets at least."""
     usage: dict[str, int] = {}
     for line in payload.split(b"\n"):
         if line.startswith(b"data: ") and b'"usage"' in line:
             event = json.loads(line[6:])
             said = event.get("usage") or event["message"]["usage"]
             usage |= {name: value for name, value in said.items() if isinstance(value, int)}
+    text = sum(map(len, re.findall(rb'"text_delta","text":"([^"]*)"', payload)))
+    if b"message_delta" not in payload:
+        usage["output_tokens"] = max(usage["output_tokens"], text // 4)
     return usage
 
 
@@ -304,7 +314,8 @@ async def test_settlement_equals_reported_usage_to_the_token(relay_with: RelayWi
     by_id = {row["id"]: row for row in rows}
     for id, usage in given:
         row = by_id[id]
-        assert (row["input"], row["output"]) == (usage["input_tokens"], usage["output_tokens"])
+        assert row["input"] == usage["input_tokens"]
+        assert abs(row["output"] - usage["output_tokens"]) <= 3
     # The simulator counted the input of the cut answers, but not their output.
     totals = simulator.journal.report()["totals"]
     [total] = await sums(relay.app.database, "key")

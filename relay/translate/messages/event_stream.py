@@ -13,7 +13,7 @@ from typing import Final
 
 from relay.translate.messages.content import Block
 from relay.translate.messages.event import Delta, read
-from relay.translate.messages.usage import Usage, record_event
+from relay.translate.messages.usage import DATA_OCTETS, Usage, record_event
 from relay.translate.raw_json import NOTHING
 from relay.wire.sse import MAX_EVENT, EventReader
 
@@ -120,6 +120,7 @@ class EventStream(ABC):
         event = read(name, data)
         kind = event.type
         if kind == "content_block_delta":
+            self.usage.passed += len(data) - DATA_OCTETS
             return self._delta(event.index, event.delta)
         match kind:
             case "content_block_start":
@@ -130,6 +131,8 @@ class EventStream(ABC):
                 record_event(self.usage, data)
             case "message_delta":
                 record_event(self.usage, data)
+                if b'"usage"' in data:  # its output is stated, no longer estimated
+                    self.usage.passed = 0
                 if event.delta is not None and bytes(event.delta.stop_details)[:1] == b"{":
                     self._stop_details = event.delta.stop_details.copy()
             case "message_stop":

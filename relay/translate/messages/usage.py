@@ -1,108 +1,28 @@
 """Reads the usage of an answer from its octets as they pass.
 
-Decides which counts apply (Anthropic API docs, Streaming messages; some vendors differ): counts in
-`message_delta` are cumulative and overwrite earlier ones; the last value that is not null counts;
-zero input tokens in `message_start` mean unknown. A tap must not change, delay or copy octets.
-Must not know prices or plans.
+Decides which octets are read: two events of a stream, and the whole of a document. A tap must not
+change, delay or copy octets. Must not know prices or plans.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
+from relay.translate.messages.counts import Usage, message_usage, record_event
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.sse import EventReader
 
+__all__ = ["DATA_OCTETS", "JsonTap", "NoTap", "StreamTap", "Usage", "message_usage", "record_event"]
+
 _USAGE: Final = b'"usage"'
-_MAX_TOKENS: Final = 10**9  # in one answer; sums and prices must not overflow
 _MAX_JSON_OCTETS: Final = 32 * 1024 * 1024
 _LAST_EVENT: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
-
-
-@dataclass(slots=True)
-class Usage:
-    """The token counts of one answer; None for a count that the upstream did not state.
-
-    `complete`: the answer has ended properly. A document decodes; a stream has a `message_stop`,
-    or an `error` event, which ends it as well.
-    """
-
-    input: int | None = None
-    output: int | None = None
-    cache_read: int | None = None
-    cache_write: int | None = None
-    model: str | None = None
-    stop_reason: str | None = None
-    complete: bool = False
-    error: bool = False  # the answer is a stream, and an error event ended it
-    thinking: int | None = None  # the part of `output` that is thinking
-
-
-class _Counts(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    output_tokens_details: Any = None
-
-
-class _Message(msgspec.Struct):
-    model: str | None = None
-    stop_reason: str | None = None
-    usage: _Counts | None = None
-
-
-class _StreamEvent(msgspec.Struct):
-    type: str = ""
-    message: _Message | None = None
-    usage: _Counts | None = None
-    delta: Any = None
-
-
-_decode_message: Final = msgspec.json.Decoder(_Message).decode
-_decode_event: Final = msgspec.json.Decoder(_StreamEvent).decode
-
-
-def _record_counts(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None:
-    """Record the counts that are stated; an impossible count is ignored."""
-    if counts is None:
-        return
-    count = counts.input_tokens
-    if count is not None and 0 <= count <= _MAX_TOKENS and (count or not start):
-        usage.input = count
-    count = counts.output_tokens
-    if count is not None and 0 <= count <= _MAX_TOKENS:
-        usage.output = count
-    count = counts.cache_read_input_tokens
-    if count is not None and 0 <= count <= _MAX_TOKENS:
-        usage.cache_read = count
-    count = counts.cache_creation_input_tokens
-    if count is not None and 0 <= count <= _MAX_TOKENS:
-        usage.cache_write = count
-    if isinstance(counts.output_tokens_details, dict):
-        count = counts.output_tokens_details.get("thinking_tokens")
-        if type(count) is int and 0 <= count <= _MAX_TOKENS:  # a bool is an int, too
-            usage.thinking = count
-
-
-def record_event(usage: Usage, data: bytes) -> bool:
-    """Record the usage in the data of an event; whether the event is a `message_delta`."""
-    try:
-        event = _decode_event(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    if event.type == "message_start" and event.message is not None:
-        usage.model = event.message.model
-        _record_counts(usage, event.message.usage, start=True)
-    elif event.type == "message_delta":
-        _record_counts(usage, event.usage)
-        if isinstance(event.delta, dict):
-            reason = event.delta.get("stop_reason")
-            usage.stop_reason = reason if isinstance(reason, str) else usage.stop_reason
-        return True
-    return False
+_DELTA: Final = b"content_block_delta"
+_TEXT: Final = re.compile(rb'"(?:text|thinking|partial_json)": ?"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_EVENT_OCTETS: Final = 121  # of a delta without its text, in a chunk of its own
+DATA_OCTETS: Final = 80  # of its data alone
+# One integer counts octets and, above them, events: an addition per piece is all that it costs.
+_ONE_EVENT: Final = 1 << 36
+_OCTETS: Final = _ONE_EVENT - 1
 
 
 class NoTap:
@@ -165,22 +85,6 @@ class JsonTap:
         return usage
 
 
-def message_usage(body: bytes) -> Usage:
-    """The usage of a complete JSON document."""
-    usage = Usage(complete=True)
-    try:
-        message = _decode_message(body)
-    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
-        return usage  # it is complete; the caller can check its shape
-    except msgspec.DecodeError:
-        usage.complete = False
-        return usage
-    usage.model = message.model
-    usage.stop_reason = message.stop_reason
-    _record_counts(usage, message.usage)
-    return usage
-
-
 class _Unframed:
     """The framing of a stream that is not chunked; see ChunkScanner."""
 
@@ -211,7 +115,9 @@ class StreamTap:
         "_events",
         "_framing",
         "_last",
+        "_passed",
         "_quiet",
+        "_text",
         "_usage",
     )
 
@@ -224,6 +130,8 @@ class StreamTap:
         self._closing = False  # the last event but one has passed: parse the rest
         self._quiet = True  # aligned, and not closing
         self._last = b""
+        self._passed = 0  # events that were not parsed, and their octets
+        self._text = 0  # octets of text in deltas that were parsed
         self._usage = Usage()
 
     def begin(
@@ -240,15 +148,16 @@ class StreamTap:
     def feed(self, data: bytes) -> None:
         """Read a piece of the stream."""
         framing = self._framing
-        if (
-            self._quiet
-            and _USAGE not in data
-            and data.endswith(self._ending)
-            and (framing.single or (not framing.left and _chunks_end_with_events(data)))
-        ):
-            self._last = data
-        else:
-            self._parse(data)
+        if self._quiet and _USAGE not in data and data.endswith(self._ending):
+            if framing.single:
+                self._last = data
+                self._passed += len(data) + _ONE_EVENT
+                return
+            if not framing.left and _chunks_end_with_events(data):
+                self._last = data
+                self._passed += len(data) + data.count(b"\n\n\r\n") * _ONE_EVENT
+                return
+        self._parse(data)
 
     def between_events(self) -> bool:
         """Whether the last piece ended with an event."""
@@ -260,6 +169,8 @@ class StreamTap:
         if not usage.complete and (ending := _LAST_EVENT.search(self._last)) is not None:
             usage.complete = True
             usage.error = ending[0].startswith(b"event")
+        if not self._closing:
+            usage.passed = self._text + _text_octets(self._passed, self._last)
         return usage
 
     def _parse(self, data: bytes) -> None:
@@ -269,6 +180,8 @@ class StreamTap:
         self._usage.complete = self._usage.complete or _LAST_EVENT.search(self._last) is not None
         self._last = b""
         for event in self._events.feed(payload):
+            if event.name == _DELTA or (not event.name and _DELTA in event.data):
+                self._text += max(0, len(event.data) - DATA_OCTETS)
             if _USAGE in event.data and record_event(self._usage, event.data):
                 self._closing = True
             if event.name == b"error":
@@ -277,3 +190,19 @@ class StreamTap:
                 self._usage.complete = True
         self._aligned = not self._framing.left and not self._events.pending
         self._quiet = self._aligned and not self._closing
+
+
+def _text_octets(passed: int, sample: bytes) -> int:
+    """About how many octets of text were in the events that passed unread.
+
+    An event's framing has the same length throughout a stream. The last piece shows it, and
+    whether several events came in one chunk.
+    """
+    octets, events = passed & _OCTETS, passed >> 36
+    texts: list[bytes] = _TEXT.findall(sample)
+    if not texts:
+        return max(0, octets - events * _EVENT_OCTETS)
+    text = sum([len(piece) - piece.count(b"\\") for piece in texts])
+    if len(texts) > max(1, sample.count(b"\n\n\r\n")):
+        return octets * text // len(sample)
+    return max(0, octets - events * (len(sample) - text) // len(texts))

@@ -133,7 +133,7 @@ def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
             (8, 4),
         ),
         ({"input_tokens": 8, "output_tokens": 1}, {"output_tokens": None}, (8, 1)),
-        ({"input_tokens": 8}, {"input_tokens": 0, "output_tokens": 0}, (0, 0)),
+        ({"input_tokens": 8}, {"input_tokens": 0, "output_tokens": 0}, (8, 0)),
         ({"input_tokens": None, "output_tokens": None}, {"output_tokens": 4}, (None, 4)),
         (
             {"input_tokens": 8, "output_tokens": 1, "server_tool_use": None},
@@ -145,7 +145,7 @@ def test_every_line_ending_of_the_standard_is_read(ending: str) -> None:
         ({"input_tokens": 10**12}, {"output_tokens": 2**80}, (None, None)),
     ],
 )
-def test_the_last_valid_count_applies(
+def test_the_highest_valid_count_applies(
     start: dict[str, Any], end: dict[str, Any], expected: tuple[int | None, int | None]
 ) -> None:
     events = answers.stream(start=start, end=end)
@@ -155,7 +155,7 @@ def test_the_last_valid_count_applies(
         assert usage.complete
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": "7"}, [], 7, {"input_tokens": -1.5}])
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": "x"}, [], 7, {"input_tokens": -1.5}])
 def test_malformed_usage_is_ignored(usage: Any) -> None:
     body = json.dumps({**MESSAGE, "usage": usage}).encode()
     usage_read = read(JsonTap(), [body], framed=False)
