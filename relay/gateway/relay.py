@@ -54,7 +54,7 @@ class Relay:
         self._sessions = sessions
         self._deadlines = deadlines
         self._settings = settings
-        self._dispatch = Dispatch(upstreams, settings.tries)
+        self._dispatch = Dispatch(upstreams, settings.tries, deadlines)
         self._body_limit = body_limit
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:

@@ -169,7 +169,8 @@ def test_a_rule_waits_for_the_stated_time_before_retry_after(
 ) -> None:
     mine = with_rules({"scope": scope, "reason": "mine", "seconds": seconds})
     verdict = mine.judge(429, {b"retry-after": b"30"}, says(message), "m", EPOCH)
-    assert verdict == Verdict(Scope(scope), EPOCH + waits, stated, "429: mine")
+    sure = scope != "failure"
+    assert verdict == Verdict(Scope(scope), EPOCH + waits, stated, "429: mine", sure)
 
 
 @pytest.mark.parametrize(("seconds", "waits"), [(5, 5), (300, 300), (None, 60)])
@@ -225,7 +226,7 @@ def test_a_code_is_found_in_every_place(code: str, body: bytes) -> None:
 )
 def test_a_document_with_a_code_of_success_is_no_error(body: bytes) -> None:
     verdict = classifier().judge(200, {}, body, "m", EPOCH)
-    assert verdict == Verdict(Scope.FAILURE, 0.0, False, "answered 200 without an answer")
+    assert verdict[:4] == (Scope.FAILURE, 0.0, False, "answered 200 without an answer")
 
 
 def test_a_document_too_deep_or_too_long_is_no_error() -> None:
@@ -255,7 +256,10 @@ def test_another_upstream_may_serve_it_unless_the_caller_erred() -> None:
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_a_request_without_an_answer_is_a_failure(kind: FailureKind) -> None:
-    assert vendor_errors.of_failure(kind, EPOCH) == Verdict(Scope.FAILURE, 0.0, False, kind.value)
+    verdict = vendor_errors.of_failure(kind)
+    assert verdict[:4] == (Scope.FAILURE, 0.0, False, kind.value)
+    assert verdict.sure is (kind in (FailureKind.CONNECT, FailureKind.TLS))  # no request's fault
+    assert verdict.silent is (kind is FailureKind.SILENT)
 
 
 # --- any input ------------------------------------------------------------------
