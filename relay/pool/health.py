@@ -232,7 +232,7 @@ class Health(_Outages):
         self.errors[scope.name.lower()] += 1
         if scope is Scope.FAILURE:
             self._count_failure(verdict, outage, model, caller)
-        elif scope is not Scope.FEATURE and outage.until > now:
+        elif scope is not Scope.FEATURE and outage.until >= now:
             self._add_outage(scope, outage, model, caller, verdict.sure)
         self._update_degraded()
 

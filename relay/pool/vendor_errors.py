@@ -66,6 +66,7 @@ class Verdict(NamedTuple):
 
 
 _MAX_SEARCHED: Final = 4096  # characters of a message that rules search
+_MAX_SEARCHED_BODY: Final = 64 * 1024  # octets of an error's body
 _MAX_STATED_SECONDS: Final = 8 * 86400.0
 _MAX_BUSY_SECONDS: Final = 60.0
 _GUESSED_SECONDS: Final = {
@@ -217,7 +218,7 @@ class ErrorClassifier:
         `counting`: the request was for `count_tokens`, which has limits of its own and is often
         not served at all. As it is free, no error of it lasts.
         """
-        document = _stated_error(body)
+        document = _stated_error(body, is_error=status >= 400)
         if status < 300 and document != NO_ERROR:
             verdict = self._in_answer(document, headers, model, now)
         elif status in _REFUSALS and _is_html(headers, body):
@@ -500,12 +501,13 @@ def _timestamp(text: str, zone: tzinfo) -> float | None:
     return seconds + float(fraction or 0)
 
 
-def _stated_error(body: bytes) -> ErrorDocument:
+def _stated_error(body: bytes, *, is_error: bool = False) -> ErrorDocument:
     """The error in a body, with its message cut to the length that rules search.
 
+    `is_error`: the status says that it is one, so a code of success in it means nothing.
     Some vendors put the code into the message: `[1313][…]` or `… (2056)`.
     """
-    document = read(body, failures_only=True)
+    document = read(body, failures_only=not is_error or len(body) > _MAX_SEARCHED_BODY)
     message = document.message[:_MAX_SEARCHED]
     code = document.code
     if not code and (match := _CODE_IN_MESSAGE.search(message)):

@@ -241,7 +241,7 @@ COOLING: dict[str, tuple[Options, str]] = {
         """,
     ),
     "count-tokens-not-served": (
-        EQUAL,
+        TIERS,
         """
         request a counting          → one (turn)
         fail a 404                  → feature

@@ -3,7 +3,7 @@
 import tomllib
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -27,6 +27,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: str
     source: str
     scope: Scope
+    harms: Literal["nobody", "feature", "model", "account", "credential", "upstream"]
     vendor: str = "generic"
     status: int = 0
     headers: dict[str, str] = {}
