@@ -195,10 +195,18 @@ class Player:
 
     async def _on_fail(self, name: str, how: str, *options: str) -> None:
         request = self._requests[name]
-        target = request.place.target
-        self._failed(request, self._verdict(target.upstream, how, options, request))
+        self.fail(name, self._verdict(request.place.target.upstream, how, options, request))
+
+    def fail(self, name: str, verdict: Verdict) -> None:
+        """A request is refused, or gets no answer."""
+        request = self._requests[name]
+        self._failed(request, verdict)
         self._pool.release(request.place, used=False)
-        request.routing.tried += (target.upstream,)
+        request.routing.tried += (request.place.target.upstream,)
+
+    def upstream_of(self, name: str) -> str:
+        """The upstream that a request has a place at."""
+        return self._requests[name].place.target.upstream.name
 
     async def _on_cut(self, name: str, kind: str) -> None:
         request = self._requests[name]
