@@ -170,7 +170,7 @@ _GENERAL_RULES: Final = (
     # experiential PR #993: a 400 of code 0; new-api and DeepSeek say "Insufficient Balance".
     _general(
         Scope.CREDENTIAL,
-        "the balance or quota is used up",
+        "the account is short of balance or quota",
         r"\A\W*(?:insufficient (?:balance|quota|credits?|funds)\b"
         r"|your credit balance is too low\b|you exceeded your current quota\b)",
     ),
