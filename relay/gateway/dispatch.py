@@ -17,7 +17,7 @@ from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
 from relay.net.deadlines import Deadlines
 from relay.pool.affinity import Session
-from relay.pool.leases import Upstreams
+from relay.pool.leases import Lease, Upstreams
 from relay.pool.probing import probe
 from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
@@ -64,14 +64,7 @@ class Dispatch:
         while True:
             lease = upstreams.take(wanted)
             if lease is None:
-                waits = time.monotonic()
-                ctx.passed_over = upstreams.passed_over(wanted, None)
-                try:
-                    lease = await upstreams.wait(wanted)
-                except RelayError as unavailable:
-                    raise last or unavailable from None
-                finally:
-                    ctx.wait_us += int((time.monotonic() - waits) * 1e6)
+                lease = await self._wait(ctx, wanted, last)
             target = lease.target
             upstream = target.upstream
             ctx.upstream, ctx.choice = upstream.name, lease.choice
@@ -103,6 +96,21 @@ class Dispatch:
                 if not wanted.counting:  # a free request proves nothing
                     upstream.health.succeeded(target.name, wanted.account)
                 return answer
+
+    async def _wait(
+        self,
+        ctx: RequestContext,
+        wanted: RoutingRequest,
+        last: RelayError | UpstreamRefusal | None,
+    ) -> Lease:
+        waits = time.monotonic()
+        ctx.passed_over = self._upstreams.passed_over(wanted, None)
+        try:
+            return await self._upstreams.wait(wanted)
+        except RelayError as unavailable:
+            raise last or unavailable from None
+        finally:
+            ctx.wait_us += int((time.monotonic() - waits) * 1e6)
 
     def _record(self, wanted: RoutingRequest, target: Target, verdict: Verdict) -> None:
         """Note a failure with its upstream. A free request proves nothing but that the upstream

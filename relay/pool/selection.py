@@ -12,7 +12,7 @@ from typing import Final
 
 from relay.clock import rfc3339
 from relay.pool.clock import shown
-from relay.pool.health import Level
+from relay.pool.outages import Level
 from relay.pool.routes import Route, Target
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger

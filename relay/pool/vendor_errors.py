@@ -25,6 +25,18 @@ from zoneinfo import ZoneInfo
 
 from relay import config
 from relay.net.upstream.connection import FailureKind
+from relay.pool.evidence import (
+    CODE_IN_MESSAGE,
+    FAST_MODE,
+    FEATURE_WORDS,
+    NOT_OF_A_BODY,
+    OWN_OBJECT,
+    REFUSALS,
+    is_html,
+    may_be_echo,
+    names_credential,
+    names_model,
+)
 from relay.translate.messages.error_document import NO_ERROR, ErrorDocument, read
 
 Headers = dict[bytes, bytes]  # names in lower case
@@ -82,49 +94,11 @@ _TRANSIENT: Final = frozenset({Scope.REQUEST, Scope.FAILURE})
 _LASTING: Final = frozenset({Scope.MODEL, Scope.ACCOUNT, Scope.CREDENTIAL})
 
 _NUMBER: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,9})?")
-_CODE_IN_MESSAGE: Final = re.compile(r"\A\[([0-9]{4,5})\]|\(([0-9]{4,5})\)\s*\Z")
 _HTTP_DATE: Final = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.A)
 _TIMESTAMP: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ]| at )(\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?"
     r"(?: ?(Z|UTC|GMT)|([+-])(\d\d):?(\d\d))?",
     re.ASCII,
-)
-
-# Statuses whose message may repeat words of the request; 0: an error within an answer.
-_ECHOING: Final = frozenset({0, 400, 404, 405, 406, 409, 410, 413, 415, 422})
-_ECHO: Final = re.compile(
-    r":(?:\s|\Z)|['\"`{}\[\]()]|\b(?:not|invalid|unknown|unexpected|unsupported)\b", re.IGNORECASE
-)
-_NOT_OF_A_BODY: Final = frozenset({408, 503, 504, 522, 523, 529})  # the origin's state
-_REFUSALS: Final = frozenset({400, 401, 402, 403, 406, 451})  # by a firewall, with a page
-_HTML: Final = re.compile(rb"\s*<(?:!doctype|html|head|\?xml)", re.IGNORECASE)
-_CREDENTIAL_TYPES: Final = frozenset({"authentication_error", "invalid_api_key"})
-_CREDENTIAL_WORDS: Final = re.compile(
-    r"(?:invalid|incorrect|expired|revoked|disabled|missing|no such|wrong|unknown)\b[^.]{0,40}?"
-    r"\b(?:api[ _-]?key|x-api-key|credentials?|token|authentication)\b"
-    r"|\b(?:api[ _-]?key|x-api-key|credentials?|token|authentication)\b[^.]{0,40}?"
-    r"\b(?:invalid|incorrect|expired|revoked|disabled|missing|failed|not found)\b",
-    re.IGNORECASE,
-)
-# A permission that one request lacks is no fault of the credential for all others.
-_PERMISSION_OF_ONE: Final = re.compile(
-    r"\b(?:resource|feature|beta|model|region|tool|workspace|file|container|skill)s?\b",
-    re.IGNORECASE,
-)
-# Anthropic API docs, Fast mode: limits of its own. Long context: sub2api #572.
-_FAST: Final = b"anthropic-fast-"
-_FEATURE_WORDS: Final = re.compile(
-    r"\bfast[ -]mode\b|\bspeed\b|\blong[ -]context\b|\bcontext-1m\b|\b1m context\b"
-    r"|\bextra usage\b[^.]{0,40}\brequired\b|\brequires?\b[^.]{0,40}\bextra usage\b",
-    re.IGNORECASE,
-)
-_MODEL_NAMED: Final = re.compile(r"model: ?(\S+)")
-# Something of the caller's own making that is not there: Anthropic API reference, Files, Skills,
-# Code execution tool (containers).
-_OWN_OBJECT: Final = re.compile(
-    r"\b(?:files?|file_\w+|containers?|container_\w+|skills?|skill_\w+|batch(?:es)?|msgbatch_\w+"
-    r"|sessions?|documents?|images?|memory stores?|vector stores?|url)\b",
-    re.IGNORECASE,
 )
 
 _LIMIT_GROUPS: Final = ("requests", "tokens", "input-tokens", "output-tokens")
@@ -221,7 +195,7 @@ class ErrorClassifier:
         document = _stated_error(body, is_error=status >= 400)
         if status < 300 and document != NO_ERROR:
             verdict = self._in_answer(document, headers, model, now)
-        elif status in _REFUSALS and _is_html(headers, body):
+        elif status in REFUSALS and is_html(headers, body):
             reason = f"{status}: a page of a firewall or proxy, not of the API"
             verdict = Verdict(Scope.REQUEST, 0.0, False, reason, sure=False, of_body=True)
         else:
@@ -268,7 +242,7 @@ class ErrorClassifier:
             return None
         scope = rule.scope
         reason = f"{status}: {rule.reason}" if status else f"in its answer: {rule.reason}"
-        sure = scope is not Scope.FAILURE and not _may_be_echo(status, document)
+        sure = scope is not Scope.FAILURE and not may_be_echo(status, document)
         if scope in _LASTING:
             moment = _timestamp(document.message, self._zone)
             if moment is not None and _is_plausible(moment, now):
@@ -290,11 +264,11 @@ class ErrorClassifier:
             return self._limited(prefix, document, headers, model, now)
         if status in (401, 402, 403, 407):
             reason = "the account is short" if status == 402 else "does not accept the credential"
-            sure = _names_credential(status, document)
+            sure = names_credential(status, document)
             return self._verdict(Scope.CREDENTIAL, f"{prefix}: {reason}", now, sure=sure)
         if status == 404:
-            named = _names_model(document, model)
-            if not named and _OWN_OBJECT.search(document.message):
+            named = names_model(document, model)
+            if not named and OWN_OBJECT.search(document.message):
                 reason = f"{prefix}: has no such file or other object of the caller's"
                 return self._verdict(Scope.CALLER, reason, now)
             reason = f"{prefix}: does not serve {model[:100]}"
@@ -313,14 +287,14 @@ class ErrorClassifier:
 
     def _failed(self, status: int, reason: str, now: float, moment: float | None = None) -> Verdict:
         verdict = self._verdict(Scope.FAILURE, reason, now, moment, sure=False)
-        of_body = status >= 500 and status not in _NOT_OF_A_BODY and not verdict.stated
+        of_body = status >= 500 and status not in NOT_OF_A_BODY and not verdict.stated
         return verdict._replace(of_body=of_body)
 
     def _limited(
         self, prefix: str, document: ErrorDocument, headers: Headers, model: str, now: float
     ) -> Verdict:
         """The verdict on a 429, from the most exact header field that it has."""
-        if _FEATURE_WORDS.search(document.message):
+        if FEATURE_WORDS.search(document.message):
             return self._verdict(Scope.FEATURE, f"{prefix}: limit of a feature reached", now)
         if _value(headers, _UNIFIED + b"status").lower() == "rejected":
             claim = _value(headers, _UNIFIED + b"representative-claim").lower()
@@ -329,7 +303,7 @@ class ErrorClassifier:
             moment = moment or _retry_after(headers, now)
             return self._verdict(scope, f"{prefix}: {limit}", now, moment)
         exhausted = dict(_exhausted_limits(headers, now))
-        if not exhausted and any(name.startswith(_FAST) for name in headers):
+        if not exhausted and any(name.startswith(FAST_MODE) for name in headers):
             return self._verdict(Scope.FEATURE, f"{prefix}: limit of fast mode reached", now)
         if exhausted:  # Anthropic counts these per model (API reference, Rate limits)
             reason = f"{prefix}: limit of {', '.join(exhausted)} reached"
@@ -380,46 +354,6 @@ def of_failure(failure: FailureKind) -> Verdict:
         sure=failure in _WITHOUT_A_REQUEST,
         of_body=failure in (FailureKind.CLOSED, FailureKind.GARBAGE),
         silent=failure is FailureKind.SILENT,
-    )
-
-
-def _is_html(headers: Headers, body: bytes) -> bool:
-    kind = headers.get(b"content-type", b"").lower()
-    return kind.startswith(b"text/html") or _HTML.match(body) is not None
-
-
-def _may_be_echo(status: int, document: ErrorDocument) -> bool:
-    """Whether words or a code in the message may be the request's: "…: not permitted", "`x` is no
-    valid role". An error of another status, or with a code of its own, repeats nothing."""
-    if status not in _ECHOING:
-        return False
-    message = document.message
-    if document.code and not _CODE_IN_MESSAGE.search(message):
-        return False
-    return _ECHO.search(message) is not None
-
-
-def _names_credential(status: int, document: ErrorDocument) -> bool:
-    """Whether an error says that it is the credential's."""
-    if status == 402:
-        return document != NO_ERROR
-    if document.type in _CREDENTIAL_TYPES or document.code in _CREDENTIAL_TYPES:
-        return True
-    if document.type == "permission_error":
-        return _PERMISSION_OF_ONE.search(document.message) is None
-    return status == 401 and _CREDENTIAL_WORDS.search(document.message) is not None
-
-
-def _names_model(document: ErrorDocument, model: str) -> bool:
-    """Whether an error names the model that was sent, and nothing of the caller's beside it."""
-    message = document.message
-    if document.code == "model_not_found":
-        return True
-    match = _MODEL_NAMED.fullmatch(message)
-    if match is not None:
-        return match[1] == model
-    return (
-        bool(model) and model in message and _OWN_OBJECT.search(message.replace(model, "")) is None
     )
 
 
@@ -510,6 +444,6 @@ def _stated_error(body: bytes, *, is_error: bool = False) -> ErrorDocument:
     document = read(body, failures_only=not is_error or len(body) > _MAX_SEARCHED_BODY)
     message = document.message[:_MAX_SEARCHED]
     code = document.code
-    if not code and (match := _CODE_IN_MESSAGE.search(message)):
+    if not code and (match := CODE_IN_MESSAGE.search(message)):
         code = match[1] or match[2]
     return ErrorDocument(document.type, code, message)

@@ -49,13 +49,11 @@ ROWS: dict[str, bytes | None] = {
 }
 
 
-@pytest.fixture
-def vendor(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request, "param", "generic"))
-
-
-@pytest.mark.parametrize("vendor", ["generic", "anthropic"], indirect=True)
-@pytest.mark.parametrize("target", ["/v1/messages", COUNT], ids=["messages", "count"])
+@pytest.mark.parametrize(
+    ("target", "vendor"),
+    [("/v1/messages", "anthropic"), (COUNT, "generic")],
+    ids=["messages", "count"],
+)
 @pytest.mark.parametrize("bad", ROWS.values(), ids=ROWS)
 async def test_a_refused_request_harms_no_other_caller(
     upstream_with: UpstreamWith, relay_with: RelayWith, bad: bytes | None, target: str, vendor: str
@@ -169,7 +167,7 @@ async def test_a_connection_that_dies_late_is_a_failure(
     upstream_with: UpstreamWith, relay_with: RelayWith, bad: bytes | None
 ) -> None:
     """The upstream may have worked on the request: it does not get it twice."""
-    at = await scene(upstream_with, relay_with, dying(bad, 1.2))
+    at = await scene(upstream_with, relay_with, dying(bad, 1.1))
     await warmed(at)
     [reply] = await at.attack()
     assert reply.status == 200  # of another upstream
@@ -222,7 +220,7 @@ async def test_a_request_that_is_answered_late_harms_nobody(
     upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
     at = await scene(
-        upstream_with, relay_with, answering(OK, delay=3.0), timeouts={"first_byte": 0.3}
+        upstream_with, relay_with, answering(OK, delay=2.0), timeouts={"first_byte": 0.3}
     )
     for reply in await at.attack(3):
         assert reply.status == 504
@@ -262,7 +260,7 @@ ACCOUNT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("target", ["/v1/messages", "/v1/chat/completions"])
-@pytest.mark.parametrize("vendor", ["generic", "anthropic"], indirect=True)
+@pytest.mark.parametrize("vendor", ["generic", "anthropic"])
 @pytest.mark.parametrize("document", ACCOUNT.values(), ids=ACCOUNT)
 async def test_an_operators_account_is_no_callers_fault(
     upstream_with: UpstreamWith,
@@ -291,7 +289,7 @@ async def test_a_stepped_clock_changes_no_cooldown(
     monkeypatch: pytest.MonkeyPatch,
     step: float,
 ) -> None:
-    bad = error(429, "rate_limit_error", "Rate limited", b"retry-after: 2")
+    bad = error(429, "rate_limit_error", "Rate limited", b"retry-after: 1")
     upstream = await upstream_with(answering(bad))
     relay = await relay_with(upstream, pool={"wait": 0})
     at = Scene(relay, [upstream], relay.key)
@@ -299,8 +297,8 @@ async def test_a_stepped_clock_changes_no_cooldown(
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + step)
     refused = await at.ask("too early")
-    assert (refused.status, refused.fields[b"retry-after"]) == (503, b"2")
-    await asyncio.sleep(2.1)
+    assert (refused.status, refused.fields[b"retry-after"]) == (503, b"1")
+    await asyncio.sleep(1.1)
     assert (await at.ask("in time")).status == 200
 
 

@@ -18,8 +18,9 @@ that only the transcript moves. `one#1` is the first connection to the upstream 
     clock +SECONDS                                    time passes, deadlines are checked
 
 Decisions: a connection that gets a request or an `own probe`, or is closed; status, events and
-end that the caller gets. An event by its type, an error with its own type, a comment of a keep-alive as `comment`, one
-of a probe as `probe`; `…` is a part of an event, `cut` the end of the connection.
+end that the caller gets. An event by its type, an error with its own type, a comment of a
+keep-alive as `comment`, one of a probe as `probe`; `…` is a part of an event, `cut` the end of the
+connection.
 """
 
 import asyncio

@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.pool.health import Health, Level
+from relay.pool.health import Health
+from relay.pool.outages import Level
 from relay.pool.vendor_errors import Scope, Verdict
 
 NOW = 1_000_000.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.pool.health import Level
+from relay.pool.outages import Level
 from tests.fakes.caller import BODY
 from tests.fakes.pool import MODEL, Pool, PoolWith, Reply, refusing
 from tests.fakes.until import until
