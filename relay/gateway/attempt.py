@@ -133,16 +133,17 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         if connection is None:
             connection = await pool.connect()
         lease.sent = True
-        written_at = time.monotonic()
         response = None
         try:
             response = await connection.send(head, body)
         except UpstreamError as failure:
-            if not failure.reused_and_unanswered or _is_late(written_at):
+            if not failure.reused_and_unanswered or _is_late(sent_at):
                 raise
-        if response is None or _is_goodbye(connection, response, written_at):
-            # The upstream had closed this idle connection, or was about to: it has not served
-            # the request, which goes out once more, on a new connection.
+        if response is None or (
+            response.status == 408 and connection.sent > 1 and not _is_late(sent_at)
+        ):
+            # The upstream had closed this idle connection, or says goodbye with a 408 (RFC 9110
+            # §15.5.9): it has not served the request, which goes out once more, on a new one.
             connection.close()
             connection = await pool.connect()
             response = await connection.send(head, body)
@@ -161,14 +162,9 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         raise
 
 
-def _is_late(written_at: float) -> bool:
+def _is_late(sent_at: float) -> bool:
     """Whether an upstream has had a request for so long that it may have worked on it."""
-    return time.monotonic() - written_at > _STALE_SECONDS
-
-
-def _is_goodbye(connection: UpstreamConnection, response: Response, written_at: float) -> bool:
-    """Whether a 408 says that a used connection had been idle for too long (RFC 9110 §15.5.9)."""
-    return response.status == 408 and connection.sent > 1 and not _is_late(written_at)
+    return time.monotonic() - sent_at > _STALE_SECONDS
 
 
 async def _begun_answer(

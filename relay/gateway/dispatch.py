@@ -59,7 +59,8 @@ class Dispatch:
         """
         upstreams = self._upstreams
         last: RelayError | UpstreamRefusal | None = None
-        wanted.account = ctx.account
+        if ctx.caller is not None:
+            wanted.account = ctx.caller.user_id
         blamed: list[tuple[Target, float]] = []  # failures that the body may have caused
         while True:
             lease = upstreams.take(wanted)
