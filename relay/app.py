@@ -36,6 +36,7 @@ from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
+from relay.pool.probing import Prober
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
 from relay.secret import Secret, derived
@@ -184,6 +185,7 @@ class App:
     def _start_tasks(self) -> None:
         if self.log is not None:
             self.deadlines.each_tick(self.log.flush)
+        self._prober = Prober(self.upstreams, self.deadlines)
         self.deadlines.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -230,6 +232,7 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._prober.stop()
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()

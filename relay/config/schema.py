@@ -181,7 +181,7 @@ class RuleSettings(_Section, frozen=True):
     A rule matches if each of `status`, `code` and `says` that it gives matches.
     """
 
-    scope: Literal["caller", "request", "failure", "model", "account", "credential"]
+    scope: Literal["caller", "request", "feature", "failure", "model", "account", "credential"]
     reason: str  # for the operator, such as "5-hour limit reached"
     status: int | None = None  # None: any of 400 and more, and errors within a stream
     code: list[str] = []  # error.code or error.type is one of these, numbers as text; []: any

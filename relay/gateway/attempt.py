@@ -12,11 +12,12 @@ import re
 import time
 from typing import Final
 
-from relay.errors import BAD_UPSTREAM, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
+from relay.errors import BAD_UPSTREAM, FORBIDDEN, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
 from relay.net.upstream.body import LOOK_AHEAD_OCTETS, ResponseBody
 from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
+from relay.pool.clock import converted
 from relay.pool.leases import Lease
 from relay.pool.vendor_errors import Scope, Verdict, of_failure
 from relay.translate.messages.error_document import status_of
@@ -41,12 +42,15 @@ _MESSAGES: Final[dict[FailureKind, str]] = {
     FailureKind.GARBAGE: "The model's upstream sent an answer that cannot be read. Try again.",
 }
 _OPERATORS_MATTER: Final = "No upstream can serve this now. Tell the operator of this relay."
+_FIREWALL: Final = (
+    "A firewall before the model's upstream refuses this request, perhaps for words in it. "
+    "Change the request."
+)
 _CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403, 407})
 _JSON: Final = b"application/json"
 _EVENT_STREAM: Final = b"text/event-stream"
 _UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
-_CANNOT_COUNT_STATUSES: Final = frozenset({404, 405, 501})  # of count_tokens
-_CANNOT_COUNT_SECONDS: Final = 3600.0  # until it is asked again
+_STALE_SECONDS: Final = 1.0  # after it, a lost connection is no longer one that had been dead
 _TRANSLATED_DOCUMENT_OCTETS: Final = 32 * 1024 * 1024  # at most: it is translated as a whole
 
 _UNREPORTED: Final = Usage()  # of an answer that has yet to come
@@ -124,15 +128,23 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         ctx.relay_us = int((sent_at - ctx.ready_at) * 1e6) - ctx.wait_us
     connection = None
     try:
-        connection = pool.take() or await pool.connect()
+        if not ctx.tried:  # a request that has failed elsewhere meets no stale connection
+            connection = pool.take()
+        if connection is None:
+            connection = await pool.connect()
         lease.sent = True
+        response = None
         try:
             response = await connection.send(head, body)
         except UpstreamError as failure:
-            if not failure.reused_and_unanswered:
+            if not failure.reused_and_unanswered or _is_late(sent_at):
                 raise
-            # The upstream had closed this idle connection: no octet of an answer came, so the
-            # request was not served. It goes out once more, on a new connection.
+        if response is None or (
+            response.status == 408 and connection.sent > 1 and not _is_late(sent_at)
+        ):
+            # The upstream had closed this idle connection, or says goodbye with a 408 (RFC 9110
+            # §15.5.9): it has not served the request, which goes out once more, on a new one.
+            connection.close()
             connection = await pool.connect()
             response = await connection.send(head, body)
         del head, body
@@ -141,13 +153,18 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
     except UpstreamError as failure:
         if connection is not None:
             connection.close()
-        verdict = of_failure(failure.kind, time.time())._replace(reason=str(failure))
+        verdict = of_failure(failure.kind)._replace(reason=str(failure))
         silent = failure.kind is FailureKind.SILENT
         raise FailedError(verdict, relay_error(failure), used=silent) from None
     except asyncio.CancelledError:
         if connection is not None:
             connection.close()
         raise
+
+
+def _is_late(sent_at: float) -> bool:
+    """Whether an upstream has had a request for so long that it may have worked on it."""
+    return time.monotonic() - sent_at > _STALE_SECONDS
 
 
 async def _begun_answer(
@@ -246,22 +263,23 @@ async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) ->
         if not body.complete:
             raise UpstreamError(FailureKind.GARBAGE, f"a {status} without end")
     upstream.pool.put(body.connection, reusable=body.complete and body.reusable)
-    now = time.time()
-    payload, counting = body.payload, inbound.counting
+    payload = body.payload
     verdict = upstream.error_classifier.judge(
-        status, response.headers, payload, target.name, now, counting
+        status, response.headers, payload, target.name, time.time(), inbound.counting
     )
-    failed = _failed(verdict, status, response.onward, payload)
-    if counting and status in _CANNOT_COUNT_STATUSES:
-        upstream.health.cannot_count(now + _CANNOT_COUNT_SECONDS)
-        failed.final = False
-    return failed
+    return _failed(verdict, status, response.onward, payload)
 
 
 def _failed(verdict: Verdict, status: int, fields: bytes, payload: bytes) -> FailedError:
     error: RelayError | UpstreamRefusal = UpstreamRefusal(status, fields, payload)
     if verdict.scope is Scope.CREDENTIAL or status in _CREDENTIAL_STATUSES:
         error = RelayError(OVERLOADED, _OPERATORS_MATTER)
+    if status == 403 and verdict.of_body:  # a firewall's page
+        error = RelayError(FORBIDDEN, _FIREWALL)
     elif status < 400:
         error = RelayError(BAD_UPSTREAM, _MESSAGES[FailureKind.GARBAGE])
+    elif status < 500 and verdict.scope is Scope.FAILURE:  # a 408, or a 400 of an aggregator
+        error = RelayError(BAD_UPSTREAM, _MESSAGES[FailureKind.CLOSED])
+    if verdict.until:
+        verdict = verdict._replace(until=converted(verdict.until))
     return FailedError(verdict, error)

@@ -92,6 +92,11 @@ class RequestContext:
         self.relay_us = 0
         self.upstream_us = 0
 
+    @property
+    def account(self) -> str:
+        """The caller's account; empty if it is not known."""
+        return "" if self.caller is None else self.caller.user_id
+
     def limit_fields(self, error: RelayError | None = None) -> bytes:
         """The field lines that show the quota left; none for an unknown caller."""
         key_state = self.key_state

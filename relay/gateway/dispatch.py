@@ -3,25 +3,35 @@
 While nothing of an answer has been shown, a request whose upstream failed goes elsewhere if that
 may help: never twice to one upstream (but for a connection that had died unused, which is no
 failure of it), and never after an upstream was silent for too long, which may be at work on it
-still. The result of each attempt is noted with its upstream.
+still. A body that two upstreams break at, and that answer other requests, goes to no third. The
+result of each attempt is noted with its upstream.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Final
 
-from relay.errors import RelayError
+from relay.errors import BAD_UPSTREAM, FORBIDDEN, RelayError
 from relay.gateway.attempt import Answer, FailedError, attempt
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
+from relay.net.deadlines import Deadlines
 from relay.pool.affinity import Session
-from relay.pool.leases import Upstreams
+from relay.pool.leases import Lease, Upstreams
+from relay.pool.probing import probe
+from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
 from relay.pool.upstream import Upstream
 from relay.pool.vendor_errors import Scope, Verdict
 
 _log = logging.getLogger("relay.gateway")
+
+_CANNOT_COUNT_SECONDS: Final = 3600.0  # until an upstream is asked again to count tokens
+_BROKEN_BY_A_BODY: Final = 2  # upstreams
+_RECENT_SECONDS: Final = 60.0
+_MAX_BLAMED: Final = 3  # bodies in a row at one upstream
 
 
 class Dispatch:
@@ -31,12 +41,14 @@ class Dispatch:
         self,
         upstreams: Upstreams,
         tries: int,
+        deadlines: Deadlines,
         admit_again: Callable[[RequestContext, InboundRequest], None],
     ) -> None:
         """`tries`: the number of upstreams that a request may go to. `admit_again` is called when
         a request has waited for its place; it raises RelayError if the request is to end."""
         self._admit_again = admit_again
         self._upstreams = upstreams
+        self._deadlines = deadlines
         self._tries = tries
 
     async def first_answer(
@@ -57,18 +69,14 @@ class Dispatch:
         """
         upstreams = self._upstreams
         last: RelayError | UpstreamRefusal | None = None
+        if ctx.caller is not None:
+            wanted.account = ctx.caller.user_id
+        blamed: list[tuple[Target, float]] = []  # failures that the body may have caused
         while True:
             lease = upstreams.take(wanted)
             waited = lease is None
             if lease is None:
-                waits = time.monotonic()
-                ctx.passed_over = upstreams.passed_over(wanted, None)
-                try:
-                    lease = await upstreams.wait(wanted)
-                except RelayError as unavailable:
-                    raise last or unavailable from None
-                finally:
-                    ctx.wait_us += int((time.monotonic() - waits) * 1e6)
+                lease = await self._wait(ctx, wanted, last)
             target = lease.target
             upstream = target.upstream
             ctx.upstream, ctx.choice = upstream.name, lease.choice
@@ -80,11 +88,18 @@ class Dispatch:
                 answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
             except FailedError as failure:
                 last = failure.error
-                upstream.health.failed(failure.verdict, target.name, upstreams.now())
+                verdict = failure.verdict
                 upstreams.release(lease, used=failure.used)
-                _note(ctx, upstream, failure.verdict)
+                _note(ctx, upstream, verdict)
                 wanted.tried += (upstream,)
-                if failure.final or len(wanted.tried) >= self._tries:
+                ends = failure.final or len(wanted.tried) >= self._tries
+                if verdict.of_body and not ends:
+                    blamed.append((target, upstream.health.failed_at))
+                    if await self._is_the_bodys(wanted, blamed):
+                        self._blame_body(wanted, blamed)
+                        raise _body_error(last) from None
+                self._record(wanted, target, verdict)
+                if ends:
                     raise last from None
             except BaseException as end:  # nothing was found out
                 if lease.sent and isinstance(end, asyncio.CancelledError):
@@ -94,8 +109,74 @@ class Dispatch:
                 raise
             else:
                 upstream.answered += 1
-                upstream.health.succeeded(target.name)
+                if not wanted.counting:  # a free request proves nothing
+                    upstream.health.succeeded(target.name, wanted.account)
                 return answer
+
+    async def _wait(
+        self,
+        ctx: RequestContext,
+        wanted: RoutingRequest,
+        last: RelayError | UpstreamRefusal | None,
+    ) -> Lease:
+        waits = time.monotonic()
+        ctx.passed_over = self._upstreams.passed_over(wanted, None)
+        try:
+            return await self._upstreams.wait(wanted)
+        except RelayError as unavailable:
+            raise last or unavailable from None
+        finally:
+            ctx.wait_us += int((time.monotonic() - waits) * 1e6)
+
+    def _record(self, wanted: RoutingRequest, target: Target, verdict: Verdict) -> None:
+        """Note a failure with its upstream. A free request proves nothing but that the upstream
+        does not serve it."""
+        health, now = target.upstream.health, self._upstreams.now()
+        if not wanted.counting:
+            health.failed(verdict, target.name, now, wanted.account)
+        elif verdict.scope is Scope.FEATURE:
+            health.cannot_count(now + _CANNOT_COUNT_SECONDS, wanted.account)
+
+    @staticmethod
+    def _blame_body(wanted: RoutingRequest, failures: list[tuple[Target, float]]) -> None:
+        """Hold a body's failures against no upstream; the last one is not recorded yet."""
+        for number, (target, failed_before) in enumerate(failures, 1):
+            health = target.upstream.health
+            health.bodies_blamed += 1
+            if number < len(failures) and not wanted.counting:
+                health.retract(wanted.account, failed_before)
+
+    async def _is_the_bodys(
+        self, wanted: RoutingRequest, failures: list[tuple[Target, float]]
+    ) -> bool:
+        """Whether two failures in the same way are the body's: both upstreams work otherwise.
+
+        They do if no other request has failed there lately, and if they answer a probe. A body
+        is not blamed again and again where no request is answered in between. Not asked if no
+        upstream is left that it could break.
+        """
+        if len(failures) != _BROKEN_BY_A_BODY or len(wanted.tried) >= len(wanted.route.targets):
+            return False
+        now = self._upstreams.now()
+        for target, failed_before in failures:
+            health = target.upstream.health
+            if now - failed_before < _RECENT_SECONDS or health.bodies_blamed >= _MAX_BLAMED:
+                return False
+        for target, _ in reversed(failures):
+            if await probe(target.upstream, target.name, self._deadlines):
+                return False
+        return True
+
+
+def _body_error(last: RelayError | UpstreamRefusal) -> RelayError:
+    """The error of a request that two upstreams failed at."""
+    if isinstance(last, RelayError) and last.kind is FORBIDDEN:
+        return last
+    return RelayError(
+        BAD_UPSTREAM,
+        "Two upstreams broke down at this request, and answer others. Change the request.",
+        headers=((b"x-should-retry", b"false"),),
+    )
 
 
 def _note(ctx: RequestContext, upstream: Upstream, verdict: Verdict) -> None:

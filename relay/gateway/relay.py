@@ -56,7 +56,7 @@ class Relay:
         self._sessions = sessions
         self._deadlines = deadlines
         self._settings = settings
-        self._dispatch = Dispatch(upstreams, settings.tries, self._admit_again)
+        self._dispatch = Dispatch(upstreams, settings.tries, deadlines, self._admit_again)
         self._body_limit = body_limit
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:

@@ -6,7 +6,6 @@ pool. Must not know dialects: `StreamWay` is how one of the two ways writes a st
 """
 
 from abc import ABC, abstractmethod
-from time import time
 from typing import Final
 
 from relay.errors import RelayError
@@ -14,13 +13,14 @@ from relay.gateway.attempt import Answer, relay_error
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import UpstreamRefusal
 from relay.net.upstream.connection import FailureKind, UpstreamError
+from relay.pool import clock
 from relay.pool.routes import Target
 from relay.pool.vendor_errors import Scope, Verdict, of_failure
 from relay.translate.messages.usage import Usage
 from relay.wire.events import Response
 
 _ENDED_WITH_ERROR: Final = Verdict(
-    Scope.FAILURE, 0.0, False, "ended its answer with an error event"
+    Scope.FAILURE, 0.0, False, "ended its answer with an error event", sure=False
 )
 _MAX_SERVED_MODEL: Final = 128  # characters of a model's name in the log
 
@@ -84,8 +84,7 @@ async def pass_stream(ctx: RequestContext, answer: Answer, way: StreamWay) -> No
         if not exchange.started:
             raise relay_error(failure) from None
         ctx.end(Outcome.CUT, f"the upstream {failure}")
-        verdict = of_failure(failure.kind, time())
-        target.upstream.health.failed(verdict, target.name, time())
+        note_failure(ctx, target, of_failure(failure.kind))
         way.cut(relay_error(failure))
     except RelayError as error:
         if not exchange.started:
@@ -141,14 +140,21 @@ def note_usage(ctx: RequestContext, target: Target, usage: Usage) -> None:
     ctx.reported = usage
 
 
+def note_failure(ctx: RequestContext, target: Target, verdict: Verdict) -> None:
+    """An answer that had begun has failed; one that was free proves nothing."""
+    inbound = ctx.inbound
+    if inbound is None or not inbound.counting:
+        target.upstream.health.failed(verdict, target.name, clock.now(), ctx.account)
+
+
 def note_end(ctx: RequestContext, target: Target, *, error: bool) -> None:
     """An answer has come to its own end, which may be an `error` event."""
     ctx.outcome = Outcome.COMPLETE
     health = target.upstream.health
     if error:  # passed on as it is, but it is a failure of the upstream
-        health.failed(_ENDED_WITH_ERROR, target.name, time())
+        note_failure(ctx, target, _ENDED_WITH_ERROR)
     else:
-        health.failures = 0
+        health.failures = health.bodies_blamed = 0
 
 
 def respond_refusal(ctx: RequestContext, refusal: UpstreamRefusal) -> None:

@@ -1,102 +1,94 @@
-"""Whether an upstream can be used now, and if not, why and until when.
+"""Whether an upstream can be used now, and if not, why, for whom and until when.
 
 A time that an upstream states is a fact, and respected. An outage that the relay infers from a
 failure is a guess: other upstreams are preferred, but if none is left this one is tried, so a
-guess alone refuses no request. After a guess has expired, one request probes the upstream before
-others follow.
+guess alone refuses no request.
 
-Decides the level of one upstream. Must not read a clock: `now` is epoch seconds.
+No caller's requests alone take an upstream out for others. A verdict that is not sure
+(`vendor_errors.Verdict.sure`) holds for the caller whose request got it, and for everybody once a
+request of a second caller gets the same. Failures in a row take it out for everybody if they are
+of two callers, if the connection itself failed, or if a probe of the relay's own fails, too.
+
+Such an outage ends with a probe of the relay's own (`pool.probing`). One that was read from an
+answer, such as a 401, ends with one caller's request: another refusal comes at once, and the
+request goes elsewhere.
+
+Decides the level of one upstream. Must not read a clock: `now` is seconds of the pool's clock.
 """
 
 from collections import Counter
-from enum import IntEnum
 from typing import Final
 
 import msgspec
 
 from relay.clock import rfc3339
+from relay.pool.clock import shown
+from relay.pool.outages import Level, Outage, Outages, prevailing
 from relay.pool.vendor_errors import Scope, Verdict
 
+ORIGIN: Final = ""  # in the place of a caller: the failure is no request's
+
 _FAILURES_TO_EJECT: Final = 3  # in a row
-_EJECTION_SECONDS: Final = 10.0  # until one request probes it
-_COUNTS_NOW: Final = 0.0
+_EJECTION_SECONDS: Final = 10.0  # until it is probed
+_NEVER: Final = float("inf")
+_MAX_CALLERS: Final = 1000  # with outages of their own
 
 
-class Level(IntEnum):
-    """How far an upstream can be used; lower is better."""
+class Health(Outages):
+    """The state of one upstream. `degraded` is False if it has no outage of any kind.
 
-    FREE = 0
-    STRAINED = 1  # overloaded for a moment
-    DOUBTFUL = 2  # presumed not to work
-    OUT = 3  # its own statement, or the operator's
-
-
-class Outage(msgspec.Struct, frozen=True):
-    """Why an upstream is not used. Moments in epoch seconds.
-
-    `stated`: the upstream stated `until`. `quota`: its account has reached a limit.
+    A caller is an account; `ORIGIN` stands for evidence that is no caller's.
     """
 
-    reason: str
-    since: float
-    until: float
-    stated: bool
-    quota: bool = False
-
-
-def _prevailing(old: Outage | None, new: Outage) -> Outage:
-    """The outage that holds: a stated one before a guess, else the longer one."""
-    if old is None or old.until <= new.since:
-        return new
-    if old.stated is not new.stated:
-        return old if old.stated else new
-    return old if old.until > new.until else new
-
-
-class Health:
-    """The state of one upstream. `degraded` is False if it has no outage of any kind."""
-
     __slots__ = (
-        "account_outage",
-        "counts_again_at",
+        "_by_caller",
+        "_expire_callers_at",
+        "_failures_by_caller",
+        "bodies_blamed",
         "degraded",
         "errors",
+        "failed_at",
         "failures",
         "last_error",
-        "model_outages",
-        "overload",
         "paused",
+        "probe_at",
+        "probe_model",
         "probing",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.degraded = False
         self.paused = False  # by the operator
-        self.account_outage: Outage | None = None
-        self.model_outages: dict[str, Outage] = {}  # by the name that is sent
-        self.overload: Outage | None = None
-        self.counts_again_at = _COUNTS_NOW  # when to send count_tokens again
         self.failures = 0  # in a row
-        self.probing = False  # a probe is in flight
+        self.bodies_blamed = 0  # failures in a row that a request's body was blamed for
+        self.failed_at = -_NEVER  # the latest failure
+        self.probing = False  # a caller's request finds out whether a guess still holds
+        self.probe_at = _NEVER  # when the relay's own probe is due
+        self.probe_model = ""  # the model that it names
         self.errors: Counter[str] = Counter()  # by scope
         self.last_error: Outage | None = None
+        self._failures_by_caller: dict[str, int] = {}  # of `failures`
+        self._by_caller: dict[str, Outages] = {}
+        self._expire_callers_at = _NEVER
 
     # --- results of requests ---
 
-    def succeeded(self, model: str) -> None:
+    def succeeded(self, model: str, caller: str = ORIGIN) -> None:
         """An answer began: drop every inferred outage. `failures` is reset later, when the
         answer completes."""
         if not self.degraded:
             return
         self.probing = False
-        self.overload = None
-        if self.account_outage is not None and not self.account_outage.stated:
-            self.account_outage = None
-        if model in self.model_outages and not self.model_outages[model].stated:
-            del self.model_outages[model]
+        self.probe_at = _NEVER
+        self.end_guesses(model)
+        for name, outages in self._by_caller.items():
+            if name == caller:
+                outages.end_guesses(model)
+            outages.fresh = False  # no more evidence against the upstream
         self._update_degraded()
 
-    def failed(self, verdict: Verdict, model: str, now: float) -> None:
+    def failed(self, verdict: Verdict, model: str, now: float, caller: str = ORIGIN) -> None:
         """A request failed; the verdict says whether the upstream or the request is at fault."""
         scope = verdict.scope
         self.probing = False
@@ -104,51 +96,154 @@ class Health:
             self.failures = 0  # the upstream works
             if self.account_outage is not None and not self.account_outage.stated:
                 self.account_outage = None
+                self.probe_at = _NEVER
             self._update_degraded()
             return
         quota = scope is Scope.ACCOUNT
         outage = Outage(verdict.reason, now, verdict.until, verdict.stated, quota)
         self.last_error = outage
         self.errors[scope.name.lower()] += 1
-        if scope is Scope.MODEL:
-            self.model_outages[model] = _prevailing(self.model_outages.get(model), outage)
-        elif scope in (Scope.ACCOUNT, Scope.CREDENTIAL):
-            self.account_outage = _prevailing(self.account_outage, outage)
-        elif scope is Scope.REQUEST:
-            self.overload = outage
-        else:
-            self.failures += 1
-            if verdict.stated:
-                self.account_outage = _prevailing(self.account_outage, outage)
-            elif self.failures >= _FAILURES_TO_EJECT:
-                outage = msgspec.structs.replace(outage, until=now + _EJECTION_SECONDS)
-                self.account_outage = _prevailing(self.account_outage, outage)
+        if scope is Scope.FAILURE:
+            self._count_failure(verdict, outage, model, caller)
+        elif scope is not Scope.FEATURE and outage.until >= now:
+            self._add_outage(scope, outage, model, caller, verdict.sure)
         self._update_degraded()
+
+    def _count_failure(self, verdict: Verdict, outage: Outage, model: str, caller: str) -> None:
+        now = outage.since
+        by_caller = self._failures_by_caller
+        if not self.failures:  # an answer has been completed since the last failure
+            by_caller.clear()
+        if verdict.sure:
+            caller = ORIGIN
+        self.failures += 1
+        self.failed_at = now
+        by_caller[caller] = by_caller.get(caller, 0) + 1
+        if verdict.stated:
+            self._add_outage(Scope.FAILURE, outage, model, caller, sure=False)
+            return
+        if self.failing:
+            return  # its probe decides
+        if verdict.silent:
+            self._probe_soon(now, model)
+        ejected = msgspec.structs.replace(outage, until=now + _EJECTION_SECONDS)
+        if self.failures >= _FAILURES_TO_EJECT and (len(by_caller) > 1 or ORIGIN in by_caller):
+            self._eject(ejected, model)
+        elif by_caller[caller] >= _FAILURES_TO_EJECT:
+            self._outages_of(caller, ejected.until).add(Scope.FAILURE, ejected, model)
+            self._probe_soon(now, model)
+
+    def _probe_soon(self, now: float, model: str) -> None:
+        if self.probe_at > now:
+            self.probe_at, self.probe_model = now, model
+
+    @property
+    def failing(self) -> bool:
+        """Whether an outage holds that was inferred from failures."""
+        return self.account_outage is not None and self.account_outage.failing
+
+    def _eject(self, outage: Outage, model: str) -> None:
+        """Take the upstream out until a probe of the relay's own is answered."""
+        failing = msgspec.structs.replace(outage, failing=True)
+        self.account_outage = prevailing(self.account_outage, failing)
+        self.probe_at, self.probe_model = outage.until, model
+        self._update_degraded()
+
+    def _add_outage(
+        self, scope: Scope, outage: Outage, model: str, caller: str, sure: bool
+    ) -> None:
+        """Note an outage for everybody if it is sure or confirmed, else for its caller."""
+        confirmed = any(
+            name != caller and outages.has(scope, model, outage.since)
+            for name, outages in self._by_caller.items()
+        )
+        if sure or confirmed or caller == ORIGIN:
+            self.add(scope, outage, model)
+        else:
+            self._outages_of(caller, outage.until).add(scope, outage, model)
+
+    def _outages_of(self, caller: str, until: float) -> Outages:
+        outages = self._by_caller.get(caller)
+        if outages is None:
+            if len(self._by_caller) >= _MAX_CALLERS:
+                del self._by_caller[next(iter(self._by_caller))]
+            outages = self._by_caller[caller] = Outages()
+        self._expire_callers_at = min(self._expire_callers_at, until)
+        return outages
+
+    def retract(self, caller: str, failed_before: float) -> None:
+        """The latest failure of `caller` was its request's own: it counts no more.
+
+        `failed_before` is `failed_at` before it.
+        """
+        self.failed_at = failed_before
+        by_caller = self._failures_by_caller
+        if self.failures and by_caller.get(caller):
+            self.failures -= 1
+            by_caller[caller] -= 1
+            if not by_caller[caller]:
+                del by_caller[caller]
 
     def abandoned(self) -> None:
         """A request ended without a result: its caller left."""
         self.probing = False
 
     def request_started(self) -> None:
-        """A request was sent; the first one after a guess has expired is the probe."""
+        """A request was sent; the first one after a guess has expired finds out."""
         if self.account_outage is not None and not self.account_outage.stated:
             self.probing = True
 
-    def cannot_count(self, until: float) -> None:
+    def cannot_count(self, until: float, caller: str = ORIGIN) -> None:
         """It does not serve count_tokens: a missing feature, not a failure."""
-        self.counts_again_at = until
+        others = any(
+            name != caller and outages.counts_again_at for name, outages in self._by_caller.items()
+        )
+        if caller == ORIGIN or others:
+            self.counts_again_at = until
+        else:
+            self._outages_of(caller, until).counts_again_at = until
         self.degraded = True
+
+    # --- the relay's own probes ---
+
+    def probe_started(self) -> None:
+        """A probe of the relay's own is in flight."""
+        self.probe_at = _NEVER
+
+    def probe_answered(self) -> None:
+        """It works: an outage inferred from failures ends."""
+        self.failures = 0
+        if self.failing:
+            self.account_outage = None
+        for outages in self._by_caller.values():
+            outages.fresh = False
+        self._update_degraded()
+
+    def probe_failed(self, reason: str, now: float) -> None:
+        """It does not work, for nobody: that needs no second caller."""
+        self._eject(Outage(reason, now, now + _EJECTION_SECONDS, False), self.probe_model)
 
     def end_quota_outage(self, polled_at: float) -> bool:
         """End an account outage that began before its vendor reported quota at `polled_at`.
         Returns whether there was one."""
-        outage = self.account_outage
-        if outage is None or not outage.quota or outage.since >= polled_at:
-            return False
-        self.account_outage = None
-        self.probing = False
-        self._update_degraded()
-        return True
+        ended = False
+        for outages in (self, *self._by_caller.values()):
+            outage = outages.account_outage
+            if outage is not None and outage.quota and outage.since < polled_at:
+                outages.account_outage = None
+                ended = True
+        if ended:
+            self.probing = False
+            self._update_degraded()
+        return ended
+
+    def quota_outage_since(self) -> float | None:
+        """The beginning of an outage for want of quota, of all callers or of one."""
+        for outages in (self, *self._by_caller.values()):
+            outage = outages.account_outage
+            if outage is not None and outage.quota:
+                return outage.since
+        return None
 
     # --- the operator ---
 
@@ -165,50 +260,56 @@ class Health:
         """Forget every outage; a pause stays."""
         self.account_outage = self.overload = None
         self.model_outages.clear()
-        self.counts_again_at = _COUNTS_NOW
-        self.failures = 0
+        self._by_caller.clear()
+        self.counts_again_at = 0.0
+        self.failures = self.bodies_blamed = 0
+        self.failed_at = -_NEVER
         self.probing = False
+        self.probe_at = _NEVER
         self._update_degraded()
 
     # --- the present state ---
 
-    def level(self, model: str, now: float, counting: bool = False) -> Level:
-        """How far it can be used for a model."""
+    def level(self, model: str, now: float, counting: bool = False, caller: str = ORIGIN) -> Level:
+        """How far it can be used by a caller for a model."""
         if not self.degraded:
             return Level.FREE
         self._expire(now)
-        if self.paused or (counting and self.counts_again_at > now):
+        if self.paused:
             return Level.OUT
-        level = Level.FREE
-        if self.overload is not None:
-            level = Level.STRAINED
-        for outage in (self.account_outage, self.model_outages.get(model)):
-            if outage is None:
-                continue
-            if outage.stated:
-                return Level.OUT
-            if outage.until > now or self.probing:
-                level = Level.DOUBTFUL
+        level = self.level_of(model, now, counting, self.probing)
+        outages = self._by_caller.get(caller)
+        if outages is not None:
+            level = max(level, outages.level_of(model, now, counting, probing=False))
         return level
 
-    def ready_at(self, model: str, now: float, counting: bool = False) -> float:
-        """The moment from which it can be used again; `inf` if only the operator knows."""
-        if self.paused or (counting and self.counts_again_at > now):
-            return float("inf")
-        outages = (self.account_outage, self.model_outages.get(model))
-        return max([now, *[one.until for one in outages if one is not None and one.stated]])
+    def ready_at(
+        self, model: str, now: float, counting: bool = False, caller: str = ORIGIN
+    ) -> float:
+        """The moment from which a caller can use it again; `inf` if only the operator knows."""
+        if self.paused:
+            return _NEVER
+        ready = self.ready_for(model, now, counting)
+        outages = self._by_caller.get(caller)
+        if outages is not None:
+            ready = max(ready, outages.ready_for(model, now, counting))
+        return ready
 
-    def describe(self, model: str, now: float) -> str:
+    def describe(self, model: str, now: float, caller: str = ORIGIN) -> str:
         """The reason and the time left, for the operator; empty if it is free."""
         if self.paused:
             return "paused"
-        for outage in (self.account_outage, self.model_outages.get(model), self.overload):
-            if outage is not None and (outage.until > now or not outage.stated):
-                seconds = outage.until - now
-                return f"{outage.reason}; " + (
-                    f"{seconds:.0f} s to go" if seconds > 0 else "one request is to find out"
-                )
-        return ""
+        outage = self.shown_outage(model, now)
+        if outage is None and caller in self._by_caller:
+            outage = self._by_caller[caller].shown_outage(model, now)
+        if outage is None:
+            return ""
+        seconds = outage.until - now
+        if seconds > 0:
+            return f"{outage.reason}; {seconds:.0f} s to go"
+        return f"{outage.reason}; " + (
+            "a probe is to find out" if outage.failing else "one request is to find out"
+        )
 
     def view(self, now: float) -> dict[str, object]:
         """The state for the operator, in the shape of `relay upstreams --json`."""
@@ -224,15 +325,12 @@ class Health:
             state = "strained"
         else:
             state = "ok"
-        why = "" if outage is None else outage.reason
-        if state == "ok" and self.failures and self.last_error is not None:
-            why = f"{self.failures} failed in a row: {self.last_error.reason}"
         return {
             "state": state,
-            "why": why,
-            "until": None if outage is None else rfc3339(outage.until),
+            "why": self._why(state, outage),
+            "until": None if outage is None else rfc3339(shown(outage.until)),
             "models_out": {
-                model: {"why": one.reason, "until": rfc3339(one.until)}
+                model: {"why": one.reason, "until": rfc3339(shown(one.until))}
                 for model, one in self.model_outages.items()
             },
             "counts_tokens": self.counts_again_at <= now,
@@ -240,31 +338,33 @@ class Health:
             "errors": dict(self.errors),
             "last_error": None
             if self.last_error is None
-            else {"why": self.last_error.reason, "at": rfc3339(self.last_error.since)},
+            else {"why": self.last_error.reason, "at": rfc3339(shown(self.last_error.since))},
         }
 
+    def _why(self, state: str, outage: Outage | None) -> str:
+        if outage is not None:
+            return outage.reason
+        last = self.last_error
+        if state != "ok" or last is None:
+            return ""
+        if self.failures:
+            return f"{self.failures} failed in a row: {last.reason}"
+        if self._by_caller:
+            return f"for {len(self._by_caller)} of its callers: {last.reason}"
+        return ""
+
     def _expire(self, now: float) -> None:
-        """Drop outages that are over. An account outage that is a guess stays until a request
-        has disproved it."""
-        if (
-            self.account_outage is not None
-            and self.account_outage.stated
-            and self.account_outage.until <= now
-        ):
-            self.account_outage = None
-        if self.overload is not None and self.overload.until <= now:
-            self.overload = None
-        for model in [name for name, one in self.model_outages.items() if one.until <= now]:
-            del self.model_outages[model]
-        if self.counts_again_at <= now:
-            self.counts_again_at = _COUNTS_NOW
+        """Drop outages that are over. An account outage of all callers that is a guess stays
+        until a request or a probe has disproved it."""
+        self.expire(now, keep_guess=True)
+        if self._expire_callers_at <= now:
+            for caller, outages in list(self._by_caller.items()):
+                outages.expire(now, keep_guess=False)
+                if not outages.any():
+                    del self._by_caller[caller]
+            # At most one pass a second, as `level_of` compares the moments itself.
+            self._expire_callers_at = now + 1.0 if self._by_caller else _NEVER
         self._update_degraded()
 
     def _update_degraded(self) -> None:
-        self.degraded = bool(
-            self.paused
-            or self.account_outage is not None
-            or self.overload is not None
-            or self.model_outages
-            or self.counts_again_at
-        )
+        self.degraded = bool(self.paused or self._by_caller or self.any())

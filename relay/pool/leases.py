@@ -5,7 +5,6 @@ which target is due. Must not know more of a request than a `RoutingRequest` has
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
@@ -15,6 +14,7 @@ from relay.clock import rfc3339
 from relay.errors import NOT_FOUND, OVERLOADED, RATE_LIMITED, Header, RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.runner import Waiter
+from relay.pool import clock as pool_clock
 from relay.pool.routes import Route, Target
 from relay.pool.selection import RoutingRequest, choose, passed_over, room_at
 from relay.pool.upstream import Tier, Upstream
@@ -44,7 +44,7 @@ class Lease:
 
 
 class _QueuedRequest:
-    """A request that waits for a lease, until a moment in epoch seconds."""
+    """A request that waits for a lease, until a moment by the pool's clock."""
 
     __slots__ = ("lease", "request", "until")
 
@@ -72,9 +72,9 @@ class Upstreams:
         settings: config.PoolSettings,
         ledger: Ledger,
         deadlines: Deadlines,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = pool_clock.now,
     ) -> None:
-        """`clock` gives the present time in epoch seconds."""
+        """`clock` gives the present time, see `pool.clock`."""
         self._upstreams = tuple(upstreams)
         self._clock = clock
         tiers: dict[int, Tier] = {}
@@ -117,7 +117,7 @@ class Upstreams:
         return next((one for one in self._upstreams if one.name == name), None)
 
     def now(self) -> float:
-        """The present time by the pool's clock, in epoch seconds."""
+        """The present time by the pool's clock."""
         return self._clock()
 
     def passed_over(self, request: RoutingRequest, chosen: Target | None) -> str:
@@ -196,7 +196,7 @@ class Upstreams:
                 if upstream.virtual_time > tier.virtual_time:
                     tier.virtual_time = upstream.virtual_time
                 upstream.virtual_time += upstream.stride
-        if upstream.health.degraded:
+        if upstream.health.degraded and not request.counting:  # a free request proves nothing
             upstream.health.request_started()
         upstream.in_flight += 1
         upstream.requests += 1
@@ -205,10 +205,12 @@ class Upstreams:
     # --- the queue ---
 
     def ready_at(self, request: RoutingRequest, now: float) -> float:
-        """The moment from which a request may find a place, in epoch seconds; `inf`: unknown."""
+        """The moment from which a request may find a place, by the pool's clock; `inf`: unknown."""
         moments = [
             max(
-                target.upstream.health.ready_at(target.name, now, request.counting),
+                target.upstream.health.ready_at(
+                    target.name, now, request.counting, request.account
+                ),
                 room_at(target.upstream, request, now, self._ledger),
             )
             for target in request.route.targets
@@ -333,7 +335,11 @@ class Upstreams:
             return []
         owner = upstream.ledger_name
         return [
-            {"limit": one.name, "left": one.remaining, "reset": rfc3339(one.reset)}
+            {
+                "limit": one.name,
+                "left": one.remaining,
+                "reset": rfc3339(pool_clock.shown(one.reset)),
+            }
             for one in self._ledger.view(owner, owner, upstream.limits, now)
         ]
 
@@ -364,6 +370,6 @@ def _unavailable(request: RoutingRequest, ready: float, now: float) -> RelayErro
         headers += (_NO_RETRY,)
     return RelayError(
         OVERLOADED,
-        f"No upstream can serve this model before {rfc3339(ready)}.",
+        f"No upstream can serve this model before {rfc3339(pool_clock.shown(ready))}.",
         headers=headers,
     )

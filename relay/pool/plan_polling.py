@@ -13,7 +13,6 @@ import asyncio
 import logging
 import math
 import re
-import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -24,6 +23,7 @@ from relay.errors import RelayError
 from relay.net.runner import CoroutineRunner
 from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.connection import UpstreamError
+from relay.pool import clock
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
 
@@ -41,7 +41,7 @@ class _PollError(Exception):
 
 
 class PollState:
-    """The polls of one upstream. Moments in epoch seconds."""
+    """The polls of one upstream. Moments by the pool's clock."""
 
     __slots__ = ("due_at", "failed", "paths", "polled_at", "quota", "runner", "upstream")
 
@@ -59,10 +59,9 @@ class PollState:
         health = self.upstream.health
         if self.runner is not None or health.paused:
             return False
-        outage = health.account_outage
-        if self.polled_at is None and outage is not None and outage.quota:
+        if self.polled_at is None and (since := health.quota_outage_since()) is not None:
             # `min`: a repeated outage does not put the poll off.
-            self.due_at = min(self.due_at, outage.since + _FIRST_POLL_SECONDS)
+            self.due_at = min(self.due_at, since + _FIRST_POLL_SECONDS)
         return now >= self.due_at
 
     def is_late(self, now: float) -> bool:
@@ -94,7 +93,7 @@ class PlanPoller:
     """Polls all upstreams whose vendor can be polled."""
 
     def __init__(self, upstreams: Upstreams) -> None:
-        now = time.time()
+        now = clock.now()
         self._upstreams = upstreams
         self._polls = [
             PollState(upstream, upstream.vendor.quota, now)
@@ -106,7 +105,7 @@ class PlanPoller:
         """Poll until cancelled; return at once if no vendor can be polled."""
         try:
             while self._polls:
-                self.check(time.time())
+                self.check(clock.now())
                 await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
         finally:
             for poll in self._polls:
@@ -114,7 +113,7 @@ class PlanPoller:
                     poll.runner.cancel()
 
     def check(self, now: float) -> None:
-        """Start the polls that are due and cancel those that are late. `now` is epoch seconds."""
+        """Start the polls that are due and cancel those that are late."""
         for poll in self._polls:
             if poll.is_late(now):
                 self._log_failure(poll, f"no answer within {_POLL_TIMEOUT_SECONDS:.0f} s")

@@ -11,7 +11,8 @@ a third off them if every request uses a turn.)
 from typing import Final
 
 from relay.clock import rfc3339
-from relay.pool.health import Level
+from relay.pool.clock import shown
+from relay.pool.outages import Level
 from relay.pool.routes import Route, Target
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
@@ -24,15 +25,25 @@ _FREE: Final = Level.FREE
 class RoutingRequest:
     """The routing of one request.
 
-    `caller` is a key's id: queued requests take turns by caller. `tokens` estimates the usage,
+    `caller` is a key's id: queued requests take turns by caller. `account` is that key's account:
+    what its requests alone show of an upstream holds for it alone. `tokens` estimates the usage,
     for the upstreams' own limits. `conversation` is the conversation's key, `bound` the name of
     the upstream that it is bound to. `tried` are the upstreams that have failed the request.
     """
 
-    __slots__ = ("bound", "caller", "conversation", "counting", "route", "tokens", "tried")
+    __slots__ = (
+        "account",
+        "bound",
+        "caller",
+        "conversation",
+        "counting",
+        "route",
+        "tokens",
+        "tried",
+    )
 
     def __init__(self, caller: str, route: Route, counting: bool = False, tokens: int = 0) -> None:
-        self.caller = caller
+        self.caller = self.account = caller
         self.route = route
         self.counting = counting
         self.tokens = tokens
@@ -42,7 +53,7 @@ class RoutingRequest:
 
 
 def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) -> Target | None:
-    """The target that is due; None if none can be used now. `now` is epoch seconds.
+    """The target that is due; None if none can be used now. `now` is by the pool's clock.
 
     `_MAX_LAG_TURNS` is a bound: an upstream that was long absent gets only a few of the turns that
     it missed. None is ahead of its tier by more than a turn, for a turn moves the tier as well.
@@ -57,7 +68,7 @@ def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) ->
             break
         level = _FREE
         if upstream.health.degraded:
-            level = upstream.health.level(target.name, now, request.counting)
+            level = upstream.health.level(target.name, now, request.counting, request.account)
             if level is Level.OUT:
                 continue
         if 0 < upstream.max_concurrency <= upstream.in_flight or upstream in tried:
@@ -92,19 +103,22 @@ def passed_over(
             break
         if target is chosen or upstream in request.tried:
             continue
-        if upstream.health.degraded and (outage := upstream.health.describe(target.name, now)):
+        health = upstream.health
+        if health.degraded and (outage := health.describe(target.name, now, request.account)):
             reasons.append(f"{upstream.name}: {outage}")
         elif 0 < upstream.max_concurrency <= upstream.in_flight:
             reasons.append(f"{upstream.name}: has {upstream.in_flight} in flight")
         elif (ready := room_at(upstream, request, now, ledger)) > now:
-            reasons.append(f"{upstream.name}: its own limits are used up until {rfc3339(ready)}")
+            reasons.append(
+                f"{upstream.name}: its own limits are used up until {rfc3339(shown(ready))}"
+            )
     return "; ".join(reasons)
 
 
 def room_at(
     upstream: Upstream, request: RoutingRequest, now: float, ledger: Ledger | None
 ) -> float:
-    """The moment from which an upstream's own limits have room for a request, in epoch seconds."""
+    """The moment, by the pool's clock, from which an upstream's own limits have room."""
     if upstream.limits is None or ledger is None or request.counting:
         return now
     owner = upstream.ledger_name

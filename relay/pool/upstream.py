@@ -4,7 +4,6 @@ Decides how a credential and an address become request heads. Must not know whic
 serves: `selection` decides that.
 """
 
-import time
 from urllib.parse import urlsplit
 
 from relay import config
@@ -13,6 +12,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.upstream.connection import Origin
 from relay.net.upstream.connection_pool import ConnectionPool
 from relay.net.upstream.resolver import Resolver
+from relay.pool import clock
 from relay.pool.health import Health
 from relay.pool.vendor_errors import ErrorClassifier
 from relay.quota.plans import Plan, compile_plan
@@ -84,7 +84,7 @@ class Upstream:
         self._overridden = tuple(name.lower().encode() + b":" for name in settings.headers)
 
     def __repr__(self) -> str:
-        outage = self.health.describe("", time.time())
+        outage = self.health.describe("", clock.now())
         trouble = f" ({outage})" if outage else ""
         return f"<Upstream {self.name} in_flight={self.in_flight}{trouble} {self.pool!r}>"
 

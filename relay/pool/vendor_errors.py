@@ -2,7 +2,13 @@
 
 `ErrorClassifier` has the compiled rules of one vendor, and after them the rules for all vendors.
 Decides a `Verdict` from the status, the header fields and the body of one answer. Must not know
-other upstreams, earlier answers or a clock: the present time is an argument.
+other upstreams, earlier answers or a clock: the present time is an argument, by the system's clock
+as the dates that upstreams state.
+
+No scope is wider than its evidence. A verdict is `sure` if the answer names its scope: by the
+error's type or code, by the header fields of a limit, or by words that are no echo of the request.
+What only a status suggests is not sure, for it may depend on the one request. A page of HTML comes
+from a firewall or a proxy and says nothing of a credential.
 
 A stated time is believed if it is in the future, by at most eight days: the longest limit of a
 vendor is a week. `Verdict.until` is never further away than the operator's
@@ -19,6 +25,18 @@ from zoneinfo import ZoneInfo
 
 from relay import config
 from relay.net.upstream.connection import FailureKind
+from relay.pool.evidence import (
+    CODE_IN_MESSAGE,
+    FAST_MODE,
+    FEATURE_WORDS,
+    NOT_OF_A_BODY,
+    OWN_OBJECT,
+    REFUSALS,
+    is_html,
+    may_be_echo,
+    names_credential,
+    names_model,
+)
 from relay.translate.messages.error_document import NO_ERROR, ErrorDocument, read
 
 Headers = dict[bytes, bytes]  # names in lower case
@@ -29,6 +47,7 @@ class Scope(Enum):
 
     CALLER = "caller"  # the request is at fault: any upstream would refuse it
     REQUEST = "request"  # this request only; the next one may succeed
+    FEATURE = "feature"  # requests with a feature, such as fast mode or a long context
     FAILURE = "failure"  # the upstream failed
     MODEL = "model"  # every request for this model
     ACCOUNT = "account"  # every request of this account
@@ -39,13 +58,18 @@ class Verdict(NamedTuple):
     """What an error concerns, and until when.
 
     `until` is in epoch seconds; 0.0 for no wait. `stated`: the upstream stated that time; else it
-    is a guess. `reason` is for the operator and has no text of the upstream, so no secret.
+    is a guess. `reason` is for the operator and has no text of the upstream, so no secret. `sure`:
+    the answer itself says that it concerns others, too; else a second caller's must confirm it.
+    `of_body`: the body may be the cause. `silent`: the upstream may be at work on it still.
     """
 
     scope: Scope
     until: float
     stated: bool
     reason: str
+    sure: bool = True
+    of_body: bool = False
+    silent: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -54,11 +78,13 @@ class Verdict(NamedTuple):
 
 
 _MAX_SEARCHED: Final = 4096  # characters of a message that rules search
+_MAX_SEARCHED_BODY: Final = 64 * 1024  # octets of an error's body
 _MAX_STATED_SECONDS: Final = 8 * 86400.0
 _MAX_BUSY_SECONDS: Final = 60.0
 _GUESSED_SECONDS: Final = {
     Scope.CALLER: 0.0,
     Scope.REQUEST: 3.0,
+    Scope.FEATURE: 0.0,
     Scope.FAILURE: 0.0,
     Scope.MODEL: 60.0,
     Scope.ACCOUNT: 60.0,
@@ -68,7 +94,6 @@ _TRANSIENT: Final = frozenset({Scope.REQUEST, Scope.FAILURE})
 _LASTING: Final = frozenset({Scope.MODEL, Scope.ACCOUNT, Scope.CREDENTIAL})
 
 _NUMBER: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,9})?")
-_CODE_IN_MESSAGE: Final = re.compile(r"\A\[([0-9]{4,5})\]|\(([0-9]{4,5})\)\s*\Z")
 _HTTP_DATE: Final = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.A)
 _TIMESTAMP: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ]| at )(\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?"
@@ -102,6 +127,36 @@ class _Rule(NamedTuple):
         return self.says is None or self.says.search(document.message) is not None
 
 
+def _general(scope: Scope, reason: str, says: str) -> _Rule:
+    return _Rule(scope, reason, None, frozenset(), re.compile(says, re.IGNORECASE), None)
+
+
+# Of any vendor, and of relays before one. They match the beginning of a message, where a request
+# is not repeated, or all of it.
+_GENERAL_RULES: Final = (
+    # CLIProxyAPI #2442, #3409; claude-code #60648: a 400.
+    _general(
+        Scope.CREDENTIAL,
+        "the account is disabled",
+        r"\A\W*(?:this|your) (?:organization|account|workspace) (?:has been|is) "
+        r"(?:disabled|suspended|deactivated)\b",
+    ),
+    # experiential PR #993: a 400 of code 0; new-api and DeepSeek say "Insufficient Balance".
+    _general(
+        Scope.CREDENTIAL,
+        "the account is short of balance or quota",
+        r"\A\W*(?:insufficient (?:balance|quota|credits?|funds)\b"
+        r"|your credit balance is too low\b|you exceeded your current quota\b)",
+    ),
+    # GoModel PR #607: an aggregator reports its own upstream's failure as a 400.
+    _general(
+        Scope.FAILURE,
+        "its own upstream failed",
+        r"\A\W*(?:error from provider\b|upstream (?:request|connection|service|error)\b)",
+    ),
+)
+
+
 class ErrorClassifier:
     """Classifies the errors of one upstream."""
 
@@ -120,6 +175,7 @@ class ErrorClassifier:
             )
             for rule in vendor.rules
         )
+        self._rules += _GENERAL_RULES
 
     def judge(
         self,
@@ -134,20 +190,27 @@ class ErrorClassifier:
 
         `body` may be cut short or missing. `model` is the name in the upstream's request.
         `counting`: the request was for `count_tokens`, which has limits of its own and is often
-        not served at all. Only an error of the credential then counts against the upstream.
+        not served at all. As it is free, no error of it lasts.
         """
-        document = _stated_error(body)
+        document = _stated_error(body, is_error=status >= 400)
         if status < 300 and document != NO_ERROR:
             verdict = self._in_answer(document, headers, model, now)
+        elif status in REFUSALS and is_html(headers, body):
+            reason = f"{status}: a page of a firewall or proxy, not of the API"
+            verdict = Verdict(Scope.REQUEST, 0.0, False, reason, sure=False, of_body=True)
         else:
             verdict = self._by_rule(status, document, headers, now) or self._in_general(
-                status, f"{status}", headers, model, now
+                status, f"{status}", document, headers, model, now
             )
-        if not counting or verdict.scope in (Scope.CALLER, Scope.CREDENTIAL):
+        if not counting:
+            return verdict
+        if verdict.scope is Scope.CALLER:
             return verdict
         if status in (404, 405, 501):
-            return Verdict(Scope.CALLER, 0.0, False, f"{status}: it does not count tokens")
-        return Verdict(Scope.REQUEST, 0.0, False, verdict.reason)
+            return Verdict(Scope.FEATURE, 0.0, False, f"{status}: it does not count tokens")
+        if verdict.scope is Scope.CREDENTIAL:  # told to the operator
+            return verdict._replace(until=0.0, stated=False, sure=False)
+        return Verdict(Scope.REQUEST, 0.0, False, verdict.reason, False, verdict.of_body)
 
     def judge_event(self, body: bytes, model: str, now: float) -> Verdict:
         """The verdict on an error in a stream, or in an answer with status 200. Never raises.
@@ -163,8 +226,9 @@ class ErrorClassifier:
             return verdict
         status = document.type_status or document.code_status
         if status < 400:
-            return self._verdict(Scope.FAILURE, "in its answer: an error of unknown kind", now)
-        return self._in_general(status, "in its answer", headers, model, now)
+            reason = "in its answer: an error of unknown kind"
+            return self._verdict(Scope.FAILURE, reason, now, sure=False)
+        return self._in_general(status, "in its answer", document, headers, model, now)
 
     def _by_rule(
         self, status: int, document: ErrorDocument, headers: Headers, now: float
@@ -178,40 +242,60 @@ class ErrorClassifier:
             return None
         scope = rule.scope
         reason = f"{status}: {rule.reason}" if status else f"in its answer: {rule.reason}"
+        sure = scope is not Scope.FAILURE and not may_be_echo(status, document)
         if scope in _LASTING:
             moment = _timestamp(document.message, self._zone)
             if moment is not None and _is_plausible(moment, now):
-                return self._verdict(scope, reason, now, moment)
-        return self._verdict(scope, reason, now, _retry_after(headers, now), guess=rule.seconds)
+                return self._verdict(scope, reason, now, moment, sure=sure)
+        moment = _retry_after(headers, now)
+        return self._verdict(scope, reason, now, moment, guess=rule.seconds, sure=sure)
 
     def _in_general(
-        self, status: int, prefix: str, headers: Headers, model: str, now: float
+        self,
+        status: int,
+        prefix: str,
+        document: ErrorDocument,
+        headers: Headers,
+        model: str,
+        now: float,
     ) -> Verdict:
         """The verdict by status, for all vendors (Anthropic API reference, Errors)."""
         if status == 429:
-            return self._limited(prefix, headers, model, now)
-        if status == 402:
-            return self._verdict(Scope.CREDENTIAL, f"{prefix}: the account is short", now)
-        if status in (401, 403, 407):
-            reason = f"{prefix}: does not accept the credential"
-            return self._verdict(Scope.CREDENTIAL, reason, now)
+            return self._limited(prefix, document, headers, model, now)
+        if status in (401, 402, 403, 407):
+            reason = "the account is short" if status == 402 else "does not accept the credential"
+            sure = names_credential(status, document)
+            return self._verdict(Scope.CREDENTIAL, f"{prefix}: {reason}", now, sure=sure)
         if status == 404:
-            return self._verdict(Scope.MODEL, f"{prefix}: does not serve {model[:100]}", now)
+            named = names_model(document, model)
+            if not named and OWN_OBJECT.search(document.message):
+                reason = f"{prefix}: has no such file or other object of the caller's"
+                return self._verdict(Scope.CALLER, reason, now)
+            reason = f"{prefix}: does not serve {model[:100]}"
+            return self._verdict(Scope.MODEL, reason, now, sure=named)
         if status == 529:
             moment = _retry_after(headers, now)
             return self._verdict(Scope.REQUEST, f"{prefix}: overloaded", now, moment, guess=5.0)
         if status == 408 or 500 <= status < 600:
-            moment = _retry_after(headers, now)
-            return self._verdict(Scope.FAILURE, f"{prefix}: it failed", now, moment)
+            return self._failed(status, f"{prefix}: it failed", now, _retry_after(headers, now))
         if 400 <= status < 500:
             return self._verdict(Scope.CALLER, f"{prefix}: refused the request", now)
         if status == 200:
-            return self._verdict(Scope.FAILURE, "answered 200 without an answer", now)
+            return self._failed(status, "answered 200 without an answer", now)
         reason = f"answered {status}, which the Messages API never does"
-        return self._verdict(Scope.FAILURE, reason, now)
+        return self._failed(status, reason, now)
 
-    def _limited(self, prefix: str, headers: Headers, model: str, now: float) -> Verdict:
+    def _failed(self, status: int, reason: str, now: float, moment: float | None = None) -> Verdict:
+        verdict = self._verdict(Scope.FAILURE, reason, now, moment, sure=False)
+        of_body = status >= 500 and status not in NOT_OF_A_BODY and not verdict.stated
+        return verdict._replace(of_body=of_body)
+
+    def _limited(
+        self, prefix: str, document: ErrorDocument, headers: Headers, model: str, now: float
+    ) -> Verdict:
         """The verdict on a 429, from the most exact header field that it has."""
+        if FEATURE_WORDS.search(document.message):
+            return self._verdict(Scope.FEATURE, f"{prefix}: limit of a feature reached", now)
         if _value(headers, _UNIFIED + b"status").lower() == "rejected":
             claim = _value(headers, _UNIFIED + b"representative-claim").lower()
             moment = _epoch(_value(headers, _UNIFIED + b"reset"), now)
@@ -219,14 +303,17 @@ class ErrorClassifier:
             moment = moment or _retry_after(headers, now)
             return self._verdict(scope, f"{prefix}: {limit}", now, moment)
         exhausted = dict(_exhausted_limits(headers, now))
+        if not exhausted and any(name.startswith(FAST_MODE) for name in headers):
+            return self._verdict(Scope.FEATURE, f"{prefix}: limit of fast mode reached", now)
         if exhausted:  # Anthropic counts these per model (API reference, Rate limits)
             reason = f"{prefix}: limit of {', '.join(exhausted)} reached"
             return self._verdict(Scope.MODEL, reason, now, max(exhausted.values()))
         moment = _retry_after(headers, now)
         if moment is not None:
-            return self._verdict(Scope.ACCOUNT, f"{prefix}: told to wait", now, moment)
+            # It does not say whose limit: a feature's, perhaps.
+            return self._verdict(Scope.ACCOUNT, f"{prefix}: told to wait", now, moment, sure=False)
         # A 429 that states no limit is not about a limit: the next request may succeed.
-        return self._verdict(Scope.REQUEST, f"{prefix}: without a reason", now)
+        return self._verdict(Scope.REQUEST, f"{prefix}: without a reason", now, sure=False)
 
     def _verdict(
         self,
@@ -234,24 +321,40 @@ class ErrorClassifier:
         reason: str,
         now: float,
         moment: float | None = None,
+        *,
         guess: float | None = None,
+        sure: bool = True,
     ) -> Verdict:
         """A verdict until `moment`, else for `guess` seconds, else for the guess of its scope."""
-        if scope is Scope.CALLER:
+        if scope in (Scope.CALLER, Scope.FEATURE):
             return Verdict(scope, 0.0, False, reason)
         if moment is not None:
             longest = self._longest
             if scope in _TRANSIENT:
                 longest = min(longest, _MAX_BUSY_SECONDS)
-            return Verdict(scope, min(moment, now + longest), True, reason)
+            return Verdict(scope, min(moment, now + longest), True, reason, sure)
         seconds = _GUESSED_SECONDS[scope] if guess is None else guess
         until = min(now + seconds, now + self._longest) if seconds else 0.0
-        return Verdict(scope, until, False, reason)
+        return Verdict(scope, until, False, reason, sure)
 
 
-def of_failure(failure: FailureKind, now: float) -> Verdict:
-    """The verdict on a request without an answer; it ends at once, so `now` is not used."""
-    return Verdict(Scope.FAILURE, 0.0, False, failure.value)
+_WITHOUT_A_REQUEST: Final = frozenset({FailureKind.CONNECT, FailureKind.TLS})
+
+
+def of_failure(failure: FailureKind) -> Verdict:
+    """The verdict on a request without an answer.
+
+    A connection that cannot be opened is no request's fault.
+    """
+    return Verdict(
+        Scope.FAILURE,
+        0.0,
+        False,
+        failure.value,
+        sure=failure in _WITHOUT_A_REQUEST,
+        of_body=failure in (FailureKind.CLOSED, FailureKind.GARBAGE),
+        silent=failure is FailureKind.SILENT,
+    )
 
 
 def _claimed_scope(claim: str, headers: Headers, model: str) -> tuple[Scope, str]:
@@ -332,14 +435,15 @@ def _timestamp(text: str, zone: tzinfo) -> float | None:
     return seconds + float(fraction or 0)
 
 
-def _stated_error(body: bytes) -> ErrorDocument:
+def _stated_error(body: bytes, *, is_error: bool = False) -> ErrorDocument:
     """The error in a body, with its message cut to the length that rules search.
 
+    `is_error`: the status says that it is one, so a code of success in it means nothing.
     Some vendors put the code into the message: `[1313][…]` or `… (2056)`.
     """
-    document = read(body, failures_only=True)
+    document = read(body, failures_only=not is_error or len(body) > _MAX_SEARCHED_BODY)
     message = document.message[:_MAX_SEARCHED]
     code = document.code
-    if not code and (match := _CODE_IN_MESSAGE.search(message)):
+    if not code and (match := CODE_IN_MESSAGE.search(message)):
         code = match[1] or match[2]
     return ErrorDocument(document.type, code, message)

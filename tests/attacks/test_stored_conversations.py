@@ -41,7 +41,7 @@ async def ask(
 
 async def conversation(relay: Live, turns: int, size: int) -> str:
     """The id of the last turn."""
-    previous = None
+    previous: str | None = None
     for _ in range(turns):
         body = {"input": "x" * size, "previous_response_id": previous}
         status, answer, _ = await ask(relay, body)

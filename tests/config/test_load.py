@@ -138,7 +138,7 @@ WRONG = [
     (VENDOR + "time_zone = 'Asia'", "vendor[0].time_zone", "such as Asia/Shanghai"),
     (VENDOR + "models = ['']", "vendor[0].models", 'such as "glm-*"'),
     (RULE + "[[vendor.rules]]\nscope = 'all'\nreason = 'r'", "vendor[0].rules[1].scope",
-     '"caller" or "request" or "failure" or "model" or "account" or "credential"'),
+     '"caller" or "request" or "feature" or "failure" or "model" or "account" or "credential"'),
     (RULE.replace('"full"', '""'), "vendor[0].rules[0].reason", "1 to 100 characters"),
     (RULE.replace('"full"', '"a\\nb"'), "vendor[0].rules[0].reason", "a short line of text"),
     (RULE + "status = 4290", "vendor[0].rules[0].status", "from 200 to 599"),

@@ -126,6 +126,13 @@ class Pool:
         assert found is not None
         return found
 
+    @property
+    def account(self) -> str:
+        """The account of the relay's first user."""
+        caller = self.relay.app.keys.find({b"x-api-key": self.relay.key.encode()})
+        assert caller is not None
+        return caller.user_id
+
     async def ask(
         self,
         body: bytes | dict[str, Any] | None = None,

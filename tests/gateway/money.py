@@ -62,7 +62,7 @@ def billed(usage: dict[str, Any]) -> int:
     total *= 6 if usage.get("speed") == "fast" else 1
     total *= Fraction(11, 10) if usage.get("inference_geo") == "us" else 1
     total += _SEARCH * usage.get("server_tool_use", {}).get("web_search_requests", 0)
-    return math.ceil(total)
+    return int(math.ceil(total))
 
 
 def number(stated: Any) -> Fraction:

@@ -17,9 +17,10 @@ that only the transcript moves. `one#1` is the first connection to the upstream 
     CONNECTION closes | resets
     clock +SECONDS                                    time passes, deadlines are checked
 
-Decisions: a connection that gets a request, or is closed; status, events and end that the caller
-gets. An event by its type, an error with its own type, a comment of a keep-alive as `comment`, one
-of a probe as `probe`; `…` is a part of an event, `cut` the end of the connection.
+Decisions: a connection that gets a request or an `own probe`, or is closed; status, events and
+end that the caller gets. An event by its type, an error with its own type, a comment of a
+keep-alive as `comment`, one of a probe as `probe`; `…` is a part of an event, `cut` the end of the
+connection.
 """
 
 import asyncio
@@ -48,6 +49,7 @@ from relay.net.server import Server
 from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Sessions
 from relay.pool.leases import Upstreams
+from relay.pool.probing import Prober
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
 from relay.secret import digest
@@ -262,15 +264,17 @@ class Playbook:
         self._deadlines = deadlines = Deadlines(loop)
         resolver = ScriptedResolver()
         made = [Upstream(one, settings, deadlines, resolver) for one in settings.upstream]
-        epoch = time.time() - loop.now  # verdicts have epoch seconds; only the transcript adds any
+        epoch = time.time() - loop.now  # verdicts come by this clock; only the transcript adds any
         keys, ledger, catalog = KeyIndex(), Ledger(), Catalog(settings, made)
         keys.replace([LiveKey(digest(KEY.encode()), "key_1", "usr_1", "", "free", False, None)])
         metering = Unmetered(catalog, ledger, None)  # type: ignore[arg-type]
+        leases = Upstreams(made, settings.pool, ledger, deadlines, lambda: epoch + loop.now)
+        Prober(leases, deadlines)
         relay = Relay(
             keys,
             catalog,
             metering,
-            Upstreams(made, settings.pool, ledger, deadlines, lambda: epoch + loop.now),
+            leases,
             Sessions(300.0),
             deadlines,
             settings.pool,
@@ -358,7 +362,8 @@ class Playbook:
             raise ConnectionRefusedError(111, "Connection refused")
         name = f"{host}#{next(self._numbers[host])}"
         wire = self._wires[name] = Wire(
-            lambda _: self._note(f"request to {name}"), lambda: self._note(f"{name} closed")
+            lambda octets: self._note(f"{sent(octets)} to {name}"),
+            lambda: self._note(f"{name} closed"),
         )
         protocol = factory()
         wire.open(protocol)
@@ -376,6 +381,12 @@ def refusal(status: str) -> bytes:
     """An upstream's own error."""
     error = {"type": "error", "error": {"type": f"upstream_{status}", "message": "Not now."}}
     return answers.sized(json.dumps(error).encode(), f"{status} No".encode())
+
+
+def sent(octets: bytes) -> str:
+    """The kind of a request that an upstream gets: a caller's, or a probe of the relay's own."""
+    is_probe = b"/count_tokens" in octets and b"max_tokens" not in octets
+    return "own probe" if is_probe else "request"
 
 
 def counted(decisions: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ ELSEWHERE: list[tuple[str, str, bool, str]] = [
     ("document", "402", False, "503, overloaded_error"),
     ("document", "403", False, "503, overloaded_error"),
     ("document", "404", False, "404, upstream_404"),
-    ("document", "408", False, "408, upstream_408"),
+    ("document", "408", False, "502, api_error"),
     ("document", "429", False, "429, upstream_429"),
     ("document", "500", False, "500, upstream_500"),
     ("document", "503", False, "503, upstream_503"),
@@ -50,9 +50,9 @@ FINAL: list[tuple[str, str, str]] = [
     ("document", "one#1 413", "413, upstream_413"),
     ("document", "one#1 422", "422, upstream_422"),
     ("count", "one#1 400", "400, upstream_400"),
-    ("document", "clock +6", "one#1 closed, 504, api_error"),
-    ("stream", "clock +6", "one#1 closed, 504, api_error"),
-    ("chat", "clock +6", "one#1 closed, 504, server_error"),
+    ("document", "clock +6", "one#1 closed, 504, api_error, own probe to one#2"),
+    ("stream", "clock +6", "one#1 closed, 504, api_error, own probe to one#2"),
+    ("chat", "clock +6", "one#1 closed, 504, server_error, own probe to one#2"),
 ]
 
 # After content: the end of the answer, with no request to another upstream.
@@ -60,7 +60,7 @@ AFTER_CONTENT: list[tuple[str, str, str]] = [
     ("stream", "one#1 closes", "error api_error, cut, one#1 closed"),
     ("stream", "one#1 resets", "error api_error, cut"),
     ("stream", "one#1 last", "error api_error, cut"),
-    ("stream", "clock +6", "error api_error, cut, one#1 closed"),
+    ("stream", "clock +6", "error api_error, cut, one#1 closed, own probe to one#2"),
     ("stream", "one#1 error", "error overloaded_error"),
     ("chat", "one#1 closes", "error server_error, cut, one#1 closed"),
     ("response", "one#1 closes", "response.failed server_error, end, one#1 closed"),
@@ -104,6 +104,54 @@ STORIES: dict[str, tuple[Options, str]] = {
         one#1 closes                → one#1 closed, 502, api_error
         """,
     ),
+    "a-goodbye-408-is-a-stale-connection": (
+        PAIR,
+        """
+        caller asks for a document  → request to one#1
+        one#1 document              → 200, document
+        caller asks for a document  → request to one#1
+        one#1 408 closes            → one#1 closed, request to one#2
+        one#2 document              → 200, document
+        """,
+    ),
+    "a-408-on-a-new-connection-is-a-failure": (
+        PAIR,
+        """
+        caller asks for a document  → request to one#1
+        one#1 408                   → request to two#1
+        """,
+    ),
+    "a-failed-request-meets-no-stale-connection": (
+        PAIR,
+        """
+        caller asks for a document  → request to one#1
+        one#1 529                   → request to two#1
+        two#1 document              → 200, document
+        clock +6
+        caller asks for a document  → request to two#1
+        two#1 500                   → request to one#2
+        """,
+    ),
+    "a-body-that-breaks-two-goes-to-no-third": (
+        {"one": {}, "two": {}, "three": {}},
+        """
+        caller asks for a document  → request to one#1
+        one#1 closes                → one#1 closed, request to two#1
+        two#1 500                   → own probe to two#2
+        two#2 count                 → two#2 closed, own probe to one#2
+        one#2 count                 → one#2 closed, 502, api_error
+        """,
+    ),
+    "two-that-are-broken-for-all-are-passed-over": (
+        {"one": {}, "two": {}, "three": {}},
+        """
+        caller asks for a document  → request to one#1
+        one#1 closes                → one#1 closed, request to two#1
+        two#1 500                   → own probe to two#2
+        two#2 500                   → two#2 closed, request to three#1
+        three#1 document            → 200, document
+        """,
+    ),
     "an-idle-connection-closes-between-requests": (
         PAIR,
         """
@@ -129,7 +177,7 @@ STORIES: dict[str, tuple[Options, str]] = {
         caller asks for a document  → request to one#1
         one#1 document              → 200, document
         caller asks for a document  → request to one#1
-        clock +6                    → one#1 closed, 504, api_error
+        clock +6                    → one#1 closed, 504, api_error, own probe to one#2
         """,
     ),
     "connecting-fails": (
@@ -223,36 +271,48 @@ def ids(rows: list[tuple[Any, ...]]) -> list[str]:
 
 FAILING_ONE = """
         caller asks for a document  → request to one#{n}
-        one#{n} closes              → one#{n} closed, request to two#1
-        two#1 document              → 200, document
+        one#{n} closes              → one#{n} closed, request to two#{n}
+        two#{n} document              → 200, document
 """
 OPEN_CIRCUIT = "".join(FAILING_ONE.format(n=number) for number in (1, 2, 3))
 PROBES = {
-    "the-circuit-closes-with-an-answer": """
-        caller asks for a document  → request to one#4
-        one#4 document              → 200, document
-        caller asks for a document  → request to one#4
+    "an-answer-closes-the-circuit": """
+        one#5 count                 → one#5 closed
+        caller asks for a document  → request to one#6
     """,
-    "an-abandoned-probe-is-followed-by-another": """
-        caller asks for a document  → request to one#4
-        caller leaves               → one#4 closed
-        caller asks for a document  → request to one#5
+    "also-of-one-that-does-not-count": """
+        one#5 404                   → one#5 closed
+        caller asks for a document  → request to one#6
     """,
-    "a-failed-probe-is-not": """
-        caller asks for a document  → request to one#4
-        one#4 closes                → one#4 closed, request to two#1
-        two#1 document              → 200, document
-        caller asks for a document  → request to two#1
+    "a-failure-does-not": """
+        one#5 closes                → one#5 closed
+        caller asks for a document  → request to two#3
+        two#3 document              → 200, document
+        clock +9
+        caller asks for a document  → request to two#3
+        clock +1                    → own probe to one#6
+    """,
+    "nor-does-an-error-of-its-own": """
+        one#5 500                   → one#5 closed
+        caller asks for a document  → request to two#3
+    """,
+    "nor-does-silence": """
+        clock +6                    → one#5 closed
+        caller asks for a document  → request to two#3
     """,
 }
 
 
 @pytest.mark.parametrize("transcript", PROBES.values(), ids=PROBES)
-def test_an_open_circuit_is_probed_by_one_request(transcript: str) -> None:
+def test_an_open_circuit_is_probed_by_the_relay_itself(transcript: str) -> None:
     opened = f"""{OPEN_CIRCUIT}
-        caller asks for a document  → request to two#1
-        two#1 document              → 200, document
-        clock +10
+        clock +1                    → own probe to one#4
+        one#4 closes                → one#4 closed
+        caller asks for a document  → request to two#3
+        two#3 document              → 200, document
+        clock +10                   → own probe to one#5
+        caller asks for a document  → request to two#3
+        two#3 document              → 200, document
     """
     check(opened + transcript, PAIR, {"sticky": "off"})
 

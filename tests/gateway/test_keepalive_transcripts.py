@@ -123,7 +123,7 @@ MESSAGES: dict[str, tuple[Options, str]] = {
         """
         caller asks for a stream  → request to one#1
         clock +8.25               → 200, ping
-        clock +7                  → one#1 closed, error api_error, cut
+        clock +7                  → one#1 closed, error api_error, cut, own probe to one#2
         """,
     ),
     "the-upstream-falls-silent": (
@@ -132,7 +132,7 @@ MESSAGES: dict[str, tuple[Options, str]] = {
         caller asks for a stream  → request to one#1
         one#1 head opening text   → 200, message_start, content_block_start, ping, text
         clock +10.25              → ping
-        clock +5                  → error api_error, cut, one#1 closed
+        clock +5                  → error api_error, cut, one#1 closed, own probe to one#2
         """,
     ),
     "no-stream-after-the-head": (
@@ -237,7 +237,7 @@ CHAT: dict[str, tuple[Options, str]] = {
         caller asks for a chat    → request to one#1
         one#1 head opening text   → 200, chunk ×2
         clock +10.25              → comment
-        clock +5                  → error server_error, cut, one#1 closed
+        clock +5                  → error server_error, cut, one#1 closed, own probe to one#2
         """,
     ),
 }

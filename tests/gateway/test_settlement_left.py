@@ -243,7 +243,8 @@ async def test_no_request_can_cost_more_than_it_seems(
     if letter:
         octets = octets.replace(letter.encode(), b"\\u%04x" % ord(letter))
     status, _, payload = await ask(relay, body=octets)
-    assert status == 402, payload
+    # "model" and "max_tokens" are taken without escapes only.
+    assert status == (400 if letter in ("e", "t") else 402), payload
 
 
 async def test_twenty_at_once_are_admitted_as_the_balance_covers_them(

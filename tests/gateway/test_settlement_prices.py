@@ -188,10 +188,11 @@ async def test_an_excluded_feature_is_refused_in_every_dialect(relay_with: Relay
     relay = await relay_with(
         plan=[{**PAID[0], "billing": "subscription", "exclude": ["web_search"]}]
     )
-    for dialect, more in [
-        ("chat", {"web_search_options": {}}),
-        ("responses", {"tools": [{"type": "web_search"}]}),
-    ]:
+    fields: dict[str, dict[str, Any]] = {
+        "chat": {"web_search_options": {}},
+        "responses": {"tools": [{"type": "web_search"}]},
+    }
+    for dialect, more in fields.items():
         body = {**asked(dialect, stream=False), **more}
         status, _, payload = await ask(relay, body=body, target=PATHS[dialect])
         assert status == 400, payload

@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.pool.health import Health, Level
+from relay.pool.health import Health
+from relay.pool.outages import Level
 from relay.pool.vendor_errors import Scope, Verdict
 
 NOW = 1_000_000.0
@@ -41,39 +42,138 @@ def test_two_failures_in_a_row_change_nothing() -> None:
     assert (health.level(M, NOW), health.degraded) == (Level.FREE, False)
 
 
-def test_the_third_failure_in_a_row_ejects_for_ten_seconds() -> None:
+def test_the_third_failure_in_a_row_ejects_until_a_probe() -> None:
     health = down()
     assert health.level(M, NOW) is Level.DOUBTFUL
-    assert health.level(M, NOW + 9.9) is Level.DOUBTFUL
-    assert health.level(M, NOW + 10) is Level.FREE
+    assert health.level(M, NOW + 10) is Level.DOUBTFUL  # no caller's request finds out
+    assert (health.probe_at, health.probe_model) == (NOW + 10, M)
     assert health.describe(M, NOW + 4) == "it broke off; 6 s to go"
-    assert health.describe(M, NOW + 11) == "it broke off; one request is to find out"
+    assert health.describe(M, NOW + 11) == "it broke off; a probe is to find out"
     assert health.ready_at(M, NOW) == NOW  # no request waits for a guess
 
 
-def test_one_request_probes_and_the_others_go_elsewhere() -> None:
+def test_an_answered_probe_ends_an_ejection() -> None:
     health = down()
-    later = NOW + 10
-    assert health.level(M, later) is Level.FREE
-    health.request_started()
-    assert health.level(M, later) is Level.DOUBTFUL
-    health.succeeded(M)
-    assert (health.level(M, later), health.degraded) == (Level.FREE, False)
+    health.probe_started()
+    assert health.level(M, NOW + 10) is Level.DOUBTFUL
+    health.probe_answered()
+    assert (health.level(M, NOW + 10), health.degraded) == (Level.FREE, False)
 
 
 def test_a_failed_probe_ejects_for_as_long_again() -> None:
     health = down()
-    health.request_started()
-    health.failed(BROKEN, M, NOW + 10)
-    assert health.level(M, NOW + 19) is Level.DOUBTFUL
-    assert health.level(M, NOW + 20) is Level.FREE
+    health.probe_started()
+    assert health.probe_at > NOW + 1e9
+    health.probe_failed("a probe: 500", NOW + 10)
+    assert (health.level(M, NOW + 19), health.probe_at) == (Level.DOUBTFUL, NOW + 20)
 
 
-def test_an_abandoned_probe_is_followed_by_another() -> None:
-    health = down()
+def test_one_request_finds_out_and_the_others_go_elsewhere() -> None:
+    health = Health()
+    health.failed(guessed(Scope.ACCOUNT, 10), M, NOW)
+    later = NOW + 10
+    assert health.level(M, later) is Level.FREE
     health.request_started()
+    assert health.level(M, later) is Level.DOUBTFUL
     health.abandoned()
-    assert health.level(M, NOW + 10) is Level.FREE
+    assert health.level(M, later) is Level.FREE
+    health.request_started()
+    health.succeeded(M)
+    assert (health.level(M, later), health.degraded) == (Level.FREE, False)
+
+
+# --- one caller ---------------------------------------------------------------------
+
+A, B, C = "usr_a", "usr_b", "usr_c"
+
+
+def unsure(scope: Scope, seconds: float, *, is_stated: bool = False) -> Verdict:
+    return Verdict(scope, NOW + seconds, is_stated, "what a status suggests", sure=False)
+
+
+UNSURE = [
+    (scope, is_stated)
+    for scope in (Scope.REQUEST, Scope.MODEL, Scope.ACCOUNT, Scope.CREDENTIAL, Scope.FAILURE)
+    for is_stated in (False, True)
+    if scope is not Scope.FAILURE or is_stated
+]
+
+
+@pytest.mark.parametrize(("scope", "is_stated"), UNSURE)
+def test_an_unsure_verdict_holds_for_its_caller_alone(scope: Scope, is_stated: bool) -> None:
+    health = Health()
+    for second in range(5):  # however often
+        health.failed(unsure(scope, 60, is_stated=is_stated), M, NOW + second, A)
+    assert health.level(M, NOW + 5, caller=A) > Level.FREE
+    assert health.level(M, NOW + 5, caller=B) is Level.FREE
+    assert health.ready_at(M, NOW + 5, caller=B) == NOW + 5
+    assert health.level(M, NOW + 60, caller=A) is Level.FREE
+    health.level(M, NOW + 62)
+    assert not health.degraded
+
+
+@pytest.mark.parametrize(("scope", "is_stated"), UNSURE)
+def test_a_second_caller_confirms_an_unsure_verdict(scope: Scope, is_stated: bool) -> None:
+    health = Health()
+    health.failed(unsure(scope, 60, is_stated=is_stated), M, NOW, A)
+    health.failed(unsure(scope, 60, is_stated=is_stated), M, NOW + 1, B)
+    assert health.level(M, NOW + 2, caller=C) > Level.FREE
+
+
+@pytest.mark.parametrize("scope", [Scope.MODEL, Scope.ACCOUNT, Scope.CREDENTIAL])
+def test_an_answer_in_between_confirms_nothing(scope: Scope) -> None:
+    health = Health()
+    health.failed(unsure(scope, 60), M, NOW, A)
+    health.succeeded(M, B)
+    assert health.level(M, NOW + 1, caller=A) is Level.DOUBTFUL
+    health.failed(unsure(scope, 60), M, NOW + 1, B)
+    assert health.level(M, NOW + 2, caller=C) is Level.FREE
+
+
+def test_failures_of_one_caller_eject_for_this_caller() -> None:
+    health = Health()
+    broken = BROKEN._replace(sure=False)
+    for second in range(5):
+        health.failed(broken, M, NOW + second, A)
+    assert health.level(M, NOW + 5, caller=A) is Level.DOUBTFUL
+    assert health.level(M, NOW + 5, caller=B) is Level.FREE
+    assert health.probe_at <= NOW + 5  # the relay finds out for itself
+    health.failed(broken, M, NOW + 5, B)
+    assert health.level(M, NOW + 5, caller=C) is Level.DOUBTFUL
+
+
+def test_a_bodys_failure_is_held_against_no_upstream() -> None:
+    health = Health()
+    broken = BROKEN._replace(sure=False)
+    for caller in (A, A, B, C, B):
+        health.failed(broken, M, NOW, caller)
+        health.retract(caller, NOW - 1)
+    assert (health.failures, health.failed_at, health.degraded) == (0, NOW - 1, False)
+
+
+def test_a_feature_of_a_request_concerns_no_other() -> None:
+    health = Health()
+    for caller in (A, B):
+        health.failed(Verdict(Scope.FEATURE, 0.0, False, "429: fast mode"), M, NOW, caller)
+    assert not health.degraded
+
+
+def test_a_missing_count_tokens_needs_two_callers() -> None:
+    health = Health()
+    health.cannot_count(NOW + 3600, A)
+    assert health.level(M, NOW, counting=True, caller=A) is Level.OUT
+    assert health.level(M, NOW, counting=True, caller=B) is Level.FREE
+    health.cannot_count(NOW + 3600, B)
+    assert health.level(M, NOW, counting=True, caller=C) is Level.OUT
+
+
+def test_the_outages_of_callers_are_bounded() -> None:
+    health = Health()
+    for number in range(3000):
+        health.failed(unsure(Scope.MODEL, 60)._replace(until=NOW + 60), f"m{number}", NOW, A)
+        health.cannot_count(NOW + 60, f"usr_{number}")
+        health.counts_again_at = 0.0
+    assert len(health._by_caller) <= 1000
 
 
 def test_a_callers_error_shows_that_the_upstream_works() -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from relay import config
 from relay.net.deadlines import Deadlines
 from relay.pool import plan_polling
-from relay.pool.health import Level
 from relay.pool.leases import Upstreams
+from relay.pool.outages import Level
 from relay.pool.plan_polling import PlanPoller, PollState, remaining
 from relay.pool.upstream import Upstream
 from relay.pool.vendor_errors import Scope, Verdict

@@ -7,10 +7,9 @@ from collections import Counter, deque
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import pytest
 
-from relay.pool.health import Level
+from relay.pool.outages import Level
 from tests.fakes.caller import BODY
 from tests.fakes.pool import MODEL, Pool, PoolWith, Reply, refusing
 from tests.fakes.until import until
@@ -97,7 +96,7 @@ async def _load(pool: Pool) -> list[tuple[int, Reply]]:
     return await asyncio.gather(*tasks)
 
 
-async def test_a_restarted_upstream_is_found_by_one_request(pool_with: PoolWith) -> None:
+async def test_a_restarted_upstream_is_found_by_a_probe(pool_with: PoolWith) -> None:
     pool = await pool_with({"a": {}, "b": {"priority": 1}})
     a, health = pool["a"], pool.upstream("a").health
     a.kill()
@@ -108,18 +107,28 @@ async def test_a_restarted_upstream_is_found_by_one_request(pool_with: PoolWith)
     before = len(a.came)
     assert (await pool.ask(said("its time is not over"))).status == 200
     assert len(a.came) == before
-    assert health.account_outage is not None
-    health.account_outage = msgspec.structs.replace(health.account_outage, until=time.time())
-    a.hold()
-    asked = [asyncio.create_task(pool.ask(said(f"again {number}"))) for number in range(8)]
-    await until(lambda: a.held == 1 and sum(task.done() for task in asked) == 7)
-    a.let()
-    await asyncio.gather(*asked)
-    assert health.level(MODEL, time.time()) is Level.FREE
-    a.let(3)
+    health.probe_at = 0.0  # it is over now
+    await until(lambda: health.level(MODEL, time.time()) is Level.FREE)
+    assert len(a.came) == before + 1  # the relay's own
     for number in range(3):
         await pool.ask(said(f"and again {number}"))
     assert len(a.came) == before + 4
+
+
+async def test_no_request_goes_to_an_upstream_that_is_probed(pool_with: PoolWith) -> None:
+    pool = await pool_with({"a": {}, "b": {"priority": 1}})
+    a, health = pool["a"], pool.upstream("a").health
+    health.probe_failed("a probe: 500", time.time())
+    a.hold()
+    health.probe_at = 0.0
+    await until(lambda: a.held == 1)
+    for number in range(8):
+        assert (await pool.ask(said(f"{number}"))).status == 200
+    assert len(a.came) == 1
+    a.let(2)
+    await until(lambda: health.level(MODEL, time.time()) is Level.FREE)
+    assert (await pool.ask(said("it works"))).status == 200
+    assert len(a.came) == 2
 
 
 async def test_a_request_tries_at_most_the_configured_number(pool_with: PoolWith) -> None:
@@ -201,9 +210,10 @@ async def test_load_follows_weights_and_sessions_stay(pool_with: PoolWith) -> No
     for session in moved:
         await trace.turn(session)
     assert len(pool["a"].came) == load["a"] + 1
-    assert pool.upstream("a").health.level(MODEL, time.time()) is Level.OUT
+    a = pool.upstream("a").health
+    assert a.level(MODEL, time.time(), caller=pool.account) is Level.OUT
     pool["a"].instead = None
-    await until(lambda: pool.upstream("a").health.level(MODEL, time.time()) is Level.FREE, within=2)
+    await until(lambda: a.level(MODEL, time.time(), caller=pool.account) is Level.FREE, within=2)
     for session in moved:
         await trace.turn(session)
     went = trace.upstreams()
@@ -223,7 +233,8 @@ async def test_three_error_events_take_an_upstream_out(pool_with: PoolWith) -> N
     for _ in range(3):
         await pool.ask(body, script="fault=error;at=6")
     health = pool.upstream("a").health
-    assert health.describe(MODEL, time.time()).startswith("ended its answer with an error event")
+    described = health.describe(MODEL, time.time(), pool.account)
+    assert described.startswith("ended its answer with an error event")
     reply = await pool.ask(body)
     assert reply.complete
     assert pool.relay.log()[-1]["upstream"] == "b"

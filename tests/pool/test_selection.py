@@ -287,7 +287,7 @@ async def test_the_repr_has_the_state_of_each_upstream() -> None:
         d.health.failed(Verdict(Scope.FAILURE, 0.0, False, "it broke off"), SONNET, now - before)
     assert repr(pool) == (
         "<Upstreams a: free, 3/8 in flight; b: 429: rate limit; 12 s to go, 0 in flight; "
-        "c: paused, 0 in flight; d: it broke off; one request is to find out, 1 in flight; 0 wait>"
+        "c: paused, 0 in flight; d: it broke off; a probe is to find out, 1 in flight; 0 wait>"
     )
     assert repr(a).startswith("<Upstream a in_flight=3 <Pool ")
     assert (len(pool), pool[3], pool.named("d"), pool.named("z")) == (4, d, d, None)

@@ -139,7 +139,7 @@ COOLING: dict[str, tuple[Options, str]] = {
         request a           → one (turn)
         fail a 429 retry=30 → account +30
         again a             → two (turn)
-        state               → one cooling (429: told to wait; 30 s to go); two ok
+        state               → one ok (429: told to wait; 30 s to go); two ok
         request b           → two (turn)
         clock +29
         request c           → two (turn)
@@ -153,7 +153,7 @@ COOLING: dict[str, tuple[Options, str]] = {
         """
         request a           → one (turn)
         fail a 429          → request ~3
-        state               → one strained (429: without a reason; 3 s to go); two ok
+        state               → one ok (429: without a reason; 3 s to go); two ok
         request b           → two (turn)
         request c           → two (turn)
         clock +3
@@ -175,7 +175,7 @@ COOLING: dict[str, tuple[Options, str]] = {
         """
         request a           → one (turn)
         fail a 503 retry=20 → failure +20
-        state               → one cooling (503: it failed; 20 s to go); two ok
+        state               → one ok (503: it failed; 20 s to go); two ok
         request b           → two (turn)
         clock +20
         request c           → one (turn)
@@ -209,12 +209,23 @@ COOLING: dict[str, tuple[Options, str]] = {
         """
         request a            → one (turn)
         fail a 401           → credential ~600
-        state                → one down (401: does not accept the credential; 600 s to go); two ok
+        state                → one ok (401: does not accept the credential; 600 s to go); two ok
         request b model=opus → two (turn)
         clock +599
         request c            → two (turn)
         clock +1
-        request d            → one (turn)         # the probe
+        request d            → one (turn)
+        """,
+    ),
+    "credential-of-a-stated-type": (
+        EQUAL,
+        """
+        request a caller=j   → one (turn)
+        fail a 401 error=authentication_error → credential ~600
+        state                → one down (401: does not accept the credential; 600 s to go); two ok
+        request b model=opus → two (turn)
+        clock +600
+        request d            → one (turn)         # the one that finds out
         request e            → two (turn)
         answer d
         request f            → one (turn)
@@ -230,11 +241,15 @@ COOLING: dict[str, tuple[Options, str]] = {
         """,
     ),
     "count-tokens-not-served": (
-        EQUAL,
+        TIERS,
         """
-        request a counting   → one (turn)
-        fail a 404           → caller
-        request b            → one (turn)
+        request a counting          → one (turn)
+        fail a 404                  → feature
+        request b                   → one (turn)
+        request c counting          → two (turn)
+        request d counting caller=j → one (turn)  # another caller's finds out for itself
+        fail d 404                  → feature
+        request e counting caller=i → two (turn)
         """,
     ),
     "a-longer-stated-outage-outlives-a-shorter": (
@@ -244,7 +259,7 @@ COOLING: dict[str, tuple[Options, str]] = {
         request b             → one (only)
         fail a 429 retry=600  → account +600
         fail b 429 retry=5    → account +5
-        state                 → one cooling (429: told to wait; 600 s to go)
+        state                 → one ok (429: told to wait; 600 s to go)
         """,
     ),
     "the-operator-clears-it": (
@@ -272,35 +287,98 @@ CIRCUIT: dict[str, tuple[Options, str]] = {
         fail c 500     → failure
         state          → one down (500: it failed; 10 s to go); two ok
         request d      → two (turn)
+        probes
         clock +10
-        state          → one probing (500: it failed; one request is to find out); two ok
-        request e      → one (turn)               # half-open: one probe
-        request f      → two (turn)
-        answer e
+        probes         → one
+        state          → one probing (500: it failed; a probe is to find out); two ok
+        request e      → two (turn)               # no caller's request is risked
+        probe one ok
         request g      → one (turn)               # closed
-        end e
+        end g
         state          → one ok; two ok
         """,
     ),
     "stays-open-after-a-failed-probe": (
         TIERS,
         """
-        request a      → one (turn)
+        request a caller=i → one (turn)
         fail a closed  → failure
-        request b      → one (turn)
+        request b caller=j → one (turn)
         fail b closed  → failure
         request c      → one (turn)
         fail c closed  → failure
         clock +10
-        request d      → one (turn)
-        fail d silent  → failure
+        probes         → one
+        probe one fails
         request e      → two (turn)
         clock +9
+        probes
         request f      → two (turn)
         clock +1
-        request g      → one (turn)
-        leave g                                   # a probe without a result
+        probes         → one
+        probe one ok
         request h      → one (turn)
+        """,
+    ),
+    "of-one-caller-alone-it-opens-for-this-caller": (
+        TIERS,
+        """
+        request a caller=j → one (turn)
+        fail a closed      → failure
+        request b caller=j → one (turn)
+        fail b 500         → failure
+        request c caller=j → one (turn)
+        fail c closed      → failure
+        request d caller=j → two (turn)
+        request e          → one (turn)
+        probes             → one
+        probe one ok
+        request f          → one (turn)
+        clock +10
+        request g caller=j → one (turn)
+        """,
+    ),
+    "of-one-caller-and-a-probe-it-opens-for-all": (
+        TIERS,
+        """
+        request a caller=j → one (turn)
+        fail a closed      → failure
+        request b caller=j → one (turn)
+        fail b closed      → failure
+        request c caller=j → one (turn)
+        fail c closed      → failure
+        probes             → one
+        probe one fails
+        request d          → two (turn)
+        """,
+    ),
+    "silence-is-looked-into-at-once": (
+        TIERS,
+        """
+        request a          → one (turn)
+        fail a silent      → failure
+        probes             → one
+        probe one fails
+        request b caller=j → two (turn)
+        clock +10
+        probes             → one
+        request c          → two (turn)
+        probe one ok
+        request d          → one (turn)
+        """,
+    ),
+    "failures-of-one-caller-cannot-put-a-probe-off": (
+        SINGLE,
+        """
+        request a          → one (only)
+        fail a silent      → failure
+        probes             → one
+        probe one fails
+        clock +6
+        request b          → one (only)
+        fail b closed      → failure
+        clock +4
+        probes             → one
         """,
     ),
     "a-complete-answer-resets-the-count": (
@@ -321,7 +399,7 @@ CIRCUIT: dict[str, tuple[Options, str]] = {
     "an-answer-that-only-begins-does-not": (
         TIERS,
         """
-        request a      → one (turn)
+        request a caller=j → one (turn)
         cut a closed   → failure
         request b      → one (turn)
         answer b
@@ -329,7 +407,7 @@ CIRCUIT: dict[str, tuple[Options, str]] = {
         request c      → one (turn)
         answer c
         cut c closed   → failure
-        request d      → two (turn)
+        request d caller=i → two (turn)
         """,
     ),
     "a-guess-alone-refuses-no-request": (

@@ -1,8 +1,6 @@
 """An upstream's error has the verdict that tests/corpora/refusals.toml states."""
 
-import tomllib
-from datetime import UTC, datetime
-from functools import cache
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,54 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import config
-from relay.config.vendors import shipped
 from relay.net.upstream.connection import FailureKind
 from relay.pool import vendor_errors
 from relay.pool.vendor_errors import ErrorClassifier, Scope, Verdict
-from tests.corpora import CORPORA
+from tests.pool.corpus import CASES, LONG, NOW, Case, classifier, judged, vendors
 
-CORPUS = CORPORA / "refusals.toml"
-NOW = datetime(2026, 9, 8, 20, tzinfo=UTC)
-LONG = 8 * 86400.0
 HOUR = 3600.0
-
-
-class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    name: str
-    source: str
-    scope: Scope
-    vendor: str = "generic"
-    status: int = 0
-    headers: dict[str, str] = {}
-    body: str = ""
-    model: str = "claude-sonnet-5"
-    now: datetime = NOW
-    counting: bool = False
-    event: bool = False
-    until: datetime | float = 0.0
-    stated: bool = False
-
-
-CASES = msgspec.convert(tomllib.loads(CORPUS.read_text("utf-8"))["case"], list[Case])
-
-
-@cache
-def vendors() -> dict[str, config.VendorSettings]:
-    return {vendor.name: vendor for vendor in shipped()}
-
-
-@cache
-def classifier(vendor: str = "generic", longest: float = LONG) -> ErrorClassifier:
-    return ErrorClassifier(vendors()[vendor], longest)
-
-
-def judged(case: Case, longest: float = LONG) -> Verdict:
-    errors, now = classifier(case.vendor, longest), case.now.timestamp()
-    body = case.body.encode()
-    if case.event:
-        return errors.judge_event(body, case.model, now)
-    headers = {name.encode(): value.encode() for name, value in case.headers.items()}
-    return errors.judge(case.status, headers, body, case.model, now, case.counting)
 
 
 # --- the corpus -----------------------------------------------------------------------
@@ -169,7 +125,8 @@ def test_a_rule_waits_for_the_stated_time_before_retry_after(
 ) -> None:
     mine = with_rules({"scope": scope, "reason": "mine", "seconds": seconds})
     verdict = mine.judge(429, {b"retry-after": b"30"}, says(message), "m", EPOCH)
-    assert verdict == Verdict(Scope(scope), EPOCH + waits, stated, "429: mine")
+    sure = scope != "failure"
+    assert verdict == Verdict(Scope(scope), EPOCH + waits, stated, "429: mine", sure)
 
 
 @pytest.mark.parametrize(("seconds", "waits"), [(5, 5), (300, 300), (None, 60)])
@@ -225,7 +182,7 @@ def test_a_code_is_found_in_every_place(code: str, body: bytes) -> None:
 )
 def test_a_document_with_a_code_of_success_is_no_error(body: bytes) -> None:
     verdict = classifier().judge(200, {}, body, "m", EPOCH)
-    assert verdict == Verdict(Scope.FAILURE, 0.0, False, "answered 200 without an answer")
+    assert verdict[:4] == (Scope.FAILURE, 0.0, False, "answered 200 without an answer")
 
 
 def test_a_document_too_deep_or_too_long_is_no_error() -> None:
@@ -255,7 +212,10 @@ def test_another_upstream_may_serve_it_unless_the_caller_erred() -> None:
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_a_request_without_an_answer_is_a_failure(kind: FailureKind) -> None:
-    assert vendor_errors.of_failure(kind, EPOCH) == Verdict(Scope.FAILURE, 0.0, False, kind.value)
+    verdict = vendor_errors.of_failure(kind)
+    assert verdict[:4] == (Scope.FAILURE, 0.0, False, kind.value)
+    assert verdict.sure is (kind in (FailureKind.CONNECT, FailureKind.TLS))  # no request's fault
+    assert verdict.silent is (kind is FailureKind.SILENT)
 
 
 # --- any input ------------------------------------------------------------------

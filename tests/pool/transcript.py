@@ -13,7 +13,7 @@ and upstreams:
     request NAME [caller=K] [talk=T] [model=M] [tokens=N] [counting]     a request arrives
     again NAME            it goes on to another upstream, as after a failure
     answer NAME           its answer begins            end NAME      its answer is complete
-    fail NAME STATUS [retry=S] [error=TYPE]            it is refused
+    fail NAME STATUS [retry=S] [error=TYPE] [says=WORDS_WITH_UNDERSCORES]  it is refused
     fail NAME KIND        it gets no answer            cut NAME KIND its answer breaks off
     leave NAME            its caller leaves
     clock +SECONDS        time passes, and deadlines are checked
@@ -21,7 +21,9 @@ and upstreams:
     restart               a new pool with the stored pauses
     due                   the polls that are due start
     poll UPSTREAM NUMBER  a poll is answered with this quota
-    state                 the operator's view
+    probes                the relay's own probes that are due start
+    probe UPSTREAM ok|fails                            a probe is answered or fails
+    state                 the operator's view, with the outages of the caller k
 
 Decisions: `one (turn)` a lease and its reason, `waits`, `account +30` a verdict with a stated
 time, `account ~60` with a guessed one, and an error as `503 retry-after=30 "…"`.
@@ -42,7 +44,7 @@ from relay.pool.plan_polling import PollState
 from relay.pool.routes import Routes
 from relay.pool.selection import RoutingRequest
 from relay.pool.upstream import Upstream
-from relay.pool.vendor_errors import Verdict, of_failure
+from relay.pool.vendor_errors import Scope, Verdict, of_failure
 from relay.quota.ledger import Ledger
 from relay.store import pauses
 from relay.store.database import Database
@@ -178,7 +180,8 @@ class Player:
         request = self._requests[name]
         target, routing = request.place.target, request.routing
         target.upstream.answered += 1
-        target.upstream.health.succeeded(target.name)
+        if not routing.counting:
+            target.upstream.health.succeeded(target.name, routing.account)
         if routing.conversation is not None:
             family = target.upstream.vendor.thinking
             self._sessions.hold(
@@ -192,14 +195,22 @@ class Player:
 
     async def _on_fail(self, name: str, how: str, *options: str) -> None:
         request = self._requests[name]
-        target = request.place.target
-        self._failed(request, self._verdict(target.upstream, how, options, request))
+        self.fail(name, self._verdict(request.place.target.upstream, how, options, request))
+
+    def fail(self, name: str, verdict: Verdict) -> None:
+        """A request is refused, or gets no answer."""
+        request = self._requests[name]
+        self._failed(request, verdict)
         self._pool.release(request.place, used=False)
-        request.routing.tried += (target.upstream,)
+        request.routing.tried += (request.place.target.upstream,)
+
+    def upstream_of(self, name: str) -> str:
+        """The upstream that a request has a place at."""
+        return self._requests[name].place.target.upstream.name
 
     async def _on_cut(self, name: str, kind: str) -> None:
         request = self._requests[name]
-        self._failed(request, of_failure(FailureKind[kind.upper()], self._clock.now))
+        self._failed(request, of_failure(FailureKind[kind.upper()]))
         self._pool.release(request.place)
 
     async def _on_leave(self, name: str) -> None:
@@ -216,19 +227,27 @@ class Player:
     ) -> Verdict:
         now = self._clock.now
         if not how.isdigit():
-            return of_failure(FailureKind[how.upper()], now)
+            return of_failure(FailureKind[how.upper()])
         values = dict(one.split("=") for one in options)
         headers = {b"retry-after": values["retry"].encode()} if "retry" in values else {}
         kind = values.get("error", "api_error")
-        body = b'{"type":"error","error":{"type":"%b","message":"no"}}' % kind.encode()
+        words = values.get("says", "no").replace("_", " ")
+        body = b'{"type":"error","error":{"type":"%b","message":"%b"}}' % (
+            kind.encode(),
+            words.encode(),
+        )
         counting = request.routing.counting
         return upstream.error_classifier.judge(
             int(how), headers, body, request.model, now, counting
         )
 
     def _failed(self, request: _Request, verdict: Verdict) -> None:
-        target, now = request.place.target, self._clock.now
-        target.upstream.health.failed(verdict, target.name, now)
+        target, now, routing = request.place.target, self._clock.now, request.routing
+        health = target.upstream.health
+        if not routing.counting:
+            health.failed(verdict, target.name, now, routing.account)
+        elif verdict.scope is Scope.FEATURE:
+            health.cannot_count(now + 3600, routing.account)
         seconds = verdict.until - now
         sign = "+" if verdict.stated else "~"
         self._note(verdict.scope.value + (f" {sign}{seconds:g}" if verdict.until else ""))
@@ -263,7 +282,7 @@ class Player:
     async def _on_state(self) -> None:
         now = self._clock.now
         for upstream in self._pool:
-            described = upstream.health.describe("", now)
+            described = upstream.health.describe("", now, "k")
             state = str(upstream.health.view(now)["state"])
             self._note(f"{upstream.name} {state}" + (f" ({described})" if described else ""))
 
@@ -283,6 +302,19 @@ class Player:
         self._note(f"{poll.upstream.quota_left} left" + (", its outage ends" if ended else ""))
         if ended:
             self._pool.wake()
+
+    async def _on_probes(self) -> None:
+        for upstream in self._pool:
+            if upstream.health.probe_at <= self._clock.now:
+                upstream.health.probe_started()
+                self._note(upstream.name)
+
+    async def _on_probe(self, name: str, result: str) -> None:
+        health = self._named(name).health
+        if result == "ok":
+            health.probe_answered()
+        else:
+            health.probe_failed("a probe: 500", self._clock.now)
 
     def _named(self, name: str) -> Upstream:
         upstream = self._pool.named(name)

@@ -1,5 +1,6 @@
 """Prices, compiled: of tokens, caches, server tools and modes of service."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ def priced(id: str = "m", aliases: list[str] | None = None, **price: float) -> c
     return config.ModelSettings(
         id=id,
         aliases=aliases or [],
-        price=config.PriceSettings(**{"input": 3.0, "output": 15.0, **price}),
+        price=msgspec.convert({"input": 3.0, "output": 15.0, **price}, config.PriceSettings),
     )
 
 
