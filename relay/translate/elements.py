@@ -12,7 +12,7 @@ from relay.errors import TOO_LARGE, RelayError
 from relay.translate.pacing import paced
 
 # A conversation of a million tokens has about 50,000. Reading an element takes up to 2 µs.
-MAX_ELEMENTS: Final = 200_000
+MAX_ELEMENTS: Final = 100_000
 # 24 MiB of text in which every character is written as \uXXXX. Decoding 4 million at once
 # takes 20 ms.
 MAX_BACKSLASHES: Final = 4 * 1024 * 1024

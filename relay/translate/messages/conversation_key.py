@@ -12,7 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.translate.pacing import paced
+
 _MAX_VERBATIM_OCTETS: Final = 128  # a longer value is hashed
+_MAX_DECODED_OCTETS: Final = 1024 * 1024  # of one text
+_MAX_SORTED: Final = 1024  # members of one object
 _ONE_HOUR: Final = re.compile(rb'"ttl"[ \t\r\n]*:[ \t\r\n]*"1h"')
 _SESSION_FIELDS: Final = (b"x-claude-code-session-id", b"session-id", b"thread-id")
 _NOTHING: Final = msgspec.Raw(b"")
@@ -160,7 +164,7 @@ def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
         return None
     parts = [b"system", *_content(fields.system), *_content(fields.instructions)]
     parts += (b"tools", *_tools(fields.tools))
-    for each in messages:
+    for each in paced(messages):
         try:
             message = _decode_message(each)
         except _UNREADABLE:
@@ -196,16 +200,16 @@ def _content(content: msgspec.Raw) -> list[bytes]:
         return []
     try:
         if octets[0] == _QUOTATION_MARK:
-            return [b"text", _decode_any(content).encode()]
+            return [b"text", _text_octets(content)]
         blocks = _decode_objects(content)
     except _UNREADABLE:
         return [b"octets", bytes(octets)]
     parts: list[bytes] = []
-    for block in blocks:
+    for block in paced(blocks):
         text = block.get("text")
         if text is not None and block.get("type") == _TEXT:
             try:
-                parts += (b"text", _decode_any(text).encode())
+                parts += (b"text", _text_octets(text))
                 continue
             except (*_UNREADABLE, AttributeError):  # not a string, or not UTF-8
                 pass
@@ -213,20 +217,29 @@ def _content(content: msgspec.Raw) -> list[bytes]:
     return parts
 
 
+def _text_octets(raw: msgspec.Raw) -> bytes:
+    """A text as UTF-8; a very long one as it came, as decoding takes several times its size."""
+    if len(memoryview(raw)) > _MAX_DECODED_OCTETS:
+        return bytes(raw)
+    text: str = _decode_any(raw)
+    return text.encode()
+
+
 def _tools(raw: msgspec.Raw) -> list[bytes]:
     """The tools as parts of the digest, in their order."""
     if raw is _NOTHING:
         return []
     try:
-        return [_without_cache_mark(tool) for tool in _decode_objects(raw)]
+        return [_without_cache_mark(tool) for tool in paced(_decode_objects(raw))]
     except _UNREADABLE:
         return [b"octets", bytes(raw)]
 
 
 def _without_cache_mark(members: dict[str, msgspec.Raw]) -> bytes:
-    """An object's members without `cache_control`, sorted by name."""
+    """An object's members without `cache_control`, sorted by name unless they are very many."""
     pieces: list[bytes | msgspec.Raw] = []
-    for name in sorted(members):
+    names = sorted(members) if len(members) <= _MAX_SORTED else members
+    for name in paced(names):
         if name != "cache_control":
             pieces += (b"\0", name.encode(), b"\0", members[name])
     return b"".join(pieces)

@@ -6,6 +6,7 @@ replaces the model's name and nothing else. Must not know callers or upstreams.
 """
 
 import re
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +14,9 @@ import msgspec
 from relay.errors import INVALID_REQUEST, RelayError
 
 _MODEL_KEY: Final = re.compile(rb'"model"')
-_MODEL_MEMBER: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
+_MODEL_MEMBER: Final = re.compile(
+    rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]++|\\.)*+")',
+)
 _MAX_MODEL_KEYS: Final = 4096
 
 
@@ -65,7 +68,8 @@ def with_model(body: bytes, name: str) -> bytes:
         RelayError: 400, `model` is given twice or written with escapes: two readers of this
             body could find different models.
     """
-    starts = [match.start() for match in _MODEL_KEY.finditer(body)]
+    matches = islice(_MODEL_KEY.finditer(body), _MAX_MODEL_KEYS + 1)
+    starts = [match.start() for match in matches]
     if len(starts) <= _MAX_MODEL_KEYS:
         marked = bytearray(body)
         for number, start in enumerate(starts):

@@ -293,9 +293,7 @@ def _text(block: Block) -> str:
 
 
 def _without_blank(texts: list[Block]) -> list[Block]:
-    return [
-        block for block in paced(texts) if block.text is not None and has_text(block.text, "")
-    ]
+    return [block for block in paced(texts) if block.text is not None and has_text(block.text, "")]
 
 
 class _TextCutter:

@@ -24,6 +24,7 @@ from relay.translate.request.thinking_replay import Thought
 
 _PREFIX: Final = b'"rly1.'  # 1 is the format's version
 _TAG_OCTETS: Final = 16
+_MAX_OCTETS: Final = 4 * 1024 * 1024  # eight times the longest thinking of any model
 _THINKING_LETTER: Final = b"t"
 _SUMMARY_LETTER: Final = b"s"
 
@@ -79,6 +80,8 @@ class Seal:
         return b'%b%b"' % (_PREFIX, urlsafe_b64encode(self._tag(content) + content))
 
     def _open(self, letter: bytes, raw: msgspec.Raw) -> _Content | None:
+        if len(memoryview(raw)) > _MAX_OCTETS:
+            return None
         sealed = bytes(raw)
         if not sealed.startswith(_PREFIX):
             return None
