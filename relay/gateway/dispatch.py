@@ -8,11 +8,13 @@ still. The result of each attempt is noted with its upstream.
 
 import logging
 import time
+from functools import partial
 
 from relay.errors import RelayError
 from relay.gateway.attempt import Answer, FailedError, attempt
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
+from relay.gateway.large_requests import in_turns
 from relay.pool.affinity import Session
 from relay.pool.leases import Upstreams
 from relay.pool.selection import RoutingRequest
@@ -65,7 +67,9 @@ class Dispatch:
             if len(wanted.route.targets) > 1 and not ctx.wait_us:
                 ctx.passed_over = upstreams.passed_over(wanted, target)
             try:
-                answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
+                write = partial(inbound.upstream_request, target, session)
+                written = [await in_turns(write) if ctx.heavy else write()]
+                answer = await attempt(ctx, lease, *written.pop())  # nothing here keeps the body
             except FailedError as failure:
                 last = failure.error
                 upstream.health.failed(failure.verdict, target.name, upstreams.now())

@@ -117,9 +117,9 @@ class Messages(Dialect):
     """Reads requests of `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
     def __init__(self, *, counting: bool = False) -> None:
-        self._counting = counting
+        self.counting = counting
 
-    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+    async def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
         """Only `identity`: a body that goes upstream as it came is not unfolded."""
         if head.headers[b"content-encoding"].lower() != b"identity":
             raise RelayError(
@@ -131,4 +131,4 @@ class Messages(Dialect):
 
     async def read(self, received: Received) -> MessagesRequest:
         """Nothing more is read than `peek` has."""
-        return MessagesRequest(received, counting=self._counting)
+        return MessagesRequest(received, counting=self.counting)

@@ -59,7 +59,17 @@ def test_any_octets_can_be_counted_in_any_pieces(octets: bytes, size: int) -> No
         (b'"' + b"\\n" * elements.MAX_BACKSLASHES + b'"', True),
         (b'"' + b"\\n" * (elements.MAX_BACKSLASHES + 1) + b'"', False),
     ],
-    ids="commas more-commas arrays objects text quotes backslash escapes more-escapes".split(),
+    ids=[
+        "commas",
+        "one comma too many",
+        "arrays",
+        "one object too many",
+        "in a text",
+        "after quotation marks",
+        "after a backslash",
+        "escapes",
+        "one escape too many",
+    ],
 )
 def test_a_body_with_too_many_elements_is_refused(octets: bytes, fits: bool) -> None:
     if fits:
