@@ -12,6 +12,7 @@ import zstandard
 
 from relay.errors import INVALID_REQUEST, TOO_LARGE, UNKNOWN_ENCODING, RelayError
 
+_INFLATED_AT_ONCE: Final = 256 * 1024  # octets
 _GZIP: Final = 31  # zlib's wbits for a gzip header
 _ZLIB: Final = 15  # and for a zlib header
 _MAX_WINDOW: Final = 8 * 1024 * 1024  # octets, which every decoder supports (RFC 9659 §3)
@@ -88,12 +89,27 @@ def _deflate(body: bytes, limit: int) -> bytes:
 
 def _inflate(body: bytes, limit: int, wbits: int) -> bytes:
     decompressor = zlib.decompressobj(wbits)
-    payload = decompressor.decompress(body, limit + 1)
-    if len(payload) > limit:
-        raise _TooLargeError
+    pieces: list[bytes] = []
+    size = 0
+    for at in range(0, len(body), _INFLATED_AT_ONCE):
+        if decompressor.eof:
+            raise EOFError
+        rest = body[at : at + _INFLATED_AT_ONCE]
+        while rest and not decompressor.eof:
+            piece = decompressor.decompress(rest, _INFLATED_AT_ONCE)
+            rest = decompressor.unconsumed_tail
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise _TooLargeError
+    while not decompressor.eof and (piece := decompressor.decompress(b"", _INFLATED_AT_ONCE)):
+        pieces.append(piece)  # octets that had no room in the last step
+        size += len(piece)
+        if size > limit:
+            raise _TooLargeError
     if not decompressor.eof or decompressor.unused_data:
         raise EOFError
-    return payload
+    return b"".join(pieces)
 
 
 def _zstd(body: bytes, limit: int) -> bytes:
