@@ -1,7 +1,7 @@
 """An upstream in a process of its own: `python -m tests.attacks.distant` prints its URL.
 
-It reads bodies of any size without looking at them. A stream that it is asked for has an event every
-2 ms, without end.
+It reads bodies of any size without looking at them. A stream that it is asked for has an event
+every 2 ms, without end.
 """
 
 import asyncio
