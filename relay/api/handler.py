@@ -13,6 +13,7 @@ from typing import Final
 from relay.api.router import Endpoints, error_shape, without_keys
 from relay.errors import INTERNAL, ErrorShape, RelayError
 from relay.gateway.access_record import access_record, refusal_record
+from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.metering import Metering
@@ -42,6 +43,8 @@ class Handler:
             endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
         except RelayError as error:
+            if ctx.checked and ctx.admission is UNMETERED and error.kind.status < 500:
+                self._metering.count_refusal(ctx)
             ctx.end(Outcome.REFUSED, without_keys(error.message))
             self._fail(ctx, error)
         except asyncio.CancelledError:

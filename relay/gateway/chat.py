@@ -1,10 +1,12 @@
 """The chat dialect: `POST /v1/chat/completions`, translated to Messages and back."""
 
 import time
+from functools import partial
 from typing import ClassVar
 
 from relay.errors import ErrorShape, RelayError
 from relay.gateway.dialect import Dialect, Received
+from relay.gateway.large_requests import in_turns
 from relay.gateway.translated import StreamTranslator, TranslatedRequest
 from relay.translate.chat import answer, request
 from relay.translate.chat.answer import AnswerMetadata, ChatStream
@@ -56,4 +58,10 @@ class Chat(Dialect):
 
     async def read(self, received: Received) -> ChatRequest:
         """See `Dialect`."""
-        return ChatRequest(received, request.read(received.body))
+        if received.heavy:
+            return await in_turns(partial(_read, received))
+        return _read(received)
+
+
+def _read(received: Received) -> ChatRequest:
+    return ChatRequest(received, request.read(received.body))

@@ -45,8 +45,10 @@ class RequestContext:
         "admission",
         "agent",
         "caller",
+        "checked",
         "choice",
         "exchange",
+        "heavy",
         "id",
         "inbound",
         "key_state",
@@ -77,7 +79,9 @@ class RequestContext:
         self.caller: LiveKey | None = None
         self.key_state: KeyState | None = None  # the quota that the caller's plan has left
         self.agent = ""  # the helper of an agent, by its client's name for it
+        self.checked = False  # the caller's key had something left when the request came
         self.ready_at = 0.0
+        self.heavy = False  # too large to be worked on between two events of the loop
         self.model = ""
         self.inbound: InboundRequest | None = None  # the request, once its dialect has read it
         self.admission: Admission = UNMETERED

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from relay.errors import ErrorShape, RelayError
+from relay.gateway.large_requests import unfolded
 from relay.pool.affinity import Session
 from relay.pool.routes import Target
 from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.keys import LiveKey
 from relay.translate.messages.peek import RequestSummary
-from relay.wire.encoding import decoded
 from relay.wire.events import Request
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Received:
     """A request as it was received: head, complete body, caller and their plan."""
 
-    __slots__ = ("body", "caller", "exchange", "head", "plan", "request_id", "summary")
+    __slots__ = ("body", "caller", "exchange", "head", "heavy", "plan", "request_id", "summary")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Received:
         self.exchange = ctx.exchange
         self.head: Request = ctx.exchange.request
         self.request_id = ctx.id
+        self.heavy = ctx.heavy
         self.body = body
         self.summary = summary
         self.caller = caller
@@ -151,13 +152,13 @@ class Dialect(ABC):
 
     counting: bool = False
 
-    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+    async def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
         """The body of a request that came with a content-encoding, at most `limit` octets.
 
         Raises:
             RelayError: 400, 413 or 415.
         """
-        return decoded(body, head.headers[b"content-encoding"], limit)
+        return await unfolded(body, head.headers[b"content-encoding"], limit)
 
     @abstractmethod
     async def read(self, received: Received) -> InboundRequest:

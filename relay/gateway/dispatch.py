@@ -11,12 +11,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from relay.errors import BAD_UPSTREAM, FORBIDDEN, RelayError
 from relay.gateway.attempt import Answer, FailedError, attempt
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
+from relay.gateway.large_requests import in_turns
 from relay.net.deadlines import Deadlines
 from relay.pool.affinity import Session
 from relay.pool.leases import Lease, Upstreams
@@ -85,7 +87,12 @@ class Dispatch:
             try:
                 if waited:
                     self._admit_again(ctx, inbound)
-                answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
+                if ctx.heavy:
+                    work = partial(inbound.upstream_request, target, session)
+                    written = [await in_turns(work)]
+                    answer = await attempt(ctx, lease, *written.pop())  # nothing here keeps it
+                else:
+                    answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
             except FailedError as failure:
                 last = failure.error
                 verdict = failure.verdict

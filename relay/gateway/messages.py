@@ -119,7 +119,7 @@ class Messages(Dialect):
     def __init__(self, *, counting: bool = False) -> None:
         self.counting = counting
 
-    def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+    async def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
         """Only `identity`: a body that goes upstream as it came is not unfolded."""
         if head.headers[b"content-encoding"].lower() != b"identity":
             raise RelayError(

@@ -60,6 +60,23 @@ class Metering:
         """
         self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
 
+    def check(self, ctx: RequestContext, caller: LiveKey, plan: Plan, *, counting: bool) -> None:
+        """Refuse a request that could not be admitted whatever it asks for. Takes nothing.
+
+        Raises:
+            RelayError: 429 or 402 for want of quota or money.
+        """
+        self._ledger.check(caller.user_id, caller.key_id, plan, ctx.started_at, counting=counting)
+        ctx.checked = True
+
+    def count_refusal(self, ctx: RequestContext) -> None:
+        """Count a request that the relay itself refused before it was admitted.
+
+        It takes from the limits of up to an hour alone, which protect the relay.
+        """
+        if ctx.key_state is not None:
+            self._ledger.count_refusal(ctx.key_state, time())
+
     def admit(
         self, ctx: RequestContext, caller: LiveKey, plan: Plan, inbound: InboundRequest
     ) -> Admission:

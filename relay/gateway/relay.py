@@ -1,16 +1,22 @@
 """The path of one request through the relay, in the order in which it happens.
 
 1. identify  key → caller, and their plan
-2. receive   the complete body, and a summary of what it asks for
-3. route     model → the upstreams that serve it
-4. read      the request as its dialect has it
-5. admit     quota is held; the journal writes that down meanwhile
-6. dispatch  to the upstream that is due, and on to the next, until one begins to answer
-7. respond   the answer's octets to the caller, as they are or translated; the last ones once
-             5 is on disk
-8. settle    the ledger; journal and log follow in `api.handler`, once the status is known
+2. check     whether the key has anything left: nothing is collected or read of a request that
+             is refused anyway
+3. receive   the complete body, and a summary of what it asks for
+4. route     model → the upstreams that serve it
+5. read      the request as its dialect has it
+6. admit     quota is held; the journal writes that down meanwhile
+7. dispatch  to the upstream that is due, and on to the next, until one begins to answer
+8. respond   the answer's octets to the caller, as they are or translated; the last ones once
+             6 is on disk
+9. settle    the ledger; journal and log follow in `api.handler`, once the status is known
+
+Work that grows with a body runs on the loop for small bodies, and for large ones on a thread
+(`gateway.large_requests`).
 """
 
+from functools import partial
 from time import monotonic
 
 from relay import config
@@ -23,6 +29,7 @@ from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
+from relay.gateway.large_requests import LARGE_OCTETS, in_turns, is_heavy, peek_at_large
 from relay.gateway.metering import Metering
 from relay.gateway.respond import end_failed, respond_refusal
 from relay.net.deadlines import Deadlines
@@ -67,25 +74,28 @@ class Relay:
         """
         caller = self._keys.identify(ctx.exchange.request.headers)  # 1
         plan = self._metering.enter(ctx, caller)
+        self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
         exchange = ctx.exchange
-        body = exchange.early_body  # 2
+        body = exchange.early_body  # 3
         if not 0 < len(body) <= UNCOUNTED_OCTETS:
             body = await exchange.body(caller.key_id)
             caller = self._keys.identify(exchange.request.headers)  # it may be revoked meanwhile
             plan = self._metering.enter(ctx, caller)
         ctx.ready_at = monotonic()
         if b"content-encoding" in exchange.request.headers:
-            body = dialect.decoded(exchange.request, body, self._body_limit)
+            body = await dialect.decoded(exchange.request, body, self._body_limit)
             exchange.replace_body(caller.key_id, len(body))
-        summary = peek(body)
-        route = self._catalog.route(summary.model)  # 3
+        ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
+        summary = await in_turns(partial(peek_at_large, body)) if ctx.heavy else peek(body)
+        route = self._catalog.route(summary.model)  # 4
         ctx.model = summary.model  # known to be available, so no longer than its name
         if dialect.counting:
             self._metering.admit_count(caller, plan)
         received = Received(ctx, body, summary, caller, plan)
-        ctx.inbound = inbound = await dialect.read(received)  # 4
+        ctx.inbound = inbound = await dialect.read(received)  # 5
+        ctx.heavy = received.heavy  # a kept conversation may have made it so
         del body, received
-        tokens = self._metering.admit(ctx, caller, plan, inbound).tokens  # 5
+        tokens = self._metering.admit(ctx, caller, plan, inbound).tokens  # 6
         wanted = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
         alive: KeepAlive | None = None
         if inbound.stream and not inbound.counting:
@@ -94,13 +104,14 @@ class Relay:
         try:
             session = None
             if len(route.targets) > 1 and not inbound.counting:
-                session = self._recall(wanted, inbound)
-            answer = await self._dispatch.first_answer(ctx, inbound, wanted, session)  # 6
+                find = inbound.conversation_key
+                session = self._recall(wanted, await in_turns(find) if ctx.heavy else find())
+            answer = await self._dispatch.first_answer(ctx, inbound, wanted, session)  # 7
             if wanted.conversation is not None:
                 self._remember(wanted, wanted.conversation, answer.lease.target, inbound)
             inbound.release()
             exchange.release_body(inbound.kept_octets)
-            await inbound.respond(ctx, answer, alive)  # 7
+            await inbound.respond(ctx, answer, alive)  # 8
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
         except Exception as error:
@@ -113,7 +124,7 @@ class Relay:
         finally:
             if alive is not None:
                 alive.stop()
-            ctx.admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 8
+            ctx.admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 9
             if answer is not None:
                 self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
 
@@ -136,9 +147,8 @@ class Relay:
         ctx.admission = UNMETERED  # in case that the new plan refuses it
         self._metering.admit(ctx, caller, plan, inbound)
 
-    def _recall(self, wanted: RoutingRequest, inbound: InboundRequest) -> Session | None:
+    def _recall(self, wanted: RoutingRequest, key: bytes | None) -> Session | None:
         """The conversation that a request belongs to; `wanted` notes the upstream it is with."""
-        key = inbound.conversation_key()
         if key is None:
             return None
         wanted.conversation = key

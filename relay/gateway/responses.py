@@ -6,6 +6,7 @@ operator's choice (`gateway.history`).
 
 import dataclasses
 import time
+from functools import partial
 from typing import ClassVar, Final
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from relay.errors import ErrorShape, RelayError
 from relay.gateway.dialect import Dialect, History, Received
 from relay.gateway.history import ConversationHistory
+from relay.gateway.large_requests import LARGE_OCTETS, in_turns
 from relay.gateway.translated import StreamTranslator, TranslatedRequest
 from relay.quota.rate_limit_fields import codex_lines
 from relay.quota.state import KeyState
@@ -203,19 +205,24 @@ class Responses(Dialect):
 
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`. Raises RelayError as well where a response it goes on from is gone."""
-        seal, history = self._seal(received), await self._history(received)
+        history = await self._history(received)
+        if not received.heavy:
+            received.heavy = sum(map(_octets_of, history)) > LARGE_OCTETS
+        work = partial(self._read, received, Seal(self._key, received.caller.user_id), history)
+        return await in_turns(work) if received.heavy else work()
+
+    def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
+        """The request, with the conversation that it goes on from."""
         length = len(received.body) + sum(map(_octets_of, history))
         storing = self._kept.keeps(length)
         asked = request.read(received.body, seal, before=history, storing=storing)
         kept_in = self._kept if storing else None
         return ResponsesRequest(received, asked, seal, history, kept_in)
 
-    def _seal(self, received: Received) -> Seal:
-        return Seal(self._key, received.caller.user_id)
-
     async def _history(self, received: Received) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
-        previous = request.previous_response_id(received.body)
+        find = partial(request.previous_response_id, received.body)
+        previous = await in_turns(find) if received.heavy else find()
         if previous is None:
             return []
         items = await self._kept.before(received.caller.user_id, previous)
@@ -228,9 +235,8 @@ class InputTokens(Responses):
 
     counting = True
 
-    async def read(self, received: Received) -> ResponsesRequest:
-        """See `Dialect`."""
-        seal, history = self._seal(received), await self._history(received)
+    def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
+        """See `Responses`."""
         asked = request.read(received.body, seal, before=history)
         asked = dataclasses.replace(asked, stream=False)
         return InputTokensRequest(received, asked, seal, history)
@@ -239,8 +245,7 @@ class InputTokens(Responses):
 class Compaction(Responses):
     """Reads requests of `POST /v1/responses/compact`."""
 
-    async def read(self, received: Received) -> ResponsesRequest:
-        """See `Dialect`."""
-        seal, history = self._seal(received), await self._history(received)
+    def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
+        """See `Responses`."""
         asked = request.read_compaction(received.body, seal, before=history)
         return CompactionRequest(received, asked, seal, history)

@@ -22,6 +22,7 @@ from relay.wire.events import Request
 from relay.wire.h1 import HeadReader, request_reader
 
 BODY_OCTETS_PER_SECOND: Final = 1024  # minimum rate of a body after `Bounds.body_time`
+_CHUNKED_PER_TURN: Final = 32 * 1024  # octets of a chunked body in a turn of the loop
 _BACKLOG_OCTETS: Final = 64 * 1024  # read ahead while a request is answered
 _PIPELINED_PER_TURN: Final = 16  # requests started in one turn of the loop
 _LINGER_SECONDS: Final = 2.0  # for a refused peer to finish sending and read the error
@@ -257,6 +258,13 @@ class ServerConnection:
             earned = self.deadline + len(data) / BODY_OCTETS_PER_SECOND
             latest = min(server.deadlines.now + 2 * server.bounds.body_time, body.ends_at)
             self.deadline = min(earned, latest)
+            if exchange.request.length < 0 and len(data) > _CHUNKED_PER_TURN:
+                self.transport.pause_reading()  # small chunks are work: others get their turn
+                server.loop.call_soon(self._resume_reading)
+
+    def _resume_reading(self) -> None:
+        if not self.transport.is_closing() and not self.transport.is_reading():
+            self.transport.resume_reading()
 
     async def _run(self, exchange: Exchange) -> None:
         try:

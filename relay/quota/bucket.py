@@ -54,6 +54,10 @@ class FixedWindow:
         self.used = used
         return True
 
+    def has_room(self, amount: int, now: int) -> bool:
+        """Whether an amount could be taken now."""
+        return self.used + amount <= self.size or (now >= self.end and amount <= self.size)
+
     def give_back(self, amount: int, mark: Mark, now: int) -> None:
         """Undo the use of an amount that was taken when the bucket had this mark."""
         if mark[0] == self.mark[0] and now < self.end:
@@ -152,6 +156,11 @@ class TokenBucket:
         elif passed < -self.per:  # the clock was stepped back: keep the use, go on from here
             self.moment = now
         # After a smaller step back, wait for the clock to catch up, or it would refill twice.
+
+    def has_room(self, amount: int, now: int) -> bool:
+        """Whether an amount could be taken now."""
+        wanted = amount * self.per
+        return self.used + wanted <= self.capacity or self._used_at(now) + wanted <= self.capacity
 
     def give_back(self, amount: int, mark: Mark, now: int) -> None:
         """Undo the use of an amount that was taken when the bucket had this mark."""

@@ -11,6 +11,8 @@ through `changes` and comes back through `restore`.
 - Tokens are taken as estimated, at most a limit's size, and corrected at the end; a limit can
   then be in debt. Concurrent requests cannot overdraw a balance, but a request that cost more
   than was held for it can, by the difference.
+- `check` decides, before a request is read, whether any request could be admitted now. A request
+  that is refused unadmitted is counted by `count_refusal` in the limits of up to an hour.
 - State belongs to a key or, if the plan says so, to an account, and follows a change of plan.
   A plan that moves the limits from key to account, or back, uses the state of that owner.
 - A revoked key needs no call: `sweep` deletes state whose limits are full again.
@@ -18,6 +20,7 @@ through `changes` and comes back through `restore`.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from relay.quota import exceeded
@@ -108,6 +111,50 @@ class Ledger:
             balance.held += more
             reservation.cost += more
 
+    def check(
+        self, account: str, key: str, plan: Plan, now: float, *, counting: bool = False
+    ) -> None:
+        """Check that a request could be admitted whatever it asks for. Takes nothing.
+
+        `counting`: it only counts tokens, so only the limits of up to an hour apply to it, in
+        which refused requests are counted.
+
+        Raises:
+            QuotaExceeded: `reserve` would refuse a request of no tokens and no cost.
+        """
+        key_state = self._key_states.get(key)
+        moment = int(now * 1000)
+        if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
+            key_state = self._place(account, key, plan, moment)
+        counters = key_state.counters
+        if counting:
+            for bucket in counters.short_buckets:
+                if not bucket.has_room(1, moment):
+                    raise _short_limit_error(key_state, moment)
+            self._check_counting(key_state, moment)
+            return
+        balance = key_state.balance
+        if (0 < plan.max_concurrency <= key_state.in_flight) or (
+            balance is not None and not balance.covers(0)
+        ):
+            raise _exceeded_error(key_state, moment, 0, 0)
+        for bucket in counters.request_buckets:
+            if not bucket.has_room(1, moment):
+                raise _exceeded_error(key_state, moment, 0, 0)
+        for bucket in counters.token_buckets:
+            if not bucket.has_room(0, moment):
+                raise _exceeded_error(key_state, moment, 0, 0)
+
+    def count_refusal(self, key_state: KeyState, now: float) -> None:
+        """Count a request that was refused before its admission, as far as the limits have room."""
+        moment = int(now * 1000)
+        counters = key_state.counters
+        taken = False
+        for bucket in counters.short_buckets:
+            taken = bucket.take(1, moment) or taken
+        if taken:
+            self._mark_dirty(counters)
+
     def settle(
         self,
         reservation: Reservation,
@@ -150,10 +197,15 @@ class Ledger:
         Raises:
             QuotaExceeded: the key counts too often.
         """
-        bucket = self.key_state(account, key, plan, now).counting_bucket
+        key_state = self.key_state(account, key, plan, now)
         moment = int(now * 1000)
-        if not bucket.take(1, moment):
-            wait = bucket.ready_at(1, moment) - moment
+        self._check_counting(key_state, moment)
+        key_state.counting_bucket.take(1, moment)
+
+    def _check_counting(self, key_state: KeyState, now: int) -> None:
+        bucket = key_state.counting_bucket
+        if not bucket.has_room(1, now):
+            wait = bucket.ready_at(1, now) - now
             raise exceeded.counting_error(max(1, -(-wait // 1000)))
 
     def ready_at(self, account: str, key: str, plan: Plan, now: float, tokens: int) -> float:
@@ -287,6 +339,20 @@ def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: i
         bucket.give_back(1, bucket.mark, now)
     for bucket in counters.token_buckets[: counters.token_buckets.index(stop)]:
         bucket.give_back(min(tokens, bucket.size), bucket.mark, now)
+
+
+def _short_limit_error(key_state: KeyState, now: int) -> QuotaExceeded:
+    """The error for the limit of up to an hour that has room last."""
+    plan = key_state.plan
+    ready, limit = max(
+        (
+            (bucket.ready_at(1, now), limit)
+            for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True)
+            if limit.counts_when_refunded
+        ),
+        key=itemgetter(0),
+    )
+    return exceeded.limit_error(plan, limit, ready, now)
 
 
 def _exceeded_error(key_state: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:

@@ -38,6 +38,7 @@ class LimitCounters:
         "request_pace",
         "scope",
         "secondary",
+        "short_buckets",
         "token_buckets",
         "token_pace",
         "week",
@@ -55,8 +56,9 @@ class LimitCounters:
         self.buckets: list[Bucket] = []
         self.request_buckets: tuple[Bucket, ...] = ()
         self.token_buckets: tuple[Bucket, ...] = ()
-        # The request buckets that get a refunded request back.
+        # The request buckets that get a refunded request back, and the others: up to an hour.
         self.refundable: tuple[Bucket, ...] = ()
+        self.short_buckets: tuple[Bucket, ...] = ()
         # The buckets shown in header fields: see Plan.
         self.primary: Bucket | None = None
         self.secondary: Bucket | None = None
@@ -78,6 +80,9 @@ class LimitCounters:
         self.token_buckets = tuple([bucket for limit, bucket in pairs if limit.kind == "tokens"])
         self.refundable = tuple(
             [bucket for limit, bucket in requests if not limit.counts_when_refunded]
+        )
+        self.short_buckets = tuple(
+            [bucket for limit, bucket in requests if limit.counts_when_refunded]
         )
         self.primary = _bucket_at(buckets, plan.primary)
         self.secondary = _bucket_at(buckets, plan.secondary)

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field, unreadable_error
+from relay.translate.pacing import paced
 
 NOTHING: Final = msgspec.Raw(b"")  # a member that is absent
 Octets = bytes | memoryview | msgspec.Raw
@@ -23,6 +24,7 @@ _SPACE: Final = (
 )
 _MAX_SPACES: Final = 256  # for the pattern; decoding is faster beyond it
 _LEADING_SPACE: Final = re.compile(rb'"' + _SPACE + rb'{0,%d}+(")?' % _MAX_SPACES)
+_SPACES_PER_STEP: Final = 64 * 1024  # once decoded
 _NULL: Final = 0x6E
 
 
@@ -46,7 +48,8 @@ def has_text(raw: Octets, param: str) -> bool:
     if match.end() <= _MAX_SPACES or match[1] is not None:
         return match[1] is None
     text = decode_string(raw, param)
-    return bool(text) and not text.isspace()
+    starts = paced(range(0, len(text), _SPACES_PER_STEP))
+    return not all(text[start : start + _SPACES_PER_STEP].isspace() for start in starts)
 
 
 def is_given(raw: msgspec.Raw) -> bool:

@@ -226,9 +226,17 @@ class ChunkReader:
                 if stop < 0:
                     _check_size_part(buffer[at:])
                     break
-                self._left = _read_size(buffer[at:stop])
-                self._in_chunk = True
+                line = buffer[at:stop]
+                length = _sizes.get(line)
+                self._left = length = _read_size(line) if length is None else length
                 at = stop + 2
+                end = at + length
+                if length and buffer[end : end + 2] == b"\r\n":  # a complete chunk
+                    payload.append(buffer[at:end])
+                    at = end + 2
+                    self._left = 0
+                    continue
+                self._in_chunk = True
                 if not self._left:
                     self._trailers = True
                     at = stop

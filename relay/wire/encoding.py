@@ -12,12 +12,13 @@ import zstandard
 
 from relay.errors import INVALID_REQUEST, TOO_LARGE, UNKNOWN_ENCODING, RelayError
 
+_INFLATED_AT_ONCE: Final = 256 * 1024  # octets
 _GZIP: Final = 31  # zlib's wbits for a gzip header
 _ZLIB: Final = 15  # and for a zlib header
 _MAX_WINDOW: Final = 8 * 1024 * 1024  # octets, which every decoder supports (RFC 9659 §3)
 # Octets decompressed at a time. A block of 4 octets may become 128 KiB (RFC 8878 §3.1.1.2.2),
-# so a step becomes 32 MiB at most.
-_STEP: Final = 1024
+# so a step becomes 8 MiB at most.
+_STEP: Final = 256
 
 
 def decoded(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -42,18 +43,40 @@ def decoded(body: bytes, encoding: bytes, limit: int) -> bytes:
             headers=((b"accept-encoding", b"gzip, zstd"),),  # RFC 9110 §12.5.3
         )
     try:
-        payload = decode(body, limit)
+        return decode(body, limit)
     except (zlib.error, zstandard.ZstdError, EOFError):
         raise RelayError(
             INVALID_REQUEST, f"The request body is not whole {name.decode()}."
         ) from None
-    if len(payload) > limit:
+    except _TooLargeError:
         raise RelayError(
             TOO_LARGE,
             f"The request body, once unfolded, is larger than {limit} octets. "
             "Shorten the conversation or send smaller files.",
-        )
-    return payload
+        ) from None
+
+
+def decoded_if_small(body: bytes, encoding: bytes, size: int) -> bytes | None:
+    """The decompressed body, if it has at most `size` octets; no more than these are produced.
+
+    None if it has more, if its size is not stated, or if only `decoded` can refuse it.
+    """
+    name = encoding.strip().lower()
+    try:
+        if name == b"zstd":
+            # The frame states its size, and decompressing it as one stops there.
+            if not 0 < zstandard.frame_content_size(body) <= size:
+                return None
+            machine = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+            return machine.decompress(body, allow_extra_data=False)
+        wbits = _WBITS.get(name)
+        return None if wbits is None else _inflate(body, size, wbits)
+    except (zlib.error, zstandard.ZstdError, EOFError, _TooLargeError):
+        return None
+
+
+class _TooLargeError(Exception):
+    """The decompressed body is larger than its limit."""
 
 
 def _gzip(body: bytes, limit: int) -> bytes:
@@ -66,10 +89,27 @@ def _deflate(body: bytes, limit: int) -> bytes:
 
 def _inflate(body: bytes, limit: int, wbits: int) -> bytes:
     decompressor = zlib.decompressobj(wbits)
-    payload = decompressor.decompress(body, limit + 1)
-    if len(payload) <= limit and (not decompressor.eof or decompressor.unused_data):
+    pieces: list[bytes] = []
+    size = 0
+    for at in range(0, len(body), _INFLATED_AT_ONCE):
+        if decompressor.eof:
+            raise EOFError
+        rest = body[at : at + _INFLATED_AT_ONCE]
+        while rest and not decompressor.eof:
+            piece = decompressor.decompress(rest, _INFLATED_AT_ONCE)
+            rest = decompressor.unconsumed_tail
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise _TooLargeError
+    while not decompressor.eof and (piece := decompressor.decompress(b"", _INFLATED_AT_ONCE)):
+        pieces.append(piece)  # octets that had no room in the last step
+        size += len(piece)
+        if size > limit:
+            raise _TooLargeError
+    if not decompressor.eof or decompressor.unused_data:
         raise EOFError
-    return payload
+    return b"".join(pieces)
 
 
 def _zstd(body: bytes, limit: int) -> bytes:
@@ -81,14 +121,15 @@ def _zstd(body: bytes, limit: int) -> bytes:
             raise EOFError
         piece = decompressor.decompress(body[at : at + _STEP])
         size += len(piece)
-        pieces.append(piece)
         if size > limit:
-            return b"".join(pieces)
+            raise _TooLargeError
+        pieces.append(piece)
     if not decompressor.eof or decompressor.unused_data:
         raise EOFError
     return b"".join(pieces)
 
 
+_WBITS: Final = {b"gzip": _GZIP, b"x-gzip": _GZIP, b"deflate": _ZLIB}
 _DECODERS: Final[dict[bytes, Callable[[bytes, int], bytes]]] = {
     b"gzip": _gzip,
     b"x-gzip": _gzip,

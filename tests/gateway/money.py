@@ -51,7 +51,7 @@ class Case:
 
 def billed(usage: dict[str, Any]) -> int:
     """What the vendor bills, in micro-dollars."""
-    total = Fraction(0)
+    total: Fraction = Fraction(0)
     for part in usage.get("iterations") or [usage]:
         hour = number(part.get("cache_creation", {}).get("ephemeral_1h_input_tokens", 0))
         total += number(part.get("input_tokens", 0)) * _INPUT
@@ -62,7 +62,7 @@ def billed(usage: dict[str, Any]) -> int:
     total *= 6 if usage.get("speed") == "fast" else 1
     total *= Fraction(11, 10) if usage.get("inference_geo") == "us" else 1
     total += _SEARCH * usage.get("server_tool_use", {}).get("web_search_requests", 0)
-    return int(math.ceil(total))
+    return math.ceil(total)
 
 
 def number(stated: Any) -> Fraction:

@@ -1,5 +1,8 @@
 """The ledger admits exactly, and settles or refunds each reservation once."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from relay.quota.exceeded import QuotaExceeded
@@ -252,3 +255,60 @@ def test_counting_tokens_is_free_but_has_its_own_limit() -> None:
     assert refused.value.retry_after == 1
     assert left(ledger, one) == [40, 200, 60, 800_000]
     ledger.admit_count("a", "k", one, START + 1)
+
+
+# --- before a request is read -----------------------------------------------------------
+
+PER_MINUTE = {"requests": 3, "per": "1m"}
+
+
+def refusal(check: Callable[[], object]) -> tuple[str, int | None] | None:
+    try:
+        check()
+    except QuotaExceeded as refused:
+        return refused.message, refused.resets_at
+    return None
+
+
+@pytest.mark.parametrize("limits", [[PER_MINUTE], STACKED, [PER_MINUTE, *STACKED]])
+def test_a_check_refuses_as_a_reservation_would(limits: list[dict[str, Any]]) -> None:
+    one, ledger = plan(*limits), Ledger()
+    for number in range(300):
+        now = START + number * 7
+        checked = refusal(lambda now=now: ledger.check("a", "k", one, now))  # type: ignore[misc]
+        before = left(ledger, one, now)
+        ledger.check("a", "k2", one, now)
+        assert left(ledger, one, now) == before
+        assert checked == refusal(lambda now=now: ledger.reserve("a", "k", one, now))  # type: ignore[misc]
+
+
+def test_a_check_refuses_without_balance_or_places() -> None:
+    prepaid, ledger = plan(billing="per-token"), Ledger()
+    assert refusal(lambda: ledger.check("a", "k", prepaid, START)) is not None
+    ledger.fund("a", 5)
+    ledger.check("a", "k", prepaid, START)
+    single = plan(max_concurrency=1)
+    ledger.reserve("a", "k2", single, START)
+    assert refusal(lambda: ledger.check("a", "k2", single, START)) is not None
+
+
+def test_refusals_count_in_limits_of_up_to_an_hour_alone() -> None:
+    one, ledger = plan(PER_MINUTE, *STACKED), Ledger()
+    key_state = ledger.key_state("a", "k", one, START)
+    for _ in range(5):
+        ledger.count_refusal(key_state, START)
+    assert left(ledger, one) == [0, 40, 200]
+    refused = refusal(lambda: ledger.check("a", "k", one, START))
+    assert refused is not None
+    assert "3 requests per minute" in refused[0]
+    assert refused == refusal(lambda: ledger.check("a", "k", one, START, counting=True))
+    ledger.check("a", "k", one, START + 20)
+
+
+def test_a_count_needs_nothing_of_the_longer_limits() -> None:
+    one, ledger = plan(*STACKED), Ledger()
+    assert admitted(ledger, one, 100) == 40
+    ledger.check("a", "k", one, START, counting=True)
+    for _ in range(600):
+        ledger.admit_count("a", "k", one, START)
+    assert refusal(lambda: ledger.check("a", "k", one, START, counting=True)) is not None

@@ -13,6 +13,7 @@ import msgspec
 from relay.translate.chat.transcript import Message, read_cache_control, read_conversation
 from relay.translate.invalid import invalid_field
 from relay.translate.invalid import read as read_part
+from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, is_given, kind
 from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
@@ -237,7 +238,7 @@ def _response_format(format: _FormatField | None) -> ResponseFormat | None:
 def _toolset(request: _RequestFields, conversation: Conversation) -> Toolset:
     """The tools and the choice among them. A tool's `cache_control` marks the conversation."""
     tools: dict[str, Tool] = {}
-    for index, definition in enumerate(request.tools or ()):
+    for index, definition in enumerate(paced(request.tools or ())):
         param = f"tools[{index}]"
         tool = _tool(definition, param)
         if tool.name in tools:
@@ -311,7 +312,7 @@ def _allowed_tools(
     if requested.mode not in ("auto", "required"):
         raise invalid_field(f"{param}.mode", "it must be auto or required")
     names = set()
-    for index, tool in enumerate(requested.tools):
+    for index, tool in enumerate(paced(requested.tools)):
         name = tool.function.name if tool.function is not None else ""
         if tool.type != "function" or name not in tools:
             raise invalid_field(

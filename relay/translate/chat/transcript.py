@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import invalid_field, read
+from relay.translate.pacing import paced
 from relay.translate.raw_json import (
     NOTHING,
     Octets,
@@ -86,7 +87,7 @@ def read_conversation(messages: list[Message]) -> Conversation:
         )
     conversation = Conversation()
     in_preamble = True  # only instructions so far
-    for index, message in enumerate(messages):
+    for index, message in enumerate(paced(messages)):
         role = message.role
         if role == "user":
             in_preamble = False
@@ -214,7 +215,7 @@ def _tool_use_blocks(
     conversation: Conversation, calls: Iterable[_ToolCall], param: str
 ) -> list[Block]:
     blocks: list[Block] = []
-    for index, call in enumerate(calls):
+    for index, call in enumerate(paced(calls)):
         call_param = f"{param}[{index}]"
         if call.type != "function":
             raise invalid_field(f"{call_param}.type", "only 'function' is known here")
@@ -262,7 +263,7 @@ def _add_tool_result(conversation: Conversation, message: Message, index: int) -
 def _content_blocks(conversation: Conversation, raw: msgspec.Raw, param: str) -> list[Block]:
     """The parts of a message that may hold text, images and documents."""
     blocks: list[Block] = []
-    for index, part in enumerate(read(_decode_parts, raw, param)):
+    for index, part in enumerate(paced(read(_decode_parts, raw, param))):
         part_param = f"{param}[{index}]"
         mark = _cache_control(conversation, part.cache_control, part_param)
         match part.type:
@@ -295,7 +296,7 @@ def _text_blocks(
 ) -> list[Block]:
     """The parts of a message that may hold text alone, or `refusals` as well."""
     blocks: list[Block] = []
-    for index, part in enumerate(read(_decode_parts, raw, param)):
+    for index, part in enumerate(paced(read(_decode_parts, raw, param))):
         part_param = f"{param}[{index}]"
         mark = _cache_control(conversation, part.cache_control, part_param)
         if part.type == "refusal" and refusals:
@@ -320,7 +321,7 @@ def _text_block(
 
 def _without_blank(blocks: list[Block], param: str = "") -> list[Block]:
     """The blocks without blank texts, which the API refuses."""
-    return [block for block in blocks if block.text is None or has_text(block.text, param)]
+    return [block for block in paced(blocks) if block.text is None or has_text(block.text, param)]
 
 
 def _no_content(raw: msgspec.Raw, index: int) -> list[Block]:

@@ -13,7 +13,10 @@ from typing import Final
 
 import msgspec
 
+from relay.translate.pacing import paced
+
 _MAX_VERBATIM_OCTETS: Final = 128  # a longer value is hashed
+_MAX_SORTED: Final = 1024  # members of one object
 _ONE_HOUR: Final = re.compile(rb'"ttl"[ \t\r\n]*:[ \t\r\n]*"1h"')
 _SESSION_FIELDS: Final = (b"x-claude-code-session-id", b"session-id", b"thread-id")
 _NOTHING: Final = msgspec.Raw(b"")
@@ -184,7 +187,7 @@ def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
         return None
     parts = [b"system", *_content(fields.system), *_content(fields.instructions)]
     parts += (b"tools", *_tools(fields.tools))
-    for each in messages:
+    for each in paced(messages):
         try:
             message = _decode_message(each)
         except _UNREADABLE:
@@ -272,7 +275,7 @@ def _content(content: msgspec.Raw) -> list[bytes]:
     except _UNREADABLE:
         return [b"octets", bytes(octets)]
     parts: list[bytes] = []
-    for block in blocks:
+    for block in paced(blocks):
         text = block.get("text")
         if text is not None and block.get("type") == _TEXT:
             try:
@@ -291,15 +294,16 @@ def _tools(raw: msgspec.Raw) -> list[bytes]:
     if not _has_few_elements(raw):
         return [b"octets", _beginning(raw)]
     try:
-        return [_without_cache_mark(tool) for tool in _decode_objects(raw)]
+        return [_without_cache_mark(tool) for tool in paced(_decode_objects(raw))]
     except _UNREADABLE:
         return [b"octets", bytes(raw)]
 
 
 def _without_cache_mark(members: dict[str, msgspec.Raw]) -> bytes:
-    """An object's members without `cache_control`, sorted by name."""
+    """An object's members without `cache_control`, sorted by name unless they are very many."""
     pieces: list[bytes | msgspec.Raw] = []
-    for name in sorted(members):
+    names = sorted(members) if len(members) <= _MAX_SORTED else members
+    for name in paced(names):
         if name != "cache_control":
             pieces += (b"\0", name.encode(), b"\0", members[name])
     return b"".join(pieces)

@@ -19,6 +19,7 @@ from relay.wire.sse import MAX_EVENT, EventReader
 
 _DELTA_HEAD: Final = b"event: content_block_delta\ndata: "
 _DATA_AT: Final = len(_DELTA_HEAD)
+_LINE_FEED: Final = 0x0A
 
 
 class EventStream(ABC):
@@ -49,8 +50,8 @@ class EventStream(ABC):
         if self._after_cr or b"\r" in data:
             data = self._with_line_feeds(data)
         if self._rest:
-            if b"\n" not in data:
-                return self._keep_rest(data)
+            if b"\n\n" not in data and (data[:1] != b"\n" or self._rest[-1] != _LINE_FEED):
+                return self._keep_rest(data)  # no event ends here
             data = bytes(self._rest) + data
             self._rest.clear()
         blocks = data.split(b"\n\n")

@@ -16,7 +16,7 @@ from relay.wire.sse import EventReader
 
 _WITHOUT_CONTENT: Final = frozenset({b"message_start", b"ping"})
 _TEXT_TYPE: Final = re.compile(rb'"type"[ ]*:[ ]*"(text|thinking)"')
-_MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]|\\.)*"')
+_MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]++|\\.)*+"')
 
 
 class _TypeAndError(msgspec.Struct):

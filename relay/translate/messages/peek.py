@@ -18,7 +18,9 @@ from relay.translate.messages.second_reading import (
 )
 
 _MODEL_KEY: Final = re.compile(rb'"model"')
-_MODEL_MEMBER: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
+_MODEL_MEMBER: Final = re.compile(
+    rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]++|\\.)*+")',
+)
 _MAX_MODEL_KEYS: Final = 4096
 # A text in memory may take four times its octets, so larger bodies are decoded with care.
 _MAX_PLAIN_OCTETS: Final = 1024 * 1024

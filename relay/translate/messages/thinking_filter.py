@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.translate.pacing import paced
+
 _THINKING_TYPES: Final = ("thinking", "redacted_thinking")  # a set fails if a type is a list
 _PUNCTUATION: Final = {
     mark: re.compile(rb"[ \t\r\n]*" + re.escape(mark) + rb"[ \t\r\n]*")
     for mark in (b"{", b"}", b"[", b"]", b",")
 }
-_KEY: Final = re.compile(rb'"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_KEY: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 
 # The exceptions for a body that is not a valid request. It is passed on unchanged: the error text
 # of the upstream is better.
@@ -95,7 +97,7 @@ def _cuts(body: bytes) -> list[_Cut]:
     kept_messages: list[bool] = []
     # The last assistant message has tool calls; user messages with their results follow it.
     has_calls = has_results = False
-    for message, raw in zip(messages, raws, strict=True):
+    for message, raw in paced(zip(messages, raws, strict=True)):
         stays = True
         fields = _decode_members(raw)
         role = _decode_any(fields["role"]) if "role" in fields else None
@@ -169,7 +171,7 @@ def _array(body: bytes, place: _Part) -> tuple[list[_Part], list[msgspec.Raw]]:
     raws = _decode_elements(memoryview(body)[place.start : place.end])
     parts: list[_Part] = []
     at = place.start
-    for raw in raws:
+    for raw in paced(raws):
         start = _skip(body, at, b"," if parts else b"[")
         at = _value(body, start, raw)
         parts.append(_Part(start, start, at))
@@ -187,7 +189,7 @@ def _object(body: bytes, start: int, octets: msgspec.Raw) -> dict[str, _Part]:
     members = _decode_members(octets)
     parts: dict[str, _Part] = {}
     at = start
-    for name, raw in members.items():
+    for name, raw in paced(members.items()):
         begin = _skip(body, at, b"," if parts else b"{")
         key = _KEY.match(body, begin)
         assert key is not None  # the octets have been decoded: a name must come next

@@ -14,6 +14,7 @@ import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field
+from relay.translate.pacing import paced
 from relay.translate.raw_json import Octets, decode_string, encode_string
 from relay.translate.request.block import Block, as_user_text, text_block, write
 from relay.translate.request.conversation import Conversation, Turn, fit_turns
@@ -169,7 +170,7 @@ def _write_turns(
         users = [number for number, turn in enumerate(turns) if not turn.assistant]
         first_marked = users[-2] if len(users) > 1 else users[0] if users else first_marked
     comma = b""
-    for number, turn in enumerate(turns):
+    for number, turn in enumerate(paced(turns)):
         out.append(comma)
         comma = b","
         blocks = turn.blocks

@@ -7,9 +7,11 @@ begins with the same octets, as prompt caches require. Must not know the dialect
 """
 
 import re
+from collections import deque
 from typing import Final
 
 from relay.translate.invalid import invalid_field
+from relay.translate.pacing import paced
 from relay.translate.raw_json import Octets
 from relay.translate.request.block import Block
 from relay.translate.request.thinking_replay import THINKING_PREFIXES, ThinkingMessage
@@ -63,7 +65,7 @@ class Conversation:
         self._counts: dict[str, int] = {}
         # The ids that the API gets for calls without a result, by the caller's id. Only calls of
         # the last assistant turn are open, and several may have the same id.
-        self._open: dict[str, list[str]] = {}
+        self._open: dict[str, deque[str]] = {}
         self._open_param = ""
 
     def user_turn(self) -> Turn:
@@ -91,7 +93,7 @@ class Conversation:
         if not self._open:
             self._open_param = param
         api_id = self._unique_id(call_id)
-        self._open.setdefault(call_id, []).append(api_id)
+        self._open.setdefault(call_id, deque()).append(api_id)
         self.tool_names[name] = None
         head = f'{{"type":"tool_use","id":"{api_id}","name":"{name}","input":'
         return Block((head.encode(), arguments))
@@ -111,7 +113,7 @@ class Conversation:
                 "a message with role 'tool' must be a response to a preceding message with "
                 f"'tool_calls', and none of the calls just before it has the id '{call_id[:80]}'",
             )
-        api_id = waiting.pop(0)
+        api_id = waiting.popleft()
         if not waiting:
             del self._open[call_id]
         return api_id
@@ -156,16 +158,23 @@ def fit_turns(turns: list[Turn], family: str) -> tuple[list[Turn], bool]:
     """
     result: list[Turn] = []
     begins_thinking = False
-    for turn in turns:
+    merged: Turn | None = None  # the last one, if it was made here of several
+    for turn in paced(turns):
         if turn.assistant:
             full, begins = _insert_thinking(turn, family)
             if not full.blocks:
                 continue
             begins_thinking = begins
+            merged = None
             result.append(full)
         elif result and not result[-1].assistant:
-            result.append(_merge(result.pop(), turn))
+            if merged is None:
+                merged = Turn(assistant=False)
+                _extend(merged, result.pop())
+                result.append(merged)
+            _extend(merged, turn)
         else:
+            merged = None
             result.append(turn)
     return result, begins_thinking
 
@@ -174,7 +183,7 @@ def _insert_thinking(turn: Turn, family: str) -> tuple[Turn, bool]:
     full = Turn(assistant=True)
     thinks = False
     at = 0
-    for before, message in turn.thinking_messages:
+    for before, message in paced(turn.thinking_messages):
         full.blocks += turn.blocks[at:before]
         blocks, first = message.blocks_for(family)
         thinks = thinks or (first and not full.blocks)
@@ -188,9 +197,8 @@ def _insert_thinking(turn: Turn, family: str) -> tuple[Turn, bool]:
     return full, thinks and bool(full.blocks)
 
 
-def _merge(first: Turn, second: Turn) -> Turn:
-    turn = Turn(assistant=False)
-    turn.results = first.results + second.results
-    turn.blocks = first.blocks + second.blocks
-    turn.late_instructions = first.late_instructions + second.late_instructions
-    return turn
+def _extend(turn: Turn, other: Turn) -> None:
+    """Add another user turn's contents."""
+    turn.results += other.results
+    turn.blocks += other.blocks
+    turn.late_instructions += other.late_instructions

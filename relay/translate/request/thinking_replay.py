@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import read
+from relay.translate.invalid import invalid_field, read
+from relay.translate.pacing import paced
 from relay.translate.raw_json import (
     NOTHING,
     decode_string,
@@ -25,6 +26,8 @@ from relay.translate.raw_json import (
 from relay.translate.request.block import Block, text_block
 
 ANTHROPIC: Final = "anthropic"
+
+_MAX_THOUGHTS: Final = 256  # in one message; a real one has 1 to 20
 
 _DETAIL_FORMAT: Final = re.compile(r"(?P<family>.+?)(?:-claude)?-v1")
 _DETAIL_ID: Final = re.compile(r"thinking-(?P<characters>\d{1,9})-(?P<calls>\d{1,6})")
@@ -93,16 +96,15 @@ class ThinkingMessage:
                 places.append(thought.place or (-1, -1))
         if not self._are_possible(places):
             places = [(0, 0)] * len(kept)
-        rest, calls = self.texts, self.calls
+        cutter, calls = _TextCutter(self.texts), self.calls
         blocks: list[Block] = []
         characters = call_count = 0
         for block, (before, calls_before) in zip(kept, places, strict=True):
-            texts, rest = _split(rest, before - characters)
-            blocks += texts
+            blocks += cutter.take(before - characters)
             blocks += calls[call_count:calls_before]
             blocks.append(block)
             characters, call_count = before, calls_before
-        blocks += _without_blank(rest)
+        blocks += cutter.rest()
         blocks += calls[call_count:]
         return blocks, bool(kept) and blocks[0] is kept[0]
 
@@ -115,7 +117,7 @@ class ThinkingMessage:
             if place[0] < last[0] or place[1] < last[1]:
                 return False
             last = place
-        length = sum(len(_text(block)) for block in self.texts) if last[0] else 0
+        length = sum(len(_text(block)) for block in paced(self.texts)) if last[0] else 0
         return last[0] <= length and last[1] <= len(self.calls)
 
 
@@ -182,12 +184,39 @@ def read_thoughts(
     return found
 
 
+class _Entry:
+    """An entry of `reasoning_details`, whose pieces are still coming."""
+
+    __slots__ = ("_datas", "_family", "_place", "_signatures", "_texts")
+
+    def __init__(self, family: str, place: tuple[int, int] | None) -> None:
+        self._family = family
+        self._place = place
+        self._texts: list[msgspec.Raw] = []
+        self._signatures: list[msgspec.Raw] = []
+        self._datas: list[msgspec.Raw] = []
+
+    def add(self, text: msgspec.Raw, signature: msgspec.Raw, data: msgspec.Raw) -> None:
+        """Add a piece: JSON strings, `NOTHING` for none."""
+        if text is not NOTHING:
+            self._texts.append(text)
+        if signature is not NOTHING:
+            self._signatures.append(signature)
+        if data is not NOTHING:
+            self._datas.append(data)
+
+    def thought(self) -> Thought:
+        """The complete entry."""
+        text, signature = _join(self._texts), _join(self._signatures)
+        return Thought(self._family, text, signature, _join(self._datas), self._place)
+
+
 def _from_details(raw: msgspec.Raw, param: str) -> list[Thought]:
     if not is_given(raw):
         return []
-    found: list[Thought] = []
+    found: list[_Entry] = []
     last: _Detail | None = None
-    for number, detail in enumerate(read(_decode_details, raw, param) or ()):
+    for number, detail in enumerate(paced(read(_decode_details, raw, param) or ())):
         here = f"{param}[{number}]"
         data = _optional_text(detail.data, f"{here}.data")
         text = _optional_text(detail.text, f"{here}.text")
@@ -199,14 +228,7 @@ def _from_details(raw: msgspec.Raw, param: str) -> list[Thought]:
             and (detail.index, detail.type) == (last.index, last.type)
         ):
             # A piece of the same entry: the client kept the pieces of a stream as they came.
-            entry = found[-1]
-            found[-1] = Thought(
-                entry.family,
-                _join(entry.text, text),
-                _join(entry.signature, signature),
-                _join(entry.data, data),
-                entry.place,
-            )
+            found[-1].add(text, signature, data)
             continue
         last = detail
         format = _DETAIL_FORMAT.fullmatch(detail.format or "")
@@ -214,13 +236,23 @@ def _from_details(raw: msgspec.Raw, param: str) -> list[Thought]:
         family = format["family"] if format is not None else "?"
         place = _DETAIL_ID.fullmatch(detail.id or "")
         where = (int(place["characters"]), int(place["calls"])) if place is not None else None
+        entry = _Entry(family, where)
         if detail.type == "reasoning.text":
-            found.append(Thought(family, text, signature, place=where))
+            entry.add(text, signature, NOTHING)
         elif detail.type == "reasoning.encrypted":
-            found.append(Thought(family, data=data, place=where))
+            entry.add(NOTHING, NOTHING, data)
         else:  # for example a summary, which was never a block
             last = None
-    return found
+            continue
+        _check_number(len(found), param)
+        found.append(entry)
+    return [entry.thought() for entry in found]
+
+
+def _check_number(number: int, param: str) -> None:
+    """Refuse one more block than a message may have."""
+    if number >= _MAX_THOUGHTS:
+        raise invalid_field(param, f"a message has at most {_MAX_THOUGHTS} thinking blocks")
 
 
 def _from_blocks(raw: msgspec.Raw, param: str) -> list[Thought]:
@@ -229,6 +261,7 @@ def _from_blocks(raw: msgspec.Raw, param: str) -> list[Thought]:
     found: list[Thought] = []
     for number, block in enumerate(read(_decode_blocks, raw, param) or ()):
         here = f"{param}[{number}]"
+        _check_number(number, param)
         if block.type == "thinking":
             text = _optional_text(block.thinking, f"{here}.thinking")
             signature = _optional_text(block.signature, f"{here}.signature")
@@ -247,11 +280,11 @@ def _optional_text(raw: msgspec.Raw, param: str) -> msgspec.Raw:
     return raw if len(memoryview(raw)) > 2 else NOTHING
 
 
-def _join(first: msgspec.Raw, second: msgspec.Raw) -> msgspec.Raw:
-    """One JSON string from two; no escape is cut between them."""
-    if first is NOTHING or second is NOTHING:
-        return first if second is NOTHING else second
-    return msgspec.Raw(b"".join((b'"', string_content(first), string_content(second), b'"')))
+def _join(strings: list[msgspec.Raw]) -> msgspec.Raw:
+    """One JSON string from several; no escape is cut between them."""
+    if len(strings) < 2:
+        return strings[0] if strings else NOTHING
+    return msgspec.Raw(b"".join((b'"', *map(string_content, strings), b'"')))
 
 
 def _text(block: Block) -> str:
@@ -260,22 +293,53 @@ def _text(block: Block) -> str:
 
 
 def _without_blank(texts: list[Block]) -> list[Block]:
-    return [block for block in texts if block.text is not None and has_text(block.text, "")]
+    return [block for block in paced(texts) if block.text is not None and has_text(block.text, "")]
 
 
-def _split(texts: list[Block], characters: int) -> tuple[list[Block], list[Block]]:
-    """The texts before that many characters, and the texts after them."""
-    if not characters:
-        return [], texts
-    before: list[Block] = []
-    for number, block in enumerate(texts):
-        words = _text(block)
-        if characters < len(words):
-            if not characters:
-                return _without_blank(before), texts[number:]
-            head = text_block(msgspec.Raw(encode_string(words[:characters])))
-            tail = text_block(msgspec.Raw(encode_string(words[characters:])), block.cache)
-            return _without_blank([*before, head]), [tail, *texts[number + 1 :]]
-        before.append(block)
-        characters -= len(words)
-    return _without_blank(before), []
+class _TextCutter:
+    """Cuts texts at ascending numbers of characters. Each text is decoded once."""
+
+    __slots__ = ("_at", "_number", "_texts", "_words")
+
+    def __init__(self, texts: list[Block]) -> None:
+        self._texts = texts
+        self._number = 0  # of the current text
+        self._words: str | None = None  # the current text, decoded
+        self._at = 0  # characters of it that were taken
+
+    def take(self, characters: int) -> list[Block]:
+        """The texts of the next characters, without blank ones."""
+        taken: list[Block] = []
+        while characters and self._number < len(self._texts):
+            if self._words is None:
+                self._words = _text(self._texts[self._number])
+            left = len(self._words) - self._at
+            if characters < left:
+                end = self._at + characters
+                taken.append(text_block(msgspec.Raw(encode_string(self._words[self._at : end]))))
+                self._at = end
+                break
+            taken.append(self._rest_of_text())
+            characters -= left
+        return _without_blank(taken)
+
+    def rest(self) -> list[Block]:
+        """The texts of all remaining characters, without blank ones."""
+        taken: list[Block] = []
+        if self._at:
+            taken.append(self._rest_of_text())
+        taken += self._texts[self._number :]
+        self._number = len(self._texts)
+        return _without_blank(taken)
+
+    def _rest_of_text(self) -> Block:
+        """What remains of the current text, which is then behind."""
+        block = self._texts[self._number]
+        if self._at:
+            assert self._words is not None
+            octets = encode_string(self._words[self._at :])
+            block = text_block(msgspec.Raw(octets), block.cache)
+        self._number += 1
+        self._words = None
+        self._at = 0
+        return block

@@ -12,6 +12,7 @@ import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field, read
+from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, Octets, encode_string, is_given
 from relay.translate.request import json_schema
 from relay.translate.request.block import Block
@@ -150,7 +151,7 @@ class Toolset:
         """
         blocks: list[Block] = []
         strict_quota = _MAX_STRICT if capabilities.structured else 0
-        for tool in self.tools:
+        for tool in paced(self.tools):
             blocks.append(tool.block(strict=strict_quota > 0))
             strict_quota -= tool.strict
         search = self._search_block(capabilities)

@@ -19,35 +19,45 @@ _COMPLETE: Final = re.compile(
     rf'(?:[^"\\]|{_HIGH_SURROGATE}\\u[0-9a-fA-F]{{4}}'
     r"|(?!\\u[dD][89abAB])\\(?:u[0-9a-fA-F]{4}|[^u]))*+"
 )
+_ESCAPE_OCTETS: Final = 6
+_HALF: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+_MAX_BEFORE_TEXT: Final = 1024  # characters before the text, white space for the most part
 _decode_string: Final = msgspec.json.Decoder(str).decode
 
 
 class FreeText:
     """Pieces of arguments in, pieces of the text out: insides of JSON strings."""
 
-    __slots__ = ("_ended", "_pending_text", "_started", "_undecoded_octets")
+    __slots__ = ("_ended", "_pending_text", "_started", "_undecoded")
 
     def __init__(self) -> None:
-        self._undecoded_octets = b""  # ends with half a surrogate pair
+        self._undecoded: list[bytes] = []  # the last one ends with half a surrogate pair
         self._pending_text = ""  # decoded, not passed on yet
         self._started = False
         self._ended = False
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next piece of the arguments, the inside of a JSON string."""
-        self._undecoded_octets += piece
-        try:
-            text = _decode_string(b'"%b"' % self._undecoded_octets)
-        except msgspec.DecodeError:
-            return b""
-        self._undecoded_octets = b""
         if self._ended:
+            return b""
+        self._undecoded.append(piece)
+        if _ends_with_half(piece):
+            return b""
+        octets = b"".join((b'"', *self._undecoded, b'"'))
+        self._undecoded.clear()
+        try:
+            text = _decode_string(octets)
+        except msgspec.DecodeError:  # no later piece makes it a text
+            self._ended = True
             return b""
         self._pending_text += text
         if not self._started:
             match = _PREFIX.match(self._pending_text)
             if match is None:
-                self._ended = _PREFIX_SO_FAR.match(self._pending_text) is None
+                self._ended = (
+                    len(self._pending_text) > _MAX_BEFORE_TEXT
+                    or _PREFIX_SO_FAR.match(self._pending_text) is None
+                )
                 return b""
             self._started = True
             self._pending_text = self._pending_text[match.end() :]
@@ -56,3 +66,11 @@ class FreeText:
         self._pending_text = self._pending_text[complete.end() :]
         self._ended = self._pending_text.startswith('"')
         return complete[0].encode()
+
+
+def _ends_with_half(piece: bytes) -> bool:
+    """Whether a piece ends with the first half of a surrogate pair."""
+    if _HALF.fullmatch(piece[-_ESCAPE_OCTETS:]) is None:
+        return False
+    before = piece[: -_ESCAPE_OCTETS + 1]  # with the backslash, which another one may escape
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1

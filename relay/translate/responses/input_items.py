@@ -6,12 +6,13 @@ newer client, and its turn must not fail.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field, read
+from relay.translate.pacing import paced
 from relay.translate.raw_json import (
     NOTHING,
     Octets,
@@ -93,14 +94,17 @@ def read_conversation(
         raise invalid_field("input", f"there are more than {_MAX_ITEMS} items in it")
     stored_items = _by_id(before) if before else {}
     items: list[tuple[InputItem, str]] = []
-    for index, raw in enumerate((*before, *raws), -len(before)):
+    for index, raw in enumerate(paced((*before, *raws)), -len(before)):
         # A stored item was read before; its index would mean nothing to the caller.
         param = f"input[{index}]" if index >= 0 else "previous_response_id"
         item = _read_item(raw, param)
         if item.type == "item_reference":
-            stored = stored_items.get(item.id or "")
+            # Each one once: repeated references would make a request of any length out of one item.
+            stored = stored_items.pop(item.id or "", None)
             if stored is None:
-                raise invalid_field(param, "items are not kept here: send the item itself")
+                raise invalid_field(
+                    param, "items are not kept here, or this one came before: send the item itself"
+                )
             item = _read_item(stored, param)
         items.append((item, param))
     return _ItemReader(seal, offered, items).conversation()
@@ -127,7 +131,7 @@ def _read_item(raw: msgspec.Raw, param: str) -> InputItem:
     return item
 
 
-def _by_id(raws: Sequence[msgspec.Raw]) -> Mapping[str, msgspec.Raw]:
+def _by_id(raws: Sequence[msgspec.Raw]) -> dict[str, msgspec.Raw]:
     items: dict[str, msgspec.Raw] = {}
     for raw in raws:
         id = read(_decode_id, raw, "previous_response_id").id
@@ -146,6 +150,7 @@ class _ItemReader:
         "_outputs",
         "_paired",
         "_pending_calls",
+        "_pending_ids",
         "_seal",
     )
 
@@ -156,18 +161,20 @@ class _ItemReader:
         self._offered = offered
         self._items = items
         self._conversation = Conversation()
-        self._pending_calls: list[str] = []  # ids of the current turn's calls
+        # The ids of the current turn's calls, in their order and for look-ups.
+        self._pending_calls: list[str] = []
+        self._pending_ids: set[str] = set()
         # The first call with an id gets the first output with that id, wherever they stand, the
         # second call the second output, and so on.
         self._outputs: dict[str, deque[tuple[InputItem, str]]] = {}
         self._paired: set[int] = set()  # id() of the outputs that belong to a call
         calls: dict[str | None, int] = {}
-        for item, _ in items:
+        for item, _ in paced(items):
             if item.type in CALLS:
                 calls[item.pairing_id] = calls.get(item.pairing_id, 0) + 1
         if not calls:
             return
-        for item, param in items:
+        for item, param in paced(items):
             call_id = item.pairing_id
             if item.type in OUTPUTS and call_id is not None and calls.get(call_id):
                 calls[call_id] -= 1
@@ -182,7 +189,7 @@ class _ItemReader:
         """
         conversation = self._conversation
         in_preamble = True  # only instructions so far
-        for item, param in self._items:
+        for item, param in paced(self._items):
             match item.type:
                 case "message":
                     in_preamble = self._add_message(item, param, in_preamble=in_preamble)
@@ -248,11 +255,11 @@ class _ItemReader:
             return []
         parts = [
             (read(_decode_part, part, f"{param}[{index}]"), part)
-            for index, part in enumerate(read(_decode_raws, raw, param))
+            for index, part in enumerate(paced(read(_decode_raws, raw, param)))
         ]
         blocks = [
             _content_block(part, part_raw, f"{param}[{index}]")
-            for index, (part, part_raw) in enumerate(parts)
+            for index, (part, part_raw) in enumerate(paced(parts))
         ]
         return [block for block in blocks if block is not None]
 
@@ -270,11 +277,11 @@ class _ItemReader:
             return []
         texts = [
             part.refusal if part.type == "refusal" else part.text
-            for part in read(_decode_parts, raw, param)
+            for part in paced(read(_decode_parts, raw, param))
         ]
         return [
             text_block(text, late_instruction=is_late_instruction)
-            for text in texts
+            for text in paced(texts)
             if kind(text) == '"' and has_text(text, param)
         ]
 
@@ -314,13 +321,14 @@ class _ItemReader:
         turn = self._assistant_turn()
         turn.blocks.append(self._conversation.add_call(call_id, name, arguments, "input"))
         self._pending_calls.append(call_id)
+        self._pending_ids.add(call_id)
 
     def _add_output(self, item: InputItem, param: str) -> None:
         """Take an output. One that belongs to no call becomes part of a user's message."""
         if item.type == "tool_search_output":
             self._offered.add(item.tools, f"{param}.tools", found=True)
         if id(item) in self._paired:
-            if item.pairing_id in self._pending_calls:
+            if item.pairing_id in self._pending_ids:
                 self._answer_calls()
             return
         self._answer_calls()
@@ -332,8 +340,11 @@ class _ItemReader:
 
     def _answer_calls(self) -> None:
         """End the turn that has called tools: add a result for each of its calls."""
+        if not self._pending_calls:
+            return
         call_ids, self._pending_calls = self._pending_calls, []
-        for call_id in call_ids:
+        self._pending_ids.clear()
+        for call_id in paced(call_ids):
             tool_use_id = self._conversation.take_open_call(call_id, "input")
             octets: list[Octets] = [_RESULT % tool_use_id.encode()]
             outputs = self._outputs.get(call_id)

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import invalid_field, read
+from relay.translate.pacing import paced
 from relay.translate.raw_json import (
     NOTHING,
     Octets,
@@ -162,7 +163,7 @@ class OfferedTools:
         if any(tool.type == "tool_search" and tool.execution == "client" for tool in tools):
             self._some_deferred = True
         skip_deferred = self._some_deferred and not found
-        for index, tool in enumerate(tools):
+        for index, tool in enumerate(paced(tools)):
             self._add(tool, f"{param}[{index}]", _Namespace(), skip_deferred=skip_deferred)
 
     def _add(
@@ -204,7 +205,7 @@ class OfferedTools:
                 f"{param}.name", f"it must have {_MAX_NAMESPACE} characters at most"
             )
         namespace = _Namespace(name, _description(tool.description, param))
-        for index, member in enumerate(tools):
+        for index, member in enumerate(paced(tools)):
             count = len(self._tools)
             self._add(member, f"{param}.tools[{index}]", namespace, skip_deferred=skip_deferred)
             if len(self._tools) > count:
@@ -215,8 +216,9 @@ class OfferedTools:
         description = tool.description if is_given(tool.description) else NOTHING
         if description is not NOTHING and kind(description) != '"':
             raise not_text_error(description, f"{param}.description")
-        if namespace.description:
-            description = _paragraphs(namespace.description, _description(description, param))
+        own = _description(description, param) if namespace.description else ""
+        if namespace.description and self._is_new(caller_tool):
+            description = _paragraphs(namespace.description, own)
         schema = input_schema(tool.parameters, f"{param}.parameters")
         self._put(caller_tool, description, schema, strict=tool.strict is True)
 
@@ -225,7 +227,9 @@ class OfferedTools:
         format = _CustomFormat()
         if is_given(tool.format):
             format = read(_decode_format, tool.format, f"{param}.format")
-        texts = [namespace.description, _description(tool.description, param)]
+        # A tool that is not new is left out, so its long texts are not joined.
+        shared = namespace.description if self._is_new(caller_tool) else ""
+        texts = [shared, _description(tool.description, param)]
         if format.type == "grammar":
             syntax = "a regular expression" if format.syntax == "regex" else "Lark's syntax"
             texts.append(f"The text must fit this grammar, which is {syntax}:\n{format.definition}")
@@ -233,6 +237,9 @@ class OfferedTools:
 
     def _add_hosted(self, caller_tool: CallerTool, description: str, schema: bytes) -> None:
         self._put(caller_tool, msgspec.Raw(encode_string(description)), schema, strict=False)
+
+    def _is_new(self, caller_tool: CallerTool) -> bool:
+        return function_name(caller_tool.name, caller_tool.namespace) not in self._tools
 
     def _put(
         self, caller_tool: CallerTool, description: msgspec.Raw, schema: Octets, *, strict: bool
@@ -284,7 +291,8 @@ class OfferedTools:
         if not tools:
             raise invalid_field(param, "there must be one at least")
         names = [
-            self._chosen_function(tool, f"{param}[{index}]") for index, tool in enumerate(tools)
+            self._chosen_function(tool, f"{param}[{index}]")
+            for index, tool in enumerate(paced(tools))
         ]
         return _TOOL_CHOICES[mode], "", frozenset(names)
 
@@ -348,7 +356,7 @@ def render_tools(raw: msgspec.Raw) -> bytes:
     if not is_given(raw):
         return b""
     pieces: list[Octets] = []
-    for tool, octets in zip(_decode_echoed(raw), _decode_raws(raw), strict=True):
+    for tool, octets in paced(zip(_decode_echoed(raw), _decode_raws(raw), strict=True)):
         pieces.append(b"," if pieces else b"")
         missing = b""
         if tool.type == "function":

@@ -1,0 +1,52 @@
+"""Lets long work on one request pause from time to time.
+
+The readers and writers of requests wrap their loops over a request's parts in `paced`. For most
+requests it does nothing. A large request is worked on in a thread, which must leave the event loop
+its turns: there every few parts call the function that `run` was given.
+
+Decides after how many parts a pause is due. Must not know threads or clocks.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+_PARTS_PER_TURN: Final = 64  # a part takes 1 to 5 µs
+
+
+class _Pacer:
+    """Counts the parts of all loops of one piece of work."""
+
+    __slots__ = ("_left", "_pause")
+
+    def __init__(self, pause: Callable[[], None]) -> None:
+        self._pause = pause
+        self._left = _PARTS_PER_TURN
+
+    def over(self, parts: Iterable[T]) -> Iterator[T]:
+        for part in parts:
+            self._left -= 1
+            if self._left < 0:
+                self._left = _PARTS_PER_TURN
+                self._pause()
+            yield part
+
+
+_current: Final[ContextVar[_Pacer | None]] = ContextVar("pacer", default=None)
+
+
+def paced(parts: Iterable[T]) -> Iterable[T]:
+    """The same parts, with pauses between them if this work has any."""
+    pacer = _current.get()
+    return parts if pacer is None else pacer.over(parts)
+
+
+def run(work: Callable[[], T], pause: Callable[[], None]) -> T:
+    """Do the work; `pause` is called every few parts, and decides whether to wait."""
+    token = _current.set(_Pacer(pause))
+    try:
+        return work()
+    finally:
+        _current.reset(token)
