@@ -95,18 +95,9 @@ class Dispatch:
                     answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
             except FailedError as failure:
                 last = failure.error
-                verdict = failure.verdict
                 upstreams.release(lease, used=failure.used)
-                _note(ctx, upstream, verdict)
-                wanted.tried += (upstream,)
-                ends = failure.final or len(wanted.tried) >= self._tries
-                if verdict.of_body and not ends:
-                    blamed.append((target, upstream.health.failed_at))
-                    if await self._is_the_bodys(wanted, blamed):
-                        self._blame_body(wanted, blamed)
-                        raise _body_error(last) from None
-                self._record(wanted, target, verdict)
-                if ends:
+                _note(ctx, upstream, failure.verdict)
+                if await self._ends(wanted, target, failure, blamed):
                     raise last from None
             except BaseException as end:  # nothing was found out
                 if lease.sent and isinstance(end, asyncio.CancelledError):
@@ -119,6 +110,29 @@ class Dispatch:
                 if not wanted.counting:  # a free request proves nothing
                     upstream.health.succeeded(target.name, wanted.account)
                 return answer
+
+    async def _ends(
+        self,
+        wanted: RoutingRequest,
+        target: Target,
+        failure: FailedError,
+        blamed: list[tuple[Target, float]],
+    ) -> bool:
+        """Note a failure of `target`; whether no other upstream is tried.
+
+        Raises:
+            RelayError: two upstreams failed in the same way, and the body is the cause.
+        """
+        verdict = failure.verdict
+        wanted.tried += (target.upstream,)
+        ends = failure.final or len(wanted.tried) >= self._tries
+        if verdict.of_body and not ends:
+            blamed.append((target, target.upstream.health.failed_at))
+            if await self._is_the_bodys(wanted, blamed):
+                self._blame_body(wanted, blamed)
+                raise _body_error(failure.error) from None
+        self._record(wanted, target, verdict)
+        return ends
 
     async def _wait(
         self,

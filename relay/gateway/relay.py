@@ -38,6 +38,8 @@ from relay.pool.affinity import Session, Sessions
 from relay.pool.leases import Upstreams
 from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
+from relay.quota.plans import Plan
+from relay.store.keys import LiveKey
 from relay.translate.messages.peek import peek
 
 
@@ -72,15 +74,13 @@ class Relay:
         Raises:
             RelayError: the answer has not started, and this is the caller's error.
         """
-        caller = self._keys.identify(ctx.exchange.request.headers)  # 1
-        plan = self._metering.enter(ctx, caller)
+        caller, plan = self._identify(ctx)  # 1
         self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
         exchange = ctx.exchange
         body = exchange.early_body  # 3
         if not 0 < len(body) <= UNCOUNTED_OCTETS:
             body = await exchange.body(caller.key_id)
-            caller = self._keys.identify(exchange.request.headers)  # it may be revoked meanwhile
-            plan = self._metering.enter(ctx, caller)
+            caller, plan = self._identify(ctx)  # the key may be revoked meanwhile
         ctx.ready_at = monotonic()
         if b"content-encoding" in exchange.request.headers:
             body = await dialect.decoded(exchange.request, body, self._body_limit)
@@ -128,6 +128,15 @@ class Relay:
             if answer is not None:
                 self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
 
+    def _identify(self, ctx: RequestContext) -> tuple[LiveKey, Plan]:
+        """The caller, and their plan, whose quota every answer shows.
+
+        Raises:
+            RelayError: 401 or 403, the key, the account or the plan is good for nothing.
+        """
+        caller = self._keys.identify(ctx.exchange.request.headers)
+        return caller, self._metering.enter(ctx, caller)
+
     def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
         """Look the caller up again, whose request has waited; a new plan admits it anew.
 
@@ -136,8 +145,7 @@ class Relay:
                 `Metering.admit` has it under the new plan.
         """
         before = ctx.caller
-        caller = self._keys.identify(ctx.exchange.request.headers)
-        plan = self._metering.enter(ctx, caller)
+        caller, plan = self._identify(ctx)
         if inbound.counting or before is None or caller.plan == before.plan:
             return
         admission = ctx.admission
