@@ -6,19 +6,23 @@ zero input tokens in `message_start` mean unknown. A tap must not change, delay 
 Must not know prices or plans.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from relay.translate.messages.answer_form import is_untyped_error
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.sse import EventReader
 
 _USAGE: Final = b'"usage"'
 _MAX_TOKENS: Final = 10**9  # in one answer; sums and prices must not overflow
 _MAX_JSON_OCTETS: Final = 32 * 1024 * 1024
-_LAST_EVENT: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
+_ENDS: Final = frozenset({b"message_stop", b"error"})
+_STOP: Final = b'"message_stop"'
+_LAST_EVENT: Final = re.compile(rb"message_stop|^event: ?error", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -173,8 +177,16 @@ def message_usage(body: bytes) -> Usage:
     except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         return usage  # it is complete; the caller can check its shape
     except msgspec.DecodeError:
-        usage.complete = False
-        return usage
+        if b"\\ud" not in body.lower():
+            usage.complete = False
+            return usage
+        try:  # a lone surrogate, which only the standard library reads
+            members = json.loads(body)
+            known = {name: members.get(name) for name in ("model", "stop_reason", "usage")}
+            message = _decode_message(json.dumps(known))
+        except (AttributeError, ValueError, RecursionError):
+            usage.complete = False
+            return usage
     usage.model = message.model
     usage.stop_reason = message.stop_reason
     _record_counts(usage, message.usage)
@@ -211,6 +223,7 @@ class StreamTap:
         "_events",
         "_framing",
         "_last",
+        "_last_data",
         "_quiet",
         "_usage",
     )
@@ -224,6 +237,7 @@ class StreamTap:
         self._closing = False  # the last event but one has passed: parse the rest
         self._quiet = True  # aligned, and not closing
         self._last = b""
+        self._last_data = b""  # of the last event that was parsed
         self._usage = Usage()
 
     def begin(
@@ -257,23 +271,54 @@ class StreamTap:
     def finish(self) -> Usage:
         """The usage of the stream."""
         usage = self._usage
-        if not usage.complete and (ending := _LAST_EVENT.search(self._last)) is not None:
-            usage.complete = True
-            usage.error = ending[0].startswith(b"event")
+        if not usage.complete and self._last:  # not parsed yet, as it ended between two events
+            last, self._last = self._last, b""
+            self._parse_last(last)
         return usage
+
+    @property
+    def error(self) -> bytes:
+        """The data of an error object that is no error event and was the last of the stream."""
+        data = self._last_data
+        return data if is_untyped_error(data) else b""
 
     def _parse(self, data: bytes) -> None:
         self._read(data if self._chunks is None else self._chunks.feed(data))
 
+    def _parse_last(self, last: bytes) -> None:
+        """Read a piece that was not parsed: complete chunks, and complete events."""
+        payload = last if self._chunks is None else ChunkReader().feed(last)
+        for name, data in EventReader().feed(payload):
+            if name == b"message_delta" or b'"message_delta"' in data:
+                record_event(self._usage, data)
+            self._end_by(name, data)
+            self._last_data = data
+
     def _read(self, payload: bytes) -> None:
-        self._usage.complete = self._usage.complete or _LAST_EVENT.search(self._last) is not None
-        self._last = b""
-        for event in self._events.feed(payload):
-            if _USAGE in event.data and record_event(self._usage, event.data):
+        last, self._last = self._last, b""
+        if not self._usage.complete and _LAST_EVENT.search(last) is not None:
+            self._parse_last(last)
+        for name, data in self._events.feed(payload):
+            if _USAGE in data and record_event(self._usage, data):
                 self._closing = True
-            if event.name == b"error":
-                self._usage.complete = self._usage.error = True
-            elif b'"message_stop"' in event.data:
-                self._usage.complete = True
+            if name in _ENDS or _STOP in data:
+                self._end_by(name, data)
+            self._last_data = data
         self._aligned = not self._framing.left and not self._events.pending
         self._quiet = self._aligned and not self._closing
+
+    def _end_by(self, name: bytes, data: bytes) -> None:
+        """Note the end of the stream, if this event is one. A text may name such an event."""
+        if name == b"message_stop":
+            self._usage.complete = True
+        elif name == b"error":
+            self._usage.complete = self._usage.error = True
+        elif not name.startswith(b"content_block") and _STOP in data:
+            self._usage.complete = self._usage.complete or _type(data) == "message_stop"
+
+
+def _type(data: bytes) -> str:
+    try:
+        return _decode_event(data).type
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
