@@ -58,6 +58,8 @@ LIMITED: Final = Seen(openai.RateLimitError, 429, "rate_limit_exceeded", "rate l
 OVERLOADED: Final = Seen(openai.InternalServerError, 503, "overloaded", "Overloaded")
 OPERATORS: Final = Seen(openai.InternalServerError, 503, "overloaded", "operator")
 HTML: Final = Seen(openai.InternalServerError, 500, "internal_error", "answered 500")
+LATE: Final = Seen(openai.InternalServerError, 500, "internal_error", "KV cache is full")
+LATE_EVENT: Final = error_event("internal_error", "KV cache is full", "reported")
 BROKE_OFF: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "broke off")
 UNREADABLE: Final = Seen(openai.InternalServerError, 502, "bad_upstream", "cannot be read")
 TIMED_OUT: Final = Seen(openai.InternalServerError, 504, "upstream_timeout", "in time", final=True)
@@ -74,7 +76,17 @@ SEEN: Final[dict[str, tuple[Seen, Seen]]] = {
     "fault=html": (HTML, HTML),
     "fault=garbage": (UNREADABLE, UNREADABLE),
     "fault=close": (BROKE_OFF, BROKE_OFF),
-    "fault=gzip": (UNREADABLE, UNREADABLE),
+    "fault=gzip": (COMPLETE, COMPLETE),
+    "fault=zstd": (COMPLETE, COMPLETE),
+    "fault=deflate": (COMPLETE, COMPLETE),
+    "fault=other-form": (COMPLETE, COMPLETE),
+    "fault=label": (COMPLETE, COMPLETE),
+    "fault=no-stop": (COMPLETE, COMPLETE),
+    "fault=envelope": (LATE, LATE),
+    "fault=nothing": (UNREADABLE, UNREADABLE),
+    "fault=page": (UNREADABLE, UNREADABLE),
+    "fault=error-object;at=3": (LATE, LATE),
+    "fault=error-object": (LATE, LATE_EVENT),
     "fault=error;at=3": (OVERLOADED, OVERLOADED),  # message_start, an empty text, a ping
     "fault=error": (OVERLOADED, ENDS),
     "fault=cut;at=3": (BROKE_OFF, BROKE_OFF),

@@ -200,12 +200,13 @@ async def test_only_the_model_name_of_an_answer_changes(
     wanted = DOCUMENT_RENAMED
     if kind == "stream":
         body, mime, wanted = WHOLE, b"text/event-stream; charset=utf-8", RENAMED
+    asked = {**STREAM, "stream": kind == "stream"}
     parts = [body[at : at + split] for at in range(0, len(body), split)]
     script = pieces(framings(body, parts, mime)[framing])
     _, relay = await renaming_with(script, answer_model="asked")
     async with connected(relay.port) as (reader, writer):
         for name in (ASKED, ALIAS):  # on one connection, so wrong framing would show
-            writer.write(request(relay.key, {**STREAM, "model": name}))
+            writer.write(request(relay.key, {**asked, "model": name}))
             status, fields, payload = await read_answer(reader)
             assert status == 200
             assert payload == wanted.replace(ASKED.encode(), name.encode())

@@ -12,6 +12,7 @@ from relay.translate.messages.answer_form import is_untyped_error
 from relay.translate.raw_json import unreadable
 from relay.wire.sse import EventReader
 
+MESSAGE_STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _NO_DATA: Final = (b"", b"[DONE]")
 _MAX_BLOCKS: Final = 10_000  # of one answer
 _DELTAS: Final = {  # type of a delta → its member, which is appended to that of the block
@@ -30,24 +31,24 @@ _STREAMED: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 class StreamDocument:
     """Takes the octets of a stream, and makes a document of its events.
 
-    `error` is the data of an error event, which ends the stream.
+    `error` is the data of an error event, which ends the stream. `stopped`: a stop event has come.
     """
 
-    __slots__ = ("_blocks", "_events", "_message", "_pieces", "_stopped", "error")
+    __slots__ = ("_blocks", "_events", "_message", "_pieces", "error", "stopped")
 
     def __init__(self) -> None:
         self._events = EventReader()
         self._message: dict[str, Any] = {"type": "message", "role": "assistant"}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._pieces: dict[tuple[int, str], list[str]] = {}
-        self._stopped = False
+        self.stopped = False
         self.error: bytes | None = None
 
     @property
     def complete(self) -> bool:
         """Whether the answer has come to its end: a stop event, or at least a reason to stop."""
         return self.error is None and (
-            self._stopped or isinstance(self._message.get("stop_reason"), str)
+            self.stopped or isinstance(self._message.get("stop_reason"), str)
         )
 
     def feed(self, octets: bytes) -> None:
@@ -57,7 +58,7 @@ class StreamDocument:
             ValueError: an event cannot be read.
         """
         for name, data in self._events.feed(octets):
-            if not (self._stopped or self.error is not None):
+            if not (self.stopped or self.error is not None):
                 self._take(name, data)
 
     def octets(self) -> bytes:
@@ -78,7 +79,7 @@ class StreamDocument:
 
     def _take(self, name: bytes, data: bytes) -> None:
         if data.strip() in _NO_DATA:
-            self._stopped = self._stopped or name == b"message_stop"
+            self.stopped = self.stopped or name == b"message_stop"
             return
         if name == b"error" or is_untyped_error(data):
             self.error = data
@@ -103,7 +104,7 @@ class StreamDocument:
                 counts = self._message["usage"] = _object(self._message.get("usage"))
                 counts.update({key: value for key, value in usage.items() if value is not None})
             case "message_stop":
-                self._stopped = True
+                self.stopped = True
 
     def _take_delta(self, index: int, delta: dict[str, Any]) -> None:
         kind = delta.get("type")
@@ -150,7 +151,7 @@ def document_events(document: bytes) -> bytes:
     for index, block in enumerate(content):
         events += _block_events(index, _object(block))
     events.append(_event("message_delta", delta=delta, usage=usage))
-    events.append(_event("message_stop"))
+    events.append(MESSAGE_STOP)
     return b"".join(events)
 
 

@@ -17,10 +17,9 @@ from relay.translate.messages.answer_form import is_untyped_error
 from relay.wire.sse import EventReader
 
 _WITHOUT_CONTENT: Final = frozenset({b"message_start", b"ping"})
-_WITH_CONTENT: Final = frozenset(
-    {b"content_block_delta", b"content_block_start", b"message_delta", b"message_stop"}
-)
-_NAMES: Final = _WITHOUT_CONTENT | _WITH_CONTENT | {b"content_block_stop", b"error"}
+_WITH_CONTENT: Final = frozenset({b"content_block_delta", b"content_block_start"})
+_ENDS: Final = frozenset({b"content_block_stop", b"message_delta", b"message_stop"})
+_NAMES: Final = _WITHOUT_CONTENT | _WITH_CONTENT | _ENDS | {b"error"}
 _NO_NAMES: Final = (b"", b"message")  # the default name (WHATWG HTML §9.2.6)
 _NO_DATA: Final = (b"", b"[DONE]")
 _TEXT_TYPE: Final = re.compile(rb'"type"[ ]*:[ ]*"(text|thinking)"')
@@ -88,7 +87,7 @@ def _first(name: bytes, kind: bytes, data: bytes) -> FirstEvent | None:
         return FirstEvent.ERROR
     if kind in _WITH_CONTENT:
         return _content(name, data)
-    if kind == b"content_block_stop":
+    if kind in _ENDS:
         return FirstEvent.CONTENT
     if data.strip() in _NO_DATA:
         return None
