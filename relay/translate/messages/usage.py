@@ -271,9 +271,12 @@ class StreamTap:
     def finish(self) -> Usage:
         """The usage of the stream."""
         usage = self._usage
-        if not usage.complete and self._last:  # not parsed yet, as it ended between two events
+        if not usage.complete:
             last, self._last = self._last, b""
-            self._parse_last(last)
+            if last:  # not parsed yet, as it ended between two events
+                self._parse_last(last)
+            if usage.stop_reason is None:  # a last event without usage may have it
+                record_event(usage, self._last_data)
         return usage
 
     @property
@@ -289,8 +292,6 @@ class StreamTap:
         """Read a piece that was not parsed: complete chunks, and complete events."""
         payload = last if self._chunks is None else ChunkReader().feed(last)
         for name, data in EventReader().feed(payload):
-            if name == b"message_delta" or b'"message_delta"' in data:
-                record_event(self._usage, data)
             self._end_by(name, data)
             self._last_data = data
 

@@ -126,7 +126,7 @@ def test_an_error_ends_the_stream(data: bytes) -> None:
     assert (stream.error, stream.complete) == (data, False)
 
 
-def test_a_stream_without_its_last_event_is_complete_with_a_reason_to_stop() -> None:
+def test_a_reason_to_stop_completes_a_stream() -> None:
     events = answers.stream()
     stream = StreamDocument()
     stream.feed(b"".join(events[:-2]))
