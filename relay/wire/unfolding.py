@@ -7,7 +7,7 @@ not know what the content means.
 
 import zlib
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 import zstandard
 
@@ -29,6 +29,8 @@ class Unfolded:
     """An extent whose payload comes decompressed. `done`: the body and its coding are complete."""
 
     __slots__ = ("_decode", "_ended", "_extent", "_first", "_label", "_zlib", "done", "rest")
+
+    single: ClassVar[bool] = False  # see ChunkScanner
 
     def __init__(self, extent: Extent, label: bytes) -> None:
         """`extent` has no framing left in its octets; `label` is the `content-encoding`."""
