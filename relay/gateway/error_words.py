@@ -23,7 +23,7 @@ OPERATORS_MATTER: Final = "No upstream can serve this now. Tell the operator of 
 _AT_LIMIT: Final = "The model's upstreams are at their rate limit. Try again in a moment."
 _FAILED: Final = "The model's upstream failed. Try again in a moment."
 _CONTENT_FIELDS: Final = re.compile(
-    rb"^content-(?:type|encoding|language):[^\n]*\n", re.MULTILINE | re.IGNORECASE
+    rb"^content-(?:type|encoding):[^\n]*\n", re.MULTILINE | re.IGNORECASE
 )
 _JSON_FIELD: Final = b"content-type: application/json\r\n"
 _OPERATORS_SCOPES: Final = (Scope.ACCOUNT, Scope.CREDENTIAL)
