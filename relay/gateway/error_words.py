@@ -73,7 +73,8 @@ def fit_refusal(
         error = caller_error(status, payload)[1]
     if error is not None:
         payload = error.body(ErrorShape.MESSAGES, request_id)
-    if as_came and (error is not None or b"content-type: application/json" not in fields):
+    is_json = b"content-type: application/json" in fields
+    if as_came and (not is_json or b"content-encoding:" in fields):
         fields = _CONTENT_FIELDS.sub(b"", fields) + _JSON_FIELD
     return UpstreamRefusal(status, fields, payload)
 
