@@ -15,15 +15,20 @@ from typing import Final
 from relay.errors import BAD_UPSTREAM, FORBIDDEN, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
+from relay.gateway.error_words import OPERATORS_MATTER, StatedError, fit_refusal
 from relay.net.upstream.body import LOOK_AHEAD_OCTETS, ResponseBody
 from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
 from relay.pool.clock import converted
 from relay.pool.leases import Lease
 from relay.pool.vendor_errors import Scope, Verdict, of_failure
+from relay.translate.messages.answer_form import Form, form_of, is_answer, states_error
+from relay.translate.messages.answer_reader import AnswerReader
 from relay.translate.messages.error_document import status_of
+from relay.translate.messages.event_document import MESSAGE_STOP, StreamDocument, document_events
 from relay.translate.messages.first_content import FirstContent, FirstEvent
 from relay.translate.messages.usage import Usage, message_usage
 from relay.wire.events import Response
+from relay.wire.relabel import as_event_stream, as_json
 
 _KINDS: Final[dict[FailureKind, Kind]] = {
     FailureKind.CONNECT: OVERLOADED,
@@ -41,7 +46,6 @@ _MESSAGES: Final[dict[FailureKind, str]] = {
     FailureKind.CLOSED: "The model's upstream broke off its answer. Try again.",
     FailureKind.GARBAGE: "The model's upstream sent an answer that cannot be read. Try again.",
 }
-_OPERATORS_MATTER: Final = "No upstream can serve this now. Tell the operator of this relay."
 _FIREWALL: Final = (
     "A firewall before the model's upstream refuses this request, perhaps for words in it. "
     "Change the request."
@@ -51,7 +55,7 @@ _JSON: Final = b"application/json"
 _EVENT_STREAM: Final = b"text/event-stream"
 _UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
 _STALE_SECONDS: Final = 1.0  # after it, a lost connection is no longer one that had been dead
-_TRANSLATED_DOCUMENT_OCTETS: Final = 32 * 1024 * 1024  # at most: it is translated as a whole
+_MAX_DOCUMENT_OCTETS: Final = 32 * 1024 * 1024  # of one that is read as a whole
 
 _UNREPORTED: Final = Usage()  # of an answer that has yet to come
 
@@ -63,7 +67,7 @@ class Answer:
     that it came in, `payload` the body without framing, `usage` its own word on its usage.
     """
 
-    __slots__ = ("_connection", "body", "lease", "octets", "payload", "response", "usage")
+    __slots__ = ("_connection", "body", "events", "lease", "octets", "payload", "response", "usage")
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Answer:
         self.octets = octets
         self.payload = payload
         self.usage = usage
+        self.events = b""
         self._connection = None if body is None else body.connection
 
     def put_back(self, *, reusable: bool) -> None:
@@ -87,12 +92,6 @@ class Answer:
         connection, self._connection = self._connection, None
         if connection is not None:
             self.lease.target.upstream.pool.put(connection, reusable=reusable)
-
-    def close(self) -> None:
-        """End the connection: the answer is of no use."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
 
 class FailedError(Exception):
@@ -113,6 +112,8 @@ class FailedError(Exception):
 
 def relay_error(failure: UpstreamError) -> RelayError:
     """An upstream's failure as the caller's error."""
+    if isinstance(failure, StatedError):
+        return failure.error
     return RelayError(_KINDS[failure.kind], _MESSAGES[failure.kind])
 
 
@@ -150,6 +151,17 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         del head, body
         ctx.upstream_us = int((time.monotonic() - sent_at) * 1e6)
         return await _begun_answer(ctx, lease, connection, response)
+    except FailedError as failed:
+        if isinstance(failed.error, UpstreamRefusal):
+            assert ctx.inbound is not None
+            failed.error = fit_refusal(
+                ctx.id,
+                lease.target.upstream,
+                failed.verdict,
+                failed.error,
+                as_came=not ctx.inbound.reads_answers,
+            )
+        raise
     except UpstreamError as failure:
         if connection is not None:
             connection.close()
@@ -177,71 +189,175 @@ async def _begun_answer(
     """
     inbound, target = ctx.inbound, lease.target
     assert inbound is not None
+    encoded = b"content-encoding" in response.headers
     if response.status != 200:
-        raise await _refused(inbound, lease, ResponseBody(connection, response, keep_framing=False))
+        body = ResponseBody(connection, response, keep_framing=False, unfold=encoded)
+        raise await _refused(inbound, lease, body)
     content_type = response.headers.get(b"content-type", b"").lower()
-    is_json, encoded = content_type.startswith(_JSON), b"content-encoding" in response.headers
-    if is_json and not encoded and response.length:
-        octets = connection.complete_body(response)
+    if not encoded and response.length:
+        is_json = content_type.startswith(_JSON)
+        octets = connection.complete_body(response) if is_json else None
         if octets is not None:
             reusable = response.keep_alive and connection.reusable
-            return _complete(Answer(lease, response, None, octets, octets), connection, reusable)
-    keep_framing = (
-        not inbound.reads_answers
-        and not target.shows_asked_name
-        and ctx.exchange.passes_framing(response)
+            answer = Answer(lease, response, None, octets, octets)
+            return _complete(ctx, answer, connection, reusable)
+        streams = inbound.stream and not inbound.counting
+        if not streams if is_json else streams and content_type.startswith(_EVENT_STREAM):
+            keep_framing = (
+                not inbound.reads_answers
+                and not target.shows_asked_name
+                and ctx.exchange.passes_framing(response)
+            )
+            body = ResponseBody(connection, response, keep_framing=keep_framing)
+            return await (_document(ctx, lease, body) if is_json else _stream(ctx, lease, body))
+    return await _of_any_form(
+        ctx, lease, ResponseBody(connection, response, keep_framing=False, unfold=True)
     )
-    if encoded and (is_json or content_type.startswith(_EVENT_STREAM)):
-        if inbound.reads_answers:
-            raise UpstreamError(FailureKind.GARBAGE, "an encoding that was not asked for")
-        body = ResponseBody(connection, response, keep_framing=keep_framing)
-        return Answer(lease, response, body)  # although identity was asked for: as it is
-    if is_json and response.length:
-        body = ResponseBody(connection, response, keep_framing=keep_framing)
-        limit = _TRANSLATED_DOCUMENT_OCTETS if inbound.reads_answers else LOOK_AHEAD_OCTETS
-        return await _document(lease, body, limit)
-    if content_type.startswith(_EVENT_STREAM) and response.length:
-        return await _stream(lease, ResponseBody(connection, response, keep_framing=keep_framing))
-    shown = _UNPRINTABLE.sub(b"?", content_type[:64]).decode() or "nothing"
-    raise UpstreamError(FailureKind.GARBAGE, f"200 with {shown}; is its base_url right?")
 
 
-async def _document(lease: Lease, body: ResponseBody, limit: int) -> Answer:
+async def _document(ctx: RequestContext, lease: Lease, body: ResponseBody) -> Answer:
     """A JSON answer that comes in several pieces."""
-    await body.look_ahead(limit=limit)
-    if not body.complete:  # it is too long to be held back
-        return Answer(lease, body.response, body)
-    answer = Answer(lease, body.response, None, body.octets, body.payload)
-    return _complete(answer, body.connection, body.reusable)
+    inbound = ctx.inbound
+    assert inbound is not None
+    reads = inbound.reads_answers
+    await body.look_ahead(limit=_MAX_DOCUMENT_OCTETS if reads else LOOK_AHEAD_OCTETS)
+    if body.complete:
+        answer = Answer(lease, body.response, None, body.octets, body.payload)
+        return _complete(ctx, answer, body.connection, body.reusable)
+    if reads or form_of(body.payload[:64], complete=False) not in (Form.DOCUMENT, None):
+        raise UpstreamError(FailureKind.GARBAGE, "an answer that is too long, or none")
+    return Answer(lease, body.response, body)  # it is too long to be held back
 
 
-def _complete(answer: Answer, connection: UpstreamConnection, reusable: bool) -> Answer:
-    payload = answer.payload
-    usage = message_usage(payload)
-    if not usage.complete:
-        raise UpstreamError(FailureKind.CLOSED, "its answer is no whole JSON")
-    answer.lease.target.upstream.pool.put(connection, reusable=reusable)
-    if usage.model is None and usage.input is None and _is_error(payload):
-        raise _late_error(answer.lease, payload)
-    answer.usage = usage
-    return answer
-
-
-def _is_error(payload: bytes) -> bool:
-    """Whether a document that reports no usage is an error's."""
-    return b'"error"' in payload or b'"base_resp"' in payload
-
-
-async def _stream(lease: Lease, body: ResponseBody) -> Answer:
+async def _stream(ctx: RequestContext, lease: Lease, body: ResponseBody) -> Answer:
     """A stream, once it has brought content."""
     first = FirstContent()
     await body.look_ahead(first.feed)
+    if first.kind is FirstEvent.CONTENT:
+        return Answer(lease, body.response, body)
+    if first.kind is None and body.complete and form_of(body.payload) is Form.DOCUMENT:
+        answer = Answer(lease, body.response, None, b"", body.payload)
+        return _complete(ctx, answer, body.connection, body.reusable)
+    if first.kind is None and not body.complete and first.pending:
+        return Answer(lease, body.response, body)  # its first event is longer than is held back
+    raise _no_content(lease, body, first)
+
+
+def _no_content(lease: Lease, body: ResponseBody, first: FirstContent) -> Exception:
+    """The failure of a stream that has brought no content."""
+    body.connection.close()
     if first.kind is FirstEvent.ERROR:
-        body.connection.close()
-        raise _late_error(lease, first.error)
+        return _late_error(lease, first.error)
     if first.kind is None and body.complete:
-        raise UpstreamError(FailureKind.CLOSED, "its stream brought nothing")
-    return Answer(lease, body.response, body)
+        return UpstreamError(FailureKind.CLOSED, "its stream brought nothing")
+    return UpstreamError(FailureKind.GARBAGE, "a stream whose first content cannot be read")
+
+
+async def _of_any_form(ctx: RequestContext, lease: Lease, body: ResponseBody) -> Answer:
+    """An answer in another form than was asked for, compressed, or with a wrong label."""
+    inbound, response = ctx.inbound, body.response
+    assert inbound is not None
+    reader = AnswerReader(streams=inbound.stream and not inbound.counting)
+    await body.look_ahead(reader.feed, _MAX_DOCUMENT_OCTETS)
+    form, first = reader.form, reader.first
+    if form is Form.STREAM and reader.streams:
+        if first.kind is not FirstEvent.CONTENT:
+            raise _no_content(lease, body, first)
+        return Answer(lease, as_event_stream(response), body)
+    payload = body.payload
+    if form is Form.STREAM:
+        if reader.broken or not (body.complete or reader.document.error):
+            raise _unreadable()
+        if reader.document.error is not None:
+            body.connection.close()
+        payload = _assembled(lease, reader.document)
+    elif form is not Form.DOCUMENT or not body.complete:
+        raise UpstreamError(FailureKind.GARBAGE, _shown(response))
+    answer = Answer(lease, response, None, b"", payload)
+    return _complete(ctx, answer, body.connection, body.reusable)
+
+
+def _shown(response: Response) -> str:
+    content_type = response.headers.get(b"content-type", b"").lower()
+    shown = _UNPRINTABLE.sub(b"?", content_type[:64]).decode() or "nothing"
+    return f"200 with {shown}; is its base_url right?"
+
+
+def _assembled(lease: Lease, stream: StreamDocument) -> bytes:
+    """The document of a complete stream."""
+    if stream.error is not None:
+        raise _late_error(lease, stream.error)
+    if not stream.complete:
+        raise UpstreamError(FailureKind.CLOSED, "its answer has no end")
+    try:
+        return stream.octets()
+    except (ValueError, RecursionError):
+        raise _unreadable() from None
+
+
+def _complete(
+    ctx: RequestContext, answer: Answer, connection: UpstreamConnection, reusable: bool
+) -> Answer:
+    """An answer that is here as a whole, in the form that was asked for."""
+    inbound, payload = ctx.inbound, answer.payload
+    assert inbound is not None
+    pool = answer.lease.target.upstream.pool
+    usage = answer.usage = message_usage(payload)
+    if usage.stop_reason is None or usage.model is None:  # or it is one beyond doubt
+        try:
+            payload = _checked(answer, inbound.counting)
+        except FailedError:
+            pool.put(connection, reusable=reusable)
+            raise
+    if not answer.octets or (inbound.stream and not inbound.counting):
+        _convert(answer, payload, streams=inbound.stream and not inbound.counting)
+    if inbound.reads_answers and not answer.events:
+        try:
+            inbound.read_document(ctx, answer)
+        except ValueError:
+            raise _unreadable() from None
+    pool.put(connection, reusable=reusable)
+    return answer
+
+
+def _checked(answer: Answer, counting: bool) -> bytes:
+    """The document of an answer that may be none."""
+    payload = answer.payload
+    if form_of(payload) is Form.STREAM:
+        stream = StreamDocument()
+        try:
+            stream.feed(payload)
+        except (ValueError, RecursionError):
+            raise _unreadable() from None
+        answer.octets, answer.events = b"", payload
+        payload = _assembled(answer.lease, stream)
+        if not stream.stopped:
+            answer.events += MESSAGE_STOP
+        answer.usage = message_usage(payload)
+    elif states_error(payload) and not is_answer(payload, counting=counting):
+        raise _late_error(answer.lease, payload)
+    if not answer.usage.complete:
+        raise UpstreamError(FailureKind.CLOSED, "its answer is no whole JSON")
+    if not is_answer(payload, counting=counting):
+        raise UpstreamError(FailureKind.GARBAGE, "200 without an answer")
+    return payload
+
+
+def _convert(answer: Answer, payload: bytes, *, streams: bool) -> None:
+    """Bring an answer into the form that was asked for."""
+    if streams:
+        try:
+            answer.events = answer.events or document_events(payload)
+        except (ValueError, RecursionError):
+            raise _unreadable() from None
+        answer.response = as_event_stream(answer.response)
+    else:
+        answer.events, answer.octets, answer.payload = b"", payload, payload
+        answer.response = as_json(answer.response, payload)
+
+
+def _unreadable() -> UpstreamError:
+    return UpstreamError(FailureKind.GARBAGE, "an answer that cannot be read")
 
 
 def _late_error(lease: Lease, payload: bytes) -> FailedError:
@@ -273,7 +389,7 @@ async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) ->
 def _failed(verdict: Verdict, status: int, fields: bytes, payload: bytes) -> FailedError:
     error: RelayError | UpstreamRefusal = UpstreamRefusal(status, fields, payload)
     if verdict.scope is Scope.CREDENTIAL or status in _CREDENTIAL_STATUSES:
-        error = RelayError(OVERLOADED, _OPERATORS_MATTER)
+        error = RelayError(OVERLOADED, OPERATORS_MATTER)
     if status == 403 and verdict.of_body:  # a firewall's page
         error = RelayError(FORBIDDEN, _FIREWALL)
     elif status < 400:

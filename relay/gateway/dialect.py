@@ -117,6 +117,15 @@ class InboundRequest(ABC):
     # --- the answer ---
 
     @abstractmethod
+    def read_document(self, ctx: "RequestContext", answer: "Answer") -> None:
+        """Read a complete answer, where `reads_answers`, so that another upstream can still give
+        it.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+
+    @abstractmethod
     def respond(
         self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
     ) -> Awaitable[None]:

@@ -82,6 +82,9 @@ class MessagesRequest(InboundRequest):
         self._received.body = b""
         self._without_thinking = None
 
+    def read_document(self, ctx: "RequestContext", answer: "Answer") -> None:
+        """Nothing: the octets are passed on."""
+
     def respond(
         self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
     ) -> Awaitable[None]:

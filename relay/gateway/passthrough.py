@@ -6,9 +6,10 @@ that they asked for.
 
 from functools import partial
 
-from relay.errors import BAD_UPSTREAM, RelayError
+from relay.errors import RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
+from relay.gateway.error_words import harmful_error
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
     StreamWay,
@@ -17,12 +18,15 @@ from relay.gateway.respond import (
     note_end,
     note_usage,
     pass_stream,
+    respond_events,
 )
 from relay.net.upstream.body import ResponseBody
+from relay.net.upstream.guarded import GuardedSplice
 from relay.net.upstream.splice import Splice
+from relay.translate.messages.event_document import MESSAGE_STOP
 from relay.translate.messages.first_content import rename_model
 from relay.translate.messages.peek import with_model
-from relay.translate.messages.usage import JsonTap, NoTap, StreamTap, Usage
+from relay.translate.messages.usage import JsonTap, StreamTap, Usage
 from relay.wire.events import Response
 
 
@@ -33,9 +37,6 @@ async def pass_on(ctx: RequestContext, answer: Answer, alive: KeepAlive | None) 
         RelayError: it came to nothing before the caller had an octet of it.
     """
     exchange, target, response = ctx.exchange, answer.lease.target, answer.response
-    if exchange.started and (b"content-encoding" in response.headers or not is_stream(response)):
-        answer.close()
-        raise RelayError(BAD_UPSTREAM, "The model's upstream answered without a stream.")
     if answer.body is not None:
         await pass_stream(ctx, answer, _Spliced(ctx, answer, answer.body, alive))
         return
@@ -46,7 +47,12 @@ async def pass_on(ctx: RequestContext, answer: Answer, alive: KeepAlive | None) 
     ctx.admission.count(answer.usage)
     await ctx.admission.durable()
     fields = answer_fields(ctx, answer, response.onward)
-    if target.shows_asked_name:
+    if answer.events:
+        events = answer.events
+        if target.shows_asked_name:
+            events = rename_model(events, ctx.model.encode())
+        respond_events(ctx, fields + _stream_fields(response), events)
+    elif target.shows_asked_name:
         exchange.respond_with(response.status, fields, _renamed(answer.payload, ctx.model))
     else:
         exchange.respond_as_received(response, fields, answer.octets)
@@ -63,19 +69,25 @@ class _Spliced(StreamWay):
     ) -> None:
         target, response = answer.lease.target, answer.response
         streamed = self._streamed = is_stream(response)
-        # An answer that comes encoded, although identity was asked for, passes on unread.
-        readable = b"content-encoding" not in response.headers
         self._exchange = ctx.exchange
         self._inbound = ctx.inbound
-        self._tap: NoTap | StreamTap | JsonTap = JsonTap()
-        if not readable:
-            self._tap = NoTap()
-        elif streamed:
-            self._tap = StreamTap()
         self._edit = None
-        if target.shows_asked_name and readable and streamed:
-            self._edit = partial(rename_model, name=ctx.model.encode())
-        self._splice = Splice(ctx.exchange, body, self._tap, reframed=self._edit is not None)
+        self._splice: Splice
+        self._tap: StreamTap | JsonTap
+        if streamed:
+            self._tap = StreamTap()
+            if target.shows_asked_name:
+                self._edit = partial(rename_model, name=ctx.model.encode())
+            self._splice = GuardedSplice(
+                ctx.exchange,
+                body,
+                self._tap,
+                partial(harmful_error, target),
+                reframed=self._edit is not None or body.unfolded,
+            )
+        else:
+            self._tap = JsonTap()
+            self._splice = Splice(ctx.exchange, body, self._tap)
         if alive is not None:
             alive.follow(self._splice, body.connection)
         fields = answer_fields(ctx, answer, response.onward)
@@ -88,6 +100,14 @@ class _Spliced(StreamWay):
     def usage(self) -> Usage:
         """See `StreamWay`."""
         return self._tap.finish()
+
+    def stated_error(self) -> bytes:
+        """See `StreamWay`."""
+        return self._tap.error if isinstance(self._tap, StreamTap) else b""
+
+    def supply_end(self) -> None:
+        """See `StreamWay`."""
+        self._splice.interject(MESSAGE_STOP)
 
     async def end(self, usage: Usage) -> None:
         """See `StreamWay`."""
@@ -107,7 +127,7 @@ class _Spliced(StreamWay):
         is of no use (though a caller who leaves a complete one does not undo it)."""
         if usage.model is not None or usage.stated or usage.passed > 0:
             return True
-        return isinstance(self._tap, NoTap) or (isinstance(self._tap, JsonTap) and not cut)
+        return isinstance(self._tap, JsonTap) and not cut
 
     @property
     def reusable(self) -> bool:

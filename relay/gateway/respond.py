@@ -12,6 +12,7 @@ from relay.errors import RelayError
 from relay.gateway.attempt import Answer, relay_error
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import UpstreamRefusal
+from relay.gateway.error_words import StatedError, stated_error
 from relay.net.upstream.connection import FailureKind, UpstreamError
 from relay.pool import clock
 from relay.pool.routes import Target
@@ -37,6 +38,14 @@ class StreamWay(ABC):
     @abstractmethod
     def usage(self) -> Usage:
         """The usage that the answer has reported so far."""
+
+    def stated_error(self) -> bytes:
+        """The data of an error object that was the last of the stream, without being an event."""
+        return b""
+
+    @abstractmethod
+    def supply_end(self) -> None:
+        """Add the event that ends an answer, which its upstream has left out."""
 
     @abstractmethod
     async def end(self, usage: Usage) -> None:
@@ -73,7 +82,13 @@ async def pass_stream(ctx: RequestContext, answer: Answer, way: StreamWay) -> No
         await way.join()
         usage = way.usage()
         if not usage.complete:
-            raise UpstreamError(FailureKind.CLOSED, "its answer has no end")
+            if stated := way.stated_error():
+                raise stated_error(target, stated)
+            body = answer.body
+            if usage.stop_reason is None or (body is not None and body.ended_uncleanly):
+                raise UpstreamError(FailureKind.CLOSED, "its answer has no end")
+            usage.complete = True  # all is here but the event that says so
+            way.supply_end()
         await admission.durable()
         note_usage(ctx, target, usage)  # before the end, which may repeat the counts
         noted = True
@@ -84,7 +99,10 @@ async def pass_stream(ctx: RequestContext, answer: Answer, way: StreamWay) -> No
         if not exchange.started:
             raise relay_error(failure) from None
         ctx.end(Outcome.CUT, f"the upstream {failure}")
-        note_failure(ctx, target, of_failure(failure.kind))
+        verdict = of_failure(failure.kind)
+        if isinstance(failure, StatedError):
+            verdict = failure.verdict
+        note_failure(ctx, target, verdict)
         way.cut(relay_error(failure))
     except RelayError as error:
         if not exchange.started:
@@ -104,6 +122,16 @@ async def pass_stream(ctx: RequestContext, answer: Answer, way: StreamWay) -> No
 def is_stream(response: Response) -> bool:
     """Whether a response is an event stream by its content-type."""
     return response.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+
+
+def respond_events(ctx: RequestContext, fields: bytes, events: bytes) -> None:
+    """Answer with a complete stream; a keep-alive may have started it."""
+    exchange = ctx.exchange
+    if exchange.started:
+        exchange.end(events)
+    else:
+        exchange.begin_stream(200, fields, events)
+        exchange.end()
 
 
 def answer_fields(ctx: RequestContext, answer: Answer, onward: bytes) -> bytes:

@@ -7,6 +7,7 @@ one document. The octets that end an answer go out once it is known to be comple
 
 import re
 from abc import abstractmethod
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import ClassVar, Final, Protocol
 
@@ -14,15 +15,16 @@ from relay.errors import BAD_UPSTREAM, RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import History, InboundRequest, Received, UpstreamRefusal
+from relay.gateway.error_words import ErrorWords
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
     StreamWay,
     answer_fields,
     end_failed,
-    is_stream,
     note_end,
     note_usage,
     pass_stream,
+    respond_events,
 )
 from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.transcode import Transcode
@@ -59,6 +61,7 @@ class StreamTranslator(Protocol):
     """Makes the caller's stream of the upstream's; see `translate.chat.stream`."""
 
     usage: Usage
+    error_of: Callable[[bytes], RelayError]
 
     def feed(self, data: bytes) -> bytes: ...
     def finish(self) -> bytes: ...
@@ -150,30 +153,54 @@ class TranslatedRequest(InboundRequest):
 
     async def respond(self, ctx: RequestContext, answer: Answer, alive: KeepAlive | None) -> None:
         """See `InboundRequest`."""
-        streamed = is_stream(answer.response)
-        if streamed is not self.stream or (answer.body is not None and not streamed):
-            answer.close()  # the wrong form, or a document that is too long to be kept
-            raise RelayError(BAD_UPSTREAM, _UNTRANSLATABLE)
         if answer.body is not None:
             way = _Translated(ctx, self, answer, answer.body, alive)
             await pass_stream(ctx, answer, way)
+        elif answer.events:
+            await self._respond_events(ctx, answer, alive)
         else:
             await self._respond_document(ctx, answer)
 
-    async def _respond_document(self, ctx: RequestContext, answer: Answer) -> None:
-        exchange, target = ctx.exchange, answer.lease.target
+    def read_document(self, ctx: RequestContext, answer: Answer) -> None:
+        """See `InboundRequest`. The document takes the place of the answer's octets."""
+        target = answer.lease.target
         note_usage(ctx, target, answer.usage)
         ctx.admission.count_unkept(answer.usage)
         try:
-            document = self.document(answer.payload, target.fit, answer.usage)
+            answer.octets = self.document(answer.payload, target.fit, answer.usage)
         except ValueError:
-            raise RelayError(BAD_UPSTREAM, _UNTRANSLATABLE) from None
+            ctx.reported, ctx.served_model = None, ""
+            raise
+
+    async def _respond_document(self, ctx: RequestContext, answer: Answer) -> None:
+        exchange, target = ctx.exchange, answer.lease.target
         if self.keeps:
             await self.keep()
         ctx.admission.count(answer.usage)
         await ctx.admission.durable()
         fields = answer_fields(ctx, answer, _DOCUMENT % exchange.id)
-        exchange.respond_with(200, fields, document)
+        exchange.respond_with(200, fields, answer.octets)
+        note_end(ctx, target, error=False)
+
+    async def _respond_events(
+        self, ctx: RequestContext, answer: Answer, alive: KeepAlive | None
+    ) -> None:
+        """Answer with a stream that is here as a whole."""
+        if alive is not None:
+            alive.stop()
+        target = answer.lease.target
+        translator = self.translator(target.fit)
+        try:
+            octets = translator.feed(answer.events)
+        except ValueError:
+            raise RelayError(BAD_UPSTREAM, _UNTRANSLATABLE) from None
+        note_usage(ctx, target, translator.usage)
+        octets += translator.finish()
+        if self.keeps:
+            await self.keep()
+        ctx.admission.count(translator.usage)
+        await ctx.admission.durable()
+        respond_events(ctx, answer_fields(ctx, answer, _STREAM % ctx.exchange.id), octets)
         note_end(ctx, target, error=False)
 
     @abstractmethod
@@ -227,7 +254,9 @@ class _Translated(StreamWay):
         self._ctx = ctx
         self._inbound = inbound
         self._alive = alive
-        self._translator = inbound.translator(answer.lease.target.fit)
+        target = answer.lease.target
+        self._translator = inbound.translator(target.fit)
+        self._translator.error_of = ErrorWords(target).error_of
         self._flow = Transcode(ctx.exchange, body, NoTap(), self._translator.feed)
         if alive is not None:
             alive.follow(self._flow, self._flow)
@@ -240,6 +269,9 @@ class _Translated(StreamWay):
     def usage(self) -> Usage:
         """See `StreamWay`."""
         return self._translator.usage
+
+    def supply_end(self) -> None:
+        """Nothing: the end is the translator's own."""
 
     async def end(self, usage: Usage) -> None:
         """See `StreamWay`."""

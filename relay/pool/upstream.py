@@ -77,6 +77,8 @@ class Upstream:
         if settings.auth == "x-api-key":
             field = f"x-api-key: {credential}"
         added = "".join(f"{name}: {value}\r\n" for name, value in settings.headers.items())
+        secrets = [credential, *(value for value in settings.headers.values() if len(value) > 15)]
+        self._secrets = tuple(secret.encode() for secret in secrets)
         self._prefix = parts.path.rstrip("/").encode()
         self._fixed = (
             f"host: {parts.netloc}\r\n{field}\r\naccept-encoding: identity\r\n{added}".encode()
@@ -87,6 +89,13 @@ class Upstream:
         outage = self.health.describe("", clock.now())
         trouble = f" ({outage})" if outage else ""
         return f"<Upstream {self.name} in_flight={self.in_flight}{trouble} {self.pool!r}>"
+
+    def without_credential(self, octets: bytes) -> bytes:
+        """Octets of this upstream, with "…" wherever they repeat the operator's credential."""
+        for secret in self._secrets:
+            if secret in octets:
+                octets = octets.replace(secret, "…".encode())
+        return octets
 
     def head(self, request: Request, length: int) -> bytes:
         """The head of `request` for this upstream, with a body of `length` octets."""

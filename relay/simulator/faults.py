@@ -9,14 +9,17 @@ import asyncio
 import gzip
 import socket
 import struct
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
+import zstandard
 
 from relay.net.exchange import Exchange
 from relay.simulator import events
 from relay.simulator.script import Script
+from relay.translate.messages.event_document import StreamDocument, document_events
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -27,6 +30,8 @@ _GARBAGE_EVENTS: Final = (
     b"event: content_block_delta\ndata: \xff\xfe\x00{{{\n\n"
     b"no field at all\n\n"
 )
+_ENVELOPE: Final = b'{"code":500,"msg":"KV cache is full","success":false}'
+_ERROR_OBJECT: Final = b'{"object":"error","message":"KV cache is full","code":500}'
 _HTML: Final = b"<html><head><title>500</title></head><body><h1>Server Error</h1></body></html>"
 _RESET_DELAY_SECONDS: Final = 0.02  # the peer reads what came before a reset
 
@@ -88,6 +93,18 @@ async def _html(exchange: Exchange) -> None:
 
 async def _redirect(exchange: Exchange) -> None:
     exchange.respond(302, [(b"location", b"https://elsewhere.invalid/v1/messages")], b"")
+
+
+async def _envelope(exchange: Exchange) -> None:
+    exchange.respond(200, [(b"content-type", b"application/json")], _ENVELOPE)
+
+
+async def _nothing(exchange: Exchange) -> None:
+    exchange.respond(200, [(b"content-type", b"application/json")], b"{}")
+
+
+async def _page(exchange: Exchange) -> None:
+    exchange.respond(200, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
 
 
 async def _stall_head(exchange: Exchange) -> None:
@@ -170,9 +187,45 @@ async def _extra(exchange: Exchange, good: Prepared, script: Script) -> None:
     exchange.write_raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nextra")
 
 
-async def _gzip(exchange: Exchange, good: Prepared, script: Script) -> None:
-    fields = [*good.fields, (b"content-encoding", b"gzip")]
-    exchange.respond(200, fields, gzip.compress(b"".join(good.parts)))
+async def _compressed(exchange: Exchange, good: Prepared, script: Script) -> None:
+    body = b"".join(good.parts)
+    encoding = script.fault.encode()
+    fields = [*good.fields, (b"content-encoding", encoding)]
+    exchange.respond(200, fields, _COMPRESS[script.fault](body))
+
+
+async def _other_form(exchange: Exchange, good: Prepared, script: Script) -> None:
+    """A document for a stream, and the reverse."""
+    body = b"".join(good.parts)
+    if good.streamed:
+        stream = StreamDocument()
+        stream.feed(body)
+        exchange.respond(200, _with_type(good, b"application/json"), stream.octets())
+    else:
+        exchange.respond(200, _with_type(good, b"text/event-stream"), document_events(body))
+
+
+async def _label(exchange: Exchange, good: Prepared, script: Script) -> None:
+    exchange.respond(200, _with_type(good, b"text/plain"), b"".join(good.parts))
+
+
+def _with_type(good: Prepared, content_type: bytes) -> Fields:
+    others = [field for field in good.fields if field[0] != b"content-type"]
+    return [*others, (b"content-type", content_type)]
+
+
+async def _no_stop(exchange: Exchange, good: Prepared, script: Script) -> None:
+    parts = good.parts[:-1] if good.streamed else good.parts
+    await _send_all(exchange, msgspec.structs.replace(good, parts=parts))
+
+
+async def _error_object(exchange: Exchange, good: Prepared, script: Script) -> None:
+    if not good.streamed:
+        exchange.respond(200, good.fields, _ERROR_OBJECT)
+        return
+    await _send_first(exchange, good, script.at)
+    exchange.write(b"data: %b\n\n" % _ERROR_OBJECT)
+    exchange.end()
 
 
 async def _short_length(exchange: Exchange, good: Prepared, script: Script) -> None:
@@ -216,6 +269,11 @@ async def split(exchange: Exchange, good: Prepared, size: int) -> None:
         exchange.close()
 
 
+_COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "gzip": gzip.compress,
+    "zstd": zstandard.compress,
+    "deflate": zlib.compress,
+}
 REPLACING: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "garbage": _garbage,
     "half-head": _half_head,
@@ -225,6 +283,9 @@ REPLACING: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "html": _html,
     "redirect": _redirect,
     "stall-head": _stall_head,
+    "envelope": _envelope,
+    "nothing": _nothing,
+    "page": _page,
 }
 SPOILING: Final[dict[str, Callable[[Exchange, Prepared, Script], Awaitable[None]]]] = {
     "error": _error,
@@ -237,11 +298,26 @@ SPOILING: Final[dict[str, Callable[[Exchange, Prepared, Script], Awaitable[None]
     "no-final-chunk": _no_final_chunk,
     "storm": _storm,
     "extra": _extra,
-    "gzip": _gzip,
+    "gzip": _compressed,
+    "zstd": _compressed,
+    "deflate": _compressed,
+    "other-form": _other_form,
+    "label": _label,
+    "no-stop": _no_stop,
+    "error-object": _error_object,
     "drip": _drip,
     "short-length": _short_length,
 }
 # Faults that keep the usage of the answer from the client.
 UNFINISHED: Final = frozenset(
-    {"error", "cut", "reset", "stall", "clean-end", "truncated-chunk", "short-length"}
+    {
+        "error",
+        "error-object",
+        "cut",
+        "reset",
+        "stall",
+        "clean-end",
+        "truncated-chunk",
+        "short-length",
+    }
 )

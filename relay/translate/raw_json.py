@@ -116,6 +116,11 @@ def string_content(raw: Octets) -> memoryview:
     return memoryview(raw)[1:-1]
 
 
+def unreadable(reason: str) -> ValueError:
+    """The error of an upstream's value that has another shape than its API states."""
+    return ValueError(reason)
+
+
 def not_text_error(raw: Octets, param: str) -> Exception:
     """The 400 for a value that should be a string."""
     return invalid_field(

@@ -5,7 +5,7 @@ These are the three kinds of extent of RFC 9112 §6.3; `chunked` has the third. 
 body's end) and `at_boundary()`: whether a piece in the sender's framing could follow here.
 """
 
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from relay.wire.chunked import ChunkReader, ChunkScanner
 
@@ -14,6 +14,8 @@ class Sized:
     """A body of a given length in octets."""
 
     __slots__ = ("done", "left", "rest")
+
+    single: ClassVar[bool] = False  # see ChunkScanner
 
     def __init__(self, length: int) -> None:
         self.left = length
@@ -44,6 +46,8 @@ class UntilClose:
     """A body that ends with the connection, whose owner then sets `done`."""
 
     __slots__ = ("done", "rest")
+
+    single: ClassVar[bool] = False  # see ChunkScanner
 
     def __init__(self) -> None:
         self.done = False

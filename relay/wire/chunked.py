@@ -7,7 +7,7 @@ sizes are plain hex digits, lines end in CR LF, and no trailer field may concern
 """
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from relay.errors import INVALID_REQUEST, RelayError
 from relay.wire.headers import HOP_BY_HOP
@@ -176,6 +176,8 @@ class ChunkReader:
     """Removes the chunked coding: octets in, payload out."""
 
     __slots__ = ("_buffer", "_in_chunk", "_left", "_trailers", "done", "rest")
+
+    single: ClassVar[bool] = False  # see ChunkScanner
 
     def __init__(self) -> None:
         self._buffer = b""

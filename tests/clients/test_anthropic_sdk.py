@@ -334,11 +334,11 @@ async def test_unknown_fields_and_betas_pass(
             max_tokens=100,
             messages=HI,
             extra_body={"of_the_future": {"deep": [1, None, "ü"]}},
-            extra_headers={"anthropic-beta": "of-2031-01-01", "x-of-the-future": "yes"},
+            extra_headers={"anthropic-beta": "of-2031-01-01", "anthropic-of-the-future": "yes"},
             extra_query={"of": "2031"},
         )
     [seen] = upstream.requests
     assert json.loads(seen.body)["of_the_future"] == {"deep": [1, None, "ü"]}
     assert seen.fields[b"anthropic-beta"] == b"of-2031-01-01"
-    assert seen.fields[b"x-of-the-future"] == b"yes"
+    assert seen.fields[b"anthropic-of-the-future"] == b"yes"
     assert seen.head.startswith(b"POST /v1/messages?of=2031 HTTP/1.1\r\n")

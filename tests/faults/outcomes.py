@@ -41,7 +41,6 @@ class Outcome:
 
 COMPLETE: Final = Outcome(200, "complete", "whole", rule="reported")
 UNREADABLE: Final = Outcome(200, "complete", "whole", readable=False, rule="reported")
-UNMEASURED: Final = Outcome(200, "complete", "whole", rule="reserved")
 CUT: Final = Outcome(200, "cut", "cut: the upstream closed", rule="partial")
 # A cut document is useless to its caller.
 CUT_DOCUMENT: Final = Outcome(200, "cut", "cut: the upstream closed")
@@ -78,7 +77,19 @@ def own(status: int, kind: str, message: str = "", *, holds: float = 0.0) -> Out
 
 
 OVERLOADED: Final = own(529, "overloaded_error", "Overloaded")
-HTML: Final = own(500, "", "<h1>Server Error</h1>")
+HTML: Final = own(500, "api_error", "answered 500")
+NONE: Final = Outcome(502, "refused", "refused: ", "api_error", "cannot be read")
+# An error of the upstream in an answer with status 200, word for word.
+LATE: Final = own(500, "api_error", "KV cache is full")
+# The same after content: its words in an error event.
+LATE_EVENT: Final = Outcome(
+    200,
+    "error event",
+    "cut: the upstream closed the connection early: in its answer",
+    "api_error",
+    "KV cache is full",
+    rule="partial",
+)
 
 OUTCOMES: Final[dict[str, tuple[Outcome, Outcome]]] = {
     # an error of the upstream
@@ -135,5 +146,17 @@ OUTCOMES: Final[dict[str, tuple[Outcome, Outcome]]] = {
     # an odd but good answer
     "fault=drip": (COMPLETE, COMPLETE),
     "fault=extra": (COMPLETE, COMPLETE),
-    "fault=gzip": (UNMEASURED, UNMEASURED),
+    "fault=gzip": (COMPLETE, COMPLETE),
+    "fault=zstd": (COMPLETE, COMPLETE),
+    "fault=deflate": (COMPLETE, COMPLETE),
+    "fault=other-form": (COMPLETE, COMPLETE),
+    "fault=label": (COMPLETE, COMPLETE),
+    "fault=no-stop": (COMPLETE, COMPLETE),
+    # status 200, and no answer
+    "fault=envelope": (LATE, LATE),
+    "fault=nothing": (NONE, NONE),
+    "fault=page": (NONE, NONE),
+    "fault=error-object;at=0": (LATE, LATE),
+    "fault=error-object;at=3": (LATE, LATE),
+    "fault=error-object": (LATE, LATE_EVENT),
 }

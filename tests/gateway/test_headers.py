@@ -189,7 +189,8 @@ async def answer_fields(
     """An answer's status, the names of its fields as sent, and its fields."""
     relay = await relay_with(await upstream_with(always(octets)))
     async with connected(relay.port) as (reader, writer):
-        writer.write(request(relay.key))
+        streamed = b"text/event-stream" in octets
+        writer.write(request(relay.key, {**BODY, "stream": streamed}))
         head = await reader.readuntil(b"\r\n\r\n")
     found = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:-2]]
     fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
@@ -201,12 +202,10 @@ async def test_the_caller_receives_only_the_allowed_fields(
     upstream_with: UpstreamWith, relay_with: RelayWith, status: bytes
 ) -> None:
     fields = "".join(f"{n}: {v}\r\n" for n, v in {**ALLOWED, **FOREIGN}.items()).encode()
-    octets = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
-        status,
-        fields,
-        len(JSON_ANSWER),
-        JSON_ANSWER,
-    )
+    body = JSON_ANSWER
+    if status != b"200 OK":
+        body = b'{"type":"error","error":{"type":"api_error","message":"Not now."}}'
+    octets = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (status, fields, len(body), body)
     got, found, received = await answer_fields(upstream_with, relay_with, octets)
     assert got == int(status.split()[0])
     own = {b"request-id", b"server-timing", b"content-length"}

@@ -115,23 +115,23 @@ async def test_the_sdk_raises_on_a_late_failure(lively_with: LivelyWith) -> None
         await reading
 
 
-@pytest.mark.parametrize(
-    "octets",
-    [
-        pytest.param(OK, id="no-stream"),
-        pytest.param(
-            answers.sized(
-                b"\x1f\x8b" + bytes(50),
-                b"200 OK",
-                b"content-encoding: gzip",
-                kind=b"text/event-stream",
-            ),
-            id="encoded-stream",
-        ),
-    ],
-)
-async def test_only_a_plain_stream_can_follow_pings(lively_with: LivelyWith, octets: bytes) -> None:
+async def test_a_document_follows_pings_as_events(lively_with: LivelyWith) -> None:
     go_on = asyncio.Event()
+    relay, _ = await lively_with(steps(go_on, OK))
+    async with asking(relay) as answered:
+        await answered.pings(1)
+        go_on.set()
+        await answered.end()
+    events = [event for event, _ in answered.events]
+    assert (events[0], events[-1]) == ("message_start", "message_stop")
+    assert answered.complete
+
+
+async def test_a_broken_coding_is_an_error_after_pings(lively_with: LivelyWith) -> None:
+    go_on = asyncio.Event()
+    octets = answers.sized(
+        b"\x1f\x8b" + bytes(50), b"200 OK", b"content-encoding: gzip", kind=b"text/event-stream"
+    )
     relay, _ = await lively_with(steps(go_on, octets))
     async with asking(relay) as answered:
         await answered.pings(1)

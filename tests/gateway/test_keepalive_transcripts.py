@@ -135,13 +135,17 @@ MESSAGES: dict[str, tuple[Options, str]] = {
         clock +5                  → error api_error, cut, one#1 closed, own probe to one#2
         """,
     ),
-    "no-stream-after-the-head": (
+    "a-document-after-the-head": (
         SINGLE,
         """
         caller asks for a stream  → request to one#1
         clock +8.25               → 200, ping
-        one#1 document            → error api_error, cut
-        """,
+        one#1 document            → EVENTS, end
+        """.replace(
+            "EVENTS",
+            "message_start, content_block_start, text, content_block_stop, message_delta, "
+            "message_stop",
+        ),
     ),
     "a-document-is-no-stream": (
         SINGLE,

@@ -154,10 +154,11 @@ async def answered_with(
         writer.close()
 
     relay = await relay_with(await upstream_with(answer))
-    asked = request(relay.key, fields="connection: close\r\n")
+    body = STREAM if b"text/event-stream" in octets else BODY
+    asked = request(relay.key, body, fields="connection: close\r\n")
     received = await exchange(relay.port, asked, wait=20)
-    head, _, body = received.partition(b"\r\n\r\n")
-    return head, body
+    head, _, framed = received.partition(b"\r\n\r\n")
+    return head, framed
 
 
 EVENTS = answers.stream(("Grüße ", "aus 東京", "🌍🌎🌏"))
@@ -209,7 +210,9 @@ async def test_a_json_answer_reaches_the_caller_unchanged(
     upstream_with: UpstreamWith, relay_with: RelayWith, size: int
 ) -> None:
     filler = ("é🌍" * (size // 6)).encode()[: max(0, size - 20)].decode(errors="ignore")
-    body = json.dumps({"content": filler}, ensure_ascii=False).encode() if size > 2 else b"{}"
+    content = [{"type": "text", "text": filler}] if size > 2 else []
+    message = {"type": "message", "content": content}
+    body = json.dumps(message, ensure_ascii=False).encode()
     head, received = await answered_with(upstream_with, relay_with, answers.sized(body))
     assert b"content-length: %d" % len(body) in head
     assert sha(received) == sha(body)
@@ -294,7 +297,7 @@ async def test_a_stream_with_a_length_in_one_read_is_complete(
     octets = answers.sized(events, kind=b"text/event-stream")
     upstream = await upstream_with(always(octets))
     relay = await relay_with(upstream)
-    asked = request(relay.key, fields="connection: close\r\n")
+    asked = request(relay.key, STREAM, fields="connection: close\r\n")
     asked = asked.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
     _, _, body = (await exchange(relay.port, asked)).partition(b"\r\n\r\n")
     assert body == events

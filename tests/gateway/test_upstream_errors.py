@@ -1,5 +1,6 @@
 """The errors of an upstream: passed on, translated or hidden."""
 
+import json
 import time
 from typing import Any
 
@@ -102,17 +103,32 @@ async def test_an_upstreams_error_is_passed_word_for_word(
         assert [line["status"] for line in relay.log()] == [status, status]
 
 
-async def test_an_html_error_of_a_gateway_is_passed_unchanged(
-    upstream_with: UpstreamWith, relay_with: RelayWith
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (b"502 Bad Gateway", "api_error"),
+        (b"413 Too Large", "request_too_large"),
+        (b"400 Bad Request", "invalid_request_error"),
+        (b"529 Overloaded", "overloaded_error"),
+    ],
+)
+@pytest.mark.parametrize("page", [b"<html><h1>No</h1></html>", b"no", b"", b"[]", b"{}"])
+async def test_an_error_that_is_no_json_becomes_one_of_its_status(
+    upstream_with: UpstreamWith, relay_with: RelayWith, status: bytes, kind: str, page: bytes
 ) -> None:
-    octets = answers.sized(b"<h1>Bad gateway</h1>", b"502 Bad Gateway", kind=b"text/html")
+    octets = answers.sized(page, status, kind=b"text/html")
     upstream = await upstream_with(always(octets))
     relay = await relay_with(upstream)
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key))
-        status, fields, body = await read_answer(reader)
-    assert (status, body) == (502, b"<h1>Bad gateway</h1>")
-    assert fields[b"content-type"] == b"text/html"
+        seen, fields, body = await read_answer(reader)
+    error = json.loads(body)
+    assert seen == int(status[:3])
+    assert fields[b"content-type"] == b"application/json"
+    assert error["type"] == "error"
+    assert error["error"]["type"] == kind
+    assert str(seen) in error["error"]["message"]
+    assert error["request_id"].encode() == fields[b"request-id"]
 
 
 async def test_an_empty_error_body_does_not_shift_the_next_answer(
@@ -130,7 +146,7 @@ async def test_an_empty_error_body_does_not_shift_the_next_answer(
     relay = await relay_with(upstream)
     async with connected(relay.port) as (reader, writer):
         writer.write(request(relay.key))
-        assert (await read_answer(reader))[::2] == (529, b"")
+        assert (await read_answer(reader))[0] == 529
         writer.write(request(relay.key))
         assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
         assert upstream.connections == 2

@@ -168,8 +168,8 @@ async def test_an_incomplete_request_is_not_sent_upstream(live: Live) -> None:
 async def slow_answer(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
 ) -> None:
-    """Start an answer as the request's `x-begin` says, then send nothing more."""
-    begin = seen.fields.get(b"x-begin")
+    """Start an answer as the request's `x-stainless-begin` says, then send nothing more."""
+    begin = seen.fields.get(b"x-stainless-begin")
     if begin == b"kept json":
         writer.write(OK[:-10])
     elif begin == b"kept stream":
@@ -215,7 +215,8 @@ async def test_a_caller_that_leaves_closes_the_upstream_within_100_ms(
 ) -> None:
     relay, upstream = slow
     async with connected(relay.port) as (reader, writer):
-        writer.write(request(relay.key, fields=f"x-begin: {begin}\r\n"))
+        body = BODY if "json" in begin else STREAM
+        writer.write(request(relay.key, body, fields=f"x-stainless-begin: {begin}\r\n"))
         await upstream.asked.wait()
         if begin == "nothing" or begin.startswith("kept"):
             await asyncio.sleep(0.05)
@@ -319,7 +320,7 @@ async def test_an_http_1_0_caller_gets_a_stream_without_chunks(
 ) -> None:
     upstream = await upstream_with(always(answers.chunked(EVENTS)))
     relay = await relay_with(upstream)
-    received = await exchange(relay.port, http_1_0(request(relay.key)))
+    received = await exchange(relay.port, http_1_0(request(relay.key, STREAM)))
     head, _, body = received.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head
     assert b"\r\nconnection: close" in head
@@ -343,7 +344,7 @@ async def test_an_http_1_0_caller_sees_a_cut_stream_as_cut(
     octets = answers.chunked_head() + b"".join(map(answers.chunk, EVENTS[:4]))
     upstream = await upstream_with(always(octets, close=True))
     relay = await relay_with(upstream)
-    received = await exchange(relay.port, http_1_0(request(relay.key)))
+    received = await exchange(relay.port, http_1_0(request(relay.key, STREAM)))
     body = received.partition(b"\r\n\r\n")[2]
     assert body.startswith(b"".join(EVENTS[:4]))
     assert b"event: error\n" in body

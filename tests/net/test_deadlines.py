@@ -46,8 +46,8 @@ def is_error(
 
 
 async def as_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
-    """Answer as far as `x-begin` says."""
-    begin = seen.fields.get(b"x-begin", b"")
+    """Answer as far as `x-stainless-begin` says."""
+    begin = seen.fields.get(b"x-stainless-begin", b"")
     if begin == b"half a head":
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
     elif begin == b"json":
@@ -76,6 +76,12 @@ async def as_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
             await asyncio.sleep(DUE / 2.5)
         writer.write(answers.LAST)
     await writer.drain()
+
+
+def beginning(relay: Live, begin: str) -> bytes:
+    """A request that the upstream answers so, in the form that it asks for."""
+    body = BODY if "json" in begin else {**BODY, "stream": True}
+    return request(relay.key, body, fields=f"x-stainless-begin: {begin}\r\n")
 
 
 @pytest.fixture
@@ -140,7 +146,8 @@ async def test_a_body_must_arrive_at_the_minimum_rate(
 
 @deadline("body")
 async def test_a_body_at_the_minimum_rate_may_take_longer(short: Live) -> None:
-    octets = request(short.key, json.dumps(BODY).encode() + b" " * 6000, fields="x-begin: fast\r\n")
+    body = json.dumps(BODY).encode() + b" " * 6000
+    octets = request(short.key, body, fields="x-stainless-begin: fast\r\n")
     async with connected(short.port) as (reader, writer):
         watch = Watch()
         for start in range(0, len(octets), 400):
@@ -167,7 +174,7 @@ async def test_an_idle_connection_is_closed_silently(short: Live, used: bool) ->
 @pytest.mark.parametrize("begin", ["flood"])
 async def test_a_caller_that_reads_nothing_is_dropped(short: Live, begin: str) -> None:
     async with connected(short.port, limit=1024) as (reader, writer):
-        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        writer.write(beginning(short, begin))
         await read_head(reader)
         pause_reading(writer)
         (connection,) = short.app.server.connections
@@ -190,7 +197,7 @@ async def test_a_caller_that_leaves_an_answers_end_unread_is_dropped(
     answer = answers.sized(body)
 
     async def big(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
-        cut = seen.fields.get(b"x-cut") == b"1"
+        cut = seen.fields.get(b"x-stainless-cut") == b"1"
         writer.write(answer[:-9] if cut else answer)
         if cut:
             writer.close()
@@ -204,7 +211,7 @@ async def test_a_caller_that_leaves_an_answers_end_unread_is_dropped(
     unread: list[asyncio.StreamWriter] = []
     relay = await relay_with(await upstream_with(big), server={"timeouts": {"write": DUE}})
     async with asyncio.timeout(8):
-        for fields in ("", "x-cut: 1\r\n", "connection: close\r\n"):
+        for fields in ("", "x-stainless-cut: 1\r\n", "connection: close\r\n"):
             await leave_unread(relay, fields)
         await until(lambda: len(relay.app.server.connections) >= 3)
         await until(lambda: not relay.app.server.connections)
@@ -217,7 +224,7 @@ async def test_a_caller_that_leaves_an_answers_end_unread_is_dropped(
 async def test_an_upstream_that_does_not_answer_is_a_504(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
-        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        writer.write(beginning(short, begin))
         answer = await read_answer(reader)
         assert is_error(answer, 504, "api_error", "in time", "Try again")
         assert b"connection" not in answer[1]
@@ -229,7 +236,7 @@ async def test_an_upstream_that_does_not_answer_is_a_504(short: Live, begin: str
 async def test_silence_before_content_is_a_504(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
-        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        writer.write(beginning(short, begin))
         answer = await read_answer(reader)
         assert is_error(answer, 504, "api_error", "in time", "Try again")
         assert b"connection" not in answer[1]
@@ -240,7 +247,7 @@ async def test_silence_before_content_is_a_504(short: Live, begin: str) -> None:
 async def test_silence_within_a_stream_is_an_error_event(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
-        writer.write(request(short.key, fields="x-begin: stream\r\n"))
+        writer.write(beginning(short, "stream"))
         await read_head(reader)
         received = await reader.read(-1)
         assert watch.fired(), watch
@@ -256,7 +263,7 @@ async def test_silence_within_a_stream_is_an_error_event(short: Live) -> None:
 async def test_silence_within_an_event_only_ends_the_connection(short: Live, begin: str) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
-        writer.write(request(short.key, fields=f"x-begin: {begin}\r\n"))
+        writer.write(beginning(short, begin))
         await read_head(reader)
         received = await reader.read(-1)
         assert watch.fired(), watch
@@ -268,7 +275,7 @@ async def test_silence_within_an_event_only_ends_the_connection(short: Live, beg
 async def test_a_slow_stream_that_is_not_silent_goes_on(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
         watch = Watch()
-        writer.write(request(short.key, fields="x-begin: slowly\r\n"))
+        writer.write(beginning(short, "slowly"))
         answer = await read_answer(reader)
         assert answer[2] == b"".join(EVENTS)
         assert not watch.fired()
@@ -277,7 +284,7 @@ async def test_a_slow_stream_that_is_not_silent_goes_on(short: Live) -> None:
 @deadline("silence")
 async def test_an_unread_answer_is_not_the_upstreams_silence(short: Live) -> None:
     async with connected(short.port, limit=1024) as (reader, writer):
-        writer.write(request(short.key, fields="x-begin: flood\r\n"))
+        writer.write(beginning(short, "flood"))
         await read_head(reader)
         pause_reading(writer)
         await asyncio.sleep(DUE * 2)
@@ -289,7 +296,7 @@ async def test_an_unread_answer_is_not_the_upstreams_silence(short: Live) -> Non
 @deadline("pool")
 async def test_an_idle_upstream_connection_is_closed_first(short: Live) -> None:
     async with connected(short.port) as (reader, writer):
-        writer.write(request(short.key, fields="x-begin: fast\r\n"))
+        writer.write(beginning(short, "fast"))
         await read_answer(reader)
         watch = Watch()
         assert short.keeps_idle(1)

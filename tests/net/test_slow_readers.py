@@ -85,7 +85,7 @@ async def test_an_unread_answer_holds_up_no_other_caller(
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
     ) -> None:
-        if b"x-first" not in seen.fields:
+        if b"x-stainless-first" not in seen.fields:
             writer.write(OK)
             return
         writer.write(first)
@@ -95,7 +95,10 @@ async def test_an_unread_answer_holds_up_no_other_caller(
     upstream = await upstream_with(answer)
     relay = await relay_with(upstream)
     async with slow_caller(
-        await narrow_port(relay), request(relay.key, fields="x-first: 1\r\n")
+        await narrow_port(relay),
+        request(
+            relay.key, BODY if framing == "kept" else STREAM, fields="x-stainless-first: 1\r\n"
+        ),
     ) as caller:
         head = await asyncio.get_running_loop().sock_recv(caller, 40)
         started.set()

@@ -152,6 +152,16 @@ async def test_faults_of_an_answer_that_is_no_stream(upstream: Running) -> None:
     assert (await raw(upstream, "fault=error", stream=False)).startswith(b"HTTP/1.1 529 ")
     assert (await raw(upstream, "fault=cut;at=9", stream=False)).endswith(b'9\r\n{"model":\r\n')
     assert (await raw(upstream, "fault=empty", stream=False)).endswith(b"\r\n\r\n")
+    assert (await raw(upstream, "fault=nothing", stream=False)).endswith(b"\r\n\r\n{}")
+    assert b'"success":false}' in await raw(upstream, "fault=envelope", stream=False)
+    assert b"<h1>" in await raw(upstream, "fault=page", stream=False)
+    assert b'{"object":"error"' in await raw(upstream, "fault=error-object", stream=False)
+    assert b"event: message_stop" in await raw(upstream, "fault=other-form", stream=False)
+    assert b"event: message_stop" not in await raw(upstream, "fault=no-stop", stream=True)
+    assert b"content-type: text/plain" in await raw(upstream, "fault=label", stream=False)
+    for coding in ("zstd", "deflate"):
+        field = f"content-encoding: {coding}\r\n".encode()
+        assert field in await raw(upstream, f"fault={coding}", stream=False)
     assert (await raw(upstream, "fault=html", stream=False)).startswith(b"HTTP/1.1 500 ")
     assert b"\r\nlocation: https://" in await raw(upstream, "fault=redirect", stream=False)
 

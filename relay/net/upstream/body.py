@@ -17,6 +17,7 @@ from relay.net.upstream.connection import FailureKind, UpstreamConnection, Upstr
 from relay.wire.body import Extent, Sized, UntilClose
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.events import UNTIL_CLOSE, Response
+from relay.wire.unfolding import Unfolded
 
 LOOK_AHEAD_OCTETS: Final = 1024 * 1024  # default limit of octets held back
 
@@ -25,7 +26,8 @@ class ResponseBody:
     """One response's body, including the octets that arrived with its head.
 
     `extent` finds the body's end. `chunks` removes the chunked coding while `extent` keeps it; None
-    if octets and payload are the same. `complete`: the body has arrived to its end.
+    if octets and payload are the same. `complete`: the body has arrived to its end. `unfolded`: the
+    octets come decompressed, so they need a framing of the relay's own.
     """
 
     __slots__ = (
@@ -40,25 +42,36 @@ class ResponseBody:
         "connection",
         "extent",
         "response",
+        "unfolded",
     )
 
     def __init__(
-        self, connection: UpstreamConnection, response: Response, *, keep_framing: bool
+        self,
+        connection: UpstreamConnection,
+        response: Response,
+        *,
+        keep_framing: bool,
+        unfold: bool = False,
     ) -> None:
-        """`keep_framing`: the octets are passed on unchanged, chunked coding included."""
+        """`keep_framing`: the octets are passed on unchanged, chunked coding included. `unfold`:
+        a content coding is removed, whatever the label says (not with `keep_framing`)."""
         self.connection = connection
         self.response = response
-        self.extent: Extent
+        extent: Extent
         self.chunks: ChunkReader | None = None
         if response.length >= 0:
-            self.extent = Sized(response.length)
+            extent = Sized(response.length)
         elif response.length == UNTIL_CLOSE:
-            self.extent = UntilClose()
+            extent = UntilClose()
         elif keep_framing:
-            self.extent = ChunkScanner()
+            extent = ChunkScanner()
             self.chunks = ChunkReader()
         else:
-            self.extent = ChunkReader()
+            extent = ChunkReader()
+        self.unfolded = unfold
+        self.extent: Extent | Unfolded = extent
+        if unfold:
+            self.extent = Unfolded(extent, response.headers.get(b"content-encoding", b""))
         self.complete = False
         self._octets: list[bytes] = []
         self._payload: list[bytes] = self._octets if self.chunks is None else []
@@ -133,9 +146,17 @@ class ResponseBody:
         So does any other end if the body is an event stream: its last event shows whether it is
         complete, and some servers end TLS without close_notify (RFC 9112 §9.8).
         """
-        if isinstance(self.extent, UntilClose) and failure.kind is FailureKind.CLOSED:
-            self.extent.done = self.connection.lost_cleanly or self._shows_its_end()
+        if self.response.length == UNTIL_CLOSE and failure.kind is FailureKind.CLOSED:
+            ended = self.connection.lost_cleanly or self._shows_its_end()
+            if ended and isinstance(self.extent, Unfolded):
+                return self.extent.finished()
+            self.extent.done = ended
         return self.extent.done
+
+    @property
+    def ended_uncleanly(self) -> bool:
+        """Whether only the loss of its connection ended the body."""
+        return self.response.length == UNTIL_CLOSE and not self.connection.lost_cleanly
 
     def _shows_its_end(self) -> bool:
         headers = self.response.headers

@@ -18,6 +18,7 @@ from relay.net.upstream.connection import FailureKind, UpstreamError
 from relay.wire.body import Extent, Sized
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.events import CHUNKED, UNTIL_CLOSE
+from relay.wire.unfolding import Unfolded
 
 _COMMENT: Final = b":\n\n"  # a comment, and the end of an empty event
 
@@ -66,7 +67,7 @@ class Splice:
         self._exchange = exchange
         self._body = body
         self._connection = body.connection
-        self._extent: Extent = body.extent
+        self._extent: Extent | Unfolded = body.extent
         self._tap = tap
         self._last = b""  # the octets that end the body
         self._done: Waiter[None] = Waiter()

@@ -16,7 +16,6 @@ from relay.translate.chat import render
 from relay.translate.chat.render import AnswerMetadata
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.event import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.raw_json import NOTHING
@@ -107,7 +106,7 @@ class ChatStream(EventStream):
         return KEEP_ALIVE if self._started else b""
 
     def _render_error(self, data: bytes) -> bytes:
-        return stream_error(data).event(ErrorShape.OPENAI)
+        return self.error_of(data).event(ErrorShape.OPENAI)
 
     def _render_chunk(self, delta: bytes) -> bytes:
         """A chunk with these members of `delta`. The role's chunk comes before the first one."""

@@ -4,6 +4,7 @@ Decides how far a block is parsed. Must not know what a dialect makes of it. Eve
 string as octets: the upstream's spelling is kept.
 """
 
+import json
 import re
 from typing import Final
 
@@ -90,14 +91,18 @@ def arguments(raw: msgspec.Raw) -> bytes:
         return _EMPTY_INPUT
     if octets.startswith(b'"'):  # some vendors send a string already
         return octets
-    return msgspec.json.encode(msgspec.json.format(octets, indent=-1).decode())
+    try:
+        return msgspec.json.encode(msgspec.json.format(octets, indent=-1).decode())
+    except msgspec.DecodeError:  # a lone surrogate
+        compact = json.dumps(json.loads(octets), separators=(",", ":"))
+        return json.dumps(compact).encode()
 
 
 def citation(raw: msgspec.Raw) -> bytes | None:
     """The `title` and `url` members of a web citation; None for any other citation."""
     try:
         cited = _decode_citation(raw)
-    except msgspec.ValidationError:
+    except msgspec.DecodeError:
         return None
     url = bytes(cited.url)
     if cited.type != "web_search_result_location" or not url.startswith(b'"'):
@@ -109,14 +114,21 @@ def citations(raw: msgspec.Raw) -> list[bytes]:
     """The web citations of a block, at most MAX_CITATIONS."""
     if not bytes(raw).startswith(b"["):
         return []
-    found = (citation(each) for each in _decode_elements(raw))
+    try:
+        elements = _decode_elements(raw)
+    except msgspec.DecodeError:  # a lone surrogate
+        return []
+    found = (citation(each) for each in elements)
     return [each for each in found if each is not None][:MAX_CITATIONS]
 
 
 def refusal(stop_details: msgspec.Raw) -> bytes:
     """The text of a refusal: the upstream's explanation, else a fixed sentence."""
     if bytes(stop_details).startswith(b"{"):
-        explanation = bytes(_decode_stop_details(stop_details).explanation)
+        try:
+            explanation = bytes(_decode_stop_details(stop_details).explanation)
+        except msgspec.DecodeError:  # a lone surrogate
+            return _NO_EXPLANATION
         if explanation.startswith(b'"') and explanation != EMPTY:
             return explanation
     return _NO_EXPLANATION

@@ -7,6 +7,7 @@ up; a count that is none of these is ignored and costs nothing else of its event
 know prices or plans.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from math import ceil
@@ -342,12 +343,32 @@ def message_usage(body: bytes) -> Usage:
     except (UnicodeDecodeError, RecursionError):
         return usage
     except msgspec.DecodeError:
+        if b"\\ud" in body.lower():  # half a character, perhaps
+            return _usage_by_json(body)
         usage.complete = False
         return usage
     usage.model = message.model
     usage.stop_reason = message.stop_reason
     _record_counts(usage, message.usage)
     return usage
+
+
+def _usage_by_json(body: bytes) -> Usage:
+    """The usage of a document that only the standard library reads: with a lone surrogate."""
+    try:
+        members = json.loads(body)
+        known = {name: members.get(name) for name in ("model", "stop_reason", "usage")}
+    except (AttributeError, ValueError, RecursionError):
+        return Usage()
+    return message_usage(json.dumps(known).encode())
+
+
+def event_type(data: bytes) -> str:
+    """The `type` of an event's data; "" if it has none or cannot be read."""
+    try:
+        return _decode_event(data).type
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _record_odd_message(usage: Usage, body: bytes) -> None:

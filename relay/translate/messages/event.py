@@ -53,6 +53,7 @@ class _TypeOnly(msgspec.Struct, frozen=True):
 
 
 _decode: Final = msgspec.json.Decoder(StreamEvent).decode
+_decode_loosely: Final = msgspec.json.Decoder(StreamEvent, strict=False).decode
 _decode_type: Final = msgspec.json.Decoder(_TypeOnly).decode
 
 
@@ -90,9 +91,27 @@ def _skip_or_raise(
         kind = stated if isinstance(stated, str) else name.decode("latin-1")
         if kind and kind not in _KNOWN_TYPES:
             return StreamEvent(kind)
-    elif b"\\ud" in data.lower():
+        return _read_loosely(name, data, failure)
+    if b"\\ud" in data.lower():
         return _read_surrogates(data)
     raise ValueError(f"an event that cannot be read: {failure}")
+
+
+def _read_loosely(name: bytes, data: bytes, failure: Exception) -> StreamEvent:
+    """An event whose index is a text, a fraction of zero or null, as some vendors have it."""
+    try:
+        event = _decode_loosely(data)
+    except msgspec.ValidationError:
+        try:
+            document = msgspec.json.decode(data)
+            if document.get("index", 0) is not None:
+                raise ValueError(f"an event that cannot be read: {failure}") from None
+            event = _decode_loosely(msgspec.json.encode({**document, "index": 0}))
+        except (msgspec.DecodeError, AttributeError, RecursionError):
+            raise ValueError(f"an event that cannot be read: {failure}") from None
+    if event.type is None:
+        return msgspec.structs.replace(event, type=name.decode("latin-1"))
+    return event
 
 
 def _read_surrogates(data: bytes) -> StreamEvent:
@@ -103,8 +122,8 @@ def _read_surrogates(data: bytes) -> StreamEvent:
     """
     try:
         document = json.loads(data)
-        index, delta = document.get("index", 0), document["delta"]
-        if document["type"] != "content_block_delta" or not isinstance(index, int):
+        index, delta = int(document.get("index") or 0), document["delta"]
+        if document["type"] != "content_block_delta":
             raise ValueError("half a character where there is no piece of text")
         pieces = {
             piece: msgspec.Raw(json.dumps(delta[piece]).encode())

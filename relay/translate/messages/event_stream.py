@@ -9,9 +9,13 @@ decode, which leaves its text as octets.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Final
 
+from relay.errors import RelayError
+from relay.translate.messages.answer_form import is_untyped_error
 from relay.translate.messages.content import Block
+from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.event import Delta, read
 from relay.translate.messages.usage import DATA_OCTETS, Usage, record_event
 from relay.translate.raw_json import NOTHING
@@ -27,14 +31,15 @@ class EventStream(ABC):
 
     `usage` is updated as events pass. `usage.complete` is set when the answer has ended, and
     `usage.error` when it ended with an error event, whose data is `error`. Later octets are
-    ignored.
+    ignored. `error_of` makes the caller's error of such data.
     """
 
-    __slots__ = ("_after_cr", "_rest", "_stop_details", "error", "usage")
+    __slots__ = ("_after_cr", "_rest", "_stop_details", "error", "error_of", "usage")
 
     def __init__(self) -> None:
         self.usage = Usage()
         self.error: bytes | None = None
+        self.error_of: Callable[[bytes], RelayError] = stream_error
         self._rest = bytearray()  # an incomplete event
         self._after_cr = False
         self._stop_details = NOTHING  # an object, if the upstream gave one
@@ -141,6 +146,8 @@ class EventStream(ABC):
             case "ping":
                 return self._ping()
             case "error":
+                return self._end_with_error(data)
+            case _ if is_untyped_error(data):
                 return self._end_with_error(data)
         return b""
 

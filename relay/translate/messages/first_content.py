@@ -12,9 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.translate.messages import event as one_event
+from relay.translate.messages.answer_form import is_untyped_error
 from relay.wire.sse import EventReader
 
 _WITHOUT_CONTENT: Final = frozenset({b"message_start", b"ping"})
+_WITH_CONTENT: Final = frozenset({b"content_block_delta", b"content_block_start"})
+_ENDS: Final = frozenset({b"content_block_stop", b"message_delta", b"message_stop"})
+_NAMES: Final = _WITHOUT_CONTENT | _WITH_CONTENT | _ENDS | {b"error"}
+_NO_NAMES: Final = (b"", b"message")  # the default name (WHATWG HTML §9.2.6)
+_NO_DATA: Final = (b"", b"[DONE]")
 _TEXT_TYPE: Final = re.compile(rb'"type"[ ]*:[ ]*"(text|thinking)"')
 _MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]++|\\.)*+"')
 
@@ -31,7 +38,8 @@ class FirstEvent(Enum):
     """The kind of the first event that matters."""
 
     CONTENT = "content"
-    ERROR = "error"  # an error event, before any content
+    ERROR = "error"  # an error event or object, before any content
+    UNREADABLE = "unreadable"  # no event of the Messages API, or one that is broken
 
 
 class FirstContent:
@@ -47,18 +55,59 @@ class FirstContent:
         self.kind: FirstEvent | None = None
         self.error = b""
 
+    @property
+    def pending(self) -> bool:
+        """Whether an event has arrived in part."""
+        return self._events.pending
+
     def feed(self, octets: bytes) -> bool:
         """Take the next octets; whether `kind` is known."""
         for name, data in self._events.feed(octets):
-            kind = name or _kind(data)
-            if kind in _WITHOUT_CONTENT or (kind == b"content_block_start" and _is_empty(data)):
+            kind = name if name in _NAMES else _kind(data)
+            if kind in _WITHOUT_CONTENT:
+                if kind == b"message_start" and not (data[:1] == b"{" and data[-1:] == b"}"):
+                    self.kind = FirstEvent.UNREADABLE
+                    return True
                 continue
-            if kind == b"error":
-                self.kind, self.error = FirstEvent.ERROR, data
-            else:
-                self.kind = FirstEvent.CONTENT
+            if kind == b"content_block_start" and _is_empty(data):
+                continue
+            first = _first(name, kind, data)
+            if first is None:
+                continue
+            self.kind = first
+            if first is FirstEvent.ERROR:
+                self.error = data
             return True
         return False
+
+
+def _first(name: bytes, kind: bytes, data: bytes) -> FirstEvent | None:
+    """What an event shows; None if it has no meaning in the Messages API."""
+    if kind == b"error":
+        return FirstEvent.ERROR
+    if kind in _WITH_CONTENT:
+        return _content(name, data)
+    if kind in _ENDS:
+        return FirstEvent.CONTENT
+    if data.strip() in _NO_DATA:
+        return None
+    if is_untyped_error(data):
+        return FirstEvent.ERROR
+    return None if kind or name not in _NO_NAMES else FirstEvent.UNREADABLE
+
+
+def _content(name: bytes, data: bytes) -> FirstEvent:
+    """Whether an event that should be content can be read."""
+    try:
+        event = one_event.read(name, data)
+    except ValueError:
+        return FirstEvent.UNREADABLE
+    kind = event.type
+    if (kind == "content_block_delta" and event.delta is None) or (
+        kind == "content_block_start" and event.content_block is None
+    ):
+        return FirstEvent.ERROR if is_untyped_error(data) else FirstEvent.UNREADABLE
+    return FirstEvent.ERROR if kind == "error" else FirstEvent.CONTENT
 
 
 def _kind(data: bytes) -> bytes:

@@ -7,7 +7,8 @@ change, delay or copy octets. Must not know prices or plans.
 import re
 from typing import Final
 
-from relay.translate.messages.counts import Usage, message_usage, record_event
+from relay.translate.messages.answer_form import is_untyped_error
+from relay.translate.messages.counts import Usage, event_type, message_usage, record_event
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from relay.wire.sse import EventReader
 
@@ -15,7 +16,9 @@ __all__ = ["DATA_OCTETS", "JsonTap", "NoTap", "StreamTap", "Usage", "message_usa
 
 _USAGE: Final = b'"usage"'
 _MAX_JSON_OCTETS: Final = 32 * 1024 * 1024
-_LAST_EVENT: Final = re.compile(rb'"message_stop"|^event: ?error', re.MULTILINE)
+_ENDS: Final = frozenset({b"message_stop", b"error"})
+_STOP: Final = b'"message_stop"'
+_LAST_EVENT: Final = re.compile(rb"message_stop|^event: ?error", re.MULTILINE)
 _DELTA: Final = b"content_block_delta"
 _TEXT: Final = re.compile(rb'"(?:text|thinking|partial_json)": ?"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _EVENT_OCTETS: Final = 121  # of a delta without its text, in a chunk of its own
@@ -115,6 +118,7 @@ class StreamTap:
         "_events",
         "_framing",
         "_last",
+        "_last_data",
         "_passed",
         "_quiet",
         "_text",
@@ -130,6 +134,7 @@ class StreamTap:
         self._closing = False  # the last event but one has passed: parse the rest
         self._quiet = True  # aligned, and not closing
         self._last = b""
+        self._last_data = b""  # of the last event that was parsed
         self._passed = 0  # events that were not parsed, and their octets
         self._text = 0  # octets of text in deltas that were parsed
         self._usage = Usage()
@@ -166,30 +171,54 @@ class StreamTap:
     def finish(self) -> Usage:
         """The usage of the stream."""
         usage = self._usage
-        if not usage.complete and (ending := _LAST_EVENT.search(self._last)) is not None:
-            usage.complete = True
-            usage.error = ending[0].startswith(b"event")
         if not self._closing:
             usage.passed = self._text + _text_octets(self._passed, self._last)
+        if not usage.complete:
+            if self._last:  # not parsed yet, as it ended between two events
+                self._parse_last(self._last)
+            if usage.stop_reason is None:  # a last event without usage may have it
+                record_event(usage, self._last_data)
         return usage
+
+    @property
+    def error(self) -> bytes:
+        """The data of an error object that is no error event and was the last of the stream."""
+        data = self._last_data
+        return data if is_untyped_error(data) else b""
 
     def _parse(self, data: bytes) -> None:
         self._read(data if self._chunks is None else self._chunks.feed(data))
 
+    def _parse_last(self, last: bytes) -> None:
+        """Read a piece that was not parsed: complete chunks, and complete events."""
+        payload = last if self._chunks is None else ChunkReader().feed(last)
+        for name, data in EventReader().feed(payload):
+            self._end_by(name, data)
+            self._last_data = data
+
     def _read(self, payload: bytes) -> None:
-        self._usage.complete = self._usage.complete or _LAST_EVENT.search(self._last) is not None
-        self._last = b""
-        for event in self._events.feed(payload):
-            if event.name == _DELTA or (not event.name and _DELTA in event.data):
-                self._text += max(0, len(event.data) - DATA_OCTETS)
-            if _USAGE in event.data and record_event(self._usage, event.data):
+        last, self._last = self._last, b""
+        if not self._usage.complete and _LAST_EVENT.search(last) is not None:
+            self._parse_last(last)
+        for name, data in self._events.feed(payload):
+            if name == _DELTA or (not name and _DELTA in data):
+                self._text += max(0, len(data) - DATA_OCTETS)
+            if _USAGE in data and record_event(self._usage, data):
                 self._closing = True
-            if event.name == b"error":
-                self._usage.complete = self._usage.error = True
-            elif b'"message_stop"' in event.data:
-                self._usage.complete = True
+            if name in _ENDS or _STOP in data:
+                self._end_by(name, data)
+            self._last_data = data
         self._aligned = not self._framing.left and not self._events.pending
         self._quiet = self._aligned and not self._closing
+
+    def _end_by(self, name: bytes, data: bytes) -> None:
+        """Note the end of the stream, if this event is one. A text may name such an event."""
+        if name == b"message_stop":
+            self._usage.complete = True
+        elif name == b"error":
+            self._usage.complete = self._usage.error = True
+        elif not name.startswith(b"content_block") and _STOP in data:
+            self._usage.complete = self._usage.complete or event_type(data) == "message_stop"
 
 
 def _text_octets(passed: int, sample: bytes) -> int:

@@ -16,7 +16,6 @@ import msgspec
 from relay.errors import RelayError
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.error_document import stream_error
 from relay.translate.messages.event import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.messages.usage import Usage
@@ -133,7 +132,7 @@ class ResponsesStream(EventStream):
     # --- events of the upstream ---
 
     def _render_error(self, data: bytes) -> bytes:
-        return self.fail(stream_error(data))
+        return self.fail(self.error_of(data))
 
     def _ping(self) -> bytes:
         return b""  # a comment would not do, and each event repeats the whole response

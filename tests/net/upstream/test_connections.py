@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tests.fakes import answers
-from tests.fakes.caller import connected, exchange, read_answer, read_head, request
+from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith, always
@@ -262,7 +262,8 @@ async def test_a_caller_that_stops_reading_stops_the_upstream(
     upstream = await upstream_with(answer)
     relay = await relay_with(upstream)
     async with connected(relay.port, limit=65_536, wait=30) as (reader, writer):
-        writer.write(request(relay.key, fields="connection: close\r\n"))
+        body = {**BODY, "stream": stream}
+        writer.write(request(relay.key, body, fields="connection: close\r\n"))
         await read_head(reader)
         pause_reading(writer)
         before = -1

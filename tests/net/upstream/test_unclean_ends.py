@@ -102,13 +102,22 @@ async def test_a_stream_with_its_last_event_is_complete(
         assert relay.app.upstreams[0].health.failures == 0
 
 
-@pytest.mark.parametrize("how", ["close_notify", "no close_notify", "reset"])
+@pytest.mark.parametrize(
+    ("how", "missing"),
+    [("close_notify", 2), ("no close_notify", 1), ("no close_notify", 2), ("reset", 1)],
+)
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_stream_without_its_last_event_is_cut(
-    relay_with: RelayWith, tmp_path: Path, authority: trustme.CA, dialect: str, how: str
+    relay_with: RelayWith,
+    tmp_path: Path,
+    authority: trustme.CA,
+    dialect: str,
+    how: str,
+    missing: int,
 ) -> None:
+    """Unless it ends cleanly behind its stop reason."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    async with ending(authority, [HEAD, *EVENTS[:-1]], how) as url:
+    async with ending(authority, [HEAD, *EVENTS[:-missing]], how) as url:
         relay = await relay_with(url, upstream_options={"ca": str(tmp_path / "ca.pem")})
         status, payload = await streamed(relay, dialect)
         assert status == 200

@@ -41,6 +41,9 @@ WITHOUT_CONTENT = [
     b"event: ping\n\n",  # without data it is no event at all
     b"retry: 3000\n\n",
     b"\n\n",
+    b"data: [DONE]\n\n",
+    b"event: something_new\ndata: {}\n\n",
+    b'data: {"type":"something_new","message":"of a vendor"}\n\n',
 ]
 WITH_CONTENT = [
     REST[0],
@@ -52,9 +55,20 @@ WITH_CONTENT = [
     block("text", text="no longer empty"),
     block("server_tool_use", id="s", name="web_search", input={"query": '"text":""'}),
     b"event: message_delta\r\ndata: {}\r\n\r\n",
-    b"data: [DONE]\n\n",
+    b"event: message\n" + bare(REST[0]),
+]
+UNREADABLE = [
     b"data: {no JSON\n\n",
-    b"event: something_new\ndata: {}\n\n",
+    b"data: 7\n\n",
+    b"data: []\n\n",
+    b"data: {}\n\n",
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[]}\n\n',
+    b"event: message_start\ndata: {no JSON\n\n",
+    b"event: content_block_delta\ndata: \xff\xfe\x00{{{\n\n",
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"del\n\n',
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0}\n\n',
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0}\n\n',
+    b'data: {"type":"content_block_delta","index":"first","delta":{"type":"text_delta"}}\n\n',
 ]
 
 
@@ -81,9 +95,20 @@ def test_any_other_event_is_content(octets: bytes) -> None:
     assert found(octet_by_octet(octets))[0] is FirstEvent.CONTENT
 
 
+@pytest.mark.parametrize("octets", UNREADABLE)
+def test_an_event_that_cannot_be_read_is_no_content(octets: bytes) -> None:
+    assert found([octets])[0] is FirstEvent.UNREADABLE
+    assert found(octet_by_octet(octets))[0] is FirstEvent.UNREADABLE
+
+
 @pytest.mark.parametrize(
     "data",
     [
+        b'{"object":"error","message":"KV cache is full","code":500}',
+        b'{"detail":"model is loading"}',
+        b'{"code":500,"msg":"404 NOT_FOUND","success":false}',
+        b'{"error":"busy"}',
+        b'{"base_resp":{"status_code":1008,"status_msg":"no balance"}}',
         b'{"error":{"type":"overloaded_error","message":"Overloaded"},"type":"error"}',
         b'{"error": {"message": "busy", "code": "1305"}}',
     ],
