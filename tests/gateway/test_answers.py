@@ -49,6 +49,7 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
     "zstd": zstandard.compress,
 }
+CASES = tomllib.loads((CORPORA / "answers.toml").read_text())
 
 
 def asked(dialect: str, streamed: bool) -> dict[str, Any]:
