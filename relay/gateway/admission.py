@@ -1,17 +1,18 @@
 """One admitted request: the quota held for it, its place in the journal, and how it is settled.
 
-Leaving `gateway.relay` closes it in the ledger, before an error's fields show the quota that is
-left; `end_row` writes the journal's end of it, once the answer's status is known.
+`gateway.relay` closes the admission in the ledger at its end, so that the header fields of an error
+show the quota that is left after it. `end_row` writes the settlement to the journal once the
+answer's status is known.
 
-What counts is an answer with status 200, and a request whose caller left once an upstream had it.
-By rule, as log and journal have it:
-`reported`  the answer came complete, and reported its usage;
-`partial`   it was cut, by either side, or could not be passed on: the usage that it had reported
-            until then, and its text by its length;
-`left`      its caller left before the answer said anything: its prompt, by its length;
-`reserved`  it counts, but reported nothing: the amount that was held for it;
-`refunded`  it was refused, failed, never came or brought nothing: nothing, except in limits of
-            up to an hour.
+A request is charged if its answer came with status 200, or if its caller left after an upstream had
+received it. The log and the journal name the rule that set the charge:
+`reported`  the answer was complete and reported its usage: charge that usage;
+`partial`   the answer was cut, by either side, or could not be passed on: charge the usage
+            reported until then, and estimate the rest from the length of text and prompt;
+`left`      the caller left before the answer began: charge the prompt, estimated by its length;
+`reserved`  the answer counts but reported no usage: charge the amount that was held;
+`refunded`  the request was refused or failed, or its answer did not come or was empty: charge
+            nothing, except in request limits of up to an hour.
 
 Must not know how a request is answered, nor what its caller may use.
 """
@@ -33,10 +34,10 @@ _NOTHING: Final = Bill()
 
 
 class Admission:
-    """Quota held, from admission to settlement. This class holds none: counting is free.
+    """Quota held, from admission to settlement. This class holds none, as for count_tokens.
 
-    `tokens` is the estimate that was held, `settled_tokens` the count in its place (None: as
-    held), `rule` how it was settled ("": nothing was held).
+    `tokens` is the estimate that was held. `settled_tokens` is the count that replaced it; None if
+    nothing replaced it. `rule` names how it was settled; "" if nothing was held.
     """
 
     __slots__ = ()
@@ -49,17 +50,19 @@ class Admission:
         """The answer counts, with this usage."""
 
     def count_unkept(self, usage: Usage) -> None:
-        """The upstream's answer came complete, but its caller may get nothing of it. If it has
-        stated its usage, it counts, whatever comes."""
+        """Charge a complete answer that may yet fail to reach its caller.
+
+        If it has stated its usage, a later `refund` does not undo the charge.
+        """
 
     def leave(self) -> None:
-        """The caller left a request that an upstream has. It counts, even without an answer."""
+        """The caller left after an upstream received the request: charge it, even unanswered."""
 
     async def durable(self) -> None:
-        """Wait until the admission is on disk; it nearly always is.
+        """Wait until the admission is on disk; it nearly always is already.
 
         Raises:
-            RelayError: 503, it cannot be written, so the answer must not be ended.
+            RelayError: 503, it cannot be written, so the answer must not end as complete.
         """
 
     def refund(self) -> None:

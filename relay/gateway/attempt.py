@@ -1,10 +1,10 @@
 """One request at one upstream, until its answer has begun.
 
-An answer is held back until it has brought something: a stream its first event with content, a
-JSON document its end. Until then every failure is judged (`pool.vendor_errors`) and raised as
-`FailedError`: its meaning for the upstream, and the error that the caller gets if no other
-upstream can serve. That is the upstream's own error word for word, unless it concerns the
-operator's account (its credential, its bill): then it becomes an error of the relay's own.
+An answer is held back until it has begun: a stream at its first event with content, a JSON document
+at its end. Until then `pool.vendor_errors` classifies every failure, which is raised as
+`FailedError`. It has the verdict on the upstream, and the error that the caller gets if no other
+upstream can serve the request. The caller gets the upstream's own error word for word, unless it
+concerns the operator's account (credential or bill): then the relay replaces it with its own error.
 """
 
 import asyncio
@@ -54,17 +54,18 @@ _CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403, 407})
 _JSON: Final = b"application/json"
 _EVENT_STREAM: Final = b"text/event-stream"
 _UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
-_STALE_SECONDS: Final = 1.0  # after it, a lost connection is no longer one that had been dead
-_MAX_DOCUMENT_OCTETS: Final = 32 * 1024 * 1024  # of one that is read as a whole
+_STALE_SECONDS: Final = 1.0  # since sending; a connection lost later need not have been dead before
+_MAX_DOCUMENT_OCTETS: Final = 32 * 1024 * 1024  # of a document that is read as a whole
 
 _UNREPORTED: Final = Usage()  # of an answer that has yet to come
 
 
 class Answer:
-    """An answer that has begun, and its place at the upstream.
+    """An answer that has begun, and the lease on its upstream.
 
-    `body` has yet to bring it. None: the answer is complete, `octets` is its body in the framing
-    that it came in, `payload` the body without framing, `usage` its own word on its usage.
+    `body` reads the rest of the answer; None if the answer is complete. Then `octets` is its body
+    with the upstream's framing, `payload` the body without framing, and `usage` the usage that the
+    answer states.
     """
 
     __slots__ = ("_connection", "body", "events", "lease", "octets", "payload", "response", "usage")
@@ -95,9 +96,9 @@ class Answer:
 
 
 class FailedError(Exception):
-    """One upstream's failure: its meaning, and the error for the caller if it was the last.
+    """One upstream's failure: the verdict, and the caller's error if no other upstream is tried.
 
-    `final`: no other upstream is to be tried. `used`: this one may be at work on it still.
+    `final`: no other upstream may be tried. `used`: this one may still be working on the request.
     """
 
     def __init__(
@@ -118,10 +119,10 @@ def relay_error(failure: UpstreamError) -> RelayError:
 
 
 async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -> Answer:
-    """Send a request, and return an answer that has begun.
+    """Send a request to one upstream, and return its answer once it has begun.
 
     Raises:
-        FailedError: there is none.
+        FailedError: no usable answer began.
     """
     pool = lease.target.upstream.pool
     sent_at = time.monotonic()
@@ -129,7 +130,7 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         ctx.relay_us = int((sent_at - ctx.ready_at) * 1e6) - ctx.wait_us
     connection = None
     try:
-        if not ctx.tried:  # a request that has failed elsewhere meets no stale connection
+        if not ctx.tried:  # a second try gets a new connection, as an idle one may be dead
             connection = pool.take()
         if connection is None:
             connection = await pool.connect()
@@ -143,8 +144,8 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         if response is None or (
             response.status == 408 and connection.sent > 1 and not _is_late(sent_at)
         ):
-            # The upstream had closed this idle connection, or says goodbye with a 408 (RFC 9110
-            # §15.5.9): it has not served the request, which goes out once more, on a new one.
+            # The upstream had closed this idle connection, or closes it with a 408 (RFC 9110
+            # §15.5.9). It has not served the request, so send it again on a new connection.
             connection.close()
             connection = await pool.connect()
             response = await connection.send(head, body)
@@ -182,10 +183,10 @@ def _is_late(sent_at: float) -> bool:
 async def _begun_answer(
     ctx: RequestContext, lease: Lease, connection: UpstreamConnection, response: Response
 ) -> Answer:
-    """The answer behind a response's head, once it has brought something.
+    """The answer that follows a response's head, once it has begun.
 
     Raises:
-        UpstreamError, FailedError: it is none.
+        UpstreamError, FailedError: the response is not a usable answer.
     """
     inbound, target = ctx.inbound, lease.target
     assert inbound is not None
@@ -303,7 +304,7 @@ def _complete(
     assert inbound is not None
     pool = answer.lease.target.upstream.pool
     usage = answer.usage = message_usage(payload)
-    if usage.stop_reason is None or usage.model is None:  # or it is one beyond doubt
+    if usage.stop_reason is None or usage.model is None:  # else it is certainly an answer
         try:
             payload = _checked(answer, inbound.counting)
         except FailedError:
@@ -321,7 +322,7 @@ def _complete(
 
 
 def _checked(answer: Answer, counting: bool) -> bytes:
-    """The document of an answer that may be none."""
+    """The document of a body with status 200 that may not be an answer at all."""
     payload = answer.payload
     if form_of(payload) is Form.STREAM:
         stream = StreamDocument()
@@ -361,7 +362,7 @@ def _unreadable() -> UpstreamError:
 
 
 def _late_error(lease: Lease, payload: bytes) -> FailedError:
-    """An error in an answer that began as a good one: it gets the status that it should have."""
+    """An error inside an answer with status 200; it gets the status that fits the error."""
     target = lease.target
     verdict = target.upstream.error_classifier.judge_event(payload, target.name, time.time())
     return _failed(verdict, status_of(payload), b"content-type: %b\r\n" % _JSON, payload)
@@ -374,7 +375,7 @@ async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) ->
     if status >= 400:
         try:
             await body.look_ahead()
-        except UpstreamError:  # fallen silent or not: it is not at work on the request
+        except UpstreamError:  # even if silent: it is not working on the request
             raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
         if not body.complete:
             raise UpstreamError(FailureKind.GARBAGE, f"a {status} without end")

@@ -1,10 +1,11 @@
-"""A request on its way to the upstream that answers it: the first one, or the next.
+"""Sends a request to an upstream and, if that one fails, to the next.
 
-While nothing of an answer has been shown, a request whose upstream failed goes elsewhere if that
-may help: never twice to one upstream (but for a connection that had died unused, which is no
-failure of it), and never after an upstream was silent for too long, which may be at work on it
-still. A body that two upstreams break at, and that answer other requests, goes to no third. The
-result of each attempt is noted with its upstream.
+A failed request goes to another upstream only before an answer has begun, and only if another one
+may serve it. It never goes to the same upstream twice, except on a new connection in place of an
+idle one that was dead. It goes to no other after an upstream was silent for too long, because that
+one may still be working on it. If two upstreams fail in a way that the body may cause, and both
+still answer other requests, no third one is tried. Each result is recorded in the health of its
+upstream.
 """
 
 import asyncio
@@ -60,13 +61,14 @@ class Dispatch:
         wanted: RoutingRequest,
         session: Session | None,
     ) -> Answer:
-        """The first answer that begins; the caller of this gives its lease back.
+        """Try upstreams until one begins to answer. The caller must release the answer's lease.
 
-        `session` is the conversation's, if it is known.
+        `session` is the conversation's session, if the relay knows it.
 
         Raises:
-            RelayError: 502, 503 or 504, there is no answer that could be passed on; 400, the
-                request cannot be written for the upstream's model.
+            RelayError: 502, 503 or 504, no upstream gave an answer to pass on; 403, a firewall
+                refused the body; 400, the request cannot be translated for the upstream's model;
+                or any error of `admit_again`.
             UpstreamRefusal: an upstream's own error.
         """
         upstreams = self._upstreams
@@ -90,7 +92,7 @@ class Dispatch:
                 if ctx.heavy:
                     work = partial(inbound.upstream_request, target, session)
                     written = [await in_turns(work)]
-                    answer = await attempt(ctx, lease, *written.pop())  # nothing here keeps it
+                    answer = await attempt(ctx, lease, *written.pop())  # pop: keep no reference
                 else:
                     answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
             except FailedError as failure:
@@ -99,7 +101,7 @@ class Dispatch:
                 _note(ctx, upstream, failure.verdict)
                 if await self._ends(wanted, target, failure, blamed):
                     raise last from None
-            except BaseException as end:  # nothing was found out
+            except BaseException as end:  # the attempt says nothing about the upstream
                 if lease.sent and isinstance(end, asyncio.CancelledError):
                     ctx.admission.leave()
                 upstream.health.abandoned()
@@ -118,7 +120,7 @@ class Dispatch:
         failure: FailedError,
         blamed: list[tuple[Target, float]],
     ) -> bool:
-        """Note a failure of `target`; whether no other upstream is tried.
+        """Record a failure of `target`; return True if no other upstream is to be tried.
 
         Raises:
             RelayError: two upstreams failed in the same way, and the body is the cause.
@@ -150,8 +152,8 @@ class Dispatch:
             ctx.wait_us += int((time.monotonic() - waits) * 1e6)
 
     def _record(self, wanted: RoutingRequest, target: Target, verdict: Verdict) -> None:
-        """Note a failure with its upstream. A free request proves nothing but that the upstream
-        does not serve it."""
+        """Record a failure in its upstream's health. A count_tokens request shows only whether
+        the upstream serves count_tokens."""
         health, now = target.upstream.health, self._upstreams.now()
         if not wanted.counting:
             health.failed(verdict, target.name, now, wanted.account)
@@ -160,7 +162,10 @@ class Dispatch:
 
     @staticmethod
     def _blame_body(wanted: RoutingRequest, failures: list[tuple[Target, float]]) -> None:
-        """Hold a body's failures against no upstream; the last one is not recorded yet."""
+        """Count the blame at each upstream, and retract the failures that the body caused there.
+
+        The last failure is not recorded yet, so it is not retracted.
+        """
         for number, (target, failed_before) in enumerate(failures, 1):
             health = target.upstream.health
             health.bodies_blamed += 1
@@ -170,11 +175,10 @@ class Dispatch:
     async def _is_the_bodys(
         self, wanted: RoutingRequest, failures: list[tuple[Target, float]]
     ) -> bool:
-        """Whether two failures in the same way are the body's: both upstreams work otherwise.
+        """Whether the body caused two failures: both upstreams work for other requests.
 
-        They do if no other request has failed there lately, and if they answer a probe. A body
-        is not blamed again and again where no request is answered in between. Not asked if no
-        upstream is left that it could break.
+        They do if no other request has failed there in the last minute, and both answer a probe.
+        False if an upstream had `_MAX_BLAMED` such failures in a row, or if none is left to try.
         """
         if len(failures) != _BROKEN_BY_A_BODY or len(wanted.tried) >= len(wanted.route.targets):
             return False

@@ -2,8 +2,8 @@
 
 A client that receives no octet gives up, or a proxy in between does (Cloudflare after 100 s; Claude
 Code warns its user after 20 s). So after `pool.grace` seconds without an answer the relay sends a
-head with status 200. Until then a failure keeps its own status. Keep-alives do not extend the time
-that an upstream may be silent: that is its connection's own deadline.
+head with status 200. A failure before that still gets its own status. Keep-alives do not extend the
+time that an upstream may be silent: its connection has a deadline of its own.
 """
 
 from typing import Final, Protocol
@@ -28,7 +28,7 @@ class Heard(Protocol):
 class KeepAlive:
     """Watches one stream from the request until `stop`. Times in seconds.
 
-    `alone`: the head and keep-alives were sent, and nothing of the upstream's answer.
+    `alone`: the caller has the head and keep-alives, but no octet of an upstream's answer.
     """
 
     __slots__ = (

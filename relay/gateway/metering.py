@@ -1,7 +1,7 @@
-"""What a request may use: quota and money held at admission, beside the upstream's call.
+"""Reserves quota and money for a request at its admission.
 
-Decides the estimate that is held. The ledger decides in memory, in one step, whether there is
-enough; the journal puts the admission on disk meanwhile.
+Decides the estimate that is reserved. The ledger decides in memory, in one step, whether the caller
+has enough. The journal writes the admission to disk while the upstream works.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,13 @@ from relay.store.journal import Journal
 from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
 
-# Held against the per-minute limit for an answer that is yet to come: most are no longer, and
-# a surplus cannot all be given back, for such a limit refills meanwhile.
+# The most output tokens reserved in token limits for an answer: few answers are longer. A higher
+# estimate would cost the caller, because a limit that refills meanwhile gets only part of it back.
 _EXPECTED_OUTPUT_TOKENS: Final = 1024
 _OCTETS_PER_TOKEN: Final = 4
-# Prepaid: an image has at most so many tokens; a request that may fill the context several times
-# holds as much as this many, if the balance has it. A server-tool loop ends after ten rounds.
+# For prepaid plans: the most tokens of one image, and the number of rounds for which a request that
+# may fill the context several times reserves money, if the balance has it. A server-tool loop ends
+# after ten rounds.
 _MAX_IMAGE_TOKENS: Final = 5_000
 _MAX_ROUNDS: Final = 10
 _LONG_CONTEXT: Final = 1_000_000
@@ -42,7 +43,7 @@ class Metering:
         self._journal = journal
 
     def enter(self, ctx: RequestContext, caller: LiveKey) -> Plan:
-        """Note the caller, and the quota of their plan, which every answer shows.
+        """Note the caller and their quota, which header fields of every answer show.
 
         Raises:
             RelayError: 403, the plan is no longer offered.
@@ -61,7 +62,7 @@ class Metering:
         self._ledger.admit_count(caller.user_id, caller.key_id, plan, time())
 
     def check(self, ctx: RequestContext, caller: LiveKey, plan: Plan, *, counting: bool) -> None:
-        """Refuse a request that could not be admitted whatever it asks for. Takes nothing.
+        """Refuse a caller whose next request cannot be admitted, however small. Takes nothing.
 
         Raises:
             RelayError: 429 or 402 for want of quota or money.
@@ -80,11 +81,11 @@ class Metering:
     def admit(
         self, ctx: RequestContext, caller: LiveKey, plan: Plan, inbound: InboundRequest
     ) -> Admission:
-        """Hold what a request may use; nothing for one that counts, see `admit_count`.
+        """Reserve what a request may use. A request that only counts tokens reserves nothing.
 
         Raises:
-            RelayError: 429 or 402 for want of quota or money, 503 while nothing can be written;
-                400, the plan excludes something that the request uses.
+            RelayError: 429 or 402, quota or money is missing; 503, the journal cannot write; 400,
+                the plan excludes a feature that the request uses.
         """
         if inbound.counting:
             return UNMETERED
@@ -111,7 +112,7 @@ class Metering:
         held = self._ledger.reserve(caller.user_id, caller.key_id, plan, now, tokens, cost)
         if wish:
             self._ledger.hold_more(held, wish)
-        ctx.key_state = held.key_state  # the one before may have been swept while the body came
+        ctx.key_state = held.key_state  # the earlier one may be swept while the body arrives
         row = AdmissionRow(
             ctx.id, now, caller.key_id, caller.user_id, inbound.model, inbound.dialect,
             tokens, cost,
@@ -136,10 +137,11 @@ def _refuse_excluded(plan: Plan, features: Features) -> None:
 def _most_expensive(
     text: bytes, features: Features, limits: ModelLimits, output: int
 ) -> tuple[int, int]:
-    """About the most micro-dollars that a request can cost, so that little is ever overdrawn; and
-    how much more is held of a balance that has it, where nothing bounds the request.
+    """The micro-dollars to reserve for a prepaid request: the least, and the wish.
 
-    Dense scripts and digits make a token of two octets, some scripts of one.
+    The least is about the highest cost of the request, so a balance is overdrawn by little at most.
+    The wish is the amount to reserve if the balance has it, for a request that may cost more than
+    the least; else 0. A token has two octets in dense scripts and digits, and one in some scripts.
     """
     prices, window = limits.prices, limits.context_window
     assert prices is not None

@@ -1,16 +1,16 @@
 """The path of one request through the relay, in the order in which it happens.
 
 1. identify  key → caller, and their plan
-2. check     whether the key has anything left: nothing is collected or read of a request that
-             is refused anyway
+2. check     refuse a key without quota or balance before its body is collected
 3. receive   the complete body, and a summary of what it asks for
 4. route     model → the upstreams that serve it
-5. read      the request as its dialect has it
-6. admit     quota is held; the journal writes that down meanwhile
-7. dispatch  to the upstream that is due, and on to the next, until one begins to answer
-8. respond   the answer's octets to the caller, as they are or translated; the last ones once
-             6 is on disk
-9. settle    the ledger; journal and log follow in `api.handler`, once the status is known
+5. read      parse the request in its dialect
+6. admit     reserve quota; the journal writes the admission to disk during 7 and 8
+7. dispatch  to the upstream that is due; if it fails, to the next, until one begins to answer
+8. respond   pass the answer on, unchanged or translated; hold its last octets back until the
+             admission (6) is on disk
+9. settle    the reservation in the ledger; `api.handler` writes the end of the request to the
+             journal and the log once its status is known
 
 Work that grows with a body runs on the loop for small bodies, and for large ones on a thread
 (`gateway.large_requests`).
@@ -57,7 +57,7 @@ class Relay:
         settings: config.PoolSettings,
         body_limit: int,
     ) -> None:
-        """`body_limit` in octets, once a body is unfolded."""
+        """`body_limit`: the largest body after decompression, in octets."""
         self._keys = keys
         self._catalog = catalog
         self._metering = metering
@@ -72,7 +72,7 @@ class Relay:
         """Answer one request.
 
         Raises:
-            RelayError: the answer has not started, and this is the caller's error.
+            RelayError: the request failed before its answer started; the caller gets this error.
         """
         caller, plan = self._identify(ctx)  # 1
         self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
@@ -93,7 +93,7 @@ class Relay:
             self._metering.admit_count(caller, plan)
         received = Received(ctx, body, summary, caller, plan)
         ctx.inbound = inbound = await dialect.read(received)  # 5
-        ctx.heavy = received.heavy  # a kept conversation may have made it so
+        ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
         tokens = self._metering.admit(ctx, caller, plan, inbound).tokens  # 6
         wanted = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
@@ -129,20 +129,22 @@ class Relay:
                 self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
 
     def _identify(self, ctx: RequestContext) -> tuple[LiveKey, Plan]:
-        """The caller, and their plan, whose quota every answer shows.
+        """Find the caller and their plan; note the quota that every answer's header fields show.
 
         Raises:
-            RelayError: 401 or 403, the key, the account or the plan is good for nothing.
+            RelayError: 401 or 403, the key, the account or the plan is not valid.
         """
         caller = self._keys.identify(ctx.exchange.request.headers)
         return caller, self._metering.enter(ctx, caller)
 
     def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
-        """Look the caller up again, whose request has waited; a new plan admits it anew.
+        """Check the caller again after the request has waited in the queue.
+
+        If the plan has changed, refund the admission and admit the request under the new plan.
 
         Raises:
-            RelayError: 401 or 403, the key or the account is good for nothing any more; or as
-                `Metering.admit` has it under the new plan.
+            RelayError: 401 or 403, the key, the account or the plan is no longer valid; or any
+                error of `Metering.admit` under the new plan.
         """
         before = ctx.caller
         caller, plan = self._identify(ctx)
@@ -152,11 +154,11 @@ class Relay:
         admission.refund()
         admission.close(complete=False)
         admission.end_row(0, "refused: the plan has changed", "", 0, 0)
-        ctx.admission = UNMETERED  # in case that the new plan refuses it
+        ctx.admission = UNMETERED  # stays so if the new plan refuses the request
         self._metering.admit(ctx, caller, plan, inbound)
 
     def _recall(self, wanted: RoutingRequest, key: bytes | None) -> Session | None:
-        """The conversation that a request belongs to; `wanted` notes the upstream it is with."""
+        """Find the request's conversation; note its key and its upstream in `wanted`."""
         if key is None:
             return None
         wanted.conversation = key
@@ -169,7 +171,7 @@ class Relay:
     def _remember(
         self, wanted: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
     ) -> None:
-        """Bind the conversation to the upstream that answers: there its prompt is cached."""
+        """Bind the conversation to the upstream that answers, because it caches the prompt."""
         upstream = target.upstream
         self._sessions.hold(
             wanted.caller,

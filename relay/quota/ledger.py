@@ -1,16 +1,16 @@
 """Decides which requests are admitted, in one step: reserve, then settle or refund.
 
-One ledger in memory decides alone. It never waits, so no other request comes between the
-check of a limit and the reservation. Must not know requests or the database: state goes out
-through `changes` and comes back through `restore`.
+The ledger keeps all state in memory and never waits, so no other request comes between the check of
+a limit and the reservation. Must not know requests or the database: `changes` hands state out, and
+`restore` takes it back.
 
 - A reservation takes from every limit, or from none.
 - `settle` replaces the estimate by the use that the upstream reported. A request that was
   refused, failed or never sent costs nothing (`refund`), except in limits of up to an hour.
-- For a request that nothing bounds, more than its estimate is held of a balance that has more.
-- Tokens are taken as estimated, at most a limit's size, and corrected at the end; a limit can
-  then be in debt. Concurrent requests cannot overdraw a balance, but a request that cost more
-  than was held for it can, by the difference.
+- `hold_more` holds more of a balance, for a request that may cost more than its estimate.
+- `reserve` takes the estimated tokens, at most a limit's size, and `settle` corrects them, which
+  can put a limit into debt. Concurrent requests cannot overdraw a balance. A request that costs
+  more than was held for it can, by the difference.
 - `check` decides, before a request is read, whether any request could be admitted now. A request
   that is refused unadmitted is counted by `count_refusal` in the limits of up to an hour.
 - State belongs to a key or, if the plan says so, to an account, and follows a change of plan.
@@ -102,8 +102,10 @@ class Ledger:
         return Reservation(key_state, counters, requests, amounts, balance, cost)
 
     def hold_more(self, reservation: Reservation, cost: int) -> None:
-        """Hold up to so many micro-dollars for a request that nothing bounds: all that the
-        balance has left, if that is less. No other request can be admitted on it meanwhile."""
+        """Hold `cost` micro-dollars in all, for a request that may cost more than its estimate.
+
+        If the balance has less left, hold all of it; then it admits no other request meanwhile.
+        """
         balance = reservation.balance
         if balance is not None and cost > reservation.cost:
             left = balance.credited - balance.charged - balance.held
@@ -114,13 +116,14 @@ class Ledger:
     def check(
         self, account: str, key: str, plan: Plan, now: float, *, counting: bool = False
     ) -> None:
-        """Check that a request could be admitted whatever it asks for. Takes nothing.
+        """Check that the smallest possible request could be admitted now. Takes nothing.
 
-        `counting`: it only counts tokens, so only the limits of up to an hour apply to it, in
-        which refused requests are counted.
+        `counting`: the request only counts tokens. Then only the request limits of up to an hour
+        apply, which count refused requests too, and the limit on counting.
 
         Raises:
-            QuotaExceeded: `reserve` would refuse a request of no tokens and no cost.
+            QuotaExceeded: `reserve` would refuse even a request of no tokens and no cost; with
+                `counting`, one of those limits has no room.
         """
         key_state = self._key_states.get(key)
         moment = int(now * 1000)
@@ -342,7 +345,7 @@ def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: i
 
 
 def _short_limit_error(key_state: KeyState, now: int) -> QuotaExceeded:
-    """The error for the limit of up to an hour that has room last."""
+    """The error for the request limit of up to an hour that takes longest to have room."""
     plan = key_state.plan
     ready, limit = max(
         (

@@ -1,8 +1,8 @@
 """The body of an upstream's response: its end, and the octets read ahead of the answer.
 
-An answer is held back until its first content shows whether it succeeded (`look_ahead`). The octets
-read by then stay here, with the reader that found their boundaries. A splice continues from that
-point: no octet returns to the connection, and none is scanned twice for the body's end.
+`look_ahead` holds an answer back until its first content shows whether it succeeded. This object
+keeps the octets read by then, and the reader that looks for the body's end. A splice continues with
+that reader, so no octet is pushed back to the connection, or scanned twice for the body's end.
 
 Decides where a body ends and whether its connection can be reused. Must not know the content: the
 `enough` callback reads it.
@@ -25,9 +25,9 @@ LOOK_AHEAD_OCTETS: Final = 1024 * 1024  # default limit of octets held back
 class ResponseBody:
     """One response's body, including the octets that arrived with its head.
 
-    `extent` finds the body's end. `chunks` removes the chunked coding while `extent` keeps it; None
-    if octets and payload are the same. `complete`: the body has arrived to its end. `unfolded`: the
-    octets come decompressed, so they need a framing of the relay's own.
+    `extent` finds the body's end. `chunks` decodes the payload where `extent` leaves the chunked
+    coding in the octets; None if octets and payload are the same. `complete`: `look_ahead` read the
+    body to its end. `unfolded`: the octets are decompressed, so the relay must frame them itself.
     """
 
     __slots__ = (
@@ -140,11 +140,11 @@ class ResponseBody:
             raise lost
 
     def ended_by(self, failure: UpstreamError) -> bool:
-        """Whether the body is complete. A clean end of the connection completes a body without a
-        length.
+        """Whether the body is complete when its connection ends with `failure`.
 
-        So does any other end if the body is an event stream: its last event shows whether it is
-        complete, and some servers end TLS without close_notify (RFC 9112 §9.8).
+        A clean end completes a body without a length. An unclean end completes it only if it is an
+        event stream: its last event shows whether it is complete, and some servers end TLS without
+        close_notify (RFC 9112 §9.8).
         """
         if self.response.length == UNTIL_CLOSE and failure.kind is FailureKind.CLOSED:
             ended = self.connection.lost_cleanly or self._shows_its_end()

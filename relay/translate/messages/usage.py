@@ -1,7 +1,7 @@
 """Reads the usage of an answer from its octets as they pass.
 
-Decides which octets are read: two events of a stream, and the whole of a document. A tap must not
-change, delay or copy octets. Must not know prices or plans.
+Decides which octets are parsed: of a stream, mainly the two events with usage; of a document, all.
+A tap must not change, delay or copy octets. Must not know prices or plans.
 """
 
 import re
@@ -131,7 +131,7 @@ class StreamTap:
         self._ending = b"\n\n"
         self._events = EventReader()
         self._aligned = True  # between two chunks and between two events
-        self._closing = False  # the last event but one has passed: parse the rest
+        self._closing = False  # `message_delta` has passed: parse every piece after it
         self._quiet = True  # aligned, and not closing
         self._last = b""
         self._last_data = b""  # of the last event that was parsed
@@ -222,10 +222,11 @@ class StreamTap:
 
 
 def _text_octets(passed: int, sample: bytes) -> int:
-    """About how many octets of text were in the events that passed unread.
+    """Estimate the octets of text in the events that passed without being parsed.
 
-    An event's framing has the same length throughout a stream. The last piece shows it, and
-    whether several events came in one chunk.
+    `passed` is their count and octets (`_ONE_EVENT`), `sample` the last of their pieces. The octets
+    of an event around its text are as many in every event of a stream, so the sample shows them. It
+    also shows whether one chunk has several events.
     """
     octets, events = passed & _OCTETS, passed >> 36
     texts: list[bytes] = _TEXT.findall(sample)
