@@ -18,7 +18,7 @@ from relay.store.keys import LiveKey
 from relay.translate.messages.usage import Usage
 
 if TYPE_CHECKING:
-    from relay.gateway.dialect import InboundRequest
+    from relay.gateway.dialect import Dialect, InboundRequest
 
 
 class Outcome(Enum):
@@ -47,6 +47,7 @@ class RequestContext:
         "caller",
         "checked",
         "choice",
+        "dialect",
         "exchange",
         "heavy",
         "id",
@@ -83,6 +84,7 @@ class RequestContext:
         self.ready_at = 0.0
         self.heavy = False  # too large to be worked on between two events of the loop
         self.model = ""
+        self.dialect: Dialect | None = None  # of a request that is relayed
         self.inbound: InboundRequest | None = None  # the request, once its dialect has read it
         self.admission: Admission = UNMETERED
         self.upstream = ""
@@ -108,8 +110,9 @@ class RequestContext:
             return b""
         now = time.time()
         shown = lines(key_state, now, error if isinstance(error, QuotaExceeded) else None)
-        inbound = self.inbound
-        return shown if inbound is None else shown + inbound.limit_fields(key_state, now)
+        if self.inbound is not None:
+            return shown + self.inbound.limit_fields(key_state, now)
+        return shown if self.dialect is None else shown + self.dialect.limit_fields(key_state, now)
 
     def end(self, outcome: Outcome, reason: str = "") -> None:
         """Note how the request ended."""

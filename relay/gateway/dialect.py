@@ -161,6 +161,11 @@ class Dialect(ABC):
 
     counting: bool = False
 
+    def limit_fields(self, key_state: KeyState, now: float) -> bytes:
+        """Field lines for a request that is refused before it is read, for clients of this
+        dialect alone."""
+        return b""
+
     async def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
         """The body of a request that came with a content-encoding, at most `limit` octets.
 

@@ -74,6 +74,7 @@ class Relay:
         Raises:
             RelayError: the request failed before its answer started; the caller gets this error.
         """
+        ctx.dialect = dialect
         caller, plan = self._identify(ctx)  # 1
         self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
         exchange = ctx.exchange

@@ -203,6 +203,10 @@ class Responses(Dialect):
         self._key = key
         self._kept = history
 
+    def limit_fields(self, key_state: KeyState, now: float) -> bytes:
+        """See `Dialect`: Codex CLI shows the windows of the plan."""
+        return codex_lines(key_state, now)
+
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`. Raises RelayError as well where a response it goes on from is gone."""
         history = await self._history(received)

@@ -40,7 +40,7 @@ def message(model: str, number: str, answer: Answer, prompt: Prompt, request: JS
 
 def stream(model: str, number: str, answer: Answer, prompt: Prompt, request: JSON) -> list[bytes]:
     """The answer as events."""
-    start = _envelope(model, number, [], prompt, 1)
+    start = _envelope(model, number, [], prompt, min(1, answer.output_tokens))
     found = [event("message_start", {"type": "message_start", "message": start})]
     for index, block in enumerate(answer.blocks):
         found += _block(index, block, answer.pieces[index])

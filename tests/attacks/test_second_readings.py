@@ -1,8 +1,11 @@
 """A body that an upstream could read as another request is refused, whatever the path."""
 
+import time
+
 import pytest
 
 from relay.accounts import users
+from relay.store import balance
 from tests.attacks.uploads import (
     PATHS,
     other_key,
@@ -10,6 +13,8 @@ from tests.attacks.uploads import (
 )
 from tests.fakes.caller import connected, request
 from tests.fakes.live import Live, RelayWith
+from tests.fakes.until import until
+from tests.quota.rows import balance_of
 
 
 @pytest.mark.parametrize("billing", ["subscription", "per-token"])
@@ -32,7 +37,10 @@ async def test_a_body_with_two_readings_is_refused_on_every_path(
     key = relay.key if billing == "subscription" else await other_key(relay)
     if billing == "per-token":
         await users.set_plan(relay.app.database, relay.settings, "ben@example.com", "paid")
+        ben = (await users.find(relay.app.database, "ben@example.com")).id
+        await balance.credit(relay.app.database, ben, 10_000_000, "", time.time())
         await relay.reload_keys()
+        await until(lambda: balance_of(relay.app.ledger, ben) > 0)
     body = b'{"model":"claude-sonnet-4-7",%b}' % other
     async with connected(relay.port) as stream:
         stream[1].write(request(key, body, target=target))
