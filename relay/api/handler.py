@@ -16,6 +16,7 @@ from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
+from relay.gateway.large_requests import end_reading
 from relay.gateway.metering import Metering
 from relay.net.exchange import Exchange
 from relay.telemetry.access_log import AccessLog
@@ -48,6 +49,8 @@ class Handler:
             ctx.end(Outcome.REFUSED, without_keys(error.message))
             self._fail(ctx, error)
         except asyncio.CancelledError:
+            if ctx.checked and ctx.inbound is None:  # its body may have been read
+                self._metering.count_refusal(ctx)
             ctx.end(Outcome.CALLER_LEFT)
             raise
         except Exception:
@@ -55,6 +58,8 @@ class Handler:
             _log.exception("request %s failed", ctx.id)
             self._fail(ctx, RelayError(INTERNAL, _INTERNAL_ERROR))
         finally:
+            if ctx.reading_key:
+                end_reading(ctx)
             us = int((time.monotonic() - exchange.arrived) * 1e6)
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)

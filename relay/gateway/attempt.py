@@ -7,7 +7,6 @@ upstream can serve the request. The caller gets the upstream's own error word fo
 concerns the operator's account (credential or bill): then the relay replaces it with its own error.
 """
 
-import asyncio
 import re
 import time
 from typing import Final
@@ -169,7 +168,7 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         verdict = of_failure(failure.kind)._replace(reason=str(failure))
         silent = failure.kind is FailureKind.SILENT
         raise FailedError(verdict, relay_error(failure), used=silent) from None
-    except asyncio.CancelledError:
+    except BaseException:
         if connection is not None:
             connection.close()
         raise

@@ -57,6 +57,7 @@ class RequestContext:
         "outcome",
         "passed_over",
         "path",
+        "reading_key",
         "ready_at",
         "reason",
         "relay_us",
@@ -82,6 +83,7 @@ class RequestContext:
         self.agent = ""  # the helper of an agent, by its client's name for it
         self.checked = False  # the caller's key had something left when the request came
         self.ready_at = 0.0
+        self.reading_key = ""  # the key, while it counts as a large request that is read
         self.heavy = False  # too large to be worked on between two events of the loop
         self.model = ""
         self.dialect: Dialect | None = None  # of a request that is relayed

@@ -19,7 +19,7 @@ from relay.errors import BAD_UPSTREAM, FORBIDDEN, RelayError
 from relay.gateway.attempt import Answer, FailedError, attempt
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
-from relay.gateway.large_requests import in_turns
+from relay.gateway.large_requests import end_reading, in_turns
 from relay.net.deadlines import Deadlines
 from relay.pool.affinity import Session
 from relay.pool.leases import Lease, Upstreams
@@ -92,6 +92,7 @@ class Dispatch:
                 if ctx.heavy:
                     work = partial(inbound.upstream_request, target, session)
                     written = [await in_turns(work)]
+                    end_reading(ctx)
                     answer = await attempt(ctx, lease, *written.pop())  # pop: keep no reference
                 else:
                     answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))

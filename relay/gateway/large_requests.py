@@ -8,11 +8,15 @@ request.
 Decides which requests are large. Must not know what is done with them.
 """
 
+from asyncio import CancelledError
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter, sleep
 from typing import Final, TypeVar
 
+from relay.errors import RATE_LIMITED, RelayError
+from relay.gateway.context import RequestContext
 from relay.store.executor import ThreadExecutor
 from relay.translate import pacing
 from relay.translate.elements import check_elements, is_light
@@ -25,7 +29,34 @@ LARGE_OCTETS: Final = 48 * 1024  # reading fewer takes 40 ms at most, of whateve
 _TURN_SECONDS: Final = 0.001
 _MAX_REST_SECONDS: Final = 0.02
 
+_MAX_AT_ONCE: Final = 8  # large requests of one key that are read and written
+_reading: Final[Counter[str]] = Counter()  # large requests by key
 _threads: Final[dict[str, ThreadExecutor]] = {}
+
+
+def begin_reading(ctx: RequestContext, key: str) -> None:
+    """Count a large request of a key, until `end_reading`.
+
+    Raises:
+        RelayError: 429, so many of this key are being read that others would wait for them.
+    """
+    if _reading[key] >= _MAX_AT_ONCE:
+        raise RelayError(
+            RATE_LIMITED,
+            "Too many large requests of this key are being read at once. Try again in a second.",
+            headers=((b"retry-after", b"1"),),
+        )
+    _reading[key] += 1
+    ctx.reading_key = key
+
+
+def end_reading(ctx: RequestContext) -> None:
+    """The request is written for its upstream, or has ended."""
+    key, ctx.reading_key = ctx.reading_key, ""
+    if key:
+        _reading[key] -= 1
+        if not _reading[key]:
+            del _reading[key]
 
 
 def is_heavy(body: bytes) -> bool:
@@ -41,7 +72,11 @@ async def in_turns(work: Callable[[], T]) -> T:
     Raises:
         BaseException: `work` raised it.
     """
-    return await _thread("reading").call(partial(_in_turns, work))
+    waiting = [work]
+    try:
+        return await _thread("reading").call(partial(_in_turns, waiting))
+    finally:
+        waiting.clear()  # nobody waits for it any more, and its body is not held
 
 
 async def unfolded(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -67,7 +102,11 @@ def peek_at_large(body: bytes) -> RequestSummary:
     return peek(body)
 
 
-def _in_turns(work: Callable[[], T]) -> T:
+def _in_turns(waiting: list[Callable[[], T]]) -> T:
+    try:
+        work = waiting.pop()
+    except IndexError:  # its caller has left
+        raise CancelledError from None
     return pacing.run(work, _Turns().pause)
 
 

@@ -79,7 +79,12 @@ class Metering:
             self._ledger.count_refusal(ctx.key_state, time())
 
     def admit(
-        self, ctx: RequestContext, caller: LiveKey, plan: Plan, inbound: InboundRequest
+        self,
+        ctx: RequestContext,
+        caller: LiveKey,
+        plan: Plan,
+        inbound: InboundRequest,
+        features: Features | None = None,
     ) -> Admission:
         """Reserve what a request may use. A request that only counts tokens reserves nothing.
 
@@ -97,10 +102,8 @@ class Metering:
         wanted = inbound.max_tokens
         if isinstance(wanted, int) and 0 < wanted < output:
             output = wanted
-        features: Features | None = None
         if plan.prepaid or plan.excluded:
-            betas = ctx.exchange.request.headers.get(b"anthropic-beta", b"")
-            features = Features(text, betas, translated=inbound.reads_answers)
+            features = features or features_of(ctx, inbound)
             _refuse_excluded(plan, features)
         cost = wish = 0
         if plan.prepaid and features is not None:
@@ -120,6 +123,12 @@ class Metering:
         tariff = Tariff(self._catalog.prices, inbound.model, limits.prices, prompt, output)
         ctx.admission = MeteredAdmission(self._ledger, self._journal, held, row, tariff)
         return ctx.admission
+
+
+def features_of(ctx: RequestContext, inbound: InboundRequest) -> Features:
+    """The features of a request that cost more than its text."""
+    betas = ctx.exchange.request.headers.get(b"anthropic-beta", b"")
+    return Features(inbound.estimated_text(), betas, translated=inbound.reads_answers)
 
 
 def _refuse_excluded(plan: Plan, features: Features) -> None:

@@ -29,8 +29,14 @@ from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
-from relay.gateway.large_requests import LARGE_OCTETS, in_turns, is_heavy, peek_at_large
-from relay.gateway.metering import Metering
+from relay.gateway.large_requests import (
+    LARGE_OCTETS,
+    begin_reading,
+    in_turns,
+    is_heavy,
+    peek_at_large,
+)
+from relay.gateway.metering import Metering, features_of
 from relay.gateway.respond import end_failed, respond_refusal
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import UNCOUNTED_OCTETS
@@ -40,7 +46,8 @@ from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
 from relay.quota.plans import Plan
 from relay.store.keys import LiveKey
-from relay.translate.messages.peek import peek
+from relay.translate.messages.features import Features
+from relay.translate.messages.peek import RequestSummary, peek
 
 
 class Relay:
@@ -87,7 +94,7 @@ class Relay:
             body = await dialect.decoded(exchange.request, body, self._body_limit)
             exchange.replace_body(caller.key_id, len(body))
         ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
-        summary = await in_turns(partial(peek_at_large, body)) if ctx.heavy else peek(body)
+        summary = await _peek_at_large(ctx, caller, body) if ctx.heavy else peek(body)
         route = self._catalog.route(summary.model)  # 4
         ctx.model = summary.model  # known to be available, so no longer than its name
         if dialect.counting:
@@ -96,7 +103,8 @@ class Relay:
         ctx.inbound = inbound = await dialect.read(received)  # 5
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
-        tokens = self._metering.admit(ctx, caller, plan, inbound).tokens  # 6
+        features = await _features_of_large(ctx, plan, inbound) if ctx.heavy else None
+        tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
         wanted = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
         alive: KeepAlive | None = None
         if inbound.stream and not inbound.counting:
@@ -182,3 +190,18 @@ class Relay:
             monotonic(),
             inbound.caches_for_an_hour(),
         )
+
+
+async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> RequestSummary:
+    """The summary of a large body. Raises RelayError: 429, see `begin_reading`; 400 or 413."""
+    begin_reading(ctx, caller.key_id)
+    return await in_turns(partial(peek_at_large, body))
+
+
+async def _features_of_large(
+    ctx: RequestContext, plan: Plan, inbound: InboundRequest
+) -> Features | None:
+    """The features of a large request, where its plan has a price for them or excludes them."""
+    if inbound.counting or not (plan.prepaid or plan.excluded):
+        return None
+    return await in_turns(partial(features_of, ctx, inbound))

@@ -210,6 +210,10 @@ class Health(Outages):
         """A probe of the relay's own is in flight."""
         self.probe_at = _NEVER
 
+    def probe_later(self, now: float) -> None:
+        """A probe could not be sent."""
+        self.probe_at = min(self.probe_at, now + _EJECTION_SECONDS)
+
     def probe_answered(self) -> None:
         """It works: an outage inferred from failures ends."""
         self.failures = 0

@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from relay.errors import RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.runner import CoroutineRunner
 from relay.net.upstream.connection import UpstreamError
@@ -86,7 +87,10 @@ class Prober:
                 self._upstreams.wake()
         except asyncio.CancelledError:  # the relay stops
             pass
+        except RelayError:  # no descriptor is left: nothing was found out
+            health.probe_later(self._upstreams.now())
         except Exception:
+            health.probe_later(self._upstreams.now())
             _log.exception("upstream %s: its probe failed", upstream.name)
         finally:
             self._running.pop(upstream.name, None)

@@ -60,13 +60,10 @@ class GuardedSplice(Splice):
         extent = self._extent
         try:
             data = extent.feed(data)
-            mark = data[_MARK_AT] if extent.single else 0
         except RelayError as error:
             self._fail(UpstreamError(FailureKind.GARBAGE, error.message))
             return
-        except IndexError:  # a short comment
-            mark = 0
-        if mark != _IN_2_DIGITS and mark != _IN_3_DIGITS and _MARK in data:
+        if _MARK in data:
             self._pass_guarded(data)
             return
         if data:

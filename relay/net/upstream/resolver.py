@@ -166,13 +166,16 @@ class Resolver:
             try:
                 rows = self._look_up(host, None, type=socket.SOCK_STREAM)
                 found = [(row[0], (row[4][0], *row[4][2:])) for row in rows]
-            except (OSError, UnicodeError) as error:
+            except Exception as error:
                 failure = error
             with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
                 self._loop.call_soon_threadsafe(self._learn, name, done, found, failure)
 
         # A daemon, so that a look-up that hangs does not hold up the end of the process.
-        threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
+        try:
+            threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
+        except RuntimeError:
+            self._learn(name, done, [], OSError("no thread is left to look it up"))
         return done
 
     def _learn(

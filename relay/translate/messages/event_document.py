@@ -119,8 +119,8 @@ class StreamDocument:
             self._pieces.setdefault((index, member), []).append(_text(delta.get(member)))
 
     def _index(self, event: dict[str, Any]) -> int:
-        index = int(event.get("index") or 0)
-        if not 0 <= index < _MAX_BLOCKS:
+        index = event.get("index") or 0
+        if not isinstance(index, int) or not 0 <= index < _MAX_BLOCKS:
             raise unreadable("a block with an impossible index")
         return index
 

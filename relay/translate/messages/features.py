@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.translate.pacing import paced
+
 # Members that change what a request costs, and their values that do not.
 _MEMBERS: Final[dict[str, tuple[str, tuple[object, ...]]]] = {
     "speed": ("fast", (None, "standard")),
@@ -25,7 +27,7 @@ _CHAT_SEARCH: Final = "web_search_options"
 _TOOLS: Final = (b'"web_search', b'"web_fetch', b'"code_execution', b'"advisor', b'"compact_')
 _TOOL: Final = re.compile(
     rb'"type"[ \t\r\n]*:[ \t\r\n]*"(?P<name>web_search|web_fetch|code_execution|advisor|compact)'
-    rb'(?:_20[0-9]+|_preview[0-9_]*)?"'
+    rb'(?!_tool_result)[^"]*"'
 )
 _TOOL_FEATURES: Final = {"compact": "compaction"}
 _FILE: Final = re.compile(rb'"file_id"[ \t\r\n]*:[ \t\r\n]*"')
@@ -93,8 +95,8 @@ class Features:
             text = text if unreadable else _ESCAPE.sub(_unescaped, text).lower()
         if not self._find_members(text, translated):
             unreadable = True
-        if any(word in text for word in _TOOLS):
-            for match in _TOOL.finditer(text):
+        if any(word in text for word in (_TOOLS)):
+            for match in paced(_TOOL.finditer(text)):
                 name = match["name"].decode()
                 self.used.setdefault(_TOOL_FEATURES.get(name, name), "tools")
         if b'"file_id"' in text and _FILE.search(text) is not None:
@@ -110,10 +112,10 @@ class Features:
         self.fills_context = (
             self.escaped
             or self.repeated
-            or any(word in text for word in _UNBOUNDED_CONTENT)
+            or any(word in text for word in (_UNBOUNDED_CONTENT))
             or (b'_url"' in text and _LINKED_IMAGE.search(text) is not None)
         )
-        self.images = sum([text.count(word) for word in _IMAGES])
+        self.images = sum([text.count(word) for word in (_IMAGES)])
 
     @property
     def repeated(self) -> bool:

@@ -149,8 +149,10 @@ def _without(body: bytes, members: LongMembers) -> bytes:
         octets = memoryview(value)
         length = len(octets)
         if length >= _MIN_REMOVED_OCTETS:
-            at = body.find(octets[:_SEARCHED_OCTETS])
-            if body.startswith(octets, at):
+            start = octets[:_SEARCHED_OCTETS]
+            at = body.find(start)
+            # A second place may be one where these octets are keys, not the value.
+            if body.startswith(octets, at) and body.find(start, at + 1) < 0:
                 body = body[:at] + b"0" + body[at + length :]
     return body
 

@@ -227,3 +227,9 @@ def test_looking_is_linear_and_quick(piece: bytes) -> None:
         spent.append(time.process_time() - started)
     assert spent[1] < 0.05
     assert spent[1] < 4 * spent[0] + 0.005
+
+
+@pytest.mark.parametrize("kind", ["web_search_2025_08_26", "web_search_preview", "web_searchX"])
+def test_every_search_that_is_translated_is_found(kind: str) -> None:
+    body = b'{"model":"m","input":"x","tools":[{"type":"%b"}]}' % kind.encode()
+    assert "web_search" in Features(body, translated=True).used

@@ -124,3 +124,21 @@ BODIES: dict[str, Callable[[], bytes]] = {
 def test_looking_at_a_body_takes_little_memory(name: str) -> None:
     body = BODIES[name]()
     assert peak_octets(lambda: refused(body)) <= len(body) + 4 * MIB
+
+
+SHIFTED = b'":1,' + b" " * 600 + b'"'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"x%bmodel":"dear","model":"cheap","messages":[],"system":%b}' % (SHIFTED, SHIFTED),
+        b'{"model":"m","messages":[],"x%bmax_tokens":64000,"max_tokens":1,"system":%b}'
+        % (SHIFTED, SHIFTED),
+    ],
+    ids=["model", "max_tokens"],
+)
+def test_a_long_value_hides_no_second_reading(body: bytes) -> None:
+    """Its octets stand twice: as keys, and as the text that holds them."""
+    with pytest.raises(RelayError, match="give it once"):
+        peek(body)
