@@ -20,7 +20,7 @@ from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
 from relay.gateway.large_requests import in_turns
 from relay.net.deadlines import Deadlines
-from relay.pool.affinity import Session
+from relay.pool.affinity import Binding
 from relay.pool.leases import Lease, Upstreams
 from relay.pool.probing import probe
 from relay.pool.routes import Target
@@ -58,11 +58,11 @@ class Dispatch:
         ctx: RequestContext,
         inbound: InboundRequest,
         wanted: RoutingRequest,
-        session: Session | None,
+        binding: Binding | None,
     ) -> Answer:
         """The first answer that begins; the caller of this gives its lease back.
 
-        `session` is the conversation's, if it is known.
+        `binding` is the conversation's, if it is known.
 
         Raises:
             RelayError: 502, 503 or 504, there is no answer that could be passed on; 400, the
@@ -88,11 +88,11 @@ class Dispatch:
                 if waited:
                     self._admit_again(ctx, inbound)
                 if ctx.heavy:
-                    work = partial(inbound.upstream_request, target, session)
+                    work = partial(inbound.upstream_request, target, binding)
                     written = [await in_turns(work)]
                     answer = await attempt(ctx, lease, *written.pop())  # nothing here keeps it
                 else:
-                    answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
+                    answer = await attempt(ctx, lease, *inbound.upstream_request(target, binding))
             except FailedError as failure:
                 last = failure.error
                 upstreams.release(lease, used=failure.used)

@@ -34,7 +34,7 @@ from relay.gateway.metering import Metering
 from relay.gateway.respond import end_failed, respond_refusal
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import UNCOUNTED_OCTETS
-from relay.pool.affinity import Session, Sessions
+from relay.pool.affinity import Binding, Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
@@ -52,7 +52,7 @@ class Relay:
         catalog: Catalog,
         metering: Metering,
         upstreams: Upstreams,
-        sessions: Sessions,
+        bindings: Bindings,
         deadlines: Deadlines,
         settings: config.PoolSettings,
         body_limit: int,
@@ -62,7 +62,7 @@ class Relay:
         self._catalog = catalog
         self._metering = metering
         self._upstreams = upstreams
-        self._sessions = sessions
+        self._bindings = bindings
         self._deadlines = deadlines
         self._settings = settings
         self._dispatch = Dispatch(upstreams, settings.tries, deadlines, self._admit_again)
@@ -102,11 +102,11 @@ class Relay:
             alive = KeepAlive(ctx, self._deadlines, self._settings)
         answer: Answer | None = None
         try:
-            session = None
+            binding = None
             if len(route.targets) > 1 and not inbound.counting:
                 find = inbound.conversation_key
-                session = self._recall(wanted, await in_turns(find) if ctx.heavy else find())
-            answer = await self._dispatch.first_answer(ctx, inbound, wanted, session)  # 7
+                binding = self._recall(wanted, await in_turns(find) if ctx.heavy else find())
+            answer = await self._dispatch.first_answer(ctx, inbound, wanted, binding)  # 7
             if wanted.conversation is not None:
                 self._remember(wanted, wanted.conversation, answer.lease.target, inbound)
             inbound.release()
@@ -155,23 +155,23 @@ class Relay:
         ctx.admission = UNMETERED  # in case that the new plan refuses it
         self._metering.admit(ctx, caller, plan, inbound)
 
-    def _recall(self, wanted: RoutingRequest, key: bytes | None) -> Session | None:
+    def _recall(self, wanted: RoutingRequest, key: bytes | None) -> Binding | None:
         """The conversation that a request belongs to; `wanted` notes the upstream it is with."""
         if key is None:
             return None
         wanted.conversation = key
         now = monotonic()
-        session = self._sessions.find(wanted.caller, key, now)
-        if session is not None and session.until > now and self._settings.sticky != "off":
-            wanted.bound = session.upstream
-        return session
+        binding = self._bindings.find(wanted.caller, key, now)
+        if binding is not None and binding.until > now and self._settings.sticky != "off":
+            wanted.bound = binding.upstream
+        return binding
 
     def _remember(
         self, wanted: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
     ) -> None:
         """Bind the conversation to the upstream that answers: there its prompt is cached."""
         upstream = target.upstream
-        self._sessions.hold(
+        self._bindings.hold(
             wanted.caller,
             key,
             upstream.name,

@@ -28,7 +28,7 @@ from relay.gateway.respond import (
 )
 from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.transcode import Transcode
-from relay.pool.affinity import Session
+from relay.pool.affinity import Binding
 from relay.pool.routes import Target
 from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
 from relay.translate.messages.error_document import caller_error
@@ -126,7 +126,7 @@ class TranslatedRequest(InboundRequest):
         """See `InboundRequest`."""
         return uses_one_hour_cache(self._body)
 
-    def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
+    def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
         """See `InboundRequest`."""
         builder = self._builder
         assert builder is not None
