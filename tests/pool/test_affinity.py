@@ -28,20 +28,20 @@ def test_a_binding_expires_unless_a_request_renews_it() -> None:
     assert (found.mixed, found.until) == (False, 599)
 
 
-def test_the_one_hour_cache_binds_a_session_for_an_hour() -> None:
+def test_the_one_hour_cache_binds_a_conversation_for_an_hour() -> None:
     bindings = Bindings(KEEP)
     bindings.hold("c", b"k", "up", "anthropic", 0.0, long=True)
     assert bound(bindings, 3599.0)
     assert not bound(bindings, 3600.0)
 
 
-def test_a_session_belongs_to_one_caller() -> None:
+def test_a_conversation_belongs_to_one_caller() -> None:
     bindings = Bindings(KEEP)
     bindings.hold("a", b"k", "up", "anthropic", 0.0)
     assert bindings.find("b", b"k", 0.0) is None
 
 
-def test_a_session_with_two_families_stays_mixed() -> None:
+def test_a_conversation_with_two_families_stays_mixed() -> None:
     bindings = Bindings(KEEP)
     for family, mixed in [("x", False), ("x", False), ("y", True), ("y", True), ("x", True)]:
         bindings.hold("c", b"k", "up", family, 0.0)
@@ -61,7 +61,7 @@ def test_the_family_outlives_the_binding_by_an_hour() -> None:
         assert found.mixed is mixed
 
 
-def test_the_least_recently_held_session_is_evicted_first() -> None:
+def test_the_least_recently_held_conversation_is_evicted_first() -> None:
     bindings = Bindings(KEEP, capacity=2)
     for key in (b"a", b"b", b"a", b"c"):
         bindings.hold("c", key, "up", "x", 0.0)
@@ -69,7 +69,7 @@ def test_the_least_recently_held_session_is_evicted_first() -> None:
     assert bindings.counts(0.0) == {"up": 2}
 
 
-def test_sweeps_remove_every_expired_session_in_small_steps() -> None:
+def test_sweeps_remove_every_expired_conversation_in_small_steps() -> None:
     bindings = Bindings(KEEP)
     for number in range(10):
         bindings.hold("c", b"%d" % number, "up", "x", 0.0)
@@ -132,7 +132,7 @@ class SessionsAgainstModel(RuleBasedStateMachine):
             del self.known[name]
 
     @invariant()
-    def sessions_and_counts_are_those_of_the_model(self) -> None:
+    def conversations_and_counts_are_those_of_the_model(self) -> None:
         if not hasattr(self, "known"):
             return
         assert len(self.bindings) == len(self.known) <= CAPACITY
