@@ -108,15 +108,17 @@ class ResponsesRequest(TranslatedRequest):
         self._items = [item.copy() for item in self._items] if self.keeps else []
         self.kept_octets = len(self._metadata.echo) + sum(map(_octets_of, self._items))
 
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
-        self._answer, self._output = answer.translate(payload, self._metadata, fit.family, usage)
+        self._answer, self._output = answer.translate(
+            payload, self._metadata, target_model.family, usage
+        )
         return self._answer
 
-    def translator(self, fit: TargetModel) -> StreamTranslator:
+    def translator(self, target_model: TargetModel) -> StreamTranslator:
         """See `TranslatedRequest`."""
         stream = self._one_stream()
-        stream.family = fit.family
+        stream.family = target_model.family
         return stream
 
     def keep_alive(self) -> bytes:
@@ -166,11 +168,11 @@ class InputTokensRequest(ResponsesRequest):
 
     counting = True
 
-    def messages_body(self, builder: MessagesBuilder, fit: TargetModel) -> bytes:
+    def messages_body(self, builder: MessagesBuilder, target_model: TargetModel) -> bytes:
         """See `TranslatedRequest`."""
-        return builder.octets(fit, breakpoints=self._marks_cache, user=None, counting=True)
+        return builder.octets(target_model, breakpoints=self._marks_cache, user=None, counting=True)
 
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
         try:
             count = _counted(payload).input_tokens
@@ -190,7 +192,7 @@ class CompactionRequest(ResponsesRequest):
         self._items = [item.copy() for item in self._items]
         self.kept_octets = sum(map(_octets_of, self._items))
 
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
         return answer.compacted(payload, self._metadata, self._items, usage)
 

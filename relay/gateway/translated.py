@@ -130,18 +130,18 @@ class TranslatedRequest(InboundRequest):
         """See `InboundRequest`."""
         builder = self._builder
         assert builder is not None
-        body = self.messages_body(builder, target.fit)
+        body = self.messages_body(builder, target.target_model)
         version = _VERSION_WITH_SYSTEM_TURNS if builder.system_turns else _VERSION
         fields = _FIELDS % version + _CALLERS_FIELDS.sub(b"", self._head.onward)
         return target.upstream.messages_head(fields, len(body), counting=self.counting), body
 
-    def messages_body(self, builder: MessagesBuilder, fit: TargetModel) -> bytes:
+    def messages_body(self, builder: MessagesBuilder, target_model: TargetModel) -> bytes:
         """The body of the Messages request for a model as one upstream has it.
 
         Raises:
             RelayError: 400, that model cannot do what is asked.
         """
-        return builder.octets(fit, breakpoints=self._marks_cache, user=self._user)
+        return builder.octets(target_model, breakpoints=self._marks_cache, user=self._user)
 
     def release(self) -> None:
         """See `InboundRequest`."""
@@ -167,7 +167,7 @@ class TranslatedRequest(InboundRequest):
         note_usage(ctx, target, answer.usage)
         ctx.admission.count_unkept(answer.usage)
         try:
-            answer.octets = self.document(answer.payload, target.fit, answer.usage)
+            answer.octets = self.document(answer.payload, target.target_model, answer.usage)
         except ValueError:
             ctx.reported, ctx.served_model = None, ""
             raise
@@ -189,7 +189,7 @@ class TranslatedRequest(InboundRequest):
         if alive is not None:
             alive.stop()
         target = answer.lease.target
-        translator = self.translator(target.fit)
+        translator = self.translator(target.target_model)
         try:
             octets = translator.feed(answer.events)
         except ValueError:
@@ -204,7 +204,7 @@ class TranslatedRequest(InboundRequest):
         note_end(ctx, target, error=False)
 
     @abstractmethod
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """A complete answer in the caller's dialect; `usage` is what it used.
 
         Raises:
@@ -212,7 +212,7 @@ class TranslatedRequest(InboundRequest):
         """
 
     @abstractmethod
-    def translator(self, fit: TargetModel) -> StreamTranslator:
+    def translator(self, target_model: TargetModel) -> StreamTranslator:
         """The translator of the upstream's stream."""
 
     async def keep(self) -> None:
@@ -255,7 +255,7 @@ class _Translated(StreamWay):
         self._inbound = inbound
         self._alive = alive
         target = answer.lease.target
-        self._translator = inbound.translator(target.fit)
+        self._translator = inbound.translator(target.target_model)
         self._translator.error_of = ErrorWords(target).error_of
         self._flow = Transcode(ctx.exchange, body, NoTap(), self._translator.feed)
         if alive is not None:
