@@ -127,7 +127,7 @@ class InboundRequest(ABC):
 
     @abstractmethod
     def respond(
-        self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
+        self, ctx: "RequestContext", answer: "Answer", keep_alive: "KeepAlive | None"
     ) -> Awaitable[None]:
         """Pass an answer on that has begun; note its usage and how it ended.
 

@@ -57,7 +57,7 @@ class Dispatch:
         self,
         ctx: RequestContext,
         inbound: InboundRequest,
-        wanted: RoutingRequest,
+        routing: RoutingRequest,
         binding: Binding | None,
     ) -> Answer:
         """The first answer that begins; the caller of this gives its lease back.
@@ -72,18 +72,18 @@ class Dispatch:
         upstreams = self._upstreams
         last: RelayError | UpstreamRefusal | None = None
         if ctx.caller is not None:
-            wanted.account = ctx.caller.user_id
+            routing.account = ctx.caller.user_id
         blamed: list[tuple[Target, float]] = []  # failures that the body may have caused
         while True:
-            lease = upstreams.take(wanted)
+            lease = upstreams.take(routing)
             waited = lease is None
             if lease is None:
-                lease = await self._wait(ctx, wanted, last)
+                lease = await self._wait(ctx, routing, last)
             target = lease.target
             upstream = target.upstream
             ctx.upstream, ctx.choice = upstream.name, lease.choice
-            if len(wanted.route.targets) > 1 and not ctx.wait_us:
-                ctx.passed_over = upstreams.passed_over(wanted, target)
+            if len(routing.route.targets) > 1 and not ctx.wait_us:
+                ctx.passed_over = upstreams.passed_over(routing, target)
             try:
                 if waited:
                     self._admit_again(ctx, inbound)
@@ -96,8 +96,8 @@ class Dispatch:
             except FailedError as failure:
                 last = failure.error
                 upstreams.release(lease, used=failure.used)
-                _note(ctx, upstream, failure.verdict)
-                if await self._ends(wanted, target, failure, blamed):
+                _log_failed_attempt(ctx, upstream, failure.verdict)
+                if await self._ends(routing, target, failure, blamed):
                     raise last from None
             except BaseException as end:  # nothing was found out
                 if lease.sent and isinstance(end, asyncio.CancelledError):
@@ -107,13 +107,13 @@ class Dispatch:
                 raise
             else:
                 upstream.answered += 1
-                if not wanted.counting:  # a free request proves nothing
-                    upstream.health.succeeded(target.name, wanted.account)
+                if not routing.counting:  # a free request proves nothing
+                    upstream.health.succeeded(target.name, routing.account)
                 return answer
 
     async def _ends(
         self,
-        wanted: RoutingRequest,
+        routing: RoutingRequest,
         target: Target,
         failure: FailedError,
         blamed: list[tuple[Target, float]],
@@ -124,51 +124,51 @@ class Dispatch:
             RelayError: two upstreams failed in the same way, and the body is the cause.
         """
         verdict = failure.verdict
-        wanted.tried += (target.upstream,)
-        ends = failure.final or len(wanted.tried) >= self._tries
+        routing.tried += (target.upstream,)
+        ends = failure.final or len(routing.tried) >= self._tries
         if verdict.of_body and not ends:
             blamed.append((target, target.upstream.health.failed_at))
-            if await self._is_the_bodys(wanted, blamed):
-                self._blame_body(wanted, blamed)
+            if await self._is_the_bodys(routing, blamed):
+                self._blame_body(routing, blamed)
                 raise _body_error(failure.error) from None
-        self._record(wanted, target, verdict)
+        self._record(routing, target, verdict)
         return ends
 
     async def _wait(
         self,
         ctx: RequestContext,
-        wanted: RoutingRequest,
+        routing: RoutingRequest,
         last: RelayError | UpstreamRefusal | None,
     ) -> Lease:
-        waits = time.monotonic()
-        ctx.passed_over = self._upstreams.passed_over(wanted, None)
+        wait_began_at = time.monotonic()
+        ctx.passed_over = self._upstreams.passed_over(routing, None)
         try:
-            return await self._upstreams.wait(wanted)
+            return await self._upstreams.wait(routing)
         except RelayError as unavailable:
             raise last or unavailable from None
         finally:
-            ctx.wait_us += int((time.monotonic() - waits) * 1e6)
+            ctx.wait_us += int((time.monotonic() - wait_began_at) * 1e6)
 
-    def _record(self, wanted: RoutingRequest, target: Target, verdict: Verdict) -> None:
+    def _record(self, routing: RoutingRequest, target: Target, verdict: Verdict) -> None:
         """Note a failure with its upstream. A free request proves nothing but that the upstream
         does not serve it."""
         health, now = target.upstream.health, self._upstreams.now()
-        if not wanted.counting:
-            health.failed(verdict, target.name, now, wanted.account)
+        if not routing.counting:
+            health.failed(verdict, target.name, now, routing.account)
         elif verdict.scope is Scope.FEATURE:
-            health.cannot_count(now + _CANNOT_COUNT_SECONDS, wanted.account)
+            health.cannot_count(now + _CANNOT_COUNT_SECONDS, routing.account)
 
     @staticmethod
-    def _blame_body(wanted: RoutingRequest, failures: list[tuple[Target, float]]) -> None:
+    def _blame_body(routing: RoutingRequest, failures: list[tuple[Target, float]]) -> None:
         """Hold a body's failures against no upstream; the last one is not recorded yet."""
         for number, (target, failed_before) in enumerate(failures, 1):
             health = target.upstream.health
             health.bodies_blamed += 1
-            if number < len(failures) and not wanted.counting:
-                health.retract(wanted.account, failed_before)
+            if number < len(failures) and not routing.counting:
+                health.retract(routing.account, failed_before)
 
     async def _is_the_bodys(
-        self, wanted: RoutingRequest, failures: list[tuple[Target, float]]
+        self, routing: RoutingRequest, failures: list[tuple[Target, float]]
     ) -> bool:
         """Whether two failures in the same way are the body's: both upstreams work otherwise.
 
@@ -176,7 +176,7 @@ class Dispatch:
         is not blamed again and again where no request is answered in between. Not asked if no
         upstream is left that it could break.
         """
-        if len(failures) != _BROKEN_BY_A_BODY or len(wanted.tried) >= len(wanted.route.targets):
+        if len(failures) != _BROKEN_BY_A_BODY or len(routing.tried) >= len(routing.route.targets):
             return False
         now = self._upstreams.now()
         for target, failed_before in failures:
@@ -200,7 +200,7 @@ def _body_error(last: RelayError | UpstreamRefusal) -> RelayError:
     )
 
 
-def _note(ctx: RequestContext, upstream: Upstream, verdict: Verdict) -> None:
+def _log_failed_attempt(ctx: RequestContext, upstream: Upstream, verdict: Verdict) -> None:
     failure = f"{upstream.name}: {verdict.reason}"
     ctx.tried = f"{ctx.tried}; {failure}" if ctx.tried else failure
     if verdict.scope is Scope.CREDENTIAL:  # nothing gets better without the operator

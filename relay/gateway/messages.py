@@ -86,10 +86,10 @@ class MessagesRequest(InboundRequest):
         """Nothing: the octets are passed on."""
 
     def respond(
-        self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
+        self, ctx: "RequestContext", answer: "Answer", keep_alive: "KeepAlive | None"
     ) -> Awaitable[None]:
         """See `InboundRequest`."""
-        return pass_on(ctx, answer, alive)
+        return pass_on(ctx, answer, keep_alive)
 
     def keep_alive(self) -> bytes:
         """`event: ping`, which the Messages API sends itself and SDKs skip anywhere."""

@@ -96,34 +96,35 @@ class Relay:
         ctx.heavy = received.heavy  # a kept conversation may have made it so
         del body, received
         tokens = self._metering.admit(ctx, caller, plan, inbound).tokens  # 6
-        wanted = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
-        alive: KeepAlive | None = None
+        routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
+        keep_alive: KeepAlive | None = None
         if inbound.stream and not inbound.counting:
-            alive = KeepAlive(ctx, self._deadlines, self._settings)
+            keep_alive = KeepAlive(ctx, self._deadlines, self._settings)
         answer: Answer | None = None
         try:
             binding = None
             if len(route.targets) > 1 and not inbound.counting:
                 find = inbound.conversation_key
-                binding = self._recall(wanted, await in_turns(find) if ctx.heavy else find())
-            answer = await self._dispatch.first_answer(ctx, inbound, wanted, binding)  # 7
-            if wanted.conversation is not None:
-                self._remember(wanted, wanted.conversation, answer.lease.target, inbound)
+                binding = self._recall(routing, await in_turns(find) if ctx.heavy else find())
+            answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
+            if routing.conversation is not None:
+                self._remember(routing, routing.conversation, answer.lease.target, inbound)
             inbound.release()
             exchange.release_body(inbound.kept_octets)
-            await inbound.respond(ctx, answer, alive)  # 8
+            await inbound.respond(ctx, answer, keep_alive)  # 8
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
         except Exception as error:
             if not exchange.started:
                 ctx.admission.refund()
-            if not isinstance(error, RelayError) or alive is None or not alive.alone:
+            unanswered = keep_alive is not None and keep_alive.only_keep_alives
+            if not unanswered or not isinstance(error, RelayError):
                 raise
             ctx.end(Outcome.REFUSED, error.message)
             end_failed(ctx, inbound.error_event(error))
         finally:
-            if alive is not None:
-                alive.stop()
+            if keep_alive is not None:
+                keep_alive.stop()
             ctx.admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 9
             if answer is not None:
                 self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
@@ -155,24 +156,24 @@ class Relay:
         ctx.admission = UNMETERED  # in case that the new plan refuses it
         self._metering.admit(ctx, caller, plan, inbound)
 
-    def _recall(self, wanted: RoutingRequest, key: bytes | None) -> Binding | None:
-        """The conversation that a request belongs to; `wanted` notes the upstream it is with."""
+    def _recall(self, routing: RoutingRequest, key: bytes | None) -> Binding | None:
+        """The conversation that a request belongs to; `routing` notes the upstream it is with."""
         if key is None:
             return None
-        wanted.conversation = key
+        routing.conversation = key
         now = monotonic()
-        binding = self._bindings.find(wanted.caller, key, now)
+        binding = self._bindings.find(routing.caller, key, now)
         if binding is not None and binding.until > now and self._settings.sticky != "off":
-            wanted.bound = binding.upstream
+            routing.bound = binding.upstream
         return binding
 
     def _remember(
-        self, wanted: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
+        self, routing: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
     ) -> None:
         """Bind the conversation to the upstream that answers: there its prompt is cached."""
         upstream = target.upstream
         self._bindings.hold(
-            wanted.caller,
+            routing.caller,
             key,
             upstream.name,
             upstream.vendor.thinking,

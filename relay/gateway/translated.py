@@ -18,7 +18,7 @@ from relay.gateway.dialect import History, InboundRequest, Received, UpstreamRef
 from relay.gateway.error_words import ErrorWords
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
-    StreamWay,
+    StreamResponder,
     answer_fields,
     end_failed,
     note_end,
@@ -151,13 +151,15 @@ class TranslatedRequest(InboundRequest):
 
     # --- the answer ---
 
-    async def respond(self, ctx: RequestContext, answer: Answer, alive: KeepAlive | None) -> None:
+    async def respond(
+        self, ctx: RequestContext, answer: Answer, keep_alive: KeepAlive | None
+    ) -> None:
         """See `InboundRequest`."""
         if answer.body is not None:
-            way = _Translated(ctx, self, answer, answer.body, alive)
-            await pass_stream(ctx, answer, way)
+            responder = TranslatedStream(ctx, self, answer, answer.body, keep_alive)
+            await pass_stream(ctx, answer, responder)
         elif answer.events:
-            await self._respond_events(ctx, answer, alive)
+            await self._respond_events(ctx, answer, keep_alive)
         else:
             await self._respond_document(ctx, answer)
 
@@ -183,11 +185,11 @@ class TranslatedRequest(InboundRequest):
         note_end(ctx, target, error=False)
 
     async def _respond_events(
-        self, ctx: RequestContext, answer: Answer, alive: KeepAlive | None
+        self, ctx: RequestContext, answer: Answer, keep_alive: KeepAlive | None
     ) -> None:
         """Answer with a stream that is here as a whole."""
-        if alive is not None:
-            alive.stop()
+        if keep_alive is not None:
+            keep_alive.stop()
         target = answer.lease.target
         translator = self.translator(target.target_model)
         try:
@@ -238,10 +240,10 @@ class TranslatedRequest(InboundRequest):
         """The id of this request, as `x-request-id` has it."""
 
 
-class _Translated(StreamWay):
+class TranslatedStream(StreamResponder):
     """A stream translated as it comes."""
 
-    __slots__ = ("_alive", "_ctx", "_fields", "_flow", "_inbound", "_translator")
+    __slots__ = ("_ctx", "_fields", "_flow", "_inbound", "_keep_alive", "_translator")
 
     def __init__(
         self,
@@ -249,48 +251,48 @@ class _Translated(StreamWay):
         inbound: TranslatedRequest,
         answer: Answer,
         body: ResponseBody,
-        alive: KeepAlive | None,
+        keep_alive: KeepAlive | None,
     ) -> None:
         self._ctx = ctx
         self._inbound = inbound
-        self._alive = alive
+        self._keep_alive = keep_alive
         target = answer.lease.target
         self._translator = inbound.translator(target.target_model)
         self._translator.error_of = ErrorWords(target).error_of
         self._flow = Transcode(ctx.exchange, body, NoTap(), self._translator.feed)
-        if alive is not None:
-            alive.follow(self._flow, self._flow)
+        if keep_alive is not None:
+            keep_alive.follow(self._flow, self._flow)
         self._fields = answer_fields(ctx, answer, _STREAM % ctx.exchange.id)
 
     async def join(self) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         await self._flow.convert(self._fields)
 
     def usage(self) -> Usage:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         return self._translator.usage
 
     def supply_end(self) -> None:
         """Nothing: the end is the translator's own."""
 
     async def end(self, usage: Usage) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         if usage.error:  # the error is written, and nothing may look as if it were complete
             end_failed(self._ctx, b"")
             return
-        if self._alive is not None:  # no keep-alive may come between the end and its counts
-            self._alive.stop()
+        if self._keep_alive is not None:  # no keep-alive may come between the end and its counts
+            self._keep_alive.stop()
         ending = self._translator.finish()
         if self._inbound.keeps:
             await self._inbound.keep()
         self._ctx.exchange.end(ending)
 
     def cut(self, error: RelayError) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         end_failed(self._ctx, self._inbound.error_event(error))
 
     def fail(self, error: RelayError) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         end_failed(self._ctx, self._inbound.error_event(error))
 
     def counts(self, usage: Usage, cut: bool) -> bool:
@@ -299,5 +301,5 @@ class _Translated(StreamWay):
 
     @property
     def reusable(self) -> bool:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         return self._flow.reusable
