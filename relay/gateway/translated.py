@@ -68,8 +68,10 @@ class StreamTranslator(Protocol):
 
 
 class TranslatedRequest(InboundRequest):
-    """A request that is written anew for each upstream. `keeps`: its answer is to be kept before
-    its end is sent."""
+    """A request that is written anew for each upstream.
+
+    `stores_answer`: its answer is stored before its end is sent.
+    """
 
     __slots__ = (
         "_body",
@@ -78,9 +80,9 @@ class TranslatedRequest(InboundRequest):
         "_history",
         "_marks_cache",
         "_user",
-        "keeps",
         "max_tokens",
         "model",
+        "stores_answer",
         "stream",
     )
 
@@ -99,7 +101,7 @@ class TranslatedRequest(InboundRequest):
         self.model: str = received.summary.model
         self.stream = stream
         self.max_tokens = builder.max_tokens
-        self.keeps = False
+        self.stores_answer = False
         self._head = received.head
         self._body = received.body
         self._history = history
@@ -176,7 +178,7 @@ class TranslatedRequest(InboundRequest):
 
     async def _respond_document(self, ctx: RequestContext, answer: Answer) -> None:
         exchange, target = ctx.exchange, answer.lease.target
-        if self.keeps:
+        if self.stores_answer:
             await self.keep()
         ctx.admission.count(answer.usage)
         await ctx.admission.durable()
@@ -198,7 +200,7 @@ class TranslatedRequest(InboundRequest):
             raise RelayError(BAD_UPSTREAM, _UNTRANSLATABLE) from None
         note_usage(ctx, target, translator.usage)
         octets += translator.finish()
-        if self.keeps:
+        if self.stores_answer:
             await self.keep()
         ctx.admission.count(translator.usage)
         await ctx.admission.durable()
@@ -283,7 +285,7 @@ class TranslatedStream(StreamResponder):
         if self._keep_alive is not None:  # no keep-alive may come between the end and its counts
             self._keep_alive.stop()
         ending = self._translator.finish()
-        if self._inbound.keeps:
+        if self._inbound.stores_answer:
             await self._inbound.keep()
         self._ctx.exchange.end(ending)
 
