@@ -159,7 +159,7 @@ def answer_fields(ctx: RequestContext, answer: Answer, onward: bytes) -> bytes:
 def note_usage(ctx: RequestContext, target: Target, usage: Usage) -> None:
     """Take over an answer's own word on its usage and its model."""
     upstream = target.upstream
-    if upstream.inclusive and usage.input is not None:
+    if upstream.input_includes_cache and usage.input is not None:
         usage.input = max(0, usage.input - (usage.cache_read or 0) - (usage.cache_write or 0))
     # Dated names are the same model: claude-haiku-4-5 and claude-haiku-4-5-20251001.
     if usage.model is not None and not usage.model.startswith(target.name):
