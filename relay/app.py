@@ -33,7 +33,7 @@ from relay.net.descriptors import max_connections
 from relay.net.listener import listen
 from relay.net.server import Bounds, Server
 from relay.net.upstream.resolver import Resolver
-from relay.pool.affinity import Sessions
+from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
@@ -123,7 +123,7 @@ class App:
         deadlines: Deadlines,
         storage: Storage,
         upstreams: Upstreams,
-        sessions: Sessions,
+        bindings: Bindings,
         log: AccessLog | None,
         server: Server,
         admin: Server,
@@ -137,7 +137,7 @@ class App:
         self.keys = storage.keys
         self.journal = storage.journal
         self.upstreams = upstreams
-        self.sessions = sessions
+        self.bindings = bindings
         self.log = log
         self.server = server
         self.admin = admin
@@ -242,11 +242,11 @@ class App:
         await self.database.close()
 
     async def _sweep(self) -> None:
-        """Forget limits that are full again and sessions that are over."""
+        """Forget limits that are full again and expired bindings."""
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
             self.ledger.sweep(time.time())
-            self.sessions.sweep(time.monotonic())
+            self.bindings.sweep(time.monotonic())
 
     async def _prune(self) -> None:
         """Delete rows and stored responses that are past their retention."""
@@ -275,7 +275,7 @@ def compose(
         upstream = pool.named(name)
         if upstream is not None:
             upstream.health.pause()
-    sessions = _sessions(settings.pool)
+    bindings = _bindings(settings.pool)
     catalog = Catalog(settings, upstreams)
     metering = Metering(catalog, storage.ledger, storage.journal)
     relay = Relay(
@@ -283,7 +283,7 @@ def compose(
         catalog,
         metering,
         pool,
-        sessions,
+        bindings,
         deadlines,
         settings.pool,
         settings.server.limits.body,
@@ -305,7 +305,7 @@ def compose(
     server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
     admin = Admin(
         pool,
-        None if settings.pool.sticky == "off" else sessions,
+        None if settings.pool.sticky == "off" else bindings,
         storage.database,
         settings.database.path,
         AdminAccess(settings.server.admin_listen.host, admin_token),
@@ -315,7 +315,7 @@ def compose(
         deadlines,
         storage,
         pool,
-        sessions,
+        bindings,
         log,
         server,
         Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
@@ -338,9 +338,9 @@ def _upstreams(settings: Settings, deadlines: Deadlines, resolver: Resolver) -> 
     return upstreams
 
 
-def _sessions(settings: config.PoolSettings) -> Sessions:
-    # Kept even without stickiness: a session records whose thinking its history contains.
-    return Sessions(settings.sticky.seconds or 1.0)
+def _bindings(settings: config.PoolSettings) -> Bindings:
+    # Kept even without stickiness: a binding records whose thinking a history contains.
+    return Bindings(settings.sticky.seconds or 1.0)
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:

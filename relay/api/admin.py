@@ -33,7 +33,7 @@ from relay.errors import (
     RelayError,
 )
 from relay.net.exchange import Exchange
-from relay.pool.affinity import Sessions
+from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
 from relay.store import pauses
@@ -80,14 +80,14 @@ class Admin:
     def __init__(
         self,
         upstreams: Upstreams,
-        sessions: Sessions | None,
+        bindings: Bindings | None,
         database: Database,
         path: str,
         access: AdminAccess,
     ) -> None:
         """`path` is the database's."""
         self._upstreams = upstreams
-        self._sessions = sessions
+        self._bindings = bindings
         self._database = database
         self._identity = identity(path)
         self._authorization = access.authorization
@@ -178,7 +178,7 @@ class Admin:
         }
 
     def _rows(self) -> list[dict[str, object]]:
-        counts = self._sessions.counts(time.monotonic()) if self._sessions is not None else {}
+        counts = self._bindings.counts(time.monotonic()) if self._bindings is not None else {}
         rows = self._upstreams.view()
         for row in rows:
             row["sessions"] = counts.get(str(row["name"]), 0)

@@ -150,7 +150,7 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
             response = await connection.send(head, body)
         del head, body
         ctx.upstream_us = int((time.monotonic() - sent_at) * 1e6)
-        return await _begun_answer(ctx, lease, connection, response)
+        return await _started_answer(ctx, lease, connection, response)
     except FailedError as failed:
         if isinstance(failed.error, UpstreamRefusal):
             assert ctx.inbound is not None
@@ -179,7 +179,7 @@ def _is_late(sent_at: float) -> bool:
     return time.monotonic() - sent_at > _STALE_SECONDS
 
 
-async def _begun_answer(
+async def _started_answer(
     ctx: RequestContext, lease: Lease, connection: UpstreamConnection, response: Response
 ) -> Answer:
     """The answer that follows a response's head, once it has begun.

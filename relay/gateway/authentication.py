@@ -1,15 +1,16 @@
-"""Who is asking: a key to a caller, by one dict look-up."""
+"""Finds the caller of a key, with one dict look-up."""
 
 import time
 from collections.abc import Iterable
+from typing import Final
 
 from relay.errors import FORBIDDEN, UNAUTHENTICATED, RelayError
 from relay.secret import digest
 from relay.store.keys import LiveKey
 
-_LATELY = 1024  # keys; cleared whenever a key is made or revoked
-_WRONG = "Incorrect API key provided"  # the words by which LiteLLM tells a 401 from a 400
-_HOW = "Send your key as `x-api-key: KEY` or `Authorization: Bearer KEY`."
+_MAX_CACHED_KEYS: Final = 1024  # the cache is cleared whenever a key is made or revoked
+_INCORRECT_KEY: Final = "Incorrect API key provided"  # LiteLLM takes a 401 for a 400 without it
+_HOW_TO_SEND_A_KEY: Final = "Send your key as `x-api-key: KEY` or `Authorization: Bearer KEY`."
 
 
 class KeyIndex:
@@ -17,12 +18,12 @@ class KeyIndex:
 
     def __init__(self) -> None:
         self._by_digest: dict[bytes, LiveKey] = {}
-        self._lately: dict[bytes, LiveKey] = {}  # by the key itself, to save hashing it again
+        self._by_key: dict[bytes, LiveKey] = {}  # a cache, which saves hashing the key again
 
     def replace(self, keys: Iterable[LiveKey]) -> None:
-        """From now on these keys are live and no others."""
+        """Replace all live keys."""
         self._by_digest = {key.digest: key for key in keys}
-        self._lately.clear()
+        self._by_key.clear()
 
     def identify(self, headers: dict[bytes, bytes]) -> LiveKey:
         """The caller whose key a request carries.
@@ -32,16 +33,21 @@ class KeyIndex:
         Raises:
             RelayError: 401 without a live key, 403 for a suspended account.
         """
-        caller = self._lately.get(headers.get(b"x-api-key", b"")) or self.find(headers)
+        caller = self._by_key.get(headers.get(b"x-api-key", b"")) or self.find(headers)
         if caller is None:
             if not headers.get(b"x-api-key") and not _bearer(headers):
-                raise RelayError(UNAUTHENTICATED, f"There is no key in this request. {_HOW}")
+                raise RelayError(
+                    UNAUTHENTICATED, f"There is no key in this request. {_HOW_TO_SEND_A_KEY}"
+                )
             raise RelayError(
                 UNAUTHENTICATED,
-                f"{_WRONG}: it is not known here, perhaps mistyped or revoked. {_HOW}",
+                f"{_INCORRECT_KEY}: it is not known here, perhaps mistyped or revoked. "
+                f"{_HOW_TO_SEND_A_KEY}",
             )
         if caller.expires_at is not None and caller.expires_at <= time.time():
-            raise RelayError(UNAUTHENTICATED, f"{_WRONG}: it has expired. Ask for a new one.")
+            raise RelayError(
+                UNAUTHENTICATED, f"{_INCORRECT_KEY}: it has expired. Ask for a new one."
+            )
         if caller.suspended:
             raise RelayError(
                 FORBIDDEN, "This account is suspended. Ask the operator of this relay to resume it."
@@ -49,7 +55,7 @@ class KeyIndex:
         return caller
 
     def find(self, headers: dict[bytes, bytes]) -> LiveKey | None:
-        """Whose key a request carries, be it good for anything or not; None: nobody's."""
+        """The caller whose key a request carries, even if expired or suspended; None if unknown."""
         key = headers.get(b"x-api-key")
         caller = self._look_up(key) if key else None
         if caller is None and (bearer := _bearer(headers)):
@@ -57,13 +63,13 @@ class KeyIndex:
         return caller
 
     def _look_up(self, key: bytes) -> LiveKey | None:
-        caller = self._lately.get(key)
+        caller = self._by_key.get(key)
         if caller is None:
             caller = self._by_digest.get(digest(key))
             if caller is not None:
-                if len(self._lately) >= _LATELY:
-                    self._lately.clear()
-                self._lately[key] = caller
+                if len(self._by_key) >= _MAX_CACHED_KEYS:
+                    self._by_key.clear()
+                self._by_key[key] = caller
         return caller
 
 

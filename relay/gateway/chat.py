@@ -33,13 +33,13 @@ class ChatRequest(TranslatedRequest):
         """See `TranslatedRequest`."""
         return self._request_id.encode()
 
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
-        return answer.translate(payload, self._metadata(fit), usage)
+        return answer.translate(payload, self._metadata(target_model), usage)
 
-    def translator(self, fit: TargetModel) -> StreamTranslator:
+    def translator(self, target_model: TargetModel) -> StreamTranslator:
         """See `TranslatedRequest`."""
-        return ChatStream(self._metadata(fit), include_usage=self._include_usage)
+        return ChatStream(self._metadata(target_model), include_usage=self._include_usage)
 
     def keep_alive(self) -> bytes:
         """An event stream's comment."""
@@ -49,8 +49,8 @@ class ChatRequest(TranslatedRequest):
         """See `InboundRequest`."""
         return error.event(ErrorShape.OPENAI)
 
-    def _metadata(self, fit: TargetModel) -> AnswerMetadata:
-        return AnswerMetadata(self._id, self._created, self.model, fit.family)
+    def _metadata(self, target_model: TargetModel) -> AnswerMetadata:
+        return AnswerMetadata(self._id, self._created, self.model, target_model.family)
 
 
 class Chat(Dialect):

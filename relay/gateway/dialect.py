@@ -14,7 +14,7 @@ import msgspec
 
 from relay.errors import ErrorShape, RelayError
 from relay.gateway.large_requests import unfolded
-from relay.pool.affinity import Session
+from relay.pool.affinity import Binding
 from relay.pool.routes import Target
 from relay.quota.plans import Plan
 from relay.quota.state import KeyState
@@ -101,10 +101,10 @@ class InboundRequest(ABC):
         """Whether its prompt cache lives for an hour, not five minutes."""
 
     @abstractmethod
-    def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
+    def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
         """Head and body of the Messages request for one upstream.
 
-        `session` tells whose thinking the conversation's history has.
+        `binding`: whose thinking is in the conversation's history.
 
         Raises:
             RelayError: 400, the model cannot do what is asked.
@@ -127,7 +127,7 @@ class InboundRequest(ABC):
 
     @abstractmethod
     def respond(
-        self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
+        self, ctx: "RequestContext", answer: "Answer", keep_alive: "KeepAlive | None"
     ) -> Awaitable[None]:
         """Pass an answer on that has begun; note its usage and how it ended.
 

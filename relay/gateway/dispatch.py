@@ -21,7 +21,7 @@ from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest, UpstreamRefusal
 from relay.gateway.large_requests import end_reading, in_turns
 from relay.net.deadlines import Deadlines
-from relay.pool.affinity import Session
+from relay.pool.affinity import Binding
 from relay.pool.leases import Lease, Upstreams
 from relay.pool.probing import probe
 from relay.pool.routes import Target
@@ -58,12 +58,12 @@ class Dispatch:
         self,
         ctx: RequestContext,
         inbound: InboundRequest,
-        wanted: RoutingRequest,
-        session: Session | None,
+        routing: RoutingRequest,
+        binding: Binding | None,
     ) -> Answer:
         """Try upstreams until one begins to answer. The caller must release the answer's lease.
 
-        `session` is the conversation's session, if the relay knows it.
+        `binding` is the conversation's, if the relay knows it.
 
         Raises:
             RelayError: 502, 503 or 504, no upstream gave an answer to pass on; 403, a firewall
@@ -74,33 +74,33 @@ class Dispatch:
         upstreams = self._upstreams
         last: RelayError | UpstreamRefusal | None = None
         if ctx.caller is not None:
-            wanted.account = ctx.caller.user_id
+            routing.account = ctx.caller.user_id
         blamed: list[tuple[Target, float]] = []  # failures that the body may have caused
         while True:
-            lease = upstreams.take(wanted)
+            lease = upstreams.take(routing)
             waited = lease is None
             if lease is None:
-                lease = await self._wait(ctx, wanted, last)
+                lease = await self._wait(ctx, routing, last)
             target = lease.target
             upstream = target.upstream
             ctx.upstream, ctx.choice = upstream.name, lease.choice
-            if len(wanted.route.targets) > 1 and not ctx.wait_us:
-                ctx.passed_over = upstreams.passed_over(wanted, target)
+            if len(routing.route.targets) > 1 and not ctx.wait_us:
+                ctx.passed_over = upstreams.passed_over(routing, target)
             try:
                 if waited:
                     self._admit_again(ctx, inbound)
                 if ctx.heavy:
-                    work = partial(inbound.upstream_request, target, session)
+                    work = partial(inbound.upstream_request, target, binding)
                     written = [await in_turns(work)]
                     end_reading(ctx)
                     answer = await attempt(ctx, lease, *written.pop())  # pop: keep no reference
                 else:
-                    answer = await attempt(ctx, lease, *inbound.upstream_request(target, session))
+                    answer = await attempt(ctx, lease, *inbound.upstream_request(target, binding))
             except FailedError as failure:
                 last = failure.error
                 upstreams.release(lease, used=failure.used)
-                _note(ctx, upstream, failure.verdict)
-                if await self._ends(wanted, target, failure, blamed):
+                _log_failed_attempt(ctx, upstream, failure.verdict)
+                if await self._ends(routing, target, failure, blamed):
                     raise last from None
             except BaseException as end:  # the attempt says nothing about the upstream
                 if lease.sent and isinstance(end, asyncio.CancelledError):
@@ -110,13 +110,13 @@ class Dispatch:
                 raise
             else:
                 upstream.answered += 1
-                if not wanted.counting:  # a free request proves nothing
-                    upstream.health.succeeded(target.name, wanted.account)
+                if not routing.counting:  # a free request proves nothing
+                    upstream.health.succeeded(target.name, routing.account)
                 return answer
 
     async def _ends(
         self,
-        wanted: RoutingRequest,
+        routing: RoutingRequest,
         target: Target,
         failure: FailedError,
         blamed: list[tuple[Target, float]],
@@ -127,42 +127,42 @@ class Dispatch:
             RelayError: two upstreams failed in the same way, and the body is the cause.
         """
         verdict = failure.verdict
-        wanted.tried += (target.upstream,)
-        ends = failure.final or len(wanted.tried) >= self._tries
+        routing.tried += (target.upstream,)
+        ends = failure.final or len(routing.tried) >= self._tries
         if verdict.of_body and not ends:
             blamed.append((target, target.upstream.health.failed_at))
-            if await self._is_the_bodys(wanted, blamed):
-                self._blame_body(wanted, blamed)
+            if await self._is_the_bodys(routing, blamed):
+                self._blame_body(routing, blamed)
                 raise _body_error(failure.error) from None
-        self._record(wanted, target, verdict)
+        self._record(routing, target, verdict)
         return ends
 
     async def _wait(
         self,
         ctx: RequestContext,
-        wanted: RoutingRequest,
+        routing: RoutingRequest,
         last: RelayError | UpstreamRefusal | None,
     ) -> Lease:
-        waits = time.monotonic()
-        ctx.passed_over = self._upstreams.passed_over(wanted, None)
+        wait_began_at = time.monotonic()
+        ctx.passed_over = self._upstreams.passed_over(routing, None)
         try:
-            return await self._upstreams.wait(wanted)
+            return await self._upstreams.wait(routing)
         except RelayError as unavailable:
             raise last or unavailable from None
         finally:
-            ctx.wait_us += int((time.monotonic() - waits) * 1e6)
+            ctx.wait_us += int((time.monotonic() - wait_began_at) * 1e6)
 
-    def _record(self, wanted: RoutingRequest, target: Target, verdict: Verdict) -> None:
+    def _record(self, routing: RoutingRequest, target: Target, verdict: Verdict) -> None:
         """Record a failure in its upstream's health. A count_tokens request shows only whether
         the upstream serves count_tokens."""
         health, now = target.upstream.health, self._upstreams.now()
-        if not wanted.counting:
-            health.failed(verdict, target.name, now, wanted.account)
+        if not routing.counting:
+            health.failed(verdict, target.name, now, routing.account)
         elif verdict.scope is Scope.FEATURE:
-            health.cannot_count(now + _CANNOT_COUNT_SECONDS, wanted.account)
+            health.cannot_count(now + _CANNOT_COUNT_SECONDS, routing.account)
 
     @staticmethod
-    def _blame_body(wanted: RoutingRequest, failures: list[tuple[Target, float]]) -> None:
+    def _blame_body(routing: RoutingRequest, failures: list[tuple[Target, float]]) -> None:
         """Count the blame at each upstream, and retract the failures that the body caused there.
 
         The last failure is not recorded yet, so it is not retracted.
@@ -170,18 +170,18 @@ class Dispatch:
         for number, (target, failed_before) in enumerate(failures, 1):
             health = target.upstream.health
             health.bodies_blamed += 1
-            if number < len(failures) and not wanted.counting:
-                health.retract(wanted.account, failed_before)
+            if number < len(failures) and not routing.counting:
+                health.retract(routing.account, failed_before)
 
     async def _is_the_bodys(
-        self, wanted: RoutingRequest, failures: list[tuple[Target, float]]
+        self, routing: RoutingRequest, failures: list[tuple[Target, float]]
     ) -> bool:
         """Whether the body caused two failures: both upstreams work for other requests.
 
         They do if no other request has failed there in the last minute, and both answer a probe.
         False if an upstream had `_MAX_BLAMED` such failures in a row, or if none is left to try.
         """
-        if len(failures) != _BROKEN_BY_A_BODY or len(wanted.tried) >= len(wanted.route.targets):
+        if len(failures) != _BROKEN_BY_A_BODY or len(routing.tried) >= len(routing.route.targets):
             return False
         now = self._upstreams.now()
         for target, failed_before in failures:
@@ -205,7 +205,7 @@ def _body_error(last: RelayError | UpstreamRefusal) -> RelayError:
     )
 
 
-def _note(ctx: RequestContext, upstream: Upstream, verdict: Verdict) -> None:
+def _log_failed_attempt(ctx: RequestContext, upstream: Upstream, verdict: Verdict) -> None:
     failure = f"{upstream.name}: {verdict.reason}"
     ctx.tried = f"{ctx.tried}; {failure}" if ctx.tried else failure
     if verdict.scope is Scope.CREDENTIAL:  # nothing gets better without the operator

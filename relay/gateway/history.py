@@ -25,7 +25,7 @@ class ConversationHistory:
         self._store = store
 
     @property
-    def on(self) -> bool:
+    def enabled(self) -> bool:
         """Whether responses are kept."""
         return self._store is not None
 
@@ -33,8 +33,8 @@ class ConversationHistory:
         """Whether a conversation of so many octets is kept."""
         return self._store is not None and octets <= self._store.bounds.conversation
 
-    async def before(self, owner: str, id: str) -> list[msgspec.Raw]:
-        """The conversation up to and with a response, the oldest item first.
+    async def conversation_up_to(self, owner: str, id: str) -> list[msgspec.Raw]:
+        """The conversation up to and including a response, the oldest item first.
 
         Raises:
             RelayError: 400, it is not here, or not all of it.

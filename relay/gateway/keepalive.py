@@ -19,7 +19,7 @@ UNCACHED: Final = b"cache-control: no-cache, no-transform\r\n"
 _FIELDS: Final = b"content-type: text/event-stream; charset=utf-8\r\n" + UNBUFFERED + UNCACHED
 
 
-class Heard(Protocol):
+class StreamSource(Protocol):
     """The source of a stream. `heard`: the time of its last octets, on the clock of `Deadlines`."""
 
     heard: float
@@ -28,7 +28,7 @@ class Heard(Protocol):
 class KeepAlive:
     """Watches one stream from the request until `stop`. Times in seconds.
 
-    `alone`: the caller has the head and keep-alives, but no octet of an upstream's answer.
+    `only_keep_alives`: the caller has the head and keep-alives, and no octet of an answer yet.
     """
 
     __slots__ = (
@@ -37,8 +37,8 @@ class KeepAlive:
         "_silence",
         "_source",
         "_splice",
-        "alone",
         "deadline",
+        "only_keep_alives",
     )
 
     def __init__(
@@ -48,14 +48,14 @@ class KeepAlive:
         self._deadlines = deadlines
         self._silence = settings.keep_alive
         self._splice: Splice | None = None
-        self._source: Heard | None = None
-        self.alone = False
+        self._source: StreamSource | None = None
+        self.only_keep_alives = False
         self.deadline = deadlines.now + settings.grace
         deadlines.watch(self)
 
-    def follow(self, splice: Splice, source: Heard) -> None:
+    def follow(self, splice: Splice, source: StreamSource) -> None:
         """Watch an answer that comes from `source` through `splice`."""
-        self.alone = False
+        self.only_keep_alives = False
         self._splice = splice
         self._source = source
         self.deadline = self._deadlines.now + self._silence
@@ -86,7 +86,7 @@ class KeepAlive:
             )
             exchange.begin_stream(200, fields, self._event())
             exchange.probe = self._probe
-            self.alone = True
+            self.only_keep_alives = True
         self.deadline = self._deadlines.now + self._silence
 
     def _event(self) -> bytes:

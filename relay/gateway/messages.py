@@ -12,7 +12,7 @@ import orjson
 from relay.errors import BAD_UPSTREAM, UNKNOWN_ENCODING, ErrorShape, RelayError
 from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.passthrough import pass_on
-from relay.pool.affinity import Session
+from relay.pool.affinity import Binding
 from relay.pool.routes import Target
 from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
 from relay.translate.messages.peek import with_model
@@ -64,11 +64,11 @@ class MessagesRequest(InboundRequest):
         """See `InboundRequest`."""
         return uses_one_hour_cache(self._received.body)
 
-    def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
+    def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
         """The caller's own octets, but for those that must differ."""
         body, upstream = self._received.body, target.upstream
         family = upstream.vendor.thinking
-        if session is not None and (session.mixed or session.family != family):
+        if binding is not None and (binding.mixed or binding.family != family):
             if self._without_thinking is None:  # this family would refuse the signatures
                 self._without_thinking = without_thinking(body)
             body = self._without_thinking
@@ -86,10 +86,10 @@ class MessagesRequest(InboundRequest):
         """Nothing: the octets are passed on."""
 
     def respond(
-        self, ctx: "RequestContext", answer: "Answer", alive: "KeepAlive | None"
+        self, ctx: "RequestContext", answer: "Answer", keep_alive: "KeepAlive | None"
     ) -> Awaitable[None]:
         """See `InboundRequest`."""
-        return pass_on(ctx, answer, alive)
+        return pass_on(ctx, answer, keep_alive)
 
     def keep_alive(self) -> bytes:
         """`event: ping`, which the Messages API sends itself and SDKs skip anywhere."""

@@ -99,9 +99,9 @@ class Metering:
         text = inbound.estimated_text()
         limits = self._catalog.limits(inbound.model)
         output = limits.max_output_tokens
-        wanted = inbound.max_tokens
-        if isinstance(wanted, int) and 0 < wanted < output:
-            output = wanted
+        requested_output = inbound.max_tokens
+        if isinstance(requested_output, int) and 0 < requested_output < output:
+            output = requested_output
         if plan.prepaid or plan.excluded:
             features = features or features_of(ctx, inbound)
             _refuse_excluded(plan, features)
@@ -112,16 +112,17 @@ class Metering:
         prompt = len(text) // _OCTETS_PER_TOKEN
         tokens = prompt + expected
         now = time()
-        held = self._ledger.reserve(caller.user_id, caller.key_id, plan, now, tokens, cost)
+        reservation = self._ledger.reserve(caller.user_id, caller.key_id, plan, now, tokens, cost)
         if wish:
-            self._ledger.hold_more(held, wish)
-        ctx.key_state = held.key_state  # the earlier one may be swept while the body arrives
+            self._ledger.hold_more(reservation, wish)
+        # The earlier state may be swept while the body arrives.
+        ctx.key_state = reservation.key_state
         row = AdmissionRow(
             ctx.id, now, caller.key_id, caller.user_id, inbound.model, inbound.dialect,
             tokens, cost,
         )  # fmt: skip
         tariff = Tariff(self._catalog.prices, inbound.model, limits.prices, prompt, output)
-        ctx.admission = MeteredAdmission(self._ledger, self._journal, held, row, tariff)
+        ctx.admission = MeteredAdmission(self._ledger, self._journal, reservation, row, tariff)
         return ctx.admission
 
 

@@ -12,7 +12,7 @@ from relay.gateway.context import RequestContext
 from relay.gateway.error_words import harmful_error
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
-    StreamWay,
+    StreamResponder,
     answer_fields,
     is_stream,
     note_end,
@@ -30,7 +30,7 @@ from relay.translate.messages.usage import JsonTap, StreamTap, Usage
 from relay.wire.events import Response
 
 
-async def pass_on(ctx: RequestContext, answer: Answer, alive: KeepAlive | None) -> None:
+async def pass_on(ctx: RequestContext, answer: Answer, keep_alive: KeepAlive | None) -> None:
     """Pass an answer on that has begun, and note what it used.
 
     Raises:
@@ -38,11 +38,11 @@ async def pass_on(ctx: RequestContext, answer: Answer, alive: KeepAlive | None) 
     """
     exchange, target, response = ctx.exchange, answer.lease.target, answer.response
     if answer.body is not None:
-        await pass_stream(ctx, answer, _Spliced(ctx, answer, answer.body, alive))
+        await pass_stream(ctx, answer, PassedStream(ctx, answer, answer.body, keep_alive))
         return
     # It is all here, as most JSON answers are: nothing to splice.
-    if alive is not None:  # or it might begin another answer while this one waits for the disk
-        alive.stop()
+    if keep_alive is not None:  # or it might begin another answer while this one waits for the disk
+        keep_alive.stop()
     note_usage(ctx, target, answer.usage)
     ctx.admission.count(answer.usage)
     await ctx.admission.durable()
@@ -59,13 +59,13 @@ async def pass_on(ctx: RequestContext, answer: Answer, alive: KeepAlive | None) 
     note_end(ctx, target, error=False)
 
 
-class _Spliced(StreamWay):
+class PassedStream(StreamResponder):
     """A body joined to the caller's answer as it comes."""
 
     __slots__ = ("_edit", "_exchange", "_fields", "_inbound", "_splice", "_streamed", "_tap")
 
     def __init__(
-        self, ctx: RequestContext, answer: Answer, body: ResponseBody, alive: KeepAlive | None
+        self, ctx: RequestContext, answer: Answer, body: ResponseBody, keep_alive: KeepAlive | None
     ) -> None:
         target, response = answer.lease.target, answer.response
         streamed = self._streamed = is_stream(response)
@@ -88,38 +88,38 @@ class _Spliced(StreamWay):
         else:
             self._tap = JsonTap()
             self._splice = Splice(ctx.exchange, body, self._tap)
-        if alive is not None:
-            alive.follow(self._splice, body.connection)
+        if keep_alive is not None:
+            keep_alive.follow(self._splice, body.connection)
         fields = answer_fields(ctx, answer, response.onward)
         self._fields = fields + _stream_fields(response) if streamed else fields
 
     async def join(self) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         await self._splice.join(self._fields, self._edit)
 
     def usage(self) -> Usage:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         return self._tap.finish()
 
     def stated_error(self) -> bytes:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         return self._tap.error if isinstance(self._tap, StreamTap) else b""
 
     def supply_end(self) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         self._splice.interject(MESSAGE_STOP)
 
     async def end(self, usage: Usage) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         self._splice.end()
 
     def cut(self, error: RelayError) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         assert self._inbound is not None
         self._splice.cut(self._inbound.error_event(error) if self._streamed else b"")
 
     def fail(self, error: RelayError) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         self._exchange.cut()
 
     def counts(self, usage: Usage, cut: bool) -> bool:
@@ -131,7 +131,7 @@ class _Spliced(StreamWay):
 
     @property
     def reusable(self) -> bool:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         return self._splice.reusable
 
 

@@ -40,7 +40,7 @@ from relay.gateway.metering import Metering, features_of
 from relay.gateway.respond import end_failed, respond_refusal
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import UNCOUNTED_OCTETS
-from relay.pool.affinity import Session, Sessions
+from relay.pool.affinity import Binding, Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
@@ -59,7 +59,7 @@ class Relay:
         catalog: Catalog,
         metering: Metering,
         upstreams: Upstreams,
-        sessions: Sessions,
+        bindings: Bindings,
         deadlines: Deadlines,
         settings: config.PoolSettings,
         body_limit: int,
@@ -69,7 +69,7 @@ class Relay:
         self._catalog = catalog
         self._metering = metering
         self._upstreams = upstreams
-        self._sessions = sessions
+        self._bindings = bindings
         self._deadlines = deadlines
         self._settings = settings
         self._dispatch = Dispatch(upstreams, settings.tries, deadlines, self._admit_again)
@@ -105,34 +105,33 @@ class Relay:
         del body, received
         features = await _features_of_large(ctx, plan, inbound) if ctx.heavy else None
         tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
-        wanted = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
-        alive: KeepAlive | None = None
-        if inbound.stream and not inbound.counting:
-            alive = KeepAlive(ctx, self._deadlines, self._settings)
+        routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
+        no_stream = not inbound.stream or inbound.counting
+        keep_alive = None if no_stream else KeepAlive(ctx, self._deadlines, self._settings)
         answer: Answer | None = None
         try:
-            session = None
+            binding = None
             if len(route.targets) > 1 and not inbound.counting:
-                find = inbound.conversation_key
-                session = self._recall(wanted, await in_turns(find) if ctx.heavy else find())
-            answer = await self._dispatch.first_answer(ctx, inbound, wanted, session)  # 7
-            if wanted.conversation is not None:
-                self._remember(wanted, wanted.conversation, answer.lease.target, inbound)
+                binding = await self._recall(ctx, routing, inbound)
+            answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
+            if routing.conversation is not None:
+                self._remember(routing, routing.conversation, answer.lease.target, inbound)
             inbound.release()
             exchange.release_body(inbound.kept_octets)
-            await inbound.respond(ctx, answer, alive)  # 8
+            await inbound.respond(ctx, answer, keep_alive)  # 8
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
         except Exception as error:
             if not exchange.started:
                 ctx.admission.refund()
-            if not isinstance(error, RelayError) or alive is None or not alive.alone:
+            unanswered = keep_alive is not None and keep_alive.only_keep_alives
+            if not unanswered or not isinstance(error, RelayError):
                 raise
             ctx.end(Outcome.REFUSED, error.message)
             end_failed(ctx, inbound.error_event(error))
         finally:
-            if alive is not None:
-                alive.stop()
+            if keep_alive is not None:
+                keep_alive.stop()
             ctx.admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 9
             if answer is not None:
                 self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
@@ -166,24 +165,28 @@ class Relay:
         ctx.admission = UNMETERED  # stays so if the new plan refuses the request
         self._metering.admit(ctx, caller, plan, inbound)
 
-    def _recall(self, wanted: RoutingRequest, key: bytes | None) -> Session | None:
-        """Find the request's conversation; note its key and its upstream in `wanted`."""
+    async def _recall(
+        self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest
+    ) -> Binding | None:
+        """Find the request's conversation; note its key and its upstream in `routing`."""
+        find = inbound.conversation_key
+        key = await in_turns(find) if ctx.heavy else find()
         if key is None:
             return None
-        wanted.conversation = key
+        routing.conversation = key
         now = monotonic()
-        session = self._sessions.find(wanted.caller, key, now)
-        if session is not None and session.until > now and self._settings.sticky != "off":
-            wanted.bound = session.upstream
-        return session
+        binding = self._bindings.find(routing.caller, key, now)
+        if binding is not None and binding.until > now and self._settings.sticky != "off":
+            routing.bound = binding.upstream
+        return binding
 
     def _remember(
-        self, wanted: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
+        self, routing: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
     ) -> None:
         """Bind the conversation to the upstream that answers, because it caches the prompt."""
         upstream = target.upstream
-        self._sessions.hold(
-            wanted.caller,
+        self._bindings.hold(
+            routing.caller,
             key,
             upstream.name,
             upstream.vendor.thinking,

@@ -2,7 +2,7 @@
 
 Decides in which order an answer is settled and ended. An answer that was cut is never ended as if
 it were complete. Whatever becomes of it, its usage is noted and its connection goes back to its
-pool. Must not know dialects: `StreamWay` is how one of the two ways writes a stream.
+pool. Must not know dialects: each of the two ways writes its streams with a `StreamResponder`.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ _ENDED_WITH_ERROR: Final = Verdict(
 _MAX_SERVED_MODEL: Final = 128  # characters of a model's name in the log
 
 
-class StreamWay(ABC):
+class StreamResponder(ABC):
     """How one streamed answer reaches its caller."""
 
     __slots__ = ()
@@ -69,7 +69,7 @@ class StreamWay(ABC):
         """Whether the upstream's connection can take another request."""
 
 
-async def pass_stream(ctx: RequestContext, answer: Answer, way: StreamWay) -> None:
+async def pass_stream(ctx: RequestContext, answer: Answer, responder: StreamResponder) -> None:
     """Run one streamed answer to its end.
 
     Raises:
@@ -79,20 +79,20 @@ async def pass_stream(ctx: RequestContext, answer: Answer, way: StreamWay) -> No
     usage: Usage | None = None
     noted = cut = False
     try:
-        await way.join()
-        usage = way.usage()
+        await responder.join()
+        usage = responder.usage()
         if not usage.complete:
-            if stated := way.stated_error():
+            if stated := responder.stated_error():
                 raise stated_error(target, stated)
             body = answer.body
             if usage.stop_reason is None or (body is not None and body.ended_uncleanly):
                 raise UpstreamError(FailureKind.CLOSED, "its answer has no end")
             usage.complete = True  # all is here but the event that says so
-            way.supply_end()
+            responder.supply_end()
         await admission.durable()
         note_usage(ctx, target, usage)  # before the end, which may repeat the counts
         noted = True
-        await way.end(usage)
+        await responder.end(usage)
         note_end(ctx, target, error=usage.error)
     except UpstreamError as failure:
         cut = True
@@ -103,19 +103,19 @@ async def pass_stream(ctx: RequestContext, answer: Answer, way: StreamWay) -> No
         if isinstance(failure, StatedError):
             verdict = failure.verdict
         note_failure(ctx, target, verdict)
-        way.cut(relay_error(failure))
+        responder.cut(relay_error(failure))
     except RelayError as error:
         if not exchange.started:
             raise
         ctx.end(Outcome.REFUSED, error.message)
-        way.fail(error)
+        responder.fail(error)
     finally:
-        answer.put_back(reusable=way.reusable)
+        answer.put_back(reusable=responder.reusable)
         if usage is None:
-            usage = way.usage()
+            usage = responder.usage()
         if not noted:
             note_usage(ctx, target, usage)
-        if way.counts(usage, cut):
+        if responder.counts(usage, cut):
             admission.count(usage)
 
 
@@ -159,7 +159,7 @@ def answer_fields(ctx: RequestContext, answer: Answer, onward: bytes) -> bytes:
 def note_usage(ctx: RequestContext, target: Target, usage: Usage) -> None:
     """Take over an answer's own word on its usage and its model."""
     upstream = target.upstream
-    if upstream.inclusive and usage.input is not None:
+    if upstream.input_includes_cache and usage.input is not None:
         usage.input = max(0, usage.input - (usage.cache_read or 0) - (usage.cache_write or 0))
     # Dated names are the same model: claude-haiku-4-5 and claude-haiku-4-5-20251001.
     if usage.model is not None and not usage.model.startswith(target.name):

@@ -46,8 +46,8 @@ class ResponsesRequest(TranslatedRequest):
 
     __slots__ = (
         "_answer",
+        "_conversations",
         "_items",
-        "_kept_in",
         "_metadata",
         "_output",
         "_owner",
@@ -65,30 +65,31 @@ class ResponsesRequest(TranslatedRequest):
     def __init__(
         self,
         received: Received,
-        asked: request.ResponsesRequest,
+        parsed: request.ResponsesRequest,
         seal: Seal,
         history: History,
-        kept_in: ConversationHistory | None = None,
+        conversations: ConversationHistory | None = None,
     ) -> None:
-        """`history`: the conversation that it goes on from; `kept_in`: where its answer goes."""
+        """`history`: the conversation that it goes on from; `conversations`: where its
+        answer is stored, None for nowhere."""
         super().__init__(
-            received, asked.builder, stream=asked.stream, user=asked.user, history=history
+            received, parsed.builder, stream=parsed.stream, user=parsed.user, history=history
         )
         headers = received.head.headers
-        self.keeps = asked.stored and kept_in is not None
-        self._kept_in = kept_in
+        self.stores_answer = parsed.stored and conversations is not None
+        self._conversations = conversations
         self._owner = received.caller.user_id
-        self._previous = asked.previous_response_id
-        self._items = asked.items
+        self._previous = parsed.previous_response_id
+        self._items = parsed.items
         self._request_id = received.request_id
         self._turn_state = headers.get(_TURN_STATE)
         self._metadata = AnswerMetadata(
             "resp_" + received.request_id.removeprefix("req_"),
             int(time.time()),
             time.time,
-            asked.echo,
-            asked.tools,
-            asked.summarizes_thinking,
+            parsed.echo,
+            parsed.tools,
+            parsed.summarizes_thinking,
             seal,
             refusal_as_text=headers.get(b"originator", b"").startswith(b"codex"),
         )
@@ -105,18 +106,20 @@ class ResponsesRequest(TranslatedRequest):
         """See `InboundRequest`. The items stay where the answer is to be kept with them."""
         super().release()
         # Copies: an item as it was read refers to the body.
-        self._items = [item.copy() for item in self._items] if self.keeps else []
+        self._items = [item.copy() for item in self._items] if self.stores_answer else []
         self.kept_octets = len(self._metadata.echo) + sum(map(_octets_of, self._items))
 
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
-        self._answer, self._output = answer.translate(payload, self._metadata, fit.family, usage)
+        self._answer, self._output = answer.translate(
+            payload, self._metadata, target_model.family, usage
+        )
         return self._answer
 
-    def translator(self, fit: TargetModel) -> StreamTranslator:
+    def translator(self, target_model: TargetModel) -> StreamTranslator:
         """See `TranslatedRequest`."""
         stream = self._one_stream()
-        stream.family = fit.family
+        stream.family = target_model.family
         return stream
 
     def keep_alive(self) -> bytes:
@@ -136,11 +139,11 @@ class ResponsesRequest(TranslatedRequest):
 
     async def keep(self) -> None:
         """See `TranslatedRequest`."""
-        assert self._kept_in is not None
+        assert self._conversations is not None
         if self._stream is not None:
             self._answer, self._output = self._stream.answer, self._stream.output
         items = [bytes(item) for item in self._items]
-        await self._kept_in.keep(
+        await self._conversations.keep(
             StoredResponse(
                 self._metadata.id,
                 self._owner,
@@ -166,11 +169,11 @@ class InputTokensRequest(ResponsesRequest):
 
     counting = True
 
-    def messages_body(self, builder: MessagesBuilder, fit: TargetModel) -> bytes:
+    def messages_body(self, builder: MessagesBuilder, target_model: TargetModel) -> bytes:
         """See `TranslatedRequest`."""
-        return builder.octets(fit, breakpoints=self._marks_cache, user=None, counting=True)
+        return builder.octets(target_model, breakpoints=self._marks_cache, user=None, counting=True)
 
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
         try:
             count = _counted(payload).input_tokens
@@ -190,7 +193,7 @@ class CompactionRequest(ResponsesRequest):
         self._items = [item.copy() for item in self._items]
         self.kept_octets = sum(map(_octets_of, self._items))
 
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
         return answer.compacted(payload, self._metadata, self._items, usage)
 
@@ -201,7 +204,7 @@ class Responses(Dialect):
     def __init__(self, key: bytes, history: ConversationHistory) -> None:
         """`key` seals state that callers carry from turn to turn: 32 octets, the same for good."""
         self._key = key
-        self._kept = history
+        self._conversations = history
 
     def limit_fields(self, key_state: KeyState, now: float) -> bytes:
         """See `Dialect`: Codex CLI shows the windows of the plan."""
@@ -218,10 +221,10 @@ class Responses(Dialect):
     def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
         """The request, with the conversation that it goes on from."""
         length = len(received.body) + sum(map(_octets_of, history))
-        storing = self._kept.keeps(length)
-        asked = request.read(received.body, seal, before=history, storing=storing)
-        kept_in = self._kept if storing else None
-        return ResponsesRequest(received, asked, seal, history, kept_in)
+        storing = self._conversations.keeps(length)
+        parsed = request.read(received.body, seal, before=history, storing=storing)
+        conversations = self._conversations if storing else None
+        return ResponsesRequest(received, parsed, seal, history, conversations)
 
     async def _history(self, received: Received) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
@@ -229,7 +232,7 @@ class Responses(Dialect):
         previous = await in_turns(find) if received.heavy else find()
         if previous is None:
             return []
-        items = await self._kept.before(received.caller.user_id, previous)
+        items = await self._conversations.conversation_up_to(received.caller.user_id, previous)
         received.exchange.hold(received.caller.key_id, sum(map(_octets_of, items)))
         return items
 
@@ -241,9 +244,9 @@ class InputTokens(Responses):
 
     def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
         """See `Responses`."""
-        asked = request.read(received.body, seal, before=history)
-        asked = dataclasses.replace(asked, stream=False)
-        return InputTokensRequest(received, asked, seal, history)
+        parsed = request.read(received.body, seal, before=history)
+        parsed = dataclasses.replace(parsed, stream=False)
+        return InputTokensRequest(received, parsed, seal, history)
 
 
 class Compaction(Responses):
@@ -251,5 +254,5 @@ class Compaction(Responses):
 
     def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
         """See `Responses`."""
-        asked = request.read_compaction(received.body, seal, before=history)
-        return CompactionRequest(received, asked, seal, history)
+        parsed = request.read_compaction(received.body, seal, before=history)
+        return CompactionRequest(received, parsed, seal, history)

@@ -18,7 +18,7 @@ from relay.gateway.dialect import History, InboundRequest, Received, UpstreamRef
 from relay.gateway.error_words import ErrorWords
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
-    StreamWay,
+    StreamResponder,
     answer_fields,
     end_failed,
     note_end,
@@ -28,7 +28,7 @@ from relay.gateway.respond import (
 )
 from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.transcode import Transcode
-from relay.pool.affinity import Session
+from relay.pool.affinity import Binding
 from relay.pool.routes import Target
 from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
 from relay.translate.messages.error_document import caller_error
@@ -68,8 +68,10 @@ class StreamTranslator(Protocol):
 
 
 class TranslatedRequest(InboundRequest):
-    """A request that is written anew for each upstream. `keeps`: its answer is to be kept before
-    its end is sent."""
+    """A request that is written anew for each upstream.
+
+    `stores_answer`: its answer is stored before its end is sent.
+    """
 
     __slots__ = (
         "_body",
@@ -78,9 +80,9 @@ class TranslatedRequest(InboundRequest):
         "_history",
         "_marks_cache",
         "_user",
-        "keeps",
         "max_tokens",
         "model",
+        "stores_answer",
         "stream",
     )
 
@@ -99,7 +101,7 @@ class TranslatedRequest(InboundRequest):
         self.model: str = received.summary.model
         self.stream = stream
         self.max_tokens = builder.max_tokens
-        self.keeps = False
+        self.stores_answer = False
         self._head = received.head
         self._body = received.body
         self._history = history
@@ -126,22 +128,22 @@ class TranslatedRequest(InboundRequest):
         """See `InboundRequest`."""
         return uses_one_hour_cache(self._body)
 
-    def upstream_request(self, target: Target, session: Session | None) -> tuple[bytes, bytes]:
+    def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
         """See `InboundRequest`."""
         builder = self._builder
         assert builder is not None
-        body = self.messages_body(builder, target.fit)
+        body = self.messages_body(builder, target.target_model)
         version = _VERSION_WITH_SYSTEM_TURNS if builder.system_turns else _VERSION
         fields = _FIELDS % version + _CALLERS_FIELDS.sub(b"", self._head.onward)
         return target.upstream.messages_head(fields, len(body), counting=self.counting), body
 
-    def messages_body(self, builder: MessagesBuilder, fit: TargetModel) -> bytes:
+    def messages_body(self, builder: MessagesBuilder, target_model: TargetModel) -> bytes:
         """The body of the Messages request for a model as one upstream has it.
 
         Raises:
             RelayError: 400, that model cannot do what is asked.
         """
-        return builder.octets(fit, breakpoints=self._marks_cache, user=self._user)
+        return builder.octets(target_model, breakpoints=self._marks_cache, user=self._user)
 
     def release(self) -> None:
         """See `InboundRequest`."""
@@ -151,13 +153,15 @@ class TranslatedRequest(InboundRequest):
 
     # --- the answer ---
 
-    async def respond(self, ctx: RequestContext, answer: Answer, alive: KeepAlive | None) -> None:
+    async def respond(
+        self, ctx: RequestContext, answer: Answer, keep_alive: KeepAlive | None
+    ) -> None:
         """See `InboundRequest`."""
         if answer.body is not None:
-            way = _Translated(ctx, self, answer, answer.body, alive)
-            await pass_stream(ctx, answer, way)
+            responder = TranslatedStream(ctx, self, answer, answer.body, keep_alive)
+            await pass_stream(ctx, answer, responder)
         elif answer.events:
-            await self._respond_events(ctx, answer, alive)
+            await self._respond_events(ctx, answer, keep_alive)
         else:
             await self._respond_document(ctx, answer)
 
@@ -167,14 +171,14 @@ class TranslatedRequest(InboundRequest):
         note_usage(ctx, target, answer.usage)
         ctx.admission.count_unkept(answer.usage)
         try:
-            answer.octets = self.document(answer.payload, target.fit, answer.usage)
+            answer.octets = self.document(answer.payload, target.target_model, answer.usage)
         except ValueError:
             ctx.reported, ctx.served_model = None, ""
             raise
 
     async def _respond_document(self, ctx: RequestContext, answer: Answer) -> None:
         exchange, target = ctx.exchange, answer.lease.target
-        if self.keeps:
+        if self.stores_answer:
             await self.keep()
         ctx.admission.count(answer.usage)
         await ctx.admission.durable()
@@ -183,20 +187,20 @@ class TranslatedRequest(InboundRequest):
         note_end(ctx, target, error=False)
 
     async def _respond_events(
-        self, ctx: RequestContext, answer: Answer, alive: KeepAlive | None
+        self, ctx: RequestContext, answer: Answer, keep_alive: KeepAlive | None
     ) -> None:
         """Answer with a stream that is here as a whole."""
-        if alive is not None:
-            alive.stop()
+        if keep_alive is not None:
+            keep_alive.stop()
         target = answer.lease.target
-        translator = self.translator(target.fit)
+        translator = self.translator(target.target_model)
         try:
             octets = translator.feed(answer.events)
         except ValueError:
             raise RelayError(BAD_UPSTREAM, _UNTRANSLATABLE) from None
         note_usage(ctx, target, translator.usage)
         octets += translator.finish()
-        if self.keeps:
+        if self.stores_answer:
             await self.keep()
         ctx.admission.count(translator.usage)
         await ctx.admission.durable()
@@ -204,7 +208,7 @@ class TranslatedRequest(InboundRequest):
         note_end(ctx, target, error=False)
 
     @abstractmethod
-    def document(self, payload: bytes, fit: TargetModel, usage: Usage) -> bytes:
+    def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """A complete answer in the caller's dialect; `usage` is what it used.
 
         Raises:
@@ -212,7 +216,7 @@ class TranslatedRequest(InboundRequest):
         """
 
     @abstractmethod
-    def translator(self, fit: TargetModel) -> StreamTranslator:
+    def translator(self, target_model: TargetModel) -> StreamTranslator:
         """The translator of the upstream's stream."""
 
     async def keep(self) -> None:
@@ -238,10 +242,10 @@ class TranslatedRequest(InboundRequest):
         """The id of this request, as `x-request-id` has it."""
 
 
-class _Translated(StreamWay):
+class TranslatedStream(StreamResponder):
     """A stream translated as it comes."""
 
-    __slots__ = ("_alive", "_ctx", "_fields", "_flow", "_inbound", "_translator")
+    __slots__ = ("_ctx", "_fields", "_flow", "_inbound", "_keep_alive", "_translator")
 
     def __init__(
         self,
@@ -249,48 +253,48 @@ class _Translated(StreamWay):
         inbound: TranslatedRequest,
         answer: Answer,
         body: ResponseBody,
-        alive: KeepAlive | None,
+        keep_alive: KeepAlive | None,
     ) -> None:
         self._ctx = ctx
         self._inbound = inbound
-        self._alive = alive
+        self._keep_alive = keep_alive
         target = answer.lease.target
-        self._translator = inbound.translator(target.fit)
+        self._translator = inbound.translator(target.target_model)
         self._translator.error_of = ErrorWords(target).error_of
         self._flow = Transcode(ctx.exchange, body, NoTap(), self._translator.feed)
-        if alive is not None:
-            alive.follow(self._flow, self._flow)
+        if keep_alive is not None:
+            keep_alive.follow(self._flow, self._flow)
         self._fields = answer_fields(ctx, answer, _STREAM % ctx.exchange.id)
 
     async def join(self) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         await self._flow.convert(self._fields)
 
     def usage(self) -> Usage:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         return self._translator.usage
 
     def supply_end(self) -> None:
         """Nothing: the end is the translator's own."""
 
     async def end(self, usage: Usage) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         if usage.error:  # the error is written, and nothing may look as if it were complete
             end_failed(self._ctx, b"")
             return
-        if self._alive is not None:  # no keep-alive may come between the end and its counts
-            self._alive.stop()
+        if self._keep_alive is not None:  # no keep-alive may come between the end and its counts
+            self._keep_alive.stop()
         ending = self._translator.finish()
-        if self._inbound.keeps:
+        if self._inbound.stores_answer:
             await self._inbound.keep()
         self._ctx.exchange.end(ending)
 
     def cut(self, error: RelayError) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         end_failed(self._ctx, self._inbound.error_event(error))
 
     def fail(self, error: RelayError) -> None:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         end_failed(self._ctx, self._inbound.error_event(error))
 
     def counts(self, usage: Usage, cut: bool) -> bool:
@@ -299,5 +303,5 @@ class _Translated(StreamWay):
 
     @property
     def reusable(self) -> bool:
-        """See `StreamWay`."""
+        """See `StreamResponder`."""
         return self._flow.reusable

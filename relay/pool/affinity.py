@@ -13,8 +13,8 @@ from collections import OrderedDict
 import msgspec
 
 
-class Session(msgspec.Struct, frozen=True, gc=False):
-    """One conversation's state at one moment; each `hold` replaces it.
+class Binding(msgspec.Struct, frozen=True, gc=False):
+    """The upstream of one conversation; each `hold` replaces it.
 
     `family` is the family of its latest upstream; `mixed`: there was another one before.
     `until` is the second at which the binding to `upstream` ends.
@@ -26,8 +26,8 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     until: float
 
 
-class Sessions:
-    """The conversations of all callers, by caller id and conversation key.
+class Bindings:
+    """The bindings of all callers, by caller id and conversation key.
 
     Keeps at most `capacity` of them and evicts the least recently held. A binding lasts `keep`
     seconds from the latest `hold`, or `keep_long` with the one-hour cache, rounded up to a full
@@ -40,53 +40,53 @@ class Sessions:
         self._capacity = capacity
         # By the latest `hold`. An OrderedDict pops its first entry in constant time; a plain
         # dict steps over all entries that were popped before.
-        self._sessions: OrderedDict[tuple[str, bytes], Session] = OrderedDict()
-        self._expiries: dict[str, dict[float, int]] = {}  # upstream → until → sessions
+        self._bindings: OrderedDict[tuple[str, bytes], Binding] = OrderedDict()
+        self._expiries: dict[str, dict[float, int]] = {}  # upstream → until → bindings
         self._latest = -math.inf  # the latest moment that was given, for the repr
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._bindings)
 
     def __repr__(self) -> str:
         counts = self.counts(self._latest)
         live = ", ".join(f"{number} with {name}" for name, number in sorted(counts.items()))
-        return f"<Sessions {len(self)} of at most {self._capacity}: {live or 'none bound'}>"
+        return f"<Bindings {len(self)} of at most {self._capacity}: {live or 'none bound'}>"
 
-    def find(self, caller: str, key: bytes, now: float) -> Session | None:
-        """A known session; its binding may have ended (`until`)."""
-        session = self._sessions.get((caller, key))
-        if session is None or session.until + self._keep_long <= now:
+    def find(self, caller: str, key: bytes, now: float) -> Binding | None:
+        """A conversation's latest binding, which may have ended (`until`)."""
+        binding = self._bindings.get((caller, key))
+        if binding is None or binding.until + self._keep_long <= now:
             return None
-        return session
+        return binding
 
     def hold(
         self, caller: str, key: bytes, upstream: str, family: str, now: float, long: bool = False
     ) -> None:
-        """Bind a session to an upstream, or extend its binding.
+        """Bind a conversation to an upstream, or extend its binding.
 
         It becomes `mixed` if `family` differs from the one before, and stays so.
         """
         if now > self._latest:
             self._latest = now
-        session_key = (caller, key)
+        conversation = (caller, key)
         until = math.ceil(now + (self._keep_long if long else self._keep))
         mixed = False
-        previous = self._sessions.get(session_key)
+        previous = self._bindings.get(conversation)
         if previous is not None:
             self._release(previous)
             if previous.until + self._keep_long > now:
                 mixed = previous.mixed or previous.family != family
-            self._sessions.move_to_end(session_key)
-        elif len(self._sessions) >= self._capacity:
-            self._release(self._sessions.popitem(last=False)[1])
-        self._sessions[session_key] = Session(upstream, family, mixed, until)
+            self._bindings.move_to_end(conversation)
+        elif len(self._bindings) >= self._capacity:
+            self._release(self._bindings.popitem(last=False)[1])
+        self._bindings[conversation] = Binding(upstream, family, mixed, until)
         expiries = self._expiries.get(upstream)
         if expiries is None:
             expiries = self._expiries[upstream] = {}
         expiries[until] = expiries.get(until, 0) + 1
 
     def counts(self, now: float) -> dict[str, int]:
-        """Number of sessions bound to each upstream; an upstream without any is left out."""
+        """Number of live bindings of each upstream; an upstream without any is left out."""
         live = {
             upstream: sum(number for until, number in expiries.items() if until > now)
             for upstream, expiries in self._expiries.items()
@@ -94,26 +94,26 @@ class Sessions:
         return {upstream: number for upstream, number in live.items() if number}
 
     def sweep(self, now: float, limit: int = 500) -> None:
-        """Remove at most `limit` expired sessions, the least recently held first.
+        """Remove at most `limit` expired bindings, the least recently held first.
 
-        A session with a longer binding hides those after it, for an hour at most: they occupy
+        A binding that lasts longer hides those after it, for an hour at most: they occupy
         memory until then, but are not found.
         """
         if now > self._latest:
             self._latest = now
-        sessions = self._sessions
+        bindings = self._bindings
         for _ in range(limit):
-            if not sessions:
+            if not bindings:
                 return
-            session_key = next(iter(sessions))
-            if sessions[session_key].until + self._keep_long > now:
+            conversation = next(iter(bindings))
+            if bindings[conversation].until + self._keep_long > now:
                 return
-            self._release(sessions.pop(session_key))
+            self._release(bindings.pop(conversation))
 
-    def _release(self, session: Session) -> None:
-        expiries = self._expiries[session.upstream]
-        remaining = expiries[session.until] - 1
+    def _release(self, binding: Binding) -> None:
+        expiries = self._expiries[binding.upstream]
+        remaining = expiries[binding.until] - 1
         if remaining:
-            expiries[session.until] = remaining
+            expiries[binding.until] = remaining
         else:
-            del expiries[session.until]
+            del expiries[binding.until]

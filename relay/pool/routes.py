@@ -16,20 +16,24 @@ class Target:
 
     `name` is the upstream's name for the model. `model` is the same if the request must be
     changed to it, None if the request has it already. `fields` is the field line that shows the
-    caller the name. `fit` has the capabilities of the model there, for translated requests.
+    caller the name. `target_model`: the model's capabilities there, for translated requests.
     `shows_asked_name`: the answer shows the requested name in place of the upstream's.
     """
 
-    __slots__ = ("fields", "fit", "model", "name", "shows_asked_name", "upstream")
+    __slots__ = ("fields", "model", "name", "shows_asked_name", "target_model", "upstream")
 
     def __init__(
-        self, upstream: Upstream, fit: TargetModel, model: str | None, shows_asked_name: bool
+        self,
+        upstream: Upstream,
+        target_model: TargetModel,
+        model: str | None,
+        shows_asked_name: bool,
     ) -> None:
         self.upstream = upstream
-        self.name = fit.name
+        self.name = target_model.name
         self.model = model
-        self.fields = f"x-relay-model: {fit.name}\r\n".encode()
-        self.fit = fit
+        self.fields = f"x-relay-model: {target_model.name}\r\n".encode()
+        self.target_model = target_model
         self.shows_asked_name = shows_asked_name and model is not None
 
 
@@ -102,5 +106,7 @@ def _target(
 ) -> Target:
     name = route.model or model.id
     accepts = config.accepts_of(model, route, name)
-    fit = TargetModel(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
-    return Target(upstream, fit, name if name != requested else None, model.answer_model == "asked")
+    target_model = TargetModel(name, model.max_output_tokens, upstream.vendor.thinking, accepts)
+    return Target(
+        upstream, target_model, name if name != requested else None, model.answer_model == "asked"
+    )

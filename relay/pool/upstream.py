@@ -57,7 +57,7 @@ class Upstream:
         self.vendor = config.vendor_of(all_settings, settings)
         longest = all_settings.pool.longest_cooldown.seconds
         self.error_classifier = ErrorClassifier(self.vendor, longest)
-        self.inclusive = self.vendor.usage == "inclusive"  # input tokens include cached ones
+        self.input_includes_cache = self.vendor.usage == "inclusive"
         self.limits: Plan | None = None
         if settings.limits:
             plan = config.PlanSettings(id=settings.name, limits=settings.limits)

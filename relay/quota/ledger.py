@@ -57,7 +57,7 @@ class Ledger:
         """The state of a key under a plan, created where there is none."""
         key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
-            key_state = self._place(account, key, plan, int(now * 1000))
+            key_state = self._bind_key(account, key, plan, int(now * 1000))
         return key_state
 
     def reserve(
@@ -71,7 +71,7 @@ class Ledger:
         moment = int(now * 1000)
         key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
-            key_state = self._place(account, key, plan, moment)
+            key_state = self._bind_key(account, key, plan, moment)
         counters = key_state.counters
         balance = key_state.balance
         if (0 < plan.max_concurrency <= key_state.in_flight) or (
@@ -128,7 +128,7 @@ class Ledger:
         key_state = self._key_states.get(key)
         moment = int(now * 1000)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
-            key_state = self._place(account, key, plan, moment)
+            key_state = self._bind_key(account, key, plan, moment)
         counters = key_state.counters
         if counting:
             for bucket in counters.short_buckets:
@@ -254,7 +254,7 @@ class Ledger:
 
     # --- keys and accounts ---
 
-    def _place(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
+    def _bind_key(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
         """The state of a key that is new, or whose plan is."""
         scope, owner = ("account", account) if plan.by_account else ("key", key)
         counters = self._counters_of(scope, owner)

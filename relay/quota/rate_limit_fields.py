@@ -38,9 +38,9 @@ def _group(name: bytes) -> bytes:
     }
 
 
-_MAIN: Final = _group(b"x-ratelimit")
-_PACE: Final = _group(b"anthropic-ratelimit-requests")
-_TOKENS: Final = _group(b"anthropic-ratelimit-tokens")
+_PRIMARY_GROUP: Final = _group(b"x-ratelimit")
+_REQUESTS_GROUP: Final = _group(b"anthropic-ratelimit-requests")
+_TOKENS_GROUP: Final = _group(b"anthropic-ratelimit-tokens")
 
 _UNIFIED: Final = (
     b"anthropic-ratelimit-unified-status: %b\r\n"
@@ -52,7 +52,7 @@ _CLAIM: Final = (
     b"anthropic-ratelimit-unified-%(name)b-utilization: %%b\r\n"
     b"anthropic-ratelimit-unified-%(name)b-reset: %%d\r\n"
 )
-_CHANGING: Final = (
+_ALL_GROUPS: Final = (
     b"%bx-ratelimit-remaining: %d\r\n"
     b"anthropic-ratelimit-requests-remaining: %d\r\nanthropic-ratelimit-requests-reset: %b\r\n"
     b"anthropic-ratelimit-tokens-remaining: %d\r\nanthropic-ratelimit-tokens-reset: %b\r\n"
@@ -89,12 +89,12 @@ def lines(key_state: KeyState, now: float, error: QuotaExceeded | None = None) -
     if error or hours is None or week is None or pace is None or tokens is None:
         return limit_lines(key_state, now) + unified_lines(key_state, now, error)
     moment = int(now * 1000)
-    left, reset = hours.remaining_and_reset(moment)
-    week_left, week_reset = week.remaining_and_reset(moment)
-    pace_left, pace_reset = pace.remaining_and_reset(moment)
-    tokens_left, tokens_reset = tokens.remaining_and_reset(moment)
-    used = (hours.size - left) * 1000 // hours.size
-    week_used = (week.size - week_left) * 1000 // week.size
+    remaining, reset = hours.remaining_and_reset(moment)
+    week_remaining, week_reset = week.remaining_and_reset(moment)
+    pace_remaining, pace_reset = pace.remaining_and_reset(moment)
+    tokens_remaining, tokens_reset = tokens.remaining_and_reset(moment)
+    used = (hours.size - remaining) * 1000 // hours.size
+    week_used = (week.size - week_remaining) * 1000 // week.size
     windows = (counters.plan, used, reset, week_used, week_reset)
     cached = _lines_of.get(counters)
     if cached is None or windows != cached[0]:
@@ -111,12 +111,12 @@ def lines(key_state: KeyState, now: float, error: QuotaExceeded | None = None) -
             _lines_of.clear()
         cached = windows, b"%bx-ratelimit-reset: %b\r\n%b" % (sizes, _timestamp(reset), unified)
         _lines_of[counters] = cached
-    return _CHANGING % (
+    return _ALL_GROUPS % (
         cached[1],
-        left,
-        pace_left,
+        remaining,
+        pace_remaining,
         _timestamp(pace_reset),
-        tokens_left,
+        tokens_remaining,
         _timestamp(tokens_reset),
     )
 
@@ -126,22 +126,22 @@ def limit_lines(key_state: KeyState, now: float) -> bytes:
     moment = int(now * 1000)
     counters = key_state.counters
     groups = (
-        (_MAIN, counters.primary),
-        (_PACE, counters.request_pace),
-        (_TOKENS, counters.token_pace),
+        (_PRIMARY_GROUP, counters.primary),
+        (_REQUESTS_GROUP, counters.request_pace),
+        (_TOKENS_GROUP, counters.token_pace),
     )
     return b"".join([_group_lines(form, bucket, moment) for form, bucket in groups if bucket])
 
 
 def _group_lines(form: bytes, bucket: Bucket, moment: int) -> bytes:
-    left, reset = bucket.remaining_and_reset(moment)
-    return form % (bucket.size, left, _timestamp(reset))
+    remaining, reset = bucket.remaining_and_reset(moment)
+    return form % (bucket.size, remaining, _timestamp(reset))
 
 
 def _claim(bucket: Bucket, moment: int) -> tuple[bytes, int, int]:
     """Status, thousandths used (rounded down) and reset in epoch seconds (rounded up)."""
-    left, reset = bucket.remaining_and_reset(moment)
-    used = (bucket.size - left) * 1000 // bucket.size
+    remaining, reset = bucket.remaining_and_reset(moment)
+    used = (bucket.size - remaining) * 1000 // bucket.size
     status = b"allowed" if used < _WARN_AT_THOUSANDTHS else b"allowed_warning"
     return status, used, -(-reset // 1000)
 

@@ -47,7 +47,7 @@ from relay.net.deadlines import TICK, Deadlines
 from relay.net.http1 import ServerConnection
 from relay.net.server import Server
 from relay.net.upstream.resolver import Resolver
-from relay.pool.affinity import Sessions
+from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.probing import Prober
 from relay.pool.upstream import Upstream
@@ -275,7 +275,7 @@ class Playbook:
             catalog,
             metering,
             leases,
-            Sessions(300.0),
+            Bindings(300.0),
             deadlines,
             settings.pool,
             settings.server.limits.body,

@@ -219,9 +219,9 @@ async def test_counting_tokens_binds_no_conversation(pool_with: PoolWith) -> Non
     for _ in range(2):
         reply = await pool.ask(count, target="/v1/messages/count_tokens")
         assert reply.status == 200
-    sessions = pool.relay.app.sessions
-    assert sessions is not None
-    assert len(sessions) == 0
+    bindings = pool.relay.app.bindings
+    assert bindings is not None
+    assert len(bindings) == 0
 
 
 async def test_an_sdk_agent_stays_on_one_upstream_and_reads_its_cache(pool_with: PoolWith) -> None:

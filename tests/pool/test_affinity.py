@@ -6,85 +6,85 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from relay.pool.affinity import Sessions
+from relay.pool.affinity import Bindings
 
 KEEP, LONG = 300.0, 3600.0
 
 
-def bound(sessions: Sessions, now: float) -> bool:
-    found = sessions.find("c", b"k", now)
+def bound(bindings: Bindings, now: float) -> bool:
+    found = bindings.find("c", b"k", now)
     return found is not None and found.until > now
 
 
 def test_a_binding_expires_unless_a_request_renews_it() -> None:
-    sessions = Sessions(KEEP)
-    sessions.hold("c", b"k", "up", "anthropic", 0.0)
-    assert bound(sessions, 299.0)
-    assert not bound(sessions, 300.0)
-    sessions.hold("c", b"k", "up", "anthropic", 299.0)
-    found = sessions.find("c", b"k", 598.0)
+    bindings = Bindings(KEEP)
+    bindings.hold("c", b"k", "up", "anthropic", 0.0)
+    assert bound(bindings, 299.0)
+    assert not bound(bindings, 300.0)
+    bindings.hold("c", b"k", "up", "anthropic", 299.0)
+    found = bindings.find("c", b"k", 598.0)
     assert found is not None
     assert (found.upstream, found.family) == ("up", "anthropic")
     assert (found.mixed, found.until) == (False, 599)
 
 
-def test_the_one_hour_cache_binds_a_session_for_an_hour() -> None:
-    sessions = Sessions(KEEP)
-    sessions.hold("c", b"k", "up", "anthropic", 0.0, long=True)
-    assert bound(sessions, 3599.0)
-    assert not bound(sessions, 3600.0)
+def test_the_one_hour_cache_binds_a_conversation_for_an_hour() -> None:
+    bindings = Bindings(KEEP)
+    bindings.hold("c", b"k", "up", "anthropic", 0.0, long=True)
+    assert bound(bindings, 3599.0)
+    assert not bound(bindings, 3600.0)
 
 
-def test_a_session_belongs_to_one_caller() -> None:
-    sessions = Sessions(KEEP)
-    sessions.hold("a", b"k", "up", "anthropic", 0.0)
-    assert sessions.find("b", b"k", 0.0) is None
+def test_a_conversation_belongs_to_one_caller() -> None:
+    bindings = Bindings(KEEP)
+    bindings.hold("a", b"k", "up", "anthropic", 0.0)
+    assert bindings.find("b", b"k", 0.0) is None
 
 
-def test_a_session_with_two_families_stays_mixed() -> None:
-    sessions = Sessions(KEEP)
+def test_a_conversation_with_two_families_stays_mixed() -> None:
+    bindings = Bindings(KEEP)
     for family, mixed in [("x", False), ("x", False), ("y", True), ("y", True), ("x", True)]:
-        sessions.hold("c", b"k", "up", family, 0.0)
-        found = sessions.find("c", b"k", 0.0)
+        bindings.hold("c", b"k", "up", family, 0.0)
+        found = bindings.find("c", b"k", 0.0)
         assert found is not None
         assert found.mixed is mixed
 
 
 def test_the_family_outlives_the_binding_by_an_hour() -> None:
     for now, mixed in [(KEEP + LONG - 1, True), (KEEP + LONG, False)]:
-        sessions = Sessions(KEEP)
-        sessions.hold("c", b"k", "up", "x", 0.0)
-        assert (sessions.find("c", b"k", now) is not None) is mixed
-        sessions.hold("c", b"k", "other", "y", now)
-        found = sessions.find("c", b"k", now)
+        bindings = Bindings(KEEP)
+        bindings.hold("c", b"k", "up", "x", 0.0)
+        assert (bindings.find("c", b"k", now) is not None) is mixed
+        bindings.hold("c", b"k", "other", "y", now)
+        found = bindings.find("c", b"k", now)
         assert found is not None
         assert found.mixed is mixed
 
 
-def test_the_least_recently_held_session_is_evicted_first() -> None:
-    sessions = Sessions(KEEP, capacity=2)
+def test_the_least_recently_held_conversation_is_evicted_first() -> None:
+    bindings = Bindings(KEEP, capacity=2)
     for key in (b"a", b"b", b"a", b"c"):
-        sessions.hold("c", key, "up", "x", 0.0)
-    assert [sessions.find("c", key, 0.0) is not None for key in (b"a", b"b", b"c")] == [1, 0, 1]
-    assert sessions.counts(0.0) == {"up": 2}
+        bindings.hold("c", key, "up", "x", 0.0)
+    assert [bindings.find("c", key, 0.0) is not None for key in (b"a", b"b", b"c")] == [1, 0, 1]
+    assert bindings.counts(0.0) == {"up": 2}
 
 
-def test_sweeps_remove_every_expired_session_in_small_steps() -> None:
-    sessions = Sessions(KEEP)
+def test_sweeps_remove_every_expired_conversation_in_small_steps() -> None:
+    bindings = Bindings(KEEP)
     for number in range(10):
-        sessions.hold("c", b"%d" % number, "up", "x", 0.0)
+        bindings.hold("c", b"%d" % number, "up", "x", 0.0)
     sizes = []
     for _ in range(4):
-        sessions.sweep(KEEP + LONG, limit=4)
-        sizes.append(len(sessions))
+        bindings.sweep(KEEP + LONG, limit=4)
+        sizes.append(len(bindings))
     assert sizes == [6, 2, 0, 0]
 
 
-def test_the_repr_has_the_sessions_of_each_upstream() -> None:
-    sessions = Sessions(KEEP, capacity=9)
-    assert repr(sessions) == "<Sessions 0 of at most 9: none bound>"
-    sessions.hold("c", b"k", "up", "x", 0.0)
-    assert repr(sessions) == "<Sessions 1 of at most 9: 1 with up>"
+def test_the_repr_counts_the_bindings_of_each_upstream() -> None:
+    bindings = Bindings(KEEP, capacity=9)
+    assert repr(bindings) == "<Bindings 0 of at most 9: none bound>"
+    bindings.hold("c", b"k", "up", "x", 0.0)
+    assert repr(bindings) == "<Bindings 1 of at most 9: 1 with up>"
 
 
 @dataclass
@@ -105,13 +105,13 @@ class SessionsAgainstModel(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.sessions = Sessions(10.0, 40.0, CAPACITY)
+        self.bindings = Bindings(10.0, 40.0, CAPACITY)
         self.known: dict[tuple[str, bytes], Known] = {}
         self.now = 0
 
     @rule(name=NAMES, upstream=UPSTREAMS, family=st.sampled_from("xy"), long=st.booleans())
     def hold(self, name: tuple[str, bytes], upstream: str, family: str, long: bool) -> None:
-        self.sessions.hold(*name, upstream, family, self.now, long)
+        self.bindings.hold(*name, upstream, family, self.now, long)
         previous = self.known.pop(name, None)
         if previous is None and len(self.known) == CAPACITY:
             del self.known[next(iter(self.known))]
@@ -125,21 +125,21 @@ class SessionsAgainstModel(RuleBasedStateMachine):
 
     @rule(limit=st.integers(0, 3))
     def sweep(self, limit: int) -> None:
-        self.sessions.sweep(self.now, limit)
+        self.bindings.sweep(self.now, limit)
         for name in list(self.known)[:limit]:
             if self.known[name].until + 40 > self.now:
                 break
             del self.known[name]
 
     @invariant()
-    def sessions_and_counts_are_those_of_the_model(self) -> None:
+    def conversations_and_counts_are_those_of_the_model(self) -> None:
         if not hasattr(self, "known"):
             return
-        assert len(self.sessions) == len(self.known) <= CAPACITY
+        assert len(self.bindings) == len(self.known) <= CAPACITY
         counts: dict[str, int] = {}
         for caller in ("a", "b"):
             for key in (b"1", b"2", b"3"):
-                found = self.sessions.find(caller, key, self.now)
+                found = self.bindings.find(caller, key, self.now)
                 want = self.known.get((caller, key))
                 if want is None or want.until + 40 <= self.now:
                     assert found is None
@@ -149,7 +149,7 @@ class SessionsAgainstModel(RuleBasedStateMachine):
                 assert (found.mixed, found.until) == (want.mixed, want.until)
                 if want.until > self.now:
                     counts[want.upstream] = counts.get(want.upstream, 0) + 1
-        assert self.sessions.counts(self.now) == counts
+        assert self.bindings.counts(self.now) == counts
 
 
 TestSessionsAgainstModel = SessionsAgainstModel.TestCase

@@ -38,7 +38,7 @@ from relay.errors import RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.runner import CoroutineRunner
 from relay.net.upstream.connection import FailureKind
-from relay.pool.affinity import Sessions
+from relay.pool.affinity import Bindings
 from relay.pool.leases import Lease, Upstreams
 from relay.pool.plan_polling import PollState
 from relay.pool.routes import Routes
@@ -106,7 +106,7 @@ class Player:
         self._settings = config.parse({**sections, "pool": pool or {}})
         self._database = database
         self._clock = Clock()
-        self._sessions = Sessions(300.0)
+        self._bindings = Bindings(300.0)
         self._decisions: list[str] = []
         self._start()
 
@@ -145,9 +145,9 @@ class Player:
         if "talk" in values and len(route.targets) > 1:
             routing.conversation = values["talk"].encode()
             now = self._clock.now
-            session = self._sessions.find(caller, routing.conversation, now)
-            if session is not None and session.until > now:
-                routing.bound = session.upstream
+            binding = self._bindings.find(caller, routing.conversation, now)
+            if binding is not None and binding.until > now:
+                routing.bound = binding.upstream
         request = self._requests[name] = _Request(name, routing, model)
         self._take(request)
 
@@ -184,7 +184,7 @@ class Player:
             target.upstream.health.succeeded(target.name, routing.account)
         if routing.conversation is not None:
             family = target.upstream.vendor.thinking
-            self._sessions.hold(
+            self._bindings.hold(
                 routing.caller, routing.conversation, target.upstream.name, family, self._clock.now
             )
 

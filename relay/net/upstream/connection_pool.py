@@ -86,7 +86,7 @@ class ConnectionPool:
                 connection = await self._through(await self._socket())
         except TimeoutError:
             reason = f"no connection within {origin.connect_time:g} s"
-            raise UpstreamError(FailureKind.CONNECT, self._way() + reason) from None
+            raise UpstreamError(FailureKind.CONNECT, self._proxy_prefix() + reason) from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
             raise UpstreamError(FailureKind.TLS, str(reason)) from None
@@ -94,7 +94,7 @@ class ConnectionPool:
             if isinstance(error, OSError) and is_exhausted(error):
                 raise RelayError(OVERLOADED, _EXHAUSTED) from None
             reason = getattr(error, "strerror", None) or str(error)
-            raise UpstreamError(FailureKind.CONNECT, self._way() + reason) from None
+            raise UpstreamError(FailureKind.CONNECT, self._proxy_prefix() + reason) from None
         self.opened += 1
         return connection
 
@@ -103,8 +103,8 @@ class ConnectionPool:
         origin = self.origin
         if origin.egress is None:
             return await self._resolver.connect(origin.host, origin.port, origin.connect_time)
-        way = egress.Egress(origin.egress, self._resolver, origin.connect_time)
-        return await egress.connect(way, origin.host, origin.port)
+        proxied = egress.Egress(origin.egress, self._resolver, origin.connect_time)
+        return await egress.connect(proxied, origin.host, origin.port)
 
     async def _through(self, tunnel: socket.socket) -> UpstreamConnection:
         """A connection of this pool over a TCP connection."""
@@ -123,7 +123,7 @@ class ConnectionPool:
             raise
         return connection
 
-    def _way(self) -> str:
+    def _proxy_prefix(self) -> str:
         """The beginning of a failure's reason: the proxy, which may be its cause."""
         proxy = self.origin.egress
         return "" if proxy is None else f"proxy {proxy}: "

@@ -79,8 +79,8 @@ async def connect(egress: Egress, host: str, port: int) -> socket.socket:
         raise _failed(proxy, _reason(error)) from None
 
 
-def _failed(proxy: ProxyUrl, said: str) -> UpstreamError:
-    return UpstreamError(FailureKind.CONNECT, f"proxy {proxy}: {said}")
+def _failed(proxy: ProxyUrl, reason: str) -> UpstreamError:
+    return UpstreamError(FailureKind.CONNECT, f"proxy {proxy}: {reason}")
 
 
 def _reason(error: OSError) -> str:
@@ -114,12 +114,12 @@ async def _socks(egress: Egress, host: str, port: int) -> socket.socket:
         cause = error.__cause__
         raise _failed(proxy, _reason(cause if isinstance(cause, OSError) else error)) from None
     except ProxyError as error:
-        raise _failed(proxy, _refusal(proxy, error.error_code, str(error))) from None
+        raise _failed(proxy, _socks_refusal(proxy, error.error_code, str(error))) from None
     except (ValueError, AssertionError):  # UnicodeDecodeError too: a bound name of other octets
         raise _failed(proxy, "it did not answer in SOCKS5") from None
 
 
-def _refusal(proxy: ProxyUrl, code: int | None, text: str) -> str:
+def _socks_refusal(proxy: ProxyUrl, code: int | None, text: str) -> str:
     """A SOCKS5 proxy's refusal in the relay's words. `text` is python-socks' own."""
     if code is not None:
         return _REPLIES.get(int(code), f"reply {int(code)}")
@@ -149,11 +149,11 @@ async def _http(egress: Egress, host: str, port: int) -> socket.socket:
     if proxy.user or proxy.password:
         basic = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
         credential = f"proxy-authorization: Basic {basic}\r\n"
-    asked = f"CONNECT {name}:{port} HTTP/1.1\r\nhost: {name}:{port}\r\n{credential}\r\n"
+    request = f"CONNECT {name}:{port} HTTP/1.1\r\nhost: {name}:{port}\r\n{credential}\r\n"
     loop = asyncio.get_running_loop()
     tunnel = await egress.dial()
     try:
-        await loop.sock_sendall(tunnel, asked.encode())
+        await loop.sock_sendall(tunnel, request.encode())
         head = b""
         while (end := head.find(b"\r\n\r\n")) < 0:
             data = await loop.sock_recv(tunnel, 4096)
@@ -167,7 +167,7 @@ async def _http(egress: Egress, host: str, port: int) -> socket.socket:
             raise _failed(proxy, "it did not answer in HTTP/1.1")
         code = int(status[1])
         if not 200 <= code < 300:
-            raise _failed(proxy, _words(proxy, code))
+            raise _failed(proxy, _http_refusal(proxy, code))
         if len(head) > end + 4:  # neither TLS nor HTTP lets a server speak first
             raise _failed(proxy, "it sent octets that nobody asked for")
     except BaseException:
@@ -176,7 +176,7 @@ async def _http(egress: Egress, host: str, port: int) -> socket.socket:
     return tunnel
 
 
-def _words(proxy: ProxyUrl, code: int) -> str:
+def _http_refusal(proxy: ProxyUrl, code: int) -> str:
     """A refusal's status with its standard phrase; the proxy's own phrase is not trusted."""
     if code == 407:
         known = proxy.user or proxy.password

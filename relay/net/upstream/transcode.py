@@ -22,16 +22,16 @@ class Transcode(Splice):
     upstream may send events for long that the caller's dialect has no counterpart for.
     """
 
-    __slots__ = ("_source", "_turn", "heard")
+    __slots__ = ("_source", "_translate", "heard")
 
     def __init__(
-        self, exchange: Exchange, body: ResponseBody, tap: Tap, turn: Callable[[bytes], bytes]
+        self, exchange: Exchange, body: ResponseBody, tap: Tap, translate: Callable[[bytes], bytes]
     ) -> None:
-        """`turn` translates the upstream's octets to the caller's; it raises ValueError for octets
+        """`translate` makes the caller's octets from the upstream's; it raises ValueError for those
         that it cannot read. `tap` gets the upstream's octets."""
         super().__init__(exchange, body, tap, reframed=True)
         self._source = body.connection
-        self._turn = turn
+        self._translate = translate
         self.heard = body.connection.heard
 
     async def convert(self, fields: bytes) -> None:
@@ -40,7 +40,7 @@ class Transcode(Splice):
         Raises:
             UpstreamError: as in `join`, or an event could not be read.
         """
-        await self.join(fields, self._turned)
+        await self.join(fields, self._translated)
 
     def interject(self, payload: bytes) -> bool:
         """Write `payload`; it always fits, because a translator writes complete events."""
@@ -50,7 +50,7 @@ class Transcode(Splice):
     def _feed(self, data: bytes) -> None:
         extent = self._extent
         try:
-            data = self._turn(extent.feed(data))
+            data = self._translate(extent.feed(data))
         except RelayError as error:
             self._fail(UpstreamError(FailureKind.GARBAGE, error.message))
             return
@@ -63,9 +63,9 @@ class Transcode(Splice):
         if extent.done:
             self._complete()
 
-    def _turned(self, data: bytes) -> bytes:
+    def _translated(self, data: bytes) -> bytes:
         try:
-            return self._turn(data)
+            return self._translate(data)
         except ValueError:
             raise _unreadable() from None
 

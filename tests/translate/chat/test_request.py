@@ -31,7 +31,7 @@ NEWEST = Capabilities(
     web_search=True,
 )
 OLDER = Capabilities(sampling="one", thinking="budget", web_search=True)
-FITS = {
+TARGET_MODELS = {
     "opus": TargetModel("claude-opus-4-8", 128_000, "anthropic", NEWEST),
     "sonnet-4-6": TargetModel(
         "claude-sonnet-4-6",
@@ -49,7 +49,9 @@ FITS = {
     "plain": TargetModel("claude-3-5-haiku-latest", 8_192, "anthropic", Capabilities()),
     "glm": TargetModel("glm-5", 128_000, "glm", Capabilities(thinking="budget", structured=False)),
 }
-CLAUDE = [name for name, fit in FITS.items() if fit.family == "anthropic"]
+CLAUDE = [
+    name for name, target_model in TARGET_MODELS.items() if target_model.family == "anthropic"
+]
 
 
 def signed(text: str) -> str:
@@ -97,16 +99,16 @@ def test_the_corpus_is_complete() -> None:
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case["name"])
 def test_a_request_becomes_one_that_the_api_accepts(case: JSON) -> None:
     builder = chat.read(request(case)).builder
-    fit = FITS[case.get("fit", "opus")]
-    octets = builder.octets(fit, breakpoints=case.get("breakpoints", False), user=None)
+    target_model = TARGET_MODELS[case.get("target_model", "opus")]
+    octets = builder.octets(target_model, breakpoints=case.get("breakpoints", False), user=None)
     check(case, accepted(octets, builder) if case.get("strict", True) else json.loads(octets))
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
 def test_a_request_that_cannot_be_honoured_names_the_field(case: JSON) -> None:
-    fit = FITS[case.get("fit", "opus")]
+    target_model = TARGET_MODELS[case.get("target_model", "opus")]
     with refused_as(case):
-        chat.read(request(case)).builder.octets(fit, breakpoints=True, user=None)
+        chat.read(request(case)).builder.octets(target_model, breakpoints=True, user=None)
 
 
 @pytest.mark.parametrize("name", CLAUDE)
@@ -118,7 +120,7 @@ def test_each_model_accepts_every_request_not_refused(name: str) -> None:
             continue  # the API's own object goes upstream unchanged
         builder = chat.read(request(case)).builder
         try:
-            octets = builder.octets(FITS[name], breakpoints=True, user="u")
+            octets = builder.octets(TARGET_MODELS[name], breakpoints=True, user="u")
         except RelayError as refusal:
             refused.add(refusal.param)
             continue
@@ -137,9 +139,9 @@ def test_a_builder_writes_the_same_octets_for_a_model_each_time() -> None:
         builder = chat.read(request(case)).builder
         written: dict[str, bytes] = {}
         for _ in range(2):
-            for name, fit in FITS.items():
+            for name, target_model in TARGET_MODELS.items():
                 try:
-                    octets = builder.octets(fit, breakpoints=True, user=None)
+                    octets = builder.octets(target_model, breakpoints=True, user=None)
                 except RelayError:
                     continue
                 assert written.setdefault(name, octets) == octets
@@ -157,7 +159,7 @@ def test_a_request_says_what_the_gateway_needs() -> None:
 
 def test_only_the_opaque_user_id_goes_upstream() -> None:
     builder = chat.read(small(user="bob@example.com")).builder
-    octets = builder.octets(FITS["opus"], breakpoints=False, user="opaque")
+    octets = builder.octets(TARGET_MODELS["opus"], breakpoints=False, user="opaque")
     assert json.loads(octets)["metadata"] == {"user_id": "opaque"}
     assert b"bob" not in octets
 
@@ -172,7 +174,7 @@ def test_texts_go_upstream_octet_by_octet() -> None:
         b'[{"text":%b,"type":"text"}]}],"tools":[{"type":"function","function":{"name":"f",'
         b'"description":%b,"parameters":%b}}]}'
     ) % (text, arguments, text, text, schema)
-    octets = chat.read(body).builder.octets(FITS["opus"], breakpoints=False, user=None)
+    octets = chat.read(body).builder.octets(TARGET_MODELS["opus"], breakpoints=False, user=None)
     assert octets.count(text) == 3
     assert b'"input":{"x": 1.50e1,\n "y":"\\u00e9"}' in octets.replace(rb"\n", b"\n")
     assert schema in octets

@@ -17,7 +17,7 @@ from relay.translate.chat.answer import AnswerMetadata
 from relay.translate.raw_json import has_text
 from relay.translate.request.json_schema import constrain
 
-from .test_request import FITS, JSON, SEAL, accepted
+from .test_request import JSON, SEAL, TARGET_MODELS, accepted
 
 MARK = b',"cache_control":{"type":"ephemeral"}'
 MODELS = st.sampled_from(["opus", "sonnet-4-6", "haiku"])
@@ -33,7 +33,7 @@ TOOLS = [
 
 def octets(messages: list[JSON], name: str, **more: Any) -> bytes:
     body = json.dumps({"model": "m", "messages": messages, **more}).encode()
-    return chat.read(body).builder.octets(FITS[name], breakpoints=True, user=None)
+    return chat.read(body).builder.octets(TARGET_MODELS[name], breakpoints=True, user=None)
 
 
 @st.composite
@@ -98,7 +98,7 @@ def test_any_call_ids_become_ids_that_the_api_accepts(
     messages = [message for piece in pieces for message in piece]
     body = {"messages": messages, "tools": TOOLS, "reasoning_effort": effort}
     builder = chat.read(json.dumps(body).encode()).builder
-    document = accepted(builder.octets(FITS[name], breakpoints=True, user=None), builder)
+    document = accepted(builder.octets(TARGET_MODELS[name], breakpoints=True, user=None), builder)
     results = [
         (block["tool_use_id"], block["content"][0]["text"] if "content" in block else "")
         for message in document["messages"]
@@ -198,9 +198,9 @@ def fair(refusal: RelayError) -> None:
 def read_and_write(body: bytes) -> list[bytes]:
     """The octets for each model that does not refuse the request."""
     found: list[bytes] = []
-    for fit in FITS.values():
+    for target_model in TARGET_MODELS.values():
         try:
-            found.append(chat.read(body).builder.octets(fit, breakpoints=True, user=None))
+            found.append(chat.read(body).builder.octets(target_model, breakpoints=True, user=None))
         except RelayError as refusal:
             fair(refusal)
     return found

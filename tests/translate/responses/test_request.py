@@ -17,8 +17,8 @@ from relay.translate.responses.tool_names import CallerTool, function_name
 from tests.corpora import CORPORA
 from tests.translate.chat.test_request import (
     CLAUDE,
-    FITS,
     JSON,
+    TARGET_MODELS,
     accepted,
     check,
     refused_as,
@@ -57,7 +57,7 @@ def read(fields: JSON, **options: Any) -> request.ResponsesRequest:
 def messages(fields: JSON, **options: Any) -> JSON:
     """The Messages request for the newest model."""
     builder = read(fields, **options).builder
-    return accepted(builder.octets(FITS["opus"], breakpoints=False, user=None), builder)
+    return accepted(builder.octets(TARGET_MODELS["opus"], breakpoints=False, user=None), builder)
 
 
 def test_the_corpus_is_complete() -> None:
@@ -69,15 +69,17 @@ def test_the_corpus_is_complete() -> None:
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case["name"])
 def test_a_request_becomes_one_that_the_api_accepts(case: JSON) -> None:
     builder = request.read(body(case), OWN).builder
-    made = builder.octets(FITS[case.get("fit", "opus")], breakpoints=False, user=None)
+    made = builder.octets(
+        TARGET_MODELS[case.get("target_model", "opus")], breakpoints=False, user=None
+    )
     check(case, accepted(made, builder) if case.get("strict", True) else json.loads(made))
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
 def test_a_request_that_cannot_be_honoured_names_the_field(case: JSON) -> None:
-    fit = FITS[case.get("fit", "opus")]
+    target_model = TARGET_MODELS[case.get("target_model", "opus")]
     with refused_as(case):
-        request.read(body(case), OWN).builder.octets(fit, breakpoints=True, user=None)
+        request.read(body(case), OWN).builder.octets(target_model, breakpoints=True, user=None)
 
 
 @pytest.mark.parametrize("counting", [False, True], ids=["asked", "counted"])
@@ -87,7 +89,9 @@ def test_each_model_accepts_every_request_not_refused(name: str, counting: bool)
     for case in ACCEPTED:
         builder = request.read(body(case), OWN).builder
         try:
-            made = builder.octets(FITS[name], breakpoints=True, user="u", counting=counting)
+            made = builder.octets(
+                TARGET_MODELS[name], breakpoints=True, user="u", counting=counting
+            )
         except RelayError as refusal:
             refused.add(refusal.param)
             continue
@@ -101,7 +105,7 @@ def test_each_model_accepts_every_request_not_refused(name: str, counting: bool)
                 "top_p",
             }
             made = octets(
-                {**document, "max_tokens": FITS[name].max_tokens}
+                {**document, "max_tokens": TARGET_MODELS[name].max_tokens}
             )  # which the check requires
         accepted(made, builder)
     assert refused <= {"tool_choice", "text.format"}  # a search, and a promise
@@ -197,7 +201,7 @@ def test_a_compaction_asks_for_a_summary_at_the_end() -> None:
     body = octets({"model": "m", "instructions": "Be brief.", "input": "Hello"})
     asked = request.read_compaction(body, OWN)
     document = accepted(
-        asked.builder.octets(FITS["opus"], breakpoints=False, user=None), asked.builder
+        asked.builder.octets(TARGET_MODELS["opus"], breakpoints=False, user=None), asked.builder
     )
     assert not asked.stream
     [turn] = document["messages"]
@@ -302,7 +306,7 @@ def test_a_long_conversation_is_read_in_linear_time() -> None:
         items.append({"type": "function_call_output", "call_id": f"c{number}", "output": "x" * 100})
     body = octets({"model": "m", "input": items})
     start = time.process_time()
-    request.read(body, OWN).builder.octets(FITS["opus"], breakpoints=True, user=None)
+    request.read(body, OWN).builder.octets(TARGET_MODELS["opus"], breakpoints=True, user=None)
     assert time.process_time() - start < 1.5
 
 
@@ -311,7 +315,7 @@ def test_a_namespace_of_thousands_of_tools_does_not_grow() -> None:
     group = {"type": "namespace", "name": "ns", "description": "d" * 100_000, "tools": tools}
     body = octets({"model": "m", "input": "Hello", "tools": [group]})
     builder = request.read(body, OWN).builder
-    made = builder.octets(FITS["opus"], breakpoints=True, user=None)
+    made = builder.octets(TARGET_MODELS["opus"], breakpoints=True, user=None)
     assert len(made) < 3 * len(body)
     with pytest.raises(RelayError) as refusal:
         read({"input": "Hello", "tools": [{**group, "name": "n" * 1000}]})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay.errors import RelayError
 from relay.translate.responses import request
-from tests.translate.chat.test_request import CLAUDE, FITS, JSON, accepted
+from tests.translate.chat.test_request import CLAUDE, JSON, TARGET_MODELS, accepted
 from tests.translate.responses.test_request import OWN, octets, read, response_with_echo, thought
 
 properties = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -95,8 +95,10 @@ def test_each_model_accepts_every_conversation(
     fields = {"input": [OPENING, *history], "reasoning": {"effort": effort}}
     asked = read({**fields, "tools": TOOLS} if offered else fields)
     for name in CLAUDE:
-        accepted(asked.builder.octets(FITS[name], breakpoints=True, user="u"), asked.builder)
-    json.loads(asked.builder.octets(FITS["glm"], breakpoints=False, user=None))
+        accepted(
+            asked.builder.octets(TARGET_MODELS[name], breakpoints=True, user="u"), asked.builder
+        )
+    json.loads(asked.builder.octets(TARGET_MODELS["glm"], breakpoints=False, user=None))
 
 
 @properties
@@ -118,11 +120,11 @@ def test_a_conversation_that_continues_keeps_its_turns(
     later = [one for one in later if one["type"] not in ("additional_tools", "message")]
     first = [OPENING, *history, *answered, OPENING]
     for name in ("opus", "haiku"):
-        fit = FITS[name]
+        target_model = TARGET_MODELS[name]
         before, after = (
             json.loads(
                 read({"input": given, "tools": TOOLS}).builder.octets(
-                    fit, breakpoints=False, user=None
+                    target_model, breakpoints=False, user=None
                 )
             )
             for given in (first, [*first, answer, *later, OPENING])
@@ -160,8 +162,8 @@ def test_any_request_is_read_or_refused(fields: JSON) -> None:
     for reader in (request.read, request.read_compaction):
         try:
             asked = reader(body, OWN)
-            for fit in FITS.values():
-                json.loads(asked.builder.octets(fit, breakpoints=True, user="u"))
+            for target_model in TARGET_MODELS.values():
+                json.loads(asked.builder.octets(target_model, breakpoints=True, user="u"))
             assert response_with_echo(asked) if asked.echo else True
         except RelayError as refusal:
             refused.append(refusal)
@@ -180,10 +182,10 @@ def test_nothing_forged_goes_upstream(history: list[JSON]) -> None:
         for one in history
     ]
     builder = read({"input": [OPENING, *forged]}).builder
-    for fit in FITS.values():
-        made = builder.octets(fit, breakpoints=False, user=None)
+    for target_model in TARGET_MODELS.values():
+        made = builder.octets(target_model, breakpoints=False, user=None)
         assert b"CANARY" not in made
-        if fit.family == "anthropic":
+        if target_model.family == "anthropic":
             assert b'"thinking"' not in made
             assert b'"redacted_thinking"' not in made
 
