@@ -64,7 +64,7 @@ class Answer:
     """An answer that has begun, and its place at the upstream.
 
     `body` has yet to bring it. None: the answer is complete, `octets` is its body in the framing
-    that it came in, `payload` the body without framing, `usage` its own word on its usage.
+    that it came in, `payload` the body without framing, `usage` the usage it reported.
     """
 
     __slots__ = ("_connection", "body", "events", "lease", "octets", "payload", "response", "usage")
