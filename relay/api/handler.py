@@ -19,11 +19,17 @@ from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.large_requests import end_reading
 from relay.gateway.metering import Metering
 from relay.net.exchange import Exchange
+from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.access_log import AccessLog
 
 _INTERNAL_ERROR: Final = "The relay failed. Its log has more under the request id."
 
 _log = logging.getLogger("relay.gateway")
+
+
+def _costs(error: RelayError) -> bool:
+    """Whether a refusal counts against limits: not one by a limit, nor by the relay's own fault."""
+    return error.kind.status < 500 and not isinstance(error, QuotaExceeded)
 
 
 class Handler:
@@ -44,7 +50,7 @@ class Handler:
             endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
         except RelayError as error:
-            if ctx.checked and ctx.admission is UNMETERED and error.kind.status < 500:
+            if ctx.checked and ctx.admission is UNMETERED and _costs(error):
                 self._metering.count_refusal(ctx)
             ctx.end(Outcome.REFUSED, without_keys(error.message))
             self._fail(ctx, error)

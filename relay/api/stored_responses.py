@@ -42,7 +42,7 @@ class StoredResponses:
         """
         if parse_qs(query.decode("latin-1")).get("stream") == ["true"]:
             raise RelayError(
-                INVALID_REQUEST, "stream: what is kept comes as a whole; leave it out.",
+                INVALID_REQUEST, "stream: stored responses cannot be streamed; omit it.",
                 param="stream",
             )  # fmt: skip
         return (await self._find(owner, id)).answer

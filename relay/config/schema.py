@@ -106,7 +106,7 @@ class ServerSettings(_Section, frozen=True):
             raise ValueError("listen needs at least one address")
         check_url("public_url", self.public_url)
         if not _KEY_PREFIX.fullmatch(self.key_prefix):
-            raise ValueError("key_prefix takes up to 32 letters, digits, - and _")
+            raise ValueError("key_prefix must be at most 32 letters, digits, - and _")
 
 
 class DatabaseSettings(_Section, frozen=True):
@@ -116,7 +116,7 @@ class DatabaseSettings(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         if not self.path or self.path == ":memory:":
-            raise ValueError("path names a file, for keys have to outlast the process")
+            raise ValueError("path must be a file: keys have to survive a restart")
         if self.retention_days < 1:
             raise ValueError("retention_days must be at least 1")
 
@@ -149,9 +149,9 @@ class LimitSettings(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         if (self.requests is None) == (self.tokens is None):
-            raise ValueError("a limit has either requests or tokens")
+            raise ValueError("a limit must have either requests or tokens")
         if (self.requests or self.tokens or 0) < 1:
-            raise ValueError("a limit allows at least 1")
+            raise ValueError("a limit must allow at least 1")
 
 
 class PoolSettings(_Section, frozen=True):
@@ -169,9 +169,9 @@ class PoolSettings(_Section, frozen=True):
         if not 1 <= self.tries <= 5:
             raise ValueError("tries must be from 1 to 5")
         if not self.wait >= 0 or not math.isfinite(self.wait):
-            raise ValueError("wait must be 0 seconds (not at all) or more, and finite")
+            raise ValueError("wait must be 0 seconds (no waiting) or more, and finite")
         if self.queue < 0:
-            raise ValueError("queue must be 0 (nobody waits) or more")
+            raise ValueError("queue must be 0 (no queue) or more")
         check_positive(self, "grace", "keep_alive")
 
 
@@ -192,9 +192,9 @@ class RuleSettings(_Section, frozen=True):
         if not self.reason or len(self.reason) > 100 or not self.reason.isprintable():
             raise ValueError("reason must be a short line of text, 1 to 100 characters")
         if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError("status must be from 200 to 599, or be left out for any error")
+            raise ValueError("status must be from 200 to 599; leave it out to match any")
         if not all(self.code):
-            raise ValueError("code must not have an empty text in it; leave it out for any")
+            raise ValueError("code must not contain an empty string; leave it out to match any")
         if self.says is not None:
             check_pattern("says", self.says)
         if self.seconds is not None:
@@ -240,14 +240,14 @@ class VendorSettings(_Section, frozen=True):
         for host in self.hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError(
-                    f"hosts: {host!r} is no host; write it alone and in lower case: api.example.com"
+                    f"hosts: {host!r} is not a host name in lower case, such as api.example.com"
                 )
         check_name("thinking", self.thinking)
         check_time_zone("time_zone", self.time_zone)
         for pattern in self.models:
             if not _MODEL_PATTERN.fullmatch(pattern):
                 raise ValueError(
-                    f'models: {pattern!r} is no pattern of model names; write one such as "glm-*"'
+                    f'models: {pattern!r} is not a pattern of model names, such as "glm-*"'
                 )
 
 
@@ -311,7 +311,7 @@ class UpstreamSettings(_Section, frozen=True):
         check_name("name", self.name)
         check_url("base_url", self.base_url)
         if re.search(r"/v1(/messages)?/?$", self.base_url):
-            raise ValueError("base_url ends before /v1: the relay appends /v1/messages itself")
+            raise ValueError("base_url must not include /v1: the relay appends /v1/messages")
         if self.api_key.startswith("$"):
             raise ValueError(f"api_key is taken literally; write env:{self.api_key.strip('${}')}")
         if self.weight < 1:
@@ -321,7 +321,7 @@ class UpstreamSettings(_Section, frozen=True):
         for name, value in self.headers.items():
             if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
                 raise ValueError(
-                    f"headers: {name!r} is no header, or its value is not printable ASCII"
+                    f"headers: {name!r} is not a header name, or its value is not printable ASCII"
                 )
             if name.lower() in _OWN_FIELDS:
                 raise ValueError(f"headers: {name} is set by the relay itself")
@@ -430,7 +430,7 @@ class PlanSettings(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All of relay.toml. In what `parse` returns, `vendor` has the shipped ones, too."""
+    """All of relay.toml. As returned by `parse`, `vendor` includes the shipped vendors."""
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()

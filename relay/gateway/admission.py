@@ -167,7 +167,8 @@ class MeteredAdmission(Admission):
         else:
             self.rule = "reported" if complete else "partial"
             self._bill = self._tariff.of(usage, cut=not complete)
-        self.settled_tokens = self._bill.limited_tokens
+        bill = self._bill  # limits count no cache reads
+        self.settled_tokens = (bill.input or 0) + (bill.output or 0) + (bill.cache_write or 0)
         self._ledger.settle(self._reservation, time(), self.settled_tokens, self._bill.cost)
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:

@@ -25,7 +25,7 @@ class ModelLimits:
 
 
 class Catalog:
-    """See the module. Nothing of it changes."""
+    """See the module. Immutable."""
 
     __slots__ = ("_limits", "_plans", "_routes", "prices")
 

@@ -32,11 +32,6 @@ class Bill:
         self.cache_write = cache_write
         self.cost = cost
 
-    @property
-    def limited_tokens(self) -> int:
-        """The tokens that count in limits, where cache reads are free."""
-        return (self.input or 0) + (self.output or 0) + (self.cache_write or 0)
-
 
 class Tariff:
     """The prices of one request. `prompt` and `output` are its estimates in tokens: of what it

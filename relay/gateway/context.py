@@ -93,9 +93,9 @@ class RequestContext:
         self.choice = ""
         self.passed_over = ""
         self.tried = ""
-        self.served_model = ""  # the upstream's word, where it is not the model that was sent
+        self.served_model = ""  # model named by the upstream, if it differs from the one sent
         self.upstream_id = ""
-        self.reported: Usage | None = None  # the answer's own word on its usage
+        self.reported: Usage | None = None  # usage reported by the answer
         self.wait_us = 0
         self.relay_us = 0
         self.upstream_us = 0

@@ -82,10 +82,10 @@ class Relay:
             RelayError: the request failed before its answer started; the caller gets this error.
         """
         ctx.dialect = dialect
-        caller, plan = self._identify(ctx)  # 1
+        caller = self._keys.identify(ctx.exchange.request.headers)  # 1
+        plan = self._metering.enter(ctx, caller)
         self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
-        exchange = ctx.exchange
-        body = exchange.early_body  # 3
+        exchange, body = ctx.exchange, ctx.exchange.early_body  # 3
         if not 0 < len(body) <= UNCOUNTED_OCTETS:
             body = await exchange.body(caller.key_id)
             caller, plan = self._identify(ctx)  # the key may be revoked meanwhile

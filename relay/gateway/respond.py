@@ -157,7 +157,7 @@ def answer_fields(ctx: RequestContext, answer: Answer, onward: bytes) -> bytes:
 
 
 def note_usage(ctx: RequestContext, target: Target, usage: Usage) -> None:
-    """Take over an answer's own word on its usage and its model."""
+    """Record the usage and the model that an answer reported."""
     upstream = target.upstream
     if upstream.input_includes_cache and usage.input is not None:
         usage.input = max(0, usage.input - (usage.cache_read or 0) - (usage.cache_write or 0))

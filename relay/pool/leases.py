@@ -98,7 +98,7 @@ class Upstreams:
         return self._upstreams[index]
 
     def __repr__(self) -> str:
-        """`<Upstreams a: free, 3/8 in flight; b: 429: told to wait; 12 s to go, 0 …; 2 wait>`."""
+        """`<Upstreams a: free, 3/8 in flight; b: 429: overloaded; 12 s to go, 0 …; 2 wait>`."""
         now = self._clock()
         parts = []
         for one in self._upstreams:

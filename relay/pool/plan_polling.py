@@ -133,11 +133,11 @@ class PlanPoller:
         except asyncio.CancelledError:  # it timed out, or the relay stops
             pass
         except Exception:
-            _log.exception("upstream %s: reading what is left of its plan failed", upstream.name)
+            _log.exception("upstream %s: polling its plan failed", upstream.name)
         else:
             poll.failed = False
             if ended:
-                _log.info("upstream %s: its vendor says that there is quota again", upstream.name)
+                _log.info("upstream %s: its vendor reports quota again", upstream.name)
                 self._upstreams.wake()
         finally:
             poll.runner = None
@@ -147,7 +147,7 @@ class PlanPoller:
         if not poll.failed:
             poll.failed = True
             _log.info(
-                "upstream %s: what is left of its plan cannot be read: %s",
+                "upstream %s: cannot read the quota left in its plan: %s",
                 poll.upstream.name,
                 reason,
             )

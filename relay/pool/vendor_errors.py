@@ -263,7 +263,7 @@ class ErrorClassifier:
         if status == 429:
             return self._limited(prefix, document, headers, model, now)
         if status in (401, 402, 403, 407):
-            reason = "the account is short" if status == 402 else "does not accept the credential"
+            reason = "payment required" if status == 402 else "does not accept the credential"
             sure = names_credential(status, document)
             return self._verdict(Scope.CREDENTIAL, f"{prefix}: {reason}", now, sure=sure)
         if status == 404:
@@ -311,7 +311,9 @@ class ErrorClassifier:
         moment = _retry_after(headers, now)
         if moment is not None:
             # It does not say whose limit: a feature's, perhaps.
-            return self._verdict(Scope.ACCOUNT, f"{prefix}: told to wait", now, moment, sure=False)
+            return self._verdict(
+                Scope.ACCOUNT, f"{prefix}: retry-after given", now, moment, sure=False
+            )
         # A 429 that states no limit is not about a limit: the next request may succeed.
         return self._verdict(Scope.REQUEST, f"{prefix}: without a reason", now, sure=False)
 
@@ -342,10 +344,7 @@ _WITHOUT_A_REQUEST: Final = frozenset({FailureKind.CONNECT, FailureKind.TLS})
 
 
 def of_failure(failure: FailureKind) -> Verdict:
-    """The verdict on a request without an answer.
-
-    A connection that cannot be opened is no request's fault.
-    """
+    """The verdict on a request without an answer. No request causes a failed connect."""
     return Verdict(
         Scope.FAILURE,
         0.0,

@@ -154,7 +154,7 @@ class Journal:
         if self._idle is not None:
             self._wake()
         elif len(filling.opened) >= MAX_WAITING and self.healthy:
-            self._mark_unhealthy("it is too slow for what is asked of it")
+            self._mark_unhealthy("it cannot keep up with the requests")
         return filling
 
     def settle(
@@ -241,7 +241,7 @@ class Journal:
         try:
             return [row for row in self._changes() if row[2] != MONEY]
         except Exception:  # must not end the journal
-            _log.exception("what is left of some limits was not journalled")
+            _log.exception("the remaining quota of some limits was not journalled")
             return []
 
     def _note_written(self, batch: Ticket) -> None:
@@ -268,7 +268,7 @@ class Journal:
             more = await self._database.write(work)
         except Exception as error:  # the entries are on disk; try again
             if not isinstance(error, StoreError):
-                _log.exception("what was journalled is not summed up yet")
+                _log.exception("journalled requests are not summed up yet")
             self._ended = 0
             self._fold_after(_LAST_RETRY_SECONDS)
         else:
@@ -312,7 +312,7 @@ class Journal:
                     work = write_row_by_row
                     continue
                 if not isinstance(error, StoreError):
-                    _log.exception("the journal failed in a way that it should not")
+                    _log.exception("the journal failed unexpectedly")
                 self._mark_unhealthy(str(error))
                 delay = min(delay * 2, _LAST_RETRY_SECONDS)
             else:
@@ -323,7 +323,7 @@ class Journal:
 
     def _mark_unhealthy(self, failure: str) -> None:
         if self.healthy:
-            _log.error("new work is refused, for the journal cannot be written: %s", failure)
+            _log.error("new work is refused: the journal cannot be written: %s", failure)
         self.healthy = False
         self.failure = failure
 
@@ -331,7 +331,7 @@ class Journal:
         if len(self._filling.opened) < MAX_WAITING:
             self.healthy = True
             self.failure = ""
-            _log.warning("the journal is written again")
+            _log.warning("the journal can be written again")
 
     def _check_deadlines(self) -> None:
         """At a fixed interval: mark a slow step, and release callbacks that waited too long."""

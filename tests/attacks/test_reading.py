@@ -22,6 +22,8 @@ from tests.fakes.caller import connected, read_answer, read_head, request
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 
+pytestmark = pytest.mark.alone  # it measures time
+
 MODEL = "claude-haiku-4-5"
 STALL = 0.1  # seconds; twice the promise, for a busy machine
 TRIES = 3  # other work on the machine counts as well

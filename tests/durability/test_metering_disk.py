@@ -141,8 +141,8 @@ async def test_without_a_journal_work_is_refused_and_streams_go_on(
         with opened(tmp_path) as connection:
             used = bucket_state(connection, "requests", 18000)["used"]
         assert used == count  # refused work costs nothing
-    assert "new work is refused, for the journal cannot be written" in caplog.text
-    assert "the journal is written again" in caplog.text
+    assert "new work is refused: the journal cannot be written" in caplog.text
+    assert "the journal can be written again" in caplog.text
 
 
 def rules(folder: Path) -> dict[str | None, int]:

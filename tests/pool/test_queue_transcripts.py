@@ -259,7 +259,7 @@ POLLS: dict[str, tuple[Options, str]] = {
         clock +10
         due                   → one
         poll one 0            → 0 left
-        state                 → one ok (429: told to wait; 2990 s to go)
+        state                 → one ok (429: retry-after given; 2990 s to go)
         """,
     ),
     "nor-does-an-older-poll": (
@@ -271,7 +271,7 @@ POLLS: dict[str, tuple[Options, str]] = {
         clock +1
         fail a 429 retry=3000 → account +3000
         poll one 97           → 97 left
-        state                 → one ok (429: told to wait; 3000 s to go)
+        state                 → one ok (429: retry-after given; 3000 s to go)
         """,
     ),
     "an-outage-that-is-not-about-quota-stays": (

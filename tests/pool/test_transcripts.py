@@ -139,7 +139,7 @@ COOLING: dict[str, tuple[Options, str]] = {
         request a           → one (turn)
         fail a 429 retry=30 → account +30
         again a             → two (turn)
-        state               → one ok (429: told to wait; 30 s to go); two ok
+        state               → one ok (429: retry-after given; 30 s to go); two ok
         request b           → two (turn)
         clock +29
         request c           → two (turn)
@@ -259,7 +259,7 @@ COOLING: dict[str, tuple[Options, str]] = {
         request b             → one (only)
         fail a 429 retry=600  → account +600
         fail b 429 retry=5    → account +5
-        state                 → one ok (429: told to wait; 600 s to go)
+        state                 → one ok (429: retry-after given; 600 s to go)
         """,
     ),
     "the-operator-clears-it": (

@@ -32,7 +32,7 @@ _REPLIES: Final = {
     4: "host unreachable",
     5: "the upstream refused the connection",
     6: "TTL expired",
-    7: "it does not know CONNECT",
+    7: "CONNECT is not supported",
     8: "it does not know this kind of address",
 }
 
@@ -169,7 +169,7 @@ async def _http(egress: Egress, host: str, port: int) -> socket.socket:
         if not 200 <= code < 300:
             raise _failed(proxy, _http_refusal(proxy, code))
         if len(head) > end + 4:  # neither TLS nor HTTP lets a server speak first
-            raise _failed(proxy, "it sent octets that nobody asked for")
+            raise _failed(proxy, "it sent unexpected octets")
     except BaseException:
         tunnel.close()
         raise

@@ -215,7 +215,7 @@ FAILURES: list[tuple[Proxy, str]] = [
     (Proxy("http", "garbage", octets=b"SSH-2.0-x\r\n"), "it did not answer in HTTP/1.1"),
     (Proxy("http", "garbage", octets=b"HTTP/1.1 2\r\n\r\n"), "it did not answer in HTTP/1.1"),
     (Proxy("http", "garbage", octets=b"HTTP/1.1 " + b"x" * 20_000), "it did not answer in HTTP/1."),
-    (Proxy("http", "garbage", octets=GRANTED + OK), "it sent octets that nobody asked for"),
+    (Proxy("http", "garbage", octets=GRANTED + OK), "it sent unexpected octets"),
     (Proxy("socks5", "refuse", code=1), "general failure"),
     (Proxy("socks5", "refuse", code=2), "its rules do not allow this"),
     (Proxy("socks5", "refuse", code=3), "network unreachable"),
@@ -238,7 +238,7 @@ FAILURES: list[tuple[Proxy, str]] = [
     FAILURES,
     ids=[f"{m.kind} {m.mode} {m.code or m.octets[:18]!r}" for m, _ in FAILURES],
 )
-async def test_what_a_proxy_says_is_told_in_words(
+async def test_a_proxys_refusal_is_reported_in_words(
     timers: Deadlines, model: Proxy, said: str
 ) -> None:
     fresh = Proxy(model.kind, model.mode, model.code, model.octets)
