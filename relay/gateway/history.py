@@ -24,11 +24,6 @@ class ConversationHistory:
     def __init__(self, store: ResponseStore | None) -> None:
         self._store = store
 
-    @property
-    def enabled(self) -> bool:
-        """Whether responses are kept."""
-        return self._store is not None
-
     def keeps(self, octets: int) -> bool:
         """Whether a conversation of so many octets is kept."""
         return self._store is not None and octets <= self._store.bounds.conversation

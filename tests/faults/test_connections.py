@@ -20,7 +20,10 @@ from tests.fakes.until import until
 from tests.faults.conftest import DEADLINE, IN_TIME, Setup, listening, starting
 from tests.faults.outcomes import OUTCOMES
 
-ACCOUNT = r"upstream main 40[123]: (does not accept the credential|payment required)"
+ACCOUNT = (
+    r"upstream main 40[123]: "
+    r"(does not accept the credential|payment required|the account is short)"
+)
 TIMES = {"connect": DEADLINE, "first_byte": DEADLINE, "silence": DEADLINE}
 QUICK = {"upstream_options": {"timeouts": TIMES}}
 
