@@ -151,8 +151,8 @@ def _without(body: bytes, members: LongMembers) -> bytes:
         if length >= _MIN_REMOVED_OCTETS:
             start = octets[:_SEARCHED_OCTETS]
             at = body.find(start)
-            # A second place may be one where these octets are keys, not the value.
-            if body.startswith(octets, at) and body.find(start, at + 1) < 0:
+            # At an earlier place these octets may be keys; the value would then come behind it.
+            if body.startswith(octets, at) and body.find(start, at + length - 1) < 0:
                 body = body[:at] + b"0" + body[at + length :]
     return body
 
