@@ -44,6 +44,7 @@ class ServerConnection:
         "_peer_is_slow",
         "_reader",
         "_server",
+        "_unread",
         "deadline",
         "exchange",
         "peer",
@@ -59,6 +60,7 @@ class ServerConnection:
         self._is_stranger = True  # no request came yet
         self._reader: HeadReader[Request] = request_reader(server.bounds.head)
         self._backlog = b""
+        self._unread = b""  # octets of a chunked body for the next turn of the loop
         self._peer_is_slow = False  # the peer reads too slowly: no further request starts
         self._half_closed = False
         self._lingering = False
@@ -249,21 +251,34 @@ class ServerConnection:
     def _collect(self, exchange: Exchange, data: bytes) -> None:
         body = exchange.request_body
         assert body is not None
+        if self._unread:  # it comes behind the octets that have yet to be read
+            self._unread += data
+            return
+        unread = b""
+        if exchange.request.length < 0 and len(data) > _CHUNKED_PER_TURN:
+            data, unread = data[:_CHUNKED_PER_TURN], data[_CHUNKED_PER_TURN:]
         if data:
             self._backlog = body.feed(data)
         server = self._server
         if body.complete:
             self.deadline = NEVER
+            self._backlog += unread
         else:  # each KiB received extends the deadline by a second
             earned = self.deadline + len(data) / BODY_OCTETS_PER_SECOND
             latest = min(server.deadlines.now + 2 * server.bounds.body_time, body.ends_at)
             self.deadline = min(earned, latest)
-            if exchange.request.length < 0 and len(data) > _CHUNKED_PER_TURN:
-                self.transport.pause_reading()  # small chunks are work: others get their turn
-                server.loop.call_soon(self._resume_reading)
+            if unread:  # small chunks are work: others get their turn
+                self._unread = unread
+                self.transport.pause_reading()
+                server.loop.call_soon(self._collect_unread, exchange)
 
-    def _resume_reading(self) -> None:
-        if not self.transport.is_closing() and not self.transport.is_reading():
+    def _collect_unread(self, exchange: Exchange) -> None:
+        """Read on in the octets of a chunked body that the last turn of the loop left over."""
+        data, self._unread = self._unread, b""
+        if self.exchange is exchange and not self._lingering:
+            self._collect(exchange, data)
+        closing, reading = self.transport.is_closing(), self.transport.is_reading()
+        if not self._unread and not closing and not reading:
             self.transport.resume_reading()
 
     async def _run(self, exchange: Exchange) -> None:

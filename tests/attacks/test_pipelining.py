@@ -1,6 +1,7 @@
 """A peer that pipelines without end gets all its answers and delays no other caller."""
 
 import asyncio
+import json
 import re
 import socket
 import threading
@@ -12,7 +13,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange
 from relay.net.listener import listen
 from relay.net.server import Server
-from tests.fakes.caller import connected, read_answer, request
+from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import Live
 
 MANY = 8000
@@ -114,4 +115,17 @@ async def test_a_request_on_a_paused_connection_is_answered(live: Live, half_clo
             assert await reader.read(-1) == b""
         else:
             writer.write(request(live.key))
+            assert (await read_answer(reader))[0] == 200
+
+
+@pytest.mark.parametrize("size", [20_000, 40_000, 100_000])
+async def test_small_chunks_and_a_next_request_are_read_in_turns(live: Live, size: int) -> None:
+    """Several turns of the loop read the body; the request behind it comes after it."""
+    body = json.dumps({**BODY, "messages": [{"role": "user", "content": "x" * size}]}).encode()
+    chunks = b"".join(b"1\r\n%b\r\n" % body[at : at + 1] for at in range(len(body)))
+    head, _, _ = request(live.key, b"").partition(b"content-length")
+    first = head + b"transfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    async with connected(live.port) as (reader, writer):
+        writer.write(first + request(live.key) + first)
+        for _ in range(3):
             assert (await read_answer(reader))[0] == 200

@@ -22,8 +22,6 @@ from tests.fakes.caller import connected, read_answer, read_head, request
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 
-pytestmark = pytest.mark.alone  # it measures time
-
 MODEL = "claude-haiku-4-5"
 STALL = 0.1  # seconds; twice the promise, for a busy machine
 TRIES = 3  # other work on the machine counts as well
@@ -251,18 +249,7 @@ async def honest_request(live: Live) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                name == "small chunks", reason="one read of 256 KiB has 43,000 chunks", strict=False
-            ),
-        )
-        for name in ATTACKS
-    ],
-)
+@pytest.mark.parametrize("name", ATTACKS)
 async def test_no_request_stops_another(
     name: str, distant_upstream: str, relay_with: RelayWith
 ) -> None:
