@@ -67,16 +67,10 @@ def is_heavy(body: bytes) -> bool:
 async def in_turns(work: Callable[[], T]) -> T:
     """Do work on a large request on its thread, after earlier such work.
 
-    A caller that is cancelled stops waiting; the work ends all the same.
-
     Raises:
         BaseException: `work` raised it.
     """
-    waiting = [work]
-    try:
-        return await _thread("reading").call(partial(_in_turns, waiting))
-    finally:
-        waiting.clear()  # nobody waits for it any more, and its body is not held
+    return await _done_on("reading", partial(_paced, work))
 
 
 async def unfolded(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -89,7 +83,7 @@ async def unfolded(body: bytes, encoding: bytes, limit: int) -> bytes:
         small = decoded_if_small(body, encoding, LARGE_OCTETS)
         if small is not None:
             return small
-    return await _thread("unfolding").call(partial(decoded, body, encoding, limit))
+    return await _done_on("unfolding", partial(decoded, body, encoding, limit))
 
 
 def peek_at_large(body: bytes) -> RequestSummary:
@@ -102,20 +96,32 @@ def peek_at_large(body: bytes) -> RequestSummary:
     return peek(body)
 
 
-def _in_turns(waiting: list[Callable[[], T]]) -> T:
+def _paced(work: Callable[[], T]) -> T:
+    return pacing.run(work, _Turns().pause)
+
+
+async def _done_on(name: str, work: Callable[[], T]) -> T:
+    """Do work on the thread of this name, which the first such work starts.
+
+    If the caller is cancelled, work that has not begun is dropped with the body that it holds;
+    work that has begun ends all the same.
+    """
+    thread = _threads.get(name)
+    if thread is None:
+        thread = _threads[name] = ThreadExecutor(name)
+    waiting = [work]
+    try:
+        return await thread.call(partial(_next_of, waiting))
+    finally:
+        waiting.clear()
+
+
+def _next_of(waiting: list[Callable[[], T]]) -> T:
     try:
         work = waiting.pop()
     except IndexError:  # its caller has left
         raise CancelledError from None
-    return pacing.run(work, _Turns().pause)
-
-
-def _thread(name: str) -> ThreadExecutor:
-    """The thread for one kind of work, started with the first of it."""
-    thread = _threads.get(name)
-    if thread is None:
-        thread = _threads[name] = ThreadExecutor(name)
-    return thread
+    return work()
 
 
 class _Turns:
