@@ -82,8 +82,7 @@ class Relay:
             RelayError: the request failed before its answer started; the caller gets this error.
         """
         ctx.dialect = dialect
-        caller = self._keys.identify(ctx.exchange.request.headers)  # 1
-        plan = self._metering.enter(ctx, caller)
+        caller, plan = self._identify(ctx)  # 1
         self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
         exchange, body = ctx.exchange, ctx.exchange.early_body  # 3
         if not 0 < len(body) <= UNCOUNTED_OCTETS:
