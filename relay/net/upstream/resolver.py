@@ -166,8 +166,10 @@ class Resolver:
             try:
                 rows = self._look_up(host, None, type=socket.SOCK_STREAM)
                 found = [(row[0], (row[4][0], *row[4][2:])) for row in rows]
-            except Exception as error:
+            except (OSError, UnicodeError) as error:
                 failure = error
+            except Exception as error:  # the future must end, whatever it is
+                failure = OSError(f"the look-up failed: {error}")
             with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
                 self._loop.call_soon_threadsafe(self._learn, name, done, found, failure)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamError
 from relay.net.upstream.connection_pool import ConnectionPool
 from relay.net.upstream.resolver import Ages, Resolver
+from relay.pool.vendor_errors import of_failure
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.live import Live, RelayWith, upstream_row
 from tests.fakes.proxy import Proxy, running_proxy
@@ -244,6 +246,17 @@ async def test_a_name_without_an_address_is_a_failure(timers: Deadlines) -> None
         await pool.connect()
 
 
+async def test_a_look_up_that_breaks_is_a_failure(timers: Deadlines) -> None:
+    def look_up(*_: object, **__: object) -> list[tuple[Any, ...]]:
+        raise ValueError("odd")
+
+    pool = ConnectionPool(Origin("a.test", 9), timers, Resolver(look_up))
+    async with asyncio.timeout(2):
+        for _ in range(2):  # it ends, so the next one is not left to wait for it
+            with pytest.raises(UpstreamError, match="the look-up failed: odd"):
+                await pool.connect()
+
+
 # --- descriptors ---
 
 
@@ -275,3 +288,21 @@ async def test_a_caller_gets_a_503_and_the_upstream_no_blame(relay_with: RelayWi
         assert b"The relay has no connection to spare" in body
     health = relay.app.upstreams[0].health
     assert (health.failures, dict(health.errors), health.account_outage) == (0, {}, None)
+
+
+async def test_a_probe_without_a_descriptor_comes_again(relay_with: RelayWith) -> None:
+    asked = 0
+
+    def look_up(*_: object, **__: object) -> list[tuple[Any, ...]]:
+        nonlocal asked
+        asked += 1
+        raise OSError(errno.EMFILE, "too many open files")
+
+    relay = await relay_with("http://a.test:9", resolver=Resolver(look_up))
+    health, now = relay.app.upstreams[0].health, relay.app.upstreams.now()
+    for _ in range(3):
+        health.failed(of_failure(FailureKind.CONNECT), "m", now)
+    assert health.failing
+    health.probe_at = now
+    await until(lambda: asked > 0 and health.probe_at < math.inf, within=5)
+    assert health.failing
