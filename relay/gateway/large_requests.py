@@ -35,7 +35,7 @@ _threads: Final[dict[str, ThreadExecutor]] = {}
 
 
 def begin_reading(ctx: RequestContext, key: str) -> None:
-    """Count a large request of a key, until `end_reading`.
+    """Count a large request of a key until `end_reading`.
 
     Raises:
         RelayError: 429, so many of this key are being read that others would wait for them.
@@ -51,7 +51,7 @@ def begin_reading(ctx: RequestContext, key: str) -> None:
 
 
 def end_reading(ctx: RequestContext) -> None:
-    """The request is written for its upstream, or has ended."""
+    """Stop counting a request that is written for its upstream, or has ended."""
     key, ctx.reading_key = ctx.reading_key, ""
     if key:
         _reading[key] -= 1
