@@ -21,7 +21,7 @@ from time import time
 from typing import Final, Literal
 
 from relay.errors import OVERLOADED, RelayError
-from relay.gateway.charge import Bill, Tariff
+from relay.gateway.charge import Tariff
 from relay.net.runner import Waiter
 from relay.quota.ledger import Ledger
 from relay.quota.state import Reservation
@@ -30,7 +30,7 @@ from relay.store.journal import Journal, Ticket
 from relay.translate.messages.usage import Usage
 
 UNWRITTEN: Final = "The relay cannot write its journal now. Try again in a moment."
-_NOTHING: Final = Bill()
+_NOTHING: Final = Usage()
 
 
 class Admission:
@@ -82,7 +82,8 @@ class MeteredAdmission(Admission):
     """See the module."""
 
     __slots__ = (
-        "_bill",
+        "_charged",
+        "_cost",
         "_journal",
         "_ledger",
         "_left",
@@ -114,7 +115,8 @@ class MeteredAdmission(Admission):
         self._usage: Usage | None = None  # None: no answer counts
         self._unkept = False
         self._left = False
-        self._bill = _NOTHING
+        self._charged = _NOTHING
+        self._cost = 0  # micro-dollars
         self.tokens: int = row.reserved
         self.rule: Rule = "refunded"
         self.settled_tokens: int | None = None
@@ -158,23 +160,22 @@ class MeteredAdmission(Admission):
                 self.refund()
                 return
             self.rule = "left"
-            self._bill = self._tariff.prompt_only()
-        elif not usage.stated and (complete or usage.passed <= 0):
+            self._charged, self._cost = self._tariff.prompt_only()
+        elif usage.input is None and not usage.stated and (complete or usage.passed <= 0):
             self.rule = "reserved"
-            self._bill = Bill(cost=self._row.billed_micro)
-            self._ledger.settle(self._reservation, time(), None, self._bill.cost)
+            self._cost = self._row.billed_micro
+            self._ledger.settle(self._reservation, time(), None, self._cost)
             return
         else:
             self.rule = "reported" if complete else "partial"
-            self._bill = self._tariff.of(usage, cut=not complete)
-        bill = self._bill  # limits count no cache reads
-        self.settled_tokens = (bill.input or 0) + (bill.output or 0) + (bill.cache_write or 0)
-        self._ledger.settle(self._reservation, time(), self.settled_tokens, self._bill.cost)
+            self._charged, self._cost = self._tariff.of(usage, cut=not complete)
+        used = self._charged  # limits count no cache reads
+        self.settled_tokens = (used.input or 0) + (used.output or 0) + (used.cache_write or 0)
+        self._ledger.settle(self._reservation, time(), self.settled_tokens, self._cost)
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:
         """See `Admission`."""
-        row, bill, rule = self._row, self._bill, self.rule
-        cost = bill.cost
+        row, used, cost, rule = self._row, self._charged, self._cost, self.rule
         charge = None
         if cost and row.billed_micro:
             note = "" if rule == "reported" else f"settled by rule: {rule}"
@@ -182,7 +183,7 @@ class MeteredAdmission(Admission):
         served = None if self._usage is None else self._usage.model
         settlement = Settlement(
             row.id, status or None, served, upstream or None,
-            bill.input, bill.output, bill.cache_read, bill.cache_write,
+            used.input, used.output, used.cache_read, used.cache_write,
             cost, upstream_us or None, us, outcome, rule,
         )  # fmt: skip
         self._journal.settle(self._ticket, row, settlement, charge)

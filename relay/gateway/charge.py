@@ -1,4 +1,4 @@
-"""What an answer costs: its usage, at the prices of the models that ran.
+"""The charge for an answer: its usage, at the prices of the models that ran.
 
 Decides how much of an answer is billed that was cut or left. Must not know limits or balances.
 """
@@ -11,26 +11,6 @@ from relay.translate.messages.usage import Usage
 
 _OCTETS_PER_TOKEN: Final = 4
 _MAX_COST_MICRO: Final = 10**12  # micro-dollars: the most that the database takes
-
-
-class Bill:
-    """The tokens and micro-dollars of one answer; None for tokens that nobody stated."""
-
-    __slots__ = ("cache_read", "cache_write", "cost", "input", "output")
-
-    def __init__(
-        self,
-        input: int | None = None,
-        output: int | None = None,
-        cache_read: int | None = None,
-        cache_write: int | None = None,
-        cost: int = 0,
-    ) -> None:
-        self.input = input
-        self.output = output
-        self.cache_read = cache_read
-        self.cache_write = cache_write
-        self.cost = cost
 
 
 class Tariff:
@@ -48,29 +28,28 @@ class Tariff:
         self._prompt = prompt
         self._output = output
 
-    def prompt_only(self) -> Bill:
-        """The bill of a request whose caller left before its answer said anything."""
-        bill = Bill(self._prompt)
-        if self._prices is not None:
-            bill.cost = min(self._prices.cost(self._prompt, 0), _MAX_COST_MICRO)
-        return bill
+    def prompt_only(self) -> tuple[Usage, int]:
+        """The tokens and micro-dollars of a request whose caller left before any answer."""
+        cost = 0 if self._prices is None else self._prices.cost(self._prompt, 0)
+        return Usage(self._prompt), min(cost, _MAX_COST_MICRO)
 
-    def of(self, usage: Usage, *, cut: bool) -> Bill:
-        """The bill of an answer. `cut`: it did not come to its end.
+    def of(self, usage: Usage, *, cut: bool) -> tuple[Usage, int]:
+        """The tokens and micro-dollars to charge for an answer. `cut`: it did not come to its end.
 
         Text that passed before its output was stated counts as a token for four octets. Of an
         answer that was cut, the prompt counts as estimated where its input was not stated.
         """
         if cut or usage.passed > 0:
             usage = self._with_estimates(usage, cut)
-        bill = Bill(usage.input, usage.output, usage.cache_read, usage.cache_write)
-        own, units = self._prices, 0
+        own, units, charged = self._prices, 0, usage
         if usage.iterations:
             parts = usage.billed()
-            bill.input = sum([part.input for part in parts])
-            bill.output = sum([part.output for part in parts])
-            bill.cache_read = sum([part.cache_read for part in parts])
-            bill.cache_write = sum([part.cache_write for part in parts])
+            charged = Usage(
+                sum([part.input for part in parts]),
+                sum([part.output for part in parts]),
+                sum([part.cache_read for part in parts]),
+                sum([part.cache_write for part in parts]),
+            )
             if own is not None:
                 for part in parts:
                     prices = self._list.of_run(self._model, own, part.model)
@@ -89,17 +68,16 @@ class Tariff:
                 usage.cache_write or 0,
                 usage.cache_write_1h,
             )
-        if own is not None:
-            units = own.in_mode(units, usage.speed, usage.geography, usage.tier)
-            if usage.web_searches or usage.web_fetches or usage.code_executions:
-                units += (
-                    usage.web_searches * own.web_search
-                    + usage.web_fetches * own.web_fetch
-                    + usage.code_executions * own.code_execution
-                )
-            cost = rounded_up(units)
-            bill.cost = cost if cost < _MAX_COST_MICRO else _MAX_COST_MICRO
-        return bill
+        if own is None:
+            return charged, 0
+        units = own.in_mode(units, usage.speed, usage.geography, usage.tier)
+        if usage.web_searches or usage.web_fetches or usage.code_executions:
+            units += (
+                usage.web_searches * own.web_search
+                + usage.web_fetches * own.web_fetch
+                + usage.code_executions * own.code_execution
+            )
+        return charged, min(rounded_up(units), _MAX_COST_MICRO)
 
     def _with_estimates(self, usage: Usage, cut: bool) -> Usage:
         """The usage with estimates for what an answer had no time to state."""

@@ -81,7 +81,7 @@ class RequestContext:
         self.caller: LiveKey | None = None
         self.key_state: KeyState | None = None  # the quota that the caller's plan has left
         self.agent = ""  # the helper of an agent, by its client's name for it
-        self.checked = False  # the caller's key had something left when the request came
+        self.checked = False  # the caller's key may have something left, so its body is read
         self.ready_at = 0.0
         self.reading_key = ""  # the key, while it counts as a large request that is read
         self.heavy = False  # too large to be worked on between two events of the loop

@@ -17,6 +17,7 @@ from relay.gateway.dialect import InboundRequest
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.prices import rounded_up
+from relay.quota.state import KeyState
 from relay.store.batch import AdmissionRow
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey
@@ -42,7 +43,7 @@ class Metering:
         self._ledger = ledger
         self._journal = journal
 
-    def enter(self, ctx: RequestContext, caller: LiveKey) -> Plan:
+    def enter(self, ctx: RequestContext, caller: LiveKey) -> KeyState:
         """Note the caller and their quota, which header fields of every answer show.
 
         Raises:
@@ -50,8 +51,10 @@ class Metering:
         """
         ctx.caller = caller
         plan = self._catalog.plan(caller.plan)
-        ctx.key_state = self._ledger.key_state(caller.user_id, caller.key_id, plan, time())
-        return plan
+        ctx.key_state = key_state = self._ledger.key_state(
+            caller.user_id, caller.key_id, plan, time()
+        )
+        return key_state
 
     def admit_count(self, caller: LiveKey, plan: Plan) -> None:
         """Admit a request that only counts tokens, before anything is loaded for it.
@@ -68,7 +71,6 @@ class Metering:
             RelayError: 429 or 402 for want of quota or money.
         """
         self._ledger.check(caller.user_id, caller.key_id, plan, ctx.started_at, counting=counting)
-        ctx.checked = True
 
     def count_refusal(self, ctx: RequestContext) -> None:
         """Count a request that the relay itself refused before it was admitted.

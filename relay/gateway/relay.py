@@ -1,7 +1,9 @@
 """The path of one request through the relay, in the order in which it happens.
 
 1. identify  key → caller, and their plan
-2. check     refuse a key without quota or balance before its body is collected
+2. check     refuse a key without quota or balance before its body is collected; after a request
+             that was refused or used up a window, also before a small body is read that came
+             with its head
 3. receive   the complete body, and a summary of what it asks for
 4. route     model → the upstreams that serve it
 5. read      parse the request in its dialect
@@ -45,6 +47,7 @@ from relay.pool.leases import Upstreams
 from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
 from relay.quota.plans import Plan
+from relay.quota.state import KeyState
 from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
 from relay.translate.messages.peek import RequestSummary, peek
@@ -82,14 +85,19 @@ class Relay:
             RelayError: the request failed before its answer started; the caller gets this error.
         """
         ctx.dialect = dialect
-        caller, plan = self._identify(ctx)  # 1
-        self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
-        exchange, body = ctx.exchange, ctx.exchange.early_body  # 3
-        if not 0 < len(body) <= UNCOUNTED_OCTETS:
+        caller, quota = self._identify(ctx)  # 1
+        exchange, body = ctx.exchange, ctx.exchange.early_body
+        encoded = b"content-encoding" in exchange.request.headers
+        collected = 0 < len(body) <= UNCOUNTED_OCTETS
+        if quota.counters.must_check or not collected or encoded or dialect.counting:  # 2
+            self._metering.check(ctx, caller, quota.plan, counting=dialect.counting)
+        ctx.checked = True
+        if not collected:  # 3
             body = await exchange.body(caller.key_id)
-            caller, plan = self._identify(ctx)  # the key may be revoked meanwhile
+            caller, quota = self._identify(ctx)  # the key may be revoked meanwhile
+        plan = quota.plan
         ctx.ready_at = monotonic()
-        if b"content-encoding" in exchange.request.headers:
+        if encoded:
             body = await dialect.decoded(exchange.request, body, self._body_limit)
             exchange.replace_body(caller.key_id, len(body))
         ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
@@ -135,7 +143,7 @@ class Relay:
             if answer is not None:
                 self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
 
-    def _identify(self, ctx: RequestContext) -> tuple[LiveKey, Plan]:
+    def _identify(self, ctx: RequestContext) -> tuple[LiveKey, KeyState]:
         """Find the caller and their plan; note the quota that every answer's header fields show.
 
         Raises:
@@ -154,7 +162,7 @@ class Relay:
                 error of `Metering.admit` under the new plan.
         """
         before = ctx.caller
-        caller, plan = self._identify(ctx)
+        caller, quota = self._identify(ctx)
         if inbound.counting or before is None or caller.plan == before.plan:
             return
         admission = ctx.admission
@@ -162,7 +170,7 @@ class Relay:
         admission.close(complete=False)
         admission.end_row(0, "refused: the plan has changed", "", 0, 0)
         ctx.admission = UNMETERED  # stays so if the new plan refuses the request
-        self._metering.admit(ctx, caller, plan, inbound)
+        self._metering.admit(ctx, caller, quota.plan, inbound)
 
     async def _recall(
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest

@@ -112,7 +112,7 @@ class Exchange:
     ) -> None:
         """`octets` is the body, if it arrived with the head; `body_limit` is in octets."""
         self.request = request
-        self.id = new_id()
+        self.id = _next_id()
         self.arrived = time.monotonic()
         self.runner: CoroutineRunner | None = None
         self.status = 0
@@ -366,7 +366,10 @@ class Exchange:
     def _head(self, status: int, fields: bytes, length: int) -> bytes:
         self.started = True
         self.status = status
-        if not self.received or self._connection.closes_after_answer():
+        pending = self.request_body  # `received`, written out: every answer passes here
+        if (pending is not None and not pending.complete) or (
+            self._connection.closes_after_answer()
+        ):
             self.closing = True
         framing = b""
         if length >= 0:
@@ -378,7 +381,7 @@ class Exchange:
         else:
             self.closing = self._until_close = True
         return b"%b%b%b%b%b" % (
-            status_line(status),
+            _STATUS_LINES.get(status) or status_line(status),
             fields,
             b"" if b"\r\ndate:" in fields or fields[:5] == b"date:" else date.line,
             framing,

@@ -27,12 +27,13 @@ class FixedWindow:
     count must not start the clock.
     """
 
-    __slots__ = ("end", "mark", "per", "size", "used")
+    __slots__ = ("capacity", "end", "mark", "per", "size", "used")
     refill: Final = "window"
 
     def __init__(self, size: int, per: int, used: int = 0, moment: int = 0) -> None:
         self.size = size
         self.per = per
+        self.capacity = size  # the use at which nothing is left
         self.used = used
         self.end = moment  # 0 while it is closed
         self.mark: Mark = _NEW_MARK
@@ -95,7 +96,7 @@ class FixedWindow:
 
     def resize(self, size: int, now: int) -> None:
         """Change the limit's size."""
-        self.size = size
+        self.size = self.capacity = size
 
     def used_units(self, now: int) -> int:
         """The use, rounded up to whole units."""

@@ -11,8 +11,9 @@ a limit and the reservation. Must not know requests or the database: `changes` h
 - `reserve` takes the estimated tokens, at most a limit's size, and `settle` corrects them, which
   can put a limit into debt. Concurrent requests cannot overdraw a balance. A request that costs
   more than was held for it can, by the difference.
-- `check` decides, before a request is read, whether any request could be admitted now. A request
-  that is refused unadmitted is counted by `count_refusal` in the limits of up to an hour.
+- `check` decides, before a request is read, whether any request could be admitted now. A small
+  request may be read without it, unless its counters say `must_check`. A request that is refused
+  unadmitted is counted by `count_refusal` in the limits of up to an hour.
 - State belongs to a key or, if the plan says so, to an account, and follows a change of plan.
   A plan that moves the limits from key to account, or back, uses the state of that owner.
 - A revoked key needs no call: `sweep` deletes state whose limits are full again.
@@ -77,16 +78,19 @@ class Ledger:
         if (0 < plan.max_concurrency <= key_state.in_flight) or (
             balance is not None and not balance.covers(cost)
         ):
+            counters.must_check = True
             raise _exceeded_error(key_state, moment, tokens, cost)
         amounts: list[tuple[Bucket, int, Mark]] = []
         for bucket in counters.request_buckets:
             if not bucket.take(1, moment):
                 _give_back_before(bucket, counters, tokens, moment)
+                counters.must_check = True
                 raise _exceeded_error(key_state, moment, tokens, cost)
         for bucket in counters.token_buckets:
             amount = tokens if tokens < bucket.size else bucket.size
             if not bucket.take(amount, moment):
                 _give_back_before(bucket, counters, tokens, moment)
+                counters.must_check = True
                 raise _exceeded_error(key_state, moment, tokens, cost)
             amounts.append((bucket, amount, bucket.mark))
         if balance is not None:
@@ -99,6 +103,8 @@ class Ledger:
         requests: list[tuple[Bucket, Mark]] = []
         for bucket in counters.refundable:
             requests.append((bucket, bucket.mark))
+            if bucket.used >= bucket.capacity:
+                counters.must_check = True
         return Reservation(key_state, counters, requests, amounts, balance, cost)
 
     def hold_more(self, reservation: Reservation, cost: int) -> None:
@@ -147,11 +153,13 @@ class Ledger:
         for bucket in counters.token_buckets:
             if not bucket.has_room(0, moment):
                 raise _exceeded_error(key_state, moment, 0, 0)
+        counters.must_check = False
 
     def count_refusal(self, key_state: KeyState, now: float) -> None:
         """Count a request that was refused before its admission, as far as the limits have room."""
         moment = int(now * 1000)
         counters = key_state.counters
+        counters.must_check = True
         taken = False
         for bucket in counters.short_buckets:
             taken = bucket.take(1, moment) or taken
@@ -238,7 +246,9 @@ class Ledger:
         reservation.open = False
         counters = reservation.counters
         counters.in_flight -= 1
-        self._mark_dirty(counters)
+        if not counters.dirty:
+            counters.dirty = True
+            self._dirty.append(counters)
         reservation.key_state.in_flight -= 1
         balance = reservation.balance
         if balance is not None:

@@ -30,6 +30,7 @@ class LimitCounters:
         "five_hours",
         "in_flight",
         "keys",
+        "must_check",
         "owner",
         "plan",
         "primary",
@@ -51,6 +52,7 @@ class LimitCounters:
         self.all_buckets: dict[tuple[str, int], Bucket] = {}  # by kind and period (seconds)
         self.keys: set[str] = set()  # the keys that draw from these buckets
         self.in_flight = 0
+        self.must_check = False  # a request was refused, or took the last of a window
         self.dirty = False  # changed since `Ledger.changes` last returned its rows
         # The buckets of the plan's limits, in their order, and those of each kind.
         self.buckets: list[Bucket] = []

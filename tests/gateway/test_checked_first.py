@@ -44,6 +44,16 @@ async def test_a_refused_request_needs_no_body(relay_with: RelayWith, path: str)
     assert await status_of(live.port, head + b"\r\n\r\n{") == 429
 
 
+@pytest.mark.parametrize("path", PATHS[:4])
+async def test_with_a_window_used_up_small_bodies_are_not_read(
+    relay_with: RelayWith, path: str
+) -> None:
+    live = await relay_with(plan=FIVE_HOURS)
+    assert await status_of(live.port, request(live.key)) == 200
+    broken = request(live.key, b"{", target=path)
+    assert [await status_of(live.port, broken) for _ in range(2)] == [429, 429]
+
+
 async def test_a_key_with_nothing_left_is_refused_by_its_head(relay_with: RelayWith) -> None:
     live = await relay_with(plan=FIVE_HOURS)
     assert await status_of(live.port, request(live.key)) == 200

@@ -292,6 +292,35 @@ def test_a_check_refuses_without_balance_or_places() -> None:
     assert refusal(lambda: ledger.check("a", "k2", single, START)) is not None
 
 
+def test_after_a_refusal_or_the_last_of_a_window_a_check_is_due() -> None:
+    one, ledger = plan(*STACKED), Ledger()
+    counters = ledger.key_state("a", "k", one, START).counters
+    assert admitted(ledger, one, 39) == 39
+    assert not counters.must_check
+    assert admitted(ledger, one, 1) == 1  # the last of five hours
+    assert counters.must_check
+    assert refusal(lambda: ledger.check("a", "k", one, START)) is not None
+    assert counters.must_check
+    ledger.check("a", "k", one, START + 5 * 3600)
+    assert not counters.must_check
+    ledger.count_refusal(ledger.key_state("a", "k", one, START), START)
+    assert counters.must_check
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"limits": [{"tokens": 10, "per": "1m"}]}, {"max_concurrency": 1}, {"billing": "per-token"}],
+    ids=["tokens", "places", "money"],
+)
+def test_whatever_refuses_a_reservation_makes_a_check_due(settings: dict[str, Any]) -> None:
+    one, ledger = plan(*settings.pop("limits", ()), **settings), Ledger()
+    refused = None
+    for _ in range(3):
+        refused = refused or refusal(lambda: ledger.reserve("a", "k", one, START, 9))
+    assert refused is not None
+    assert ledger.key_state("a", "k", one, START).counters.must_check
+
+
 def test_refusals_count_in_limits_of_up_to_an_hour_alone() -> None:
     one, ledger = plan(PER_MINUTE, *STACKED), Ledger()
     key_state = ledger.key_state("a", "k", one, START)
