@@ -131,7 +131,12 @@ class Dispatch:
         ends = failure.final or len(routing.tried) >= self._tries
         if verdict.of_body and not ends:
             blamed.append((target, target.upstream.health.failed_at))
-            if await self._is_the_bodys(routing, blamed):
+            try:
+                is_the_bodys = await self._is_the_bodys(routing, blamed)
+            except BaseException:  # the caller left meanwhile: nothing excuses the upstream
+                self._record(routing, target, verdict)
+                raise
+            if is_the_bodys:
                 self._blame_body(routing, blamed)
                 raise _body_error(failure.error) from None
         self._record(routing, target, verdict)
