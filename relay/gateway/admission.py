@@ -68,6 +68,9 @@ class Admission:
     def refund(self) -> None:
         """Give back what is held: no answer counts."""
 
+    def withdraw(self) -> None:
+        """Leave no row: another admission of the same request has taken this one's place."""
+
     def close(self, complete: bool) -> None:
         """Settle in the ledger; `complete`: the answer came complete."""
 
@@ -149,6 +152,10 @@ class MeteredAdmission(Admission):
             return
         self._usage = None
         self._ledger.refund(self._reservation, time())
+
+    def withdraw(self) -> None:
+        """See `Admission`."""
+        self._journal.withdraw(self._ticket)
 
     def close(self, complete: bool) -> None:
         """See `Admission`."""

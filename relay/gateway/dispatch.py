@@ -11,7 +11,7 @@ upstream.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -45,7 +45,7 @@ class Dispatch:
         upstreams: Upstreams,
         tries: int,
         deadlines: Deadlines,
-        admit_again: Callable[[RequestContext, InboundRequest], None],
+        admit_again: Callable[[RequestContext, InboundRequest], Awaitable[None]],
     ) -> None:
         """`tries`: the number of upstreams that a request may go to. `admit_again` is called when
         a request has waited for its place; it raises RelayError if the request is to end."""
@@ -88,7 +88,7 @@ class Dispatch:
                 ctx.passed_over = upstreams.passed_over(routing, target)
             try:
                 if waited:
-                    self._admit_again(ctx, inbound)
+                    await self._admit_again(ctx, inbound)
                 if ctx.heavy:
                     work = partial(inbound.upstream_request, target, binding)
                     written = [await in_turns(work)]

@@ -21,7 +21,6 @@ from time import monotonic
 
 from relay import config
 from relay.errors import RelayError
-from relay.gateway.admission import UNMETERED
 from relay.gateway.attempt import Answer
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
@@ -103,12 +102,13 @@ class Relay:
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
         features = await _features_of_large(ctx, plan, inbound) if ctx.heavy else None
-        tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
-        routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
-        no_stream = not inbound.stream or inbound.counting
-        keep_alive = None if no_stream else KeepAlive(ctx, self._deadlines, self._settings)
+        keep_alive: KeepAlive | None = None
         answer: Answer | None = None
-        try:
+        tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
+        try:  # nothing in between, so whatever fails from here on gives the reservation back
+            routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
+            if inbound.stream and not inbound.counting:
+                keep_alive = KeepAlive(ctx, self._deadlines, self._settings)
             binding = None
             if len(route.targets) > 1 and not inbound.counting:
                 binding = await self._recall(ctx, routing, inbound)
@@ -144,10 +144,11 @@ class Relay:
         caller = self._keys.identify(ctx.exchange.request.headers)
         return caller, self._metering.enter(ctx, caller)
 
-    def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
+    async def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
         """Check the caller again after the request has waited in the queue.
 
-        If the plan has changed, refund the admission and admit the request under the new plan.
+        If the plan has changed, the request is admitted under the new one, and its first admission
+        leaves no trace. If the new plan refuses it, the first admission ends as refunded.
 
         Raises:
             RelayError: 401 or 403, the key, the account or the plan is no longer valid; or any
@@ -157,12 +158,14 @@ class Relay:
         caller, plan = self._identify(ctx)
         if inbound.counting or before is None or caller.plan == before.plan:
             return
+        features = None
+        if ctx.heavy:  # whatever the plan: it may change again meanwhile
+            features = await in_turns(partial(features_of, ctx, inbound))
+            caller, plan = self._identify(ctx)
         admission = ctx.admission
         admission.refund()
-        admission.close(complete=False)
-        admission.end_row(0, "refused: the plan has changed", "", 0, 0)
-        ctx.admission = UNMETERED  # stays so if the new plan refuses the request
-        self._metering.admit(ctx, caller, plan, inbound)
+        self._metering.admit(ctx, caller, plan, inbound, features)
+        admission.withdraw()
 
     async def _recall(
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest

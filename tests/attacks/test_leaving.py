@@ -59,3 +59,25 @@ async def test_a_caller_who_leaves_during_probes_hides_no_failure(
     assert sorted(failures) == [0, 1, 1]
     assert [bool(one.health.errors) for one in upstreams] == [bool(one) for one in failures]
     assert [one.in_flight for one in upstreams] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("step", ["RoutingRequest", "KeepAlive"])
+@pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
+async def test_no_failure_after_the_admission_keeps_a_reservation(
+    relay_with: RelayWith, monkeypatch: pytest.MonkeyPatch, step: str, stream: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    plan = {"id": "free", "limits": [{"requests": 5, "per": "5h"}], "max_concurrency": 1}
+    relay = await relay_with(plan=[plan])
+    with monkeypatch.context() as patched:
+        patched.setattr(f"relay.gateway.relay.{step}", fail)
+        async with connected(relay.port) as (reader, writer):
+            writer.write(request(relay.key, {**caller.BODY, "stream": stream}))
+            status, fields, _ = await read_answer(reader)
+    if step == "RoutingRequest" or stream:
+        assert (status, fields[b"x-ratelimit-remaining"]) == (500, b"5")
+    async with connected(relay.port) as (reader, writer):
+        writer.write(request(relay.key))
+        assert (await read_answer(reader))[0] == 200
