@@ -91,7 +91,7 @@ class Dispatch:
                     await self._admit_again(ctx, inbound)
                 if ctx.heavy:
                     work = partial(inbound.upstream_request, target, binding)
-                    written = [await in_turns(work)]
+                    written = [await in_turns(routing.caller, work)]
                     end_reading(ctx)
                     answer = await attempt(ctx, lease, *written.pop())  # pop: keep no reference
                 else:

@@ -89,7 +89,7 @@ class Relay:
             caller, plan = self._identify(ctx)  # the key may be revoked meanwhile
         ctx.ready_at = monotonic()
         if b"content-encoding" in exchange.request.headers:
-            body = await dialect.decoded(exchange.request, body, self._body_limit)
+            body = await dialect.decoded(exchange.request, body, self._body_limit, caller.key_id)
             exchange.replace_body(caller.key_id, len(body))
         ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
         summary = await _peek_at_large(ctx, caller, body) if ctx.heavy else peek(body)
@@ -101,7 +101,7 @@ class Relay:
         ctx.inbound = inbound = await dialect.read(received)  # 5
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
-        features = await _features_of_large(ctx, plan, inbound) if ctx.heavy else None
+        features = await _features_of_large(ctx, caller, plan, inbound) if ctx.heavy else None
         keep_alive: KeepAlive | None = None
         answer: Answer | None = None
         tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
@@ -160,7 +160,7 @@ class Relay:
             return
         features = None
         if ctx.heavy:  # whatever the plan: it may change again meanwhile
-            features = await in_turns(partial(features_of, ctx, inbound))
+            features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
             caller, plan = self._identify(ctx)
         admission = ctx.admission
         admission.refund()
@@ -172,7 +172,7 @@ class Relay:
     ) -> Binding | None:
         """Find the request's conversation; note its key and its upstream in `routing`."""
         find = inbound.conversation_key
-        key = await in_turns(find) if ctx.heavy else find()
+        key = await in_turns(routing.caller, find) if ctx.heavy else find()
         if key is None:
             return None
         routing.conversation = key
@@ -200,13 +200,13 @@ class Relay:
 async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> RequestSummary:
     """The summary of a large body. Raises RelayError: 429, see `begin_reading`; 400 or 413."""
     begin_reading(ctx, caller.key_id)
-    return await in_turns(partial(peek_at_large, body))
+    return await in_turns(caller.key_id, partial(peek_at_large, body))
 
 
 async def _features_of_large(
-    ctx: RequestContext, plan: Plan, inbound: InboundRequest
+    ctx: RequestContext, caller: LiveKey, plan: Plan, inbound: InboundRequest
 ) -> Features | None:
     """The features of a large request, where its plan has a price for them or excludes them."""
     if inbound.counting or not (plan.prepaid or plan.excluded):
         return None
-    return await in_turns(partial(features_of, ctx, inbound))
+    return await in_turns(caller.key_id, partial(features_of, ctx, inbound))

@@ -216,7 +216,7 @@ class Responses(Dialect):
         if not received.heavy:
             received.heavy = sum(map(_octets_of, history)) > LARGE_OCTETS
         work = partial(self._read, received, Seal(self._key, received.caller.user_id), history)
-        return await in_turns(work) if received.heavy else work()
+        return await in_turns(received.caller.key_id, work) if received.heavy else work()
 
     def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
         """The request, with the conversation that it goes on from."""
@@ -229,7 +229,7 @@ class Responses(Dialect):
     async def _history(self, received: Received) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
         find = partial(request.previous_response_id, received.body)
-        previous = await in_turns(find) if received.heavy else find()
+        previous = await in_turns(received.caller.key_id, find) if received.heavy else find()
         if previous is None:
             return []
         items = await self._conversations.conversation_up_to(received.caller.user_id, previous)
