@@ -123,8 +123,11 @@ class PassedStream(StreamResponder):
         self._exchange.cut()
 
     def counts(self, usage: Usage, cut: bool) -> bool:
-        """It reported usage or a model, or it is a document that came complete: a part of one
-        is of no use (though a caller who leaves a complete one does not undo it)."""
+        """Something of it was passed on, and it reported usage or a model, or is a document that
+        came complete: a part of one is of no use (though a caller who leaves a complete one does
+        not undo it)."""
+        if not self._splice.started:
+            return False
         if usage.model is not None or usage.stated or usage.passed > 0:
             return True
         return isinstance(self._tap, JsonTap) and not cut

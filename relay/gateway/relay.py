@@ -163,7 +163,8 @@ class Relay:
             features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
             caller, plan = self._identify(ctx)
         admission = ctx.admission
-        admission.refund()
+        if not admission.refund():  # it has an answer to pay for already
+            return
         self._metering.admit(ctx, caller, plan, inbound, features)
         admission.withdraw()
 

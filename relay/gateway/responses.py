@@ -12,6 +12,8 @@ from typing import ClassVar, Final
 import msgspec
 
 from relay.errors import ErrorShape, RelayError
+from relay.gateway.attempt import Answer
+from relay.gateway.context import RequestContext
 from relay.gateway.dialect import Dialect, History, Received
 from relay.gateway.history import ConversationHistory
 from relay.gateway.large_requests import LARGE_OCTETS, in_turns
@@ -22,6 +24,7 @@ from relay.store.responses import StoredResponse
 from relay.translate.messages.usage import Usage
 from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.translate.responses import answer, request
+from relay.translate.responses.answer import EmptySummaryError
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import ResponsesStream
@@ -192,6 +195,15 @@ class CompactionRequest(ResponsesRequest):
         TranslatedRequest.release(self)
         self._items = [item.copy() for item in self._items]
         self.kept_octets = sum(map(_octets_of, self._items))
+
+    def read_document(self, ctx: RequestContext, answer: Answer) -> None:
+        """See `InboundRequest`. An answer without a text is no failure of its upstream: a prompt
+        can ask for it, so it is charged, whether or not another upstream gives a better one."""
+        try:
+            super().read_document(ctx, answer)
+        except EmptySummaryError:
+            ctx.admission.count_unusable(answer.usage)
+            raise
 
     def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
