@@ -9,7 +9,7 @@ from functools import partial
 from relay.errors import RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
-from relay.gateway.error_words import harmful_error
+from relay.gateway.error_words import harmful_event
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
     StreamResponder,
@@ -82,7 +82,7 @@ class PassedStream(StreamResponder):
                 ctx.exchange,
                 body,
                 self._tap,
-                partial(harmful_error, target),
+                partial(harmful_event, target),
                 reframed=self._edit is not None or body.unfolded,
             )
         else:

@@ -36,8 +36,8 @@ class Tap(Protocol):
         """
         ...
 
-    def feed(self, data: bytes) -> None:
-        """Take octets that were passed on."""
+    def feed(self, data: bytes) -> object:
+        """Take octets that are passed on."""
         ...
 
     def between_events(self) -> bool:
