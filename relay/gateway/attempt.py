@@ -385,15 +385,18 @@ async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) ->
     """An answer with another status than 200, judged."""
     target, response = lease.target, body.response
     upstream, status = target.upstream, response.status
+    readable = True
     if status >= 400:
         try:
             await body.look_ahead()
-        except UpstreamError:  # even if silent: it is not working on the request
-            raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
-        if not body.complete:
+        except UpstreamError as failure:  # even if silent: it is not working on the request
+            if failure.kind is not FailureKind.GARBAGE or not body.unfolded:
+                raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
+            readable = False  # its coding is not known here, but its status and head say enough
+        if readable and not body.complete:
             raise UpstreamError(FailureKind.GARBAGE, f"a {status} without end")
-    upstream.pool.put(body.connection, reusable=body.complete and body.reusable)
-    payload = body.payload
+    upstream.pool.put(body.connection, reusable=readable and body.complete and body.reusable)
+    payload = body.payload if readable else b""
     verdict = upstream.error_classifier.judge(
         status, response.headers, payload, target.name, time.time(), inbound.counting
     )

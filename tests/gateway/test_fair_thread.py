@@ -17,7 +17,7 @@ class Work:
 
     def __init__(self) -> None:
         self.done: list[str] = []
-        self.begun = threading.Event()
+        self.running = threading.Event()
         self.release = threading.Event()
 
     def piece(self, name: str) -> Callable[[], str]:
@@ -28,7 +28,7 @@ class Work:
         return work
 
     def hold(self) -> None:
-        self.begun.set()
+        self.running.set()
         self.release.wait(5)
 
 
@@ -36,7 +36,7 @@ class Work:
 async def test_a_key_waits_for_one_piece_of_each_other_key(keys: int) -> None:
     thread, work = FairThread("test"), Work()
     tasks = [asyncio.create_task(thread.call("a", work.hold))]
-    await until(work.begun.is_set)
+    await until(work.running.is_set)
     names = [f"a{number}" for number in range(7)]
     names += [f"{key}{number}" for key in "bcdef"[: keys - 1] for number in range(2)]
     given = [asyncio.create_task(thread.call(name[0], work.piece(name))) for name in names]
@@ -53,7 +53,7 @@ async def test_a_key_waits_for_one_piece_of_each_other_key(keys: int) -> None:
 async def test_work_of_a_caller_who_left_is_dropped() -> None:
     thread, work = FairThread("test"), Work()
     running = asyncio.create_task(thread.call("a", work.hold))
-    await until(work.begun.is_set)
+    await until(work.running.is_set)
 
     class Body:
         def work(self) -> None:
@@ -96,7 +96,7 @@ async def test_an_error_after_its_caller_left_is_nobodys() -> None:
         raise KeyError("odd")
 
     running = asyncio.create_task(thread.call("a", fail))
-    await until(work.begun.is_set)
+    await until(work.running.is_set)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -228,7 +228,7 @@ UNREADABLE = [
 @pytest.mark.parametrize("silent", [False, True], ids=["at-once", "after-keep-alives"])
 @pytest.mark.parametrize("passed", [0, 2], ids=["nothing-passed", "text-passed"])
 @pytest.mark.parametrize("dialect", ["chat", "responses"])
-async def test_a_stream_that_cannot_be_translated_costs_what_was_passed(
+async def test_an_unreadable_stream_costs_what_was_passed_on(
     upstream_with: UpstreamWith, relay_with: RelayWith, dialect: str, passed: int, silent: bool
 ) -> None:
     async def answer(
