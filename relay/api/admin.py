@@ -39,7 +39,7 @@ from relay.pool.upstream import Upstream
 from relay.store import pauses
 from relay.store.database import Database, StoreError
 
-_log = logging.getLogger("relay.gateway")
+_log = logging.getLogger("relay.api")
 
 PROOF: Final = "x-relay-admin"
 _JSON: Final = (b"content-type", b"application/json")

@@ -24,7 +24,7 @@ from relay.telemetry.access_log import AccessLog
 
 _INTERNAL_ERROR: Final = "The relay failed. Its log has more under the request id."
 
-_log = logging.getLogger("relay.gateway")
+_log = logging.getLogger("relay.api")
 
 
 def _costs(error: RelayError) -> bool:

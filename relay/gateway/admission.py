@@ -4,10 +4,11 @@
 show the quota that is left after it. `end_row` writes the settlement to the journal once the
 answer's status is known.
 
-A request is charged if its answer came with status 200, or if its caller left after an upstream had
-received it. The log and the journal name the rule that set the charge:
+A request is charged if an upstream answered it with success, or if its caller left after an
+upstream had received it. An answer that cannot be read or translated is a failure, as long as
+nothing of it has reached the caller. The log and the journal name the rule that set the charge:
 `reported`  the answer was complete and reported its usage: charge that usage;
-`partial`   the answer was cut, by either side, or could not be passed on: charge the usage
+`partial`   the answer was cut, by either side, or was of no use: charge the usage
             reported until then, and estimate the rest from the length of text and prompt;
 `left`      the caller left before the answer began: charge the prompt, estimated by its length;
 `reserved`  the answer counts but reported no usage: charge the amount that was held;
@@ -49,8 +50,8 @@ class Admission:
     def count(self, usage: Usage) -> None:
         """The answer counts, with this usage."""
 
-    def count_unkept(self, usage: Usage) -> None:
-        """Charge a complete answer that may yet fail to reach its caller.
+    def count_unusable(self, usage: Usage) -> None:
+        """Charge an answer that its upstream gave with success, but that is of no use.
 
         If it has stated its usage, a later `refund` does not undo the charge.
         """
@@ -65,8 +66,12 @@ class Admission:
             RelayError: 503, it cannot be written, so the answer must not end as complete.
         """
 
-    def refund(self) -> None:
-        """Give back what is held: no answer counts."""
+    def refund(self) -> bool:
+        """Give back what is held: no answer counts. False: one counts all the same."""
+        return True
+
+    def withdraw(self) -> None:
+        """Leave no row: another admission of the same request has taken this one's place."""
 
     def close(self, complete: bool) -> None:
         """Settle in the ledger; `complete`: the answer came complete."""
@@ -91,7 +96,7 @@ class MeteredAdmission(Admission):
         "_row",
         "_tariff",
         "_ticket",
-        "_unkept",
+        "_unusable",
         "_usage",
         "rule",
         "settled_tokens",
@@ -113,7 +118,7 @@ class MeteredAdmission(Admission):
         self._ticket: Ticket = journal.open(row)
         self._tariff = tariff
         self._usage: Usage | None = None  # None: no answer counts
-        self._unkept = False
+        self._unusable = False
         self._left = False
         self._charged = _NOTHING
         self._cost = 0  # micro-dollars
@@ -125,11 +130,11 @@ class MeteredAdmission(Admission):
         """See `Admission`."""
         self._usage = usage
 
-    def count_unkept(self, usage: Usage) -> None:
+    def count_unusable(self, usage: Usage) -> None:
         """See `Admission`."""
         if usage.stated:
             self._usage = usage
-            self._unkept = True
+            self._unusable = True
 
     def leave(self) -> None:
         """See `Admission`."""
@@ -142,15 +147,20 @@ class MeteredAdmission(Admission):
         written: Waiter[bool] = Waiter()
         self._ticket.when_durable(written.set_result)
         if not await written:
-            self._unkept = False  # the relay's own failure costs nothing
+            self._unusable = False  # the relay's own failure costs nothing
             raise RelayError(OVERLOADED, UNWRITTEN)
 
-    def refund(self) -> None:
+    def refund(self) -> bool:
         """See `Admission`."""
-        if self._unkept:
-            return
+        if self._unusable:
+            return False
         self._usage = None
         self._ledger.refund(self._reservation, time())
+        return True
+
+    def withdraw(self) -> None:
+        """See `Admission`."""
+        self._journal.withdraw(self._ticket)
 
     def close(self, complete: bool) -> None:
         """See `Admission`."""

@@ -190,6 +190,10 @@ async def _started_answer(
     inbound, target = ctx.inbound, lease.target
     assert inbound is not None
     encoded = b"content-encoding" in response.headers
+    # The caller gets `onward`, the log the id.
+    shown = response.onward + response.headers.get(b"request-id", b"")
+    if target.upstream.repeats_credential(shown) and response.status == 200:
+        raise _leaky()
     if response.status != 200:
         body = ResponseBody(connection, response, keep_framing=False, unfold=encoded)
         raise await _refused(inbound, lease, body)
@@ -226,6 +230,8 @@ async def _document(ctx: RequestContext, lease: Lease, body: ResponseBody) -> An
         return _complete(ctx, answer, body.connection, body.reusable)
     if reads or form_of(body.payload[:64], complete=False) not in (Form.DOCUMENT, None):
         raise UpstreamError(FailureKind.GARBAGE, "an answer that is too long, or none")
+    if lease.target.upstream.repeats_credential(body.payload):
+        raise _leaky()
     return Answer(lease, body.response, body)  # it is too long to be held back
 
 
@@ -301,7 +307,8 @@ def _complete(
     """An answer that is here as a whole, in the form that was asked for."""
     inbound, payload = ctx.inbound, answer.payload
     assert inbound is not None
-    pool = answer.lease.target.upstream.pool
+    upstream = answer.lease.target.upstream
+    pool = upstream.pool
     usage = answer.usage = message_usage(payload)
     if usage.stop_reason is None or usage.model is None:  # else it is certainly an answer
         try:
@@ -309,6 +316,9 @@ def _complete(
         except FailedError:
             pool.put(connection, reusable=reusable)
             raise
+    # Of a translated answer only its content reaches the caller, which cannot quote it.
+    if not inbound.reads_answers and upstream.repeats_credential(answer.payload):
+        raise _leaky()
     if not answer.octets or (inbound.stream and not inbound.counting):
         _convert(answer, payload, streams=inbound.stream and not inbound.counting)
     if inbound.reads_answers and not answer.events:
@@ -360,6 +370,10 @@ def _unreadable() -> UpstreamError:
     return UpstreamError(FailureKind.GARBAGE, "an answer that cannot be read")
 
 
+def _leaky() -> UpstreamError:
+    return UpstreamError(FailureKind.GARBAGE, "an answer that repeats the operator's credential")
+
+
 def _late_error(lease: Lease, payload: bytes) -> FailedError:
     """An error inside an answer with status 200; it gets the status that fits the error."""
     target = lease.target
@@ -371,15 +385,18 @@ async def _refused(inbound: InboundRequest, lease: Lease, body: ResponseBody) ->
     """An answer with another status than 200, judged."""
     target, response = lease.target, body.response
     upstream, status = target.upstream, response.status
+    readable = True
     if status >= 400:
         try:
             await body.look_ahead()
-        except UpstreamError:  # even if silent: it is not working on the request
-            raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
-        if not body.complete:
+        except UpstreamError as failure:  # even if silent: it is not working on the request
+            if failure.kind is not FailureKind.GARBAGE or not body.unfolded:
+                raise UpstreamError(FailureKind.CLOSED, f"within its {status}") from None
+            readable = False  # its coding is not known here, but its status and head say enough
+        if readable and not body.complete:
             raise UpstreamError(FailureKind.GARBAGE, f"a {status} without end")
-    upstream.pool.put(body.connection, reusable=body.complete and body.reusable)
-    payload = body.payload
+    upstream.pool.put(body.connection, reusable=readable and body.complete and body.reusable)
+    payload = body.payload if readable else b""
     verdict = upstream.error_classifier.judge(
         status, response.headers, payload, target.name, time.time(), inbound.counting
     )

@@ -59,7 +59,7 @@ class Chat(Dialect):
     async def read(self, received: Received) -> ChatRequest:
         """See `Dialect`."""
         if received.heavy:
-            return await in_turns(partial(_read, received))
+            return await in_turns(received.caller.key_id, partial(_read, received))
         return _read(received)
 
 

@@ -166,13 +166,13 @@ class Dialect(ABC):
         dialect alone."""
         return b""
 
-    async def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
-        """The body of a request that came with a content-encoding, at most `limit` octets.
+    async def decoded(self, head: Request, body: bytes, limit: int, key: str) -> bytes:
+        """The body of a key's request that came with a content-encoding, at most `limit` octets.
 
         Raises:
             RelayError: 400, 413 or 415.
         """
-        return await unfolded(body, head.headers[b"content-encoding"], limit)
+        return await unfolded(key, body, head.headers[b"content-encoding"], limit)
 
     @abstractmethod
     async def read(self, received: Received) -> InboundRequest:

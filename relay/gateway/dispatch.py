@@ -11,7 +11,7 @@ upstream.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -45,7 +45,7 @@ class Dispatch:
         upstreams: Upstreams,
         tries: int,
         deadlines: Deadlines,
-        admit_again: Callable[[RequestContext, InboundRequest], None],
+        admit_again: Callable[[RequestContext, InboundRequest], Awaitable[None]],
     ) -> None:
         """`tries`: the number of upstreams that a request may go to. `admit_again` is called when
         a request has waited for its place; it raises RelayError if the request is to end."""
@@ -88,10 +88,10 @@ class Dispatch:
                 ctx.passed_over = upstreams.passed_over(routing, target)
             try:
                 if waited:
-                    self._admit_again(ctx, inbound)
+                    await self._admit_again(ctx, inbound)
                 if ctx.heavy:
                     work = partial(inbound.upstream_request, target, binding)
-                    written = [await in_turns(work)]
+                    written = [await in_turns(routing.caller, work)]
                     end_reading(ctx)
                     answer = await attempt(ctx, lease, *written.pop())  # pop: keep no reference
                 else:
@@ -131,7 +131,12 @@ class Dispatch:
         ends = failure.final or len(routing.tried) >= self._tries
         if verdict.of_body and not ends:
             blamed.append((target, target.upstream.health.failed_at))
-            if await self._is_the_bodys(routing, blamed):
+            try:
+                is_the_bodys = await self._is_the_bodys(routing, blamed)
+            except BaseException:  # the caller left meanwhile: nothing excuses the upstream
+                self._record(routing, target, verdict)
+                raise
+            if is_the_bodys:
                 self._blame_body(routing, blamed)
                 raise _body_error(failure.error) from None
         self._record(routing, target, verdict)

@@ -17,6 +17,7 @@ from relay.net.upstream.connection import FailureKind, UpstreamError
 from relay.pool.routes import Target
 from relay.pool.upstream import Upstream
 from relay.pool.vendor_errors import Scope, Verdict
+from relay.translate.messages.answer_form import is_untyped_error
 from relay.translate.messages.error_document import caller_error, read, stream_error
 
 OPERATORS_MATTER: Final = "No upstream can serve this now. Tell the operator of this relay."
@@ -26,6 +27,7 @@ _CONTENT_FIELDS: Final = re.compile(
     rb"^content-(?:type|encoding):[^\n]*\n", re.MULTILINE | re.IGNORECASE
 )
 _JSON_FIELD: Final = b"content-type: application/json\r\n"
+_ERROR_DATA: Final = re.compile(rb'\{[^\n]{0,40}?"(?:error"[ ]*:|(?:object|type)"[ ]*:[ ]*"error")')
 _OPERATORS_SCOPES: Final = (Scope.ACCOUNT, Scope.CREDENTIAL)
 _ABOUT_OPERATOR: Final = re.compile(
     r"\borgani[sz]ation\b|\borg[-_]\w|\bworkspace\b|\bbilling\b|\bcredit balance\b|\bapi[ _-]?key\b"
@@ -66,6 +68,8 @@ def fit_refusal(
     """An upstream's error as a caller may see it. `as_came`: it is not translated."""
     status, fields, payload = refusal.status, refusal.fields, refusal.payload
     payload = upstream.without_credential(payload)
+    if upstream.repeats_credential(fields):
+        fields = b""
     error: RelayError | None = None
     if verdict.scope is not Scope.CALLER and _is_about_operator(verdict, payload):
         error = _own_words(status)
@@ -79,12 +83,19 @@ def fit_refusal(
     return UpstreamRefusal(status, fields, payload)
 
 
-def harmful_error(target: Target, data: bytes) -> StatedError | None:
-    """The error in place of an error event; None if a caller may see the event as it is."""
+def harmful_event(target: Target, name: bytes, data: bytes) -> StatedError | None:
+    """The error in place of an event; None if a caller may see the event as it is.
+
+    Any event may repeat the credential. Only an error speaks of the operator's account.
+    """
     upstream = target.upstream
-    verdict = upstream.error_classifier.judge_event(data, target.name, time.time())
-    if upstream.without_credential(data) == data and not _is_about_operator(verdict, data):
-        return None
+    if not upstream.repeats_credential(data):
+        if name != b"error" and _ERROR_DATA.match(data) is None and not is_untyped_error(data):
+            return None
+        verdict = upstream.error_classifier.judge_event(data, target.name, time.time())
+        hides = upstream.without_credential(data) != data
+        if not hides and not _is_about_operator(verdict, data):
+            return None
     return stated_error(target, data)
 
 

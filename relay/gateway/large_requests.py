@@ -1,14 +1,13 @@
 """Work on large requests, beside the event loop.
 
 Reading a body of many MiB, or of many elements, takes up to half a second, and no other request may
-wait for that. Such work runs on a thread. Python runs one thread at a time, so the thread rests as
-long as it works, a millisecond at a time: `translate.pacing` calls it back between the parts of a
-request.
+wait for that. Such work runs on a thread, one piece for each key in turn. Python runs one thread at
+a time, so the thread rests as long as it works, a millisecond at a time: `translate.pacing` calls
+it back between the parts of a request.
 
 Decides which requests are large. Must not know what is done with them.
 """
 
-from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Final, TypeVar
 
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
-from relay.store.executor import ThreadExecutor
+from relay.gateway.fair_thread import FairThread
 from relay.translate import pacing
 from relay.translate.elements import check_elements, is_light
 from relay.translate.messages.peek import RequestSummary, peek
@@ -31,7 +30,7 @@ _MAX_REST_SECONDS: Final = 0.02
 
 _MAX_AT_ONCE: Final = 8  # large requests of one key that are read and written
 _reading: Final[Counter[str]] = Counter()  # large requests by key
-_threads: Final[dict[str, ThreadExecutor]] = {}
+_threads: Final[dict[str, FairThread]] = {}
 
 
 def begin_reading(ctx: RequestContext, key: str) -> None:
@@ -64,17 +63,17 @@ def is_heavy(body: bytes) -> bool:
     return not is_light(body)
 
 
-async def in_turns(work: Callable[[], T]) -> T:
-    """Do work on a large request on its thread, after earlier such work.
+async def in_turns(key: str, work: Callable[[], T]) -> T:
+    """Do work on a large request of a key on its thread; the keys take turns.
 
     Raises:
         BaseException: `work` raised it.
     """
-    return await _done_on("reading", partial(_paced, work))
+    return await _thread("reading").call(key, partial(_paced, work))
 
 
-async def unfolded(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """The body that was compressed so, at most `limit` octets.
+async def unfolded(key: str, body: bytes, encoding: bytes, limit: int) -> bytes:
+    """The body of a key's request that was compressed so, at most `limit` octets.
 
     Raises:
         RelayError: 400, 413 or 415.
@@ -83,7 +82,7 @@ async def unfolded(body: bytes, encoding: bytes, limit: int) -> bytes:
         small = decoded_if_small(body, encoding, LARGE_OCTETS)
         if small is not None:
             return small
-    return await _done_on("unfolding", partial(decoded, body, encoding, limit))
+    return await _thread("unfolding").call(key, partial(decoded, body, encoding, limit))
 
 
 def peek_at_large(body: bytes) -> RequestSummary:
@@ -100,28 +99,12 @@ def _paced(work: Callable[[], T]) -> T:
     return pacing.run(work, _Turns().pause)
 
 
-async def _done_on(name: str, work: Callable[[], T]) -> T:
-    """Do work on the thread of this name, which the first such work starts.
-
-    If the caller is cancelled, work that has not begun is dropped with the body that it holds;
-    work that has begun ends all the same.
-    """
+def _thread(name: str) -> FairThread:
+    """The thread of this name, which the first work for it starts."""
     thread = _threads.get(name)
     if thread is None:
-        thread = _threads[name] = ThreadExecutor(name)
-    waiting = [work]
-    try:
-        return await thread.call(partial(_next_of, waiting))
-    finally:
-        waiting.clear()
-
-
-def _next_of(waiting: list[Callable[[], T]]) -> T:
-    try:
-        work = waiting.pop()
-    except IndexError:  # its caller has left
-        raise CancelledError from None
-    return work()
+        thread = _threads[name] = FairThread(name)
+    return thread
 
 
 class _Turns:

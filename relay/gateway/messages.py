@@ -122,7 +122,7 @@ class Messages(Dialect):
     def __init__(self, *, counting: bool = False) -> None:
         self.counting = counting
 
-    async def decoded(self, head: Request, body: bytes, limit: int) -> bytes:
+    async def decoded(self, head: Request, body: bytes, limit: int, key: str) -> bytes:
         """Only `identity`: a body that goes upstream as it came is not unfolded."""
         if head.headers[b"content-encoding"].lower() != b"identity":
             raise RelayError(

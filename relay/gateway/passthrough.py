@@ -9,7 +9,7 @@ from functools import partial
 from relay.errors import RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
-from relay.gateway.error_words import harmful_error
+from relay.gateway.error_words import harmful_event
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
     StreamResponder,
@@ -82,7 +82,7 @@ class PassedStream(StreamResponder):
                 ctx.exchange,
                 body,
                 self._tap,
-                partial(harmful_error, target),
+                partial(harmful_event, target),
                 reframed=self._edit is not None or body.unfolded,
             )
         else:
@@ -123,8 +123,11 @@ class PassedStream(StreamResponder):
         self._exchange.cut()
 
     def counts(self, usage: Usage, cut: bool) -> bool:
-        """It reported usage or a model, or it is a document that came complete: a part of one
-        is of no use (though a caller who leaves a complete one does not undo it)."""
+        """Something of it was passed on, and it reported usage or a model, or is a document that
+        came complete: a part of one is of no use (though a caller who leaves a complete one does
+        not undo it)."""
+        if not self._splice.started:
+            return False
         if usage.model is not None or usage.stated or usage.passed > 0:
             return True
         return isinstance(self._tap, JsonTap) and not cut

@@ -23,7 +23,6 @@ from time import monotonic
 
 from relay import config
 from relay.errors import RelayError
-from relay.gateway.admission import UNMETERED
 from relay.gateway.attempt import Answer
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
@@ -95,28 +94,29 @@ class Relay:
         if not collected:  # 3
             body = await exchange.body(caller.key_id)
             caller, quota = self._identify(ctx)  # the key may be revoked meanwhile
-        plan = quota.plan
         ctx.ready_at = monotonic()
         if encoded:
-            body = await dialect.decoded(exchange.request, body, self._body_limit)
+            body = await dialect.decoded(exchange.request, body, self._body_limit, caller.key_id)
             exchange.replace_body(caller.key_id, len(body))
         ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
         summary = await _peek_at_large(ctx, caller, body) if ctx.heavy else peek(body)
         route = self._catalog.route(summary.model)  # 4
         ctx.model = summary.model  # known to be available, so no longer than its name
         if dialect.counting:
-            self._metering.admit_count(caller, plan)
-        received = Received(ctx, body, summary, caller, plan)
+            self._metering.admit_count(caller, quota.plan)
+        received = Received(ctx, body, summary, caller, quota.plan)
         ctx.inbound = inbound = await dialect.read(received)  # 5
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
-        features = await _features_of_large(ctx, plan, inbound) if ctx.heavy else None
-        tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
-        routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
-        no_stream = not inbound.stream or inbound.counting
-        keep_alive = None if no_stream else KeepAlive(ctx, self._deadlines, self._settings)
+        plan = quota.plan
+        features = await _features_of_large(ctx, caller, plan, inbound) if ctx.heavy else None
+        keep_alive: KeepAlive | None = None
         answer: Answer | None = None
-        try:
+        tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
+        try:  # nothing in between, so whatever fails from here on gives the reservation back
+            routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
+            if inbound.stream and not inbound.counting:
+                keep_alive = KeepAlive(ctx, self._deadlines, self._settings)
             binding = None
             if len(route.targets) > 1 and not inbound.counting:
                 binding = await self._recall(ctx, routing, inbound)
@@ -129,13 +129,8 @@ class Relay:
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
         except Exception as error:
-            if not exchange.started:
-                ctx.admission.refund()
-            unanswered = keep_alive is not None and keep_alive.only_keep_alives
-            if not unanswered or not isinstance(error, RelayError):
+            if not _ended(ctx, inbound, keep_alive, error):
                 raise
-            ctx.end(Outcome.REFUSED, error.message)
-            end_failed(ctx, inbound.error_event(error))
         finally:
             if keep_alive is not None:
                 keep_alive.stop()
@@ -152,10 +147,11 @@ class Relay:
         caller = self._keys.identify(ctx.exchange.request.headers)
         return caller, self._metering.enter(ctx, caller)
 
-    def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
+    async def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
         """Check the caller again after the request has waited in the queue.
 
-        If the plan has changed, refund the admission and admit the request under the new plan.
+        If the plan has changed, the request is admitted under the new one, and its first admission
+        leaves no trace. If the new plan refuses it, the first admission ends as refunded.
 
         Raises:
             RelayError: 401 or 403, the key, the account or the plan is no longer valid; or any
@@ -165,19 +161,22 @@ class Relay:
         caller, quota = self._identify(ctx)
         if inbound.counting or before is None or caller.plan == before.plan:
             return
+        features = None
+        if ctx.heavy:  # whatever the plan: it may change again meanwhile
+            features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
+            caller, quota = self._identify(ctx)
         admission = ctx.admission
-        admission.refund()
-        admission.close(complete=False)
-        admission.end_row(0, "refused: the plan has changed", "", 0, 0)
-        ctx.admission = UNMETERED  # stays so if the new plan refuses the request
-        self._metering.admit(ctx, caller, quota.plan, inbound)
+        if not admission.refund():  # it has an answer to pay for already
+            return
+        self._metering.admit(ctx, caller, quota.plan, inbound, features)
+        admission.withdraw()
 
     async def _recall(
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest
     ) -> Binding | None:
         """Find the request's conversation; note its key and its upstream in `routing`."""
         find = inbound.conversation_key
-        key = await in_turns(find) if ctx.heavy else find()
+        key = await in_turns(routing.caller, find) if ctx.heavy else find()
         if key is None:
             return None
         routing.conversation = key
@@ -202,16 +201,31 @@ class Relay:
         )
 
 
+def _ended(
+    ctx: RequestContext, inbound: InboundRequest, keep_alive: KeepAlive | None, error: Exception
+) -> bool:
+    """Refund a request that failed without an answer; end it with an error event, and return True,
+    if its stream has brought keep-alives alone."""
+    if not ctx.exchange.started:
+        ctx.admission.refund()
+    unanswered = keep_alive is not None and keep_alive.only_keep_alives
+    if not unanswered or not isinstance(error, RelayError):
+        return False
+    ctx.end(Outcome.REFUSED, error.message)
+    end_failed(ctx, inbound.error_event(error))
+    return True
+
+
 async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> RequestSummary:
     """The summary of a large body. Raises RelayError: 429, see `begin_reading`; 400 or 413."""
     begin_reading(ctx, caller.key_id)
-    return await in_turns(partial(peek_at_large, body))
+    return await in_turns(caller.key_id, partial(peek_at_large, body))
 
 
 async def _features_of_large(
-    ctx: RequestContext, plan: Plan, inbound: InboundRequest
+    ctx: RequestContext, caller: LiveKey, plan: Plan, inbound: InboundRequest
 ) -> Features | None:
     """The features of a large request, where its plan has a price for them or excludes them."""
     if inbound.counting or not (plan.prepaid or plan.excluded):
         return None
-    return await in_turns(partial(features_of, ctx, inbound))
+    return await in_turns(caller.key_id, partial(features_of, ctx, inbound))

@@ -12,6 +12,8 @@ from typing import ClassVar, Final
 import msgspec
 
 from relay.errors import ErrorShape, RelayError
+from relay.gateway.attempt import Answer
+from relay.gateway.context import RequestContext
 from relay.gateway.dialect import Dialect, History, Received
 from relay.gateway.history import ConversationHistory
 from relay.gateway.large_requests import LARGE_OCTETS, in_turns
@@ -22,6 +24,7 @@ from relay.store.responses import StoredResponse
 from relay.translate.messages.usage import Usage
 from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.translate.responses import answer, request
+from relay.translate.responses.answer import EmptySummaryError
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import ResponsesStream
@@ -193,6 +196,15 @@ class CompactionRequest(ResponsesRequest):
         self._items = [item.copy() for item in self._items]
         self.kept_octets = sum(map(_octets_of, self._items))
 
+    def read_document(self, ctx: RequestContext, answer: Answer) -> None:
+        """See `InboundRequest`. An answer without a text is no failure of its upstream: a prompt
+        can ask for it, so it is charged, whether or not another upstream gives a better one."""
+        try:
+            super().read_document(ctx, answer)
+        except EmptySummaryError:
+            ctx.admission.count_unusable(answer.usage)
+            raise
+
     def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
         return answer.compacted(payload, self._metadata, self._items, usage)
@@ -216,7 +228,7 @@ class Responses(Dialect):
         if not received.heavy:
             received.heavy = sum(map(_octets_of, history)) > LARGE_OCTETS
         work = partial(self._read, received, Seal(self._key, received.caller.user_id), history)
-        return await in_turns(work) if received.heavy else work()
+        return await in_turns(received.caller.key_id, work) if received.heavy else work()
 
     def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
         """The request, with the conversation that it goes on from."""
@@ -229,7 +241,7 @@ class Responses(Dialect):
     async def _history(self, received: Received) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
         find = partial(request.previous_response_id, received.body)
-        previous = await in_turns(find) if received.heavy else find()
+        previous = await in_turns(received.caller.key_id, find) if received.heavy else find()
         if previous is None:
             return []
         items = await self._conversations.conversation_up_to(received.caller.user_id, previous)

@@ -169,7 +169,6 @@ class TranslatedRequest(InboundRequest):
         """See `InboundRequest`. The document takes the place of the answer's octets."""
         target = answer.lease.target
         note_usage(ctx, target, answer.usage)
-        ctx.admission.count_unkept(answer.usage)
         try:
             answer.octets = self.document(answer.payload, target.target_model, answer.usage)
         except ValueError:
@@ -298,7 +297,9 @@ class TranslatedStream(StreamResponder):
         end_failed(self._ctx, self._inbound.error_event(error))
 
     def counts(self, usage: Usage, cut: bool) -> bool:
-        """It reported usage or a model."""
+        """It reported usage or a model, and something of it was passed on."""
+        if not self._flow.started:
+            return False
         return usage.model is not None or usage.stated or usage.passed > 0
 
     @property

@@ -27,7 +27,7 @@ from relay.pool import clock
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
 
-_log = logging.getLogger("relay.gateway")
+_log = logging.getLogger("relay.pool")
 
 _CHECK_INTERVAL_SECONDS: Final = 1.0  # between two checks for due polls
 _FIRST_POLL_SECONDS: Final = 10.0  # from the beginning of an outage to the first poll

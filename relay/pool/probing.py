@@ -20,7 +20,7 @@ from relay.net.upstream.connection import UpstreamError
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
 
-_log = logging.getLogger("relay.gateway")
+_log = logging.getLogger("relay.pool")
 
 _PROBE_SECONDS: Final = 5.0  # until the head of its answer
 _FIELDS: Final = b"content-type: application/json\r\nanthropic-version: 2023-06-01\r\n"

@@ -4,6 +4,9 @@ Decides how a credential and an address become request heads. Must not know whic
 serves: `selection` decides that.
 """
 
+import re
+from collections.abc import Iterable
+from typing import Final
 from urllib.parse import urlsplit
 
 from relay import config
@@ -17,6 +20,8 @@ from relay.pool.health import Health
 from relay.pool.vendor_errors import ErrorClassifier
 from relay.quota.plans import Plan, compile_plan
 from relay.wire.events import Request
+
+_MIN_SECRET_OCTETS: Final = 16
 
 
 class Tier:
@@ -77,8 +82,16 @@ class Upstream:
         if settings.auth == "x-api-key":
             field = f"x-api-key: {credential}"
         added = "".join(f"{name}: {value}\r\n" for name, value in settings.headers.items())
-        secrets = [credential, *(value for value in settings.headers.values() if len(value) > 15)]
-        self._secrets = tuple(secret.encode() for secret in secrets)
+        secrets = [
+            credential,
+            *(value for value in settings.headers.values() if len(value) >= _MIN_SECRET_OCTETS),
+        ]
+        octets = [secret.encode() for secret in secrets]
+        self._spelled = re.compile(b"|".join(map(_spellings_of, octets)))
+        # A short one is a placeholder, such as "ollama", which any answer may have.
+        self._secrets = tuple(secret for secret in octets if len(secret) >= _MIN_SECRET_OCTETS)
+        self._escapes = _escapes_of(self._secrets)
+        self._long_spelled = re.compile(b"|".join(map(_spellings_of, self._secrets)) or b"(?!)")
         self._prefix = parts.path.rstrip("/").encode()
         self._fixed = (
             f"host: {parts.netloc}\r\n{field}\r\naccept-encoding: identity\r\n{added}".encode()
@@ -90,12 +103,20 @@ class Upstream:
         trouble = f" ({outage})" if outage else ""
         return f"<Upstream {self.name} in_flight={self.in_flight}{trouble} {self.pool!r}>"
 
+    def repeats_credential(self, octets: bytes) -> bool:
+        """Whether octets of this upstream repeat the operator's credential, in any spelling that a
+        text in JSON has for it."""
+        for secret in self._secrets:
+            if octets.find(secret) >= 0:
+                return True
+        return (
+            self._escapes.search(octets) is not None
+            and self._long_spelled.search(octets) is not None
+        )
+
     def without_credential(self, octets: bytes) -> bytes:
         """Octets of this upstream, with "…" wherever they repeat the operator's credential."""
-        for secret in self._secrets:
-            if secret in octets:
-                octets = octets.replace(secret, "…".encode())
-        return octets
+        return self._spelled.sub("…".encode(), octets)
 
     def head(self, request: Request, length: int) -> bytes:
         """The head of `request` for this upstream, with a body of `length` octets."""
@@ -129,6 +150,27 @@ class Upstream:
             path.encode(),
             self._fixed,
         )
+
+
+def _spellings_of(secret: bytes) -> bytes:
+    """A pattern of all spellings of a secret in texts of JSON (RFC 8259 §7), and in texts of JSON
+    within such texts, where each escape has more backslashes."""
+    spellings: list[bytes] = []
+    for number in secret:
+        octet = bytes([number])
+        if octet == b"\\":
+            spellings.append(rb"\\+(?i:u005c)?")
+        else:
+            short = re.escape(octet) + b"|" if octet in b'/"' else b""
+            spellings.append(rb"(?:%b|\\+(?:%bu00(?i:%02x)))" % (re.escape(octet), short, number))
+    return b"".join(spellings)
+
+
+def _escapes_of(secrets: Iterable[bytes]) -> re.Pattern[bytes]:
+    """A pattern that every other spelling of these secrets has, and few texts."""
+    octets = b"".join(secrets)
+    short = b"".join(re.escape(bytes([number])) for number in b'/"\\' if number in octets)
+    return re.compile(rb"\\(?:[%b]|u00[2-7])" % short if short else rb"\\u00[2-7]")
 
 
 def _origin(settings: config.UpstreamSettings) -> Origin:

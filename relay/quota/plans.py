@@ -24,7 +24,6 @@ COUNTS_PER_MINUTE: Final = 600
 
 # Periods of limits, in seconds.
 _NONE: Final = range(0)
-_UP_TO_AN_HOUR: Final = range(HOUR + 1)
 _ANY: Final = range(10**18)
 _OVER_AN_HOUR: Final = range(HOUR + 1, 10**18)
 
@@ -65,8 +64,8 @@ class Plan:
                     else the shortest one on requests over an hour
     `secondary`     Codex's secondary meter: the weekly limit on requests, else the longest
                     one over an hour that is not `primary`
-    `request_pace`  `anthropic-ratelimit-requests-*`: the limit per minute, else the shortest
-                    one up to an hour
+    `request_pace`  `anthropic-ratelimit-requests-*`: the limit per minute, else the tightest,
+                    which is the one of the fewest requests
     `token_pace`    `anthropic-ratelimit-tokens-*`: the limit per minute, else the shortest one
     `five_hours`    `anthropic-ratelimit-unified-5h-*`: a limit of exactly this period
     `week`          `anthropic-ratelimit-unified-7d-*`: a limit of exactly this period
@@ -122,6 +121,11 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
         return min(fits)[2] if fits else None
 
     primary = find("requests", FIVE_HOURS, _OVER_AN_HOUR)
+    paces = [
+        (limit.per != MINUTE, limit.size, limit.per, number)
+        for number, limit in enumerate(limits)
+        if limit.kind == "requests"
+    ]
     longer = [
         (limit.per == WEEK, limit.per, number)
         for number, limit in enumerate(limits)
@@ -138,7 +142,7 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
         excluded=frozenset(plan.exclude),
         primary=primary,
         secondary=max(longer)[2] if longer else None,
-        request_pace=find("requests", MINUTE, _UP_TO_AN_HOUR),
+        request_pace=min(paces)[3] if paces else None,
         token_pace=find("tokens", MINUTE, _ANY),
         five_hours=find("requests", FIVE_HOURS),
         week=find("requests", WEEK),

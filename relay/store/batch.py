@@ -261,7 +261,8 @@ def recover(connection: sqlite3.Connection, now: float) -> list[AdmissionRow]:
         numbers.append(number)
     found = connection.execute("SELECT id FROM usage WHERE number > ?", (first_after,))
     ended = {id for (id,) in found} if numbers else set()
-    crashed = [request for request in opened if request.id not in ended]
+    # Of a request that was admitted twice, because its plan had changed, the last row holds.
+    crashed = list({row.id: row for row in opened if row.id not in ended}.values())
     _write_rows(connection, [(request, _crash_settlement(request)) for request in crashed])
     for request in crashed:
         if request.billed_micro:

@@ -22,7 +22,7 @@ class ThreadExecutor:
     """A daemon thread and its queue. All methods are for coroutines of one event loop."""
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[PendingCall | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -37,7 +37,7 @@ class ThreadExecutor:
         """
         if self._closed:
             raise ExecutorClosedError
-        call = _Call(function)
+        call = PendingCall(function)
         self._calls.put(call)
         result: T = await call.future
         return result
@@ -47,7 +47,7 @@ class ThreadExecutor:
         if self._closed:
             return
         self._closed = True
-        last = _Call(bool)
+        last = PendingCall(bool)
         self._calls.put(last)
         self._calls.put(None)
         await last.future
@@ -59,7 +59,9 @@ class ThreadExecutor:
             del call  # else its result would live until the next call
 
 
-class _Call:
+class PendingCall:
+    """A function that waits for its thread. `future` gets its result, on the loop of its caller."""
+
     __slots__ = ("_function", "_loop", "future")
 
     def __init__(self, function: Callable[[], Any]) -> None:

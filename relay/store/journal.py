@@ -75,7 +75,7 @@ class Ticket(Batch):
         super().__init__()
         self.durable = False
         self.running = 0  # admitted requests of this batch that have no row of their own yet
-        self.tickets: list[Ticket] = []  # of the requests in `ended`, in the same order
+        self.tickets: list[Ticket] = []  # of the requests in `ended`, and of those withdrawn
         self.waiting: deque[tuple[float, Callback]] = deque()  # deadlines and callbacks
 
     def when_durable(self, callback: Callback) -> None:
@@ -173,6 +173,13 @@ class Journal:
         if len(filling) == 1:  # nobody waits for it: it goes with the next admission, if one comes
             self._loop.call_later(_SETTLE_DELAY_SECONDS, self._wake)
         return filling
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Forget that a request was admitted, which has just been admitted anew with `open`.
+
+        Call it in the same step of the loop as `open`: both are written together.
+        """
+        self._filling.tickets.append(ticket)
 
     async def close(self, patience: float = GRACE_SECONDS) -> int:
         """Write the rest, and stop. Returns the number of entries lost: none, unless the database

@@ -29,6 +29,11 @@ class EventReader:
         """Whether part of an event has arrived, without its end."""
         return self._skipping or bool(self._buffer.strip(b"\r\n"))
 
+    @property
+    def incomplete(self) -> bytes:
+        """The part of an event that has arrived without its end; empty if it is skipped."""
+        return b"" if self._skipping else self._buffer.lstrip(b"\r\n")
+
     def feed(self, data: bytes) -> list[Event]:
         """Take the next octets; return the events they complete."""
         buffer = self._buffer + data if self._buffer else data

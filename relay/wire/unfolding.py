@@ -5,6 +5,7 @@ The relay asks for `identity`, but an upstream may send gzip, deflate or zstd al
 not know what the content means.
 """
 
+import re
 import zlib
 from collections.abc import Callable
 from typing import ClassVar, Final
@@ -22,6 +23,12 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _MAX_WINDOW: Final = 8 * 1024 * 1024  # octets, which every decoder supports (RFC 9659 §3)
 _MAX_PIECE: Final = 4 * 1024 * 1024  # octets that one piece off the network may become
 _STEP: Final = 1024  # octets of zstd decompressed at a time
+# `br` has no magic octets, so it is known by its label alone, where the body is no text.
+_LABELS: Final = frozenset({b"", b"identity", b"gzip", b"x-gzip", b"deflate", b"zstd"})
+_TEXT: Final = re.compile(
+    rb'\s*(?:\{\s*["}]|\[\s*[\[{"\]]|<[!?A-Za-z]|(?:event|data|id|retry)?:|[\w ]{4})'
+)
+_UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e]")
 _UNCODED: Final = frozenset(b'{[<:"\t\r\n \xef') | frozenset(b"abcdefghijklmnopqrstuvwxyz")
 
 
@@ -87,6 +94,11 @@ class Unfolded:
             frame = _Zstd()
             self._ended = frame.ended
             return frame.decode
+        if self._label not in _LABELS and _TEXT.match(octets) is None:
+            coding = _UNPRINTABLE.sub(b"?", self._label[:40]).decode()
+            raise RelayError(
+                INVALID_REQUEST, f"Its content-encoding is {coding!r}, which was not asked for."
+            )
         has_header = octets[0] & 15 == 8 and not int.from_bytes(octets[:2], "big") % 31
         if octets[0] in _UNCODED and not has_header:
             return _as_it_is

@@ -13,7 +13,7 @@ from relay.quota.ledger import Ledger
 from relay.quota.plans import compile_plan
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, request
-from tests.fakes.live import RelayWith
+from tests.fakes.live import UPSTREAM_KEY, RelayWith, upstream_row
 from tests.fakes.until import until
 from tests.fakes.upstream import Seen, UpstreamWith
 from tests.gateway.metering import FREE, PAID, PRICED, ask, credit, left, plan, settled
@@ -181,17 +181,108 @@ def message(content: Any, **more: Any) -> bytes:
         ("/v1/responses/compact", {"model": BODY["model"], "input": "hi"}),
     ],
 )
-async def test_an_answer_that_cannot_be_translated_is_paid_for(
-    upstream_with: UpstreamWith, relay_with: RelayWith, path: str, body: dict[str, Any]
+@pytest.mark.parametrize("content", ["no list", [7], [{"type": "text", "text": {}}]])
+@pytest.mark.parametrize("upstreams", [1, 2])
+async def test_an_answer_that_cannot_be_translated_costs_nothing(
+    upstream_with: UpstreamWith,
+    relay_with: RelayWith,
+    path: str,
+    body: dict[str, Any],
+    content: Any,
+    upstreams: int,
 ) -> None:
-    content: Any = [] if path.endswith("compact") else "no list"
-    upstream = await upstream_with(steps(message(content)))
-    relay = await relay_with(upstream, plan=PAID, model=PRICED)
+    rows = [
+        upstream_row(f"u{number}", await upstream_with(steps(message(content))))
+        for number in range(upstreams)
+    ]
+    relay = await relay_with(rows, plan=PAID, model=PRICED)
     await credit(relay, 10_000_000)
     status, _, _ = await ask(relay, body=body, target=path)
     assert status == 502
     [row] = await settled(relay, 1)
+    assert (row["rule"], row["input"], row["cost_micro"]) == ("refunded", None, 0)
+
+
+async def test_a_compaction_without_a_text_is_paid_for(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    """A prompt can ask for it."""
+    relay = await relay_with(await upstream_with(steps(message([]))), plan=PAID, model=PRICED)
+    await credit(relay, 10_000_000)
+    body = {"model": BODY["model"], "input": "hi"}
+    status, _, _ = await ask(relay, body=body, target="/v1/responses/compact")
+    assert status == 502
+    [row] = await settled(relay, 1)
     assert (row["rule"], row["cost_micro"]) == ("partial", 3_150)
+
+
+UNREADABLE = [
+    answers.stream(start=START)[0],
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
+    b'"content_block":{"type":"text","text":""}}\n\n',
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    b'"delta":{"type":"text_delta","text":"x"}}{\n\n',
+]
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["at-once", "after-keep-alives"])
+@pytest.mark.parametrize("passed", [0, 2], ids=["nothing-passed", "text-passed"])
+@pytest.mark.parametrize("dialect", ["chat", "responses"])
+async def test_an_unreadable_stream_costs_what_was_passed_on(
+    upstream_with: UpstreamWith, relay_with: RelayWith, dialect: str, passed: int, silent: bool
+) -> None:
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        writer.write(answers.chunked_head())
+        await asyncio.sleep(0.4 if silent else 0)
+        good = answers.stream(WORDS[:passed], start=START)[: 3 + passed] if passed else []
+        bad = UNREADABLE[2:] if passed else UNREADABLE
+        for events in (good, bad):
+            if events:
+                writer.write(answers.chunk(b"".join(events)))
+                await asyncio.sleep(0.05)
+        writer.write(answers.LAST)
+
+    relay = await relay_with(
+        await upstream_with(answer), plan=PAID, model=PRICED, pool={"grace": 0.05}
+    )
+    await credit(relay, 10_000_000)
+    async with connected(relay.port) as (reader, writer):
+        octets = request(relay.key, asked(dialect, stream=True), target=PATHS[dialect])
+        writer.write(octets.replace(b"x-api-key: ", b"connection: close\r\nx-api-key: "))
+        with contextlib.suppress(ConnectionError):
+            await reader.read(-1)
+    [row] = await settled(relay, 1)
+    assert row["rule"] == ("partial" if passed else "refunded")
+    assert bool(row["cost_micro"]) is bool(passed)
+
+
+async def test_a_stream_of_which_nothing_was_passed_costs_nothing(
+    upstream_with: UpstreamWith, relay_with: RelayWith
+) -> None:
+    """Its first piece has text and the operator's credential in an error: no octet passes."""
+    error = answers.event("error", error={"type": "api_error", "message": UPSTREAM_KEY})
+    piece = b"".join([*answers.stream(["x"], start=START)[:4], error])
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen
+    ) -> None:
+        await asyncio.sleep(0.6)  # the stream begins with keep-alives
+        writer.write(answers.chunked([piece]))
+
+    upstream = await upstream_with(answer)
+    relay = await relay_with(upstream, plan=PAID, model=PRICED, pool={"grace": 0.05})
+    await credit(relay, 10_000_000)
+    async with connected(relay.port) as (reader, writer):
+        octets = request(relay.key, asked("messages", stream=True), fields="connection: close\r\n")
+        writer.write(octets)
+        seen = await reader.read(-1)
+    assert b"event: ping" in seen
+    assert b"text_delta" not in seen
+    assert UPSTREAM_KEY.encode() not in seen
+    [row] = await settled(relay, 1)
+    assert (row["rule"], row["cost_micro"]) == ("refunded", 0)
 
 
 ERROR = b'{"type":"error","error":{"type":"x","message":"y"}}'

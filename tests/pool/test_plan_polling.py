@@ -295,7 +295,7 @@ FAILING: dict[str, bytes] = {
 async def test_a_failed_poll_changes_nothing_and_is_logged_once(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="relay.gateway")
+    caplog.set_level(logging.INFO, logger="relay.pool")
     async with polled_once(always(FAILING[name], close=True)) as (raw, upstream, poller):
         assert upstream.quota_left is None
         assert upstream.health.account_outage is not None
@@ -303,7 +303,7 @@ async def test_a_failed_poll_changes_nothing_and_is_logged_once(
         poller.check(time.time() + 700)
         await until(lambda: len(raw.requests) == 2)
         await until(lambda: poller._polls[0].runner is None)
-    [entry] = [one for one in caplog.records if one.name == "relay.gateway"]
+    [entry] = [one for one in caplog.records if one.name == "relay.pool"]
     assert entry.levelno == logging.INFO
     assert "cannot read the quota" in entry.message
     assert UPSTREAM_KEY not in entry.message
@@ -312,7 +312,7 @@ async def test_a_failed_poll_changes_nothing_and_is_logged_once(
 async def test_a_failure_after_a_successful_poll_is_logged_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, logger="relay.gateway")
+    caplog.set_level(logging.INFO, logger="relay.pool")
     script = [FAILING["401"], FAILING["401"], answer_with(usages()), FAILING["401"]]
 
     async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
@@ -331,7 +331,7 @@ async def test_a_failure_after_a_successful_poll_is_logged_again(
 async def test_a_closed_idle_connection_is_no_failed_poll(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, logger="relay.gateway")
+    caplog.set_level(logging.INFO, logger="relay.pool")
 
     async def answer(reader: object, writer: asyncio.StreamWriter, seen: Seen) -> None:
         if (seen.connection, len(raw.requests)) == (1, 2):
@@ -353,7 +353,7 @@ async def test_a_closed_idle_connection_is_no_failed_poll(
 async def test_a_silent_vendor_times_out_and_delays_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, logger="relay.gateway")
+    caplog.set_level(logging.INFO, logger="relay.pool")
 
     async def silent(reader: asyncio.StreamReader, writer: object, seen: Seen) -> None:
         await reader.read(1)

@@ -42,6 +42,25 @@ def test_a_group_without_a_fixed_period_takes_the_nearest_limit() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("limits", "shown"),
+    [
+        ([{"requests": 40, "per": "5h"}], 0),
+        ([{"requests": 200, "per": "7d"}, {"requests": 40, "per": "5h"}], 1),
+        ([{"requests": 100, "per": "1d"}, {"requests": 50, "per": "7d"}], 1),
+        ([{"requests": 9, "per": "5h"}, {"requests": 9, "per": "1d"}], 0),
+        ([{"requests": 9, "per": "5h"}, {"requests": 90, "per": "30m"}], 0),
+        ([{"requests": 9, "per": "5h"}, {"requests": 90, "per": "1m"}], 1),
+        ([{"tokens": 9, "per": "1m"}, {"requests": 90, "per": "30d"}], 1),
+        ([{"tokens": 9, "per": "1m"}], None),
+    ],
+)
+def test_the_pace_is_the_limit_per_minute_or_the_tightest(
+    limits: list[dict[str, object]], shown: int | None
+) -> None:
+    assert plan(*limits).request_pace == shown
+
+
 def test_two_limits_of_one_kind_and_period_are_refused() -> None:
     twice = config.PlanSettings(
         id="p",

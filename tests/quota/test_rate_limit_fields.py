@@ -58,10 +58,10 @@ def test_a_full_limit_resets_now() -> None:
     ("limits", "groups"),
     [
         ([], set()),
-        ([{"requests": 5, "per": "5h"}], {"x-ratelimit"}),
+        ([{"requests": 5, "per": "5h"}], {"x-ratelimit", "anthropic-ratelimit-requests"}),
         ([{"requests": 5, "per": "1m"}], {"anthropic-ratelimit-requests"}),
         ([{"tokens": 5, "per": "1d"}], {"anthropic-ratelimit-tokens"}),
-        (STACKED, {"x-ratelimit"}),
+        (STACKED, {"x-ratelimit", "anthropic-ratelimit-requests"}),
     ],
 )
 def test_a_group_without_a_limit_is_left_out(

@@ -214,3 +214,32 @@ async def test_batches_that_were_not_restored_are_not_overwritten(
         other.open(admission())
         assert await other.close(0) == 1
         assert (await restore(copy, NOON)).crashed == [request]
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["one-batch", "two-batches"])
+async def test_a_request_that_was_admitted_anew_counts_once(
+    path: Path, journal: Journal, database: Database, written: bool
+) -> None:
+    first = admission(reserved=10)
+    anew = admission(id=first.id, reserved=20, billed_micro=30)
+    replaced = journal.open(first)
+    if written:
+        await outcome(replaced)
+    ticket = journal.open(anew)
+    journal.withdraw(replaced)
+    await outcome(ticket)
+    async with opened(crash(path)) as copy:
+        state = await restore(copy, NOON)
+        assert state.crashed == [anew]
+        [row] = await rows(copy, "SELECT id, reserved, cost_micro FROM usage")
+        assert row == (first.id, 20, 30)
+        assert len(await rows(copy, "SELECT * FROM statement")) == 1
+    await outcome(settle(journal, ticket, anew))
+    await until_folded(database)
+    assert await rows(database, "SELECT id, reserved FROM usage") == [(first.id, 20)]
+
+
+async def until_folded(database: Database) -> None:
+    async with asyncio.timeout(5):
+        while await rows(database, "SELECT * FROM batch"):  # noqa: ASYNC110 - each asks anew
+            await asyncio.sleep(0.02)

@@ -1,113 +1,133 @@
-"""A splice that looks at error events before they are passed on.
+"""A splice that looks at events before they are passed on.
 
-Decides where an error event may be in a piece of a stream. Must not know what may be shown of it:
-the `judge` callback decides that. A piece without the word `error`, as nearly all are, costs one
-search.
+An upstream may quote the operator's credential in an error, or in any event of its own making:
+`{"detail": …}`, say. What a model writes cannot quote it, because no model is shown it. So pieces
+that are nothing but content pass at no cost of their own: the tap recognises them, as it must in
+any case. All other events are judged once they are complete, wherever reads and chunks cut them.
+
+Decides which octets wait for the end of their event. Must not know what may be shown of an event:
+the `judge` callback decides that.
 """
 
-import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from relay.errors import RelayError
 from relay.net.exchange import Exchange
 from relay.net.upstream.body import ResponseBody
 from relay.net.upstream.connection import FailureKind, UpstreamError
-from relay.net.upstream.splice import Splice, Tap
+from relay.net.upstream.splice import Splice
+from relay.net.upstream.splice import Tap as AnyTap
+from relay.wire.body import Sized
+from relay.wire.chunked import ChunkScanner
 
-_MARK: Final = b"error"
-_ERROR_EVENT: Final = re.compile(
-    rb'^(?:event: ?error|data: ?\{[^\n]{0,40}?"(?:error"[ ]*:|(?:object|type)"[ ]*:[ ]*"error"))',
-    re.MULTILINE,
-)
-_DATA: Final = re.compile(rb"^data: ?([^\r\n]*)", re.MULTILINE)
-_END: Final = re.compile(rb"\r?\n\r?\n")
-_MAX_HELD: Final = 64 * 1024  # octets of an error event that has come in part
+_MAX_HELD: Final = 64 * 1024  # octets of an event that has come in part, and is no content
+_EVENT_END: Final = b"\n\n"
+
+Judge = Callable[[bytes, bytes], UpstreamError | None]
+
+
+class EventTap(AnyTap, Protocol):
+    """A tap that reads events."""
+
+    def feed(self, data: bytes) -> bool:
+        """Take octets; return False if they are complete events of content, and nothing else."""
+        ...
+
+    def take_others(self) -> list[tuple[bytes, bytes]]:
+        """Name and data of the events so far that are no content, each once."""
+        ...
+
+    def incomplete(self) -> bytes:
+        """The part of an event that has come without its end; empty if it is content."""
+        ...
 
 
 class GuardedSplice(Splice):
-    """Passes an event stream on. `judge` returns the failure to end it with in place of an error
-    event with these data, or None if the event may be passed on."""
+    """Passes an event stream on. `judge` takes an event's name and data, and returns the failure to
+    end the stream with in its place, or None if the event may be passed on."""
 
-    __slots__ = ("_held", "_judge")
+    __slots__ = ("_between", "_ending", "_events", "_held", "_judge", "_refused")
 
     def __init__(
         self,
         exchange: Exchange,
         body: ResponseBody,
-        tap: Tap,
-        judge: Callable[[bytes], UpstreamError | None],
+        tap: EventTap,
+        judge: Judge,
         *,
         reframed: bool,
     ) -> None:
         super().__init__(exchange, body, tap, reframed=reframed)
+        self._events = tap
         self._judge = judge
         self._held = b""
+        self._refused = False  # an event was not passed on
+        self._ending = _EVENT_END  # what the octets of an event end with, its chunk included
+        if isinstance(self._extent, ChunkScanner):
+            self._ending += b"\r\n"
+        self._between = True  # the octets passed on end with an event
+
+    def interject(self, payload: bytes) -> bool:
+        """As in `Splice`; in place of a refused event, of which no octet was passed on, as well."""
+        fits = self._framed or not isinstance(self._extent, Sized)
+        if self._refused and self._between and fits and not self._last:
+            self._exchange.write(payload)
+            return True
+        return super().interject(payload)
 
     def _first_octets(self) -> bytes:
-        octets = super()._first_octets()
-        if _MARK in octets and (failure := self._failure(octets)) is not None:
-            raise failure
-        return octets
+        return self._judged(super()._first_octets())
 
     def _feed(self, data: bytes) -> None:
         """As in `Splice`, written out: it is called once per event."""
         extent = self._extent
         try:
             data = extent.feed(data)
+            if data:
+                if self._events.feed(data):
+                    data = self._judged(data)
+                if extent.done:
+                    self._last = data
+                elif data:
+                    self._write(data)
         except RelayError as error:
             self._fail(UpstreamError(FailureKind.GARBAGE, error.message))
             return
-        if _MARK in data:
-            self._pass_guarded(data)
+        except UpstreamError as failure:
+            self._fail(failure)
             return
-        if data:
-            if extent.done:
-                self._last = data
-            else:
-                self._write(data)
-            self._tap.feed(data)
         if extent.done:
             self._complete()
 
-    def _feed_rest(self, data: bytes) -> None:
-        """Take the next piece of an error event that has come in part."""
-        try:
-            data = self._extent.feed(data)
-        except RelayError as error:
-            self._fail(UpstreamError(FailureKind.GARBAGE, error.message))
-            return
-        self._pass_guarded(data)
+    def _judged(self, data: bytes) -> bytes:
+        """The octets that may be passed on; the others are held.
 
-    def _pass_guarded(self, data: bytes) -> None:
-        """Pass on a piece that may have an error event, once that event is complete."""
-        done = self._extent.done
-        data = self._held + data
-        self._held = b""
-        match = _ERROR_EVENT.search(data)
-        if match is not None:
-            failure = self._failure(data)
+        Raises:
+            UpstreamError: none of them may be, and the stream is to end.
+        """
+        data, self._held = self._held + data, b""
+        for name, event in self._events.take_others():
+            if (failure := self._judge(name, event)) is not None:
+                self._refused = True
+                raise failure
+        incomplete = self._events.incomplete()
+        if incomplete:
+            if len(incomplete) > _MAX_HELD:
+                self._refused = True
+                raise UpstreamError(FailureKind.GARBAGE, "an event that is too long")
+            # The framing may cut an event anywhere, so more may be held than the event itself.
+            before, ending, part = data.rpartition(self._ending)
+            data, self._held = before + ending, part
+        if data:
+            self._between = data.endswith(self._ending)
+        return data
+
+    def _complete(self) -> None:
+        if self._held:  # the last event has no end
+            failure = self._judge(b"", self._events.incomplete())
             if failure is not None:
                 self._fail(failure)
                 return
-            partial = _END.search(data, match.end()) is None
-            if partial and not done and len(data) < _MAX_HELD:
-                self._held = data
-                self._connection.attach(self._feed_rest)
-                return
-        self._connection.attach(self._feed)
-        if done:
-            self._last = data
-        else:
-            self._write(data)
-        self._tap.feed(data)
-        if done:
-            self._complete()
-
-    def _failure(self, data: bytes) -> UpstreamError | None:
-        match = _ERROR_EVENT.search(data)
-        if match is None:
-            return None
-        end = _END.search(data, match.end())
-        event = data[match.start() : end.start() if end is not None else len(data)]
-        return self._judge(b"\n".join(_DATA.findall(event)))
+            self._last, self._held = self._last + self._held, b""
+        super()._complete()

@@ -36,8 +36,8 @@ class Tap(Protocol):
         """
         ...
 
-    def feed(self, data: bytes) -> None:
-        """Take octets that were passed on."""
+    def feed(self, data: bytes) -> object:
+        """Take octets that are passed on."""
         ...
 
     def between_events(self) -> bool:
@@ -46,7 +46,10 @@ class Tap(Protocol):
 
 
 class Splice:
-    """Passes one body on. `await join(fields)` returns when it is complete; then call `end`."""
+    """Passes one body on. `await join(fields)` returns when it is complete; then call `end`.
+
+    `started`: the first octets were passed on.
+    """
 
     __slots__ = (
         "_body",
@@ -58,6 +61,7 @@ class Splice:
         "_last",
         "_tap",
         "_write",
+        "started",
     )
 
     def __init__(
@@ -71,6 +75,7 @@ class Splice:
         self._tap = tap
         self._last = b""  # the octets that end the body
         self._done: Waiter[None] = Waiter()
+        self.started = False
         self._write: Callable[[bytes], None] = exchange.transport.write
         length = body.response.length
         # An answer that started without a known length is chunked; so is one whose own chunk
@@ -109,6 +114,7 @@ class Splice:
         else:
             exchange.begin_raw(body.response.status, fields, body.response.length, octets)
         del octets
+        self.started = True
         if extent.done:
             return
         exchange.source = connection

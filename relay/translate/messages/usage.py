@@ -20,6 +20,16 @@ _ENDS: Final = frozenset({b"message_stop", b"error"})
 _STOP: Final = b'"message_stop"'
 _LAST_EVENT: Final = re.compile(rb"message_stop|^event: ?error", re.MULTILINE)
 _DELTA: Final = b"content_block_delta"
+# The start of an event with content, and a piece that has only such events, in chunks or without.
+_CONTENT: Final = (
+    rb'(?:event: ?content_block_delta\r?\ndata:|data: ?\{"type": ?"content_block_delta")'
+)
+_starts_content: Final = re.compile(
+    rb'event: ?content_block_d|data: ?\{"type": ?"content_block_d'
+).match
+_is_content: Final = re.compile(
+    rb"(?:(?:[0-9A-Fa-f]{1,8}\r\n)?" + _CONTENT + rb"[^\n]*+\n\r?\n(?:\r\n)?+)++"
+).fullmatch
 _TEXT: Final = re.compile(rb'"(?:text|thinking|partial_json)": ?"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _EVENT_OCTETS: Final = 121  # of a delta without its text, in a chunk of its own
 DATA_OCTETS: Final = 80  # of its data alone
@@ -106,19 +116,19 @@ def _chunks_end_with_events(data: bytes) -> bool:
 class StreamTap:
     """A tap for a stream of events.
 
-    Only two events of a stream have usage, so one search is enough for nearly every piece. A
-    piece is parsed only if it has usage, or begins or ends within an event.
+    Nearly all pieces are complete events of content. One match recognises them, and they have no
+    usage. All others are parsed.
     """
 
     __slots__ = (
         "_aligned",
         "_chunks",
         "_closing",
-        "_ending",
         "_events",
         "_framing",
         "_last",
         "_last_data",
+        "_others",
         "_passed",
         "_quiet",
         "_text",
@@ -128,7 +138,7 @@ class StreamTap:
     def __init__(self) -> None:
         self._framing: ChunkScanner | _Unframed = _unframed
         self._chunks: ChunkReader | None = None
-        self._ending = b"\n\n"
+        self._others: list[tuple[bytes, bytes]] = []  # events that are no content
         self._events = EventReader()
         self._aligned = True  # between two chunks and between two events
         self._closing = False  # `message_delta` has passed: parse every piece after it
@@ -146,23 +156,33 @@ class StreamTap:
         if scanner is not None:
             self._framing = scanner
             self._chunks = chunks
-            self._ending = b"\n\n\r\n"
         if payload:
             self._read(payload)
 
-    def feed(self, data: bytes) -> None:
-        """Read a piece of the stream."""
+    def feed(self, data: bytes) -> bool:
+        """Read a piece of the stream; False if it is complete events of content only."""
         framing = self._framing
-        if self._quiet and _USAGE not in data and data.endswith(self._ending):
+        if self._quiet and _is_content(data) is not None:
             if framing.single:
                 self._last = data
                 self._passed += len(data) + _ONE_EVENT
-                return
+                return False
             if not framing.left and _chunks_end_with_events(data):
                 self._last = data
                 self._passed += len(data) + data.count(b"\n\n\r\n") * _ONE_EVENT
-                return
+                return False
         self._parse(data)
+        return True
+
+    def take_others(self) -> list[tuple[bytes, bytes]]:
+        """Name and data of the events that are no content, each once."""
+        others, self._others = self._others, []
+        return others
+
+    def incomplete(self) -> bytes:
+        """The part of an event that has come without its end; empty if it is content."""
+        part = self._events.incomplete
+        return b"" if _starts_content(part) is not None else part
 
     def between_events(self) -> bool:
         """Whether the last piece ended with an event."""
@@ -203,6 +223,8 @@ class StreamTap:
         for name, data in self._events.feed(payload):
             if name == _DELTA or (not name and _DELTA in data):
                 self._text += max(0, len(data) - DATA_OCTETS)
+            else:
+                self._others.append((name, data))
             if _USAGE in data and record_event(self._usage, data):
                 self._closing = True
             if name in _ENDS or _STOP in data:

@@ -21,6 +21,10 @@ _INPUT_TYPES: Final = {"text": "input_text"}
 _decode_any: Final = msgspec.json.Decoder().decode
 
 
+class EmptySummaryError(ValueError):
+    """An answer that can be read, without a text to go on from."""
+
+
 def translate(
     payload: bytes, metadata: AnswerMetadata, family: str, usage: Usage | None = None
 ) -> tuple[bytes, list[bytes]]:
@@ -57,12 +61,13 @@ def compacted(
         usage: replaces the usage in `payload`, where the caller knows better.
 
     Raises:
-        ValueError: `payload` is not an answer, or has no text.
+        EmptySummaryError: the answer has no text.
+        ValueError: `payload` is not an answer.
     """
     blocks, _ = message.read(payload)
     text = b'"%b"' % b"".join([string(block.text)[1:-1] for block in blocks])
     if text == b'""':
-        raise ValueError("a summary without a word")
+        raise EmptySummaryError("a summary without a word")
     output = _user_messages(items, metadata)
     output.append(
         b'{"id":"cmp_%b","type":"compaction","encrypted_content":%b}'

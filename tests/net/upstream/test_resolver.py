@@ -246,6 +246,26 @@ async def test_a_name_without_an_address_is_a_failure(timers: Deadlines) -> None
         await pool.connect()
 
 
+async def test_a_look_up_without_a_thread_is_a_failure_for_now(
+    names: Names, timers: Deadlines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    names.addresses = {"a.test": ["192.0.2.1"], "b.test": ["192.0.2.2"]}
+    resolver = Resolver(names, Ages(renew=0.0, fresh=0.0, wait=0.05, retry=0.0))
+    assert await first(resolver, "b.test") == "192.0.2.2"
+    pool = ConnectionPool(Origin("a.test", 9, connect_time=0.5), timers, resolver)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            with pytest.raises(UpstreamError, match="no thread is left") as raised:
+                await pool.connect()
+            assert raised.value.kind is FailureKind.CONNECT
+        assert await first(resolver, "b.test") == "192.0.2.2"  # its last good address
+    assert await first(resolver) == "192.0.2.1"
+
+
 async def test_a_look_up_that_breaks_is_a_failure(timers: Deadlines) -> None:
     def look_up(*_: object, **__: object) -> list[tuple[Any, ...]]:
         raise ValueError("odd")
