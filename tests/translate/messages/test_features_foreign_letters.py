@@ -112,7 +112,7 @@ def test_texts_in_foreign_letters_use_nothing(
 @given(st.lists(st.sampled_from(["\\\\", '\\"', "\\n", "\\u017f", "\\u0131", "ſ", "a"])))
 @example(["\\\\", "\\u017f"])
 def test_escaped_backslashes_before_letters_break_no_body(pieces: list[str]) -> None:
-    octets = '{"model":"m","a":"%s"}' % "".join(pieces)
+    octets = '{{"model":"m","a":"{}"}}'.format("".join(pieces))
     json.loads(octets)
     found = Features(octets.encode()).used
     assert set(FEATURES).isdisjoint(found)
