@@ -77,9 +77,9 @@ def test_a_broken_coding_is_an_error(octets: bytes) -> None:
 def test_nothing_may_follow_a_coding(coding: str, more: bytes, together: bool) -> None:
     octets = CODED[coding]
     unfolded = Unfolded(UntilClose(), LABEL.get(coding, b""))
+    pieces = [octets + more] if together else [octets, more]
     with pytest.raises(RelayError, match="broken"):
-        for piece in [octets + more] if together else [octets, more]:
-            unfolded.feed(piece)
+        b"".join(map(unfolded.feed, pieces))
 
 
 @pytest.mark.parametrize("label", [b"br", b"compress", b""])
