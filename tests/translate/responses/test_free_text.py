@@ -43,7 +43,7 @@ def test_a_text_comes_through_at_any_cut(
     assert passed(arguments_cut(arguments, cuts, ascii_only)) == text
 
 
-@pytest.mark.parametrize("half", ["\ud83d", "\udfff"], ids=ascii)
+@pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDFFF)], ids=ascii)
 def test_half_a_character_within_a_piece_ends_the_text(half: str) -> None:
     """No later piece can make a text of it."""
     free = FreeText()
