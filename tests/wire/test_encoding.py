@@ -134,9 +134,7 @@ def test_a_small_body_is_decoded_and_a_larger_one_is_not(
         (b"", b"{}"),
     ],
 )
-def test_a_body_that_only_the_other_decoder_judges_is_no_small_one(
-    name: bytes, octets: bytes
-) -> None:
+def test_a_body_that_the_other_decoder_judges_is_no_small_one(name: bytes, octets: bytes) -> None:
     assert decoded_if_small(octets, name, 5000) is None
 
 

@@ -30,7 +30,7 @@ def fed(reader: AnswerReader, pieces: list[bytes]) -> int:
 
 
 @given(CUTS)
-def test_a_stream_that_was_asked_for_is_read_to_its_first_content(cuts: list[int]) -> None:
+def test_a_wanted_stream_is_read_to_its_first_content(cuts: list[int]) -> None:
     reader = AnswerReader(streams=True)
     content = STREAM.index(b"event: content_block_delta")
     assert fed(reader, split_at(STREAM, cuts)) > content

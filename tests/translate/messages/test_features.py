@@ -187,6 +187,7 @@ def test_no_escapes_hide_content_of_unknown_length(
         b'{"a":"\\\\u0061","\\u0073peed":"fast"}',
         b'{"a":"\\"","speed":"fast"}',
         b'{"speed":"\\ud83d"}',
+        b'{"speed":"\xff"}',
         b'{"speed":{"value":"' + b"x" * 100 + b'"}}',
     ],
 )

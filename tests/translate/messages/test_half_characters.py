@@ -106,7 +106,7 @@ def test_spaced_arguments_with_half_a_character_become_compact() -> None:
 
 
 @pytest.mark.parametrize("half", HALVES, ids=ascii)
-def test_a_list_of_citations_with_half_a_character_shows_none_it_cannot(half: str) -> None:
+def test_citations_with_half_a_character_break_no_answer(half: str) -> None:
     url = {"type": "web_search_result_location", "url": "https://x", "title": "t"}
     assert len(content.citations(raw([url, {**url, "cited_text": "whole"}]))) == 2
     for broken in ({**url, "title": half}, {**url, "type": half}):
@@ -126,7 +126,7 @@ def test_an_unreadable_explanation_becomes_a_sentence(half: str) -> None:
 @pytest.mark.parametrize("half", HALVES, ids=ascii)
 @pytest.mark.parametrize("counts", [{"input_tokens": 5, "output_tokens": 7}, {"input_tokens": "5"}])
 def test_the_usage_is_read_beside_half_a_character(half: str, counts: dict[str, Any]) -> None:
-    document = {
+    document: dict[str, Any] = {
         "model": "m",
         "stop_reason": "end_turn",
         "content": [{"type": "text", "text": half}],
