@@ -133,7 +133,11 @@ def test_a_small_body_is_decoded_and_a_larger_one_is_not(
         (b"identity", b"{}"),
         (b"", b"{}"),
     ],
-)
+    ids=[
+        "zstd-without-size", "zstd-and-more", "zstd-cut", "no-zstd", "gzip-and-more", "gzip-cut",
+        "no-deflate", "br", "identity", "none",
+    ],
+)  # fmt: skip
 def test_a_body_that_the_other_decoder_judges_is_no_small_one(name: bytes, octets: bytes) -> None:
     assert decoded_if_small(octets, name, 5000) is None
 
