@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
+PURE := tests/wire tests/quota tests/translate tests/pool
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 # A run starts a hundred processes: none should have to compile what another has compiled.
@@ -31,7 +32,9 @@ lint: $(DEV)           ## style, types, layers, sizes and names
 	$(BIN)/python .ci/gates.py
 
 coverage: $(DEV)       ## every branch of the pure packages, reached by their own tests
-	$(BIN)/python -m coverage run -m pytest tests/wire tests/quota tests/translate tests/pool
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal --hypothesis-profile=coverage -m 'not long and not alone and not thorough' $(PURE)
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
 fmt: $(DEV)            ## format, and mend what ruff can mend

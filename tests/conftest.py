@@ -22,6 +22,8 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
 
 # Tests run in parallel: the duration of an example says nothing about it.
 settings.register_profile("tests", deadline=None)
+# For `make coverage`: the same few examples each time, so that it reaches the same branches.
+settings.register_profile("coverage", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("tests")
 
 

@@ -34,17 +34,16 @@ async def probe(upstream: Upstream, model: str, deadlines: Deadlines) -> str:
     """
     body = orjson.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]})
     head = upstream.messages_head(_FIELDS, len(body), counting=True)
-    connection = None
     try:
         connection = await upstream.pool.connect()
-        answer = connection.send(head, body)
-        connection.deadline = min(connection.deadline, deadlines.now + _PROBE_SECONDS)
-        response = await answer
+        try:
+            answer = connection.send(head, body)
+            connection.deadline = min(connection.deadline, deadlines.now + _PROBE_SECONDS)
+            response = await answer
+        finally:
+            connection.close()
     except UpstreamError as failure:
         return f"a probe: {failure}"
-    finally:
-        if connection is not None:
-            connection.close()
     if response.status < 500 or response.status == _NOT_IMPLEMENTED:
         return ""
     return f"a probe: {response.status}"

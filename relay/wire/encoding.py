@@ -102,11 +102,6 @@ def _inflate(body: bytes, limit: int, wbits: int) -> bytes:
             size += len(piece)
             if size > limit:
                 raise _TooLargeError
-    while not decompressor.eof and (piece := decompressor.decompress(b"", _INFLATED_AT_ONCE)):
-        pieces.append(piece)  # octets that had no room in the last step
-        size += len(piece)
-        if size > limit:
-            raise _TooLargeError
     if not decompressor.eof or decompressor.unused_data:
         raise EOFError
     return b"".join(pieces)

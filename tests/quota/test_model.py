@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -416,7 +417,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert balance - self.held(account) >= -self.overshot[account]
 
 
-TestLedgerAgainstModel = LedgerAgainstModel.TestCase
+TestLedgerAgainstModel = pytest.mark.thorough(LedgerAgainstModel.TestCase)
 TestLedgerAgainstModel.settings = settings(
     max_examples=250, stateful_step_count=50, deadline=None, database=None
 )

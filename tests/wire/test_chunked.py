@@ -257,6 +257,7 @@ def judge_by_chance(cases: range) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.thorough
 def test_scanner_reader_and_h11_agree_on_thousands_of_bodies() -> None:
     counts = judge_by_chance(range(CASES))
     assert min(counts["read"], counts["refused"]) > CASES / 5

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import RelayError
-from relay.wire.encoding import decoded
+from relay.wire.encoding import decoded, decoded_if_small
+from tests.fakes.memory import peak_octets
 
 LIMIT = 100_000
 Encoder = Callable[[bytes], bytes]
@@ -67,10 +68,13 @@ def test_nothing_may_follow_the_body(name: bytes, encode: Encoder) -> None:
     assert refused.value.kind.status == 400
 
 
-def test_nothing_may_follow_a_frame_however_far_it_is() -> None:
-    frame = zstandard.ZstdCompressor().compress(b"{}")
+@pytest.mark.parametrize(("name", "encode"), WAYS)
+@pytest.mark.parametrize("octets", [3000, 600_000])
+def test_nothing_may_follow_the_body_however_far_it_is(
+    name: bytes, encode: Encoder, octets: int
+) -> None:
     with pytest.raises(RelayError) as refused:
-        decoded(frame + bytes(3000), b"zstd", LIMIT)
+        decoded(encode(b"{}") + bytes(octets), name, LIMIT)
     assert refused.value.kind.status == 400
 
 
@@ -95,3 +99,51 @@ def test_an_unknown_encoding_is_refused_with_the_known_ones() -> None:
         decoded(b"{}", b"br", LIMIT)
     assert refused.value.kind.status == 415
     assert (b"accept-encoding", b"gzip, zstd") in refused.value.headers
+
+
+# --- small bodies ----------------------------------------------------------------------
+
+
+@given(body=st.binary(max_size=3000), repeated=st.integers(1, 20), size=st.integers(0, 9000))
+@pytest.mark.parametrize("name", [*ENCODERS, b" X-GZIP "])
+def test_a_small_body_is_decoded_and_a_larger_one_is_not(
+    name: bytes, body: bytes, repeated: int, size: int
+) -> None:
+    body *= repeated
+    encoded = ENCODERS.get(name, gzip.compress)(body)
+    small = decoded_if_small(encoded, name, size)
+    if name == b"zstd" and not body:
+        assert small is None
+    else:
+        assert small == (body if len(body) <= size else None)
+    assert small is None or small == decoded(encoded, name, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("name", "octets"),
+    [
+        (b"zstd", streamed(b"{}")),  # does not state its size
+        (b"zstd", zstandard.compress(b"{}") + b"x"),
+        (b"zstd", zstandard.compress(b"{}" * 900)[:-1]),
+        (b"zstd", b"no frame"),
+        (b"gzip", gzip.compress(b"{}") + b"x"),
+        (b"gzip", gzip.compress(b"{}")[:-1]),
+        (b"deflate", b"no deflate"),
+        (b"br", b"{}"),
+        (b"identity", b"{}"),
+        (b"", b"{}"),
+    ],
+    ids=[
+        "zstd-without-size", "zstd-and-more", "zstd-cut", "no-zstd", "gzip-and-more", "gzip-cut",
+        "no-deflate", "br", "identity", "none",
+    ],
+)  # fmt: skip
+def test_a_body_that_the_other_decoder_judges_is_no_small_one(name: bytes, octets: bytes) -> None:
+    assert decoded_if_small(octets, name, 5000) is None
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_bomb_is_no_small_body_and_takes_no_memory(name: bytes) -> None:
+    bomb = ENCODERS[name](bytes(1 << 27))
+    assert decoded_if_small(bomb, name, 5000) is None
+    assert peak_octets(lambda: decoded_if_small(bomb, name, 5000)) < 1 << 20

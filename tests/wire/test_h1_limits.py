@@ -93,3 +93,19 @@ def test_a_limit_refuses_at_the_first_octet_that_settles_it(make: MakeReader) ->
     for octets in (b"GET /" + b"x" * 17, b"GET / HTTP/1.1\r\nX: " + b"x" * 41):
         assert isinstance(first_head(make(limits), [octets[:-1]]), Waits)
         assert isinstance(first_head(make(limits), [octets]), Refused)
+
+
+@pytest.mark.parametrize(
+    ("make", "start"),
+    [(request_reader, b"GET / HTTP/1.1\r\n"), (response_reader, b"HTTP/1.1 200 OK\r\n")],
+    ids=["request", "response"],
+)
+@pytest.mark.parametrize("length", [10, 9000, 20_000])
+def test_a_bare_line_feed_is_refused_however_far_it_is(
+    make: MakeReader, start: bytes, length: int
+) -> None:
+    """At once: the head need not be complete."""
+    for pieces in feedings(start + b"x: " + b"a" * length + b"\ny", splits=1):
+        result = first_head(make(Limits()), pieces)
+        assert isinstance(result, Refused)
+        assert result.status == 400

@@ -26,6 +26,7 @@ _streams = st.lists(
 tuned = settings(max_examples=300, deadline=None, database=None)
 
 
+@pytest.mark.thorough
 @READERS
 @tuned
 @given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))

@@ -188,6 +188,7 @@ def test_a_secret_is_never_remembered(name: str) -> None:
     assert table.seen == {}
 
 
+@pytest.mark.thorough
 def test_no_reader_remembers_a_secret_that_passed() -> None:
     secret = b"rk-never-kept-4711"
     lines = [b"Authorization: Bearer %b", b"X-Api-Key: %b", b"Cookie: a=%b"]

@@ -71,6 +71,17 @@ def test_a_broken_coding_is_an_error(octets: bytes) -> None:
         Unfolded(Sized(len(octets)), b"").feed(octets)
 
 
+@pytest.mark.parametrize("coding", ["gzip", "zlib", "raw-deflate", "zstd"])
+@pytest.mark.parametrize("more", [b"m", b"more", bytes(3000)], ids=["octet", "word", "far"])
+@pytest.mark.parametrize("together", [True, False], ids=["in-one-piece", "in-the-next"])
+def test_nothing_may_follow_a_coding(coding: str, more: bytes, together: bool) -> None:
+    octets = CODED[coding]
+    unfolded = Unfolded(UntilClose(), LABEL.get(coding, b""))
+    pieces = [octets + more] if together else [octets, more]
+    with pytest.raises(RelayError, match="broken"):
+        b"".join(map(unfolded.feed, pieces))
+
+
 @pytest.mark.parametrize("label", [b"br", b"compress", b""])
 def test_an_unknown_coding_is_an_error(label: bytes) -> None:
     with pytest.raises(RelayError, match="not asked for"):

@@ -336,12 +336,13 @@ def message_usage(body: bytes) -> Usage:
     """The usage of a complete JSON document."""
     usage = Usage(complete=True)
     try:
-        message = _decode_message(body)
-    except msgspec.ValidationError:
-        _record_odd_message(usage, body)
+        try:
+            message = _decode_message(body)
+        except msgspec.ValidationError:
+            _record_odd_message(usage, _decode_odd_message(body))
+            return usage
+    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         return usage  # it is complete; the caller can check its shape
-    except (UnicodeDecodeError, RecursionError):
-        return usage
     except msgspec.DecodeError:
         if b"\\ud" in body.lower():  # half a character, perhaps
             return _usage_by_json(body)
@@ -360,7 +361,7 @@ def _usage_by_json(body: bytes) -> Usage:
         known = {name: members.get(name) for name in ("model", "stop_reason", "usage")}
     except (AttributeError, ValueError, RecursionError):
         return Usage()
-    return message_usage(json.dumps(known).encode())
+    return message_usage(json.dumps(known, ensure_ascii=False).encode(errors="replace"))
 
 
 def event_type(data: bytes) -> str:
@@ -371,11 +372,7 @@ def event_type(data: bytes) -> str:
         return ""
 
 
-def _record_odd_message(usage: Usage, body: bytes) -> None:
-    try:
-        message = _decode_odd_message(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return
+def _record_odd_message(usage: Usage, message: _OddMessage) -> None:
     usage.model = _word(message.model)
     usage.stop_reason = _word(message.stop_reason)
     _record_counts(usage, _readable_counts(message.usage))

@@ -1,8 +1,8 @@
 """Finds what a request body uses that costs more than its text: searches, files, modes of service.
 
 Decides by octets and by top-level members, without building the body's tree. No spelling hides a
-feature: letters that are written as escapes are read, capitals count as small letters, and a member
-that is given twice counts as used. Must not know plans or prices.
+feature: letters that are written as escapes are read, capitals count as small letters, also those
+outside ASCII, and a member that is given twice counts as used. Must not know plans or prices.
 """
 
 import re
@@ -53,6 +53,12 @@ _ESCAPED_WORD: Final = re.compile(
     rb"\\u00(?:3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a])"  # its beginning is found quickly
 )
 _ESCAPE: Final = re.compile(rb"\\(?:u00([2-7][0-9a-f])|.)", re.DOTALL)
+# Other capitals of ASCII letters, as an escape and as UTF-8. Parsers that ignore case read them:
+# Go's encoding/json U+017F and U+212A (Unicode, CaseFolding.txt), Java's equalsIgnoreCase all.
+_FOREIGN_LETTERS: Final = tuple(
+    (b"\\u%04x" % ord(capital), capital.encode(), letter)
+    for capital, letter in (("\u017f", b"s"), ("\u212a", b"k"), ("\u0130", b"i"), ("\u0131", b"i"))
+)
 _MAX_BACKSLASHES: Final = 64  # in a row; more count as an even number
 _MAX_VALUE: Final = 64  # octets
 _MAX_ESCAPES: Final = 20_000  # that are undone one by one, in about 10 ms
@@ -93,6 +99,8 @@ class Features:
         if self.escaped:
             unreadable = text.count(b"\\") > _MAX_ESCAPES
             text = text if unreadable else _ESCAPE.sub(_unescaped, text).lower()
+        if b"\\u" in text or not text.isascii():
+            text = _in_ascii_letters(text)
         if not self._find_members(text, translated):
             unreadable = True
         if any(word in text for word in (_TOOLS)):
@@ -180,3 +188,18 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
         return match[0]
     letter = bytes([int(code, 16)])
     return match[0] if letter in b'"\\' else letter
+
+
+def _in_ascii_letters(text: bytes) -> bytes:
+    """A body in small letters, those of ASCII for all their other capitals.
+
+    An escaped backslash becomes two slashes: a letter behind it is no escape.
+    """
+    if b"\\u" in text:
+        text = text.replace(b"\\\\", b"//")
+        for escape, _, letter in _FOREIGN_LETTERS:
+            text = text.replace(escape, letter)
+    if not text.isascii():
+        for _, octets, letter in _FOREIGN_LETTERS:
+            text = text.replace(octets, letter)
+    return text

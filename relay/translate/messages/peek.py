@@ -14,6 +14,7 @@ from relay.errors import INVALID_REQUEST, RelayError
 from relay.translate.messages.second_reading import (
     NOTHING,
     LongMembers,
+    not_json_error,
     refuse_second_reading,
 )
 
@@ -82,10 +83,7 @@ def peek(body: bytes) -> RequestSummary:
     except msgspec.ValidationError:
         raise RelayError(INVALID_REQUEST, "The request body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RelayError(
-            INVALID_REQUEST, f"The request body is not valid JSON: {reason}."
-        ) from None
+        raise not_json_error(error) from None
     model: object = members.model
     stream: object = members.stream
     max_tokens: object = members.max_tokens
@@ -116,7 +114,7 @@ def _scalar(raw: Any) -> object:
     try:
         return _decode_any(octets)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {error}.") from None
+        raise not_json_error(error) from None
 
 
 def with_model(body: bytes, name: str) -> bytes:
@@ -127,15 +125,18 @@ def with_model(body: bytes, name: str) -> bytes:
 
     Raises:
         RelayError: 400, `model` is given twice or written with escapes: two readers of this
-            body could find different models.
+            body could find different models. Or the body is nested too deeply.
     """
     number = body.count(b'"model"')
-    if number == 1 and _has_no_model_but(start := body.find(b'"model"'), body):
-        return _replace_value(body, start, name)  # true of most bodies
-    if number <= _MAX_MODEL_KEYS:
-        found = _model_keys(body)
-        if len(found) == 1:
-            return _replace_value(body, found[0], name)
+    try:
+        if number == 1 and _has_no_model_but(start := body.find(b'"model"'), body):
+            return _replace_value(body, start, name)  # true of most bodies
+        if number <= _MAX_MODEL_KEYS:
+            found = _model_keys(body)
+            if len(found) == 1:
+                return _replace_value(body, found[0], name)
+    except RecursionError as error:  # `peek` had a few levels more
+        raise not_json_error(error) from None
     raise RelayError(
         INVALID_REQUEST, "model: give it once, at the top level, without escapes.", param="model"
     )
@@ -175,9 +176,7 @@ def _model_keys(body: bytes) -> list[int]:
     try:
         msgspec.json.decode(marked, type=dict[_Key, msgspec.Raw], dec_hook=read)
     except UnicodeDecodeError:  # in a key that `peek` has skipped
-        raise RelayError(
-            INVALID_REQUEST, "The request body is not valid JSON: a key is not UTF-8."
-        ) from None
+        raise not_json_error("a key is not UTF-8") from None
     return [] if escaped else found
 
 

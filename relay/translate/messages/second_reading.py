@@ -172,11 +172,16 @@ def _check_keys(body: bytes) -> None:
     try:
         msgspec.json.decode(body, type=dict[_Key, msgspec.Raw], dec_hook=keys.read)
     except UnicodeDecodeError:  # in a key, which `peek` has skipped
-        raise RelayError(
-            INVALID_REQUEST, "The request body is not valid JSON: a key is not UTF-8."
-        ) from None
-    except msgspec.DecodeError as error:
-        raise RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {error}.") from None
+        raise not_json_error("a key is not UTF-8") from None
+    except RecursionError as error:  # `peek` had a level more
+        raise not_json_error(error) from None
+
+
+def not_json_error(reason: Exception | str) -> RelayError:
+    """The error for a body that cannot be decoded."""
+    if isinstance(reason, RecursionError):
+        reason = "nested too deeply"
+    return RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {reason}.")
 
 
 def _error(name: str) -> RelayError:

@@ -12,12 +12,16 @@ import msgspec
 
 _PREFIX: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _PREFIX_SO_FAR: Final = re.compile(r'\s*(?:\{\s*(?:"i?n?p?u?t?(?:"\s*(?::\s*)?)?)?)?\Z')
-# The part of a text that can be passed on: up to its end, or up to an incomplete escape. The two
-# halves of a surrogate pair (RFC 8259 §7) stay together.
+# The part of a text that can be passed on: up to its end, up to an incomplete escape, or up to the
+# first character that no JSON string has. The two halves of a surrogate pair (RFC 8259 §7) stay
+# together.
 _HIGH_SURROGATE: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _COMPLETE: Final = re.compile(
-    rf'(?:[^"\\]|{_HIGH_SURROGATE}\\u[0-9a-fA-F]{{4}}'
-    r"|(?!\\u[dD][89abAB])\\(?:u[0-9a-fA-F]{4}|[^u]))*+"
+    rf'(?:[^"\\\x00-\x1f]|{_HIGH_SURROGATE}\\u[0-9a-fA-F]{{4}}'
+    r'|(?!\\u[dD][89abAB])\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))*+'
+)
+_INCOMPLETE: Final = re.compile(
+    rf"\\(?:u[0-9a-fA-F]{{0,3}})?|{_HIGH_SURROGATE}(?:\\(?:u[0-9a-fA-F]{{0,3}})?)?"
 )
 _ESCAPE_OCTETS: Final = 6
 _HALF: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
@@ -63,8 +67,8 @@ class FreeText:
             self._pending_text = self._pending_text[match.end() :]
         complete = _COMPLETE.match(self._pending_text)
         assert complete is not None
-        self._pending_text = self._pending_text[complete.end() :]
-        self._ended = self._pending_text.startswith('"')
+        pending = self._pending_text = self._pending_text[complete.end() :]
+        self._ended = pending != "" and _INCOMPLETE.fullmatch(pending) is None
         return complete[0].encode()
 
 

@@ -59,10 +59,18 @@ def test_a_costly_body_takes_little_memory_and_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["messages", "input"])
-@pytest.mark.parametrize("before", [[], [{"role": "system", "content": 's, [{"}]'}]])
-def test_a_long_conversation_has_the_key_of_its_first_turn(
-    field: str, before: list[dict[str, Any]]
-) -> None:
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],
+        [{"role": "system", "content": 's, [{"}]'}],
+        [{"role": "r" * 200, "content": "a role that is none"}],
+        [["a message that is none"], {"role": 7}],
+        [{"role": ["user"], "content": {"type": "text"}}],
+    ],
+    ids=lambda before: str(before)[:40],
+)
+def test_a_long_conversation_has_the_key_of_its_first_turn(field: str, before: list[Any]) -> None:
     first = {"role": "user", "content": [{"type": "text", "text": 'a "quoted" ] } \\ text'}]}
     later = [{"role": "assistant", "content": ", ".join("words") * 4}, first] * 3000
     keys = {

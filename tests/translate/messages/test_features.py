@@ -187,6 +187,7 @@ def test_no_escapes_hide_content_of_unknown_length(
         b'{"a":"\\\\u0061","\\u0073peed":"fast"}',
         b'{"a":"\\"","speed":"fast"}',
         b'{"speed":"\\ud83d"}',
+        b'{"speed":"\xff"}',
         b'{"speed":{"value":"' + b"x" * 100 + b'"}}',
     ],
 )
@@ -214,6 +215,9 @@ def test_a_body_that_cannot_be_read_counts_as_using_everything() -> None:
         b'\\"',
         b"x",
         "é".encode(),
+        "ı".encode(),
+        b"\\u0131",
+        b"\\\\u017f",
         b"_url",
     ],
     ids=repr,

@@ -142,3 +142,28 @@ def test_a_long_value_hides_no_second_reading(body: bytes) -> None:
     """Its octets stand twice: as keys, and as the text that holds them."""
     with pytest.raises(RelayError, match="give it once"):
         peek(body)
+
+
+def test_escapes_beside_a_long_conversation_are_refused_unread() -> None:
+    """To undo them one by one would take long; no JSON writer escapes letters."""
+    long = f'"x":"{"word " * 20_000}"'
+    for text, is_refused in [("\\u0073", True), ("\\u017f", True), ("\\u00e9", False)]:
+        error = refused(f'{{"model":"a",{long},"y":"{text}"}}'.encode())
+        assert (error is not None) is is_refused
+        assert error is None or "without escapes" in error.message
+    inside = f'{{"model":"a","messages":[{{"content":"\\u0073 {"word " * 20_000}"}}]}}'
+    assert refused(inside.encode()) is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        b'"max_tokens":[],"model":"\\ud83d"',
+        b'"stream":{},"model":"\xff"',
+        b'"max_tokens":[],"model":"a","stream":"\xff"',
+    ],
+)
+def test_an_odd_body_with_an_unreadable_value_is_refused(members: bytes) -> None:
+    error = refused(b"{%b}" % members)
+    assert error is not None
+    assert "not valid JSON" in error.message

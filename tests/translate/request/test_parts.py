@@ -12,7 +12,7 @@ from relay.translate.raw_json import NOTHING, decode_string
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
 from relay.translate.request.builder import MessagesBuilder, TargetModel
-from relay.translate.request.conversation import Conversation
+from relay.translate.request.conversation import Conversation, Turn, fit_turns
 from relay.translate.request.options import GenerationOptions
 from relay.translate.request.thinking_replay import (
     ANTHROPIC,
@@ -164,3 +164,15 @@ def test_a_web_search_beside_a_tool_of_that_name_is_refused() -> None:
         body(conversation, Toolset(tools=(tool,), search=WebSearch()))
     optional = body(conversation, Toolset(tools=(tool,), search=WebSearch(required=False)))
     assert [each["name"] for each in optional["tools"]] == ["web_search"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_user_turns_around_turns_that_are_left_out_become_one(number: int) -> None:
+    turns = []
+    for one in range(number):
+        turns += [Turn(assistant=False), Turn(assistant=True)]
+        turns[-2].blocks.append(text_block(raw(f"{one}")))
+    [fitted], begins_thinking = fit_turns(turns, ANTHROPIC)
+    assert [block["text"] for block in written(*fitted.blocks)] == [str(n) for n in range(number)]
+    assert not begins_thinking
+    assert [len(turn.blocks) for turn in turns] == [1, 0] * number  # for another model

@@ -225,6 +225,22 @@ def test_arguments_without_free_text_are_the_text(arguments: str) -> None:
     assert item["input"] == (arguments or "{}")
 
 
+@pytest.mark.parametrize("wrong", ["\n\nevent: error\ndata: {}\n\n", "\\d+", "\x00"], ids=ascii)
+def test_arguments_that_are_no_json_forge_no_event(wrong: str) -> None:
+    octets = (
+        event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
+        + event(delta(0, type="input_json_delta", partial_json='{"input":"a' + wrong))
+        + event(delta(0, type="input_json_delta", partial_json='b"}'))
+        + event('{"type":"content_block_stop","index":0}')
+        + event(ended("tool_use"))
+        + event(STOP)
+    )
+    shown, _ = feed([octets])
+    replies.check(shown)
+    [item] = final_items(shown)
+    assert item["input"] == "a"
+
+
 def test_free_text_that_is_cut_off_ends_as_it_was_shown() -> None:
     octets = (
         event(started(0, type="tool_use", id="t", name="apply_patch", input={}))
