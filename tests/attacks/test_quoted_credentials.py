@@ -171,6 +171,28 @@ async def test_no_long_error_event_hides_it(
     assert not shows(re.sub(rb"\r\n[0-9a-f]+\r\n", b"", payload))
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("content_block_start", 60_000),
+        ("content_block_start", 300_000),
+        ("content_block_start", 3_000_000),
+        ("vendor_event", 300_000),
+    ],
+)
+async def test_a_long_event_of_a_server_tool_passes(
+    upstream_with: UpstreamWith, relay_with: RelayWith, name: str, size: int
+) -> None:
+    found = {"type": "web_fetch_tool_result", "tool_use_id": "srvtoolu_1", "content": "a" * size}
+    event = answers.event(name, index=1, content_block=found)
+    pieces = answers.stream(("Hello",))
+    octets = answers.chunked([*pieces[:4], event, *pieces[4:]])
+    upstream = await upstream_with(always(octets))
+    relay = await relay_with([upstream_row("a", upstream, OPTIONS)], plan=PLAN)
+    payload = await everything(relay, "messages")
+    assert octets.partition(b"\r\n\r\n")[2] == payload.partition(b"\r\n\r\n")[2]
+
+
 @pytest.mark.parametrize("key", ["ollama", "x", "EMPTY"])
 async def test_a_placeholder_is_no_secret(
     upstream_with: UpstreamWith, relay_with: RelayWith, key: str

@@ -21,7 +21,7 @@ from relay.net.upstream.splice import Tap as AnyTap
 from relay.wire.body import Sized
 from relay.wire.chunked import ChunkScanner
 
-_MAX_HELD: Final = 64 * 1024  # octets of an event that has come in part, and is no content
+_MAX_HELD: Final = 1024 * 1024  # octets of an event that has come in part, and is no content
 _EVENT_END: Final = b"\n\n"
 
 Judge = Callable[[bytes, bytes], UpstreamError | None]

@@ -25,7 +25,7 @@ _CONTENT: Final = (
     rb'(?:event: ?content_block_delta\r?\ndata:|data: ?\{"type": ?"content_block_delta")'
 )
 _starts_content: Final = re.compile(
-    rb'event: ?content_block_d|data: ?\{"type": ?"content_block_d'
+    rb'(?:event: ?|data: ?\{"type": ?")content_block_(?:delta|start)'
 ).match
 _is_content: Final = re.compile(
     rb"(?:(?:[0-9A-Fa-f]{1,8}\r\n)?" + _CONTENT + rb"[^\n]*+\n\r?\n(?:\r\n)?+)++"
