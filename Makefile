@@ -9,7 +9,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test lint coverage fmt bench lock clean
+.PHONY: help run serve test thorough lint coverage fmt bench lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,9 +20,12 @@ run: $(RUN)            ## the demo: simulated upstream, relay and one key
 serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
 
-test: $(DEV)           ## every test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone'
+test: $(DEV)           ## every promise
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone and not thorough'
 	$(BIN)/python -m pytest -m alone $(ALONE)
+
+thorough: $(DEV)       ## the examples of large matrices that make test leaves out
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'thorough and not long and not alone'
 
 lint: $(DEV)           ## style, types, layers, sizes and names
 	$(BIN)/ruff check .

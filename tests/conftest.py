@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ from tests.fakes.upstream import Answer, Upstream, UpstreamWith, forwarding, raw
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
     """Test on the loop that the relay runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a large matrix, `make test` runs the share that its marker names: `matrix(share=4)` is
+    every fourth cell, always the same ones; the others are `thorough`."""
+    for item in items:
+        marker = item.get_closest_marker("matrix")
+        if marker is not None and zlib.crc32(item.nodeid.encode()) % marker.kwargs["share"]:
+            item.add_marker("thorough")
 
 
 # Tests run in parallel: the duration of an example says nothing about it.

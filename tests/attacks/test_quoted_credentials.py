@@ -42,6 +42,7 @@ def test_every_spelling_shows_it() -> None:
     assert all(shows(spelling.encode()) for spelling in SPELLINGS.values())
 
 
+@pytest.mark.matrix(share=6)
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -120,6 +121,7 @@ def cut(event: bytes, how: str) -> list[bytes]:
     return [octets[:at], octets[at:]]
 
 
+@pytest.mark.matrix(share=8)
 @pytest.mark.parametrize("how", CUTS)
 @pytest.mark.parametrize("name", EVENTS)
 @pytest.mark.parametrize("spelling", ["plain", "slash", "all"])

@@ -35,6 +35,7 @@ async def test_no_error_repeats_the_credential(
     assert "odd key" in message_of(dialect, fields, payload)
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("status", [429, 500, 503, 529, 200])
 @pytest.mark.parametrize(("kind", "words"), ABOUT_OPERATOR)
@@ -55,6 +56,7 @@ async def test_no_error_speaks_of_the_operators_account(
     assert message_of(dialect, fields, payload)
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("cut", [0, 30, 75])
 @pytest.mark.parametrize("named", [False, True], ids=["data-only", "named"])

@@ -140,6 +140,7 @@ async def two(
     return await relay_with(rows, plan=PLAN), well
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("case", CASES["none"], ids=lambda case: case["name"])
@@ -161,6 +162,7 @@ async def test_an_answer_that_is_none_is_a_failure(
     assert line["rule"] == "reported"
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("sized", [False, True], ids=["chunked", "sized"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -186,6 +188,7 @@ async def test_the_last_upstreams_failure_costs_nothing(
     assert line["rule"] == "refunded"
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("case", CASES["good"], ids=lambda case: case["name"])

@@ -41,6 +41,7 @@ def coded(body: bytes, coding: str, status: bytes = b"200 OK", *, streamed: bool
     return answers.sized(body, status, b"content-encoding: " + coding.encode(), kind=kind)
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("coding", KNOWN)
