@@ -8,12 +8,13 @@ request.
 Decides which requests are large. Must not know what is done with them.
 """
 
+import asyncio
 from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter, sleep
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
@@ -23,6 +24,9 @@ from relay.translate.elements import check_elements, is_light
 from relay.translate.messages.peek import RequestSummary, peek
 from relay.wire.encoding import decoded, decoded_if_small
 
+if TYPE_CHECKING:
+    from relay.gateway.dialect import InboundRequest
+
 T = TypeVar("T")
 
 LARGE_OCTETS: Final = 48 * 1024  # reading fewer takes 40 ms at most, of whatever elements
@@ -31,6 +35,7 @@ _MAX_REST_SECONDS: Final = 0.02
 
 _MAX_AT_ONCE: Final = 8  # large requests of one key that are read and written
 _reading: Final[Counter[str]] = Counter()  # large requests by key
+_releasing: Final[set[asyncio.Task[None]]] = set()
 _threads: Final[dict[str, ThreadExecutor]] = {}
 
 
@@ -73,6 +78,19 @@ async def in_turns(work: Callable[[], T]) -> T:
     return await _done_on("reading", partial(_paced, work))
 
 
+async def released(inbound: "InboundRequest") -> None:
+    """Release a large request, on a thread that has nothing else to do."""
+    await _done_on("releasing", partial(_paced, inbound.release))
+
+
+def release_ended(ctx: RequestContext) -> None:
+    """Release a large request that has ended, perhaps without an answer; nobody waits for it."""
+    if ctx.inbound is not None:
+        task = asyncio.get_running_loop().create_task(released(ctx.inbound))
+        _releasing.add(task)
+        task.add_done_callback(_releasing.discard)
+
+
 async def unfolded(body: bytes, encoding: bytes, limit: int) -> bytes:
     """The body that was compressed so, at most `limit` octets.
 
@@ -110,18 +128,38 @@ async def _done_on(name: str, work: Callable[[], T]) -> T:
     if thread is None:
         thread = _threads[name] = ThreadExecutor(name)
     waiting = [work]
+    del work
     try:
-        return await thread.call(partial(_next_of, waiting))
+        result = await thread.call(partial(_next_of, waiting))
     finally:
         waiting.clear()
+    if isinstance(result, _Refusal):
+        raise result.error
+    return result
 
 
-def _next_of(waiting: list[Callable[[], T]]) -> T:
+class _Refusal:
+    """An error of the work, without the frames that hold what the work had built until then.
+
+    They end on the thread: to free them on the loop would take long.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: RelayError) -> None:
+        self.error = error
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
+def _next_of(waiting: list[Callable[[], T]]) -> T | _Refusal:
     try:
         work = waiting.pop()
     except IndexError:  # its caller has left
         raise CancelledError from None
-    return work()
+    try:
+        return work()
+    except RelayError as error:
+        return _Refusal(error)
 
 
 class _Turns:

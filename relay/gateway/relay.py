@@ -35,6 +35,7 @@ from relay.gateway.large_requests import (
     in_turns,
     is_heavy,
     peek_at_large,
+    released,
 )
 from relay.gateway.metering import Metering, features_of
 from relay.gateway.respond import end_failed, respond_refusal
@@ -114,8 +115,13 @@ class Relay:
                 binding = await self._recall(ctx, routing, inbound)
             answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
             if routing.conversation is not None:
-                self._remember(routing, routing.conversation, answer.lease.target, inbound)
-            inbound.release()
+                if not ctx.heavy:
+                    routing.caches_for_an_hour = inbound.caches_for_an_hour()
+                self._remember(routing, routing.conversation, answer.lease.target)
+            if ctx.heavy:
+                await released(inbound)
+            else:
+                inbound.release()
             exchange.release_body(inbound.kept_octets)
             await inbound.respond(ctx, answer, keep_alive)  # 8
         except UpstreamRefusal as refusal:
@@ -168,8 +174,10 @@ class Relay:
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest
     ) -> Binding | None:
         """Find the request's conversation; note its key and its upstream in `routing`."""
-        find = inbound.conversation_key
-        key = await in_turns(find) if ctx.heavy else find()
+        if ctx.heavy:
+            key, routing.caches_for_an_hour = await in_turns(partial(_conversation_of, inbound))
+        else:
+            key = inbound.conversation_key()
         if key is None:
             return None
         routing.conversation = key
@@ -179,9 +187,7 @@ class Relay:
             routing.bound = binding.upstream
         return binding
 
-    def _remember(
-        self, routing: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
-    ) -> None:
+    def _remember(self, routing: RoutingRequest, key: bytes, target: Target) -> None:
         """Bind the conversation to the upstream that answers, because it caches the prompt."""
         upstream = target.upstream
         self._bindings.hold(
@@ -190,7 +196,7 @@ class Relay:
             upstream.name,
             upstream.vendor.thinking,
             monotonic(),
-            inbound.caches_for_an_hour(),
+            routing.caches_for_an_hour,
         )
 
 
@@ -198,6 +204,11 @@ async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> R
     """The summary of a large body. Raises RelayError: 429, see `begin_reading`; 400 or 413."""
     begin_reading(ctx, caller.key_id)
     return await in_turns(partial(peek_at_large, body))
+
+
+def _conversation_of(inbound: InboundRequest) -> tuple[bytes | None, bool]:
+    """The key of a request's conversation, and whether its prompt cache lives for an hour."""
+    return inbound.conversation_key(), inbound.caches_for_an_hour()
 
 
 async def _features_of_large(

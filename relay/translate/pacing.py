@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 _PARTS_PER_TURN: Final = 64  # a part takes 1 to 5 µs
+_FREED_AT_ONCE: Final = 16
 
 
 class _Pacer:
@@ -41,6 +42,17 @@ def paced(parts: Iterable[T]) -> Iterable[T]:
     """The same parts, with pauses between them if this work has any."""
     pacer = _current.get()
     return parts if pacer is None else pacer.over(parts)
+
+
+def free(parts: list[T]) -> None:
+    """Free the parts, with pauses between them if this work has any; the list is empty then.
+
+    Without pauses they are left to whoever drops the list.
+    """
+    pacer = _current.get()
+    if pacer is not None:
+        for start in pacer.over(range(len(parts), 0, -_FREED_AT_ONCE)):
+            del parts[max(0, start - _FREED_AT_ONCE) :]
 
 
 def run(work: Callable[[], T], pause: Callable[[], None]) -> T:

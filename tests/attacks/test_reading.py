@@ -163,7 +163,8 @@ def octets_of(attack: Attack, key: str) -> bytes:
         head = octets[: octets.index(b"content-length")]
         step = attack.chunk
         chunks = [
-            b"%x\r\n%b\r\n" % (step, body[at : at + step]) for at in range(0, len(body), step)
+            b"%x\r\n%b\r\n" % (len(body[at : at + step]), body[at : at + step])
+            for at in range(0, len(body), step)
         ]
         octets = head + b"transfer-encoding: chunked\r\n\r\n" + b"".join(chunks) + b"0\r\n\r\n"
     return octets
