@@ -115,14 +115,8 @@ class Relay:
                 binding = await self._recall(ctx, routing, inbound)
             answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
             if routing.conversation is not None:
-                if not ctx.heavy:
-                    routing.caches_for_an_hour = inbound.caches_for_an_hour()
-                self._remember(routing, routing.conversation, answer.lease.target)
-            if ctx.heavy:
-                await released(inbound)
-            else:
-                inbound.release()
-            exchange.release_body(inbound.kept_octets)
+                self._remember(ctx, routing, routing.conversation, answer.lease.target)
+            await _release(ctx, inbound)
             await inbound.respond(ctx, answer, keep_alive)  # 8
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
@@ -187,16 +181,20 @@ class Relay:
             routing.bound = binding.upstream
         return binding
 
-    def _remember(self, routing: RoutingRequest, key: bytes, target: Target) -> None:
+    def _remember(
+        self, ctx: RequestContext, routing: RoutingRequest, key: bytes, target: Target
+    ) -> None:
         """Bind the conversation to the upstream that answers, because it caches the prompt."""
-        upstream = target.upstream
+        upstream, inbound = target.upstream, ctx.inbound
+        assert inbound is not None
+        hour = routing.caches_for_an_hour if ctx.heavy else inbound.caches_for_an_hour()
         self._bindings.hold(
             routing.caller,
             key,
             upstream.name,
             upstream.vendor.thinking,
             monotonic(),
-            routing.caches_for_an_hour,
+            hour,
         )
 
 
@@ -204,6 +202,15 @@ async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> R
     """The summary of a large body. Raises RelayError: 429, see `begin_reading`; 400 or 413."""
     begin_reading(ctx, caller.key_id)
     return await in_turns(partial(peek_at_large, body))
+
+
+async def _release(ctx: RequestContext, inbound: InboundRequest) -> None:
+    """Free the request and its body, but for what is kept for the end of the answer."""
+    if ctx.heavy:
+        await released(inbound)
+    else:
+        inbound.release()
+    ctx.exchange.release_body(inbound.kept_octets)
 
 
 def _conversation_of(inbound: InboundRequest) -> tuple[bytes | None, bool]:

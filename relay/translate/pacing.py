@@ -26,9 +26,9 @@ class _Pacer:
         self._pause = pause
         self._left = _PARTS_PER_TURN
 
-    def over(self, parts: Iterable[T]) -> Iterator[T]:
+    def over(self, parts: Iterable[T], cost: int = 1) -> Iterator[T]:
         for part in parts:
-            self._left -= 1
+            self._left -= cost
             if self._left < 0:
                 self._left = _PARTS_PER_TURN
                 self._pause()
@@ -38,10 +38,15 @@ class _Pacer:
 _current: Final[ContextVar[_Pacer | None]] = ContextVar("pacer", default=None)
 
 
-def paced(parts: Iterable[T]) -> Iterable[T]:
-    """The same parts, with pauses between them if this work has any."""
+def paced(parts: Iterable[T], *, large: bool = False) -> Iterable[T]:
+    """The same parts, with pauses between them if this work has any.
+
+    `large`: work on each takes a millisecond or more, so that a pause is due after each.
+    """
     pacer = _current.get()
-    return parts if pacer is None else pacer.over(parts)
+    if pacer is None:
+        return parts
+    return pacer.over(parts, _PARTS_PER_TURN) if large else pacer.over(parts)
 
 
 def free(parts: list[T]) -> None:

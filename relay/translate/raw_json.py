@@ -99,7 +99,7 @@ def _decoded_pieces(raw: Octets, param: str) -> Iterator[str]:
     start = 1
     while start < end:
         stop = _cut(octets, start, min(start + _PIECE_OCTETS, end), end)
-        for piece in paced((octets[start:stop],)):
+        for piece in paced((octets[start:stop],), large=True):
             yield _decoded(b'"%b"' % bytes(piece), param)
         start = stop
 
@@ -158,7 +158,7 @@ def object_in_string(raw: msgspec.Raw, param: str) -> bytes | None:
 def encode_string(text: str) -> bytes:
     """A text as a JSON string."""
     if len(text) > _PIECE_OCTETS:
-        starts = paced(range(0, len(text), _PIECE_OCTETS))
+        starts = paced(range(0, len(text), _PIECE_OCTETS), large=True)
         pieces = [msgspec.json.encode(text[start : start + _PIECE_OCTETS]) for start in starts]
         return b'"%b"' % b"".join([piece[1:-1] for piece in pieces])
     return msgspec.json.encode(text)
@@ -167,6 +167,29 @@ def encode_string(text: str) -> bytes:
 def string_content(raw: Octets) -> memoryview:
     """The octets between the quotation marks of a JSON string."""
     return memoryview(raw)[1:-1]
+
+
+def find(text: bytes, word: bytes, start: int = 0) -> int:
+    """Where the word is, from `start` on; -1 if it is not there.
+
+    A word with a letter of which the text has many is searched for at 2 to 3 ns an octet, so this
+    pauses within a long text.
+    """
+    if len(text) - start <= _PIECE_OCTETS:
+        return text.find(word, start)
+    for at in paced(range(start, len(text), _PIECE_OCTETS), large=True):
+        found = text.find(word, at, at + _PIECE_OCTETS + len(word) - 1)
+        if found >= 0:
+            return found
+    return -1
+
+
+def count(text: bytes, word: bytes) -> int:
+    """How often the word is there. It may count words twice that overlap in a long text."""
+    if len(text) <= _PIECE_OCTETS:
+        return text.count(word)
+    starts = paced(range(0, len(text), _PIECE_OCTETS), large=True)
+    return sum([text.count(word, at, at + _PIECE_OCTETS + len(word) - 1) for at in starts])
 
 
 def unreadable(reason: str) -> ValueError:

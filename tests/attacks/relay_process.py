@@ -10,11 +10,12 @@ import contextlib
 import gc
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,94 +28,70 @@ TICK_SECONDS = 0.001
 
 
 class Turns:
-    """The longest turns of this thread's loop, in seconds.
-
-    `own` is the loop's own CPU time. `process` counts the CPU time of other threads as well, which
-    may hold the interpreter's lock meanwhile, but no more than has passed: the time that the loop
-    stood still on a machine with nothing else to do.
-    """
+    """Measures this thread's loop."""
 
     def __init__(self) -> None:
-        self._own = self._process = 0.0
+        self._longest = 0.0
 
-    def take(self) -> tuple[float, float]:
-        """The longest turns since the last call, `own` and `process`."""
-        longest = self._own, self._process
-        self._own = self._process = 0.0
+    def longest(self) -> float:
+        """The longest turn since the last call, in seconds of CPU time."""
+        longest, self._longest = self._longest, 0.0
         return longest
 
     async def watch(self) -> None:
         """Measure until cancelled."""
-        passed, own, process = time.monotonic(), time.thread_time(), time.process_time()
+        before = time.thread_time()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            before = passed, own, process
-            passed, own, process = time.monotonic(), time.thread_time(), time.process_time()
-            self._own = max(self._own, own - before[1])
-            self._process = max(self._process, min(passed - before[0], process - before[2]))
+            now = time.thread_time()
+            self._longest = max(self._longest, now - before)
+            before = now
 
 
 class RelayProcess:
     """What a test has of such a relay."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, key: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        self._turn = asyncio.Lock()
-        self.port = port
-        self.key = key
+        self.port, self.key = self._answer()
 
-    async def turns(self) -> tuple[float, float]:
-        """The longest turns of the loop since the last call: see `Turns`."""
-        own, process = await self._ask("turns")
-        return own, process
+    def longest_turn(self) -> float:
+        """The loop's longest turn since the last call, in seconds of CPU time."""
+        return float(self._ask("longest_turn"))
 
-    async def memory(self) -> int:
+    def memory(self) -> int:
         """The octets in memory."""
-        return int(await self._ask("memory"))
+        return int(self._ask("memory"))
 
-    async def held(self) -> int:
-        """The octets that are held for requests."""
-        return int(await self._ask("held"))
-
-    async def states(self) -> dict[str, str]:
-        """The state of each upstream."""
-        return dict(await self._ask("states"))
-
-    async def new_key(self, email: str = EMAIL) -> str:
+    def new_key(self, email: str = EMAIL) -> str:
         """A key of this user, whose account is new if nobody has had it yet."""
-        return str(await self._ask("new_key", email))
+        return str(self._ask("new_key", email))
 
-    async def call(self, name: str, *arguments: Any) -> Any:
-        """The result of an operator's command."""
-        return await self._ask(name, *arguments)
-
-    async def _ask(self, name: str, *arguments: Any) -> Any:
+    def _ask(self, name: str, *arguments: Any) -> Any:
         assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([name, *arguments]) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
         assert self._process.stdout is not None
-        async with self._turn:
-            self._process.stdin.write(json.dumps([name, *arguments]).encode() + b"\n")
-            async with asyncio.timeout(20):
-                return json.loads(await self._process.stdout.readline())
+        return json.loads(self._process.stdout.readline())
 
 
-@contextlib.asynccontextmanager
-async def relay_process(upstreams: Any, **sections: Any) -> AsyncIterator[RelayProcess]:
+@contextlib.contextmanager
+def relay_process(upstreams: list[dict[str, Any]], **sections: Any) -> Iterator[RelayProcess]:
     """Starts a relay with these arguments of `running_relay`."""
     arguments = json.dumps([upstreams, sections])
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.attacks.relay_process", arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(20):
-            port, key = json.loads(await process.stdout.readline())
-        yield RelayProcess(process, port, key)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.attacks.relay_process", arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield RelayProcess(process)
+        finally:
             process.kill()
-        await process.wait()
 
 
 class _Commands:
@@ -125,17 +102,11 @@ class _Commands:
         self._turns = turns
         self._emails = {EMAIL}
 
-    async def turns(self) -> tuple[float, float]:
-        return self._turns.take()
+    async def longest_turn(self) -> float:
+        return self._turns.longest()
 
     async def memory(self) -> int:
         return int(psutil.Process().memory_info().rss)
-
-    async def held(self) -> int:
-        return int(self._live.app.server.budget.held)
-
-    async def states(self) -> dict[str, str]:
-        return {str(row["name"]): str(row["state"]) for row in self._live.app.upstreams.view()}
 
     async def new_key(self, email: str) -> str:
         if email not in self._emails:

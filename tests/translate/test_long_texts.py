@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.errors import RelayError
 from relay.translate import pacing, raw_json
-from relay.translate.raw_json import decode_string, encode_string, utf8
+from relay.translate.raw_json import count, decode_string, encode_string, find, utf8
 
 PIECES = [
     *("a", "é", "日", "🌍", r"\n", r"\"", r"\\", r"\u00e9", r"\ud83c\udf0d", r"\\\\", r"\\n"),
@@ -36,6 +36,13 @@ def test_a_long_text_is_decoded_in_pieces_as_at_once(content: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
 def test_a_long_text_is_encoded_in_pieces_as_at_once(text: str) -> None:
     assert encode_string(text) == msgspec.json.encode(text)
+
+
+@given(st.text("ab", max_size=80), st.text("ab", min_size=1, max_size=4), st.integers(0, 90))
+def test_a_word_is_found_in_a_long_text_as_at_once(text: str, word: str, start: int) -> None:
+    octets, sought = text.encode(), word.encode()
+    assert find(octets, sought, start) == octets.find(sought, start)
+    assert count(octets, sought) >= octets.count(sought)
 
 
 @pytest.mark.parametrize("octets", [b'"%b\xff"', b"[%b]", b'"%b\\udf0d\\ud83c"', b'"%b\n"'])

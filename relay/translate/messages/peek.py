@@ -16,6 +16,7 @@ from relay.translate.messages.second_reading import (
     LongMembers,
     refuse_second_reading,
 )
+from relay.translate.raw_json import count, find
 
 _MODEL_KEY: Final = re.compile(rb'"model"')
 _MODEL_MEMBER: Final = re.compile(
@@ -129,8 +130,8 @@ def with_model(body: bytes, name: str) -> bytes:
         RelayError: 400, `model` is given twice or written with escapes: two readers of this
             body could find different models.
     """
-    number = body.count(b'"model"')
-    if number == 1 and _has_no_model_but(start := body.find(b'"model"'), body):
+    number = count(body, b'"model"')
+    if number == 1 and _has_no_model_but(start := find(body, b'"model"'), body):
         return _replace_value(body, start, name)  # true of most bodies
     if number <= _MAX_MODEL_KEYS:
         found = _model_keys(body)
