@@ -9,7 +9,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test thorough lint coverage fmt bench lock clean
+.PHONY: help run serve test thorough attacks lint coverage fmt bench lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ lint: $(DEV)           ## style, types, layers, sizes and names
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/gates.py
+
+attacks: $(DEV)        ## every finding of a hostile review, beside an honest caller
+	$(BIN)/python -m tests.attacks.suite
 
 coverage: $(DEV)       ## every branch of the pure packages, reached by their own tests
 	$(BIN)/python -m coverage erase

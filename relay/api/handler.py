@@ -16,7 +16,7 @@ from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
-from relay.gateway.large_requests import end_reading
+from relay.gateway.large_requests import end_reading, release_ended
 from relay.gateway.metering import Metering
 from relay.net.exchange import Exchange
 from relay.quota.exceeded import QuotaExceeded
@@ -66,6 +66,8 @@ class Handler:
         finally:
             if ctx.reading_key:
                 end_reading(ctx)
+            if ctx.heavy:
+                release_ended(ctx)
             us = int((time.monotonic() - exchange.arrived) * 1e6)
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)

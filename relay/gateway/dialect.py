@@ -112,7 +112,10 @@ class InboundRequest(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Let everything go that only another attempt would need: the answer has content."""
+        """Let everything go that only another attempt would need: the answer has content.
+
+        For a large request it is called on a thread.
+        """
 
     # --- the answer ---
 

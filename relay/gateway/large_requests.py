@@ -8,11 +8,12 @@ it back between the parts of a request.
 Decides which requests are large. Must not know what is done with them.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter, sleep
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
@@ -22,6 +23,9 @@ from relay.translate.elements import check_elements, is_light
 from relay.translate.messages.peek import RequestSummary, peek
 from relay.wire.encoding import decoded, decoded_if_small
 
+if TYPE_CHECKING:
+    from relay.gateway.dialect import InboundRequest
+
 T = TypeVar("T")
 
 LARGE_OCTETS: Final = 48 * 1024  # reading fewer takes 40 ms at most, of whatever elements
@@ -30,6 +34,7 @@ _MAX_REST_SECONDS: Final = 0.02
 
 _MAX_AT_ONCE: Final = 8  # large requests of one key that are read and written
 _reading: Final[Counter[str]] = Counter()  # large requests by key
+_releasing: Final[set[asyncio.Task[None]]] = set()
 _threads: Final[dict[str, FairThread]] = {}
 
 
@@ -69,7 +74,20 @@ async def in_turns(key: str, work: Callable[[], T]) -> T:
     Raises:
         BaseException: `work` raised it.
     """
-    return await _thread("reading").call(key, partial(_paced, work))
+    return await _on_thread("reading", key, partial(_paced, work))
+
+
+async def released(inbound: "InboundRequest") -> None:
+    """Release a large request, on a thread that has nothing else to do."""
+    await _on_thread("releasing", "", partial(_paced, inbound.release))
+
+
+def release_ended(ctx: RequestContext) -> None:
+    """Release a large request that has ended, perhaps without an answer; nobody waits for it."""
+    if ctx.inbound is not None:
+        task = asyncio.get_running_loop().create_task(released(ctx.inbound))
+        _releasing.add(task)
+        task.add_done_callback(_releasing.discard)
 
 
 async def unfolded(key: str, body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -82,7 +100,7 @@ async def unfolded(key: str, body: bytes, encoding: bytes, limit: int) -> bytes:
         small = decoded_if_small(body, encoding, LARGE_OCTETS)
         if small is not None:
             return small
-    return await _thread("unfolding").call(key, partial(decoded, body, encoding, limit))
+    return await _on_thread("unfolding", key, partial(decoded, body, encoding, limit))
 
 
 def peek_at_large(body: bytes) -> RequestSummary:
@@ -105,6 +123,34 @@ def _thread(name: str) -> FairThread:
     if thread is None:
         thread = _threads[name] = FairThread(name)
     return thread
+
+
+async def _on_thread(name: str, key: str, work: Callable[[], T]) -> T:
+    """Do a key's work on the thread of this name."""
+    result = await _thread(name).call(key, partial(_without_frames, work))
+    if isinstance(result, _Refusal):
+        raise result.error
+    return result
+
+
+class _Refusal:
+    """An error of the work, without the frames that hold what the work had built until then.
+
+    They end on the thread: to free them on the loop would take long.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: RelayError) -> None:
+        self.error = error
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
+def _without_frames(work: Callable[[], T]) -> T | _Refusal:
+    try:
+        return work()
+    except RelayError as error:
+        return _Refusal(error)
 
 
 class _Turns:

@@ -36,6 +36,7 @@ from relay.gateway.large_requests import (
     in_turns,
     is_heavy,
     peek_at_large,
+    released,
 )
 from relay.gateway.metering import Metering, features_of
 from relay.gateway.respond import end_failed, respond_refusal
@@ -78,11 +79,7 @@ class Relay:
         self._body_limit = body_limit
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
-        """Answer one request.
-
-        Raises:
-            RelayError: the request failed before its answer started; the caller gets this error.
-        """
+        """Answer one request. Raises RelayError: it failed before its answer started."""
         ctx.dialect = dialect
         caller, quota = self._identify(ctx)  # 1
         exchange, body = ctx.exchange, ctx.exchange.early_body
@@ -122,8 +119,11 @@ class Relay:
                 binding = await self._recall(ctx, routing, inbound)
             answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
             if routing.conversation is not None:
-                self._remember(routing, routing.conversation, answer.lease.target, inbound)
-            inbound.release()
+                self._remember(ctx, routing, routing.conversation, answer.lease.target)
+            if ctx.heavy:
+                await released(inbound)
+            else:
+                inbound.release()
             exchange.release_body(inbound.kept_octets)
             await inbound.respond(ctx, answer, keep_alive)  # 8
         except UpstreamRefusal as refusal:
@@ -175,8 +175,12 @@ class Relay:
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest
     ) -> Binding | None:
         """Find the request's conversation; note its key and its upstream in `routing`."""
-        find = inbound.conversation_key
-        key = await in_turns(routing.caller, find) if ctx.heavy else find()
+        if ctx.heavy:
+            key, routing.caches_for_an_hour = await in_turns(
+                routing.caller, partial(_conversation_of, inbound)
+            )
+        else:
+            key = inbound.conversation_key()
         if key is None:
             return None
         routing.conversation = key
@@ -187,17 +191,19 @@ class Relay:
         return binding
 
     def _remember(
-        self, routing: RoutingRequest, key: bytes, target: Target, inbound: InboundRequest
+        self, ctx: RequestContext, routing: RoutingRequest, key: bytes, target: Target
     ) -> None:
         """Bind the conversation to the upstream that answers, because it caches the prompt."""
-        upstream = target.upstream
+        upstream, inbound = target.upstream, ctx.inbound
+        assert inbound is not None
+        hour = routing.caches_for_an_hour if ctx.heavy else inbound.caches_for_an_hour()
         self._bindings.hold(
             routing.caller,
             key,
             upstream.name,
             upstream.vendor.thinking,
             monotonic(),
-            inbound.caches_for_an_hour(),
+            hour,
         )
 
 
@@ -220,6 +226,11 @@ async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> R
     """The summary of a large body. Raises RelayError: 429, see `begin_reading`; 400 or 413."""
     begin_reading(ctx, caller.key_id)
     return await in_turns(caller.key_id, partial(peek_at_large, body))
+
+
+def _conversation_of(inbound: InboundRequest) -> tuple[bytes | None, bool]:
+    """The key of a request's conversation, and whether its prompt cache lives for an hour."""
+    return inbound.conversation_key(), inbound.caches_for_an_hour()
 
 
 async def _features_of_large(

@@ -22,6 +22,7 @@ from relay.quota.rate_limit_fields import codex_lines
 from relay.quota.state import KeyState
 from relay.store.responses import StoredResponse
 from relay.translate.messages.usage import Usage
+from relay.translate.pacing import free, paced
 from relay.translate.request.builder import MessagesBuilder, TargetModel
 from relay.translate.responses import answer, request
 from relay.translate.responses.answer import EmptySummaryError
@@ -51,6 +52,7 @@ class ResponsesRequest(TranslatedRequest):
         "_answer",
         "_conversations",
         "_items",
+        "_kept_items",
         "_metadata",
         "_output",
         "_owner",
@@ -84,6 +86,7 @@ class ResponsesRequest(TranslatedRequest):
         self._owner = received.caller.user_id
         self._previous = parsed.previous_response_id
         self._items = parsed.items
+        self._kept_items: list[bytes] = []
         self._request_id = received.request_id
         self._turn_state = headers.get(_TURN_STATE)
         self._metadata = AnswerMetadata(
@@ -108,9 +111,14 @@ class ResponsesRequest(TranslatedRequest):
     def release(self) -> None:
         """See `InboundRequest`. The items stay where the answer is to be kept with them."""
         super().release()
-        # Copies: an item as it was read refers to the body.
-        self._items = [item.copy() for item in self._items] if self.stores_answer else []
-        self.kept_octets = len(self._metadata.echo) + sum(map(_octets_of, self._items))
+        items, self._items = self._items, []
+        kept = 0
+        if self.stores_answer:
+            # Copies: an item as it was read refers to the body.
+            self._kept_items = [bytes(item) for item in paced(items)]
+            kept = sum([_ITEM_OVERHEAD_OCTETS + len(item) for item in paced(self._kept_items)])
+        self.kept_octets = len(self._metadata.echo) + kept
+        free(items)
 
     def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
@@ -145,7 +153,6 @@ class ResponsesRequest(TranslatedRequest):
         assert self._conversations is not None
         if self._stream is not None:
             self._answer, self._output = self._stream.answer, self._stream.output
-        items = [bytes(item) for item in self._items]
         await self._conversations.keep(
             StoredResponse(
                 self._metadata.id,
@@ -153,7 +160,7 @@ class ResponsesRequest(TranslatedRequest):
                 self._previous,
                 time.time(),
                 self._answer,
-                items,
+                self._kept_items,
                 [*self._output],
             )
         )
@@ -188,13 +195,23 @@ class InputTokensRequest(ResponsesRequest):
 class CompactionRequest(ResponsesRequest):
     """`POST /v1/responses/compact`: a conversation made short enough to go on from."""
 
-    __slots__ = ()
+    __slots__ = ("_user_messages",)
+
+    def __init__(
+        self,
+        received: Received,
+        parsed: request.ResponsesRequest,
+        seal: Seal,
+        history: History,
+    ) -> None:
+        super().__init__(received, parsed, seal, history)
+        # They are part of the answer. To read them takes long, which must not be on the loop.
+        self._user_messages = answer.user_messages(self._items, self._metadata)
 
     def release(self) -> None:
-        """See `InboundRequest`. The items stay: some of them are part of the answer."""
-        TranslatedRequest.release(self)
-        self._items = [item.copy() for item in self._items]
-        self.kept_octets = sum(map(_octets_of, self._items))
+        """See `InboundRequest`."""
+        super().release()
+        self.kept_octets = sum(map(len, self._user_messages))
 
     def read_document(self, ctx: RequestContext, answer: Answer) -> None:
         """See `InboundRequest`. An answer without a text is no failure of its upstream: a prompt
@@ -207,7 +224,7 @@ class CompactionRequest(ResponsesRequest):
 
     def document(self, payload: bytes, target_model: TargetModel, usage: Usage) -> bytes:
         """See `TranslatedRequest`."""
-        return answer.compacted(payload, self._metadata, self._items, usage)
+        return answer.compacted(payload, self._metadata, self._user_messages, usage)
 
 
 class Responses(Dialect):

@@ -147,8 +147,10 @@ class TranslatedRequest(InboundRequest):
 
     def release(self) -> None:
         """See `InboundRequest`."""
+        builder, self._builder = self._builder, None
+        if builder is not None:
+            builder.free()
         self._body = b""
-        self._builder = None
         self._history = ()
 
     # --- the answer ---

@@ -4,6 +4,7 @@ Decides when the body is complete and when it fails. Must not know callers or co
 """
 
 import asyncio
+from io import BytesIO
 from typing import Final
 
 from relay.errors import REQUEST_TIMEOUT, TOO_LARGE, RelayError
@@ -55,8 +56,9 @@ class RequestBody:
         self._limit = limit
         self._missing = length
         self._reader = ChunkReader() if length == CHUNKED else None
-        # A list of the segments as they came would take twenty times the octets of tiny ones.
-        self._buffer = bytearray()
+        # A list of the segments as they came would take twenty times the octets of tiny ones, and a
+        # bytearray would have to be copied as a whole: 20 ms for 32 MiB.
+        self._buffer = BytesIO()
         self._octets = b""
         self._failure: RelayError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -90,7 +92,7 @@ class RequestBody:
             except RelayError as error:
                 self.fail(error)
                 return b""
-        self._buffer += data
+        self._buffer.write(data)
         if complete:
             self.complete = True
             self._wake()
@@ -108,14 +110,14 @@ class RequestBody:
             await self._waiter
         if self._failure is not None:
             raise self._failure
-        if self._buffer:
-            self._octets = bytes(self._buffer)
-            self._buffer = bytearray()
+        if self._buffer.tell():
+            self._octets = self._buffer.getvalue()
+            self._buffer = BytesIO()
         return self._octets
 
     def release(self) -> None:
         """Free the octets; the body stays complete."""
-        self._buffer = bytearray()
+        self._buffer = BytesIO()
         self._octets = b""
 
     def fail(self, error: RelayError) -> None:

@@ -29,13 +29,14 @@ class RoutingRequest:
     `caller` is a key's id: queued requests take turns by caller. `account` is that key's account:
     an outage that only its requests have shown applies to this account only. `tokens` is the
     estimated usage, for the upstreams' own limits. `conversation` is the conversation's key,
-    `bound` the name of the upstream that it is bound to. `tried` are the upstreams at which the
-    request has failed.
+    `bound` the name of the upstream that it is bound to. `caches_for_an_hour`: its prompt cache
+    lives for an hour. `tried` are the upstreams at which the request has failed.
     """
 
     __slots__ = (
         "account",
         "bound",
+        "caches_for_an_hour",
         "caller",
         "conversation",
         "counting",
@@ -51,6 +52,7 @@ class RoutingRequest:
         self.tokens = tokens
         self.conversation: bytes | None = None
         self.bound: str | None = None
+        self.caches_for_an_hour = False
         self.tried: tuple[Upstream, ...] = ()
 
 

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 _PARTS_PER_TURN: Final = 64  # a part takes 1 to 5 µs
+_FREED_AT_ONCE: Final = 16
 
 
 class _Pacer:
@@ -25,9 +26,9 @@ class _Pacer:
         self._pause = pause
         self._left = _PARTS_PER_TURN
 
-    def over(self, parts: Iterable[T]) -> Iterator[T]:
+    def over(self, parts: Iterable[T], cost: int = 1) -> Iterator[T]:
         for part in parts:
-            self._left -= 1
+            self._left -= cost
             if self._left < 0:
                 self._left = _PARTS_PER_TURN
                 self._pause()
@@ -37,10 +38,26 @@ class _Pacer:
 _current: Final[ContextVar[_Pacer | None]] = ContextVar("pacer", default=None)
 
 
-def paced(parts: Iterable[T]) -> Iterable[T]:
-    """The same parts, with pauses between them if this work has any."""
+def paced(parts: Iterable[T], *, large: bool = False) -> Iterable[T]:
+    """The same parts, with pauses between them if this work has any.
+
+    `large`: work on each takes a millisecond or more, so that a pause is due after each.
+    """
     pacer = _current.get()
-    return parts if pacer is None else pacer.over(parts)
+    if pacer is None:
+        return parts
+    return pacer.over(parts, _PARTS_PER_TURN) if large else pacer.over(parts)
+
+
+def free(parts: list[T]) -> None:
+    """Free the parts, with pauses between them if this work has any; the list is empty then.
+
+    Without pauses they are left to whoever drops the list.
+    """
+    pacer = _current.get()
+    if pacer is not None:
+        for start in pacer.over(range(len(parts), 0, -_FREED_AT_ONCE)):
+            del parts[max(0, start - _FREED_AT_ONCE) :]
 
 
 def run(work: Callable[[], T], pause: Callable[[], None]) -> T:

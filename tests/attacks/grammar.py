@@ -3,6 +3,7 @@
 Everything derives from one number, so a number that found a fault is its test case.
 """
 
+import copy
 import gzip
 import json
 import random
@@ -289,12 +290,17 @@ def _nodes(tree: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def _odd(rng: random.Random) -> Any:
+    """An odd value, and a new one: later mutations change it."""
+    return copy.deepcopy(rng.choice(ODD))
+
+
 def _mutate(rng: random.Random, tree: dict[str, Any]) -> None:
     """Change one member: an odd value, no value, another member's value, or a wrong name."""
     node, key = rng.choice(_nodes(tree))
     kind = rng.randrange(5)
     if kind == 0:
-        node[key] = rng.choice(ODD)
+        node[key] = _odd(rng)
     elif kind == 1:
         del node[key]
     elif kind == 2:
@@ -305,7 +311,7 @@ def _mutate(rng: random.Random, tree: dict[str, Any]) -> None:
             key
         ]
     else:
-        deep: Any = rng.choice(ODD)
+        deep: Any = _odd(rng)
         for _ in range(rng.choice([1, 10, 200])):
             deep = [deep] if rng.random() < 0.5 else {"a": deep}
         node[key] = deep

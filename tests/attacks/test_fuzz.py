@@ -113,7 +113,7 @@ async def fuzz(thread: RelayThread, numbers: Iterable[int], seconds: float) -> C
     """Run cases for so long. Raises AssertionError with the number of each that found a fault."""
     results: Counter[str] = Counter()
     faults: list[str] = []
-    end = time.monotonic() + seconds
+    end, number = time.monotonic() + seconds, -1
     for number in numbers:
         if time.monotonic() > end or len(faults) > 20:
             break
@@ -131,6 +131,7 @@ async def fuzz(thread: RelayThread, numbers: Iterable[int], seconds: float) -> C
                 faults.append(f"{shown}the loop stood still for {stall:.3f} s")
         except Exception as fault:
             faults.append(f"{shown}{type(fault).__name__} {fault}"[:400])
+    print(f"{results.total()} requests {dict(results)}, {len(faults)} faults, up to {number}")
     assert not faults, "\n".join(faults)
     return results
 
@@ -150,5 +151,5 @@ async def test_half_an_hour_of_random_requests(watched: RelayThread) -> None:
     before = process.memory_info().rss
     results = await fuzz(watched, itertools.count(start + 300), seconds)
     grown = process.memory_info().rss - before
-    print(f"{results.total()} requests {dict(results)}, grown by {grown / 2**20:.1f} MiB")
+    print(f"{results.total()} requests, grown by {grown / 2**20:.1f} MiB")
     assert grown < GROWTH_OCTETS

@@ -91,9 +91,14 @@ class Scene:
             for upstream, number in zip(self.upstreams, before, strict=True)
         ]
         assert all(used), used
-        assert [row["state"] for row in self.relay.app.upstreams.view()] == ["ok"] * 3
-        assert [row["models_out"] for row in self.relay.app.upstreams.view()] == [{}] * 3
-        assert all(row["counts_tokens"] for row in self.relay.app.upstreams.view())
+        rows = self.view()
+        assert [row["state"] for row in rows] == ["ok"] * 3
+        assert [row["models_out"] for row in rows] == [{}] * 3
+        assert all(row["counts_tokens"] for row in rows)
+
+    def view(self) -> list[dict[str, Any]]:
+        """What the operator sees of the three upstreams."""
+        return [row for row in self.relay.app.upstreams.view() if row["name"] in NAMES]
 
 
 async def scene(

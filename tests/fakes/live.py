@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -135,6 +135,19 @@ async def running_simulator(seed: str = "relay") -> AsyncIterator[tuple[Simulato
         timers.stop()
 
 
+class Beside(Protocol):
+    """Somebody beside each relay that a test starts."""
+
+    def extend(self, tree: dict[str, Any]) -> None:
+        """Change what is in relay.toml."""
+
+    def run(self, relay: Live) -> contextlib.AbstractAsyncContextManager[None]:
+        """Is entered once the relay runs."""
+
+
+beside: list[Beside] = []  # nobody, but for `tests.attacks.suite`
+
+
 @contextlib.asynccontextmanager
 async def running_relay(
     folder: Path, upstream: Upstream | str | list[dict[str, Any]] | None = None, /, **sections: Any
@@ -163,6 +176,8 @@ async def running_relay(
             **sections,
         }
         tree["server"] = {"listen": ["127.0.0.1:0"], "admin_listen": "", **tree.get("server", {})}
+        for one in beside:
+            one.extend(tree)
         settings = config.parse(tree)
         log_path = folder / "access.log"
         log = stack.enter_context(log_path.open("ab", buffering=0))
@@ -171,6 +186,8 @@ async def running_relay(
         relay = Live(app, settings, app.addresses[0], "", log_path, simulator)
         await relay.create_user(EMAIL)
         relay.key = await relay.new_key(name="test")
+        for one in beside:
+            await stack.enter_async_context(one.run(relay))
         yield relay
 
 

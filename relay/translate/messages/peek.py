@@ -17,6 +17,7 @@ from relay.translate.messages.second_reading import (
     not_json_error,
     refuse_second_reading,
 )
+from relay.translate.raw_json import count, find
 
 _MODEL_KEY: Final = re.compile(rb'"model"')
 _MODEL_MEMBER: Final = re.compile(
@@ -127,9 +128,9 @@ def with_model(body: bytes, name: str) -> bytes:
         RelayError: 400, `model` is given twice or written with escapes: two readers of this
             body could find different models. Or the body is nested too deeply.
     """
-    number = body.count(b'"model"')
+    number = count(body, b'"model"')
     try:
-        if number == 1 and _has_no_model_but(start := body.find(b'"model"'), body):
+        if number == 1 and _has_no_model_but(start := find(body, b'"model"'), body):
             return _replace_value(body, start, name)  # true of most bodies
         if number <= _MAX_MODEL_KEYS:
             found = _model_keys(body)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.errors import INVALID_REQUEST, RelayError
+from relay.translate.raw_json import find
 
 NOTHING: Final = msgspec.Raw(b"")  # a member that is absent
 _NAMES: Final = frozenset({"model", "stream", "max_tokens", "messages"})
@@ -149,10 +150,10 @@ def _without(body: bytes, members: LongMembers) -> bytes:
         octets = memoryview(value)
         length = len(octets)
         if length >= _MIN_REMOVED_OCTETS:
-            start = octets[:_SEARCHED_OCTETS]
-            at = body.find(start)
+            start = bytes(octets[:_SEARCHED_OCTETS])
+            at = find(body, start)
             # At an earlier place these octets may be keys; the value would then come behind it.
-            if body.startswith(octets, at) and body.find(start, at + length - 1) < 0:
+            if body.startswith(octets, at) and find(body, start, at + length - 1) < 0:
                 body = body[:at] + b"0" + body[at + length :]
     return body
 

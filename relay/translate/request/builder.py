@@ -14,7 +14,7 @@ import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field
-from relay.translate.pacing import paced
+from relay.translate.pacing import free, paced
 from relay.translate.raw_json import Octets, decode_string, encode_string
 from relay.translate.request.block import Block, as_user_text, text_block, write
 from relay.translate.request.conversation import Conversation, Turn, fit_turns
@@ -121,6 +121,13 @@ class MessagesBuilder:
         _write_turns(out, turns, capabilities, mark=mark)
         out.append(b"]}")
         return b"".join(out)
+
+    def free(self) -> None:
+        """Free the parts of the request, which cannot be written any more. See `pacing.free`."""
+        for turn in paced(self._conversation.turns):
+            free(turn.results)
+            free(turn.blocks)
+        free(self._conversation.turns)
 
     def _turns_for(self, target: TargetModel) -> tuple[list[Turn], bool]:
         """The turns for a model; whether the assistant's last one begins with thinking."""

@@ -13,6 +13,7 @@ from relay.translate.invalid import UNREADABLE
 from relay.translate.messages import message
 from relay.translate.messages.content import string
 from relay.translate.messages.usage import Usage, message_usage
+from relay.translate.pacing import paced
 from relay.translate.responses import render
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.stream import ResponsesStream
@@ -49,7 +50,7 @@ def translate(
 def compacted(
     payload: bytes,
     metadata: AnswerMetadata,
-    items: Sequence[msgspec.Raw],
+    messages: Sequence[bytes],
     usage: Usage | None = None,
 ) -> bytes:
     """A compacted conversation: the user's messages and the answer's text as a sealed summary.
@@ -57,7 +58,7 @@ def compacted(
     Args:
         payload: the answer's body.
         metadata: the members that the answer itself does not have.
-        items: the conversation, the oldest item first.
+        messages: the user's, see `user_messages`.
         usage: replaces the usage in `payload`, where the caller knows better.
 
     Raises:
@@ -68,10 +69,10 @@ def compacted(
     text = b'"%b"' % b"".join([string(block.text)[1:-1] for block in blocks])
     if text == b'""':
         raise EmptySummaryError("a summary without a word")
-    output = _user_messages(items, metadata)
-    output.append(
+    output = (
+        *messages,
         b'{"id":"cmp_%b","type":"compaction","encrypted_content":%b}'
-        % (metadata.id_suffix.encode(), metadata.seal.summary(text))
+        % (metadata.id_suffix.encode(), metadata.seal.summary(text)),
     )
     usage = usage or message_usage(payload)
     return (
@@ -85,10 +86,10 @@ def compacted(
     )
 
 
-def _user_messages(items: Iterable[msgspec.Raw], metadata: AnswerMetadata) -> list[bytes]:
-    """The user's messages, each with all members that such an item must have."""
+def user_messages(items: Iterable[msgspec.Raw], metadata: AnswerMetadata) -> list[bytes]:
+    """The user's messages of a conversation, each with all members that such an item must have."""
     messages: list[bytes] = []
-    for item in items:
+    for item in paced(items):
         try:
             members: Any = _decode_any(item)
         except UNREADABLE:  # no UTF-8, or a number out of range: it went upstream as it came

@@ -9,7 +9,7 @@ import pytest
 from relay.errors import OVERLOADED, ErrorShape, RelayError
 from relay.translate.messages.error_document import caller_error
 from relay.translate.messages.usage import Usage
-from relay.translate.responses.answer import compacted, translate
+from relay.translate.responses.answer import compacted, translate, user_messages
 from relay.translate.responses.stream import ResponsesStream
 from tests.translate import replies
 from tests.translate.openresponses import validate
@@ -90,7 +90,7 @@ def test_compaction_keeps_user_messages_and_seals_a_summary() -> None:
     raws = [msgspec.Raw(json.dumps(item).encode()) for item in items]
     answer = message({"type": "thinking", "thinking": "x", "signature": "y"},
                      {"type": "text", "text": 'So: "far".'})  # fmt: skip
-    document = json.loads(compacted(answer, METADATA, raws))
+    document = json.loads(compacted(answer, METADATA, user_messages(raws, METADATA)))
     validate("CompactResource", document)
     first, second, last = document["output"]
     assert first["content"] == [{"type": "input_text", "text": "One"}]
@@ -165,5 +165,5 @@ def test_a_refusal_keeps_the_explanation_of_a_complete_answer() -> None:
 )
 def test_compaction_leaves_out_unreadable_messages(item: bytes) -> None:
     answer = message({"type": "text", "text": "So far."})
-    document = json.loads(compacted(answer, METADATA, [msgspec.Raw(item)]))
+    document = json.loads(compacted(answer, METADATA, user_messages([msgspec.Raw(item)], METADATA)))
     assert [item["type"] for item in document["output"]] == ["compaction"]
