@@ -27,11 +27,12 @@ from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
-from relay.net import tls as certificates
+from relay.net.certificate_files import CertificateFiles
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.listener import listen
 from relay.net.server import Bounds, Server
+from relay.net.tls import Certificates
 from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
@@ -145,6 +146,8 @@ class App:
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
+        self.certificates: Certificates | None = None  # None: without TLS
+        self.certificate_files: CertificateFiles | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -167,15 +170,17 @@ class App:
         """
         deadlines = Deadlines(asyncio.get_running_loop())
         upstreams = _upstreams(settings, deadlines, resolver or Resolver())
-        tls = certificates.listener(settings.server.tls) if settings.server.tls else None
+        certificates = Certificates() if settings.server.tls else None
+        files = CertificateFiles(certificates, settings) if certificates else None
         storage = await Storage.open(settings)
         log = AccessLog(log_fd) if settings.log.access else None
         address = settings.admin_address
         token = write_token(settings.database.path) if address and address.path is None else None
         app = compose(settings, deadlines, storage, upstreams, log, token)
+        app.certificates, app.certificate_files = certificates, files
         app._start_tasks()
         try:
-            await app._listen(sockets, tls)
+            await app._listen(sockets, certificates.context if certificates else None)
             await app._listen_for_operator()
         except BaseException:
             await app.stop(0)
@@ -196,6 +201,8 @@ class App:
             loop.create_task(self._poller.run()),
             loop.create_task(self._prune()),
         ]
+        if self.certificate_files is not None:
+            self._tasks.append(loop.create_task(self.certificate_files.watch()))
 
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         scheme = "https" if tls else "http"
