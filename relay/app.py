@@ -31,6 +31,7 @@ from relay.net.certificate_files import CertificateFiles
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.listener import listen
+from relay.net.prelude import Prelude
 from relay.net.server import Bounds, Server
 from relay.net.tls import Certificates
 from relay.net.upstream.resolver import Resolver
@@ -53,6 +54,7 @@ from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
 from relay.wire.events import Limits
+from relay.wire.forwarded import TrustedProxies
 
 _log = logging.getLogger("relay")
 
@@ -309,7 +311,7 @@ def compose(
     history = ConversationHistory(storage.responses)
     endpoints = api.routes(relay, dialects(storage.sealing_key, history))
     handler = Handler(endpoints, storage.keys, metering, log)
-    server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
+    server = _server(settings.server, handler, deadlines)
     admin = Admin(
         pool,
         None if settings.pool.sticky == "off" else bindings,
@@ -376,6 +378,21 @@ def _response_store(
         assert secret is not None  # config.load has checked it
         return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime, bounds)
     return None
+
+
+def _server(settings: config.ServerSettings, handler: Handler, deadlines: Deadlines) -> Server:
+    server = Server(handler.handle, deadlines, _bounds(settings), handler.refused)
+    server.proxies = _trusted_proxies(settings)
+    if settings.proxy_protocol or settings.tls == "auto":
+        server.prelude = Prelude(server.proxies if settings.proxy_protocol else None)
+    return server
+
+
+def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
+    """None: every peer is a caller."""
+    given = server.trusted_proxies
+    networks = [one.network for one in given if one.network is not None]
+    return TrustedProxies(networks, unix=len(networks) < len(given)) if given else None
 
 
 def _bounds(server: config.ServerSettings) -> Bounds:

@@ -20,6 +20,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange, date
 from relay.net.memory_budget import MemoryBudget
 from relay.wire.events import Limits
+from relay.wire.forwarded import TrustedProxies
 
 _log = logging.getLogger("relay.net")
 
@@ -72,6 +73,14 @@ class Listener(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def close(self) -> None: ...
+    def accept_anew(self) -> None: ...
+
+
+class Prelude(Protocol):
+    """The octets before HTTP: see `net.prelude`."""
+
+    @property
+    def is_needed(self) -> bool: ...
 
 
 class Handshake:
@@ -109,6 +118,8 @@ class Server:
         self.strangers: dict[Connection, float] = {}
         self.listeners: list[Listener] = []
         self.draining = False
+        self.proxies: TrustedProxies | None = None  # whose X-Forwarded-For names the caller
+        self.prelude: Prelude | None = None
         self._handshakes: weakref.WeakSet[Handshake] = weakref.WeakSet()
         self._is_accepting = True
         self._warned_at = float("-inf")
