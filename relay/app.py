@@ -20,6 +20,7 @@ from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
+from relay.api.plain_http import open_plain_http
 from relay.api.stored_responses import StoredResponses
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
@@ -27,13 +28,11 @@ from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
-from relay.net.certificate_files import CertificateFiles
+from relay.net.certificate_source import CertificateSource
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.listener import listen
-from relay.net.prelude import Prelude
-from relay.net.server import Bounds, Server
-from relay.net.tls import Certificates
+from relay.net.server import Bounds, Prelude, Server
 from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
@@ -59,6 +58,8 @@ from relay.wire.forwarded import TrustedProxies
 _log = logging.getLogger("relay")
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
+_PLAIN_BOUNDS: Final = Bounds(connections=256, body=64 * 1024, idle_time=10.0)
+_PLAIN_HTTP: Final = [config.Address("0.0.0.0:80"), config.Address("[::]:80")]
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
@@ -148,8 +149,8 @@ class App:
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
-        self.certificates: Certificates | None = None  # None: without TLS
-        self.certificate_files: CertificateFiles | None = None
+        self.certificates: CertificateSource | None = None  # None: without TLS
+        self.plain: Server | None = None  # redirects people to https
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -172,17 +173,18 @@ class App:
         """
         deadlines = Deadlines(asyncio.get_running_loop())
         upstreams = _upstreams(settings, deadlines, resolver or Resolver())
-        certificates = Certificates() if settings.server.tls else None
-        files = CertificateFiles(certificates, settings) if certificates else None
+        certificates = CertificateSource(settings) if settings.server.tls else None
         storage = await Storage.open(settings)
         log = AccessLog(log_fd) if settings.log.access else None
         address = settings.admin_address
         token = write_token(settings.database.path) if address and address.path is None else None
         app = compose(settings, deadlines, storage, upstreams, log, token)
-        app.certificates, app.certificate_files = certificates, files
+        app.certificates = certificates
         app._start_tasks()
         try:
             await app._listen(sockets, certificates.context if certificates else None)
+            if certificates is not None:
+                await app._keep_certificates(certificates)
             await app._listen_for_operator()
         except BaseException:
             await app.stop(0)
@@ -203,8 +205,6 @@ class App:
             loop.create_task(self._poller.run()),
             loop.create_task(self._prune()),
         ]
-        if self.certificate_files is not None:
-            self._tasks.append(loop.create_task(self.certificate_files.watch()))
 
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         scheme = "https" if tls else "http"
@@ -217,6 +217,18 @@ class App:
         for address in self._settings.server.listen:
             bound = await _bind(self.server, address, tls)
             self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
+
+    async def _keep_certificates(self, certificates: CertificateSource) -> None:
+        """Keep them up to date, and listen for plain HTTP beside https. Raises OSError."""
+        challenges = certificates.challenges
+        if challenges is not None and self.server.prelude is not None:
+            self.server.prelude.challenges = challenges
+            challenges.on_change = self.server.accept_anew
+        self.plain, is_open = await open_plain_http(
+            self._settings.server, challenges, self.deadlines
+        )
+        certificates.answers_http(is_open)
+        self._tasks.append(asyncio.get_running_loop().create_task(certificates.run()))
 
     async def _listen_for_operator(self) -> None:
         """Open the admin listener.
@@ -236,6 +248,8 @@ class App:
 
     async def stop(self, drain_seconds: float) -> None:
         """Let exchanges in flight finish within `drain_seconds`, then close everything."""
+        if self.plain is not None:
+            await self.plain.drain(0)
         await self.server.drain(drain_seconds)
         await self.admin.drain(1.0)
         for task in self._tasks:

@@ -10,11 +10,11 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from relay.net.server import Handshake, Server
 from relay.wire import client_hello, proxy_protocol
-from relay.wire.forwarded import UNIX, TrustedProxies
+from relay.wire.forwarded import UNIX
 
 ACME_PROTOCOL: Final = "acme-tls/1"  # RFC 8737 §6.2
 
@@ -27,38 +27,6 @@ _log = logging.getLogger("relay.net")
 Connect = Callable[[Handshake, str], asyncio.BaseProtocol]
 
 
-class TlsChallenges(Protocol):
-    """Answers to an authority's TLS-ALPN-01 challenges."""
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether an authority may call now."""
-        ...
-
-    def context(self, name: str) -> ssl.SSLContext | None:
-        """For the challenge of a name; None: there is none."""
-        ...
-
-
-class Prelude:
-    """What a server expects before HTTP, on all of its listeners."""
-
-    def __init__(
-        self, proxies: TrustedProxies | None = None, challenges: TlsChallenges | None = None
-    ) -> None:
-        """`proxies`: each connection begins with a PROXY header from one of them."""
-        self.proxies = proxies
-        self.challenges = challenges
-        self.warned_at = float("-inf")
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether it has anything to read."""
-        return self.proxies is not None or (
-            self.challenges is not None and self.challenges.is_pending
-        )
-
-
 class Acceptor:
     """Accepts from a listening socket until it is closed, in place of the loop.
 
@@ -68,7 +36,7 @@ class Acceptor:
     def __init__(
         self, server: Server, sock: socket.socket, tls: ssl.SSLContext | None, connect: Connect
     ) -> None:
-        assert isinstance(server.prelude, Prelude)
+        assert server.prelude is not None
         self._server = server
         self._loop = server.loop
         self._prelude = server.prelude

@@ -14,8 +14,7 @@ import trustme
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange
 from relay.net.listener import listen
-from relay.net.prelude import Prelude
-from relay.net.server import Bounds, Server
+from relay.net.server import Bounds, Prelude, Server
 from relay.wire.forwarded import TrustedProxies
 from tests.fakes.live import RelayWith
 from tests.net.pems import trusting, write_pair
