@@ -61,11 +61,16 @@ def advice(error: BaseException, domain: str, port: int) -> str:
 
 def _problem(problem: messages.Error, domain: str, port: int) -> str:
     """An error document of the authority."""
-    if problem.subproblems and problem.code in (None, "compound"):
+    if problem.subproblems and _code(problem) == "compound":
         problem = problem.subproblems[0]
-    words = _ADVICE.get(problem.code or "", "it refused").format(domain=domain, port=port)
+    words = _ADVICE.get(_code(problem), "it refused").format(domain=domain, port=port)
     detail = clean(problem.detail or problem.title or "")
     return f"{words} ({detail})" if detail else words
+
+
+def _code(problem: messages.Error) -> str:
+    """The library's own `code` is None for those that it does not know."""
+    return problem.typ.removeprefix(messages.ERROR_PREFIX)
 
 
 def _network_words(error: BaseException) -> str:
@@ -75,7 +80,9 @@ def _network_words(error: BaseException) -> str:
         return "it did not answer in time; is the way out of this machine open?"
     if isinstance(error, requests.exceptions.ConnectionError):
         return "it cannot be reached: see acme.directory, DNS, and the way out of this machine"
-    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
+    if isinstance(error, requests.RequestException):
+        return f"its answer was cut, or cannot be read ({clean(str(error))})"
+    if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     if isinstance(error, ValueError) and type(error) is ValueError:
         return clean(str(error))  # of `keys.check_chain`

@@ -59,6 +59,10 @@ class AutoCertificates:
         """Domains whose last order failed, each with what to do."""
         return {one.name: one.error for one in self._domains if one.error}
 
+    def next_order(self) -> float:
+        """When the next order is due, Unix time."""
+        return min(one.due for one in self._domains)
+
     async def run(self) -> None:
         """Order and renew until cancelled."""
         while True:
