@@ -151,6 +151,7 @@ class App:
         self.without_admin = ""  # why there is none although one is configured
         self.certificates: CertificateSource | None = None  # None: without TLS
         self.plain: Server | None = None  # redirects people to https
+        self._renewing: asyncio.Task[None] | None = None  # of certificates
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -228,7 +229,7 @@ class App:
             self._settings.server, challenges, self.deadlines
         )
         certificates.answers_http(is_open)
-        self._tasks.append(asyncio.get_running_loop().create_task(certificates.run()))
+        self._renewing = asyncio.get_running_loop().create_task(certificates.run())
 
     async def _listen_for_operator(self) -> None:
         """Open the admin listener.
@@ -248,6 +249,8 @@ class App:
 
     async def stop(self, drain_seconds: float) -> None:
         """Let exchanges in flight finish within `drain_seconds`, then close everything."""
+        if self._renewing is not None:  # the next process orders from now on
+            self._renewing.cancel()
         if self.plain is not None:
             await self.plain.drain(0)
         await self.server.drain(drain_seconds)

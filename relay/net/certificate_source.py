@@ -6,7 +6,7 @@ Decides which of the two, by `server.tls`. Must not know how either works.
 import ssl
 from typing import TYPE_CHECKING
 
-from relay.config import Settings
+from relay.config import ConfigError, Settings
 from relay.net.certificate_files import CertificateFiles
 from relay.net.tls import CertificateDates, Certificates
 
@@ -59,13 +59,22 @@ class CertificateSource:
             self._auto.has_http = is_answered
 
     async def reload(self, settings: Settings) -> None:
-        """Use the files of other settings. With an authority, a change needs a restart.
+        """Use the files, or the domains and the authority, of other settings.
 
         Raises:
-            ConfigError: one of them cannot be used; the certificates in force stay.
+            ConfigError: they cannot be used, or `server.tls` changes between files and "auto",
+                which needs a restart; the certificates in force stay.
         """
+        if (settings.server.tls == "auto") != (self._auto is not None):
+            raise ConfigError("server.tls", 'a change between files and "auto" needs a restart')
         if self._files is not None:
             await self._files.reload(settings)
+        elif self._auto is not None:
+            try:
+                await self._auto.reload(settings)
+            except OSError as error:
+                reason = f"{error.filename}: {error.strerror}"
+                raise ConfigError("server.tls", reason) from None
 
     async def run(self) -> None:
         """Keep the certificates up to date until cancelled."""

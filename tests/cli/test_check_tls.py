@@ -30,7 +30,7 @@ FILES = 'tls = { cert = "relay.pem", key = "relay.key" }'
         (FILES.replace("relay.key", "relay.toml"), "there is no private key in"),
         (FILES.replace("relay", "old"), "old.pem expired on 20"),
         (FILES + '\ndomains = ["b.example"]', "server.domains: no certificate in server.tls is"),
-        (f"tls = [{FILES[6:]}, {FILES[6:].replace('relay', 'none')}]",
+        (f"tls = [{FILES[6:]}, {FILES[6:].replace('relay.key', 'none')}]",
          "server.tls[1].key: cannot read"),
         ('tls = "auto"', "server.domains: is empty"),
         ('tls = "auto"\ndomains = ["*.a.example"]', "dns-01"),

@@ -5,6 +5,7 @@ not know the steps of an order.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -52,12 +53,31 @@ class AutoCertificates:
         self._settings = settings.acme
         self._folder = AcmeFolder(settings.database.path, settings.acme.directory_url)
         self._random: Callable[[], float] = random.random
-        self._domains = [self._load(name) for name in settings.server.domains]
-        self._put()
+        self._changed = asyncio.Event()
+        self._domains: list[_Domain] = []
+        self._put([self._load(name) for name in settings.server.domains])
 
     def faults(self) -> dict[str, str]:
         """Domains whose last order failed, each with what to do."""
         return {one.name: one.error for one in self._domains if one.error}
+
+    async def reload(self, settings: Settings) -> None:
+        """Use other settings: known domains keep their certificates, new ones are ordered.
+
+        Raises:
+            OSError: the folder beside the database cannot be used; all stays as it is.
+        """
+        folder = AcmeFolder(settings.database.path, settings.acme.directory_url)
+        known = {one.name: one for one in self._domains if folder.path == self._folder.path}
+        self._settings, self._folder = settings.acme, folder
+        names = [name for name in settings.server.domains if name not in known]
+        loaded = await off_loop("acme", lambda: [self._load(name) for name in names])
+        known.update({one.name: one for one in loaded})
+        for domain in known.values():
+            if domain.failures:  # the settings may be the cure
+                domain.due, domain.failures = 0.0, 0
+        self._put([known[name] for name in settings.server.domains])
+        self._changed.set()
 
     def next_order(self) -> float:
         """When the next order is due, Unix time."""
@@ -68,10 +88,13 @@ class AutoCertificates:
         while True:
             domain = min(self._domains, key=lambda one: one.due)
             wait = domain.due - time.time()
-            if wait > 0:
-                await asyncio.sleep(min(wait, _MAX_SLEEP_SECONDS))
-            else:
+            if wait <= 0:
                 await self._renew(domain)
+                continue
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait, _MAX_SLEEP_SECONDS)):
+                    await self._changed.wait()
 
     def _load(self, name: str) -> _Domain:
         path = self._folder.certificate(name)
@@ -87,7 +110,8 @@ class AutoCertificates:
     def _due(self, certificate: Certificate) -> float:
         return renewal_time(certificate.not_before, certificate.not_after, self._random())
 
-    def _put(self) -> None:
+    def _put(self, domains: list[_Domain]) -> None:
+        self._domains = domains
         self._certificates.replace([one.certificate for one in self._domains])
 
     async def _renew(self, domain: _Domain) -> None:
@@ -104,7 +128,7 @@ class AutoCertificates:
         else:
             domain.failures, domain.error = 0, ""
             domain.due = max(self._due(domain.certificate), time.time() + 60)
-            self._put()
+            self._put(self._domains)
             _log.info(
                 "%s has a new certificate, valid until %s",
                 domain.name,

@@ -71,7 +71,7 @@ def running_pebble(folder: Path, **environment: str) -> Iterator[Pebble]:
             for arguments in (names, command)
         ]
         try:
-            _wait_for(port)
+            wait_for(port)
             yield Pebble(f"https://localhost:{port}/dir", str(folder / "pebble-ca.pem"), http, tls)
         finally:
             for process in processes:
@@ -80,13 +80,14 @@ def running_pebble(folder: Path, **environment: str) -> Iterator[Pebble]:
                 process.wait(5)
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
+    """Wait until a program listens on the port."""
     until = time.monotonic() + 10
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
-            assert time.monotonic() < until, "Pebble does not listen"
+            assert time.monotonic() < until, "the program does not listen"
             time.sleep(0.02)
         else:
             return

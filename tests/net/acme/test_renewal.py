@@ -5,12 +5,14 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from relay import config
 from relay.net.acme import renewal
 from relay.net.acme.folder import AcmeFolder
 from relay.net.acme.renewal import AutoCertificates
+from relay.net.certificate_source import CertificateSource
 from relay.net.tls import Certificates
 from tests.fakes.until import until
 from tests.net.acme.authority import Authority, running_authority
@@ -78,6 +80,38 @@ async def test_a_due_certificate_is_renewed_and_a_failure_keeps_it(
         task = asyncio.get_running_loop().create_task(again.run())
         await until(lambda: again.faults())
         assert certificates.dates()[0].not_after == end
+        task.cancel()
+
+
+async def test_other_domains_are_ordered_after_a_reload(tmp_path: Path) -> None:
+    certificates = Certificates()
+    with running_authority(tmp_path, "") as authority:
+        settings = settings_of(tmp_path, authority)
+        auto = AutoCertificates(certificates, settings)
+        task = asyncio.get_running_loop().create_task(auto.run())
+        await until(lambda: auto.next_order() > time.time())
+        kept = certificates.dates()
+        server = msgspec.structs.replace(settings.server, domains=["b.example", DOMAIN])
+        await auto.reload(msgspec.structs.replace(settings, server=server))
+        await until(lambda: auto.next_order() > time.time())
+        assert [one.name for one in certificates.dates()] == ["b.example", DOMAIN]
+        assert certificates.dates()[1:] == kept
+        assert certificates.dates()[0].not_after > time.time() + 80 * 86_400
+        task.cancel()
+
+
+async def test_a_reload_ends_the_wait_after_a_failure(tmp_path: Path) -> None:
+    with running_authority(tmp_path, "caa") as authority:
+        settings = settings_of(tmp_path, authority)
+        source = CertificateSource(settings)
+        task = asyncio.get_running_loop().create_task(source.run())
+        await until(source.faults)
+        authority.fault = ""
+        await source.reload(settings)
+        await until(lambda: not source.faults())
+        files = msgspec.structs.replace(settings.server, tls=None)
+        with pytest.raises(config.ConfigError, match="needs a restart"):
+            await source.reload(msgspec.structs.replace(settings, server=files))
         task.cancel()
 
 
