@@ -233,6 +233,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.answer(201, authority.order(), location=f"{authority.url}/order")
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing: clients that give up are what is tested."""
+
+
 @contextmanager
 def running_authority(folder: Path, fault: str) -> Iterator[Authority]:
     """An authority whose own certificate is trusted by `folder`'s authority.pem."""
@@ -242,7 +247,7 @@ def running_authority(folder: Path, fault: str) -> Iterator[Authority]:
     ca.issue_cert("localhost").configure_cert(context)
     authority = Authority(fault)
     handler = type("Handler", (_Handler,), {"authority": authority})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     server.socket = context.wrap_socket(server.socket, server_side=True)
     authority.url = f"https://localhost:{server.server_address[1]}"

@@ -25,7 +25,7 @@ async def test_a_domain_gets_a_certificate_that_outlives_a_restart(
     )
     issuer, _ = await certificate_of(pebble.tls_port, name)
     assert "relay has no certificate yet" in issuer  # served at once
-    await until(lambda: is_issued(relay, name), within=20)
+    await until(lambda: is_issued(relay, name), within=40)
     assert source_of(relay).faults() == {}
     issuer, _ = await certificate_of(pebble.tls_port, name)
     assert "Pebble Intermediate" in issuer
