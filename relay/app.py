@@ -20,6 +20,7 @@ from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
+from relay.api.plain_http import open_plain_http
 from relay.api.stored_responses import StoredResponses
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
@@ -27,11 +28,11 @@ from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
-from relay.net import tls as certificates
+from relay.net.certificate_source import CertificateSource
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.listener import listen
-from relay.net.server import Bounds, Server
+from relay.net.server import Bounds, Prelude, Server
 from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
@@ -52,10 +53,13 @@ from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
 from relay.wire.events import Limits
+from relay.wire.forwarded import TrustedProxies
 
 _log = logging.getLogger("relay")
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
+_PLAIN_BOUNDS: Final = Bounds(connections=256, body=64 * 1024, idle_time=10.0)
+_PLAIN_HTTP: Final = [config.Address("0.0.0.0:80"), config.Address("[::]:80")]
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
@@ -145,6 +149,9 @@ class App:
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
+        self.certificates: CertificateSource | None = None  # None: without TLS
+        self.plain: Server | None = None  # redirects people to https
+        self._renewing: asyncio.Task[None] | None = None  # of certificates
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -167,15 +174,18 @@ class App:
         """
         deadlines = Deadlines(asyncio.get_running_loop())
         upstreams = _upstreams(settings, deadlines, resolver or Resolver())
-        tls = certificates.listener(settings.server.tls) if settings.server.tls else None
+        certificates = CertificateSource(settings) if settings.server.tls else None
         storage = await Storage.open(settings)
         log = AccessLog(log_fd) if settings.log.access else None
         address = settings.admin_address
         token = write_token(settings.database.path) if address and address.path is None else None
         app = compose(settings, deadlines, storage, upstreams, log, token)
+        app.certificates = certificates
         app._start_tasks()
         try:
-            await app._listen(sockets, tls)
+            await app._listen(sockets, certificates.context if certificates else None)
+            if certificates is not None:
+                await app._keep_certificates(certificates)
             await app._listen_for_operator()
         except BaseException:
             await app.stop(0)
@@ -209,6 +219,18 @@ class App:
             bound = await _bind(self.server, address, tls)
             self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
 
+    async def _keep_certificates(self, certificates: CertificateSource) -> None:
+        """Keep them up to date, and listen for plain HTTP beside https. Raises OSError."""
+        challenges = certificates.challenges
+        if challenges is not None and self.server.prelude is not None:
+            self.server.prelude.challenges = challenges
+            challenges.on_change = self.server.accept_anew
+        self.plain, is_open = await open_plain_http(
+            self._settings.server, challenges, self.deadlines
+        )
+        certificates.answers_http(is_open)
+        self._renewing = asyncio.get_running_loop().create_task(certificates.run())
+
     async def _listen_for_operator(self) -> None:
         """Open the admin listener.
 
@@ -227,6 +249,10 @@ class App:
 
     async def stop(self, drain_seconds: float) -> None:
         """Let exchanges in flight finish within `drain_seconds`, then close everything."""
+        if self._renewing is not None:  # the next process orders from now on
+            self._renewing.cancel()
+        if self.plain is not None:
+            await self.plain.drain(0)
         await self.server.drain(drain_seconds)
         await self.admin.drain(1.0)
         for task in self._tasks:
@@ -302,7 +328,7 @@ def compose(
     history = ConversationHistory(storage.responses)
     endpoints = api.routes(relay, dialects(storage.sealing_key, history))
     handler = Handler(endpoints, storage.keys, metering, log)
-    server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
+    server = _server(settings.server, handler, deadlines)
     admin = Admin(
         pool,
         None if settings.pool.sticky == "off" else bindings,
@@ -369,6 +395,21 @@ def _response_store(
         assert secret is not None  # config.load has checked it
         return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime, bounds)
     return None
+
+
+def _server(settings: config.ServerSettings, handler: Handler, deadlines: Deadlines) -> Server:
+    server = Server(handler.handle, deadlines, _bounds(settings), handler.refused)
+    server.proxies = _trusted_proxies(settings)
+    if settings.proxy_protocol or settings.tls == "auto":
+        server.prelude = Prelude(server.proxies if settings.proxy_protocol else None)
+    return server
+
+
+def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
+    """None: every peer is a caller."""
+    given = server.trusted_proxies
+    networks = [one.network for one in given if one.network is not None]
+    return TrustedProxies(networks, unix=len(networks) < len(given)) if given else None
 
 
 def _bounds(server: config.ServerSettings) -> Bounds:

@@ -6,15 +6,19 @@ it starts.
 
 import ipaddress
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import click
 
 from relay import config
 from relay.cli.output import print_json, print_stderr
 from relay.cli.program import Misuse, config_option, config_path, json_option, load_settings
+
+_HTTPS_PORT: Final = 443
 
 
 @click.command()
@@ -27,7 +31,7 @@ def check(as_json: bool) -> None:
     from relay.net import tls
 
     try:
-        tls.check(settings)
+        tls.check(settings, time.time())
     except config.ConfigError as error:
         raise Misuse(f"{config_path()}: {error}") from None
     used = _vendors_used(settings)
@@ -85,6 +89,25 @@ def _warnings(settings: config.Settings) -> Iterator[str]:
             f"{settings.server.admin_listen}; its token crosses the network in plain text, so "
             "keep it on loopback or on a Unix socket"
         )
+    yield from _tls_warnings(settings)
+
+
+def _tls_warnings(settings: config.Settings) -> Iterator[str]:
+    """Settings with which certificates may be in vain."""
+    server, path = settings.server, config_path()
+    host = urlsplit(server.public_url).hostname or ""
+    if server.tls and server.public_url.startswith("http://"):
+        yield f"{path}: server.public_url begins with http://, but server.tls serves https"
+    if server.domains and host not in server.domains:
+        yield f"{path}: server.public_url: {host} is not in server.domains: {server.domains[0]} is"
+    if server.tls != "auto":
+        return
+    if not any(address.port == _HTTPS_PORT for address in server.listen):
+        yield (
+            f'{path}: server.listen has no port 443, where clients look for https; write "[::]:443"'
+        )
+    if settings.acme.challenge == "http-01" and server.redirect_listen == []:
+        yield f"{path}: acme.challenge: http-01 is answered on server.redirect_listen, which is []"
 
 
 def _vendor_terms(settings: config.Settings, used: dict[str, list[str]]) -> Iterator[str]:
@@ -161,11 +184,11 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             yield f"upstream[{number}].egress", str(error)
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
-    if settings.server.tls is not None:
-        files += [
-            ("server.tls.cert", settings.server.tls.cert),
-            ("server.tls.key", settings.server.tls.key),
-        ]
+    files.append(("acme.ca", settings.acme.ca))
+    pairs = config.certificate_files(settings.server.tls)
+    for number, pair in enumerate(pairs):
+        path = f"server.tls[{number}]" if len(pairs) > 1 else "server.tls"
+        files += [(f"{path}.cert", pair.cert), (f"{path}.key", pair.key)]
     for path, file in files:
         try:
             if file is not None:

@@ -1,6 +1,7 @@
 """relay.toml as values: every setting, its default, and its checks.
 
     schema        the sections, each with its checks
+    tls_schema    the sections about certificates and proxies in front
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -32,15 +33,16 @@ from relay.config.schema import (
     ServerSettings,
     ServerTimeoutSettings,
     Settings,
-    TlsSettings,
     UpstreamSettings,
     UpstreamTimeoutSettings,
     VendorSettings,
 )
+from relay.config.tls_schema import AcmeSettings, Network, TlsSettings, certificate_files
 from relay.config.values import Address, AdminAddress, Duration, ProxyUrl
 from relay.config.vendors import serves, vendor_of
 
 __all__ = [
+    "AcmeSettings",
     "Address",
     "AdminAddress",
     "Capabilities",
@@ -51,6 +53,7 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "ModelSettings",
+    "Network",
     "PlanPollSettings",
     "PlanSettings",
     "PoolSettings",
@@ -67,6 +70,7 @@ __all__ = [
     "UpstreamTimeoutSettings",
     "VendorSettings",
     "accepts_of",
+    "certificate_files",
     "effective",
     "load",
     "parse",

@@ -50,22 +50,27 @@ def explain(text: str) -> ConfigError:
     return ConfigError(path, reason)
 
 
-def _type_at(path: str) -> Any:
-    """The annotation of the setting at a dotted path."""
+def _type_at(path: str, *, unwrapped: bool = True) -> Any:
+    """The annotation of the setting at a dotted path; `unwrapped`: of a union, the first type."""
     here: Any = Settings
     for step in re.findall(r"[^.\[\]]+|\[\.*\d*\]", path):
-        here = _unwrap(here)
         if step.startswith("["):
-            here = get_args(here)[-1]
+            parts = [part for part in _parts(here) if get_origin(part) in (list, dict)]
+            here = get_args(parts[0])[-1]
         else:
-            here = get_type_hints(here)[step]
-    return _unwrap(here)
+            here = get_type_hints(_unwrap(here))[step]
+    return _unwrap(here) if unwrapped else here
+
+
+def _parts(kind: Any) -> list[Any]:
+    """The types that a union accepts, without None; another type alone."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return [part for part in get_args(kind) if part is not type(None)]
+    return [kind]
 
 
 def _unwrap(kind: Any) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
-        return next(part for part in get_args(kind) if part is not type(None))
-    return kind
+    return _parts(kind)[0]
 
 
 def _accepted_fields(path: str) -> list[str]:
@@ -81,9 +86,13 @@ _WORDS: Final[dict[Any, str]] = {
 
 def _accepted(path: str) -> str:
     try:
-        kind = _type_at(path)
+        kinds = _parts(_type_at(path, unwrapped=False))
     except (KeyError, IndexError, TypeError):  # pragma: no cover - another form of msgspec's paths
         return "see relay.toml"
+    return " or ".join(_accepted_words(kind) for kind in kinds)
+
+
+def _accepted_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) is list:

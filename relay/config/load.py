@@ -14,7 +14,8 @@ import msgspec
 
 from relay.config import vendors
 from relay.config.errors import ConfigError, explain
-from relay.config.schema import Settings, TlsSettings, UpstreamSettings
+from relay.config.schema import Settings, UpstreamSettings
+from relay.config.tls_schema import LETS_ENCRYPT, TlsSettings
 from relay.config.values import decode, encode, password_span
 
 # Header fields whose values may be secrets.
@@ -51,6 +52,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     def reference(text: str) -> str:
         return "file:" + anchor(text[5:]) if text.startswith("file:") else text
 
+    def pair(one: TlsSettings) -> TlsSettings:
+        return TlsSettings(cert=anchor(one.cert), key=anchor(one.key))
+
     def upstream(one: UpstreamSettings) -> UpstreamSettings:
         return replace(
             one,
@@ -60,13 +64,17 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         )
 
     replace = msgspec.structs.replace
-    server = settings.server
-    if server.tls is not None:
-        tls = TlsSettings(cert=anchor(server.tls.cert), key=anchor(server.tls.key))
-        server = replace(server, tls=tls)
+    server, acme = settings.server, settings.acme
+    if isinstance(server.tls, TlsSettings):
+        server = replace(server, tls=pair(server.tls))
+    elif isinstance(server.tls, list):
+        server = replace(server, tls=[pair(one) for one in server.tls])
+    if acme.ca is not None:
+        acme = replace(acme, ca=anchor(acme.ca))
     return replace(
         settings,
         server=server,
+        acme=acme,
         database=replace(settings.database, path=anchor(settings.database.path)),
         upstream=[upstream(one) for one in settings.upstream],
         responses=replace(settings.responses, key=reference(settings.responses.key)),
@@ -96,6 +104,15 @@ def _cross_check(settings: Settings) -> None:
     admin = settings.admin_address
     if admin in server.listen and not admin.endswith(":0"):
         raise ConfigError("server.admin_listen", "is in server.listen, too; it is the operator's")
+    for address in server.redirect_listen or ():
+        if address in (*server.listen, admin) and not address.endswith(":0"):
+            raise ConfigError("server.redirect_listen", f"{address} is listened on already")
+    if server.tls == "auto" and settings.acme.directory == LETS_ENCRYPT:
+        for domain in server.domains:
+            if "." not in domain:
+                raise ConfigError(
+                    "server.domains", f"{domain!r} is no public name, which Let's Encrypt needs"
+                )
     upstreams = _unique("upstream", "name", [u.name for u in settings.upstream])
     _unique("plan", "id", [plan.id for plan in settings.plan])
     _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])

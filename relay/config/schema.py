@@ -22,6 +22,7 @@ from relay.config.checks import (
     check_time_zone,
     check_url,
 )
+from relay.config.tls_schema import AcmeSettings, Network, Tls, check_front
 from relay.config.values import (
     Address,
     AdminAddress,
@@ -50,11 +51,6 @@ _OWN_FIELDS: Final = {
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
-
-
-class TlsSettings(_Section, frozen=True):
-    cert: str
-    key: str
 
 
 class HeadLimitSettings(_Section, frozen=True):
@@ -97,7 +93,11 @@ class ServerSettings(_Section, frozen=True):
     public_url: str = "http://127.0.0.1:8080"
     admin_listen: AdminAddress = AdminAddress("unix")
     key_prefix: str = "sk-llmapi-"
-    tls: TlsSettings | None = None
+    tls: Tls | None = None
+    domains: list[str] = []
+    redirect_listen: list[Address] | None = None  # None: port 80 with tls = "auto", else nowhere
+    trusted_proxies: list[Network] = []
+    proxy_protocol: bool = False
     limits: HeadLimitSettings = HeadLimitSettings()
     timeouts: ServerTimeoutSettings = ServerTimeoutSettings()
 
@@ -107,6 +107,7 @@ class ServerSettings(_Section, frozen=True):
         check_url("public_url", self.public_url)
         if not _KEY_PREFIX.fullmatch(self.key_prefix):
             raise ValueError("key_prefix must be at most 32 letters, digits, - and _")
+        check_front(self)
 
 
 class DatabaseSettings(_Section, frozen=True):
@@ -441,6 +442,7 @@ class Settings(_Section, frozen=True):
     model: list[ModelSettings] = []
     plan: list[PlanSettings] = []
     responses: ResponsesSettings = ResponsesSettings()
+    acme: AcmeSettings = AcmeSettings()
 
     @property
     def admin_address(self) -> AdminAddress:

@@ -25,6 +25,7 @@ from relay.net.request_body import RequestBody, too_large
 from relay.net.runner import CoroutineRunner
 from relay.wire.chunked import LAST_CHUNK
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Request, Response
+from relay.wire.forwarded import TrustedProxies
 
 UNCOUNTED_OCTETS: Final = 64 * 1024  # a body that came with its head, and is no part of the budget
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -75,6 +76,7 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     peer: str
+    proxies: TrustedProxies | None  # None: `peer` itself is the caller
 
     @property
     def budget(self) -> MemoryBudget: ...
@@ -139,7 +141,10 @@ class Exchange:
     @property
     def peer(self) -> str:
         """The caller's address, for the log."""
-        return self._connection.peer
+        connection = self._connection
+        if connection.proxies is None:
+            return connection.peer
+        return connection.proxies.caller(connection.peer, self.request.headers)
 
     @property
     def received(self) -> bool:

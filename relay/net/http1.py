@@ -19,6 +19,7 @@ from relay.net.runner import CoroutineRunner
 from relay.net.server import Handshake, Server
 from relay.net.socket_options import write_at_once
 from relay.wire.events import Request
+from relay.wire.forwarded import UNIX, TrustedProxies
 from relay.wire.h1 import HeadReader, request_reader
 
 BODY_OCTETS_PER_SECOND: Final = 1024  # minimum rate of a body after `Bounds.body_time`
@@ -48,13 +49,15 @@ class ServerConnection:
         "deadline",
         "exchange",
         "peer",
+        "proxies",
         "transport",
     )
 
     transport: asyncio.Transport
 
-    def __init__(self, server: Server, handshake: Handshake | None = None) -> None:
-        """`handshake`: TLS's, which ends before `connection_made`."""
+    def __init__(self, server: Server, handshake: Handshake | None = None, peer: str = "") -> None:
+        """`handshake`: TLS's, which ends before `connection_made`. `peer`: the caller, if a proxy
+        has named it."""
         self._server = server
         self._handshake = handshake
         self._is_stranger = True  # no request came yet
@@ -66,7 +69,8 @@ class ServerConnection:
         self._lingering = False
         self.exchange: Exchange | None = None
         self.deadline = NEVER
-        self.peer = ""
+        self.peer = peer
+        self.proxies: TrustedProxies | None = None  # None: `peer` itself is the caller
 
     @property
     def budget(self) -> MemoryBudget:
@@ -77,9 +81,12 @@ class ServerConnection:
         """A peer has connected; it may stay idle for `idle_time`."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         write_at_once(self.transport)
-        address = transport.get_extra_info("peername")
-        self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
         server = self._server
+        if not self.peer:
+            address = transport.get_extra_info("peername")
+            self.peer = str(address[0]) if isinstance(address, tuple) else UNIX
+        if server.proxies is not None and server.proxies.trusts(self.peer):
+            self.proxies = server.proxies
         self._handshake = None
         self.deadline = server.deadlines.now + server.bounds.idle_time
         server.deadlines.watch(self)

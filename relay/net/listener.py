@@ -12,6 +12,7 @@ import stat
 from typing import Any, Final, cast
 
 from relay.net.http1 import ServerConnection
+from relay.net.prelude import Acceptor
 from relay.net.server import Handshake, Server
 
 _BACKLOG_CONNECTIONS: Final = 1024  # queued by the kernel ahead of the loop
@@ -27,7 +28,7 @@ class Listener:
         self._server = server
         self._socket = sock
         self._tls = tls
-        self._accepting: asyncio.Server | None = None
+        self._accepting: asyncio.Server | Acceptor | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._is_paused = False
 
@@ -40,6 +41,10 @@ class Listener:
 
     async def accept(self) -> None:
         """Accept connections from now on. Raises OSError."""
+        prelude = self._server.prelude
+        if prelude is not None and prelude.is_needed:
+            self._accepting = Acceptor(self._server, self._socket, self._tls, self._connect)
+            return
         loop = self._server.loop
         is_unix = self._socket.family == socket.AF_UNIX
         create: Any = loop.create_unix_server if is_unix else loop.create_server
@@ -69,6 +74,12 @@ class Listener:
         if self._accepting is None and (self._resuming is None or self._resuming.done()):
             self._resuming = self._server.loop.create_task(self._resume())
 
+    def accept_anew(self) -> None:
+        """Accept as the server's prelude asks for now; callers wait in the kernel's queue."""
+        if not self._is_paused:
+            self.pause()
+            self.resume()
+
     def close(self) -> None:
         """Accept no more connections."""
         self.pause()
@@ -88,8 +99,12 @@ class Listener:
         handshake = None if self._tls is None else Handshake()
         if handshake is not None:
             self._server.handshake_started(handshake)
+        return self._connect(handshake)
+
+    def _connect(self, handshake: Handshake | None, peer: str = "") -> asyncio.BaseProtocol:
+        """The protocol of a new connection; `peer` is known to have called if not ""."""
         # The loop calls a protocol's methods and never checks its base class.
-        return cast(asyncio.BaseProtocol, ServerConnection(self._server, handshake))
+        return cast(asyncio.BaseProtocol, ServerConnection(self._server, handshake, peer))
 
 
 async def listen(

@@ -10,6 +10,7 @@ answers.
 import asyncio
 import heapq
 import logging
+import ssl
 import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange, date
 from relay.net.memory_budget import MemoryBudget
 from relay.wire.events import Limits
+from relay.wire.forwarded import TrustedProxies
 
 _log = logging.getLogger("relay.net")
 
@@ -72,6 +74,37 @@ class Listener(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def close(self) -> None: ...
+    def accept_anew(self) -> None: ...
+
+
+class TlsChallenges(Protocol):
+    """Answers to an authority's TLS-ALPN-01 challenges."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether an authority may call now."""
+        ...
+
+    def context(self, name: str) -> ssl.SSLContext | None:
+        """For the challenge of a name; None: there is none."""
+        ...
+
+
+class Prelude:
+    """What a server expects before HTTP, on all of its listeners: see `net.prelude`."""
+
+    def __init__(self, proxies: TrustedProxies | None = None) -> None:
+        """`proxies`: each connection begins with a PROXY header from one of them."""
+        self.proxies = proxies
+        self.challenges: TlsChallenges | None = None
+        self.warned_at = float("-inf")  # of connections that were refused
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it has anything to read."""
+        return self.proxies is not None or (
+            self.challenges is not None and self.challenges.is_pending
+        )
 
 
 class Handshake:
@@ -109,6 +142,8 @@ class Server:
         self.strangers: dict[Connection, float] = {}
         self.listeners: list[Listener] = []
         self.draining = False
+        self.proxies: TrustedProxies | None = None  # whose X-Forwarded-For names the caller
+        self.prelude: Prelude | None = None
         self._handshakes: weakref.WeakSet[Handshake] = weakref.WeakSet()
         self._is_accepting = True
         self._warned_at = float("-inf")
@@ -183,6 +218,11 @@ class Server:
         self._is_accepting = True
         for listener in self.listeners:
             listener.resume()
+
+    def accept_anew(self) -> None:
+        """Have the listeners look whether the prelude has something to read."""
+        for listener in self.listeners:
+            listener.accept_anew()
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, let exchanges in flight finish for `seconds`, then cut them."""

@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.config import schema
+from relay.config import schema, tls_schema
 from relay.config.capabilities import Overrides
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "relay" / "docs" / "configuration.md").read_text()
 HEADINGS: dict[type[msgspec.Struct], str] = {
     schema.ServerSettings: "[server]",
-    schema.TlsSettings: "[server.tls]",
+    tls_schema.TlsSettings: "[server.tls]",
+    tls_schema.AcmeSettings: "[acme]",
     schema.HeadLimitSettings: "[server.limits]",
     schema.ServerTimeoutSettings: "[server.timeouts]",
     schema.DatabaseSettings: "[database]",

@@ -21,8 +21,10 @@ from tests.config.sections import (
 
 WRONG = [
     # an unknown name, at every level
-    ("servr = {}", "servr", "accepted here: database, log, model, plan, pool, responses, server"),
-    ("[server]\nlisen = []", "server.lisen", "accepted here: admin_listen, key_prefix, limits"),
+    ("servr = {}", "servr",
+     "accepted here: acme, database, log, model, plan, pool, responses, server"),
+    ("[server]\nlisen = []", "server.lisen",
+     "accepted here: admin_listen, domains, key_prefix, limits"),
     ("[server.limits]\nheads = 1", "server.limits.heads", "body, fields, head, held, held_per_key"),
     ("[server.timeouts]\nbdy = 1", "server.timeouts.bdy", "body, drain, head, idle, upload, write"),
     ("[server]\ntls = { crt = '' }", "server.tls.crt", "accepted here: cert, key"),

@@ -1,0 +1,12 @@
+"""Certificates from an authority, by ACME (RFC 8555).
+
+    renewal      when each certificate is ordered, and what serves until it is there
+    order        one order, on a thread of its own, by the library `acme`
+    advice       errors of an order, in words that say what to do
+    schedule     times: renewal, and the next try after a failure
+    challenges   answers to the authority's HTTP-01 and TLS-ALPN-01 challenges
+    keys         keys, requests and certificates of our own
+    folder       what is kept beside the database
+
+The libraries `acme` and `requests` are imported by the first order only.
+"""

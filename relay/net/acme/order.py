@@ -1,0 +1,186 @@
+"""One order: from an account to a checked certificate, by the library `acme`.
+
+Runs on a thread of its own and blocks. Decides the steps of an order (RFC 8555 §7.1). Must not know
+when it is called.
+"""
+
+import contextlib
+import datetime
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import requests
+from acme import challenges as acme_challenges
+from acme import client, crypto_util, errors, messages
+from cryptography.hazmat.primitives import serialization
+from josepy import jwa, jwk
+
+from relay import __version__
+from relay.net.acme import keys
+from relay.net.acme.advice import advice
+from relay.net.acme.challenges import Challenges
+from relay.net.acme.folder import AcmeFolder
+
+HTTP_01: Final = "http-01"
+TLS_ALPN_01: Final = "tls-alpn-01"
+PORTS: Final = {HTTP_01: 80, TLS_ALPN_01: 443}
+
+_ANSWER_TIMEOUT_SECONDS: Final = 20
+_ORDER_TIMEOUT: Final = datetime.timedelta(seconds=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for, and where."""
+
+    domain: str
+    directory: str
+    email: str
+    ca: str | None
+    challenge: str  # HTTP_01 or TLS_ALPN_01
+
+
+class OrderError(Exception):
+    """An order that failed: words for the operator, and the seconds that the authority asks to
+    wait before the next one."""
+
+    def __init__(self, words: str, retry_after: float | None) -> None:
+        super().__init__(words)
+        self.retry_after = retry_after
+
+
+@acme_challenges.ChallengeResponse.register
+class _TlsAlpn01Response(acme_challenges.KeyAuthorizationChallengeResponse):
+    typ = TLS_ALPN_01
+
+
+@acme_challenges.Challenge.register
+class _TlsAlpn01(acme_challenges.KeyAuthorizationChallenge):
+    """RFC 8737, which the library leaves to its user."""
+
+    response_cls = _TlsAlpn01Response
+    typ = TLS_ALPN_01
+
+    def validation(self, account_key: jwk.JWK, **_: Any) -> str:
+        return self.key_authorization(account_key)
+
+
+def fetch(order: Order, folder: AcmeFolder, answers: Challenges) -> bytes:
+    """Order a certificate; returns its key and chain, PEM.
+
+    Raises:
+        OrderError: there is none.
+    """
+    patience = _Patience()
+    try:
+        return _Session(order, folder, patience).run(answers)
+    except Exception as error:
+        words = advice(error, order.domain, PORTS[order.challenge])
+        raise OrderError(words, patience.retry_after) from error
+
+
+class _Patience:
+    """The `retry-after` of the authority's last answer, if that was an error."""
+
+    def __init__(self) -> None:
+        self.retry_after: float | None = None
+
+    def see(self, response: requests.Response, *_: object, **__: object) -> None:
+        self.retry_after = None
+        field = response.headers.get("retry-after", "")
+        if response.ok or not field:
+            return
+        if field.isdecimal():
+            self.retry_after = float(field)
+            return
+        with contextlib.suppress(ValueError, TypeError):
+            now = datetime.datetime.now(datetime.UTC)
+            self.retry_after = (parsedate_to_datetime(field) - now).total_seconds()
+
+
+class _Session:
+    def __init__(self, order: Order, folder: AcmeFolder, patience: _Patience) -> None:
+        self._order = order
+        self._folder = folder
+        self._key = jwk.JWKEC(key=self._account_key())
+        self._network = client.ClientNetwork(
+            self._key,
+            alg=jwa.ES256,
+            user_agent=f"relay/{__version__}",
+            timeout=_ANSWER_TIMEOUT_SECONDS,
+        )
+        if order.ca is not None:  # as `requests` takes it: the path of a file
+            self._network.verify_ssl = order.ca  # type: ignore[assignment]
+        self._network.session.hooks["response"].append(patience.see)
+
+    def run(self, answers: Challenges) -> bytes:
+        order, until = self._order, datetime.datetime.now() + _ORDER_TIMEOUT
+        directory = client.ClientV2.get_directory(order.directory, self._network)
+        authority = client.ClientV2(directory, self._network)
+        key = keys.new_key()
+        request = crypto_util.make_csr(keys.pem(key), [order.domain])
+        placed = self._place(authority, request)
+        with contextlib.ExitStack() as answered:
+            for authorization in placed.authorizations:
+                if authorization.body.status != messages.STATUS_VALID:
+                    self._prove(authority, authorization, answers, answered)
+            placed = authority.poll_authorizations(placed, until)
+        placed = authority.finalize_order(placed, until)
+        chain = (placed.fullchain_pem or "").encode()
+        keys.check_chain(chain, key, order.domain)
+        return keys.pem(key) + chain
+
+    def _account_key(self) -> Any:
+        stored = self._folder.read(self._folder.account_key)
+        if stored is not None:
+            return serialization.load_pem_private_key(stored, None)
+        key = keys.new_key()
+        self._folder.write(self._folder.account_key, keys.pem(key))
+        return key
+
+    def _place(self, authority: client.ClientV2, request: bytes) -> messages.OrderResource:
+        """Place the order, with an account that is opened if need be."""
+        known = self._folder.read(self._folder.account_url)
+        if known is not None:
+            self._use_account(known.decode())
+            try:
+                return authority.new_order(request)
+            except messages.Error as error:
+                if error.code != "accountDoesNotExist":
+                    raise
+                self._network.account = None
+        email = self._order.email or None
+        data = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=True)
+        try:
+            url = authority.new_account(data).uri
+        except errors.ConflictError as error:  # this key has an account
+            url = error.location
+        self._folder.write(self._folder.account_url, url.encode())
+        self._use_account(url)
+        return authority.new_order(request)
+
+    def _use_account(self, url: str) -> None:
+        self._network.account = messages.RegistrationResource(uri=url, body=messages.Registration())
+
+    def _prove(
+        self,
+        authority: client.ClientV2,
+        authorization: messages.AuthorizationResource,
+        answers: Challenges,
+        answered: contextlib.ExitStack,
+    ) -> None:
+        """Answer the challenge of one authorization for as long as `answered` is open."""
+        kind, domain = self._order.challenge, self._order.domain
+        for offered in authorization.body.challenges:
+            if offered.chall.typ == kind:
+                break
+        else:
+            raise ValueError(f"it offers no challenge of the kind {kind}: see acme.challenge")
+        response, proof = offered.response(self._key), offered.chall.key_authorization(self._key)
+        if kind == HTTP_01:
+            answered.enter_context(answers.http(offered.chall.encode("token"), proof))
+        else:
+            context = keys.challenge_context(self._folder, domain, proof)
+            answered.enter_context(answers.tls(domain, context))
+        authority.answer_challenge(offered, response)

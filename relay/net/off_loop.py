@@ -1,0 +1,45 @@
+"""One blocking call on a thread of its own, for a coroutine that awaits it.
+
+For rare calls that may hang: a slow disk, a silent server. asyncio's own executor would not do:
+its threads keep a process from ending. Must not know the calls.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def off_loop(name: str, function: Callable[[], T]) -> T:
+    """Call `function` on a daemon thread named `name`. A caller that is cancelled stops waiting;
+    the call goes on.
+
+    Raises:
+        BaseException: the function raised it.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(error: BaseException | None, value: Any) -> None:
+        if future.done():  # cancelled
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    def run() -> None:
+        error: BaseException | None = None
+        value = None
+        try:
+            value = function()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, error, value)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future
