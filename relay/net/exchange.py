@@ -73,9 +73,10 @@ class Pausable(Protocol):
 class Connection(Protocol):
     """The connection that an exchange runs on."""
 
-    transport: asyncio.Transport
     peer: str
 
+    @property
+    def transport(self) -> asyncio.Transport: ...
     @property
     def budget(self) -> MemoryBudget: ...
     def closes_after_answer(self) -> bool: ...
