@@ -136,6 +136,8 @@ class Http2Engine:
         except HeaderBombError:
             self._fail(ENHANCE_YOUR_CALM)
         events, self.table.events = self.table.events, []
+        for event in events:
+            event.stream.delivered = True
         return events
 
     def _read_preface(self, data: bytes) -> int:

@@ -53,6 +53,7 @@ class Stream:
         "acknowledged",
         "answered",
         "closed",
+        "delivered",
         "early",
         "ended",
         "id",
@@ -80,6 +81,7 @@ class Stream:
         self.receive_window = DEFAULT_WINDOW
         self.uncredited = 0  # octets received, and not given back to the window
         self.received = False
+        self.delivered = False  # its owner has been given the request
         self.answered = False  # the answer's head is sent
         self.ended = False
         self.closed = False

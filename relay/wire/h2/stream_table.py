@@ -57,6 +57,8 @@ class StreamTable:
 
     __slots__ = (
         "_initial_window",
+        "_last_fields",
+        "_last_request",
         "_limits",
         "_receive_window",
         "_resets",
@@ -91,6 +93,8 @@ class StreamTable:
         self._initial_window = DEFAULT_WINDOW
         self._receive_window = CONNECTION_WINDOW
         self._uncredited = 0
+        self._last_fields: list[Field] = []
+        self._last_request: Request | None = None
         self._skipped = (0, 0)  # stream ids that were passed over, first and last
         self._resets: dict[int, None] = {}  # streams reset here, on which frames may still come
 
@@ -133,8 +137,7 @@ class StreamTable:
     def _open(self, number: int, fields: list[Field], *, ended: bool) -> None:
         kind, error = REQUEST, None
         try:
-            request = read_request(fields, ended)
-            check_limits(fields, self._limits)
+            request = self._read_request(fields, ended)
         except MalformedError:
             self._remember_reset(number)
             self.out.append(frames.rst_stream_frame(number, PROTOCOL_ERROR))
@@ -148,6 +151,23 @@ class StreamTable:
         self.budget.earned += 2
         self.streams[number] = stream
         self.events.append(StreamEvent(kind, stream, error=error))
+
+    def _read_request(self, fields: list[Field], ended: bool) -> Request:
+        """The request of these fields; the same fields, as `HeaderBlocks` keeps them, have the
+        same request.
+
+        Raises:
+            MalformedError, RelayError: as in `read_request` and `check_limits`.
+        """
+        known = self._last_request
+        if known is not None and fields is self._last_fields and ended == (known.length == 0):
+            return known
+        request = read_request(fields, ended)
+        check_limits(fields, self._limits)
+        if request.length != CHUNKED:  # its length is set once its body is complete
+            self._last_fields = fields
+            self._last_request = request
+        return request
 
     def _read_trailers(self, stream: Stream, fields: list[Field], *, ended: bool) -> None:
         if stream.reset:  # here; the client did not know
@@ -214,7 +234,7 @@ class StreamTable:
                 stream.close()
             return
         last = self.events[-1] if self.events else None
-        if last is not None and last.kind == REQUEST and last.stream is stream:
+        if not stream.delivered:
             stream.early += payload  # it comes with its head, in most cases completely
         elif last is not None and last.kind == BODY and last.stream is stream:
             last.data += payload
