@@ -11,6 +11,7 @@ from relay.wire.events import CHUNKED, Limits, Request
 from relay.wire.h2 import frames
 from relay.wire.h2.blocks import unpadded
 from relay.wire.h2.budget import (
+    GRACEFUL,
     PREMATURE_RESET,
     PROVOKED_RESET,
     REFUSED_REQUEST,
@@ -125,7 +126,9 @@ class StreamTable:
         self.last_stream = number
         self.requests += 1
         if self.going or len(self.streams) >= MAX_STREAMS:
-            if self.going:
+            if self.budget.score >= GRACEFUL:  # it was warned
+                self.budget.glitch(PROVOKED_RESET, self.now)
+            elif self.going:
                 self.budget.control_frame(self.now)
             else:
                 self.budget.glitch(REFUSED_REQUEST, self.now)
