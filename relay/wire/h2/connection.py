@@ -160,14 +160,14 @@ class Http2Engine:
             end = at + FRAME_HEAD_OCTETS + length
             if end > size:
                 break
+            if first & 0xFF == HEADERS and self.table.requests >= _REQUESTS_AT_ONCE:
+                self.more = True
+                break
             payload = data[at + FRAME_HEAD_OCTETS : end]
             at = end
             self._read_frame(first & 0xFF, flags, stream & LARGEST_STREAM, payload)
             if self.table.budget.score >= GRACEFUL:
                 self._judge()
-            if self.table.requests >= _REQUESTS_AT_ONCE and at < size:
-                self.more = True
-                break
         return at
 
     def _read_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
