@@ -58,6 +58,7 @@ class Http2Caller:
         self.pongs: list[bytes] = []
         self.windows: dict[int, int] = {}  # granted by the relay, by stream
         self.closed = asyncio.Event()
+        self.answers_pings = True
         self.encoder = Encoder()
         self._decoder = Decoder()
         self._reader = reader
@@ -173,7 +174,7 @@ class Http2Caller:
         elif isinstance(frame, PingFrame):
             if "ACK" in frame.flags:
                 self.pongs.append(frame.opaque_data)
-            else:
+            elif self.answers_pings:
                 self.send(PingFrame(opaque_data=frame.opaque_data, flags=["ACK"]))
         elif isinstance(frame, GoAwayFrame):
             self.goaways.append(frame)

@@ -287,8 +287,9 @@ class Http2Engine:
     def end(self, code: int) -> None:
         """End the connection and every stream on it."""
         self.failed = True
+        if code != NO_ERROR or not self.table.going:  # or it has been sent
+            self.table.out.append(frames.goaway_frame(self.table.last_stream, code))
         self.table.close()
-        self.table.out.append(frames.goaway_frame(self.table.last_stream, code))
 
     def _judge(self) -> None:
         """The budget is nearly, or completely, used up."""
