@@ -76,6 +76,8 @@ def _request(
         raise MalformedError
     if headers.setdefault(b"host", host) != host or (target == b"*" and method != b"OPTIONS"):
         raise MalformedError
+    if method == b"CONNECT":  # it has no path, and here no meaning (RFC 9113 §8.5)
+        raise MalformedError
     expectation = headers.get(b"expect")
     if expectation is not None and expectation.lower() != b"100-continue":
         raise RelayError(EXPECTATION_FAILED, "The only expectation known here is 100-continue.")
