@@ -165,8 +165,8 @@ class Stream:
         """Reset the stream now, without the octets in the queue."""
         if self.closed:
             return b""
-        self.close()
         self.reset = True
+        self.close()
         return rst_stream_frame(self.id, code)
 
     def close(self) -> None:
@@ -178,12 +178,10 @@ class Stream:
         self._connection.stream_closed(self)
 
     def next_frame(self) -> bytes:
-        """The next frame of the queue that fits the windows; empty if there is none."""
+        """The next frame of a stream that waits; empty if the windows have no room."""
         connection = self._connection
         if not self._queue:
             connection.waiting.pop(self.id, None)
-            if self.closed or not self.ended:
-                return b""
             return U32.pack(0) + self._last_tail + self._finish()  # an end without octets
         first = self._queue[0]
         size = min(len(first), self.window, connection.window, DEFAULT_FRAME_SIZE)
