@@ -7,7 +7,7 @@ from itertools import islice
 
 import psutil
 import pytest
-from hyperframe.frame import DataFrame, RstStreamFrame
+from hyperframe.frame import DataFrame, Frame, RstStreamFrame
 
 from relay.wire.h2.frames import CANCEL, PREFACE, goaway_frame
 from tests.fakes.caller import connected, read_answer
@@ -94,7 +94,7 @@ async def test_an_honest_caller_outlasts_a_long_flood(live: Live, name: str) -> 
 
 async def test_requests_reset_before_dispatch_cost_nothing(live: Live) -> None:
     async with http2_caller(live.port) as caller:
-        frames = []
+        frames: list[Frame] = []
         for number in range(50):
             stream = 2 * number + 1
             frames += [

@@ -55,9 +55,7 @@ def test_blocks_are_read_as_written(
             encoder.header_table_size = 100
         if number == 5:
             encoder.header_table_size = 4096
-        sent: list[tuple[str, str]] = (
-            [NeverIndexedHeaderTuple(*field) for field in fields] if sensitive else fields
-        )
+        sent = [NeverIndexedHeaderTuple(*field) if sensitive else field for field in fields]
         block = encoder.encode(sent, huffman=huffman)
         expected = [(name.encode(), value.encode()) for name, value in fields]
         assert decoded(decoder, block) == expected
@@ -163,7 +161,8 @@ def test_a_response_head_is_read_as_written(
 
 def test_a_long_value_has_a_long_length() -> None:
     block = fields_block(b"location: " + b"x" * 5000 + b"\r\n")
-    assert Decoder().decode(block) == [("location", "x" * 5000)]
+    ((name, value),) = Decoder().decode(block)
+    assert (str(name), str(value)) == ("location", "x" * 5000)
 
 
 def test_fields_of_a_connection_are_left_out() -> None:

@@ -114,11 +114,13 @@ def test_fields_that_are_no_request_are_reset(fields: list[tuple[str, str]]) -> 
     assert not peer.requests
 
 
-@pytest.mark.parametrize("cut", [1, 10, 17, 18, 24])
+@pytest.mark.parametrize("cut", [1, 10, 17, 18])
 def test_a_reader_of_http11_finds_the_preface(cut: int) -> None:
     reader = request_reader(Limits())
     octets = PREFACE + b"frames"
-    with pytest.raises(Http2PrefaceError) as found:
+    if cut < 18:
         assert reader.feed(octets[:cut]) is None
-        reader.feed(octets[cut:])
-    assert octets.startswith(b"PRI * HTTP/2.0\r\n\r\n" + found.value.rest)
+        octets = octets[cut:]
+    with pytest.raises(Http2PrefaceError) as found:
+        reader.feed(octets)
+    assert found.value.rest == b"SM\r\n\r\nframes"
