@@ -8,6 +8,7 @@ Decides when a request starts and when the connection closes. Must not know hand
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, cast
 
 from relay.errors import INTERNAL, RelayError
@@ -26,6 +27,7 @@ _READ_WINDOW: Final = 256 * 1024  # octets of a body that its handler awaits
 _MAX_UNSENT: Final = 128 * 1024  # octets to a peer that does not read, until it is not read either
 _PUMPED_AT_ONCE: Final = 64 * 1024  # octets, a frame of each stream in turn
 _PUMPS_PER_TURN: Final = 16
+_REQUESTS_PER_TURN: Final = 16  # as of a pipeline of HTTP/1.1
 _LINGER_SECONDS: Final = 2.0  # for a refused peer to finish sending and read the reason
 _DRAIN_SECONDS: Final = 1.0  # for requests on their way, if the peer answers no PING
 
@@ -39,6 +41,7 @@ class Http2Connection:
         "_blocked",
         "_corked",
         "_drain_until",
+        "_events",
         "_head_until",
         "_is_lost",
         "_is_stranger",
@@ -66,7 +69,8 @@ class Http2Connection:
         self._is_stranger = True  # no request came yet
         self._is_lost = False
         self._lingering = False
-        self._unread = False  # the engine has requests for the next turn
+        self._events: list[StreamEvent] = []  # for the next turn
+        self._unread = False  # a next turn is due
         self._head_until = NEVER
         self._slow_until = NEVER
         self._drain_until = NEVER
@@ -89,10 +93,26 @@ class Http2Connection:
         """Take octets of frames."""
         if self._lingering:
             return
+        events = self.engine.receive(data, self._server.deadlines.now)
+        if self._events:  # of the turns before, which come first
+            self._events += events
+        else:
+            self._events = events
+            self._take_events()
+
+    def _take_events(self) -> None:
+        """Handle what has come, a limited number of requests a turn: others get theirs."""
         engine = self.engine
+        events, self._events = self._events, []
+        started = 0
         self._corked = []
         try:
-            for event in engine.receive(data, self._server.deadlines.now):
+            for event in events:
+                if event.kind == REQUEST:
+                    if started == _REQUESTS_PER_TURN:
+                        self._events = events[events.index(event) :]
+                        break
+                    started += 1
                 self._handle(event)
         finally:
             corked, self._corked = self._corked, None
@@ -106,7 +126,7 @@ class Http2Connection:
             return
         if engine.table.waiting:
             self._pump()
-        if engine.more and not self._unread:  # others get their turn
+        if (engine.more or self._events) and not self._unread:
             self._unread = True
             self.transport.pause_reading()
             self._server.loop.call_soon(self._read_on)
@@ -117,7 +137,7 @@ class Http2Connection:
             limit = server.deadlines.now + server.bounds.head_time
             self._head_until = limit if engine.in_head else NEVER
             self._set_deadline()
-        if engine.table.going and not self.channels:
+        if engine.table.going and not self.channels and not self._events:
             self._end()
 
     def eof_received(self) -> bool:
@@ -193,6 +213,10 @@ class Http2Connection:
         self.engine.table.credit(channel.stream, window)
         self._flush()
 
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """As the loop's."""
+        self._server.loop.call_later(seconds, callback)
+
     def set_deadline(self, channel: StreamTransport, deadline: float) -> None:
         """Watch a stream until `deadline`; NEVER ends it."""
         channel.deadline = deadline
@@ -258,6 +282,9 @@ class Http2Connection:
                 channel.exchange.leave()
 
     def _start(self, stream: Stream) -> None:
+        if stream.closed:  # reset before its turn came
+            self.engine.table.release(stream)
+            return
         server = self._server
         if self._is_stranger:
             self._is_stranger = False
@@ -362,7 +389,10 @@ class Http2Connection:
         self._unread = False
         if self.transport.is_closing() or self._lingering:
             return
-        self.data_received(b"")
+        if self._events:
+            self._take_events()
+        else:
+            self.data_received(b"")
         if not self._unread and not self.transport.is_closing() and not self.engine.table.held:
             self.transport.resume_reading()
 
@@ -394,6 +424,7 @@ class Http2Connection:
 
     def _leave(self) -> None:
         """Cancel every request."""
+        self._events = []
         self._blocked.clear()
         for channel in tuple(self.channels.values()):
             self.set_deadline(channel, NEVER)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relay.net.http2 import Http2Connection
 
 _CONTINUE: Final = status_field(100)
+_RESET_DELAY_SECONDS: Final = 0.1
 
 
 class StreamBody(RequestBody):
@@ -132,8 +133,22 @@ class StreamTransport:
         return self._connection.transport.get_extra_info(name, default)
 
     def close(self) -> None:
-        """Cut the answer behind the octets written."""
-        self.send(self.stream.cut(INTERNAL_ERROR))
+        """Cut the answer behind the octets written.
+
+        Clients such as curl and Node drop what they have not read when a reset comes: the error
+        event that may be the last of a stream gets a moment.
+        """
+        stream = self.stream
+        if stream.answered and not stream.queued and not stream.ended:
+            stream.ended = True
+            self._connection.call_later(_RESET_DELAY_SECONDS, self._reset)
+        else:
+            self.send(stream.cut(INTERNAL_ERROR))
+
+    def _reset(self) -> None:
+        octets = self.stream.abort(INTERNAL_ERROR)
+        if octets:
+            self._write(octets)
 
     def abort(self) -> None:
         """Cut the answer at once."""

@@ -112,7 +112,7 @@ async def test_nghttp_gets_an_answer_with_trailers_and_padding(live: Live, tmp_p
 async def test_h2load_has_no_failure(live: Live, tmp_path: Path) -> None:
     (tmp_path / "body.json").write_text(json.dumps(BODY))
     ended = await run(
-        *("h2load", "-n", "1000", "-c", "4", "-m", "15", "-d", "body.json"),
+        *("h2load", "-n", "1000", "-c", "4", "-m", "100", "-d", "body.json"),
         *(*_fields(live), f"{live.url}/v1/messages"),
         cwd=tmp_path,
         env={},

@@ -43,7 +43,7 @@ from relay.wire.h2.peer_settings import ProtocolError, read_settings
 from relay.wire.h2.response_head import NO_TABLE
 from relay.wire.h2.stream_table import CONNECTION_WINDOW, MAX_STREAMS, StreamTable
 
-_REQUESTS_AT_ONCE: Final = 16  # from one `receive`, as of a pipeline of HTTP/1.1
+_HEAD_OCTETS_AT_ONCE: Final = 32 * 1024  # of header blocks in one `receive`: they are work
 _DRAIN_PING: Final = b"\0relay\0\0"
 
 
@@ -119,7 +119,6 @@ class Http2Engine:
     def receive(self, data: bytes, now: float) -> list[StreamEvent]:
         """Take the next octets; return what happened. `more` says whether to call again."""
         self.table.now = now
-        self.table.requests = 0
         self.more = False
         if self._buffer:
             data = self._buffer + data
@@ -151,6 +150,7 @@ class Http2Engine:
     def _read_frames(self, data: bytes, at: int) -> int:
         """Read complete frames; returns where the rest begins."""
         size = len(data)
+        head_octets = 0
         unpack = FRAME_HEAD.unpack_from
         while size - at >= FRAME_HEAD_OCTETS:
             first, flags, stream = unpack(data, at)
@@ -160,9 +160,11 @@ class Http2Engine:
             end = at + FRAME_HEAD_OCTETS + length
             if end > size:
                 break
-            if first & 0xFF == HEADERS and self.table.requests >= _REQUESTS_AT_ONCE:
-                self.more = True
-                break
+            if first & 0xFF == HEADERS:
+                if head_octets >= _HEAD_OCTETS_AT_ONCE:
+                    self.more = True
+                    break
+                head_octets += length
             payload = data[at + FRAME_HEAD_OCTETS : end]
             at = end
             self._read_frame(first & 0xFF, flags, stream & LARGEST_STREAM, payload)

@@ -52,8 +52,8 @@ class StreamTable:
 
     `streams`: those that are not over, or whose handler has not ended. `window`: what may be sent.
     `held`: the network takes nothing, so that all octets of answers wait. `waiting`: the streams
-    with such octets. `going`: no further stream is taken. `out`: octets to send. `requests`: how
-    many came since its owner set it to 0. `now`: the time of what is being received.
+    with such octets. `going`: no further stream is taken. `out`: octets to send. `now`: the
+    time of what is being received.
     """
 
     __slots__ = (
@@ -72,7 +72,6 @@ class StreamTable:
         "last_stream",
         "now",
         "out",
-        "requests",
         "streams",
         "waiting",
         "window",
@@ -88,7 +87,6 @@ class StreamTable:
         self.events: list[StreamEvent] = []
         self.out: list[bytes] = []
         self.last_stream = 0
-        self.requests = 0
         self.now = 0.0
         self._limits = limits
         self._initial_window = DEFAULT_WINDOW
@@ -124,7 +122,6 @@ class StreamTable:
         if number > self.last_stream + 2:
             self._skipped = (self.last_stream + 2, number - 2)
         self.last_stream = number
-        self.requests += 1
         if self.going or len(self.streams) >= MAX_STREAMS:
             if self.budget.score >= GRACEFUL:  # it was warned
                 self.budget.glitch(PROVOKED_RESET, self.now)

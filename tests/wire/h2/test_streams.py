@@ -88,17 +88,24 @@ def test_what_has_come_of_a_frame_is_known() -> None:
     assert not peer.engine.take_output()
 
 
-def test_no_more_than_16_requests_come_at_once() -> None:
-    peer = Peer()
-    events = peer.engine.receive(
-        PREFACE
-        + SettingsFrame().serialize()
-        + b"".join(peer.headers(2 * number + 1).serialize() for number in range(20)),
-        0.0,
-    )
-    assert (len(events), peer.engine.more) == (16, True)
-    assert len(peer.engine.receive(b"", 0.0)) == 4
-    assert not peer.engine.more
+def test_a_read_of_many_long_heads_is_taken_in_parts() -> None:
+    peer = Peer(serves=False).open()
+    heads = [peer.headers(2 * number + 1, [*GET, ("x", "x" * 9000)]) for number in range(20)]
+    events = peer.engine.receive(b"".join(one.serialize() for one in heads), 0.0)
+    assert 1 < len(events) < 20
+    assert peer.engine.more
+    while peer.engine.more:
+        events += peer.engine.receive(b"", 0.0)
+    assert [event.stream.id for event in events] == [2 * number + 1 for number in range(20)]
+
+
+def test_short_heads_of_one_read_come_together_with_their_bodies() -> None:
+    peer = Peer(serves=False).open()
+    frames = [peer.headers(2 * number + 1, POST, flags="E") for number in range(90)]
+    bodies = [peer.data(2 * number + 1) for number in range(90)]
+    octets = b"".join(one.serialize() for one in (*frames, *bodies))
+    events = peer.engine.receive(octets, 0.0)
+    assert [event.stream.early for event in events] == [b"body"] * 90
 
 
 def test_pieces_of_a_body_in_one_read_are_one_event() -> None:
