@@ -20,7 +20,7 @@ from relay.net.server import Server
 from relay.net.socket_options import write_at_once
 from relay.wire.h2.connection import Http2Engine
 from relay.wire.h2.events import BODY, REFUSED, REQUEST, StreamEvent
-from relay.wire.h2.frames import DEFAULT_WINDOW, NO_ERROR
+from relay.wire.h2.frames import DEFAULT_WINDOW, NO_ERROR, PROTOCOL_ERROR
 from relay.wire.h2.stream import Stream
 
 _READ_WINDOW: Final = 256 * 1024  # octets of a body that its handler awaits
@@ -91,7 +91,7 @@ class Http2Connection:
 
     def data_received(self, data: bytes) -> None:
         """Take octets of frames."""
-        if self._lingering:
+        if self._lingering or self.engine.failed:
             return
         events = self.engine.receive(data, self._server.deadlines.now)
         if self._events:  # of the turns before, which come first
@@ -225,6 +225,11 @@ class Http2Connection:
         else:
             self._server.deadlines.watch(channel)
 
+    def forget(self, channel: StreamTransport) -> None:
+        """A stream waits for nothing any more."""
+        self._blocked.pop(channel.stream.id, None)
+        self.set_deadline(channel, NEVER)
+
     # --- the server's calls -----------------------------------------------------------
 
     def expire(self) -> None:
@@ -239,14 +244,19 @@ class Http2Connection:
             self._set_deadline()
             if not self.channels:
                 self._end()
-        else:  # idle, or a slow head
+        elif self._head_until <= swept:  # whatever else goes on
+            self.engine.end(PROTOCOL_ERROR)
+            self._flush()
+            self._linger()
+        else:
             self._end()
 
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a request, and has answered all that came."""
-        is_busy = self.channels or self.transport.get_write_buffer_size()
-        return not is_busy and not self.transport.is_closing()
+        is_busy = self.channels or self.engine.table.waiting
+        transport = self.transport
+        return not (is_busy or transport.get_write_buffer_size() or transport.is_closing())
 
     def shut(self) -> None:
         """Take no further requests but those on their way; close when all are answered."""
@@ -277,8 +287,7 @@ class Http2Connection:
             if event.kind == BODY:
                 channel.take_body(event.data)
             else:
-                self._forget_blocked(channel)
-                self.set_deadline(channel, NEVER)
+                self.forget(channel)
                 channel.exchange.leave()
 
     def _start(self, stream: Stream) -> None:
@@ -327,7 +336,7 @@ class Http2Connection:
         self.engine.table.release(stream)
         self.channels.pop(stream.id, None)
         if stream.closed:
-            self.set_deadline(channel, NEVER)
+            self.forget(channel)
             del channel.exchange  # a cycle, which would wait for the garbage collector
         elif not stream.queued:  # the rest of the request is dropped
             limit = self._server.deadlines.now + self._server.bounds.body_time
@@ -368,11 +377,9 @@ class Http2Connection:
             self._server.loop.call_soon(self._pump)
         for channel in tuple(self._blocked.values()):
             if not channel.stream.queued:
-                self._forget_blocked(channel)
+                self.forget(channel)
                 body = channel.exchange.request_body
-                if body is None or body.complete or channel.stream.closed:
-                    self.set_deadline(channel, NEVER)
-                else:
+                if body is not None and not body.complete and not channel.stream.closed:
                     limit = self._server.deadlines.now + self._server.bounds.body_time
                     self.set_deadline(channel, min(limit, body.ends_at))
                 channel.exchange.resume()
@@ -380,9 +387,6 @@ class Http2Connection:
                     del channel.exchange
         if engine.table.going and not self.channels:
             self._end()
-
-    def _forget_blocked(self, channel: StreamTransport) -> None:
-        self._blocked.pop(channel.stream.id, None)
 
     def _read_on(self) -> None:
         """Read the requests that the last turn of the loop left over."""

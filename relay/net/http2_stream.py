@@ -171,7 +171,8 @@ class StreamTransport:
         self._part = 0
         if self.stream.received:
             body.end()
-            self._connection.set_deadline(self, NEVER)
+            if not self.stream.queued:
+                self._connection.set_deadline(self, NEVER)
         else:
             self.extend(len(data))
         if self.reading:
@@ -195,7 +196,7 @@ class StreamTransport:
             self.extend(part - before)
             if self.deadline > connection.swept:
                 return
-        connection.set_deadline(self, NEVER)
+        connection.forget(self)
         if stream.queued:
             self.send(stream.abort(CANCEL))
             exchange.leave()

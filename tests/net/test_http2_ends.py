@@ -9,7 +9,12 @@ import pytest
 import trustme
 from hyperframe.frame import DataFrame, HeadersFrame
 
-from relay.wire.h2.frames import LARGEST_STREAM, NO_ERROR
+from relay.wire.h2.frames import (
+    INITIAL_WINDOW_SIZE,
+    LARGEST_STREAM,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+)
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.http2 import body, get, http2_caller, post
@@ -49,6 +54,21 @@ async def test_an_unfinished_head_ends_the_connection(relay_with: RelayWith, par
         await caller.ended()
         assert fired(started)
         assert caller.goaways
+
+
+async def test_an_unfinished_head_ends_what_else_is_stalled(relay_with: RelayWith) -> None:
+    live = await relay_with(server={"timeouts": {"head": DUE}})
+    settings = {INITIAL_WINDOW_SIZE: 0}
+    async with http2_caller(live.port, settings=settings, grants=False) as caller:
+        stream = caller.request(post(live.key), body(stream=True))
+        await caller.octets(stream, 0)
+        await caller.pong()
+        started = time.monotonic()
+        caller.send(HeadersFrame(3, caller.encoder.encode(get()), flags=["END_STREAM"]))
+        await caller.ended()
+        assert fired(started)
+        assert [one.error_code for one in caller.goaways] == [PROTOCOL_ERROR]
+    await until(lambda: not live.app.server.connections)
 
 
 async def test_a_body_that_stops_is_a_408_on_its_stream(relay_with: RelayWith) -> None:
