@@ -74,10 +74,11 @@ class Pausable(Protocol):
 class Connection(Protocol):
     """The connection that an exchange runs on."""
 
-    transport: asyncio.Transport
     peer: str
     proxies: TrustedProxies | None  # None: `peer` itself is the caller
 
+    @property
+    def transport(self) -> asyncio.Transport: ...
     @property
     def budget(self) -> MemoryBudget: ...
     def closes_after_answer(self) -> bool: ...

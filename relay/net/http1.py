@@ -1,5 +1,7 @@
 """One HTTP/1.1 connection of a caller: heads in, exchanges out.
 
+One whose TLS has chosen HTTP/2, or whose first octets are its preface, is left to `http2`.
+
 A connection reads a head and passes the request to the handler. It takes the next request when
 that exchange has ended, so pipelined requests are answered in order. Deadlines bound a peer's time;
 limits and pausing bound its memory.
@@ -14,15 +16,17 @@ from typing import Final, cast
 from relay.errors import INTERNAL, REQUEST_TIMEOUT, ErrorShape, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
+from relay.net.http2 import Http2Connection
 from relay.net.memory_budget import MemoryBudget
+from relay.net.request_body import BODY_OCTETS_PER_SECOND
 from relay.net.runner import CoroutineRunner
 from relay.net.server import Handshake, Server
 from relay.net.socket_options import write_at_once
 from relay.wire.events import Request
 from relay.wire.forwarded import UNIX, TrustedProxies
-from relay.wire.h1 import HeadReader, request_reader
+from relay.wire.h1 import HeadReader, Http2PrefaceError, request_reader
+from relay.wire.h2.frames import PREFACE_HEAD
 
-BODY_OCTETS_PER_SECOND: Final = 1024  # minimum rate of a body after `Bounds.body_time`
 _CHUNKED_PER_TURN: Final = 32 * 1024  # octets of a chunked body in a turn of the loop
 _BACKLOG_OCTETS: Final = 64 * 1024  # read ahead while a request is answered
 _PIPELINED_PER_TURN: Final = 16  # requests started in one turn of the loop
@@ -93,6 +97,8 @@ class ServerConnection:
         server.connection_made(self)
         if server.draining:  # accepted just before the listener closed
             transport.close()
+        elif _speaks_http2(self.transport):
+            self._speak_http2()
 
     def data_received(self, data: bytes) -> None:
         """Take octets of a head, of a body, or of a pipelined request."""
@@ -198,6 +204,12 @@ class ServerConnection:
     def _read(self, data: bytes) -> None:
         try:
             parsed = self._reader.feed(data)
+        except Http2PrefaceError as preface:
+            if self._is_stranger and self.transport.get_extra_info("sslcontext") is None:
+                self._speak_http2(PREFACE_HEAD + preface.rest)
+            else:
+                self._refuse(preface)
+            return
         except RelayError as error:
             self._refuse(error)
             return
@@ -230,6 +242,18 @@ class ServerConnection:
         runner = CoroutineRunner(self._run(exchange))
         runner.step()
         exchange.runner = runner  # set last: None shows `_next` that the first step answered
+
+    def _speak_http2(self, data: bytes = b"") -> None:
+        """Leave the connection to HTTP/2; `data` are the octets that came."""
+        server = self._server
+        server.deadlines.forget(self)
+        server.connections.discard(self)
+        server.strangers.pop(self, None)
+        connection = Http2Connection(server, self.peer, self.proxies)
+        self.transport.set_protocol(cast(asyncio.BaseProtocol, connection))
+        connection.connection_made(self.transport)
+        if data:
+            connection.data_received(data)
 
     def _take_backlog(self) -> None:
         """Start pipelined requests; a limited number a turn, so other connections get theirs."""
@@ -362,3 +386,9 @@ class ServerConnection:
             self._server.loop.call_later(wait, self._probe, exchange, wait)
         else:
             self.transport.abort()
+
+
+def _speaks_http2(transport: asyncio.Transport) -> bool:
+    """Whether TLS has chosen HTTP/2 (ALPN, RFC 7301)."""
+    tls = transport.get_extra_info("ssl_object")
+    return tls is not None and tls.selected_alpn_protocol() == "h2"

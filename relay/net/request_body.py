@@ -13,6 +13,7 @@ from relay.net.memory_budget import HeldOctets
 from relay.wire.chunked import ChunkReader
 from relay.wire.events import CHUNKED
 
+BODY_OCTETS_PER_SECOND: Final = 1024  # minimum rate of a body after `Bounds.body_time`
 _HELD_STEP: Final = 64 * 1024  # octets held ahead while a body of unknown length grows
 
 
@@ -85,18 +86,22 @@ class RequestBody:
         if self.size > self._limit:
             self.fail(too_large(self._limit))
             return b""
-        held = self.held
-        if held is not None and self.size > held.octets:
-            try:
-                held.resize(min(self.size + _HELD_STEP, self._limit))
-            except RelayError as error:
-                self.fail(error)
-                return b""
+        try:
+            self._hold()
+        except RelayError as error:
+            self.fail(error)
+            return b""
         self._buffer.write(data)
         if complete:
             self.complete = True
             self._wake()
         return rest
+
+    def _hold(self) -> None:
+        """Count the octets so far. Raises RelayError: there is no memory for them."""
+        held = self.held
+        if held is not None and self.size > held.octets:
+            held.resize(min(self.size + _HELD_STEP, self._limit))
 
     async def complete_body(self) -> bytes:
         """Wait for the complete body.

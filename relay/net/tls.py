@@ -12,7 +12,7 @@ from typing import Final
 from relay.clock import rfc3339
 from relay.config import ConfigError, Settings, certificate_files
 
-ALPN: Final = ("http/1.1",)  # offered to callers, best first
+ALPN: Final = ("h2", "http/1.1")  # offered to callers, best first
 # Forward secrecy and authenticated encryption, for TLS 1.2; 1.3 has no others.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 

@@ -175,12 +175,13 @@ class ChunkScanner:
 class ChunkReader:
     """Removes the chunked coding: octets in, payload out."""
 
-    __slots__ = ("_buffer", "_in_chunk", "_left", "_trailers", "done", "rest")
+    __slots__ = ("_buffer", "_clear", "_in_chunk", "_left", "_trailers", "done", "rest")
 
     single: ClassVar[bool] = False  # see ChunkScanner
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._clear = True  # between two chunks, with no octets held
         self._left = 0
         self._in_chunk = False
         self._trailers = False
@@ -197,6 +198,18 @@ class ChunkReader:
         Raises:
             RelayError: the coding is broken.
         """
+        if self._clear:  # one chunk, as upstreams send an event
+            stop = data.find(b"\r\n", 0, 10)
+            length = _sizes.get(data[:stop])
+            if length and stop + length + 4 == len(data) and data.endswith(b"\r\n"):
+                return data[stop + 2 : -2]
+        data = self._read(data)
+        held = self._buffer or self._left or self._in_chunk or self._trailers
+        self._clear = not (held or self.done)
+        return data
+
+    def _read(self, data: bytes) -> bytes:
+        """Remove the coding, wherever the pieces are cut."""
         buffer = self._buffer + data if self._buffer else data
         payload: list[bytes] = []
         at = 0

@@ -13,9 +13,16 @@ import re
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from relay.errors import HEAD_TOO_LARGE, INVALID_REQUEST, URI_TOO_LONG, RelayError
+from relay.errors import (
+    HEAD_TOO_LARGE,
+    INVALID_REQUEST,
+    URI_TOO_LONG,
+    VERSION_NOT_SUPPORTED,
+    RelayError,
+)
 from relay.wire import h1_legal
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Limits, Request, Response
+from relay.wire.h2.frames import PREFACE_HEAD
 from relay.wire.headers import (
     READ_OF_ANSWER,
     READ_OF_ERROR,
@@ -206,6 +213,14 @@ class RequestMemory:
         return request
 
 
+class Http2PrefaceError(RelayError):
+    """The client speaks HTTP/2 (RFC 9113 §3.4); `rest` are the octets that follow the head."""
+
+    def __init__(self, rest: bytes) -> None:
+        super().__init__(VERSION_NOT_SUPPORTED, "Use HTTP/1.1.")
+        self.rest = rest
+
+
 Head = TypeVar("Head", Request, Response)
 
 _END: Final = b"\r\n\r\n"
@@ -260,6 +275,8 @@ class HeadReader(Generic[Head]):
         self._check_limits(head)
         found = self._canonical(head)
         if found is None:
+            if head == PREFACE_HEAD:
+                raise Http2PrefaceError(data[end:])
             self._check_part(head[:-1])
             found = self._legal(head)
         return found, data[end:]
