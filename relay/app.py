@@ -20,6 +20,7 @@ from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
+from relay.api.monitor import Monitor, Parts
 from relay.api.stored_responses import StoredResponses
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
@@ -27,6 +28,7 @@ from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
+from relay.gateway.request_metrics import RequestMetrics
 from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
@@ -51,6 +53,7 @@ from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, Re
 from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
+from relay.telemetry.loop_lag import LoopLag
 from relay.wire.events import Limits
 
 _log = logging.getLogger("relay")
@@ -128,6 +131,7 @@ class App:
         server: Server,
         admin: Server,
         poller: PlanPoller,
+        loop_lag: LoopLag,
     ) -> None:
         self._settings = settings
         self.deadlines = deadlines
@@ -142,6 +146,7 @@ class App:
         self.server = server
         self.admin = admin
         self._poller = poller
+        self._loop_lag = loop_lag
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
@@ -187,6 +192,7 @@ class App:
             self.deadlines.each_tick(self.log.flush)
         self._prober = Prober(self.upstreams, self.deadlines)
         self.deadlines.start()
+        self._loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(
@@ -233,6 +239,7 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._prober.stop()
+        self._loop_lag.stop()
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
@@ -276,6 +283,7 @@ def compose(
         if upstream is not None:
             upstream.health.pause()
     bindings = _bindings(settings.pool)
+    loop_lag = LoopLag(asyncio.get_running_loop())
     catalog = Catalog(settings, upstreams)
     metering = Metering(catalog, storage.ledger, storage.journal)
     relay = Relay(
@@ -301,15 +309,11 @@ def compose(
     )
     history = ConversationHistory(storage.responses)
     endpoints = api.routes(relay, dialects(storage.sealing_key, history))
-    handler = Handler(endpoints, storage.keys, metering, log)
+    requests = RequestMetrics(catalog.model_id)
+    handler = Handler(endpoints, storage.keys, metering, log, requests)
     server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
-    admin = Admin(
-        pool,
-        None if settings.pool.sticky == "off" else bindings,
-        storage.database,
-        settings.database.path,
-        AdminAccess(settings.server.admin_listen.host, admin_token),
-    )
+    parts = Parts(requests, pool, server, storage.journal, loop_lag, log, settings.database.path)
+    admin = _admin(settings, bindings, storage.database, Monitor(parts), admin_token)
     return App(
         settings,
         deadlines,
@@ -320,6 +324,23 @@ def compose(
         server,
         Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
         PlanPoller(pool),
+        loop_lag,
+    )
+
+
+def _admin(
+    settings: Settings,
+    bindings: Bindings,
+    database: Database,
+    monitor: Monitor,
+    token: str | None,
+) -> Admin:
+    return Admin(
+        monitor,
+        None if settings.pool.sticky == "off" else bindings,
+        database,
+        settings.database.path,
+        AdminAccess(settings.server.admin_listen.host, token),
     )
 
 

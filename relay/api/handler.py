@@ -18,6 +18,7 @@ from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.large_requests import end_reading
 from relay.gateway.metering import Metering
+from relay.gateway.request_metrics import RequestMetrics
 from relay.net.exchange import Exchange
 from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.access_log import AccessLog
@@ -36,12 +37,18 @@ class Handler:
     """See the module."""
 
     def __init__(
-        self, endpoints: Endpoints, keys: KeyIndex, metering: Metering, log: AccessLog | None
+        self,
+        endpoints: Endpoints,
+        keys: KeyIndex,
+        metering: Metering,
+        log: AccessLog | None,
+        metrics: RequestMetrics,
     ) -> None:
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
         self._log = log
+        self._metrics = metrics
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request on every outcome, and log it."""
@@ -53,6 +60,7 @@ class Handler:
             if ctx.checked and ctx.admission is UNMETERED and _costs(error):
                 self._metering.count_refusal(ctx)
             ctx.end(Outcome.REFUSED, without_keys(error.message))
+            self._metrics.refused(error)
             self._fail(ctx, error)
         except asyncio.CancelledError:
             if ctx.checked and ctx.inbound is None:  # its body may have been read
@@ -69,13 +77,15 @@ class Handler:
             us = int((time.monotonic() - exchange.arrived) * 1e6)
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
+            self._metrics.record(ctx, us)
             if self._log is not None:
                 self._log.line(access_record(ctx, outcome, us))
 
     def refused(self, request_id: bytes, peer: str, error: RelayError) -> None:
         """Log octets that are no request; the server has answered them."""
+        status = error.kind.status
+        self._metrics.reject(status)
         if self._log is not None:
-            status = error.kind.status
             self._log.line(refusal_record(request_id.decode(), peer, status, error.message))
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:

@@ -37,7 +37,8 @@ class Admission:
     """Quota held, from admission to settlement. This class holds none, as for count_tokens.
 
     `tokens` is the estimate that was held. `settled_tokens` is the count that replaced it; None if
-    nothing replaced it. `rule` names how it was settled; "" if nothing was held.
+    nothing replaced it. `rule` names how it was settled; "" if nothing was held. `cost` is its
+    price in micro-dollars, once it is settled.
     """
 
     __slots__ = ()
@@ -45,6 +46,7 @@ class Admission:
     tokens = 0
     settled_tokens: int | None = None
     rule: Rule | Literal[""] = ""
+    cost = 0
 
     def count(self, usage: Usage) -> None:
         """The answer counts, with this usage."""
@@ -92,6 +94,7 @@ class MeteredAdmission(Admission):
         "_ticket",
         "_unkept",
         "_usage",
+        "cost",
         "rule",
         "settled_tokens",
         "tokens",
@@ -117,6 +120,7 @@ class MeteredAdmission(Admission):
         self._bill = _NOTHING
         self.tokens: int = row.reserved
         self.rule: Rule = "refunded"
+        self.cost = 0
         self.settled_tokens: int | None = None
 
     def count(self, usage: Usage) -> None:
@@ -161,15 +165,17 @@ class MeteredAdmission(Admission):
             self._bill = self._tariff.prompt_only()
         elif not usage.stated and (complete or usage.passed <= 0):
             self.rule = "reserved"
-            self._bill = Bill(cost=self._row.billed_micro)
-            self._ledger.settle(self._reservation, time(), None, self._bill.cost)
+            self.cost = self._row.billed_micro
+            self._bill = Bill(cost=self.cost)
+            self._ledger.settle(self._reservation, time(), None, self.cost)
             return
         else:
             self.rule = "reported" if complete else "partial"
             self._bill = self._tariff.of(usage, cut=not complete)
         bill = self._bill  # limits count no cache reads
+        self.cost = bill.cost
         self.settled_tokens = (bill.input or 0) + (bill.output or 0) + (bill.cache_write or 0)
-        self._ledger.settle(self._reservation, time(), self.settled_tokens, self._bill.cost)
+        self._ledger.settle(self._reservation, time(), self.settled_tokens, bill.cost)
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:
         """See `Admission`."""

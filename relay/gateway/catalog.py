@@ -27,13 +27,16 @@ class ModelLimits:
 class Catalog:
     """See the module. Immutable."""
 
-    __slots__ = ("_limits", "_plans", "_routes", "prices")
+    __slots__ = ("_ids", "_limits", "_plans", "_routes", "prices")
 
     def __init__(self, settings: config.Settings, upstreams: list[Upstream]) -> None:
         """Raises ConfigError: a plan contradicts itself."""
         self._routes = Routes(settings.model, upstreams)
         self._plans = compile_plans(settings.plan)
         self.prices = PriceList(settings.model)
+        self._ids = {
+            name: model.id for model in settings.model for name in (model.id, *model.aliases)
+        }
         self._limits = {
             name: ModelLimits(model.context_window, model.max_output_tokens, self.prices.of(name))
             for model in settings.model
@@ -52,6 +55,10 @@ class Catalog:
             RelayError: 404 with the models that are available; 503, no upstream serves it.
         """
         return self._routes.find(model)
+
+    def model_id(self, model: str) -> str:
+        """The id of a model by its id or an alias; "" if there is none."""
+        return self._ids.get(model, "")
 
     def limits(self, model: str) -> ModelLimits:
         """The limits of a model that has a route."""

@@ -115,6 +115,16 @@ class Server:
         self._empty: asyncio.Future[None] | None = None
         deadlines.each_tick(date.renew)
 
+    @property
+    def handshakes(self) -> int:
+        """Number of TLS handshakes that are going on."""
+        return len(self._handshakes)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether new connections are accepted; otherwise they wait in the kernel's queue."""
+        return self._is_accepting and not self.draining
+
     def connection_made(self, connection: Connection) -> None:
         """Called by each connection when it is open.
 
