@@ -26,6 +26,7 @@ from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
+from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.gateway.request_metrics import RequestMetrics
@@ -307,13 +308,14 @@ def compose(
         metering,
         is_ready,
     )
-    history = ConversationHistory(storage.responses)
-    endpoints = api.routes(relay, dialects(storage.sealing_key, history))
+    load = _load(settings.server.limits, loop_lag)
+    relayed = dialects(storage.sealing_key, ConversationHistory(storage.responses))
+    endpoints = api.routes(relay, relayed, load)
     requests = RequestMetrics(catalog.model_id)
-    handler = Handler(endpoints, storage.keys, metering, log, requests)
+    handler = Handler(endpoints, storage.keys, metering, log, requests, load)
     server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
-    parts = Parts(requests, pool, server, storage.journal, loop_lag, log, settings.database.path)
-    admin = _admin(settings, bindings, storage.database, Monitor(parts), admin_token)
+    parts = Parts(requests, load, pool, server, storage.journal, loop_lag, log)
+    admin = _admin(settings, bindings, storage.database, parts, admin_token)
     return App(
         settings,
         deadlines,
@@ -328,15 +330,21 @@ def compose(
     )
 
 
+def _load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
+    load = Load(limits.in_flight, limits.loop_lag)
+    loop_lag.each_time(load.observe)
+    return load
+
+
 def _admin(
     settings: Settings,
     bindings: Bindings,
     database: Database,
-    monitor: Monitor,
+    parts: Parts,
     token: str | None,
 ) -> Admin:
     return Admin(
-        monitor,
+        Monitor(parts, settings.database.path),
         None if settings.pool.sticky == "off" else bindings,
         database,
         settings.database.path,
@@ -405,7 +413,8 @@ def _bounds(server: config.ServerSettings) -> Bounds:
         upload_time=times.upload,
         idle_time=times.idle,
         write_time=times.write,
-        connections=max_connections(),
+        connections=min(limits.connections or max_connections(), max_connections()),
+        per_address=limits.connections_per_address,
     )
 
 

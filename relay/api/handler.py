@@ -17,6 +17,7 @@ from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.large_requests import end_reading
+from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.request_metrics import RequestMetrics
 from relay.net.exchange import Exchange
@@ -43,16 +44,19 @@ class Handler:
         metering: Metering,
         log: AccessLog | None,
         metrics: RequestMetrics,
+        load: Load,
     ) -> None:
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
         self._log = log
         self._metrics = metrics
+        self._load = load
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request on every outcome, and log it."""
         ctx = RequestContext(exchange)
+        self._load.in_flight += 1
         try:
             endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
@@ -72,6 +76,7 @@ class Handler:
             _log.exception("request %s failed", ctx.id)
             self._fail(ctx, RelayError(INTERNAL, _INTERNAL_ERROR))
         finally:
+            self._load.in_flight -= 1
             if ctx.reading_key:
                 end_reading(ctx)
             us = int((time.monotonic() - exchange.arrived) * 1e6)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final
 
 from relay import __version__
+from relay.gateway.load import Load
 from relay.gateway.request_metrics import RequestMetrics, Series
 from relay.net.server import Server
 from relay.pool.leases import Upstreams
@@ -51,12 +52,12 @@ class Parts:
     """The parts of a relay that a monitor reads."""
 
     requests: RequestMetrics
+    load: Load
     upstreams: Upstreams
     server: Server
     journal: Journal
     loop_lag: LoopLag
     log: AccessLog | None
-    database: str  # its path
     certificates: CertificateDates = no_certificates
     started_at: float = field(default_factory=time.time)
 
@@ -64,14 +65,16 @@ class Parts:
 class Monitor:
     """Reads a relay's parts."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, database: str) -> None:
+        """`database` is its path."""
+        self._database = database
         self._parts = parts
         self.upstreams = parts.upstreams
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics as text, and its content type. The values are of one moment; the text is
         written on a thread."""
-        work = partial(_render, list(self._families()), self._parts.database, accept)
+        work = partial(_render, list(self._families()), self._database, accept)
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
     def _families(self) -> Iterator[AnyFamily]:
@@ -79,6 +82,7 @@ class Monitor:
         yield from _of_requests(parts.requests)
         yield from _of_upstreams(parts.upstreams)
         yield from _of_server(parts.server)
+        yield from _of_load(parts.load)
         yield from _of_journal(parts.journal)
         yield from _of_process(parts)
 
@@ -232,11 +236,23 @@ def _of_server(server: Server) -> Iterator[AnyFamily]:
         "Connections on which no request came yet.",
         len(server.strangers),
     )
+    yield counter(
+        "relay_connections_refused",
+        "Connections cut because their address has too many.",
+        server.addresses.refused,
+    )
     yield gauge("relay_tls_handshakes", "TLS handshakes that are going on.", server.handshakes)
     yield gauge("relay_accepting", "1 while connections are accepted.", float(server.accepts))
     yield gauge("relay_draining", "1 while the relay stops.", float(server.draining))
     yield gauge("relay_held_bytes", "Octets of requests in memory.", server.budget.held)
     yield gauge("relay_held_limit_bytes", "The most octets of requests in memory.", bounds.held)
+
+
+def _of_load(load: Load) -> Iterator[AnyFamily]:
+    yield gauge("relay_requests_in_flight", "Requests in flight.", load.in_flight)
+    yield gauge("relay_requests_in_flight_limit", "The most of them.", load.max_in_flight)
+    yield gauge("relay_shed_ratio", "Share of new requests that is refused.", load.share)
+    yield counter("relay_shed_requests", "Requests refused because of overload.", load.shed)
 
 
 def _of_journal(journal: Journal) -> Iterator[AnyFamily]:

@@ -6,6 +6,8 @@ began with.
 
 from dataclasses import dataclass
 
+import msgspec
+
 from relay import config
 from relay.errors import FORBIDDEN, RelayError
 from relay.pool.routes import Route, Routes
@@ -32,7 +34,7 @@ class Catalog:
     def __init__(self, settings: config.Settings, upstreams: list[Upstream]) -> None:
         """Raises ConfigError: a plan contradicts itself."""
         self._routes = Routes(settings.model, upstreams)
-        self._plans = compile_plans(settings.plan)
+        self._plans = compile_plans(_capped(settings))
         self.prices = PriceList(settings.model)
         self._ids = {
             name: model.id for model in settings.model for name in (model.id, *model.aliases)
@@ -78,3 +80,14 @@ class Catalog:
                 "Ask the operator of this relay for another.",
             )
         return plan
+
+
+def _capped(settings: config.Settings) -> list[config.PlanSettings]:
+    """The plans, each with at most `server.limits.in_flight_per_key` requests at once."""
+    cap = settings.server.limits.in_flight_per_key
+    if not cap:
+        return settings.plan
+    return [
+        msgspec.structs.replace(plan, max_concurrency=min(plan.max_concurrency or cap, cap))
+        for plan in settings.plan
+    ]

@@ -15,6 +15,7 @@ from typing import Final
 from relay.errors import RelayError
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import Dialect
+from relay.gateway.load import ShedError
 from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.histogram import REQUEST_BOUNDS, SHARE_BOUNDS, Histogram
 
@@ -110,7 +111,11 @@ class RequestMetrics:
 
     def refused(self, error: RelayError) -> None:
         """Count a refusal of the relay's own."""
-        reason = "quota" if isinstance(error, QuotaExceeded) else error.kind.messages_type
+        reason = error.kind.messages_type
+        if isinstance(error, QuotaExceeded):
+            reason = "quota"
+        elif isinstance(error, ShedError):
+            reason = "shed"
         self.refusals[reason] += 1
 
     def reject(self, status: int) -> None:

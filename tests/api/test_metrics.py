@@ -7,37 +7,16 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from relay.telemetry.histogram import SHARE_BOUNDS, Histogram
 from tests.api.admin_listener import admin, admin_relay
+from tests.api.scrape import scraped, total
 from tests.fakes.caller import BODY, exchange
 from tests.fakes.live import Live, RelayWith
 
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 PRICED: list[dict[str, Any]] = [
     {"id": "claude-sonnet-4-7", "aliases": ["house"], "price": {"input": 3.0, "output": 15.0}}
 ]
-
-
-async def scraped(relay: Live) -> Samples:
-    """All samples of a scrape."""
-    answer = await admin(relay, "GET", "/metrics")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
-
-
-def total(samples: Samples, name: str, **labels: str) -> float:
-    """The sum of all samples of a name that have these labels."""
-    return sum(
-        value for (found, own), value in samples.items()
-        if found == name and labels.items() <= dict(own).items()
-    )  # fmt: skip
 
 
 async def ask(relay: Live, **changes: Any) -> int:

@@ -23,7 +23,7 @@ WRONG = [
     # an unknown name, at every level
     ("servr = {}", "servr", "accepted here: database, log, model, plan, pool, responses, server"),
     ("[server]\nlisen = []", "server.lisen", "accepted here: admin_listen, key_prefix, limits"),
-    ("[server.limits]\nheads = 1", "server.limits.heads", "body, fields, head, held, held_per_key"),
+    ("[server.limits]\nheads = 1", "server.limits.heads", "body, connections, connections_per_address"),
     ("[server.timeouts]\nbdy = 1", "server.timeouts.bdy", "body, drain, head, idle, upload, write"),
     ("[server]\ntls = { crt = '' }", "server.tls.crt", "accepted here: cert, key"),
     ("[database]\nfile = 'x'", "database.file", "accepted here: path"),
@@ -75,6 +75,9 @@ WRONG = [
     ("[server]\npublic_url = 'https://h/\"'", "server.public_url", "without spaces or quotes"),
     ("[server]\nkey_prefix = 'a b'", "server.key_prefix", "letters, digits, - and _"),
     ("[server.limits]\nhead = 0", "server.limits.head", "at least 1"),
+    ("[server.limits]\nin_flight = 0", "server.limits.in_flight", "at least 1"),
+    ("[server.limits]\nconnections = -1", "server.limits.connections", "at least 0"),
+    ("[server.limits]\nloop_lag = inf", "server.limits.loop_lag", "finite"),
     ("[server.limits]\nuploads_per_key = 0", "server.limits.uploads_per_key", "at least 1"),
     ("[server.limits]\nbody = 70_000_000", "server.limits.held_per_key", "at least body"),
     ("[server.limits]\nheld = 60_000_000", "server.limits.held", "at least held_per_key"),
