@@ -23,6 +23,7 @@ from relay.api.models import Models
 from relay.api.monitor import Monitor, Parts
 from relay.api.stored_responses import StoredResponses
 from relay.config import ConfigError, Settings
+from relay.gateway.access_text import open_access_log
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
@@ -175,7 +176,7 @@ class App:
         upstreams = _upstreams(settings, deadlines, resolver or Resolver())
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         storage = await Storage.open(settings)
-        log = AccessLog(log_fd) if settings.log.access else None
+        log = open_access_log(settings.log, log_fd) if settings.log.access else None
         address = settings.admin_address
         token = write_token(settings.database.path) if address and address.path is None else None
         app = compose(settings, deadlines, storage, upstreams, log, token)

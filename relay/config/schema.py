@@ -102,9 +102,11 @@ class DatabaseSettings(_Section, frozen=True):
 
 
 class LogSettings(_Section, frozen=True):
-    """`access` writes one JSON line a request to standard output."""
+    """`access` writes one line a request, to standard output or to a file."""
 
     access: bool = True
+    format: Literal["json", "text"] = "json"
+    file: str = ""  # "": standard output; opened again on SIGUSR1
 
 
 class UpstreamTimeoutSettings(_Section, frozen=True):
