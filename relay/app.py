@@ -20,14 +20,18 @@ from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
+from relay.api.monitor import Monitor, Parts
 from relay.api.plain_http import open_plain_http
 from relay.api.stored_responses import StoredResponses
 from relay.config import ConfigError, Settings
+from relay.gateway.access_text import open_access_log
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
+from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
+from relay.gateway.request_metrics import RequestMetrics
 from relay.net.certificate_source import CertificateSource
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
@@ -52,6 +56,7 @@ from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, Re
 from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
+from relay.telemetry.loop_lag import LoopLag
 from relay.wire.events import Limits
 from relay.wire.forwarded import TrustedProxies
 
@@ -132,6 +137,7 @@ class App:
         server: Server,
         admin: Server,
         poller: PlanPoller,
+        loop_lag: LoopLag,
     ) -> None:
         self._settings = settings
         self.deadlines = deadlines
@@ -146,6 +152,7 @@ class App:
         self.server = server
         self.admin = admin
         self._poller = poller
+        self._loop_lag = loop_lag
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
@@ -176,7 +183,7 @@ class App:
         upstreams = _upstreams(settings, deadlines, resolver or Resolver())
         certificates = CertificateSource(settings) if settings.server.tls else None
         storage = await Storage.open(settings)
-        log = AccessLog(log_fd) if settings.log.access else None
+        log = open_access_log(settings.log, log_fd) if settings.log.access else None
         address = settings.admin_address
         token = write_token(settings.database.path) if address and address.path is None else None
         app = compose(settings, deadlines, storage, upstreams, log, token)
@@ -197,6 +204,7 @@ class App:
             self.deadlines.each_tick(self.log.flush)
         self._prober = Prober(self.upstreams, self.deadlines)
         self.deadlines.start()
+        self._loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(
@@ -259,6 +267,7 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._prober.stop()
+        self._loop_lag.stop()
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
@@ -302,6 +311,7 @@ def compose(
         if upstream is not None:
             upstream.health.pause()
     bindings = _bindings(settings.pool)
+    loop_lag = LoopLag(asyncio.get_running_loop())
     catalog = Catalog(settings, upstreams)
     metering = Metering(catalog, storage.ledger, storage.journal)
     relay = Relay(
@@ -325,17 +335,14 @@ def compose(
         metering,
         is_ready,
     )
-    history = ConversationHistory(storage.responses)
-    endpoints = api.routes(relay, dialects(storage.sealing_key, history))
-    handler = Handler(endpoints, storage.keys, metering, log)
+    load = _load(settings.server.limits, loop_lag)
+    relayed = dialects(storage.sealing_key, ConversationHistory(storage.responses))
+    endpoints = api.routes(relay, relayed, load)
+    requests = RequestMetrics(catalog.model_id)
+    handler = Handler(endpoints, storage.keys, metering, log, requests, load)
     server = _server(settings.server, handler, deadlines)
-    admin = Admin(
-        pool,
-        None if settings.pool.sticky == "off" else bindings,
-        storage.database,
-        settings.database.path,
-        AdminAccess(settings.server.admin_listen.host, admin_token),
-    )
+    parts = Parts(requests, load, pool, server, storage.journal, loop_lag, log)
+    admin = _admin(settings, bindings, storage.database, parts, admin_token)
     return App(
         settings,
         deadlines,
@@ -346,6 +353,29 @@ def compose(
         server,
         Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
         PlanPoller(pool),
+        loop_lag,
+    )
+
+
+def _load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
+    load = Load(limits.in_flight, limits.loop_lag)
+    loop_lag.each_time(load.observe)
+    return load
+
+
+def _admin(
+    settings: Settings,
+    bindings: Bindings,
+    database: Database,
+    parts: Parts,
+    token: str | None,
+) -> Admin:
+    return Admin(
+        Monitor(parts, settings.database.path),
+        None if settings.pool.sticky == "off" else bindings,
+        database,
+        settings.database.path,
+        AdminAccess(settings.server.admin_listen.host, token),
     )
 
 
@@ -425,7 +455,8 @@ def _bounds(server: config.ServerSettings) -> Bounds:
         upload_time=times.upload,
         idle_time=times.idle,
         write_time=times.write,
-        connections=max_connections(),
+        connections=min(limits.connections or max_connections(), max_connections()),
+        per_address=limits.connections_per_address,
     )
 
 

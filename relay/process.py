@@ -24,7 +24,7 @@ from relay.telemetry.error_log import queued_stderr
 
 _log = logging.getLogger("relay")
 
-_IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # until there is a loop
 _FIRST_INHERITED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
@@ -49,6 +49,8 @@ async def _serve(settings: Settings) -> None:
     lock = lock_database(settings.database.path)
     app = await App.start(settings, sockets=inherited_sockets())
     signals.abort = app.server.abort
+    if app.log is not None and settings.log.file:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, app.log.reopen)
     # The objects that exist now live as long as the process: the collector skips them.
     gc.collect()
     gc.freeze()

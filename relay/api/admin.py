@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from relay.api.monitor import Monitor
 from relay.errors import (
     CONFLICT,
     FORBIDDEN,
@@ -34,7 +35,6 @@ from relay.errors import (
 )
 from relay.net.exchange import Exchange
 from relay.pool.affinity import Bindings
-from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
 from relay.store import pauses
 from relay.store.database import Database, StoreError
@@ -47,7 +47,9 @@ _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _BROWSER_FIELDS: Final = (b"origin", b"sec-fetch-site")
 _HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
-_SERVED: Final = "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, and GET /healthz"
+_SERVED: Final = (
+    "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, GET /metrics and GET /healthz"
+)
 
 
 def identity(path: str | os.PathLike[str]) -> str:
@@ -79,16 +81,17 @@ class Admin:
 
     def __init__(
         self,
-        upstreams: Upstreams,
+        monitor: Monitor,
         bindings: Bindings | None,
         database: Database,
         path: str,
         access: AdminAccess,
     ) -> None:
         """`path` is the database's."""
-        self._upstreams = upstreams
+        self._upstreams = monitor.upstreams
         self._bindings = bindings
         self._database = database
+        self._monitor = monitor
         self._identity = identity(path)
         self._authorization = access.authorization
         self._hosts = {"localhost", access.host.lower()} - {""}
@@ -114,6 +117,11 @@ class Admin:
         elif path == b"/upstreams":
             _allow(exchange, b"GET", b"HEAD")
             _answer(exchange, self._list())
+        elif path == b"/metrics":
+            _allow(exchange, b"GET", b"HEAD")
+            accept = request.headers.get(b"accept", b"").decode("latin-1")
+            text, content_type = await self._monitor.metrics(accept)
+            exchange.respond(200, [(b"content-type", content_type.encode())], text)
         elif (match := _ACTION.fullmatch(path)) is not None:
             _allow(exchange, b"POST")
             self._check_identity(request.headers)

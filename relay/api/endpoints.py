@@ -15,6 +15,7 @@ from relay.gateway.chat import Chat
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import Dialect
 from relay.gateway.history import ConversationHistory
+from relay.gateway.load import Load
 from relay.gateway.messages import Messages
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
@@ -58,12 +59,13 @@ class ApiEndpoints:
         self._metering = metering
         self._ready = ready
 
-    def routes(self, relay: Relay, relayed: DialectsByPath) -> Endpoints:
-        """All endpoints by path; the `relayed` paths lead to `relay`."""
+    def routes(self, relay: Relay, relayed: DialectsByPath, load: Load) -> Endpoints:
+        """All endpoints by path; the `relayed` paths lead to `relay`, as `load` allows."""
         endpoints = Endpoints()
         for path, dialect in relayed.items():
             logs_agent = path.startswith(RESPONSES)  # Codex CLI names its sub-agents
-            endpoints.post(path, _RelayEndpoint(relay, dialect, logs_agent=logs_agent).serve)
+            endpoint = _RelayEndpoint(relay, dialect, load, logs_agent=logs_agent)
+            endpoints.post(path, endpoint.serve)
         endpoints.get(MODELS, self._list_models)
         endpoints.model(self._show_model)
         endpoints.response(self._stored_response)
@@ -127,14 +129,18 @@ class ApiEndpoints:
 class _RelayEndpoint:
     """The endpoint of one relayed path."""
 
-    __slots__ = ("_dialect", "_logs_agent", "_relay")
+    __slots__ = ("_dialect", "_load", "_logs_agent", "_relay")
 
-    def __init__(self, relay: Relay, dialect: Dialect, *, logs_agent: bool) -> None:
+    def __init__(self, relay: Relay, dialect: Dialect, load: Load, *, logs_agent: bool) -> None:
         self._relay = relay
         self._dialect = dialect
+        self._load = load
         self._logs_agent = logs_agent
 
     def serve(self, ctx: RequestContext) -> Awaitable[None]:
+        load = self._load
+        if load.share or load.in_flight > load.max_in_flight:
+            load.check()
         if self._logs_agent:
             agent = ctx.exchange.request.headers.get(_SUBAGENT_FIELD, b"")
             ctx.agent = agent[:_MAX_AGENT_OCTETS].decode("latin-1")

@@ -17,7 +17,9 @@ from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.large_requests import end_reading, release_ended
+from relay.gateway.load import Load
 from relay.gateway.metering import Metering
+from relay.gateway.request_metrics import RequestMetrics
 from relay.net.exchange import Exchange
 from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.access_log import AccessLog
@@ -36,16 +38,25 @@ class Handler:
     """See the module."""
 
     def __init__(
-        self, endpoints: Endpoints, keys: KeyIndex, metering: Metering, log: AccessLog | None
+        self,
+        endpoints: Endpoints,
+        keys: KeyIndex,
+        metering: Metering,
+        log: AccessLog | None,
+        metrics: RequestMetrics,
+        load: Load,
     ) -> None:
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
         self._log = log
+        self._metrics = metrics
+        self._load = load
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request on every outcome, and log it."""
         ctx = RequestContext(exchange)
+        self._load.in_flight += 1
         try:
             endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
@@ -53,6 +64,7 @@ class Handler:
             if ctx.checked and ctx.admission is UNMETERED and _costs(error):
                 self._metering.count_refusal(ctx)
             ctx.end(Outcome.REFUSED, without_keys(error.message))
+            self._metrics.refused(error)
             self._fail(ctx, error)
         except asyncio.CancelledError:
             if ctx.checked and ctx.inbound is None:  # its body may have been read
@@ -64,6 +76,7 @@ class Handler:
             _log.exception("request %s failed", ctx.id)
             self._fail(ctx, RelayError(INTERNAL, _INTERNAL_ERROR))
         finally:
+            self._load.in_flight -= 1
             if ctx.reading_key:
                 end_reading(ctx)
             if ctx.heavy:
@@ -71,13 +84,15 @@ class Handler:
             us = int((time.monotonic() - exchange.arrived) * 1e6)
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
+            self._metrics.record(ctx, us)
             if self._log is not None:
                 self._log.line(access_record(ctx, outcome, us))
 
     def refused(self, request_id: bytes, peer: str, error: RelayError) -> None:
         """Log octets that are no request; the server has answered them."""
+        status = error.kind.status
+        self._metrics.reject(status)
         if self._log is not None:
-            status = error.kind.status
             self._log.line(refusal_record(request_id.decode(), peer, status, error.message))
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:

@@ -5,8 +5,10 @@ settings have been checked.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import click
+import msgspec
 
 from relay import config
 from relay.cli.check import check_references
@@ -15,9 +17,18 @@ from relay.cli.program import Failure, Misuse, config_option, config_path, load_
 
 @click.command()
 @config_option
-def serve() -> int:
+@click.option(
+    "--log",
+    "log_format",
+    type=click.Choice(["json", "text"]),
+    help="Form of the access log, in place of log.format.",
+)
+def serve(log_format: Literal["json", "text"] | None) -> int:
     """Serve with the settings in relay.toml until SIGTERM."""
     settings = load_settings()
+    if log_format is not None:
+        log = msgspec.structs.replace(settings.log, format=log_format)
+        settings = msgspec.structs.replace(settings, log=log)
     check_references(settings)
     from relay import process
 

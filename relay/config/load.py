@@ -75,6 +75,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         settings,
         server=server,
         acme=acme,
+        log=replace(settings.log, file=anchor(settings.log.file) if settings.log.file else ""),
         database=replace(settings.database, path=anchor(settings.database.path)),
         upstream=[upstream(one) for one in settings.upstream],
         responses=replace(settings.responses, key=reference(settings.responses.key)),

@@ -22,6 +22,7 @@ from relay.config.checks import (
     check_time_zone,
     check_url,
 )
+from relay.config.limits import HeadLimitSettings as HeadLimitSettings
 from relay.config.tls_schema import AcmeSettings, Network, Tls, check_front
 from relay.config.values import (
     Address,
@@ -51,27 +52,6 @@ _OWN_FIELDS: Final = {
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
-
-
-class HeadLimitSettings(_Section, frozen=True):
-    """The largest request that is read, and what is held of all of them, in octets."""
-
-    request_line: int = 8 * 1024  # as nginx
-    head: int = 32 * 1024  # as nginx: 4 x 8 KiB
-    fields: int = 100  # HAProxy: 101
-    body: int = 32 * 1024 * 1024  # as the Messages API
-    held: int = 256 * 1024 * 1024  # of all requests together: eight of the longest
-    held_per_key: int = 64 * 1024 * 1024  # of these, for one key
-    uploads_per_key: int = 64  # bodies of one key that are on their way
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if self.held_per_key < self.body:
-            raise ValueError("held_per_key must be at least body, or no such body is accepted")
-        if self.held < self.held_per_key:
-            raise ValueError("held must be at least held_per_key")
 
 
 class ServerTimeoutSettings(_Section, frozen=True):
@@ -123,9 +103,11 @@ class DatabaseSettings(_Section, frozen=True):
 
 
 class LogSettings(_Section, frozen=True):
-    """`access` writes one JSON line a request to standard output."""
+    """`access` writes one line a request, to standard output or to a file."""
 
     access: bool = True
+    format: Literal["json", "text"] = "json"
+    file: str = ""  # "": standard output; opened again on SIGUSR1
 
 
 class UpstreamTimeoutSettings(_Section, frozen=True):

@@ -16,7 +16,8 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
 
     Times are microseconds: `us` from the request's head to the last octet, `wait_us` the wait for
     a free upstream, `relay_us` the relay's own share before the upstream, `upstream_us` the
-    upstream's until its head. `rule` says how the request was settled (`gateway.admission`).
+    upstream's until its head, `first_us` from the request's head to the first content of a
+    stream. `rule` says how the request was settled (`gateway.admission`).
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
     `choice`: the upstream is the `only` one, has the `session`, or it was its `turn`. `passed`:
     the upstreams that could not be chosen, and why. `tried`: those that failed the request.
@@ -51,6 +52,7 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     wait_us: int = 0
     relay_us: int = 0
     upstream_us: int = 0
+    first_us: int = 0
 
 
 def access_record(ctx: RequestContext, outcome: str, us: int) -> AccessRecord:
@@ -79,6 +81,7 @@ def access_record(ctx: RequestContext, outcome: str, us: int) -> AccessRecord:
         wait_us=ctx.wait_us,
         relay_us=ctx.relay_us,
         upstream_us=ctx.upstream_us,
+        first_us=ctx.first_us,
     )
     if usage is not None:
         record.stop = usage.stop_reason

@@ -38,7 +38,8 @@ class Admission:
     """Quota held, from admission to settlement. This class holds none, as for count_tokens.
 
     `tokens` is the estimate that was held. `settled_tokens` is the count that replaced it; None if
-    nothing replaced it. `rule` names how it was settled; "" if nothing was held.
+    nothing replaced it. `rule` names how it was settled; "" if nothing was held. `cost` is its
+    price in micro-dollars, once it is settled.
     """
 
     __slots__ = ()
@@ -46,6 +47,7 @@ class Admission:
     tokens = 0
     settled_tokens: int | None = None
     rule: Rule | Literal[""] = ""
+    cost = 0
 
     def count(self, usage: Usage) -> None:
         """The answer counts, with this usage."""
@@ -88,7 +90,6 @@ class MeteredAdmission(Admission):
 
     __slots__ = (
         "_charged",
-        "_cost",
         "_journal",
         "_ledger",
         "_left",
@@ -98,6 +99,7 @@ class MeteredAdmission(Admission):
         "_ticket",
         "_unusable",
         "_usage",
+        "cost",
         "rule",
         "settled_tokens",
         "tokens",
@@ -121,9 +123,9 @@ class MeteredAdmission(Admission):
         self._unusable = False
         self._left = False
         self._charged = _NOTHING
-        self._cost = 0  # micro-dollars
         self.tokens: int = row.reserved
         self.rule: Rule = "refunded"
+        self.cost = 0  # micro-dollars
         self.settled_tokens: int | None = None
 
     def count(self, usage: Usage) -> None:
@@ -170,22 +172,22 @@ class MeteredAdmission(Admission):
                 self.refund()
                 return
             self.rule = "left"
-            self._charged, self._cost = self._tariff.prompt_only()
+            self._charged, self.cost = self._tariff.prompt_only()
         elif usage.input is None and not usage.stated and (complete or usage.passed <= 0):
             self.rule = "reserved"
-            self._cost = self._row.billed_micro
-            self._ledger.settle(self._reservation, time(), None, self._cost)
+            self.cost = self._row.billed_micro
+            self._ledger.settle(self._reservation, time(), None, self.cost)
             return
         else:
             self.rule = "reported" if complete else "partial"
-            self._charged, self._cost = self._tariff.of(usage, cut=not complete)
+            self._charged, self.cost = self._tariff.of(usage, cut=not complete)
         used = self._charged  # limits count no cache reads
         self.settled_tokens = (used.input or 0) + (used.output or 0) + (used.cache_write or 0)
-        self._ledger.settle(self._reservation, time(), self.settled_tokens, self._cost)
+        self._ledger.settle(self._reservation, time(), self.settled_tokens, self.cost)
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:
         """See `Admission`."""
-        row, used, cost, rule = self._row, self._charged, self._cost, self.rule
+        row, used, cost, rule = self._row, self._charged, self.cost, self.rule
         charge = None
         if cost and row.billed_micro:
             note = "" if rule == "reported" else f"settled by rule: {rule}"

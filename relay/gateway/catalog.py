@@ -6,6 +6,8 @@ began with.
 
 from dataclasses import dataclass
 
+import msgspec
+
 from relay import config
 from relay.errors import FORBIDDEN, RelayError
 from relay.pool.routes import Route, Routes
@@ -27,13 +29,16 @@ class ModelLimits:
 class Catalog:
     """See the module. Immutable."""
 
-    __slots__ = ("_limits", "_plans", "_routes", "prices")
+    __slots__ = ("_ids", "_limits", "_plans", "_routes", "prices")
 
     def __init__(self, settings: config.Settings, upstreams: list[Upstream]) -> None:
         """Raises ConfigError: a plan contradicts itself."""
         self._routes = Routes(settings.model, upstreams)
-        self._plans = compile_plans(settings.plan)
+        self._plans = compile_plans(_capped(settings))
         self.prices = PriceList(settings.model)
+        self._ids = {
+            name: model.id for model in settings.model for name in (model.id, *model.aliases)
+        }
         self._limits = {
             name: ModelLimits(model.context_window, model.max_output_tokens, self.prices.of(name))
             for model in settings.model
@@ -53,6 +58,10 @@ class Catalog:
         """
         return self._routes.find(model)
 
+    def model_id(self, model: str) -> str:
+        """The id of a model by its id or an alias; "" if there is none."""
+        return self._ids.get(model, "")
+
     def limits(self, model: str) -> ModelLimits:
         """The limits of a model that has a route."""
         return self._limits[model]
@@ -71,3 +80,14 @@ class Catalog:
                 "Ask the operator of this relay for another.",
             )
         return plan
+
+
+def _capped(settings: config.Settings) -> list[config.PlanSettings]:
+    """The plans, each with at most `server.limits.in_flight_per_key` requests at once."""
+    cap = settings.server.limits.in_flight_per_key
+    if not cap:
+        return settings.plan
+    return [
+        msgspec.structs.replace(plan, max_concurrency=min(plan.max_concurrency or cap, cap))
+        for plan in settings.plan
+    ]

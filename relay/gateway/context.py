@@ -37,8 +37,9 @@ class RequestContext:
 
     `started_at` is epoch seconds. `ready_at` is monotonic seconds: the body was complete, the
     relay began to work. `wait_us` is the wait for a free upstream, `relay_us` the relay's own
-    share before the upstream, `upstream_us` the upstream's until its head. `passed_over` are the
-    upstreams that could not be chosen, `tried` those that failed the request, with reasons.
+    share before the upstream, `upstream_us` the upstream's until its head. `first_us` is the time
+    from the request's head to the first content of a stream. `passed_over` are the upstreams that
+    could not be chosen, `tried` those that failed the request, with reasons.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class RequestContext:
         "choice",
         "dialect",
         "exchange",
+        "first_us",
         "heavy",
         "id",
         "inbound",
@@ -97,6 +99,7 @@ class RequestContext:
         self.upstream_id = ""
         self.reported: Usage | None = None  # usage reported by the answer
         self.wait_us = 0
+        self.first_us = 0
         self.relay_us = 0
         self.upstream_us = 0
 

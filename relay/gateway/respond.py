@@ -6,6 +6,7 @@ pool. Must not know dialects: each of the two ways writes its streams with a `St
 """
 
 from abc import ABC, abstractmethod
+from time import monotonic
 from typing import Final
 
 from relay.errors import RelayError
@@ -78,6 +79,8 @@ async def pass_stream(ctx: RequestContext, answer: Answer, responder: StreamResp
     target, admission, exchange = answer.lease.target, ctx.admission, ctx.exchange
     usage: Usage | None = None
     noted = cut = False
+    if is_stream(answer.response):
+        ctx.first_us = int((monotonic() - exchange.arrived) * 1e6)
     try:
         await responder.join()
         usage = responder.usage()

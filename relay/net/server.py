@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from relay.errors import RelayError
+from relay.net.addresses import AddressCounts, is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange, date
 from relay.net.memory_budget import MemoryBudget
@@ -50,6 +51,8 @@ class Bounds:
     write_time: float = 120.0  # for a slow reader to catch up
     handshake_time: float = 10.0  # for TLS
     connections: int = 1_000_000  # open at once
+    per_address: int = 0  # of these, from one address; 0: no cap
+    is_exempt: Callable[[str], bool] = is_loopback  # an address without that cap
 
 
 class Connection(Protocol):
@@ -57,6 +60,7 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     deadline: float
+    peer: str
 
     @property
     def is_idle(self) -> bool:
@@ -140,6 +144,7 @@ class Server:
         self.connections: set[Connection] = set()
         # Connections on which no request came yet, and since when; oldest first.
         self.strangers: dict[Connection, float] = {}
+        self.addresses = AddressCounts(self.bounds.per_address, self.bounds.is_exempt)
         self.listeners: list[Listener] = []
         self.draining = False
         self.proxies: TrustedProxies | None = None  # whose X-Forwarded-For names the caller
@@ -147,8 +152,19 @@ class Server:
         self._handshakes: weakref.WeakSet[Handshake] = weakref.WeakSet()
         self._is_accepting = True
         self._warned_at = float("-inf")
+        self._address_warned_at = float("-inf")
         self._empty: asyncio.Future[None] | None = None
         deadlines.each_tick(date.renew)
+
+    @property
+    def handshakes(self) -> int:
+        """Number of TLS handshakes that are going on."""
+        return len(self._handshakes)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether new connections are accepted; otherwise they wait in the kernel's queue."""
+        return self._is_accepting and not self.draining
 
     def connection_made(self, connection: Connection) -> None:
         """Called by each connection when it is open.
@@ -156,6 +172,8 @@ class Server:
         At the limit of `bounds` it takes the place of one that brings nothing, see `_make_room`.
         Where there is none, further ones wait in the kernel's queue.
         """
+        if not self.addresses.enter(connection, connection.peer):
+            self._refuse_address(connection)
         self.connections.add(connection)
         self.strangers[connection] = self.loop.time()
         used = len(self.connections) + len(self._handshakes)
@@ -190,6 +208,17 @@ class Server:
             one.transport.abort()
         return bool(closed)
 
+    def _refuse_address(self, connection: Connection) -> None:
+        connection.transport.abort()
+        if self.loop.time() - self._address_warned_at > _WARNING_INTERVAL_SECONDS:
+            self._address_warned_at = self.loop.time()
+            _log.warning(
+                "%s has %d connections open, as many as server.limits.connections_per_address "
+                "allows: further ones are cut",
+                connection.peer,
+                self.bounds.per_address,
+            )
+
     def _pause(self) -> None:
         if not self._is_accepting or self.draining:
             return
@@ -198,8 +227,8 @@ class Server:
             self._warned_at = self.loop.time()
             used = len(self.connections) + len(self._handshakes)
             _log.warning(
-                "%d connections are open, as many as the limit of descriptors allows: new ones "
-                "wait; raise LimitNOFILE or `ulimit -n`",
+                "%d connections are open, as many as server.limits.connections or the limit of "
+                "descriptors allows: new ones wait; raise it, LimitNOFILE or `ulimit -n`",
                 used,
             )
         for listener in self.listeners:
@@ -248,6 +277,7 @@ class Server:
     def connection_gone(self, connection: Connection) -> None:
         """Called by each connection when it has closed."""
         self.connections.discard(connection)
+        self.addresses.leave(connection)
         self.strangers.pop(connection, None)
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)

@@ -146,6 +146,23 @@ class Journal:
         await database.run(partial(_prepare, synchronous=synchronous))
         return cls(database, changes, synchronous == "normal")
 
+    @property
+    def unwritten(self) -> int:
+        """Number of entries that have yet to be written."""
+        writing = self._writing
+        return len(self._filling) + (0 if writing is None else len(writing))
+
+    @property
+    def batches(self) -> int:
+        """Number of batches so far."""
+        return self._number
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long the step under way has been going on; 0.0 if there is none."""
+        began = self._slow_at - _SLOW_SECONDS
+        return max(0.0, self._loop.time() - began) if began < math.inf else 0.0
+
     def open(self, admission: AdmissionRow) -> Ticket:
         """Record that a request was admitted."""
         filling = self._filling

@@ -2,14 +2,18 @@
 
 Decides when lines are written, and when they are dropped. Must not know what is in them: a line is
 plain data when it comes here, without keys, prompts or answers. If the reader of standard output
-stalls, lines are dropped and counted, so that memory stays bounded.
+stalls, lines are dropped and counted, so that memory stays bounded. A file is opened again when
+its name may have gone to an older log (`reopen`, for logrotate).
 """
 
+import contextlib
 import logging
+import os
 import queue
 import threading
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +23,16 @@ _log = logging.getLogger("relay.telemetry")
 _encode: Final = msgspec.json.Encoder().encode
 _MAX_BATCHES: Final = 64  # waiting to be written; at four a second, 16 s of a stalled reader
 _CLOSE_TIMEOUT_SECONDS: Final = 1.0
+_REOPEN: Final = b"reopen"  # in the place of a batch, which ends with a line end
+_FILE_MODE: Final = 0o640
+
+Render = Callable[[Any], bytes]
+"""One record as a line, without its end."""
+
+
+def open_log(path: str) -> int:
+    """Open a log's file, to append; returns its descriptor. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
 
 
 class AccessLog:
@@ -27,9 +41,12 @@ class AccessLog:
     `dropped` counts the lines that could not be written. The first drop is logged with its reason.
     """
 
-    def __init__(self, fd: int = 1) -> None:
+    def __init__(self, fd: int = 1, path: str = "", render: Render = _encode) -> None:
+        """`path` is the file that `fd` was opened from; empty: none."""
         self.dropped = 0
         self._fd = fd
+        self._path = path
+        self._render = render
         self._lines: list[bytes] = []
         self._batches: queue.Queue[bytes | None] = queue.Queue(_MAX_BATCHES)
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
@@ -37,7 +54,7 @@ class AccessLog:
 
     def line(self, entry: msgspec.Struct) -> None:
         """Add a line."""
-        self._lines.append(_encode(entry))
+        self._lines.append(self._render(entry))
 
     def flush(self) -> None:
         """Hand over the lines collected so far. Called at every tick of the deadlines."""
@@ -49,6 +66,13 @@ class AccessLog:
             except queue.Full:
                 self._drop(len(self._lines) - 1, "its reader stalls")
             self._lines.clear()
+
+    def reopen(self) -> None:
+        """Open the file anew, after the lines so far. Without a file, no effect."""
+        if self._path:
+            self.flush()
+            with contextlib.suppress(queue.Full):
+                self._batches.put_nowait(_REOPEN)
 
     def drain(self, timeout: float) -> bool:
         """Flush, and block until every line is written or dropped; False if `timeout` seconds
@@ -73,11 +97,24 @@ class AccessLog:
     def _run(self) -> None:
         for batch in iter(self._batches.get, None):
             try:
-                write_all(self._fd, batch)
+                if batch is _REOPEN:
+                    self._open_again()
+                else:
+                    write_all(self._fd, batch)
             except OSError as error:
                 self._drop(batch.count(b"\n"), error.strerror or "it cannot be written")
             self._batches.task_done()
         self._batches.task_done()  # of the None that ends it
+
+    def _open_again(self) -> None:
+        """On the thread. The old file stays open where the new one cannot be opened."""
+        try:
+            opened = open_log(self._path)
+        except OSError as error:
+            _log.error("%s cannot be opened again: %s", self._path, error.strerror)
+            return
+        old, self._fd = self._fd, opened
+        os.close(old)
 
     def _drop(self, lines: int, reason: str) -> None:
         if not self.dropped:

@@ -41,8 +41,10 @@ from relay.gateway.catalog import Catalog
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import Dialect
 from relay.gateway.history import ConversationHistory
+from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
+from relay.gateway.request_metrics import RequestMetrics
 from relay.net.deadlines import TICK, Deadlines
 from relay.net.http1 import ServerConnection
 from relay.net.server import Server
@@ -283,7 +285,7 @@ class Playbook:
         endpoints = Endpoints()
         for path, dialect in dialects(bytes(32), ConversationHistory(None)).items():
             endpoints.post(path, _endpoint(relay, dialect))
-        handler = Handler(endpoints, keys, metering, None)
+        handler = Handler(endpoints, keys, metering, None, RequestMetrics(str), Load(100, 0.0))
         self._server = Server(handler.handle, deadlines)
         self._decisions: list[str] = []
         self._refusing: set[str] = set()

@@ -36,6 +36,11 @@ class ConnectionPool:
     def __repr__(self) -> str:
         return f"<Pool {self.origin} idle={len(self._idle)} opened={self.opened}>"
 
+    @property
+    def idle(self) -> int:
+        """Number of connections kept for further requests."""
+        return len(self._idle)
+
     def take(self) -> UpstreamConnection | None:
         """An idle connection, if there is one."""
         while self._idle:
