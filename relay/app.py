@@ -48,6 +48,7 @@ from relay.store.keys import LiveKey, live_keys
 from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
+from relay.store.scheduled_backup import Backups
 from relay.store.server_secret import sealing_key
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
@@ -142,6 +143,7 @@ class App:
         self.server = server
         self.admin = admin
         self._poller = poller
+        self.backups = Backups(settings.database.path, settings.backup)
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
@@ -195,6 +197,7 @@ class App:
             loop.create_task(self._sweep()),
             loop.create_task(self._poller.run()),
             loop.create_task(self._prune()),
+            loop.create_task(self.backups.run()),
         ]
 
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:

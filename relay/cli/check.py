@@ -160,6 +160,12 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
             upstream.proxy()
         except ValueError as error:
             yield f"upstream[{number}].egress", str(error)
+    if settings.backup.s3 is not None:
+        try:
+            settings.backup.s3.credentials()
+        except ValueError as error:
+            name, _, reason = str(error).partition(": ")
+            yield f"backup.s3.{name}", reason
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
     if settings.server.tls is not None:
         files += [

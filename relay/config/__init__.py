@@ -1,6 +1,7 @@
 """relay.toml as values: every setting, its default, and its checks.
 
-    schema        the sections, each with its checks
+    schema        the sections, each with its checks; those of vendors and of backups are in
+                  `vendor_schema` and `backup`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -12,6 +13,7 @@
 Nothing here opens a socket or a database.
 """
 
+from relay.config.backup import BackupSettings, StorageSettings
 from relay.config.capabilities import Capabilities
 from relay.config.errors import ConfigError
 from relay.config.load import effective, load, parse
@@ -22,27 +24,26 @@ from relay.config.schema import (
     LimitSettings,
     LogSettings,
     ModelSettings,
-    PlanPollSettings,
     PlanSettings,
     PoolSettings,
     PriceSettings,
     ResponsesSettings,
     RouteSettings,
-    RuleSettings,
     ServerSettings,
     ServerTimeoutSettings,
     Settings,
     TlsSettings,
     UpstreamSettings,
     UpstreamTimeoutSettings,
-    VendorSettings,
 )
 from relay.config.values import Address, AdminAddress, Duration, ProxyUrl
+from relay.config.vendor_schema import PlanPollSettings, RuleSettings, VendorSettings
 from relay.config.vendors import serves, vendor_of
 
 __all__ = [
     "Address",
     "AdminAddress",
+    "BackupSettings",
     "Capabilities",
     "ConfigError",
     "DatabaseSettings",
@@ -62,6 +63,7 @@ __all__ = [
     "ServerSettings",
     "ServerTimeoutSettings",
     "Settings",
+    "StorageSettings",
     "TlsSettings",
     "UpstreamSettings",
     "UpstreamTimeoutSettings",

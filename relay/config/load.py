@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.config import vendors
+from relay.config.backup import BackupSettings
 from relay.config.errors import ConfigError, explain
 from relay.config.schema import Settings, TlsSettings, UpstreamSettings
 from relay.config.values import decode, encode, password_span
@@ -59,6 +60,12 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             egress=None if one.egress is None else reference(one.egress),
         )
 
+    def backup(one: BackupSettings) -> BackupSettings:
+        s3 = one.s3 and replace(
+            one.s3, access_key=reference(one.s3.access_key), secret_key=reference(one.s3.secret_key)
+        )
+        return replace(one, path=anchor(one.path), s3=s3)
+
     replace = msgspec.structs.replace
     server = settings.server
     if server.tls is not None:
@@ -70,6 +77,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         database=replace(settings.database, path=anchor(settings.database.path)),
         upstream=[upstream(one) for one in settings.upstream],
         responses=replace(settings.responses, key=reference(settings.responses.key)),
+        backup=backup(settings.backup),
     )
 
 
@@ -155,6 +163,10 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     responses = tree["responses"]
     if responses["key"] and not responses["key"].startswith(("env:", "file:")):
         responses["key"] = show(responses["key"])
+    storage = tree["backup"]["s3"]
+    for name in ("access_key", "secret_key") if storage else ():
+        if not storage[name].startswith(("env:", "file:")):
+            storage[name] = show(storage[name])
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

@@ -15,6 +15,7 @@ from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from tests.cli.command import SETTINGS, data, done, refused, relay
+from tests.fakes.s3 import running_bucket
 from tests.store.entries import Changes, admission, outcome, settle
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -104,3 +105,26 @@ async def test_a_change_on_the_command_line_is_seen_within_a_second(folder: Path
     watching.cancel()
     await asyncio.wait([watching])
     await database.close()
+
+
+def test_a_backup_without_a_path_goes_where_scheduled_ones_go(ann: str, folder: Path) -> None:
+    with running_bucket() as bucket:
+        s3 = "".join(f"{name} = {json.dumps(text)}\n" for name, text in bucket.settings().items())
+        (folder / "relay.toml").write_text(f"{SETTINGS}\n[backup]\nkeep = 1\n[backup.s3]\n{s3}")
+        made = data("backup")
+        [name] = [file.name for file in (folder / "backups").iterdir()]
+        assert made == {
+            "path": str(folder / "backups" / name),
+            "bytes": (folder / "backups" / name).stat().st_size,
+            "stored": f"relay/{name}",
+            "deleted": 0,
+        }
+        bucket.fault = "slow down"
+        assert "is made, but not copied" in refused(1, "backup")
+        assert "canary" not in done("check")
+    (folder / "relay.toml").write_text(
+        f"{SETTINGS}\n[backup.s3]\n{s3.replace('AKIATEST', 'env:NO_SUCH_NAME')}"
+    )
+    assert refused(2, "check") == (
+        "relay.toml: backup.s3.access_key: the environment variable NO_SUCH_NAME is not set"
+    )
