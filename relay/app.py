@@ -50,6 +50,7 @@ from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.scheduled_backup import Backups
 from relay.store.server_secret import sealing_key
+from relay.store.space import give_back
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
 from relay.wire.events import Limits
@@ -252,13 +253,14 @@ class App:
             self.bindings.sweep(time.monotonic())
 
     async def _prune(self) -> None:
-        """Delete rows and stored responses that are past their retention."""
+        """Delete rows and stored responses that are past their retention, and shrink the file."""
         responses = self._storage.responses
         while True:
             try:
                 await prune(self.database, self._settings.database.retention_days, time.time())
                 if responses is not None:
                     await responses.prune(time.time())
+                await give_back(self.database)
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)
             await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)

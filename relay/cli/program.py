@@ -22,6 +22,7 @@ _DEFAULT_CONFIG: Final = "relay.toml"
 _COMMANDS: Final = {  # name → module:attribute
     "backup": "relay.cli.database:backup",
     "check": "relay.cli.check:check",
+    "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
     "key": "relay.cli.accounts:key",
     "restore": "relay.cli.restore:restore",

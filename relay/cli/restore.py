@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay import config
+from relay.cli.database import locked
 from relay.cli.output import print_json, print_records, print_stderr, timestamp
 from relay.cli.program import Failure, config_option, json_option, load_settings
 
@@ -36,7 +37,7 @@ def restore(path: str, dry_run: bool, as_json: bool) -> None:
     from relay.store import restore as store
 
     target = os.path.realpath(settings.database.path)
-    with _errors(), _no_server(target):
+    with _errors(), locked(target):
         copy, found = asyncio.run(store.prepare(path, target))
         try:
             _warn_of_responses(settings, copy)
@@ -106,18 +107,3 @@ def _errors() -> Iterator[None]:
         yield
     except (StoreError, OSError) as error:
         raise Failure(f"relay: {error}") from None
-
-
-@contextmanager
-def _no_server(database: str) -> Iterator[None]:
-    """Hold the server's lock. Raises OSError: a server runs."""
-    from relay.process import lock_database
-
-    try:
-        lock = lock_database(database)
-    except OSError as error:
-        raise OSError(f"{error}; stop it first") from None
-    try:
-        yield
-    finally:
-        os.close(lock)

@@ -12,6 +12,7 @@ server_secret     the server's own random key
 change_watch      notices changes to keys, users and credits by other processes
 journal           group commit of requests; `batch` has its transactions
 recovery          what a crash left behind
+space             disk space, measured and given back
 backup            a copy of the file while it is in use
 scheduled_backup  backups that a server makes by itself
 object_storage    a backup's copy in S3-compatible storage

@@ -44,6 +44,25 @@ class Made:
     deleted: int  # older backups
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A scheduled backup in its folder."""
+
+    path: Path
+    made_at: float  # epoch seconds
+    octets: int
+
+
+def list_backups(folder: str | Path) -> list[Listed]:
+    """The scheduled backups in a folder, oldest first; empty if the folder cannot be read."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))
+        paths = [Path(folder, name) for name in names]
+        return [Listed(path, _moment_of(path.name), path.stat().st_size) for path in paths]
+    except OSError:
+        return []
+
+
 class BackupError(Exception):
     """A backup failed; the message is one line for the operator."""
 
@@ -72,7 +91,8 @@ class Backups:
             return
         executor = ThreadExecutor("backup")
         try:
-            latest = await executor.call(self._latest)
+            made = await executor.call(partial(list_backups, self._folder))
+            latest = made[-1].made_at if made else None
             now = self._clock()
             due = now + _FIRST_DELAY_SECONDS
             if latest is not None:
@@ -182,31 +202,15 @@ class Backups:
         except (OSError, UnicodeDecodeError):
             return None
         path = self._folder / name
-        recent = self._made() or [""]
-        fresh = name == recent[-1] and self._age(name) < self._settings.every.seconds
+        made = list_backups(self._folder)
+        age = self._clock() - _moment_of(name)
+        fresh = made and made[-1].path == path and age < self._settings.every.seconds
         return path if fresh else None
 
-    def _age(self, name: str) -> float:
-        return self._clock() - _moment_of(name)
-
-    def _made(self) -> list[str]:
-        """The names of all backups, oldest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(name for name in os.listdir(self._folder) if _NAME.fullmatch(name))
-
-    def _latest(self) -> float | None:
-        """The epoch second of the latest backup; None: there is none."""
-        try:
-            names = self._made()
-        except OSError:
-            return None
-        return _moment_of(names[-1]) if names else None
-
     def _delete_surplus(self) -> int:
-        surplus = self._made()[: -self._settings.keep]
-        for name in surplus:
-            (self._folder / name).unlink(missing_ok=True)
+        surplus = list_backups(self._folder)[: -self._settings.keep]
+        for one in surplus:
+            one.path.unlink(missing_ok=True)
         return len(surplus)
 
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import os
+import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay import secret
+from relay.process import lock_database
 from relay.store import usage
 from relay.store.change_watch import watch
 from relay.store.database import Database
@@ -128,3 +132,38 @@ def test_a_backup_without_a_path_goes_where_scheduled_ones_go(ann: str, folder: 
     assert refused(2, "check") == (
         "relay.toml: backup.s3.access_key: the environment variable NO_SUCH_NAME is not set"
     )
+
+
+def test_the_status_of_the_database_is_in_figures(ann: str, folder: Path) -> None:
+    done("key", "create", "--user", ann)
+    done("backup")
+    status = data("database", "status")
+    assert (status["accounts"], status["keys"], status["requests"]) == (1, 1, 0)
+    assert status["bytes"] == (folder / "relay.db").stat().st_size
+    assert (status["backups"], status["retention_days"]) == (1, 90)
+    assert status["shrinks_by_itself"]
+    assert status["backup_bytes"] == data("backup")["bytes"]
+    text = done("database", "status")
+    assert re.search(r"backup bytes +[\d,]+\n", text)
+
+
+def test_space_is_given_back_on_demand(ann: str, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "relay.db", isolation_level=None)) as connection:
+        connection.execute("INSERT INTO value VALUES ('filler', zeroblob(4000000))")
+        connection.execute("DELETE FROM value")
+    given = data("database", "shrink")["bytes"]
+    assert given > 3_900_000
+    assert data("database", "shrink") == {"bytes": 0}
+
+
+def test_an_older_database_is_rewritten_without_a_server(ann: str, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "relay.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("VACUUM")
+    assert "stop the server first" in done("database", "status")
+    lock = lock_database(str(folder / "relay.db"))
+    assert "stop it first" in refused(1, "database", "shrink")
+    os.close(lock)
+    done("database", "shrink")
+    assert data("database", "status")["shrinks_by_itself"]
