@@ -12,6 +12,7 @@ Layers, each importing only what stands above it in this list:
     translate quota                pure: bodies and dialects; limits and the ledger
     net store telemetry            fronts: sockets; SQLite and its journal; the access log
     accounts                       users and keys
+    transfer                       installs that move, accounts from other relays
     pool                           policy: the upstreams that a request can go to
     gateway                        policy: one request
     api                            policy: the endpoints

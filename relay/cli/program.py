@@ -25,6 +25,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
     "key": "relay.cli.accounts:key",
+    "move": "relay.cli.move:move",
     "restore": "relay.cli.restore:restore",
     "serve": "relay.cli.serve:serve",
     "simulate": "relay.cli.serve:simulate",

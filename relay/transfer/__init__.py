@@ -1,0 +1,13 @@
+"""Installs that move to another machine, and accounts that come from other relays.
+
+    sealed      a stream encrypted with a passphrase
+    references  the files that a relay.toml names, and their new names
+    install     everything of an install in one file, and back
+
+They write files and the database; a server sees the result at its next start or change. Nothing
+here prints: `relay.cli` does.
+"""
+
+
+class TransferError(Exception):
+    """It cannot be done; the message is one line that says what to do instead."""
