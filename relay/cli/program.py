@@ -24,6 +24,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "check": "relay.cli.check:check",
     "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
+    "import": "relay.cli.imports:import_accounts",
     "key": "relay.cli.accounts:key",
     "move": "relay.cli.move:move",
     "restore": "relay.cli.restore:restore",

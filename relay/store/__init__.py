@@ -16,5 +16,6 @@ space             disk space, measured and given back
 backup            a copy of the file while it is in use
 scheduled_backup  backups that a server makes by itself
 object_storage    a backup's copy in S3-compatible storage
+foreign, imports  another program's SQLite file; accounts that come from elsewhere
 restore           a backup in the place of the database
 """
