@@ -8,7 +8,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test lint coverage fmt bench lock clean
+.PHONY: help run serve test lint coverage fmt bench dist lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ fmt: $(DEV)            ## format, and mend what ruff can mend
 bench: $(DEV)          ## relay against nginx, figures on screen and in bench/results/
 	$(BIN)/python -m bench
 
+dist: $(RUN)           ## wheel, sdist, relay.pyz, install.sh and checksums, in dist/
+	$(BIN)/python deploy/build.py
+
 lock:                  ## renew the lock files: from pyproject.toml, and LiteLLM's for the tests
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
@@ -59,4 +62,4 @@ $(DEV): requirements-dev.lock $(RUN)
 	touch $@
 
 clean:
-	rm -rf .venv tests/clients/litellm/.venv .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv dist tests/clients/litellm/.venv .mypy_cache .ruff_cache .hypothesis
