@@ -26,6 +26,8 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")  # that relay.pyz has native modules for
 _SHEBANG: Final = b"#!/usr/bin/env python3\n"
+# Files of pip's in .dist-info; they name folders of this machine.
+_OF_THIS_MACHINE: Final = ("direct_url.json", "RECORD", "REQUESTED", "INSTALLER")
 _MIN_EPOCH: Final = 315_532_800  # 1980, where the times of zip files begin
 
 
@@ -147,6 +149,8 @@ def _merge(folder: Path, target: Path) -> None:
         unneeded = name.parts[0] in ("bin", "setuptools", "_distutils_hack", "pkg_resources")
         if not file.is_file() or unneeded or "__pycache__" in name.parts:
             continue
+        if ".dist-info" in name.parts[0] and name.name in _OF_THIS_MACHINE:
+            continue
         if name.parts[0].startswith("setuptools-") or name.name == "distutils-precedence.pth":
             continue
         place = target / name
@@ -174,9 +178,9 @@ def build_pyz(libraries: Path, target: Path, pythons: list[str], epoch: int) -> 
             yield f"lib/{file.relative_to(libraries).as_posix()}", file.read_bytes()
 
     moment = time.gmtime(epoch)[:6]
-    with target.open("wb") as file:
-        file.write(_SHEBANG)
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+    with target.open("wb") as result:
+        result.write(_SHEBANG)
+        with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
             for name, octets in entries():
                 entry = zipfile.ZipInfo(name, moment)
                 entry.external_attr = 0o100644 << 16

@@ -16,6 +16,7 @@ Layers, each importing only what stands above it in this list:
     pool                           policy: the upstreams that a request can go to
     gateway                        policy: one request
     api                            policy: the endpoints
+    alerts                         policy: messages to the operator
     simulator                      the simulated upstream, for the demo, tests and bench
     app                            builds each object once; start and stop order
     process demo                   the process around it; the demo

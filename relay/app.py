@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay import config
+from relay.alerts.monitor import Monitor
+from relay.alerts.sources import Sources
 from relay.api.admin import Admin, AdminAccess
 from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
@@ -145,6 +147,8 @@ class App:
         self.admin = admin
         self._poller = poller
         self.backups = Backups(settings.database.path, settings.backup)
+        states = Sources(settings, upstreams, storage.journal, self.backups)
+        self.alerts = Monitor(settings, states)
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
@@ -199,6 +203,7 @@ class App:
             loop.create_task(self._poller.run()),
             loop.create_task(self._prune()),
             loop.create_task(self.backups.run()),
+            loop.create_task(self.alerts.run()),
         ]
 
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:

@@ -166,6 +166,12 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             name, _, reason = str(error).partition(": ")
             yield f"backup.s3.{name}", reason
+    for number, one in enumerate(settings.alert):
+        for name in ("url", "secret", "password"):
+            try:
+                one.resolved(name)
+            except ValueError as error:
+                yield f"alert[{number}].{name}", str(error)
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
     if settings.server.tls is not None:
         files += [

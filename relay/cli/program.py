@@ -20,6 +20,7 @@ from relay.cli.output import print_stderr
 
 _DEFAULT_CONFIG: Final = "relay.toml"
 _COMMANDS: Final = {  # name → module:attribute
+    "alerts": "relay.cli.alerts:alerts",
     "backup": "relay.cli.database:backup",
     "check": "relay.cli.check:check",
     "database": "relay.cli.database:database",

@@ -1,7 +1,7 @@
 """relay.toml as values: every setting, its default, and its checks.
 
-    schema        the sections, each with its checks; those of vendors and of backups are in
-                  `vendor_schema` and `backup`
+    schema        the sections, each with its checks; those of vendors, of backups and of
+                  alerts are in `vendor_schema`, `backup` and `alerts`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -13,6 +13,7 @@
 Nothing here opens a socket or a database.
 """
 
+from relay.config.alerts import AlertingSettings, AlertSettings
 from relay.config.backup import BackupSettings, StorageSettings
 from relay.config.capabilities import Capabilities
 from relay.config.errors import ConfigError
@@ -43,6 +44,8 @@ from relay.config.vendors import serves, vendor_of
 __all__ = [
     "Address",
     "AdminAddress",
+    "AlertSettings",
+    "AlertingSettings",
     "BackupSettings",
     "Capabilities",
     "ConfigError",

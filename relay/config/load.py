@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.config import vendors
+from relay.config.alerts import AlertSettings
 from relay.config.backup import BackupSettings
 from relay.config.errors import ConfigError, explain
 from relay.config.schema import Settings, TlsSettings, UpstreamSettings
@@ -66,6 +67,14 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         )
         return replace(one, path=anchor(one.path), s3=s3)
 
+    def alert(one: AlertSettings) -> AlertSettings:
+        return replace(
+            one,
+            url=reference(one.url),
+            secret=reference(one.secret),
+            password=reference(one.password),
+        )
+
     replace = msgspec.structs.replace
     server = settings.server
     if server.tls is not None:
@@ -78,6 +87,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         upstream=[upstream(one) for one in settings.upstream],
         responses=replace(settings.responses, key=reference(settings.responses.key)),
         backup=backup(settings.backup),
+        alert=[alert(one) for one in settings.alert],
     )
 
 
@@ -105,6 +115,10 @@ def _cross_check(settings: Settings) -> None:
     if admin in server.listen and not admin.endswith(":0"):
         raise ConfigError("server.admin_listen", "is in server.listen, too; it is the operator's")
     upstreams = _unique("upstream", "name", [u.name for u in settings.upstream])
+    _unique("alert", "name", [one.name for one in settings.alert])
+    for name in settings.alerting.plan:
+        if name not in upstreams:
+            raise ConfigError("alerting.plan", f"no upstream is named {name!r}")
     _unique("plan", "id", [plan.id for plan in settings.plan])
     _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
     known = [vendor.name for vendor in settings.vendor]
@@ -167,6 +181,10 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     for name in ("access_key", "secret_key") if storage else ():
         if not storage[name].startswith(("env:", "file:")):
             storage[name] = show(storage[name])
+    for alert in tree["alert"]:
+        for name in ("url", "secret", "password"):
+            if alert[name] and not alert[name].startswith(("env:", "file:")):
+                alert[name] = show(alert[name])
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

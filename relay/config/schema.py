@@ -13,6 +13,7 @@ import msgspec
 from msgspec import field
 
 from relay import secret
+from relay.config.alerts import AlertingSettings, AlertSettings
 from relay.config.backup import BackupSettings
 from relay.config.capabilities import Overrides
 from relay.config.checks import (
@@ -363,6 +364,8 @@ class Settings(_Section, frozen=True):
     plan: list[PlanSettings] = []
     responses: ResponsesSettings = ResponsesSettings()
     backup: BackupSettings = BackupSettings()
+    alerting: AlertingSettings = AlertingSettings()
+    alert: list[AlertSettings] = []
 
     @property
     def admin_address(self) -> AdminAddress:

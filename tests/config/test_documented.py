@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.config import backup, schema, vendor_schema
+from relay.config import alerts, backup, schema, vendor_schema
 from relay.config.capabilities import Overrides
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,8 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     vendor_schema.RuleSettings: "[[vendor.rules]]",
     backup.BackupSettings: "[backup]",
     backup.StorageSettings: "[backup.s3]",
+    alerts.AlertingSettings: "[alerting]",
+    alerts.AlertSettings: "[[alert]]",
 }
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 WITH_HEADING = {"server.tls", "server.limits", "server.timeouts", "upstream.timeouts", "backup.s3"}
