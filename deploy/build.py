@@ -1,7 +1,7 @@
 """Builds everything that is given to others, into dist/: `make dist`.
 
     relay-VERSION-py3-none-any.whl, relay-VERSION.tar.gz
-    relay.pyz                  the command with all it needs, for CPython on this platform
+    relay.pyz                  the command and its dependencies, for CPython on this platform
     install.sh, SHA256SUMS
 
 The same commit gives the same octets: all times are SOURCE_DATE_EPOCH, by default the commit's.
@@ -123,7 +123,7 @@ def _normalise(sdist: Path, epoch: int) -> None:
 
 
 def collect_libraries(wheel: Path, target: Path, pythons: list[str]) -> None:
-    """Install the wheel and what it needs, for each Python, into one folder.
+    """Install the wheel and its dependencies, for each Python, into one folder.
 
     Native modules have the Python's version in their names, so they stand side by side.
     """

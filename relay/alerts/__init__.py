@@ -1,4 +1,4 @@
-"""Alerts for the operator: what is wrong, sent once when it begins and once when it is over.
+"""Alerts for the operator: a fault is reported once when it begins, and once when it is over.
 
 rules     which change of state gives an alert (pure)
 messages  an alert in the words and the form of each service (pure)

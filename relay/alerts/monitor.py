@@ -58,7 +58,7 @@ class Receiver:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send what is queued, until cancelled."""
+        """Send the queued alerts, until cancelled."""
         executor = ThreadExecutor(f"alerts {self.settings.name}")
         try:
             while True:

@@ -1,7 +1,7 @@
 """Which change of state gives an alert: one when a fault has lasted, one when it is over.
 
 Decides the hysteresis: a fault counts once it has held for a while, and its end once that has held
-for a while. Must not read a clock, and must not know where states come from or who is alerted.
+for a while. Must not read a clock, and must not know sources or receivers.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class Condition:
     event: Event
     subject: str  # such as an upstream's name
     bad: bool | None  # None: unknown at this moment, so nothing changes
-    text: str = ""  # what is wrong
+    text: str = ""  # the fault, in words
     hold: float = 0.0  # seconds that it must be bad for before that counts
     clear: float = 0.0  # seconds that it must be good for before that counts
 
@@ -52,7 +52,7 @@ class _Fault:
 
 
 class Tracker:
-    """Remembers what is wrong, and what of it has been reported."""
+    """Remembers the faults, and which of them have been reported."""
 
     def __init__(self) -> None:
         self._faults: dict[tuple[str, str], _Fault] = {}

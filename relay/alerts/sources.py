@@ -1,7 +1,6 @@
 """The states that alerts are about, read from the running relay.
 
-Decides which state is a fault. What may wait for a disk is read on a thread. Must not know who is
-alerted.
+Decides which state is a fault. Files and disks are read on a thread. Must not know receivers.
 """
 
 import os
@@ -102,7 +101,7 @@ class Sources:
 def upstream_conditions(
     name: str, view: dict[str, object], left: int | None, alerting: AlertingSettings
 ) -> Iterator[Condition]:
-    """The states of one upstream; `view` is that of its health, `left` what its plan has left.
+    """The states of one upstream; `view` is that of its health, `left` the rest of its plan.
 
     While it is paused, or is tried again, neither its failures nor its cooldown are over.
     """

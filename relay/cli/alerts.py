@@ -11,7 +11,7 @@ from relay.cli.program import Failure, Misuse, config_option, json_option, load_
 @click.group()
 @config_option
 def alerts() -> None:
-    """Messages to the operator: who receives them."""
+    """Messages to the operator, and their receivers."""
 
 
 @alerts.command("test")
@@ -19,7 +19,7 @@ def alerts() -> None:
 @config_option
 @json_option
 def alerts_test(name: str | None, as_json: bool) -> None:
-    """Send a test message to every receiver, or to NAME, and show what became of it."""
+    """Send a test message to every receiver, or to NAME, and show the results."""
     settings = load_settings()
     from relay.alerts.delivery import DeliveryError, send
     from relay.alerts.rules import Alert

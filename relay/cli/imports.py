@@ -21,16 +21,16 @@ from relay.cli.program import Failure, Misuse, config_option, json_option, load_
 @click.option("--domain", default="", help="Makes NAME@DOMAIN for users without an address.")
 @click.option("--restricted", is_flag=True, help="Take over keys with limits of their own, too.")
 @click.option("--upstreams", metavar="PATH", help="Write the upstreams to this new file.")
-@click.option("--dry-run", is_flag=True, help="Show what would be imported; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the import, and change nothing.")
 @config_option
 @json_option
 def import_accounts(
     source: str, file: str, plan: str | None, domain: str, upstreams: str | None, **flags: bool
 ) -> None:
-    """Take over what SOURCE has in FILE: its SQLite file, or a dump as SQL text.
+    """Take over users and keys of SOURCE from FILE: its SQLite file, or a dump as SQL text.
 
     Users get accounts, their keys go on working, balances are credited. Passwords and admin
-    rights are not taken over. Doing it again adds only what is new.
+    rights are not taken over. Doing it again adds new ones only.
     """
     settings = load_settings()
     from relay.accounts import AccountError, users

@@ -1,6 +1,6 @@
 """`relay move`: an install to one file, and an install from it.
 
-Decides where the passphrase comes from, and what is printed. What an install consists of is in
+Decides where the passphrase comes from, and the output. The parts of an install are in
 `relay.transfer.install`.
 """
 

@@ -1,7 +1,7 @@
 """`relay restore`: a backup in the place of the database.
 
-Decides what is shown before and after, and that no server runs meanwhile. How a backup is tested
-and installed is in `relay.store.restore`.
+Decides the output, and that no server runs meanwhile. Testing and installing a backup is in
+`relay.store.restore`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The settings of alerts: what is worth one, and who receives it.
+"""The settings of alerts: thresholds and receivers.
 
 Each section checks itself, as those of `schema` do. Must not know how an alert is sent.
 """
@@ -35,7 +35,7 @@ class AlertingSettings(_Section, frozen=True):
     recovered: Duration = Duration("2m")  # that a fault is over, before that is reported
     certificate: Duration = Duration("14d")  # before the end of a certificate
     disk: float = 0.1  # free share of a disk, below which it is low
-    plan: dict[str, int] = {}  # upstream → what is left of its plan, below which that is low
+    plan: dict[str, int] = {}  # upstream → the number left of its plan, below which that is low
 
     def __post_init__(self) -> None:
         if not 0 < self.disk < 1:
@@ -105,7 +105,7 @@ class AlertSettings(_Section, frozen=True):
             return ""
         value = secret.resolve(text).reveal()
         if name == "url":
-            check_webhook(f"what {text} holds", value)
+            check_webhook(f"the value of {text}", value)
         return value
 
 

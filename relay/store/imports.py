@@ -1,7 +1,7 @@
 """Accounts, keys and credits that come from elsewhere, added in one transaction.
 
-Decides what "already there" means, so that a repeated import adds nothing. Must not know where
-they come from or who may have what.
+Decides when one is there already, so that a repeated import adds nothing. Must not know sources
+or policy.
 """
 
 import sqlite3
@@ -42,7 +42,7 @@ class ImportedAccount:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What an account needs, or got, beyond what was there."""
+    """The additions to an account; in a dry run, those that it needs."""
 
     account: bool
     keys: frozenset[bytes]  # digests
@@ -53,7 +53,7 @@ class Added:
 async def add_accounts(
     database: Database, accounts: list[ImportedAccount], now: float, *, dry_run: bool = False
 ) -> list[Added]:
-    """Add what is missing of each account; `dry_run`: only say what it would be.
+    """Add the missing parts of each account; `dry_run`: report them only.
 
     An account that is there already keeps its plan and its state.
 

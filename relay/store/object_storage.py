@@ -2,7 +2,7 @@
 
 Decides the request, its signature (AWS Signature Version 4, "Authenticating Requests: Using the
 Authorization Header" in the Amazon S3 API reference) and when a copy counts as complete. Must not
-know what the file is. Blocks, so call it on a thread of its own.
+know the file's contents. Blocks, so call it on a thread of its own.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Puts a backup in the place of the database, after it was tested.
 
-Decides what a backup must pass, and that nothing is lost: the database that is replaced stays
-beside, under a name of its own. Must not know whether a server runs: the caller holds its lock.
+Decides which tests a backup must pass, and that nothing is lost: the replaced database stays, with
+a name of its own. Must not know whether a server runs: the caller holds its lock.
 """
 
 import os
@@ -30,7 +30,7 @@ _LOGS: Final = ("-wal", "-shm")  # parts of a database, after its name
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """Numbers that show an operator what is in a database."""
+    """Numbers by which an operator recognises a database."""
 
     octets: int
     schema: int
@@ -75,7 +75,7 @@ def discard(copy: Path) -> None:
 
 
 def contents(path: str | Path) -> Contents | None:
-    """What is in the database at `path`; None if it is missing or cannot be read."""
+    """The contents of the database at `path`; None if it is missing or cannot be read."""
     path = Path(path)
     if not path.is_file():
         return None

@@ -98,7 +98,7 @@ class Backups:
             if latest is not None:
                 due = max(due, min(latest, now) + interval)
             while True:
-                await self._sleep_until(due)
+                await self._sleep_until(due, interval)
                 started = self._clock()
                 succeeded = await self._try(executor)
                 due = started + (interval if succeeded else min(interval, _RETRY_SECONDS))
@@ -106,11 +106,11 @@ class Backups:
             # Not awaited: a copy may take minutes, and the thread ends with the process.
             executor.abandon()
 
-    async def _sleep_until(self, due: float) -> None:
-        pause = due - self._clock()
-        while pause > 0:
-            await asyncio.sleep(min(pause, _MAX_SLEEP_SECONDS))
-            pause = due - self._clock()
+    async def _sleep_until(self, due: float, interval: float) -> None:
+        """Sleep by the clock of the names; one that is set back delays by `interval` at most."""
+        while (now := self._clock()) < due:
+            due = min(due, now + interval)
+            await asyncio.sleep(min(due - now, _MAX_SLEEP_SECONDS))
 
     async def _try(self, executor: ThreadExecutor) -> bool:
         now = self._clock()

@@ -1,4 +1,4 @@
-"""The disk space of the database: how much it takes, what is in it, and giving free space back.
+"""The disk space of the database: its size, its contents, and giving free space back.
 
 Decides when free pages are worth giving back, and in which steps, so that the journal never waits
 long for the writer. Must not know when rows are deleted.
@@ -36,7 +36,7 @@ class Pages(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What is in the database. Times are epoch seconds."""
+    """The contents of the database. Times are epoch seconds."""
 
     octets: int
     log_octets: int  # of the write-ahead log
@@ -104,7 +104,7 @@ async def give_back(database: Database, *, always: bool = False) -> int:
     older version made.
 
     Raises:
-        StoreError: SQLite failed; what was given back stays so.
+        StoreError: SQLite failed; earlier steps stay done.
     """
     found = await pages(database)
     most = max(found.total * _TRIGGER_SHARE, _TRIGGER_OCTETS / found.octets)

@@ -6,7 +6,7 @@
     sql_dump    the rows of a dump of SQL text
     foreign     accounts, keys and upstreams of another relay
     sources     the tables of new-api, one-api, sub2api and LiteLLM
-    importing   what is taken over, and why the rest is not
+    importing   the choice of accounts and keys, and reasons for the rest
 
 They write files and the database; a server sees the result at its next start or change. Nothing
 here prints: `relay.cli` does.

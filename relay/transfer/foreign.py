@@ -1,6 +1,6 @@
 """Accounts, keys and upstreams of another relay, in one vocabulary for all sources.
 
-Decides what of them can be taken over at all, and the words for what cannot. Must not know any
+Decides which of them can be taken over, and the words for the others. Must not know any
 source's tables, or the relay's database.
 """
 

@@ -1,4 +1,4 @@
-"""What an import takes over from another relay, and its execution.
+"""The choice of accounts, keys and credits from another relay, and their import.
 
 Decides who gets an account, on which plan, with which keys and credit, and gives a reason for
 everything else. Repeating an import adds nothing. Must not know any source's tables.
@@ -77,7 +77,7 @@ async def take_over(
     database: Database, settings: Settings, foreign: Foreign, options: Options, now: float,
     *, dry_run: bool,
 ) -> list[Line]:  # fmt: skip
-    """Add what is missing here; returns a line for everything that was found.
+    """Add the missing ones; returns a line for everything that was found.
 
     Raises:
         StoreError: SQLite failed, and nothing was added.

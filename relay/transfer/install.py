@@ -1,6 +1,6 @@
 """Everything of an install in one file, and an install from such a file.
 
-Decides what belongs to an install: relay.toml, the database, the files that relay.toml names, and
+Decides the parts of an install: relay.toml, the database, the files that relay.toml names, and
 the folders beside the database. The file is a tar archive whose first member lists the others;
 with a passphrase it is encrypted. Nothing is written over: the new install's folder is empty.
 """
@@ -46,7 +46,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What an archive holds."""
+    """The contents of an archive."""
 
     format: int
     relay: str  # the version that wrote it
@@ -184,7 +184,7 @@ def import_install(
 
     Raises:
         TransferError: the archive is damaged or not one, or the folder is not empty.
-        ConfigError, StoreError: what it holds cannot be used.
+        ConfigError, StoreError: its settings or its database cannot be used.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TransferError(f"{folder} is not empty; choose an empty folder")

@@ -3,7 +3,7 @@
 Decides the format: a magic line, a salt, a nonce's prefix, then blocks of AES-256-GCM, each bound
 to its place and the last one marked as such (the STREAM construction of Hoang, Reyhanitabar,
 Rogaway and Vizár, 2015), so that a block that is missing, repeated or cut is noticed. The key is
-derived by scrypt (RFC 7914). Must not know what the stream holds.
+derived by scrypt (RFC 7914). Must not know the stream's contents.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def _nonce(prefix: bytes, number: int, last: bool) -> bytes:
 
 
 class SealedWriter:
-    """Encrypts what is written to it. `close` writes the last block, not the file's end."""
+    """Encrypts its input. `close` writes the last block, not the file's end."""
 
     def __init__(self, file: BinaryIO, passphrase: str) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

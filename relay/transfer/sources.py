@@ -133,7 +133,7 @@ def _new_api_upstreams(found: Foreign, channels: Sequence[Row]) -> None:
 
 
 def _origin(base_url: str) -> str:
-    """Without what the relay appends itself."""
+    """Without the path that the relay appends itself."""
     return re.sub(r"/v1(/messages)?/?$", "", base_url).rstrip("/") or _ANTHROPIC
 
 
@@ -291,7 +291,7 @@ def _litellm_key(found: Foreign, row: Row) -> None:
     )
 
 
-# By the names of the command line: the tables that are read, and who reads them.
+# By the names of the command line: the tables, and their reader.
 SOURCES: Final[dict[str, tuple[tuple[str, ...], Callable[[Tables], Foreign]]]] = {
     "new-api": (("users", "tokens", "channels", "options"), new_api),
     "one-api": (("users", "tokens", "channels", "options"), new_api),

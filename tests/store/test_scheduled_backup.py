@@ -112,6 +112,21 @@ async def test_backups_become_due_over_restarts_too(
     await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.usefixtures("at_once")
+async def test_a_clock_that_is_set_back_delays_no_backup_for_long(
+    database: Database, tmp_path: Path, clock: Clock
+) -> None:
+    schedule = backups(tmp_path, clock, every="1h")
+    running = asyncio.create_task(schedule.run())
+    await until(lambda: schedule.made_at == NOON)
+    clock.now = NOON - 365 * 24 * HOUR
+    await asyncio.sleep(0.05)
+    clock.now += HOUR
+    await until(lambda: schedule.made_at == clock.now)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_off_makes_none(database: Database, tmp_path: Path, clock: Clock) -> None:
     await backups(tmp_path, clock, every="off").run()
     assert not (tmp_path / "backups").exists()
