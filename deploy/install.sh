@@ -7,6 +7,7 @@
 # RELAY_DIST (or --dist) is where relay.pyz and SHA256SUMS are: a URL, or a folder on this machine.
 # Running it again installs the newer version and keeps settings, accounts and keys.
 set -eu
+umask 022
 
 usage() {
     cat <<'USAGE'
