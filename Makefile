@@ -62,4 +62,4 @@ $(DEV): requirements-dev.lock $(RUN)
 	touch $@
 
 clean:
-	rm -rf .venv dist tests/clients/litellm/.venv .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/clients/litellm/.venv .mypy_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ from relay.alerts.sources import upstream_conditions
 from relay.config import AlertingSettings, AlertSettings
 from relay.pool.health import Health
 from relay.pool.vendor_errors import Scope, Verdict
+from relay.store import scheduled_backup
 from tests.alerts.services import Webhook
 from tests.fakes.live import RelayWith
 from tests.fakes.until import until
@@ -194,6 +195,26 @@ async def test_a_relay_alerts_of_upstream_disk_and_certificate(
     upstream.health.clear()
     await until(lambda: len(webhook.received) == 4)
     assert json.loads(webhook.received[3][2])["state"] == "resolved"
+
+
+async def test_a_relay_alerts_of_a_backup_that_fails(
+    relay_with: RelayWith, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(monitor, "_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(scheduled_backup, "_FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(scheduled_backup, "_RETRY_SECONDS", 0.05)
+    folder = tmp_path / "backups"
+    folder.write_text("in the way")
+    await relay_with(
+        alert=[{"name": "ops", "kind": "webhook", "url": webhook.url, "events": ["backup"]}],
+        backup={"path": str(folder)},
+    )
+    await until(lambda: len(webhook.received) == 1)
+    assert "File exists" in texts(webhook)[0]
+    folder.unlink()
+    await until(lambda: len(webhook.received) == 2)
+    assert json.loads(webhook.received[1][2])["state"] == "resolved"
+    assert len(list(folder.glob("relay-*.db"))) == 1
 
 
 def test_the_end_of_a_certificate_is_read_from_its_file(tmp_path: Path) -> None:

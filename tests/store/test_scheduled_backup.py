@@ -4,7 +4,9 @@ import asyncio
 import logging
 import os
 import shutil
+import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,30 @@ async def test_a_clock_that_is_set_back_delays_no_backup_for_long(
     await asyncio.sleep(0.05)
     clock.now += HOUR
     await until(lambda: schedule.made_at == clock.now)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_the_loop_goes_on_while_a_backup_is_made_and_copied(
+    database: Database, tmp_path: Path, clock: Clock, bucket: Bucket
+) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        rows = ((f"filler {number}", bytes(100_000)) for number in range(300))
+        connection.executemany("INSERT INTO value VALUES (?, ?)", rows)
+
+    await database.write(fill)
+    schedule = backups(tmp_path, clock, bucket)
+    running = asyncio.create_task(schedule.run())
+    longest, ticks = 0.0, 0
+    while schedule.made_at is None:
+        started = time.monotonic()
+        await asyncio.sleep(0.002)
+        longest, ticks = max(longest, time.monotonic() - started), ticks + 1
+    assert not schedule.failure
+    assert sum(map(len, bucket.objects.values())) > 30_000_000
+    assert ticks > 20
+    assert longest < 0.5  # 40 ms on a busy machine
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
