@@ -8,7 +8,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test lint coverage fmt bench dist lock clean
+.PHONY: help run serve test lint coverage fmt bench lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,7 @@ fmt: $(DEV)            ## format, and mend what ruff can mend
 bench: $(DEV)          ## relay against nginx, figures on screen and in bench/results/
 	$(BIN)/python -m bench
 
+.PHONY: dist
 dist: $(RUN)           ## wheel, sdist, relay.pyz, install.sh and checksums, in dist/
 	$(BIN)/python deploy/build.py
 
