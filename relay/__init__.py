@@ -17,6 +17,7 @@ Layers, each importing only what stands above it in this list:
     gateway                        policy: one request
     api                            policy: the endpoints
     alerts                         policy: messages to the operator
+    upkeep                         deletion, backups and alerts, beside the requests
     simulator                      the simulated upstream, for the demo, tests and bench
     app                            builds each object once; start and stop order
     process demo                   the process around it; the demo

@@ -5,7 +5,6 @@ finish, then upstreams, log and database close. Must not know signals, locks or 
 """
 
 import asyncio
-import logging
 import os
 import socket
 import ssl
@@ -15,8 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay import config
-from relay.alerts.monitor import Monitor
-from relay.alerts.sources import Sources
 from relay.api.admin import Admin, AdminAccess
 from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
@@ -44,24 +41,19 @@ from relay.quota.ledger import Ledger
 from relay.secret import Secret, derived
 from relay.store import pauses
 from relay.store.change_watch import watch
-from relay.store.database import Database, StoreError
+from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
-from relay.store.scheduled_backup import Backups
 from relay.store.server_secret import sealing_key
-from relay.store.space import give_back
-from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
+from relay.upkeep import Upkeep
 from relay.wire.events import Limits
-
-_log = logging.getLogger("relay")
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
-_PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
 
 
@@ -146,9 +138,9 @@ class App:
         self.server = server
         self.admin = admin
         self._poller = poller
-        self.backups = Backups(settings.database.path, settings.backup)
-        states = Sources(settings, upstreams, storage.journal, self.backups)
-        self.alerts = Monitor(settings, states)
+        self.upkeep = Upkeep(
+            settings, storage.database, storage.journal, upstreams, storage.responses
+        )
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
@@ -201,9 +193,7 @@ class App:
             ),
             loop.create_task(self._sweep()),
             loop.create_task(self._poller.run()),
-            loop.create_task(self._prune()),
-            loop.create_task(self.backups.run()),
-            loop.create_task(self.alerts.run()),
+            *map(loop.create_task, self.upkeep.work()),
         ]
 
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
@@ -256,19 +246,6 @@ class App:
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
             self.ledger.sweep(time.time())
             self.bindings.sweep(time.monotonic())
-
-    async def _prune(self) -> None:
-        """Delete rows and stored responses that are past their retention, and shrink the file."""
-        responses = self._storage.responses
-        while True:
-            try:
-                await prune(self.database, self._settings.database.retention_days, time.time())
-                if responses is not None:
-                    await responses.prune(time.time())
-                await give_back(self.database)
-            except StoreError as error:
-                _log.warning("old rows are not deleted for now: %s", error)
-            await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)
 
 
 def compose(

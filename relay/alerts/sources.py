@@ -32,12 +32,13 @@ class Sources:
         backups: Backups,
         expiries: Expiries | None = None,
     ) -> None:
-        """`expiries`: the certificates in use; None: those of the files in `server.tls`."""
+        """`expiries`: the certificates in use, called on a thread; None: those of the files in
+        `server.tls`. It may be replaced later."""
         self._settings = settings
         self._upstreams = upstreams
         self._journal = journal
         self._backups = backups
-        self._expiries = expiries or (lambda: file_expiries(settings))
+        self.expiries = expiries or (lambda: file_expiries(settings))
 
     def read(self) -> list[Condition]:
         """The states that are in memory."""
@@ -89,7 +90,7 @@ class Sources:
         now = time.time()
         margin = self._settings.alerting.certificate.seconds
         try:
-            expiries = list(self._expiries())
+            expiries = list(self.expiries())
         except (OSError, ValueError):  # `relay check` names it
             return
         for name, ends_at in expiries:
