@@ -5,7 +5,6 @@ finish, then upstreams, log and database close. Must not know signals, locks or 
 """
 
 import asyncio
-import logging
 import os
 import socket
 import ssl
@@ -47,26 +46,23 @@ from relay.quota.ledger import Ledger
 from relay.secret import Secret, derived
 from relay.store import pauses
 from relay.store.change_watch import watch
-from relay.store.database import Database, StoreError
+from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
-from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
+from relay.upkeep import Upkeep
 from relay.wire.events import Limits
 from relay.wire.forwarded import TrustedProxies
-
-_log = logging.getLogger("relay")
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _PLAIN_BOUNDS: Final = Bounds(connections=256, body=64 * 1024, idle_time=10.0)
 _PLAIN_HTTP: Final = [config.Address("0.0.0.0:80"), config.Address("[::]:80")]
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
-_PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
 
 
@@ -153,6 +149,9 @@ class App:
         self.admin = admin
         self._poller = poller
         self._loop_lag = loop_lag
+        self.upkeep = Upkeep(
+            settings, storage.database, storage.journal, upstreams, storage.responses
+        )
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
@@ -212,7 +211,7 @@ class App:
             ),
             loop.create_task(self._sweep()),
             loop.create_task(self._poller.run()),
-            loop.create_task(self._prune()),
+            *map(loop.create_task, self.upkeep.work()),
         ]
 
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
@@ -282,18 +281,6 @@ class App:
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
             self.ledger.sweep(time.time())
             self.bindings.sweep(time.monotonic())
-
-    async def _prune(self) -> None:
-        """Delete rows and stored responses that are past their retention."""
-        responses = self._storage.responses
-        while True:
-            try:
-                await prune(self.database, self._settings.database.retention_days, time.time())
-                if responses is not None:
-                    await responses.prune(time.time())
-            except StoreError as error:
-                _log.warning("old rows are not deleted for now: %s", error)
-            await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)
 
 
 def compose(

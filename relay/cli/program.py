@@ -20,10 +20,15 @@ from relay.cli.output import print_stderr
 
 _DEFAULT_CONFIG: Final = "relay.toml"
 _COMMANDS: Final = {  # name → module:attribute
+    "alerts": "relay.cli.alerts:alerts",
     "backup": "relay.cli.database:backup",
     "check": "relay.cli.check:check",
+    "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
+    "import": "relay.cli.imports:import_accounts",
     "key": "relay.cli.accounts:key",
+    "move": "relay.cli.move:move",
+    "restore": "relay.cli.restore:restore",
     "serve": "relay.cli.serve:serve",
     "simulate": "relay.cli.serve:simulate",
     "upstreams": "relay.cli.upstreams:upstreams",

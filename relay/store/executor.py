@@ -53,6 +53,12 @@ class ThreadExecutor:
         await last.future
         self._thread.join()  # it has nothing left to do but return
 
+    def abandon(self) -> None:
+        """Let the thread end after the earlier calls, without waiting for it."""
+        if not self._closed:
+            self._closed = True
+            self._calls.put(None)
+
     def _run(self) -> None:
         for call in iter(self._calls.get, None):
             call.run()
