@@ -280,10 +280,7 @@ def compose(
 ) -> App:
     """Build the parts that serve requests and connect them; starts nothing."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    for name in storage.paused:  # one that is no longer configured is left out
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
+    _pause(pool, storage.paused)
     bindings = _bindings(settings.pool)
     loop_lag = LoopLag(asyncio.get_running_loop())
     catalog = Catalog(settings, upstreams)
@@ -315,7 +312,9 @@ def compose(
     requests = RequestMetrics(catalog.model_id)
     handler = Handler(endpoints, storage.keys, metering, log, requests, load)
     server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
-    parts = Parts(requests, load, pool, server, storage.journal, loop_lag, log)
+    parts = Parts(
+        requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, log
+    )
     admin = _admin(settings, bindings, storage.database, parts, admin_token)
     return App(
         settings,
@@ -329,6 +328,14 @@ def compose(
         PlanPoller(pool),
         loop_lag,
     )
+
+
+def _pause(pool: Upstreams, names: list[str]) -> None:
+    """Pause upstreams again. One that is no longer configured is left out."""
+    for name in names:
+        upstream = pool.named(name)
+        if upstream is not None:
+            upstream.health.pause()
 
 
 def _load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
