@@ -23,6 +23,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "backup": "relay.cli.database:backup",
     "check": "relay.cli.check:check",
     "demo": "relay.cli.serve:demo",
+    "doctor": "relay.cli.doctor.command:doctor",
     "key": "relay.cli.accounts:key",
     "metrics": "relay.cli.metrics:metrics",
     "serve": "relay.cli.serve:serve",
