@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from relay import config
@@ -31,6 +31,7 @@ from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.gateway.request_metrics import RequestMetrics
+from relay.net.addresses import is_loopback
 from relay.net.certificate_source import CertificateSource
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
@@ -134,6 +135,7 @@ class App:
         admin: Server,
         poller: PlanPoller,
         loop_lag: LoopLag,
+        parts: Parts,
     ) -> None:
         self._settings = settings
         self.deadlines = deadlines
@@ -149,6 +151,7 @@ class App:
         self.admin = admin
         self._poller = poller
         self._loop_lag = loop_lag
+        self.parts = parts  # as metrics read them
         self.upkeep = Upkeep(
             settings, storage.database, storage.journal, upstreams, storage.responses
         )
@@ -186,7 +189,7 @@ class App:
         address = settings.admin_address
         token = write_token(settings.database.path) if address and address.path is None else None
         app = compose(settings, deadlines, storage, upstreams, log, token)
-        app.certificates = certificates
+        app._show_certificates(certificates)
         app._start_tasks()
         try:
             await app._listen(sockets, certificates.context if certificates else None)
@@ -225,6 +228,13 @@ class App:
         for address in self._settings.server.listen:
             bound = await _bind(self.server, address, tls)
             self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
+
+    def _show_certificates(self, certificates: CertificateSource | None) -> None:
+        """Let metrics and alerts read until when certificates are valid."""
+        self.certificates = certificates
+        if certificates is not None:
+            self.parts.certificates = certificates.ends
+            self.upkeep.sources.expiries = lambda: list(certificates.ends().items())
 
     async def _keep_certificates(self, certificates: CertificateSource) -> None:
         """Keep them up to date, and listen for plain HTTP beside https. Raises OSError."""
@@ -293,10 +303,7 @@ def compose(
 ) -> App:
     """Build the parts that serve requests and connect them; starts nothing."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    for name in storage.paused:  # one that is no longer configured is left out
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
+    _pause(pool, storage.paused)
     bindings = _bindings(settings.pool)
     loop_lag = LoopLag(asyncio.get_running_loop())
     catalog = Catalog(settings, upstreams)
@@ -328,7 +335,9 @@ def compose(
     requests = RequestMetrics(catalog.model_id)
     handler = Handler(endpoints, storage.keys, metering, log, requests, load)
     server = _server(settings.server, handler, deadlines)
-    parts = Parts(requests, load, pool, server, storage.journal, loop_lag, log)
+    parts = Parts(
+        requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, log
+    )
     admin = _admin(settings, bindings, storage.database, parts, admin_token)
     return App(
         settings,
@@ -341,7 +350,16 @@ def compose(
         Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
         PlanPoller(pool),
         loop_lag,
+        parts,
     )
+
+
+def _pause(pool: Upstreams, names: list[str]) -> None:
+    """Pause upstreams again. One that is no longer configured is left out."""
+    for name in names:
+        upstream = pool.named(name)
+        if upstream is not None:
+            upstream.health.pause()
 
 
 def _load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
@@ -415,8 +433,16 @@ def _response_store(
 
 
 def _server(settings: config.ServerSettings, handler: Handler, deadlines: Deadlines) -> Server:
-    server = Server(handler.handle, deadlines, _bounds(settings), handler.refused)
-    server.proxies = _trusted_proxies(settings)
+    proxies = _trusted_proxies(settings)
+    bounds = _bounds(settings)
+    if proxies is not None:  # many callers have the address of a proxy
+
+        def is_exempt(address: str) -> bool:
+            return is_loopback(address) or proxies.trusts(address)
+
+        bounds = replace(bounds, is_exempt=is_exempt)
+    server = Server(handler.handle, deadlines, bounds, handler.refused)
+    server.proxies = proxies
     if settings.proxy_protocol or settings.tls == "auto":
         server.prelude = Prelude(server.proxies if settings.proxy_protocol else None)
     return server

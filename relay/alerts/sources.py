@@ -8,11 +8,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from relay import clock
 from relay.alerts.rules import Condition
-from relay.config import AlertingSettings, Settings
+from relay.config import AlertingSettings, Settings, certificate_files
 from relay.pool import clock as pool_clock
 from relay.pool.leases import Upstreams
 from relay.store.journal import Journal
@@ -123,9 +122,7 @@ def upstream_conditions(
 
 def file_expiries(settings: Settings) -> list[tuple[str, float]]:
     """The ends of the certificates in `server.tls`. Raises OSError, ValueError."""
-    pairs: Any = settings.server.tls  # one pair, a list of them, "auto" or None
-    listed = pairs if isinstance(pairs, list) else [pairs]
-    files = [str(pair.cert) for pair in listed if hasattr(pair, "cert")]
+    files = [pair.cert for pair in certificate_files(settings.server.tls)]
     if not files:
         return []
     from cryptography import x509

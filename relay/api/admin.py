@@ -48,7 +48,8 @@ _BROWSER_FIELDS: Final = (b"origin", b"sec-fetch-site")
 _HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
 _SERVED: Final = (
-    "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, GET /metrics and GET /healthz"
+    "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, GET /metrics, "
+    "GET /status, and GET /healthz"
 )
 
 
@@ -117,6 +118,9 @@ class Admin:
         elif path == b"/upstreams":
             _allow(exchange, b"GET", b"HEAD")
             _answer(exchange, self._list())
+        elif path == b"/status":
+            _allow(exchange, b"GET", b"HEAD")
+            _answer(exchange, {**self._list(), **self._monitor.status()})
         elif path == b"/metrics":
             _allow(exchange, b"GET", b"HEAD")
             accept = request.headers.get(b"accept", b"").decode("latin-1")

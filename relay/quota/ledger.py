@@ -21,6 +21,8 @@ a limit and the reservation. Must not know requests or the database: `changes` h
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import nlargest
+from itertools import islice
 from operator import itemgetter
 from typing import Final
 
@@ -31,6 +33,7 @@ from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
 
 _MONEY: Final = "money"
+_MAX_SHOWN_KEYS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,23 @@ class Ledger:
             remaining, reset = bucket.remaining_and_reset(moment)
             views.append(LimitView(limit.name, remaining, reset / 1000))
         return views
+
+    def tightest(self, now: float, count: int) -> list[tuple[KeyState, LimitView, float]]:
+        """The keys with the highest used share of a limit, each with that limit and share.
+
+        At most `_MAX_SHOWN_KEYS` keys are looked at, so that it takes a few milliseconds.
+        """
+        moment = int(now * 1000)
+        found: list[tuple[KeyState, LimitView, float]] = []
+        for key_state in islice(self._key_states.values(), _MAX_SHOWN_KEYS):
+            for limit, bucket in zip(
+                key_state.plan.limits, key_state.counters.buckets, strict=False
+            ):
+                remaining, reset = bucket.remaining_and_reset(moment)
+                share = 1 - remaining / limit.size
+                if share > 0:
+                    found.append((key_state, LimitView(limit.name, remaining, reset / 1000), share))
+        return nlargest(count, found, key=itemgetter(2))
 
     def _close(self, reservation: Reservation, cost: int) -> None:
         reservation.open = False
