@@ -133,9 +133,13 @@ async def _done_on(name: str, work: Callable[[], T]) -> T:
         result = await thread.call(partial(_next_of, waiting))
     finally:
         waiting.clear()
-    if isinstance(result, _Refusal):
-        raise result.error
-    return result
+    if not isinstance(result, _Refusal):
+        return result
+    error = result.error
+    try:
+        raise error
+    finally:
+        del error, result  # else the error's frames would refer to it, a cycle that holds the body
 
 
 class _Refusal:
