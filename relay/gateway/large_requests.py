@@ -8,7 +8,6 @@ request.
 Decides which requests are large. Must not know what is done with them.
 """
 
-import asyncio
 from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable
@@ -35,7 +34,6 @@ _MAX_REST_SECONDS: Final = 0.02
 
 _MAX_AT_ONCE: Final = 8  # large requests of one key that are read and written
 _reading: Final[Counter[str]] = Counter()  # large requests by key
-_releasing: Final[set[asyncio.Task[None]]] = set()
 _threads: Final[dict[str, ThreadExecutor]] = {}
 
 
@@ -86,9 +84,7 @@ async def released(inbound: "InboundRequest") -> None:
 def release_ended(ctx: RequestContext) -> None:
     """Release a large request that has ended, perhaps without an answer; nobody waits for it."""
     if ctx.inbound is not None:
-        task = asyncio.get_running_loop().create_task(released(ctx.inbound))
-        _releasing.add(task)
-        task.add_done_callback(_releasing.discard)
+        _thread("releasing").post(partial(_paced, ctx.inbound.release))
 
 
 async def unfolded(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -118,15 +114,20 @@ def _paced(work: Callable[[], T]) -> T:
     return pacing.run(work, _Turns().pause)
 
 
+def _thread(name: str) -> ThreadExecutor:
+    thread = _threads.get(name)
+    if thread is None:
+        thread = _threads[name] = ThreadExecutor(name)
+    return thread
+
+
 async def _done_on(name: str, work: Callable[[], T]) -> T:
     """Do work on the thread of this name, which the first such work starts.
 
     If the caller is cancelled, work that has not begun is dropped with the body that it holds;
     work that has begun ends all the same.
     """
-    thread = _threads.get(name)
-    if thread is None:
-        thread = _threads[name] = ThreadExecutor(name)
+    thread = _thread(name)
     waiting = [work]
     del work
     try:

@@ -42,6 +42,11 @@ class ThreadExecutor:
         result: T = await call.future
         return result
 
+    def post(self, function: Callable[[], object]) -> None:
+        """Run `function` on the thread, after all earlier calls; nobody waits for it."""
+        if not self._closed:
+            self._calls.put(_Call(function))
+
     async def close(self) -> None:
         """Run all earlier calls, then end the thread."""
         if self._closed:

@@ -30,7 +30,8 @@ async def change(relay: Live, what: str) -> None:
     """What an operator does to the first account."""
     database, now = relay.app.database, time.time()
     if what == "revoked":
-        for key in await live_keys(database):
+        ada = (await users.find(database, EMAIL)).id
+        for key in [key for key in await live_keys(database) if key.user_id == ada]:
             await keys.revoke(database, key.key_id, now)
     elif what == "suspended":
         await users.suspend(database, EMAIL, now)
