@@ -8,7 +8,6 @@ it back between the parts of a request.
 Decides which requests are large. Must not know what is done with them.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
 from relay.gateway.fair_thread import FairThread
+from relay.store.executor import ThreadExecutor
 from relay.translate import pacing
 from relay.translate.elements import check_elements, is_light
 from relay.translate.messages.peek import RequestSummary, peek
@@ -34,8 +34,8 @@ _MAX_REST_SECONDS: Final = 0.02
 
 _MAX_AT_ONCE: Final = 8  # large requests of one key that are read and written
 _reading: Final[Counter[str]] = Counter()  # large requests by key
-_releasing: Final[set[asyncio.Task[None]]] = set()
 _threads: Final[dict[str, FairThread]] = {}
+_releasing: Final[list[ThreadExecutor]] = []  # one, once it is needed
 
 
 def begin_reading(ctx: RequestContext, key: str) -> None:
@@ -78,16 +78,14 @@ async def in_turns(key: str, work: Callable[[], T]) -> T:
 
 
 async def released(inbound: "InboundRequest") -> None:
-    """Release a large request, on a thread that has nothing else to do."""
-    await _on_thread("releasing", "", partial(_paced, inbound.release))
+    """Release a large request."""
+    await _releaser().call(partial(_paced, inbound.release))
 
 
 def release_ended(ctx: RequestContext) -> None:
     """Release a large request that has ended, perhaps without an answer; nobody waits for it."""
     if ctx.inbound is not None:
-        task = asyncio.get_running_loop().create_task(released(ctx.inbound))
-        _releasing.add(task)
-        task.add_done_callback(_releasing.discard)
+        _releaser().post(partial(_paced, ctx.inbound.release))
 
 
 async def unfolded(key: str, body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -125,12 +123,23 @@ def _thread(name: str) -> FairThread:
     return thread
 
 
+def _releaser() -> ThreadExecutor:
+    """The thread on which large requests are released; it has nothing else to do."""
+    if not _releasing:
+        _releasing.append(ThreadExecutor("releasing"))
+    return _releasing[0]
+
+
 async def _on_thread(name: str, key: str, work: Callable[[], T]) -> T:
     """Do a key's work on the thread of this name."""
     result = await _thread(name).call(key, partial(_without_frames, work))
-    if isinstance(result, _Refusal):
-        raise result.error
-    return result
+    if not isinstance(result, _Refusal):
+        return result
+    error = result.error
+    try:
+        raise error
+    finally:
+        del error, result  # else the error's frames would refer to it, a cycle that holds the body
 
 
 class _Refusal:

@@ -39,8 +39,8 @@ def _permissions(settings: config.Settings, path: Path) -> Iterator[Finding]:
     for one in settings.upstream:
         if one.api_key.startswith("file:"):
             files[Path(one.api_key[5:])] = True
-    if settings.server.tls is not None:
-        files[Path(settings.server.tls.key)] = True
+    for pair in config.certificate_files(settings.server.tls):
+        files[Path(pair.key)] = True
     for file, is_secret in files.items():
         try:
             mode = file.stat().st_mode
