@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
@@ -128,12 +128,13 @@ async def _done_on(name: str, work: Callable[[], T]) -> T:
     work that has begun ends all the same.
     """
     thread = _thread(name)
-    waiting = [work]
+    abandonable = _Abandonable(work)
     del work
     try:
-        result = await thread.call(partial(_next_of, waiting))
-    finally:
-        waiting.clear()
+        result = await thread.call(abandonable.run)
+    except CancelledError:
+        abandonable.abandon()
+        raise
     if not isinstance(result, _Refusal):
         return result
     error = result.error
@@ -156,15 +157,33 @@ class _Refusal:
         error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
-def _next_of(waiting: list[Callable[[], T]]) -> T | _Refusal:
-    try:
-        work = waiting.pop()
-    except IndexError:  # its caller has left
-        raise CancelledError from None
-    try:
-        return work()
-    except RelayError as error:
-        return _Refusal(error)
+class _Abandonable(Generic[T]):
+    """Work whose caller may leave before it begins or ends. Its result is freed on the thread."""
+
+    __slots__ = ("_abandoned", "_work")
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work: Callable[[], T] | None = work
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """The caller has left: drop the work with the body that it holds."""
+        self._abandoned = True
+        self._work = None
+
+    def run(self) -> T | _Refusal:
+        """On the thread."""
+        work, self._work = self._work, None
+        if work is None:
+            raise CancelledError
+        try:
+            result: T | _Refusal = work()
+        except RelayError as error:
+            result = _Refusal(error)
+        if self._abandoned:
+            del work, result
+            raise CancelledError
+        return result
 
 
 class _Turns:
