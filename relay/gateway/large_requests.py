@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
@@ -131,8 +131,18 @@ def _releaser() -> ThreadExecutor:
 
 
 async def _on_thread(name: str, key: str, work: Callable[[], T]) -> T:
-    """Do a key's work on the thread of this name."""
-    result = await _thread(name).call(key, partial(_without_frames, work))
+    """Do a key's work on the thread of this name.
+
+    If the caller is cancelled, work that has not begun is dropped with the body that it holds;
+    work that has begun ends all the same.
+    """
+    abandonable = _Abandonable(work)
+    del work
+    try:
+        result = await _thread(name).call(key, abandonable.run)
+    except CancelledError:
+        abandonable.abandon()
+        raise
     if not isinstance(result, _Refusal):
         return result
     error = result.error
@@ -155,11 +165,33 @@ class _Refusal:
         error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
-def _without_frames(work: Callable[[], T]) -> T | _Refusal:
-    try:
-        return work()
-    except RelayError as error:
-        return _Refusal(error)
+class _Abandonable(Generic[T]):
+    """Work whose caller may leave before it begins or ends. Its result is freed on the thread."""
+
+    __slots__ = ("_abandoned", "_work")
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work: Callable[[], T] | None = work
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """The caller has left: drop the work with the body that it holds."""
+        self._abandoned = True
+        self._work = None
+
+    def run(self) -> T | _Refusal:
+        """On the thread."""
+        work, self._work = self._work, None
+        if work is None:
+            raise CancelledError
+        try:
+            result: T | _Refusal = work()
+        except RelayError as error:
+            result = _Refusal(error)
+        if self._abandoned:
+            del work, result
+            raise CancelledError
+        return result
 
 
 class _Turns:
