@@ -8,6 +8,7 @@ it back between the parts of a request.
 Decides which requests are large. Must not know what is done with them.
 """
 
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
