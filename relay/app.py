@@ -9,9 +9,9 @@ import logging
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from relay import config
@@ -21,8 +21,7 @@ from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
 from relay.api.stored_responses import StoredResponses
-from relay.config import ConfigError, Settings
-from relay.gateway.authentication import KeyIndex
+from relay.config import Settings
 from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
@@ -37,18 +36,11 @@ from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
+from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
-from relay.quota.ledger import Ledger
-from relay.secret import Secret, derived
-from relay.store import pauses
+from relay.storage import Storage
 from relay.store.change_watch import watch
-from relay.store.database import Database, StoreError
-from relay.store.journal import Journal
-from relay.store.keys import LiveKey, live_keys
-from relay.store.recovery import restore
-from relay.store.responses import Bounds as ResponseBounds
-from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
-from relay.store.server_secret import sealing_key
+from relay.store.database import StoreError
 from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
 from relay.wire.events import Limits
@@ -61,59 +53,6 @@ _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """The open database and every part that starts from its contents."""
-
-    database: Database
-    ledger: Ledger
-    keys: KeyIndex
-    journal: Journal
-    paused: list[str]  # names of upstreams
-    responses: ResponseStore | None  # None: responses are not stored
-    sealing_key: bytes  # for state that clients carry from turn to turn
-
-    @classmethod
-    async def open(cls, settings: Settings) -> "Storage":
-        """Open the database and restore the state that the last process left.
-
-        Raises:
-            ConfigError: the key for stored responses cannot be read.
-            StoreError: the database cannot be used.
-        """
-        secret = _responses_secret(settings.responses)
-        database = await Database.open(settings.database.path)
-        state = await restore(database, time.time())
-        ledger = Ledger()
-        ledger.restore(state.rows)
-        if secret is None:
-            sealing = await sealing_key(database)
-        else:
-            sealing = derived(secret, b"relay sealing")
-        paused = list(await pauses.paused(database))
-        keys = await live_keys(database)
-        if settings.database.synchronous == "normal":
-            database.open_inline()
-        journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
-        storage = cls(
-            database,
-            ledger,
-            KeyIndex(),
-            journal,
-            paused,
-            _response_store(settings.responses, secret, database),
-            sealing,
-        )
-        storage.apply_keys(keys)
-        return storage
-
-    def apply_keys(self, keys: list[LiveKey]) -> None:
-        """Put the database's keys and credits into force."""
-        self.keys.replace(keys)
-        for key in keys:
-            self.ledger.fund(key.user_id, key.credited)
-
-
 class App:
     """A running relay: its parts, its listeners and its background tasks."""
 
@@ -124,12 +63,13 @@ class App:
         storage: Storage,
         upstreams: Upstreams,
         bindings: Bindings,
-        log: AccessLog | None,
+        handler: Handler,
+        api: ApiEndpoints,
         server: Server,
-        admin: Server,
-        poller: PlanPoller,
+        operator: Admin,
+        resolver: Resolver,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self.deadlines = deadlines
         self._storage = storage
         self.database = storage.database
@@ -138,14 +78,26 @@ class App:
         self.journal = storage.journal
         self.upstreams = upstreams
         self.bindings = bindings
-        self.log = log
+        self.operator = operator
         self.server = server
-        self.admin = admin
-        self._poller = poller
+        self.admin = Server(operator.handle, deadlines, _ADMIN_BOUNDS, private=True)
+        self._handler = handler
+        self._api = api
+        self._resolver = resolver
+        self._log_fd = 1
+        self._tls: ssl.SSLContext | None = None
+        self._poller = PlanPoller(upstreams)
+        self._polling: asyncio.Task[None] | None = None
+        self._prober: Prober | None = None
         self.addresses: list[str] = []
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def log(self) -> AccessLog | None:
+        """The access log, if there is one."""
+        return self._handler.log
 
     @classmethod
     async def start(
@@ -166,13 +118,14 @@ class App:
             OSError: an address cannot be bound.
         """
         deadlines = Deadlines(asyncio.get_running_loop())
-        upstreams = _upstreams(settings, deadlines, resolver or Resolver())
+        resolver = resolver or Resolver()
+        setups = read_setups(settings)
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
         storage = await Storage.open(settings)
-        log = AccessLog(log_fd) if settings.log.access else None
-        address = settings.admin_address
-        token = write_token(settings.database.path) if address and address.path is None else None
-        app = compose(settings, deadlines, storage, upstreams, log, token)
+        upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
+        app = compose(settings, deadlines, storage, upstreams, resolver)
+        app._tls, app._log_fd = tls, log_fd
+        app._handler.log = AccessLog(log_fd) if settings.log.access else None
         app._start_tasks()
         try:
             await app._listen(sockets, tls)
@@ -183,8 +136,7 @@ class App:
         return app
 
     def _start_tasks(self) -> None:
-        if self.log is not None:
-            self.deadlines.each_tick(self.log.flush)
+        self.deadlines.each_tick(self._flush_log)
         self._prober = Prober(self.upstreams, self.deadlines)
         self.deadlines.start()
         loop = asyncio.get_running_loop()
@@ -193,9 +145,13 @@ class App:
                 watch(self.database, _WATCH_INTERVAL_SECONDS, self._storage.apply_keys)
             ),
             loop.create_task(self._sweep()),
-            loop.create_task(self._poller.run()),
             loop.create_task(self._prune()),
         ]
+        self._polling = loop.create_task(self._poller.run())
+
+    def _flush_log(self) -> None:
+        if self.log is not None:
+            self.log.flush()
 
     async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         scheme = "https" if tls else "http"
@@ -205,7 +161,7 @@ class App:
             self.addresses.append(f"{scheme}://{bound}" if port else "a Unix socket")
         if sockets:
             return
-        for address in self._settings.server.listen:
+        for address in self.settings.server.listen:
             bound = await _bind(self.server, address, tls)
             self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
 
@@ -215,24 +171,76 @@ class App:
         Where the default cannot be used (the path of a Unix socket has 107 octets at most), the
         relay serves without it.
         """
-        address = self._settings.admin_address
+        address = self.settings.admin_address
         if not address:
             return
         try:
             self.admin_address = str(await _bind(self.admin, address))
         except OSError as error:
-            if self._settings.server.admin_listen != config.ServerSettings().admin_listen:
+            if self.settings.server.admin_listen != config.ServerSettings().admin_listen:
                 raise
             self.without_admin = str(error)
+
+    def exchange(self, settings: Settings, setups: list[UpstreamSetup], paused: set[str]) -> None:
+        """Serve by these settings from now on; requests in flight keep those they began with.
+
+        `setups` are the upstreams of `settings`, `paused` the names of those that the operator has
+        paused. One step of the loop: no request sees some settings of before and some of after.
+
+        Raises:
+            ConfigError: a plan contradicts itself, and nothing has changed.
+        """
+        before = {one.name: one for one in self.upstreams}
+        upstreams = []
+        for setup in setups:
+            upstream = before.get(setup.settings.name)
+            if upstream is None or not setup.is_same_place(upstream.setup):
+                upstream = Upstream(setup.settings, settings, self.deadlines, self._resolver, setup)
+                if upstream.name in paused:
+                    upstream.health.pause()
+            upstreams.append(upstream)
+        last = self._handler.catalog
+        catalog = Catalog(settings, upstreams, last)  # the last step that may fail
+        for upstream, setup in zip(upstreams, setups, strict=True):
+            if upstream.setup is not setup:
+                upstream.configure(setup)
+        self.ledger.supersede(catalog.successors(last))
+        self.upstreams.replace(upstreams, settings.pool)
+        self.bindings.keep_for(_session_seconds(settings.pool))
+        self._handler.catalog = catalog
+        self._api.models = Models(settings.model)
+        self.server.bound(_bounds(settings.server))
+        self.settings = settings
+        self._exchange_log(settings.log)
+        if not self._poller.polls(self.upstreams) and self._polling is not None:
+            self._polling.cancel()
+            self._poller = PlanPoller(self.upstreams)
+            self._polling = asyncio.get_running_loop().create_task(self._poller.run())
+
+    def exchange_certificate(self, tls: config.TlsSettings) -> None:
+        """Use this certificate for the handshakes to come. Raises ConfigError."""
+        if self._tls is not None:
+            certificates.renew(self._tls, tls)
+
+    def _exchange_log(self, settings: config.LogSettings) -> None:
+        log = self.log
+        if settings.access and log is None:
+            self._handler.log = AccessLog(self._log_fd)
+        elif log is not None and not settings.access:
+            self._handler.log = None
+            # It may wait for a reader that stalls.
+            threading.Thread(target=log.close, name="access-log-end", daemon=True).start()
 
     async def stop(self, drain_seconds: float) -> None:
         """Let exchanges in flight finish within `drain_seconds`, then close everything."""
         await self.server.drain(drain_seconds)
         await self.admin.drain(1.0)
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._polling] if self._polling is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._prober.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._prober is not None:
+            self._prober.stop()
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
@@ -253,7 +261,7 @@ class App:
         responses = self._storage.responses
         while True:
             try:
-                await prune(self.database, self._settings.database.retention_days, time.time())
+                await prune(self.database, self.settings.database.retention_days, time.time())
                 if responses is not None:
                     await responses.prune(time.time())
             except StoreError as error:
@@ -266,31 +274,25 @@ def compose(
     deadlines: Deadlines,
     storage: Storage,
     upstreams: list[Upstream],
-    log: AccessLog | None,
-    admin_token: str | None = None,
+    resolver: Resolver,
 ) -> App:
-    """Build the parts that serve requests and connect them; starts nothing."""
+    """Build the parts that serve requests and connect them; starts nothing.
+
+    Raises:
+        StoreError: the token of the admin listener cannot be written.
+    """
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
     for name in storage.paused:  # one that is no longer configured is left out
         upstream = pool.named(name)
         if upstream is not None:
             upstream.health.pause()
-    bindings = _bindings(settings.pool)
-    catalog = Catalog(settings, upstreams)
-    metering = Metering(catalog, storage.ledger, storage.journal)
-    relay = Relay(
-        storage.keys,
-        catalog,
-        metering,
-        pool,
-        bindings,
-        deadlines,
-        settings.pool,
-        settings.server.limits.body,
-    )
+    bindings = Bindings(_session_seconds(settings.pool))
+    metering = Metering(storage.ledger, storage.journal)
+    relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
-        return catalog.serves_any and storage.journal.healthy and not server.draining
+        serves_any = handler.catalog.serves_any
+        return serves_any and storage.journal.healthy and not server.draining
 
     api = ApiEndpoints(
         Models(settings.model),
@@ -301,74 +303,24 @@ def compose(
     )
     history = ConversationHistory(storage.responses)
     endpoints = api.routes(relay, dialects(storage.sealing_key, history))
-    handler = Handler(endpoints, storage.keys, metering, log)
+    catalog = Catalog(settings, upstreams)
+    handler = Handler(endpoints, storage.keys, metering, catalog, None)
     server = Server(handler.handle, deadlines, _bounds(settings.server), handler.refused)
+    address = settings.admin_address
+    token = write_token(settings.database.path) if address and address.path is None else None
     admin = Admin(
         pool,
-        None if settings.pool.sticky == "off" else bindings,
+        bindings,
         storage.database,
         settings.database.path,
-        AdminAccess(settings.server.admin_listen.host, admin_token),
+        AdminAccess(settings.server.admin_listen.host, token),
     )
-    return App(
-        settings,
-        deadlines,
-        storage,
-        pool,
-        bindings,
-        log,
-        server,
-        Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
-        PlanPoller(pool),
-    )
+    return App(settings, deadlines, storage, pool, bindings, handler, api, server, admin, resolver)
 
 
-def _upstreams(settings: Settings, deadlines: Deadlines, resolver: Resolver) -> list[Upstream]:
-    """Raises ConfigError: a credential, a proxy or a `ca` file cannot be read."""
-    upstreams = []
-    for index, upstream in enumerate(settings.upstream):
-        try:
-            upstream.proxy()
-        except ValueError as error:
-            raise ConfigError(f"upstream[{index}].egress", str(error)) from None
-        try:
-            upstreams.append(Upstream(upstream, settings, deadlines, resolver))
-        except ValueError as error:
-            raise ConfigError(f"upstream[{index}]", str(error)) from None
-    return upstreams
-
-
-def _bindings(settings: config.PoolSettings) -> Bindings:
+def _session_seconds(settings: config.PoolSettings) -> float:
     # Kept even without stickiness: a binding records whose thinking a history contains.
-    return Bindings(settings.sticky.seconds or 1.0)
-
-
-def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:
-    """The operator's key; None: none is configured.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return settings.secret()
-    except ValueError as error:
-        raise ConfigError("responses.key", str(error)) from None
-
-
-def _response_store(
-    settings: config.ResponsesSettings, secret: Secret | None, database: Database
-) -> ResponseStore | None:
-    """Where responses are stored; None: nowhere."""
-    lifetime = settings.keep.seconds
-    bounds = ResponseBounds(
-        settings.per_account, settings.responses_per_account, settings.conversation
-    )
-    if settings.store == "memory":
-        return MemoryResponseStore(lifetime, settings.memory, bounds)
-    if settings.store == "database":
-        assert secret is not None  # config.load has checked it
-        return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime, bounds)
-    return None
+    return settings.sticky.seconds or 1.0
 
 
 def _bounds(server: config.ServerSettings) -> Bounds:

@@ -11,8 +11,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import uvloop
 
@@ -20,6 +20,7 @@ from relay import __version__
 from relay.app import App
 from relay.config import Settings
 from relay.net.descriptors import raise_limit
+from relay.reload import Reloader
 from relay.telemetry.error_log import queued_stderr
 
 _log = logging.getLogger("relay")
@@ -28,8 +29,8 @@ _IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FIRST_INHERITED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
-def serve(settings: Settings) -> int:
-    """Serve until a signal; returns the exit status.
+def serve(settings: Settings, path: str) -> int:
+    """Serve until a signal; returns the exit status. `path` is that of relay.toml, to reload it.
 
     Raises:
         ConfigError: relay.toml names something that cannot be used.
@@ -40,15 +41,18 @@ def serve(settings: Settings) -> int:
         signal.signal(number, signal.SIG_IGN)
     with queued_stderr():
         raise_limit()
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings, os.path.abspath(path)))
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, path: str) -> None:
     signals = Signals()
     lock = lock_database(settings.database.path)
     app = await App.start(settings, sockets=inherited_sockets())
     signals.abort = app.server.abort
+    reloader = Reloader(app, path)
+    app.operator.commands[b"/reload"] = reloader.answer
+    signals.on(signal.SIGHUP, reloader.on_signal)
     # The objects that exist now live as long as the process: the collector skips them.
     gc.collect()
     gc.freeze()
@@ -56,26 +60,36 @@ async def _serve(settings: Settings) -> None:
     announce(f"relay {__version__} listens on {', '.join(app.addresses)}")
     _warn_operator(app)
     await signals.wait()
-    await app.stop(settings.server.timeouts.drain)
+    await app.stop(app.settings.server.timeouts.drain)
     os.close(lock)
 
 
 class Signals:
     """Handlers of signals. The first SIGTERM or SIGINT ends `wait`, later ones call `abort`.
 
-    Signals that other servers reload or reopen logs at have no effect; by default they would end
-    the process. An ended ssh session sends SIGHUP.
+    `on` gives another signal its effect. Those that other servers reopen logs at have none; by
+    default they would end the process. An ended ssh session sends SIGHUP.
     """
 
     def __init__(self) -> None:
         self._received = asyncio.Event()
         self._ignored: set[signal.Signals] = set()
+        self._effects: set[asyncio.Task[None]] = set()
         self.abort: Callable[[], None] = lambda: None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         for number in _IGNORED_SIGNALS:
             loop.add_signal_handler(number, self._ignore, number)
+
+    def on(self, number: signal.Signals, effect: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `effect` at each signal of this number."""
+        asyncio.get_running_loop().add_signal_handler(number, self._run, effect)
+
+    def _run(self, effect: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(effect())
+        self._effects.add(task)  # a loop keeps no reference to its tasks
+        task.add_done_callback(self._effects.discard)
 
     def _on_signal(self) -> None:
         if self._received.is_set():
@@ -86,9 +100,7 @@ class Signals:
         if number not in self._ignored:
             self._ignored.add(number)
             _log.warning(
-                "%s has no effect: reload is not available yet; restart the relay to read "
-                "relay.toml again",
-                number.name,
+                "%s has no effect; SIGHUP lets the relay read relay.toml again", number.name
             )
 
     async def wait(self) -> None:

@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import quote, unquote
 
 import orjson
@@ -47,7 +47,12 @@ _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _BROWSER_FIELDS: Final = (b"origin", b"sec-fetch-site")
 _HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
-_SERVED: Final = "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, and GET /healthz"
+_SERVED: Final = (
+    "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, POST /reload, POST /handover, "
+    "and GET /healthz"
+)
+
+Command: TypeAlias = Callable[[], Awaitable[object]]
 
 
 def identity(path: str | os.PathLike[str]) -> str:
@@ -80,7 +85,7 @@ class Admin:
     def __init__(
         self,
         upstreams: Upstreams,
-        bindings: Bindings | None,
+        bindings: Bindings,
         database: Database,
         path: str,
         access: AdminAccess,
@@ -92,6 +97,7 @@ class Admin:
         self._identity = identity(path)
         self._authorization = access.authorization
         self._hosts = {"localhost", access.host.lower()} - {""}
+        self.commands: dict[bytes, Command] = {}  # by path; they act on the process
         self._actions: dict[bytes, Callable[[Upstream], Awaitable[None]]] = {
             b"pause": self._pause,
             b"resume": self._resume,
@@ -114,6 +120,10 @@ class Admin:
         elif path == b"/upstreams":
             _allow(exchange, b"GET", b"HEAD")
             _answer(exchange, self._list())
+        elif (command := self.commands.get(path)) is not None:
+            _allow(exchange, b"POST")
+            self._check_identity(request.headers)
+            _answer(exchange, await command())
         elif (match := _ACTION.fullmatch(path)) is not None:
             _allow(exchange, b"POST")
             self._check_identity(request.headers)
@@ -178,7 +188,8 @@ class Admin:
         }
 
     def _rows(self) -> list[dict[str, object]]:
-        counts = self._bindings.counts(time.monotonic()) if self._bindings is not None else {}
+        sticky = self._upstreams.settings.sticky != "off"
+        counts = self._bindings.counts(time.monotonic()) if sticky else {}
         rows = self._upstreams.view()
         for row in rows:
             row["sessions"] = counts.get(str(row["name"]), 0)

@@ -15,6 +15,7 @@ from relay.errors import INTERNAL, ErrorShape, RelayError
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
+from relay.gateway.catalog import Catalog
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.large_requests import end_reading
 from relay.gateway.metering import Metering
@@ -33,19 +34,25 @@ def _costs(error: RelayError) -> bool:
 
 
 class Handler:
-    """See the module."""
+    """See the module. `catalog` serves the requests that come from now on."""
 
     def __init__(
-        self, endpoints: Endpoints, keys: KeyIndex, metering: Metering, log: AccessLog | None
+        self,
+        endpoints: Endpoints,
+        keys: KeyIndex,
+        metering: Metering,
+        catalog: Catalog,
+        log: AccessLog | None,
     ) -> None:
+        self.catalog = catalog
+        self.log = log
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
-        self._log = log
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request on every outcome, and log it."""
-        ctx = RequestContext(exchange)
+        ctx = RequestContext(exchange, self.catalog)
         try:
             endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
@@ -69,14 +76,14 @@ class Handler:
             us = int((time.monotonic() - exchange.arrived) * 1e6)
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
-            if self._log is not None:
-                self._log.line(access_record(ctx, outcome, us))
+            if self.log is not None:
+                self.log.line(access_record(ctx, outcome, us))
 
     def refused(self, request_id: bytes, peer: str, error: RelayError) -> None:
         """Log octets that are no request; the server has answered them."""
-        if self._log is not None:
+        if self.log is not None:
             status = error.kind.status
-            self._log.line(refusal_record(request_id.decode(), peer, status, error.message))
+            self.log.line(refusal_record(request_id.decode(), peer, status, error.message))
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:
         """Answer with an error, or cut an answer that has started."""

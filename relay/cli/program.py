@@ -24,6 +24,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "check": "relay.cli.check:check",
     "demo": "relay.cli.serve:demo",
     "key": "relay.cli.accounts:key",
+    "reload": "relay.cli.reload:reload",
     "serve": "relay.cli.serve:serve",
     "simulate": "relay.cli.serve:simulate",
     "upstreams": "relay.cli.upstreams:upstreams",

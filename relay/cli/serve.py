@@ -21,7 +21,8 @@ def serve() -> int:
     check_references(settings)
     from relay import process
 
-    return _until_stopped(lambda: process.serve(settings))
+    path = config_path()
+    return _until_stopped(lambda: process.serve(settings, path))
 
 
 @click.command()

@@ -19,12 +19,10 @@ Work that grows with a body runs on the loop for small bodies, and for large one
 from functools import partial
 from time import monotonic
 
-from relay import config
 from relay.errors import RelayError
 from relay.gateway.admission import UNMETERED
 from relay.gateway.attempt import Answer
 from relay.gateway.authentication import KeyIndex
-from relay.gateway.catalog import Catalog
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.dispatch import Dispatch
@@ -56,24 +54,17 @@ class Relay:
     def __init__(
         self,
         keys: KeyIndex,
-        catalog: Catalog,
         metering: Metering,
         upstreams: Upstreams,
         bindings: Bindings,
         deadlines: Deadlines,
-        settings: config.PoolSettings,
-        body_limit: int,
     ) -> None:
-        """`body_limit`: the largest body after decompression, in octets."""
         self._keys = keys
-        self._catalog = catalog
         self._metering = metering
         self._upstreams = upstreams
         self._bindings = bindings
         self._deadlines = deadlines
-        self._settings = settings
-        self._dispatch = Dispatch(upstreams, settings.tries, deadlines, self._admit_again)
-        self._body_limit = body_limit
+        self._dispatch = Dispatch(upstreams, deadlines, self._admit_again)
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
         """Answer one request.
@@ -82,6 +73,7 @@ class Relay:
             RelayError: the request failed before its answer started; the caller gets this error.
         """
         ctx.dialect = dialect
+        catalog = ctx.catalog
         caller, plan = self._identify(ctx)  # 1
         self._metering.check(ctx, caller, plan, counting=dialect.counting)  # 2
         exchange, body = ctx.exchange, ctx.exchange.early_body  # 3
@@ -90,11 +82,11 @@ class Relay:
             caller, plan = self._identify(ctx)  # the key may be revoked meanwhile
         ctx.ready_at = monotonic()
         if b"content-encoding" in exchange.request.headers:
-            body = await dialect.decoded(exchange.request, body, self._body_limit)
+            body = await dialect.decoded(exchange.request, body, catalog.body_limit)
             exchange.replace_body(caller.key_id, len(body))
         ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
         summary = await _peek_at_large(ctx, caller, body) if ctx.heavy else peek(body)
-        route = self._catalog.route(summary.model)  # 4
+        route = catalog.route(summary.model)  # 4
         ctx.model = summary.model  # known to be available, so no longer than its name
         if dialect.counting:
             self._metering.admit_count(caller, plan)
@@ -106,7 +98,7 @@ class Relay:
         tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
         routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
         no_stream = not inbound.stream or inbound.counting
-        keep_alive = None if no_stream else KeepAlive(ctx, self._deadlines, self._settings)
+        keep_alive = None if no_stream else KeepAlive(ctx, self._deadlines, catalog.pool)
         answer: Answer | None = None
         try:
             binding = None
@@ -175,7 +167,7 @@ class Relay:
         routing.conversation = key
         now = monotonic()
         binding = self._bindings.find(routing.caller, key, now)
-        if binding is not None and binding.until > now and self._settings.sticky != "off":
+        if binding is not None and binding.until > now and ctx.catalog.pool.sticky != "off":
             routing.bound = binding.upstream
         return binding
 

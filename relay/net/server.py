@@ -115,6 +115,11 @@ class Server:
         self._empty: asyncio.Future[None] | None = None
         deadlines.each_tick(date.renew)
 
+    def bound(self, bounds: Bounds) -> None:
+        """Use these bounds from now on, in open connections too."""
+        self.bounds = bounds
+        self.budget.bound(bounds.held, bounds.held_per_key, bounds.uploads_per_key)
+
     def connection_made(self, connection: Connection) -> None:
         """Called by each connection when it is open.
 

@@ -17,11 +17,20 @@ def listener(tls: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    renew(context, tls)
+    return context
+
+
+def renew(context: ssl.SSLContext, tls: TlsSettings) -> None:
+    """Let a listener's context present the certificate that its files hold now.
+
+    Raises:
+        ConfigError: the files are not a certificate and its key.
+    """
     try:
         context.load_cert_chain(tls.cert, tls.key)
     except OSError as error:  # or its subclass ssl.SSLError
         raise ConfigError("server.tls", "cert and key are no certificate and its key") from error
-    return context
 
 
 def upstream(ca: str | None) -> ssl.SSLContext:

@@ -15,6 +15,8 @@ a limit and the reservation. Must not know requests or the database: `changes` h
   that is refused unadmitted is counted by `count_refusal` in the limits of up to an hour.
 - State belongs to a key or, if the plan says so, to an account, and follows a change of plan.
   A plan that moves the limits from key to account, or back, uses the state of that owner.
+- A plan that changes while the relay runs is superseded by another (`supersede`). Its limits go on
+  with their use, also for requests that still come with the earlier plan.
 - A revoked key needs no call: `sweep` deletes state whose limits are full again.
 """
 
@@ -22,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark, new_bucket
@@ -50,6 +53,8 @@ class Ledger:
         self._balances: dict[str, Balance] = {}
         self._dirty: list[LimitCounters | Balance] = []
         self._to_sweep: list[LimitCounters] = []
+        # Weak: an earlier plan lives as long as the requests that began with it.
+        self._successors: WeakKeyDictionary[Plan, Plan] = WeakKeyDictionary()
 
     # --- one request ---
 
@@ -72,8 +77,11 @@ class Ledger:
         key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
+            # An earlier plan pays as it did when the request began: its price is known by it.
+            balance = self._balance_of(account) if plan.prepaid else None
+        else:
+            balance = key_state.balance
         counters = key_state.counters
-        balance = key_state.balance
         if (0 < plan.max_concurrency <= key_state.in_flight) or (
             balance is not None and not balance.covers(cost)
         ):
@@ -226,10 +234,10 @@ class Ledger:
 
     def view(self, account: str, key: str, plan: Plan, now: float) -> list[LimitView]:
         """Each limit of the plan, in its order. Takes nothing."""
-        counters = self.key_state(account, key, plan, now).counters
+        key_state = self.key_state(account, key, plan, now)
         moment = int(now * 1000)
         views = []
-        for limit, bucket in zip(plan.limits, counters.buckets, strict=True):
+        for limit, bucket in zip(key_state.plan.limits, key_state.counters.buckets, strict=True):
             remaining, reset = bucket.remaining_and_reset(moment)
             views.append(LimitView(limit.name, remaining, reset / 1000))
         return views
@@ -256,6 +264,7 @@ class Ledger:
 
     def _bind_key(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
         """The state of a key that is new, or whose plan is."""
+        plan = self._successors.get(plan, plan)
         scope, owner = ("account", account) if plan.by_account else ("key", key)
         counters = self._counters_of(scope, owner)
         if counters.plan is not plan:
@@ -271,6 +280,13 @@ class Ledger:
             key_state.plan, key_state.counters, key_state.balance = plan, counters, balance
         counters.keys.add(key)
         return key_state
+
+    def supersede(self, successors: dict[Plan, Plan]) -> None:
+        """Let each plan stand for another from now on, for new requests and old ones alike."""
+        for earlier, plan in list(self._successors.items()):
+            if plan in successors:
+                self._successors[earlier] = successors[plan]
+        self._successors.update(successors)
 
     def _counters_of(self, scope: str, owner: str) -> LimitCounters:
         counters = self._counters.get((scope, owner))
