@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from relay import config
 from relay.api.admin import Admin, AdminAccess
@@ -30,7 +30,7 @@ from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.listener import listen
-from relay.net.server import Bounds, Server
+from relay.net.server import Bounds, Listener, Server
 from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
@@ -38,6 +38,7 @@ from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
+from relay.quota.transfer import State
 from relay.storage import Storage
 from relay.store.change_watch import watch
 from relay.store.database import StoreError
@@ -51,6 +52,30 @@ _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
+
+
+PASSED: Final = "passed"  # the name of a socket that the service manager passed
+
+
+class Takeover(Protocol):
+    """The process that serves until now, as the one that takes its place sees it."""
+
+    @property
+    def sockets(self) -> list[tuple[str, socket.socket]]:
+        """Its listening sockets, with the addresses that they are for."""
+        ...
+
+    async def begin(self) -> State:
+        """Let it stop admitting requests; returns what its ledger holds.
+
+        Raises:
+            OSError: it does not.
+        """
+        ...
+
+    async def finish(self, app: "App") -> None:
+        """The database is open here: let it leave. Raises OSError: it serves on."""
+        ...
 
 
 class App:
@@ -68,6 +93,7 @@ class App:
         server: Server,
         operator: Admin,
         resolver: Resolver,
+        metering: Metering,
     ) -> None:
         self.settings = settings
         self.deadlines = deadlines
@@ -81,6 +107,8 @@ class App:
         self.operator = operator
         self.server = server
         self.admin = Server(operator.handle, deadlines, _ADMIN_BOUNDS, private=True)
+        self.metering = metering
+        self.running = storage.running
         self._handler = handler
         self._api = api
         self._resolver = resolver
@@ -90,9 +118,16 @@ class App:
         self._polling: asyncio.Task[None] | None = None
         self._prober: Prober | None = None
         self.addresses: list[str] = []
+        self.listening: list[tuple[str, Listener]] = []  # each with the address that it is for
+        self._handed: dict[str, list[socket.socket]] = {}  # sockets of the process before
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def catalog(self) -> Catalog:
+        """The settings that new requests are served by."""
+        return self._handler.catalog
 
     @property
     def log(self) -> AccessLog | None:
@@ -107,10 +142,12 @@ class App:
         log_fd: int = 1,
         sockets: Sequence[socket.socket] = (),
         resolver: Resolver | None = None,
+        takeover: Takeover | None = None,
     ) -> "App":
         """Build the relay and serve, on `sockets` in place of the configured addresses if any.
 
-        `resolver` looks up the names of upstreams; None: by the system's resolver.
+        `takeover` leads to the process that serves until now. `resolver`
+        looks up the names of upstreams; None: by the system's resolver.
 
         Raises:
             ConfigError: a credential, a proxy, a certificate or a key cannot be read.
@@ -121,15 +158,22 @@ class App:
         resolver = resolver or Resolver()
         setups = read_setups(settings)
         tls = certificates.listener(settings.server.tls) if settings.server.tls else None
-        storage = await Storage.open(settings)
+        state = None if takeover is None else await takeover.begin()
+        storage = await Storage.open(settings, state)
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
         app._tls, app._log_fd = tls, log_fd
         app._handler.log = AccessLog(log_fd) if settings.log.access else None
         app._start_tasks()
         try:
+            if takeover is not None:
+                await takeover.finish(app)
+                for name, sock in takeover.sockets:
+                    app._handed.setdefault(name, []).append(sock)
+                sockets = app._handed.pop(PASSED, [])
             await app._listen(sockets, tls)
             await app._listen_for_operator()
+            app._close_unused()
         except BaseException:
             await app.stop(0)
             raise
@@ -149,6 +193,13 @@ class App:
         ]
         self._polling = loop.create_task(self._poller.run())
 
+    def _close_unused(self) -> None:
+        """Close the sockets that were handed over for addresses that are no longer configured."""
+        for sockets in self._handed.values():
+            for sock in sockets:
+                sock.close()
+        self._handed.clear()
+
     def _flush_log(self) -> None:
         if self.log is not None:
             self.log.flush()
@@ -157,13 +208,35 @@ class App:
         scheme = "https" if tls else "http"
         for sock in sockets:
             port = await listen(self.server, sock=sock, tls=tls)
+            self._name_sockets(PASSED)
             bound = config.Address.tcp(str(sock.getsockname()[0]), port) if port else "unix"
             self.addresses.append(f"{scheme}://{bound}" if port else "a Unix socket")
         if sockets:
             return
         for address in self.settings.server.listen:
-            bound = await _bind(self.server, address, tls)
+            bound = await self._bind(self.server, address, tls)
             self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
+
+    async def _bind(
+        self, server: Server, address: config.Address, tls: ssl.SSLContext | None = None
+    ) -> config.Address:
+        """Listen on `address`: on the sockets for it that were handed over, else on new ones."""
+        name = f"{'admin' if server is self.admin else 'listen'} {address}"
+        port = -1
+        for sock in self._handed.pop(name, []):
+            port = await listen(server, sock=sock, tls=tls)
+        if port < 0:
+            bound = await _bind(server, address, tls)
+        else:
+            bound = address if address.path else config.Address.tcp(address.host, port)
+        self._name_sockets(name)
+        return bound
+
+    def _name_sockets(self, name: str) -> None:
+        """Note which address the latest listeners are for."""
+        listeners = [*self.server.listeners, *self.admin.listeners]
+        known = {id(one) for _, one in self.listening}
+        self.listening += [(name, one) for one in listeners if id(one) not in known]
 
     async def _listen_for_operator(self) -> None:
         """Open the admin listener.
@@ -175,7 +248,7 @@ class App:
         if not address:
             return
         try:
-            self.admin_address = str(await _bind(self.admin, address))
+            self.admin_address = str(await self._bind(self.admin, address))
         except OSError as error:
             if self.settings.server.admin_listen != config.ServerSettings().admin_listen:
                 raise
@@ -231,14 +304,18 @@ class App:
             # It may wait for a reader that stalls.
             threading.Thread(target=log.close, name="access-log-end", daemon=True).start()
 
+    def stop_tasks(self) -> list[asyncio.Task[None]]:
+        """End the work in the background: it is another process's, or nobody's."""
+        tasks = [*self._tasks, *([self._polling] if self._polling is not None else [])]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
     async def stop(self, drain_seconds: float) -> None:
         """Let exchanges in flight finish within `drain_seconds`, then close everything."""
         await self.server.drain(drain_seconds)
         await self.admin.drain(1.0)
-        tasks = [*self._tasks, *([self._polling] if self._polling is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self.stop_tasks(), return_exceptions=True)
         if self._prober is not None:
             self._prober.stop()
         for upstream in self.upstreams:
@@ -315,7 +392,19 @@ def compose(
         settings.database.path,
         AdminAccess(settings.server.admin_listen.host, token),
     )
-    return App(settings, deadlines, storage, pool, bindings, handler, api, server, admin, resolver)
+    return App(
+        settings,
+        deadlines,
+        storage,
+        pool,
+        bindings,
+        handler,
+        api,
+        server,
+        admin,
+        resolver,
+        metering,
+    )
 
 
 def _session_seconds(settings: config.PoolSettings) -> float:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ import uvloop
 from relay import __version__
 from relay.app import App
 from relay.config import Settings
+from relay.handover.offer import Offer
+from relay.handover.take import Taking
 from relay.net.descriptors import raise_limit
 from relay.reload import Reloader
 from relay.telemetry.error_log import queued_stderr
@@ -29,8 +32,10 @@ _IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FIRST_INHERITED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
-def serve(settings: Settings, path: str) -> int:
+def serve(settings: Settings, path: str, *, takeover: bool = False) -> int:
     """Serve until a signal; returns the exit status. `path` is that of relay.toml, to reload it.
+
+    `takeover`: take the place of the relay that serves from the database, if there is one.
 
     Raises:
         ConfigError: relay.toml names something that cannot be used.
@@ -41,14 +46,21 @@ def serve(settings: Settings, path: str) -> int:
         signal.signal(number, signal.SIG_IGN)
     with queued_stderr():
         raise_limit()
-        uvloop.run(_serve(settings, os.path.abspath(path)))
+        uvloop.run(_serve(settings, os.path.abspath(path), takeover=takeover))
     return 0
 
 
-async def _serve(settings: Settings, path: str) -> None:
+async def _serve(settings: Settings, path: str, *, takeover: bool) -> None:
     signals = Signals()
-    lock = lock_database(settings.database.path)
-    app = await App.start(settings, sockets=inherited_sockets())
+    taking = await Taking.connect(settings.database.path) if takeover else None
+    if taking is None:
+        lock = lock_database(settings.database.path)
+        app = await App.start(settings, sockets=inherited_sockets())
+    else:
+        app = await App.start(settings, takeover=taking)
+        lock = taking.lock
+    offer = Offer(app, lock, [] if taking is None else taking.predecessors)
+    handing_over = _listen_for_successor(offer)
     signals.abort = app.server.abort
     reloader = Reloader(app, path)
     app.operator.commands[b"/reload"] = reloader.answer
@@ -59,9 +71,41 @@ async def _serve(settings: Settings, path: str) -> None:
     gc.set_threshold(10_000, 20, 50)  # requests leave no cycles behind
     announce(f"relay {__version__} listens on {', '.join(app.addresses)}")
     _warn_operator(app)
-    await signals.wait()
-    await app.stop(app.settings.server.timeouts.drain)
-    os.close(lock)
+    if handing_over:
+        _log.warning("%s; no other process can take over from this one", handing_over)
+    await _first(signals.wait(), offer.left.wait())
+    await _end(app, offer)
+
+
+def _listen_for_successor(offer: Offer) -> str:
+    """Let another process take over; returns why none can."""
+    try:
+        offer.start()
+    except OSError as error:  # such as a path that is too long for a Unix socket
+        return str(error)
+    return ""
+
+
+async def _first(*events: Coroutine[Any, Any, object]) -> None:
+    """Wait for one of several events."""
+    tasks = [asyncio.ensure_future(event) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+async def _end(app: App, offer: Offer) -> None:
+    """Let requests in flight finish, here and in older processes; then close everything. The
+    database's lock is released with the process."""
+    patience = app.settings.server.timeouts.drain
+    ends_at = time.monotonic() + patience
+    if offer.left.is_set():
+        await app.server.emptied(patience)
+    else:
+        offer.close()
+        await app.server.drain(patience)
+    await offer.finish(max(0.0, ends_at - time.monotonic()))
+    await app.stop(0)
 
 
 class Signals:

@@ -10,8 +10,10 @@ from relay import config
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.quota.ledger import Ledger
+from relay.quota.transfer import State, join
 from relay.secret import Secret, derived
 from relay.store import pauses
+from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
@@ -32,10 +34,11 @@ class Storage:
     paused: list[str]  # names of upstreams
     responses: ResponseStore | None  # None: responses are not stored
     sealing_key: bytes  # for state that clients carry from turn to turn
+    running: list[tuple[int, AdmissionRow]]  # requests of the process that hands over
 
     @classmethod
-    async def open(cls, settings: Settings) -> "Storage":
-        """Open the database and restore the state that the last process left.
+    async def open(cls, settings: Settings, handed: State | None = None) -> "Storage":
+        """Open the database and restore the state that the last process left, or hands over.
 
         Raises:
             ConfigError: the key for stored responses cannot be read.
@@ -43,9 +46,11 @@ class Storage:
         """
         secret = _responses_secret(settings.responses)
         database = await Database.open(settings.database.path)
-        state = await restore(database, time.time())
+        state = await restore(database, time.time(), alive=handed is not None)
         ledger = Ledger()
         ledger.restore(state.rows)
+        if handed is not None:
+            join(ledger, handed)
         if secret is None:
             sealing = await sealing_key(database)
         else:
@@ -54,7 +59,9 @@ class Storage:
         keys = await live_keys(database)
         if settings.database.synchronous == "normal":
             database.open_inline()
-        journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
+        journal = await Journal.start(
+            database, ledger.changes, settings.database.synchronous, state.number
+        )
         storage = cls(
             database,
             ledger,
@@ -63,6 +70,7 @@ class Storage:
             paused,
             _response_store(settings.responses, secret, database),
             sealing,
+            state.running,
         )
         storage.apply_keys(keys)
         return storage

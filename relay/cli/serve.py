@@ -15,14 +15,19 @@ from relay.cli.program import Failure, Misuse, config_option, config_path, load_
 
 @click.command()
 @config_option
-def serve() -> int:
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="Take the place of the running relay, which finishes its requests and ends.",
+)
+def serve(takeover: bool) -> int:
     """Serve with the settings in relay.toml until SIGTERM."""
     settings = load_settings()
     check_references(settings)
     from relay import process
 
     path = config_path()
-    return _until_stopped(lambda: process.serve(settings, path))
+    return _until_stopped(lambda: process.serve(settings, path, takeover=takeover))
 
 
 @click.command()

@@ -6,7 +6,7 @@ has enough. The journal writes the admission to disk while the upstream works.
 
 from collections.abc import Mapping
 from time import time
-from typing import Final
+from typing import Final, Protocol
 
 from relay.errors import INVALID_REQUEST, OVERLOADED, RelayError
 from relay.gateway.admission import UNMETERED, UNWRITTEN, Admission, MeteredAdmission
@@ -34,12 +34,27 @@ _MAX_ROUNDS: Final = 10
 _LONG_CONTEXT: Final = 1_000_000
 
 
+class Elsewhere(Protocol):
+    """Admits requests in another process, as `Metering.admit` does in this one."""
+
+    async def admit(
+        self,
+        ctx: RequestContext,
+        caller: LiveKey,
+        plan: Plan,
+        inbound: InboundRequest,
+        features: Features | None = None,
+    ) -> Admission: ...
+
+
 class Metering:
     """Ledger and journal, as the gateway uses them."""
 
     def __init__(self, ledger: Ledger, journal: Journal) -> None:
         self._ledger = ledger
         self._journal = journal
+        # Admits requests while another process has the ledger and the journal (relay.handover).
+        self.elsewhere: Elsewhere | None = None
 
     def enter(self, ctx: RequestContext, caller: LiveKey) -> Plan:
         """Note the caller and their quota, which header fields of every answer show.

@@ -95,7 +95,10 @@ class Relay:
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
         features = await _features_of_large(ctx, plan, inbound) if ctx.heavy else None
-        tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
+        if (elsewhere := self._metering.elsewhere) is None:  # 6
+            tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens
+        else:
+            tokens = (await elsewhere.admit(ctx, caller, plan, inbound, features)).tokens
         routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
         no_stream = not inbound.stream or inbound.counting
         keep_alive = None if no_stream else KeepAlive(ctx, self._deadlines, catalog.pool)
@@ -113,13 +116,8 @@ class Relay:
         except UpstreamRefusal as refusal:
             respond_refusal(ctx, refusal)
         except Exception as error:
-            if not exchange.started:
-                ctx.admission.refund()
-            unanswered = keep_alive is not None and keep_alive.only_keep_alives
-            if not unanswered or not isinstance(error, RelayError):
+            if not _ended_with(error, ctx, inbound, keep_alive):
                 raise
-            ctx.end(Outcome.REFUSED, error.message)
-            end_failed(ctx, inbound.error_event(error))
         finally:
             if keep_alive is not None:
                 keep_alive.stop()
@@ -148,6 +146,8 @@ class Relay:
         before = ctx.caller
         caller, plan = self._identify(ctx)
         if inbound.counting or before is None or caller.plan == before.plan:
+            return
+        if self._metering.elsewhere is not None:  # its admission stands
             return
         admission = ctx.admission
         admission.refund()
@@ -184,6 +184,21 @@ class Relay:
             monotonic(),
             inbound.caches_for_an_hour(),
         )
+
+
+def _ended_with(
+    error: Exception, ctx: RequestContext, inbound: InboundRequest, keep_alive: KeepAlive | None
+) -> bool:
+    """Give back what is held if no answer has started. End a stream that has had keep-alives only
+    with the error's event; returns whether it was one."""
+    if not ctx.exchange.started:
+        ctx.admission.refund()
+    unanswered = keep_alive is not None and keep_alive.only_keep_alives
+    if not unanswered or not isinstance(error, RelayError):
+        return False
+    ctx.end(Outcome.REFUSED, error.message)
+    end_failed(ctx, inbound.error_event(error))
+    return True
 
 
 async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> RequestSummary:

@@ -178,7 +178,7 @@ class ServerConnection:
         """Whether the connection closes after the current answer."""
         exchange = self.exchange
         return (
-            self._server.draining
+            self._server.retiring
             or (self._half_closed and not self._backlog)
             or (exchange is not None and not exchange.request.keep_alive)
         )

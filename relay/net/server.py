@@ -10,9 +10,10 @@ answers.
 import asyncio
 import heapq
 import logging
+import socket
 import weakref
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from relay.errors import RelayError
@@ -71,6 +72,9 @@ class Listener(Protocol):
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    @property
+    def socket(self) -> socket.socket: ...
+    def release(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -109,6 +113,7 @@ class Server:
         self.strangers: dict[Connection, float] = {}
         self.listeners: list[Listener] = []
         self.draining = False
+        self.retiring = False  # each connection closes after its next answer
         self._handshakes: weakref.WeakSet[Handshake] = weakref.WeakSet()
         self._is_accepting = True
         self._warned_at = float("-inf")
@@ -161,7 +166,7 @@ class Server:
         return bool(closed)
 
     def _pause(self) -> None:
-        if not self._is_accepting or self.draining:
+        if not self._is_accepting or self.draining or self.retiring:
             return
         self._is_accepting = False
         if self.loop.time() - self._warned_at > _WARNING_INTERVAL_SECONDS:
@@ -178,7 +183,7 @@ class Server:
 
     def _accept_again(self) -> None:
         """Accept the connections that wait, as soon as there is room."""
-        if self.draining:
+        if self.draining or self.retiring:
             return
         used = len(self.connections) + len(self._handshakes)
         is_shaking = len(self._handshakes) > self.bounds.connections // 2
@@ -189,16 +194,36 @@ class Server:
         for listener in self.listeners:
             listener.resume()
 
+    def retire(self, idle_time: float) -> None:
+        """Leave new connections to another process. Those that are open get one more answer, and
+        `idle_time` seconds for its request: closing them now could cross one on its way."""
+        self.retiring = True
+        self.bounds = replace(self.bounds, idle_time=min(idle_time, self.bounds.idle_time))
+        latest = self.deadlines.now + self.bounds.idle_time
+        for connection in self.connections:
+            if connection.is_idle:
+                connection.deadline = min(connection.deadline, latest)
+
+    def release_listeners(self) -> None:
+        """Close the listening sockets here alone: another process accepts from them."""
+        for listener in self.listeners:
+            listener.release()
+        self.listeners.clear()
+
+    async def emptied(self, seconds: float) -> None:
+        """Wait until no connection is open, for so many seconds at most."""
+        if self.connections:
+            self._empty = self.loop.create_future()
+            await asyncio.wait([self._empty], timeout=seconds)
+
     async def drain(self, seconds: float) -> None:
         """Stop accepting, let exchanges in flight finish for `seconds`, then cut them."""
-        self.draining = True
+        self.draining = self.retiring = True
         for listener in self.listeners:
             listener.close()
         for connection in tuple(self.connections):
             connection.shut()
-        if self.connections:
-            self._empty = self.loop.create_future()
-            await asyncio.wait([self._empty], timeout=seconds)
+        await self.emptied(seconds)
         self.abort()
 
     def abort(self) -> None:

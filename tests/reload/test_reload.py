@@ -71,14 +71,15 @@ async def test_a_request_in_flight_never_brings_an_old_plan_back(
 async def test_a_wrong_file_changes_nothing(tmp_path: Path, upstream_with: UpstreamWith) -> None:
     upstream = await upstream_with(always(OK))
     async with reloading(tmp_path, upstream=[row(upstream)], plan=LIMITED) as relay:
-        for sections, path in [
+        cases: list[tuple[dict[str, Any], str]] = [
             (
                 {"plan": [{"id": "free", "limits": [{"requests": 0, "per": "5h"}]}]},
                 "plan[0].limits",
             ),
             ({"plan": LIMITED, "pool": {"tries": 9}}, "pool.tries"),
             ({"pool": {}, "upstream": [row(upstream, api_key="env:NOT_SET")]}, "upstream[0]"),
-        ]:
+        ]
+        for sections, path in cases:
             with pytest.raises(ConfigError) as refused:
                 await relay.reload(**sections)
             assert refused.value.path.startswith(path)
