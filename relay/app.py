@@ -141,6 +141,7 @@ class App:
         *,
         log_fd: int = 1,
         sockets: Sequence[socket.socket] = (),
+        admin_sockets: Sequence[socket.socket] = (),
         resolver: Resolver | None = None,
         takeover: Takeover | None = None,
     ) -> "App":
@@ -165,6 +166,8 @@ class App:
         app._tls, app._log_fd = tls, log_fd
         app._handler.log = AccessLog(log_fd) if settings.log.access else None
         app._start_tasks()
+        if admin_sockets:
+            app._handed[f"admin {settings.admin_address}"] = list(admin_sockets)
         try:
             if takeover is not None:
                 await takeover.finish(app)

@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -24,12 +23,12 @@ from relay.handover.offer import Offer
 from relay.handover.take import Taking
 from relay.net.descriptors import raise_limit
 from relay.reload import Reloader
+from relay.service_manager import Notifier, passed_sockets
 from relay.telemetry.error_log import queued_stderr
 
 _log = logging.getLogger("relay")
 
 _IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_FIRST_INHERITED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
 def serve(settings: Settings, path: str, *, takeover: bool = False) -> int:
@@ -52,10 +51,12 @@ def serve(settings: Settings, path: str, *, takeover: bool = False) -> int:
 
 async def _serve(settings: Settings, path: str, *, takeover: bool) -> None:
     signals = Signals()
+    notifier = Notifier.of_environment()
     taking = await Taking.connect(settings.database.path) if takeover else None
     if taking is None:
         lock = lock_database(settings.database.path)
-        app = await App.start(settings, sockets=inherited_sockets())
+        callers, operator = passed_sockets()
+        app = await App.start(settings, sockets=callers, admin_sockets=operator)
     else:
         app = await App.start(settings, takeover=taking)
         lock = taking.lock
@@ -64,16 +65,28 @@ async def _serve(settings: Settings, path: str, *, takeover: bool) -> None:
     signals.abort = app.server.abort
     reloader = Reloader(app, path)
     app.operator.commands[b"/reload"] = reloader.answer
-    signals.on(signal.SIGHUP, reloader.on_signal)
+
+    async def reload() -> None:
+        notifier.reloading()
+        await reloader.on_signal()
+        notifier.ready(status)
+
+    signals.on(signal.SIGHUP, reload)
+    status = f"relay {__version__} listens on {', '.join(app.addresses)}"
     # The objects that exist now live as long as the process: the collector skips them.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)  # requests leave no cycles behind
-    announce(f"relay {__version__} listens on {', '.join(app.addresses)}")
+    announce(status)
+    notifier.ready(status, replaces=taking is not None)
     _warn_operator(app)
     if handing_over:
         _log.warning("%s; no other process can take over from this one", handing_over)
     await _first(signals.wait(), offer.left.wait())
+    if offer.left.is_set():
+        notifier.stop()
+    else:
+        notifier.stopping("requests in flight finish")
     await _end(app, offer)
 
 
@@ -170,21 +183,6 @@ def lock_database(path: str) -> int:
         os.close(lock)
         raise OSError(f"another relay serves from the database {path}") from None
     return lock
-
-
-def inherited_sockets() -> list[socket.socket]:
-    """The listening sockets that systemd passed to this process: sd_listen_fds(3).
-
-    Raises:
-        OSError: LISTEN_FDS is not a number.
-    """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    text = os.environ.get("LISTEN_FDS", "")
-    if not text.isdigit():
-        raise OSError(f"LISTEN_FDS is {text!r}, not a number of sockets")
-    count = int(text)
-    return [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(count)]
 
 
 def announce(text: str) -> None:

@@ -26,6 +26,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "key": "relay.cli.accounts:key",
     "reload": "relay.cli.reload:reload",
     "serve": "relay.cli.serve:serve",
+    "service": "relay.cli.service_units:service",
     "simulate": "relay.cli.serve:simulate",
     "upstreams": "relay.cli.upstreams:upstreams",
     "usage": "relay.cli.usage:usage",

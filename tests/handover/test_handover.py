@@ -1,4 +1,4 @@
-"""One hand-over, step by step: limits, uploads, a successor that fails, an old process that dies."""
+"""One hand-over in steps: limits, uploads, a successor that fails, an old process that dies."""
 
 import asyncio
 import contextlib
