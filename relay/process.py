@@ -24,6 +24,7 @@ from relay.handover.take import Taking
 from relay.net.descriptors import raise_limit
 from relay.reload import Reloader
 from relay.service_manager import Notifier, passed_sockets
+from relay.successor import Successor
 from relay.telemetry.error_log import queued_stderr
 
 _log = logging.getLogger("relay")
@@ -65,6 +66,7 @@ async def _serve(settings: Settings, path: str, *, takeover: bool) -> None:
     signals.abort = app.server.abort
     reloader = Reloader(app, path)
     app.operator.commands[b"/reload"] = reloader.answer
+    app.operator.commands[b"/handover"] = Successor(offer).answer
 
     async def reload() -> None:
         notifier.reloading()

@@ -40,7 +40,7 @@ class Offer:
         self._borrower = self._new_borrower()
         self._deadline: asyncio.TimerHandle | None = None
         self._freezing: asyncio.Task[None] | None = None
-        self._version = ""
+        self.version = ""  # of the process that takes over
         self.left = asyncio.Event()
         self.failure = ""  # why the latest other process did not take over
         self.failed = asyncio.Event()
@@ -105,6 +105,9 @@ class Offer:
         kind, *rest = message
         if kind == "take":
             self._send_sockets(*rest)
+        elif kind == "freeze" and not self._app.journal.healthy:
+            assert self._channel is not None
+            self._channel.send("refused", "its journal cannot be written now")
         elif kind == "freeze":
             self._freezing = self._loop.create_task(self._freeze())
         elif kind == "loaded":
@@ -117,7 +120,7 @@ class Offer:
         if protocol != PROTOCOL:
             self._channel.send("refused", f"it speaks another protocol ({protocol})")
             return
-        self._version = version
+        self.version = version
         names = [name for name, _ in self._app.listening]
         descriptors = [one.socket.fileno() for _, one in self._app.listening]
         self._channel.send("sockets", names, descriptors=descriptors)
@@ -160,7 +163,7 @@ class Offer:
         app.admin.release_listeners()
         app.server.retire(_IDLE_SECONDS)
         app.stop_tasks()
-        _log.warning("relay %s has taken over; requests in flight finish here", self._version)
+        _log.warning("relay %s has taken over; requests in flight finish here", self.version)
 
     def _too_late(self) -> None:
         if self._channel is not None:

@@ -84,6 +84,10 @@ class Load:
         self.slowest = 0.0  # seconds to connect and be answered
         self.streams: list[bytes] = []
 
+    def has_answers(self, number: int) -> bool:
+        """Whether so many requests were answered."""
+        return self.outcomes["200"] >= number
+
     async def ask_on_one_connection(self) -> None:
         reader, writer = await self._connect()
         while not self.stopped.is_set():

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.until import until
 
 from .relays import Load, Relays, balanced
 
@@ -20,7 +23,13 @@ def relays_in(folder: Path) -> Iterator[Relays]:
 
 
 async def hand_over(
-    home: tuple[Path, str], *, times: int, clients: int, streams: int, script: str
+    home: tuple[Path, str],
+    *,
+    times: int,
+    clients: int,
+    streams: int,
+    script: str,
+    requests: int = 0,
 ) -> Load:
     """Hand over so many times under load, and check what it cost."""
     folder, key = home
@@ -36,7 +45,8 @@ async def hand_over(
             for _ in range(clients):
                 group.create_task(load.ask_on_one_connection())
                 group.create_task(load.ask_on_new_connections())
-            for _ in range(times):
+            for number in range(1, times + 1):
+                await until(partial(load.has_answers, requests * number // times), within=120)
                 await relays.start()
             await asyncio.sleep(0.3)
             load.stopped.set()
@@ -63,6 +73,11 @@ async def test_hand_overs_under_load_cost_nothing(metered: tuple[Path, str]) -> 
 @pytest.mark.long
 async def test_twelve_hand_overs_under_load_cost_nothing(metered: tuple[Path, str]) -> None:
     load = await hand_over(
-        metered, times=12, clients=8, streams=200, script="tokens=100;pace=2;seed=same"
+        metered,
+        times=12,
+        clients=8,
+        streams=200,
+        script="tokens=100;pace=2;seed=same",
+        requests=50_000,
     )
     assert load.outcomes["200"] >= 50_000
