@@ -5,13 +5,11 @@ finish, then upstreams, log and database close. Must not know signals, locks or 
 """
 
 import asyncio
-import os
 import socket
-import ssl
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from relay import config
 from relay.api.admin import Admin, AdminAccess
@@ -20,104 +18,58 @@ from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
 from relay.api.monitor import Monitor, Parts
-from relay.api.plain_http import open_plain_http
+from relay.api.plain_http import exchange_plain_http, open_plain_http
 from relay.api.stored_responses import StoredResponses
-from relay.config import ConfigError, Settings
+from relay.config import Settings
 from relay.gateway.access_text import open_access_log
-from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
-from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.gateway.request_metrics import RequestMetrics
-from relay.net.addresses import is_loopback
+from relay.listeners import PASSED, Listeners, name_of
 from relay.net.certificate_source import CertificateSource
 from relay.net.deadlines import Deadlines
-from relay.net.descriptors import max_connections
-from relay.net.listener import listen
-from relay.net.server import Bounds, Prelude, Server
+from relay.net.server import Bounds, Server
 from relay.net.upstream.resolver import Resolver
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
+from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
-from relay.quota.ledger import Ledger
-from relay.secret import Secret, derived
-from relay.store import pauses
+from relay.quota.transfer import State
+from relay.server_setup import exchange_server, new_load, new_server
+from relay.storage import Storage
 from relay.store.change_watch import watch
-from relay.store.database import Database
-from relay.store.journal import Journal
-from relay.store.keys import LiveKey, live_keys
-from relay.store.recovery import restore
-from relay.store.responses import Bounds as ResponseBounds
-from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
-from relay.store.server_secret import sealing_key
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep
-from relay.wire.events import Limits
-from relay.wire.forwarded import TrustedProxies
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
-_PLAIN_BOUNDS: Final = Bounds(connections=256, body=64 * 1024, idle_time=10.0)
-_PLAIN_HTTP: Final = [config.Address("0.0.0.0:80"), config.Address("[::]:80")]
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """The open database and every part that starts from its contents."""
+class Takeover(Protocol):
+    """The process that serves until now, as the one that takes its place sees it."""
 
-    database: Database
-    ledger: Ledger
-    keys: KeyIndex
-    journal: Journal
-    paused: list[str]  # names of upstreams
-    responses: ResponseStore | None  # None: responses are not stored
-    sealing_key: bytes  # for state that clients carry from turn to turn
+    @property
+    def sockets(self) -> list[tuple[str, socket.socket]]:
+        """Its listening sockets, with the addresses that they are for."""
+        ...
 
-    @classmethod
-    async def open(cls, settings: Settings) -> "Storage":
-        """Open the database and restore the state that the last process left.
+    async def begin(self) -> State:
+        """Let it stop admitting requests; returns what its ledger holds.
 
         Raises:
-            ConfigError: the key for stored responses cannot be read.
-            StoreError: the database cannot be used.
+            OSError: it does not.
         """
-        secret = _responses_secret(settings.responses)
-        database = await Database.open(settings.database.path)
-        state = await restore(database, time.time())
-        ledger = Ledger()
-        ledger.restore(state.rows)
-        if secret is None:
-            sealing = await sealing_key(database)
-        else:
-            sealing = derived(secret, b"relay sealing")
-        paused = list(await pauses.paused(database))
-        keys = await live_keys(database)
-        if settings.database.synchronous == "normal":
-            database.open_inline()
-        journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
-        storage = cls(
-            database,
-            ledger,
-            KeyIndex(),
-            journal,
-            paused,
-            _response_store(settings.responses, secret, database),
-            sealing,
-        )
-        storage.apply_keys(keys)
-        return storage
+        ...
 
-    def apply_keys(self, keys: list[LiveKey]) -> None:
-        """Put the database's keys and credits into force."""
-        self.keys.replace(keys)
-        for key in keys:
-            self.ledger.fund(key.user_id, key.credited)
+    async def finish(self, app: "App") -> None:
+        """The database is open here: let it leave. Raises OSError: it serves on."""
+        ...
 
 
 class App:
@@ -130,14 +82,15 @@ class App:
         storage: Storage,
         upstreams: Upstreams,
         bindings: Bindings,
-        log: AccessLog | None,
+        handler: Handler,
+        api: ApiEndpoints,
         server: Server,
-        admin: Server,
-        poller: PlanPoller,
-        loop_lag: LoopLag,
+        operator: Admin,
+        resolver: Resolver,
+        metering: Metering,
         parts: Parts,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self.deadlines = deadlines
         self._storage = storage
         self.database = storage.database
@@ -146,22 +99,39 @@ class App:
         self.journal = storage.journal
         self.upstreams = upstreams
         self.bindings = bindings
-        self.log = log
+        self.operator = operator
         self.server = server
-        self.admin = admin
-        self._poller = poller
-        self._loop_lag = loop_lag
-        self.parts = parts  # as metrics read them
-        self.upkeep = Upkeep(
-            settings, storage.database, storage.journal, upstreams, storage.responses
-        )
+        self.admin = Server(operator.handle, deadlines, _ADMIN_BOUNDS, private=True)
+        self.metering = metering
+        self.running = storage.running
+        self._handler = handler
+        self._api = api
+        self._resolver = resolver
+        self._parts = parts
+        self._keeping: list[asyncio.Task[None]] = []
+        self.upkeep = self._new_upkeep()
+        self._log_fd = 1
+        self._poller = PlanPoller(upstreams)
+        self._polling: asyncio.Task[None] | None = None
+        self._prober: Prober | None = None
         self.addresses: list[str] = []
+        self.listeners = Listeners()
         self.admin_address = ""  # "": there is no admin listener
         self.without_admin = ""  # why there is none although one is configured
         self.certificates: CertificateSource | None = None  # None: without TLS
         self.plain: Server | None = None  # redirects people to https
         self._renewing: asyncio.Task[None] | None = None  # of certificates
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def catalog(self) -> Catalog:
+        """The settings that new requests are served by."""
+        return self._handler.catalog
+
+    @property
+    def log(self) -> AccessLog | None:
+        """The access log, if there is one."""
+        return self._handler.log
 
     @classmethod
     async def start(
@@ -170,11 +140,14 @@ class App:
         *,
         log_fd: int = 1,
         sockets: Sequence[socket.socket] = (),
+        admin_sockets: Sequence[socket.socket] = (),
         resolver: Resolver | None = None,
+        takeover: Takeover | None = None,
     ) -> "App":
         """Build the relay and serve, on `sockets` in place of the configured addresses if any.
 
-        `resolver` looks up the names of upstreams; None: by the system's resolver.
+        `takeover` leads to the process that serves until now. `resolver`
+        looks up the names of upstreams; None: by the system's resolver.
 
         Raises:
             ConfigError: a credential, a proxy, a certificate or a key cannot be read.
@@ -182,58 +155,68 @@ class App:
             OSError: an address cannot be bound.
         """
         deadlines = Deadlines(asyncio.get_running_loop())
-        upstreams = _upstreams(settings, deadlines, resolver or Resolver())
+        resolver = resolver or Resolver()
+        setups = read_setups(settings)
         certificates = CertificateSource(settings) if settings.server.tls else None
-        storage = await Storage.open(settings)
         log = open_access_log(settings.log, log_fd) if settings.log.access else None
-        address = settings.admin_address
-        token = write_token(settings.database.path) if address and address.path is None else None
-        app = compose(settings, deadlines, storage, upstreams, log, token)
+        state = None if takeover is None else await takeover.begin()
+        storage = await Storage.open(settings, state)
+        upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
+        app = compose(settings, deadlines, storage, upstreams, resolver)
+        app._log_fd = log_fd
         app._show_certificates(certificates)
+        app.exchange_log(log)
         app._start_tasks()
+        app.listeners.hand(name_of("admin", settings.admin_address), admin_sockets)
+        app.listeners.hand(PASSED, sockets)
         try:
-            await app._listen(sockets, certificates.context if certificates else None)
-            if certificates is not None:
-                await app._keep_certificates(certificates)
+            if takeover is not None:
+                await takeover.finish(app)
+                for name, sock in takeover.sockets:
+                    app.listeners.hand(name, [sock])
+            await app._listen()
             await app._listen_for_operator()
+            app.listeners.close_unused()
         except BaseException:
             await app.stop(0)
             raise
         return app
 
     def _start_tasks(self) -> None:
-        if self.log is not None:
-            self.deadlines.each_tick(self.log.flush)
+        self.deadlines.each_tick(self._flush_log)
         self._prober = Prober(self.upstreams, self.deadlines)
         self.deadlines.start()
-        self._loop_lag.start()
+        self._parts.loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(
                 watch(self.database, _WATCH_INTERVAL_SECONDS, self._storage.apply_keys)
             ),
             loop.create_task(self._sweep()),
-            loop.create_task(self._poller.run()),
-            *map(loop.create_task, self.upkeep.work()),
         ]
+        self._keeping = list(map(loop.create_task, self.upkeep.work()))
+        self._polling = loop.create_task(self._poller.run())
 
-    async def _listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
-        scheme = "https" if tls else "http"
-        for sock in sockets:
-            port = await listen(self.server, sock=sock, tls=tls)
-            bound = config.Address.tcp(str(sock.getsockname()[0]), port) if port else "unix"
-            self.addresses.append(f"{scheme}://{bound}" if port else "a Unix socket")
-        if sockets:
-            return
-        for address in self._settings.server.listen:
-            bound = await _bind(self.server, address, tls)
-            self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
+    def _flush_log(self) -> None:
+        if self.log is not None:
+            self.log.flush()
+
+    async def _listen(self) -> None:
+        tls = None if self.certificates is None else self.certificates.context
+        self.addresses = await self.listeners.open_passed(self.server, tls)
+        if not self.addresses:
+            scheme = "https" if tls else "http"
+            for address in self.settings.server.listen:
+                bound = await self.listeners.open(self.server, "listen", address, tls)
+                self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
+        if self.certificates is not None:
+            await self._keep_certificates(self.certificates)
 
     def _show_certificates(self, certificates: CertificateSource | None) -> None:
         """Let metrics and alerts read until when certificates are valid."""
         self.certificates = certificates
         if certificates is not None:
-            self.parts.certificates = certificates.ends
+            self._parts.certificates = certificates.ends
             self.upkeep.sources.expiries = lambda: list(certificates.ends().items())
 
     async def _keep_certificates(self, certificates: CertificateSource) -> None:
@@ -242,10 +225,15 @@ class App:
         if challenges is not None and self.server.prelude is not None:
             self.server.prelude.challenges = challenges
             challenges.on_change = self.server.accept_anew
+
+        async def bind(server: Server, address: config.Address) -> None:
+            await self.listeners.bind(server, "plain", address)
+
         self.plain, is_open = await open_plain_http(
-            self._settings.server, challenges, self.deadlines
+            self.settings.server, challenges, self.deadlines, bind
         )
         certificates.answers_http(is_open)
+        self._parts.certificates = lambda: {one.name: one.not_after for one in certificates.dates()}
         self._renewing = asyncio.get_running_loop().create_task(certificates.run())
 
     async def _listen_for_operator(self) -> None:
@@ -254,29 +242,118 @@ class App:
         Where the default cannot be used (the path of a Unix socket has 107 octets at most), the
         relay serves without it.
         """
-        address = self._settings.admin_address
+        address = self.settings.admin_address
         if not address:
             return
         try:
-            self.admin_address = str(await _bind(self.admin, address))
+            self.admin_address = str(await self.listeners.open(self.admin, "admin", address))
         except OSError as error:
-            if self._settings.server.admin_listen != config.ServerSettings().admin_listen:
+            if self.settings.server.admin_listen != config.ServerSettings().admin_listen:
                 raise
             self.without_admin = str(error)
 
-    async def stop(self, drain_seconds: float) -> None:
-        """Let exchanges in flight finish within `drain_seconds`, then close everything."""
+    def exchange(self, settings: Settings, setups: list[UpstreamSetup], paused: set[str]) -> None:
+        """Serve by these settings from now on; requests in flight keep those they began with.
+
+        `setups` are the upstreams of `settings`, `paused` the names of those that the operator has
+        paused. One step of the loop: no request sees some settings of before and some of after.
+
+        Raises:
+            ConfigError: a plan contradicts itself, and nothing has changed.
+        """
+        before = {one.name: one for one in self.upstreams}
+        upstreams = []
+        for setup in setups:
+            upstream = before.get(setup.settings.name)
+            if upstream is None or not setup.is_same_place(upstream.setup):
+                upstream = Upstream(setup.settings, settings, self.deadlines, self._resolver, setup)
+                if upstream.name in paused:
+                    upstream.health.pause()
+            upstreams.append(upstream)
+        last = self._handler.catalog
+        catalog = Catalog(settings, upstreams, last)  # the last step that may fail
+        for upstream, setup in zip(upstreams, setups, strict=True):
+            if upstream.setup is not setup:
+                upstream.configure(setup)
+        self.ledger.supersede(catalog.successors(last))
+        self.upstreams.replace(upstreams, settings.pool)
+        self.bindings.keep_for(_session_seconds(settings.pool))
+        self._handler.catalog = catalog
+        self._api.models = Models(settings.model)
+        self._parts.requests.forget_names()
+        limits = settings.server.limits
+        self._parts.load.bound(limits.in_flight, limits.loop_lag)
+        exchange_server(self.server, settings.server)
+        if self.plain is not None and self.certificates is not None:
+            exchange_plain_http(self.plain, settings.server, self.certificates.challenges)
+        self._keep_by(settings)
+        if not self._poller.polls(self.upstreams) and self._polling is not None:
+            self._polling.cancel()
+            self._poller = PlanPoller(self.upstreams)
+            self._polling = asyncio.get_running_loop().create_task(self._poller.run())
+
+    def _new_upkeep(self) -> Upkeep:
+        responses = self._storage.responses
+        return Upkeep(self.settings, self.database, self.journal, self.upstreams, responses)
+
+    def _keep_by(self, settings: Settings) -> None:
+        """Use these settings for backups, alerts and retention, too."""
+        before, self.settings = self.settings, settings
+        names = ("backup", "alerting", "alert", "database")
+        if all(getattr(before, name) == getattr(settings, name) for name in names):
+            return
+        for task in self._keeping:
+            task.cancel()
+        self.upkeep = self._new_upkeep()
+        self._show_certificates(self.certificates)
+        loop = asyncio.get_running_loop()
+        self._keeping = list(map(loop.create_task, self.upkeep.work()))
+
+    def open_log(self, settings: config.LogSettings) -> AccessLog | None:
+        """The access log of other settings, for `exchange_log`; None: there is none. Blocks.
+
+        Raises:
+            ConfigError: its file cannot be opened.
+        """
+        return open_access_log(settings, self._log_fd) if settings.access else None
+
+    def exchange_log(self, log: AccessLog | None) -> None:
+        """Write lines to another log from now on."""
+        before = self.log
+        self._handler.log = self._parts.log = log
+        if before is not None and before is not log:
+            # It may wait for a reader that stalls.
+            threading.Thread(target=before.close, name="access-log-end", daemon=True).start()
+
+    @property
+    def servers(self) -> list[Server]:
+        """All that listen."""
+        return [self.server, self.admin, *([self.plain] if self.plain is not None else [])]
+
+    def stop_tasks(self) -> list[asyncio.Task[None]]:
+        """End the work in the background: it is another process's, or nobody's."""
+        others = (self._polling, self._renewing)
+        tasks = [*self._tasks, *self._keeping, *(task for task in others if task is not None)]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    async def drain(self, seconds: float) -> None:
+        """Listen no more, and let exchanges in flight finish within `seconds`."""
         if self._renewing is not None:  # the next process orders from now on
             self._renewing.cancel()
         if self.plain is not None:
             await self.plain.drain(0)
-        await self.server.drain(drain_seconds)
+        await self.server.drain(seconds)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Let exchanges in flight finish within `drain_seconds`, then close everything."""
+        await self.drain(drain_seconds)
         await self.admin.drain(1.0)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._prober.stop()
-        self._loop_lag.stop()
+        await asyncio.gather(*self.stop_tasks(), return_exceptions=True)
+        if self._prober is not None:
+            self._prober.stop()
+        self._parts.loop_lag.stop()
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
@@ -298,29 +375,25 @@ def compose(
     deadlines: Deadlines,
     storage: Storage,
     upstreams: list[Upstream],
-    log: AccessLog | None,
-    admin_token: str | None = None,
+    resolver: Resolver,
 ) -> App:
-    """Build the parts that serve requests and connect them; starts nothing."""
+    """Build the parts that serve requests and connect them; starts nothing.
+
+    Raises:
+        StoreError: the token of the admin listener cannot be written.
+    """
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    _pause(pool, storage.paused)
-    bindings = _bindings(settings.pool)
-    loop_lag = LoopLag(asyncio.get_running_loop())
-    catalog = Catalog(settings, upstreams)
-    metering = Metering(catalog, storage.ledger, storage.journal)
-    relay = Relay(
-        storage.keys,
-        catalog,
-        metering,
-        pool,
-        bindings,
-        deadlines,
-        settings.pool,
-        settings.server.limits.body,
-    )
+    for name in storage.paused:  # one that is no longer configured is left out
+        upstream = pool.named(name)
+        if upstream is not None:
+            upstream.health.pause()
+    bindings = Bindings(_session_seconds(settings.pool))
+    metering = Metering(storage.ledger, storage.journal)
+    relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
-        return catalog.serves_any and storage.journal.healthy and not server.draining
+        serves_any = handler.catalog.serves_any
+        return serves_any and storage.journal.healthy and not server.draining
 
     api = ApiEndpoints(
         Models(settings.model),
@@ -329,162 +402,46 @@ def compose(
         metering,
         is_ready,
     )
-    load = _load(settings.server.limits, loop_lag)
-    relayed = dialects(storage.sealing_key, ConversationHistory(storage.responses))
-    endpoints = api.routes(relay, relayed, load)
-    requests = RequestMetrics(catalog.model_id)
-    handler = Handler(endpoints, storage.keys, metering, log, requests, load)
-    server = _server(settings.server, handler, deadlines)
+    history = ConversationHistory(storage.responses)
+    loop_lag = LoopLag(asyncio.get_running_loop())
+    load = new_load(settings.server.limits, loop_lag)
+    endpoints = api.routes(relay, dialects(storage.sealing_key, history), load)
+    requests = RequestMetrics(lambda name: handler.catalog.model_id(name))
+    catalog = Catalog(settings, upstreams)
+    handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
+    server = new_server(settings.server, handler, deadlines)
     parts = Parts(
-        requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, log
+        requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
-    admin = _admin(settings, bindings, storage.database, parts, admin_token)
     return App(
         settings,
         deadlines,
         storage,
         pool,
         bindings,
-        log,
+        handler,
+        api,
         server,
-        Server(admin.handle, deadlines, _ADMIN_BOUNDS, private=True),
-        PlanPoller(pool),
-        loop_lag,
+        _operator(settings, bindings, storage, parts),
+        resolver,
+        metering,
         parts,
     )
 
 
-def _pause(pool: Upstreams, names: list[str]) -> None:
-    """Pause upstreams again. One that is no longer configured is left out."""
-    for name in names:
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
-
-
-def _load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
-    load = Load(limits.in_flight, limits.loop_lag)
-    loop_lag.each_time(load.observe)
-    return load
-
-
-def _admin(
-    settings: Settings,
-    bindings: Bindings,
-    database: Database,
-    parts: Parts,
-    token: str | None,
-) -> Admin:
+def _operator(settings: Settings, bindings: Bindings, storage: Storage, parts: Parts) -> Admin:
+    """Raises StoreError: the token of the admin listener cannot be written."""
+    address = settings.admin_address
+    token = write_token(settings.database.path) if address and address.path is None else None
     return Admin(
         Monitor(parts, settings.database.path),
-        None if settings.pool.sticky == "off" else bindings,
-        database,
+        bindings,
+        storage.database,
         settings.database.path,
         AdminAccess(settings.server.admin_listen.host, token),
     )
 
 
-def _upstreams(settings: Settings, deadlines: Deadlines, resolver: Resolver) -> list[Upstream]:
-    """Raises ConfigError: a credential, a proxy or a `ca` file cannot be read."""
-    upstreams = []
-    for index, upstream in enumerate(settings.upstream):
-        try:
-            upstream.proxy()
-        except ValueError as error:
-            raise ConfigError(f"upstream[{index}].egress", str(error)) from None
-        try:
-            upstreams.append(Upstream(upstream, settings, deadlines, resolver))
-        except ValueError as error:
-            raise ConfigError(f"upstream[{index}]", str(error)) from None
-    return upstreams
-
-
-def _bindings(settings: config.PoolSettings) -> Bindings:
+def _session_seconds(settings: config.PoolSettings) -> float:
     # Kept even without stickiness: a binding records whose thinking a history contains.
-    return Bindings(settings.sticky.seconds or 1.0)
-
-
-def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:
-    """The operator's key; None: none is configured.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return settings.secret()
-    except ValueError as error:
-        raise ConfigError("responses.key", str(error)) from None
-
-
-def _response_store(
-    settings: config.ResponsesSettings, secret: Secret | None, database: Database
-) -> ResponseStore | None:
-    """Where responses are stored; None: nowhere."""
-    lifetime = settings.keep.seconds
-    bounds = ResponseBounds(
-        settings.per_account, settings.responses_per_account, settings.conversation
-    )
-    if settings.store == "memory":
-        return MemoryResponseStore(lifetime, settings.memory, bounds)
-    if settings.store == "database":
-        assert secret is not None  # config.load has checked it
-        return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime, bounds)
-    return None
-
-
-def _server(settings: config.ServerSettings, handler: Handler, deadlines: Deadlines) -> Server:
-    proxies = _trusted_proxies(settings)
-    bounds = _bounds(settings)
-    if proxies is not None:  # many callers have the address of a proxy
-
-        def is_exempt(address: str) -> bool:
-            return is_loopback(address) or proxies.trusts(address)
-
-        bounds = replace(bounds, is_exempt=is_exempt)
-    server = Server(handler.handle, deadlines, bounds, handler.refused)
-    server.proxies = proxies
-    if settings.proxy_protocol or settings.tls == "auto":
-        server.prelude = Prelude(server.proxies if settings.proxy_protocol else None)
-    return server
-
-
-def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
-    """None: every peer is a caller."""
-    given = server.trusted_proxies
-    networks = [one.network for one in given if one.network is not None]
-    return TrustedProxies(networks, unix=len(networks) < len(given)) if given else None
-
-
-def _bounds(server: config.ServerSettings) -> Bounds:
-    limits, times = server.limits, server.timeouts
-    return Bounds(
-        head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
-        body=limits.body,
-        held=limits.held,
-        held_per_key=limits.held_per_key,
-        uploads_per_key=limits.uploads_per_key,
-        head_time=times.head,
-        body_time=times.body,
-        upload_time=times.upload,
-        idle_time=times.idle,
-        write_time=times.write,
-        connections=min(limits.connections or max_connections(), max_connections()),
-        per_address=limits.connections_per_address,
-    )
-
-
-async def _bind(
-    server: Server, address: config.Address, tls: ssl.SSLContext | None = None
-) -> config.Address:
-    """Listen on `address`; returns the address with the port that was bound.
-
-    Raises:
-        OSError: the address cannot be bound; the message names it.
-    """
-    try:
-        port = await listen(server, address.host, address.port, path=address.path, tls=tls)
-    except OSError as error:
-        number = error.errno or 0
-        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
-        raise OSError(f"cannot listen on {address}: {reason}") from None
-    return address if address.path is not None else config.Address.tcp(address.host, port)
+    return settings.sticky.seconds or 1.0

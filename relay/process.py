@@ -9,27 +9,40 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import Callable
-from typing import Final
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import uvloop
 
 from relay import __version__
 from relay.app import App
 from relay.config import Settings
+from relay.handover.offer import Offer
+from relay.handover.take import Taking
 from relay.net.descriptors import raise_limit
+from relay.reload import LogFormat, Reloader, with_log_format
+from relay.service_manager import Notifier, passed_sockets
+from relay.successor import Successor
 from relay.telemetry.error_log import queued_stderr
 
 _log = logging.getLogger("relay")
 
 _IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # until there is a loop
-_FIRST_INHERITED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
-def serve(settings: Settings) -> int:
-    """Serve until a signal; returns the exit status.
+def serve(
+    settings: Settings,
+    path: str,
+    *,
+    takeover: bool = False,
+    log_format: LogFormat | None = None,
+) -> int:
+    """Serve until a signal; returns the exit status. `path` is that of relay.toml, to reload it.
+
+    `takeover`: take the place of the relay that serves from the database, if there is one.
+    `log_format` replaces that of the settings, now and after a reload.
 
     Raises:
         ConfigError: relay.toml names something that cannot be used.
@@ -40,57 +53,136 @@ def serve(settings: Settings) -> int:
         signal.signal(number, signal.SIG_IGN)
     with queued_stderr():
         raise_limit()
-        uvloop.run(_serve(settings))
+        serving = _serve(
+            with_log_format(settings, log_format),
+            os.path.abspath(path),
+            takeover=takeover,
+            log_format=log_format,
+        )
+        uvloop.run(serving)
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(
+    settings: Settings, path: str, *, takeover: bool, log_format: LogFormat | None
+) -> None:
     signals = Signals()
-    lock = lock_database(settings.database.path)
-    app = await App.start(settings, sockets=inherited_sockets())
+    notifier = Notifier.of_environment()
+    taking = await Taking.connect(settings.database.path) if takeover else None
+    if taking is None:
+        lock = lock_database(settings.database.path)
+        callers, operator = passed_sockets()
+        app = await App.start(settings, sockets=callers, admin_sockets=operator)
+    else:
+        app = await App.start(settings, takeover=taking)
+        lock = taking.lock
+    offer = Offer(app, lock, [] if taking is None else taking.predecessors)
+    handing_over = _listen_for_successor(offer)
     signals.abort = app.server.abort
-    if app.log is not None and settings.log.file:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, app.log.reopen)
+    reloader = Reloader(app, path, log_format)
+    app.operator.commands[b"/reload"] = reloader.answer
+    app.operator.commands[b"/handover"] = Successor(offer).answer
+
+    async def reload() -> None:
+        notifier.reloading()
+        await reloader.on_signal()
+        notifier.ready(status)
+
+    async def reopen_log() -> None:
+        if app.log is None or not app.settings.log.file:
+            signals.ignore(signal.SIGUSR1)
+        else:
+            app.log.reopen()
+
+    signals.on(signal.SIGHUP, reload)
+    signals.on(signal.SIGUSR1, reopen_log)
+    status = f"relay {__version__} listens on {', '.join(app.addresses)}"
     # The objects that exist now live as long as the process: the collector skips them.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)  # requests leave no cycles behind
-    announce(f"relay {__version__} listens on {', '.join(app.addresses)}")
+    announce(status)
+    notifier.ready(status, replaces=taking is not None)
     _warn_operator(app)
-    await signals.wait()
-    await app.stop(settings.server.timeouts.drain)
-    os.close(lock)
+    if handing_over:
+        _log.warning("%s; no other process can take over from this one", handing_over)
+    await _first(signals.wait(), offer.left.wait())
+    if offer.left.is_set():
+        notifier.stop()
+    else:
+        notifier.stopping("requests in flight finish")
+    await _end(app, offer)
+
+
+def _listen_for_successor(offer: Offer) -> str:
+    """Let another process take over; returns why none can."""
+    try:
+        offer.start()
+    except OSError as error:  # such as a path that is too long for a Unix socket
+        return str(error)
+    return ""
+
+
+async def _first(*events: Coroutine[Any, Any, object]) -> None:
+    """Wait for one of several events."""
+    tasks = [asyncio.ensure_future(event) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+async def _end(app: App, offer: Offer) -> None:
+    """Let requests in flight finish, here and in older processes; then close everything. The
+    database's lock is released with the process."""
+    patience = app.settings.server.timeouts.drain
+    ends_at = time.monotonic() + patience
+    if offer.left.is_set():
+        await app.server.emptied(patience)
+    else:
+        offer.close()
+        await app.drain(patience)
+    await offer.finish(max(0.0, ends_at - time.monotonic()))
+    await app.stop(0)
 
 
 class Signals:
     """Handlers of signals. The first SIGTERM or SIGINT ends `wait`, later ones call `abort`.
 
-    Signals that other servers reload or reopen logs at have no effect; by default they would end
-    the process. An ended ssh session sends SIGHUP.
+    `on` gives another signal its effect. Other signals that servers reload or reopen logs at have
+    none; by default they would end the process.
     """
 
     def __init__(self) -> None:
         self._received = asyncio.Event()
         self._ignored: set[signal.Signals] = set()
+        self._effects: set[asyncio.Task[None]] = set()
         self.abort: Callable[[], None] = lambda: None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         for number in _IGNORED_SIGNALS:
-            loop.add_signal_handler(number, self._ignore, number)
+            loop.add_signal_handler(number, self.ignore, number)
+
+    def on(self, number: signal.Signals, effect: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `effect` at each signal of this number."""
+        asyncio.get_running_loop().add_signal_handler(number, self._run, effect)
+
+    def _run(self, effect: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(effect())
+        self._effects.add(task)  # a loop keeps no reference to its tasks
+        task.add_done_callback(self._effects.discard)
 
     def _on_signal(self) -> None:
         if self._received.is_set():
             self.abort()
         self._received.set()
 
-    def _ignore(self, number: signal.Signals) -> None:
+    def ignore(self, number: signal.Signals) -> None:
+        """Log, once, that a signal has no effect."""
         if number not in self._ignored:
             self._ignored.add(number)
             _log.warning(
-                "%s has no effect: reload is not available yet; restart the relay to read "
-                "relay.toml again",
-                number.name,
+                "%s has no effect; SIGHUP lets the relay read relay.toml again", number.name
             )
 
     async def wait(self) -> None:
@@ -116,21 +208,6 @@ def lock_database(path: str) -> int:
         os.close(lock)
         raise OSError(f"another relay serves from the database {path}") from None
     return lock
-
-
-def inherited_sockets() -> list[socket.socket]:
-    """The listening sockets that systemd passed to this process: sd_listen_fds(3).
-
-    Raises:
-        OSError: LISTEN_FDS is not a number.
-    """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    text = os.environ.get("LISTEN_FDS", "")
-    if not text.isdigit():
-        raise OSError(f"LISTEN_FDS is {text!r}, not a number of sockets")
-    count = int(text)
-    return [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(count)]
 
 
 def announce(text: str) -> None:

@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import quote, unquote
 
 import orjson
@@ -48,9 +48,11 @@ _BROWSER_FIELDS: Final = (b"origin", b"sec-fetch-site")
 _HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
 _SERVED: Final = (
-    "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, GET /metrics, "
-    "GET /status, and GET /healthz"
+    "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, POST /reload, POST /handover, "
+    "GET /metrics, GET /status, and GET /healthz"
 )
+
+Command: TypeAlias = Callable[[], Awaitable[object]]
 
 
 def identity(path: str | os.PathLike[str]) -> str:
@@ -83,7 +85,7 @@ class Admin:
     def __init__(
         self,
         monitor: Monitor,
-        bindings: Bindings | None,
+        bindings: Bindings,
         database: Database,
         path: str,
         access: AdminAccess,
@@ -96,6 +98,7 @@ class Admin:
         self._identity = identity(path)
         self._authorization = access.authorization
         self._hosts = {"localhost", access.host.lower()} - {""}
+        self.commands: dict[bytes, Command] = {}  # by path; they act on the process
         self._actions: dict[bytes, Callable[[Upstream], Awaitable[None]]] = {
             b"pause": self._pause,
             b"resume": self._resume,
@@ -126,6 +129,10 @@ class Admin:
             accept = request.headers.get(b"accept", b"").decode("latin-1")
             text, content_type = await self._monitor.metrics(accept)
             exchange.respond(200, [(b"content-type", content_type.encode())], text)
+        elif (command := self.commands.get(path)) is not None:
+            _allow(exchange, b"POST")
+            self._check_identity(request.headers)
+            _answer(exchange, await command())
         elif (match := _ACTION.fullmatch(path)) is not None:
             _allow(exchange, b"POST")
             self._check_identity(request.headers)
@@ -190,7 +197,8 @@ class Admin:
         }
 
     def _rows(self) -> list[dict[str, object]]:
-        counts = self._bindings.counts(time.monotonic()) if self._bindings is not None else {}
+        sticky = self._upstreams.settings.sticky != "off"
+        counts = self._bindings.counts(time.monotonic()) if sticky else {}
         rows = self._upstreams.view()
         for row in rows:
             row["sessions"] = counts.get(str(row["name"]), 0)

@@ -53,7 +53,7 @@ class ApiEndpoints:
         ready: Callable[[], bool],
     ) -> None:
         """`ready` decides whether `GET /readyz` succeeds."""
-        self._models = models
+        self.models = models
         self._stored = stored
         self._keys = keys
         self._metering = metering
@@ -78,12 +78,12 @@ class ApiEndpoints:
         self._identify(ctx)
         request = ctx.exchange.request
         query = request.target.partition(b"?")[2]
-        _respond_json(ctx, self._models.list(query, speaks_messages(request)))
+        _respond_json(ctx, self.models.list(query, speaks_messages(request)))
 
     def _show_model(self, name: bytes) -> Endpoint:
         async def show(ctx: RequestContext) -> None:
             self._identify(ctx)
-            _respond_json(ctx, self._models.show(name, speaks_messages(ctx.exchange.request)))
+            _respond_json(ctx, self.models.show(name, speaks_messages(ctx.exchange.request)))
 
         return show
 

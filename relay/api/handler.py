@@ -15,6 +15,7 @@ from relay.errors import INTERNAL, ErrorShape, RelayError
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
+from relay.gateway.catalog import Catalog
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.large_requests import end_reading, release_ended
 from relay.gateway.load import Load
@@ -35,27 +36,29 @@ def _costs(error: RelayError) -> bool:
 
 
 class Handler:
-    """See the module."""
+    """See the module. `catalog` serves the requests that come from now on."""
 
     def __init__(
         self,
         endpoints: Endpoints,
         keys: KeyIndex,
         metering: Metering,
+        catalog: Catalog,
         log: AccessLog | None,
         metrics: RequestMetrics,
         load: Load,
     ) -> None:
+        self.catalog = catalog
+        self.log = log
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
-        self._log = log
         self._metrics = metrics
         self._load = load
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request on every outcome, and log it."""
-        ctx = RequestContext(exchange)
+        ctx = RequestContext(exchange, self.catalog)
         self._load.in_flight += 1
         try:
             endpoint = self._endpoints.find(ctx)
@@ -85,15 +88,15 @@ class Handler:
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
             self._metrics.record(ctx, us)
-            if self._log is not None:
-                self._log.line(access_record(ctx, outcome, us))
+            if self.log is not None:
+                self.log.line(access_record(ctx, outcome, us))
 
     def refused(self, request_id: bytes, peer: str, error: RelayError) -> None:
         """Log octets that are no request; the server has answered them."""
         status = error.kind.status
         self._metrics.reject(status)
-        if self._log is not None:
-            self._log.line(refusal_record(request_id.decode(), peer, status, error.message))
+        if self.log is not None:
+            self.log.line(refusal_record(request_id.decode(), peer, status, error.message))
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:
         """Answer with an error, or cut an answer that has started."""

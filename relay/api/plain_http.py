@@ -6,7 +6,7 @@ sends its key in clear text with every request, and nobody notices. Must not kno
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -29,6 +29,8 @@ _BOUNDS: Final = Bounds(connections=256, body=64 * 1024, idle_time=10.0)
 _WITH_AUTHORITY: Final = (Address("0.0.0.0:80"), Address("[::]:80"))
 
 _log = logging.getLogger("relay.api")
+
+Bind = Callable[[Server, Address], Awaitable[None]]
 
 
 class HttpChallenges(Protocol):
@@ -90,25 +92,43 @@ class PlainHttp:
         exchange.respond(error.status(shape), fields, error.body(shape, exchange.id.decode()))
 
 
+async def _bind(server: Server, address: Address) -> None:
+    await listen(server, address.host, address.port)
+
+
+def exchange_plain_http(
+    server: Server, settings: ServerSettings, challenges: HttpChallenges | None
+) -> None:
+    """Redirect to the domains of other settings from now on."""
+    server.handler = _handler(settings, challenges).handle
+
+
+def _handler(settings: ServerSettings, challenges: HttpChallenges | None) -> PlainHttp:
+    return PlainHttp(urlsplit(settings.public_url).netloc, settings.domains, challenges)
+
+
 async def open_plain_http(
-    settings: ServerSettings, challenges: HttpChallenges | None, deadlines: Deadlines
+    settings: ServerSettings,
+    challenges: HttpChallenges | None,
+    deadlines: Deadlines,
+    bind: Bind = _bind,
 ) -> tuple[Server, bool]:
     """Listen on `redirect_listen`; the server, and whether it listens anywhere.
 
-    Where a default address cannot be used, the relay serves without it.
+    `bind` lets a server listen on an address, or raises OSError. Where a default address cannot
+    be used, the relay serves without it.
 
     Raises:
         OSError: an address of the settings cannot be used; the message names it.
     """
-    handler = PlainHttp(urlsplit(settings.public_url).netloc, settings.domains, challenges)
-    server = Server(handler.handle, deadlines, _BOUNDS)
+    server = Server(_handler(settings, challenges).handle, deadlines, _BOUNDS)
     addresses: Sequence[Address] | None = settings.redirect_listen
     is_default = addresses is None
     if addresses is None:
         addresses = _WITH_AUTHORITY if challenges is not None else ()
     for address in addresses:
         try:
-            await listen(server, address.host, address.port)
+            await bind(server, address)
         except OSError as error:
             number = error.errno or 0
             reason = os.strerror(number) if number > 0 else str(error)

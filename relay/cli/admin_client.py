@@ -13,31 +13,36 @@ from typing import Any, Final
 from relay import config
 from relay.cli.program import Failure
 
-_TIMEOUT_SECONDS: Final = 3.0
+TIMEOUT_SECONDS: Final = 3.0
 _LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - connected to, not bound
 
 
 class _UnixConnection(http.client.HTTPConnection):
     """An HTTP connection over a Unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_SECONDS)
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_SECONDS)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
-def _connection(address: config.Address) -> http.client.HTTPConnection:
+def _connection(address: config.Address, timeout: float) -> http.client.HTTPConnection:
     if address.path is not None:
-        return _UnixConnection(address.path)
+        return _UnixConnection(address.path, timeout)
     host = _LOOPBACK_OF.get(address.host, address.host)
-    return http.client.HTTPConnection(host, address.port, timeout=_TIMEOUT_SECONDS)
+    return http.client.HTTPConnection(host, address.port, timeout=timeout)
 
 
-def call(settings: config.Settings, method: str = "GET", path: str = "/upstreams") -> Any:
+def call(
+    settings: config.Settings,
+    method: str = "GET",
+    path: str = "/upstreams",
+    timeout: float = TIMEOUT_SECONDS,
+) -> Any:
     """Call the admin listener; returns the decoded JSON of its answer, or the text of metrics.
 
     Raises:
@@ -48,11 +53,8 @@ def call(settings: config.Settings, method: str = "GET", path: str = "/upstreams
 
     text = settings.admin_address
     if not text:
-        raise Failure(
-            "relay: server.admin_listen is empty, so no relay can be asked; set it and "
-            "start the relay again"
-        )
-    connection = _connection(text)
+        raise _no_listener_error()
+    connection = _connection(text, timeout)
     headers = _token_fields(settings) if text.path is None else {}
     if method == "POST":
         headers[PROOF] = proof(settings.database.path)
@@ -64,8 +66,7 @@ def call(settings: config.Settings, method: str = "GET", path: str = "/upstreams
         answer: Any = octets.decode() if is_text else json.loads(octets)
     except TimeoutError:
         raise Failure(
-            f"relay: the relay at {text} does not answer within {_TIMEOUT_SECONDS:.0f} s; "
-            "see its log"
+            f"relay: the relay at {text} does not answer within {timeout:.0f} s; see its log"
         ) from None
     except OSError as error:
         number = error.errno or 0
@@ -120,6 +121,13 @@ def _check_identity(answer: Any, expected: str, text: str) -> None:
             f"relay: the relay at {text} is another one: it serves from "
             f"{answer['database']}; give this one a server.admin_listen of its own"
         )
+
+
+def _no_listener_error() -> Failure:
+    return Failure(
+        "relay: server.admin_listen is empty, so no relay can be asked; set it and start the "
+        "relay again"
+    )
 
 
 def _not_a_relay_error(text: str) -> Failure:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import click
-import msgspec
 
 from relay import config
 from relay.cli.check import check_references
@@ -23,16 +22,21 @@ from relay.cli.program import Failure, Misuse, config_option, config_path, load_
     type=click.Choice(["json", "text"]),
     help="Form of the access log, in place of log.format.",
 )
-def serve(log_format: Literal["json", "text"] | None) -> int:
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="Take the place of the running relay, which finishes its requests and ends.",
+)
+def serve(log_format: Literal["json", "text"] | None, takeover: bool) -> int:
     """Serve with the settings in relay.toml until SIGTERM."""
     settings = load_settings()
-    if log_format is not None:
-        log = msgspec.structs.replace(settings.log, format=log_format)
-        settings = msgspec.structs.replace(settings, log=log)
     check_references(settings)
     from relay import process
 
-    return _until_stopped(lambda: process.serve(settings))
+    path = config_path()
+    return _until_stopped(
+        lambda: process.serve(settings, path, takeover=takeover, log_format=log_format)
+    )
 
 
 @click.command()

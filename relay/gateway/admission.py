@@ -128,6 +128,16 @@ class MeteredAdmission(Admission):
         self.cost = 0  # micro-dollars
         self.settled_tokens: int | None = None
 
+    @property
+    def row(self) -> AdmissionRow:
+        """The admission as the journal has it."""
+        return self._row
+
+    @property
+    def reservation(self) -> Reservation:
+        """What is held."""
+        return self._reservation
+
     def count(self, usage: Usage) -> None:
         """See `Admission`."""
         self._usage = usage

@@ -1,7 +1,7 @@
-"""Models, routes, plans and prices: one value, replaced as a whole when the settings change.
+"""Models, routes, plans, prices and the pool's settings: one value, replaced on every reload.
 
-Decides what a model's or a plan's name stands for. Requests in flight keep the catalog that they
-began with.
+Decides what a model's or a plan's name stands for. Each request keeps the catalog that it began
+with (`RequestContext.catalog`).
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from relay import config
 from relay.errors import FORBIDDEN, RelayError
 from relay.pool.routes import Route, Routes
 from relay.pool.upstream import Upstream
-from relay.quota.plans import Plan, compile_plans
+from relay.quota.plans import Plan, compile_changed, compile_plans
 from relay.quota.prices import PriceList, Prices
 
 
@@ -29,12 +29,36 @@ class ModelLimits:
 class Catalog:
     """See the module. Immutable."""
 
-    __slots__ = ("_ids", "_limits", "_plans", "_routes", "prices")
+    __slots__ = (
+        "_ids",
+        "_limits",
+        "_plans",
+        "_routes",
+        "_settings",
+        "body_limit",
+        "pool",
+        "prices",
+    )
 
-    def __init__(self, settings: config.Settings, upstreams: list[Upstream]) -> None:
-        """Raises ConfigError: a plan contradicts itself."""
+    def __init__(
+        self,
+        settings: config.Settings,
+        upstreams: list[Upstream],
+        before: "Catalog | None" = None,
+    ) -> None:
+        """`before` is the catalog that this one replaces.
+
+        Raises:
+            ConfigError: a plan contradicts itself.
+        """
         self._routes = Routes(settings.model, upstreams)
-        self._plans = compile_plans(_capped(settings))
+        self._settings = _capped(settings)
+        if before is None:
+            self._plans = compile_plans(self._settings)
+        else:
+            self._plans = compile_changed(self._settings, before._settings, before._plans)
+        self.pool = settings.pool
+        self.body_limit = settings.server.limits.body  # octets, after decompression
         self.prices = PriceList(settings.model)
         self._ids = {
             name: model.id for model in settings.model for name in (model.id, *model.aliases)
@@ -44,6 +68,11 @@ class Catalog:
             for model in settings.model
             for name in (model.id, *model.aliases)
         }
+
+    def successors(self, before: "Catalog") -> dict[Plan, Plan]:
+        """The plans of `before` that have changed, each with the one in its place."""
+        pairs = [(old, self._plans.get(id)) for id, old in before._plans.items()]
+        return {old: new for old, new in pairs if new is not None and new is not old}
 
     @property
     def serves_any(self) -> bool:

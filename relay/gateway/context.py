@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
 from relay.gateway.admission import UNMETERED, Admission
+from relay.gateway.catalog import Catalog
 from relay.net.exchange import Exchange
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.rate_limit_fields import lines
@@ -46,6 +47,7 @@ class RequestContext:
         "admission",
         "agent",
         "caller",
+        "catalog",
         "checked",
         "choice",
         "dialect",
@@ -73,8 +75,9 @@ class RequestContext:
         "wait_us",
     )
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, catalog: Catalog) -> None:
         self.exchange = exchange
+        self.catalog = catalog  # the settings that it is served by, whatever replaces them
         self.id = exchange.id.decode()
         self.started_at = time.time()
         self.path = exchange.request.path.decode()

@@ -43,16 +43,14 @@ class Dispatch:
     def __init__(
         self,
         upstreams: Upstreams,
-        tries: int,
         deadlines: Deadlines,
         admit_again: Callable[[RequestContext, InboundRequest], Awaitable[None]],
     ) -> None:
-        """`tries`: the number of upstreams that a request may go to. `admit_again` is called when
-        a request has waited for its place; it raises RelayError if the request is to end."""
+        """`admit_again` is called when a request has waited for its place; it raises RelayError if
+        the request is to end."""
         self._admit_again = admit_again
         self._upstreams = upstreams
         self._deadlines = deadlines
-        self._tries = tries
 
     async def first_answer(
         self,
@@ -100,7 +98,7 @@ class Dispatch:
                 last = failure.error
                 upstreams.release(lease, used=failure.used)
                 _log_failed_attempt(ctx, upstream, failure.verdict)
-                if await self._ends(routing, target, failure, blamed):
+                if await self._ends(ctx, routing, target, failure, blamed):
                     raise last from None
             except BaseException as end:  # the attempt says nothing about the upstream
                 if lease.sent and isinstance(end, asyncio.CancelledError):
@@ -116,6 +114,7 @@ class Dispatch:
 
     async def _ends(
         self,
+        ctx: RequestContext,
         routing: RoutingRequest,
         target: Target,
         failure: FailedError,
@@ -128,7 +127,7 @@ class Dispatch:
         """
         verdict = failure.verdict
         routing.tried += (target.upstream,)
-        ends = failure.final or len(routing.tried) >= self._tries
+        ends = failure.final or len(routing.tried) >= ctx.catalog.pool.tries
         if verdict.of_body and not ends:
             blamed.append((target, target.upstream.health.failed_at))
             try:

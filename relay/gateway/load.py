@@ -36,6 +36,11 @@ class Load:
         self.shed = 0
         self._debt = 0.0  # of requests to refuse
 
+    def bound(self, max_in_flight: int, max_lag: float) -> None:
+        """Use these bounds from now on."""
+        self.max_in_flight = max_in_flight
+        self._max_lag = max_lag
+
     def observe(self, lag: float) -> None:
         """Adapt the share to the lag that stands; called at regular intervals."""
         if self._max_lag and lag > self._max_lag:

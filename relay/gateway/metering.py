@@ -6,11 +6,11 @@ has enough. The journal writes the admission to disk while the upstream works.
 
 from collections.abc import Mapping
 from time import time
-from typing import Final
+from typing import Final, Protocol
 
 from relay.errors import INVALID_REQUEST, OVERLOADED, RelayError
 from relay.gateway.admission import UNMETERED, UNWRITTEN, Admission, MeteredAdmission
-from relay.gateway.catalog import Catalog, ModelLimits
+from relay.gateway.catalog import ModelLimits
 from relay.gateway.charge import Tariff
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
@@ -35,13 +35,27 @@ _MAX_ROUNDS: Final = 10
 _LONG_CONTEXT: Final = 1_000_000
 
 
-class Metering:
-    """Ledger, journal, plans and prices, as the gateway uses them."""
+class Elsewhere(Protocol):
+    """Admits requests in another process, as `Metering.admit` does in this one."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, journal: Journal) -> None:
-        self._catalog = catalog
+    async def admit(
+        self,
+        ctx: RequestContext,
+        caller: LiveKey,
+        plan: Plan,
+        inbound: InboundRequest,
+        features: Features | None = None,
+    ) -> Admission: ...
+
+
+class Metering:
+    """Ledger and journal, as the gateway uses them."""
+
+    def __init__(self, ledger: Ledger, journal: Journal) -> None:
         self._ledger = ledger
         self._journal = journal
+        # Admits requests while another process has the ledger and the journal (relay.handover).
+        self.elsewhere: Elsewhere | None = None
 
     def enter(self, ctx: RequestContext, caller: LiveKey) -> KeyState:
         """Note the caller and their quota, which header fields of every answer show.
@@ -50,7 +64,7 @@ class Metering:
             RelayError: 403, the plan is no longer offered.
         """
         ctx.caller = caller
-        plan = self._catalog.plan(caller.plan)
+        plan = ctx.catalog.plan(caller.plan)
         ctx.key_state = key_state = self._ledger.key_state(
             caller.user_id, caller.key_id, plan, time()
         )
@@ -99,7 +113,7 @@ class Metering:
         if not self._journal.healthy:
             raise RelayError(OVERLOADED, UNWRITTEN)
         text = inbound.estimated_text()
-        limits = self._catalog.limits(inbound.model)
+        limits = ctx.catalog.limits(inbound.model)
         output = limits.max_output_tokens
         requested_output = inbound.max_tokens
         if isinstance(requested_output, int) and 0 < requested_output < output:
@@ -123,7 +137,7 @@ class Metering:
             ctx.id, now, caller.key_id, caller.user_id, inbound.model, inbound.dialect,
             tokens, cost,
         )  # fmt: skip
-        tariff = Tariff(self._catalog.prices, inbound.model, limits.prices, prompt, output)
+        tariff = Tariff(ctx.catalog.prices, inbound.model, limits.prices, prompt, output)
         ctx.admission = MeteredAdmission(self._ledger, self._journal, reservation, row, tariff)
         return ctx.admission
 

@@ -21,11 +21,9 @@ Work that grows with a body runs on the loop for small bodies, and for large one
 from functools import partial
 from time import monotonic
 
-from relay import config
 from relay.errors import RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.authentication import KeyIndex
-from relay.gateway.catalog import Catalog
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.dispatch import Dispatch
@@ -59,24 +57,17 @@ class Relay:
     def __init__(
         self,
         keys: KeyIndex,
-        catalog: Catalog,
         metering: Metering,
         upstreams: Upstreams,
         bindings: Bindings,
         deadlines: Deadlines,
-        settings: config.PoolSettings,
-        body_limit: int,
     ) -> None:
-        """`body_limit`: the largest body after decompression, in octets."""
         self._keys = keys
-        self._catalog = catalog
         self._metering = metering
         self._upstreams = upstreams
         self._bindings = bindings
         self._deadlines = deadlines
-        self._settings = settings
-        self._dispatch = Dispatch(upstreams, settings.tries, deadlines, self._admit_again)
-        self._body_limit = body_limit
+        self._dispatch = Dispatch(upstreams, deadlines, self._admit_again)
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
         """Answer one request. Raises RelayError: it failed before its answer started."""
@@ -93,11 +84,10 @@ class Relay:
             caller, quota = self._identify(ctx)  # the key may be revoked meanwhile
         ctx.ready_at = monotonic()
         if encoded:
-            body = await dialect.decoded(exchange.request, body, self._body_limit, caller.key_id)
-            exchange.replace_body(caller.key_id, len(body))
+            body = await _decoded(ctx, dialect, body, caller.key_id)
         ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
         summary = await _peek_at_large(ctx, caller, body) if ctx.heavy else peek(body)
-        route = self._catalog.route(summary.model)  # 4
+        route = ctx.catalog.route(summary.model)  # 4
         ctx.model = summary.model  # known to be available, so no longer than its name
         if dialect.counting:
             self._metering.admit_count(caller, quota.plan)
@@ -105,18 +95,19 @@ class Relay:
         ctx.inbound = inbound = await dialect.read(received)  # 5
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
-        plan = quota.plan
-        features = await _features_of_large(ctx, caller, plan, inbound) if ctx.heavy else None
+        features = await _features_of_large(ctx, caller, quota.plan, inbound) if ctx.heavy else None
         keep_alive: KeepAlive | None = None
         answer: Answer | None = None
-        tokens = self._metering.admit(ctx, caller, plan, inbound, features).tokens  # 6
-        try:  # nothing in between, so whatever fails from here on gives the reservation back
+        try:  # whatever fails from here on gives the reservation back
+            if (elsewhere := self._metering.elsewhere) is None:  # 6
+                tokens = self._metering.admit(ctx, caller, quota.plan, inbound, features).tokens
+            else:
+                tokens = (await elsewhere.admit(ctx, caller, quota.plan, inbound, features)).tokens
             routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
             if inbound.stream and not inbound.counting:
-                keep_alive = KeepAlive(ctx, self._deadlines, self._settings)
-            binding = None
-            if len(route.targets) > 1 and not inbound.counting:
-                binding = await self._recall(ctx, routing, inbound)
+                keep_alive = KeepAlive(ctx, self._deadlines, ctx.catalog.pool)
+            can_bind = len(route.targets) > 1 and not inbound.counting
+            binding = await self._recall(ctx, routing, inbound) if can_bind else None
             answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
             if routing.conversation is not None:
                 self._remember(ctx, routing, routing.conversation, answer.lease.target)
@@ -165,6 +156,8 @@ class Relay:
         if ctx.heavy:  # whatever the plan: it may change again meanwhile
             features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
             caller, quota = self._identify(ctx)
+        if self._metering.elsewhere is not None:  # its admission stands
+            return
         admission = ctx.admission
         if not admission.refund():  # it has an answer to pay for already
             return
@@ -186,7 +179,7 @@ class Relay:
         routing.conversation = key
         now = monotonic()
         binding = self._bindings.find(routing.caller, key, now)
-        if binding is not None and binding.until > now and self._settings.sticky != "off":
+        if binding is not None and binding.until > now and ctx.catalog.pool.sticky != "off":
             routing.bound = binding.upstream
         return binding
 
@@ -220,6 +213,14 @@ def _ended(
     ctx.end(Outcome.REFUSED, error.message)
     end_failed(ctx, inbound.error_event(error))
     return True
+
+
+async def _decoded(ctx: RequestContext, dialect: Dialect, body: bytes, key: str) -> bytes:
+    """A body without its content encoding. Raises RelayError: see `Dialect.decoded`."""
+    exchange = ctx.exchange
+    body = await dialect.decoded(exchange.request, body, ctx.catalog.body_limit, key)
+    exchange.replace_body(key, len(body))
+    return body
 
 
 async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> RequestSummary:

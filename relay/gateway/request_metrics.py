@@ -80,6 +80,10 @@ class RequestMetrics:
         """All series so far."""
         return list(self._series.values())
 
+    def forget_names(self) -> None:
+        """The models have changed: an alias may name another one from now on."""
+        self._by_key.clear()
+
     def record(self, ctx: RequestContext, us: int) -> None:
         """Count a request that has ended after `us` microseconds."""
         series = self._by_key.get((ctx.dialect, ctx.model, ctx.upstream))

@@ -42,6 +42,11 @@ class AddressCounts:
         self._counted: dict[object, bytes] = {}  # a connection's address may be replaced later
         self.refused = 0
 
+    def bound(self, cap: int, is_exempt: Callable[[str], bool]) -> None:
+        """Use this cap and these exceptions from now on, for connections to come."""
+        self._cap = cap
+        self._is_exempt = is_exempt
+
     def enter(self, connection: object, address: str) -> bool:
         """Count a connection until `leave`; False if its address has too many."""
         if not self._cap or self._is_exempt(address):

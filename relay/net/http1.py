@@ -191,10 +191,16 @@ class ServerConnection:
         """Whether the connection closes after the current answer."""
         exchange = self.exchange
         return (
-            self._server.draining
+            self._server.retiring
             or (self._half_closed and not self._backlog)
             or (exchange is not None and not exchange.request.keep_alive)
         )
+
+    def retire(self) -> None:
+        """Close after the next answer, or once no request has come for `idle_time`."""
+        if self.is_idle:
+            latest = self._server.deadlines.now + self._server.bounds.idle_time
+            self.deadline = min(self.deadline, latest)
 
     def shut(self) -> None:
         """Close if idle; otherwise close after the current exchange."""

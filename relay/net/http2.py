@@ -91,6 +91,8 @@ class Http2Connection:
         self.transport.write(self.engine.take_output())
         if server.draining:  # accepted just before the listener closed
             self._end()
+        elif server.retiring:
+            self.retire()
 
     def data_received(self, data: bytes) -> None:
         """Take octets of frames."""
@@ -268,6 +270,13 @@ class Http2Connection:
         if not self.channels:
             self.engine.finish_drain()
             self._end()
+            return
+        self.retire()
+
+    def retire(self) -> None:
+        """Take no further requests but those on their way: announce it, and then name the last."""
+        ending = self._lingering or self.engine.failed or self.engine.table.going
+        if ending or self._drain_until != NEVER:
             return
         self.engine.begin_drain()
         self._drain_until = self._server.deadlines.now + _DRAIN_SECONDS

@@ -33,6 +33,11 @@ class Listener:
         self._is_paused = False
 
     @property
+    def socket(self) -> socket.socket:
+        """The listening socket, for another process."""
+        return self._socket
+
+    @property
     def port(self) -> int:
         """The bound port, 0 for a Unix socket."""
         if self._socket.family == socket.AF_UNIX:
@@ -86,6 +91,11 @@ class Listener:
         if self._server.private and self._socket.family == socket.AF_UNIX:
             with contextlib.suppress(OSError):
                 os.remove(self._socket.getsockname())
+        self._socket.close()
+
+    def release(self) -> None:
+        """Close the socket in this process alone; its queue and its name stay."""
+        self.pause()
         self._socket.close()
 
     async def _resume(self) -> None:

@@ -18,12 +18,16 @@ class MemoryBudget:
 
     def __init__(self, total: int, share: int, uploads: int) -> None:
         """`share` is the most of one owner, `uploads` the unfinished uploads of one owner."""
-        self._total = total
-        self._share = share
-        self._uploads = uploads
+        self.bound(total, share, uploads)
         self._by_owner: dict[str, int] = {}
         self._uploads_by_owner: dict[str, int] = {}
         self.held = 0
+
+    def bound(self, total: int, share: int, uploads: int) -> None:
+        """Use these bounds from now on; all that is held stays."""
+        self._total = total
+        self._share = share
+        self._uploads = uploads
 
     def held_by(self, owner: str) -> int:
         """The octets that are held for one owner."""

@@ -10,10 +10,11 @@ answers.
 import asyncio
 import heapq
 import logging
+import socket
 import ssl
 import weakref
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from relay.errors import RelayError
@@ -71,12 +72,19 @@ class Connection(Protocol):
         """Close if idle; otherwise close after the current exchange."""
         ...
 
+    def retire(self) -> None:
+        """Close soon, but answer a request that is on its way."""
+        ...
+
 
 class Listener(Protocol):
     """A listening socket, as its server sees it."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    @property
+    def socket(self) -> socket.socket: ...
+    def release(self) -> None: ...
     def close(self) -> None: ...
     def accept_anew(self) -> None: ...
 
@@ -147,6 +155,7 @@ class Server:
         self.addresses = AddressCounts(self.bounds.per_address, self.bounds.is_exempt)
         self.listeners: list[Listener] = []
         self.draining = False
+        self.retiring = False  # each connection closes after its next answer
         self.proxies: TrustedProxies | None = None  # whose X-Forwarded-For names the caller
         self.prelude: Prelude | None = None
         self._handshakes: weakref.WeakSet[Handshake] = weakref.WeakSet()
@@ -164,7 +173,13 @@ class Server:
     @property
     def accepts(self) -> bool:
         """Whether new connections are accepted; otherwise they wait in the kernel's queue."""
-        return self._is_accepting and not self.draining
+        return self._is_accepting and not self.retiring
+
+    def bound(self, bounds: Bounds) -> None:
+        """Use these bounds from now on, in open connections too."""
+        self.bounds = bounds
+        self.budget.bound(bounds.held, bounds.held_per_key, bounds.uploads_per_key)
+        self.addresses.bound(bounds.per_address, bounds.is_exempt)
 
     def connection_made(self, connection: Connection) -> None:
         """Called by each connection when it is open.
@@ -220,7 +235,7 @@ class Server:
             )
 
     def _pause(self) -> None:
-        if not self._is_accepting or self.draining:
+        if not self._is_accepting or self.draining or self.retiring:
             return
         self._is_accepting = False
         if self.loop.time() - self._warned_at > _WARNING_INTERVAL_SECONDS:
@@ -237,7 +252,7 @@ class Server:
 
     def _accept_again(self) -> None:
         """Accept the connections that wait, as soon as there is room."""
-        if self.draining:
+        if self.draining or self.retiring:
             return
         used = len(self.connections) + len(self._handshakes)
         is_shaking = len(self._handshakes) > self.bounds.connections // 2
@@ -250,19 +265,38 @@ class Server:
 
     def accept_anew(self) -> None:
         """Have the listeners look whether the prelude has something to read."""
+        if self._is_accepting and not self.retiring:
+            for listener in self.listeners:
+                listener.accept_anew()
+
+    def retire(self, idle_time: float) -> None:
+        """Leave new connections to another process. Those that are open get one more answer, and
+        `idle_time` seconds for its request: closing them now could cross one on its way."""
+        self.retiring = True
+        self.bounds = replace(self.bounds, idle_time=min(idle_time, self.bounds.idle_time))
+        for connection in tuple(self.connections):
+            connection.retire()
+
+    def release_listeners(self) -> None:
+        """Close the listening sockets here alone: another process accepts from them."""
         for listener in self.listeners:
-            listener.accept_anew()
+            listener.release()
+        self.listeners.clear()
+
+    async def emptied(self, seconds: float) -> None:
+        """Wait until no connection is open, for so many seconds at most."""
+        if self.connections:
+            self._empty = self.loop.create_future()
+            await asyncio.wait([self._empty], timeout=seconds)
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, let exchanges in flight finish for `seconds`, then cut them."""
-        self.draining = True
+        self.draining = self.retiring = True
         for listener in self.listeners:
             listener.close()
         for connection in tuple(self.connections):
             connection.shut()
-        if self.connections:
-            self._empty = self.loop.create_future()
-            await asyncio.wait([self._empty], timeout=seconds)
+        await self.emptied(seconds)
         self.abort()
 
     def abort(self) -> None:

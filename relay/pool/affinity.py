@@ -52,6 +52,10 @@ class Bindings:
         live = ", ".join(f"{number} with {name}" for name, number in sorted(counts.items()))
         return f"<Bindings {len(self)} of at most {self._capacity}: {live or 'none bound'}>"
 
+    def keep_for(self, seconds: float) -> None:
+        """Let bindings last so long from their next `hold` on."""
+        self._keep = seconds
+
     def find(self, caller: str, key: bytes, now: float) -> Binding | None:
         """A conversation's latest binding, which may have ended (`until`)."""
         binding = self._bindings.get((caller, key))

@@ -77,10 +77,9 @@ class Upstreams:
         """`clock` gives the present time, see `pool.clock`."""
         self._upstreams = tuple(upstreams)
         self._clock = clock
-        tiers: dict[int, Tier] = {}
-        for upstream in self._upstreams:
-            upstream.tier = tiers.setdefault(upstream.priority, Tier())
-        self._settings = settings
+        self._tiers: dict[int, Tier] = {}
+        self._join_tiers()
+        self.settings = settings
         self._ledger = ledger
         self._queues: dict[_QueueKey, deque[_QueuedRequest]] = {}
         self._waiting = 0
@@ -106,6 +105,26 @@ class Upstreams:
             state = one.health.describe("", now) or "free"
             parts.append(f"{one.name}: {state}, {one.in_flight}{cap} in flight; ")
         return f"<Upstreams {''.join(parts)}{self._waiting} wait>"
+
+    def replace(self, upstreams: Sequence[Upstream], settings: config.PoolSettings) -> None:
+        """Use these upstreams from now on. One that is no longer among them finishes its requests
+        in flight, then its connections close."""
+        kept = set(upstreams)
+        for one in self._upstreams:
+            if one not in kept:
+                one.pool.retire()
+        self._upstreams = tuple(upstreams)
+        self.settings = settings
+        self._join_tiers()
+        self.wake()
+
+    def _join_tiers(self) -> None:
+        """Let each upstream take turns with those of its priority, a new one from now on."""
+        for upstream in self._upstreams:
+            tier = self._tiers.setdefault(upstream.priority, Tier())
+            if upstream.tier is not tier:
+                upstream.tier = tier
+                upstream.virtual_time = tier.virtual_time
 
     @property
     def waiting(self) -> int:
@@ -141,7 +160,7 @@ class Upstreams:
                 upstream counts tokens.
         """
         now = self._clock()
-        settings = self._settings
+        settings = self.settings
         ready = self.ready_at(request, now)
         if ready > now + settings.wait or not settings.wait:
             raise _unavailable(request, ready, now)
@@ -247,7 +266,7 @@ class Upstreams:
                 displaced, counting = queue, True
             elif not counting and len(queue) > most:
                 displaced, most = queue, len(queue)
-        limit = self._settings.queue
+        limit = self.settings.queue
         if own and own >= limit // 2:
             raise RelayError(
                 RATE_LIMITED,

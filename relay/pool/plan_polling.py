@@ -101,6 +101,11 @@ class PlanPoller:
             if upstream.vendor.quota is not None
         ]
 
+    def polls(self, upstreams: Upstreams) -> bool:
+        """Whether these are the polls of `upstreams` as they are now."""
+        due = [(one, one.vendor.quota) for one in upstreams if one.vendor.quota is not None]
+        return due == [(poll.upstream, poll.quota) for poll in self._polls]
+
     async def run(self) -> None:
         """Poll until cancelled; return at once if no vendor can be polled."""
         try:

@@ -10,18 +10,18 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relay import config
-from relay.net import tls as certificates
 from relay.net.deadlines import Deadlines
-from relay.net.upstream.connection import Origin
 from relay.net.upstream.connection_pool import ConnectionPool
 from relay.net.upstream.resolver import Resolver
 from relay.pool import clock
 from relay.pool.health import Health
+from relay.pool.setup import UpstreamSetup
 from relay.pool.vendor_errors import ErrorClassifier
-from relay.quota.plans import Plan, compile_plan
+from relay.quota.plans import Plan
 from relay.wire.events import Request
 
 _MIN_SECRET_OCTETS: Final = 16
+_MAX_SECRETS: Final = 32  # with those of earlier settings, which late answers may repeat
 
 
 class Tier:
@@ -41,34 +41,39 @@ class Upstream:
     which is 1/`weight`, and the upstream with the lowest `virtual_time` is due.
     """
 
+    vendor: config.VendorSettings
+    error_classifier: ErrorClassifier
+    input_includes_cache: bool
+    limits: Plan | None
+    priority: int
+    weight: int
+    max_concurrency: int
+    stride: float
+    _spelled: re.Pattern[bytes]
+    _secrets: tuple[bytes, ...]
+    _escapes: re.Pattern[bytes]
+    _long_spelled: re.Pattern[bytes]
+    _prefix: bytes
+    _fixed: bytes
+    _overridden: tuple[bytes, ...]
+
     def __init__(
         self,
         settings: config.UpstreamSettings,
         all_settings: config.Settings,
         deadlines: Deadlines,
         resolver: Resolver | None = None,
+        setup: UpstreamSetup | None = None,
     ) -> None:
-        """`all_settings` have the vendors and the pool. Upstreams may share a `resolver`.
+        """`all_settings` have the vendors and the pool. Upstreams may share a `resolver`. `setup`
+        has been read already.
 
         Raises:
             ValueError: the credential, the proxy or the `ca` file cannot be read.
         """
-        parts = urlsplit(settings.base_url)
         self.name = settings.name
         self.ledger_name = f"upstream {settings.name}"  # ids of keys have no space
-        self.priority = settings.priority
-        self.weight = settings.weight
-        self.max_concurrency = settings.max_concurrency
-        self.vendor = config.vendor_of(all_settings, settings)
-        longest = all_settings.pool.longest_cooldown.seconds
-        self.error_classifier = ErrorClassifier(self.vendor, longest)
-        self.input_includes_cache = self.vendor.usage == "inclusive"
-        self.limits: Plan | None = None
-        if settings.limits:
-            plan = config.PlanSettings(id=settings.name, limits=settings.limits)
-            self.limits = compile_plan(plan, f"upstream {settings.name!r}")
         self.health = Health()
-        self.stride = 1 / settings.weight
         self.virtual_time = 0.0
         self.tier = Tier()
         self.in_flight = 0
@@ -76,27 +81,56 @@ class Upstream:
         self.answered = 0
         self.other_model = 0  # answers that name another model than the request
         self.quota_left: int | None = None  # of its plan, as last polled
-        self.pool = ConnectionPool(_origin(settings), deadlines, resolver)
-        credential = settings.credential().reveal()
+        self._deadlines = deadlines
+        self._resolver = resolver
+        self._known: tuple[bytes, ...] = ()  # secrets, with those of earlier settings
+        setup = self.setup = setup or UpstreamSetup.read(settings, all_settings)
+        self.pool = ConnectionPool(setup.origin, deadlines, resolver)
+        self.configure(setup)
+
+    def configure(self, setup: UpstreamSetup) -> None:
+        """Use these settings for the requests to come. Health, counters and requests in flight
+        stay; so do idle connections, unless they lead elsewhere or are made in another way."""
+        settings = setup.settings
+        if setup.credential != self.setup.credential:
+            self.health.clear()  # what another account was refused says nothing about this one
+        self.setup = setup
+        self.vendor = setup.vendor
+        self.error_classifier = ErrorClassifier(setup.vendor, setup.longest_cooldown)
+        self.input_includes_cache = setup.vendor.usage == "inclusive"
+        self.limits = setup.limits
+        self.priority = settings.priority
+        self.weight = settings.weight
+        self.max_concurrency = settings.max_concurrency
+        self.stride = 1 / settings.weight
+        if setup.origin != self.pool.origin:
+            self.pool.retire()
+            self.pool = ConnectionPool(setup.origin, self._deadlines, self._resolver)
+        credential = setup.credential.reveal()
         field = f"authorization: Bearer {credential}"
         if settings.auth == "x-api-key":
             field = f"x-api-key: {credential}"
         added = "".join(f"{name}: {value}\r\n" for name, value in settings.headers.items())
-        secrets = [
+        self._know_secrets(
             credential,
             *(value for value in settings.headers.values() if len(value) >= _MIN_SECRET_OCTETS),
-        ]
-        octets = [secret.encode() for secret in secrets]
-        self._spelled = re.compile(b"|".join(map(_spellings_of, octets)))
-        # A short one is a placeholder, such as "ollama", which any answer may have.
-        self._secrets = tuple(secret for secret in octets if len(secret) >= _MIN_SECRET_OCTETS)
-        self._escapes = _escapes_of(self._secrets)
-        self._long_spelled = re.compile(b"|".join(map(_spellings_of, self._secrets)) or b"(?!)")
+        )
+        parts = urlsplit(settings.base_url)
         self._prefix = parts.path.rstrip("/").encode()
         self._fixed = (
             f"host: {parts.netloc}\r\n{field}\r\naccept-encoding: identity\r\n{added}".encode()
         )
         self._overridden = tuple(name.lower().encode() + b":" for name in settings.headers)
+
+    def _know_secrets(self, *secrets: str) -> None:
+        """Hide these from now on, and those of earlier settings as before."""
+        octets = [secret.encode() for secret in secrets]
+        self._known = tuple(dict.fromkeys([*octets, *self._known]))[:_MAX_SECRETS]
+        self._spelled = re.compile(b"|".join(map(_spellings_of, self._known)))
+        # A short one is a placeholder, such as "ollama", which any answer may have.
+        self._secrets = tuple(one for one in self._known if len(one) >= _MIN_SECRET_OCTETS)
+        self._escapes = _escapes_of(self._secrets)
+        self._long_spelled = re.compile(b"|".join(map(_spellings_of, self._secrets)) or b"(?!)")
 
     def __repr__(self) -> str:
         outage = self.health.describe("", clock.now())
@@ -171,21 +205,3 @@ def _escapes_of(secrets: Iterable[bytes]) -> re.Pattern[bytes]:
     octets = b"".join(secrets)
     short = b"".join(re.escape(bytes([number])) for number in b'/"\\' if number in octets)
     return re.compile(rb"\\(?:[%b]|u00[2-7])" % short if short else rb"\\u00[2-7]")
-
-
-def _origin(settings: config.UpstreamSettings) -> Origin:
-    """Where an upstream is. Raises ValueError: its proxy or its `ca` file cannot be read."""
-    parts = urlsplit(settings.base_url)
-    assert parts.hostname is not None
-    secure = parts.scheme == "https"
-    times = settings.timeouts
-    return Origin(
-        host=parts.hostname,
-        port=parts.port or (443 if secure else 80),
-        tls=certificates.upstream(settings.ca) if secure else None,
-        egress=settings.proxy(),
-        connect_time=times.connect,
-        first_byte_time=times.first_byte,
-        silence_time=times.silence,
-        idle_time=times.idle,
-    )

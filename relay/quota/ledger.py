@@ -16,24 +16,29 @@ a limit and the reservation. Must not know requests or the database: `changes` h
   unadmitted is counted by `count_refusal` in the limits of up to an hour.
 - State belongs to a key or, if the plan says so, to an account, and follows a change of plan.
   A plan that moves the limits from key to account, or back, uses the state of that owner.
+- A plan that changes while the relay runs is superseded by another (`supersede`). Its limits go on
+  with their use, also for requests that still come with the earlier plan.
 - A revoked key needs no call: `sweep` deletes state whose limits are full again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
-from operator import itemgetter
-from typing import Final
+from typing import Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark, new_bucket
-from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
 
 _MONEY: Final = "money"
 _MAX_SHOWN_KEYS: Final = 2000
+
+# The use of a reservation that closes: tokens and micro-dollars, see `settle`; None: refunded.
+Use: TypeAlias = tuple[int | None, int | None] | None
+OnClose: TypeAlias = Callable[[Reservation, Use], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,12 @@ class Ledger:
         self._balances: dict[str, Balance] = {}
         self._dirty: list[LimitCounters | Balance] = []
         self._to_sweep: list[LimitCounters] = []
+        # Requests in flight of another process, by key, until the key is in use here.
+        self.inherited: dict[str, int] = {}
+        # Called with each reservation that closes, once another process has the limits.
+        self.on_close: OnClose | None = None
+        # Weak: an earlier plan lives as long as the requests that began with it.
+        self._successors: WeakKeyDictionary[Plan, Plan] = WeakKeyDictionary()
 
     # --- one request ---
 
@@ -76,25 +87,28 @@ class Ledger:
         key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
+            # An earlier plan pays as it did when the request began: its price is known by it.
+            balance = self.balance(account) if plan.prepaid else None
+        else:
+            balance = key_state.balance
         counters = key_state.counters
-        balance = key_state.balance
         if (0 < plan.max_concurrency <= key_state.in_flight) or (
             balance is not None and not balance.covers(cost)
         ):
             counters.must_check = True
-            raise _exceeded_error(key_state, moment, tokens, cost)
+            raise exceeded.obstacle_error(key_state, moment, tokens, cost)
         amounts: list[tuple[Bucket, int, Mark]] = []
         for bucket in counters.request_buckets:
             if not bucket.take(1, moment):
                 _give_back_before(bucket, counters, tokens, moment)
                 counters.must_check = True
-                raise _exceeded_error(key_state, moment, tokens, cost)
+                raise exceeded.obstacle_error(key_state, moment, tokens, cost)
         for bucket in counters.token_buckets:
             amount = tokens if tokens < bucket.size else bucket.size
             if not bucket.take(amount, moment):
                 _give_back_before(bucket, counters, tokens, moment)
                 counters.must_check = True
-                raise _exceeded_error(key_state, moment, tokens, cost)
+                raise exceeded.obstacle_error(key_state, moment, tokens, cost)
             amounts.append((bucket, amount, bucket.mark))
         if balance is not None:
             balance.held += cost
@@ -142,20 +156,20 @@ class Ledger:
         if counting:
             for bucket in counters.short_buckets:
                 if not bucket.has_room(1, moment):
-                    raise _short_limit_error(key_state, moment)
+                    raise exceeded.short_limit_error(key_state, moment)
             self._check_counting(key_state, moment)
             return
         balance = key_state.balance
         if (0 < plan.max_concurrency <= key_state.in_flight) or (
             balance is not None and not balance.covers(0)
         ):
-            raise _exceeded_error(key_state, moment, 0, 0)
+            raise exceeded.obstacle_error(key_state, moment, 0, 0)
         for bucket in counters.request_buckets:
             if not bucket.has_room(1, moment):
-                raise _exceeded_error(key_state, moment, 0, 0)
+                raise exceeded.obstacle_error(key_state, moment, 0, 0)
         for bucket in counters.token_buckets:
             if not bucket.has_room(0, moment):
-                raise _exceeded_error(key_state, moment, 0, 0)
+                raise exceeded.obstacle_error(key_state, moment, 0, 0)
         counters.must_check = False
 
     def count_refusal(self, key_state: KeyState, now: float) -> None:
@@ -167,7 +181,7 @@ class Ledger:
         for bucket in counters.short_buckets:
             taken = bucket.take(1, moment) or taken
         if taken:
-            self._mark_dirty(counters)
+            self.mark_changed(counters)
 
     def settle(
         self,
@@ -182,6 +196,8 @@ class Ledger:
         """
         if not reservation.open:
             return False
+        if self.on_close is not None:
+            self.on_close(reservation, (tokens, cost))
         if tokens is not None:
             moment = int(now * 1000)
             for bucket, amount, mark in reservation.tokens:
@@ -196,6 +212,8 @@ class Ledger:
         """Close a reservation that used nothing; returns as `settle` does."""
         if not reservation.open:
             return False
+        if self.on_close is not None:
+            self.on_close(reservation, None)
         moment = int(now * 1000)
         for bucket, mark in reservation.requests:
             bucket.give_back(1, mark, moment)
@@ -237,10 +255,10 @@ class Ledger:
 
     def view(self, account: str, key: str, plan: Plan, now: float) -> list[LimitView]:
         """Each limit of the plan, in its order. Takes nothing."""
-        counters = self.key_state(account, key, plan, now).counters
+        key_state = self.key_state(account, key, plan, now)
         moment = int(now * 1000)
         views = []
-        for limit, bucket in zip(plan.limits, counters.buckets, strict=True):
+        for limit, bucket in zip(key_state.plan.limits, key_state.counters.buckets, strict=True):
             remaining, reset = bucket.remaining_and_reset(moment)
             views.append(LimitView(limit.name, remaining, reset / 1000))
         return views
@@ -275,9 +293,10 @@ class Ledger:
             balance.held -= reservation.cost
             if cost:
                 balance.charged += cost
-                self._mark_dirty(balance)
+                self.mark_changed(balance)
 
-    def _mark_dirty(self, state: LimitCounters | Balance) -> None:
+    def mark_changed(self, state: LimitCounters | Balance) -> None:
+        """Let `changes` return the rows of this state."""
         if not state.dirty:
             state.dirty = True
             self._dirty.append(state)
@@ -286,29 +305,56 @@ class Ledger:
 
     def _bind_key(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
         """The state of a key that is new, or whose plan is."""
+        plan = self._successors.get(plan, plan)
         scope, owner = ("account", account) if plan.by_account else ("key", key)
-        counters = self._counters_of(scope, owner)
+        counters = self.counters_of(scope, owner)
         if counters.plan is not plan:
             if counters.all_buckets:
-                self._mark_dirty(counters)
+                self.mark_changed(counters)
             counters.adopt(plan, now)
-        balance = self._balance_of(account) if plan.prepaid else None
+        balance = self.balance(account) if plan.prepaid else None
         key_state = self._key_states.get(key)
         if key_state is None:
             key_state = self._key_states[key] = KeyState(account, key, plan, counters, balance)
+            key_state.in_flight = self.inherited.pop(key, 0)
         else:
             key_state.counters.keys.discard(key)
             key_state.plan, key_state.counters, key_state.balance = plan, counters, balance
         counters.keys.add(key)
         return key_state
 
-    def _counters_of(self, scope: str, owner: str) -> LimitCounters:
+    def supersede(self, successors: dict[Plan, Plan]) -> None:
+        """Let each plan stand for another from now on, for new requests and old ones alike."""
+        for earlier, plan in list(self._successors.items()):
+            if plan in successors:
+                self._successors[earlier] = successors[plan]
+        self._successors.update(successors)
+
+    def key_states(self) -> Iterable[KeyState]:
+        """All keys in use."""
+        return self._key_states.values()
+
+    def find_key_state(self, key: str) -> KeyState | None:
+        """The state of a key, if it is in use."""
+        return self._key_states.get(key)
+
+    def counters(self) -> Iterable[LimitCounters]:
+        """All limits in use."""
+        return self._counters.values()
+
+    def balances(self) -> Iterable[Balance]:
+        """All balances that are known."""
+        return self._balances.values()
+
+    def counters_of(self, scope: str, owner: str) -> LimitCounters:
+        """The limits of an owner, created where there are none."""
         counters = self._counters.get((scope, owner))
         if counters is None:
             counters = self._counters[scope, owner] = LimitCounters(scope, owner)
         return counters
 
-    def _balance_of(self, account: str) -> Balance:
+    def balance(self, account: str) -> Balance:
+        """The balance of an account, created where there is none."""
         balance = self._balances.get(account)
         if balance is None:
             balance = self._balances[account] = Balance(account)
@@ -316,7 +362,7 @@ class Ledger:
 
     def fund(self, account: str, credited: int) -> None:
         """Set the sum of all credits ever paid in for an account, in micro-dollars."""
-        self._balance_of(account).credited = credited
+        self.balance(account).credited = credited
 
     def sweep(self, now: float, max_owners: int = 200) -> list[tuple[str, str]]:
         """Delete the state of owners whose limits are all full again, and of their keys.
@@ -358,10 +404,10 @@ class Ledger:
         """Load the rows of an earlier process, before anything is reserved."""
         for scope, owner, kind, per, refill, size, used, moment in rows:
             if kind == _MONEY:
-                self._balance_of(owner).charged = used
+                self.balance(owner).charged = used
             else:
                 bucket = new_bucket(refill, size, per * 1000, used, moment)
-                self._counters_of(scope, owner).all_buckets[kind, per] = bucket
+                self.counters_of(scope, owner).all_buckets[kind, per] = bucket
 
 
 def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: int) -> None:
@@ -372,36 +418,3 @@ def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: i
         bucket.give_back(1, bucket.mark, now)
     for bucket in counters.token_buckets[: counters.token_buckets.index(stop)]:
         bucket.give_back(min(tokens, bucket.size), bucket.mark, now)
-
-
-def _short_limit_error(key_state: KeyState, now: int) -> QuotaExceeded:
-    """The error for the request limit of up to an hour that takes longest to have room."""
-    plan = key_state.plan
-    ready, limit = max(
-        (
-            (bucket.ready_at(1, now), limit)
-            for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True)
-            if limit.counts_when_refunded
-        ),
-        key=itemgetter(0),
-    )
-    return exceeded.limit_error(plan, limit, ready, now)
-
-
-def _exceeded_error(key_state: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
-    """The error for the obstacle that ends last; an exhausted balance never ends."""
-    plan, balance = key_state.plan, key_state.balance
-    if balance is not None and not balance.covers(cost) and balance.amount < max(cost, 1):
-        return exceeded.balance_error(balance, cost)
-    last = None
-    until = now
-    for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True):
-        amount = 1 if limit.kind == "requests" else min(tokens, limit.size)
-        ready = bucket.ready_at(amount, now)
-        if ready > until:
-            last, until = limit, ready
-    if last is not None:
-        return exceeded.limit_error(plan, last, until, now)
-    if balance is not None and not balance.covers(cost):
-        return exceeded.balance_error(balance, cost)
-    return exceeded.concurrency_error(plan)

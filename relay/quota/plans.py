@@ -4,7 +4,7 @@ Decides how each limit refills, and which limit each group of header fields repo
 who is on a plan or what they have used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -53,7 +53,7 @@ class Limit:
         return f"{self.size:,} {kind} per {period_text(self.per)}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Plan:
     """A compiled plan; plans are equal only if they are the same object.
 
@@ -94,6 +94,23 @@ def compile_plans(plans: Iterable[config.PlanSettings]) -> dict[str, Plan]:
         ConfigError: a plan contradicts itself.
     """
     return {plan.id: compile_plan(plan, f"plan[{number}]") for number, plan in enumerate(plans)}
+
+
+def compile_changed(
+    plans: Sequence[config.PlanSettings],
+    before: Sequence[config.PlanSettings],
+    compiled: Mapping[str, Plan],
+) -> dict[str, Plan]:
+    """All plans of new settings; one that is as `before` stays the same object.
+
+    Raises:
+        ConfigError: a plan contradicts itself.
+    """
+    same = {old.id: old for old in before}
+    return {
+        plan.id: compiled[plan.id] if plan == same.get(plan.id) else new
+        for plan, new in zip(plans, compile_plans(plans).values(), strict=True)
+    }
 
 
 def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:

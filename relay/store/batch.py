@@ -244,10 +244,19 @@ def fold(
     return until < last
 
 
-def recover(connection: sqlite3.Connection, now: float) -> list[AdmissionRow]:
-    """Fold what a crash left behind, and settle the requests that were running as reserved;
-    returns them. Runs in a transaction, before the journal writes anything."""
-    opened: list[AdmissionRow] = []
+class Recovered(msgspec.Struct, frozen=True):
+    """What the batches of an earlier process held. `number` is the last batch's."""
+
+    crashed: list[AdmissionRow]
+    running: list[tuple[int, AdmissionRow]]  # with the number of its batch
+    number: int
+
+
+def recover(connection: sqlite3.Connection, now: float, *, alive: bool = False) -> Recovered:
+    """Fold what an earlier process left behind. Its requests in flight are settled as reserved; if
+    it is `alive`, they are running still. Runs in a transaction, before the journal writes
+    anything."""
+    opened: list[tuple[int, AdmissionRow]] = []
     buckets: dict[tuple[str, str, str, int], BucketRow] = {}
     numbers: list[int] = []
     first_after = 0
@@ -255,26 +264,39 @@ def recover(connection: sqlite3.Connection, now: float) -> list[AdmissionRow]:
     for number, after, admissions, changed in connection.execute(
         "SELECT * FROM batch ORDER BY number"
     ):
-        opened += decode(admissions, type=list[AdmissionRow])
+        opened += [(number, row) for row in decode(admissions, type=list[AdmissionRow])]
         buckets.update((row[:4], row) for row in decode(changed, type=list[BucketRow]))
         first_after = after if not numbers else min(after, first_after)
         numbers.append(number)
     found = connection.execute("SELECT id FROM usage WHERE number > ?", (first_after,))
     ended = {id for (id,) in found} if numbers else set()
     # Of a request that was admitted twice, because its plan had changed, the last row holds.
-    crashed = list({row.id: row for row in opened if row.id not in ended}.values())
-    _write_rows(connection, [(request, _crash_settlement(request)) for request in crashed])
+    last_rows = {row.id: (number, row) for number, row in opened if row.id not in ended}
+    running = list(last_rows.values())
+    crashed = [] if alive else [row for _, row in running]
+    running = running if alive else []
+    _write_rows(connection, [(request, crash_settlement(request)) for request in crashed])
     for request in crashed:
-        if request.billed_micro:
-            note = "settled by rule: crashed"
-            charge = Charge(request.user_id, now, request.billed_micro, request.id, note)
+        if (charge := crash_charge(request, now)) is not None:
             connection.execute(_CHARGE, astuple(charge))
-    while fold(connection, max(numbers, default=0), numbers, buckets.values()):
+    kept = {number for number, _ in running}
+    closed = [number for number in numbers if number not in kept]
+    last = max(numbers, default=0)
+    while fold(connection, last, closed, buckets.values()):
         pass
-    return crashed
+    return Recovered(crashed, running, last)
 
 
-def _crash_settlement(request: AdmissionRow) -> Settlement:
+def crash_charge(request: AdmissionRow, now: float) -> Charge | None:
+    """The charge of a request that its process never settled."""
+    if not request.billed_micro:
+        return None
+    note = "settled by rule: crashed"
+    return Charge(request.user_id, now, request.billed_micro, request.id, note)
+
+
+def crash_settlement(request: AdmissionRow) -> Settlement:
+    """The settlement of a request that its process never settled: as reserved."""
     return Settlement(
         request.id, None, None, None, None, None, None, None, request.billed_micro, None, None,
         "failed: the relay was ended", "crashed",

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -337,6 +337,22 @@ def migrations() -> list[str]:
     if not files or [int(file.name[:4]) for file in files] != [*range(1, len(files) + 1)]:
         raise StoreError(f"the installation is damaged: migrations are missing in {MIGRATIONS}")
     return [file.read_text(encoding="utf-8") for file in files]
+
+
+def schema_of(path: str | Path) -> int:
+    """The schema of a database file, without migrating it; 0 if there is none.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    except sqlite3.Error as error:
+        raise StoreError(describe_error(path, error)) from None
 
 
 def _statements(script: str) -> list[str]:

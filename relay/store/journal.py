@@ -98,20 +98,27 @@ class Ticket(Batch):
         return bool(self.opened or self.ended)
 
 
+OnEnd: TypeAlias = Callable[[Ticket, AdmissionRow, Settlement, Charge | None], None]
+
+
 class Journal:
     """Writes entries to a database. All methods are for the loop's thread."""
 
     def __init__(
-        self, database: Database, changes: Callable[[], Iterable[BucketRow]], inline: bool
+        self,
+        database: Database,
+        changes: Callable[[], Iterable[BucketRow]],
+        inline: bool,
+        number: int,
     ) -> None:
-        """Use `start`. `inline`: batches are written on the loop."""
+        """Use `start`. `inline`: batches are written on the loop. `number` of the last batch."""
         self._database = database
         self._changes = changes
         self._inline = inline
         self._loop = asyncio.get_running_loop()
         self._filling = Ticket()
         self._writing: Ticket | None = None
-        self._number = 0
+        self._number = number
         # Since the last fold:
         self._unfolded = False
         self._fold_due = False
@@ -123,6 +130,8 @@ class Journal:
         self._slow_at = math.inf  # when the step under way has taken too long
         self._idle: asyncio.Future[None] | None = None
         self._close_by: float | None = None
+        # Called with the end of each request, once another process writes the journal.
+        self.on_end: OnEnd | None = None
         self.healthy = True  # whether new work may be admitted
         self.failure = ""  # if not, why, for the operator
         self._task = self._loop.create_task(self._run())
@@ -134,8 +143,9 @@ class Journal:
         database: Database,
         changes: Callable[[], Iterable[BucketRow]],
         synchronous: Literal["normal", "full"] = "normal",
+        number: int = 0,
     ) -> "Journal":
-        """Start to write, in a database that was restored.
+        """Start to write, in a database that was restored. `number` is the last batch's in it.
 
         `changes` returns the buckets that changed since its last call. It is called once a batch,
         so a bucket must change in the same step of the loop as its entry is made.
@@ -144,7 +154,20 @@ class Journal:
             StoreError: the database cannot be used.
         """
         await database.run(partial(_prepare, synchronous=synchronous))
-        return cls(database, changes, synchronous == "normal")
+        return cls(database, changes, synchronous == "normal", number)
+
+    def adopt(self, number: int, requests: int) -> Ticket:
+        """The ticket of an earlier process's batch, which has so many requests in flight."""
+        ticket = Ticket()
+        ticket.number, ticket.running, ticket.durable = number, requests, True
+        return ticket
+
+    def resume(self) -> None:
+        """Go on after `close`: no other process has written in between."""
+        self._close_by = None
+        self.healthy, self.failure = True, ""
+        self._task = self._loop.create_task(self._run())
+        self._timer = self._loop.call_later(_CHECK_INTERVAL_SECONDS, self._check_deadlines)
 
     @property
     def unwritten(self) -> int:
@@ -165,6 +188,8 @@ class Journal:
 
     def open(self, admission: AdmissionRow) -> Ticket:
         """Record that a request was admitted."""
+        if self.on_end is not None:  # the other process has recorded it
+            return self.adopt(0, 1)
         filling = self._filling
         filling.opened.append(admission)
         filling.running += 1
@@ -182,6 +207,9 @@ class Journal:
         charge: Charge | None = None,
     ) -> Ticket:
         """Record how a request ended, once; `ticket` is the one that `open` gave for it."""
+        if self.on_end is not None:
+            self.on_end(ticket, admission, settlement, charge)
+            return ticket
         filling = self._filling
         filling.ended.append((admission, settlement))
         filling.tickets.append(ticket)

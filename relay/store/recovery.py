@@ -18,17 +18,21 @@ class State(msgspec.Struct, frozen=True):
 
     rows: list[BucketRow]
     crashed: list[AdmissionRow]
+    running: list[tuple[int, AdmissionRow]] = []  # of a process that is alive, with their batches
+    number: int = 0  # of the last batch
 
 
-async def restore(database: Database, now: float) -> State:
+async def restore(database: Database, now: float, *, alive: bool = False) -> State:
     """Settle the requests of a crash and return the state. Call it before the journal starts.
+
+    `alive`: the last process is handing over, and its requests are running still.
 
     Raises:
         StoreError: the database cannot be used.
     """
 
     def work(connection: sqlite3.Connection) -> State:
-        crashed = recover(connection, now)
+        recovered = recover(connection, now, alive=alive)
         rows: list[BucketRow] = connection.execute(
             "SELECT scope, owner, kind, per, refill, size, used, moment FROM bucket"
         ).fetchall()
@@ -36,6 +40,6 @@ async def restore(database: Database, now: float) -> State:
             ("account", user_id, MONEY, 0, "charged", 0, charged, 0)
             for user_id, charged in connection.execute("SELECT user_id, charged FROM balance")
         ]
-        return State(rows, crashed)
+        return State(rows, recovered.crashed, recovered.running, recovered.number)
 
     return await database.write(work)

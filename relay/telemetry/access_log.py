@@ -105,6 +105,8 @@ class AccessLog:
                 self._drop(batch.count(b"\n"), error.strerror or "it cannot be written")
             self._batches.task_done()
         self._batches.task_done()  # of the None that ends it
+        if self._path:
+            os.close(self._fd)
 
     def _open_again(self) -> None:
         """On the thread. The old file stays open where the new one cannot be opened."""

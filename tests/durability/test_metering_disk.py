@@ -57,7 +57,7 @@ async def full(relay: Live) -> AsyncIterator[None]:
     pages = await pragma(relay, "page_count")
     limit = await pragma(relay, f"max_page_count = {pages}")
     assert limit == pages
-    path = relay.app._settings.database.path
+    path = relay.app.settings.database.path
 
     def fill(connection: sqlite3.Connection) -> None:
         with contextlib.suppress(sqlite3.OperationalError):
@@ -78,7 +78,7 @@ async def full(relay: Live) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def locked(relay: Live) -> AsyncIterator[None]:
     """Another program holds the write lock."""
-    path = relay.app._settings.database.path
+    path = relay.app.settings.database.path
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield

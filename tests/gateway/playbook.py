@@ -269,23 +269,15 @@ class Playbook:
         epoch = time.time() - loop.now  # verdicts come by this clock; only the transcript adds any
         keys, ledger, catalog = KeyIndex(), Ledger(), Catalog(settings, made)
         keys.replace([LiveKey(digest(KEY.encode()), "key_1", "usr_1", "", "free", False, None)])
-        metering = Unmetered(catalog, ledger, None)  # type: ignore[arg-type]
+        metering = Unmetered(ledger, None)  # type: ignore[arg-type]
         leases = Upstreams(made, settings.pool, ledger, deadlines, lambda: epoch + loop.now)
         Prober(leases, deadlines)
-        relay = Relay(
-            keys,
-            catalog,
-            metering,
-            leases,
-            Bindings(300.0),
-            deadlines,
-            settings.pool,
-            settings.server.limits.body,
-        )
+        relay = Relay(keys, metering, leases, Bindings(300.0), deadlines)
         endpoints = Endpoints()
         for path, dialect in dialects(bytes(32), ConversationHistory(None)).items():
             endpoints.post(path, _endpoint(relay, dialect))
-        handler = Handler(endpoints, keys, metering, None, RequestMetrics(str), Load(100, 0.0))
+        metrics = RequestMetrics(str)
+        handler = Handler(endpoints, keys, metering, catalog, None, metrics, Load(100, 0.0))
         self._server = Server(handler.handle, deadlines)
         self._decisions: list[str] = []
         self._refusing: set[str] = set()

@@ -28,6 +28,7 @@ class ConnectionPool:
         """`resolver` may be shared with other pools; None: one of its own."""
         self.origin = origin
         self.opened = 0
+        self._max_idle = _MAX_IDLE
         self._deadlines = deadlines
         self._idle: dict[UpstreamConnection, None] = {}
         self._loop = asyncio.get_running_loop()
@@ -69,7 +70,7 @@ class ConnectionPool:
 
     def put(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         """Take a connection back; `reusable`: its answer was read to the end."""
-        if reusable and len(self._idle) < _MAX_IDLE:
+        if reusable and len(self._idle) < self._max_idle and connection.origin is self.origin:
             connection.idle()
             connection.on_idle_end = self._forget
             self._idle[connection] = None
@@ -80,6 +81,11 @@ class ConnectionPool:
         """Close the idle connections."""
         while self._idle:
             self._idle.popitem()[0].close()
+
+    def retire(self) -> None:
+        """Keep no more connections: those in use close once they come back."""
+        self._max_idle = 0
+        self.close()
 
     def _forget(self, connection: UpstreamConnection) -> None:
         self._idle.pop(connection, None)

@@ -1,0 +1,74 @@
+"""What the settings of `[server]` mean for the server that callers reach, now and after a reload.
+
+Decides its bounds, the proxies that it trusts, and when it sheds. Must not know where it listens.
+"""
+
+from collections.abc import Callable
+
+from relay import config
+from relay.api.handler import Handler
+from relay.gateway.load import Load
+from relay.net.addresses import is_loopback
+from relay.net.deadlines import Deadlines
+from relay.net.descriptors import max_connections
+from relay.net.server import Bounds, Prelude, Server
+from relay.telemetry.loop_lag import LoopLag
+from relay.wire.events import Limits
+from relay.wire.forwarded import TrustedProxies
+
+
+def _exempt(proxies: TrustedProxies | None) -> Callable[[str], bool]:
+    """The addresses without a cap of connections: many callers have the address of a proxy."""
+    if proxies is None:
+        return is_loopback
+    return lambda address: is_loopback(address) or proxies.trusts(address)
+
+
+def new_server(settings: config.ServerSettings, handler: Handler, deadlines: Deadlines) -> Server:
+    """The server for callers; it listens nowhere yet."""
+    server = Server(handler.handle, deadlines, _bounds(settings), handler.refused)
+    server.proxies = _trusted_proxies(settings)
+    if settings.proxy_protocol or settings.tls == "auto":
+        server.prelude = Prelude(server.proxies if settings.proxy_protocol else None)
+    return server
+
+
+def exchange_server(server: Server, settings: config.ServerSettings) -> None:
+    """Use these settings from now on. `proxy_protocol` and `tls` are as before."""
+    server.bound(_bounds(settings))
+    server.proxies = _trusted_proxies(settings)
+    if server.prelude is not None and settings.proxy_protocol:
+        server.prelude.proxies = server.proxies
+
+
+def new_load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
+    """The measure by which requests are shed."""
+    load = Load(limits.in_flight, limits.loop_lag)
+    loop_lag.each_time(load.observe)
+    return load
+
+
+def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
+    """None: every peer is a caller."""
+    given = server.trusted_proxies
+    networks = [one.network for one in given if one.network is not None]
+    return TrustedProxies(networks, unix=len(networks) < len(given)) if given else None
+
+
+def _bounds(server: config.ServerSettings) -> Bounds:
+    limits, times = server.limits, server.timeouts
+    return Bounds(
+        head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
+        body=limits.body,
+        held=limits.held,
+        held_per_key=limits.held_per_key,
+        uploads_per_key=limits.uploads_per_key,
+        head_time=times.head,
+        body_time=times.body,
+        upload_time=times.upload,
+        idle_time=times.idle,
+        write_time=times.write,
+        connections=min(limits.connections or max_connections(), max_connections()),
+        per_address=limits.connections_per_address,
+        is_exempt=_exempt(_trusted_proxies(server)),
+    )

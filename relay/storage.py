@@ -1,0 +1,110 @@
+"""The open database, and every part of a relay that starts from its contents.
+
+Decides what is read at the start, and in which order. Must not know sockets or requests.
+"""
+
+import time
+from dataclasses import dataclass
+
+from relay import config
+from relay.config import ConfigError, Settings
+from relay.gateway.authentication import KeyIndex
+from relay.quota.ledger import Ledger
+from relay.quota.transfer import State, join
+from relay.secret import Secret, derived
+from relay.store import pauses
+from relay.store.batch import AdmissionRow
+from relay.store.database import Database
+from relay.store.journal import Journal
+from relay.store.keys import LiveKey, live_keys
+from relay.store.recovery import restore
+from relay.store.responses import Bounds as ResponseBounds
+from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
+from relay.store.server_secret import sealing_key
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The open database and every part that starts from its contents."""
+
+    database: Database
+    ledger: Ledger
+    keys: KeyIndex
+    journal: Journal
+    paused: list[str]  # names of upstreams
+    responses: ResponseStore | None  # None: responses are not stored
+    sealing_key: bytes  # for state that clients carry from turn to turn
+    running: list[tuple[int, AdmissionRow]]  # requests of the process that hands over
+
+    @classmethod
+    async def open(cls, settings: Settings, handed: State | None = None) -> "Storage":
+        """Open the database and restore the state that the last process left, or hands over.
+
+        Raises:
+            ConfigError: the key for stored responses cannot be read.
+            StoreError: the database cannot be used.
+        """
+        secret = _responses_secret(settings.responses)
+        database = await Database.open(settings.database.path)
+        state = await restore(database, time.time(), alive=handed is not None)
+        ledger = Ledger()
+        ledger.restore(state.rows)
+        if handed is not None:
+            join(ledger, handed)
+        if secret is None:
+            sealing = await sealing_key(database)
+        else:
+            sealing = derived(secret, b"relay sealing")
+        paused = list(await pauses.paused(database))
+        keys = await live_keys(database)
+        if settings.database.synchronous == "normal":
+            database.open_inline()
+        journal = await Journal.start(
+            database, ledger.changes, settings.database.synchronous, state.number
+        )
+        storage = cls(
+            database,
+            ledger,
+            KeyIndex(),
+            journal,
+            paused,
+            _response_store(settings.responses, secret, database),
+            sealing,
+            state.running,
+        )
+        storage.apply_keys(keys)
+        return storage
+
+    def apply_keys(self, keys: list[LiveKey]) -> None:
+        """Put the database's keys and credits into force."""
+        self.keys.replace(keys)
+        for key in keys:
+            self.ledger.fund(key.user_id, key.credited)
+
+
+def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:
+    """The operator's key; None: none is configured.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return settings.secret()
+    except ValueError as error:
+        raise ConfigError("responses.key", str(error)) from None
+
+
+def _response_store(
+    settings: config.ResponsesSettings, secret: Secret | None, database: Database
+) -> ResponseStore | None:
+    """Where responses are stored; None: nowhere."""
+    lifetime = settings.keep.seconds
+    bounds = ResponseBounds(
+        settings.per_account, settings.responses_per_account, settings.conversation
+    )
+    if settings.store == "memory":
+        return MemoryResponseStore(lifetime, settings.memory, bounds)
+    if settings.store == "database":
+        assert secret is not None  # config.load has checked it
+        return DatabaseResponseStore(database, derived(secret, b"relay storing"), lifetime, bounds)
+    return None

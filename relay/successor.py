@@ -1,0 +1,82 @@
+"""Starts the process that is to take this one's place, at the operator's request.
+
+Decides which command starts it: the one that started this process, by the name it was given, so
+that a link to another version is followed. Must not know how the place is handed over.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from relay import __version__
+from relay.errors import CONFLICT, INTERNAL, RelayError
+from relay.handover.offer import READY_SECONDS, Offer
+
+_START_SECONDS: Final = 60.0  # until it has let this process stop
+_OWN_ENVIRONMENT: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
+
+
+class Successor:
+    """`POST /handover` of the admin listener."""
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        self._running = False
+
+    async def answer(self) -> object:
+        """Start another process and wait until it serves.
+
+        Raises:
+            RelayError: 409, one is starting already; 500, it does not serve, and this one does.
+        """
+        if self._running or self._offer.left.is_set():
+            raise RelayError(CONFLICT, "Another process is about to take over already.")
+        self._running = True
+        try:
+            task = asyncio.get_running_loop().create_task(self._start())
+            return await task  # a request has no task of its own
+        finally:
+            self._running = False
+
+    async def _start(self) -> object:
+        offer = self._offer
+        offer.failed.clear()
+        environment = {
+            name: value for name, value in os.environ.items() if name not in _OWN_ENVIRONMENT
+        }
+        process = await asyncio.get_running_loop().run_in_executor(None, _spawned, environment)
+        ends = (offer.left.wait(), offer.failed.wait(), _end_of(process))
+        tasks = [asyncio.ensure_future(end) for end in ends]
+        await asyncio.wait(
+            tasks, timeout=_START_SECONDS + READY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in tasks:
+            task.cancel()
+        if offer.left.is_set():
+            return {"pid": process.pid, "version": offer.version, "from": __version__}
+        if process.poll() is None:
+            process.terminate()
+        reason = offer.failure or f"it ended with status {process.poll()}; see the log"
+        raise RelayError(INTERNAL, f"The new process does not serve: {reason}. This one goes on.")
+
+
+def command() -> list[str]:
+    """The command that started this process, with `--takeover`."""
+    own = Path(sys.argv[0])
+    if own.name == "__main__.py" or not os.access(own, os.X_OK):
+        words = list(sys.orig_argv)
+    else:
+        words = list(sys.argv)
+    return words if "--takeover" in words else [*words, "--takeover"]
+
+
+def _spawned(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command(), env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
+
+
+async def _end_of(process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:  # noqa: ASYNC110 - a loop on uvloop has no child watcher of ours
+        await asyncio.sleep(0.05)
