@@ -24,8 +24,8 @@ a limit and the reservation. Must not know requests or the database: `changes` h
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import nlargest
-from operator import itemgetter
 from itertools import islice
+from operator import itemgetter
 from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
