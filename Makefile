@@ -50,6 +50,10 @@ fmt: $(DEV)            ## format, and mend what ruff can mend
 bench: $(DEV)          ## relay against nginx, figures on screen and in bench/results/
 	$(BIN)/python -m bench
 
+.PHONY: dist
+dist: $(RUN)           ## wheel, sdist, relay.pyz, install.sh and checksums, in dist/
+	$(BIN)/python deploy/build.py
+
 lock:                  ## renew the lock files: from pyproject.toml, and LiteLLM's for the tests
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv

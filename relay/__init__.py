@@ -12,9 +12,12 @@ Layers, each importing only what stands above it in this list:
     translate quota                pure: bodies and dialects; limits and the ledger
     net store telemetry            fronts: sockets; SQLite and its journal; the access log
     accounts                       users and keys
+    transfer                       installs that move, accounts from other relays
     pool                           policy: the upstreams that a request can go to
     gateway                        policy: one request
     api                            policy: the endpoints
+    alerts                         policy: messages to the operator
+    upkeep                         deletion, backups and alerts, beside the requests
     simulator                      the simulated upstream, for the demo, tests and bench
     app                            builds each object once; start and stop order
     process demo                   the process around it; the demo

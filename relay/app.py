@@ -5,7 +5,6 @@ finish, then upstreams, log and database close. Must not know signals, locks or 
 """
 
 import asyncio
-import logging
 import socket
 import threading
 import time
@@ -43,16 +42,12 @@ from relay.quota.transfer import State
 from relay.server_setup import exchange_server, new_load, new_server
 from relay.storage import Storage
 from relay.store.change_watch import watch
-from relay.store.database import StoreError
-from relay.store.usage import prune
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
-
-_log = logging.getLogger("relay")
+from relay.upkeep import Upkeep, settings_read
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
-_PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
 
 
@@ -112,7 +107,9 @@ class App:
         self._handler = handler
         self._api = api
         self._resolver = resolver
-        self._parts = parts
+        self.parts = parts  # as metrics read them
+        self.upkeep = self._new_upkeep()
+        self._keeping_up: list[asyncio.Task[None]] = []
         self._log_fd = 1
         self._poller = PlanPoller(upstreams)
         self._polling: asyncio.Task[None] | None = None
@@ -167,6 +164,7 @@ class App:
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
         app.certificates, app._log_fd = certificates, log_fd
+        app._show_certificates()
         app.exchange_log(log)
         app._start_tasks()
         app.listeners.hand(name_of("admin", settings.admin_address), admin_sockets)
@@ -188,16 +186,36 @@ class App:
         self.deadlines.each_tick(self._flush_log)
         self._prober = Prober(self.upstreams, self.deadlines)
         self.deadlines.start()
-        self._parts.loop_lag.start()
+        self.parts.loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(
                 watch(self.database, _WATCH_INTERVAL_SECONDS, self._storage.apply_keys)
             ),
             loop.create_task(self._sweep()),
-            loop.create_task(self._prune()),
         ]
+        self._keeping_up = [*map(loop.create_task, self.upkeep.work())]
         self._polling = loop.create_task(self._poller.run())
+
+    def _new_upkeep(self) -> Upkeep:
+        return Upkeep(
+            self.settings, self.database, self.journal, self.upstreams, self._storage.responses
+        )
+
+    def _show_certificates(self) -> None:
+        """Let metrics and alerts read until when certificates are valid."""
+        if (certificates := self.certificates) is not None:
+            self.parts.certificates = certificates.ends
+            self.upkeep.sources.expiries = lambda: list(certificates.ends().items())
+
+    def _exchange_upkeep(self) -> None:
+        """Go on by the settings in force: with deletion, backups and alerts."""
+        for task in self._keeping_up:
+            task.cancel()
+        self.upkeep = self._new_upkeep()
+        self._show_certificates()
+        loop = asyncio.get_running_loop()
+        self._keeping_up = [*map(loop.create_task, self.upkeep.work())]
 
     def _flush_log(self) -> None:
         if self.log is not None:
@@ -228,7 +246,6 @@ class App:
             self.settings.server, challenges, self.deadlines, bind
         )
         certificates.answers_http(is_open)
-        self._parts.certificates = lambda: {one.name: one.not_after for one in certificates.dates()}
         self._renewing = asyncio.get_running_loop().create_task(certificates.run())
 
     async def _listen_for_operator(self) -> None:
@@ -275,13 +292,15 @@ class App:
         self.bindings.keep_for(_session_seconds(settings.pool))
         self._handler.catalog = catalog
         self._api.models = Models(settings.model)
-        self._parts.requests.forget_names()
+        self.parts.requests.forget_names()
         limits = settings.server.limits
-        self._parts.load.bound(limits.in_flight, limits.loop_lag)
+        self.parts.load.bound(limits.in_flight, limits.loop_lag)
         exchange_server(self.server, settings.server)
         if self.plain is not None and self.certificates is not None:
             exchange_plain_http(self.plain, settings.server, self.certificates.challenges)
-        self.settings = settings
+        last_settings, self.settings = self.settings, settings
+        if settings_read(last_settings) != settings_read(settings):
+            self._exchange_upkeep()
         if not self._poller.polls(self.upstreams) and self._polling is not None:
             self._polling.cancel()
             self._poller = PlanPoller(self.upstreams)
@@ -298,7 +317,7 @@ class App:
     def exchange_log(self, log: AccessLog | None) -> None:
         """Write lines to another log from now on."""
         before = self.log
-        self._handler.log = self._parts.log = log
+        self._handler.log = self.parts.log = log
         if before is not None and before is not log:
             # It may wait for a reader that stalls.
             threading.Thread(target=before.close, name="access-log-end", daemon=True).start()
@@ -311,7 +330,7 @@ class App:
     def stop_tasks(self) -> list[asyncio.Task[None]]:
         """End the work in the background: it is another process's, or nobody's."""
         others = (self._polling, self._renewing)
-        tasks = [*self._tasks, *(task for task in others if task is not None)]
+        tasks = [*self._tasks, *self._keeping_up, *(task for task in others if task is not None)]
         for task in tasks:
             task.cancel()
         return tasks
@@ -331,7 +350,7 @@ class App:
         await asyncio.gather(*self.stop_tasks(), return_exceptions=True)
         if self._prober is not None:
             self._prober.stop()
-        self._parts.loop_lag.stop()
+        self.parts.loop_lag.stop()
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
@@ -347,18 +366,6 @@ class App:
             self.ledger.sweep(time.time())
             self.bindings.sweep(time.monotonic())
 
-    async def _prune(self) -> None:
-        """Delete rows and stored responses that are past their retention."""
-        responses = self._storage.responses
-        while True:
-            try:
-                await prune(self.database, self.settings.database.retention_days, time.time())
-                if responses is not None:
-                    await responses.prune(time.time())
-            except StoreError as error:
-                _log.warning("old rows are not deleted for now: %s", error)
-            await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)
-
 
 def compose(
     settings: Settings,
@@ -373,10 +380,7 @@ def compose(
         StoreError: the token of the admin listener cannot be written.
     """
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    for name in storage.paused:  # one that is no longer configured is left out
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
+    _pause(pool, storage.paused)
     bindings = Bindings(_session_seconds(settings.pool))
     metering = Metering(storage.ledger, storage.journal)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
@@ -400,7 +404,9 @@ def compose(
     catalog = Catalog(settings, upstreams)
     handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
     server = new_server(settings.server, handler, deadlines)
-    parts = Parts(requests, load, pool, server, storage.journal, loop_lag, None)
+    parts = Parts(
+        requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
+    )
     return App(
         settings,
         deadlines,
@@ -415,6 +421,14 @@ def compose(
         metering,
         parts,
     )
+
+
+def _pause(pool: Upstreams, names: list[str]) -> None:
+    """Pause upstreams again. One that is no longer configured is left out."""
+    for name in names:
+        upstream = pool.named(name)
+        if upstream is not None:
+            upstream.health.pause()
 
 
 def _operator(settings: Settings, bindings: Bindings, storage: Storage, parts: Parts) -> Admin:

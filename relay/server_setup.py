@@ -3,9 +3,12 @@
 Decides its bounds, the proxies that it trusts, and when it sheds. Must not know where it listens.
 """
 
+from dataclasses import replace
+
 from relay import config
 from relay.api.handler import Handler
 from relay.gateway.load import Load
+from relay.net.addresses import is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.server import Bounds, Prelude, Server
@@ -16,8 +19,9 @@ from relay.wire.forwarded import TrustedProxies
 
 def new_server(settings: config.ServerSettings, handler: Handler, deadlines: Deadlines) -> Server:
     """The server for callers; it listens nowhere yet."""
-    server = Server(handler.handle, deadlines, _bounds(settings), handler.refused)
-    server.proxies = _trusted_proxies(settings)
+    proxies = _trusted_proxies(settings)
+    server = Server(handler.handle, deadlines, _bounds(settings, proxies), handler.refused)
+    server.proxies = proxies
     if settings.proxy_protocol or settings.tls == "auto":
         server.prelude = Prelude(server.proxies if settings.proxy_protocol else None)
     return server
@@ -25,8 +29,8 @@ def new_server(settings: config.ServerSettings, handler: Handler, deadlines: Dea
 
 def exchange_server(server: Server, settings: config.ServerSettings) -> None:
     """Use these settings from now on. `proxy_protocol` and `tls` are as before."""
-    server.bound(_bounds(settings))
     server.proxies = _trusted_proxies(settings)
+    server.bound(_bounds(settings, server.proxies))
     if server.prelude is not None and settings.proxy_protocol:
         server.prelude.proxies = server.proxies
 
@@ -45,9 +49,9 @@ def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
     return TrustedProxies(networks, unix=len(networks) < len(given)) if given else None
 
 
-def _bounds(server: config.ServerSettings) -> Bounds:
+def _bounds(server: config.ServerSettings, proxies: TrustedProxies | None) -> Bounds:
     limits, times = server.limits, server.timeouts
-    return Bounds(
+    bounds = Bounds(
         head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
         body=limits.body,
         held=limits.held,
@@ -61,3 +65,10 @@ def _bounds(server: config.ServerSettings) -> Bounds:
         connections=min(limits.connections or max_connections(), max_connections()),
         per_address=limits.connections_per_address,
     )
+    if proxies is None:
+        return bounds
+
+    def is_exempt(address: str) -> bool:  # many callers have the address of a proxy
+        return is_loopback(address) or proxies.trusts(address)
+
+    return replace(bounds, is_exempt=is_exempt)

@@ -18,6 +18,11 @@ _EMAIL: Final = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_
 _MAX_EMAIL_LENGTH: Final = 254  # RFC 5321 §4.5.3.1.3, less the angle brackets
 
 
+def is_email(text: str) -> bool:
+    """Whether `text` may be the address of an account."""
+    return len(text) <= _MAX_EMAIL_LENGTH and _EMAIL.fullmatch(text) is not None
+
+
 def plan_of(settings: Settings, plan_id: str) -> PlanSettings:
     """The plan with this id in relay.toml.
 
@@ -51,7 +56,7 @@ async def create(
         InvalidError: no such plan, or not an e-mail address.
         AccountError: the address has an account already.
     """
-    if len(email) > _MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(email):
+    if not is_email(email):
         raise InvalidError(f"{email!r} is no e-mail address; write name@example.com")
     if plan is None:
         if not settings.plan:

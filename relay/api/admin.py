@@ -49,7 +49,7 @@ _HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
 _SERVED: Final = (
     "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, POST /reload, POST /handover, "
-    "GET /metrics and GET /healthz"
+    "GET /metrics, GET /status, and GET /healthz"
 )
 
 Command: TypeAlias = Callable[[], Awaitable[object]]
@@ -121,6 +121,9 @@ class Admin:
         elif path == b"/upstreams":
             _allow(exchange, b"GET", b"HEAD")
             _answer(exchange, self._list())
+        elif path == b"/status":
+            _allow(exchange, b"GET", b"HEAD")
+            _answer(exchange, {**self._list(), **self._monitor.status()})
         elif path == b"/metrics":
             _allow(exchange, b"GET", b"HEAD")
             accept = request.headers.get(b"accept", b"").decode("latin-1")

@@ -17,11 +17,14 @@ from functools import partial
 from typing import Final
 
 from relay import __version__
+from relay.clock import rfc3339
+from relay.gateway.authentication import KeyIndex
 from relay.gateway.load import Load
 from relay.gateway.request_metrics import RequestMetrics, Series
 from relay.net.server import Server
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
+from relay.quota.ledger import Ledger
 from relay.store.journal import Journal
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.exposition import (
@@ -36,6 +39,8 @@ from relay.telemetry.loop_lag import LoopLag
 
 _SERIES_LABELS: Final = ("endpoint", "model", "upstream")
 _STATES: Final = ("ok", "strained", "cooling", "down", "probing", "paused")
+_SHOWN_LIMITS: Final = 12
+_LATENCY_FIELDS: Final = ("requests", "seconds", "streams", "first_seconds")
 _DATABASE_FILES: Final = {"database": "", "wal": "-wal"}
 
 CertificateDates = Callable[[], Mapping[str, float]]
@@ -57,6 +62,8 @@ class Parts:
     server: Server
     journal: Journal
     loop_lag: LoopLag
+    ledger: Ledger
+    keys: KeyIndex
     log: AccessLog | None
     certificates: CertificateDates = no_certificates
     started_at: float = field(default_factory=time.time)
@@ -70,6 +77,51 @@ class Monitor:
         self._database = database
         self._parts = parts
         self.upstreams = parts.upstreams
+
+    def status(self) -> dict[str, object]:
+        """The present state, in the shape of `relay top --json`."""
+        parts = self._parts
+        series = parts.requests.series()
+        by_code = [sum(one.by_status[digit] for one in series) for digit in range(6)]
+        return {
+            "version": __version__,
+            "now": time.time(),
+            "started_at": parts.started_at,
+            "requests": sum(one.durations.counts_total for one in series),
+            "by_code": {f"{digit}xx": by_code[digit] for digit in range(2, 6)},
+            "in_flight": parts.load.in_flight,
+            "in_flight_limit": parts.load.max_in_flight,
+            "shed": parts.load.shed,
+            "waiting": parts.upstreams.waiting,
+            "connections": len(parts.server.connections),
+            "held_bytes": parts.server.budget.held,
+            "loop_lag_seconds": parts.loop_lag.latest,
+            "journal": {
+                "healthy": parts.journal.healthy,
+                "failure": parts.journal.failure,
+                "unwritten": parts.journal.unwritten,
+            },
+            "latencies": _latencies(series),
+            "limits": self._tightest(),
+        }
+
+    def _tightest(self) -> list[dict[str, object]]:
+        """The keys that have used most of a limit."""
+        parts = self._parts
+        rows = parts.ledger.tightest(time.time(), _SHOWN_LIMITS)
+        emails = parts.keys.emails({state.key for state, _, _ in rows})
+        return [
+            {
+                "key": state.key,
+                "account": emails[state.key],
+                "plan": state.plan.name,
+                "limit": limit.name,
+                "used": round(share, 3),
+                "reset": rfc3339(limit.reset),
+            }
+            for state, limit, share in rows
+            if state.key in emails  # neither a revoked key nor an upstream's own plan
+        ]
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics as text, and its content type. The values are of one moment; the text is
@@ -85,6 +137,19 @@ class Monitor:
         yield from _of_load(parts.load)
         yield from _of_journal(parts.journal)
         yield from _of_process(parts)
+
+
+def _latencies(series: list[Series]) -> dict[str, dict[str, float]]:
+    """For each upstream the number and the seconds of its requests and of first events."""
+    found: dict[str, dict[str, float]] = {}
+    for one in series:
+        sums = found.setdefault(one.upstream, dict.fromkeys(_LATENCY_FIELDS, 0.0))
+        sums["requests"] += one.durations.counts_total
+        sums["seconds"] += one.durations.total / 1e6
+        sums["streams"] += one.first_events.counts_total
+        sums["first_seconds"] += one.first_events.total / 1e6
+    found.pop("", None)
+    return found
 
 
 def _render(families: list[AnyFamily], database: str, accept: str) -> tuple[bytes, str]:

@@ -28,7 +28,7 @@ _IN_CLEAR: Final = (
 _BOUNDS: Final = Bounds(connections=256, body=64 * 1024, idle_time=10.0)
 _WITH_AUTHORITY: Final = (Address("0.0.0.0:80"), Address("[::]:80"))
 
-_log = logging.getLogger("relay")
+_log = logging.getLogger("relay.api")
 
 Bind = Callable[[Server, Address], Awaitable[None]]
 

@@ -183,6 +183,18 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
             upstream.proxy()
         except ValueError as error:
             yield f"upstream[{number}].egress", str(error)
+    if settings.backup.s3 is not None:
+        try:
+            settings.backup.s3.credentials()
+        except ValueError as error:
+            name, _, reason = str(error).partition(": ")
+            yield f"backup.s3.{name}", reason
+    for number, one in enumerate(settings.alert):
+        for name in ("url", "secret", "password"):
+            try:
+                one.resolved(name)
+            except ValueError as error:
+                yield f"alert[{number}].{name}", str(error)
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
     files.append(("acme.ca", settings.acme.ca))
     pairs = config.certificate_files(settings.server.tls)

@@ -20,15 +20,23 @@ from relay.cli.output import print_stderr
 
 _DEFAULT_CONFIG: Final = "relay.toml"
 _COMMANDS: Final = {  # name → module:attribute
+    "alerts": "relay.cli.alerts:alerts",
     "backup": "relay.cli.database:backup",
     "check": "relay.cli.check:check",
+    "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
+    "doctor": "relay.cli.doctor.command:doctor",
+    "import": "relay.cli.imports:import_accounts",
     "key": "relay.cli.accounts:key",
+    "metrics": "relay.cli.metrics:metrics",
+    "move": "relay.cli.move:move",
     "reload": "relay.cli.reload:reload",
+    "restore": "relay.cli.restore:restore",
     "rollback": "relay.cli.upgrade:rollback",
     "serve": "relay.cli.serve:serve",
     "service": "relay.cli.service_units:service",
     "simulate": "relay.cli.serve:simulate",
+    "top": "relay.cli.top:top",
     "upgrade": "relay.cli.upgrade:upgrade",
     "upstreams": "relay.cli.upstreams:upstreams",
     "usage": "relay.cli.usage:usage",

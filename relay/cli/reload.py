@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from relay import config
-from relay.cli.admin_call import call_admin
+from relay.cli.admin_client import call
 from relay.cli.output import print_json
 from relay.cli.program import Failure, config_option, config_path, json_option
 
@@ -26,8 +26,8 @@ def reload(as_json: bool) -> None:
     except config.ConfigError as error:
         where = f"{path}: " if error.path else "relay: "
         raise Failure(f"{where}{error}; a running relay keeps its settings") from None
-    call_admin(settings)  # fails with a clear message if another relay listens there
-    report = call_admin(settings, "POST", "/reload", _TIMEOUT_SECONDS)
+    call(settings)  # fails with a clear message if another relay listens there
+    report = call(settings, "POST", "/reload", _TIMEOUT_SECONDS)
     if as_json:
         print_json(report)
         return

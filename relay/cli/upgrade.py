@@ -20,7 +20,7 @@ from typing import Any, Final
 import click
 
 from relay import config
-from relay.cli.admin_call import call_admin
+from relay.cli.admin_client import call
 from relay.cli.program import Failure, config_option, load_settings
 
 FOLDER: Final = "/opt/relay"
@@ -236,8 +236,8 @@ def _hand_over(settings: config.Settings, undo: Any) -> bool:
     if not _is_running(settings):
         return False
     try:
-        call_admin(settings)
-        call_admin(settings, "POST", "/handover", _HANDOVER_SECONDS)
+        call(settings)
+        call(settings, "POST", "/handover", _HANDOVER_SECONDS)
     except Failure:
         undo()
         raise

@@ -1,6 +1,7 @@
 """`relay upstreams`: the state of a running relay's upstreams; pausing and resuming them.
 
-Decides how they are shown. Must not know how upstreams are chosen.
+Decides how the admin listener's answers are shown. Acts only on the relay
+that serves from this relay.toml's database. Must not know how upstreams are chosen.
 """
 
 import time
@@ -10,7 +11,7 @@ from urllib.parse import quote
 import click
 
 from relay import clock
-from relay.cli.admin_call import call_admin
+from relay.cli.admin_client import call
 from relay.cli.output import print_json, print_records
 from relay.cli.program import config_option, json_option, load_settings
 
@@ -26,7 +27,7 @@ def upstreams(context: click.Context, as_json: bool) -> None:
     context.meta[_JSON_FLAG] = as_json  # `--json` may stand before the subcommand, too
     if context.invoked_subcommand is not None:
         return
-    found = call_admin(load_settings())
+    found = call(load_settings())
     if as_json:
         print_json(found)
         return
@@ -90,9 +91,9 @@ def _print_upstream(upstream: dict[str, Any], as_json: bool, sentence: str) -> N
 def _act(name: str, action: str) -> dict[str, Any]:
     """Apply an action to an upstream of the running relay; returns the upstream afterwards."""
     settings = load_settings()
-    call_admin(settings)  # fails with a clear message if another relay listens there
+    call(settings)  # fails with a clear message if another relay listens there
     path = f"/upstreams/{quote(name, safe='')}/{action}"
-    upstream: dict[str, Any] = call_admin(settings, "POST", path)
+    upstream: dict[str, Any] = call(settings, "POST", path)
     return upstream
 
 

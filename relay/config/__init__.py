@@ -1,7 +1,8 @@
 """relay.toml as values: every setting, its default, and its checks.
 
-    schema        the sections, each with its checks
-    tls_schema    the sections about certificates and proxies in front
+    schema        the sections, each with its checks; those of vendors, of certificates and
+                  proxies in front, of backups and of alerts are in `vendor_schema`,
+                  `tls_schema`, `backup` and `alerts`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -13,6 +14,8 @@
 Nothing here opens a socket or a database.
 """
 
+from relay.config.alerts import AlertingSettings, AlertSettings
+from relay.config.backup import BackupSettings, StorageSettings
 from relay.config.capabilities import Capabilities
 from relay.config.errors import ConfigError
 from relay.config.load import effective, load, parse
@@ -23,28 +26,29 @@ from relay.config.schema import (
     LimitSettings,
     LogSettings,
     ModelSettings,
-    PlanPollSettings,
     PlanSettings,
     PoolSettings,
     PriceSettings,
     ResponsesSettings,
     RouteSettings,
-    RuleSettings,
     ServerSettings,
     ServerTimeoutSettings,
     Settings,
     UpstreamSettings,
     UpstreamTimeoutSettings,
-    VendorSettings,
 )
 from relay.config.tls_schema import AcmeSettings, Network, TlsSettings, certificate_files
 from relay.config.values import Address, AdminAddress, Duration, ProxyUrl
+from relay.config.vendor_schema import PlanPollSettings, RuleSettings, VendorSettings
 from relay.config.vendors import serves, vendor_of
 
 __all__ = [
     "AcmeSettings",
     "Address",
     "AdminAddress",
+    "AlertSettings",
+    "AlertingSettings",
+    "BackupSettings",
     "Capabilities",
     "ConfigError",
     "DatabaseSettings",
@@ -65,6 +69,7 @@ __all__ = [
     "ServerSettings",
     "ServerTimeoutSettings",
     "Settings",
+    "StorageSettings",
     "TlsSettings",
     "UpstreamSettings",
     "UpstreamTimeoutSettings",

@@ -13,6 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from relay.config import vendors
+from relay.config.alerts import AlertSettings
+from relay.config.backup import BackupSettings
 from relay.config.errors import ConfigError, explain
 from relay.config.schema import Settings, UpstreamSettings
 from relay.config.tls_schema import LETS_ENCRYPT, TlsSettings
@@ -63,6 +65,20 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             egress=None if one.egress is None else reference(one.egress),
         )
 
+    def backup(one: BackupSettings) -> BackupSettings:
+        s3 = one.s3 and replace(
+            one.s3, access_key=reference(one.s3.access_key), secret_key=reference(one.s3.secret_key)
+        )
+        return replace(one, path=anchor(one.path), s3=s3)
+
+    def alert(one: AlertSettings) -> AlertSettings:
+        return replace(
+            one,
+            url=reference(one.url),
+            secret=reference(one.secret),
+            password=reference(one.password),
+        )
+
     replace = msgspec.structs.replace
     server, acme = settings.server, settings.acme
     if isinstance(server.tls, TlsSettings):
@@ -79,6 +95,8 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         database=replace(settings.database, path=anchor(settings.database.path)),
         upstream=[upstream(one) for one in settings.upstream],
         responses=replace(settings.responses, key=reference(settings.responses.key)),
+        backup=backup(settings.backup),
+        alert=[alert(one) for one in settings.alert],
     )
 
 
@@ -115,6 +133,10 @@ def _cross_check(settings: Settings) -> None:
                     "server.domains", f"{domain!r} is no public name, which Let's Encrypt needs"
                 )
     upstreams = _unique("upstream", "name", [u.name for u in settings.upstream])
+    _unique("alert", "name", [one.name for one in settings.alert])
+    for name in settings.alerting.plan:
+        if name not in upstreams:
+            raise ConfigError("alerting.plan", f"no upstream is named {name!r}")
     _unique("plan", "id", [plan.id for plan in settings.plan])
     _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
     known = [vendor.name for vendor in settings.vendor]
@@ -173,6 +195,14 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     responses = tree["responses"]
     if responses["key"] and not responses["key"].startswith(("env:", "file:")):
         responses["key"] = show(responses["key"])
+    storage = tree["backup"]["s3"]
+    for name in ("access_key", "secret_key") if storage else ():
+        if not storage[name].startswith(("env:", "file:")):
+            storage[name] = show(storage[name])
+    for alert in tree["alert"]:
+        for name in ("url", "secret", "password"):
+            if alert[name] and not alert[name].startswith(("env:", "file:")):
+                alert[name] = show(alert[name])
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

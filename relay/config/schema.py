@@ -13,13 +13,13 @@ import msgspec
 from msgspec import field
 
 from relay import secret
+from relay.config.alerts import AlertingSettings, AlertSettings
+from relay.config.backup import BackupSettings
 from relay.config.capabilities import Overrides
 from relay.config.checks import (
     check_model_id,
     check_name,
-    check_pattern,
     check_positive,
-    check_time_zone,
     check_url,
 )
 from relay.config.limits import HeadLimitSettings as HeadLimitSettings
@@ -32,15 +32,13 @@ from relay.config.values import (
     Feature,
     ProxyUrl,
 )
+from relay.config.vendor_schema import VendorSettings
 from relay.secret import Secret
 
 _KEY_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
-_HOST: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_PATH: Final = re.compile(r"/[\x21-\x7e]*")
 _DATE: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
-_MODEL_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _MIN_KEY_LENGTH: Final = 32
 _MAKE_KEY: Final = "make one with `openssl rand -hex 32`"
 # Header fields that the relay sets itself.
@@ -156,82 +154,6 @@ class PoolSettings(_Section, frozen=True):
         if self.queue < 0:
             raise ValueError("queue must be 0 (no queue) or more")
         check_positive(self, "grace", "keep_alive")
-
-
-class RuleSettings(_Section, frozen=True):
-    """What one kind of a vendor's errors means. The first rule that matches applies.
-
-    A rule matches if each of `status`, `code` and `says` that it gives matches.
-    """
-
-    scope: Literal["caller", "request", "feature", "failure", "model", "account", "credential"]
-    reason: str  # for the operator, such as "5-hour limit reached"
-    status: int | None = None  # None: any of 400 and more, and errors within a stream
-    code: list[str] = []  # error.code or error.type is one of these, numbers as text; []: any
-    says: str | None = None  # searched in the error's message, ignoring case; None: any
-    seconds: float | None = None  # how long it lasts, if the answer itself does not say
-
-    def __post_init__(self) -> None:
-        if not self.reason or len(self.reason) > 100 or not self.reason.isprintable():
-            raise ValueError("reason must be a short line of text, 1 to 100 characters")
-        if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError("status must be from 200 to 599; leave it out to match any")
-        if not all(self.code):
-            raise ValueError("code must not contain an empty string; leave it out to match any")
-        if self.says is not None:
-            check_pattern("says", self.says)
-        if self.seconds is not None:
-            check_positive(self, "seconds")
-
-
-class PlanPollSettings(_Section, frozen=True):
-    """How to ask a vendor for what is left of a plan: `GET path` at the upstream's origin.
-
-    `left` is a comma-separated list of dotted paths to numbers in the JSON answer; a step `*` is
-    every element of a list or every value of a table.
-    """
-
-    path: str
-    left: str
-    every: float = 300.0  # seconds between two requests
-
-    def __post_init__(self) -> None:
-        if not _PATH.fullmatch(self.path):
-            raise ValueError('path must begin with "/" and be plain ASCII without spaces')
-        if not self.left.strip():
-            raise ValueError('left must name a number in the answer, such as "usage.remaining"')
-        if not self.every >= 60 or not math.isfinite(self.every):
-            raise ValueError("every must be at least 60 seconds, and finite")
-
-
-class VendorSettings(_Section, frozen=True):
-    """What all upstreams of one vendor have in common."""
-
-    name: str
-    hosts: list[str] = []  # base_urls at these hosts, or below them, are of this vendor
-    thinking: str = "anthropic"  # family of its thinking blocks; no other family accepts them
-    # Whether input_tokens includes cached tokens.
-    usage: Literal["exclusive", "inclusive"] = "exclusive"
-    time_zone: str = "UTC"  # IANA name, of times that its errors give without a zone
-    models: list[str] = []  # patterns of model names, such as "glm-*"; []: any model
-    terms: str = ""  # a note on its terms of use, shown to the operator
-    quota: PlanPollSettings | None = None
-    rules: list[RuleSettings] = []
-
-    def __post_init__(self) -> None:
-        check_name("name", self.name)
-        for host in self.hosts:
-            if not _HOST.fullmatch(host):
-                raise ValueError(
-                    f"hosts: {host!r} is not a host name in lower case, such as api.example.com"
-                )
-        check_name("thinking", self.thinking)
-        check_time_zone("time_zone", self.time_zone)
-        for pattern in self.models:
-            if not _MODEL_PATTERN.fullmatch(pattern):
-                raise ValueError(
-                    f'models: {pattern!r} is not a pattern of model names, such as "glm-*"'
-                )
 
 
 class ResponsesSettings(_Section, frozen=True):
@@ -425,6 +347,9 @@ class Settings(_Section, frozen=True):
     plan: list[PlanSettings] = []
     responses: ResponsesSettings = ResponsesSettings()
     acme: AcmeSettings = AcmeSettings()
+    backup: BackupSettings = BackupSettings()
+    alerting: AlertingSettings = AlertingSettings()
+    alert: list[AlertSettings] = []
 
     @property
     def admin_address(self) -> AdminAddress:

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from relay.config.errors import ConfigError, explain
-from relay.config.schema import Settings, UpstreamSettings, VendorSettings
+from relay.config.schema import Settings, UpstreamSettings
 from relay.config.values import decode
+from relay.config.vendor_schema import VendorSettings
 
 _SHIPPED: Final = Path(__file__).with_name("vendors.toml")
 _GENERIC: Final = VendorSettings(name="generic")

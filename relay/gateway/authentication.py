@@ -25,6 +25,10 @@ class KeyIndex:
         self._by_digest = {key.digest: key for key in keys}
         self._by_key.clear()
 
+    def emails(self, key_ids: set[str]) -> dict[str, str]:
+        """The accounts' addresses of some keys, for the operator."""
+        return {key.key_id: key.email for key in self._by_digest.values() if key.key_id in key_ids}
+
     def identify(self, headers: dict[bytes, bytes]) -> LiveKey:
         """The caller whose key a request carries.
 

@@ -8,16 +8,17 @@ it back between the parts of a request.
 Decides which requests are large. Must not know what is done with them.
 """
 
-import asyncio
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
 from relay.gateway.fair_thread import FairThread
+from relay.store.executor import ThreadExecutor
 from relay.translate import pacing
 from relay.translate.elements import check_elements, is_light
 from relay.translate.messages.peek import RequestSummary, peek
@@ -34,8 +35,8 @@ _MAX_REST_SECONDS: Final = 0.02
 
 _MAX_AT_ONCE: Final = 8  # large requests of one key that are read and written
 _reading: Final[Counter[str]] = Counter()  # large requests by key
-_releasing: Final[set[asyncio.Task[None]]] = set()
 _threads: Final[dict[str, FairThread]] = {}
+_releasing: Final[list[ThreadExecutor]] = []  # one, once it is needed
 
 
 def begin_reading(ctx: RequestContext, key: str) -> None:
@@ -78,16 +79,14 @@ async def in_turns(key: str, work: Callable[[], T]) -> T:
 
 
 async def released(inbound: "InboundRequest") -> None:
-    """Release a large request, on a thread that has nothing else to do."""
-    await _on_thread("releasing", "", partial(_paced, inbound.release))
+    """Release a large request."""
+    await _releaser().call(partial(_paced, inbound.release))
 
 
 def release_ended(ctx: RequestContext) -> None:
     """Release a large request that has ended, perhaps without an answer; nobody waits for it."""
     if ctx.inbound is not None:
-        task = asyncio.get_running_loop().create_task(released(ctx.inbound))
-        _releasing.add(task)
-        task.add_done_callback(_releasing.discard)
+        _releaser().post(partial(_paced, ctx.inbound.release))
 
 
 async def unfolded(key: str, body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -125,12 +124,33 @@ def _thread(name: str) -> FairThread:
     return thread
 
 
+def _releaser() -> ThreadExecutor:
+    """The thread on which large requests are released; it has nothing else to do."""
+    if not _releasing:
+        _releasing.append(ThreadExecutor("releasing"))
+    return _releasing[0]
+
+
 async def _on_thread(name: str, key: str, work: Callable[[], T]) -> T:
-    """Do a key's work on the thread of this name."""
-    result = await _thread(name).call(key, partial(_without_frames, work))
-    if isinstance(result, _Refusal):
-        raise result.error
-    return result
+    """Do a key's work on the thread of this name.
+
+    If the caller is cancelled, work that has not begun is dropped with the body that it holds;
+    work that has begun ends all the same.
+    """
+    abandonable = _Abandonable(work)
+    del work
+    try:
+        result = await _thread(name).call(key, abandonable.run)
+    except CancelledError:
+        abandonable.abandon()
+        raise
+    if not isinstance(result, _Refusal):
+        return result
+    error = result.error
+    try:
+        raise error
+    finally:
+        del error, result  # else the error's frames would refer to it, a cycle that holds the body
 
 
 class _Refusal:
@@ -146,11 +166,33 @@ class _Refusal:
         error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
-def _without_frames(work: Callable[[], T]) -> T | _Refusal:
-    try:
-        return work()
-    except RelayError as error:
-        return _Refusal(error)
+class _Abandonable(Generic[T]):
+    """Work whose caller may leave before it begins or ends. Its result is freed on the thread."""
+
+    __slots__ = ("_abandoned", "_work")
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work: Callable[[], T] | None = work
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """The caller has left: drop the work with the body that it holds."""
+        self._abandoned = True
+        self._work = None
+
+    def run(self) -> T | _Refusal:
+        """On the thread."""
+        work, self._work = self._work, None
+        if work is None:
+            raise CancelledError
+        try:
+            result: T | _Refusal = work()
+        except RelayError as error:
+            result = _Refusal(error)
+        if self._abandoned:
+            del work, result
+            raise CancelledError
+        return result
 
 
 class _Turns:

@@ -42,9 +42,10 @@ class AddressCounts:
         self._counted: dict[object, bytes] = {}  # a connection's address may be replaced later
         self.refused = 0
 
-    def bound(self, cap: int) -> None:
+    def bound(self, cap: int, is_exempt: Callable[[str], bool]) -> None:
         """Use this cap from now on, for connections to come."""
         self._cap = cap
+        self._is_exempt = is_exempt
 
     def enter(self, connection: object, address: str) -> bool:
         """Count a connection until `leave`; False if its address has too many."""

@@ -19,7 +19,7 @@ from relay.net.tls import Certificate, Certificates
 
 _INTERVAL_SECONDS: Final = 3.0
 
-_log = logging.getLogger("relay.certificates")
+_log = logging.getLogger("relay.net")
 _log.setLevel(logging.INFO)  # exchanges are rare, and an operator waits for them
 
 _Signature = tuple[tuple[int, int, int], ...]  # of each file: time of change, octets, inode

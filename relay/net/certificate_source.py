@@ -49,6 +49,10 @@ class CertificateSource:
         """Until when each certificate in force is valid, under its first name."""
         return self._certificates.dates()
 
+    def ends(self) -> dict[str, float]:
+        """Until when each certificate in force is valid, epoch seconds, by its first name."""
+        return {one.name: one.not_after for one in self.dates()}
+
     def faults(self) -> dict[str, str]:
         """Domains without a new certificate from the authority, each with what to do."""
         return {} if self._auto is None else self._auto.faults()

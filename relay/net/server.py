@@ -179,7 +179,7 @@ class Server:
         """Use these bounds from now on, in open connections too."""
         self.bounds = bounds
         self.budget.bound(bounds.held, bounds.held_per_key, bounds.uploads_per_key)
-        self.addresses.bound(bounds.per_address)
+        self.addresses.bound(bounds.per_address, bounds.is_exempt)
 
     def connection_made(self, connection: Connection) -> None:
         """Called by each connection when it is open.

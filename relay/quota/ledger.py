@@ -23,6 +23,8 @@ a limit and the reservation. Must not know requests or the database: `changes` h
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import nlargest
+from itertools import islice
 from operator import itemgetter
 from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
@@ -34,6 +36,7 @@ from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
 
 _MONEY: Final = "money"
+_MAX_SHOWN_KEYS: Final = 2000
 
 # The use of a reservation that closes: tokens and micro-dollars, see `settle`; None: refunded.
 Use: TypeAlias = tuple[int | None, int | None] | None
@@ -53,9 +56,9 @@ class Ledger:
     """The limits and balances of all keys. `now` is the present moment, epoch seconds."""
 
     def __init__(self) -> None:
-        self._key_states: dict[str, KeyState] = {}
-        self._counters: dict[tuple[str, str], LimitCounters] = {}
-        self._balances: dict[str, Balance] = {}
+        self.key_states: dict[str, KeyState] = {}
+        self.counters: dict[tuple[str, str], LimitCounters] = {}
+        self.balances: dict[str, Balance] = {}
         self._dirty: list[LimitCounters | Balance] = []
         self._to_sweep: list[LimitCounters] = []
         # Requests in flight of another process, by key, until the key is in use here.
@@ -69,7 +72,7 @@ class Ledger:
 
     def key_state(self, account: str, key: str, plan: Plan, now: float) -> KeyState:
         """The state of a key under a plan, created where there is none."""
-        key_state = self._key_states.get(key)
+        key_state = self.key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, int(now * 1000))
         return key_state
@@ -83,7 +86,7 @@ class Ledger:
             QuotaExceeded: it is not admitted, and nothing was taken.
         """
         moment = int(now * 1000)
-        key_state = self._key_states.get(key)
+        key_state = self.key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
             # An earlier plan pays as it did when the request began: its price is known by it.
@@ -147,7 +150,7 @@ class Ledger:
             QuotaExceeded: `reserve` would refuse even a request of no tokens and no cost; with
                 `counting`, one of those limits has no room.
         """
-        key_state = self._key_states.get(key)
+        key_state = self.key_states.get(key)
         moment = int(now * 1000)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
@@ -262,6 +265,23 @@ class Ledger:
             views.append(LimitView(limit.name, remaining, reset / 1000))
         return views
 
+    def tightest(self, now: float, count: int) -> list[tuple[KeyState, LimitView, float]]:
+        """The keys with the highest used share of a limit, each with that limit and share.
+
+        At most `_MAX_SHOWN_KEYS` keys are looked at, so that it takes a few milliseconds.
+        """
+        moment = int(now * 1000)
+        found: list[tuple[KeyState, LimitView, float]] = []
+        for key_state in islice(self.key_states.values(), _MAX_SHOWN_KEYS):
+            for limit, bucket in zip(
+                key_state.plan.limits, key_state.counters.buckets, strict=False
+            ):
+                remaining, reset = bucket.remaining_and_reset(moment)
+                share = 1 - remaining / limit.size
+                if share > 0:
+                    found.append((key_state, LimitView(limit.name, remaining, reset / 1000), share))
+        return nlargest(count, found, key=itemgetter(2))
+
     def _close(self, reservation: Reservation, cost: int) -> None:
         reservation.open = False
         counters = reservation.counters
@@ -295,9 +315,9 @@ class Ledger:
                 self.mark_changed(counters)
             counters.adopt(plan, now)
         balance = self.balance(account) if plan.prepaid else None
-        key_state = self._key_states.get(key)
+        key_state = self.key_states.get(key)
         if key_state is None:
-            key_state = self._key_states[key] = KeyState(account, key, plan, counters, balance)
+            key_state = self.key_states[key] = KeyState(account, key, plan, counters, balance)
             key_state.in_flight = self.inherited.pop(key, 0)
         else:
             key_state.counters.keys.discard(key)
@@ -312,34 +332,18 @@ class Ledger:
                 self._successors[earlier] = successors[plan]
         self._successors.update(successors)
 
-    def key_states(self) -> Iterable[KeyState]:
-        """All keys in use."""
-        return self._key_states.values()
-
-    def find_key_state(self, key: str) -> KeyState | None:
-        """The state of a key, if it is in use."""
-        return self._key_states.get(key)
-
-    def counters(self) -> Iterable[LimitCounters]:
-        """All limits in use."""
-        return self._counters.values()
-
-    def balances(self) -> Iterable[Balance]:
-        """All balances that are known."""
-        return self._balances.values()
-
     def counters_of(self, scope: str, owner: str) -> LimitCounters:
         """The limits of an owner, created where there are none."""
-        counters = self._counters.get((scope, owner))
+        counters = self.counters.get((scope, owner))
         if counters is None:
-            counters = self._counters[scope, owner] = LimitCounters(scope, owner)
+            counters = self.counters[scope, owner] = LimitCounters(scope, owner)
         return counters
 
     def balance(self, account: str) -> Balance:
         """The balance of an account, created where there is none."""
-        balance = self._balances.get(account)
+        balance = self.balances.get(account)
         if balance is None:
-            balance = self._balances[account] = Balance(account)
+            balance = self.balances[account] = Balance(account)
         return balance
 
     def fund(self, account: str, credited: int) -> None:
@@ -356,15 +360,15 @@ class Ledger:
         deleted = []
         moment = int(now * 1000)
         if not self._to_sweep:
-            self._to_sweep = list(self._counters.values())
+            self._to_sweep = list(self.counters.values())
         for _ in range(min(max_owners, len(self._to_sweep))):
             counters = self._to_sweep.pop()
             if counters.idle(moment) and not any(
-                self._key_states[key].busy(moment) for key in counters.keys
+                self.key_states[key].busy(moment) for key in counters.keys
             ):
                 for key in counters.keys:
-                    del self._key_states[key]
-                del self._counters[counters.scope, counters.owner]
+                    del self.key_states[key]
+                del self.counters[counters.scope, counters.owner]
                 deleted.append((counters.scope, counters.owner))
         return deleted
 

@@ -52,6 +52,7 @@ _COMMANDS: Final = frozenset({"command", "commands", "cmd", "script"})
 _PATCHER: Final = "apply_patch"
 _PATCHES: Final = frozenset({"input", "patch", "diff"})  # arguments that take a patch
 _MAX_DEPTH: Final = 6
+_MAX_COUNT: Final = 10_000  # of items or characters
 
 
 class FileRequest(msgspec.Struct, frozen=True):
@@ -218,23 +219,25 @@ def example(schema: Any, root: Any, name: str = "", depth: int = 0) -> Any:
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
-    if schema.get("enum"):
+    if type(schema.get("enum")) is list and schema["enum"]:
         return schema["enum"][0]
     for key in ("anyOf", "oneOf", "allOf"):
-        if schema.get(key):
+        if type(schema.get(key)) is list and schema[key]:
             return example(schema[key][0], root, name, depth + 1)
     if "$ref" in schema:
         return example(_resolve(str(schema["$ref"]), root), root, name, depth + 1)
     kind = schema.get("type")
-    if type(kind) is list:
+    if type(kind) is list and kind:
         kind = kind[0]
     if kind == "object" or "properties" in schema:
-        properties = schema.get("properties") or {}
-        required = schema.get("required") or ()
-        return {key: example(properties.get(key), root, key, depth + 1) for key in required}
+        properties, required = schema.get("properties"), schema.get("required")
+        if type(properties) is not dict:
+            properties = {}
+        names = [key for key in required if type(key) is str] if type(required) is list else []
+        return {key: example(properties.get(key), root, key, depth + 1) for key in names}
     if kind == "array":
         item = example(schema.get("items"), root, name, depth + 1)
-        return [item] * int(schema.get("minItems", 1)) if item is not None else []
+        return [item] * _number(schema, "minItems", 1) if item is not None else []
     if kind in ("integer", "number"):
         return schema.get("minimum", 1)
     if kind == "boolean":
@@ -248,7 +251,13 @@ def _text(schema: JSON, name: str) -> str:
     if name in _COMMANDS:
         return "echo simulated"
     text = f"simulated {name}".strip().replace("_", " ")
-    return text.ljust(int(schema.get("minLength", 0)), ".")
+    return text.ljust(_number(schema, "minLength", 0), ".")
+
+
+def _number(schema: JSON, name: str, default: int) -> int:
+    """A small count of a schema that nobody has checked."""
+    value = schema.get(name, default)
+    return min(value, _MAX_COUNT) if type(value) is int else default
 
 
 def _resolve(reference: str, root: Any) -> Any:

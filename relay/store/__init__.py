@@ -1,16 +1,21 @@
 """Everything that outlives the process, in one SQLite file. Nothing above sees SQL.
 
-executor       one thread for calls from the event loop
-database       opens and migrates the file, runs statements and transactions
-migrations/    the schema, script by script
-users, keys    accounts and their API keys
-balance        credits, charges and statements
-usage          sums, single requests and their pruning
-pauses         upstreams that the operator paused
-responses      responses kept for the Responses API, in memory or encrypted
-server_secret  the server's own random key
-change_watch   notices changes to keys, users and credits by other processes
-journal        group commit of requests; `batch` has its transactions
-recovery       what a crash left behind
-backup         a copy of the file while it is in use
+executor          one thread for calls from the event loop
+database          opens and migrates the file, runs statements and transactions
+migrations/       the schema, script by script
+users, keys       accounts and their API keys
+balance           credits, charges and statements
+usage             sums, single requests and their pruning
+pauses            upstreams that the operator paused
+responses         responses kept for the Responses API, in memory or encrypted
+server_secret     the server's own random key
+change_watch      notices changes to keys, users and credits by other processes
+journal           group commit of requests; `batch` has its transactions
+recovery          what a crash left behind
+space             disk space, measured and given back
+backup            a copy of the file while it is in use
+scheduled_backup  backups that a server makes by itself
+object_storage    a backup's copy in S3-compatible storage
+foreign, imports  another program's SQLite file; accounts that come from elsewhere
+restore           a backup in the place of the database
 """

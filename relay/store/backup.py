@@ -1,13 +1,14 @@
 """A consistent copy of the database, taken while a server uses it.
 
-Decides the copy's name until it is complete, and that no file is ever overwritten. Must not know
-the tables. Opens its own connection: readers do not block the journal.
+Decides the copy's name until it is complete, how it is checked, and that no file is ever
+overwritten. Opens its own connection: readers do not block the journal.
 """
 
 import os
 import secrets
 import sqlite3
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from relay.store.database import APPLICATION_ID, StoreError, describe_error
@@ -30,8 +31,8 @@ def backup(source: str | Path, target: str | Path) -> int:
         # SQLite treats an empty file as a missing one, and keeps its mode.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
-            _copy(source, partial)
-            _check(partial)
+            before = _copy(source, partial)
+            _check(partial, before)
             _publish(partial, target)
             return target.stat().st_size
         finally:
@@ -40,7 +41,28 @@ def backup(source: str | Path, target: str | Path) -> int:
         raise StoreError(f"backup {target}: {error.strerror}") from None
 
 
-def _copy(source: Path, partial: Path) -> None:
+# Numbers that only grow, so that a copy has at least those of the moment before it was made.
+# Requests are pruned, but not the last one.
+_GROWING: Final = {
+    "users": "SELECT count(*) FROM users",
+    "keys": "SELECT count(*) FROM keys",
+    "statement": "SELECT coalesce(max(id), 0) FROM statement",
+    "usage": "SELECT coalesce(max(number), 0) FROM usage",
+}
+
+
+def _numbers(connection: sqlite3.Connection) -> dict[str, int]:
+    """By table. A database that has yet to be migrated may lack some."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    return {
+        table: int(connection.execute(query).fetchone()[0])
+        for table, query in _GROWING.items()
+        if table in tables
+    }
+
+
+def _copy(source: Path, partial: Path) -> dict[str, int]:
+    """Returns the numbers of `_GROWING` before the copy was made."""
     try:
         connection = sqlite3.connect(
             f"file:{quote(str(source.absolute()))}?mode=rw", uri=True, isolation_level=None
@@ -48,17 +70,23 @@ def _copy(source: Path, partial: Path) -> None:
         try:
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise StoreError(f"database {source}: is not the relay's")
+            before = _numbers(connection)
             connection.execute("VACUUM INTO ?", (str(partial),))
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise StoreError(describe_error(source, error)) from None
+    return before
 
 
-def _check(partial: Path) -> None:
+def _check(partial: Path, before: dict[str, int]) -> None:
     connection = sqlite3.connect(partial, isolation_level=None)
     try:
         result = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if result == "ok":
+            copied = _numbers(connection)
+            short = [name for name, number in before.items() if copied.get(name, 0) < number]
+            result = f"table {short[0]} is not complete" if short else "ok"
     except sqlite3.Error as error:
         result = str(error)
     finally:

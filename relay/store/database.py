@@ -272,6 +272,9 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
 
 def _use_wal(path: Path, connection: sqlite3.Connection) -> None:
     """Switch to the write-ahead log. SQLite does not wait for that lock, so this does."""
+    if not connection.execute("PRAGMA page_count").fetchone()[0]:
+        # So that free pages can be given back later (`relay.store.space`).
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
     while True:
         try:

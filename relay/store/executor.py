@@ -42,6 +42,11 @@ class ThreadExecutor:
         result: T = await call.future
         return result
 
+    def post(self, function: Callable[[], object]) -> None:
+        """Run `function` on the thread, after all earlier calls; nobody waits for it."""
+        if not self._closed:
+            self._calls.put(PendingCall(function))
+
     async def close(self) -> None:
         """Run all earlier calls, then end the thread."""
         if self._closed:
@@ -52,6 +57,12 @@ class ThreadExecutor:
         self._calls.put(None)
         await last.future
         self._thread.join()  # it has nothing left to do but return
+
+    def abandon(self) -> None:
+        """Let the thread end after the earlier calls, without waiting for it."""
+        if not self._closed:
+            self._closed = True
+            self._calls.put(None)
 
     def _run(self) -> None:
         for call in iter(self._calls.get, None):
@@ -65,7 +76,7 @@ class PendingCall:
     __slots__ = ("_function", "_loop", "future")
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
+        self._function: Callable[[], Any] | None = function
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self._loop.create_future()
 
@@ -73,13 +84,16 @@ class PendingCall:
         """On the thread."""
         result: Any = None
         error: BaseException | None = None
+        function, self._function = self._function, None
+        assert function is not None
         try:
-            result = self._function()
+            result = function()
         except StopIteration as raised:  # no future takes one; as PEP 479 has it for generators
             error = RuntimeError("the function raised StopIteration")
             error.__cause__ = raised
         except BaseException as raised:
             error = raised
+        del function  # with all that it holds, here and not on the loop
         try:
             self._loop.call_soon_threadsafe(self._resolve, result, error)
         except RuntimeError:  # the loop has closed: nobody waits

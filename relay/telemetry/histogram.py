@@ -28,6 +28,11 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0
 
+    @property
+    def counts_total(self) -> int:
+        """Number of durations."""
+        return sum(self.counts)
+
     def add(self, us: int) -> None:
         """Count one duration."""
         self.counts[bisect_left(self.bounds, us)] += 1

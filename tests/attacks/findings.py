@@ -65,11 +65,8 @@ FINDINGS = [
         "H4",
         "iterations, one-hour cache, speed, geography, searches",
         (
-            f"{_BILLED}[both caches",
-            f"{_BILLED}[searches",
-            f"{_BILLED}[geography",
-            f"{_BILLED}[tier",
-            f"{_BILLED}[fallback",
+            *(f"{_BILLED}[{one}-messages" for one in ("both caches", "searches", "geography")),
+            *(f"{_BILLED}[{one}-messages" for one in ("tier", "fallback")),
         ),
     ),
     Finding(

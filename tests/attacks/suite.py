@@ -7,6 +7,7 @@ of another account at each relay that they start, and a table shows what became 
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import sys
 import time
@@ -27,6 +28,7 @@ GROWTH_OCTETS = 64 * 1024 * 1024  # of the process, in all
 SUITE_SECONDS = 60
 MODEL = PLAN = "honest"
 EMAIL = "honest@example.com"
+_LIBC = ctypes.CDLL(None)
 ROOT = Path(__file__).parents[2]
 
 
@@ -128,6 +130,7 @@ class Suite:
                 row.statuses += caller.statuses
             honest.callers.clear()
             gc.collect()
+            _LIBC.malloc_trim(0)  # what is freed is not held, even if the allocator keeps it
             octets = psutil.Process().memory_info().rss
             self._before = self._before or octets  # after the first, which has imported all
             row.grown = octets - self._before

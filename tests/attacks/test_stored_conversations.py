@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.attacks.uploads import KIB, MIB, held, other_key, refusal, served
@@ -31,12 +32,16 @@ async def ask(
     relay: Live, body: dict[str, Any], *, target: str = RESPONSES, key: str = ""
 ) -> tuple[int, dict[str, Any], int]:
     """Status, document and octets of the answer to a compressed request."""
-    octets = gzip.compress(json.dumps({"model": MODEL, **body}).encode(), 1)
+    octets = await asyncio.to_thread(_compressed, body)
     async with connected(relay.port) as (reader, writer):
         fields = "content-encoding: gzip\r\n"
         writer.write(request(key or relay.key, octets, target=target, fields=fields))
         status, _, payload = await read_answer(reader)
     return status, json.loads(payload), len(payload)
+
+
+def _compressed(body: dict[str, Any]) -> bytes:
+    return gzip.compress(orjson.dumps({"model": MODEL, **body}), 1)
 
 
 async def conversation(relay: Live, turns: int, size: int) -> str:

@@ -239,7 +239,7 @@ def test_a_statement_shows_credits_and_charges_in_order(ann: str) -> None:
         (2, "user credit ann@example.com 5 --nota x", "unexpected extra arguments (--nota x)"),
         (2, f"user credit ann@example.com 5 --note {'x' * 201}", "up to 200 printable"),
         (2, "user credit ann@example.com 5 --note \x1b[31m", "up to 200 printable"),
-        (2, "backup", "Missing argument 'PATH'. See `relay backup --help`."),
+        (2, "restore", "Missing argument 'PATH'. See `relay restore --help`."),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(status: int, command: str, words: str) -> None:

@@ -2,19 +2,24 @@
 
 import asyncio
 import json
+import os
+import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay import secret
+from relay.process import lock_database
 from relay.store import usage
 from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from tests.cli.command import SETTINGS, data, done, refused, relay
+from tests.fakes.s3 import running_bucket
 from tests.store.entries import Changes, admission, outcome, settle
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -104,3 +109,61 @@ async def test_a_change_on_the_command_line_is_seen_within_a_second(folder: Path
     watching.cancel()
     await asyncio.wait([watching])
     await database.close()
+
+
+def test_a_backup_without_a_path_goes_where_scheduled_ones_go(ann: str, folder: Path) -> None:
+    with running_bucket() as bucket:
+        s3 = "".join(f"{name} = {json.dumps(text)}\n" for name, text in bucket.settings().items())
+        (folder / "relay.toml").write_text(f"{SETTINGS}\n[backup]\nkeep = 1\n[backup.s3]\n{s3}")
+        made = data("backup")
+        [name] = [file.name for file in (folder / "backups").iterdir()]
+        assert made == {
+            "path": str(folder / "backups" / name),
+            "bytes": (folder / "backups" / name).stat().st_size,
+            "stored": f"relay/{name}",
+            "deleted": 0,
+        }
+        bucket.fault = "slow down"
+        assert "is made, but not copied" in refused(1, "backup")
+        assert "canary" not in done("check")
+    (folder / "relay.toml").write_text(
+        f"{SETTINGS}\n[backup.s3]\n{s3.replace('AKIATEST', 'env:NO_SUCH_NAME')}"
+    )
+    assert refused(2, "check") == (
+        "relay.toml: backup.s3.access_key: the environment variable NO_SUCH_NAME is not set"
+    )
+
+
+def test_the_status_of_the_database_is_in_figures(ann: str, folder: Path) -> None:
+    done("key", "create", "--user", ann)
+    done("backup")
+    status = data("database", "status")
+    assert (status["accounts"], status["keys"], status["requests"]) == (1, 1, 0)
+    assert status["bytes"] == (folder / "relay.db").stat().st_size
+    assert (status["backups"], status["retention_days"]) == (1, 90)
+    assert status["shrinks_by_itself"]
+    assert status["backup_bytes"] == data("backup")["bytes"]
+    text = done("database", "status")
+    assert re.search(r"backup bytes +[\d,]+\n", text)
+
+
+def test_space_is_given_back_on_demand(ann: str, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "relay.db", isolation_level=None)) as connection:
+        connection.execute("INSERT INTO value VALUES ('filler', zeroblob(4000000))")
+        connection.execute("DELETE FROM value")
+    given = data("database", "shrink")["bytes"]
+    assert given > 3_900_000
+    assert data("database", "shrink") == {"bytes": 0}
+
+
+def test_an_older_database_is_rewritten_without_a_server(ann: str, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "relay.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("VACUUM")
+    assert "stop the server first" in done("database", "status")
+    lock = lock_database(str(folder / "relay.db"))
+    assert "stop it first" in refused(1, "database", "shrink")
+    os.close(lock)
+    done("database", "shrink")
+    assert data("database", "status")["shrinks_by_itself"]

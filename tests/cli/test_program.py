@@ -36,7 +36,8 @@ def test_the_config_option_may_stand_anywhere(folder: Path, command: str) -> Non
     "command",
     ["serve", "demo", "simulate", "check", "user create", "user list", "user set-plan",
      "user suspend", "user resume", "user credit", "user statement", "key create", "key list",
-     "key revoke", "usage", "backup"],
+     "key revoke", "usage", "backup", "restore", "database status", "database shrink",
+     "move export", "move import", "import", "alerts test"],
 )  # fmt: skip
 def test_every_command_takes_config_and_explains_itself(command: str) -> None:
     text = done(*command.split(), "--help")

@@ -53,7 +53,15 @@ SHELL = [text for kind, text in BLOCKS if kind == "console"]
 CLAUDE = [text for text in SHELL if "\n$ claude " in text]
 CODEX = [text for text in SHELL if "\n$ codex " in text]
 CODEX_SETTINGS = [text for _, text in BLOCKS if "[model_providers." in text]
-SERVERS = ("serve", "demo", "simulate", "upstreams")  # commands that need a server, or are one
+SERVERS = (
+    "serve",
+    "demo",
+    "simulate",
+    "upstreams",
+    "doctor",
+    "top",
+    "metrics",
+)  # commands that need a server, or are one
 
 
 def filled_in(text: str, live: Live) -> str:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.config import schema, tls_schema
+from relay.config import alerts, backup, schema, tls_schema, vendor_schema
 from relay.config.capabilities import Overrides
 
 ROOT = Path(__file__).parents[2]
@@ -33,12 +33,16 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     Overrides: "accepts",
     schema.PlanSettings: "[[plan]]",
     schema.LimitSettings: "limits",
-    schema.VendorSettings: "[[vendor]]",
-    schema.PlanPollSettings: "vendor.quota",
-    schema.RuleSettings: "[[vendor.rules]]",
+    vendor_schema.VendorSettings: "[[vendor]]",
+    vendor_schema.PlanPollSettings: "vendor.quota",
+    vendor_schema.RuleSettings: "[[vendor.rules]]",
+    backup.BackupSettings: "[backup]",
+    backup.StorageSettings: "[backup.s3]",
+    alerts.AlertingSettings: "[alerting]",
+    alerts.AlertSettings: "[[alert]]",
 }
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
-WITH_HEADING = {"server.tls", "server.limits", "server.timeouts", "upstream.timeouts"}
+WITH_HEADING = {"server.tls", "server.limits", "server.timeouts", "upstream.timeouts", "backup.s3"}
 BLOCK = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "relay" / "docs").glob("*.md"))]
 # A section that a snippet leaves out, because another part of its page shows it.

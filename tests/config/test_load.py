@@ -19,10 +19,25 @@ from tests.config.sections import (
     load,
 )
 
+S3 = """[backup.s3]
+endpoint = "http://s3.example"
+bucket = "b1"
+access_key = "A"
+secret_key = "S"
+"""
 WRONG = [
     # an unknown name, at every level
-    ("servr = {}", "servr",
-     "accepted here: acme, database, log, model, plan, pool, responses, server"),
+    ("servr = {}", "servr", "accepted here: acme, alert, alerting, backup, database, log"),
+    ('[backup]\nevery = "5s"', "backup.every", 'at least "1m", or "off"'),
+    ('[backup]\nevery = "daily"', "backup.every", "is no duration"),
+    ("[backup]\nkeep = 0", "backup.keep", 'every = "off" makes none'),
+    ('[backup]\npath = ""', "backup.path", "must name a folder"),
+    ('[backup.s3]\nendpoint = "s3.example"', "backup.s3.bucket", "is missing"),
+    (S3 + 'region = "Frankfurt am Main"', "backup.s3.region", "such as"),
+    (S3 + 'prefix = "/a"', "backup.s3.prefix", "not begin with /"),
+    (S3.replace('"b1"', '"a/b"'), "backup.s3.bucket", "2 to 63"),
+    (S3.replace("http:", "ftp:"), "backup.s3.endpoint", "http:// or https://"),
+    (S3.replace('"S"', '"$S3_SECRET"'), "backup.s3.secret_key", "write env:S3_SECRET"),
     ("[server]\nlisen = []", "server.lisen",
      "accepted here: admin_listen, domains, key_prefix, limits"),
     ("[server.limits]\nheads = 1", "server.limits.heads", "body, connections, "),

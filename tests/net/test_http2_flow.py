@@ -105,8 +105,9 @@ async def test_a_stream_stalled_for_too_long_is_reset(
         await caller.octets(other, 0)
         caller.send(WindowUpdateFrame(0, window_increment=1 << 24))
         await caller.octets(other, 60_000)
-        caller.send(WindowUpdateFrame(other, window_increment=1 << 20))
-        assert (await caller.answer(other)).complete
+        caller.send(WindowUpdateFrame(other, window_increment=1 << 21))
+        reply = await caller.answer(other)
+        assert (reply.complete, reply.reset, len(reply.payload)) == (True, None, len(PAYLOAD))
         caller.send(WindowUpdateFrame(0, window_increment=1 << 20))
         assert (await caller.answer(caller.request(get()))).status == 200
     await until(lambda: live.log()[0]["outcome"] == "caller left")

@@ -1,8 +1,12 @@
 """The simulated model calls the tool that a request asks for, with arguments that fit it."""
 
+from typing import Any
+
+import orjson
 import pytest
 
 from relay.simulator import strict, toolcall
+from relay.simulator.toolcall import example
 
 from . import samples
 from .answers import SEAL, compose, follow
@@ -66,6 +70,18 @@ def test_without_a_tool_for_files_a_shell_writes_the_file() -> None:
 def test_any_other_tool_gets_arguments_that_fit_its_schema() -> None:
     composed = compose(plain(tools=[WEATHER], tool_choice={"type": "any"}))
     assert composed.blocks[0]["input"] == {"city": "simulated city", "unit": "celsius", "days": 2}
+
+
+ODD: list[Any] = ["x", 1, 10**30, None, [], {}, {"a": 1}, [None, [], "a"]]
+NAMES = ["type", "properties", "required", "minItems", "minLength", "enum", "anyOf", "$ref"]
+
+
+@pytest.mark.parametrize("kind", ["object", "array", "string"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("odd", ODD)
+def test_a_schema_that_is_none_is_no_error(kind: str, name: str, odd: Any) -> None:
+    schema = {"type": kind, "items": {}, "required": ["a"], name: odd}
+    orjson.dumps(example(schema, schema))
 
 
 def test_a_tool_that_the_user_names_is_called() -> None:

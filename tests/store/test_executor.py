@@ -99,3 +99,19 @@ def test_a_result_after_the_loop_has_closed_is_dropped(capfd: pytest.CaptureFixt
     asyncio.run(executor.close())
     assert capfd.readouterr().err == ""
     assert sys.exc_info() == (None, None, None)
+
+
+async def test_an_abandoned_executor_still_runs_its_earlier_calls() -> None:
+    executor = ThreadExecutor("abandoned")
+    go_on, ran = threading.Event(), threading.Event()
+    waiting = asyncio.ensure_future(executor.call(lambda: go_on.wait(10)))
+    last = asyncio.ensure_future(executor.call(ran.set))
+    await asyncio.sleep(0)
+    executor.abandon()  # returns at once, though a call is under way
+    executor.abandon()
+    with pytest.raises(ExecutorClosedError):
+        await executor.call(bool)
+    go_on.set()
+    assert await waiting
+    await last
+    assert ran.is_set()

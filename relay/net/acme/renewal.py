@@ -25,7 +25,7 @@ from relay.net.tls import Certificate, Certificates, read_certificate
 _ORDER_TIMEOUT_SECONDS: Final = 300.0
 _MAX_SLEEP_SECONDS: Final = 3600.0  # the clock may be set meanwhile
 
-_log = logging.getLogger("relay.certificates")
+_log = logging.getLogger("relay.net")
 _log.setLevel(logging.INFO)  # certificates are rare, and an operator waits for them
 
 

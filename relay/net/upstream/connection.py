@@ -129,10 +129,17 @@ class UpstreamConnection:
         self._early = b""
         waiter = self._waiter = Waiter()
         self.deadline = self._deadlines.now + self.origin.first_byte_time
-        if len(body) <= _MAX_JOINED_OCTETS:
-            self.transport.write(head + body)
-        else:
-            self.transport.writelines((head, body))
+        try:
+            if len(body) <= _MAX_JOINED_OCTETS:
+                self.transport.write(head + body)
+            else:
+                self.transport.writelines((head, body))
+        except RuntimeError:  # uvloop's, of a socket that has closed before `connection_lost`
+            self._fail(
+                UpstreamError(
+                    FailureKind.CLOSED, reused_and_unanswered=self._reused_and_unanswered()
+                )
+            )
         return waiter
 
     def early(self) -> bytes:

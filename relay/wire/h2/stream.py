@@ -4,7 +4,7 @@ Decides how payload becomes DATA frames within the flow-control windows. What do
 here; the connection shares its window out among those that wait. Must not know payload.
 """
 
-from typing import Final, Protocol
+from typing import Final
 
 from relay.wire.events import Request
 from relay.wire.h2.budget import GlitchBudget
@@ -23,17 +23,24 @@ _EARNED_PER_FRAME: Final = 2  # WINDOW_UPDATE frames that a DATA frame may cause
 _MAX_AT_ONCE: Final = 64 * 1024  # octets of one stream before its siblings get their turn
 
 
-class Sending(Protocol):
-    """The connection, as its streams see it."""
+class SendWindow:
+    """What the streams of a connection share to send by.
 
-    window: int
-    held: bool
-    budget: GlitchBudget
+    `window`: octets that the peer takes on all streams. `held`: the network takes nothing.
+    `waiting`: the streams with octets that have no room.
+    """
 
-    @property
-    def waiting(self) -> "dict[int, Stream]": ...
+    __slots__ = ("budget", "held", "waiting", "window")
 
-    def stream_closed(self, stream: "Stream") -> None: ...
+    def __init__(self) -> None:
+        self.window = DEFAULT_WINDOW
+        self.held = False
+        self.budget = GlitchBudget()
+        self.waiting: dict[int, Stream] = {}
+
+    def stream_closed(self, stream: "Stream") -> None:
+        """Called by a stream on which nothing more is sent."""
+        self.waiting.pop(stream.id, None)
 
 
 class Stream:
@@ -70,7 +77,7 @@ class Stream:
     )
 
     def __init__(
-        self, connection: Sending, number: int, request: Request, window: int, now: float
+        self, connection: SendWindow, number: int, request: Request, window: int, now: float
     ) -> None:
         self.id = number
         self.request = request
@@ -174,7 +181,6 @@ class Stream:
         self.closed = self.ended = True
         self._queue.clear()
         self.queued = 0
-        self._connection.waiting.pop(self.id, None)
         self._connection.stream_closed(self)
 
     def next_frame(self) -> bytes:

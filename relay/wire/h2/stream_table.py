@@ -15,7 +15,6 @@ from relay.wire.h2.budget import (
     PREMATURE_RESET,
     PROVOKED_RESET,
     REFUSED_REQUEST,
-    GlitchBudget,
 )
 from relay.wire.h2.events import BODY, REFUSED, REQUEST, RESET, StreamEvent
 from relay.wire.h2.fields import Field
@@ -37,7 +36,7 @@ from relay.wire.h2.request_head import (
     check_trailers,
     read_request,
 )
-from relay.wire.h2.stream import Stream
+from relay.wire.h2.stream import SendWindow, Stream
 
 MAX_STREAMS: Final = 100
 CONNECTION_WINDOW: Final = 1024 * 1024  # octets of all requests on their way
@@ -47,13 +46,11 @@ _YOUNG_SECONDS: Final = 1.0
 _REMEMBERED_RESETS: Final = 256
 
 
-class StreamTable:
+class StreamTable(SendWindow):
     """See the module.
 
-    `streams`: those that are not over, or whose handler has not ended. `window`: what may be sent.
-    `held`: the network takes nothing, so that all octets of answers wait. `waiting`: the streams
-    with such octets. `going`: no further stream is taken. `out`: octets to send. `now`: the
-    time of what is being received.
+    `streams`: those that are not over, or whose handler has not ended. `going`: no further stream
+    is taken. `out`: octets to send. `now`: the time of what is being received.
     """
 
     __slots__ = (
@@ -65,25 +62,18 @@ class StreamTable:
         "_resets",
         "_skipped",
         "_uncredited",
-        "budget",
         "events",
         "going",
-        "held",
         "last_stream",
         "now",
         "out",
         "streams",
-        "waiting",
-        "window",
     )
 
     def __init__(self, limits: Limits) -> None:
-        self.window = DEFAULT_WINDOW
-        self.held = False
+        super().__init__()
         self.going = False
-        self.budget = GlitchBudget()
         self.streams: dict[int, Stream] = {}
-        self.waiting: dict[int, Stream] = {}
         self.events: list[StreamEvent] = []
         self.out: list[bytes] = []
         self.last_stream = 0
@@ -358,6 +348,7 @@ class StreamTable:
 
     def stream_closed(self, stream: Stream) -> None:
         """Called by a stream on which nothing more is sent."""
+        super().stream_closed(stream)
         if stream.reset and not stream.acknowledged:
             self._remember_reset(stream.id)
         if stream.released:

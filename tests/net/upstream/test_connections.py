@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 import socket
 
 import pytest
 
+from relay.net.upstream.connection import UpstreamConnection
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, exchange, read_answer, read_head, request
 from tests.fakes.live import Live, RelayWith
@@ -41,6 +43,25 @@ async def test_one_connection_serves_one_request_after_another(
     assert await ask(relay, 10) == [GOOD] * 10
     assert upstream.connections == 1
     assert "idle=1" in repr(relay.app.upstreams[0].pool)
+
+
+async def test_a_connection_that_closed_unseen_is_an_upstreams_failure(
+    upstream_with: UpstreamWith, relay_with: RelayWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop has closed the socket and has yet to say so: no write is possible any more."""
+    upstream = await upstream_with(always(OK))
+    relay = await relay_with(upstream)
+    pool = relay.app.upstreams[0].pool
+    connect = pool.connect
+
+    async def connect_and_close() -> UpstreamConnection:
+        connection = await connect()
+        connection.transport.abort()
+        return connection
+
+    monkeypatch.setattr(pool, "connect", connect_and_close)
+    [(status, body)] = await ask(relay)
+    assert (status, json.loads(body)["error"]["type"]) == (502, "api_error")
 
 
 async def test_concurrent_requests_get_a_connection_each(

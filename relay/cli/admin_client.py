@@ -1,7 +1,6 @@
 """Calls the admin listener of the relay that serves from this relay.toml's database.
 
-Decides how it is reached and how its errors are worded. Acts on no other relay. Must not know what
-is asked of it.
+Decides how a failed call is shown. Must not know the answers.
 """
 
 import errno
@@ -14,7 +13,6 @@ from typing import Any, Final
 from relay import config
 from relay.cli.program import Failure
 
-TIMEOUT_SECONDS: Final = 3.0
 _LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - connected to, not bound
 
 
@@ -38,13 +36,10 @@ def _connection(address: config.Address, timeout: float) -> http.client.HTTPConn
     return http.client.HTTPConnection(host, address.port, timeout=timeout)
 
 
-def call_admin(
-    settings: config.Settings,
-    method: str = "GET",
-    path: str = "/upstreams",
-    timeout: float = TIMEOUT_SECONDS,
+def call(
+    settings: config.Settings, method: str = "GET", path: str = "/upstreams", timeout: float = 3.0
 ) -> Any:
-    """Call the admin listener; returns the decoded JSON of its answer.
+    """Call the admin listener; returns the decoded JSON of its answer, or the text of metrics.
 
     Raises:
         Failure: no relay answers, it is another one, or it refuses.
@@ -65,7 +60,9 @@ def call_admin(
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
-        status, answer = response.status, json.loads(response.read())
+        status, octets = response.status, response.read()
+        is_text = status == 200 and path == "/metrics"
+        answer: Any = octets.decode() if is_text else json.loads(octets)
     except TimeoutError:
         raise Failure(
             f"relay: the relay at {text} does not answer within {timeout:.0f} s; see its log"
@@ -95,7 +92,7 @@ def call_admin(
         except (KeyError, TypeError):
             raise _not_a_relay_error(text) from None
         raise Failure(f"relay: {message}")
-    if method == "GET":
+    if method == "GET" and not is_text:
         _check_identity(answer, identity(settings.database.path), text)
     return answer
 

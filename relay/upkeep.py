@@ -1,0 +1,73 @@
+"""The work that keeps an install in order, beside the requests: deletion, backups, alerts.
+
+Decides how often old rows are deleted. Must not know listeners or requests.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from relay.alerts.monitor import Monitor
+from relay.alerts.sources import Sources
+from relay.config import Settings
+from relay.pool.leases import Upstreams
+from relay.store.database import Database, StoreError
+from relay.store.journal import Journal
+from relay.store.responses import ResponseStore
+from relay.store.scheduled_backup import Backups
+from relay.store.space import give_back
+from relay.store.usage import prune
+
+_log = logging.getLogger("relay")
+
+_PRUNE_INTERVAL_SECONDS: Final = 3600.0
+
+
+class Upkeep:
+    """Its parts, and the coroutines that run them until cancelled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        journal: Journal,
+        upstreams: Upstreams,
+        responses: ResponseStore | None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._responses = responses
+        self.backups = Backups(settings.database.path, settings.backup)
+        self.sources = Sources(settings, upstreams, journal, self.backups)
+        self.alerts = Monitor(settings, self.sources)
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """One coroutine for each kind of work."""
+        return [self._prune(), self.backups.run(), self.alerts.run()]
+
+    async def _prune(self) -> None:
+        """Delete rows and stored responses that are past their retention, and shrink the file."""
+        while True:
+            try:
+                await prune(self._database, self._settings.database.retention_days, time.time())
+                if self._responses is not None:
+                    await self._responses.prune(time.time())
+                await give_back(self._database)
+            except StoreError as error:
+                _log.warning("old rows are not deleted for now: %s", error)
+            await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)
+
+
+def settings_read(settings: Settings) -> tuple[object, ...]:
+    """The settings that `Upkeep` reads; other ones need another."""
+    server = settings.server
+    return (
+        settings.database,
+        settings.backup,
+        settings.alerting,
+        settings.alert,
+        server.public_url,
+        server.tls,
+    )
