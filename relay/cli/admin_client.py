@@ -13,6 +13,7 @@ from typing import Any, Final
 from relay import config
 from relay.cli.program import Failure
 
+TIMEOUT_SECONDS: Final = 3.0
 _LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - connected to, not bound
 
 
@@ -37,7 +38,10 @@ def _connection(address: config.Address, timeout: float) -> http.client.HTTPConn
 
 
 def call(
-    settings: config.Settings, method: str = "GET", path: str = "/upstreams", timeout: float = 3.0
+    settings: config.Settings,
+    method: str = "GET",
+    path: str = "/upstreams",
+    timeout: float = TIMEOUT_SECONDS,
 ) -> Any:
     """Call the admin listener; returns the decoded JSON of its answer, or the text of metrics.
 
@@ -49,10 +53,7 @@ def call(
 
     text = settings.admin_address
     if not text:
-        raise Failure(
-            "relay: server.admin_listen is empty, so no relay can be asked; set it and "
-            "start the relay again"
-        )
+        raise _no_listener_error()
     connection = _connection(text, timeout)
     headers = _token_fields(settings) if text.path is None else {}
     if method == "POST":
@@ -120,6 +121,13 @@ def _check_identity(answer: Any, expected: str, text: str) -> None:
             f"relay: the relay at {text} is another one: it serves from "
             f"{answer['database']}; give this one a server.admin_listen of its own"
         )
+
+
+def _no_listener_error() -> Failure:
+    return Failure(
+        "relay: server.admin_listen is empty, so no relay can be asked; set it and start the "
+        "relay again"
+    )
 
 
 def _not_a_relay_error(text: str) -> Failure:

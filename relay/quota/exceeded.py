@@ -5,6 +5,7 @@ which would otherwise sit out a long `retry-after` in silence; `usage_limit_reac
 Codex. So a wait of up to a minute is reported as a rate limit, a longer one as a used-up quota.
 """
 
+from operator import itemgetter
 from typing import Final
 
 import orjson
@@ -12,7 +13,7 @@ import orjson
 from relay import clock
 from relay.errors import RATE_LIMITED, ErrorShape, Header, Kind, RelayError
 from relay.quota.plans import Limit, Plan
-from relay.quota.state import Balance
+from relay.quota.state import Balance, KeyState
 
 USED_UP: Final = Kind(429, "rate_limit_error", "insufficient_quota", "insufficient_quota")
 PAYMENT_REQUIRED: Final = Kind(402, "billing_error", "insufficient_quota", "insufficient_quota")
@@ -160,3 +161,36 @@ def _duration_text(seconds: int) -> str:
     days, hours = divmod(hours, 24)
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
     return " ".join([f"{number} {unit}" for number, unit in parts if number][:2])
+
+
+def short_limit_error(key_state: KeyState, now: int) -> QuotaExceeded:
+    """The error for the request limit of up to an hour that takes longest to have room."""
+    plan = key_state.plan
+    ready, limit = max(
+        (
+            (bucket.ready_at(1, now), limit)
+            for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True)
+            if limit.counts_when_refunded
+        ),
+        key=itemgetter(0),
+    )
+    return limit_error(plan, limit, ready, now)
+
+
+def obstacle_error(key_state: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
+    """The error for the obstacle that ends last; an exhausted balance never ends."""
+    plan, balance = key_state.plan, key_state.balance
+    if balance is not None and not balance.covers(cost) and balance.amount < max(cost, 1):
+        return balance_error(balance, cost)
+    last = None
+    until = now
+    for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True):
+        amount = 1 if limit.kind == "requests" else min(tokens, limit.size)
+        ready = bucket.ready_at(amount, now)
+        if ready > until:
+            last, until = limit, ready
+    if last is not None:
+        return limit_error(plan, last, until, now)
+    if balance is not None and not balance.covers(cost):
+        return balance_error(balance, cost)
+    return concurrency_error(plan)

@@ -31,7 +31,6 @@ from weakref import WeakKeyDictionary
 
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark, new_bucket
-from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
 
@@ -56,9 +55,9 @@ class Ledger:
     """The limits and balances of all keys. `now` is the present moment, epoch seconds."""
 
     def __init__(self) -> None:
-        self.key_states: dict[str, KeyState] = {}
-        self.counters: dict[tuple[str, str], LimitCounters] = {}
-        self.balances: dict[str, Balance] = {}
+        self._key_states: dict[str, KeyState] = {}
+        self._counters: dict[tuple[str, str], LimitCounters] = {}
+        self._balances: dict[str, Balance] = {}
         self._dirty: list[LimitCounters | Balance] = []
         self._to_sweep: list[LimitCounters] = []
         # Requests in flight of another process, by key, until the key is in use here.
@@ -72,7 +71,7 @@ class Ledger:
 
     def key_state(self, account: str, key: str, plan: Plan, now: float) -> KeyState:
         """The state of a key under a plan, created where there is none."""
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, int(now * 1000))
         return key_state
@@ -86,7 +85,7 @@ class Ledger:
             QuotaExceeded: it is not admitted, and nothing was taken.
         """
         moment = int(now * 1000)
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
             # An earlier plan pays as it did when the request began: its price is known by it.
@@ -98,19 +97,19 @@ class Ledger:
             balance is not None and not balance.covers(cost)
         ):
             counters.must_check = True
-            raise _exceeded_error(key_state, moment, tokens, cost)
+            raise exceeded.obstacle_error(key_state, moment, tokens, cost)
         amounts: list[tuple[Bucket, int, Mark]] = []
         for bucket in counters.request_buckets:
             if not bucket.take(1, moment):
                 _give_back_before(bucket, counters, tokens, moment)
                 counters.must_check = True
-                raise _exceeded_error(key_state, moment, tokens, cost)
+                raise exceeded.obstacle_error(key_state, moment, tokens, cost)
         for bucket in counters.token_buckets:
             amount = tokens if tokens < bucket.size else bucket.size
             if not bucket.take(amount, moment):
                 _give_back_before(bucket, counters, tokens, moment)
                 counters.must_check = True
-                raise _exceeded_error(key_state, moment, tokens, cost)
+                raise exceeded.obstacle_error(key_state, moment, tokens, cost)
             amounts.append((bucket, amount, bucket.mark))
         if balance is not None:
             balance.held += cost
@@ -150,7 +149,7 @@ class Ledger:
             QuotaExceeded: `reserve` would refuse even a request of no tokens and no cost; with
                 `counting`, one of those limits has no room.
         """
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         moment = int(now * 1000)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
@@ -158,20 +157,20 @@ class Ledger:
         if counting:
             for bucket in counters.short_buckets:
                 if not bucket.has_room(1, moment):
-                    raise _short_limit_error(key_state, moment)
+                    raise exceeded.short_limit_error(key_state, moment)
             self._check_counting(key_state, moment)
             return
         balance = key_state.balance
         if (0 < plan.max_concurrency <= key_state.in_flight) or (
             balance is not None and not balance.covers(0)
         ):
-            raise _exceeded_error(key_state, moment, 0, 0)
+            raise exceeded.obstacle_error(key_state, moment, 0, 0)
         for bucket in counters.request_buckets:
             if not bucket.has_room(1, moment):
-                raise _exceeded_error(key_state, moment, 0, 0)
+                raise exceeded.obstacle_error(key_state, moment, 0, 0)
         for bucket in counters.token_buckets:
             if not bucket.has_room(0, moment):
-                raise _exceeded_error(key_state, moment, 0, 0)
+                raise exceeded.obstacle_error(key_state, moment, 0, 0)
         counters.must_check = False
 
     def count_refusal(self, key_state: KeyState, now: float) -> None:
@@ -272,7 +271,7 @@ class Ledger:
         """
         moment = int(now * 1000)
         found: list[tuple[KeyState, LimitView, float]] = []
-        for key_state in islice(self.key_states.values(), _MAX_SHOWN_KEYS):
+        for key_state in islice(self._key_states.values(), _MAX_SHOWN_KEYS):
             for limit, bucket in zip(
                 key_state.plan.limits, key_state.counters.buckets, strict=False
             ):
@@ -315,9 +314,9 @@ class Ledger:
                 self.mark_changed(counters)
             counters.adopt(plan, now)
         balance = self.balance(account) if plan.prepaid else None
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         if key_state is None:
-            key_state = self.key_states[key] = KeyState(account, key, plan, counters, balance)
+            key_state = self._key_states[key] = KeyState(account, key, plan, counters, balance)
             key_state.in_flight = self.inherited.pop(key, 0)
         else:
             key_state.counters.keys.discard(key)
@@ -332,18 +331,34 @@ class Ledger:
                 self._successors[earlier] = successors[plan]
         self._successors.update(successors)
 
+    def key_states(self) -> Iterable[KeyState]:
+        """All keys in use."""
+        return self._key_states.values()
+
+    def find_key_state(self, key: str) -> KeyState | None:
+        """The state of a key, if it is in use."""
+        return self._key_states.get(key)
+
+    def counters(self) -> Iterable[LimitCounters]:
+        """All limits in use."""
+        return self._counters.values()
+
+    def balances(self) -> Iterable[Balance]:
+        """All balances that are known."""
+        return self._balances.values()
+
     def counters_of(self, scope: str, owner: str) -> LimitCounters:
         """The limits of an owner, created where there are none."""
-        counters = self.counters.get((scope, owner))
+        counters = self._counters.get((scope, owner))
         if counters is None:
-            counters = self.counters[scope, owner] = LimitCounters(scope, owner)
+            counters = self._counters[scope, owner] = LimitCounters(scope, owner)
         return counters
 
     def balance(self, account: str) -> Balance:
         """The balance of an account, created where there is none."""
-        balance = self.balances.get(account)
+        balance = self._balances.get(account)
         if balance is None:
-            balance = self.balances[account] = Balance(account)
+            balance = self._balances[account] = Balance(account)
         return balance
 
     def fund(self, account: str, credited: int) -> None:
@@ -360,15 +375,15 @@ class Ledger:
         deleted = []
         moment = int(now * 1000)
         if not self._to_sweep:
-            self._to_sweep = list(self.counters.values())
+            self._to_sweep = list(self._counters.values())
         for _ in range(min(max_owners, len(self._to_sweep))):
             counters = self._to_sweep.pop()
             if counters.idle(moment) and not any(
-                self.key_states[key].busy(moment) for key in counters.keys
+                self._key_states[key].busy(moment) for key in counters.keys
             ):
                 for key in counters.keys:
-                    del self.key_states[key]
-                del self.counters[counters.scope, counters.owner]
+                    del self._key_states[key]
+                del self._counters[counters.scope, counters.owner]
                 deleted.append((counters.scope, counters.owner))
         return deleted
 
@@ -404,36 +419,3 @@ def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: i
         bucket.give_back(1, bucket.mark, now)
     for bucket in counters.token_buckets[: counters.token_buckets.index(stop)]:
         bucket.give_back(min(tokens, bucket.size), bucket.mark, now)
-
-
-def _short_limit_error(key_state: KeyState, now: int) -> QuotaExceeded:
-    """The error for the request limit of up to an hour that takes longest to have room."""
-    plan = key_state.plan
-    ready, limit = max(
-        (
-            (bucket.ready_at(1, now), limit)
-            for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True)
-            if limit.counts_when_refunded
-        ),
-        key=itemgetter(0),
-    )
-    return exceeded.limit_error(plan, limit, ready, now)
-
-
-def _exceeded_error(key_state: KeyState, now: int, tokens: int, cost: int) -> QuotaExceeded:
-    """The error for the obstacle that ends last; an exhausted balance never ends."""
-    plan, balance = key_state.plan, key_state.balance
-    if balance is not None and not balance.covers(cost) and balance.amount < max(cost, 1):
-        return exceeded.balance_error(balance, cost)
-    last = None
-    until = now
-    for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True):
-        amount = 1 if limit.kind == "requests" else min(tokens, limit.size)
-        ready = bucket.ready_at(amount, now)
-        if ready > until:
-            last, until = limit, ready
-    if last is not None:
-        return exceeded.limit_error(plan, last, until, now)
-    if balance is not None and not balance.covers(cost):
-        return exceeded.balance_error(balance, cost)
-    return exceeded.concurrency_error(plan)

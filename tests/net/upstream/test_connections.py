@@ -57,6 +57,7 @@ async def test_a_connection_that_closed_unseen_is_an_upstreams_failure(
     async def connect_and_close() -> UpstreamConnection:
         connection = await connect()
         connection.transport.abort()
+        await asyncio.create_task(until(lambda: connection.lost is not None))
         return connection
 
     monkeypatch.setattr(pool, "connect", connect_and_close)
