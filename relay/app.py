@@ -44,7 +44,7 @@ from relay.storage import Storage
 from relay.store.change_watch import watch
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
-from relay.upkeep import Upkeep, settings_read
+from relay.upkeep import Upkeep
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
@@ -107,9 +107,9 @@ class App:
         self._handler = handler
         self._api = api
         self._resolver = resolver
-        self.parts = parts  # as metrics read them
+        self._parts = parts
+        self._keeping: list[asyncio.Task[None]] = []
         self.upkeep = self._new_upkeep()
-        self._keeping_up: list[asyncio.Task[None]] = []
         self._log_fd = 1
         self._poller = PlanPoller(upstreams)
         self._polling: asyncio.Task[None] | None = None
@@ -163,8 +163,8 @@ class App:
         storage = await Storage.open(settings, state)
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
-        app.certificates, app._log_fd = certificates, log_fd
-        app._show_certificates()
+        app._log_fd = log_fd
+        app._show_certificates(certificates)
         app.exchange_log(log)
         app._start_tasks()
         app.listeners.hand(name_of("admin", settings.admin_address), admin_sockets)
@@ -186,7 +186,7 @@ class App:
         self.deadlines.each_tick(self._flush_log)
         self._prober = Prober(self.upstreams, self.deadlines)
         self.deadlines.start()
-        self.parts.loop_lag.start()
+        self._parts.loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(
@@ -194,28 +194,8 @@ class App:
             ),
             loop.create_task(self._sweep()),
         ]
-        self._keeping_up = [*map(loop.create_task, self.upkeep.work())]
+        self._keeping = list(map(loop.create_task, self.upkeep.work()))
         self._polling = loop.create_task(self._poller.run())
-
-    def _new_upkeep(self) -> Upkeep:
-        return Upkeep(
-            self.settings, self.database, self.journal, self.upstreams, self._storage.responses
-        )
-
-    def _show_certificates(self) -> None:
-        """Let metrics and alerts read until when certificates are valid."""
-        if (certificates := self.certificates) is not None:
-            self.parts.certificates = certificates.ends
-            self.upkeep.sources.expiries = lambda: list(certificates.ends().items())
-
-    def _exchange_upkeep(self) -> None:
-        """Go on by the settings in force: with deletion, backups and alerts."""
-        for task in self._keeping_up:
-            task.cancel()
-        self.upkeep = self._new_upkeep()
-        self._show_certificates()
-        loop = asyncio.get_running_loop()
-        self._keeping_up = [*map(loop.create_task, self.upkeep.work())]
 
     def _flush_log(self) -> None:
         if self.log is not None:
@@ -231,6 +211,13 @@ class App:
                 self.addresses.append(str(bound) if bound.path else f"{scheme}://{bound}")
         if self.certificates is not None:
             await self._keep_certificates(self.certificates)
+
+    def _show_certificates(self, certificates: CertificateSource | None) -> None:
+        """Let metrics and alerts read until when certificates are valid."""
+        self.certificates = certificates
+        if certificates is not None:
+            self._parts.certificates = certificates.ends
+            self.upkeep.sources.expiries = lambda: list(certificates.ends().items())
 
     async def _keep_certificates(self, certificates: CertificateSource) -> None:
         """Keep them up to date, and listen for plain HTTP beside https. Raises OSError."""
@@ -292,19 +279,35 @@ class App:
         self.bindings.keep_for(_session_seconds(settings.pool))
         self._handler.catalog = catalog
         self._api.models = Models(settings.model)
-        self.parts.requests.forget_names()
+        self._parts.requests.forget_names()
         limits = settings.server.limits
-        self.parts.load.bound(limits.in_flight, limits.loop_lag)
+        self._parts.load.bound(limits.in_flight, limits.loop_lag)
         exchange_server(self.server, settings.server)
         if self.plain is not None and self.certificates is not None:
             exchange_plain_http(self.plain, settings.server, self.certificates.challenges)
-        last_settings, self.settings = self.settings, settings
-        if settings_read(last_settings) != settings_read(settings):
-            self._exchange_upkeep()
+        self._keep_by(settings)
         if not self._poller.polls(self.upstreams) and self._polling is not None:
             self._polling.cancel()
             self._poller = PlanPoller(self.upstreams)
             self._polling = asyncio.get_running_loop().create_task(self._poller.run())
+
+    def _new_upkeep(self) -> Upkeep:
+        responses = self._storage.responses
+        return Upkeep(self.settings, self.database, self.journal, self.upstreams, responses)
+
+    def _keep_by(self, settings: Settings) -> None:
+        """Use these settings for backups, alerts and retention, too."""
+        before, self.settings = self.settings, settings
+        names = ("backup", "alerting", "alert", "database")
+        is_same_url = before.server.public_url == settings.server.public_url  # alerts name it
+        if is_same_url and all(getattr(before, name) == getattr(settings, name) for name in names):
+            return
+        for task in self._keeping:
+            task.cancel()
+        self.upkeep = self._new_upkeep()
+        self._show_certificates(self.certificates)
+        loop = asyncio.get_running_loop()
+        self._keeping = list(map(loop.create_task, self.upkeep.work()))
 
     def open_log(self, settings: config.LogSettings) -> AccessLog | None:
         """The access log of other settings, for `exchange_log`; None: there is none. Blocks.
@@ -317,7 +320,7 @@ class App:
     def exchange_log(self, log: AccessLog | None) -> None:
         """Write lines to another log from now on."""
         before = self.log
-        self._handler.log = self.parts.log = log
+        self._handler.log = self._parts.log = log
         if before is not None and before is not log:
             # It may wait for a reader that stalls.
             threading.Thread(target=before.close, name="access-log-end", daemon=True).start()
@@ -330,7 +333,7 @@ class App:
     def stop_tasks(self) -> list[asyncio.Task[None]]:
         """End the work in the background: it is another process's, or nobody's."""
         others = (self._polling, self._renewing)
-        tasks = [*self._tasks, *self._keeping_up, *(task for task in others if task is not None)]
+        tasks = [*self._tasks, *self._keeping, *(task for task in others if task is not None)]
         for task in tasks:
             task.cancel()
         return tasks
@@ -350,7 +353,7 @@ class App:
         await asyncio.gather(*self.stop_tasks(), return_exceptions=True)
         if self._prober is not None:
             self._prober.stop()
-        self.parts.loop_lag.stop()
+        self._parts.loop_lag.stop()
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
@@ -380,7 +383,10 @@ def compose(
         StoreError: the token of the admin listener cannot be written.
     """
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    _pause(pool, storage.paused)
+    for name in storage.paused:  # one that is no longer configured is left out
+        upstream = pool.named(name)
+        if upstream is not None:
+            upstream.health.pause()
     bindings = Bindings(_session_seconds(settings.pool))
     metering = Metering(storage.ledger, storage.journal)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
@@ -421,14 +427,6 @@ def compose(
         metering,
         parts,
     )
-
-
-def _pause(pool: Upstreams, names: list[str]) -> None:
-    """Pause upstreams again. One that is no longer configured is left out."""
-    for name in names:
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
 
 
 def _operator(settings: Settings, bindings: Bindings, storage: Storage, parts: Parts) -> Admin:

@@ -3,7 +3,7 @@
 Decides its bounds, the proxies that it trusts, and when it sheds. Must not know where it listens.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
 
 from relay import config
 from relay.api.handler import Handler
@@ -17,11 +17,17 @@ from relay.wire.events import Limits
 from relay.wire.forwarded import TrustedProxies
 
 
+def _exempt(proxies: TrustedProxies | None) -> Callable[[str], bool]:
+    """The addresses without a cap of connections: many callers have the address of a proxy."""
+    if proxies is None:
+        return is_loopback
+    return lambda address: is_loopback(address) or proxies.trusts(address)
+
+
 def new_server(settings: config.ServerSettings, handler: Handler, deadlines: Deadlines) -> Server:
     """The server for callers; it listens nowhere yet."""
-    proxies = _trusted_proxies(settings)
-    server = Server(handler.handle, deadlines, _bounds(settings, proxies), handler.refused)
-    server.proxies = proxies
+    server = Server(handler.handle, deadlines, _bounds(settings), handler.refused)
+    server.proxies = _trusted_proxies(settings)
     if settings.proxy_protocol or settings.tls == "auto":
         server.prelude = Prelude(server.proxies if settings.proxy_protocol else None)
     return server
@@ -29,8 +35,8 @@ def new_server(settings: config.ServerSettings, handler: Handler, deadlines: Dea
 
 def exchange_server(server: Server, settings: config.ServerSettings) -> None:
     """Use these settings from now on. `proxy_protocol` and `tls` are as before."""
+    server.bound(_bounds(settings))
     server.proxies = _trusted_proxies(settings)
-    server.bound(_bounds(settings, server.proxies))
     if server.prelude is not None and settings.proxy_protocol:
         server.prelude.proxies = server.proxies
 
@@ -49,9 +55,9 @@ def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
     return TrustedProxies(networks, unix=len(networks) < len(given)) if given else None
 
 
-def _bounds(server: config.ServerSettings, proxies: TrustedProxies | None) -> Bounds:
+def _bounds(server: config.ServerSettings) -> Bounds:
     limits, times = server.limits, server.timeouts
-    bounds = Bounds(
+    return Bounds(
         head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
         body=limits.body,
         held=limits.held,
@@ -64,11 +70,5 @@ def _bounds(server: config.ServerSettings, proxies: TrustedProxies | None) -> Bo
         write_time=times.write,
         connections=min(limits.connections or max_connections(), max_connections()),
         per_address=limits.connections_per_address,
+        is_exempt=_exempt(_trusted_proxies(server)),
     )
-    if proxies is None:
-        return bounds
-
-    def is_exempt(address: str) -> bool:  # many callers have the address of a proxy
-        return is_loopback(address) or proxies.trusts(address)
-
-    return replace(bounds, is_exempt=is_exempt)

@@ -58,16 +58,3 @@ class Upkeep:
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)
             await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)
-
-
-def settings_read(settings: Settings) -> tuple[object, ...]:
-    """The settings that `Upkeep` reads; other ones need another."""
-    server = settings.server
-    return (
-        settings.database,
-        settings.backup,
-        settings.alerting,
-        settings.alert,
-        server.public_url,
-        server.tls,
-    )

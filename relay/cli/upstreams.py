@@ -1,7 +1,6 @@
 """`relay upstreams`: the state of a running relay's upstreams; pausing and resuming them.
 
-Decides how the admin listener's answers are shown. Acts only on the relay
-that serves from this relay.toml's database. Must not know how upstreams are chosen.
+Decides how they are shown. Must not know how upstreams are chosen.
 """
 
 import time

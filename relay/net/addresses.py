@@ -43,7 +43,7 @@ class AddressCounts:
         self.refused = 0
 
     def bound(self, cap: int, is_exempt: Callable[[str], bool]) -> None:
-        """Use this cap from now on, for connections to come."""
+        """Use this cap and these exceptions from now on, for connections to come."""
         self._cap = cap
         self._is_exempt = is_exempt
 

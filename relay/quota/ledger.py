@@ -55,9 +55,9 @@ class Ledger:
     """The limits and balances of all keys. `now` is the present moment, epoch seconds."""
 
     def __init__(self) -> None:
-        self.key_states: dict[str, KeyState] = {}
-        self.counters: dict[tuple[str, str], LimitCounters] = {}
-        self.balances: dict[str, Balance] = {}
+        self._key_states: dict[str, KeyState] = {}
+        self._counters: dict[tuple[str, str], LimitCounters] = {}
+        self._balances: dict[str, Balance] = {}
         self._dirty: list[LimitCounters | Balance] = []
         self._to_sweep: list[LimitCounters] = []
         # Requests in flight of another process, by key, until the key is in use here.
@@ -71,7 +71,7 @@ class Ledger:
 
     def key_state(self, account: str, key: str, plan: Plan, now: float) -> KeyState:
         """The state of a key under a plan, created where there is none."""
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, int(now * 1000))
         return key_state
@@ -85,7 +85,7 @@ class Ledger:
             QuotaExceeded: it is not admitted, and nothing was taken.
         """
         moment = int(now * 1000)
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
             # An earlier plan pays as it did when the request began: its price is known by it.
@@ -149,7 +149,7 @@ class Ledger:
             QuotaExceeded: `reserve` would refuse even a request of no tokens and no cost; with
                 `counting`, one of those limits has no room.
         """
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         moment = int(now * 1000)
         if key_state is None or key_state.plan is not plan or key_state.counters.plan is not plan:
             key_state = self._bind_key(account, key, plan, moment)
@@ -271,7 +271,7 @@ class Ledger:
         """
         moment = int(now * 1000)
         found: list[tuple[KeyState, LimitView, float]] = []
-        for key_state in islice(self.key_states.values(), _MAX_SHOWN_KEYS):
+        for key_state in islice(self._key_states.values(), _MAX_SHOWN_KEYS):
             for limit, bucket in zip(
                 key_state.plan.limits, key_state.counters.buckets, strict=False
             ):
@@ -314,9 +314,9 @@ class Ledger:
                 self.mark_changed(counters)
             counters.adopt(plan, now)
         balance = self.balance(account) if plan.prepaid else None
-        key_state = self.key_states.get(key)
+        key_state = self._key_states.get(key)
         if key_state is None:
-            key_state = self.key_states[key] = KeyState(account, key, plan, counters, balance)
+            key_state = self._key_states[key] = KeyState(account, key, plan, counters, balance)
             key_state.in_flight = self.inherited.pop(key, 0)
         else:
             key_state.counters.keys.discard(key)
@@ -331,18 +331,34 @@ class Ledger:
                 self._successors[earlier] = successors[plan]
         self._successors.update(successors)
 
+    def key_states(self) -> Iterable[KeyState]:
+        """All keys in use."""
+        return self._key_states.values()
+
+    def find_key_state(self, key: str) -> KeyState | None:
+        """The state of a key, if it is in use."""
+        return self._key_states.get(key)
+
+    def counters(self) -> Iterable[LimitCounters]:
+        """All limits in use."""
+        return self._counters.values()
+
+    def balances(self) -> Iterable[Balance]:
+        """All balances that are known."""
+        return self._balances.values()
+
     def counters_of(self, scope: str, owner: str) -> LimitCounters:
         """The limits of an owner, created where there are none."""
-        counters = self.counters.get((scope, owner))
+        counters = self._counters.get((scope, owner))
         if counters is None:
-            counters = self.counters[scope, owner] = LimitCounters(scope, owner)
+            counters = self._counters[scope, owner] = LimitCounters(scope, owner)
         return counters
 
     def balance(self, account: str) -> Balance:
         """The balance of an account, created where there is none."""
-        balance = self.balances.get(account)
+        balance = self._balances.get(account)
         if balance is None:
-            balance = self.balances[account] = Balance(account)
+            balance = self._balances[account] = Balance(account)
         return balance
 
     def fund(self, account: str, credited: int) -> None:
@@ -359,15 +375,15 @@ class Ledger:
         deleted = []
         moment = int(now * 1000)
         if not self._to_sweep:
-            self._to_sweep = list(self.counters.values())
+            self._to_sweep = list(self._counters.values())
         for _ in range(min(max_owners, len(self._to_sweep))):
             counters = self._to_sweep.pop()
             if counters.idle(moment) and not any(
-                self.key_states[key].busy(moment) for key in counters.keys
+                self._key_states[key].busy(moment) for key in counters.keys
             ):
                 for key in counters.keys:
-                    del self.key_states[key]
-                del self.counters[counters.scope, counters.owner]
+                    del self._key_states[key]
+                del self._counters[counters.scope, counters.owner]
                 deleted.append((counters.scope, counters.owner))
         return deleted
 

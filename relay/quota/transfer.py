@@ -102,19 +102,15 @@ def describe(reservation: Reservation) -> HeldQuota:
 def state_of(ledger: Ledger, others: Iterable[Share]) -> State:
     """The state to hand over. `others` are the shares of earlier processes in it."""
     share = Share(
-        {state.key: state.in_flight for state in ledger.key_states.values() if state.in_flight},
-        {
-            _place(one.scope, one.owner): one.in_flight
-            for one in ledger.counters.values()
-            if one.in_flight
-        },
-        {one.account: one.held for one in ledger.balances.values() if one.held},
+        {state.key: state.in_flight for state in ledger.key_states() if state.in_flight},
+        {_place(one.scope, one.owner): one.in_flight for one in ledger.counters() if one.in_flight},
+        {one.account: one.held for one in ledger.balances() if one.held},
     )
     for name, number in ledger.inherited.items():
         _add(share.keys, name, number)
     marks = [
         (_place(one.scope, one.owner), kind, per, bucket.mark)
-        for one in ledger.counters.values()
+        for one in ledger.counters()
         if one.in_flight
         for (kind, per), bucket in one.all_buckets.items()
     ]
@@ -177,7 +173,7 @@ def close(
 
 
 def _count_key(ledger: Ledger, key: str, number: int) -> None:
-    key_state = ledger.key_states.get(key)
+    key_state = ledger.find_key_state(key)
     if key_state is not None:
         key_state.in_flight += number
     else:

@@ -65,7 +65,7 @@ async def test_a_request_is_charged_once_under_its_new_plan(
     assert [row["rule"] for row in own] == ["reported"]
     with beside(relay) as connection:
         assert connection.execute(COUNT, (own[0]["id"],)).fetchone()[0] == 1
-    state = relay.app.ledger.key_states[own[0]["key_id"]]
+    state = relay.app.ledger._key_states[own[0]["key_id"]]
     assert state.in_flight == 0
     assert state.balance is not None
     assert state.balance.held == 0
@@ -88,7 +88,7 @@ async def test_a_request_that_its_new_plan_refuses_has_one_row(
     assert (own["rule"], own["status"]) == ("refunded", got)
     assert own["outcome"].startswith("refused: ")
     assert pool.upstream("a").in_flight == 0
-    assert all(one.in_flight == 0 for one in pool.relay.app.ledger.key_states.values())
+    assert all(one.in_flight == 0 for one in pool.relay.app.ledger._key_states.values())
 
 
 # --- features of large requests -----------------------------------------------------

@@ -103,7 +103,7 @@ async def test_a_key_is_looked_up_again_when_its_turn_comes(
             assert len(pool["a"].came) == 1
     assert pool.upstream("a").in_flight == 0
     relay.app.ledger.sweep(time.time())
-    in_flight = sum(state.in_flight for state in relay.app.ledger.key_states.values())
+    in_flight = sum(state.in_flight for state in relay.app.ledger._key_states.values())
     assert in_flight == len(callers)  # the stream of an honest caller beside, if there is one
 
 

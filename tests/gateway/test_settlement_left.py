@@ -44,7 +44,7 @@ async def test_a_caller_who_leaves_an_upstream_pays_the_prompt(
     assert (row["input"], row["output"], row["cost_micro"]) == (prompt, None, 3 * prompt)
     assert balance_of(relay.app.ledger, row["user_id"]) == 1_000_000 - 3 * prompt
     upstream.requests.clear()
-    [state] = relay.app.ledger.key_states.values()
+    [state] = relay.app.ledger._key_states.values()
     assert state.counters.request_buckets[0].remaining_and_reset(0)[0] == 39
 
 

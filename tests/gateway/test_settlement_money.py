@@ -72,7 +72,7 @@ def most(one: Case) -> int:
 async def spend(relay: Live, vendor: Vendor, count: int, seed: int) -> list[Case]:
     """Run `count` requests, and pay in whenever the balance is used up."""
     rng = random.Random(seed)
-    [account] = relay.app.ledger.balances or [""]
+    [account] = relay.app.ledger._balances or [""]
     cases: list[Case] = []
     lowest = 0
 
@@ -102,11 +102,11 @@ async def test_nothing_is_free_that_an_upstream_bills(
     vendor = Vendor(random.Random(7))
     relay = await relay_with(await upstream_with(vendor.answer), plan=PAID, model=PRICED)
     await pay(relay, _TOP_UP)
-    await until(lambda: relay.app.ledger.balances, within=2)
+    await until(lambda: relay.app.ledger._balances, within=2)
     cases = await spend(relay, vendor, count, seed=11)
     await until(lambda: not relay.app.upstreams[0].in_flight)
-    [account] = relay.app.ledger.balances
-    balance = relay.app.ledger.balances[account]
+    [account] = relay.app.ledger._balances
+    balance = relay.app.ledger._balances[account]
     await until(lambda: balance.held == 0)
     with beside(relay) as connection:
 

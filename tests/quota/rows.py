@@ -6,11 +6,11 @@ from relay.quota.state import Balance, LimitCounters, Row
 
 def all_rows(ledger: Ledger) -> list[Row]:
     """The rows of everything, whether it changed or not."""
-    states: list[LimitCounters | Balance] = [*ledger.counters.values(), *ledger.balances.values()]
+    states: list[LimitCounters | Balance] = [*ledger._counters.values(), *ledger._balances.values()]
     return [row for state in states for row in state.rows()]
 
 
 def balance_of(ledger: Ledger, account: str) -> int:
     """What an account has left, requests in flight not counted; 0 for an unknown one."""
-    balance = ledger.balances.get(account)
+    balance = ledger._balances.get(account)
     return 0 if balance is None else balance.amount

@@ -332,7 +332,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             for name, row in self.disk.items()
             if name[:2] not in gone or name[2] == "money"
         }
-        self.forget(lambda owner: owner in self.ledger.counters)
+        self.forget(lambda owner: owner in self.ledger._counters)
 
     @rule()
     def restart(self) -> None:
@@ -370,7 +370,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @invariant()
     def every_bucket_is_as_the_model_has_it(self) -> None:
         for name, naive in getattr(self, "buckets", {}).items():
-            counters = self.ledger.counters.get(name[:2])
+            counters = self.ledger._counters.get(name[:2])
             real = None if counters is None else counters.all_buckets.get(name[2:])
             if real is None:
                 assert naive.used(self.now) < NEAR
@@ -401,16 +401,16 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             return
         ended = sum(self.outcomes[name] for name in ("settled", "refunded", "lost"))
         assert self.outcomes["granted"] == ended + len(self.holds)
-        in_flight = sum(counters.in_flight for counters in self.ledger.counters.values())
+        in_flight = sum(counters.in_flight for counters in self.ledger._counters.values())
         assert in_flight == len(self.holds)
-        for key_state in self.ledger.key_states.values():
+        for key_state in self.ledger._key_states.values():
             running = [hold for hold in self.holds if hold.key == key_state.key and hold.real.open]
             assert key_state.in_flight == len(running)
 
     @invariant()
     def money_is_conserved_and_never_overdrawn_by_more_than_estimates_fell_short(self) -> None:
         for account in ACCOUNTS if hasattr(self, "charged") else ():
-            real = self.ledger.balances.get(account)
+            real = self.ledger._balances.get(account)
             balance = self.credited[account] - self.charged[account]
             assert balance_of(self.ledger, account) == (balance if real else 0)
             assert real is None or real.held == self.held(account)
