@@ -141,6 +141,7 @@ async def kill_again_and_again(folder: Path, key: str, rounds: int, seconds: flo
     assert statistics.median(ready) < 1
 
 
+@pytest.mark.alone
 async def test_a_kill_loses_no_answer_that_was_received_completely(
     metered: tuple[Path, str],
 ) -> None:
