@@ -22,7 +22,7 @@ serve: $(RUN)          ## the relay with ./relay.toml
 
 test: $(DEV)           ## every promise
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone and not thorough'
-	$(BIN)/python -m pytest -m alone $(ALONE)
+	$(BIN)/python -m pytest -m 'alone and not long and not thorough' $(ALONE)
 
 thorough: $(DEV)       ## the examples of large matrices that make test leaves out
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'thorough and not long and not alone'
