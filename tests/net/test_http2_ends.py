@@ -108,6 +108,7 @@ async def test_a_body_that_follows_its_answer_must_come_soon(relay_with: RelayWi
         assert fired(started)
 
 
+@pytest.mark.alone
 async def test_a_drain_announces_itself_and_lets_streams_finish(
     relay_with: RelayWith, upstream_with: UpstreamWith
 ) -> None:

@@ -91,6 +91,7 @@ async def test_a_window_of_one_octet_at_a_time_is_served(
         assert sum(buffered(live)) <= MAX_BUFFERED
 
 
+@pytest.mark.alone
 async def test_a_stream_stalled_for_too_long_is_reset(
     relay_with: RelayWith, upstream_with: UpstreamWith
 ) -> None:
