@@ -95,10 +95,10 @@ def _send_mail(settings: AlertSettings, alert: Alert, public_url: str) -> None:
         raise DeliveryError(str(error), final=True) from None
     host, _, number = settings.smtp.rpartition(":")
     port = int(number)
-    encryption = settings.encryption
+    encryption: str = settings.encryption
     if encryption == "auto":
         by_port = "starttls" if port in _STARTTLS_PORTS else "off"
-        encryption = "tls" if port == _TLS_PORT else by_port  # type: ignore[assignment]
+        encryption = "tls" if port == _TLS_PORT else by_port
     message = messages.mail(settings, alert, public_url)
     context = ssl.create_default_context()
     host = host.strip("[]")

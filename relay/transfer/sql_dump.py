@@ -13,6 +13,7 @@ Row = dict[str, str | None]
 
 _IDENTIFIER: Final = r'(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[A-Za-z_][A-Za-z0-9_$]*)'
 _TABLE: Final = rf"(?:{_IDENTIFIER}\.)?({_IDENTIFIER})"
+_TYPE_CAST: Final = re.compile(r"::[a-z_ \[\]]+")  # PostgreSQL's, behind a text
 _COPY: Final = re.compile(rf"COPY {_TABLE} \(([^)]*)\) FROM stdin;", re.IGNORECASE)
 _CREATE: Final = re.compile(
     rf"CREATE TABLE (?:IF NOT EXISTS )?{_TABLE} ?\((.*)", re.IGNORECASE | re.DOTALL
@@ -142,7 +143,8 @@ class _Reader:
                     raise ValueError(f"a text does not end: {text[position : position + 40]}")
                 row.append(self._unescaped(match[1]))
                 position = match.end()
-                position += len(re.match(r"(?:::[a-z_ \[\]]+)?", text[position:])[0])  # type: ignore[index]
+                type_cast = _TYPE_CAST.match(text, position)
+                position = position if type_cast is None else type_cast.end()
             elif character == "(" and row is None:
                 row, position = [], position + 1
             elif character == ")" and row is not None:
