@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from relay.errors import RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date
 from relay.net.memory_budget import MemoryBudget
-from relay.net.request_body import BODY_OCTETS_PER_SECOND, RequestBody, too_large
+from relay.net.request_body import BODY_OCTETS_PER_SECOND, RequestBody
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Response
 from relay.wire.h2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from relay.wire.h2.response_head import fields_block, length_field, status_field
@@ -35,18 +34,8 @@ class StreamBody(RequestBody):
 
     def feed(self, data: bytes) -> bytes:
         """Take the next octets of payload."""
-        if self._failure is not None:
-            return b""
-        self.size += len(data)
-        if self.size > self._limit:
-            self.fail(too_large(self._limit))
-            return b""
-        try:
-            self._hold()
-        except RelayError as error:
-            self.fail(error)
-            return b""
-        self._buffer.write(data)
+        if self._failure is None:
+            self._collect(data)
         return b""
 
     def end(self) -> None:

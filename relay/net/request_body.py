@@ -82,26 +82,28 @@ class RequestBody:
                 return rest
             complete = self._reader.done
             rest = self._reader.rest
-        self.size += len(data)
-        if self.size > self._limit:
-            self.fail(too_large(self._limit))
+        if not self._collect(data):
             return b""
-        try:
-            self._hold()
-        except RelayError as error:
-            self.fail(error)
-            return b""
-        self._buffer.write(data)
         if complete:
             self.complete = True
             self._wake()
         return rest
 
-    def _hold(self) -> None:
-        """Count the octets so far. Raises RelayError: there is no memory for them."""
+    def _collect(self, data: bytes) -> bool:
+        """Keep octets of payload; False if the body has failed: over the limit, or no memory."""
+        self.size += len(data)
+        if self.size > self._limit:
+            self.fail(too_large(self._limit))
+            return False
         held = self.held
         if held is not None and self.size > held.octets:
-            held.resize(min(self.size + _HELD_STEP, self._limit))
+            try:
+                held.resize(min(self.size + _HELD_STEP, self._limit))
+            except RelayError as error:
+                self.fail(error)
+                return False
+        self._buffer.write(data)
+        return True
 
     async def complete_body(self) -> bytes:
         """Wait for the complete body.
