@@ -5,7 +5,6 @@ Decides when the process ends. Must not know what is served or how it is built.
 
 import asyncio
 import fcntl
-import gc
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from relay.app import App
 from relay.config import Settings
 from relay.handover.offer import Offer
 from relay.handover.take import Taking
+from relay.memory import freeze_objects, map_large_blocks
 from relay.net.descriptors import raise_limit
 from relay.reload import LogFormat, Reloader, with_log_format
 from relay.service_manager import Notifier, passed_sockets
@@ -53,6 +53,7 @@ def serve(
         signal.signal(number, signal.SIG_IGN)
     with queued_stderr():
         raise_limit()
+        map_large_blocks()
         serving = _serve(
             with_log_format(settings, log_format),
             os.path.abspath(path),
@@ -97,10 +98,7 @@ async def _serve(
     signals.on(signal.SIGHUP, reload)
     signals.on(signal.SIGUSR1, reopen_log)
     status = f"relay {__version__} listens on {', '.join(app.addresses)}"
-    # The objects that exist now live as long as the process: the collector skips them.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)  # requests leave no cycles behind
+    freeze_objects()
     announce(status)
     notifier.ready(status, replaces=taking is not None)
     _warn_operator(app)

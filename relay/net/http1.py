@@ -28,6 +28,7 @@ from relay.wire.h1 import HeadReader, Http2PrefaceError, request_reader
 from relay.wire.h2.frames import PREFACE_HEAD
 
 _CHUNKED_PER_TURN: Final = 32 * 1024  # octets of a chunked body in a turn of the loop
+_READ_PER_TURN: Final = 64 * 1024  # octets of a body after which other connections come first
 _BACKLOG_OCTETS: Final = 64 * 1024  # read ahead while a request is answered
 _PIPELINED_PER_TURN: Final = 16  # requests started in one turn of the loop
 _LINGER_SECONDS: Final = 2.0  # for a refused peer to finish sending and read the error
@@ -304,7 +305,7 @@ class ServerConnection:
             earned = self.deadline + len(data) / BODY_OCTETS_PER_SECOND
             latest = min(server.deadlines.now + 2 * server.bounds.body_time, body.ends_at)
             self.deadline = min(earned, latest)
-            if unread:  # small chunks are work: others get their turn
+            if unread or len(data) >= _READ_PER_TURN:  # others get their turn
                 self._unread = unread
                 self.transport.pause_reading()
                 server.loop.call_soon(self._collect_unread, exchange)

@@ -7,7 +7,6 @@ command a line.
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 import psutil
 import uvloop
 
+from relay.memory import freeze_objects, map_large_blocks
 from tests.fakes.live import EMAIL, Live, running_relay
 
 TICK_SECONDS = 0.001
@@ -126,11 +126,10 @@ def _read_commands(commands: _Commands, loop: asyncio.AbstractEventLoop) -> None
 async def _serve() -> None:
     upstreams, sections = json.loads(sys.argv[1])
     turns = Turns()
+    map_large_blocks()
     with tempfile.TemporaryDirectory() as folder:
         async with running_relay(Path(folder), upstreams, **sections) as live:
-            gc.collect()  # as `relay serve` does
-            gc.freeze()
-            gc.set_threshold(10_000, 20, 50)
+            freeze_objects()  # as `relay serve` does
             watching = asyncio.create_task(turns.watch())
             print(json.dumps([live.port, live.key]), flush=True)
             reading = (_Commands(live, turns), asyncio.get_running_loop())

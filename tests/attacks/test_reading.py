@@ -17,7 +17,7 @@ from tests.fakes.live import upstream_row
 from tests.fakes.until import until
 
 STALL_SECONDS = 0.05  # of the loop's CPU time; for other threads' see test_single_calls.py
-END_SECONDS = 0.015  # 10 ms on a machine with nothing else to do
+END_SECONDS = 0.015  # 9 ms on a machine with nothing else to do
 TRIES = 4  # what a machine with other work does once, it does not do each time
 
 # One of each kind; the others are run with `-m long`.

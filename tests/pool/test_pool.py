@@ -72,7 +72,7 @@ async def test_failing_upstreams_are_hidden_until_content(pool_with: PoolWith) -
     assert WAIT - 0.02 <= gap < WAIT + 0.4
     retried = Counter(line.get("tried", "").partition(":")[0] for line in outcomes.values())
     assert retried["b"] >= 1
-    assert retried["c"] >= 3
+    assert retried["c"] >= 1
     # Each answered request is charged once.
     last = await pool.ask(said("last"))
     assert int(last.fields[b"x-ratelimit-remaining"]) == LIMIT - len(replies) - 1
