@@ -24,8 +24,8 @@ test: $(DEV)           ## every promise
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone and not thorough'
 	$(BIN)/python -m pytest -m 'alone and not long and not thorough' $(ALONE)
 
-thorough: $(DEV)       ## the examples of large matrices that make test leaves out
-	$(BIN)/python -m pytest -n auto --dist worksteal -m 'thorough and not long and not alone'
+thorough: $(DEV)       ## the cells of large matrices and the examples of properties that make test leaves out
+	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=thorough -m '(thorough or hypothesis) and not long and not alone'
 
 lint: $(DEV)           ## style, types, layers, sizes and names
 	$(BIN)/ruff check .

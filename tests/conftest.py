@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from hypothesis import settings
 
+from relay.memory import map_large_blocks
 from tests.fakes.live import Live, RelayWith, running_relay, running_simulator
 from tests.fakes.pool import Pool, PoolWith, running_pool
 from tests.fakes.upstream import Answer, Upstream, UpstreamWith, forwarding, raw_upstream
@@ -30,8 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("thorough")
 
 
+map_large_blocks()  # as `relay serve` does: what is freed is no part of the process any more
+
 # Tests run in parallel: the duration of an example says nothing about it.
-settings.register_profile("tests", deadline=None)
+settings.register_profile("tests", deadline=None, max_examples=40, database=None)
+settings.register_profile("thorough", deadline=None, max_examples=400, database=None)
 # For `make coverage`: the same few examples each time, so that it reaches the same branches.
 settings.register_profile("coverage", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("tests")

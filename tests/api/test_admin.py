@@ -118,6 +118,7 @@ async def test_the_public_listener_serves_no_admin_path(
         assert not any(one.health.paused for one in relay.app.upstreams)
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize(
     ("fields", "status"),
     [

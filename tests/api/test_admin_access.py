@@ -81,6 +81,7 @@ TOKENLESS: list[dict[str, str]] = [
 ]
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("fields", TOKENLESS, ids=range(len(TOKENLESS)))
 @pytest.mark.parametrize(
     ("method", "path"),

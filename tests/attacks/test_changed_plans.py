@@ -118,6 +118,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("plan", ["paid", "bare"])
 @pytest.mark.parametrize("target", PATHS)
 @pytest.mark.parametrize("framing", ["length", "chunks"])

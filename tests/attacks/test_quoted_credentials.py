@@ -42,7 +42,7 @@ def test_every_spelling_shows_it() -> None:
     assert all(shows(spelling.encode()) for spelling in SPELLINGS.values())
 
 
-@pytest.mark.matrix(share=6)
+@pytest.mark.matrix(share=16)
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -67,6 +67,7 @@ async def test_no_error_quotes_it(
     assert KEY not in relay.log_path.read_text()
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("place", ["head", "document"])
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -79,6 +79,7 @@ async def test_a_key_is_looked_up_again_once_its_body_is_complete(
         assert state.plan == "tiny"
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("what", ENDS)
 @pytest.mark.parametrize("target", [*PATHS, "/v1/messages/count_tokens"])
 async def test_a_key_is_looked_up_again_when_its_turn_comes(

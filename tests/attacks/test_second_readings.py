@@ -17,6 +17,7 @@ from tests.fakes.until import until
 from tests.quota.rows import balance_of
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("billing", ["subscription", "per-token"])
 @pytest.mark.parametrize("target", [*PATHS, "/v1/messages/count_tokens", "/v1/responses/compact"])
 @pytest.mark.parametrize(

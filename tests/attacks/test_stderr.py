@@ -77,6 +77,7 @@ async def test_an_unread_pipe_stops_nothing(tmp_path: Path) -> None:
         assert await running.exited(within=6) == 0
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("how", ["full disk", "closed pipe"])
 async def test_an_unwritable_stderr_stops_nothing(tmp_path: Path, how: str) -> None:
     port = free_port()

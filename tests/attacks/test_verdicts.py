@@ -49,6 +49,7 @@ ROWS: dict[str, bytes | None] = {
 }
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize(
     ("target", "vendor"),
     [("/v1/messages", "anthropic"), (COUNT, "generic")],

@@ -24,6 +24,7 @@ def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.thorough
 def test_an_older_tree_is_measured_beside_this_one(tmp_path: Path) -> None:
     older = tmp_path / "older"
     older.mkdir()

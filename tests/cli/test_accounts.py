@@ -199,6 +199,7 @@ def test_a_statement_shows_credits_and_charges_in_order(ann: str) -> None:
     assert words.endswith("The balance is $1.999923.\n")
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize(
     ("status", "command", "words"),
     [

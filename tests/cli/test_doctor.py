@@ -88,6 +88,7 @@ def test_an_upstream_that_refuses_connections_is_a_fault(tmp_path: Path) -> None
     assert "start the relay" in of(found, "public_url", "fault")[0]
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize(
     ("answer", "level", "words"),
     [

@@ -88,6 +88,7 @@ def test_an_unknown_upstream_is_answered_with_the_known_names(running: Running) 
     assert "there are: one, two" in error_of(running.folder, "pause", "a/b?c")
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("command", [(), ("pause", "one")])
 def test_without_a_running_relay_one_line_says_what_to_do(folder: Path, command: list[str]) -> None:
     assert "start it with `relay serve`" in error_of(folder, *command)
@@ -122,6 +123,7 @@ def answering(octets: bytes) -> Iterator[int]:
             thread.join()
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize(
     "octets",
     [
@@ -167,6 +169,7 @@ def test_another_relay_on_tcp_does_not_take_this_ones_token(tmp_path: Path) -> N
         assert states(first)["one"] == "ok"
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"])
 async def test_a_wildcard_or_loopback_address_is_reached(tmp_path: Path, bound: str) -> None:
     async with (

@@ -108,6 +108,7 @@ async def test_a_wrong_key_stops_at_once_with_a_reason(live: Live, claude: Claud
     assert [line["status"] for line in live.log()] == [401]  # without its ten retries
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("script", ["status=529", "status=500", "fault=close", "fault=garbage"])
 async def test_a_single_failure_is_retried(live: Live, claude: Claude, script: str) -> None:
     steer(live, script)

@@ -310,6 +310,7 @@ async def test_a_wrong_key_stops_codex_without_retry(live: Live, codex: Codex) -
     assert [line["status"] for line in live.log()] == [401, 401]
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("script", ["status=529", "status=500", "fault=close", "fault=garbage"])
 async def test_a_single_failure_is_retried(live: Live, codex: Codex, script: str) -> None:
     steer(live, script)

@@ -40,6 +40,7 @@ def shipped(name: str) -> Capabilities:
     return config.accepts_of(config.ModelSettings(id="m"), None, name)
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize(("name", "spelled"), generations(), ids=lambda value: str(value)[:20])
 def test_the_table_agrees_with_the_simulated_api(name: str, spelled: list[str]) -> None:
     model, accepts = simulated.find(name), shipped(name)

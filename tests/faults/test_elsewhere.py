@@ -96,6 +96,7 @@ def said(payload: bytes, stream: bool) -> str:
     return "".join(event["delta"]["text"] for event in events)
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize(("script", "stream", "outcome"), CELLS)
 async def test_another_upstream_answers_before_content(
     pair: Pair, script: str, stream: bool, outcome: Outcome

@@ -44,6 +44,7 @@ def test_the_table_has_every_fault() -> None:
     assert {script.split(";")[0].removeprefix("fault=") for script in scripts} == FAULTS
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize(("script", "stream", "outcome"), CELLS)
 async def test_a_fault_has_its_outcome_and_harms_no_other_request(
     setup: Setup, script: str, stream: bool, outcome: Outcome

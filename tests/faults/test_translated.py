@@ -186,6 +186,7 @@ def asked_for_messages(simulator: Simulator) -> int:
     return sum(entry["target"] == "/v1/messages" for entry in came)
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("script", SEEN)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("ask", [ask_chat, ask_responses], ids=["chat", "responses"])

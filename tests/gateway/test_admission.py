@@ -29,8 +29,10 @@ from tests.gateway.metering import (
 CROWD = 1000
 
 
-async def test_concurrent_requests_use_exactly_the_remaining_quota(relay_with: RelayWith) -> None:
-    rounds = 20
+@pytest.mark.parametrize("rounds", [4, pytest.param(20, marks=pytest.mark.thorough)])
+async def test_concurrent_requests_use_exactly_the_remaining_quota(
+    relay_with: RelayWith, rounds: int
+) -> None:
     relay = await relay_with(plan=plan(*FREE))
     async with crowd(relay, CROWD) as pairs:
         started = time.monotonic()

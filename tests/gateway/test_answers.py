@@ -162,7 +162,7 @@ async def test_an_answer_that_is_none_is_a_failure(
     assert line["rule"] == "reported"
 
 
-@pytest.mark.matrix(share=4)
+@pytest.mark.matrix(share=8)
 @pytest.mark.parametrize("sized", [False, True], ids=["chunked", "sized"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)

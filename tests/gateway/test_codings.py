@@ -55,6 +55,7 @@ async def test_a_known_coding_is_taken_off(
     assert not well.requests
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("start", BROTLI)
 @pytest.mark.parametrize("streamed", [False, True], ids=["json", "sse"])
 @pytest.mark.parametrize("dialect", DIALECTS)

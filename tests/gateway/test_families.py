@@ -159,6 +159,7 @@ async def agent(pool: Pool, mode: str, *, stream: bool = False) -> AsyncIterator
         await one.close()
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("sticky", ["5m", "off"])
 @pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
 @pytest.mark.parametrize("mode", MODES)

@@ -220,9 +220,7 @@ async def test_only_the_model_name_of_an_answer_changes(
 
 
 @given(cuts=st.lists(st.integers(0, len(WHOLE) + 400), max_size=12), size=st.integers(1, 500))
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_renamed_stream_is_the_same_at_any_split(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], size: int
 ) -> None:

@@ -184,6 +184,7 @@ def framings() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("split", [0, 1, 7])
 @pytest.mark.parametrize("framing", framings())
 async def test_chunks_reach_the_caller_octet_for_octet(
@@ -228,6 +229,7 @@ async def test_an_8_mb_stream_reaches_the_caller_unchanged(
     assert sha(received) == sha(body)
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", ["split=7", "split=1;tokens=3", "bytes=8000000", "thinking=1"])
 async def test_answers_through_the_relay_equal_direct_ones(

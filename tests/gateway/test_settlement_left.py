@@ -173,6 +173,7 @@ def message(content: Any, **more: Any) -> bytes:
     return answers.sized(json.dumps(document).encode())
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -323,6 +324,7 @@ DEAR: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("dear", DEAR)
 @pytest.mark.parametrize("letter", ["", "e", "t", "u", "y"])
 async def test_no_request_can_cost_more_than_it_seems(

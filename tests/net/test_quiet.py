@@ -46,6 +46,7 @@ def leave(writer: asyncio.StreamWriter, how: str) -> None:
         writer.transport.abort()
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("how", ["close", "abort", "reset"])
 @pytest.mark.parametrize("fields", [PACED, BUSY], ids=["paced", "busy"])
@@ -61,7 +62,7 @@ async def test_callers_that_leave_their_streams_are_not_logged(
             leave(writer, how)
 
     await asyncio.gather(
-        *(call_and_leave(number) for number in range(40 if fields == PACED else 4))
+        *(call_and_leave(number) for number in range(16 if fields == PACED else 4))
     )
     await until(lambda: not live.app.server.connections)
     assert {line["outcome"] for line in live.log()} == {"caller left"}
@@ -80,6 +81,7 @@ async def secure(tmp_path: Path, relay_with: RelayWith) -> tuple[Live, ssl.SSLCo
     return await relay_with(server={"tls": tls}), context
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("how", ["close", "abort"])
 @pytest.mark.parametrize("when", ["waiting", "in the stream"])

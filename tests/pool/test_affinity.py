@@ -153,4 +153,4 @@ class SessionsAgainstModel(RuleBasedStateMachine):
 
 
 TestSessionsAgainstModel = SessionsAgainstModel.TestCase
-TestSessionsAgainstModel.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestSessionsAgainstModel.settings = settings(max_examples=50, stateful_step_count=40)

@@ -38,7 +38,7 @@ async def served(player: Player, event: str) -> str:
     return played.partition(" → ")[2]
 
 
-@pytest.mark.matrix(share=2)
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("times", [1, 5])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_an_error_harms_others_as_the_corpus_states(case: Case, times: int) -> None:

@@ -436,5 +436,5 @@ class Histories(RuleBasedStateMachine):
                 assert health.describe(model, now) == ""
 
 
-Histories.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+Histories.TestCase.settings = settings(stateful_step_count=30)
 TestHistories = Histories.TestCase

@@ -217,7 +217,7 @@ async def served_by(pool: Upstreams, route: Route) -> str:
     return lease.target.upstream.name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(weights=st.lists(st.integers(1, 9), min_size=1, max_size=8))
 async def test_turns_are_shared_by_weight(weights: list[int]) -> None:
     upstreams, route = made({f"u{number}": {"weight": w} for number, w in enumerate(weights)})

@@ -1,6 +1,6 @@
 """Buckets are exact, and safe when the clock jumps."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.quota.bucket import Bucket, FixedWindow, TokenBucket, convert_bucket, new_bucket
@@ -9,7 +9,6 @@ T = 1_775_649_660_000
 HOUR = 3_600_000
 MINUTE = 60_000
 
-tuned = settings(max_examples=200, deadline=None, database=None)
 kinds = st.sampled_from(["window", "smooth"])
 steps = st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 7)), max_size=60)
 
@@ -126,7 +125,6 @@ def test_unrefilled_use_is_refunded_in_any_order_of_ends() -> None:
 
 
 @given(kinds, steps)
-@tuned
 def test_no_period_admits_more_than_the_limit_and_its_refill(
     refill: str, moves: list[tuple[int, int]]
 ) -> None:
@@ -148,7 +146,6 @@ def test_no_period_admits_more_than_the_limit_and_its_refill(
 
 
 @given(kinds, steps, st.integers(1, 10**10), st.integers(1, 10))
-@tuned
 def test_a_backward_step_grants_nothing_and_waits_at_most_per(
     refill: str, moves: list[tuple[int, int]], back: int, amount: int
 ) -> None:
@@ -171,7 +168,6 @@ def test_a_backward_step_grants_nothing_and_waits_at_most_per(
 
 
 @given(kinds, st.integers(1, 10**12))
-@tuned
 def test_a_leap_forward_grants_at_most_one_window(refill: str, leap: int) -> None:
     bucket = used_up(refill, 10, MINUTE, T)
     for moment in (T + leap, T, T + leap):
@@ -182,7 +178,6 @@ def test_a_leap_forward_grants_at_most_one_window(refill: str, leap: int) -> Non
 
 
 @given(kinds, steps, st.integers(1, 10))
-@tuned
 def test_remaining_ready_and_reset_are_true(
     refill: str, moves: list[tuple[int, int]], amount: int
 ) -> None:
@@ -200,7 +195,6 @@ def test_remaining_ready_and_reset_are_true(
 
 
 @given(kinds, steps)
-@tuned
 def test_a_bucket_goes_on_from_its_state(refill: str, moves: list[tuple[int, int]]) -> None:
     one = new_bucket(refill, 10, MINUTE)
     now = T

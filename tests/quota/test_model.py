@@ -418,6 +418,4 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
 
 TestLedgerAgainstModel = pytest.mark.thorough(LedgerAgainstModel.TestCase)
-TestLedgerAgainstModel.settings = settings(
-    max_examples=250, stateful_step_count=50, deadline=None, database=None
-)
+TestLedgerAgainstModel.settings = settings(stateful_step_count=50)

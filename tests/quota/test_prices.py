@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import config
@@ -45,7 +45,6 @@ def test_prices_keep_the_digits_of_the_settings() -> None:
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1000))
-@settings(max_examples=200, deadline=None, database=None)
 def test_nothing_is_ever_billed_below_its_price(tokens: int, price: float) -> None:
     model = config.ModelSettings(id="m", price=config.PriceSettings(input=price, output=0.0))
     prices = PriceList([model]).of("m")

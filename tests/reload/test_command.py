@@ -41,6 +41,7 @@ def test_the_command_prints_each_setting_that_changed(folder: Path) -> None:
     assert '["127.0.0.1:8999"] needs a restart\n' in said
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [

@@ -346,7 +346,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     request=st.fixed_dictionaries(
         {"model": st.just("claude-x"), "max_tokens": st.integers(0, 9), "messages": ANYTHING},
@@ -391,7 +391,7 @@ BLOCKS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     messages=st.lists(
         st.fixed_dictionaries(

@@ -1,16 +1,13 @@
 """Where a body ends: by its length or with the connection, at any split."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.wire.body import Sized, UntilClose
 
 from .feeding import Read, Waits, body, octet_by_octet, split_at
 
-tuned = settings(max_examples=150, deadline=None, database=None)
 
-
-@tuned
 @given(st.binary(max_size=60), st.integers(1, 60), st.lists(st.integers(0, 60), max_size=5))
 def test_a_sized_body_ends_at_its_length_at_any_split(
     octets: bytes, length: int, cuts: list[int]
@@ -24,7 +21,6 @@ def test_a_sized_body_ends_at_its_length_at_any_split(
             assert result == Read(passed, octets[length:])
 
 
-@tuned
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
 def test_a_body_until_close_never_ends_by_itself(octets: bytes, cuts: list[int]) -> None:
     passed, result = body(UntilClose, split_at(octets, cuts))

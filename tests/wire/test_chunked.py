@@ -12,7 +12,7 @@ import time
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.wire import chunked
@@ -24,8 +24,6 @@ from .feeding import Read, Refused, Waits, body, feedings, octet_by_octet, split
 CASES = 10_000
 LONG_CASES = 1_000_000
 AFTER = [b"", b"GET / HTTP/1.1\r\n\r\n", b"0\r\n\r\n", b"\r\n", b"\0"]
-
-tuned = settings(max_examples=300, deadline=None, database=None)
 
 
 def decoded_by_h11(coded: bytes) -> tuple[bytes, bytes] | None:
@@ -288,7 +286,6 @@ _coded = st.one_of(
 )
 
 
-@tuned
 @given(coded=_coded, cuts=st.lists(st.integers(0, 120), max_size=6))
 def test_any_octets_come_to_the_same_at_any_split(coded: bytes, cuts: list[int]) -> None:
     judge(coded, [coded], split_at(coded, cuts), octet_by_octet(coded))

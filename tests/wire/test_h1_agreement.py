@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 from relay.wire import h1, h1_legal
 from relay.wire.events import Request, Response
@@ -22,8 +22,6 @@ Reader = Callable[[bytes], Any]
 CASES = 6_000
 _REQUESTS = (h1.read_request, h1_legal.read_request, REQUEST_LINES)
 _RESPONSES = (h1.read_response, h1_legal.read_response, STATUS_LINES)
-
-tuned = settings(max_examples=250, deadline=None, database=None)
 
 
 def agree(head: bytes, canonical: Reader, legal: Reader) -> bool:
@@ -48,7 +46,6 @@ def _plain(head: Request | Response) -> Request | Response:
     return plain
 
 
-@tuned
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nClose: x\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\nHost:a\r\n\r\n")
 @given(heads(REQUEST_LINES))
@@ -58,7 +55,6 @@ def test_both_readers_agree_on_a_canonical_request(
     agree(head, h1.read_request, h1_legal.read_request)
 
 
-@tuned
 @example(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
 @example(b"HTTP/1.1 200 \r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
 @given(heads(STATUS_LINES))

@@ -19,6 +19,7 @@ def test_the_corpora_are_as_large_as_promised() -> None:
     assert {int(case.expected[0]) for case in read("h1_refuse.txt")} == STATUSES
 
 
+@pytest.mark.matrix(share=4)
 @each("h1_refuse.txt")
 @pytest.mark.parametrize("after", [b"", SUCCESSOR], ids=["alone", "pipelined"])
 def test_a_bad_request_is_refused_alike_in_every_feeding(case: Case, after: bytes) -> None:
@@ -30,6 +31,7 @@ def test_a_bad_request_is_refused_alike_in_every_feeding(case: Case, after: byte
         assert first_head(request_reader(Limits()), pieces) == result
 
 
+@pytest.mark.matrix(share=4)
 @each("h1_accept.txt")
 @pytest.mark.parametrize("after", [b"", SUCCESSOR, b"\r\n\r\n", b"\0\xff"], ids=repr)
 def test_a_good_request_is_read_alike_in_every_feeding(case: Case, after: bytes) -> None:

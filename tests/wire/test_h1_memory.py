@@ -7,7 +7,7 @@ one. Heads that differ in a few octets come one after another, since there memor
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.wire.events import Limits
@@ -68,7 +68,6 @@ def test_a_head_reads_the_same_after_any_other(head: bytes) -> None:
         judge([before, before, head])
 
 
-@settings(max_examples=200, deadline=None, database=None)
 @given(st.lists(heads(REQUEST_LINES), min_size=2, max_size=4))
 def test_a_stream_of_heads_reads_as_each_of_them_alone(stream: list[bytes]) -> None:
     judge(stream)

@@ -23,12 +23,9 @@ _streams = st.lists(
     st.one_of(generated_heads(REQUEST_LINES), generated_heads(STATUS_LINES), _noise), max_size=4
 ).map(b"".join)
 
-tuned = settings(max_examples=300, deadline=None, database=None)
-
 
 @pytest.mark.thorough
 @READERS
-@tuned
 @given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
 def test_any_split_reads_the_same_under_small_limits(
     make: MakeReader, octets: bytes, cuts: list[int]
@@ -41,7 +38,7 @@ def test_any_split_reads_the_same_under_small_limits(
 
 
 @READERS
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=50)
 @given(octets=_streams, cuts=st.lists(st.integers(0, 400), max_size=6))
 def test_any_split_reads_the_same_under_the_default_limits(
     make: MakeReader, octets: bytes, cuts: list[int]

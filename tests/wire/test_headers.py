@@ -65,6 +65,7 @@ def test_an_end_to_end_field_goes_upstream_as_it_came(name: str, also: list[str]
     assert onward.endswith(f"{name}: some value\r\n".encode())
 
 
+@pytest.mark.matrix(share=4)
 @READ_BY
 @pytest.mark.parametrize("name", STAYS)
 @pytest.mark.parametrize("spelled", [str, str.lower, str.upper], ids=["as-is", "lower", "upper"])

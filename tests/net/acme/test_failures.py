@@ -53,6 +53,7 @@ async def test_an_order_succeeds_in_spite_of(tmp_path: Path, fault: str, challen
         assert folder.read(folder.certificate("other.example")) is None
 
 
+@pytest.mark.matrix(share=2)
 @pytest.mark.parametrize(
     ("fault", "words", "retry_after"),
     [

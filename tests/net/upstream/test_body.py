@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.net.deadlines import Deadlines
@@ -96,7 +96,6 @@ CUTS = st.lists(st.integers(0, 400), max_size=8)
 
 
 @given(body=BODIES, at=st.integers(0, 119), cuts=CUTS, rest=st.sampled_from([b"", NEXT]))
-@settings(max_examples=150, deadline=None)
 async def test_a_sink_goes_on_where_the_look_ahead_ended(
     body: tuple[bytes, str, int], at: int, cuts: list[int], rest: bytes
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import INVALID_REQUEST, ErrorShape, RelayError
@@ -75,7 +75,6 @@ def rounds(draw: st.DrawFn) -> list[list[JSON]]:
     return pieces
 
 
-@settings(max_examples=150, deadline=None)
 @given(rounds(), MODELS)
 def test_a_turn_begins_with_the_octets_of_the_turn_before(
     pieces: list[list[JSON]], name: str
@@ -90,7 +89,6 @@ def test_a_turn_begins_with_the_octets_of_the_turn_before(
         assert before != body
 
 
-@settings(max_examples=150, deadline=None)
 @given(rounds(), MODELS, st.sampled_from([None, "none", "low", "max"]))
 def test_any_call_ids_become_ids_that_the_api_accepts(
     pieces: list[list[JSON]], name: str, effort: str | None
@@ -206,7 +204,6 @@ def read_and_write(body: bytes) -> list[bytes]:
     return found
 
 
-@settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_any_value_anywhere_is_accepted_or_refused(data: st.DataObject) -> None:
     body = json.loads(json.dumps(GOOD))
@@ -218,7 +215,6 @@ def test_any_value_anywhere_is_accepted_or_refused(data: st.DataObject) -> None:
         json.loads(written)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6))
 def test_any_fields_are_accepted_or_refused(fields: JSON) -> None:
     body = {"messages": [{"role": "user", "content": "x"}]} | fields
@@ -226,7 +222,6 @@ def test_any_fields_are_accepted_or_refused(fields: JSON) -> None:
         json.loads(written)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_octets_are_accepted_or_refused(data: st.DataObject) -> None:
     body = bytearray(json.dumps(GOOD, ensure_ascii=False).encode())
@@ -274,7 +269,6 @@ def test_arguments_nested_too_deeply_are_refused() -> None:
 SPACES = st.text(st.sampled_from([chr(n) for n in range(0x3001) if chr(n).isspace()]), max_size=4)
 
 
-@settings(max_examples=200, deadline=None)
 @given(SPACES, st.sampled_from(["", "x", '"', "\\", "\u200b", "é"]), st.booleans())
 def test_a_text_of_white_space_is_blank(space: str, more: str, ascii: bool) -> None:
     raw = json.dumps(space + more, ensure_ascii=ascii).encode()
@@ -319,7 +313,6 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(SCHEMAS, SCHEMAS, SCHEMAS)
 def test_a_schema_becomes_one_that_the_api_accepts_or_none(root: Any, one: Any, two: Any) -> None:
     if not isinstance(root, dict):
@@ -342,7 +335,6 @@ HIDDEN = st.just({"type": "redacted_thinking", "data": "c2VjcmV0"})
 STEPS = st.tuples(st.none() | THOUGHTS | HIDDEN, st.none() | TEXTS, st.integers(0, 2))
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(STEPS, max_size=4))
 def test_thinking_returns_to_where_it_was(steps: list[tuple[JSON | None, str | None, int]]) -> None:
     content: list[JSON] = []

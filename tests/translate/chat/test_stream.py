@@ -30,7 +30,7 @@ START = (
 )
 STOP = '{"type":"message_stop"}'
 TEXT = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}'
-properties = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties = settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
 def ended(reason: str) -> str:
@@ -201,7 +201,6 @@ def test_nothing_follows_an_error(events: tuple[list[bytes], list[bytes]]) -> No
     assert stream.feed(b"anything\n\n") == b""
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_octets_are_read_or_refused(data: st.DataObject) -> None:
     """The output, or the ValueError, does not depend on how the input is cut."""

@@ -295,7 +295,6 @@ JUNK = st.recursive(
 FIELDS = ["metadata", "prompt_cache_key", "system", "tools", "messages", "model"]
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), JUNK | st.lists(JUNK, max_size=3)))
 def test_any_object_has_a_key_or_none_and_raises_nothing(body: JSON) -> None:
     key = conversation_key({}, octets(body))
@@ -332,7 +331,7 @@ def places(body: JSON) -> Iterator[JSON]:
             yield from message["content"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(1, 3), st.sampled_from([{}, {"ttl": "1h"}, {"scope": "global"}]))
 def test_cache_marks_do_not_change_the_key(data: st.DataObject, turn: int, more: JSON) -> None:
     _, clean = bare(claude_code)(turn, "p", "s")

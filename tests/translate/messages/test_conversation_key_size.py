@@ -49,6 +49,7 @@ COSTLY: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("name", COSTLY)
 def test_a_costly_body_takes_little_memory_and_time(name: str) -> None:
     body = COSTLY[name]()

@@ -150,9 +150,10 @@ def spelled(draw: st.DrawFn, octets: bytes) -> bytes:
     return bytes(written)
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize(("feature", "_field", "more"), USED, ids=IDS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, database=None)
+@settings(max_examples=25)
 def test_no_escapes_hide_a_feature(
     feature: str, _field: str, more: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -162,9 +163,10 @@ def test_no_escapes_hide_a_feature(
     assert feature in Features(octets).used
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("more", UNBOUNDED, ids=lambda more: str(more)[:60])
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, database=None)
+@settings(max_examples=25)
 def test_no_escapes_hide_content_of_unknown_length(
     more: dict[str, Any], data: st.DataObject
 ) -> None:

@@ -49,6 +49,7 @@ def test_every_letter_that_some_parser_folds_is_known() -> None:
     assert found == set("".join(FOREIGN.values()))
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize(("feature", "_field", "more"), USED, ids=IDS)
 @given(data=st.data())
 def test_no_foreign_capitals_hide_a_feature(
@@ -59,6 +60,7 @@ def test_no_foreign_capitals_hide_a_feature(
     assert feature in Features(octets).used
 
 
+@pytest.mark.matrix(share=4)
 @pytest.mark.parametrize("more", UNBOUNDED, ids=lambda more: str(more)[:60])
 @given(data=st.data())
 def test_no_foreign_capitals_hide_content_of_unknown_length(

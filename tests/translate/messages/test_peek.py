@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import RelayError
@@ -89,7 +89,6 @@ def requests(draw: st.DrawFn) -> tuple[str, str, str, str]:
     return front, json.dumps(model, ensure_ascii=draw(STYLES)), back + draw(SPACE), model
 
 
-@settings(max_examples=120, deadline=None)
 @given(requests(), NAMES)
 def test_a_mapped_name_replaces_the_old_one_and_nothing_else(
     parts: tuple[str, str, str, str], name: str

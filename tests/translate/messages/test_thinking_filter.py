@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.translate.messages.thinking_filter import without_thinking
@@ -58,7 +58,6 @@ MESSAGES = st.lists(
 STYLES = st.sampled_from([{"separators": (",", ":")}, {}, {"indent": 1}, {"ensure_ascii": False}])
 
 
-@settings(max_examples=200, deadline=None)
 @given(MESSAGES, STYLES, st.booleans())
 def test_thinking_is_removed_and_all_else_stays(
     messages: list[JSON], style: JSON, first: bool
@@ -74,7 +73,6 @@ def test_thinking_is_removed_and_all_else_stays(
     assert without_thinking(cut) is cut
 
 
-@settings(max_examples=200, deadline=None)
 @given(MESSAGES, MESSAGES, STYLES)
 def test_a_turn_begins_with_the_octets_of_the_previous_one(
     messages: list[JSON], more: list[JSON], style: JSON

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.translate.messages.usage import JsonTap, NoTap, StreamTap, Usage, message_usage
@@ -93,7 +93,6 @@ def test_a_stream_is_read_at_every_split(framed: bool) -> None:
             assert read(StreamTap(), pieces, framed=framed) == ALL, pieces
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_chunks_and_pieces_may_fall_anywhere(data: st.DataObject) -> None:
     sizes = st.lists(st.integers(1, 120), min_size=1, max_size=30)

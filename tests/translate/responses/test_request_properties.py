@@ -12,7 +12,7 @@ from relay.translate.responses import request
 from tests.translate.chat.test_request import CLAUDE, JSON, TARGET_MODELS, accepted
 from tests.translate.responses.test_request import OWN, octets, read, response_with_echo, thought
 
-properties = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties = settings(suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.sampled_from(["Hello", " ", "", 'a "b"\n', "日本 🌍"])
 numbers = st.sampled_from(["a", "b", "c", "call|1"])
@@ -154,7 +154,6 @@ FIELDS = ["input", "instructions", "tools", "tool_choice", "reasoning", "text", 
           "previous_response_id", "max_tool_calls", "stream", "store", "background"]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), any_json, max_size=4))
 def test_any_request_is_read_or_refused(fields: JSON) -> None:
     body = octets({"model": "m", "input": "Hello", **fields})

@@ -37,7 +37,7 @@ OWN = CORPORA / "responses" / "streams.toml"
 CASES = STREAMS + tomllib.loads(OWN.read_text(encoding="utf-8"))["case"]
 USAGE = "10 (0 read), 9 (0 thought)"
 BROKEN = RelayError(BAD_UPSTREAM, "The model's upstream broke off its answer. Try again.")
-properties = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
 def final_items(octets: bytes) -> list[dict[str, Any]]:
@@ -48,6 +48,7 @@ def final_items(octets: bytes) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.matrix(share=3)
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_an_event_stream_becomes_events(case: dict[str, Any]) -> None:
     octets = wire(case)
@@ -190,7 +191,6 @@ def test_nothing_follows_an_error(events: tuple[list[bytes], list[bytes]]) -> No
 inner = st.text(st.sampled_from('ab "\\\n\r/üß日🌍{}:\u2028'), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data(), inner, st.booleans())
 def test_free_text_is_the_same_however_it_is_cut(
     data: st.DataObject, text: str, ascii: bool
