@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.translate.pacing import paced
-from relay.translate.raw_json import count, find
+from relay.translate.raw_json import count, find, lower
 
 # Members that change what a request costs, and their values that do not.
 _MEMBERS: Final[dict[str, tuple[str, tuple[object, ...]]]] = {
@@ -93,13 +93,13 @@ class Features:
     def __init__(self, body: bytes, betas: bytes = b"", *, translated: bool = False) -> None:
         """`betas`: the field `anthropic-beta`; `translated`: of a dialect that is written anew,
         where only members count that the translation knows."""
-        text = body.lower()
+        text = lower(body)
         self.used: dict[str, str] = {}
         self.escaped = _has_escaped_words(text)
         unreadable = False  # taken for using everything
         if self.escaped:
             unreadable = text.count(b"\\") > _MAX_ESCAPES
-            text = text if unreadable else _ESCAPE.sub(_unescaped, text).lower()
+            text = text if unreadable else lower(_ESCAPE.sub(_unescaped, text))
         if b"\\u" in text or not text.isascii():
             text = _in_ascii_letters(text)
         if not self._find_members(text, translated):
