@@ -72,4 +72,4 @@ $(DEV): requirements-dev.lock $(RUN)
 	touch $@
 
 clean:
-	rm -rf .venv tests/clients/litellm/.venv .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/clients/litellm/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,11 +15,18 @@ from relay.memory import map_large_blocks
 from tests.fakes.live import Live, RelayWith, running_relay, running_simulator
 from tests.fakes.pool import Pool, PoolWith, running_pool
 from tests.fakes.upstream import Answer, Upstream, UpstreamWith, forwarding, raw_upstream
+from tests.scoreboard import Scoreboard
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
     """Test on the loop that the relay runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Print the scoreboard, but not in the workers of a parallel run."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Scoreboard())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.durability.process import data, relay, serving, write_settings
 from tests.fakes.caller import BODY, request
+from tests.scoreboard import RecordProperty
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +89,7 @@ async def offered(port: int, octets: bytes, callers: int, seconds: float) -> Loa
     ],
 )
 async def test_three_times_the_load_costs_no_goodput(
-    tmp_path: Path, seconds: float, goodput: float, p99: float
+    tmp_path: Path, seconds: float, goodput: float, p99: float, record_property: RecordProperty
 ) -> None:
     cap = 24
     with streaming_upstream() as upstream_port:
@@ -117,7 +118,7 @@ async def test_three_times_the_load_costs_no_goodput(
             "cores": os.cpu_count(),
         }
     )
-    print(shown)
+    record_property("figure", f"goodput {over.complete / peak.complete:.0%} of peak")
     assert over.complete >= goodput * peak.complete, shown
     assert over.without_retry == over.broken == peak.broken == after.broken == 0, shown
     assert statistics.quantiles(over.shed, n=100)[98] <= 2 * p99, shown  # the callers' time, too

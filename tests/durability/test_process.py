@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
+from tests.scoreboard import RecordProperty
 
 from .conftest import EMAIL
 from .process import Running, data, relay, serving, write_settings
@@ -224,7 +225,9 @@ async def test_a_killed_server_can_start_again(home: tuple[Path, str]) -> None:
 
 
 @pytest.mark.alone
-async def test_a_slow_reader_costs_at_most_256_kib(server: Running, home: tuple[Path, str]) -> None:
+async def test_a_slow_reader_costs_at_most_256_kib(
+    server: Running, home: tuple[Path, str], record_property: RecordProperty
+) -> None:
     key = home[1]
     process = psutil.Process(server.process.pid)
     body = {**BODY, "stream": True}
@@ -245,5 +248,5 @@ async def test_a_slow_reader_costs_at_most_256_kib(server: Running, home: tuple[
     each = (process.memory_info().rss - before) / count / 1024
     for _, writer in pairs:
         writer.transport.abort()
-    print(f"{each:.0f} KiB a slow reader")
+    record_property("figure", f"{each:.0f} KiB a slow reader")
     assert each <= 256

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.until import until
+from tests.scoreboard import RecordProperty
 
 from .relays import Load, Relays, balanced
 
@@ -66,8 +67,15 @@ async def hand_over(
     return load
 
 
-async def test_hand_overs_under_load_cost_nothing(metered: tuple[Path, str]) -> None:
-    await hand_over(metered, times=2, clients=3, streams=10, script="tokens=20;pace=4;seed=same")
+async def test_hand_overs_under_load_cost_nothing(
+    metered: tuple[Path, str], record_property: RecordProperty
+) -> None:
+    load = await hand_over(
+        metered, times=2, clients=3, streams=10, script="tokens=20;pace=4;seed=same"
+    )
+    record_property(
+        "figure", f"2 hand-overs, {load.outcomes['200']} requests, slowest {load.slowest:.2f} s"
+    )
 
 
 @pytest.mark.long
