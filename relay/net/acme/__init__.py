@@ -2,6 +2,7 @@
 
     renewal      when each certificate is ordered, and what serves until it is there
     order        one order, on a thread of its own, by the library `acme`
+    network      its requests, sent again where a nonce is refused
     advice       errors of an order, in words that say what to do
     schedule     times: renewal, and the next try after a failure
     challenges   answers to the authority's HTTP-01 and TLS-ALPN-01 challenges

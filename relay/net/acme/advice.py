@@ -36,7 +36,7 @@ _ADVICE: Final = {
     "unsupportedContact": "it does not accept acme.email: remove it",
     "userActionRequired": "its terms have changed: read them",
     "serverInternal": "it has an error of its own; it is asked again later",
-    "badNonce": "it refused two nonces in a row; it is asked again later",
+    "badNonce": "it refused six nonces in a row; it is asked again later",
 }
 
 

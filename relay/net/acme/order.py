@@ -7,26 +7,23 @@ when it is called.
 import contextlib
 import datetime
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import requests
 from acme import challenges as acme_challenges
 from acme import client, crypto_util, errors, messages
 from cryptography.hazmat.primitives import serialization
-from josepy import jwa, jwk
+from josepy import jwk
 
-from relay import __version__
 from relay.net.acme import keys
 from relay.net.acme.advice import advice
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
+from relay.net.acme.network import Network
 
 HTTP_01: Final = "http-01"
 TLS_ALPN_01: Final = "tls-alpn-01"
 PORTS: Final = {HTTP_01: 80, TLS_ALPN_01: 443}
 
-_ANSWER_TIMEOUT_SECONDS: Final = 20
 _ORDER_TIMEOUT: Final = datetime.timedelta(seconds=120)
 
 
@@ -72,47 +69,20 @@ def fetch(order: Order, folder: AcmeFolder, answers: Challenges) -> bytes:
     Raises:
         OrderError: there is none.
     """
-    patience = _Patience()
+    network = Network(None, order.ca)
     try:
-        return _Session(order, folder, patience).run(answers)
+        return _Session(order, folder, network).run(answers)
     except Exception as error:
         words = advice(error, order.domain, PORTS[order.challenge])
-        raise OrderError(words, patience.retry_after) from error
-
-
-class _Patience:
-    """The `retry-after` of the authority's last answer, if that was an error."""
-
-    def __init__(self) -> None:
-        self.retry_after: float | None = None
-
-    def see(self, response: requests.Response, *_: object, **__: object) -> None:
-        self.retry_after = None
-        field = response.headers.get("retry-after", "")
-        if response.ok or not field:
-            return
-        if field.isdecimal():
-            self.retry_after = float(field)
-            return
-        with contextlib.suppress(ValueError, TypeError):
-            now = datetime.datetime.now(datetime.UTC)
-            self.retry_after = (parsedate_to_datetime(field) - now).total_seconds()
+        raise OrderError(words, network.retry_after) from error
 
 
 class _Session:
-    def __init__(self, order: Order, folder: AcmeFolder, patience: _Patience) -> None:
+    def __init__(self, order: Order, folder: AcmeFolder, network: Network) -> None:
         self._order = order
         self._folder = folder
-        self._key = jwk.JWKEC(key=self._account_key())
-        self._network = client.ClientNetwork(
-            self._key,
-            alg=jwa.ES256,
-            user_agent=f"relay/{__version__}",
-            timeout=_ANSWER_TIMEOUT_SECONDS,
-        )
-        if order.ca is not None:  # as `requests` takes it: the path of a file
-            self._network.verify_ssl = order.ca  # type: ignore[assignment]
-        self._network.session.hooks["response"].append(patience.see)
+        self._key = network.key = jwk.JWKEC(key=self._account_key())
+        self._network = network
 
     def run(self, answers: Challenges) -> bytes:
         order, until = self._order, datetime.datetime.now() + _ORDER_TIMEOUT

@@ -43,9 +43,16 @@ class Authority:
         self.is_finalized = False
         self.chain = b""
         self.refused_nonces = 0
+        self.nonces_asked_for = 0
+        self.nonces = [""]  # handed out; the last one alone is good
         self.released = threading.Event()
         self._root = ec.generate_private_key(ec.SECP256R1())
         self._intermediate = ec.generate_private_key(ec.SECP256R1())
+
+    def new_nonce(self) -> str:
+        number = len(self.nonces).to_bytes(18)
+        self.nonces.append(base64.urlsafe_b64encode(number).decode())
+        return self.nonces[-1]
 
     # --- documents ---
 
@@ -144,7 +151,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.send_header("content-type", fields.pop("kind", "application/json"))
         if self.authority.fault != "no nonce":
-            self.send_header("replay-nonce", base64.urlsafe_b64encode(b"n" * 16).decode())
+            self.send_header("replay-nonce", self.authority.new_nonce())
         for name, value in fields.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
@@ -158,6 +165,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(status, document, kind="application/problem+json", **fields)
 
     def do_HEAD(self) -> None:
+        self.authority.nonces_asked_for += 1
         self.answer(200, b"")
 
     def do_GET(self) -> None:
@@ -180,8 +188,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
         text = base64.urlsafe_b64decode(sent["payload"] + "==")
         payload = json.loads(text) if text else {}
-        limit = {"bad nonces": 1000, "bad nonce": 1}.get(authority.fault, 0)
-        if authority.refused_nonces < limit:
+        protected = json.loads(base64.urlsafe_b64decode(sent["protected"] + "=="))
+        limit = {"bad nonces": 1000, "five bad nonces": 5, "bad nonce": 1}.get(authority.fault, 0)
+        if protected["nonce"] != authority.nonces[-1]:
+            self.problem(400, "badNonce")
+        elif authority.refused_nonces < limit:
             authority.refused_nonces += 1
             self.problem(400, "badNonce")
         elif path == "/account":
