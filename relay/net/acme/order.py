@@ -15,16 +15,27 @@ from cryptography.hazmat.primitives import serialization
 from josepy import jwk
 
 from relay.net.acme import keys
-from relay.net.acme.advice import advice
+from relay.net.acme.advice import advice, clean
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
 from relay.net.acme.network import Network
+from relay.secret import Secret
 
 HTTP_01: Final = "http-01"
 TLS_ALPN_01: Final = "tls-alpn-01"
+# Errors of a new account that are those of its binding, if it has one.
+_OF_BINDINGS: Final = ("unauthorized", "malformed", "externalAccountRequired")
 PORTS: Final = {HTTP_01: 80, TLS_ALPN_01: 443}
 
 _ORDER_TIMEOUT: Final = datetime.timedelta(seconds=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An account at the authority that an account of ours is bound to (RFC 8555 §7.3.4)."""
+
+    key_id: str
+    key: Secret  # in base64url
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,7 @@ class Order:
     email: str
     ca: str | None
     challenge: str  # HTTP_01 or TLS_ALPN_01
+    binding: Binding | None = None
 
 
 class OrderError(Exception):
@@ -120,15 +132,33 @@ class _Session:
                 if error.code != "accountDoesNotExist":
                     raise
                 self._network.account = None
-        email = self._order.email or None
-        data = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=True)
-        try:
-            url = authority.new_account(data).uri
-        except errors.ConflictError as error:  # this key has an account
-            url = error.location
+        url = self._open_account(authority)
         self._folder.write(self._folder.account_url, url.encode())
         self._use_account(url)
         return authority.new_order(request)
+
+    def _open_account(self, authority: client.ClientV2) -> str:
+        """The URL of the account of our key, which is opened if there is none."""
+        email, binding = self._order.email or None, self._order.binding
+        bound = None
+        if binding is not None:
+            bound = messages.ExternalAccountBinding.from_data(
+                self._key.public_key(), binding.key_id, binding.key.reveal(), authority.directory
+            )
+        data = messages.NewRegistration.from_data(
+            email=email, terms_of_service_agreed=True, external_account_binding=bound
+        )
+        try:
+            return str(authority.new_account(data).uri)
+        except errors.ConflictError as error:  # this key has an account
+            return error.location
+        except messages.Error as error:
+            if bound is None or error.code not in _OF_BINDINGS:
+                raise
+            detail = clean(error.detail or "")
+            raise ValueError(
+                f"it does not accept acme.eab_key_id with acme.eab_key ({detail})"
+            ) from None
 
     def _use_account(self, url: str) -> None:
         self._network.account = messages.RegistrationResource(uri=url, body=messages.Registration())

@@ -163,13 +163,20 @@ class AutoCertificates:
 
         Raises:
             OrderError: there is none.
+            ValueError: the settings name a key that cannot be read.
             OSError: it cannot be kept.
         """
-        from relay.net.acme.order import Order, fetch
+        from relay.net.acme.order import Binding, Order, fetch
 
         settings = self._settings
         kind = self._kind(domain.failures)
-        order = Order(domain.name, settings.directory_url, settings.email, settings.ca, kind)
+        try:
+            key = settings.binding_key()
+        except ValueError as error:
+            raise ValueError(f"acme.eab_key: {error}") from None
+        binding = None if key is None else Binding(settings.eab_key_id, key)
+        url, email, ca = settings.directory_url, settings.email, settings.ca
+        order = Order(domain.name, url, email, ca, kind, binding)
         content = fetch(order, self._folder, self.challenges)
         path = self._folder.certificate(domain.name)
         self._folder.write(path, content)

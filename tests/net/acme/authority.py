@@ -44,10 +44,16 @@ class Authority:
         self.chain = b""
         self.refused_nonces = 0
         self.nonces_asked_for = 0
+        self.bindings: list[Any] = []  # of new accounts
         self.nonces = [""]  # handed out; the last one alone is good
         self.released = threading.Event()
         self._root = ec.generate_private_key(ec.SECP256R1())
         self._intermediate = ec.generate_private_key(ec.SECP256R1())
+
+    def restart(self) -> None:
+        """Forget the order."""
+        self.requests.clear()
+        self.is_finalized = False
 
     def new_nonce(self) -> str:
         number = len(self.nonces).to_bytes(18)
@@ -196,7 +202,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             authority.refused_nonces += 1
             self.problem(400, "badNonce")
         elif path == "/account":
-            self._account()
+            self._account(payload)
         elif path == "/new-order":
             self._new_order(payload)
         elif path == "/authorization":
@@ -215,10 +221,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(200, authority.chain, kind="application/pem-certificate-chain")
 
-    def _account(self) -> None:
+    def _account(self, payload: Any) -> None:
+        self.authority.bindings.append(payload.get("externalAccountBinding"))
         fault, location = self.authority.fault, f"{self.authority.url}/account/1"
         if fault == "externalAccountRequired":
             self.problem(400, fault)
+        elif fault == "rateLimited account":
+            self.problem(429, "rateLimited")
         elif fault == "known account":
             self.answer(200, {"status": "valid"}, location=location)
         else:

@@ -45,7 +45,8 @@ class Pebble:
 
 
 @contextlib.contextmanager
-def running_pebble(folder: Path, **environment: str) -> Iterator[Pebble]:
+def running_pebble(folder: Path, **more: object) -> Iterator[Pebble]:
+    """`more` are further settings of its own."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(str(folder / "pebble-ca.pem"))
@@ -59,6 +60,7 @@ def running_pebble(folder: Path, **environment: str) -> Iterator[Pebble]:
         "privateKey": str(folder / "pebble.key"),
         "httpPort": http,
         "tlsPort": tls,
+        **more,
     }
     (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
     names = [
@@ -67,7 +69,7 @@ def running_pebble(folder: Path, **environment: str) -> Iterator[Pebble]:
         "-management", f"127.0.0.1:{free_port()}",
     ]  # fmt: skip
     command = ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns}"]
-    variables = {**os.environ, **_QUICK, **environment}
+    variables = {**os.environ, **_QUICK}
     with open(folder / "pebble.log", "wb") as log:
         processes = [
             subprocess.Popen(arguments, env=variables, stdout=log, stderr=log)

@@ -66,7 +66,7 @@ async def test_an_order_succeeds_in_spite_of(tmp_path: Path, fault: str, challen
         ("another JSON", "its answer cannot be read: is acme.directory right?", None),
         ("no nonce", "its answer cannot be read", None),
         ("bad nonces", "it refused six nonces in a row", None),
-        ("externalAccountRequired", "use another acme.directory", None),
+        ("externalAccountRequired", "set acme.eab_key_id and acme.eab_key as", None),
         ("rateLimited", "too many certificates.*acme.staging .its own words.", 7200),
         ("a date", "too many certificates", 7200),
         ("no date", "too many certificates", None),
