@@ -174,6 +174,8 @@ class App:
                 await takeover.finish(app)
                 for name, sock in takeover.sockets:
                     app.listeners.hand(name, [sock])
+                if certificates is not None:
+                    await certificates.take_over()
             await app._listen()
             await app._listen_for_operator()
             app.listeners.close_unused()
@@ -203,6 +205,10 @@ class App:
 
     async def _listen(self) -> None:
         tls = None if self.certificates is None else self.certificates.context
+        challenges = None if self.certificates is None else self.certificates.challenges
+        if challenges is not None and self.server.prelude is not None:
+            self.server.prelude.challenges = challenges
+            challenges.on_change = self.server.accept_anew
         self.addresses = await self.listeners.open_passed(self.server, tls)
         if not self.addresses:
             scheme = "https" if tls else "http"
@@ -222,9 +228,6 @@ class App:
     async def _keep_certificates(self, certificates: CertificateSource) -> None:
         """Keep them up to date, and listen for plain HTTP beside https. Raises OSError."""
         challenges = certificates.challenges
-        if challenges is not None and self.server.prelude is not None:
-            self.server.prelude.challenges = challenges
-            challenges.on_change = self.server.accept_anew
 
         async def bind(server: Server, address: config.Address) -> None:
             await self.listeners.bind(server, "plain", address)

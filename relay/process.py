@@ -136,6 +136,8 @@ async def _end(app: App, offer: Offer) -> None:
     ends_at = time.monotonic() + patience
     if offer.left.is_set():
         await app.server.emptied(patience)
+        if app.certificates is not None:
+            await app.certificates.finish(max(0.0, ends_at - time.monotonic()))
     else:
         offer.close()
         await app.drain(patience)

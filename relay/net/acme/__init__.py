@@ -5,6 +5,7 @@
     network      its requests, sent again where a nonce is refused
     advice       errors of an order, in words that say what to do
     schedule     times: renewal, and the next try after a failure
+    turns        one order at a time, while one process takes the place of another
     challenges   answers to the authority's HTTP-01 and TLS-ALPN-01 challenges
     keys         keys, requests and certificates of our own
     folder       what is kept beside the database

@@ -19,6 +19,7 @@ from relay.net.acme.advice import advice, clean
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
 from relay.net.acme.network import Network
+from relay.net.acme.turns import Proof, proven
 from relay.secret import Secret
 
 HTTP_01: Final = "http-01"
@@ -177,10 +178,8 @@ class _Session:
                 break
         else:
             raise ValueError(f"it offers no challenge of the kind {kind}: see acme.challenge")
-        response, proof = offered.response(self._key), offered.chall.key_authorization(self._key)
-        if kind == HTTP_01:
-            answered.enter_context(answers.http(offered.chall.encode("token"), proof))
-        else:
-            context = keys.challenge_context(self._folder, domain, proof)
-            answered.enter_context(answers.tls(domain, context))
+        response = offered.response(self._key)
+        token = str(offered.chall.encode("token")) if kind == HTTP_01 else ""
+        proof = Proof(domain, token, offered.chall.key_authorization(self._key))
+        answered.enter_context(proven(self._folder, answers, proof))
         authority.answer_challenge(offered, response)

@@ -90,7 +90,8 @@ class Authority:
             for kind in kinds
         ]
         status = "pending"
-        if "/challenge" in self.requests and self.fault != "stuck":
+        is_held = self.fault == "held" and not self.released.is_set()
+        if "/challenge" in self.requests and self.fault != "stuck" and not is_held:
             status = "invalid" if self.fault in OF_CHALLENGES else "valid"
             if status == "invalid":
                 problem = {"type": ERROR + self.fault, "detail": "its own words"}

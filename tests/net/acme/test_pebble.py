@@ -33,7 +33,7 @@ async def test_a_domain_gets_a_certificate_that_outlives_a_restart(
     (folder,) = (tmp_path / "relay.db.acme").iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     kept = sorted(os.listdir(folder))
-    assert kept == [f"{name}.pem", "account.key", "account.url"]
+    assert kept == [".lock", f"{name}.pem", "account.key", "account.url"]
     assert all((folder / file).stat().st_mode & 0o777 == 0o600 for file in kept)
 
     again = CertificateSource(relay.settings)  # as after a restart
