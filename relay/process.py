@@ -72,8 +72,7 @@ async def _serve(
     taking = await Taking.connect(settings.database.path) if takeover else None
     if taking is None:
         lock = lock_database(settings.database.path)
-        callers, operator = passed_sockets()
-        app = await App.start(settings, sockets=callers, admin_sockets=operator)
+        app = await App.start(settings, passed=passed_sockets())
     else:
         app = await App.start(settings, takeover=taking)
         lock = taking.lock
