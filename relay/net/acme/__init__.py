@@ -1,6 +1,7 @@
 """Certificates from an authority, by ACME (RFC 8555).
 
     renewal      when each certificate is ordered, and what serves until it is there
+    renewal_info when the authority suggests to renew (RFC 9773)
     order        one order, on a thread of its own, by the library `acme`
     network      its requests, sent again where a nonce is refused
     advice       errors of an order, in words that say what to do

@@ -4,8 +4,7 @@ Decides how often a request is sent again. Must not know what is asked for.
 """
 
 import contextlib
-import datetime
-from email.utils import parsedate_to_datetime
+import time
 from typing import Any, Final
 
 import requests
@@ -13,6 +12,7 @@ from acme import client, errors, messages
 from josepy import jwa, jwk
 
 from relay import __version__
+from relay.net.acme.schedule import retry_after_seconds
 
 _ANSWER_TIMEOUT_SECONDS: Final = 20
 _MAX_NONCES: Final = 6  # an authority of several machines may refuse some in a row
@@ -44,19 +44,9 @@ class Network(client.ClientNetwork):
         return self._post_once(*args, **kwargs)
 
     def _on_response(self, response: requests.Response, *_: object, **__: object) -> None:
-        self.retry_after = None if response.ok else _seconds(response)
+        field = "" if response.ok else response.headers.get("retry-after", "")
+        self.retry_after = retry_after_seconds(field, time.time())
         if not response.ok and self.REPLAY_NONCE_HEADER in response.headers:
             with contextlib.suppress(errors.BadNonce):
                 self._nonces.clear()
                 self._add_nonce(response)  # the library keeps those of successes only
-
-
-def _seconds(response: requests.Response) -> float | None:
-    """The field `retry-after`."""
-    field = response.headers.get("retry-after", "")
-    if field.isdecimal():
-        return float(field)
-    with contextlib.suppress(ValueError, TypeError):
-        now = datetime.datetime.now(datetime.UTC)
-        return (parsedate_to_datetime(field) - now).total_seconds()
-    return None

@@ -7,6 +7,7 @@ not know the steps of an order.
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +19,15 @@ from relay.config import Settings
 from relay.net.acme import keys
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
-from relay.net.acme.schedule import renewal_time, retry_delay
+from relay.net.acme.renewal_info import ASK_SECONDS, Suggestion, suggestion
+from relay.net.acme.schedule import renewal_time, retry_delay, suggested_time
 from relay.net.acme.turns import Follower, turn
 from relay.net.off_loop import off_loop
 from relay.net.tls import Certificate, Certificates, read_certificate
 
 _ORDER_TIMEOUT_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.05
+_ASK_TIMEOUT_SECONDS: Final = 60.0
 _MAX_SLEEP_SECONDS: Final = 3600.0  # the clock may be set meanwhile
 
 _log = logging.getLogger("relay.net")
@@ -36,8 +39,20 @@ class _Domain:
     name: str
     certificate: Certificate
     due: float  # Unix time of the next order
+    jitter: float = 0.0  # from 0 to 1: where in the authority's window it is renewed
+    ask_at: float = math.inf  # Unix time at which the authority is asked for its window
     failures: int = 0  # in a row
     error: str = ""  # of the last order
+
+    def use(self, certificate: Certificate, jitter: float, ask_at: float) -> None:
+        """Have a certificate of the authority's."""
+        self.certificate, self.jitter, self.ask_at = certificate, jitter, ask_at
+        self.due = renewal_time(certificate.not_before, certificate.not_after, jitter)
+
+    @property
+    def next_step(self) -> float:
+        """When it is ordered or asked about, Unix time."""
+        return self.due if self.failures else min(self.due, self.ask_at)
 
 
 class AutoCertificates:
@@ -108,7 +123,7 @@ class AutoCertificates:
         found = await off_loop("acme", lambda: [self._other(one) for one in domains])
         for domain, other in zip(domains, found, strict=True):
             if other is not None:
-                domain.certificate, domain.due = other, self._due(other)
+                domain.use(other, self._random(), 0.0)
                 _log_new(domain)
         if any(found) and domains is self._domains:
             self._put(domains)
@@ -128,10 +143,10 @@ class AutoCertificates:
                 await off_loop("acme", self._follower.follow_to_end)
                 await self._look()
         while True:
-            domain = min(self._domains, key=lambda one: one.due)
-            wait = domain.due - time.time()
+            domain = min(self._domains, key=lambda one: one.next_step)
+            wait = domain.next_step - time.time()
             if wait <= 0:
-                await self._renew(domain)
+                await (self._renew if domain.due <= time.time() else self._ask)(domain)
                 continue
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -142,7 +157,9 @@ class AutoCertificates:
         try:
             certificate = self._stored(name)
             if certificate is not None:
-                return _Domain(name, certificate, self._due(certificate))
+                domain = _Domain(name, certificate, 0.0)
+                domain.use(certificate, self._random(), 0.0)
+                return domain
         except ValueError as error:
             _log.warning("%s is ordered again: %s", name, error)
         return _Domain(name, keys.temporary_certificate(self._folder, name), 0.0)
@@ -165,23 +182,48 @@ class AutoCertificates:
             found, present = self._stored(domain.name), domain.certificate
         except ValueError:
             return None
-        if found is None or self._due(found) <= time.time():
+        if found is None:
+            return None
+        if renewal_time(found.not_before, found.not_after, 1.0) <= time.time():
             return None
         is_same = (found.not_before, found.not_after) == (present.not_before, present.not_after)
         return None if is_same else found
-
-    def _due(self, certificate: Certificate) -> float:
-        return renewal_time(certificate.not_before, certificate.not_after, self._random())
 
     def _put(self, domains: list[_Domain]) -> None:
         self._domains = domains
         self._certificates.replace([one.certificate for one in self._domains])
 
+    async def _ask(self, domain: _Domain) -> None:
+        """Let the authority say when a certificate is renewed; else it is as by the schedule."""
+        domain.ask_at = time.time() + ASK_SECONDS
+        settings, path = self._settings, self._folder.certificate(domain.name)
+
+        def ask() -> Suggestion | None:
+            chain = self._folder.read(path)
+            if chain is None:
+                return None
+            return suggestion(settings.directory_url, settings.ca, chain)
+
+        try:
+            async with asyncio.timeout(_ASK_TIMEOUT_SECONDS):
+                found = await off_loop("acme", ask)
+        except Exception as error:
+            _log.debug("no renewal information for %s: %r", domain.name, error)
+            return
+        if found is None:
+            return
+        one, window = domain.certificate, (found.start, found.end)
+        domain.ask_at = time.time() + found.ask_after
+        domain.due = suggested_time(window, one.not_before, one.not_after, domain.jitter)
+        if domain.due <= time.time():
+            page = f" (see {found.explanation})" if found.explanation else ""
+            _log.info("%s is renewed now, as its authority asks%s", domain.name, page)
+
     async def _renew(self, domain: _Domain) -> None:
         """Order one certificate; on failure say what to do, and when the next try is."""
         try:
             async with asyncio.timeout(_ORDER_TIMEOUT_SECONDS):
-                domain.certificate = await off_loop("acme", lambda: self._fetch(domain))
+                certificate = await off_loop("acme", lambda: self._fetch(domain))
         except TimeoutError:
             self._fail(domain, "the authority did not finish in time", None)
         except OSError as error:
@@ -190,7 +232,8 @@ class AutoCertificates:
             self._fail(domain, str(error), getattr(error, "retry_after", None))
         else:
             domain.failures, domain.error = 0, ""
-            domain.due = max(self._due(domain.certificate), time.time() + 60)
+            domain.use(certificate, self._random(), time.time() + ASK_SECONDS)
+            domain.due = max(domain.due, time.time() + 60)
             self._put(self._domains)
             _log_new(domain)
 

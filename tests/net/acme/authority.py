@@ -43,6 +43,8 @@ class Authority:
         self.is_finalized = False
         self.chain = b""
         self.refused_nonces = 0
+        self.renewal_info: dict[str, Any] | None = None  # None: it has none
+        self.asked_about: list[str] = []  # certificates
         self.nonces_asked_for = 0
         self.bindings: list[Any] = []  # of new accounts
         self.nonces = [""]  # handed out; the last one alone is good
@@ -64,6 +66,8 @@ class Authority:
 
     def directory(self) -> dict[str, Any]:
         names = {"newNonce": "nonce", "newAccount": "account", "newOrder": "new-order"}
+        if self.renewal_info is not None:
+            names["renewalInfo"] = "renewal-info"
         return {name: f"{self.url}/{path}" for name, path in names.items()}
 
     def order(self) -> dict[str, Any]:
@@ -140,6 +144,8 @@ def _certificate(
         .not_valid_before(now - datetime.timedelta(days=2))
         .not_valid_after(now + datetime.timedelta(days=days))
     )
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(issuer_key, critical=False)
     if names is not None:
         builder = builder.add_extension(names, critical=False)
     return builder.sign(signer, hashes.SHA256())
@@ -186,6 +192,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, b"<html>", kind="text/html")
         elif authority.fault == "another JSON":
             self.answer(200, {"hello": 1})
+        elif self.path.startswith("/renewal-info/"):
+            authority.asked_about.append(self.path.removeprefix("/renewal-info/"))
+            self.answer(200, authority.renewal_info, retry_after="7200")
         else:
             self.answer(200, authority.directory())
 
