@@ -12,7 +12,7 @@ from relay.net.off_loop import off_loop
 from relay.secret import Secret
 from tests.fakes.live import RelayWith
 from tests.fakes.until import until
-from tests.net.acme.authority import running_authority
+from tests.net.acme.authority import Authority, running_authority
 from tests.net.acme.issued import is_issued, server_of, source_of
 from tests.net.acme.pebble import Pebble, needs_pebble, running_pebble
 
@@ -71,24 +71,26 @@ async def test_a_binding_that_is_refused_is_explained(
     assert OTHER not in fault
 
 
+async def ordered(tmp_path: Path, authority: Authority) -> None:
+    """Order with an account that is to be bound."""
+    url, ca = f"{authority.url}/directory", str(tmp_path / "authority.pem")
+    order = Order("relay.example", url, "", ca, "http-01", Binding(KEY_ID, Secret(KEY)))
+    folder, answers = AcmeFolder(str(tmp_path / "relay.db"), url), Challenges()
+    await off_loop("order", lambda: fetch(order, folder, answers))
+
+
 async def test_an_account_that_is_there_is_bound_no_more(tmp_path: Path) -> None:
     """The key may expire once it was used, as Google's do."""
     with running_authority(tmp_path, "") as authority:
-        url = f"{authority.url}/directory"
-        binding = Binding(KEY_ID, Secret(KEY))
-        order = Order("relay.example", url, "", str(tmp_path / "authority.pem"), "http-01", binding)
-        folder, answers = AcmeFolder(str(tmp_path / "relay.db"), url), Challenges()
         for _ in range(2):
             authority.restart()
-            await off_loop("order", lambda: fetch(order, folder, answers))
+            await ordered(tmp_path, authority)
     assert [one is not None for one in authority.bindings] == [True]
 
 
 async def test_a_binding_hides_no_other_error(tmp_path: Path) -> None:
-    with running_authority(tmp_path, "rateLimited account") as authority:
-        url = f"{authority.url}/directory"
-        binding = Binding(KEY_ID, Secret(KEY))
-        order = Order("relay.example", url, "", str(tmp_path / "authority.pem"), "http-01", binding)
-        folder, answers = AcmeFolder(str(tmp_path / "relay.db"), url), Challenges()
-        with pytest.raises(OrderError, match="too many certificates"):
-            await off_loop("order", lambda: fetch(order, folder, answers))
+    with (
+        running_authority(tmp_path, "rateLimited account") as authority,
+        pytest.raises(OrderError, match="too many certificates"),
+    ):
+        await ordered(tmp_path, authority)
