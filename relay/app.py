@@ -8,7 +8,6 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from relay import config
@@ -18,7 +17,7 @@ from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
 from relay.api.monitor import Monitor, Parts
-from relay.api.plain_http import exchange_plain_http, open_plain_http
+from relay.api.plain_http import exchange_plain_http
 from relay.api.stored_responses import StoredResponses
 from relay.config import Settings
 from relay.gateway.access_text import open_access_log
@@ -27,7 +26,7 @@ from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.gateway.request_metrics import RequestMetrics
-from relay.listeners import PASSED, Listeners, name_of
+from relay.listeners import Listeners, PassedSockets
 from relay.net.certificate_source import CertificateSource
 from relay.net.deadlines import Deadlines
 from relay.net.server import Bounds, Server
@@ -139,12 +138,11 @@ class App:
         settings: Settings,
         *,
         log_fd: int = 1,
-        sockets: Sequence[socket.socket] = (),
-        admin_sockets: Sequence[socket.socket] = (),
+        passed: PassedSockets | None = None,
         resolver: Resolver | None = None,
         takeover: Takeover | None = None,
     ) -> "App":
-        """Build the relay and serve, on `sockets` in place of the configured addresses if any.
+        """Build the relay and serve, on `passed` in place of the configured addresses if any.
 
         `takeover` leads to the process that serves until now. `resolver`
         looks up the names of upstreams; None: by the system's resolver.
@@ -167,13 +165,14 @@ class App:
         app._show_certificates(certificates)
         app.exchange_log(log)
         app._start_tasks()
-        app.listeners.hand(name_of("admin", settings.admin_address), admin_sockets)
-        app.listeners.hand(PASSED, sockets)
+        app.listeners.hand_passed(passed or PassedSockets(), settings)
         try:
             if takeover is not None:
                 await takeover.finish(app)
                 for name, sock in takeover.sockets:
                     app.listeners.hand(name, [sock])
+                if certificates is not None:
+                    await certificates.take_over()
             await app._listen()
             await app._listen_for_operator()
             app.listeners.close_unused()
@@ -203,6 +202,10 @@ class App:
 
     async def _listen(self) -> None:
         tls = None if self.certificates is None else self.certificates.context
+        challenges = None if self.certificates is None else self.certificates.challenges
+        if challenges is not None and self.server.prelude is not None:
+            self.server.prelude.challenges = challenges
+            challenges.on_change = self.server.accept_anew
         self.addresses = await self.listeners.open_passed(self.server, tls)
         if not self.addresses:
             scheme = "https" if tls else "http"
@@ -221,18 +224,10 @@ class App:
 
     async def _keep_certificates(self, certificates: CertificateSource) -> None:
         """Keep them up to date, and listen for plain HTTP beside https. Raises OSError."""
-        challenges = certificates.challenges
-        if challenges is not None and self.server.prelude is not None:
-            self.server.prelude.challenges = challenges
-            challenges.on_change = self.server.accept_anew
-
-        async def bind(server: Server, address: config.Address) -> None:
-            await self.listeners.bind(server, "plain", address)
-
-        self.plain, is_open = await open_plain_http(
-            self.settings.server, challenges, self.deadlines, bind
+        self.plain = await self.listeners.open_plain(
+            self.settings.server, certificates.challenges, self.deadlines
         )
-        certificates.answers_http(is_open)
+        certificates.answers_http(bool(self.plain.listeners))
         self._renewing = asyncio.get_running_loop().create_task(certificates.run())
 
     async def _listen_for_operator(self) -> None:

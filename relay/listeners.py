@@ -8,18 +8,45 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from relay import config
+from relay.api.plain_http import HttpChallenges, open_plain_http
+from relay.net.deadlines import Deadlines
 from relay.net.listener import listen
 from relay.net.server import Listener, Server
 
-PASSED: Final = "passed"  # the name of a socket that the service manager passed
+# The names of sockets that the service manager passed.
+PASSED: Final = "passed"
+PASSED_PLAIN: Final = "passed plain"
+
+
+@dataclass(slots=True)
+class PassedSockets:
+    """Listening sockets that the service manager passed, by what they are for."""
+
+    callers: list[socket.socket] = field(default_factory=list)
+    operator: list[socket.socket] = field(default_factory=list)
+    plain: list[socket.socket] = field(default_factory=list)  # beside https
+
+    def separate(self, settings: config.ServerSettings) -> None:
+        """Find those of plain HTTP among those of callers, by their ports."""
+        if settings.tls is None:
+            return
+        ports = {address.port for address in settings.redirect_addresses}
+        ports -= {0, *(address.port for address in settings.listen)}
+        for sock in list(self.callers):
+            if sock.family != socket.AF_UNIX and sock.getsockname()[1] in ports:
+                self.callers.remove(sock)
+                self.plain.append(sock)
 
 
 class Listeners:
     """All listeners of a relay. Each has a name, by which another process knows its socket:
-    `PASSED`, or its kind and the address of the settings."""
+    `PASSED`, `PASSED_PLAIN`, or its kind and the address of the settings."""
 
     def __init__(self) -> None:
         self.named: list[tuple[str, Listener]] = []
@@ -30,16 +57,43 @@ class Listeners:
         """Use these sockets for the address of that name, in place of new ones."""
         self._handed.setdefault(name, []).extend(sockets)
 
-    async def open_passed(self, server: Server, tls: ssl.SSLContext | None) -> list[str]:
-        """Listen on the sockets named `PASSED`; returns where. Raises OSError."""
+    def hand_passed(self, passed: PassedSockets, settings: config.Settings) -> None:
+        """Use the service manager's sockets in place of those of the settings."""
+        passed.separate(settings.server)
+        self.hand(name_of("admin", settings.admin_address), passed.operator)
+        self.hand(PASSED, passed.callers)
+        self.hand(PASSED_PLAIN, passed.plain)
+
+    async def open_passed(
+        self, server: Server, tls: ssl.SSLContext | None, name: str = PASSED
+    ) -> list[str]:
+        """Listen on the sockets of that name; returns where. Raises OSError."""
         scheme = "https" if tls else "http"
         places = []
-        for sock in self._handed.pop(PASSED, []):
+        for sock in self._handed.pop(name, []):
             port = await listen(server, sock=sock, tls=tls)
             bound = config.Address.tcp(str(sock.getsockname()[0]), port)
             places.append(f"{scheme}://{bound}" if port else "a Unix socket")
-        self._note(server, PASSED)
+        self._note(server, name)
         return places
+
+    async def open_plain(
+        self,
+        settings: config.ServerSettings,
+        challenges: HttpChallenges | None,
+        deadlines: Deadlines,
+    ) -> Server:
+        """Listen for plain HTTP beside https, on passed sockets or where the settings say. Raises
+        OSError."""
+        if self._handed.get(PASSED_PLAIN):
+            settings = msgspec.structs.replace(settings, redirect_listen=[])
+
+        async def bind(server: Server, address: config.Address) -> None:
+            await self.bind(server, "plain", address)
+
+        server, _ = await open_plain_http(settings, challenges, deadlines, bind)
+        await self.open_passed(server, None, PASSED_PLAIN)
+        return server
 
     async def open(
         self,

@@ -72,8 +72,7 @@ async def _serve(
     taking = await Taking.connect(settings.database.path) if takeover else None
     if taking is None:
         lock = lock_database(settings.database.path)
-        callers, operator = passed_sockets()
-        app = await App.start(settings, sockets=callers, admin_sockets=operator)
+        app = await App.start(settings, passed=passed_sockets())
     else:
         app = await App.start(settings, takeover=taking)
         lock = taking.lock
@@ -136,6 +135,8 @@ async def _end(app: App, offer: Offer) -> None:
     ends_at = time.monotonic() + patience
     if offer.left.is_set():
         await app.server.emptied(patience)
+        if app.certificates is not None:
+            await app.certificates.finish(max(0.0, ends_at - time.monotonic()))
     else:
         offer.close()
         await app.drain(patience)

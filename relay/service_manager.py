@@ -11,8 +11,12 @@ import socket
 import time
 from typing import Final
 
+from relay.listeners import PassedSockets
+
 _FIRST_PASSED: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
-_ADMIN: Final = "admin"  # the name of the admin listener's socket
+# Names of sockets; those of callers have any other.
+_ADMIN: Final = "admin"  # the admin listener's
+REDIRECT: Final = "redirect"  # plain HTTP beside https
 _BEATS: Final = 3  # in the time after which the watchdog acts
 
 
@@ -69,24 +73,24 @@ class Notifier:
             sock.sendto("\n".join(lines).encode(), self._address)
 
 
-def passed_sockets() -> tuple[list[socket.socket], list[socket.socket]]:
+def passed_sockets() -> PassedSockets:
     """The listening sockets that were passed to this process, sd_listen_fds_with_names(3): those
-    for callers, and those for the operator, whose name is `admin`.
+    for the operator have the name `admin`, those for plain HTTP `redirect`.
 
     Raises:
         OSError: LISTEN_FDS is not a number.
     """
+    passed = PassedSockets()
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return [], []
+        return passed
     text = os.environ.get("LISTEN_FDS", "")
     if not text.isdigit():
         raise OSError(f"LISTEN_FDS is {text!r}, not a number of sockets")
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    callers: list[socket.socket] = []
-    operator: list[socket.socket] = []
+    by_name = {_ADMIN: passed.operator, REDIRECT: passed.plain}
     for index in range(int(text)):
         os.set_inheritable(_FIRST_PASSED + index, False)
         sock = socket.socket(fileno=_FIRST_PASSED + index)
-        is_admin = index < len(names) and names[index] == _ADMIN
-        (operator if is_admin else callers).append(sock)
-    return callers, operator
+        name = names[index] if index < len(names) else ""
+        by_name.get(name, passed.callers).append(sock)
+    return passed

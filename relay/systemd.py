@@ -5,6 +5,7 @@ Decides every line of both. Must not know systemctl or where the files are writt
 
 import ipaddress
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,16 +14,18 @@ from relay import config
 from relay.config import Settings
 
 NAME: Final = "relay"
+REDIRECT_UNIT: Final = "relay-redirect.socket"  # where port 80 is listened on
 STATE_FOLDER: Final = "/var/lib/relay"
 _STOP_MARGIN_SECONDS: Final = 30
 
 _SOCKET: Final = """\
 [Unit]
-Description=Relay: sockets
+Description=Relay: sockets{note}
 
 [Socket]
 {listen}
-FileDescriptorName=listen
+FileDescriptorName={kind}
+Service={name}.service
 BindIPv6Only=ipv6-only
 Backlog=4096
 
@@ -42,7 +45,7 @@ Type=notify
 NotifyAccess=all
 ExecStart={program} serve --takeover --config {path}
 ExecReload=/bin/kill -HUP $MAINPID
-Sockets={name}.socket
+Sockets={sockets}
 Restart=on-failure
 RestartSec=1
 WatchdogSec=30
@@ -108,7 +111,10 @@ def units(settings: Settings, install: Install) -> dict[str, str]:
     Raises:
         UnitError: an address or a path cannot be used in a unit.
     """
-    addresses = [_listen_line(address) for address in settings.server.listen]
+    sockets = {f"{NAME}.socket": _socket(settings.server.listen, "listen")}
+    redirects = settings.server.redirect_addresses if settings.server.tls else ()
+    if redirects:  # a unit of its own: the relay starts without it where port 80 is in use
+        sockets[REDIRECT_UNIT] = _socket(redirects, "redirect", " for plain HTTP")
     for text in (install.path, *install.program):
         if not text.isprintable() or any(character in text for character in " \"'%$\\"):
             raise UnitError(f"{text!r}: a path in a unit has no spaces, quotes, % or $")
@@ -116,6 +122,7 @@ def units(settings: Settings, install: Install) -> dict[str, str]:
     in_home = any(text.startswith(("/home/", "/root/")) for text in used)
     service = _SERVICE.format(
         name=NAME,
+        sockets=" ".join(sockets),
         program=" ".join(install.program),
         path=install.path,
         stop=int(settings.server.timeouts.drain) + _STOP_MARGIN_SECONDS,
@@ -123,10 +130,14 @@ def units(settings: Settings, install: Install) -> dict[str, str]:
         state=_state_lines(settings, install),
         home="read-only" if in_home else "yes",
     )
-    return {
-        f"{NAME}.socket": _SOCKET.format(listen="\n".join(addresses)),
-        f"{NAME}.service": service,
-    }
+    return {**sockets, f"{NAME}.service": service}
+
+
+def _socket(addresses: Sequence[config.Address], kind: str, note: str = "") -> str:
+    """Raises UnitError."""
+    setting = "redirect_listen" if note else "listen"
+    lines = [_listen_line(address, setting) for address in addresses]
+    return _SOCKET.format(name=NAME, listen="\n".join(lines), kind=kind, note=note)
 
 
 def _state_lines(settings: Settings, install: Install) -> str:
@@ -143,15 +154,15 @@ def _state_lines(settings: Settings, install: Install) -> str:
     return f"{lines}\nReadWritePaths={folder}"
 
 
-def _listen_line(address: config.Address) -> str:
+def _listen_line(address: config.Address, setting: str) -> str:
     if address.path is not None:
         return f"ListenStream={address.path}"
     if address.port == 0:
-        raise UnitError(f"server.listen: {address}: a unit needs the number of a port")
+        raise UnitError(f"server.{setting}: {address}: a unit needs the number of a port")
     try:
         ipaddress.ip_address(address.host)
     except ValueError:
         raise UnitError(
-            f"server.listen: {address}: a unit needs an IP address in place of the name"
+            f"server.{setting}: {address}: a unit needs an IP address in place of the name"
         ) from None
     return f"ListenStream={address}"

@@ -26,7 +26,6 @@ _IN_CLEAR: Final = (
 )
 
 _BOUNDS: Final = Bounds(connections=256, body=64 * 1024, idle_time=10.0)
-_WITH_AUTHORITY: Final = (Address("0.0.0.0:80"), Address("[::]:80"))
 
 _log = logging.getLogger("relay.api")
 
@@ -122,11 +121,8 @@ async def open_plain_http(
         OSError: an address of the settings cannot be used; the message names it.
     """
     server = Server(_handler(settings, challenges).handle, deadlines, _BOUNDS)
-    addresses: Sequence[Address] | None = settings.redirect_listen
-    is_default = addresses is None
-    if addresses is None:
-        addresses = _WITH_AUTHORITY if challenges is not None else ()
-    for address in addresses:
+    is_default = settings.redirect_listen is None
+    for address in settings.redirect_addresses:
         try:
             await bind(server, address)
         except OSError as error:

@@ -183,6 +183,10 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
             upstream.proxy()
         except ValueError as error:
             yield f"upstream[{number}].egress", str(error)
+    try:
+        settings.acme.binding_key()
+    except ValueError as error:
+        yield "acme.eab_key", str(error)
     if settings.backup.s3 is not None:
         try:
             settings.backup.s3.credentials()

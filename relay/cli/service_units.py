@@ -15,7 +15,7 @@ import click
 
 from relay.cli.check import check_references
 from relay.cli.program import Failure, Misuse, config_option, config_path, load_settings
-from relay.systemd import NAME, Install, UnitError, units
+from relay.systemd import NAME, REDIRECT_UNIT, Install, UnitError, units
 
 _FOLDER: Final = "etc/systemd/system"
 _BOOTED: Final = Path("/run/systemd/system")  # sd_booted(3)
@@ -62,13 +62,16 @@ def install(user: str, program: str | None, dry_run: bool, root: str | None) -> 
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text)
+        if REDIRECT_UNIT not in files:  # of an earlier relay.toml
+            (folder / REDIRECT_UNIT).unlink(missing_ok=True)
     except OSError as error:
         raise Failure(f"relay: {folder}: {error.strerror}") from None
     for name in files:
         click.echo(f"{folder / name} is written.")
     if root is None:
         _systemctl("daemon-reload")
-        _systemctl("enable", "--now", f"{NAME}.socket", f"{NAME}.service")
+        _systemctl("enable", *files)
+        _systemctl("start", *_names())  # the service starts its other socket, if it can
         click.echo("The service runs, and starts with the machine.")
 
 
@@ -95,7 +98,7 @@ def status(root: str | None) -> None:
 def uninstall(root: str | None) -> None:
     """Stop the service and remove its units. The database and relay.toml stay."""
     folder = Path(root or "/") / _FOLDER
-    found = [name for name in _names() if (folder / name).exists()]
+    found = [name for name in (*_names(), REDIRECT_UNIT) if (folder / name).exists()]
     if not found:
         raise Failure(f"relay: not installed: there is no unit in {folder}")
     if root is None:

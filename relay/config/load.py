@@ -85,8 +85,8 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         server = replace(server, tls=pair(server.tls))
     elif isinstance(server.tls, list):
         server = replace(server, tls=[pair(one) for one in server.tls])
-    if acme.ca is not None:
-        acme = replace(acme, ca=anchor(acme.ca))
+    ca = None if acme.ca is None else anchor(acme.ca)
+    acme = replace(acme, ca=ca, eab_key=reference(acme.eab_key))
     return replace(
         settings,
         server=server,
@@ -195,6 +195,9 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     responses = tree["responses"]
     if responses["key"] and not responses["key"].startswith(("env:", "file:")):
         responses["key"] = show(responses["key"])
+    acme = tree["acme"]
+    if acme["eab_key"] and not acme["eab_key"].startswith(("env:", "file:")):
+        acme["eab_key"] = show(acme["eab_key"])
     storage = tree["backup"]["s3"]
     for name in ("access_key", "secret_key") if storage else ():
         if not storage[name].startswith(("env:", "file:")):

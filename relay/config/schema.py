@@ -7,6 +7,7 @@ know files, TOML or dotted paths.
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -40,6 +41,7 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _DATE: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _MIN_KEY_LENGTH: Final = 32
+_WITH_AUTHORITY: Final = (Address("0.0.0.0:80"), Address("[::]:80"))
 _MAKE_KEY: Final = "make one with `openssl rand -hex 32`"
 # Header fields that the relay sets itself.
 _OWN_FIELDS: Final = {
@@ -86,6 +88,13 @@ class ServerSettings(_Section, frozen=True):
         if not _KEY_PREFIX.fullmatch(self.key_prefix):
             raise ValueError("key_prefix must be at most 32 letters, digits, - and _")
         check_front(self)
+
+    @property
+    def redirect_addresses(self) -> Sequence[Address]:
+        """Where plain HTTP is answered beside https."""
+        if self.redirect_listen is not None:
+            return self.redirect_listen
+        return _WITH_AUTHORITY if self.tls == "auto" else ()
 
 
 class DatabaseSettings(_Section, frozen=True):

@@ -9,7 +9,9 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
+from relay import secret
 from relay.config.checks import check_url
+from relay.secret import Secret
 
 LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
 LETS_ENCRYPT_STAGING: Final = "https://acme-staging-v02.api.letsencrypt.org/directory"
@@ -18,6 +20,7 @@ _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_DOMAIN_OCTETS: Final = 253
 _MAX_DOMAINS: Final = 100
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 _EMAIL: Final = re.compile(r"[^\s@,\"<>]+@[^\s@,\"<>]+")
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,6 +49,9 @@ class AcmeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     email: str = ""  # for the authority's warnings
     ca: str | None = None  # a file of certificates that the authority's own server is trusted by
     challenge: Literal["auto", "http-01", "tls-alpn-01"] = "auto"
+    # The account at the authority that certificates belong to (external account binding).
+    eab_key_id: str = ""
+    eab_key: str = ""  # in base64url
 
     def __post_init__(self) -> None:
         check_url("directory", self.directory)
@@ -55,6 +61,28 @@ class AcmeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ValueError("staging is Let's Encrypt's; leave it out with another directory")
         if self.email and not _EMAIL.fullmatch(self.email):
             raise ValueError(f"email: {self.email!r} is not an address such as ops@example.com")
+        if bool(self.eab_key_id) != bool(self.eab_key):
+            missing = "eab_key" if self.eab_key_id else "eab_key_id"
+            raise ValueError(f"{missing} is missing; the authority shows both for its account")
+        if not self.eab_key_id.isascii() or not self.eab_key_id.isprintable():
+            raise ValueError("eab_key_id must be printable ASCII, as the authority shows it")
+
+    def __repr__(self) -> str:
+        return f"Acme({self.directory_url!r})"  # the rest may hold a secret
+
+    def binding_key(self) -> Secret | None:
+        """The key that binds an account of relay to one at the authority, in base64url; None:
+        without.
+
+        Raises:
+            ValueError: it cannot be read. The message does not quote it.
+        """
+        if not self.eab_key:
+            return None
+        key = secret.resolve(self.eab_key)
+        if not _BASE64URL.fullmatch(key.reveal()):
+            raise ValueError("it is not base64url (letters, digits, - and _)")
+        return key
 
     @property
     def directory_url(self) -> str:

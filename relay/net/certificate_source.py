@@ -62,6 +62,16 @@ class CertificateSource:
         if self._auto is not None:
             self._auto.has_http = is_answered
 
+    async def take_over(self) -> None:
+        """Go on where the process that served until now has stopped. Before this one listens."""
+        if self._auto is not None:
+            await self._auto.take_over()
+
+    async def finish(self, seconds: float) -> None:
+        """Another process serves from now on: end, within `seconds`, what it waits for."""
+        if self._auto is not None:
+            await self._auto.finish(seconds)
+
     async def reload(self, settings: Settings) -> None:
         """Use the files, or the domains and the authority, of other settings.
 

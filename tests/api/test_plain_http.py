@@ -117,7 +117,7 @@ async def test_an_address_that_cannot_be_used_is_named(
     settings = ServerSettings(tls="auto", domains=["a.example"], redirect_listen=[address])
     with pytest.raises(OSError, match=f"cannot listen on {address}: Address already in use"):
         await open_plain_http(settings, Answers(), timers)
-    monkeypatch.setattr("relay.api.plain_http._WITH_AUTHORITY", (address,))
+    monkeypatch.setattr("relay.config.schema._WITH_AUTHORITY", (address,))
     settings = ServerSettings(tls="auto", domains=["a.example"])
     _, is_open = await open_plain_http(settings, Answers(), timers)
     assert not is_open

@@ -65,6 +65,22 @@ def test_an_authority_that_cannot_be_read_is_a_fault(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("env:NO_SUCH_NAME", "the environment variable NO_SUCH_NAME is not set"),
+        ("file:none", "cannot read"),
+        ("a/b+c", "it is not base64url"),
+    ],
+)
+def test_a_binding_key_that_cannot_be_used_is_named(folder: Path, key: str, words: str) -> None:
+    acme = f'\n[acme]\neab_key_id = "a"\neab_key = "{key}"\n'
+    write(folder, 'tls = "auto"\ndomains = ["relay.example"]\nlisten = ["[::]:443"]', acme)
+    line = refused(2, "check")
+    assert f"acme.eab_key: {words}" in line
+    assert "a/b+c" not in line
+
+
+@pytest.mark.parametrize(
     ("server", "more", "words"),
     [
         ('tls = "auto"\ndomains = ["relay.example"]', "", "server.listen has no port 443"),

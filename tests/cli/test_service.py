@@ -22,6 +22,7 @@ listen = ["127.0.0.1:8080", "[::1]:8443"]
 [database]
 path = "/var/lib/relay/relay.db"
 """
+AUTO = TOML.replace('8443"]', '8443"]\ntls = "auto"\ndomains = ["a.example"]')
 UNITS = ("relay.socket", "relay.service")
 
 
@@ -49,15 +50,23 @@ def test_the_units_are_written_shown_and_removed(root: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs the package systemd")
-def test_systemd_accepts_the_units_and_rates_them_safe(root: Path) -> None:
+@pytest.mark.parametrize("text", [TOML, AUTO], ids=["clear", "auto"])
+def test_systemd_accepts_the_units_and_rates_them_safe(root: Path, text: str) -> None:
+    (root.parent / "relay.toml").write_text(text)
     done("service", "install", "--root", str(root), "--program", "/bin/true")
     folder = root / "etc/systemd/system"
-    paths = [str(folder / name) for name in UNITS]
+    paths = [str(folder / name) for name in sorted(os.listdir(folder))]
     verified = subprocess.run(
         ["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False
     )
     assert (verified.returncode, verified.stderr) == (0, "")
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", paths[1]]
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--threshold=20",
+        str(folder / UNITS[1]),
+    ]
     rated = subprocess.run(command, capture_output=True, text=True, check=False)
     assert rated.returncode == 0, rated.stdout[-200:]
 
@@ -65,6 +74,14 @@ def test_systemd_accepts_the_units_and_rates_them_safe(root: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "arguments", "error"),
     [
+        pytest.param(
+            '"[::1]:8443"]',
+            '"[::1]:8443"]\ntls = "auto"\ndomains = ["a.example"]\n'
+            'redirect_listen = ["a.example:80"]',
+            (),
+            "server.redirect_listen: a.example:80: a unit",
+            id="a-redirect",
+        ),
         pytest.param("127.0.0.1:8080", "localhost:8080", (), "needs an IP address", id="a-name"),
         pytest.param("127.0.0.1:8080", "127.0.0.1:0", (), "needs the number of a port", id="0"),
         pytest.param("/var/lib/relay/", "/srv/", (), "install it with --user NAME", id="folder"),
@@ -77,6 +94,26 @@ def test_settings_that_fit_no_unit_are_refused(
     if old:
         (root.parent / "relay.toml").write_text(TOML.replace(old, new))
     assert error in refused(2, "service", "install", "--dry-run", *arguments)
+
+
+def test_plain_http_has_a_socket_unit_of_its_own(root: Path) -> None:
+    """So that the service starts where another program has port 80."""
+    path = root.parent / "relay.toml"
+    path.write_text(AUTO)
+    done("service", "install", "--root", str(root), "--program", "/bin/true")
+    folder = root / "etc/systemd/system"
+    written = (folder / "relay-redirect.socket").read_text()
+    assert "ListenStream=0.0.0.0:80\nListenStream=[::]:80\nFileDescriptorName=redirect\n" in written
+    service = (folder / "relay.service").read_text()
+    assert "Sockets=relay.socket relay-redirect.socket\n" in service
+    assert "Requires=relay.socket\n" in service
+    path.write_text(TOML)
+    done("service", "install", "--root", str(root))
+    assert sorted(os.listdir(folder)) == sorted(UNITS)
+    path.write_text(AUTO)
+    done("service", "install", "--root", str(root))
+    done("service", "uninstall", "--root", str(root))
+    assert os.listdir(folder) == []
 
 
 def test_a_named_user_writes_where_the_database_is(root: Path) -> None:

@@ -41,6 +41,9 @@ WRONG = [
     ("[acme]\ndirectory = 'http://a'", "acme.directory", "https://"),
     ("[acme]\ndirectory = 'https://a'\nstaging = true", "acme.staging", "another directory"),
     ("[acme]\nemail = 'ops'", "acme.email", "ops@example.com"),
+    ("[acme]\neab_key_id = 'a'", "acme.eab_key", "is missing; the authority shows both"),
+    ("[acme]\neab_key = 'a'", "acme.eab_key_id", "is missing"),
+    ("[acme]\neab_key_id = 'ä'\neab_key = 'a'", "acme.eab_key_id", "as the authority shows it"),
     ("[acme]\nchallenge = 'dns-01'", "acme.challenge", '"http-01" or "tls-alpn-01"'),
 ]  # fmt: skip
 

@@ -29,14 +29,14 @@ _ADVICE: Final = {
     "rejectedIdentifier": "it gives out no certificates for {domain}: remove it from "
     "server.domains, or use another authority",
     "unsupportedIdentifier": "it gives out no certificates for {domain}",
-    "externalAccountRequired": "it wants an account that was opened elsewhere, which is not "
-    "supported: use another acme.directory",
+    "externalAccountRequired": "it wants an account that was opened on its web page: set "
+    "acme.eab_key_id and acme.eab_key as it shows them",
     "invalidContact": "it does not accept acme.email: correct or remove it",
     "invalidEmail": "it does not accept acme.email: correct or remove it",
     "unsupportedContact": "it does not accept acme.email: remove it",
     "userActionRequired": "its terms have changed: read them",
     "serverInternal": "it has an error of its own; it is asked again later",
-    "badNonce": "it refused two nonces in a row; it is asked again later",
+    "badNonce": "it refused six nonces in a row; it is asked again later",
 }
 
 

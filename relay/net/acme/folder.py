@@ -32,6 +32,11 @@ class AcmeFolder:
     def account_url(self) -> str:
         return os.path.join(self.path, "account.url")
 
+    @property
+    def proof(self) -> str:
+        """The answer to the challenge of the order that is under way."""
+        return os.path.join(self.path, ".challenge")
+
     def certificate(self, domain: str) -> str:
         """The file of a domain's key and chain: one file, so that they always fit."""
         return os.path.join(self.path, f"{domain}.pem")
@@ -39,6 +44,12 @@ class AcmeFolder:
     def scratch(self) -> str:
         """A name for a file that is removed at once."""
         return os.path.join(self.path, f".{secrets.token_hex(8)}.new")
+
+    def open_lock(self) -> int:
+        """The descriptor of the file that an order locks."""
+        self._make()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        return os.open(os.path.join(self.path, ".lock"), flags, _FILE_MODE)
 
     def read(self, path: str) -> bytes | None:
         """The content of one of the files; None: there is none."""
@@ -50,8 +61,7 @@ class AcmeFolder:
 
     def write(self, path: str, content: bytes) -> None:
         """Write one of the files: complete, on the disk, or not at all."""
-        os.makedirs(os.path.dirname(self.path), _FOLDER_MODE, exist_ok=True)
-        os.makedirs(self.path, _FOLDER_MODE, exist_ok=True)
+        self._make()
         new = self.scratch()
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
         try:
@@ -69,6 +79,10 @@ class AcmeFolder:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def _make(self) -> None:
+        os.makedirs(os.path.dirname(self.path), _FOLDER_MODE, exist_ok=True)
+        os.makedirs(self.path, _FOLDER_MODE, exist_ok=True)
 
     def remove(self, path: str) -> None:
         """Remove one of the files, if it is there."""

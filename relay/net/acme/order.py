@@ -7,27 +7,36 @@ when it is called.
 import contextlib
 import datetime
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import requests
 from acme import challenges as acme_challenges
 from acme import client, crypto_util, errors, messages
 from cryptography.hazmat.primitives import serialization
-from josepy import jwa, jwk
+from josepy import jwk
 
-from relay import __version__
 from relay.net.acme import keys
-from relay.net.acme.advice import advice
+from relay.net.acme.advice import advice, clean
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
+from relay.net.acme.network import Network
+from relay.net.acme.turns import Proof, proven
+from relay.secret import Secret
 
 HTTP_01: Final = "http-01"
 TLS_ALPN_01: Final = "tls-alpn-01"
+# Errors of a new account that are those of its binding, if it has one.
+_OF_BINDINGS: Final = ("unauthorized", "malformed", "externalAccountRequired")
 PORTS: Final = {HTTP_01: 80, TLS_ALPN_01: 443}
 
-_ANSWER_TIMEOUT_SECONDS: Final = 20
 _ORDER_TIMEOUT: Final = datetime.timedelta(seconds=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An account at the authority that an account of ours is bound to (RFC 8555 §7.3.4)."""
+
+    key_id: str
+    key: Secret  # in base64url
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Order:
     email: str
     ca: str | None
     challenge: str  # HTTP_01 or TLS_ALPN_01
+    binding: Binding | None = None
 
 
 class OrderError(Exception):
@@ -72,47 +82,20 @@ def fetch(order: Order, folder: AcmeFolder, answers: Challenges) -> bytes:
     Raises:
         OrderError: there is none.
     """
-    patience = _Patience()
+    network = Network(None, order.ca)
     try:
-        return _Session(order, folder, patience).run(answers)
+        return _Session(order, folder, network).run(answers)
     except Exception as error:
         words = advice(error, order.domain, PORTS[order.challenge])
-        raise OrderError(words, patience.retry_after) from error
-
-
-class _Patience:
-    """The `retry-after` of the authority's last answer, if that was an error."""
-
-    def __init__(self) -> None:
-        self.retry_after: float | None = None
-
-    def see(self, response: requests.Response, *_: object, **__: object) -> None:
-        self.retry_after = None
-        field = response.headers.get("retry-after", "")
-        if response.ok or not field:
-            return
-        if field.isdecimal():
-            self.retry_after = float(field)
-            return
-        with contextlib.suppress(ValueError, TypeError):
-            now = datetime.datetime.now(datetime.UTC)
-            self.retry_after = (parsedate_to_datetime(field) - now).total_seconds()
+        raise OrderError(words, network.retry_after) from error
 
 
 class _Session:
-    def __init__(self, order: Order, folder: AcmeFolder, patience: _Patience) -> None:
+    def __init__(self, order: Order, folder: AcmeFolder, network: Network) -> None:
         self._order = order
         self._folder = folder
-        self._key = jwk.JWKEC(key=self._account_key())
-        self._network = client.ClientNetwork(
-            self._key,
-            alg=jwa.ES256,
-            user_agent=f"relay/{__version__}",
-            timeout=_ANSWER_TIMEOUT_SECONDS,
-        )
-        if order.ca is not None:  # as `requests` takes it: the path of a file
-            self._network.verify_ssl = order.ca  # type: ignore[assignment]
-        self._network.session.hooks["response"].append(patience.see)
+        self._key = network.key = jwk.JWKEC(key=self._account_key())
+        self._network = network
 
     def run(self, answers: Challenges) -> bytes:
         order, until = self._order, datetime.datetime.now() + _ORDER_TIMEOUT
@@ -150,15 +133,33 @@ class _Session:
                 if error.code != "accountDoesNotExist":
                     raise
                 self._network.account = None
-        email = self._order.email or None
-        data = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=True)
-        try:
-            url = authority.new_account(data).uri
-        except errors.ConflictError as error:  # this key has an account
-            url = error.location
+        url = self._open_account(authority)
         self._folder.write(self._folder.account_url, url.encode())
         self._use_account(url)
         return authority.new_order(request)
+
+    def _open_account(self, authority: client.ClientV2) -> str:
+        """The URL of the account of our key, which is opened if there is none."""
+        email, binding = self._order.email or None, self._order.binding
+        bound = None
+        if binding is not None:
+            bound = messages.ExternalAccountBinding.from_data(
+                self._key.public_key(), binding.key_id, binding.key.reveal(), authority.directory
+            )
+        data = messages.NewRegistration.from_data(
+            email=email, terms_of_service_agreed=True, external_account_binding=bound
+        )
+        try:
+            return str(authority.new_account(data).uri)
+        except errors.ConflictError as error:  # this key has an account
+            return error.location
+        except messages.Error as error:
+            if bound is None or error.code not in _OF_BINDINGS:
+                raise
+            detail = clean(error.detail or "")
+            raise ValueError(
+                f"it does not accept acme.eab_key_id with acme.eab_key ({detail})"
+            ) from None
 
     def _use_account(self, url: str) -> None:
         self._network.account = messages.RegistrationResource(uri=url, body=messages.Registration())
@@ -177,10 +178,8 @@ class _Session:
                 break
         else:
             raise ValueError(f"it offers no challenge of the kind {kind}: see acme.challenge")
-        response, proof = offered.response(self._key), offered.chall.key_authorization(self._key)
-        if kind == HTTP_01:
-            answered.enter_context(answers.http(offered.chall.encode("token"), proof))
-        else:
-            context = keys.challenge_context(self._folder, domain, proof)
-            answered.enter_context(answers.tls(domain, context))
+        response = offered.response(self._key)
+        token = str(offered.chall.encode("token")) if kind == HTTP_01 else ""
+        proof = Proof(domain, token, offered.chall.key_authorization(self._key))
+        answered.enter_context(proven(self._folder, answers, proof))
         authority.answer_challenge(offered, response)

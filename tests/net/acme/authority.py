@@ -43,14 +43,31 @@ class Authority:
         self.is_finalized = False
         self.chain = b""
         self.refused_nonces = 0
+        self.renewal_info: dict[str, Any] | None = None  # None: it has none
+        self.asked_about: list[str] = []  # certificates
+        self.nonces_asked_for = 0
+        self.bindings: list[Any] = []  # of new accounts
+        self.nonces = [""]  # handed out; the last one alone is good
         self.released = threading.Event()
         self._root = ec.generate_private_key(ec.SECP256R1())
         self._intermediate = ec.generate_private_key(ec.SECP256R1())
+
+    def restart(self) -> None:
+        """Forget the order."""
+        self.requests.clear()
+        self.is_finalized = False
+
+    def new_nonce(self) -> str:
+        number = len(self.nonces).to_bytes(18)
+        self.nonces.append(base64.urlsafe_b64encode(number).decode())
+        return self.nonces[-1]
 
     # --- documents ---
 
     def directory(self) -> dict[str, Any]:
         names = {"newNonce": "nonce", "newAccount": "account", "newOrder": "new-order"}
+        if self.renewal_info is not None:
+            names["renewalInfo"] = "renewal-info"
         return {name: f"{self.url}/{path}" for name, path in names.items()}
 
     def order(self) -> dict[str, Any]:
@@ -77,7 +94,8 @@ class Authority:
             for kind in kinds
         ]
         status = "pending"
-        if "/challenge" in self.requests and self.fault != "stuck":
+        is_held = self.fault == "held" and not self.released.is_set()
+        if "/challenge" in self.requests and self.fault != "stuck" and not is_held:
             status = "invalid" if self.fault in OF_CHALLENGES else "valid"
             if status == "invalid":
                 problem = {"type": ERROR + self.fault, "detail": "its own words"}
@@ -126,6 +144,8 @@ def _certificate(
         .not_valid_before(now - datetime.timedelta(days=2))
         .not_valid_after(now + datetime.timedelta(days=days))
     )
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(issuer_key, critical=False)
     if names is not None:
         builder = builder.add_extension(names, critical=False)
     return builder.sign(signer, hashes.SHA256())
@@ -144,7 +164,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.send_header("content-type", fields.pop("kind", "application/json"))
         if self.authority.fault != "no nonce":
-            self.send_header("replay-nonce", base64.urlsafe_b64encode(b"n" * 16).decode())
+            self.send_header("replay-nonce", self.authority.new_nonce())
         for name, value in fields.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
@@ -158,6 +178,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(status, document, kind="application/problem+json", **fields)
 
     def do_HEAD(self) -> None:
+        self.authority.nonces_asked_for += 1
         self.answer(200, b"")
 
     def do_GET(self) -> None:
@@ -171,6 +192,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, b"<html>", kind="text/html")
         elif authority.fault == "another JSON":
             self.answer(200, {"hello": 1})
+        elif self.path.startswith("/renewal-info/"):
+            authority.asked_about.append(self.path.removeprefix("/renewal-info/"))
+            self.answer(200, authority.renewal_info, retry_after="7200")
         else:
             self.answer(200, authority.directory())
 
@@ -180,12 +204,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
         text = base64.urlsafe_b64decode(sent["payload"] + "==")
         payload = json.loads(text) if text else {}
-        limit = {"bad nonces": 1000, "bad nonce": 1}.get(authority.fault, 0)
-        if authority.refused_nonces < limit:
+        protected = json.loads(base64.urlsafe_b64decode(sent["protected"] + "=="))
+        limit = {"bad nonces": 1000, "five bad nonces": 5, "bad nonce": 1}.get(authority.fault, 0)
+        if protected["nonce"] != authority.nonces[-1]:
+            self.problem(400, "badNonce")
+        elif authority.refused_nonces < limit:
             authority.refused_nonces += 1
             self.problem(400, "badNonce")
         elif path == "/account":
-            self._account()
+            self._account(payload)
         elif path == "/new-order":
             self._new_order(payload)
         elif path == "/authorization":
@@ -204,10 +231,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(200, authority.chain, kind="application/pem-certificate-chain")
 
-    def _account(self) -> None:
+    def _account(self, payload: Any) -> None:
+        self.authority.bindings.append(payload.get("externalAccountBinding"))
         fault, location = self.authority.fault, f"{self.authority.url}/account/1"
         if fault == "externalAccountRequired":
             self.problem(400, fault)
+        elif fault == "rateLimited account":
+            self.problem(429, "rateLimited")
         elif fault == "known account":
             self.answer(200, {"status": "valid"}, location=location)
         else:

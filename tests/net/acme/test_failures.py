@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.net.acme import network
 from relay.net.acme import order as orders
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
@@ -39,7 +40,9 @@ async def ordered(
         assert answers.key_authorization("dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHQ") is None
 
 
-@pytest.mark.parametrize("fault", ["", "bad nonce", "known account", "forgotten account"])
+@pytest.mark.parametrize(
+    "fault", ["", "bad nonce", "five bad nonces", "known account", "forgotten account"]
+)
 @pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
 async def test_an_order_succeeds_in_spite_of(tmp_path: Path, fault: str, challenge: str) -> None:
     with running_authority(tmp_path, fault) as authority:
@@ -51,6 +54,7 @@ async def test_an_order_succeeds_in_spite_of(tmp_path: Path, fault: str, challen
         assert read_certificate(folder.certificate(DOMAIN)).names == (DOMAIN,)
         assert folder.read(folder.account_url) == f"{authority.url}/account/1".encode()
         assert folder.read(folder.certificate("other.example")) is None
+        assert authority.nonces_asked_for == 1  # a refusal brings the next one
 
 
 @pytest.mark.matrix(share=2)
@@ -62,8 +66,8 @@ async def test_an_order_succeeds_in_spite_of(tmp_path: Path, fault: str, challen
         ("no JSON", "its answer cannot be read: is acme.directory right?", None),
         ("another JSON", "its answer cannot be read: is acme.directory right?", None),
         ("no nonce", "its answer cannot be read", None),
-        ("bad nonces", "it refused two nonces in a row", None),
-        ("externalAccountRequired", "use another acme.directory", None),
+        ("bad nonces", "it refused six nonces in a row", None),
+        ("externalAccountRequired", "set acme.eab_key_id and acme.eab_key as", None),
         ("rateLimited", "too many certificates.*acme.staging .its own words.", 7200),
         ("a date", "too many certificates", 7200),
         ("no date", "too many certificates", None),
@@ -97,7 +101,7 @@ async def test_a_failed_order_says_what_to_do(
     retry_after: float | None,
 ) -> None:
     if fault == "silent":
-        monkeypatch.setattr(orders, "_ANSWER_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr(network, "_ANSWER_TIMEOUT_SECONDS", 0.5)
     if fault == "stuck":
         monkeypatch.setattr(orders, "_ORDER_TIMEOUT", datetime.timedelta(seconds=0.5))
     with (

@@ -12,7 +12,7 @@ from tests.fakes.until import until
 from tests.net.acme.issued import certificate_of, is_issued, server_of, source_of
 from tests.net.acme.pebble import Pebble, needs_pebble
 
-pytestmark = needs_pebble
+pytestmark = [needs_pebble, pytest.mark.usefixtures("impatient")]
 
 
 @pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
@@ -25,7 +25,7 @@ async def test_a_domain_gets_a_certificate_that_outlives_a_restart(
     )
     issuer, _ = await certificate_of(pebble.tls_port, name)
     assert "relay has no certificate yet" in issuer  # served at once
-    await until(lambda: is_issued(relay, name), within=40)
+    await until(lambda: is_issued(relay, name), within=20)
     assert source_of(relay).faults() == {}
     issuer, _ = await certificate_of(pebble.tls_port, name)
     assert "Pebble Intermediate" in issuer
@@ -33,7 +33,7 @@ async def test_a_domain_gets_a_certificate_that_outlives_a_restart(
     (folder,) = (tmp_path / "relay.db.acme").iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     kept = sorted(os.listdir(folder))
-    assert kept == [f"{name}.pem", "account.key", "account.url"]
+    assert kept == [".lock", f"{name}.pem", "account.key", "account.url"]
     assert all((folder / file).stat().st_mode & 0o777 == 0o600 for file in kept)
 
     again = CertificateSource(relay.settings)  # as after a restart

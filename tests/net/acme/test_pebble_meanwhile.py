@@ -10,7 +10,7 @@ from tests.fakes.until import until
 from tests.net.acme.issued import certificate_of, is_issued, server_of
 from tests.net.acme.pebble import Pebble, needs_pebble
 
-pytestmark = needs_pebble
+pytestmark = [needs_pebble, pytest.mark.usefixtures("impatient")]
 
 
 async def test_other_callers_are_served_during_a_tls_challenge(
@@ -23,7 +23,7 @@ async def test_other_callers_are_served_during_a_tls_challenge(
     )
     served = 0
     names = [f"n{number}.example" for number in range(1)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         while not is_issued(relay, *names):
             issuer, _ = await certificate_of(pebble.tls_port, "n0.example")
             assert "Pebble" in issuer or "no certificate yet" in issuer
@@ -38,7 +38,7 @@ async def test_a_failed_challenge_is_explained_and_the_other_tried(
     monkeypatch.setattr(schedule, "_RETRY_DELAYS", (0.05,))
     server = server_of(pebble, "auto.example", redirect_listen=["127.0.0.1:0"])  # not port 80
     relay = await relay_with(server=server, acme=pebble.settings())
-    await until(lambda: is_issued(relay, "auto.example"), within=40)
+    await until(lambda: is_issued(relay, "auto.example"), within=20)
     (line,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert line.startswith("no certificate for auto.example from https://localhost:")
     assert "could not connect to auto.example on port 80: open the port in every firewall" in line

@@ -1,0 +1,52 @@
+"""Requests to an authority that refuses nonces, and its wish for patience.
+
+Decides how often a request is sent again. Must not know what is asked for.
+"""
+
+import contextlib
+import time
+from typing import Any, Final
+
+import requests
+from acme import client, errors, messages
+from josepy import jwa, jwk
+
+from relay import __version__
+from relay.net.acme.schedule import retry_after_seconds
+
+_ANSWER_TIMEOUT_SECONDS: Final = 20
+_MAX_NONCES: Final = 6  # an authority of several machines may refuse some in a row
+
+
+class Network(client.ClientNetwork):
+    """The library's, for one order. `ca` is the path of a file; None: the usual authorities."""
+
+    def __init__(self, key: jwk.JWK | None, ca: str | None) -> None:
+        super().__init__(
+            key,
+            alg=jwa.ES256,
+            user_agent=f"relay/{__version__}",
+            timeout=_ANSWER_TIMEOUT_SECONDS,
+        )
+        self.retry_after: float | None = None  # seconds, of the last answer if that was an error
+        if ca is not None:  # as `requests` takes it
+            self.verify_ssl = ca  # type: ignore[assignment]
+        self.session.hooks["response"].append(self._on_response)
+
+    def post(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request, again while its nonce is refused (RFC 8555 §6.5)."""
+        for _ in range(_MAX_NONCES - 1):
+            try:
+                return self._post_once(*args, **kwargs)
+            except messages.Error as error:
+                if error.code != "badNonce":
+                    raise
+        return self._post_once(*args, **kwargs)
+
+    def _on_response(self, response: requests.Response, *_: object, **__: object) -> None:
+        field = "" if response.ok else response.headers.get("retry-after", "")
+        self.retry_after = retry_after_seconds(field, time.time())
+        if not response.ok and self.REPLAY_NONCE_HEADER in response.headers:
+            with contextlib.suppress(errors.BadNonce):
+                self._nonces.clear()
+                self._add_nonce(response)  # the library keeps those of successes only
