@@ -141,6 +141,9 @@ def _restore(settings: config.Settings, place: Path, version: str, schema: int) 
 def _is_running(settings: config.Settings) -> bool:
     from relay.process import lock_database
 
+    lock = os.path.realpath(settings.database.path) + ".lock"
+    if not os.path.exists(lock):  # it would be made by this user, and shut out the service's
+        return False
     try:
         os.close(lock_database(settings.database.path))
     except OSError:
