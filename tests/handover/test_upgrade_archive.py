@@ -1,8 +1,10 @@
 """`relay upgrade` and `relay rollback` of an install from relay.pyz."""
 
 import asyncio
+import contextlib
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from .test_upgrade import opt, run, serving, status_of
 from .wheels import BROKEN, HANGING, archive
 
 __all__ = ["opt"]
+
+pytestmark = pytest.mark.long  # each version is unpacked and compiled
 
 
 async def upgraded(folder: Path, opt: Path, package: Path) -> str:
@@ -41,14 +45,20 @@ async def test_an_archive_replaces_a_running_one_and_back(
         assert os.readlink(opt / "previous") == "versions/0.1.2"
 
 
-@pytest.mark.long
+@contextlib.asynccontextmanager
+async def running(folder: Path, opt: Path) -> AsyncIterator[Path]:
+    """Version 0.1.1, as a process that others replace; its standard error."""
+    await upgraded(folder, opt, archive(folder, "0.1.1"))
+    with serving(folder, opt) as said:
+        await until(lambda: "relay 0.1.1 listens" in said.read_text(), within=30)
+        yield said
+
+
 async def test_an_archive_that_does_not_serve_is_taken_back(
     metered: tuple[Path, str], opt: Path
 ) -> None:
     folder, key = metered
-    await upgraded(folder, opt, archive(folder, "0.1.1"))
-    with serving(folder, opt) as said:
-        await until(lambda: "relay 0.1.1 listens" in said.read_text(), within=30)
+    async with running(folder, opt) as said:
         done = await asyncio.to_thread(
             run, folder, opt, "upgrade", str(archive(folder, "0.1.2", more=BROKEN))
         )
@@ -58,16 +68,13 @@ async def test_an_archive_that_does_not_serve_is_taken_back(
         assert await status_of(said, key) == 200
 
 
-@pytest.mark.long
 async def test_a_version_that_is_never_ready_is_given_10_s(
     metered: tuple[Path, str], opt: Path
 ) -> None:
     """A request that comes meanwhile waits, and is served by the old version."""
     folder, key = metered
-    await upgraded(folder, opt, archive(folder, "0.1.1"))
     made = archive(folder, "0.1.2", more=HANGING)
-    with serving(folder, opt) as said:
-        await until(lambda: "relay 0.1.1 listens" in said.read_text(), within=30)
+    async with running(folder, opt) as said:
         upgrade = asyncio.create_task(asyncio.to_thread(run, folder, opt, "upgrade", str(made)))
         began, slowest = time.monotonic(), 0.0
         while not upgrade.done():
@@ -85,7 +92,6 @@ async def test_a_version_that_is_never_ready_is_given_10_s(
         assert await status_of(said, key) == 200
 
 
-@pytest.mark.long
 async def test_what_is_no_archive_changes_nothing(metered: tuple[Path, str], opt: Path) -> None:
     folder, _ = metered
     await upgraded(folder, opt, archive(folder, "0.1.1"))
@@ -102,7 +108,6 @@ async def test_what_is_no_archive_changes_nothing(metered: tuple[Path, str], opt
     assert sorted(os.listdir(opt / "versions")) == ["0.1.1"]
 
 
-@pytest.mark.long
 async def test_another_build_of_a_version_stands_beside(
     metered: tuple[Path, str], opt: Path
 ) -> None:
