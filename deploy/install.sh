@@ -188,7 +188,7 @@ find_python
 opt=$root/opt/relay
 etc=$root/etc/relay
 state=$root/var/lib/relay
-relay=$opt/relay.pyz
+relay=$opt/current/bin/relay
 
 if [ ! -f "$etc/relay.toml" ]; then
     [ -n "$url" ] || url=$(ask "Address that users will have" "http://127.0.0.1:8080")
@@ -215,27 +215,11 @@ version=$(cat "$work/version")
 if [ -z "$root" ] && ! id relay >/dev/null 2>&1; then
     run useradd --system --home-dir "$state" --shell /usr/sbin/nologin relay
 fi
-for folder in "$opt" "$opt/cache" "$etc" "$state"; do
+for folder in "$opt" "$etc" "$state"; do
     run mkdir -p "$folder"
 done
-run chmod 0755 "$opt" "$opt/cache"
+run chmod 0755 "$opt"
 run chmod 0750 "$etc" "$state"
-
-if [ -f "$relay" ]; then
-    run cp "$relay" "$opt/relay.pyz.before"
-fi
-run cp "$work/relay.pyz" "$opt/.relay.pyz.new"
-run chmod 0755 "$opt/.relay.pyz.new"
-run mv "$opt/.relay.pyz.new" "$relay"
-# The command: with the right Python. It unpacks relay.pyz into the folder `cache` beside it, which
-# only root can write.
-printf '#!/bin/sh\nexec %s %s "$@"\n' "$python" "$relay" >"$work/relay"
-run mkdir -p "$root/usr/local/bin"
-run cp "$work/relay" "$opt/relay"
-run chmod 0755 "$opt/relay"
-run ln -sf "$opt/relay" "$root/usr/local/bin/relay"
-run "$opt/relay" --version >&2
-run "$python" -m compileall -q "$opt/cache" || true # the service's user cannot
 
 first=
 if [ ! -f "$etc/relay.toml" ]; then
@@ -252,24 +236,42 @@ if [ -z "$root" ]; then
     run chown -R root:relay "$etc"
     run chown -R relay:relay "$state"
 fi
-run "$opt/relay" check --config "$etc/relay.toml" >"$work/check" || {
+# Each version is a folder of its own. Where the relay runs, it hands over to the new one.
+run_new() { # the arguments of the new relay
+    run env RELAY_CACHE="$work/cache" "$python" "$work/relay.pyz" "$@"
+}
+run_new check --config "$etc/relay.toml" >"$work/check" || {
     cat "$work/check" >&2
     fail "$etc/relay.toml has an error; mend it and run this again"
 }
+run_new upgrade "$work/relay.pyz" --folder "$opt" --config "$etc/relay.toml" >"$work/upgrade" || {
+    fail "the version before this one goes on"
+}
 if [ -n "$dry_run" ]; then
-    cat "$work/check"
+    cat "$work/check" "$work/upgrade"
+else
+    cat "$work/upgrade" >&2
 fi
+printf '#!/bin/sh\nexec %s "$@"\n' "$relay" >"$work/relay"
+run mkdir -p "$root/usr/local/bin"
+run cp "$work/relay" "$root/usr/local/bin/relay"
+run chmod 0755 "$root/usr/local/bin/relay"
 
 if [ -z "$root" ]; then
-    run "$opt/relay" service install --config "$etc/relay.toml"
+    run "$relay" service install --user relay --config "$etc/relay.toml" >"$work/service"
+    if [ -n "$dry_run" ]; then
+        cat "$work/service"
+    else
+        cat "$work/service" >&2 # the key alone goes to standard output
+    fi
 fi
 if [ -n "$first" ] && [ -n "$email" ]; then
     if [ -n "$dry_run" ]; then
-        run "$opt/relay" user create "$email" --admin --config "$etc/relay.toml"
-        run "$opt/relay" key create --user "$email" --config "$etc/relay.toml"
+        run "$relay" user create "$email" --admin --config "$etc/relay.toml"
+        run "$relay" key create --user "$email" --config "$etc/relay.toml"
     else
-        as_relay "$opt/relay" user create "$email" --admin --config "$etc/relay.toml" >&2
-        as_relay "$opt/relay" key create --user "$email" --config "$etc/relay.toml"
+        as_relay "$relay" user create "$email" --admin --config "$etc/relay.toml" >&2
+        as_relay "$relay" key create --user "$email" --config "$etc/relay.toml"
     fi
 fi
 if [ -n "$dry_run" ]; then

@@ -408,6 +408,8 @@ def compose(
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
+    operator = _operator(settings, bindings, storage, parts)
+    operator.commands[b"/trickle"] = api.trickle.answer
     return App(
         settings,
         deadlines,
@@ -417,7 +419,7 @@ def compose(
         handler,
         api,
         server,
-        _operator(settings, bindings, storage, parts),
+        operator,
         resolver,
         metering,
         parts,

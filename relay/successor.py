@@ -15,7 +15,7 @@ from relay import __version__
 from relay.errors import CONFLICT, INTERNAL, RelayError
 from relay.handover.offer import READY_SECONDS, Offer
 
-_START_SECONDS: Final = 60.0  # until it has let this process stop
+_START_SECONDS: Final = 30.0  # until it has let this process stop
 _OWN_ENVIRONMENT: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
 
 
@@ -66,7 +66,11 @@ class Successor:
 def command() -> list[str]:
     """The command that started this process, with `--takeover`."""
     own = Path(sys.argv[0])
-    if own.name == "__main__.py" or not os.access(own, os.X_OK):
+    beside = own.parent / "bin" / "relay"
+    if own.suffix == ".pyz":  # its first line may name another Python than that of its version
+        is_version = os.access(beside, os.X_OK)
+        words = [str(beside), *sys.argv[1:]] if is_version else list(sys.orig_argv)
+    elif own.name == "__main__.py" or not os.access(own, os.X_OK):
         words = list(sys.orig_argv)
     else:
         words = list(sys.argv)

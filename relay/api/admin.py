@@ -49,7 +49,7 @@ _HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
 _SERVED: Final = (
     "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, POST /reload, POST /handover, "
-    "GET /metrics, GET /status, and GET /healthz"
+    "POST /trickle, GET /metrics, GET /status, and GET /healthz"
 )
 
 Command: TypeAlias = Callable[[], Awaitable[object]]

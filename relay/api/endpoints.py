@@ -6,9 +6,11 @@ Decides how each path is answered. A relayed request is answered by `gateway.rel
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from relay.api import trickle
 from relay.api.models import Models
 from relay.api.router import MODELS, RESPONSES, Endpoint, Endpoints, error_shape, speaks_messages
 from relay.api.stored_responses import StoredResponses
+from relay.api.trickle import Trickle
 from relay.errors import ErrorShape
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.chat import Chat
@@ -58,6 +60,7 @@ class ApiEndpoints:
         self._keys = keys
         self._metering = metering
         self._ready = ready
+        self.trickle = Trickle()
 
     def routes(self, relay: Relay, relayed: DialectsByPath, load: Load) -> Endpoints:
         """All endpoints by path; the `relayed` paths lead to `relay`, as `load` allows."""
@@ -69,6 +72,7 @@ class ApiEndpoints:
         endpoints.get(MODELS, self._list_models)
         endpoints.model(self._show_model)
         endpoints.response(self._stored_response)
+        endpoints.post(trickle.PATH, self.trickle.serve)
         endpoints.get(b"/readyz", self._readiness)
         for path in (b"/healthz", b"/", b"/api/hello"):
             endpoints.get(path, _alive)

@@ -102,7 +102,8 @@ class Handler:
         """Answer with an error, or cut an answer that has started."""
         exchange = ctx.exchange
         if exchange.started:
-            exchange.cut()
+            if not exchange.ended:
+                exchange.cut()
             return
         if ctx.key_state is None and exchange.request.path.startswith(b"/v1/"):
             self._find_plan(ctx)  # refused before its endpoint identified the caller

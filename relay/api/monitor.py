@@ -21,6 +21,7 @@ from relay.clock import rfc3339
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.load import Load
 from relay.gateway.request_metrics import RequestMetrics, Series
+from relay.net.descriptors import descriptor_limits
 from relay.net.server import Server
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
@@ -94,6 +95,7 @@ class Monitor:
             "shed": parts.load.shed,
             "waiting": parts.upstreams.waiting,
             "connections": len(parts.server.connections),
+            "descriptor_limits": descriptor_limits(),  # soft and hard
             "held_bytes": parts.server.budget.held,
             "loop_lag_seconds": parts.loop_lag.latest,
             "journal": {

@@ -33,6 +33,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "reload": "relay.cli.reload:reload",
     "restore": "relay.cli.restore:restore",
     "rollback": "relay.cli.upgrade:rollback",
+    "schema": "relay.cli.upgrade:schema",
     "serve": "relay.cli.serve:serve",
     "service": "relay.cli.service_units:service",
     "simulate": "relay.cli.serve:simulate",
@@ -94,8 +95,8 @@ class _Program(click.Group):
         return command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, for the help text."""
-        return list(_COMMANDS)
+        """All names, for the help text. `schema` is for other versions."""
+        return [name for name in _COMMANDS if name != "schema"]
 
 
 def _open_standard_streams() -> None:

@@ -5,6 +5,7 @@ Decides where files are written and which systemctl commands follow. The units a
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,12 @@ def service() -> None:
 
 
 @service.command()
-@click.option("--user", metavar="NAME", default="", help="Run as this user, not as a dynamic one.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    default="",
+    help=f"Run as this user.  [default: {NAME}, if there is one here, else a dynamic one]",
+)
 @click.option("--program", metavar="PATH", help="The command that runs the relay.")
 @click.option("--dry-run", is_flag=True, help="Print the units, write nothing.")
 @_root_option
@@ -41,6 +47,8 @@ def install(user: str, program: str | None, dry_run: bool, root: str | None) -> 
     """Write the socket and the service of systemd, and start them."""
     settings = load_settings()
     path = os.path.abspath(config_path())
+    if not user and root is None:
+        user = _user_here()
     try:
         files = units(settings, Install((program,) if program else _own_program(), path, user))
     except UnitError as error:
@@ -112,6 +120,15 @@ def uninstall(root: str | None) -> None:
         click.echo(f"{folder / name} is removed.")
     if root is None:
         _systemctl("daemon-reload")
+
+
+def _user_here() -> str:
+    """The user that install.sh makes, if it has. systemd would take it in place of a dynamic one
+    of that name, but with the folders of a dynamic one."""
+    try:
+        return pwd.getpwnam(NAME).pw_name
+    except KeyError:
+        return ""
 
 
 def _names() -> tuple[str, str]:

@@ -1,63 +1,66 @@
-"""`relay upgrade` and `relay rollback`: versions side by side, and the link to the one in use.
+"""`relay upgrade` and `relay rollback`: switches between versions that stand side by side.
 
-    versions/0.2.0/      a virtual environment for each version
-    current              a link to the one in use; the service starts `current/bin/relay`
-    previous             a link to the one before
-    saved/               the database as it was before each upgrade
-
-Decides the order: install, save the database, switch the link, let the running relay hand over; and
-back again if the new version does not serve. Must not know how a relay hands over.
+Decides the order: install, save the database (in `saved/`), switch the link, let the running relay
+hand over; and back again if the new version does not serve. Must not know how a version is
+installed (`cli.versions`), or how a relay hands over.
 """
 
+import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from relay import config
+from relay import __version__, config
 from relay.cli.admin_client import call
-from relay.cli.program import Failure, config_option, load_settings
+from relay.cli.program import Failure, Misuse, config_option, load_settings
+from relay.cli.versions import ARCHIVE, installed, link_target, probe, relink
 
 FOLDER: Final = "/opt/relay"
 _HANDOVER_SECONDS: Final = 90.0
-_PROBE: Final = (
-    "import relay, json; from relay.store.database import migrations;"
-    "print(json.dumps([relay.__version__, len(migrations())]))"
-)
 _folder_option = click.option(
     "--folder", metavar="DIR", default=FOLDER, show_default=True, help="Where the versions are."
 )
 
 
+@click.command(hidden=True)
+def schema() -> None:
+    """Print the version and the schema that it knows, for another version's `relay upgrade`."""
+    from relay.store.database import migrations
+
+    click.echo(json.dumps([__version__, len(migrations())]))
+
+
 @click.command()
-@click.argument("package", default="relay")
+@click.argument("package", required=False)
 @_folder_option
 @config_option
-def upgrade(package: str, folder: str) -> None:
-    """Install PACKAGE, a wheel or a name with a version for the package index, and switch to it.
+def upgrade(package: str | None, folder: str) -> None:
+    """Install PACKAGE and switch to it: a relay.pyz, a wheel, or a name for the package index.
 
     The database is saved first. The running relay hands over to the new version without cutting a
     stream; if that one does not serve within 10 seconds, the old one goes on.
     """
     settings = load_settings()
     place = Path(folder)
-    version, _ = _installed(package, place)
-    if _version_of(place / "current") == version:
+    before = link_target(place / "current")
+    if package is None and before is not None and (before / ARCHIVE).exists():
+        raise Misuse(f"relay: name the new {ARCHIVE}, or run install.sh again, which fetches it")
+    new = installed(package or "relay", place)
+    version = probe(new)[0]
+    if before is not None and before.name == new.name:
         click.echo(f"relay {version} is in use already.")
         return
-    saved = _save(settings, place, version)
+    saved = _save(settings, place, new.name)
     if saved:
         click.echo(f"The database is saved in {saved}.")
-    before = _link_target(place / "current")
-    _link(place / "current", place / "versions" / version)
-    running = _hand_over(settings, lambda: _relink(place / "current", before))
+    relink(place / "current", new)
+    running = _hand_over(settings, lambda: relink(place / "current", before))
     if before is not None:
-        _link(place / "previous", before)
+        relink(place / "previous", before)
     click.echo(f"relay {version} {'serves' if running else 'is installed; none is running'}.")
 
 
@@ -72,98 +75,16 @@ def rollback(folder: str) -> None:
     """
     settings = load_settings()
     place = Path(folder)
-    before, now = _link_target(place / "previous"), _link_target(place / "current")
+    before, now = link_target(place / "previous"), link_target(place / "current")
     if before is None or now is None:
         raise Failure(f"relay: there is no version to go back to in {place}")
-    version, schema = _probe(before)
-    present = _schema_of(settings.database.path)
-    if present > schema:
-        _restore(settings, place, now.name, schema)
-    _link(place / "current", before)
-    running = _hand_over(settings, lambda: _relink(place / "current", now))
-    _link(place / "previous", now)
+    version, known = probe(before)
+    if _schema_of(settings.database.path) > known:
+        _restore(settings, place, now.name, known)
+    relink(place / "current", before)
+    running = _hand_over(settings, lambda: relink(place / "current", now))
+    relink(place / "previous", now)
     click.echo(f"relay {version} {'serves' if running else 'is in use; none is running'}.")
-
-
-# --- versions ---
-
-
-def _installed(package: str, place: Path) -> tuple[str, int]:
-    """Install a package into a folder of its own; returns its version and its database's schema.
-
-    Raises:
-        Failure: it cannot be installed, or does not run.
-    """
-    versions = place / "versions"
-    new = versions / f".new-{os.getpid()}"
-    try:
-        versions.mkdir(parents=True, exist_ok=True)
-        _run(sys.executable, "-m", "venv", str(new))
-        _run(str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", package)
-        _write_command(new)
-        version, schema = _probe(new)
-        target = versions / version
-        if target.exists():
-            shutil.rmtree(new)
-        else:
-            new.rename(target)
-            _write_command(target)  # its first line has the folder's name
-    except OSError as error:
-        raise Failure(f"relay: {error.filename or versions}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return version, schema
-
-
-def _write_command(environment: Path) -> None:
-    """The command `relay` of a virtual environment."""
-    path = environment / "bin" / "relay"
-    path.write_text(
-        f"#!{environment / 'bin' / 'python'}\nimport sys\n\n"
-        "from relay.cli.program import main\n\nsys.exit(main())\n"
-    )
-    path.chmod(0o755)
-
-
-def _run(*command: str) -> str:
-    """Run a command. Raises Failure: it fails; the message is its last line."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["failed"]
-        raise Failure(f"relay: {' '.join(command[1:4])}: {lines[-1]}")
-    return done.stdout
-
-
-def _probe(environment: Path) -> tuple[str, int]:
-    """The version in a virtual environment, and the schema that it knows. Raises Failure."""
-    import json
-
-    version, schema = json.loads(_run(str(environment / "bin" / "python"), "-I", "-c", _PROBE))
-    return str(version), int(schema)
-
-
-def _version_of(link: Path) -> str | None:
-    target = _link_target(link)
-    return None if target is None else target.name
-
-
-def _link_target(link: Path) -> Path | None:
-    return link.parent / os.readlink(link) if link.is_symlink() else None
-
-
-def _link(link: Path, target: Path) -> None:
-    """Let a link lead elsewhere, in one step."""
-    new = link.with_name(f".{link.name}.new")
-    new.unlink(missing_ok=True)
-    new.symlink_to(os.path.relpath(target, link.parent))
-    new.replace(link)
-
-
-def _relink(link: Path, target: Path | None) -> None:
-    if target is None:
-        link.unlink(missing_ok=True)
-    else:
-        _link(link, target)
 
 
 # --- the database and the running relay ---
@@ -220,6 +141,9 @@ def _restore(settings: config.Settings, place: Path, version: str, schema: int) 
 def _is_running(settings: config.Settings) -> bool:
     from relay.process import lock_database
 
+    lock = os.path.realpath(settings.database.path) + ".lock"
+    if not os.path.exists(lock):  # it would be made by this user, and shut out the service's
+        return False
     try:
         os.close(lock_database(settings.database.path))
     except OSError:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Final
 
-from relay.errors import RelayError
+from relay.errors import INTERNAL, RelayError
 from relay.gateway.attempt import Answer, relay_error
 from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import UpstreamRefusal
@@ -25,6 +25,7 @@ _ENDED_WITH_ERROR: Final = Verdict(
     Scope.FAILURE, 0.0, False, "ended its answer with an error event", sure=False
 )
 _MAX_SERVED_MODEL: Final = 128  # characters of a model's name in the log
+_OWN_FAULT: Final = "The relay failed. Its log has more under the request id."
 
 
 class StreamResponder(ABC):
@@ -112,6 +113,10 @@ async def pass_stream(ctx: RequestContext, answer: Answer, responder: StreamResp
             raise
         ctx.end(Outcome.REFUSED, error.message)
         responder.fail(error)
+    except Exception:  # a fault of the relay's own, which the handler logs
+        if exchange.started:
+            responder.fail(RelayError(INTERNAL, _OWN_FAULT))
+        raise
     finally:
         answer.put_back(reusable=responder.reusable)
         if usage is None:

@@ -12,6 +12,7 @@ _MIN_RESERVE: Final = 64
 _RESERVED_SHARE: Final = 4  # a quarter of a small limit: each request takes an upstream's, too
 _MAX_RESERVE: Final = 4096
 _MIN_CONNECTIONS: Final = 16
+UNLIMITED: Final = 1 << 62  # stands for RLIM_INFINITY, which is -1
 
 
 def raise_limit() -> int:
@@ -23,6 +24,13 @@ def raise_limit() -> int:
         except (OSError, ValueError):  # "unlimited" is refused by some kernels
             return soft
     return hard
+
+
+def descriptor_limits() -> tuple[int, int]:
+    """The soft and the hard limit in force; `UNLIMITED` for none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    no_limit = resource.RLIM_INFINITY
+    return UNLIMITED if soft == no_limit else soft, UNLIMITED if hard == no_limit else hard
 
 
 def max_connections() -> int:

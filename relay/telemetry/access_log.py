@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.telemetry.output import write_all
+from relay.telemetry.output import WriteError, write_all
 
 _log = logging.getLogger("relay.telemetry")
 _encode: Final = msgspec.json.Encoder().encode
@@ -95,18 +95,28 @@ class AccessLog:
         self._thread.join(timeout=_CLOSE_TIMEOUT_SECONDS)
 
     def _run(self) -> None:
+        torn = False  # whether what was written last is a part of a line, as on a full disk
         for batch in iter(self._batches.get, None):
-            try:
-                if batch is _REOPEN:
-                    self._open_again()
-                else:
-                    write_all(self._fd, batch)
-            except OSError as error:
-                self._drop(batch.count(b"\n"), error.strerror or "it cannot be written")
+            if batch is _REOPEN:
+                self._open_again()
+                torn = False
+            else:
+                torn = self._write(b"\n" + batch if torn else batch, torn)
             self._batches.task_done()
         self._batches.task_done()  # of the None that ends it
         if self._path:
             os.close(self._fd)
+
+    def _write(self, batch: bytes, torn: bool) -> bool:
+        """Write a batch, which is lost where it cannot be; returns whether a line is torn now."""
+        try:
+            write_all(self._fd, batch)
+        except WriteError as error:
+            written = error.written
+            lost = batch.count(b"\n", max(written, int(torn)))  # but for the end of a torn line
+            self._drop(lost, error.strerror or "it cannot be written")
+            return not batch.endswith(b"\n", 0, written) if written else torn
+        return False
 
     def _open_again(self) -> None:
         """On the thread. The old file stays open where the new one cannot be opened."""

@@ -21,14 +21,19 @@ def dist(tmp_path: Path) -> Path:
     folder = tmp_path / "dist"
     folder.mkdir()
     paths = [str(ROOT), *(path for path in sys.path if "site-packages" in path)]
+    write_archive(folder, paths)
+    return folder
+
+
+def write_archive(folder: Path, paths: list[str], more: str = "") -> None:
+    """A relay.pyz that runs what is in `paths`, and the sums of both."""
     with zipfile.ZipFile(folder / "relay.pyz", "w") as packed:
         packed.writestr(
             "__main__.py",
-            f"import sys; sys.path[:0] = {paths!r}\n"
+            f"import sys; sys.path[:0] = {paths!r}\n{more}\n"
             "from relay.cli import main; main(prog_name='relay')\n",
         )
     write_sums(folder)
-    return folder
 
 
 def write_sums(folder: Path) -> None:
@@ -98,8 +103,9 @@ def test_a_second_run_keeps_settings_and_accounts(tmp_path: Path, dist: Path) ->
     assert again.stdout == ""
     assert settings.read_text() == text
     opt = tmp_path / "root" / "opt" / "relay"
-    assert (opt / "relay.pyz").read_bytes() == (dist / "relay.pyz").read_bytes()
-    assert (opt / "relay.pyz.before").exists()
+    assert (opt / "current" / "relay.pyz").read_bytes() == (dist / "relay.pyz").read_bytes()
+    assert (opt / "previous" / "relay.pyz").exists()
+    assert [path.suffix for path in (opt / "saved").iterdir()] == [".db"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -111,8 +117,10 @@ def test_a_dry_run_changes_nothing(tmp_path: Path, dist: Path, shell: str) -> No
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "root").exists()
     root = tmp_path / "root"
-    assert f"+ mv {root}/opt/relay/.relay.pyz.new {root}/opt/relay/relay.pyz" in result.stdout
-    assert "+ " + f"{root}/opt/relay/relay user create a@example.com --admin" in result.stdout
+    assert "/relay.pyz upgrade " in result.stdout
+    assert f" --folder {root}/opt/relay --config {root}/etc/relay/relay.toml\n" in result.stdout
+    command = f"{root}/opt/relay/current/bin/relay"
+    assert f"+ {command} user create a@example.com --admin" in result.stdout
     assert "nothing was changed" in result.stderr
 
 

@@ -56,8 +56,8 @@ def port_of(said: Path) -> int:
     return int(said.read_text().split("listens on http://")[1].split()[0].rpartition(":")[2])
 
 
-async def status_of(said: Path, key: str) -> int:
-    async with connected(port_of(said)) as (reader, writer):
+async def status_of(said: Path, key: str, wait: float = 10.0) -> int:
+    async with connected(port_of(said), wait=wait) as (reader, writer):
         writer.write(request(key))
         return (await read_answer(reader))[0]
 

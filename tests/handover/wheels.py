@@ -1,39 +1,75 @@
-"""Wheels of this relay under other version numbers, for upgrades without a network."""
+"""Wheels and archives of this relay with other versions, for upgrades without a network."""
 
+import os
 import site
+import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import relay
 
-_BROKEN = '\n\ndef serve(*_: object, **__: object) -> int:\n    raise OSError("it is broken")\n'
+ROOT: Final = Path(__file__).parents[2]
+BROKEN = '\n\ndef serve(*_: object, **__: object) -> int:\n    raise OSError("it is broken")\n'
+
+_METADATA = "Metadata-Version: 2.1\nName: relay\nVersion: {}\n"
+# It lets the relay that serves stop, and is never ready.
+HANGING = """
+
+def serve(settings: Settings, *_: object, **__: object) -> int:
+    async def hang() -> None:
+        taking = await Taking.connect(settings.database.path)
+        assert taking is not None
+        await taking.begin()
+        await asyncio.sleep(1000)
+
+    asyncio.run(hang())
+    return 0
+"""
+
+
+def archive(folder: Path, version: str, *, more: str = "", schema: int = 0) -> Path:
+    """A relay.pyz of the package as it is, but for its version; see `wheel`. It finds what it
+    depends on where this interpreter has it. `more` is added to relay/process.py."""
+    target = folder / f"relay-{version}.pyz"
+    build = f"relay-{version} {os.uname().machine} {sys.version_info[0]}.{sys.version_info[1]}\n"
+    with zipfile.ZipFile(target, "w") as packed:
+        packed.write(ROOT / "deploy" / "bootstrap.py", "__main__.py")
+        packed.writestr("BUILD", build)
+        for name, text in _sources(version, more, schema):
+            packed.writestr(f"lib/{name}", text)
+    return target
+
+
+def _sources(version: str, more: str, schema: int) -> Iterator[tuple[str, str]]:
+    """Names and texts of the package's files."""
+    root = Path(relay.__file__).parent
+    for source in root.rglob("*"):
+        if source.suffix not in (".py", ".toml", ".sql"):
+            continue
+        text = source.read_text()
+        if source == root / "__init__.py":
+            text = text.replace(f'"{relay.__version__}"', f'"{version}"')
+        if source == root / "process.py":
+            text += more
+        yield f"relay/{source.relative_to(root)}", text
+    number = len(list((root / "store/migrations").glob("*.sql")))
+    for later in range(number + 1, number + 1 + schema):
+        yield f"relay/store/migrations/{later:04}_later.sql", f"CREATE TABLE later_{later} (a);\n"
+    yield f"relay-{version}.dist-info/METADATA", _METADATA.format(version)
 
 
 def wheel(folder: Path, version: str, *, broken: bool = False, schema: int = 0) -> Path:
     """A wheel of the package as it is, but for its version. `broken`: it does not serve.
     `schema`: it has so many migrations more."""
     path = folder / f"relay-{version}-py3-none-any.whl"
-    root = Path(relay.__file__).parent
     info = f"relay-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as file:
-        for source in root.rglob("*"):
-            if source.suffix not in (".py", ".toml", ".sql"):
-                continue
-            text = source.read_text()
-            if source == root / "__init__.py":
-                text = text.replace(f'"{relay.__version__}"', f'"{version}"')
-            if broken and source == root / "process.py":
-                text += _BROKEN
-            file.writestr(f"relay/{source.relative_to(root)}", text)
-        number = len(list((root / "store/migrations").glob("*.sql")))
-        for more in range(number + 1, number + 1 + schema):
-            sql = f"CREATE TABLE later_{more} (a INTEGER);\n"
-            file.writestr(f"relay/store/migrations/{more:04}_later.sql", sql)
+        for name, text in _sources(version, BROKEN if broken else "", schema):
+            file.writestr(name, text)
         # What it depends on is where this interpreter has it.
         file.writestr("relay_dependencies.pth", "\n".join(site.getsitepackages()) + "\n")
-        file.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: relay\nVersion: {version}\n"
-        )
         file.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )

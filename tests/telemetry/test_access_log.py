@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +85,33 @@ def test_a_broken_output_is_counted_and_reported_once(
         "lines of the access log are lost: Bad file descriptor"
     ]
     log.close()
+
+
+def test_a_line_after_a_torn_one_begins_anew(tmp_path: Path) -> None:
+    """As after a full disk: a limit of the file's size ends the write within a line."""
+    path = tmp_path / "log"
+    code = (
+        "import resource, signal, sys, msgspec\n"
+        "from relay.telemetry.access_log import AccessLog, open_log\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "line = msgspec.defstruct('Line', [('number', int)])\n"
+        "log = AccessLog(open_log(sys.argv[1]), sys.argv[1])\n"
+        "def write(size, *numbers):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+        "    [log.line(line(number)) for number in numbers]\n"
+        "    assert log.drain(5)\n"
+        "write(30, 1, 2, 3)\n"  # lines of 13 octets
+        "write(30, 4)\n"
+        "write(99, 5)\n"
+        "write(57, 6, 7)\n"  # up to a line's end
+        "write(99, 8)\n"
+        "log.close()\n"
+        "print(log.dropped)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert path.read_text().split("\n") == [
+        '{"number":1}', '{"number":2}', '{"nu', '{"number":5}', '{"number":6}', '{"number":8}', "",
+    ]  # fmt: skip
+    assert done.stdout == "3\n"

@@ -3,6 +3,8 @@
     findings   one finding: fault, warning or pass
     machine    files, permissions, disk, descriptors, the kernel's queue
     upstreams  names, TLS, clock, the key with one request and one stream
+    public     connections to the public address
+    buffering  whether a proxy collects a stream before it passes it on
     front      the public address, and what a proxy before it must allow
     command    the command: runs them all, prints, and exits
 

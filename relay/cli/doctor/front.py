@@ -9,10 +9,11 @@ import socket
 import ssl
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from relay import config
+from relay.cli.doctor import buffering
 from relay.cli.doctor.findings import Finding, fault, passed, warning
+from relay.cli.doctor.public import connection_to
 
 _TIMEOUT_SECONDS: Final = 5.0
 _PROXY_SECONDS: Final = 60.0  # nginx: proxy_read_timeout
@@ -25,7 +26,10 @@ def examine(settings: config.Settings, *, offline: bool) -> Iterator[Finding]:
     yield from _admin(settings)
     yield from _silence(settings)
     if not offline:
-        yield from _public(settings.server.public_url)
+        public = list(_public(settings.server.public_url))
+        yield from public
+        if all(one.level == "ok" for one in public):
+            yield from buffering.examine(settings)
 
 
 def _admin(settings: config.Settings) -> Iterator[Finding]:
@@ -102,20 +106,9 @@ def _public(url: str) -> Iterator[Finding]:
 
 def _get(url: str, path: str) -> tuple[int, bytes]:
     """Status and beginning of an answer. Raises OSError or HTTPException."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(
-            parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(
-            parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS
-        )
+    connection, prefix = connection_to(url, _TIMEOUT_SECONDS)
     try:
-        connection.request("GET", parts.path.rstrip("/") + path)
+        connection.request("GET", prefix + path)
         response = connection.getresponse()
         return response.status, response.read(_MOST_READ)
     finally:

@@ -4,7 +4,6 @@ Decides which values are too low. Opens the database's folder, never the databas
 """
 
 import os
-import resource
 import stat
 import time
 from collections.abc import Iterator
@@ -12,12 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from relay import config
+from relay.cli.admin_client import call
 from relay.cli.doctor.findings import Finding, fault, passed, warning
+from relay.cli.program import Failure
+from relay.net.descriptors import UNLIMITED, descriptor_limits
 
 _GIB: Final = 2**30
 _LOW_DISK: Final = 1 * _GIB
 _FULL_DISK: Final = 100 * 2**20
 _FEW_DESCRIPTORS: Final = 4096
+_ENOUGH_DESCRIPTORS: Final = 524288  # as in the unit of `relay service install`
 _MIN_QUEUE: Final = 1024  # as the relay's listeners ask for
 _CERTIFICATE_DAYS: Final = 21
 
@@ -27,7 +30,8 @@ def examine(settings: config.Settings, path: str) -> Iterator[Finding]:
     yield from _permissions(settings, Path(path))
     yield from _folder(settings)
     yield from _disk(settings)
-    yield from _limits()
+    yield from _descriptors(settings)
+    yield from _queue()
     for pair in config.certificate_files(settings.server.tls):
         yield from _certificate(pair.cert)
 
@@ -86,15 +90,32 @@ def _disk(settings: config.Settings) -> Iterator[Finding]:
         yield passed("disk", found)
 
 
-def _limits() -> Iterator[Finding]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < _FEW_DESCRIPTORS:
+def _descriptors(settings: config.Settings) -> Iterator[Finding]:
+    """The limits of the running relay, or of this shell without one."""
+    try:
+        status = call(settings, "GET", "/status")
+        soft, hard = status["descriptor_limits"]
+        whose = "the running relay"
+    except (Failure, KeyError):  # none runs, or an older one
+        soft, hard = descriptor_limits()
+        soft = hard  # the relay raises it
+        whose = "a process of this shell"
+    found = f"{whose} may have {_shown(soft)} files open, {_shown(hard)} at most"
+    if min(soft, hard) < _FEW_DESCRIPTORS:
         yield warning(
-            "descriptors", f"this user may have {hard} files open",
-            "set LimitNOFILE=65536 in the systemd unit, or raise `ulimit -Hn`",
+            "descriptors", found,
+            f"write LimitNOFILE={_ENOUGH_DESCRIPTORS} below [Service] (`systemctl edit relay`), or "
+            "raise `ulimit -Hn`, and restart the relay",
         )  # fmt: skip
     else:
-        yield passed("descriptors", f"{hard} files may be open (in this shell; see LimitNOFILE)")
+        yield passed("descriptors", found)
+
+
+def _shown(limit: float) -> str:
+    return "any number of" if limit >= UNLIMITED else str(limit)
+
+
+def _queue() -> Iterator[Finding]:
     try:
         queue = int(Path("/proc/sys/net/core/somaxconn").read_text())
     except (OSError, ValueError):

@@ -195,7 +195,7 @@ class Splice:
         if not self._done.done:
             self._done.set_result(None)
 
-    def _fail(self, failure: UpstreamError) -> None:
+    def _fail(self, failure: Exception) -> None:
         self._connection.on_lost = None
         if not self._done.done:
             self._done.set_exception(failure)

@@ -57,6 +57,9 @@ class Transcode(Splice):
         except ValueError:
             self._fail(_unreadable())
             return
+        except Exception as error:  # the loop would close the connection: the upstream's fault
+            self._fail(error)
+            return
         if data:
             self.heard = self._source.heard
             self._write(data)
