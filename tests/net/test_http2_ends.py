@@ -96,6 +96,16 @@ async def test_a_frame_that_trickles_in_counts_as_it_comes(relay_with: RelayWith
         assert (await caller.answer(stream)).status == 200
 
 
+async def test_a_body_of_unknown_length_is_not_awaited_for_long(live: Live) -> None:
+    async with http2_caller(live.port) as caller:
+        stream = caller.begin(post("no-key"))
+        reply = await caller.answer(stream)
+        assert (reply.status, reply.complete, reply.reset) == (401, True, None)
+        reply.complete = False
+        assert (await caller.answer(stream, wait=2.0)).reset == NO_ERROR
+        assert (await caller.answer(caller.request(get()))).status == 200
+
+
 async def test_a_body_that_follows_its_answer_must_come_soon(relay_with: RelayWith) -> None:
     live = await relay_with(server={"timeouts": {"body": DUE}})
     async with http2_caller(live.port) as caller:
