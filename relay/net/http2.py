@@ -30,7 +30,7 @@ _PUMPED_AT_ONCE: Final = 64 * 1024  # octets, a frame of each stream in turn
 _PUMPS_PER_TURN: Final = 16
 _REQUESTS_PER_TURN: Final = 16  # as of a pipeline of HTTP/1.1
 _REST_SECONDS: Final = 0.25  # for a body of unknown length, once it is of no use
-_LINGER_SECONDS: Final = 2.0  # for a refused peer to finish sending and read the reason
+_LINGER_SECONDS: Final = 2.0  # for a peer to read the last octets and close
 _DRAIN_SECONDS: Final = 1.0  # for requests on their way, if the peer answers no PING
 
 _log = logging.getLogger("relay.net")
@@ -170,6 +170,10 @@ class Http2Connection:
         """The peer has caught up."""
         self.engine.table.held = False
         self._slow_until = NEVER
+        if self._lingering:
+            if self.transport.can_write_eof():  # over TLS more may be on its way
+                self.deadline = self._server.deadlines.now + _LINGER_SECONDS
+            return
         self._set_deadline()
         if not self._unread and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -425,17 +429,19 @@ class Http2Connection:
         if not self.engine.failed:
             self.engine.end(NO_ERROR)
         self._flush()
-        self._leave()
-        self.deadline = self._server.deadlines.now + self._server.bounds.write_time
-        self.transport.close()
+        self._linger()
+        if self._slow_until != NEVER or not self.transport.can_write_eof():
+            self.deadline = self._server.deadlines.now + self._server.bounds.write_time
 
     def _linger(self) -> None:
-        """Close in two steps, or a peer that still sends loses the reason (RFC 9112 §9.6)."""
+        """Close in two steps: a peer that still sends, be it a WINDOW_UPDATE, could lose the last
+        octets to a reset (RFC 9112 §9.6)."""
         self._leave()
         self.deadline = self._server.deadlines.now + _LINGER_SECONDS
         self._lingering = True
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
+            self.transport.resume_reading()
         else:
             self.transport.close()
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hyperframe.frame import DataFrame, HeadersFrame
+from hpack import Encoder
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from relay.wire.h2.frames import (
     INITIAL_WINDOW_SIZE,
     LARGEST_STREAM,
     NO_ERROR,
+    PREFACE,
     PROTOCOL_ERROR,
+    goaway_frame,
 )
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
@@ -163,6 +166,24 @@ async def test_a_drain_announces_itself_and_lets_streams_finish(
         await drained
         assert time.monotonic() - started <= 1.0
     assert set(await asyncio.gather(*old)) == {b"".join(EVENTS)}
+
+
+async def test_frames_behind_the_last_answer_bring_no_reset(live: Live) -> None:
+    """A reset takes octets from a caller that it has not read."""
+    head = HeadersFrame(1, Encoder().encode(get()), flags=["END_HEADERS", "END_STREAM"])
+    update = WindowUpdateFrame(0, window_increment=65_535).serialize()
+    async with connected(live.port) as (reader, writer):
+        writer.write(PREFACE + SettingsFrame().serialize() + head.serialize())
+        await reader.readuntil(b"ok\n")
+        drained = asyncio.ensure_future(live.app.server.drain(10))
+        await reader.readuntil(goaway_frame(1, NO_ERROR))
+        for _ in range(10):
+            writer.write(update)
+            await asyncio.sleep(0.02)
+        assert await reader.read(-1) == b""
+        assert not drained.done()
+        writer.close()
+        await drained
 
 
 async def test_an_idle_connection_is_drained_at_once(live: Live) -> None:
