@@ -7,11 +7,10 @@ Decides when a request starts and when the connection closes. Must not know hand
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final, cast
 
-from relay.errors import INTERNAL, RelayError
+from relay.errors import RelayError
 from relay.net.deadlines import NEVER
 from relay.net.http2_stream import StreamExchange, StreamTransport
 from relay.net.memory_budget import MemoryBudget
@@ -32,8 +31,6 @@ _REQUESTS_PER_TURN: Final = 16  # as of a pipeline of HTTP/1.1
 _REST_SECONDS: Final = 0.25  # for a body of unknown length, once it is of no use
 _LINGER_SECONDS: Final = 2.0  # for a peer to read the last octets and close
 _DRAIN_SECONDS: Final = 1.0  # for requests on their way, if the peer answers no PING
-
-_log = logging.getLogger("relay.net")
 
 
 class Http2Connection:
@@ -335,13 +332,8 @@ class Http2Connection:
             await self._server.handler(exchange)
             if not exchange.ended:
                 raise RuntimeError("the handler left its exchange unanswered")
-        except RelayError as error:
-            exchange.fail(error)
-        except asyncio.CancelledError:
-            exchange.abort()
-        except Exception:
-            _log.exception("request %s failed", exchange.id.decode())
-            exchange.fail(RelayError(INTERNAL, "The relay failed. Its log has the request id."))
+        except (Exception, asyncio.CancelledError) as error:
+            exchange.fail_by(error)
         finally:
             self._release(exchange, channel)
 
