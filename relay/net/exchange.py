@@ -10,6 +10,7 @@ dialect of an error.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import struct
@@ -19,7 +20,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from relay.clock import http_date
-from relay.errors import ErrorShape, RelayError
+from relay.errors import INTERNAL, ErrorShape, RelayError
 from relay.net.memory_budget import HeldOctets, MemoryBudget
 from relay.net.request_body import RequestBody, too_large
 from relay.net.runner import CoroutineRunner
@@ -36,6 +37,8 @@ _STATUS_LINES: Final = {
 _STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"
 
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER of 0 seconds: the kernel sends a reset
+
+_log = logging.getLogger("relay.net")
 
 
 def status_line(status: int) -> bytes:
@@ -321,6 +324,16 @@ class Exchange:
         ]
         body = error.body(ErrorShape.MESSAGES, self.id.decode())
         self.respond(error.status(ErrorShape.MESSAGES), headers, body)
+
+    def fail_by(self, error: BaseException) -> None:
+        """End the answer after an exception of its handler, if need be in the Messages shape."""
+        if isinstance(error, RelayError):
+            self.fail(error)
+        elif isinstance(error, asyncio.CancelledError):
+            self.abort()
+        else:
+            _log.error("request %s failed", self.id.decode(), exc_info=error)
+            self.fail(RelayError(INTERNAL, "The relay failed. Its log has the request id."))
 
     def own_timing(self) -> tuple[bytes, bytes]:
         """`server-timing` of an answer that the relay made without an upstream."""

@@ -10,10 +10,9 @@ Decides when a request starts and when the connection closes. Must not know hand
 """
 
 import asyncio
-import logging
 from typing import Final, cast
 
-from relay.errors import INTERNAL, REQUEST_TIMEOUT, ErrorShape, RelayError
+from relay.errors import REQUEST_TIMEOUT, ErrorShape, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
 from relay.net.http2 import Http2Connection
@@ -34,8 +33,6 @@ _PIPELINED_PER_TURN: Final = 16  # requests started in one turn of the loop
 _LINGER_SECONDS: Final = 2.0  # for a refused peer to finish sending and read the error
 _FIRST_PROBE_SECONDS: Final = 0.04  # so a caller that left is noticed within 100 ms
 _MAX_PROBE_SECONDS: Final = 10.0
-
-_log = logging.getLogger("relay.net")
 
 
 class ServerConnection:
@@ -324,13 +321,8 @@ class ServerConnection:
             await self._server.handler(exchange)
             if not exchange.ended:
                 raise RuntimeError("the handler left its exchange unanswered")
-        except RelayError as error:
-            exchange.fail(error)
-        except asyncio.CancelledError:
-            exchange.abort()
-        except Exception:
-            _log.exception("request %s failed", exchange.id.decode())
-            exchange.fail(RelayError(INTERNAL, "The relay failed. Its log has the request id."))
+        except (Exception, asyncio.CancelledError) as error:
+            exchange.fail_by(error)
         finally:
             self._next(exchange)
 

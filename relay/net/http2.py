@@ -7,11 +7,10 @@ Decides when a request starts and when the connection closes. Must not know hand
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final, cast
 
-from relay.errors import INTERNAL, RelayError
+from relay.errors import RelayError
 from relay.net.deadlines import NEVER
 from relay.net.http2_stream import StreamExchange, StreamTransport
 from relay.net.memory_budget import MemoryBudget
@@ -29,10 +28,9 @@ _MAX_UNSENT: Final = 128 * 1024  # octets to a peer that does not read, until it
 _PUMPED_AT_ONCE: Final = 64 * 1024  # octets, a frame of each stream in turn
 _PUMPS_PER_TURN: Final = 16
 _REQUESTS_PER_TURN: Final = 16  # as of a pipeline of HTTP/1.1
-_LINGER_SECONDS: Final = 2.0  # for a refused peer to finish sending and read the reason
+_REST_SECONDS: Final = 0.25  # for a body of unknown length, once it is of no use
+_LINGER_SECONDS: Final = 2.0  # for a peer to read the last octets and close
 _DRAIN_SECONDS: Final = 1.0  # for requests on their way, if the peer answers no PING
-
-_log = logging.getLogger("relay.net")
 
 
 class Http2Connection:
@@ -169,6 +167,10 @@ class Http2Connection:
         """The peer has caught up."""
         self.engine.table.held = False
         self._slow_until = NEVER
+        if self._lingering:
+            if self.transport.can_write_eof():  # over TLS more may be on its way
+                self.deadline = self._server.deadlines.now + _LINGER_SECONDS
+            return
         self._set_deadline()
         if not self._unread and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -330,13 +332,8 @@ class Http2Connection:
             await self._server.handler(exchange)
             if not exchange.ended:
                 raise RuntimeError("the handler left its exchange unanswered")
-        except RelayError as error:
-            exchange.fail(error)
-        except asyncio.CancelledError:
-            exchange.abort()
-        except Exception:
-            _log.exception("request %s failed", exchange.id.decode())
-            exchange.fail(RelayError(INTERNAL, "The relay failed. Its log has the request id."))
+        except (Exception, asyncio.CancelledError) as error:
+            exchange.fail_by(error)
         finally:
             self._release(exchange, channel)
 
@@ -351,8 +348,8 @@ class Http2Connection:
             self.forget(channel)
             del channel.exchange  # a cycle, which would wait for the garbage collector
         elif not stream.queued:  # the rest of the request is dropped
-            limit = self._server.deadlines.now + self._server.bounds.body_time
-            self.set_deadline(channel, limit)
+            seconds = self._server.bounds.body_time if stream.left >= 0 else _REST_SECONDS
+            self.set_deadline(channel, self._server.deadlines.now + seconds)
         if not self.channels and not self._is_lost:
             self._set_deadline()
             if self.engine.table.going and self._corked is None:
@@ -424,17 +421,19 @@ class Http2Connection:
         if not self.engine.failed:
             self.engine.end(NO_ERROR)
         self._flush()
-        self._leave()
-        self.deadline = self._server.deadlines.now + self._server.bounds.write_time
-        self.transport.close()
+        self._linger()
+        if self._slow_until != NEVER or not self.transport.can_write_eof():
+            self.deadline = self._server.deadlines.now + self._server.bounds.write_time
 
     def _linger(self) -> None:
-        """Close in two steps, or a peer that still sends loses the reason (RFC 9112 §9.6)."""
+        """Close in two steps: a peer that still sends, be it a WINDOW_UPDATE, could lose the last
+        octets to a reset (RFC 9112 §9.6)."""
         self._leave()
         self.deadline = self._server.deadlines.now + _LINGER_SECONDS
         self._lingering = True
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
+            self.transport.resume_reading()
         else:
             self.transport.close()
 

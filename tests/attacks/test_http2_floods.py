@@ -49,7 +49,7 @@ async def _attack(port: int, octets: bytes, until_time: float) -> tuple[int, int
     return connections, warned
 
 
-async def _honest(port: int, until_time: float) -> list[float]:
+async def honest_latencies(port: int, until_time: float) -> list[float]:
     """The latencies of an honest caller over HTTP/1.1 and HTTP/2 in turns, in seconds."""
     times: list[float] = []
     async with connected(port, wait=60) as (reader, writer), http2_caller(port) as caller:
@@ -75,7 +75,7 @@ async def _endured(live: Live, name: str, seconds: float) -> str:
     for _ in range(TRIES):
         end = time.monotonic() + seconds
         attack = asyncio.ensure_future(_attack(live.port, octets, end))
-        times = await _honest(live.port, end)
+        times = await honest_latencies(live.port, end)
         connections, warned = await attack
         assert connections >= 2, "a flooded connection stays open"
         assert warned == connections

@@ -144,6 +144,7 @@ class Http2Caller:
                 frame, length = Frame.parse_frame_header(memoryview(head))
                 frame.parse_body(memoryview(await self._reader.readexactly(length)))
                 self._take(frame)
+        self.writer.close()
         self.closed.set()
         self._changed.set()
         for reply in self.replies.values():

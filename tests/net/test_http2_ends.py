@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hyperframe.frame import DataFrame, HeadersFrame
+from hpack import Encoder
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from relay.wire.h2.frames import (
     INITIAL_WINDOW_SIZE,
     LARGEST_STREAM,
     NO_ERROR,
+    PREFACE,
     PROTOCOL_ERROR,
+    goaway_frame,
 )
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
@@ -96,6 +99,16 @@ async def test_a_frame_that_trickles_in_counts_as_it_comes(relay_with: RelayWith
         assert (await caller.answer(stream)).status == 200
 
 
+async def test_a_body_of_unknown_length_is_not_awaited_for_long(live: Live) -> None:
+    async with http2_caller(live.port) as caller:
+        stream = caller.begin(post("no-key"))
+        reply = await caller.answer(stream)
+        assert (reply.status, reply.complete, reply.reset) == (401, True, None)
+        reply.complete = False
+        assert (await caller.answer(stream, wait=2.0)).reset == NO_ERROR
+        assert (await caller.answer(caller.request(get()))).status == 200
+
+
 async def test_a_body_that_follows_its_answer_must_come_soon(relay_with: RelayWith) -> None:
     live = await relay_with(server={"timeouts": {"body": DUE}})
     async with http2_caller(live.port) as caller:
@@ -153,6 +166,24 @@ async def test_a_drain_announces_itself_and_lets_streams_finish(
         await drained
         assert time.monotonic() - started <= 1.0
     assert set(await asyncio.gather(*old)) == {b"".join(EVENTS)}
+
+
+async def test_frames_behind_the_last_answer_bring_no_reset(live: Live) -> None:
+    """A reset takes octets from a caller that it has not read."""
+    head = HeadersFrame(1, Encoder().encode(get()), flags=["END_HEADERS", "END_STREAM"])
+    update = WindowUpdateFrame(0, window_increment=65_535).serialize()
+    async with connected(live.port) as (reader, writer):
+        writer.write(PREFACE + SettingsFrame().serialize() + head.serialize())
+        await reader.readuntil(b"ok\n")
+        drained = asyncio.ensure_future(live.app.server.drain(10))
+        await reader.readuntil(goaway_frame(1, NO_ERROR))
+        for _ in range(10):
+            writer.write(update)
+            await asyncio.sleep(0.02)
+        assert await reader.read(-1) == b""
+        assert not drained.done()
+        writer.close()
+        await drained
 
 
 async def test_an_idle_connection_is_drained_at_once(live: Live) -> None:

@@ -7,8 +7,12 @@ from itertools import pairwise
 import pytest
 from hyperframe.frame import DataFrame, WindowUpdateFrame
 
+from relay.net.deadlines import Deadlines
+from relay.net.exchange import Exchange
 from relay.net.http2 import Http2Connection
-from relay.wire.h2.frames import CANCEL, INITIAL_WINDOW_SIZE
+from relay.net.listener import listen
+from relay.net.server import Server
+from relay.wire.h2.frames import CANCEL, FLOW_CONTROL_ERROR, INITIAL_WINDOW_SIZE
 from tests.fakes import answers
 from tests.fakes.http2 import Http2Caller, body, get, http2_caller, post
 from tests.fakes.live import Live, RelayWith
@@ -163,6 +167,36 @@ async def test_a_body_that_nobody_reads_stays_within_its_window(live: Live) -> N
         assert (await caller.answer(caller.request(get()))).status == 200
         assert caller.windows.get(stream, 0) == 0
         assert not engine_of(live).engine.table.streams
+
+
+async def test_an_unread_body_holds_its_window_at_most() -> None:
+    seen: list[Exchange] = []
+    reads = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        seen.append(exchange)
+        await reads.wait()
+        exchange.respond(200, [], str(len(await exchange.body())).encode())
+
+    server = Server(handler, Deadlines(asyncio.get_running_loop()))
+    port = await listen(server)
+    async with http2_caller(port) as caller:
+        stream = caller.begin(post("key", ("content-length", "200000")))
+        caller.send(*(DataFrame(stream, bytes(16_383)) for _ in range(4)))
+        await caller.pong()
+        await until(lambda: bool(seen and seen[0].request_body))
+        body = seen[0].request_body
+        assert body is not None
+        assert (body.size, caller.windows.get(stream, 0)) == (65_532, 0)
+        other = caller.begin(post("key", ("content-length", "200000")))  # goes on all the same
+        caller.send(*(DataFrame(other, bytes(16_384)) for _ in range(4)))
+        assert (await caller.answer(other)).reset == FLOW_CONTROL_ERROR
+        reads.set()
+        await until(lambda: caller.windows.get(stream, 0) > 200_000)
+        caller.send(*(DataFrame(stream, bytes(13_446)) for _ in range(10)))
+        caller.send(DataFrame(stream, bytes(8), flags=["END_STREAM"]))
+        assert (await caller.answer(stream)).payload == b"200000"
+    await server.drain(0)
 
 
 async def test_events_are_not_gathered(live: Live) -> None:

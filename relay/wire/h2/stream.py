@@ -230,7 +230,7 @@ class Stream:
         octets = b""
         if not self.received:
             # What is on its way already may come: a client could take the reset for a failure.
-            if 0 <= self.left <= self.receive_window:
+            if self.left <= self.receive_window:  # or its length is unknown
                 return b""
             self.reset = True
             octets = rst_stream_frame(self.id, 0)

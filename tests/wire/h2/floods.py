@@ -18,8 +18,9 @@ from relay.wire.h2.frames import (
     WINDOW_UPDATE,
     frame,
 )
+from tests.fakes.http2 import get
 
-GET = [(":method", "GET"), (":scheme", "http"), (":path", "/healthz"), (":authority", "relay")]
+GET = get()
 POST = [(":method", "POST"), *GET[1:]]
 UNKNOWN = 0x20
 

@@ -22,13 +22,9 @@ from relay.wire.h2.events import BODY, REFUSED, REQUEST, RESET, StreamEvent
 from relay.wire.h2.frames import PREFACE
 from relay.wire.h2.response_head import status_field
 from relay.wire.h2.stream import Stream
+from tests.fakes.http2 import get
 
-GET = [
-    (":method", "GET"),
-    (":scheme", "http"),
-    (":path", "/"),
-    (":authority", "relay"),
-]
+GET = get("/")
 POST = [(":method", "POST"), *GET[1:]]
 ANSWER = b"hello"
 

@@ -1,5 +1,6 @@
 """Bodies and answers of an engine, cut and ordered in every way."""
 
+import pytest
 from hyperframe.frame import (
     DataFrame,
     GoAwayFrame,
@@ -174,6 +175,26 @@ def test_a_body_behind_its_answer_is_dropped_to_its_end() -> None:
     peer.respond(peer.requests[1])
     assert peer.reset_codes == {3: NO_ERROR}
     peer.send(peer.data(3, b"late", flags=""), peer.headers(3, [("x", "1")]))
+    assert peer.lives()
+
+
+@pytest.mark.parametrize(
+    ("fields", "flags"),
+    [
+        pytest.param([(":method", "POST")], "E", id="a pseudo-header field"),
+        pytest.param([("x-sum", "1")], "E", id="no END_STREAM"),
+    ],
+)
+def test_a_fault_behind_an_early_answer_is_a_stream_error(
+    fields: list[tuple[str, str]], flags: str
+) -> None:
+    peer = Peer(serves=False).open()
+    peer.send(peer.headers(1, POST, flags="E"))
+    peer.respond(peer.requests[0])
+    peer.send(peer.data(1, b"test", flags=""))
+    assert (peer.is_answered(1), peer.reset_codes) == (True, {})
+    peer.send(peer.headers(1, fields, flags=flags))
+    assert peer.reset_codes == {1: PROTOCOL_ERROR}
     assert peer.lives()
 
 
