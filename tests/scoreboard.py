@@ -149,13 +149,14 @@ ROWS: Final = (
         "O2", "SIGTERM lets streams finish", "all, byte for byte",
         (
             f"{_PROCESS}streams_in_flight_finish", f"{_PROCESS}a_draining_server",
-            f"{_PROCESS}a_second_signal", "tests/net/test_http2_ends.py::test_a_drain_announces",
+            f"{_PROCESS}a_second_signal", "tests/durability/test_drain.py::",
+            "tests/net/test_http2_ends.py::test_a_drain_announces",
         ),
     ),
     Row("O3", "a hand-over costs nothing", "0 refused, reset or cut", ("tests/handover/",)),
     Row(
         "O5", "a crash is one request's 500", "the process lives",
-        ("tests/faults/test_crashes.py::", "tests/durability/test_metering_disk.py::"),
+        ("tests/gateway/test_crashes.py::", "tests/durability/test_log_disk.py::"),
     ),
 )  # fmt: skip
 
