@@ -21,7 +21,7 @@ serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
 
 test: $(DEV)           ## every promise
-	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not long and not alone and not thorough'
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough'
 	$(BIN)/python -m pytest -m 'alone and not long and not thorough' $(ALONE)
 
 thorough: $(DEV)       ## the cells of large matrices and the examples of properties that make test leaves out

@@ -15,7 +15,7 @@ import pytest
 
 RecordProperty = Callable[[str, object], None]  # pytest's fixture record_property
 
-_CACHE_KEY: Final = "relay/scoreboard"
+_CACHE_KEY: Final = "relay/scoreboard-1"
 _FIGURE: Final = "figure"
 _KEPT_SECONDS: Final = 1800  # then it was another `make test`
 _MAX_FIGURES: Final = 2
