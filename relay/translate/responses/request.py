@@ -28,6 +28,7 @@ from relay.translate.responses.tools import OfferedTools
 
 T = TypeVar("T")
 
+_TEXT_HEAD: Final = b'{"type":"message","role":"user","content":[{"type":"input_text","text":'
 _SUMMARY_PROMPT: Final = """\
 This conversation is about to be cut off here, and somebody will go on with it who knows nothing \
 of it but what you write now. Write down all that they need, and nothing else:
@@ -248,8 +249,7 @@ def _input_items(raw: msgspec.Raw, before: Sequence[msgspec.Raw]) -> list[msgspe
     items: list[msgspec.Raw] = []
     if kind(raw) == '"':
         if has_text(raw, "input"):
-            item = b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}'
-            items.append(msgspec.Raw(item % raw))
+            items.append(msgspec.Raw(b"".join((_TEXT_HEAD, raw, b"}]}"))))
     elif is_given(raw):
         items = read_part(_decode_raws, raw, "input")
     if not items and not before:
