@@ -39,7 +39,7 @@ attacks: $(DEV)        ## every finding of a hostile review, beside an honest ca
 
 coverage: $(DEV)       ## every branch of the pure packages, reached by their own tests
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal --hypothesis-profile=coverage -m 'not long and not alone and not thorough' $(PURE)
+	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal --hypothesis-profile=coverage -m 'not long and not alone' $(PURE)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

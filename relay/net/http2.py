@@ -28,7 +28,7 @@ _MAX_UNSENT: Final = 128 * 1024  # octets to a peer that does not read, until it
 _PUMPED_AT_ONCE: Final = 64 * 1024  # octets, a frame of each stream in turn
 _PUMPS_PER_TURN: Final = 16
 _REQUESTS_PER_TURN: Final = 16  # as of a pipeline of HTTP/1.1
-_REST_SECONDS: Final = 0.25  # for a body of unknown length, once it is of no use
+_REST_SECONDS: Final = 0.25  # for a body that does not end by itself, once it is of no use
 _LINGER_SECONDS: Final = 2.0  # for a peer to read the last octets and close
 _DRAIN_SECONDS: Final = 1.0  # for requests on their way, if the peer answers no PING
 
@@ -348,7 +348,8 @@ class Http2Connection:
             self.forget(channel)
             del channel.exchange  # a cycle, which would wait for the garbage collector
         elif not stream.queued:  # the rest of the request is dropped
-            seconds = self._server.bounds.body_time if stream.left >= 0 else _REST_SECONDS
+            comes = 0 <= stream.left <= stream.receive_window  # without the peer's waiting
+            seconds = self._server.bounds.body_time if comes else _REST_SECONDS
             self.set_deadline(channel, self._server.deadlines.now + seconds)
         if not self.channels and not self._is_lost:
             self._set_deadline()

@@ -17,6 +17,7 @@ T = TypeVar("T")
 # The exceptions of decoding foreign octets; text that is not UTF-8 raises a ValueError.
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
+_TRUNCATED: Final = "Input data was truncated"
 _VALIDATION_TEXT: Final = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
@@ -38,6 +39,14 @@ def read(decode: Callable[[Any], T], octets: msgspec.Raw | bytes, param: str) ->
         raise unreadable_error(error, param) from None
 
 
+def json_fault(error: Exception | str) -> str:
+    """Why octets are no JSON, for whoever wrote them."""
+    reason = str(error)
+    if reason == _TRUNCATED:  # msgspec says the same of half a surrogate pair
+        return r"it ends too early, or a text has half of a surrogate pair, such as \ud83d alone"
+    return reason
+
+
 def unreadable_error(error: Exception, param: str) -> RelayError:
     """The 400 for an exception of `UNREADABLE` at `param` ("" is the complete body)."""
     if isinstance(error, msgspec.ValidationError):
@@ -54,7 +63,7 @@ def unreadable_error(error: Exception, param: str) -> RelayError:
     elif isinstance(error, UnicodeDecodeError):
         reason = "it is not UTF-8"
     else:
-        reason = str(error)
+        reason = json_fault(error)
     if param:
         return invalid_field(param, f"it cannot be read: {reason}")
     return RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {reason}.")

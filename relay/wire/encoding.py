@@ -39,8 +39,8 @@ def decoded(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise RelayError(
             UNKNOWN_ENCODING,
             f"content-encoding: {name[:40].decode('latin-1')!r} is not known here. "
-            "Send the body as it is, or in gzip or zstd.",
-            headers=((b"accept-encoding", b"gzip, zstd"),),  # RFC 9110 §12.5.3
+            "Send the body as it is, or in gzip, deflate or zstd.",
+            headers=((b"accept-encoding", b"gzip, deflate, zstd"),),  # RFC 9110 §12.5.3
         )
     try:
         return decode(body, limit)

@@ -98,7 +98,7 @@ def test_an_unknown_encoding_is_refused_with_the_known_ones() -> None:
     with pytest.raises(RelayError) as refused:
         decoded(b"{}", b"br", LIMIT)
     assert refused.value.kind.status == 415
-    assert (b"accept-encoding", b"gzip, zstd") in refused.value.headers
+    assert (b"accept-encoding", b"gzip, deflate, zstd") in refused.value.headers
 
 
 # --- small bodies ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.errors import INVALID_REQUEST, RelayError
+from relay.translate.invalid import json_fault
 from relay.translate.raw_json import find
 
 NOTHING: Final = msgspec.Raw(b"")  # a member that is absent
@@ -182,7 +183,7 @@ def not_json_error(reason: Exception | str) -> RelayError:
     """The error for a body that cannot be decoded."""
     if isinstance(reason, RecursionError):
         reason = "nested too deeply"
-    return RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {reason}.")
+    return RelayError(INVALID_REQUEST, f"The request body is not valid JSON: {json_fault(reason)}.")
 
 
 def _error(name: str) -> RelayError:

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.errors import RelayError
 from relay.translate.messages.peek import peek
+from relay.translate.messages.second_reading import not_json_error
 from tests.fakes.memory import peak_octets
 
 NAMES = st.sampled_from(["model", "stream", "max_tokens", "messages"])
@@ -167,3 +169,10 @@ def test_an_odd_body_with_an_unreadable_value_is_refused(members: bytes) -> None
     error = refused(b"{%b}" % members)
     assert error is not None
     assert "not valid JSON" in error.message
+
+
+def test_half_a_surrogate_pair_is_named() -> None:
+    for body in (rb'{"model":"m","x":"\ud83d"}', b'{"model":"m"'):
+        with pytest.raises(msgspec.DecodeError) as caught:
+            msgspec.json.decode(body)
+        assert "half of a surrogate pair" in not_json_error(caught.value).message

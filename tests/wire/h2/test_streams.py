@@ -173,7 +173,8 @@ def test_a_body_behind_its_answer_is_dropped_to_its_end() -> None:
     assert not peer.reset_codes
     peer.send(peer.headers(3, [*POST, ("content-length", "80000")], flags="E"))
     peer.respond(peer.requests[1])
-    assert peer.reset_codes == {3: NO_ERROR}
+    assert peer.is_answered(3)
+    assert not peer.reset_codes  # a client could take it for a failure
     peer.send(peer.data(3, b"late", flags=""), peer.headers(3, [("x", "1")]))
     assert peer.lives()
 
