@@ -297,7 +297,10 @@ def _odd(rng: random.Random) -> Any:
 
 def _mutate(rng: random.Random, tree: dict[str, Any]) -> None:
     """Change one member: an odd value, no value, another member's value, or a wrong name."""
-    node, key = rng.choice(_nodes(tree))
+    nodes = _nodes(tree)
+    if not nodes:  # an earlier change has emptied it
+        return
+    node, key = rng.choice(nodes)
     kind = rng.randrange(5)
     if kind == 0:
         node[key] = _odd(rng)
