@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.errors import RelayError
 from relay.translate import pacing, raw_json
-from relay.translate.raw_json import count, decode_string, encode_string, find, utf8
+from relay.translate.raw_json import count, decode_string, encode_string, find, lower, utf8
 
 PIECES = [
     *("a", "é", "日", "🌍", r"\n", r"\"", r"\\", r"\u00e9", r"\ud83c\udf0d", r"\\\\", r"\\n"),
@@ -43,6 +43,23 @@ def test_a_word_is_found_in_a_long_text_as_at_once(text: str, word: str, start: 
     octets, sought = text.encode(), word.encode()
     assert find(octets, sought, start) == octets.find(sought, start)
     assert count(octets, sought) >= octets.count(sought)
+
+
+@pytest.mark.parametrize("word", [b"x", b"xy", b"xyzxyz", b"x" * 20], ids=len)
+@pytest.mark.parametrize("length", [15, 16, 17, 32, 33, 48, 70])
+def test_a_word_is_found_at_every_place_of_a_long_text(length: int, word: bytes) -> None:
+    for at in range(length):
+        text = (b"-" * at + word)[:length].ljust(length, b"-")
+        for start in range(length + 1):
+            assert find(text, word, start) == text.find(word, start)
+        assert count(text, word) == text.count(word)
+
+
+@given(st.binary(max_size=80))
+def test_a_long_text_is_put_in_small_letters_as_at_once(octets: bytes) -> None:
+    assert lower(octets) == octets.lower()
+    letters = octets.replace(b" ", "É".encode()) + b"aBcXyZ" * 12
+    assert lower(letters) == letters.lower()
 
 
 @pytest.mark.parametrize("octets", [b'"%b\xff"', b"[%b]", b'"%b\\udf0d\\ud83c"', b'"%b\n"'])
