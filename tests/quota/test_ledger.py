@@ -352,3 +352,5 @@ def test_a_superseded_plan_stands_for_its_latest_successor() -> None:
     ledger.supersede({second: third})
     assert left(ledger, third) == left(ledger, second) == left(ledger, first) == [3 - 1]
     assert admitted(ledger, first, 5) == 2
+    ledger.supersede({plan(): plan()})  # another plan than these
+    assert left(ledger, third) == left(ledger, second) == left(ledger, first) == [0]
