@@ -35,6 +35,17 @@ def test_the_one_hour_cache_binds_a_conversation_for_an_hour() -> None:
     assert not bound(bindings, 3600.0)
 
 
+def test_another_duration_applies_from_the_next_request_on() -> None:
+    bindings = Bindings(10.0)
+    bindings.hold("c", b"k", "up", "x", 0.0)
+    bindings.keep_for(30.0)
+    assert bindings.counts(9.0) == {"up": 1}
+    assert bindings.counts(10.0) == {}
+    bindings.hold("c", b"k", "up", "x", 10.0)
+    assert bindings.counts(39.0) == {"up": 1}
+    assert bindings.counts(40.0) == {}
+
+
 def test_a_conversation_belongs_to_one_caller() -> None:
     bindings = Bindings(KEEP)
     bindings.hold("a", b"k", "up", "anthropic", 0.0)

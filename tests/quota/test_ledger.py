@@ -341,3 +341,16 @@ def test_a_count_needs_nothing_of_the_longer_limits() -> None:
     for _ in range(600):
         ledger.admit_count("a", "k", one, START)
     assert refusal(lambda: ledger.check("a", "k", one, START, counting=True)) is not None
+
+
+def test_a_superseded_plan_stands_for_its_latest_successor() -> None:
+    first, second, third = [plan({"requests": size, "per": "5h"}) for size in (2, 4, 3)]
+    ledger = Ledger()
+    assert admitted(ledger, first, 1) == 1
+    ledger.supersede({first: second})
+    assert left(ledger, second) == left(ledger, first) == [4 - 1]
+    ledger.supersede({second: third})
+    assert left(ledger, third) == left(ledger, second) == left(ledger, first) == [3 - 1]
+    assert admitted(ledger, first, 5) == 2
+    ledger.supersede({plan(): plan()})  # another plan than these
+    assert left(ledger, third) == left(ledger, second) == left(ledger, first) == [0]

@@ -4,7 +4,7 @@ import pytest
 
 from relay import config
 from relay.config import ConfigError
-from relay.quota.plans import compile_plans, period_text
+from relay.quota.plans import compile_changed, compile_plans, period_text
 
 from .plans import FREE, plan
 
@@ -84,3 +84,14 @@ def test_two_limits_of_one_kind_and_period_are_refused() -> None:
 )  # fmt: skip
 def test_periods_read_well_after_per(seconds: int, words: str) -> None:
     assert period_text(seconds) == words
+
+
+def test_a_plan_that_stays_as_it_was_is_the_same_object() -> None:
+    one, two, three = [config.PlanSettings(id=name) for name in ("a", "b", "c")]
+    compiled = compile_plans([one, two])
+    dearer = config.PlanSettings(id="b", billing="per-token")
+    changed = compile_changed([dearer, three, one], [one, two], compiled)
+    assert list(changed) == ["b", "c", "a"]
+    assert changed["a"] is compiled["a"]
+    assert changed["b"] is not compiled["b"]
+    assert changed["b"].prepaid

@@ -47,6 +47,15 @@ def test_a_good_request_is_read_alike_in_every_feeding(case: Case, after: bytes)
         assert first_head(request_reader(Limits()), pieces) == result
 
 
+@pytest.mark.parametrize("host", [b"u:p@a", b"a b", b"a:port", b"[::1", b"a:123456"], ids=repr)
+def test_an_absolute_target_names_a_valid_host(host: bytes) -> None:
+    head = b"GET http://%b/ HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert isinstance(first_head(request_reader(Limits()), [head % b"a"]), Read)
+    result = first_head(request_reader(Limits()), [head % host])
+    assert isinstance(result, Refused)
+    assert result.status == 400
+
+
 @each("h1_accept.txt")
 def test_a_head_is_not_read_before_its_last_octet(case: Case) -> None:
     reader = request_reader(Limits())

@@ -82,11 +82,12 @@ def test_a_long_conversation_has_the_key_of_its_first_turn(field: str, before: l
     assert None not in keys
 
 
-def test_cache_marks_in_very_many_blocks_leave_the_key_as_it_is() -> None:
+@pytest.mark.parametrize("field", ["system", "tools"])
+def test_cache_marks_in_very_many_blocks_leave_the_key_as_it_is(field: str) -> None:
     blocks = [{"type": "text", "text": "x"} for _ in range(20_000)]
     keys = set()
     for mark in ({}, {"cache_control": {"type": "ephemeral"}}):
-        system = [{**blocks[0], **mark}, *blocks]
-        body = {"model": "m", "system": system, "messages": [{"role": "user", "content": "hi"}]}
+        marked = [{**blocks[0], **mark}, *blocks]
+        body = {"model": "m", field: marked, "messages": [{"role": "user", "content": "hi"}]}
         keys.add(conversation_key({}, json.dumps(body).encode()))
     assert len(keys) == 1

@@ -281,6 +281,25 @@ def test_a_text_that_looks_like_an_end_does_not_end_a_stream() -> None:
     assert not read(StreamTap(), [b"".join(events)], framed=False).complete
 
 
+@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_text_that_names_the_end_hides_nothing(
+    together: int, ending: bytes, framed: bool
+) -> None:
+    events = answers.stream(["a text", "another", "event: message_stop", "message_stop"])
+    expected = read(StreamTap(), [b"".join(events)], framed=False)
+    assert expected.complete
+    octets = [event.replace(b"\n", ending) for event in events]
+    if framed:
+        octets = [*map(chunk, octets), LAST]
+    pieces = [b"".join(octets[at : at + together]) for at in range(0, len(octets), together)]
+    usage = read(StreamTap(), pieces, framed=framed)
+    assert (usage.output, usage.stop_reason, usage.complete) == (
+        expected.output, expected.stop_reason, True,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("after", [b"\n", b": ping\n\n", b"data: [DONE]\n\n"])
 def test_octets_after_the_last_event_change_nothing(after: bytes) -> None:
     assert read(StreamTap(), [*EVENTS, after], framed=False) == ALL

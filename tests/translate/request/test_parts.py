@@ -8,6 +8,7 @@ import pytest
 
 from relay.config import Capabilities
 from relay.errors import RelayError
+from relay.translate import pacing
 from relay.translate.raw_json import NOTHING, decode_string
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
@@ -176,3 +177,22 @@ def test_user_turns_around_turns_that_are_left_out_become_one(number: int) -> No
     assert [block["text"] for block in written(*fitted.blocks)] == [str(n) for n in range(number)]
     assert not begins_thinking
     assert [len(turn.blocks) for turn in turns] == [1, 0] * number  # for another model
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["at-once", "with-pauses"])
+def test_a_freed_request_leaves_nothing_where_work_pauses(paused: bool) -> None:
+    conversation = Conversation()
+    for _ in range(50):
+        conversation.user_turn().results += [text_block(raw("found"))] * 40
+        conversation.assistant_turn().blocks += [text_block(raw("hello"))] * 100
+    kept = [*conversation.turns]
+    assert len(kept) == 100
+    builder = MessagesBuilder(conversation, Toolset(), GenerationOptions(), stream=False)
+    pauses: list[int] = []
+    if paused:
+        pacing.run(builder.free, lambda: pauses.append(1))
+    else:
+        builder.free()
+    assert bool(pauses) == paused
+    assert (conversation.turns == []) == paused
+    assert all((turn.blocks == turn.results == []) == paused for turn in kept)

@@ -348,6 +348,27 @@ def test_events_in_any_order_make_a_stream_in_order(
     replies.by_sdk(shown)
 
 
+def test_a_text_goes_on_after_another_item_in_a_new_message() -> None:
+    shown, _ = feed(
+        map(
+            event,
+            [
+                started(0, type="text", text=""),
+                delta(0, type="text_delta", text="before"),
+                started(1, type="tool_use", id="t", name="n", input={}),
+                delta(1, type="input_json_delta", partial_json="{}"),
+                delta(0, type="text_delta", text="after"),
+                ended("end_turn"),
+                STOP,
+            ],
+        )
+    )
+    replies.check(shown)
+    first, call, last = final_items(shown)
+    assert (first["content"][0]["text"], last["content"][0]["text"]) == ("before", "after")
+    assert (call["type"], call["arguments"]) == ("function_call", "{}")
+
+
 def test_a_start_without_a_block_is_refused() -> None:
     with pytest.raises(ValueError):
         feed([event('{"type":"content_block_start","index":0}')])
