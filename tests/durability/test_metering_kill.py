@@ -138,7 +138,8 @@ async def kill_again_and_again(folder: Path, key: str, rounds: int, seconds: flo
     )
     assert complete > 10 * count
     assert crashed
-    assert statistics.median(ready) < 1
+    is_quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
+    assert statistics.median(ready) < (1 if is_quiet else 3)  # a start takes a second of CPU time
 
 
 @pytest.mark.alone
