@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from relay import __version__
 from relay.errors import CONFLICT, INTERNAL, RelayError
 from relay.handover.offer import READY_SECONDS, Offer
 
@@ -44,10 +43,12 @@ class Successor:
     async def _start(self) -> object:
         offer = self._offer
         offer.failed.clear()
+        offer.failure = ""
         environment = {
             name: value for name, value in os.environ.items() if name not in _OWN_ENVIRONMENT
         }
-        process = await asyncio.get_running_loop().run_in_executor(None, _spawned, environment)
+        loop = asyncio.get_running_loop()
+        process, program = await loop.run_in_executor(None, _spawned, environment)
         ends = (offer.left.wait(), offer.failed.wait(), _end_of(process))
         tasks = [asyncio.ensure_future(end) for end in ends]
         await asyncio.wait(
@@ -56,11 +57,16 @@ class Successor:
         for task in tasks:
             task.cancel()
         if offer.left.is_set():
-            return {"pid": process.pid, "version": offer.version, "from": __version__}
+            return {"pid": process.pid, "version": offer.version, "program": program}
+        reason = f"it ended with status {process.poll()}; see the log"
         if process.poll() is None:
-            process.terminate()
-        reason = offer.failure or f"it ended with status {process.poll()}; see the log"
-        raise RelayError(INTERNAL, f"The new process does not serve: {reason}. This one goes on.")
+            reason = f"it did not serve within {_START_SECONDS + READY_SECONDS:.0f} s"
+            offer.give_up(reason)
+            process.kill()  # SIGTERM would be heeded once it has the place
+        raise RelayError(
+            INTERNAL,
+            f"The new process does not serve: {offer.failure or reason}. This one goes on.",
+        )
 
 
 def command() -> list[str]:
@@ -77,8 +83,11 @@ def command() -> list[str]:
     return words if "--takeover" in words else [*words, "--takeover"]
 
 
-def _spawned(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command(), env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
+def _spawned(environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the new process; returns its program's path, without links, too. Blocks."""
+    words = command()
+    process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
+    return process, os.path.realpath(words[0])
 
 
 async def _end_of(process: subprocess.Popen[bytes]) -> None:

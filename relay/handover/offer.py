@@ -165,23 +165,29 @@ class Offer:
         app.stop_tasks()
         _log.warning("relay %s has taken over; requests in flight finish here", self.version)
 
+    def give_up(self, reason: str) -> None:
+        """Refuse the place to the other process, unless it has it or has not asked for it."""
+        if self._channel is None or self._channel.closed or self.left.is_set():
+            return
+        self._channel.close()
+        self._take_back(reason)
+
     def _too_late(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        self._take_back(f"it was not ready within {READY_SECONDS:.0f} s")
+        self.give_up(f"it was not ready within {READY_SECONDS:.0f} s")
 
     def _on_end(self) -> None:
         if self.left.is_set():
             self._borrower.lose()
             _log.error("the process that took over has gone")
-        elif self._freezing is None:
-            self._channel = None
-            self._fail("it ended before it was ready")
         else:
             self._take_back("it ended before it was ready")
 
     def _take_back(self, reason: str) -> None:
-        self._loop.create_task(self._go_on(reason))
+        if self._freezing is not None:
+            self._loop.create_task(self._go_on(reason))
+        else:
+            self._channel = None
+            self._fail(reason)
 
     async def _go_on(self, reason: str) -> None:
         """Go on serving: the other process has failed."""
