@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -58,10 +59,11 @@ def upgrade(package: str | None, folder: str) -> None:
     if saved:
         click.echo(f"The database is saved in {saved}.")
     relink(place / "current", new)
-    running = _hand_over(settings, lambda: relink(place / "current", before))
+    serving = _hand_over(settings, lambda: relink(place / "current", before))
     if before is not None:
         relink(place / "previous", before)
-    click.echo(f"relay {version} {'serves' if running else 'is installed; none is running'}.")
+    _check_serving(serving, new, place)
+    click.echo(f"relay {version} {'serves' if serving else 'is installed; none is running'}.")
 
 
 @click.command()
@@ -82,9 +84,10 @@ def rollback(folder: str) -> None:
     if _schema_of(settings.database.path) > known:
         _restore(settings, place, now.name, known)
     relink(place / "current", before)
-    running = _hand_over(settings, lambda: relink(place / "current", now))
+    serving = _hand_over(settings, lambda: relink(place / "current", now))
     relink(place / "previous", now)
-    click.echo(f"relay {version} {'serves' if running else 'is in use; none is running'}.")
+    _check_serving(serving, before, place)
+    click.echo(f"relay {version} {'serves' if serving else 'is in use; none is running'}.")
 
 
 # --- the database and the running relay ---
@@ -151,18 +154,28 @@ def _is_running(settings: config.Settings) -> bool:
     return False
 
 
-def _hand_over(settings: config.Settings, undo: Any) -> bool:
-    """Let the running relay hand over; False if none is running.
+def _hand_over(settings: config.Settings, undo: Callable[[], None]) -> str:
+    """Let the running relay hand over; returns the program of the one that serves now, "" if none
+    is running.
 
     Raises:
         Failure: the new process does not serve; `undo` was called.
     """
     if not _is_running(settings):
-        return False
+        return ""
     try:
         call(settings)
-        call(settings, "POST", "/handover", _HANDOVER_SECONDS)
+        answer = call(settings, "POST", "/handover", _HANDOVER_SECONDS)
     except Failure:
         undo()
         raise
-    return True
+    return str(answer["program"])
+
+
+def _check_serving(program: str, version: Path, place: Path) -> None:
+    """Raises Failure: a relay serves that is not this version's."""
+    if program and not Path(program).is_relative_to(version.resolve()):
+        raise Failure(
+            f"relay: {version.name} is in place, but {program} serves: that relay was not started "
+            f"by {place / 'current/bin/relay'}. Restart its service, which has to start that one"
+        )
