@@ -1,6 +1,6 @@
-"""The systemd units of an installed relay: a socket and a hardened service.
+"""The systemd units of an installed relay: its sockets and a hardened service.
 
-Decides every line of both. Must not know systemctl or where the files are written.
+Decides every line. Must not know systemctl or where the files are written.
 """
 
 import ipaddress

@@ -66,21 +66,21 @@ def install(user: str, program: str | None, dry_run: bool, root: str | None) -> 
                 "its secrets in files or variables, or install with --user NAME"
             )
     folder = Path(root or "/") / _FOLDER
+    is_new = [name for name in files if not (folder / name).exists()]
+    if root is None and REDIRECT_UNIT not in files and (folder / REDIRECT_UNIT).exists():
+        _systemctl("disable", "--now", REDIRECT_UNIT)  # of an earlier relay.toml
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text)
-        if REDIRECT_UNIT not in files:  # of an earlier relay.toml
+        if REDIRECT_UNIT not in files:
             (folder / REDIRECT_UNIT).unlink(missing_ok=True)
     except OSError as error:
         raise Failure(f"relay: {folder}: {error.strerror}") from None
     for name in files:
         click.echo(f"{folder / name} is written.")
     if root is None:
-        _systemctl("daemon-reload")
-        _systemctl("enable", *files)
-        _systemctl("start", *_names())  # the service starts its other socket, if it can
-        click.echo("The service runs, and starts with the machine.")
+        _start(list(files), is_new)
 
 
 @service.command()
@@ -120,6 +120,19 @@ def uninstall(root: str | None) -> None:
         click.echo(f"{folder / name} is removed.")
     if root is None:
         _systemctl("daemon-reload")
+
+
+def _start(files: list[str], is_new: list[str]) -> None:
+    """Enable and start the units. systemd opens no further socket of a service that runs."""
+    _systemctl("daemon-reload")
+    state = _systemctl("show", "--property=ActiveState", "--value", f"{NAME}.service").strip()
+    _systemctl("enable", *files)
+    _systemctl("start", *_names())  # the service starts its other socket, if it can
+    click.echo("The service runs, and starts with the machine.")
+    if state == "active" and REDIRECT_UNIT in is_new:
+        click.echo(
+            f"Its ports of {REDIRECT_UNIT} are opened by the next `systemctl restart {NAME}`."
+        )
 
 
 def _user_here() -> str:

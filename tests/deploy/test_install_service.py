@@ -19,6 +19,7 @@ NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-c
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >>{log}/systemctl
 unit=/etc/systemd/system/relay.service
+if [ "$1" = show ] && [ -e {log}/err ]; then echo active; fi
 if [ "$1" = enable ] && [ ! -e {log}/err ]; then
     user=$(sed -n 's/^User=//p' $unit)
     command=$(sed -n 's/^ExecStart=//p' $unit)
@@ -48,6 +49,10 @@ done
 install {log}/two
 relay upstreams --config /etc/relay/relay.toml
 cp /etc/systemd/system/relay.service {log}/unit
+sed -i '/^listen/a tls = "auto"\\ndomains = ["relay.example"]' /etc/relay/relay.toml
+relay service install --config /etc/relay/relay.toml
+sed -i '/^tls = "auto"/d; /^domains/d' /etc/relay/relay.toml
+relay service install --config /etc/relay/relay.toml
 stat -c '%U %a %n' /etc/relay /etc/relay/relay.toml /var/lib/relay /var/lib/relay/relay.db
 """
 
@@ -91,6 +96,7 @@ def test_a_service_is_installed_runs_and_is_upgraded(tmp_path: Path) -> None:
     assert "has taken over" in said
     assert "root 750 /etc/relay\nroot 640 /etc/relay/relay.toml\n" in done.stdout
     assert "relay 750 /var/lib/relay\nrelay 600 /var/lib/relay/relay.db\n" in done.stdout
+    assert done.stdout.count("opened by the next `systemctl restart relay`") == 1
     asked = (tmp_path / "systemctl").read_text()
-    first = "daemon-reload\nenable relay.socket relay.service\nstart relay.socket relay.service\n"
-    assert asked.startswith(first)
+    assert "\ndisable --now relay-redirect.socket\n" in asked
+    assert "\nenable relay.socket relay.service\nstart relay.socket relay.service\n" in asked
