@@ -82,6 +82,8 @@ class AcmeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         key = secret.resolve(self.eab_key)
         if not _BASE64URL.fullmatch(key.reveal()):
             raise ValueError("it is not base64url (letters, digits, - and _)")
+        if len(key.reveal().rstrip("=")) % 4 == 1:
+            raise ValueError("it is cut: base64url has no such length; copy it anew")
         return key
 
     @property

@@ -70,6 +70,7 @@ def test_an_authority_that_cannot_be_read_is_a_fault(folder: Path) -> None:
         ("env:NO_SUCH_NAME", "the environment variable NO_SUCH_NAME is not set"),
         ("file:none", "cannot read"),
         ("a/b+c", "it is not base64url"),
+        ("abcde", "it is cut"),
     ],
 )
 def test_a_binding_key_that_cannot_be_used_is_named(folder: Path, key: str, words: str) -> None:
@@ -77,7 +78,7 @@ def test_a_binding_key_that_cannot_be_used_is_named(folder: Path, key: str, word
     write(folder, 'tls = "auto"\ndomains = ["relay.example"]\nlisten = ["[::]:443"]', acme)
     line = refused(2, "check")
     assert f"acme.eab_key: {words}" in line
-    assert "a/b+c" not in line
+    assert key not in line or ":" in key
 
 
 @pytest.mark.parametrize(
