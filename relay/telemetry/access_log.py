@@ -98,8 +98,7 @@ class AccessLog:
         torn = False  # whether what was written last is a part of a line, as on a full disk
         for batch in iter(self._batches.get, None):
             if batch is _REOPEN:
-                self._open_again()
-                torn = False
+                torn = torn and not self._open_again()
             else:
                 torn = self._write(b"\n" + batch if torn else batch, torn)
             self._batches.task_done()
@@ -118,15 +117,18 @@ class AccessLog:
             return not batch.endswith(b"\n", 0, written) if written else torn
         return False
 
-    def _open_again(self) -> None:
-        """On the thread. The old file stays open where the new one cannot be opened."""
+    def _open_again(self) -> bool:
+        """Open the file's path again, on the thread; returns whether it is another file now. The
+        old one stays open where the new one cannot be opened."""
         try:
             opened = open_log(self._path)
         except OSError as error:
             _log.error("%s cannot be opened again: %s", self._path, error.strerror)
-            return
+            return False
         old, self._fd = self._fd, opened
+        is_other = not os.path.sameopenfile(old, opened)
         os.close(old)
+        return is_other
 
     def _drop(self, lines: int, reason: str) -> None:
         if not self.dropped:

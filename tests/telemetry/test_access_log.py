@@ -87,31 +87,49 @@ def test_a_broken_output_is_counted_and_reported_once(
     log.close()
 
 
-def test_a_line_after_a_torn_one_begins_anew(tmp_path: Path) -> None:
-    """As after a full disk: a limit of the file's size ends the write within a line."""
-    path = tmp_path / "log"
-    code = (
-        "import resource, signal, sys, msgspec\n"
-        "from relay.telemetry.access_log import AccessLog, open_log\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "line = msgspec.defstruct('Line', [('number', int)])\n"
-        "log = AccessLog(open_log(sys.argv[1]), sys.argv[1])\n"
-        "def write(size, *numbers):\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
-        "    [log.line(line(number)) for number in numbers]\n"
-        "    assert log.drain(5)\n"
-        "write(30, 1, 2, 3)\n"  # lines of 13 octets
-        "write(30, 4)\n"
-        "write(99, 5)\n"
-        "write(57, 6, 7)\n"  # up to a line's end
-        "write(99, 8)\n"
-        "log.close()\n"
-        "print(log.dropped)\n"
-    )
+# A limit of the file's size ends a write within a line, as a full disk does. Lines have 13 octets.
+SMALL_FILE = """
+import os, resource, signal, sys, msgspec
+from relay.telemetry.access_log import AccessLog, open_log
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+line = msgspec.defstruct('Line', [('number', int)])
+log = AccessLog(open_log(sys.argv[1]), sys.argv[1])
+def write(size, *numbers):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    [log.line(line(number)) for number in numbers]
+    assert log.drain(5)
+%s
+log.close()
+print(log.dropped)
+"""
+
+
+def written_to_a_small_file(path: Path, steps: str) -> tuple[list[str], str]:
+    """The lines of the log after these steps, and the number of those that were dropped."""
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", SMALL_FILE % steps, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert path.read_text().split("\n") == [
+    return path.read_text().split("\n"), done.stdout.strip()
+
+
+def test_a_line_after_a_torn_one_begins_anew(tmp_path: Path) -> None:
+    steps = "write(30, 1, 2, 3); write(30, 4); write(99, 5); write(57, 6, 7); write(99, 8)"
+    lines, dropped = written_to_a_small_file(tmp_path / "log", steps)
+    assert lines == [
         '{"number":1}', '{"number":2}', '{"nu', '{"number":5}', '{"number":6}', '{"number":8}', "",
     ]  # fmt: skip
-    assert done.stdout == "3\n"
+    assert dropped == "3"
+
+
+def test_a_line_after_a_torn_one_survives_a_reopening(tmp_path: Path) -> None:
+    """Of the same file; a new file begins with a line, not with the end of one."""
+    path = tmp_path / "log"
+    lines, _ = written_to_a_small_file(path, "write(30, 1, 2, 3); log.reopen(); write(99, 4)")
+    assert lines == ['{"number":1}', '{"number":2}', '{"nu', '{"number":4}', ""]
+    path.unlink()
+    steps = "write(30, 1, 2, 3); os.rename(sys.argv[1], sys.argv[1] + '.1'); log.reopen()"
+    lines, _ = written_to_a_small_file(path, f"{steps}; write(99, 4)")
+    assert lines == ['{"number":4}', ""]
