@@ -68,7 +68,7 @@ class CertificateSource:
             await self._auto.take_over()
 
     async def finish(self, seconds: float) -> None:
-        """Another process serves from now on: end, within `seconds`, what it waits for."""
+        """Another process serves: wait up to `seconds` for an order that still runs here."""
         if self._auto is not None:
             await self._auto.finish(seconds)
 

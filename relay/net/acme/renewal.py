@@ -111,8 +111,8 @@ class AutoCertificates:
             await self._look()
 
     async def finish(self, seconds: float) -> None:
-        """Another process serves from now on: end the order that is under way. That process
-        answers for it, and uses its certificate."""
+        """Wait up to `seconds` for an order that still runs on its thread. The process that
+        serves from now on answers for it, and uses its certificate."""
         until = time.monotonic() + seconds
         while self._is_ordering and time.monotonic() < until:  # noqa: ASYNC110 - set on a thread
             await asyncio.sleep(_POLL_SECONDS)
@@ -134,7 +134,7 @@ class AutoCertificates:
         try:
             yield
         except OSError as error:
-            _log.warning("%s: %s", error.filename, error.strerror)
+            _log.warning("%s: %s", error.filename or self._folder.path, error.strerror)
 
     async def run(self) -> None:
         """Order and renew until cancelled."""
@@ -143,10 +143,12 @@ class AutoCertificates:
                 await off_loop("acme", self._follower.follow_to_end)
                 await self._look()
         while True:
-            domain = min(self._domains, key=lambda one: one.next_step)
-            wait = domain.next_step - time.time()
+            now = time.time()
+            # An order that is due waits for no question: an authority may answer none for long.
+            domain = min(self._domains, key=lambda one: (one.due > now, one.next_step))
+            wait = domain.next_step - now
             if wait <= 0:
-                await (self._renew if domain.due <= time.time() else self._ask)(domain)
+                await (self._renew if domain.due <= now else self._ask)(domain)
                 continue
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -194,7 +196,7 @@ class AutoCertificates:
         self._certificates.replace([one.certificate for one in self._domains])
 
     async def _ask(self, domain: _Domain) -> None:
-        """Let the authority say when a certificate is renewed; else it is as by the schedule."""
+        """Ask the authority when a certificate is renewed; a failed question changes nothing."""
         domain.ask_at = time.time() + ASK_SECONDS
         settings, path = self._settings, self._folder.certificate(domain.name)
 
@@ -227,7 +229,8 @@ class AutoCertificates:
         except TimeoutError:
             self._fail(domain, "the authority did not finish in time", None)
         except OSError as error:
-            self._fail(domain, f"{error.filename}: {error.strerror}", None)
+            place = error.filename or self._folder.path  # a lock that fails names no file
+            self._fail(domain, f"{place}: {error.strerror}", None)
         except Exception as error:
             self._fail(domain, str(error), getattr(error, "retry_after", None))
         else:

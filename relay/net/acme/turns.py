@@ -76,7 +76,7 @@ class Follower:
         self._proof = b""
 
     def follow(self) -> bool:
-        """Answer what is to be answered now; whether an order is under way. Raises OSError."""
+        """Answer the current challenge; return whether an order runs. Raises OSError."""
         lock = self._folder.open_lock()
         try:
             is_under_way = not _is_taken(lock)

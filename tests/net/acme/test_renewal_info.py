@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -21,7 +22,7 @@ from relay.net.acme.schedule import suggested_time
 from relay.net.tls import Certificates
 from tests.fakes.until import until
 from tests.net.acme.authority import Authority, running_authority
-from tests.net.acme.test_renewal import settings_of
+from tests.net.acme.test_renewal import DOMAIN, settings_of
 
 DAY = 86_400.0
 
@@ -78,6 +79,22 @@ async def test_a_window_in_the_past_renews_once_at_once(
             await asyncio.sleep(0.2)
             assert authority.requests.count("/new-order") == 1
     assert "as its authority asks (see https://ca.example/why)" in caplog.text
+
+
+async def test_an_order_that_is_due_waits_for_no_question(tmp_path: Path) -> None:
+    with running_authority(tmp_path, "") as authority:
+        await order(tmp_path, authority)
+        authority.renewal_info = window(3, 5)
+        settings = settings_of(tmp_path, authority)
+        server = msgspec.structs.replace(settings.server, domains=[DOMAIN, "new.example"])
+        both = msgspec.structs.replace(settings, server=server)
+        auto = AutoCertificates(Certificates(), both)
+        task = asyncio.get_running_loop().create_task(auto.run())
+        await until(lambda: authority.requests, within=20)
+        assert authority.asked_about == []
+        await until(lambda: authority.asked_about, within=20)
+        assert authority.requests.count("/certificate") == 1
+        task.cancel()
 
 
 @pytest.mark.parametrize(
