@@ -423,7 +423,7 @@ class Http2Connection:
             self.engine.end(NO_ERROR)
         self._flush()
         self._linger()
-        if self._slow_until != NEVER or not self.transport.can_write_eof():
+        if self._slow_until != NEVER or self.transport.get_write_buffer_size():
             self.deadline = self._server.deadlines.now + self._server.bounds.write_time
 
     def _linger(self) -> None:
