@@ -325,7 +325,8 @@ class Ledger:
         return key_state
 
     def supersede(self, successors: dict[Plan, Plan]) -> None:
-        """Let each plan stand for another from now on, for new requests and old ones alike."""
+        """Let each plan stand for another where a request names it. A key that has the earlier
+        one keeps its limits until a request names the later one."""
         for earlier, plan in list(self._successors.items()):
             if plan in successors:
                 self._successors[earlier] = successors[plan]
@@ -401,14 +402,20 @@ class Ledger:
             rows.extend(state.rows())
         return rows
 
-    def restore(self, rows: Iterable[Row]) -> None:
-        """Load the rows of an earlier process, before anything is reserved."""
+    def restore(self, rows: Iterable[Row], *, written: bool = True) -> None:
+        """Load the rows of an earlier process, before anything is reserved. `written`: they are
+        in the database; else `changes` returns them."""
         for scope, owner, kind, per, refill, size, used, moment in rows:
+            state: LimitCounters | Balance
             if kind == _MONEY:
-                self.balance(owner).charged = used
+                state = self.balance(owner)
+                state.charged = used
             else:
+                state = self.counters_of(scope, owner)
                 bucket = new_bucket(refill, size, per * 1000, used, moment)
-                self.counters_of(scope, owner).all_buckets[kind, per] = bucket
+                state.all_buckets[kind, per] = bucket
+            if not written:
+                self.mark_changed(state)
 
 
 def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: int) -> None:

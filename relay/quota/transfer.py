@@ -121,7 +121,7 @@ def state_of(ledger: Ledger, others: Iterable[Share]) -> State:
 
 def join(ledger: Ledger, state: State) -> None:
     """Take over a ledger's state, once the rows of its database are restored."""
-    ledger.restore(state.rows)
+    ledger.restore(state.rows, written=False)
     for place, kind, per, mark in state.marks:
         bucket = _counters(ledger, place).all_buckets.get((kind, per))
         if bucket is not None:

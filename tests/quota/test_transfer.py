@@ -268,3 +268,16 @@ def test_a_limit_that_refills_otherwise_now_is_left_out() -> None:
     assert held.requests == []
     assert [(kind, per, amount) for kind, per, amount, _ in held.tokens] == [("tokens", 60, 100)]
     assert state_of(ledger, []).share == Share({"k1": 1}, {"key/k1": 1})
+
+
+def test_unwritten_rows_are_written_by_the_new_process() -> None:
+    """As where the old one's journal could not write at the end."""
+    old = funded()
+    ended = old.reserve("a", "k1", PLANS["paid"], START, 100, 50)
+    assert old.settle(ended, START, 100, 50)
+    new = funded()
+    state = sent(state_of(old, []))
+    assert state.rows
+    join(new, state)
+    assert sorted(new.changes()) == sorted(state.rows)
+    assert new.changes() == []
