@@ -81,7 +81,7 @@ ROWS: Final = (
     ),
     Row(
         "H3", "rapid reset (CVE-2023-44487)", "closed by 200, p99 <= 50 ms",
-        (f"{_FLOODS}rapid_reset", f"{_BESIDE}[rapid reset", f"{_BESIDE}[reset"),
+        (f"{_FLOODS}rapid_reset", f"{_BESIDE}[rapid reset"),
     ),
     Row(
         "H4", "made you reset (CVE-2025-8671)", "<= 100 handlers, resets",

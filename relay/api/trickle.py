@@ -29,7 +29,8 @@ class Trickle:
         self._valid_until = 0.0  # of the monotonic clock
 
     async def answer(self) -> object:
-        """`POST /trickle` of the admin listener: the path to ask for, and what will come."""
+        """`POST /trickle` of the admin listener: the path to ask for, and the number and
+        duration of its events."""
         self._token = secrets.token_hex(16).encode()
         self._valid_until = time.monotonic() + _VALID_SECONDS
         path = f"{PATH.decode()}?{self._token.decode()}"
