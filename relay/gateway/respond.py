@@ -114,6 +114,7 @@ async def pass_stream(ctx: RequestContext, answer: Answer, responder: StreamResp
         ctx.end(Outcome.REFUSED, error.message)
         responder.fail(error)
     except Exception:  # a fault of the relay's own, which the handler logs
+        cut = not exchange.ended
         if exchange.started and not exchange.ended:
             responder.fail(RelayError(INTERNAL, _OWN_FAULT))
         raise

@@ -11,6 +11,7 @@ import pytest
 from relay.gateway.chat import ChatRequest
 from relay.gateway.responses import ResponsesRequest
 from relay.translate.chat.answer import ChatStream
+from relay.translate.messages.usage import JsonTap, StreamTap
 from relay.translate.responses.stream import ResponsesStream
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
 from tests.fakes.live import Live, RelayWith
@@ -129,3 +130,38 @@ async def test_a_translator_that_raises_midway_cuts_its_stream(
     assert b"[DONE]" not in received
     assert b"response.completed" not in received
     await crashed(relay, caplog, fields[b"x-request-id"].decode(), "partial")
+
+
+@pytest.mark.parametrize("tap", [StreamTap, JsonTap])
+async def test_a_tap_that_raises_cuts_its_answer_alone(
+    relay_with: RelayWith,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tap: type[StreamTap | JsonTap],
+) -> None:
+    """Of an answer in the Messages API, whose octets are passed on as they come."""
+    relay = await relay_with(plan=plan(LIMIT))
+    feed = tap.feed
+    seen = 0
+
+    def fail_at_words(self: Any, data: bytes) -> object:
+        nonlocal seen
+        if b"xyzzy" in data or tap is JsonTap:
+            seen += 1
+            faulty()
+        return feed(self, data)
+
+    monkeypatch.setattr(tap, "feed", fail_at_words)
+    streamed = tap is StreamTap
+    messages = [{"role": "user", "content": "one two three four five six xyzzy"}]
+    body = {**BODY, "stream": streamed, "messages": messages}
+    script = "pace=20" if streamed else "bytes=3000000"
+    async with another_stream(relay), connected(relay.port, wait=20) as (reader, writer):
+        writer.write(request(relay.key, body, fields=f"x-simulate: {script}\r\n"))
+        status, fields = await read_head(reader)
+        assert status == 200
+        received = await reader.read(-1)  # no end of the body: it is cut
+    assert seen == 1
+    assert b"message_stop" not in received
+    rule = "partial" if streamed else "refunded"
+    await crashed(relay, caplog, fields[b"request-id"].decode(), rule)

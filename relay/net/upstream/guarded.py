@@ -94,7 +94,7 @@ class GuardedSplice(Splice):
         except RelayError as error:
             self._fail(UpstreamError(FailureKind.GARBAGE, error.message))
             return
-        except UpstreamError as failure:
+        except Exception as failure:  # UpstreamError, or a fault of the relay's own
             self._fail(failure)
             return
         if extent.done:

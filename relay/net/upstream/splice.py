@@ -186,7 +186,11 @@ class Splice:
                 self._last = data
             else:
                 self._write(data)
-            self._tap.feed(data)
+            try:
+                self._tap.feed(data)
+            except Exception as error:  # the loop would close the connection: the upstream's fault
+                self._fail(error)
+                return
         if extent.done:
             self._complete()
 

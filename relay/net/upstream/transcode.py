@@ -57,7 +57,7 @@ class Transcode(Splice):
         except ValueError:
             self._fail(_unreadable())
             return
-        except Exception as error:  # the loop would close the connection: the upstream's fault
+        except Exception as error:  # as in `Splice`
             self._fail(error)
             return
         if data:
