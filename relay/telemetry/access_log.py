@@ -98,7 +98,7 @@ class AccessLog:
         torn = False  # whether what was written last is a part of a line, as on a full disk
         for batch in iter(self._batches.get, None):
             if batch is _REOPEN:
-                torn = torn and not self._open_again()
+                torn = not self._open_again() and torn
             else:
                 torn = self._write(b"\n" + batch if torn else batch, torn)
             self._batches.task_done()
