@@ -21,6 +21,7 @@ from relay.quota.plans import Plan
 from relay.wire.events import Request
 
 _MIN_SECRET_OCTETS: Final = 16
+_BACKSLASH: Final = 0x5C
 _MAX_SECRETS: Final = 32  # with those of earlier settings, which late answers may repeat
 
 
@@ -144,7 +145,8 @@ class Upstream:
             if octets.find(secret) >= 0:
                 return True
         return (
-            self._escapes.search(octets) is not None
+            _BACKSLASH in octets  # found 20 times as fast as a pattern that is not there
+            and self._escapes.search(octets) is not None
             and self._long_spelled.search(octets) is not None
         )
 

@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import multiprocessing
 import sys
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tests.fakes import live
 GAP_SECONDS = 0.05  # between two events of the honest caller's stream, for 99 of 100
 GROWTH_OCTETS = 64 * 1024 * 1024  # of the process, in all
 SUITE_SECONDS = 60
+PROCESSES = 2
 MODEL = PLAN = "honest"
 EMAIL = "honest@example.com"
 _LIBC = ctypes.CDLL(None)
@@ -103,8 +106,6 @@ class Suite:
         self.rows = {finding.name: Row(finding) for finding in findings}
         self._found: dict[str, Row] = {}  # by the node id of a test
         self._before = 0
-        self._started = time.monotonic()
-        self.holds = False
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[Any]) -> None:
         """Keep the attacks, in the order of the findings."""
@@ -135,29 +136,49 @@ class Suite:
             self._before = self._before or octets  # after the first, which has imported all
             row.grown = octets - self._before
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The table, and whether everything holds."""
-        seconds = time.monotonic() - self._started
-        write = terminalreporter.write_line
-        terminalreporter.section("attacks, with an honest caller beside")
-        write(
-            f"{'':4} {'attack':58} {'ok':>3} {'not':>3} {'p99 gap':>9} {'answered':>9}    MiB     s"
-        )
-        for row in self.rows.values():
-            write(row.line())
-        grown = max(row.grown for row in self.rows.values())
-        write(f"{seconds:.0f} s of {SUITE_SECONDS}; memory at most +{grown / 2**20:.1f} MiB of 64")
-        self.holds = all(row.holds for row in self.rows.values()) and grown <= GROWTH_OCTETS
+
+def show(rows: list[Row], seconds: float) -> bool:
+    """Draw the table; whether everything holds."""
+    print("attacks, with an honest caller beside")
+    print(f"{'':4} {'attack':58} {'ok':>3} {'not':>3} {'p99 gap':>9} {'answered':>9}    MiB     s")
+    for row in rows:
+        print(row.line())
+    grown = max(row.grown for row in rows)
+    print(f"{seconds:.0f} s of {SUITE_SECONDS}; memory at most +{grown / 2**20:.1f} MiB of 64")
+    return all(row.holds for row in rows) and grown <= GROWTH_OCTETS
 
 
-def main(names: list[str]) -> int:
-    """Run the attacks of these findings, or of all; the exit status."""
-    suite = Suite([one for one in FINDINGS if not names or one.name in names])
+def attack(names: list[str]) -> tuple[int, list[Row]]:
+    """Run the attacks of these findings in this process: pytest's exit status, and the rows."""
+    suite = Suite([one for one in FINDINGS if one.name in names])
     files = sorted({str(ROOT / path) for row in suite.rows.values() for path in row.finding.files})
     with honest.distant_upstream() as url:
         live.beside.append(HonestBeside(url))
-        status = pytest.main(["-p", "no:xdist", "-m", "not long", *files], plugins=[suite])
-    return int(status) or int(not suite.holds)
+        options = ["-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not long"]
+        status = pytest.main([*options, *files], plugins=[suite])
+    return int(status), list(suite.rows.values())
+
+
+def main(names: list[str]) -> int:
+    """Run the attacks of these findings, or of all, in `PROCESSES` processes; the exit status.
+
+    Most attacks wait, so several processes share the machine well; each has relays of its own.
+    """
+    started = time.monotonic()
+    chosen = [one.name for one in FINDINGS if not names or one.name in names]
+    if not chosen:
+        known = ", ".join(one.name for one in FINDINGS)
+        print(f"No finding has this name. There are {known}.", file=sys.stderr)
+        return 2
+    shares = [share for start in range(PROCESSES) if (share := chosen[start::PROCESSES])]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(shares), mp_context=context) as pool:
+        results = list(pool.map(attack, shares))
+    rows = sorted(
+        (row for _, part in results for row in part), key=lambda r: chosen.index(r.finding.name)
+    )
+    holds = show(rows, time.monotonic() - started)
+    return max(status for status, _ in results) or int(not holds)
 
 
 if __name__ == "__main__":
