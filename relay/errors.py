@@ -39,6 +39,9 @@ UNAUTHENTICATED: Final = Kind(
     401, "authentication_error", "invalid_request_error", "invalid_api_key"
 )
 FORBIDDEN: Final = Kind(403, "permission_error", "invalid_request_error", "permission_denied")
+UNKNOWN_PARAMETER: Final = Kind(
+    400, "invalid_request_error", "invalid_request_error", "unknown_parameter"
+)
 NOT_FOUND: Final = Kind(404, "not_found_error", "invalid_request_error", "not_found")
 MODEL_NOT_FOUND: Final = Kind(404, "not_found_error", "invalid_request_error", "model_not_found")
 PREVIOUS_NOT_FOUND: Final = Kind(
