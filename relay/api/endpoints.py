@@ -8,7 +8,8 @@ from typing import Final
 
 from relay.api import trickle
 from relay.api.models import Models
-from relay.api.router import MODELS, RESPONSES, Endpoint, Endpoints, error_shape, speaks_messages
+from relay.api.paths import MODELS, RESPONSES, error_shape, speaks_messages
+from relay.api.router import Endpoint, Endpoints
 from relay.api.stored_responses import StoredResponses
 from relay.api.trickle import Trickle
 from relay.errors import ErrorShape
@@ -26,6 +27,8 @@ from relay.gateway.responses import Compaction, InputTokens, Responses
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _SUBAGENT_FIELD: Final = b"x-openai-subagent"
+# Where Claude Code reports its own use. It is to go on, and nobody here reads the reports.
+_REPORTS: Final = (b"/api/event_logging", b"/api/eval")
 _MAX_AGENT_OCTETS: Final = 40  # of a subagent's name in the log
 
 DialectsByPath = dict[bytes, Dialect]
@@ -72,7 +75,9 @@ class ApiEndpoints:
         endpoints.get(MODELS, self._list_models)
         endpoints.model(self._show_model)
         endpoints.response(self._stored_response)
-        endpoints.post(trickle.PATH, self.trickle.serve)
+        endpoints.post(trickle.PATH, self.trickle.serve, listed=False)
+        for prefix in _REPORTS:
+            endpoints.post_prefix(prefix, _ignore)
         endpoints.get(b"/readyz", self._readiness)
         for path in (b"/healthz", b"/", b"/api/hello"):
             endpoints.get(path, _alive)
@@ -125,7 +130,8 @@ class ApiEndpoints:
         Raises:
             RelayError: 401 without a live key, 403 for a suspended account or a removed plan.
         """
-        caller = self._keys.identify(ctx.exchange.request.headers)
+        request = ctx.exchange.request
+        caller = self._keys.identify(request.headers, request.target)
         self._metering.enter(ctx, caller)
         return caller.user_id
 
@@ -149,6 +155,11 @@ class _RelayEndpoint:
             agent = ctx.exchange.request.headers.get(_SUBAGENT_FIELD, b"")
             ctx.agent = agent[:_MAX_AGENT_OCTETS].decode("latin-1")
         return self._relay.relay(ctx, self._dialect)
+
+
+async def _ignore(ctx: RequestContext) -> None:
+    ctx.end(Outcome.COMPLETE)
+    ctx.exchange.respond(204, [], b"")
 
 
 async def _alive(ctx: RequestContext) -> None:

@@ -10,7 +10,8 @@ import logging
 import time
 from typing import Final
 
-from relay.api.router import Endpoints, error_shape, without_keys
+from relay.api.paths import V1, below, error_shape, without_keys
+from relay.api.router import Endpoints
 from relay.errors import INTERNAL, ErrorShape, RelayError
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.admission import UNMETERED
@@ -105,7 +106,7 @@ class Handler:
             if not exchange.ended:
                 exchange.cut()
             return
-        if ctx.key_state is None and exchange.request.path.startswith(b"/v1/"):
+        if ctx.key_state is None and below(exchange.request.path, V1):
             self._find_plan(ctx)  # refused before its endpoint identified the caller
         shape = error_shape(exchange.request)
         headers = [
