@@ -76,6 +76,7 @@ class ApiEndpoints:
         endpoints.model(self._show_model)
         endpoints.response(self._stored_response)
         endpoints.post(trickle.PATH, self.trickle.serve, listed=False)
+        endpoints.preflight(_preflight)
         for prefix in _REPORTS:
             endpoints.post_prefix(prefix, _ignore)
         endpoints.get(b"/readyz", self._readiness)
@@ -155,6 +156,12 @@ class _RelayEndpoint:
             agent = ctx.exchange.request.headers.get(_SUBAGENT_FIELD, b"")
             ctx.agent = agent[:_MAX_AGENT_OCTETS].decode("latin-1")
         return self._relay.relay(ctx, self._dialect)
+
+
+async def _preflight(ctx: RequestContext) -> None:
+    ctx.end(Outcome.COMPLETE)
+    fields = ctx.catalog.cors.preflight_fields(ctx.exchange.request.headers)
+    ctx.exchange.respond(204, [(b"request-id", ctx.exchange.id)], b"", fields)
 
 
 async def _ignore(ctx: RequestContext) -> None:

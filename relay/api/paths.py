@@ -129,11 +129,7 @@ def not_offered(path: bytes) -> str:
 
 def error_shape(request: Request) -> ErrorShape:
     """The error shape that a request's path implies."""
-    path = request.path
-    if path == b"/v1/messages":
-        return _MESSAGES
-    if not path.startswith(b"/v1/"):
-        path = canonical(path)
+    path = canonical(request.path)
     if path.startswith(RESPONSES):
         return ErrorShape.RESPONSES
     if path.startswith(b"/v1/chat/"):
