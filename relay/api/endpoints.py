@@ -6,12 +6,13 @@ Decides how each path is answered. A relayed request is answered by `gateway.rel
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from relay.api import trickle
+from relay.api import trickle, usage
 from relay.api.models import Models
 from relay.api.paths import MODELS, RESPONSES, error_shape, speaks_messages
 from relay.api.router import Endpoint, Endpoints
 from relay.api.stored_responses import StoredResponses
 from relay.api.trickle import Trickle
+from relay.api.usage import KeyUsage
 from relay.errors import ErrorShape
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.chat import Chat
@@ -55,6 +56,7 @@ class ApiEndpoints:
         stored: StoredResponses,
         keys: KeyIndex,
         metering: Metering,
+        key_usage: KeyUsage,
         ready: Callable[[], bool],
     ) -> None:
         """`ready` decides whether `GET /readyz` succeeds."""
@@ -62,6 +64,7 @@ class ApiEndpoints:
         self._stored = stored
         self._keys = keys
         self._metering = metering
+        self._usage = key_usage
         self._ready = ready
         self.trickle = Trickle()
 
@@ -73,6 +76,7 @@ class ApiEndpoints:
             endpoint = _RelayEndpoint(relay, dialect, load, logs_agent=logs_agent)
             endpoints.post(path, endpoint.serve)
         endpoints.get(MODELS, self._list_models)
+        endpoints.get(usage.PATH, self._show_usage)
         endpoints.model(self._show_model)
         endpoints.response(self._stored_response)
         endpoints.post(trickle.PATH, self.trickle.serve, listed=False)
@@ -89,6 +93,11 @@ class ApiEndpoints:
         request = ctx.exchange.request
         query = request.target.partition(b"?")[2]
         _respond_json(ctx, self.models.list(query, speaks_messages(request)))
+
+    async def _show_usage(self, ctx: RequestContext) -> None:
+        self._identify(ctx)
+        assert ctx.caller is not None
+        _respond_json(ctx, await self._usage.document(ctx, ctx.caller.key_id))
 
     def _show_model(self, name: bytes) -> Endpoint:
         async def show(ctx: RequestContext) -> None:
