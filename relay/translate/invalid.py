@@ -6,12 +6,12 @@ worst. Decides how a decoding error is worded. Must not know any dialect.
 
 import codecs
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from relay.errors import INVALID_REQUEST, UNKNOWN_PARAMETER, RelayError
+from relay.errors import INVALID_REQUEST, RelayError
 from relay.translate.pacing import paced
 
 T = TypeVar("T")
@@ -19,7 +19,6 @@ T = TypeVar("T")
 # The exceptions of decoding foreign octets; text that is not UTF-8 raises a ValueError.
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
-_NULL: Final = 0x6E  # the first octet of `null`
 _PIECE_OCTETS: Final = 1024 * 1024
 _TRUNCATED: Final = "Input data was truncated"
 _VALIDATION_TEXT: Final = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
@@ -36,22 +35,6 @@ def unknown_type_error(param: str, accepted: Iterable[str], hint: str = "") -> R
     *names, last = accepted
     one_of = f"one of {', '.join(names)} and {last}" if names else last
     return invalid_field(param, f"it must be {one_of}{hint and '; ' + hint}")
-
-
-def refuse_foreign_fields(fields: object, right_names: Mapping[str, str]) -> None:
-    """Refuse the fields of another dialect that would change the answer, if they were read.
-
-    `right_names` has the attributes of `fields`, and what this dialect has in their place.
-
-    Raises:
-        RelayError: 400, one of them is given.
-    """
-    for name, right in right_names.items():
-        octets = memoryview(getattr(fields, name))
-        if octets and octets[0] != _NULL:
-            raise RelayError(
-                UNKNOWN_PARAMETER, f"Unknown parameter: '{name}'. Use {right}.", param=name
-            )
 
 
 def check_utf8(body: bytes) -> None:

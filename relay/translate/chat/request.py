@@ -12,10 +12,10 @@ from typing import Final
 import msgspec
 
 from relay.translate.chat.transcript import Message, read_cache_control, read_conversation
+from relay.translate.foreign_fields import ForeignFields
 from relay.translate.invalid import (
     check_utf8,
     invalid_field,
-    refuse_foreign_fields,
     unknown_type_error,
 )
 from relay.translate.invalid import read as read_part
@@ -176,6 +176,7 @@ _CHOICE_HINTS: Final = {
     "tool": 'use {"type": "function", "function": {"name": …}}',
     "custom": "custom tools are had at POST /v1/responses alone",
 }
+_foreign: Final = ForeignFields(_RIGHT_NAMES)
 _decode_request: Final = msgspec.json.Decoder(_RequestFields).decode
 
 
@@ -187,7 +188,7 @@ def read(body: bytes) -> ChatRequest:
     """
     check_utf8(body)
     request = read_part(_decode_request, body, "")
-    refuse_foreign_fields(request, _RIGHT_NAMES)
+    _foreign.refuse(request)
     _check_supported(request)
     if request.messages is None:
         raise invalid_field("messages", "it must be given")

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from relay.errors import RelayError
-from relay.translate.invalid import check_utf8, invalid_field, refuse_foreign_fields
+from relay.translate.foreign_fields import ForeignFields
+from relay.translate.invalid import check_utf8, invalid_field
 from relay.translate.invalid import read as read_part
 from relay.translate.raw_json import NOTHING, decode_string, encode_string, has_text, is_given, kind
 from relay.translate.request.block import text_block
@@ -85,6 +86,7 @@ class ResponsesRequest:
     items: list[msgspec.Raw]  # the request's own input
 
 
+_foreign: Final = ForeignFields(RIGHT_NAMES)
 _decode_request: Final = msgspec.json.Decoder(RequestFields).decode
 _decode_previous: Final = msgspec.json.Decoder(_PreviousResponse).decode
 _decode_reasoning: Final = msgspec.json.Decoder(_ReasoningField | None).decode
@@ -197,7 +199,7 @@ def _fields(body: bytes) -> RequestFields:
     """The fields of a request. Raises RelayError: 400, one of them is another dialect's."""
     check_utf8(body)
     request = read_part(_decode_request, body, "")
-    refuse_foreign_fields(request, RIGHT_NAMES)
+    _foreign.refuse(request)
     return request
 
 
