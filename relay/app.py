@@ -19,6 +19,7 @@ from relay.api.models import Models
 from relay.api.monitor import Monitor, Parts
 from relay.api.plain_http import exchange_plain_http
 from relay.api.stored_responses import StoredResponses
+from relay.api.usage import KeyUsage
 from relay.config import Settings
 from relay.gateway.access_text import open_access_log
 from relay.gateway.catalog import Catalog
@@ -395,6 +396,7 @@ def compose(
         StoredResponses(storage.responses),
         storage.keys,
         metering,
+        KeyUsage(storage.database),
         is_ready,
     )
     history = ConversationHistory(storage.responses)

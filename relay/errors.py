@@ -22,6 +22,7 @@ class ErrorShape(Enum):
     MESSAGES = "messages"
     OPENAI = "openai"
     RESPONSES = "responses"  # OpenAI's shape too, but Codex stops, waits or retries by the code
+    GEMINI = "gemini"  # for refusals alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ UNAUTHENTICATED: Final = Kind(
     401, "authentication_error", "invalid_request_error", "invalid_api_key"
 )
 FORBIDDEN: Final = Kind(403, "permission_error", "invalid_request_error", "permission_denied")
+UNKNOWN_PARAMETER: Final = Kind(
+    400, "invalid_request_error", "invalid_request_error", "unknown_parameter"
+)
 NOT_FOUND: Final = Kind(404, "not_found_error", "invalid_request_error", "not_found")
 MODEL_NOT_FOUND: Final = Kind(404, "not_found_error", "invalid_request_error", "model_not_found")
 PREVIOUS_NOT_FOUND: Final = Kind(
@@ -60,6 +64,9 @@ UNKNOWN_ENCODING: Final = Kind(
     415, "invalid_request_error", "invalid_request_error", "unsupported_encoding"
 )
 EXPECTATION_FAILED: Final = Kind(417, "invalid_request_error", "invalid_request_error")
+UPGRADE_REQUIRED: Final = Kind(
+    426, "invalid_request_error", "invalid_request_error", "upgrade_required"
+)
 RATE_LIMITED: Final = Kind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded")
 HEAD_TOO_LARGE: Final = Kind(
     431, "invalid_request_error", "invalid_request_error", "head_too_large"
@@ -76,6 +83,17 @@ VERSION_NOT_SUPPORTED: Final = Kind(505, "invalid_request_error", "invalid_reque
 # Claude Code repeats a bare 401 eleven times over three minutes; this header stops it at once.
 _DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
 _UNRETRYABLE_STATUSES: Final = frozenset({401, 403})
+# Google Cloud APIs, "Errors": HTTP mapping.
+_GEMINI_STATUSES: Final = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+}
 # The code of a 503 that Codex CLI does not retry (codex-rs: codex-api/src/api_bridge.rs).
 _UNRETRYABLE_OVERLOAD: Final = "server_is_overloaded"
 
@@ -109,6 +127,10 @@ class RelayError(Exception):
 
     def body(self, shape: ErrorShape, request_id: str | None = None) -> bytes:
         """The JSON document of this failure in `shape`."""
+        if shape is ErrorShape.GEMINI:
+            status = _GEMINI_STATUSES.get(self.kind.status, "FAILED_PRECONDITION")
+            gemini = {"code": self.kind.status, "message": self.message, "status": status}
+            return orjson.dumps({"error": gemini})
         if shape is not ErrorShape.MESSAGES:
             code = self.kind.code
             if shape is ErrorShape.RESPONSES:

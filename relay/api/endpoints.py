@@ -6,11 +6,13 @@ Decides how each path is answered. A relayed request is answered by `gateway.rel
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from relay.api import trickle
+from relay.api import trickle, usage
 from relay.api.models import Models
-from relay.api.router import MODELS, RESPONSES, Endpoint, Endpoints, error_shape, speaks_messages
+from relay.api.paths import MODELS, RESPONSES, error_shape, speaks_messages
+from relay.api.router import Endpoint, Endpoints
 from relay.api.stored_responses import StoredResponses
 from relay.api.trickle import Trickle
+from relay.api.usage import KeyUsage
 from relay.errors import ErrorShape
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.chat import Chat
@@ -26,6 +28,8 @@ from relay.gateway.responses import Compaction, InputTokens, Responses
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _SUBAGENT_FIELD: Final = b"x-openai-subagent"
+# Where Claude Code reports its own use. It is to go on, and nobody here reads the reports.
+_REPORTS: Final = (b"/api/event_logging", b"/api/eval")
 _MAX_AGENT_OCTETS: Final = 40  # of a subagent's name in the log
 
 DialectsByPath = dict[bytes, Dialect]
@@ -52,6 +56,7 @@ class ApiEndpoints:
         stored: StoredResponses,
         keys: KeyIndex,
         metering: Metering,
+        key_usage: KeyUsage,
         ready: Callable[[], bool],
     ) -> None:
         """`ready` decides whether `GET /readyz` succeeds."""
@@ -59,6 +64,7 @@ class ApiEndpoints:
         self._stored = stored
         self._keys = keys
         self._metering = metering
+        self._usage = key_usage
         self._ready = ready
         self.trickle = Trickle()
 
@@ -70,9 +76,13 @@ class ApiEndpoints:
             endpoint = _RelayEndpoint(relay, dialect, load, logs_agent=logs_agent)
             endpoints.post(path, endpoint.serve)
         endpoints.get(MODELS, self._list_models)
+        endpoints.get(usage.PATH, self._show_usage)
         endpoints.model(self._show_model)
         endpoints.response(self._stored_response)
-        endpoints.post(trickle.PATH, self.trickle.serve)
+        endpoints.post(trickle.PATH, self.trickle.serve, listed=False)
+        endpoints.preflight(_preflight)
+        for prefix in _REPORTS:
+            endpoints.post_prefix(prefix, _ignore)
         endpoints.get(b"/readyz", self._readiness)
         for path in (b"/healthz", b"/", b"/api/hello"):
             endpoints.get(path, _alive)
@@ -83,6 +93,11 @@ class ApiEndpoints:
         request = ctx.exchange.request
         query = request.target.partition(b"?")[2]
         _respond_json(ctx, self.models.list(query, speaks_messages(request)))
+
+    async def _show_usage(self, ctx: RequestContext) -> None:
+        self._identify(ctx)
+        assert ctx.caller is not None
+        _respond_json(ctx, await self._usage.document(ctx, ctx.caller.key_id))
 
     def _show_model(self, name: bytes) -> Endpoint:
         async def show(ctx: RequestContext) -> None:
@@ -125,7 +140,8 @@ class ApiEndpoints:
         Raises:
             RelayError: 401 without a live key, 403 for a suspended account or a removed plan.
         """
-        caller = self._keys.identify(ctx.exchange.request.headers)
+        request = ctx.exchange.request
+        caller = self._keys.identify(request.headers, request.target)
         self._metering.enter(ctx, caller)
         return caller.user_id
 
@@ -149,6 +165,17 @@ class _RelayEndpoint:
             agent = ctx.exchange.request.headers.get(_SUBAGENT_FIELD, b"")
             ctx.agent = agent[:_MAX_AGENT_OCTETS].decode("latin-1")
         return self._relay.relay(ctx, self._dialect)
+
+
+async def _preflight(ctx: RequestContext) -> None:
+    ctx.end(Outcome.COMPLETE)
+    fields = ctx.catalog.cors.preflight_fields(ctx.exchange.request.headers)
+    ctx.exchange.respond(204, [(b"request-id", ctx.exchange.id)], b"", fields)
+
+
+async def _ignore(ctx: RequestContext) -> None:
+    ctx.end(Outcome.COMPLETE)
+    ctx.exchange.respond(204, [], b"")
 
 
 async def _alive(ctx: RequestContext) -> None:

@@ -10,8 +10,9 @@ import logging
 import time
 from typing import Final
 
-from relay.api.router import Endpoints, error_shape, without_keys
-from relay.errors import INTERNAL, ErrorShape, RelayError
+from relay.api.paths import V1, below, error_shape, without_keys
+from relay.api.router import Endpoints
+from relay.errors import INTERNAL, ErrorShape, Header, RelayError
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.admission import UNMETERED
 from relay.gateway.authentication import KeyIndex
@@ -21,9 +22,10 @@ from relay.gateway.large_requests import end_reading, release_ended
 from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.request_metrics import RequestMetrics
-from relay.net.exchange import Exchange
+from relay.net.exchange import Exchange, field_lines
 from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.access_log import AccessLog
+from relay.wire.events import Request
 
 _INTERNAL_ERROR: Final = "The relay failed. Its log has more under the request id."
 
@@ -33,6 +35,14 @@ _log = logging.getLogger("relay.api")
 def _costs(error: RelayError) -> bool:
     """Whether a refusal counts against limits: not one by a limit, nor by the relay's own fault."""
     return error.kind.status < 500 and not isinstance(error, QuotaExceeded)
+
+
+def _error_fields(request_id: bytes, shape: ErrorShape, error: RelayError) -> list[Header]:
+    """The header fields of an error's answer."""
+    fields = [(b"content-type", b"application/json"), (b"request-id", request_id), *error.headers]
+    if shape is not ErrorShape.MESSAGES:  # OpenAI's SDKs read this field
+        fields.append((b"x-request-id", request_id))
+    return fields
 
 
 class Handler:
@@ -91,12 +101,19 @@ class Handler:
             if self.log is not None:
                 self.log.line(access_record(ctx, outcome, us))
 
-    def refused(self, request_id: bytes, peer: str, error: RelayError) -> None:
-        """Log octets that are no request; the server has answered them."""
-        status = error.kind.status
+    def refused(
+        self, request: Request, request_id: bytes, peer: str, error: RelayError
+    ) -> tuple[int, bytes, bytes]:
+        """Log octets that are no request, and give the answer: status, field lines, body."""
+        shape = error_shape(request)
+        status = error.status(shape)
         self._metrics.reject(status)
         if self.log is not None:
             self.log.line(refusal_record(request_id.decode(), peer, status, error.message))
+        fields = self.catalog.cors.fields(request.headers) + field_lines(
+            _error_fields(request_id, shape, error)
+        )
+        return status, fields, error.body(shape, request_id.decode())
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:
         """Answer with an error, or cut an answer that has started."""
@@ -105,17 +122,10 @@ class Handler:
             if not exchange.ended:
                 exchange.cut()
             return
-        if ctx.key_state is None and exchange.request.path.startswith(b"/v1/"):
+        if ctx.key_state is None and below(exchange.request.path, V1):
             self._find_plan(ctx)  # refused before its endpoint identified the caller
         shape = error_shape(exchange.request)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"request-id", exchange.id),
-            exchange.own_timing(),
-            *error.headers,
-        ]
-        if shape is not ErrorShape.MESSAGES:  # OpenAI's SDKs read this field
-            headers.append((b"x-request-id", exchange.id))
+        headers = [*_error_fields(exchange.id, shape, error), exchange.own_timing()]
         body = error.body(shape, ctx.id)
         exchange.respond(error.status(shape), headers, body, ctx.limit_fields(error))
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from relay.api.router import error_shape
+from relay.api.paths import error_shape
 from relay.config import Address, ServerSettings
 from relay.errors import FORBIDDEN, NOT_FOUND, RelayError
 from relay.net.deadlines import Deadlines

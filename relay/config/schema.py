@@ -36,6 +36,7 @@ from relay.config.values import (
 from relay.config.vendor_schema import VendorSettings
 from relay.secret import Secret
 
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:-]+")
 _KEY_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
@@ -78,6 +79,7 @@ class ServerSettings(_Section, frozen=True):
     redirect_listen: list[Address] | None = None  # None: port 80 with tls = "auto", else nowhere
     trusted_proxies: list[Network] = []
     proxy_protocol: bool = False
+    cors_origins: list[str] = field(default_factory=lambda: ["*"])
     limits: HeadLimitSettings = HeadLimitSettings()
     timeouts: ServerTimeoutSettings = ServerTimeoutSettings()
 
@@ -87,6 +89,12 @@ class ServerSettings(_Section, frozen=True):
         check_url("public_url", self.public_url)
         if not _KEY_PREFIX.fullmatch(self.key_prefix):
             raise ValueError("key_prefix must be at most 32 letters, digits, - and _")
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    'cors_origins must be "*", or origins such as "https://app.example" without a '
+                    "path, in small letters"
+                )
         check_front(self)
 
     @property

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from relay.errors import FORBIDDEN, UNAUTHENTICATED, RelayError
+from relay.gateway.key_advice import missing_key_words, unknown_key_words
 from relay.secret import digest
 from relay.store.keys import LiveKey
 
 _MAX_CACHED_KEYS: Final = 1024  # the cache is cleared whenever a key is made or revoked
 _INCORRECT_KEY: Final = "Incorrect API key provided"  # LiteLLM takes a 401 for a 400 without it
-_HOW_TO_SEND_A_KEY: Final = "Send your key as `x-api-key: KEY` or `Authorization: Bearer KEY`."
 
 
 class KeyIndex:
@@ -29,8 +29,8 @@ class KeyIndex:
         """The accounts' addresses of some keys, for the operator."""
         return {key.key_id: key.email for key in self._by_digest.values() if key.key_id in key_ids}
 
-    def identify(self, headers: dict[bytes, bytes]) -> LiveKey:
-        """The caller whose key a request carries.
+    def identify(self, headers: dict[bytes, bytes], target: bytes = b"") -> LiveKey:
+        """The caller whose key a request carries. `target` has no key, but a caller may think so.
 
         Claude Code may send both fields with different values: either may be the key.
 
@@ -39,15 +39,9 @@ class KeyIndex:
         """
         caller = self._by_key.get(headers.get(b"x-api-key", b"")) or self.find(headers)
         if caller is None:
-            if not headers.get(b"x-api-key") and not _bearer(headers):
-                raise RelayError(
-                    UNAUTHENTICATED, f"There is no key in this request. {_HOW_TO_SEND_A_KEY}"
-                )
-            raise RelayError(
-                UNAUTHENTICATED,
-                f"{_INCORRECT_KEY}: it is not known here, perhaps mistyped or revoked. "
-                f"{_HOW_TO_SEND_A_KEY}",
-            )
+            key, bearer = headers.get(b"x-api-key", b""), _bearer(headers)
+            words = unknown_key_words(key, bearer) if key or bearer else ""
+            raise RelayError(UNAUTHENTICATED, words or missing_key_words(headers, target))
         if caller.expires_at is not None and caller.expires_at <= time.time():
             raise RelayError(
                 UNAUTHENTICATED, f"{_INCORRECT_KEY}: it has expired. Ask for a new one."

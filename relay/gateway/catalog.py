@@ -10,6 +10,7 @@ import msgspec
 
 from relay import config
 from relay.errors import FORBIDDEN, RelayError
+from relay.gateway.cors import Cors
 from relay.pool.routes import Route, Routes
 from relay.pool.upstream import Upstream
 from relay.quota.plans import Plan, compile_changed, compile_plans
@@ -36,6 +37,7 @@ class Catalog:
         "_routes",
         "_settings",
         "body_limit",
+        "cors",
         "pool",
         "prices",
     )
@@ -59,6 +61,7 @@ class Catalog:
             self._plans = compile_changed(self._settings, before._settings, before._plans)
         self.pool = settings.pool
         self.body_limit = settings.server.limits.body  # octets, after decompression
+        self.cors = Cors(settings.server.cors_origins)
         self.prices = PriceList(settings.model)
         self._ids = {
             name: model.id for model in settings.model for name in (model.id, *model.aliases)

@@ -112,12 +112,15 @@ class RequestContext:
         return "" if self.caller is None else self.caller.user_id
 
     def limit_fields(self, error: RelayError | None = None) -> bytes:
-        """The field lines that show the quota left; none for an unknown caller."""
+        """The field lines of every answer: which pages may read it, and, for a known caller, the
+        quota left."""
+        cors = self.catalog.cors
+        allowed = cors.constant or cors.fields(self.exchange.request.headers)
         key_state = self.key_state
         if key_state is None:
-            return b""
+            return allowed
         now = time.time()
-        shown = lines(key_state, now, error if isinstance(error, QuotaExceeded) else None)
+        shown = allowed + lines(key_state, now, error if isinstance(error, QuotaExceeded) else None)
         if self.inbound is not None:
             return shown + self.inbound.limit_fields(key_state, now)
         return shown if self.dialect is None else shown + self.dialect.limit_fields(key_state, now)

@@ -135,7 +135,8 @@ class Relay:
         Raises:
             RelayError: 401 or 403, the key, the account or the plan is not valid.
         """
-        caller = self._keys.identify(ctx.exchange.request.headers)
+        request = ctx.exchange.request
+        caller = self._keys.identify(request.headers, request.target)
         return caller, self._metering.enter(ctx, caller)
 
     async def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:

@@ -12,7 +12,7 @@ Decides when a request starts and when the connection closes. Must not know hand
 import asyncio
 from typing import Final, cast
 
-from relay.errors import REQUEST_TIMEOUT, ErrorShape, RelayError
+from relay.errors import REQUEST_TIMEOUT, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
 from relay.net.http2 import Http2Connection
@@ -23,7 +23,7 @@ from relay.net.server import Handshake, Server
 from relay.net.socket_options import write_at_once
 from relay.wire.events import Request
 from relay.wire.forwarded import UNIX, TrustedProxies
-from relay.wire.h1 import HeadReader, Http2PrefaceError, request_reader
+from relay.wire.h1 import HeadReader, Http2PrefaceError, read_refused, request_reader
 from relay.wire.h2.frames import PREFACE_HEAD
 
 _CHUNKED_PER_TURN: Final = 32 * 1024  # octets of a chunked body in a turn of the loop
@@ -169,8 +169,9 @@ class ServerConnection:
         elif exchange is None:
             if self._peer_is_slow:
                 self.transport.abort()
-            elif self._reader.started:
-                self._refuse(RelayError(REQUEST_TIMEOUT, "The request header came too slowly."))
+            elif held := self._reader.held:
+                error = RelayError(REQUEST_TIMEOUT, "The request header came too slowly.")
+                self._refuse(error, held)
             else:
                 self._close()
         elif exchange.paused or exchange.ended:
@@ -206,16 +207,17 @@ class ServerConnection:
             self.transport.close()
 
     def _read(self, data: bytes) -> None:
+        before = self._reader.held
         try:
             parsed = self._reader.feed(data)
         except Http2PrefaceError as preface:
             if self._is_stranger and self.transport.get_extra_info("sslcontext") is None:
                 self._speak_http2(PREFACE_HEAD + preface.rest)
             else:
-                self._refuse(preface)
+                self._refuse(preface, before + data)
             return
         except RelayError as error:
-            self._refuse(error)
+            self._refuse(error, before + data)
             return
         server = self._server
         if parsed is None:
@@ -343,17 +345,15 @@ class ServerConnection:
         if self._backlog and exchange.runner is not None:
             self._take_backlog()
 
-    def _refuse(self, error: RelayError) -> None:
+    def _refuse(self, error: RelayError, octets: bytes) -> None:
         """Answer octets that are no request, and close the connection."""
-        request_id = new_id()
-        body = error.body(ErrorShape.MESSAGES, request_id.decode())
-        self.transport.write(
-            b"%b%bcontent-type: application/json\r\nrequest-id: %b\r\n"
-            b"content-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status_line(error.kind.status), date.line, request_id, len(body), body)
+        status, fields, body = self._server.refused(
+            read_refused(octets), new_id(), self.peer, error
         )
-        if self._server.refused is not None:
-            self._server.refused(request_id, self.peer, error)
+        self.transport.write(
+            b"%b%b%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status_line(status), date.line, fields, len(body), body)
+        )
         self._linger(received=False)
 
     def _linger(self, received: bool) -> None:

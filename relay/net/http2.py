@@ -360,9 +360,8 @@ class Http2Connection:
         """Answer a request whose head is over a limit."""
         channel = StreamTransport(self, stream)
         channel.exchange = exchange = StreamExchange(channel, 0)
-        exchange.fail(error)
-        if self._server.refused is not None:
-            self._server.refused(exchange.id, self.peer, error)
+        refused = self._server.refused(stream.request, exchange.id, self.peer, error)
+        exchange.respond_with(*refused)
         self._release(exchange, channel)
 
     # --- octets and ends -----------------------------------------------------------------

@@ -17,12 +17,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from relay.errors import RelayError
+from relay.errors import ErrorShape, RelayError
 from relay.net.addresses import AddressCounts, is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange, date
 from relay.net.memory_budget import MemoryBudget
-from relay.wire.events import Limits
+from relay.wire.events import Limits, Request
 from relay.wire.forwarded import TrustedProxies
 
 _log = logging.getLogger("relay.net")
@@ -33,7 +33,7 @@ _WARNING_INTERVAL_SECONDS: Final = 60.0
 _EVICTED_SHARE: Final = 64  # of the idle connections, where one more is needed
 
 Handler = Callable[[Exchange], Awaitable[None]]
-Refused = Callable[[bytes, str, RelayError], None]
+Refused = Callable[[Request, bytes, str, RelayError], tuple[int, bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,13 @@ class Bounds:
     connections: int = 1_000_000  # open at once
     per_address: int = 0  # of these, from one address; 0: no cap
     is_exempt: Callable[[str], bool] = is_loopback  # an address without that cap
+
+
+def _refusal(
+    request: Request, request_id: bytes, peer: str, error: RelayError
+) -> tuple[int, bytes, bytes]:
+    fields = b"content-type: application/json\r\nrequest-id: %b\r\n" % request_id
+    return error.kind.status, fields, error.body(ErrorShape.MESSAGES, request_id.decode())
 
 
 class Connection(Protocol):
@@ -138,10 +145,11 @@ class Server:
         *,
         private: bool = False,
     ) -> None:
-        """`refused(request_id, peer, error)` is called for octets that are no request; the
-        handler never sees them. `private`: its Unix sockets are for their owner only."""
+        """`refused(request, request_id, peer, error)` gives status, field lines and body for octets
+        that are no request, of which `request` has what could be read; the handler never sees
+        them. `private`: its Unix sockets are for their owner only."""
         self.handler = handler
-        self.refused = refused
+        self.refused: Refused = refused or _refusal
         self.deadlines = deadlines
         self.bounds = bounds or Bounds()
         self.budget = MemoryBudget(

@@ -40,6 +40,13 @@ _REQUEST_LINE: Final = re.compile(
 )
 # A 101 answers an upgrade, which the relay never requests: h1_legal refuses it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 (?!101)([1-5][0-9][0-9]) [\x20-\x7e\t]*")
+_MAX_REFUSED_OCTETS: Final = 64 * 1024
+_REFUSED_LINE: Final = re.compile(
+    rb"([A-Za-z]{1,32})[ \t]+(?:https?://[^/? \r\n]*+)?(/[^? \t\r\n]*+)", re.IGNORECASE
+)
+_REFUSED_FIELDS: Final = re.compile(
+    rb"\n(anthropic-version|origin):[ \t]*([\x21-\x7e]*)", re.IGNORECASE
+)
 _CONNECTION: Final = re.compile(rb"keep-alive|close", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 15
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,15}")
@@ -162,6 +169,15 @@ def read_response(head: bytes) -> Response | None:
     return Response(status, headers, onward, length, keep_alive)
 
 
+def read_refused(octets: bytes) -> Request:
+    """What can be read of octets that are no request: path, origin, and the API that is spoken."""
+    octets = octets[:_MAX_REFUSED_OCTETS]
+    line = _REFUSED_LINE.match(octets)
+    method, path = (line[1], line[2]) if line is not None else (b"", b"")
+    headers = {match[1].lower(): match[2] for match in _REFUSED_FIELDS.finditer(octets)}
+    return Request(method, path, path, headers, b"", 0)
+
+
 class RequestMemory:
     """Reads request heads as `read_request` does, and keeps the last one.
 
@@ -229,9 +245,12 @@ _TOKEN_FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
 
 
 class HeadReader(Generic[Head]):
-    """Cuts heads off the front of a stream: octets in, (head, following octets) out."""
+    """Cuts heads off the front of a stream: octets in, (head, following octets) out.
 
-    __slots__ = ("_canonical", "_held", "_legal", "_limits", "_recall")
+    `held` is the part of a head that has arrived without its end.
+    """
+
+    __slots__ = ("_canonical", "_legal", "_limits", "_recall", "held")
 
     def __init__(
         self,
@@ -244,12 +263,7 @@ class HeadReader(Generic[Head]):
         self._legal: Callable[[bytes], Head] = legal
         self._recall: Callable[[bytes], Head | None] | None = recall
         self._limits = limits
-        self._held = b""
-
-    @property
-    def started(self) -> bool:
-        """Whether part of a head has arrived, without its end."""
-        return bool(self._held)
+        self.held = b""
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
         """Take the next octets; None while the head is incomplete.
@@ -258,15 +272,15 @@ class HeadReader(Generic[Head]):
             RelayError: 400, 414, 417, 431, 501 or 505, as soon as the fault is certain.
         """
         searched = 0
-        if self._held:
-            searched = max(0, len(self._held) - 3)
-            data = self._held + data
+        if self.held:
+            searched = max(0, len(self.held) - 3)
+            data = self.held + data
         end = data.find(_END, searched) + 4
         if end == 3:
-            self._check_part(data, len(self._held))
-            self._held = data
+            self._check_part(data, len(self.held))
+            self.held = data
             return None
-        self._held = b""
+        self.held = b""
         head = data if end == len(data) else data[:end]
         if self._recall is not None and (known := self._recall(head)) is not None:
             if end > self._limits.head:  # Content-Length has more digits than in the last head

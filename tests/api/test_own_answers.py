@@ -121,7 +121,7 @@ async def test_a_key_in_the_path_is_not_logged(
 ) -> None:
     async with connected(live.port) as (reader, writer):
         writer.write(request(live.key, b"", target=target, method=method))
-        assert (await read_answer(reader))[0] in (400, 404, 405)
+        assert (await read_answer(reader))[0] in (400, 401, 404, 405)
     [line] = live.log()
     assert line["path"] == logged
     assert "0123456789" not in live.log_path.read_text()
@@ -142,7 +142,7 @@ async def test_a_long_path_is_shortened_in_the_log(live: Live) -> None:
         assert (await read_answer(reader))[0] == 404
     [line] = live.log()
     assert len(line["path"]) <= 96
-    assert len(line["outcome"]) < 400
+    assert len(line["outcome"]) < 700
 
 
 # --- an incomplete relay.toml ---

@@ -151,7 +151,7 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "a bomb": lambda: Attack(CHAT, bytes(64 * MIB), "zstd", statuses=(413,)),
     "a bomb of gzip": lambda: Attack(CHAT, bytes(64 * MIB), "gzip", statuses=(413,)),
 }
-TOOL = '{"type":"z"}'
+TOOL = '{"type":"tool_search"}'
 MODEL_KEY = '"model"'
 
 

@@ -105,7 +105,7 @@ async def test_one_account_does_not_push_out_anothers_responses(storing: Live) -
     status, honest, _ = await ask(storing, {"input": "hello"}, key=other)
     assert status == 200
     for _ in range(10):
-        items = [{"type": "zz"}] * 95_000
+        items = [{"type": "other"}] * 95_000
         assert (await ask(storing, {"input": [*items, {"role": "user", "content": "x"}]}))[0] < 500
     body = {"input": "and now?", "previous_response_id": honest["id"]}
     assert (await ask(storing, body, key=other))[0] == 200
@@ -132,7 +132,7 @@ async def test_a_short_request_has_no_answer_of_many_mebibytes(
     """29 KiB of gzip were answered with 45 MiB."""
     value: Any = {
         "instructions": "i" * 4 * MIB,
-        "tools": [{"type": "zz", "x": "y" * KIB}] * 1000,
+        "tools": [{"type": "tool_search", "x": "y" * KIB}] * 1000,
         "metadata": {"k": "v" * 30 * MIB},
     }[field]
     octets = json.dumps({"model": MODEL, "input": "x", "stream": stream, field: value}).encode()

@@ -39,7 +39,7 @@ WRONG = [
     (S3.replace("http:", "ftp:"), "backup.s3.endpoint", "http:// or https://"),
     (S3.replace('"S"', '"$S3_SECRET"'), "backup.s3.secret_key", "write env:S3_SECRET"),
     ("[server]\nlisen = []", "server.lisen",
-     "accepted here: admin_listen, domains, key_prefix, limits"),
+     "accepted here: admin_listen, cors_origins, domains, key_prefix, limits"),
     ("[server.limits]\nheads = 1", "server.limits.heads", "body, connections, "),
     ("[server.timeouts]\nbdy = 1", "server.timeouts.bdy", "body, drain, head, idle, upload, write"),
     ("[server]\ntls = { crt = '' }", "server.tls.crt", "accepted here: cert, key"),

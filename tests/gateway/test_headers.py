@@ -197,6 +197,9 @@ async def answer_fields(
     return int(head.split()[1]), found, fields
 
 
+CORS = (b"access-control-allow-origin", b"access-control-expose-headers")
+
+
 @pytest.mark.parametrize("status", [b"200 OK", b"429 Too Many", b"529 Overloaded"])
 async def test_the_caller_receives_only_the_allowed_fields(
     upstream_with: UpstreamWith, relay_with: RelayWith, status: bytes
@@ -208,7 +211,7 @@ async def test_the_caller_receives_only_the_allowed_fields(
     octets = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (status, fields, len(body), body)
     got, found, received = await answer_fields(upstream_with, relay_with, octets)
     assert got == int(status.split()[0])
-    own = {b"request-id", b"server-timing", b"content-length"}
+    own = {b"request-id", b"server-timing", b"content-length", *CORS}
     if got == 200:  # an error has no model
         own.add(b"x-relay-model")
         assert received[b"x-relay-model"] == b"claude-sonnet-4-7"
@@ -228,6 +231,7 @@ async def test_a_stream_is_marked_as_not_to_be_buffered(
     assert fields[b"x-accel-buffering"] == b"no"
     assert fields[b"cache-control"] == b"no-cache, no-transform"
     assert sorted(found) == [
+        *CORS,
         b"cache-control",
         b"content-type",
         b"date",

@@ -168,7 +168,7 @@ async def test_all_dialects_share_one_count(relay_with: RelayWith) -> None:
     relay = await relay_with(plan=plan({"requests": 3, "per": "5h"}))
     left = []
     for target in (CHAT, "/v1/messages", RESPONSES):
-        body = {**BODIES.get(target, BODY), "max_tokens": 100}
+        body = BODIES.get(target, {**BODY, "max_tokens": 100})
         _, fields, _ = await ask(relay, body, target=target)
         left.append(int(fields[b"x-ratelimit-remaining"]))
     assert left == [2, 1, 0]
@@ -180,6 +180,22 @@ async def test_all_dialects_share_one_count(relay_with: RelayWith) -> None:
     assert [row["dialect"] for row in rows] == ["chat", "messages", "responses"]
     counts = [(row["input"], row["output"], row["cache_read"] or 0) for row in rows]
     assert sum(counts[0]) == sum(counts[2]) > 2
+
+
+@BOTH
+async def test_octets_that_are_not_utf8_reach_no_upstream(
+    relay_with: RelayWith, target: str
+) -> None:
+    relay = await relay_with(plan=plan({"requests": 3, "per": "5h"}))
+    body = json.dumps(BODIES[target]).encode().replace(b'"hi', b'"caf\xe9', 1)
+    assert b"\xe9" in body
+    async with connected(relay.port) as (reader, writer):
+        writer.write(request(relay.key, body, target=target))
+        status, fields, payload = await read_answer(reader)
+    assert (status, fields[b"x-ratelimit-remaining"]) == (400, b"3")
+    assert "UTF-8" in json.loads(payload)["error"]["message"]
+    assert relay.simulator is not None
+    assert relay.simulator.journal.requests == 0
 
 
 @BOTH
@@ -207,9 +223,7 @@ REFUSED: dict[str, tuple[JSON, int, str | None, str]] = {
         "model_not_found",
         "claude-haiku-4-5",
     ),
-    "responses-no-v1": ({"target": "/responses"}, 404, "not_found", "ends with /v1"),
     "legacy": ({"target": "/v1/completions"}, 404, "not_found", "POST /v1/chat/completions"),
-    "no-v1": ({"target": "/chat/completions"}, 404, "not_found", "ends with /v1"),
     "embeddings": ({"target": "/v1/embeddings"}, 404, "not_found", "/v1/chat/completions"),
     "get": ({"method": "GET"}, 405, "method_not_allowed", "POST"),
     "no-json": ({"body": b'{"model": '}, 400, None, "JSON"),

@@ -59,11 +59,11 @@ def test_an_absolute_target_names_a_valid_host(host: bytes) -> None:
 @each("h1_accept.txt")
 def test_a_head_is_not_read_before_its_last_octet(case: Case) -> None:
     reader = request_reader(Limits())
-    assert not reader.started
+    assert not reader.held
     assert reader.feed(case.octets[:-1]) is None
-    assert reader.started
+    assert reader.held
     assert reader.feed(case.octets[-1:]) is not None
-    assert not reader.started
+    assert not reader.held
 
 
 @each("h1_accept.txt")

@@ -61,17 +61,17 @@ def test_no_stream_makes_a_reader_hold_more_than_a_head(
     most = Limits().head + 64 * 1024
     results = heads(reader, (stream[at : at + size] for at in range(0, most, size)))
     assert isinstance(results[-1], Refused)
-    assert len(reader._held) <= Limits().head
+    assert len(reader.held) <= Limits().head
 
 
 @READERS
 def test_no_octets_are_no_head(make: MakeReader) -> None:
     reader = make(Limits())
     assert reader.feed(b"") is None
-    assert not reader.started
+    assert not reader.held
     assert reader.feed(b"H") is None
     assert reader.feed(b"") is None
-    assert reader.started
+    assert reader.held
 
 
 BLANKS = b" " * 32_000

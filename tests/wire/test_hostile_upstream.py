@@ -99,7 +99,7 @@ def test_a_storm_of_interim_responses_is_read_one_by_one() -> None:
         seen += 1
         found = reader.feed(found[1])
     assert seen == 300
-    assert reader.started
+    assert reader.held
 
 
 def test_a_promised_body_that_is_cut_is_never_done() -> None:

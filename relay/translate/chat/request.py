@@ -1,7 +1,8 @@
 """A chat completions request, read (OpenAI API reference, "Create chat completion").
 
 Decides what each field means. Refuses a field that cannot be honoured and would change the
-answer; ignores unknown fields and hints. Must not know which model the request will go to.
+answer, and a field of another dialect; ignores unknown fields and hints. Must not know which
+model the request will go to.
 Messages are read in `transcript`.
 """
 
@@ -11,7 +12,12 @@ from typing import Final
 import msgspec
 
 from relay.translate.chat.transcript import Message, read_cache_control, read_conversation
-from relay.translate.invalid import invalid_field
+from relay.translate.foreign_fields import ForeignFields
+from relay.translate.invalid import (
+    check_utf8,
+    invalid_field,
+    unknown_type_error,
+)
 from relay.translate.invalid import read as read_part
 from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, is_given, kind
@@ -95,7 +101,7 @@ class _WebSearchOptions(msgspec.Struct, frozen=True):
 class _RequestFields(msgspec.Struct, frozen=True, gc=False):
     """The fields that have an effect. Others are hints for other vendors' models."""
 
-    messages: list[Message]
+    messages: list[Message] | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_completion_tokens: int | None = None
@@ -119,6 +125,32 @@ class _RequestFields(msgspec.Struct, frozen=True, gc=False):
     user: str | None = None
     safety_identifier: str | None = None
 
+    # Of other dialects, to be refused.
+    input: msgspec.Raw = NOTHING
+    prompt: msgspec.Raw = NOTHING
+    instructions: msgspec.Raw = NOTHING
+    system: msgspec.Raw = NOTHING
+    max_output_tokens: msgspec.Raw = NOTHING
+    stop_sequences: msgspec.Raw = NOTHING
+    text: msgspec.Raw = NOTHING
+    output_config: msgspec.Raw = NOTHING
+    previous_response_id: msgspec.Raw = NOTHING
+    conversation: msgspec.Raw = NOTHING
+
+
+_RIGHT_NAMES: Final = {
+    "input": "`messages`",
+    "prompt": "`messages`",
+    "instructions": "`messages` with a first message of role developer or system",
+    "system": "`messages` with a first message of role system",
+    "max_output_tokens": "`max_completion_tokens`",
+    "stop_sequences": "`stop`",
+    "text": "`response_format`",
+    "output_config": "`reasoning_effort` and `response_format`",
+    "previous_response_id": "`messages` with the turns so far, or POST /v1/responses",
+    "conversation": "`messages` with the turns so far",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
@@ -131,6 +163,20 @@ class ChatRequest:
 
 
 _TOOL_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
+_TOOL_HINTS: Final = {
+    "custom": "offer a function with one text as its parameter, or use POST /v1/responses",
+    "web_search": "use `web_search_options`, or POST /v1/responses",
+    "web_search_preview": "use `web_search_options`, or POST /v1/responses",
+}
+_CHOICE_HINTS: Final = {
+    "auto": 'use the text "auto"',
+    "none": 'use the text "none"',
+    "required": 'use the text "required"',
+    "any": 'use the text "required"',
+    "tool": 'use {"type": "function", "function": {"name": …}}',
+    "custom": "custom tools are had at POST /v1/responses alone",
+}
+_foreign: Final = ForeignFields(_RIGHT_NAMES)
 _decode_request: Final = msgspec.json.Decoder(_RequestFields).decode
 
 
@@ -140,8 +186,12 @@ def read(body: bytes) -> ChatRequest:
     Raises:
         RelayError: 400, a field cannot be honoured; `param` says which.
     """
+    check_utf8(body)
     request = read_part(_decode_request, body, "")
+    _foreign.refuse(request)
     _check_supported(request)
+    if request.messages is None:
+        raise invalid_field("messages", "it must be given")
     conversation = read_conversation(request.messages)
     tools = _toolset(request, conversation)
     generation = GenerationOptions(
@@ -228,10 +278,6 @@ def _response_format(format: _FormatField | None) -> ResponseFormat | None:
     if named_schema is None or kind(named_schema.schema) != "{":
         raise invalid_field("response_format.json_schema.schema", "it must be given, as an object")
     schema = bytes(named_schema.schema)
-    try:
-        schema.decode()  # it may end up in a text
-    except UnicodeDecodeError:
-        raise invalid_field("response_format.json_schema.schema", "it is not UTF-8") from None
     return ResponseFormat(schema, named_schema.strict is True)
 
 
@@ -260,10 +306,14 @@ def _toolset(request: _RequestFields, conversation: Conversation) -> Toolset:
 
 def _tool(definition: _FunctionTool, param: str) -> Tool:
     if definition.type != "function":
-        raise invalid_field(f"{param}.type", "only 'function' is known here")
+        raise unknown_type_error(
+            f"{param}.type", ("function",), _TOOL_HINTS.get(definition.type, "")
+        )
     function = definition.function
     if function is None:
-        raise invalid_field(f"{param}.function", "it must be given")
+        raise invalid_field(
+            f"{param}.function", "it must be given, with `name` and `parameters` of the tool in it"
+        )
     mark = read_cache_control(definition.cache_control, f"{param}.cache_control")
     param += ".function"
     if mark is NOTHING:
@@ -294,14 +344,19 @@ def _tool_choice(
             raise invalid_field("tool_choice", "there are no tools that could be called")
         return choice, "", None
     if requested.type == "function":
-        name = requested.function.name if requested.function is not None else ""
+        if requested.function is None:
+            raise invalid_field("tool_choice.function", "it must be given, with a `name` in it")
+        name = requested.function.name
         if name not in tools:
             raise invalid_field(
                 "tool_choice.function.name", f"there is no tool called '{name[:80]}'"
             )
         return "tool", name, None
-    if requested.type != "allowed_tools" or requested.allowed_tools is None:
-        raise invalid_field("tool_choice.type", "it must be function or allowed_tools")
+    if requested.type != "allowed_tools":
+        hint = _CHOICE_HINTS.get(requested.type, "")
+        raise unknown_type_error("tool_choice.type", ("function", "allowed_tools"), hint)
+    if requested.allowed_tools is None:
+        raise invalid_field("tool_choice.allowed_tools", "it must be given, with `tools` in it")
     return _allowed_tools(requested.allowed_tools, tools)
 
 

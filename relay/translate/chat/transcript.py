@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import invalid_field, read
+from relay.translate.invalid import invalid_field, read, unknown_type_error
 from relay.translate.pacing import paced
 from relay.translate.raw_json import (
     NOTHING,
@@ -27,6 +27,18 @@ from relay.translate.request.thinking_replay import ThinkingMessage, Thought, re
 from relay.translate.request.tools import check_name
 
 _MAX_MESSAGES: Final = 100_000  # Anthropic API reference, Create a Message
+_ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+_MEDIA_PARTS: Final = frozenset({"image_url", "file", "image", "document"})
+_MEDIA_HINT: Final = "send pictures and documents in a message of role user"
+_PART_HINTS: Final = {
+    "input_text": "what is input_text in the Responses API is text here",
+    "output_text": "what is output_text in the Responses API is text here",
+    "input_image": "what is input_image in the Responses API is image_url here",
+    "input_file": "what is input_file in the Responses API is file here",
+    "tool_use": "send calls in `tool_calls` of a message of role assistant",
+    "tool_result": "send a result as a message of role tool",
+    "thinking": "send thinking in `thinking_blocks` of a message of role assistant",
+}
 _DOCUMENT_MEMBERS: Final = ("title", "context", "citations")
 _RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
 
@@ -110,10 +122,7 @@ def read_conversation(messages: list[Message]) -> Conversation:
                 f"messages[{index}].role", "use tools, and messages with role 'tool'"
             )
         else:
-            raise invalid_field(
-                f"messages[{index}].role",
-                "it must be one of system, developer, user, assistant and tool",
-            )
+            raise unknown_type_error(f"messages[{index}].role", _ROLES)
     conversation.finish()
     if not conversation.turns:
         raise invalid_field("messages", "there is nothing in them that the model could answer")
@@ -218,7 +227,7 @@ def _tool_use_blocks(
     for index, call in enumerate(paced(calls)):
         call_param = f"{param}[{index}]"
         if call.type != "function":
-            raise invalid_field(f"{call_param}.type", "only 'function' is known here")
+            raise unknown_type_error(f"{call_param}.type", ("function",))
         if call.function is None:
             raise invalid_field(f"{call_param}.function", "it must be given")
         name = check_name(call.function.name, f"{call_param}.function.name")
@@ -280,9 +289,8 @@ def _content_blocks(conversation: Conversation, raw: msgspec.Raw, param: str) ->
             case "input_audio":
                 raise invalid_field(part_param, "these models cannot hear; send a text instead")
             case _:
-                raise invalid_field(
-                    f"{part_param}.type", "it must be one of text, image_url and file"
-                )
+                hint = _PART_HINTS.get(part.type, "")
+                raise unknown_type_error(f"{part_param}.type", ("text", "image_url", "file"), hint)
     return blocks
 
 
@@ -307,7 +315,9 @@ def _text_blocks(
                 _text_block(part.text, mark, text_param, is_late_instruction=is_late_instruction)
             )
         else:
-            raise invalid_field(f"{part_param}.type", "only text can be here")
+            accepted = ("text", "refusal") if refusals else ("text",)
+            hint = _MEDIA_HINT if part.type in _MEDIA_PARTS else _PART_HINTS.get(part.type, "")
+            raise unknown_type_error(f"{part_param}.type", accepted, hint)
     return blocks
 
 

@@ -1,5 +1,7 @@
 """The fields of a Responses request. Those that may be of several types stay raw."""
 
+from typing import Final
+
 import msgspec
 
 from relay.translate.raw_json import NOTHING
@@ -34,3 +36,38 @@ class RequestFields(msgspec.Struct, frozen=True, gc=False):
     conversation: msgspec.Raw = NOTHING
     prompt: msgspec.Raw = NOTHING
     top_logprobs: int | None = None
+
+    # Of other dialects, to be refused.
+    messages: msgspec.Raw = NOTHING
+    system: msgspec.Raw = NOTHING
+    max_tokens: msgspec.Raw = NOTHING
+    max_completion_tokens: msgspec.Raw = NOTHING
+    response_format: msgspec.Raw = NOTHING
+    stop: msgspec.Raw = NOTHING
+    stop_sequences: msgspec.Raw = NOTHING
+    reasoning_effort: msgspec.Raw = NOTHING
+    thinking: msgspec.Raw = NOTHING
+    output_config: msgspec.Raw = NOTHING
+    functions: msgspec.Raw = NOTHING
+    function_call: msgspec.Raw = NOTHING
+    web_search_options: msgspec.Raw = NOTHING
+
+
+_NO_STOP: Final = "POST /v1/chat/completions with `stop`: the Responses API has no such field"
+
+RIGHT_NAMES: Final = {
+    "messages": "`input`, a text or an array of items",
+    "system": "`instructions`",
+    "max_tokens": "`max_output_tokens`",
+    "max_completion_tokens": "`max_output_tokens`",
+    "response_format": "`text.format`",
+    "stop": _NO_STOP,
+    "stop_sequences": _NO_STOP,
+    "reasoning_effort": "`reasoning.effort`",
+    "thinking": "`reasoning.effort`",
+    "output_config": "`reasoning.effort` and `text.format`",
+    "functions": "`tools`",
+    "function_call": "`tool_choice`",
+    "web_search_options": "`tools` with a tool of type web_search",
+}
+"""The fields of other dialects that would change the answer, and what to use in their place."""

@@ -1,8 +1,9 @@
 """The items of a Responses request, read into a conversation.
 
 Decides what each type of item is in the Messages API, and which output belongs to which call.
-Items that cannot be replayed are skipped: a conversation may come from another model or from a
-newer client, and its turn must not fail.
+Items of a known type that cannot be replayed are skipped: a conversation may come from another
+model, and its turn must not fail. An item or part of an unknown type is refused: the model would
+answer without it, and nobody would know.
 """
 
 from collections import deque
@@ -11,22 +12,24 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.translate.invalid import UNREADABLE, invalid_field, read
+from relay.translate.invalid import UNREADABLE, invalid_field, read, unknown_type_error
 from relay.translate.pacing import paced
 from relay.translate.raw_json import (
-    NOTHING,
     Octets,
     encode_string,
-    has_text,
-    is_given,
     kind,
-    not_text_error,
     string_content,
 )
-from relay.translate.request import media
 from relay.translate.request.block import Block, text_block, write
 from relay.translate.request.conversation import Conversation, Turn
 from relay.translate.request.thinking_replay import ThinkingMessage, Thought
+from relay.translate.responses.content import (
+    CONTENT_PARTS,
+    PART_HINTS,
+    content_blocks,
+    readable_texts,
+    text_blocks,
+)
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_calls import (
     CALLS,
@@ -38,27 +41,46 @@ from relay.translate.responses.tool_calls import (
 from relay.translate.responses.tools import OfferedTools
 
 _MAX_ITEMS: Final = 100_000  # Anthropic API reference, Create a Message
-_TEXT_PARTS: Final = frozenset(
-    {"input_text", "output_text", "text", "summary_text", "reasoning_text"}
+_ROLES: Final = ("user", "assistant", "system", "developer")
+_SUMMARIES: Final = ("compaction", "compaction_summary", "context_compaction")
+_READ_TYPES: Final = (
+    "message",
+    "reasoning",
+    *sorted(CALLS),
+    *OUTPUTS,
+    *_SUMMARIES,
+    "additional_tools",
+    "agent_message",
+    "item_reference",
 )
-_KNOWN_TYPES: Final = CALLS | {*OUTPUTS, "message", "reasoning", "compaction", "additional_tools"}
+# What OpenAI's own tools and Codex CLI leave in a conversation. There is nothing in it for another
+# model, or nothing that it could make use of.
+_SKIPPED_TYPES: Final = frozenset(
+    {
+        "code_interpreter_call",
+        "compaction_trigger",
+        "computer_call",
+        "computer_call_output",
+        "configuration_update",
+        "file_search_call",
+        "ghost_snapshot",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "other",
+        "program",
+        "program_output",
+        "web_search_call",
+    }
+)
 _RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
 _NO_OUTPUT: Final = encode_string("This call has no output: it did not run, or was interrupted.")
 _CONTINUE: Final = msgspec.Raw(encode_string("Continue."))
 _SUMMARY_INTRODUCTION: Final = encode_string(
     "What was said before was made short. This is the summary of it:\n\n"
 )
-
-
-class _ContentPart(msgspec.Struct, frozen=True, gc=False):
-    type: str = ""
-    text: msgspec.Raw = NOTHING
-    refusal: msgspec.Raw = NOTHING
-    image_url: msgspec.Raw = NOTHING
-    file_id: msgspec.Raw = NOTHING
-    file_data: msgspec.Raw = NOTHING
-    file_url: msgspec.Raw = NOTHING
-    filename: msgspec.Raw = NOTHING
 
 
 class _ItemType(msgspec.Struct, frozen=True, gc=False):
@@ -70,9 +92,6 @@ class _ItemId(msgspec.Struct, frozen=True, gc=False):
 
 
 _decode_item: Final = msgspec.json.Decoder(InputItem).decode
-_decode_parts: Final = msgspec.json.Decoder(list[_ContentPart]).decode
-_decode_part: Final = msgspec.json.Decoder(_ContentPart).decode
-_decode_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_type: Final = msgspec.json.Decoder(_ItemType).decode
 _decode_id: Final = msgspec.json.Decoder(_ItemId).decode
 
@@ -111,23 +130,25 @@ def read_conversation(
 
 
 def _read_item(raw: msgspec.Raw, param: str) -> InputItem:
-    """An item; an unreadable one of an unknown type has its `type` alone.
+    """An item; one that is skipped may have its `type` alone.
 
     Raises:
-        RelayError: 400, an item of a known type cannot be read.
+        RelayError: 400, an item is of an unknown type, or cannot be read.
     """
     try:
         item = _decode_item(raw)
     except UNREADABLE:
-        try:
-            item_type = _decode_type(raw).type
-        except UNREADABLE:
-            item_type = ""
-        if isinstance(item_type, str) and item_type and item_type not in _KNOWN_TYPES:
-            return InputItem(type=item_type)
+        name = read(_decode_type, raw, param).type
+        if isinstance(name, str) and name in _SKIPPED_TYPES:
+            return InputItem(type=name)
         item = read(_decode_item, raw, param)
     if not item.type and item.role is not None:
         return msgspec.structs.replace(item, type="message")
+    if item.type not in _READ_TYPES and item.type not in _SKIPPED_TYPES:
+        hint = PART_HINTS.get(item.type, "")
+        if item.type in CONTENT_PARTS:
+            hint = "send a content part within `content` of a message"
+        raise unknown_type_error(f"{param}.type", (*_READ_TYPES, *sorted(_SKIPPED_TYPES)), hint)
     return item
 
 
@@ -196,7 +217,12 @@ class _ItemReader:
                 case "reasoning":
                     in_preamble = False
                     self._add_thinking(item, param)
-                case "compaction":
+                case "agent_message":  # from another agent of Codex
+                    in_preamble = False
+                    if blocks := readable_texts(item.content, f"{param}.content"):
+                        self._answer_calls()
+                        self._conversation.user_turn().blocks += blocks
+                case name if name in _SUMMARIES:
                     in_preamble = not self._add_summary(item) and in_preamble
                 case name if name in CALLS:
                     in_preamble = False
@@ -222,21 +248,22 @@ class _ItemReader:
         """Add a message; whether there are still only instructions."""
         role = item.role
         if role == "user":
-            if blocks := self._content_blocks(item.content, f"{param}.content"):
+            if blocks := content_blocks(item.content, f"{param}.content"):
                 self._answer_calls()
                 self._conversation.user_turn().blocks += blocks
             return False
         if role == "assistant":
-            blocks = self._text_blocks(item.content, f"{param}.content")
+            accepted = ("output_text", "refusal")
+            blocks = text_blocks(item.content, f"{param}.content", accepted)
             if blocks:
                 self._assistant_turn().blocks += blocks
             return False
         if role not in ("system", "developer"):
-            raise invalid_field(
-                f"{param}.role", "it must be one of user, assistant, system and developer"
-            )
-        blocks = self._text_blocks(
-            item.content, f"{param}.content", is_late_instruction=not in_preamble
+            hint = "send an output as an item of type function_call_output"
+            raise unknown_type_error(f"{param}.role", _ROLES, hint if role == "tool" else "")
+        content_param = f"{param}.content"
+        blocks = text_blocks(
+            item.content, content_param, ("input_text",), is_late_instruction=not in_preamble
         )
         if in_preamble:
             self._conversation.system += blocks
@@ -247,50 +274,12 @@ class _ItemReader:
             turn.late_instructions += len(blocks)
         return in_preamble
 
-    def _content_blocks(self, raw: msgspec.Raw, param: str) -> list[Block]:
-        """The blocks of content that may hold text, images and documents."""
-        if kind(raw) == '"':
-            return [text_block(raw)] if has_text(raw, param) else []
-        if not is_given(raw):
-            return []
-        parts = [
-            (read(_decode_part, part, f"{param}[{index}]"), part)
-            for index, part in enumerate(paced(read(_decode_raws, raw, param)))
-        ]
-        blocks = [
-            _content_block(part, part_raw, f"{param}[{index}]")
-            for index, (part, part_raw) in enumerate(paced(parts))
-        ]
-        return [block for block in blocks if block is not None]
-
-    def _text_blocks(
-        self, raw: msgspec.Raw, param: str, *, is_late_instruction: bool = False
-    ) -> list[Block]:
-        """The blocks of content that may hold text alone; other parts are skipped."""
-        if kind(raw) == '"':
-            return (
-                [text_block(raw, late_instruction=is_late_instruction)]
-                if has_text(raw, param)
-                else []
-            )
-        if not is_given(raw):
-            return []
-        texts = [
-            part.refusal if part.type == "refusal" else part.text
-            for part in paced(read(_decode_parts, raw, param))
-        ]
-        return [
-            text_block(text, late_instruction=is_late_instruction)
-            for text in paced(texts)
-            if kind(text) == '"' and has_text(text, param)
-        ]
-
     def _add_thinking(self, item: InputItem, param: str) -> None:
         thought = self._seal.opened(item.encrypted_content)
         if thought is None:
-            blocks = self._text_blocks(item.summary, f"{param}.summary")
+            blocks = readable_texts(item.summary, f"{param}.summary")
             if kind(item.content) == "[":
-                blocks += self._text_blocks(item.content, f"{param}.content")
+                blocks += readable_texts(item.content, f"{param}.content")
             texts = [string_content(block.text) for block in blocks if block.text is not None]
             if not texts:
                 return
@@ -334,7 +323,7 @@ class _ItemReader:
         self._answer_calls()
         call_id = encode_string((item.pairing_id or "?")[:80])
         pieces = (b'"Output of the call ', string_content(call_id), b', which is not known here:"')
-        blocks = self._content_blocks(output_content(item, param), f"{param}.output")
+        blocks = content_blocks(output_content(item, param), f"{param}.output")
         introduction = text_block(msgspec.Raw(b"".join(pieces)))
         self._conversation.user_turn().blocks += [introduction, *blocks]
 
@@ -350,7 +339,7 @@ class _ItemReader:
             outputs = self._outputs.get(call_id)
             if outputs:
                 item, param = outputs.popleft()
-                blocks = self._content_blocks(output_content(item, param), f"{param}.output")
+                blocks = content_blocks(output_content(item, param), f"{param}.output")
                 if blocks:
                     octets.append(b',"content":[')
                     write(octets, blocks)
@@ -364,34 +353,3 @@ class _ItemReader:
         if not self._pending_calls:
             return self._conversation.assistant_turn()
         return self._conversation.turns[-1]
-
-
-def _content_block(part: _ContentPart, raw: msgspec.Raw, param: str) -> Block | None:
-    """The block of a content part; None for a blank text and for parts of unknown types.
-
-    Raises:
-        RelayError: 400, the API takes no such part.
-    """
-    if part.type in _TEXT_PARTS or part.type == "refusal":
-        text = part.refusal if part.type == "refusal" else part.text
-        return text_block(text) if has_text(text, f"{param}.text") else None
-    if part.type == "input_image":
-        _refuse_file_id(part, param)
-        if not is_given(part.image_url):
-            raise not_text_error(NOTHING, f"{param}.image_url")
-        return media.image(part.image_url, NOTHING, f"{param}.image_url")
-    if part.type == "input_file":
-        _refuse_file_id(part, param)
-        if is_given(part.file_url):
-            return media.linked(part.file_url, part.filename, f"{param}.file_url")
-        return media.file(raw, NOTHING, param)
-    if part.type in ("input_audio", "input_video"):
-        raise invalid_field(param, "these models take text, pictures and documents; send a text")
-    if kind(part.text) == '"' and has_text(part.text, param):
-        return text_block(part.text)
-    return None
-
-
-def _refuse_file_id(part: _ContentPart, param: str) -> None:
-    if is_given(part.file_id):
-        raise invalid_field(f"{param}.file_id", "no files are kept here; send its content")

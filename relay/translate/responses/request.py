@@ -1,7 +1,8 @@
 """A Responses request, read (OpenAI API reference, "Create a model response").
 
 Decides what each field means. Refuses a field that cannot be honoured and would change the
-answer; ignores unknown fields and hints. Must not know which model the request will go to.
+answer, and a field of another dialect; ignores unknown fields and hints. Must not know which
+model the request will go to.
 Items are read in `input_items`, tools in `tools`.
 """
 
@@ -12,7 +13,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from relay.errors import RelayError
-from relay.translate.invalid import invalid_field
+from relay.translate.foreign_fields import ForeignFields
+from relay.translate.invalid import check_utf8, invalid_field
 from relay.translate.invalid import read as read_part
 from relay.translate.raw_json import NOTHING, decode_string, encode_string, has_text, is_given, kind
 from relay.translate.request.block import text_block
@@ -20,7 +22,7 @@ from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
 from relay.translate.responses import echo
-from relay.translate.responses.fields import RequestFields
+from relay.translate.responses.fields import RIGHT_NAMES, RequestFields
 from relay.translate.responses.input_items import read_conversation
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_names import CallerTool
@@ -84,6 +86,7 @@ class ResponsesRequest:
     items: list[msgspec.Raw]  # the request's own input
 
 
+_foreign: Final = ForeignFields(RIGHT_NAMES)
 _decode_request: Final = msgspec.json.Decoder(RequestFields).decode
 _decode_previous: Final = msgspec.json.Decoder(_PreviousResponse).decode
 _decode_reasoning: Final = msgspec.json.Decoder(_ReasoningField | None).decode
@@ -121,7 +124,7 @@ def read(
     Raises:
         RelayError: 400, a field cannot be honoured; `param` says which.
     """
-    request = read_part(_decode_request, body, "")
+    request = _fields(body)
     _check_supported(request)
     items = _input_items(request.input, before)
     offered = OfferedTools()
@@ -173,7 +176,7 @@ def read_compaction(
     Raises:
         RelayError: 400, a field cannot be honoured; `param` says which.
     """
-    request = read_part(_decode_request, body, "")
+    request = _fields(body)
     items = _input_items(request.input, before)
     conversation = read_conversation(items, seal, OfferedTools(), before)
     _add_instructions(conversation, request.instructions)
@@ -190,6 +193,14 @@ def read_compaction(
         previous_response_id=_previous_response_id(request),
         items=[*before, *items],
     )
+
+
+def _fields(body: bytes) -> RequestFields:
+    """The fields of a request. Raises RelayError: 400, one of them is another dialect's."""
+    check_utf8(body)
+    request = read_part(_decode_request, body, "")
+    _foreign.refuse(request)
+    return request
 
 
 def _check_supported(request: RequestFields) -> None:
@@ -304,8 +315,4 @@ def _response_format(raw: msgspec.Raw) -> ResponseFormat | None:
     if kind(format.schema) != "{":
         raise invalid_field("text.format.schema", "it must be given, as an object")
     schema = bytes(format.schema)
-    try:
-        schema.decode()  # it may end up in a text
-    except UnicodeDecodeError:
-        raise invalid_field("text.format.schema", "it is not UTF-8") from None
     return ResponseFormat(schema, format.strict is True, "text.format")

@@ -1,8 +1,8 @@
 """The tools of a Responses request, as functions, and the model's choice among them.
 
 Decides what each kind of tool is upstream, which tools are left out, and the caller's name for
-each function. A tool that runs at OpenAI and has no substitute here is refused. A tool of an
-unknown kind is left out, because agents offer all the tools that they have.
+each function. A tool that runs at OpenAI and has no substitute here is refused, unless agents
+offer it in passing: that is left out. A tool of an unknown kind is refused.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import invalid_field, read
+from relay.translate.invalid import invalid_field, read, unknown_type_error
 from relay.translate.pacing import paced
 from relay.translate.raw_json import (
     NOTHING,
@@ -34,6 +34,26 @@ from relay.translate.responses.tool_names import CallerTool, ToolKind, function_
 
 _OPENAI_HOSTED: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
+# They run at OpenAI too, but agents offer them beside tools of their own.
+_LEFT_OUT: Final = ("image_generation", "programmatic_tool_calling", "tool_search")
+_TOOL_TYPES: Final = (
+    "function",
+    "custom",
+    "namespace",
+    "local_shell",
+    "shell",
+    "apply_patch",
+    "web_search",
+    *_LEFT_OUT,
+)
+_CHOICE_TYPES: Final = ("function", "allowed_tools", *_TOOL_TYPES[1:])
+_CHOICE_HINTS: Final = {
+    "auto": 'use the text "auto"',
+    "none": 'use the text "none"',
+    "required": 'use the text "required"',
+    "any": 'use the text "required"',
+    "tool": 'use {"type": "function", "name": …}',
+}
 # Characters of a namespace's name, which is part of the name of each of its tools.
 _MAX_NAMESPACE: Final = 256
 _TOOL_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
@@ -100,6 +120,7 @@ class _ToolParam(msgspec.Struct, frozen=True, gc=False):
     strict: bool | None = None
     format: msgspec.Raw = NOTHING
     tools: msgspec.Raw = NOTHING
+    function: msgspec.Raw = NOTHING  # of chat completions
     mode: str | None = None
     execution: str | None = None
     defer_loading: bool | None = None
@@ -134,6 +155,7 @@ class _Namespace:
 
     name: str | None = None
     description: str = ""
+    found: bool = False  # its tools are in the conversation, which cannot be undone
 
 
 class OfferedTools:
@@ -152,7 +174,8 @@ class OfferedTools:
 
         Args:
             param: the list's place in the request.
-            found: the model found these tools by a search, so none of them is deferred.
+            found: the tools are in the conversation, where a search has found them: none of them
+                is deferred, and those of unknown kinds are left out.
 
         Raises:
             RelayError: 400, a tool cannot be honoured.
@@ -164,7 +187,8 @@ class OfferedTools:
             self._some_deferred = True
         skip_deferred = self._some_deferred and not found
         for index, tool in enumerate(paced(tools)):
-            self._add(tool, f"{param}[{index}]", _Namespace(), skip_deferred=skip_deferred)
+            namespace = _Namespace(found=found)
+            self._add(tool, f"{param}[{index}]", namespace, skip_deferred=skip_deferred)
 
     def _add(
         self, tool: _ToolParam, param: str, namespace: _Namespace, *, skip_deferred: bool
@@ -177,7 +201,7 @@ class OfferedTools:
             case "custom":
                 self._add_custom(tool, namespace, param)
             case "namespace" if namespace.name is None:
-                self._add_namespace(tool, param, skip_deferred=skip_deferred)
+                self._add_namespace(tool, param, namespace, skip_deferred=skip_deferred)
             case "local_shell" | "shell" | "apply_patch":
                 tool_kind, description, schema = _HOSTED_TOOLS[tool.type]
                 self._add_hosted(CallerTool(tool_kind, tool.type), description, schema)
@@ -196,15 +220,20 @@ class OfferedTools:
                     f"'{name[:40]}' runs at OpenAI, and nothing here can take its place; offer a "
                     "function that your own program runs",
                 )
+            case name if name not in _LEFT_OUT and not namespace.found:
+                hint = "namespaces are not within another" if name == "namespace" else ""
+                raise unknown_type_error(f"{param}.type", _TOOL_TYPES, hint)
 
-    def _add_namespace(self, tool: _ToolParam, param: str, *, skip_deferred: bool) -> None:
+    def _add_namespace(
+        self, tool: _ToolParam, param: str, outer: _Namespace, *, skip_deferred: bool
+    ) -> None:
         name = _name(tool, param)
         tools = read(_decode_tools, tool.tools, f"{param}.tools") if is_given(tool.tools) else []
         if len(name) > _MAX_NAMESPACE:
             raise invalid_field(
                 f"{param}.name", f"it must have {_MAX_NAMESPACE} characters at most"
             )
-        namespace = _Namespace(name, _description(tool.description, param))
+        namespace = _Namespace(name, _description(tool.description, param), outer.found)
         for index, member in enumerate(paced(tools)):
             count = len(self._tools)
             self._add(member, f"{param}.tools[{index}]", namespace, skip_deferred=skip_deferred)
@@ -302,7 +331,10 @@ class OfferedTools:
             return WebSearch.name
         name = choice.type
         if choice.type in ("function", "custom"):
-            name = function_name(choice.name or "", choice.namespace)
+            name = function_name(_name(choice, param), choice.namespace)
+        elif name not in _CHOICE_TYPES and not name.startswith((*_SEARCHES, *_OPENAI_HOSTED)):
+            hint = _CHOICE_HINTS.get(name, "")
+            raise unknown_type_error(f"{param}.type", _CHOICE_TYPES, hint)
         if name not in self._tools:
             tool = (choice.name or choice.type)[:80]
             raise invalid_field(param, f"there is no such tool as '{tool}' in tools")
@@ -311,7 +343,9 @@ class OfferedTools:
 
 def _name(tool: _ToolParam, param: str) -> str:
     if not tool.name:
-        raise invalid_field(f"{param}.name", "it must be given")
+        is_chats = is_given(tool.function)
+        hint = ", beside `type`: `function` is of chat completions" if is_chats else ""
+        raise invalid_field(f"{param}.name", f"it must be given{hint}")
     return tool.name
 
 

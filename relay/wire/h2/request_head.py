@@ -12,6 +12,7 @@ from relay.wire.events import CHUNKED, Limits, Request
 from relay.wire.h2.fields import LENGTH, MALFORMED, PSEUDO, REGULAR, Field
 from relay.wire.headers import CREDENTIALS, HOP_BY_HOP, secrets
 
+_READ_OF_REFUSED: Final = frozenset({b":method", b":path", b"anthropic-version", b"origin"})
 _FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
     b"content-length",
     b"host",
@@ -93,6 +94,14 @@ def _request(
     request = Request(method, target, target.partition(b"?")[0], headers, lines, length)
     request.expects_continue = expectation is not None
     return request
+
+
+def read_refused(fields: list[Field], length: int) -> Request:
+    """What is needed of a request whose head is refused, to answer it."""
+    read = {field[0]: field[1] for field in fields if field[0] in _READ_OF_REFUSED}
+    target = read.pop(b":path", b"")
+    method = read.pop(b":method", b"")
+    return Request(method, target, target.partition(b"?")[0], read, b"", length)
 
 
 def check_trailers(fields: list[Field]) -> None:

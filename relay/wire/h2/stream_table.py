@@ -34,6 +34,7 @@ from relay.wire.h2.request_head import (
     MalformedError,
     check_limits,
     check_trailers,
+    read_refused,
     read_request,
 )
 from relay.wire.h2.stream import SendWindow, Stream
@@ -135,7 +136,7 @@ class StreamTable(SendWindow):
             return
         except RelayError as refusal:
             kind, error = REFUSED, refusal
-            request = Request(b"", b"", b"", {}, b"", 0 if ended else CHUNKED)
+            request = read_refused(fields, 0 if ended else CHUNKED)
         stream = Stream(self, number, request, self._initial_window, self.now)
         stream.received = ended
         self.budget.earned += 2

@@ -180,22 +180,10 @@ def test_texts_go_upstream_octet_by_octet() -> None:
     assert schema in octets
 
 
-NO_UTF8 = b'{"type":"json_schema","json_schema":{"schema":{"title":"\xff"}}}'
 USER = b'{"role":"user","content":"Hi"}'
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        (
-            b'{"messages":[%b],"response_format":%b}' % (USER, NO_UTF8),
-            "response_format.json_schema.schema",
-        ),
-        (b'{"messages":[%b]}' % b",".join([USER] * 100_001), "messages"),
-    ],
-    ids=["schema not UTF-8", "too many messages"],
-)
-def test_a_request_beyond_the_corpus_names_the_field(body: bytes, param: str) -> None:
+def test_a_request_beyond_the_corpus_names_the_field() -> None:
     with pytest.raises(RelayError) as refusal:
-        chat.read(body)
-    assert refusal.value.param == param
+        chat.read(b'{"messages":[%b]}' % b",".join([USER] * 100_001))
+    assert refusal.value.param == "messages"

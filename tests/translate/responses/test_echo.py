@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 LONG = "x" * 2 * MIB
 FIELDS: dict[str, Any] = {
     "instructions": LONG,
-    "tools": [{"type": "z"}] * 20_000,
+    "tools": [{"type": "tool_search"}] * 20_000,
     "prompt_cache_key": LONG,
     "safety_identifier": LONG,
     "reasoning": {"effort": "low", "x": [1] * 500_000},

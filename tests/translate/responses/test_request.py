@@ -118,7 +118,7 @@ def test_tools_are_kept_by_their_function_names() -> None:
         {"type": "namespace", "name": "ns", "tools": [{"type": "function", "name": "t"}]},
         {"type": "local_shell"},
         {"type": "web_search"},
-        {"type": "news"},
+        {"type": "image_generation"},
     ]
     assert read({"input": "Hello", "tools": tools}).tools == {
         "f": CallerTool("function", "f"),
@@ -262,9 +262,8 @@ def test_other_tools_and_formats_are_repeated_as_openai_does() -> None:
     assert document["text"]["format"] == {**schema, "description": None, "strict": False}
 
 
-@pytest.mark.parametrize("title", [b'"\xff"', b"1e999"], ids=["not UTF-8", "out of range"])
-def test_members_that_cannot_be_decoded_are_not_repeated(title: bytes) -> None:
-    body = b'{"model":"m","input":"Hi","reasoning":{"effort":"low","title":%b}}' % title
+def test_members_that_cannot_be_decoded_are_not_repeated() -> None:
+    body = b'{"model":"m","input":"Hi","reasoning":{"effort":"low","title":1e999}}'
     echoed = response_with_echo(request.read(body, OWN))
     assert echoed["reasoning"] == {"effort": None, "summary": None}
 
@@ -323,12 +322,7 @@ def test_a_namespace_of_thousands_of_tools_does_not_grow() -> None:
 
 
 def test_a_request_beyond_the_corpus_names_the_field() -> None:
-    schema = b'{"type":"json_schema","schema":{"title":"\xff"}}'
     items = b",".join([b'{"role":"user","content":"Hi"}'] * 100_001)
-    for fields, param in (
-        (b'"input":"Hi","text":{"format":%b}' % schema, "text.format.schema"),
-        (b'"input":[%b]' % items, "input"),
-    ):
-        with pytest.raises(RelayError) as refusal:
-            request.read(b'{"model":"m",%b}' % fields, OWN)
-        assert refusal.value.param == param
+    with pytest.raises(RelayError) as refusal:
+        request.read(b'{"model":"m","input":[%b]}' % items, OWN)
+    assert refusal.value.param == "input"

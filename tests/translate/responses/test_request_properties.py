@@ -29,7 +29,7 @@ parts = st.lists(
     st.one_of(
         item("input_text", text=texts),
         item("input_image", image_url=st.just(PNG)),
-        item("news", text=texts),
+        item("refusal", refusal=texts),
     ),
     max_size=3,
 )
@@ -76,7 +76,7 @@ items = st.one_of(
     item("additional_tools", tools=st.just([{"type": "custom", "name": "h"}])),
     item("compaction", encrypted_content=st.sampled_from(["forged", "rly1."])),
     item("web_search_call", status=st.just("completed")),
-    item("something_new", call_id=st.just(5), content=st.just({"a": 1})),
+    item("computer_call", call_id=st.just(5), action=st.just({"a": 1})),
 )
 conversations = st.lists(items, max_size=12)
 TOOLS = [
