@@ -6,7 +6,7 @@ endpoint answers.
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from relay.errors import NOT_FOUND, WRONG_METHOD, ErrorShape, RelayError
@@ -14,6 +14,17 @@ from relay.gateway.context import RequestContext
 from relay.wire.events import Request
 
 Endpoint = Callable[[RequestContext], Awaitable[None]]
+
+
+class PageSite(Protocol):
+    """The pages for people, beside the API."""
+
+    def serves(self, path: bytes, accept: bytes) -> bool:
+        """Whether it answers a request for a path that is not the API's."""
+        ...
+
+    async def serve(self, ctx: RequestContext) -> None: ...
+
 
 MODELS: Final = b"/v1/models"
 RESPONSES: Final = b"/v1/responses"
@@ -44,6 +55,7 @@ class Endpoints:
         self._fixed: dict[bytes, tuple[tuple[bytes, ...], Endpoint]] = {}
         self._model: Callable[[bytes], Endpoint] | None = None
         self._response: Callable[[str, bytes], Endpoint | None] | None = None
+        self.pages: PageSite | None = None
 
     def get(self, path: bytes, endpoint: Endpoint) -> None:
         """Serve GET and HEAD of `path`."""
@@ -93,6 +105,13 @@ class Endpoints:
             endpoint = self._response(unquote(name.decode("latin-1")), below) if name else None
             if endpoint is not None:
                 return _response_methods(below), endpoint
+        request = ctx.exchange.request
+        if (
+            self.pages is not None
+            and not path.startswith(b"/v1")
+            and self.pages.serves(path, request.headers.get(b"accept", b""))
+        ):
+            return (request.method,), self.pages.serve
         if path == b"/v1/completions":
             raise RelayError(NOT_FOUND, _NO_COMPLETIONS)
         if path in _PATHS_WITHOUT_V1:

@@ -34,6 +34,7 @@ from relay.config.values import (
     ProxyUrl,
 )
 from relay.config.vendor_schema import VendorSettings
+from relay.config.web import MailSettings, WebSettings
 from relay.secret import Secret
 
 _KEY_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
@@ -359,6 +360,8 @@ class Settings(_Section, frozen=True):
     backup: BackupSettings = BackupSettings()
     alerting: AlertingSettings = AlertingSettings()
     alert: list[AlertSettings] = []
+    mail: MailSettings = MailSettings()
+    web: WebSettings = WebSettings()
 
     @property
     def admin_address(self) -> AdminAddress:
