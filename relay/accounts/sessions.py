@@ -62,3 +62,9 @@ async def list_sessions(
     oldest = now - settings.session_limit.seconds
     found = await stored.list_sessions(database, user.id, now - settings.session_idle.seconds)
     return [session for session in found if session.created_at > oldest]
+
+
+async def prune_sessions(database: Database, settings: WebSettings, now: float) -> None:
+    """Delete sessions that have ended by age, and links that have expired."""
+    idle = now - settings.session_idle.seconds - _SEEN_STEP_SECONDS
+    await stored.prune_sessions(database, idle, now - settings.session_limit.seconds, now)

@@ -64,6 +64,13 @@ async def new_link(
     return token
 
 
+async def first_account_url(database: Database, settings: Settings, now: float) -> str:
+    """A link that opens the first account, an administrator's; empty if there is an account."""
+    if await stored.has_users(database):
+        return ""
+    return link_url(settings, "admin", await new_link(database, "admin", now))
+
+
 async def find_link(database: Database, token: str, purpose: Purpose, now: float) -> Link | None:
     """The link of a token; None if it was used, has expired, or never was one."""
     digest = token_digest(token)
