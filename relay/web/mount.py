@@ -32,7 +32,7 @@ class WebMount:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._site: Site | None = None
+        self.site: Site | None = None  # until the first page request
         self._loading: asyncio.Task[Site] | None = None
         self._closing = False
 
@@ -51,7 +51,7 @@ class WebMount:
         Raises:
             Exception: the site failed; if it could, it has answered.
         """
-        site = self._site or await self._load()
+        site = self.site or await self._load()
         exchange = ctx.exchange
         secure = self._parts.settings().server.public_url.startswith("https:")
         try:
@@ -60,14 +60,15 @@ class WebMount:
             if exchange.started:
                 raise
             headers, body = site.refusal(exchange.request.headers, error)
+            headers.append((b"request-id", exchange.id))
             exchange.respond(error.kind.status, headers, body)
         ctx.end(Outcome.COMPLETE)
 
     def close(self) -> None:
         """End the streams of open pages: the relay stops, or leaves its place to another."""
         self._closing = True
-        if self._site is not None:
-            self._site.close()
+        if self.site is not None:
+            self.site.close()
 
     async def _load(self) -> "Site":
         if self._loading is None:
@@ -81,7 +82,7 @@ class WebMount:
     async def _import(self) -> "Site":
         parts = self._parts
         site: Site = await off_loop("site", lambda: import_module("relay.web.site").Site(parts))
-        self._site = site
+        self.site = site
         if self._closing:
             site.close()
         return site

@@ -202,4 +202,5 @@ class Site:
         }
         key = _ERROR_KEYS.get(error.kind.status, "busy")
         answer = self._error_page(Request(scope), PageError(error.kind.status, key))
-        return [*answer.raw_headers, *HEADERS, *error.headers], bytes(answer.body)
+        fields = [*answer.raw_headers, *HEADERS, *error.headers, (b"cache-control", b"no-store")]
+        return [one for one in fields if one[0] != b"content-length"], bytes(answer.body)
