@@ -1,5 +1,6 @@
 """A browser without JavaScript: follows forms and keeps cookies, as httpx does."""
 
+import asyncio
 import hashlib
 import itertools
 import re
@@ -85,3 +86,33 @@ def collected(messages: list[bytes]) -> Iterator[list[str]]:
     yield links
     for message in messages[before:]:
         links += re.findall(r"https?://\S+", message.decode())
+
+
+async def ask(live: Live, key: str, times: int = 1, **fields: Any) -> list[int]:
+    """Requests through the relay; their statuses."""
+    body = {"model": "claude-sonnet-4-7", "max_tokens": 20, **fields}
+    body["messages"] = [{"role": "user", "content": "hi"}]
+    headers = {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    async with httpx.AsyncClient(base_url=live.url, headers=headers) as client:
+        return [(await client.post("/v1/messages", json=body)).status_code for _ in range(times)]
+
+
+async def owner(live: Live, visitor: Visitor) -> tuple[str, str]:
+    """The account of a visitor and its first key."""
+    rows = await live.app.database.select(
+        "SELECT user_id, keys.id FROM keys JOIN users ON users.id = user_id "
+        "WHERE email = 'grace@example.com'"
+    )
+    return rows[0][0], rows[0][1]
+
+
+def cells(html: str) -> list[str]:
+    """The text of each row of a table."""
+    rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
+
+
+async def until_logged(live: Live, number: int) -> None:
+    """Wait until so many requests have ended on disk."""
+    while (await live.app.database.select("SELECT count(*) FROM usage"))[0][0] < number:
+        await asyncio.sleep(0.01)
