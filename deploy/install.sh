@@ -268,11 +268,18 @@ fi
 if [ -n "$first" ] && [ -n "$email" ]; then
     if [ -n "$dry_run" ]; then
         run "$relay" user create "$email" --admin --config "$etc/relay.toml"
+        run "$relay" user link "$email" --config "$etc/relay.toml"
         run "$relay" key create --user "$email" --config "$etc/relay.toml"
     else
         as_relay "$relay" user create "$email" --admin --config "$etc/relay.toml" >&2
+        say "set the password of $email for the dashboard, within a day:"
+        as_relay "$relay" user link "$email" --config "$etc/relay.toml" >&2
         as_relay "$relay" key create --user "$email" --config "$etc/relay.toml"
     fi
+fi
+if [ -n "$first" ] && [ -z "$email" ] && [ -z "$dry_run" ]; then
+    say "open the first account, an administrator's, within 7 days:"
+    as_relay "$relay" user link --config "$etc/relay.toml" >&2
 fi
 if [ -n "$dry_run" ]; then
     say "nothing was changed"

@@ -11,12 +11,12 @@ import time
 from typing import Final, Protocol
 
 from relay import config
-from relay.api.admin import Admin, AdminAccess
-from relay.api.admin_token import write_token
+from relay.api.admin import Admin
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
-from relay.api.monitor import Monitor, Parts
+from relay.api.monitor import Parts
+from relay.api.operator import new_operator
 from relay.api.plain_http import exchange_plain_http
 from relay.api.stored_responses import StoredResponses
 from relay.api.usage import KeyUsage
@@ -45,6 +45,7 @@ from relay.store.change_watch import watch
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep
+from relay.web.mount import WebMount
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
@@ -89,6 +90,7 @@ class App:
         resolver: Resolver,
         metering: Metering,
         parts: Parts,
+        web: WebMount,
     ) -> None:
         self.settings = settings
         self.deadlines = deadlines
@@ -103,6 +105,7 @@ class App:
         self.server = server
         self.admin = Server(operator.handle, deadlines, _ADMIN_BOUNDS, private=True)
         self.metering = metering
+        self.web = web
         self.running = storage.running
         self._handler = handler
         self._api = api
@@ -338,6 +341,7 @@ class App:
         """Listen no more, and let exchanges in flight finish within `seconds`."""
         if self._renewing is not None:  # the next process orders from now on
             self._renewing.cancel()
+        self.web.close()
         if self.plain is not None:
             await self.plain.drain(0)
         await self.server.drain(seconds)
@@ -399,6 +403,7 @@ def compose(
         KeyUsage(storage.database),
         is_ready,
     )
+    web = api.pages = storage.web(lambda: app.settings, lambda: handler.catalog)
     history = ConversationHistory(storage.responses)
     loop_lag = LoopLag(asyncio.get_running_loop())
     load = new_load(settings.server.limits, loop_lag)
@@ -410,9 +415,9 @@ def compose(
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
-    operator = _operator(settings, bindings, storage, parts)
+    operator = new_operator(settings, bindings, storage.database, parts)
     operator.commands[b"/trickle"] = api.trickle.answer
-    return App(
+    app = App(
         settings,
         deadlines,
         storage,
@@ -425,20 +430,9 @@ def compose(
         resolver,
         metering,
         parts,
+        web,
     )
-
-
-def _operator(settings: Settings, bindings: Bindings, storage: Storage, parts: Parts) -> Admin:
-    """Raises StoreError: the token of the admin listener cannot be written."""
-    address = settings.admin_address
-    token = write_token(settings.database.path) if address and address.path is None else None
-    return Admin(
-        Monitor(parts, settings.database.path),
-        bindings,
-        storage.database,
-        settings.database.path,
-        AdminAccess(settings.server.admin_listen.host, token),
-    )
+    return app
 
 
 def _session_seconds(settings: config.PoolSettings) -> float:

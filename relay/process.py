@@ -16,6 +16,7 @@ from typing import Any, Final
 import uvloop
 
 from relay import __version__
+from relay.accounts.sign_up import first_account_url
 from relay.app import App
 from relay.config import Settings
 from relay.handover.offer import Offer
@@ -24,6 +25,7 @@ from relay.memory import freeze_objects, map_large_blocks
 from relay.net.descriptors import raise_limit
 from relay.reload import LogFormat, Reloader, with_log_format
 from relay.service_manager import Notifier, passed_sockets
+from relay.store.database import StoreError
 from relay.successor import Successor
 from relay.telemetry.error_log import queued_stderr
 
@@ -101,6 +103,7 @@ async def _serve(
     announce(status)
     notifier.ready(status, replaces=taking is not None)
     _warn_operator(app)
+    await _offer_first_account(app)
     if handing_over:
         _log.warning("%s; no other process can take over from this one", handing_over)
     await _first(signals.wait(), offer.left.wait())
@@ -109,6 +112,22 @@ async def _serve(
     else:
         notifier.stopping("requests in flight finish")
     await _end(app, offer)
+
+
+async def _offer_first_account(app: App) -> None:
+    """Print the link that opens the first account, while there is none."""
+    if not app.settings.web.enabled:
+        return
+    try:
+        url = await first_account_url(app.database, app.settings, time.time())
+    except StoreError as error:
+        _log.warning("there is no link for the first account: %s", error)
+        return
+    if url:
+        announce(
+            "nobody has an account yet; open the first one, an administrator's, within 7 days: "
+            + url
+        )
 
 
 def _listen_for_successor(offer: Offer) -> str:

@@ -85,3 +85,8 @@ def digest(key: bytes) -> bytes:
 def hint(key: str, prefix: str) -> str:
     """The short form of a key for display: `sk-llmapi-…x4Tq`."""
     return f"{prefix}…{key[-_HINT_CHARACTERS:]}"
+
+
+def same(stated: str, expected: str) -> bool:
+    """Whether two secrets are equal; takes as long whatever differs."""
+    return secrets.compare_digest(stated.encode(), expected.encode())

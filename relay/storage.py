@@ -4,11 +4,13 @@ Decides what is read at the start, and in which order. Must not know sockets or 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay import config
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
+from relay.gateway.catalog import Catalog
 from relay.quota.ledger import Ledger
 from relay.quota.transfer import State, join
 from relay.secret import Secret, derived
@@ -21,6 +23,8 @@ from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
+from relay.web.mount import WebMount
+from relay.web.parts import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,18 @@ class Storage:
         )
         storage.apply_keys(keys)
         return storage
+
+    def web(self, settings: Callable[[], Settings], catalog: Callable[[], Catalog]) -> WebMount:
+        """The pages for people, under the settings and the catalog of each moment."""
+        return WebMount(Parts(self.database, self.ledger, settings, catalog, self.reload_keys))
+
+    async def reload_keys(self) -> None:
+        """Put the database's keys and credits into force now; a watch does it by itself, later.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        self.apply_keys(await live_keys(self.database))
 
     def apply_keys(self, keys: list[LiveKey]) -> None:
         """Put the database's keys and credits into force."""

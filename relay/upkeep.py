@@ -9,6 +9,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from relay.accounts.sessions import prune_sessions
 from relay.alerts.monitor import Monitor
 from relay.alerts.sources import Sources
 from relay.config import Settings
@@ -51,7 +52,9 @@ class Upkeep:
         """Delete rows and stored responses that are past their retention, and shrink the file."""
         while True:
             try:
-                await prune(self._database, self._settings.database.retention_days, time.time())
+                now = time.time()
+                await prune(self._database, self._settings.database.retention_days, now)
+                await prune_sessions(self._database, self._settings.web, now)
                 if self._responses is not None:
                     await self._responses.prune(time.time())
                 await give_back(self._database)

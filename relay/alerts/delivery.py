@@ -5,7 +5,6 @@ is a secret. Blocks, so it runs on a thread of its own.
 """
 
 import http.client
-import smtplib
 import ssl
 import time
 from typing import Final
@@ -13,22 +12,14 @@ from urllib.parse import urlsplit
 
 from relay import __version__
 from relay.alerts import messages
+from relay.alerts.mail_server import DeliveryError as DeliveryError
+from relay.alerts.mail_server import send_message
 from relay.alerts.rules import Alert
 from relay.config import AlertSettings
 
 _TIMEOUT_SECONDS: Final = 10.0
 _MAX_ANSWER_OCTETS: Final = 16 * 1024
 _WORTH_A_RETRY: Final = (408, 425, 429)  # and every 5xx
-_TLS_PORT: Final = 465  # RFC 8314 §3.3
-_STARTTLS_PORTS: Final = (25, 587)
-
-
-class DeliveryError(Exception):
-    """An attempt failed; the message is one line. `final`: another one would fail, too."""
-
-    def __init__(self, reason: str, *, final: bool = False) -> None:
-        super().__init__(reason)
-        self.final = final
 
 
 def send(settings: AlertSettings, alert: Alert, public_url: str) -> None:
@@ -39,15 +30,13 @@ def send(settings: AlertSettings, alert: Alert, public_url: str) -> None:
     """
     try:
         if settings.kind == "mail":
-            _send_mail(settings, alert, public_url)
+            send_message(settings, messages.mail(settings, alert, public_url))
         else:
             _post(settings, alert, public_url)
     except TimeoutError:
         raise DeliveryError(f"no answer within {_TIMEOUT_SECONDS:.0f} s") from None
     except ssl.SSLError as error:
         raise DeliveryError(f"TLS failed: {error.reason or 'certificate not accepted'}") from None
-    except smtplib.SMTPException as error:
-        raise _mail_error(error) from None
     except OSError as error:
         raise DeliveryError(error.strerror or str(error) or "connection failed") from None
     except http.client.HTTPException as error:
@@ -86,40 +75,3 @@ def _post(settings: AlertSettings, alert: Alert, public_url: str) -> None:
     refusal = messages.refusal(settings.kind, body)
     if refusal:
         raise DeliveryError(f"refused: {refusal}")
-
-
-def _send_mail(settings: AlertSettings, alert: Alert, public_url: str) -> None:
-    try:
-        password = settings.resolved("password")
-    except ValueError as error:
-        raise DeliveryError(str(error), final=True) from None
-    host, _, number = settings.smtp.rpartition(":")
-    port = int(number)
-    encryption: str = settings.encryption
-    if encryption == "auto":
-        by_port = "starttls" if port in _STARTTLS_PORTS else "off"
-        encryption = "tls" if port == _TLS_PORT else by_port
-    message = messages.mail(settings, alert, public_url)
-    context = ssl.create_default_context()
-    host = host.strip("[]")
-    if encryption == "tls":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(
-            host, port, timeout=_TIMEOUT_SECONDS, context=context
-        )
-    else:
-        server = smtplib.SMTP(host, port, timeout=_TIMEOUT_SECONDS)
-    with server:
-        if encryption == "starttls":
-            server.starttls(context=context)
-        if settings.user:
-            server.login(settings.user, password)
-        server.send_message(message)
-
-
-def _mail_error(error: smtplib.SMTPException) -> DeliveryError:
-    code = getattr(error, "smtp_code", 0)
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        code = max((code for code, _ in error.recipients.values()), default=0)
-    if not code:
-        return DeliveryError(f"SMTP failed ({type(error).__name__})")
-    return DeliveryError(f"the mail server refused with {code}", final=code >= 500)

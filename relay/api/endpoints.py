@@ -9,7 +9,7 @@ from typing import Final
 from relay.api import trickle, usage
 from relay.api.models import Models
 from relay.api.paths import MODELS, RESPONSES, error_shape, speaks_messages
-from relay.api.router import Endpoint, Endpoints
+from relay.api.router import Endpoint, Endpoints, PageSite
 from relay.api.stored_responses import StoredResponses
 from relay.api.trickle import Trickle
 from relay.api.usage import KeyUsage
@@ -67,10 +67,12 @@ class ApiEndpoints:
         self._usage = key_usage
         self._ready = ready
         self.trickle = Trickle()
+        self.pages: PageSite | None = None
 
     def routes(self, relay: Relay, relayed: DialectsByPath, load: Load) -> Endpoints:
         """All endpoints by path; the `relayed` paths lead to `relay`, as `load` allows."""
         endpoints = Endpoints()
+        endpoints.pages = self.pages
         for path, dialect in relayed.items():
             logs_agent = path.startswith(RESPONSES)  # Codex CLI names its sub-agents
             endpoint = _RelayEndpoint(relay, dialect, load, logs_agent=logs_agent)
@@ -84,9 +86,18 @@ class ApiEndpoints:
         for prefix in _REPORTS:
             endpoints.post_prefix(prefix, _ignore)
         endpoints.get(b"/readyz", self._readiness)
-        for path in (b"/healthz", b"/", b"/api/hello"):
+        endpoints.get(b"/", self._front)
+        for path in (b"/healthz", b"/api/hello"):
             endpoints.get(path, _alive)
         return endpoints
+
+    async def _front(self, ctx: RequestContext) -> None:
+        """A page for browsers; for probes, a sign of life."""
+        accept = ctx.exchange.request.headers.get(b"accept", b"")
+        if self.pages is not None and b"text/html" in accept and self.pages.serves(b"/", accept):
+            await self.pages.serve(ctx)
+        else:
+            await _alive(ctx)
 
     async def _list_models(self, ctx: RequestContext) -> None:
         self._identify(ctx)

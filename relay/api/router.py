@@ -5,7 +5,7 @@ endpoint answers. What a path means is decided in `paths`.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from relay.api.paths import MODELS, RESPONSES, V1, below, canonical, not_offered, shown
@@ -15,6 +15,17 @@ from relay.wire.events import Request
 
 Endpoint = Callable[[RequestContext], Awaitable[None]]
 _Route = tuple[tuple[bytes, ...], Endpoint]
+
+
+class PageSite(Protocol):
+    """The pages for people, beside the API."""
+
+    def serves(self, path: bytes, accept: bytes) -> bool:
+        """Whether it answers a request for a path that is not the API's."""
+        ...
+
+    async def serve(self, ctx: RequestContext) -> None: ...
+
 
 _GET: Final = (b"GET", b"HEAD")
 _POST: Final = (b"POST",)
@@ -32,6 +43,7 @@ class Endpoints:
         self._response: Callable[[str, bytes], Endpoint | None] | None = None
         self._preflight: Endpoint | None = None
         self._unlisted: set[bytes] = set()
+        self.pages: PageSite | None = None
 
     def get(self, path: bytes, endpoint: Endpoint) -> None:
         """Serve GET and HEAD of `path`."""
@@ -108,6 +120,13 @@ class Endpoints:
         for prefix, route in self._prefixes:
             if path.startswith(prefix):
                 return route
+        request = ctx.exchange.request
+        if (
+            self.pages is not None
+            and not below(path, V1)
+            and self.pages.serves(path, request.headers.get(b"accept", b""))
+        ):
+            return (request.method,), self.pages.serve
         words = not_offered(path) or f"Served here: {self.served}."
         raise RelayError(NOT_FOUND, f"There is nothing at {ctx.path}. {words}")
 

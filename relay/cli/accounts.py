@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from relay.cli.database import run_on_database
+from relay.cli.links import read_password, set_first_password, user_invite, user_link
 from relay.cli.output import dollars, print_json, print_records, print_stderr, timestamp
 from relay.cli.program import Misuse, config_option, json_option, load_settings
 
@@ -34,32 +35,36 @@ def user() -> None:
 @click.argument("email")
 @click.option("--plan", help="Id of a plan.  [default: the first one of relay.toml]")
 @click.option("--admin", is_flag=True, help="May administer the relay.")
-@click.option("--password-stdin", is_flag=True, hidden=True)
+@click.option("--password-stdin", is_flag=True, help="Read a password for the pages.")
 @config_option
 @json_option
 def user_create(
     email: str, plan: str | None, admin: bool, password_stdin: bool, as_json: bool
 ) -> None:
     """Open an account for EMAIL."""
-    if password_stdin:
-        raise Misuse(
-            "relay: --password-stdin: passwords are for the dashboard, which is not part of this "
-            "version; leave the option out"
-        )
     settings = load_settings()
     from relay.accounts import users
 
-    created = run_on_database(
-        settings,
-        lambda database: users.create(
+    password = read_password(email) if password_stdin else None
+
+    async def create(database: "Database") -> "User":
+        user = await users.create(
             database, settings, email, plan=plan, is_admin=admin, now=time.time()
-        ),
-    )
+        )
+        if password is not None:
+            await set_first_password(database, user, password)
+        return user
+
+    created = run_on_database(settings, create)
     if as_json:
         print_json(_user_view(created))
     else:
         click.echo(f"{created.email} has an account on plan {created.plan} ({created.id}).")
         click.echo(f"Make a key with: relay key create --user {created.email}")
+
+
+user.add_command(user_link)
+user.add_command(user_invite)
 
 
 @user.command("list")

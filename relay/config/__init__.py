@@ -1,8 +1,8 @@
 """relay.toml as values: every setting, its default, and its checks.
 
     schema        the sections, each with its checks; those of vendors, of certificates and
-                  proxies in front, of backups and of alerts are in `vendor_schema`,
-                  `tls_schema`, `backup` and `alerts`
+                  proxies in front, of backups, of alerts, of pages and mail are in
+                  `vendor_schema`, `tls_schema`, `backup`, `alerts` and `web`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -41,6 +41,7 @@ from relay.config.tls_schema import AcmeSettings, Network, TlsSettings, certific
 from relay.config.values import Address, AdminAddress, Duration, ProxyUrl
 from relay.config.vendor_schema import PlanPollSettings, RuleSettings, VendorSettings
 from relay.config.vendors import serves, vendor_of
+from relay.config.web import MailSettings, WebSettings
 
 __all__ = [
     "AcmeSettings",
@@ -56,6 +57,7 @@ __all__ = [
     "HeadLimitSettings",
     "LimitSettings",
     "LogSettings",
+    "MailSettings",
     "ModelSettings",
     "Network",
     "PlanPollSettings",
@@ -74,6 +76,7 @@ __all__ = [
     "UpstreamSettings",
     "UpstreamTimeoutSettings",
     "VendorSettings",
+    "WebSettings",
     "accepts_of",
     "certificate_files",
     "effective",

@@ -56,7 +56,7 @@ class AlertSettings(_Section, frozen=True):
     chat: str = ""  # telegram: id of the chat
     to: list[str] = []  # mail: the receivers' addresses
     sender: str = ""  # mail: the address that it comes from
-    smtp: str = ""  # mail: "host:port"
+    smtp: str = ""  # mail: "host:port"; "": all of the server is as in [mail]
     encryption: Literal["auto", "tls", "starttls", "off"] = "auto"  # auto: by the port
     user: str = ""  # mail
     password: str = ""  # mail
@@ -83,13 +83,8 @@ class AlertSettings(_Section, frozen=True):
     def _check_mail(self) -> None:
         if not self.to or not all(_MAILBOX.fullmatch(one) for one in self.to):
             raise ValueError('to must be a list of e-mail addresses, such as ["ops@example.com"]')
-        if not _MAILBOX.fullmatch(self.sender):
-            raise ValueError('sender must be an e-mail address, such as "relay@example.com"')
-        match = _SERVER.fullmatch(self.smtp)
-        if match is None or not 0 < int(match[2]) <= _MAX_PORT:
-            raise ValueError('smtp must be host:port, such as "smtp.example.com:587"')
-        if bool(self.user) != bool(self.password):
-            raise ValueError("user and password belong together: give both, or neither")
+        if self.smtp or self.sender or self.user or self.password:  # else those of [mail]
+            check_mail_server(self.smtp, self.sender, self.user, self.password)
 
     def __repr__(self) -> str:
         return f"Alert({self.name!r})"  # the rest may hold secrets
@@ -107,6 +102,20 @@ class AlertSettings(_Section, frozen=True):
         if name == "url":
             check_webhook(f"the value of {text}", value)
         return value
+
+
+def check_mail_server(smtp: str, sender: str, user: str, password: str) -> None:
+    """How mail is sent: the server, who it comes from, and the log-in there."""
+    variable = _VARIABLE.match(password)
+    if variable is not None:
+        raise ValueError(f"password is taken literally; write env:{variable[1]}")
+    if not _MAILBOX.fullmatch(sender):
+        raise ValueError('sender must be an e-mail address, such as "relay@example.com"')
+    match = _SERVER.fullmatch(smtp)
+    if match is None or not 0 < int(match[2]) <= _MAX_PORT:
+        raise ValueError('smtp must be host:port, such as "smtp.example.com:587"')
+    if bool(user) != bool(password):
+        raise ValueError("user and password belong together: give both, or neither")
 
 
 def check_webhook(setting: str, text: str) -> None:

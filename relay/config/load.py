@@ -97,6 +97,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         responses=replace(settings.responses, key=reference(settings.responses.key)),
         backup=backup(settings.backup),
         alert=[alert(one) for one in settings.alert],
+        mail=replace(settings.mail, password=reference(settings.mail.password)),
     )
 
 
@@ -112,9 +113,26 @@ def parse(tree: dict[str, Any]) -> Settings:
         raise explain(str(error)) from None
     _unique("vendor", "name", [vendor.name for vendor in settings.vendor])
     given = [set(table) for table in tree.get("vendor", ())]
-    settings = msgspec.structs.replace(settings, vendor=vendors.merged(settings.vendor, given))
+    settings = msgspec.structs.replace(
+        settings,
+        vendor=vendors.merged(settings.vendor, given),
+        alert=[_with_mail(settings, number) for number in range(len(settings.alert))],
+    )
     _cross_check(settings)
     return settings
+
+
+def _with_mail(settings: Settings, number: int) -> AlertSettings:
+    """A receiver of alerts; one that is reached by mail has a mail server, if need be [mail]'s."""
+    alert, mail = settings.alert[number], settings.mail
+    if alert.kind != "mail" or alert.smtp:
+        return alert
+    if not mail.smtp:
+        raise ConfigError(
+            f"alert[{number}].smtp", 'must be host:port, or [mail] must have a server: smtp = "…"'
+        )
+    given = {name: getattr(mail, name) for name in mail.__struct_fields__}
+    return msgspec.structs.replace(alert, **given)
 
 
 def _cross_check(settings: Settings) -> None:
@@ -139,6 +157,9 @@ def _cross_check(settings: Settings) -> None:
             raise ConfigError("alerting.plan", f"no upstream is named {name!r}")
     _unique("plan", "id", [plan.id for plan in settings.plan])
     _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
+    plan = settings.web.sign_up_plan
+    if plan and plan not in [one.id for one in settings.plan]:
+        raise ConfigError("web.sign_up_plan", f"no plan has the id {plan!r}")
     known = [vendor.name for vendor in settings.vendor]
     for number, upstream in enumerate(settings.upstream):
         if upstream.vendor and upstream.vendor not in known:
@@ -206,6 +227,9 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
         for name in ("url", "secret", "password"):
             if alert[name] and not alert[name].startswith(("env:", "file:")):
                 alert[name] = show(alert[name])
+    mail = tree["mail"]
+    if mail["password"] and not mail["password"].startswith(("env:", "file:")):
+        mail["password"] = show(mail["password"])
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

@@ -34,6 +34,7 @@ from relay.config.values import (
     ProxyUrl,
 )
 from relay.config.vendor_schema import VendorSettings
+from relay.config.web import MailSettings, WebSettings
 from relay.secret import Secret
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:-]+")
@@ -367,6 +368,8 @@ class Settings(_Section, frozen=True):
     backup: BackupSettings = BackupSettings()
     alerting: AlertingSettings = AlertingSettings()
     alert: list[AlertSettings] = []
+    mail: MailSettings = MailSettings()
+    web: WebSettings = WebSettings()
 
     @property
     def admin_address(self) -> AdminAddress:

@@ -161,6 +161,7 @@ class Offer:
         self.close()
         for server in app.servers:
             server.release_listeners()
+        app.web.close()
         app.server.retire(_IDLE_SECONDS)
         app.stop_tasks()
         _log.warning("relay %s has taken over; requests in flight finish here", self.version)

@@ -23,6 +23,11 @@ def _octets(address: str) -> bytes:
     return octets[12:] if octets.startswith(_MAPPED) else octets
 
 
+def subscriber(address: str) -> bytes:
+    """What the addresses of one subscriber have in common; empty for a Unix socket."""
+    return _octets(address)[:8]
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own: a proxy in front, a tool, a Unix socket."""
     octets = _octets(address)
@@ -51,7 +56,7 @@ class AddressCounts:
         """Count a connection until `leave`; False if its address has too many."""
         if not self._cap or self._is_exempt(address):
             return True
-        key = _octets(address)[:8]
+        key = subscriber(address)
         count = self._by_address.get(key, 0)
         if count >= self._cap:
             self.refused += 1

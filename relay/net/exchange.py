@@ -185,6 +185,12 @@ class Exchange:
         finally:
             budget.end_upload(owner)
 
+    def narrow_body(self, limit: int) -> None:
+        """Take a body of at most `limit` octets, for an endpoint that needs no long ones."""
+        self._body_limit = min(self._body_limit, limit)
+        if self.request_body is not None:
+            self.request_body.narrow(self._body_limit)
+
     def hold(self, owner: str, octets: int) -> None:
         """Hold `octets` more in memory for this exchange, until `release_body` or its end.
 
@@ -234,6 +240,12 @@ class Exchange:
         head = self._head(status, fields, len(body))
         self.ended = True
         self.transport.write(head if self.request.method == b"HEAD" else head + body)
+
+    def respond_head(self, status: int, headers: Headers, length: int | None) -> None:
+        """Answer HEAD as a GET whose body has `length` octets; None: unknown."""
+        head = self._head(status, field_lines(headers), UNTIL_CLOSE if length is None else length)
+        self.ended = True
+        self.transport.write(head)
 
     def respond_as_received(self, response: Response, fields: bytes, octets: bytes) -> None:
         """Answer with an upstream's complete body in the framing of `response`.

@@ -64,6 +64,12 @@ class RequestBody:
         self._failure: RelayError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    def narrow(self, limit: int) -> None:
+        """Take at most `limit` octets of payload from now on."""
+        self._limit = limit
+        if self.size > limit:
+            self.fail(too_large(limit))
+
     def feed(self, data: bytes) -> bytes:
         """Take the next octets; return those that follow the body."""
         rest = b""

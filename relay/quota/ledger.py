@@ -344,6 +344,14 @@ class Ledger:
         """All limits in use."""
         return self._counters.values()
 
+    def find_counters(self, scope: str, owner: str) -> LimitCounters | None:
+        """The limits of an owner, if they are in use."""
+        return self._counters.get((scope, owner))
+
+    def find_balance(self, account: str) -> Balance | None:
+        """The balance of an account, if it is known."""
+        return self._balances.get(account)
+
     def balances(self) -> Iterable[Balance]:
         """All balances that are known."""
         return self._balances.values()

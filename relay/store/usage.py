@@ -13,6 +13,8 @@ import msgspec
 
 from relay.store.database import Database, Work
 
+Grouping = Literal["user", "key", "model", "day"]
+
 _PRUNE_BATCH_ROWS: Final = 250  # a few milliseconds, for which the journal waits
 _PRUNE_PAUSE_SECONDS: Final = 0.02  # between two batches
 _DAY_SECONDS: Final = 86_400
@@ -105,7 +107,7 @@ _GROUPS = {
 
 async def sums(
     database: Database,
-    by: Literal["user", "key", "model", "day"],
+    by: Grouping,
     which: Filter = _EVERYTHING,
 ) -> list[Sums]:
     """Usage by user, key or model, most requests first; or by day (UTC), in order."""

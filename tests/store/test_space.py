@@ -40,7 +40,9 @@ async def test_much_free_space_is_given_back_and_some_is_kept(
     assert given == before.octets - after.octets > 25 * MIB
     assert 2 * MIB < after.free_octets < 4 * MIB  # a tenth, for the next rows
     assert await space.give_back(database) == 0
-    assert await space.give_back(database, always=True) == after.free_octets
+    rest = await space.give_back(database, always=True)
+    # With its last entries, a page that says where pages belong becomes free, too.
+    assert 0 <= rest - after.free_octets <= 4096
     await database.checkpoint()
     assert (tmp_path / "relay.db").stat().st_size < MIB
 

@@ -1,0 +1,89 @@
+"""The account itself: its password, its sessions, and its end."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from relay.accounts import sessions
+from relay.accounts.log_in import TooOftenError, WrongCredentialsError
+from relay.accounts.passwords import MIN_LENGTH, WeakPasswordError
+from relay.store import sessions as stored
+from relay.web.log_in_pages import enter
+from relay.web.pages import Pages
+from relay.web.visit import Visit
+
+
+def add(pages: Pages) -> None:
+    """Register the pages."""
+    pages.get("/account", show)
+    pages.post("/account/password", change_password)
+    pages.post("/account/sessions/{id}/end", end_session)
+    pages.post("/account/delete", delete)
+
+
+async def show(visit: Visit) -> Response:
+    """All of it."""
+    return await _page(visit)
+
+
+async def _page(visit: Visit, status: int = 200, **problems: str) -> Response:
+    opened = await sessions.list_sessions(visit.database, visit.settings.web, visit.user, visit.now)
+    assert visit.logged_in is not None
+    values: dict[str, Any] = {"password_problem": "", "delete_problem": "", **problems}
+    return visit.render(
+        "account.html",
+        status,
+        sessions=opened,
+        present=visit.logged_in.session.id,
+        minimum=MIN_LENGTH,
+        **values,
+    )
+
+
+async def _prove(visit: Visit) -> str:
+    """Check the present password; what is wrong, if anything."""
+    password = visit.form.get("present", "")
+    try:
+        await visit.site.log_in.check(
+            visit.settings.web, visit.user.email, password, visit.address, visit.now
+        )
+    except WrongCredentialsError:
+        return visit.t("account.wrong_password")
+    except TooOftenError as error:
+        return visit.t("login.too_often", seconds=error.seconds)
+    return ""
+
+
+async def change_password(visit: Visit) -> Response:
+    """Set another password; all other sessions end, and this one gets a new token."""
+    problem = await _prove(visit)
+    if problem:
+        return await _page(visit, 422, password_problem=problem)
+    user = visit.user
+    try:
+        await visit.site.sign_up.change_password(user, visit.form.get("password", ""))
+    except WeakPasswordError as error:
+        problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
+        return await _page(visit, 422, password_problem=problem)
+    return await enter(visit, user, "/account", done="password_changed")
+
+
+async def end_session(visit: Visit) -> Response:
+    """Log one browser out."""
+    session_id = visit.request.path_params["id"]
+    if not await stored.end_session(visit.database, visit.user.id, session_id):
+        visit.refuse(404, "not_found")
+    return visit.redirect("/account", done="session_ended")
+
+
+async def delete(visit: Visit) -> Response:
+    """Delete the account, after its password was given once more."""
+    problem = await _prove(visit)
+    if problem:
+        return await _page(visit, 422, delete_problem=problem)
+    if not await stored.delete_user(visit.database, visit.user.id):
+        return await _page(visit, 409, delete_problem=visit.t("account.last_admin"))
+    await visit.parts.apply_keys()
+    answer = visit.redirect("/login", done="account_deleted")
+    visit.end_session(answer)
+    return answer

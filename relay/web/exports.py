@@ -1,0 +1,134 @@
+"""Exports without a cap: the request log as CSV, and all that is kept of an account as JSON.
+
+Read and sent piece by piece, so their length does not matter.
+"""
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response, StreamingResponse
+
+from relay.accounts import sessions
+from relay.clock import rfc3339
+from relay.store import balance, usage
+from relay.store.keys import list_keys
+from relay.store.request_log import RequestFilter, own_requests
+from relay.store.usage import Request
+from relay.web.overview_pages import key_names
+from relay.web.pages import Pages
+from relay.web.request_pages import read_filter
+from relay.web.visit import Visit
+
+_ROWS: Final = 500
+_COLUMNS: Final = (
+    "time", "id", "key", "model", "served", "dialect", "status", "outcome", "rule", "input",
+    "output", "cache_read", "cache_write", "cost_usd", "first_ms", "duration_ms",
+)  # fmt: skip
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def add(pages: Pages) -> None:
+    """Register the pages."""
+    pages.get("/dashboard/requests.csv", requests_csv)
+    pages.get("/account/export.json", account_json)
+
+
+async def _all_requests(visit: Visit, which: RequestFilter) -> AsyncIterator[list[Request]]:
+    before: int | None = 2**62
+    while before is not None:
+        page = await own_requests(visit.database, visit.user.id, which, _ROWS, before)
+        if page.rows:
+            yield page.rows
+        before = page.before
+
+
+async def requests_csv(visit: Visit) -> Response:
+    """The log under its filters, the newest request first."""
+    which, _ = read_filter(visit)
+    name_of = await key_names(visit)
+
+    async def pieces() -> AsyncIterator[str]:
+        yield _line(_COLUMNS)
+        async for rows in _all_requests(visit, which):
+            yield "".join(_line(_values(row, name_of(row.key_id))) for row in rows)
+
+    return _download(pieces(), "text/csv; charset=utf-8", "requests", "csv")
+
+
+def _values(row: Request, key: str) -> tuple[object, ...]:
+    first = None if row.ttfb_us is None else row.ttfb_us / 1000
+    duration = None if row.duration_us is None else row.duration_us / 1000
+    cost = f"{row.cost_micro / 10**6:.6f}"
+    return (
+        rfc3339(row.time), row.id, _plain(key), _plain(row.model), _plain(row.served or ""),
+        row.dialect, row.status, _plain(row.outcome), row.rule, row.input, row.output,
+        row.cache_read, row.cache_write, cost, first, duration,
+    )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def _line(values: tuple[object, ...]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()
+
+
+async def account_json(visit: Visit) -> Response:
+    """Everything that is kept of an account, but for digests of secrets."""
+    user = visit.user
+    keys = await list_keys(visit.database, user.email)
+    opened = await sessions.list_sessions(visit.database, visit.settings.web, user, visit.now)
+    which = usage.Filter(user_id=user.id)
+    days = await usage.sums(visit.database, "day", which)
+    head = {
+        "account": msgspec.to_builtins(user),
+        "keys": msgspec.to_builtins(keys),
+        "sessions": [
+            {"created_at": one.created_at, "seen_at": one.seen_at, "address": one.address,
+             "agent": one.agent}
+            for one in opened
+        ],
+        "usage_by_day": msgspec.to_builtins(days),
+    }  # fmt: skip
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield msgspec.json.encode(head)[:-1]
+        async for piece in _array("statement", _statement(visit)):
+            yield piece
+        async for piece in _array("requests", _all_requests(visit, RequestFilter())):
+            yield piece
+        yield b"}\n"
+
+    return _download(pieces(), "application/json", "account", "json")
+
+
+async def _statement(visit: Visit) -> AsyncIterator[list[balance.Entry]]:
+    before: int | None = None
+    while entries := await balance.statement(visit.database, visit.user.id, _ROWS, before):
+        yield entries
+        before = entries[-1].id
+
+
+async def _array(name: str, source: AsyncIterator[list[Any]]) -> AsyncIterator[bytes]:
+    yield b',"%b":[' % name.encode()
+    is_first = True
+    async for rows in source:
+        yield (b"" if is_first else b",") + msgspec.json.encode(rows)[1:-1]
+        is_first = False
+    yield b"]"
+
+
+def _download(
+    pieces: AsyncIterator[str] | AsyncIterator[bytes], kind: str, name: str, suffix: str
+) -> Response:
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    disposition = f'attachment; filename="{name}-{day}.{suffix}"'
+    return StreamingResponse(pieces, media_type=kind, headers={"content-disposition": disposition})

@@ -1,0 +1,96 @@
+"""The keys of an account: made, shown once, renamed, revoked."""
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from relay.accounts import AccountError, InvalidError, keys
+from relay.store import usage
+from relay.store.keys import list_keys
+from relay.store.own_keys import rename_own_key, revoke_own_key
+from relay.web.pages import Pages
+from relay.web.snippets import snippets
+from relay.web.visit import Visit
+
+LIFETIMES: Final = ("", "7d", "30d", "90d", "365d")
+_MAX_NAME: Final = 100
+_RECENT_SECONDS: Final = 30 * 86_400
+
+
+def add(pages: Pages) -> None:
+    """Register the pages."""
+    pages.get("/dashboard/keys", show)
+    pages.post("/dashboard/keys", create)
+    pages.post("/dashboard/keys/{id}/name", rename)
+    pages.post("/dashboard/keys/{id}/revoke", revoke)
+
+
+async def show(visit: Visit) -> Response:
+    """All keys with what each has used."""
+    return visit.render("keys.html", **await _values(visit))
+
+
+async def _values(visit: Visit, problem: str = "", name: str = "") -> dict[str, Any]:
+    user = visit.user
+    which = usage.Filter(since=visit.now - _RECENT_SECONDS, user_id=user.id)
+    used = {one.id: one for one in await usage.sums(visit.database, "key", which)}
+    rows = await list_keys(visit.database, user.email)
+    rows = [key for key in reversed(rows) if key.revoked_at is None]
+    return {
+        "keys": rows,
+        "used": used,
+        "most": _max_keys(visit),
+        "live": sum(key.state(visit.now) == "live" for key in rows),
+        "lifetimes": LIFETIMES,
+        "problem": problem,
+        "name": name,
+    }
+
+
+def _max_keys(visit: Visit) -> int:
+    return next((plan.max_keys for plan in visit.settings.plan if plan.id == visit.user.plan), 0)
+
+
+async def create(visit: Visit) -> Response:
+    """Make a key. This page is the only place that ever shows it."""
+    name, lifetime = visit.form.get("name", "").strip(), visit.form.get("lifetime", "")
+    options = keys.KeyOptions(name, lifetime if lifetime in LIFETIMES and lifetime else None)
+    try:
+        issued = await keys.create(
+            visit.database, visit.settings, visit.user.email, options, now=visit.now
+        )
+    except InvalidError:
+        values = await _values(visit, visit.t("keys.bad_name"), name)
+        return visit.render("keys.html", 422, **values)
+    except AccountError:
+        problem = visit.t("keys.too_many", most=_max_keys(visit))
+        return visit.render("keys.html", 409, **await _values(visit, problem, name))
+    await visit.parts.apply_keys()
+    text = issued.key.reveal()
+    return visit.render(
+        "key_created.html",
+        key=text,
+        record=issued.record,
+        snippets=snippets(visit.settings, text),
+    )
+
+
+async def rename(visit: Visit) -> Response:
+    """Give a key another name."""
+    name = visit.form.get("name", "").strip()
+    if len(name) > _MAX_NAME or not name.isprintable():
+        values = await _values(visit, visit.t("keys.bad_name"))
+        return visit.render("keys.html", 422, **values)
+    key_id = visit.request.path_params["id"]
+    if not await rename_own_key(visit.database, visit.user.id, key_id, name):
+        visit.refuse(404, "not_found")
+    return visit.redirect("/dashboard/keys", done="key_renamed")
+
+
+async def revoke(visit: Visit) -> Response:
+    """Withdraw a key: its next request is refused."""
+    key_id = visit.request.path_params["id"]
+    if not await revoke_own_key(visit.database, visit.user.id, key_id, visit.now):
+        visit.refuse(404, "not_found")
+    await visit.parts.apply_keys()
+    return visit.redirect("/dashboard/keys", done="key_revoked")

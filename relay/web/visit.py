@@ -1,0 +1,137 @@
+"""One request of a browser, as a page sees it: who asks, in which language, with which form.
+
+Decides what every page knows and how it answers. Must not know the topics of pages.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from relay.accounts.sessions import LoggedIn
+from relay.accounts.tokens import form_token
+from relay.config import Settings
+from relay.store.database import Database
+from relay.store.users import User
+from relay.web.languages import Translate
+from relay.web.parts import Parts
+from relay.web.security import set_session
+
+if TYPE_CHECKING:
+    from relay.web.site import Site
+
+_MAX_FIELDS: Final = 100
+_MAX_TARGET: Final = 500
+THEMES: Final = ("auto", "light", "dark")
+
+
+class PageError(Exception):
+    """The request cannot be served; `key` finds the text for its page in `error.*`."""
+
+    def __init__(self, status: int, key: str, *, retry_after: int = 0, **values: object) -> None:
+        super().__init__(key)
+        self.status = status
+        self.key = key
+        self.retry_after = retry_after
+        self.values = values
+
+
+@dataclass
+class Visit:
+    """See the module. `t` finds a text; `form` is empty but for POST."""
+
+    site: "Site"
+    request: Request
+    language: str
+    theme: str
+    t: Translate
+    logged_in: LoggedIn | None = None
+    form: dict[str, str] = field(default_factory=dict)
+    now: float = field(default_factory=time.time)
+
+    @property
+    def parts(self) -> Parts:
+        return self.site.parts
+
+    @property
+    def database(self) -> Database:
+        return self.site.parts.database
+
+    @property
+    def settings(self) -> Settings:
+        return self.site.parts.settings()
+
+    @property
+    def user(self) -> User:
+        """The account that is logged in, on pages that need one."""
+        assert self.logged_in is not None
+        return self.logged_in.user
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        client = self.request.client
+        return client.host if client else ""
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether people reach this site by https."""
+        return self.request.url.scheme == "https"
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a script asks for a part of a page."""
+        return "hx-request" in self.request.headers
+
+    @property
+    def back(self) -> str:
+        """This page, to come back to after a choice of language or look."""
+        url = self.request.url
+        if self.request.method != "GET":
+            return "/"
+        return url.path + ("?" + url.query if url.query else "")
+
+    @property
+    def form_token(self) -> str:
+        """What forms carry; empty for somebody who is not logged in."""
+        return "" if self.logged_in is None else form_token(self.logged_in.token)
+
+    async def read_form(self) -> None:
+        """Read the form of a POST."""
+        body = (await self.request.body()).decode("utf-8", "replace")
+        try:
+            fields = parse_qsl(body, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+        except ValueError:
+            raise PageError(400, "bad_form") from None
+        self.form = {name: value.replace("\0", "") for name, value in fields}
+
+    def render(self, template: str, status: int = 200, **values: object) -> Response:
+        """A page, or a part of one."""
+        html = self.site.render(template, visit=self, t=self.t, **values)
+        return HTMLResponse(html, status)
+
+    def redirect(self, path: str, done: str = "", **query: object) -> Response:
+        """Another page; `done` finds the text in `done.*` that says what has happened."""
+        fields = {**({"done": done} if done else {}), **query}
+        return RedirectResponse(path + ("?" + urlencode(fields) if fields else ""), 303)
+
+    def refuse(self, status: int, key: str, *, retry_after: int = 0, **values: object) -> NoReturn:
+        """Raise the page of an error."""
+        raise PageError(status, key, retry_after=retry_after, **values)
+
+    def start_session(self, response: Response, opened: LoggedIn) -> None:
+        """Give the browser its session."""
+        seconds = self.settings.web.session_limit.seconds
+        set_session(response, opened.token, seconds, secure=self.is_secure)
+
+    def end_session(self, response: Response) -> None:
+        """Take the browser's session away."""
+        set_session(response, "", 0, secure=self.is_secure)
+
+    def next_path(self, path: str) -> str:
+        """A path to go on to, if it is one of this site, which no `//host` is."""
+        is_local = path.startswith("/") and not path.startswith(("//", "/\\"))
+        return path if is_local and len(path) <= _MAX_TARGET and path.isprintable() else ""
