@@ -382,11 +382,7 @@ def compose(
     Raises:
         StoreError: the token of the admin listener cannot be written.
     """
-    pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    for name in storage.paused:  # one that is no longer configured is left out
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
+    pool = _new_pool(settings, deadlines, storage, upstreams)
     bindings = Bindings(_session_seconds(settings.pool))
     metering = Metering(storage.ledger, storage.journal)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
@@ -433,6 +429,18 @@ def compose(
         web,
     )
     return app
+
+
+def _new_pool(
+    settings: Settings, deadlines: Deadlines, storage: Storage, upstreams: list[Upstream]
+) -> Upstreams:
+    """The upstreams, of which those that an operator has paused get no request."""
+    pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
+    for name in storage.paused:  # one that is no longer configured is left out
+        upstream = pool.named(name)
+        if upstream is not None:
+            upstream.health.pause()
+    return pool
 
 
 def _session_seconds(settings: config.PoolSettings) -> float:
