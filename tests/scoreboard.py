@@ -139,7 +139,10 @@ ROWS: Final = (
     ),
     Row(
         "L6", "no request stops the loop", "<= 50 ms",
-        (f"{_ATTACKS}reading.py::", f"{_ATTACKS}single_calls.py::"),
+        (
+            f"{_ATTACKS}reading.py::", f"{_ATTACKS}single_calls.py::",
+            f"{_ATTACKS}octet_readers.py::",
+        ),
     ),
     Row(
         "O1", "three times the load costs no goodput", ">= 90 %, shed in 50 ms",

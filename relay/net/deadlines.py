@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from relay.net.turns import Turns
+
 NEVER: Final = float("inf")
 TICK: Final = 0.25  # seconds between two sweeps
 
@@ -30,10 +32,11 @@ class Deadlines:
 
     `now` is the coarse time, at most one tick ahead and never behind: a deadline counted from it
     never fires early. `swept` is the exact time of the last sweep, against which deadlines are
-    compared.
+    compared. `turns`: for those with more work than fits a turn of the loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.turns = Turns(loop)
         self._loop = loop
         self._watched: set[Deadlined] = set()
         self._each_tick: list[Callable[[], None]] = []

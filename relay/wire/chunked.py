@@ -32,8 +32,15 @@ _FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
 }
 _MAX_CACHED_SIZES: Final = 4096
 
+_HEAD_OCTETS: Final = 5  # three digits and CR LF: the chunk of any usual event
+_CR: Final = 0x0D
+_LF: Final = 0x0A
+
 # Size line → size: a look-up costs a tenth of a match and int().
 _sizes: Final[dict[bytes, int]] = {}
+# The first octets of a small chunk → all its octets. Upstreams send an event as one chunk, and most
+# reads bring one event: a look-up shows that such a read is exactly one chunk.
+_totals: Final[dict[bytes, int]] = {}
 
 
 def _coding_error(message: str) -> RelayError:
@@ -51,6 +58,16 @@ def _read_size(line: bytes) -> int:
             _sizes.clear()
         _sizes[line] = size
     return size
+
+
+def _remember_total(head: bytes) -> None:
+    """Cache the octets of the chunk that begins with `head`, if its size is known and small."""
+    line, found, _ = head.partition(b"\r\n")
+    length = _sizes.get(line)
+    if found and length:
+        if len(_totals) >= _MAX_CACHED_SIZES:
+            _totals.clear()
+        _totals[head] = len(line) + length + 4
 
 
 def _check_size_part(part: bytes) -> None:
@@ -110,15 +127,17 @@ class ChunkScanner:
         Raises:
             RelayError: the coding is broken.
         """
-        size = len(data)
-        if self._clear:
-            stop = data.find(b"\r\n", 0, 10)
-            length = _sizes.get(data[:stop])
-            if length and stop + length + 4 == size and data.endswith(b"\r\n"):
+        if not self._clear:
+            self.single = False
+            data = self._scan(data)
+        else:
+            head = data[:_HEAD_OCTETS]
+            if _totals.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
                 self.single = True
                 return data
-        self.single = False
-        data = self._scan(data)
+            self.single = False
+            data = self._scan(data)
+            _remember_total(head)
         self._clear = not (self.left or self._held or self._trailers)
         return data
 
@@ -198,12 +217,14 @@ class ChunkReader:
         Raises:
             RelayError: the coding is broken.
         """
-        if self._clear:  # one chunk, as upstreams send an event
-            stop = data.find(b"\r\n", 0, 10)
-            length = _sizes.get(data[:stop])
-            if length and stop + length + 4 == len(data) and data.endswith(b"\r\n"):
-                return data[stop + 2 : -2]
-        data = self._read(data)
+        if not self._clear:
+            data = self._read(data)
+        else:
+            head = data[:_HEAD_OCTETS]
+            if _totals.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
+                return data[head.index(b"\n") + 1 : -2]
+            data = self._read(data)
+            _remember_total(head)
         held = self._buffer or self._left or self._in_chunk or self._trailers
         self._clear = not (held or self.done)
         return data

@@ -1,6 +1,7 @@
 """HTTP/2 flow control: a caller who reads slowly delays, and fills, their own stream alone."""
 
 import asyncio
+import json
 import time
 from itertools import pairwise
 
@@ -12,8 +13,10 @@ from relay.net.exchange import Exchange
 from relay.net.http2 import Http2Connection
 from relay.net.listener import listen
 from relay.net.server import Server
+from relay.net.upstream.connection import UpstreamConnection
 from relay.wire.h2.frames import CANCEL, FLOW_CONTROL_ERROR, INITIAL_WINDOW_SIZE
 from tests.fakes import answers
+from tests.fakes.caller import BODY
 from tests.fakes.http2 import Http2Caller, body, get, http2_caller, post
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
@@ -22,7 +25,11 @@ from tests.fakes.upstream import UpstreamWith, always
 EVENTS = answers.stream(["x" * 1000] * 1000)  # 1 MB
 STREAM = answers.chunked(EVENTS)
 PAYLOAD = b"".join(EVENTS)
-MAX_BUFFERED = 128 * 1024  # one read from the upstream, whose socket holds so many
+TINY = answers.chunked(answers.stream(["x"] * 8000))  # 1 MB, and more than twice that as chat
+MAX_BUFFERED = 64 * 1024  # one read from the upstream, whose socket holds so many
+RESPONSES_BODY = json.dumps(
+    {"model": BODY["model"], "stream": True, "max_output_tokens": 9, "input": "hi"}
+).encode()
 MAX_DELAY = 0.01  # seconds that a stalled stream may cost its siblings
 
 
@@ -34,8 +41,11 @@ def engine_of(live: Live) -> Http2Connection:
 
 
 def buffered(live: Live) -> list[int]:
-    """The octets that wait on each stream."""
-    return [stream.queued for stream in engine_of(live).engine.table.streams.values()]
+    """The octets that wait for each stream: frames of its own, and what its upstream has sent."""
+    connection = engine_of(live)
+    upstreams = [channel.exchange.source for channel in connection.channels.values()]
+    unread = [len(one._rest) for one in upstreams if isinstance(one, UpstreamConnection)]
+    return [stream.queued for stream in connection.engine.table.streams.values()] + unread
 
 
 async def _settled(live: Live) -> None:
@@ -79,6 +89,25 @@ async def test_a_stalled_stream_is_bounded_and_delays_no_sibling(
         caller.send(WindowUpdateFrame(stream, window_increment=1 << 24))
         reply = await caller.answer(stream)
         assert (reply.complete, reply.payload) == (True, PAYLOAD)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/responses"])
+async def test_tiny_events_of_a_stalled_stream_are_bounded(
+    relay_with: RelayWith, upstream_with: UpstreamWith, path: str
+) -> None:
+    live = await relay_with(await upstream_with(always(TINY)))
+    request = body(stream=True) if path != "/v1/responses" else RESPONSES_BODY
+    async with http2_caller(live.port, settings={INITIAL_WINDOW_SIZE: 0}, grants=False) as caller:
+        streams = [caller.request(post(live.key, path=path), request) for _ in range(5)]
+        for stream in streams:
+            await caller.octets(stream, 0)
+        await _settled(live)
+        assert all(caller.replies[stream].status == 200 for stream in streams)
+        assert 0 < sum(buffered(live)) <= 5 * MAX_BUFFERED
+        caller.send(WindowUpdateFrame(0, window_increment=1 << 24))
+        caller.send(*(WindowUpdateFrame(stream, window_increment=1 << 24) for stream in streams))
+        for stream in streams:
+            assert (await caller.answer(stream)).complete
 
 
 async def test_a_window_of_one_octet_at_a_time_is_served(

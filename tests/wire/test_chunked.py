@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.errors import RelayError
 from relay.wire import chunked
 from relay.wire.chunked import LAST_CHUNK, ChunkReader, ChunkScanner
 
@@ -152,6 +153,29 @@ def test_the_cache_of_size_lines_is_bounded() -> None:
         assert scanner.feed(line) == line
         assert scanner.left == size + 2
         assert len(chunked._sizes) <= 4096
+
+
+def test_the_cache_of_small_chunks_is_bounded() -> None:
+    for size in range(1, 0xFFF, 8):
+        for first in b"abc":
+            octets = b"%x\r\n%b\r\n" % (size, bytes([first]) * size)
+            for kind in (ChunkScanner, ChunkReader):
+                reader = kind()
+                passed = [reader.feed(octets) for _ in range(3)]
+                assert passed == [octets if kind is ChunkScanner else octets[-size - 2 : -2]] * 3
+            assert len(chunked._totals) <= 4096
+
+
+@pytest.mark.parametrize("kind", [ChunkScanner, ChunkReader])
+@pytest.mark.parametrize("end", [b"x\n", b"\rx", b"xx"])
+def test_a_known_size_does_not_excuse_a_missing_end(
+    kind: type[ChunkScanner | ChunkReader], end: bytes
+) -> None:
+    reader = kind()
+    for _ in range(2):
+        reader.feed(b"5\r\nhello\r\n")
+    with pytest.raises(RelayError):
+        reader.feed(b"5\r\nhello" + end)
 
 
 def test_a_decoded_body_has_a_boundary_anywhere() -> None:

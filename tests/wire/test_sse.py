@@ -54,6 +54,16 @@ def test_an_event_without_its_end_is_pending() -> None:
     assert not reader.pending
 
 
+@pytest.mark.parametrize("cut", [b"", b"\n", b"\n\n"])
+def test_the_part_of_an_event_is_shown(cut: bytes) -> None:
+    reader = EventReader()
+    assert reader.feed(b"data: x\r\n\r\n" + cut + b"data: a\r") == [Event(b"", b"x")]
+    assert reader.feed(b"\ndata: b") == []
+    assert reader.incomplete == b"data: a\ndata: b"
+    reader.feed(b"x" * MAX_EVENT)
+    assert (reader.incomplete, reader.pending) == (b"", True)
+
+
 @pytest.mark.parametrize("size", [MAX_EVENT - 8, MAX_EVENT, 3 * MAX_EVENT])
 def test_an_event_over_the_maximum_is_skipped(size: int) -> None:
     reader = EventReader()
@@ -65,7 +75,7 @@ def test_an_event_over_the_maximum_is_skipped(size: int) -> None:
     ]
     assert events == []
     assert reader.pending
-    assert len(reader._buffer) <= MAX_EVENT
+    assert len(reader._part) <= MAX_EVENT
     events = reader.feed(b"\n\ndata: next\n\n")
     assert [event.data[-4:] for event in events] == [b"xxxx"] * (size < MAX_EVENT) + [b"next"]
     assert not reader.pending

@@ -16,7 +16,7 @@ from relay.config import ProxyUrl
 from relay.errors import RelayError
 from relay.net.deadlines import NEVER, Deadlines
 from relay.net.runner import Waiter
-from relay.net.socket_options import read_little, write_at_once
+from relay.net.socket_options import write_at_once
 from relay.wire.events import Limits, Response
 from relay.wire.h1 import HeadReader, response_reader
 from relay.wire.h1_legal import NOT_HTTP
@@ -24,6 +24,7 @@ from relay.wire.h1_legal import NOT_HTTP
 _HEAD_LIMITS: Final = Limits(request_line=8 * 1024, head=64 * 1024, fields=1000)
 _MAX_INTERIM_RESPONSES: Final = 16  # 1xx, before the final one
 _MAX_JOINED_OCTETS: Final = 64 * 1024  # a body up to this is one write with its head
+_AT_ONCE: Final = 4 * 1024  # octets of a body that the sink gets before others have their turn
 
 
 class FailureKind(Enum):
@@ -76,6 +77,7 @@ class UpstreamConnection:
         "_interim",
         "_paused",
         "_reader",
+        "_rest",
         "_sink",
         "_waiter",
         "answered",
@@ -107,6 +109,7 @@ class UpstreamConnection:
         self._waiter: Waiter[Response] | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._early = b""  # octets of the body that came with the head
+        self._rest = b""  # octets that were read, and wait for their turn; nothing more is read
         self._paused = False
         self._interim = 0
 
@@ -114,7 +117,6 @@ class UpstreamConnection:
         """Connected (and through TLS, if any)."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
         write_at_once(self.transport)
-        read_little(self.transport)
         self._deadlines.watch(self)
 
     def send(self, head: bytes, body: bytes) -> Waiter[Response]:
@@ -154,6 +156,8 @@ class UpstreamConnection:
     def attach(self, sink: Callable[[bytes], None]) -> None:
         """Send the body's octets to `sink` from now on."""
         self._sink = sink
+        if self._rest:
+            self._deadlines.turns.add(self)
         self.heard = self._deadlines.now
         self.deadline = self.heard + self.origin.silence_time
 
@@ -169,6 +173,7 @@ class UpstreamConnection:
     def close(self) -> None:
         """End the connection at once, without calling back."""
         self._sink = None
+        self._rest = b""
         self.on_lost = None
         self._waiter = None
         self._deadlines.forget(self)
@@ -183,6 +188,7 @@ class UpstreamConnection:
         return (
             self.lost is None
             and not self._early
+            and not self._rest
             and not self.transport.is_closing()
             and not self.transport.get_write_buffer_size()
         )
@@ -198,7 +204,10 @@ class UpstreamConnection:
         """Read on."""
         if not self.transport.is_closing():
             self._paused = False
-            self.transport.resume_reading()
+            if self._rest:
+                self._deadlines.turns.add(self)
+            else:
+                self.transport.resume_reading()
             self.heard = self._deadlines.now
             self.deadline = self.heard + self.origin.silence_time
 
@@ -207,11 +216,25 @@ class UpstreamConnection:
         sink = self._sink
         if sink is not None:
             self.heard = self._deadlines.now
-            sink(data)
+            if len(data) > _AT_ONCE:
+                self._wait_for_turn(data)
+            else:
+                sink(data)
         elif self._waiter is not None:
             self._read_head(self._waiter, data)
         else:  # no request is waiting for an answer
             self._fail(UpstreamError(FailureKind.GARBAGE, "octets without a request"))
+
+    def take_turn(self) -> bool:
+        """Send the next part of a large read to the sink; return whether there is more."""
+        sink, rest = self._sink, self._rest
+        if sink is None or self._paused or not rest:
+            return False
+        self._rest = rest[_AT_ONCE:]
+        if not self._rest and not self.transport.is_closing():  # before the body may end
+            self.transport.resume_reading()
+        sink(rest[:_AT_ONCE])
+        return bool(self._rest)
 
     def pause_writing(self) -> None:
         """The upstream reads slowly. Nothing to do: the body is in the buffer already."""
@@ -247,6 +270,12 @@ class UpstreamConnection:
         self.deadline = NEVER
         self._fail(UpstreamError(FailureKind.SILENT))
 
+    def _wait_for_turn(self, data: bytes) -> None:
+        self._rest = data
+        self.transport.pause_reading()
+        if self._sink is not None:
+            self._deadlines.turns.add(self)
+
     def _reused_and_unanswered(self) -> bool:
         return self.sent > 1 and not self.answered
 
@@ -272,6 +301,9 @@ class UpstreamConnection:
             return
         self._waiter = None
         self.deadline = self._deadlines.now + self.origin.silence_time
+        if len(data) > _AT_ONCE and len(data) != response.length:
+            self._wait_for_turn(data[_AT_ONCE:])
+            data = data[:_AT_ONCE]
         self._early = data
         waiter.set_result(response)
 
@@ -280,6 +312,11 @@ class UpstreamConnection:
         if self.lost is None:
             self.lost = failure
             self.lost_cleanly = clean
+        rest, self._rest = self._rest, b""
+        if rest and self._sink is None:  # it came before the end
+            self._early += rest
+        elif rest and self._sink is not None:
+            self._sink(rest)
         waiter, self._waiter = self._waiter, None
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from relay.net.descriptors import is_exhausted
+from relay.net.socket_options import read_little
 
 # (family, address) as `socket.connect` takes it, but for the port.
 _Address = tuple[int, tuple[Any, ...]]
@@ -126,6 +127,7 @@ class Resolver:
         try:
             dialled.setblocking(False)
             dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            read_little(dialled)
             with contextlib.suppress(BlockingIOError):
                 dialled.connect((ip, port, *rest))
                 return dialled
