@@ -97,7 +97,7 @@ async def test_a_renewal_says_which_certificate_it_replaces(tmp_path: Path, faul
         assert authority.replaced == [None, *again]
 
 
-async def test_no_certificate_is_named_where_the_directory_knows_no_renewal_info(
+async def test_an_authority_without_renewal_info_gets_no_name(
     tmp_path: Path,
 ) -> None:
     with running_authority(tmp_path, "") as authority:
