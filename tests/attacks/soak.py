@@ -138,5 +138,7 @@ class Load:
             self.results["faults"] += 1
         elif is_complete:
             self.results["complete"] += 1
+        elif status == 503 and b"more requests than it can serve" in payload:
+            self.results["shed"] += 1  # the loop was late: beside other work of the machine
         else:
             self.results[f"broken {one.path} {status} {payload[-200:]!r}"] += 1

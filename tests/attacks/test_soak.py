@@ -90,6 +90,7 @@ async def test_a_soak_leaves_memory_and_everything_held_as_it_was(
     assert after == before, shown
     assert failed == 0
     assert [name for name in results if name.startswith("broken")] == []
+    assert results["shed"] < results["requests"] * 0.01
     assert results["left"] > results["requests"] * 0.01
     assert results["complete"] > 0.6 * PER_SECOND * seconds
     assert grown <= MAX_GROWTH, shown

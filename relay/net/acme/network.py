@@ -7,10 +7,9 @@ import contextlib
 import time
 from typing import Any, Final
 
-import josepy
 import requests
 from acme import client, errors, messages
-from josepy import jwa, jwk
+from josepy import json_util, jwa, jwk
 
 from relay import __version__
 from relay.net.acme.schedule import retry_after_seconds
@@ -22,7 +21,7 @@ _MAX_NONCES: Final = 6  # an authority of several machines may refuse some in a 
 class _Replacement(messages.NewOrder):
     """An order with the field of RFC 9773 §5, which the library does not know."""
 
-    replaces: str = josepy.field("replaces", omitempty=True)
+    replaces: str = json_util.field("replaces", omitempty=True)
 
 
 class Network(client.ClientNetwork):
