@@ -2,7 +2,7 @@
 # Installs relay on this machine as a service, and makes the first account and its key.
 #
 #   curl -fsSL https://HOST/install.sh | sudo RELAY_DIST=https://HOST sh -s -- \
-#       --url https://relay.example --email you@example.com
+#       --domain relay.example --email you@example.com
 #
 # RELAY_DIST (or --dist) is where relay.pyz and SHA256SUMS are: a URL, or a folder on this machine.
 # Running it again installs the newer version and keeps settings, accounts and keys.
@@ -13,8 +13,9 @@ usage() {
     cat <<'USAGE'
 Usage: install.sh [options]
   --dist URL|FOLDER    where relay.pyz and SHA256SUMS are    [default: $RELAY_DIST]
-  --url URL            address that users will have, such as https://relay.example
-  --listen ADDRESS     address to listen on                  [default: 127.0.0.1:8080]
+  --domain NAME        serve https on ports 443 and 80, with certificates for this name
+  --url URL            without --domain: address that users will have, such as that of a proxy
+  --listen ADDRESS     without --domain: address to listen on  [default: 127.0.0.1:8080]
   --email ADDRESS      of the first account; "" for none
   --upstream-key FILE  a file with the API key of api.anthropic.com
   --python PATH        the Python to use                     [default: the newest that is found]
@@ -36,6 +37,7 @@ misuse() {
 }
 
 dist=${RELAY_DIST:-}
+domain=
 url=
 listen=
 email=
@@ -47,10 +49,11 @@ dry_run=
 
 while [ $# -gt 0 ]; do
     case $1 in
-    --dist | --url | --listen | --email | --upstream-key | --python | --root)
+    --dist | --domain | --url | --listen | --email | --upstream-key | --python | --root)
         [ $# -ge 2 ] || misuse "$1 needs a value"
         case $1 in
         --dist) dist=$2 ;;
+        --domain) domain=$2 ;;
         --url) url=$2 ;;
         --listen) listen=$2 ;;
         --email)
@@ -153,7 +156,13 @@ fetch() { # name, target
 write_settings() { # target
     {
         printf '# Settings of relay. To find mistakes: relay check --config %s\n' "$etc/relay.toml"
-        printf '[server]\nlisten = ["%s"]\npublic_url = "%s"\n\n' "$listen" "$url"
+        if [ -n "$domain" ]; then
+            printf '[server]\nlisten = ["[::]:443", "0.0.0.0:443"]\npublic_url = "%s"\n' "$url"
+            printf 'tls = "auto"\ndomains = ["%s"]\n\n' "$domain"
+            [ -z "$email" ] || printf '[acme]\nemail = "%s"\n\n' "$email"
+        else
+            printf '[server]\nlisten = ["%s"]\npublic_url = "%s"\n\n' "$listen" "$url"
+        fi
         printf '[database]\npath = "%s/relay.db"\n\n' "$state"
         printf '[backup]\npath = "%s/backups"\n\n' "$state"
         if [ -n "$upstream_key" ]; then
@@ -176,6 +185,14 @@ is_plain() { # a value that goes into quotes in relay.toml
     esac
 }
 
+is_domain() { # a name that certificates are for, in lower case
+    case $1 in
+    *[!a-z0-9.-]* | [!a-z0-9]* | *[!a-z0-9]) return 1 ;;
+    *.*) ;;
+    *) return 1 ;;
+    esac
+}
+
 case $dist in
 '') misuse "give --dist or RELAY_DIST: a URL or a folder with relay.pyz and SHA256SUMS" ;;
 esac
@@ -191,11 +208,20 @@ state=$root/var/lib/relay
 relay=$opt/current/bin/relay
 
 if [ ! -f "$etc/relay.toml" ]; then
+    if [ -n "$domain" ] && [ -n "$url$listen" ]; then
+        misuse "--domain sets the address: leave out --url and --listen"
+    fi
+    [ -n "$domain$url" ] || domain=$(ask "Domain name of this machine, for https (none: Enter)" "")
+    if [ -n "$domain" ]; then
+        is_domain "$domain" || misuse "--domain: $domain is no name such as relay.example"
+        url=https://$domain
+    fi
     [ -n "$url" ] || url=$(ask "Address that users will have" "http://127.0.0.1:8080")
     is_plain "$url" || misuse "--url: $url is no address such as https://relay.example"
     [ -n "$listen" ] || listen=127.0.0.1:8080
     is_plain "$listen" || misuse "--listen: $listen is no address such as 127.0.0.1:8080"
     [ -n "$email_given" ] || email=$(ask "E-mail address of the first account" "")
+    [ -z "$email" ] || is_plain "$email" || misuse "--email: $email is no address such as you@example.com"
     if [ -n "$upstream_key" ] && [ ! -r "$upstream_key" ]; then
         fail "--upstream-key: $upstream_key cannot be read"
     fi
@@ -210,7 +236,7 @@ fetch relay.pyz "$work/relay.pyz"
     fail "relay.pyz is not what SHA256SUMS says; nothing was installed"
 RELAY_CACHE=$work/cache "$python" "$work/relay.pyz" --version >"$work/version" ||
     fail "relay.pyz does not run on $python; nothing was installed"
-version=$(cat "$work/version")
+version=$(sed 's/.* //' "$work/version")
 
 if [ -z "$root" ] && ! id relay >/dev/null 2>&1; then
     run useradd --system --home-dir "$state" --shell /usr/sbin/nologin relay
@@ -252,7 +278,12 @@ if [ -n "$dry_run" ]; then
 else
     cat "$work/upgrade" >&2
 fi
-printf '#!/bin/sh\nexec %s "$@"\n' "$relay" >"$work/relay"
+# The command for the shell finds the settings from every folder.
+{
+    # shellcheck disable=SC2016 # expanded by the script that is written
+    printf '#!/bin/sh\nexport RELAY_CONFIG="${RELAY_CONFIG:-%s}"\n' "$etc/relay.toml"
+    printf 'exec %s "$@"\n' "$relay"
+} >"$work/relay"
 run mkdir -p "$root/usr/local/bin"
 run cp "$work/relay" "$root/usr/local/bin/relay"
 run chmod 0755 "$root/usr/local/bin/relay"
@@ -285,7 +316,7 @@ if [ -n "$dry_run" ]; then
     say "nothing was changed"
     exit 0
 fi
-say "$version is installed; settings: $etc/relay.toml"
+say "version $version is installed; settings: $etc/relay.toml"
 if [ -n "$first" ] && [ -z "$upstream_key" ]; then
     say "no request can be served yet: put an API key into $etc/anthropic.key, and remove the # before [[upstream]]"
 fi

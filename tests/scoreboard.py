@@ -157,6 +157,7 @@ ROWS: Final = (
         ),
     ),
     Row("O3", "a hand-over costs nothing", "0 refused, reset or cut", ("tests/handover/",)),
+    Row("O4", "a soak leaves nothing behind", "<= 1 MiB, all as before", (f"{_ATTACKS}soak.py::",)),
     Row(
         "O5", "a crash is one request's 500", "the process lives",
         ("tests/gateway/test_crashes.py::", "tests/durability/test_log_disk.py::"),

@@ -19,6 +19,7 @@ from relay import config
 from relay.cli.output import print_stderr
 
 _DEFAULT_CONFIG: Final = "relay.toml"
+_CONFIG_VARIABLE: Final = "RELAY_CONFIG"
 _COMMANDS: Final = {  # name → module:attribute
     "alerts": "relay.cli.alerts:alerts",
     "backup": "relay.cli.database:backup",
@@ -131,15 +132,16 @@ config_option = click.option(
     metavar="PATH",
     expose_value=False,
     callback=_remember_config,
-    help=f"The settings file.  [default: ./{_DEFAULT_CONFIG}]",
+    help=f"The settings file.  [default: ${_CONFIG_VARIABLE}, else ./{_DEFAULT_CONFIG}]",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def config_path() -> str:
-    """The settings file of this command: `--config`, else ./relay.toml."""
-    return str(click.get_current_context().ensure_object(dict).get("config", _DEFAULT_CONFIG))
+    """The settings file of this command: `--config`, else $RELAY_CONFIG, else ./relay.toml."""
+    default = os.environ.get(_CONFIG_VARIABLE) or _DEFAULT_CONFIG
+    return str(click.get_current_context().ensure_object(dict).get("config", default))
 
 
 def load_settings() -> config.Settings:

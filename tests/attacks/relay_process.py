@@ -63,6 +63,14 @@ class RelayProcess:
         """The octets in memory."""
         return int(self._ask("memory"))
 
+    def held(self) -> dict[str, int]:
+        """What requests may hold of the process, by kind."""
+        return dict(self._ask("held"))
+
+    def failed(self) -> int:
+        """The number of requests that failed by the relay's own fault."""
+        return int(self._ask("failed"))
+
     def new_key(self, email: str = EMAIL) -> str:
         """A key of this user, whose account is new if nobody has had it yet."""
         return str(self._ask("new_key", email))
@@ -107,6 +115,25 @@ class _Commands:
 
     async def memory(self) -> int:
         return int(psutil.Process().memory_info().rss)
+
+    async def held(self) -> dict[str, int]:
+        app = self._live.app
+        return {
+            "descriptors": psutil.Process().num_fds(),
+            "tasks": len(asyncio.all_tasks()),
+            "connections": len(app.server.connections),
+            "octets": app.server.budget.held,
+            "upstream places": sum(one.in_flight for one in app.upstreams),
+            "waiting": app.upstreams.waiting,
+            "upstream connections": sum(one.pool.idle for one in app.upstreams),
+            "reservations": sum(one.in_flight for one in app.ledger.counters()),
+            "keys in use": sum(one.in_flight for one in app.ledger.key_states()),
+            "money": sum(one.held for one in app.ledger.balances()),
+            "unwritten": app.journal.unwritten,
+        }
+
+    async def failed(self) -> int:
+        return sum(line["outcome"] == "failed" for line in self._live.log())
 
     async def new_key(self, email: str) -> str:
         if email not in self._emails:

@@ -21,6 +21,18 @@ def test_a_missing_settings_file_is_named_with_the_option(folder: Path) -> None:
         assert "--config PATH" in line
 
 
+def test_a_variable_names_the_settings_file_and_the_option_wins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "relay.toml").rename(folder / "other.toml")
+    monkeypatch.setenv("RELAY_CONFIG", "other.toml")
+    done("user", "list")
+    assert "cannot read relay.toml" in refused(2, "user", "list", "--config", "relay.toml")
+    monkeypatch.setenv("RELAY_CONFIG", "none.toml")
+    assert "cannot read none.toml" in refused(2, "user", "list")
+    done("user", "list", "--config", "other.toml")
+
+
 @pytest.mark.parametrize(
     "command",
     ["--config other.toml user list", "user --config other.toml list",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from relay import config
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "install.sh"
 SHELLS = [name for name in ("dash", "bash", "busybox") if shutil.which(name)]
@@ -89,6 +91,28 @@ def test_an_install_ends_with_settings_and_a_key(tmp_path: Path, dist: Path, she
     assert (root / "etc" / "relay" / "anthropic.key").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_domain_alone_gives_https_and_the_command_its_settings(
+    tmp_path: Path, dist: Path
+) -> None:
+    result = install(
+        tmp_path, "--dist", str(dist), "--domain", "relay.example", "--email", "ann@example.com"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "export ANTHROPIC_BASE_URL=https://relay.example\n" in result.stdout
+    assert "relay: version 0.1.0 is installed; settings: " in result.stderr
+    root = tmp_path / "root"
+    settings = config.load(str(root / "etc" / "relay" / "relay.toml"))
+    assert settings.server.tls == "auto"
+    assert settings.server.domains == ["relay.example"]
+    assert [address.port for address in settings.server.listen] == [443, 443]
+    assert settings.acme.email == "ann@example.com"
+    listed = subprocess.run(
+        [str(root / "usr" / "local" / "bin" / "relay"), "key", "list"],
+        cwd="/", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "ann@example.com" in listed.stdout
+
+
 def test_a_second_run_keeps_settings_and_accounts(tmp_path: Path, dist: Path) -> None:
     arguments = ("--dist", str(dist), "--url", "https://a.example", "--email", "a@example.com")
     assert install(tmp_path, *arguments).returncode == 0
@@ -166,6 +190,11 @@ def test_a_download_that_is_not_right_installs_nothing(
         (["--dist", "d", "--url", 'a"b'], 2, "is no address such as"),
         (["--dist", "d", "--url", "http://a", "--listen", "a b"], 2, "is no address such as"),
         (["--dist", "d", "--url", "http://a", "--upstream-key", "none"], 1, "cannot be read"),
+        (["--dist", "d", "--domain", "https://a.example"], 2, "is no name such as"),
+        (["--dist", "d", "--domain", "relay"], 2, "is no name such as"),
+        (["--dist", "d", "--domain", "A.example"], 2, "is no name such as"),
+        (["--dist", "d", "--domain", "a.example", "--url", "http://a"], 2, "leave out --url"),
+        (["--dist", "d", "--domain", "a.example", "--email", 'a"b'], 2, "is no address such as"),
         (["--dist", "none", "--url", "http://a"], 1, "there is no none/SHA256SUMS"),
         (["--dist", "d", "--python", "/bin/true/x"], 1, "is no CPython 3.11 or newer"),
     ],
@@ -184,6 +213,6 @@ def test_a_wrong_call_is_one_line(
 
 def test_help_names_every_option(tmp_path: Path) -> None:
     text = install(tmp_path, "--help").stdout
-    for option in ("--dist", "--url", "--listen", "--email", "--upstream-key", "--python",
-                   "--root", "--dry-run"):  # fmt: skip
+    for option in ("--dist", "--domain", "--url", "--listen", "--email", "--upstream-key",
+                   "--python", "--root", "--dry-run"):  # fmt: skip
         assert option in text

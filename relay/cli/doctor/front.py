@@ -19,6 +19,11 @@ _TIMEOUT_SECONDS: Final = 5.0
 _PROXY_SECONDS: Final = 60.0  # nginx: proxy_read_timeout
 _CLOUDFLARE_SECONDS: Final = 100.0
 _MOST_READ: Final = 4096  # octets of an answer
+_OF_FILES: Final = "check the certificate there"
+_OF_AUTO: Final = (
+    "wait a moment after the first start; if no certificate comes, the relay's log says why "
+    "(`journalctl -u relay`)"
+)
 
 
 def examine(settings: config.Settings, *, offline: bool) -> Iterator[Finding]:
@@ -26,7 +31,8 @@ def examine(settings: config.Settings, *, offline: bool) -> Iterator[Finding]:
     yield from _admin(settings)
     yield from _silence(settings)
     if not offline:
-        public = list(_public(settings.server.public_url))
+        is_auto = settings.server.tls == "auto"
+        public = list(_public(settings.server.public_url, _OF_AUTO if is_auto else _OF_FILES))
         yield from public
         if all(one.level == "ok" for one in public):
             yield from buffering.examine(settings)
@@ -67,7 +73,7 @@ def _silence(settings: config.Settings) -> Iterator[Finding]:
         )
 
 
-def _public(url: str) -> Iterator[Finding]:
+def _public(url: str, certificate_remedy: str) -> Iterator[Finding]:
     what = f"public_url {url}"
     try:
         status, body = _get(url, "/healthz")
@@ -76,7 +82,7 @@ def _public(url: str) -> Iterator[Finding]:
         return
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
-        yield fault(what, f"clients cannot trust it: {reason}", "check the certificate there")
+        yield fault(what, f"clients cannot trust it: {reason}", certificate_remedy)
         return
     except (OSError, http.client.HTTPException) as error:
         yield fault(

@@ -9,13 +9,19 @@ from typing import Any, Final
 
 import requests
 from acme import client, errors, messages
-from josepy import jwa, jwk
+from josepy import json_util, jwa, jwk
 
 from relay import __version__
 from relay.net.acme.schedule import retry_after_seconds
 
 _ANSWER_TIMEOUT_SECONDS: Final = 20
 _MAX_NONCES: Final = 6  # an authority of several machines may refuse some in a row
+
+
+class _Replacement(messages.NewOrder):
+    """An order with the field of RFC 9773 §5, which the library does not know."""
+
+    replaces: str = json_util.field("replaces", omitempty=True)
 
 
 class Network(client.ClientNetwork):
@@ -28,6 +34,7 @@ class Network(client.ClientNetwork):
             user_agent=f"relay/{__version__}",
             timeout=_ANSWER_TIMEOUT_SECONDS,
         )
+        self.replaces = ""  # the certificate that the next orders are to replace, by its id
         self.retry_after: float | None = None  # seconds, of the last answer if that was an error
         if ca is not None:  # as `requests` takes it
             self.verify_ssl = ca  # type: ignore[assignment]
@@ -35,6 +42,10 @@ class Network(client.ClientNetwork):
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request, again while its nonce is refused (RFC 8555 §6.5)."""
+        if self.replaces and isinstance(args[1], messages.NewOrder):
+            order = args[1]
+            known = {"identifiers": order.identifiers, "profile": order.profile}
+            args = (args[0], _Replacement(replaces=self.replaces, **known), *args[2:])
         for _ in range(_MAX_NONCES - 1):
             try:
                 return self._post_once(*args, **kwargs)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from acme import challenges as acme_challenges
 from acme import client, crypto_util, errors, messages
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from josepy import jwk
 
@@ -19,6 +20,7 @@ from relay.net.acme.advice import advice, clean
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
 from relay.net.acme.network import Network
+from relay.net.acme.renewal_info import certificate_id
 from relay.net.acme.turns import Proof, proven
 from relay.secret import Secret
 
@@ -26,6 +28,8 @@ HTTP_01: Final = "http-01"
 TLS_ALPN_01: Final = "tls-alpn-01"
 # Errors of a new account that are those of its binding, if it has one.
 _OF_BINDINGS: Final = ("unauthorized", "malformed", "externalAccountRequired")
+# Errors of an order that are not those of the certificate that it is to replace.
+_NOT_OF_REPLACEMENTS: Final = ("accountDoesNotExist", "rateLimited", "userActionRequired")
 PORTS: Final = {HTTP_01: 80, TLS_ALPN_01: 443}
 
 _ORDER_TIMEOUT: Final = datetime.timedelta(seconds=120)
@@ -128,7 +132,7 @@ class _Session:
         if known is not None:
             self._use_account(known.decode())
             try:
-                return authority.new_order(request)
+                return self._new_order(authority, request)
             except messages.Error as error:
                 if error.code != "accountDoesNotExist":
                     raise
@@ -136,7 +140,35 @@ class _Session:
         url = self._open_account(authority)
         self._folder.write(self._folder.account_url, url.encode())
         self._use_account(url)
+        return self._new_order(authority, request)
+
+    def _new_order(self, authority: client.ClientV2, request: bytes) -> messages.OrderResource:
+        """Place the order, in place of the present certificate where the authority knows that:
+        some give renewals higher limits. It is ordered all the same if that is refused."""
+        self._network.replaces = self._replaced(authority.directory)
+        try:
+            return authority.new_order(request)
+        except errors.ConflictError:  # alreadyReplaced
+            if not self._network.replaces:
+                raise
+        except messages.Error as error:
+            if not self._network.replaces or error.code in _NOT_OF_REPLACEMENTS:
+                raise
+        self._network.replaces = ""
         return authority.new_order(request)
+
+    def _replaced(self, directory: messages.Directory) -> str:
+        """The id of the certificate that is renewed; "": there is none, or it is of no use."""
+        try:
+            if not directory["renewalInfo"]:
+                return ""
+        except KeyError:
+            return ""
+        chain = self._folder.read(self._folder.certificate(self._order.domain))
+        try:
+            return "" if chain is None else certificate_id(x509.load_pem_x509_certificate(chain))
+        except ValueError:
+            return ""
 
     def _open_account(self, authority: client.ClientV2) -> str:
         """The URL of the account of our key, which is opened if there is none."""

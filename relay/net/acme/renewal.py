@@ -19,7 +19,7 @@ from relay.config import Settings
 from relay.net.acme import keys
 from relay.net.acme.challenges import Challenges
 from relay.net.acme.folder import AcmeFolder
-from relay.net.acme.renewal_info import ASK_SECONDS, Suggestion, suggestion
+from relay.net.acme.renewal_info import ASK_SECONDS, RenewalInfo, Suggestion
 from relay.net.acme.schedule import renewal_time, retry_delay, suggested_time
 from relay.net.acme.turns import Follower, turn
 from relay.net.off_loop import off_loop
@@ -69,6 +69,7 @@ class AutoCertificates:
         self._certificates = certificates
         self._settings = settings.acme
         self._folder = AcmeFolder(settings.database.path, settings.acme.directory_url)
+        self._renewal_info = RenewalInfo(settings.acme.directory_url, settings.acme.ca)
         self._is_ordering = False  # on a thread, which a cancelled `run` leaves behind
         self._follower: Follower | None = None  # of the process that served before
         self._random: Callable[[], float] = random.random
@@ -89,6 +90,7 @@ class AutoCertificates:
         folder = AcmeFolder(settings.database.path, settings.acme.directory_url)
         known = {one.name: one for one in self._domains if folder.path == self._folder.path}
         self._settings, self._folder = settings.acme, folder
+        self._renewal_info = RenewalInfo(settings.acme.directory_url, settings.acme.ca)
         names = [name for name in settings.server.domains if name not in known]
         loaded = await off_loop("acme", lambda: [self._load(name) for name in names])
         known.update({one.name: one for one in loaded})
@@ -198,13 +200,13 @@ class AutoCertificates:
     async def _ask(self, domain: _Domain) -> None:
         """Ask the authority when a certificate is renewed; a failed question changes nothing."""
         domain.ask_at = time.time() + ASK_SECONDS
-        settings, path = self._settings, self._folder.certificate(domain.name)
+        info, path = self._renewal_info, self._folder.certificate(domain.name)
 
         def ask() -> Suggestion | None:
             chain = self._folder.read(path)
             if chain is None:
                 return None
-            return suggestion(settings.directory_url, settings.ca, chain)
+            return info.suggestion(chain)
 
         try:
             async with asyncio.timeout(_ASK_TIMEOUT_SECONDS):

@@ -19,6 +19,7 @@ from relay.net.acme.schedule import retry_after_seconds
 from relay.net.tls import upstream
 
 ASK_SECONDS: Final = 6 * 3600.0  # RFC 9773 §4.3.3
+_DIRECTORY_SECONDS: Final = ASK_SECONDS / 2
 _MIN_ASK_SECONDS: Final = 60.0
 _MAX_ASK_SECONDS: Final = 86_400.0
 _ANSWER_TIMEOUT_SECONDS: Final = 20
@@ -36,25 +37,47 @@ class Suggestion:
     explanation: str  # the URL of a page; "": none
 
 
-def suggestion(directory: str, ca: str | None, chain: bytes) -> Suggestion | None:
-    """What the authority suggests for a certificate, PEM; None: it makes no suggestions.
+class RenewalInfo:
+    """The renewal information of one authority. `ca` is as in `[acme]`. Its directory is fetched
+    once for the questions of some hours, whatever number of domains they are about."""
 
-    Raises:
-        Exception: it cannot be asked, or its answer cannot be read.
-    """
-    base = _get(directory, ca)[0].get("renewalInfo")
-    if base is None:
-        return None
-    url = f"{base}/{certificate_id(x509.load_pem_x509_certificate(chain))}"
-    document, retry_after = _get(url, ca)
-    window = document["suggestedWindow"]
-    start, end = _time(window["start"]), _time(window["end"])
-    if end <= start:
-        raise ValueError("its window ends before it begins")
-    wait = retry_after_seconds(retry_after, time.time())
-    wait = min(max(ASK_SECONDS if wait is None else wait, _MIN_ASK_SECONDS), _MAX_ASK_SECONDS)
-    explanation = str(document.get("explanationURL") or "")[:_MAX_EXPLANATION]
-    return Suggestion(start, end, wait, explanation if explanation.isprintable() else "")
+    def __init__(self, directory: str, ca: str | None) -> None:
+        self._directory = directory
+        self._ca = ca
+        self._base: str | None = None
+        self._fetch_after = 0.0  # by time.monotonic
+
+    def suggestion(self, chain: bytes) -> Suggestion | None:
+        """What the authority suggests for a certificate, PEM; None: it makes no suggestions.
+
+        Raises:
+            Exception: it cannot be asked, or its answer cannot be read.
+        """
+        base = self._resource()
+        if base is None:
+            return None
+        url = f"{base}/{certificate_id(x509.load_pem_x509_certificate(chain))}"
+        try:
+            document, retry_after = _get(url, self._ca)
+        except Exception:
+            self._fetch_after = 0.0  # it may have moved
+            raise
+        window = document["suggestedWindow"]
+        start, end = _time(window["start"]), _time(window["end"])
+        if end <= start:
+            raise ValueError("its window ends before it begins")
+        wait = retry_after_seconds(retry_after, time.time())
+        wait = min(max(ASK_SECONDS if wait is None else wait, _MIN_ASK_SECONDS), _MAX_ASK_SECONDS)
+        explanation = str(document.get("explanationURL") or "")[:_MAX_EXPLANATION]
+        return Suggestion(start, end, wait, explanation if explanation.isprintable() else "")
+
+    def _resource(self) -> str | None:
+        """The URL below which certificates are asked about; None: there is none."""
+        now = time.monotonic()
+        if now >= self._fetch_after:
+            self._base = _get(self._directory, self._ca)[0].get("renewalInfo")
+            self._fetch_after = now + _DIRECTORY_SECONDS
+        return self._base
 
 
 def certificate_id(certificate: x509.Certificate) -> str:

@@ -45,6 +45,8 @@ class Authority:
         self.refused_nonces = 0
         self.renewal_info: dict[str, Any] | None = None  # None: it has none
         self.asked_about: list[str] = []  # certificates
+        self.replaced: list[str | None] = []  # by each order, certificates
+        self.directories_asked_for = 0
         self.nonces_asked_for = 0
         self.bindings: list[Any] = []  # of new accounts
         self.nonces = [""]  # handed out; the last one alone is good
@@ -196,6 +198,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             authority.asked_about.append(self.path.removeprefix("/renewal-info/"))
             self.answer(200, authority.renewal_info, retry_after="7200")
         else:
+            authority.directories_asked_for += 1
             self.answer(200, authority.directory())
 
     def do_POST(self) -> None:
@@ -247,8 +250,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         authority = self.authority
         fault = authority.fault
         authority.domain = payload["identifiers"][0]["value"]
+        authority.replaced.append(payload.get("replaces"))
         if fault == "forgotten account" and authority.requests.count("/account") == 0:
             self.problem(400, "accountDoesNotExist")
+        elif fault == "alreadyReplaced" and "replaces" in payload:
+            self.problem(409, fault)
         elif fault in OF_ORDERS:
             self.problem(OF_ORDERS[fault], fault, retry_after="7200")
         elif fault == "a date":

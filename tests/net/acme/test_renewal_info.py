@@ -81,6 +81,54 @@ async def test_a_window_in_the_past_renews_once_at_once(
     assert "as its authority asks (see https://ca.example/why)" in caplog.text
 
 
+@pytest.mark.parametrize("fault", ["", "alreadyReplaced"])
+async def test_a_renewal_says_which_certificate_it_replaces(tmp_path: Path, fault: str) -> None:
+    """RFC 9773 §5. A refusal costs one more order, not the certificate."""
+    with running_authority(tmp_path, fault) as authority:
+        authority.renewal_info = window(20, 30)
+        await order(tmp_path, authority)
+        assert authority.replaced == [None]
+        first = certificate_id(x509.load_pem_x509_certificate(authority.chain))
+        authority.renewal_info = window(-2, -1)
+        async with running(tmp_path, authority) as auto:
+            await until(lambda: "/certificate" in authority.requests, within=20)
+            await until(lambda: auto.next_order() > time.time())
+        again = [first] if not fault else [first, None]
+        assert authority.replaced == [None, *again]
+
+
+async def test_an_authority_without_renewal_info_gets_no_name(
+    tmp_path: Path,
+) -> None:
+    with running_authority(tmp_path, "") as authority:
+        await order(tmp_path, authority)
+        authority.renewal_info = window(-2, -1)
+        async with running(tmp_path, authority) as auto:
+            await until(lambda: auto.next_order() < time.time())
+            authority.renewal_info = None
+            await until(lambda: "/certificate" in authority.requests, within=20)
+            await until(lambda: auto.next_order() > time.time())
+        assert authority.replaced == [None, None]
+
+
+async def test_the_directory_is_fetched_once_for_all_domains(tmp_path: Path) -> None:
+    names = ["a.example", "b.example", "c.example"]
+    with running_authority(tmp_path, "") as authority:
+        settings = settings_of(tmp_path, authority)
+        server = msgspec.structs.replace(settings.server, domains=names)
+        many = msgspec.structs.replace(settings, server=server)
+        auto = AutoCertificates(Certificates(), many)
+        task = asyncio.get_running_loop().create_task(auto.run())
+        await until(lambda: auto.next_order() > time.time(), within=20)
+        task.cancel()
+        authority.renewal_info = window(30, 40)
+        authority.directories_asked_for = 0
+        task = asyncio.get_running_loop().create_task(AutoCertificates(Certificates(), many).run())
+        await until(lambda: len(authority.asked_about) == len(names))
+        task.cancel()
+        assert authority.directories_asked_for == 1
+
+
 async def test_an_order_that_is_due_waits_for_no_question(tmp_path: Path) -> None:
     with running_authority(tmp_path, "") as authority:
         await order(tmp_path, authority)
