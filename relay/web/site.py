@@ -31,8 +31,10 @@ from relay.web import (
     log_in_pages,
     overview_pages,
     request_pages,
+    second_step_pages,
     sign_up_pages,
     usage_pages,
+    way_pages,
 )
 from relay.web.assets import Assets
 from relay.web.formats import FILTERS
@@ -50,11 +52,12 @@ from relay.web.security import (
     session_cookie_name,
 )
 from relay.web.visit import THEMES, PageError, Visit
+from relay.web.ways import Ways
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _TOPICS: Final = (
     front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
-    request_pages, exports, account_pages,
+    request_pages, exports, account_pages, way_pages, second_step_pages,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _ERROR_KEYS: Final = {404: "not_found", 405: "wrong_method", 408: "too_slow", 413: "too_large"}
@@ -69,6 +72,7 @@ class Site:
         self.log_in = LogIn(parts.database, self.passwords)
         self.sign_up = SignUp(parts.database, self.passwords)
         self.proof_of_work = ProofOfWork()
+        self.ways = Ways(parts.database)
         self.mails = Throttle(_MAILS_A_MINUTE)
         self.mailing = Mailing()
         self.live = Live(parts.database)
