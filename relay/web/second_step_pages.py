@@ -34,9 +34,10 @@ def add(pages: Pages) -> None:
 
 async def show_code(visit: Visit) -> Response:
     """The form for a code."""
-    if visit.site.ways.pending.find(bound(visit, STEP), visit.now) is None:
+    pending = visit.site.ways.pending.find(bound(visit, STEP), visit.now)
+    if pending is None:
         return visit.redirect("/login")
-    return visit.render("code.html", problem="")
+    return await way_pages.code_page(visit, pending.user_id)
 
 
 async def check_code(visit: Visit) -> Response:
@@ -54,10 +55,10 @@ async def check_code(visit: Visit) -> Response:
     try:
         await ways.second_step.check(user.id, visit.form.get("code", ""), visit.now)
     except WrongCodeError:
-        return visit.render("code.html", 401, problem=visit.t("second_step.wrong"))
+        return await way_pages.code_page(visit, user.id, 401, visit.t("second_step.wrong"))
     except TooOftenError as error:
         problem = visit.t("login.too_often", seconds=error.seconds)
-        answer = visit.render("code.html", 429, problem=problem)
+        answer = await way_pages.code_page(visit, user.id, 429, problem)
         answer.headers["retry-after"] = str(error.seconds)
         return answer
     ways.pending.take(token, visit.now)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from relay.accounts.passkeys import MAX_NAME, relying_party
 from relay.store import factors
+from relay.store.passkeys import Passkey, list_passkeys
 from relay.web.pages import Pages
 from relay.web.proof import has_password
 from relay.web.visit import Visit
@@ -19,6 +21,12 @@ class WaysIn:
     has_password: bool
     app_since: float | None
     recovery_codes: int
+    passkeys: list[Passkey]
+    can_have_passkeys: bool  # at this address
+
+    def has_another(self, but: str) -> bool:
+        """Whether somebody could still log in without one of them."""
+        return self.has_password or any(one.handle != but for one in self.passkeys)
 
 
 def add(pages: Pages) -> None:
@@ -34,6 +42,8 @@ async def ways_in(visit: Visit) -> WaysIn:
         await has_password(visit),
         None if totp is None else totp.confirmed_at,
         await factors.count_recovery_codes(visit.database, user_id),
+        await list_passkeys(visit.database, user_id),
+        relying_party(visit.settings) is not None,
     )
 
 
@@ -44,6 +54,10 @@ async def describe_ways(visit: Visit) -> dict[str, object]:
         "password": ways.has_password,
         "authenticator_app_since": ways.app_since,
         "recovery_codes_left": ways.recovery_codes,
+        "passkeys": [
+            {"name": one.name, "created_at": one.created_at, "used_at": one.used_at}
+            for one in ways.passkeys
+        ],
     }
 
 
@@ -55,5 +69,18 @@ async def show(visit: Visit) -> Response:
 async def page(visit: Visit, status: int = 200, where: str = "", problem: str = "") -> Response:
     """The page, with what is wrong in one of its sections."""
     return visit.render(
-        "ways.html", status, ways=await ways_in(visit), where=where, problem=problem
+        "ways.html",
+        status,
+        ways=await ways_in(visit),
+        where=where,
+        problem=problem,
+        longest_name=MAX_NAME,
     )
+
+
+async def code_page(visit: Visit, user_id: str, status: int = 200, problem: str = "") -> Response:
+    """The second step of a log-in: for a code, and for the account's passkeys."""
+    has_passkeys = relying_party(visit.settings) is not None and bool(
+        await list_passkeys(visit.database, user_id)
+    )
+    return visit.render("code.html", status, problem=problem, has_passkeys=has_passkeys)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from relay.accounts.ceremonies import Ceremonies
+from relay.accounts.passkeys import Passkeys
 from relay.accounts.second_step import SecondStep
 from relay.store.database import Database
 
@@ -15,4 +16,5 @@ class Ways:
 
     def __init__(self, database: Database) -> None:
         self.second_step = SecondStep(database)
+        self.passkeys = Passkeys(database)
         self.pending: Ceremonies[PendingLogIn] = Ceremonies()
