@@ -11,6 +11,7 @@ from starlette.responses import Response
 from relay.accounts.ceremonies import LIFETIME_SECONDS
 from relay.accounts.sessions import open_session
 from relay.store import sessions as stored
+from relay.store.identities import Identity, link_identity
 from relay.store.users import User
 from relay.web.security import set_step, step_cookie_name
 from relay.web.visit import Visit
@@ -25,17 +26,30 @@ class PendingLogIn:
     user_id: str
     target: str
     done: str
+    identity: Identity | None = None  # to be linked once all steps are done
     tries: int = 0
 
 
-async def proceed(visit: Visit, user: User, target: str, done: str = "") -> Response:
+async def proceed(
+    visit: Visit, user: User, target: str, done: str = "", identity: Identity | None = None
+) -> Response:
     """Go on to a page: at once, or after the second step of the log-in."""
     ways = visit.site.ways
+    pending = PendingLogIn(user.id, target, done, identity)
     if not await ways.second_step.is_asked(user.id):
-        return await enter(visit, user, target, done)
-    token = ways.pending.start(user.id, PendingLogIn(user.id, target, done), visit.now)
+        return await finish(visit, user, pending)
+    token = ways.pending.start(user.id, pending, visit.now)
     answer = visit.redirect("/login/code")
     bind(visit, answer, STEP, token)
+    return answer
+
+
+async def finish(visit: Visit, user: User, pending: PendingLogIn) -> Response:
+    """Let somebody in who has done all steps."""
+    if pending.identity is not None:
+        await link_identity(visit.database, pending.identity)
+    answer = await enter(visit, user, pending.target, pending.done)
+    bind(visit, answer, STEP, "")
     return answer
 
 

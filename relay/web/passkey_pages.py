@@ -16,7 +16,7 @@ from relay.store import passkeys as stored
 from relay.store import sessions
 from relay.store.passkeys import Passkey
 from relay.web import way_pages
-from relay.web.entry import STEP, bind, bound, enter
+from relay.web.entry import STEP, bind, bound, enter, finish
 from relay.web.pages import Access, Pages
 from relay.web.proof import prove
 from relay.web.visit import Visit
@@ -85,10 +85,10 @@ async def log_in(visit: Visit) -> Response:
     except (WrongPasskeyError, TooOftenError):
         problem = visit.t("passkey.wrong")
         return visit.render("log_in.html", 401, email="", next=target, problem=problem)
-    return _finish(visit, await enter(visit, user, target or "/dashboard"))
+    return _let_challenge_go(visit, await enter(visit, user, target or "/dashboard"))
 
 
-def _finish(visit: Visit, answer: Response) -> Response:
+def _let_challenge_go(visit: Visit, answer: Response) -> Response:
     bind(visit, answer, CHALLENGE, "")
     return answer
 
@@ -119,9 +119,7 @@ async def second_step(visit: Visit) -> Response:
         return await way_pages.code_page(visit, pending.user_id, 401, visit.t("passkey.wrong"))
     if ways.pending.take(token, visit.now) is None:
         return visit.redirect("/login", done="step_expired")
-    answer = await enter(visit, user, pending.target, pending.done)
-    bind(visit, answer, STEP, "")
-    return _finish(visit, answer)
+    return _let_challenge_go(visit, await finish(visit, user, pending))
 
 
 # --- those of an account ---
@@ -167,7 +165,7 @@ async def make(visit: Visit) -> Response:
         return await way_pages.page(visit, 422, "passkeys", visit.t("passkey.wrong"))
     except CannotAddError:
         return await way_pages.page(visit, 409, "passkeys", visit.t("passkey.cannot_add"))
-    return _finish(visit, visit.redirect(way_pages.PATH, done="passkey_added"))
+    return _let_challenge_go(visit, visit.redirect(way_pages.PATH, done="passkey_added"))
 
 
 async def _own(visit: Visit) -> Passkey:

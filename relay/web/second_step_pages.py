@@ -10,7 +10,7 @@ from relay.accounts.second_step import WrongCodeError, picture
 from relay.store import factors
 from relay.store import sessions as stored
 from relay.web import way_pages
-from relay.web.entry import STEP, bind, bound, enter
+from relay.web.entry import STEP, bound, finish
 from relay.web.pages import Access, Pages
 from relay.web.proof import prove
 from relay.web.visit import Visit
@@ -62,9 +62,7 @@ async def check_code(visit: Visit) -> Response:
         answer.headers["retry-after"] = str(error.seconds)
         return answer
     ways.pending.take(token, visit.now)
-    answer = await enter(visit, user, pending.target, pending.done)
-    bind(visit, answer, STEP, "")
-    return answer
+    return await finish(visit, user, pending)
 
 
 # --- turning it on and off ---

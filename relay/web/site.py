@@ -32,6 +32,7 @@ from relay.web import (
     log_in_pages,
     overview_pages,
     passkey_pages,
+    provider_pages,
     request_pages,
     second_step_pages,
     sign_up_pages,
@@ -60,7 +61,7 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 _TOPICS: Final = (
     front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
     request_pages, exports, account_pages, way_pages, second_step_pages,
-    passkey_pages,
+    passkey_pages, provider_pages,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _ERROR_KEYS: Final = {404: "not_found", 405: "wrong_method", 408: "too_slow", 413: "too_large"}

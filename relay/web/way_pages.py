@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from relay.accounts.passkeys import MAX_NAME, relying_party
 from relay.store import factors
+from relay.store.identities import Identity, list_identities
 from relay.store.passkeys import Passkey, list_passkeys
 from relay.web.pages import Pages
 from relay.web.proof import has_password
@@ -23,10 +24,16 @@ class WaysIn:
     recovery_codes: int
     passkeys: list[Passkey]
     can_have_passkeys: bool  # at this address
+    identities: list[Identity]
 
     def has_another(self, but: str) -> bool:
         """Whether somebody could still log in without one of them."""
-        return self.has_password or any(one.handle != but for one in self.passkeys)
+        handles = [one.handle for one in self.passkeys] + [one.handle for one in self.identities]
+        return self.has_password or any(one != but for one in handles)
+
+    def identity_of(self, issuer: str) -> Identity | None:
+        """The account at a provider that is linked."""
+        return next((one for one in self.identities if one.issuer == issuer), None)
 
 
 def add(pages: Pages) -> None:
@@ -44,6 +51,7 @@ async def ways_in(visit: Visit) -> WaysIn:
         await factors.count_recovery_codes(visit.database, user_id),
         await list_passkeys(visit.database, user_id),
         relying_party(visit.settings) is not None,
+        await list_identities(visit.database, user_id),
     )
 
 
@@ -57,6 +65,16 @@ async def describe_ways(visit: Visit) -> dict[str, object]:
         "passkeys": [
             {"name": one.name, "created_at": one.created_at, "used_at": one.used_at}
             for one in ways.passkeys
+        ],
+        "other_providers": [
+            {
+                "issuer": one.issuer,
+                "subject": one.subject,
+                "email": one.email,
+                "linked_at": one.linked_at,
+                "used_at": one.used_at,
+            }
+            for one in ways.identities
         ],
     }
 

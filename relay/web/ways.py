@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 from relay.accounts.ceremonies import Ceremonies
 from relay.accounts.passkeys import Passkeys
+from relay.accounts.providers import Providers
 from relay.accounts.second_step import SecondStep
 from relay.store.database import Database
+from relay.store.identities import Identity
 
 if TYPE_CHECKING:
     from relay.web.entry import PendingLogIn
@@ -17,4 +19,6 @@ class Ways:
     def __init__(self, database: Database) -> None:
         self.second_step = SecondStep(database)
         self.passkeys = Passkeys(database)
+        self.providers = Providers(database)
+        self.linking: Ceremonies[tuple[Identity, str]] = Ceremonies()
         self.pending: Ceremonies[PendingLogIn] = Ceremonies()
