@@ -10,20 +10,20 @@ from relay.net.addresses import subscriber
 from relay.quota.bucket import TokenBucket
 
 _MAX_NAMES: Final = 20_000
-_MINUTE: Final = 60_000  # milliseconds
 
 
 class Throttle:
-    """So many tries a minute for each name; `allowed` may change while it runs."""
+    """So many tries in so many seconds for each name; `allowed` may change while it runs."""
 
-    def __init__(self, allowed: int) -> None:
+    def __init__(self, allowed: int, seconds: int = 60) -> None:
         self.allowed = allowed
+        self._period = seconds * 1000  # milliseconds
         self._buckets: dict[str, TokenBucket] = {}
 
     def wait(self, name: str, now: float) -> int:
         """Count a try; the seconds to wait if there have been too many, otherwise 0."""
         moment = int(now * 1000)
-        bucket = self._buckets.pop(name, None) or TokenBucket(self.allowed, _MINUTE)
+        bucket = self._buckets.pop(name, None) or TokenBucket(self.allowed, self._period)
         bucket.resize(self.allowed, moment)
         if len(self._buckets) >= _MAX_NAMES:  # the one that has been idle for longest
             del self._buckets[next(iter(self._buckets))]

@@ -199,8 +199,14 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
                 one.resolved(name)
             except ValueError as error:
                 yield f"alert[{number}].{name}", str(error)
+    for number, provider in enumerate(settings.web.oidc):
+        try:
+            provider.secret()
+        except ValueError as error:
+            yield f"web.oidc[{number}].client_secret", str(error)
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
     files.append(("acme.ca", settings.acme.ca))
+    files += [(f"web.oidc[{number}].ca", one.ca) for number, one in enumerate(settings.web.oidc)]
     pairs = config.certificate_files(settings.server.tls)
     for number, pair in enumerate(pairs):
         path = f"server.tls[{number}]" if len(pairs) > 1 else "server.tls"

@@ -45,9 +45,10 @@ async def set_first_password(database: "Database", user: "User", password: str) 
 
 @click.command("link")
 @click.argument("email", required=False)
+@click.option("--no-second-step", is_flag=True, help="Remove their authenticator app now.")
 @config_option
 @json_option
-def user_link(email: str | None, as_json: bool) -> None:
+def user_link(email: str | None, no_second_step: bool, as_json: bool) -> None:
     """Make a link for EMAIL that sets a new password. It works once, within a day.
 
     Without EMAIL, while nobody has an account: one that opens the first, an administrator's.
@@ -55,11 +56,14 @@ def user_link(email: str | None, as_json: bool) -> None:
     settings = load_settings()
     from relay.accounts import AccountError, users
     from relay.accounts.sign_up import first_account_url, link_url, new_link
+    from relay.store.factors import remove_totp
 
     async def make(database: "Database") -> str:
         now = time.time()
         if email is not None:
             user = await users.find(database, email)
+            if no_second_step:
+                await remove_totp(database, user.id)
             return link_url(settings, "reset", await new_link(database, "reset", now, user=user))
         url = await first_account_url(database, settings, now)
         if not url:

@@ -16,6 +16,7 @@ from relay.config import vendors
 from relay.config.alerts import AlertSettings
 from relay.config.backup import BackupSettings
 from relay.config.errors import ConfigError, explain
+from relay.config.oidc import OidcSettings
 from relay.config.schema import Settings, UpstreamSettings
 from relay.config.tls_schema import LETS_ENCRYPT, TlsSettings
 from relay.config.values import decode, encode, password_span
@@ -79,6 +80,10 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             password=reference(one.password),
         )
 
+    def provider(one: OidcSettings) -> OidcSettings:
+        ca = None if one.ca is None else anchor(one.ca)
+        return replace(one, client_secret=reference(one.client_secret), ca=ca)
+
     replace = msgspec.structs.replace
     server, acme = settings.server, settings.acme
     if isinstance(server.tls, TlsSettings):
@@ -98,6 +103,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         backup=backup(settings.backup),
         alert=[alert(one) for one in settings.alert],
         mail=replace(settings.mail, password=reference(settings.mail.password)),
+        web=replace(settings.web, oidc=[provider(one) for one in settings.web.oidc]),
     )
 
 
@@ -157,6 +163,8 @@ def _cross_check(settings: Settings) -> None:
             raise ConfigError("alerting.plan", f"no upstream is named {name!r}")
     _unique("plan", "id", [plan.id for plan in settings.plan])
     _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
+    _unique("web.oidc", "name", [one.name for one in settings.web.oidc])
+    _unique("web.oidc", "issuer", [one.issuer_url for one in settings.web.oidc])
     plan = settings.web.sign_up_plan
     if plan and plan not in [one.id for one in settings.plan]:
         raise ConfigError("web.sign_up_plan", f"no plan has the id {plan!r}")
@@ -230,6 +238,9 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     mail = tree["mail"]
     if mail["password"] and not mail["password"].startswith(("env:", "file:")):
         mail["password"] = show(mail["password"])
+    for one in tree["web"]["oidc"]:
+        if not one["client_secret"].startswith(("env:", "file:")):
+            one["client_secret"] = show(one["client_secret"])
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

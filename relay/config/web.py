@@ -9,6 +9,7 @@ import msgspec
 
 from relay import secret
 from relay.config.alerts import check_mail_server
+from relay.config.oidc import OidcSettings
 from relay.config.values import Duration
 
 _MIN_WORK, _MAX_WORK = 8, 24
@@ -31,6 +32,7 @@ class WebSettings(_Section, frozen=True):
     session_limit: Duration = Duration("30d")
     log_ins_per_account: int = 5  # a minute
     log_ins_per_address: int = 20  # a minute
+    oidc: list[OidcSettings] = []
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= _MAX_NAME or not self.name.isprintable():

@@ -5,12 +5,13 @@ from typing import Any
 from starlette.responses import Response
 
 from relay.accounts import sessions
-from relay.accounts.log_in import TooOftenError, WrongCredentialsError
 from relay.accounts.passwords import MIN_LENGTH, WeakPasswordError
 from relay.store import sessions as stored
 from relay.web.log_in_pages import enter
 from relay.web.pages import Pages
+from relay.web.proof import prove
 from relay.web.visit import Visit
+from relay.web.way_pages import ways_in
 
 
 def add(pages: Pages) -> None:
@@ -29,6 +30,7 @@ async def show(visit: Visit) -> Response:
 async def _page(visit: Visit, status: int = 200, **problems: str) -> Response:
     opened = await sessions.list_sessions(visit.database, visit.settings.web, visit.user, visit.now)
     assert visit.logged_in is not None
+    ways = await ways_in(visit)
     values: dict[str, Any] = {"password_problem": "", "delete_problem": "", **problems}
     return visit.render(
         "account.html",
@@ -36,27 +38,14 @@ async def _page(visit: Visit, status: int = 200, **problems: str) -> Response:
         sessions=opened,
         present=visit.logged_in.session.id,
         minimum=MIN_LENGTH,
+        ways=ways,
         **values,
     )
 
 
-async def _prove(visit: Visit) -> str:
-    """Check the present password; what is wrong, if anything."""
-    password = visit.form.get("present", "")
-    try:
-        await visit.site.log_in.check(
-            visit.settings.web, visit.user.email, password, visit.address, visit.now
-        )
-    except WrongCredentialsError:
-        return visit.t("account.wrong_password")
-    except TooOftenError as error:
-        return visit.t("login.too_often", seconds=error.seconds)
-    return ""
-
-
 async def change_password(visit: Visit) -> Response:
     """Set another password; all other sessions end, and this one gets a new token."""
-    problem = await _prove(visit)
+    problem = await prove(visit)
     if problem:
         return await _page(visit, 422, password_problem=problem)
     user = visit.user
@@ -78,7 +67,7 @@ async def end_session(visit: Visit) -> Response:
 
 async def delete(visit: Visit) -> Response:
     """Delete the account, after its password was given once more."""
-    problem = await _prove(visit)
+    problem = await prove(visit)
     if problem:
         return await _page(visit, 422, delete_problem=problem)
     if not await stored.delete_user(visit.database, visit.user.id):

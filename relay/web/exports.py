@@ -22,6 +22,7 @@ from relay.web.overview_pages import key_names
 from relay.web.pages import Pages
 from relay.web.request_pages import read_filter
 from relay.web.visit import Visit
+from relay.web.way_pages import describe_ways
 
 _ROWS: Final = 500
 _COLUMNS: Final = (
@@ -96,6 +97,7 @@ async def account_json(visit: Visit) -> Response:
              "agent": one.agent}
             for one in opened
         ],
+        "ways_to_log_in": await describe_ways(visit),
         "usage_by_day": msgspec.to_builtins(days),
     }  # fmt: skip
 

@@ -4,11 +4,12 @@ from starlette.responses import Response
 
 from relay.accounts.log_in import TooOftenError, WrongCredentialsError
 from relay.accounts.passwords import MIN_LENGTH, HashingBusyError, WeakPasswordError
-from relay.accounts.sessions import open_session
 from relay.accounts.sign_up import MAILED_RESET_SECONDS, find_link, link_url, new_link
 from relay.accounts.throttle import address_name
 from relay.store import sessions as stored
-from relay.store.users import User, find_user
+from relay.store.users import find_user
+from relay.web.entry import enter as enter
+from relay.web.entry import proceed
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
@@ -50,22 +51,10 @@ async def log_in(visit: Visit) -> Response:
     except HashingBusyError:
         problem, status, wait = visit.t("error.busy"), 503, 2
     else:
-        return await enter(visit, user, target or "/dashboard")
+        return await proceed(visit, user, target or "/dashboard")
     answer = visit.render("log_in.html", status, email=email, next=target, problem=problem)
     if wait:
         answer.headers["retry-after"] = str(wait)
-    return answer
-
-
-async def enter(visit: Visit, user: User, target: str, done: str = "") -> Response:
-    """Go on to a page with a new session; an earlier one of this browser ends."""
-    if visit.logged_in is not None:
-        session = visit.logged_in.session
-        await stored.end_session(visit.database, session.user_id, session.id)
-    agent = visit.request.headers.get("user-agent", "")
-    opened = await open_session(visit.database, user, visit.address, agent, visit.now)
-    answer = visit.redirect(target, done)
-    visit.start_session(answer, opened)
     return answer
 
 
@@ -143,4 +132,4 @@ async def reset(visit: Visit) -> Response:
         return visit.render("reset.html", 422, token=token, problem=problem, minimum=MIN_LENGTH)
     visit.site.log_in.forget(found.email)
     visit.logged_in = None  # its session has ended
-    return await enter(visit, found, "/dashboard", done="password_changed")
+    return await proceed(visit, found, "/dashboard", done="password_changed")

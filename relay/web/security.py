@@ -69,6 +69,24 @@ def set_session(response: Response, token: str, seconds: int, *, secure: bool) -
     )
 
 
+def step_cookie_name(kind: str, *, secure: bool) -> str:
+    """The name of a cookie that binds something under way to its browser."""
+    return f"__Host-{kind}" if secure else kind
+
+
+def set_step(response: Response, kind: str, token: str, seconds: int, *, secure: bool) -> None:
+    """Bind something under way to a browser, or with an empty token let it go."""
+    response.set_cookie(
+        step_cookie_name(kind, secure=secure),
+        token,
+        max_age=seconds if token else 0,
+        path="/",
+        secure=secure,
+        httponly=True,
+        samesite="lax",
+    )
+
+
 def set_preference(response: Response, name: str, value: str, *, secure: bool) -> None:
     """Remember a choice of how pages look."""
     response.set_cookie(

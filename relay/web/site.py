@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from relay.accounts.log_in import LogIn
+from relay.accounts.passkeys import relying_party
 from relay.accounts.passwords import HashingBusyError, Passwords
 from relay.accounts.proof_of_work import ProofOfWork
 from relay.accounts.sessions import recognise
@@ -30,9 +31,13 @@ from relay.web import (
     key_pages,
     log_in_pages,
     overview_pages,
+    passkey_pages,
+    provider_pages,
     request_pages,
+    second_step_pages,
     sign_up_pages,
     usage_pages,
+    way_pages,
 )
 from relay.web.assets import Assets
 from relay.web.formats import FILTERS
@@ -50,11 +55,13 @@ from relay.web.security import (
     session_cookie_name,
 )
 from relay.web.visit import THEMES, PageError, Visit
+from relay.web.ways import Ways
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _TOPICS: Final = (
     front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
-    request_pages, exports, account_pages,
+    request_pages, exports, account_pages, way_pages, second_step_pages,
+    passkey_pages, provider_pages,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _ERROR_KEYS: Final = {404: "not_found", 405: "wrong_method", 408: "too_slow", 413: "too_large"}
@@ -69,6 +76,7 @@ class Site:
         self.log_in = LogIn(parts.database, self.passwords)
         self.sign_up = SignUp(parts.database, self.passwords)
         self.proof_of_work = ProofOfWork()
+        self.ways = Ways(parts.database)
         self.mails = Throttle(_MAILS_A_MINUTE)
         self.mailing = Mailing()
         self.live = Live(parts.database)
@@ -160,6 +168,7 @@ class Site:
         environment.filters.update(FILTERS)
         environment.globals.update(asset=self.assets.url, languages=NAMES, themes=THEMES)
         environment.globals.update(done_keys=self._done_keys)
+        environment.globals.update(relying_party=relying_party)
         for name in environment.list_templates():  # compiled now, not at each first use
             environment.get_template(name)
         return environment

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,16 @@ def test_an_error_is_one_line_that_says_what_to_do(status: int, command: str, wo
     assert words in refused(status, *command.split())
     assert [user["email"] for user in data("user", "list")] == ["ann@example.com"]
     assert data("user", "statement", "ann@example.com")["entries"] == []
+
+
+def test_a_link_can_remove_the_second_step(folder: Path) -> None:
+    done("user", "create", "ann@example.com")
+    count = "SELECT count(*) FROM totp"
+    with sqlite3.connect(folder / "relay.db") as database:
+        database.execute("INSERT INTO totp SELECT id, x'00', 1.0, 0 FROM users")
+    done("user", "link", "ann@example.com")
+    with sqlite3.connect(folder / "relay.db") as database:
+        assert database.execute(count).fetchone() == (1,)
+    done("user", "link", "ann@example.com", "--no-second-step")
+    with sqlite3.connect(folder / "relay.db") as database:
+        assert database.execute(count).fetchone() == (0,)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.config import alerts, backup, schema, tls_schema, vendor_schema, web
+from relay.config import alerts, backup, oidc, schema, tls_schema, vendor_schema, web
 from relay.config.capabilities import Overrides
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     alerts.AlertSettings: "[[alert]]",
     web.MailSettings: "[mail]",
     web.WebSettings: "[web]",
+    oidc.OidcSettings: "[[web.oidc]]",
 }
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 WITH_HEADING = {"server.tls", "server.limits", "server.timeouts", "upstream.timeouts", "backup.s3"}
