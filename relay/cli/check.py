@@ -199,6 +199,11 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
                 one.resolved(name)
             except ValueError as error:
                 yield f"alert[{number}].{name}", str(error)
+    try:
+        settings.traces.fields()
+    except ValueError as error:
+        name, _, reason = str(error).partition(": ")
+        yield f"traces.headers.{name}", reason
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
     files.append(("acme.ca", settings.acme.ca))
     pairs = config.certificate_files(settings.server.tls)

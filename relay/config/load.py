@@ -97,6 +97,10 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         responses=replace(settings.responses, key=reference(settings.responses.key)),
         backup=backup(settings.backup),
         alert=[alert(one) for one in settings.alert],
+        traces=replace(
+            settings.traces,
+            headers={name: reference(text) for name, text in settings.traces.headers.items()},
+        ),
     )
 
 
@@ -206,6 +210,10 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
         for name in ("url", "secret", "password"):
             if alert[name] and not alert[name].startswith(("env:", "file:")):
                 alert[name] = show(alert[name])
+    fields = tree["traces"]["headers"]
+    for name, value in fields.items():
+        if not value.startswith(("env:", "file:")):
+            fields[name] = show(value)
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

@@ -25,6 +25,7 @@ from relay.config.checks import (
 )
 from relay.config.limits import HeadLimitSettings as HeadLimitSettings
 from relay.config.tls_schema import AcmeSettings, Network, Tls, check_front
+from relay.config.traces import TracesSettings
 from relay.config.values import (
     Address,
     AdminAddress,
@@ -359,6 +360,7 @@ class Settings(_Section, frozen=True):
     backup: BackupSettings = BackupSettings()
     alerting: AlertingSettings = AlertingSettings()
     alert: list[AlertSettings] = []
+    traces: TracesSettings = TracesSettings()
 
     @property
     def admin_address(self) -> AdminAddress:

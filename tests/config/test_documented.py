@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.config import alerts, backup, schema, tls_schema, vendor_schema
+from relay.config import alerts, backup, schema, tls_schema, traces, vendor_schema
 from relay.config.capabilities import Overrides
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +40,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     backup.StorageSettings: "[backup.s3]",
     alerts.AlertingSettings: "[alerting]",
     alerts.AlertSettings: "[[alert]]",
+    traces.TracesSettings: "[traces]",
 }
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 WITH_HEADING = {"server.tls", "server.limits", "server.timeouts", "upstream.timeouts", "backup.s3"}
