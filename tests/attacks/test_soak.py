@@ -95,7 +95,8 @@ async def test_a_soak_leaves_memory_and_everything_held_as_it_was(
     assert [name for name in results if name.startswith("broken")] == []
     assert results["shed"] < results["requests"] * 0.01
     assert results["left"] > results["requests"] * 0.01
-    assert results["complete"] > 0.6 * PER_SECOND * seconds
+    assert results["complete"] > 0.85 * results["requests"]
+    assert results["requests"] > 0.3 * PER_SECOND * seconds  # beside other work of the machine
     assert grown <= MAX_GROWTH, shown
 
 
