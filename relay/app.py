@@ -7,7 +7,6 @@ finish, then upstreams, log and database close. Must not know signals, locks or 
 import asyncio
 import socket
 import threading
-import time
 from typing import Final, Protocol
 
 from relay import config
@@ -27,6 +26,7 @@ from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
 from relay.gateway.relay import Relay
 from relay.gateway.request_metrics import RequestMetrics
+from relay.gateway.traces import open_traces
 from relay.listeners import Listeners, PassedSockets
 from relay.net.certificate_source import CertificateSource
 from relay.net.deadlines import Deadlines
@@ -44,11 +44,10 @@ from relay.storage import Storage
 from relay.store.change_watch import watch
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
-from relay.upkeep import Upkeep
+from relay.upkeep import Upkeep, sweep
 from relay.web.mount import WebMount
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
-_SWEEP_INTERVAL_SECONDS: Final = 5.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
 
 
@@ -168,6 +167,7 @@ class App:
         app._log_fd = log_fd
         app._show_certificates(certificates)
         app.exchange_log(log)
+        app._trace_by(settings.traces)
         app._start_tasks()
         app.listeners.hand_passed(passed or PassedSockets(), settings)
         try:
@@ -195,7 +195,7 @@ class App:
             loop.create_task(
                 watch(self.database, _WATCH_INTERVAL_SECONDS, self._storage.apply_keys)
             ),
-            loop.create_task(self._sweep()),
+            loop.create_task(sweep(self.ledger, self.bindings)),
         ]
         self._keeping = list(map(loop.create_task, self.upkeep.work()))
         self._polling = loop.create_task(self._poller.run())
@@ -297,6 +297,8 @@ class App:
     def _keep_by(self, settings: Settings) -> None:
         """Use these settings for backups, alerts and retention, too."""
         before, self.settings = self.settings, settings
+        if before.traces != settings.traces:
+            self._trace_by(settings.traces)
         names = ("backup", "alerting", "alert", "database")
         is_same_url = before.server.public_url == settings.server.public_url  # alerts name it
         if is_same_url and all(getattr(before, name) == getattr(settings, name) for name in names):
@@ -323,6 +325,13 @@ class App:
         if before is not None and before is not log:
             # It may wait for a reader that stalls.
             threading.Thread(target=before.close, name="access-log-end", daemon=True).start()
+
+    def _trace_by(self, settings: config.TracesSettings) -> None:
+        """Send the spans of requests by these settings from now on."""
+        before = self._handler.traces
+        self._handler.traces = self._parts.traces = open_traces(settings)
+        if before is not None:
+            threading.Thread(target=before.close, name="traces-end", daemon=True).start()
 
     @property
     def servers(self) -> list[Server]:
@@ -357,17 +366,11 @@ class App:
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
-        if self.log is not None:
-            self.log.close()
+        for writer in (self.log, self._handler.traces):
+            if writer is not None:
+                writer.close()
         await self.journal.close()
         await self.database.close()
-
-    async def _sweep(self) -> None:
-        """Forget limits that are full again and expired bindings."""
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
-            self.ledger.sweep(time.time())
-            self.bindings.sweep(time.monotonic())
 
 
 def compose(

@@ -13,7 +13,9 @@ from relay.accounts.sessions import prune_sessions
 from relay.alerts.monitor import Monitor
 from relay.alerts.sources import Sources
 from relay.config import Settings
+from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
+from relay.quota.ledger import Ledger
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.responses import ResponseStore
@@ -24,6 +26,15 @@ from relay.store.usage import prune
 _log = logging.getLogger("relay")
 
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
+_SWEEP_INTERVAL_SECONDS: Final = 5.0
+
+
+async def sweep(ledger: Ledger, bindings: Bindings) -> None:
+    """Forget limits that are full again and expired bindings, until cancelled."""
+    while True:
+        await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
+        ledger.sweep(time.time())
+        bindings.sweep(time.monotonic())
 
 
 class Upkeep:

@@ -22,6 +22,7 @@ from relay.gateway.large_requests import end_reading, release_ended
 from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.request_metrics import RequestMetrics
+from relay.gateway.traces import RequestTraces
 from relay.net.exchange import Exchange, field_lines
 from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.access_log import AccessLog
@@ -60,6 +61,7 @@ class Handler:
     ) -> None:
         self.catalog = catalog
         self.log = log
+        self.traces: RequestTraces | None = None
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
@@ -98,8 +100,8 @@ class Handler:
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
             self._metrics.record(ctx, us)
-            if self.log is not None:
-                self.log.line(access_record(ctx, outcome, us))
+            if self.log is not None or self.traces is not None:
+                self._write(ctx, outcome, us)
 
     def refused(
         self, request: Request, request_id: bytes, peer: str, error: RelayError
@@ -114,6 +116,14 @@ class Handler:
             _error_fields(request_id, shape, error)
         )
         return status, fields, error.body(shape, request_id.decode())
+
+    def _write(self, ctx: RequestContext, outcome: str, us: int) -> None:
+        """Write a request that has ended into the log and the traces."""
+        record = access_record(ctx, outcome, us)
+        if self.log is not None:
+            self.log.line(record)
+        if self.traces is not None:
+            self.traces.take(ctx, record)
 
     def _fail(self, ctx: RequestContext, error: RelayError) -> None:
         """Answer with an error, or cut an answer that has started."""

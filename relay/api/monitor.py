@@ -21,6 +21,7 @@ from relay.clock import rfc3339
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.load import Load
 from relay.gateway.request_metrics import RequestMetrics, Series
+from relay.gateway.traces import RequestTraces
 from relay.net.descriptors import descriptor_limits
 from relay.net.server import Server
 from relay.pool.leases import Upstreams
@@ -66,6 +67,7 @@ class Parts:
     ledger: Ledger
     keys: KeyIndex
     log: AccessLog | None
+    traces: RequestTraces | None = None
     certificates: CertificateDates = no_certificates
     started_at: float = field(default_factory=time.time)
 
@@ -344,6 +346,10 @@ def _of_process(parts: Parts) -> Iterator[AnyFamily]:
     )
     dropped = 0 if parts.log is None else parts.log.dropped
     yield counter("relay_log_dropped_lines", "Lines of the access log that were lost.", dropped)
+    exporter = None if parts.traces is None else parts.traces.exporter
+    sent, lost = (0, 0) if exporter is None else (exporter.sent, exporter.dropped)
+    yield counter("relay_traces_sent", "Requests whose spans were sent.", sent)
+    yield counter("relay_traces_dropped", "Requests whose spans were lost.", lost)
     yield Family(
         "relay_certificate_expiry_timestamp_seconds",
         "gauge",

@@ -204,6 +204,11 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
             provider.secret()
         except ValueError as error:
             yield f"web.oidc[{number}].client_secret", str(error)
+    try:
+        settings.traces.fields()
+    except ValueError as error:
+        name, _, reason = str(error).partition(": ")
+        yield f"traces.headers.{name}", reason
     files = [(f"upstream[{number}].ca", one.ca) for number, one in enumerate(settings.upstream)]
     files.append(("acme.ca", settings.acme.ca))
     files += [(f"web.oidc[{number}].ca", one.ca) for number, one in enumerate(settings.web.oidc)]

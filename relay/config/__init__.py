@@ -1,8 +1,8 @@
 """relay.toml as values: every setting, its default, and its checks.
 
     schema        the sections, each with its checks; those of vendors, of certificates and
-                  proxies in front, of backups, of alerts, of pages and mail are in
-                  `vendor_schema`, `tls_schema`, `backup`, `alerts` and `web`
+                  proxies in front, of backups, of alerts, of traces, of pages and mail are in
+                  `vendor_schema`, `tls_schema`, `backup`, `alerts`, `traces` and `web`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -38,6 +38,7 @@ from relay.config.schema import (
     UpstreamTimeoutSettings,
 )
 from relay.config.tls_schema import AcmeSettings, Network, TlsSettings, certificate_files
+from relay.config.traces import TracesSettings
 from relay.config.values import Address, AdminAddress, Duration, ProxyUrl
 from relay.config.vendor_schema import PlanPollSettings, RuleSettings, VendorSettings
 from relay.config.vendors import serves, vendor_of
@@ -73,6 +74,7 @@ __all__ = [
     "Settings",
     "StorageSettings",
     "TlsSettings",
+    "TracesSettings",
     "UpstreamSettings",
     "UpstreamTimeoutSettings",
     "VendorSettings",

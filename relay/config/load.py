@@ -104,6 +104,10 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         alert=[alert(one) for one in settings.alert],
         mail=replace(settings.mail, password=reference(settings.mail.password)),
         web=replace(settings.web, oidc=[provider(one) for one in settings.web.oidc]),
+        traces=replace(
+            settings.traces,
+            headers={name: reference(text) for name, text in settings.traces.headers.items()},
+        ),
     )
 
 
@@ -241,6 +245,10 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     for one in tree["web"]["oidc"]:
         if not one["client_secret"].startswith(("env:", "file:")):
             one["client_secret"] = show(one["client_secret"])
+    fields = tree["traces"]["headers"]
+    for name, value in fields.items():
+        if not value.startswith(("env:", "file:")):
+            fields[name] = show(value)
     for upstream in tree["upstream"]:
         if not upstream["api_key"].startswith(("env:", "file:")):
             upstream["api_key"] = show(upstream["api_key"])

@@ -25,6 +25,7 @@ from relay.config.checks import (
 )
 from relay.config.limits import HeadLimitSettings as HeadLimitSettings
 from relay.config.tls_schema import AcmeSettings, Network, Tls, check_front
+from relay.config.traces import TracesSettings
 from relay.config.values import (
     Address,
     AdminAddress,
@@ -370,6 +371,7 @@ class Settings(_Section, frozen=True):
     alert: list[AlertSettings] = []
     mail: MailSettings = MailSettings()
     web: WebSettings = WebSettings()
+    traces: TracesSettings = TracesSettings()
 
     @property
     def admin_address(self) -> AdminAddress:

@@ -63,3 +63,10 @@ def test_check_names_a_certificate_file_that_is_missing(folder: Path) -> None:
     (folder / "relay.toml").write_text(text)
     (folder / "c.pem").write_text("")
     assert "relay.toml: server.tls.key: cannot read" in refused(2, "check")
+
+
+def test_a_trace_header_that_cannot_be_read_is_named(folder: Path) -> None:
+    path = folder / "relay.toml"
+    path.write_text(path.read_text() + '\n[traces]\nheaders = { "x-key" = "env:NO_SUCH_NAME" }\n')
+    line = refused(2, "check")
+    assert "traces.headers.x-key: the environment variable NO_SUCH_NAME is not set" in line

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.config import alerts, backup, oidc, schema, tls_schema, vendor_schema, web
+from relay.config import alerts, backup, oidc, schema, tls_schema, traces, vendor_schema, web
 from relay.config.capabilities import Overrides
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +43,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     web.MailSettings: "[mail]",
     web.WebSettings: "[web]",
     oidc.OidcSettings: "[[web.oidc]]",
+    traces.TracesSettings: "[traces]",
 }
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 WITH_HEADING = {"server.tls", "server.limits", "server.timeouts", "upstream.timeouts", "backup.s3"}

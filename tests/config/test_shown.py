@@ -20,9 +20,11 @@ def test_secrets_are_masked_and_references_shown(
     text += UPSTREAM.replace('"a"', '"b"').replace('"k"', '"env:SOME_NAME"')
     text += 'egress = "env:OTHER_NAME"\n'
     text += '[responses]\nkey = "sk-canary-4, which is long enough for one"\n'
+    text += '[traces]\nheaders = { "x-team" = "sk-canary-6", b = "env:SHOWN" }\n'
     text += '[acme]\neab_key_id = "shown"\neab_key = "sk-canary-5"\n'
     settings = load(tmp_path, text)
     assert "sk-canary" not in repr(settings.acme)
+    assert "sk-canary" not in repr(settings.traces)
     tree = config.effective(settings)
     assert "sk-canary" not in str(tree)
     assert tree["upstream"][0]["headers"]["anthropic-beta"] == "shown"
@@ -30,6 +32,7 @@ def test_secrets_are_masked_and_references_shown(
     assert tree["upstream"][1]["api_key"] == "env:SOME_NAME"
     assert tree["upstream"][1]["egress"] == "env:OTHER_NAME"
     assert tree["acme"]["eab_key_id"] == "shown"
+    assert tree["traces"]["headers"]["b"] == "env:SHOWN"
 
 
 def test_a_credential_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from relay.config import ConfigError
+from relay.telemetry import trace_export
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
+from tests.fakes.collector import running_collector
+from tests.fakes.until import until
 from tests.fakes.upstream import OK, Seen, Upstream, UpstreamWith, always
 
 from .reloading import Reloading, reloading
@@ -243,3 +246,26 @@ async def test_reloads_under_load_cost_no_request(
     assert set(done) == {200}
     assert len(a.requests) + len(b.requests) == len(done)
     assert min(len(a.requests), len(b.requests)) > 0
+
+
+async def test_traces_go_to_another_collector_or_to_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace_export, "_INTERVAL_SECONDS", 0.01)
+    with running_collector() as first, running_collector() as second:
+        async with reloading(tmp_path, traces={"endpoint": first.url}) as relay:
+            await get(relay.live.port)
+            report = await relay.reload(traces={"endpoint": second.url})
+            assert report.changed == [f'traces.endpoint: "{first.url}" → "{second.url}"']
+            await until(lambda: len(first.spans) == 1)  # what waited there is still sent
+            await get(relay.live.port)
+            await until(lambda: len(second.spans) == 1)
+            await relay.reload(traces={"endpoint": ""})
+            await get(relay.live.port)
+        assert (len(first.spans), len(second.spans)) == (1, 1)
+
+
+async def get(port: int) -> None:
+    async with connected(port) as (reader, writer):
+        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: relay\r\n\r\n")
+        await read_answer(reader)
