@@ -1,7 +1,7 @@
-"""The rules for accounts and their API keys: `users`, `keys`.
+"""The rules for accounts and their API keys: `users`, `keys`, and for the ways to log in.
 
-They decide who may have what, by relay.toml, and refuse with one plain line. They keep no state:
-that is in `relay.store`.
+They decide who may have what, by relay.toml, and refuse with one plain line. Their state is in
+`relay.store`, but for tries and what is under way for some minutes: `throttle`, `ceremonies`.
 """
 
 

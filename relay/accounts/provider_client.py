@@ -291,6 +291,8 @@ def _document(answer: Any) -> dict[str, Any]:
 
 def _read_bounded(answer: Any, **_: Any) -> None:
     """Read an answer, but not a long or a slow one; a hook, before the library reads it."""
+    if answer.is_redirect:
+        raise ProviderError(f"{urlsplit(answer.url).path} leads elsewhere, which is not followed")
     deadline = time.monotonic() + _ANSWER_SECONDS
     octets = bytearray()
     for piece in answer.iter_content(8192):

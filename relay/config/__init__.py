@@ -1,8 +1,8 @@
 """relay.toml as values: every setting, its default, and its checks.
 
     schema        the sections, each with its checks; those of vendors, of certificates and
-                  proxies in front, of backups, of alerts, of traces, of pages and mail are in
-                  `vendor_schema`, `tls_schema`, `backup`, `alerts`, `traces` and `web`
+                  proxies in front, of backups, alerts, traces, pages, mail and other providers are
+                  in `vendor_schema`, `tls_schema`, `backup`, `alerts`, `traces`, `web`, `oidc`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -20,6 +20,7 @@ from relay.config.capabilities import Capabilities
 from relay.config.errors import ConfigError
 from relay.config.load import effective, load, parse
 from relay.config.models import accepts_of
+from relay.config.oidc import OidcSettings
 from relay.config.schema import (
     DatabaseSettings,
     HeadLimitSettings,
@@ -61,6 +62,7 @@ __all__ = [
     "MailSettings",
     "ModelSettings",
     "Network",
+    "OidcSettings",
     "PlanPollSettings",
     "PlanSettings",
     "PoolSettings",

@@ -54,6 +54,7 @@ async def change_password(visit: Visit) -> Response:
     except WeakPasswordError as error:
         problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
         return await _page(visit, 422, password_problem=problem)
+    visit.site.ways.pending.drop(user.id)  # log-ins by the earlier password
     return await enter(visit, user, "/account", done="password_changed")
 
 

@@ -131,5 +131,6 @@ async def reset(visit: Visit) -> Response:
         problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
         return visit.render("reset.html", 422, token=token, problem=problem, minimum=MIN_LENGTH)
     visit.site.log_in.forget(found.email)
+    visit.site.ways.pending.drop(found.id)  # log-ins by the earlier password
     visit.logged_in = None  # its session has ended
     return await proceed(visit, found, "/dashboard", done="password_changed")

@@ -62,3 +62,17 @@ def test_every_setting_is_shown(tmp_path: Path) -> None:
 def test_settings_as_shown_are_read_back_alike() -> None:
     settings = config.parse(tomllib.loads(GLM + VENDOR + PRICE.replace('"m"', '"glm-9"') + PLAN))
     assert config.parse(config.effective(settings, lambda text: text)) == settings
+
+
+def test_the_secret_of_a_provider_is_masked(tmp_path: Path) -> None:
+    row = '[[web.oidc]]\nname = "{0}"\nissuer = "https://{0}.example"\nclient_id = "shown"\n'
+    text = UPSTREAM + row.format("a") + 'client_secret = "sk-canary"\n'
+    text += row.format("b") + 'client_secret = "file:secret.txt"\nca = "ca.pem"\n'
+    settings = load(tmp_path, text)
+    assert "sk-canary" not in repr(settings.web)
+    first, second = config.effective(settings)["web"]["oidc"]
+    assert "sk-canary" not in str(first)
+    assert first["client_id"] == "shown"
+    assert second["client_secret"] == f"file:{tmp_path}/secret.txt"
+    assert second["ca"] == f"{tmp_path}/ca.pem"
+    assert settings.web.oidc[0].secret().reveal() == "sk-canary"

@@ -149,6 +149,19 @@ async def test_a_new_password_by_link_asks_for_a_code(visitor: Visitor, site: Li
     assert answer.headers["location"] == "/dashboard?done=password_changed"
 
 
+async def test_a_new_password_ends_log_ins_by_the_earlier_one(
+    visitor: Visitor, site: Live, another: Any
+) -> None:
+    await visitor.sign_up()
+    await turn_on(visitor)
+    thief = another(site)
+    await thief.log_in()
+    assert (await thief.get("/login/code")).status_code == 200
+    fields = {"present": PASSWORD, "password": PASSWORD + "!"}
+    assert (await visitor.submit("/account", "/account/password", **fields)).status_code == 303
+    assert (await thief.get("/login/code")).status_code == 303
+
+
 async def test_turning_it_off_needs_password_and_code(visitor: Visitor, site: Live) -> None:
     await visitor.sign_up()
     _, codes = await turn_on(visitor)
