@@ -130,6 +130,10 @@ class App:
         """The settings that new requests are served by."""
         return self._handler.catalog
 
+    async def refresh(self) -> None:
+        """Put changes of accounts and keys into force now. Raises StoreError: SQLite failed."""
+        await self._storage.refresh()
+
     @property
     def log(self) -> AccessLog | None:
         """The access log, if there is one."""

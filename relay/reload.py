@@ -19,7 +19,7 @@ from relay.config import ConfigError, Settings
 from relay.errors import INVALID_REQUEST, RelayError
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.quota.plans import compile_plans
-from relay.store import pauses
+from relay.store import audit, pauses
 from relay.store.database import StoreError
 from relay.store.executor import ThreadExecutor
 from relay.telemetry.access_log import AccessLog
@@ -82,6 +82,8 @@ class Reloader:
                 if reading.log is not None and reading.log is not self._app.log:
                     reading.log.close()  # it has no lines
         self.reloaded_at = time.time()
+        if report.changed:
+            await self._record(report)
         for line in report.changed:
             _log.warning("reload: %s", line)
         for line in report.restart:
@@ -89,6 +91,15 @@ class Reloader:
         if not report.changed and not report.restart:
             _log.warning("reload: nothing has changed")
         return report
+
+    async def _record(self, report: Report) -> None:
+        after = {"changed": report.changed}
+        change = audit.Change("settings.reload", "relay.toml", None, after)
+        try:
+            actor = audit.Actor("operator", "relay.toml")
+            await audit.note(self._app.database.by(actor), time.time(), change)
+        except StoreError as error:
+            _log.error("reload: the audit log has no entry of it: %s", error)
 
     async def answer(self) -> object:
         """`POST /reload` of the admin listener. Raises RelayError: 400, see `reload`."""

@@ -11,7 +11,9 @@ from relay import config
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
+from relay.gateway.key_rules import own_limits
 from relay.quota.ledger import Ledger
+from relay.quota.plans import Plan
 from relay.quota.transfer import State, join
 from relay.secret import Secret, derived
 from relay.store import pauses
@@ -81,9 +83,9 @@ class Storage:
 
     def web(self, settings: Callable[[], Settings], catalog: Callable[[], Catalog]) -> WebMount:
         """The pages for people, under the settings and the catalog of each moment."""
-        return WebMount(Parts(self.database, self.ledger, settings, catalog, self.reload_keys))
+        return WebMount(Parts(self.database, self.ledger, settings, catalog, self.refresh))
 
-    async def reload_keys(self) -> None:
+    async def refresh(self) -> None:
         """Put the database's keys and credits into force now; a watch does it by itself, later.
 
         Raises:
@@ -94,8 +96,16 @@ class Storage:
     def apply_keys(self, keys: list[LiveKey]) -> None:
         """Put the database's keys and credits into force."""
         self.keys.replace(keys)
+        own: dict[str, Plan] = {}
+        untils: dict[str, int] = {}
         for key in keys:
             self.ledger.fund(key.user_id, key.credited)
+            if key.rules is not None and (limits := own_limits(key.rules)) is not None:
+                own[key.key_id] = limits
+            if key.plan_until is not None:
+                untils[key.user_id] = int(key.plan_until * 1000)
+        self.ledger.end_periods(untils)
+        self.ledger.limit_further(own, {}, time.time())
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:
