@@ -39,7 +39,7 @@ from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
 from relay.quota.transfer import State
-from relay.server_setup import exchange_server, new_load, new_server
+from relay.server_setup import exchange_server, new_load, new_pool, new_server
 from relay.storage import Storage
 from relay.store.change_watch import watch
 from relay.telemetry.access_log import AccessLog
@@ -389,7 +389,7 @@ def compose(
     Raises:
         StoreError: the token of the admin listener cannot be written.
     """
-    pool = _new_pool(settings, deadlines, storage, upstreams)
+    pool = new_pool(settings, deadlines, storage, upstreams)
     bindings = Bindings(_session_seconds(settings.pool))
     metering = Metering(storage.ledger, storage.journal)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
@@ -436,18 +436,6 @@ def compose(
         web,
     )
     return app
-
-
-def _new_pool(
-    settings: Settings, deadlines: Deadlines, storage: Storage, upstreams: list[Upstream]
-) -> Upstreams:
-    """The upstreams, of which those that an operator has paused get no request."""
-    pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    for name in storage.paused:  # one that is no longer configured is left out
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
-    return pool
 
 
 def _session_seconds(settings: config.PoolSettings) -> float:

@@ -1,6 +1,7 @@
-"""What the settings of `[server]` mean for the server that callers reach, now and after a reload.
+"""What the settings mean for the server that callers reach and for its upstreams.
 
-Decides its bounds, the proxies that it trusts, and when it sheds. Must not know where it listens.
+Decides its bounds, the proxies that it trusts, when it sheds, now and after a reload, and which
+upstreams start paused. Must not know where it listens.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from relay.net.addresses import is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.server import Bounds, Prelude, Server
+from relay.pool.leases import Upstreams
+from relay.pool.upstream import Upstream
+from relay.storage import Storage
 from relay.telemetry.loop_lag import LoopLag
 from relay.wire.events import Limits
 from relay.wire.forwarded import TrustedProxies
@@ -46,6 +50,18 @@ def new_load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
     load = Load(limits.in_flight, limits.loop_lag)
     loop_lag.each_time(load.observe)
     return load
+
+
+def new_pool(
+    settings: config.Settings, deadlines: Deadlines, storage: Storage, upstreams: list[Upstream]
+) -> Upstreams:
+    """The upstreams, of which those that an operator has paused get no request."""
+    pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
+    for name in storage.paused:  # one that is no longer configured is left out
+        upstream = pool.named(name)
+        if upstream is not None:
+            upstream.health.pause()
+    return pool
 
 
 def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:

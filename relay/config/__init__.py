@@ -9,6 +9,7 @@
     capabilities  what a model accepts
     models        the capabilities of known models (models.toml)
     vendors       known vendors (vendors.toml), and the vendor of an upstream
+    anchored      names of files, made absolute
     load          reading the file, cross-field checks, showing the settings
 
 Nothing here opens a socket or a database.

@@ -14,11 +14,10 @@ import msgspec
 
 from relay.config import vendors
 from relay.config.alerts import AlertSettings
-from relay.config.backup import BackupSettings
+from relay.config.anchored import anchored
 from relay.config.errors import ConfigError, explain
-from relay.config.oidc import OidcSettings
-from relay.config.schema import Settings, UpstreamSettings
-from relay.config.tls_schema import LETS_ENCRYPT, TlsSettings
+from relay.config.schema import Settings
+from relay.config.tls_schema import LETS_ENCRYPT
 from relay.config.values import decode, encode, password_span
 
 # Header fields whose values may be secrets.
@@ -43,72 +42,7 @@ def load(path: str | Path) -> Settings:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("", f"{path} is no valid TOML: {error}") from None
-    return _anchored(parse(tree), Path(path).resolve().parent)
-
-
-def _anchored(settings: Settings, folder: Path) -> Settings:
-    """The same settings, with absolute names of files."""
-
-    def anchor(name: str) -> str:
-        return str(folder / name)  # an absolute name stays as it is
-
-    def reference(text: str) -> str:
-        return "file:" + anchor(text[5:]) if text.startswith("file:") else text
-
-    def pair(one: TlsSettings) -> TlsSettings:
-        return TlsSettings(cert=anchor(one.cert), key=anchor(one.key))
-
-    def upstream(one: UpstreamSettings) -> UpstreamSettings:
-        return replace(
-            one,
-            api_key=reference(one.api_key),
-            ca=None if one.ca is None else anchor(one.ca),
-            egress=None if one.egress is None else reference(one.egress),
-        )
-
-    def backup(one: BackupSettings) -> BackupSettings:
-        s3 = one.s3 and replace(
-            one.s3, access_key=reference(one.s3.access_key), secret_key=reference(one.s3.secret_key)
-        )
-        return replace(one, path=anchor(one.path), s3=s3)
-
-    def alert(one: AlertSettings) -> AlertSettings:
-        return replace(
-            one,
-            url=reference(one.url),
-            secret=reference(one.secret),
-            password=reference(one.password),
-        )
-
-    def provider(one: OidcSettings) -> OidcSettings:
-        ca = None if one.ca is None else anchor(one.ca)
-        return replace(one, client_secret=reference(one.client_secret), ca=ca)
-
-    replace = msgspec.structs.replace
-    server, acme = settings.server, settings.acme
-    if isinstance(server.tls, TlsSettings):
-        server = replace(server, tls=pair(server.tls))
-    elif isinstance(server.tls, list):
-        server = replace(server, tls=[pair(one) for one in server.tls])
-    ca = None if acme.ca is None else anchor(acme.ca)
-    acme = replace(acme, ca=ca, eab_key=reference(acme.eab_key))
-    return replace(
-        settings,
-        server=server,
-        acme=acme,
-        log=replace(settings.log, file=anchor(settings.log.file) if settings.log.file else ""),
-        database=replace(settings.database, path=anchor(settings.database.path)),
-        upstream=[upstream(one) for one in settings.upstream],
-        responses=replace(settings.responses, key=reference(settings.responses.key)),
-        backup=backup(settings.backup),
-        alert=[alert(one) for one in settings.alert],
-        mail=replace(settings.mail, password=reference(settings.mail.password)),
-        web=replace(settings.web, oidc=[provider(one) for one in settings.web.oidc]),
-        traces=replace(
-            settings.traces,
-            headers={name: reference(text) for name, text in settings.traces.headers.items()},
-        ),
-    )
+    return anchored(parse(tree), Path(path).resolve().parent)
 
 
 def parse(tree: dict[str, Any]) -> Settings:
