@@ -13,8 +13,8 @@ RUN python -m venv /opt/relay \
     && /opt/relay/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim
-RUN groupadd --system --gid 10001 relay \
-    && useradd --system --uid 10001 --gid relay --home-dir /data --shell /usr/sbin/nologin relay \
+RUN groupadd --gid 10001 relay \
+    && useradd --uid 10001 --gid relay --no-create-home --home-dir /data --shell /usr/sbin/nologin relay \
     && install --directory --owner=relay --group=relay --mode=0750 /data
 COPY --from=build /opt/relay /opt/relay
 COPY relay.toml /usr/share/relay/relay.toml
