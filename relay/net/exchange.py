@@ -282,6 +282,10 @@ class Exchange:
         if data:
             self.transport.write(self._framed(data) if self._chunked else data)
 
+    def payload_writer(self) -> Callable[[bytes], None]:
+        """What `write` comes to, for a splice: it writes once per event."""
+        return self.write
+
     def write_raw(self, data: bytes) -> None:
         """Write wire octets to the connection unchanged."""
         self.transport.write(data)

@@ -94,10 +94,11 @@ class StreamTransport:
 
     def write(self, data: bytes) -> None:
         """Send payload."""
-        octets = self.stream.send(data)
+        stream = self.stream
+        octets = stream.send(data)
         if octets:
             self._write(octets)
-        if self.stream.queued:
+        if stream.queued:
             self._connection.wait_for_room(self)
 
     def send(self, octets: bytes) -> None:
@@ -266,6 +267,10 @@ class StreamExchange(Exchange):
         """As in `Exchange`."""
         if data:
             self._channel.write(data)
+
+    def payload_writer(self) -> Callable[[bytes], None]:
+        """As in `Exchange`."""
+        return self._channel.write
 
     def write_raw(self, data: bytes) -> None:
         """As in `Exchange`."""

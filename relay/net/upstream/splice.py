@@ -87,7 +87,7 @@ class Splice:
             or (length == CHUNKED and not isinstance(body.extent, ChunkScanner))
         )
         if self._framed:
-            self._write = exchange.write
+            self._write = exchange.payload_writer()
 
     async def join(self, fields: bytes, edit: Callable[[bytes], bytes] | None = None) -> None:
         """Begin the caller's answer with `fields`, and pass the body on until it is complete.

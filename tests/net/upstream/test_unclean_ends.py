@@ -17,6 +17,7 @@ from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 
 EVENTS = answers.stream()
+LARGE = answers.stream(["x"] * 400)  # 50 KB: one read, which is worked on in parts
 HEAD = answers.head(b"200 OK", kind=b"text/event-stream")
 STREAM = {**BODY, "stream": True}
 DIALECTS = {
@@ -78,7 +79,7 @@ async def streamed(relay: Live, dialect: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("how", ["close_notify", "no close_notify", "reset"])
-@pytest.mark.parametrize("pieces", ["one", "many"])
+@pytest.mark.parametrize("pieces", ["one", "many", "large", "large after the head"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_stream_with_its_last_event_is_complete(
     relay_with: RelayWith,
@@ -89,11 +90,18 @@ async def test_a_stream_with_its_last_event_is_complete(
     how: str,
 ) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    octets = [HEAD + b"".join(EVENTS)] if pieces == "one" else [HEAD, *EVENTS]
+    octets = {
+        "one": [HEAD + b"".join(EVENTS)],
+        "many": [HEAD, *EVENTS],
+        "large": [HEAD + b"".join(LARGE)],
+        "large after the head": [HEAD, b"".join(LARGE)],
+    }[pieces]
     async with ending(authority, octets, how) as url:
         relay = await relay_with(url, upstream_options={"ca": str(tmp_path / "ca.pem")})
         status, payload = await streamed(relay, dialect)
         assert status == 200
+        if dialect == "messages":
+            assert payload == b"".join(octets).removeprefix(HEAD)
         assert DIALECTS[dialect][2] in payload[-2000:]
         assert b'"error":{' not in payload
         assert b"event: error" not in payload
