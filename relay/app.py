@@ -45,6 +45,7 @@ from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep
 from relay.web.mount import WebMount
+from relay.web.parts import Operations, Reloading
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
@@ -106,6 +107,7 @@ class App:
         self.metering = metering
         self.web = web
         self.running = storage.running
+        self.reloading: Reloading | None = None  # None: the settings are of no file
         self._handler = handler
         self._api = api
         self._resolver = resolver
@@ -129,6 +131,21 @@ class App:
     def catalog(self) -> Catalog:
         """The settings that new requests are served by."""
         return self._handler.catalog
+
+    @property
+    def operations(self) -> Operations:
+        """What the pages of administrators show and change."""
+        return Operations(
+            self.operator.monitor,
+            self._parts,
+            self.upstreams,
+            self.bindings,
+            self.deadlines,
+            self._handler.watch,
+            self.upkeep.sources,
+            self.upkeep.backups,
+            self.reloading,
+        )
 
     @property
     def log(self) -> AccessLog | None:
@@ -397,7 +414,9 @@ def compose(
     api = ApiEndpoints(
         Models(settings.model), StoredResponses(storage.responses), storage.keys, metering, is_ready
     )
-    web = api.pages = storage.web(lambda: app.settings, lambda: handler.catalog)
+    web = api.pages = storage.web(
+        lambda: app.settings, lambda: handler.catalog, lambda: app.operations
+    )
     history = ConversationHistory(storage.responses)
     loop_lag = LoopLag(asyncio.get_running_loop())
     load = new_load(settings.server.limits, loop_lag)

@@ -63,7 +63,7 @@ class Reloader:
 
     def __init__(self, app: App, path: str, log_format: LogFormat | None = None) -> None:
         self._app = app
-        self._path = path
+        self.path = path
         self._log_format = log_format
         self._lock = asyncio.Lock()
         self.reloaded_at = 0.0  # epoch seconds
@@ -90,6 +90,14 @@ class Reloader:
             _log.warning("reload: nothing has changed")
         return report
 
+    async def compare(self) -> Report:
+        """What `reload` would do now. Raises ConfigError: see `reload`."""
+        async with self._lock:
+            reading = await self._read()
+            if reading.log is not None and reading.log is not self._app.log:
+                reading.log.close()
+            return self._report(reading)
+
     async def answer(self) -> object:
         """`POST /reload` of the admin listener. Raises RelayError: 400, see `reload`."""
         try:
@@ -107,9 +115,10 @@ class Reloader:
         except Exception:
             _log.exception("reload failed; the settings in force stay")
 
-    def words(self, error: ConfigError) -> str:
+    def words(self, error: Exception) -> str:
         """An error as one line, with the file that it is in."""
-        return f"{self._path}: {error}" if error.path else str(error)
+        in_file = isinstance(error, ConfigError) and error.path
+        return f"{self.path}: {error}" if in_file else str(error)
 
     async def _read(self) -> _Reading:
         """Read all files on a thread: none may hold the loop."""
@@ -117,7 +126,7 @@ class Reloader:
         last = self._app.settings
 
         def read() -> _Reading:
-            written = with_log_format(config.load(self._path), self._log_format)
+            written = with_log_format(config.load(self.path), self._log_format)
             settings = kept_until_restart(written, last)
             compile_plans(settings.plan)
             setups = read_setups(settings, before)
@@ -133,7 +142,7 @@ class Reloader:
 
     async def _exchange(self, reading: _Reading) -> Report:
         app, settings = self._app, reading.settings
-        last, setups = app.settings, {one.name: one.setup for one in app.upstreams}
+        report = self._report(reading)
         try:
             paused = set(await pauses.paused(app.database))
         except StoreError:  # those that are paused stay so; a new one is not
@@ -142,7 +151,13 @@ class Reloader:
             await app.certificates.reload(settings)
         app.exchange(settings, reading.setups, paused)
         app.exchange_log(reading.log)
-        changed = list(differences(last, settings))
+        return report
+
+    def _report(self, reading: _Reading) -> Report:
+        """What these settings change, before they are exchanged."""
+        settings = reading.settings
+        setups = {one.name: one.setup for one in self._app.upstreams}
+        changed = list(differences(self._app.settings, settings))
         for setup in reading.setups:
             before = setups.get(setup.settings.name)
             if before is not None:

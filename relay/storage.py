@@ -24,7 +24,7 @@ from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
 from relay.web.mount import WebMount
-from relay.web.parts import Parts
+from relay.web.parts import Operations, Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,15 @@ class Storage:
         storage.apply_keys(keys)
         return storage
 
-    def web(self, settings: Callable[[], Settings], catalog: Callable[[], Catalog]) -> WebMount:
-        """The pages for people, under the settings and the catalog of each moment."""
-        return WebMount(Parts(self.database, self.ledger, settings, catalog, self.reload_keys))
+    def web(
+        self,
+        settings: Callable[[], Settings],
+        catalog: Callable[[], Catalog],
+        operations: Callable[[], Operations],
+    ) -> WebMount:
+        """The pages for people, with the settings, the catalog and the parts of each moment."""
+        parts = Parts(self.database, self.ledger, settings, catalog, operations, self.reload_keys)
+        return WebMount(parts)
 
     async def reload_keys(self) -> None:
         """Put the database's keys and credits into force now; a watch does it by itself, later.

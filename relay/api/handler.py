@@ -21,6 +21,7 @@ from relay.gateway.large_requests import end_reading, release_ended
 from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.request_metrics import RequestMetrics
+from relay.gateway.watch import Watch
 from relay.net.exchange import Exchange
 from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.access_log import AccessLog
@@ -50,6 +51,7 @@ class Handler:
     ) -> None:
         self.catalog = catalog
         self.log = log
+        self.watch = Watch()
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
@@ -60,6 +62,7 @@ class Handler:
         """Answer one request on every outcome, and log it."""
         ctx = RequestContext(exchange, self.catalog)
         self._load.in_flight += 1
+        self.watch.running.add(ctx)
         try:
             endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
@@ -80,6 +83,7 @@ class Handler:
             self._fail(ctx, RelayError(INTERNAL, _INTERNAL_ERROR))
         finally:
             self._load.in_flight -= 1
+            self.watch.running.discard(ctx)
             if ctx.reading_key:
                 end_reading(ctx)
             if ctx.heavy:
@@ -88,6 +92,8 @@ class Handler:
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
             self._metrics.record(ctx, us)
+            if ctx.outcome is not Outcome.COMPLETE or ctx.tried:
+                self.watch.failed(ctx, outcome, us)
             if self.log is not None:
                 self.log.line(access_record(ctx, outcome, us))
 
