@@ -99,7 +99,9 @@ async def people(
         LEFT JOIN balance ON balance.user_id = found.id
         ORDER BY {_COLUMN[order]} {direction}, email LIMIT ?5 OFFSET ?6"""  # noqa: S608
     rows = await database.select(statement, [*which.values(), month, limit, offset])
-    return [Person(*row[:3], bool(row[3]), *row[4:]) for row in rows]
+    return [
+        Person(id, email, plan, bool(is_admin), *rest) for id, email, plan, is_admin, *rest in rows
+    ]
 
 
 async def count_by_plan(database: Database) -> dict[str, int]:
@@ -120,3 +122,13 @@ async def low_balances(
         [*plans, below_micro],
     )
     return [(str(row[0]), str(row[1]), int(row[2])) for row in rows]
+
+
+async def names_of(database: Database, ids: set[str]) -> dict[str, tuple[str, str]]:
+    """Address and plan of each of these accounts, by id."""
+    marks = ", ".join("?" * len(ids))
+    rows = await database.select(
+        f"SELECT id, email, plan FROM users WHERE id IN ({marks})",  # noqa: S608
+        sorted(ids),
+    )
+    return {row[0]: (row[1], row[2]) for row in rows}

@@ -225,6 +225,15 @@ async def delete_user(database: Database, user_id: str) -> bool:
     return await database.write(work)
 
 
+async def set_admin(database: Database, user_id: str, *, is_admin: bool) -> None:
+    """Let an account administer the relay, or no longer."""
+    await database.write(
+        lambda connection: connection.execute(
+            "UPDATE users SET is_admin = ? WHERE id = ?", (is_admin, user_id)
+        )
+    )
+
+
 async def has_users(database: Database) -> bool:
     """Whether there is any account."""
     return bool(await database.select("SELECT 1 FROM users LIMIT 1"))

@@ -49,6 +49,7 @@ class Visit:
     theme: str
     t: Translate
     logged_in: LoggedIn | None = None
+    administrator: User | None = None  # who is logged in as somebody else
     form: dict[str, str] = field(default_factory=dict)
     now: float = field(default_factory=time.time)
 
@@ -97,7 +98,11 @@ class Visit:
     @property
     def form_token(self) -> str:
         """What forms carry; empty for somebody who is not logged in."""
-        return "" if self.logged_in is None else form_token(self.logged_in.token)
+        if self.logged_in is None:
+            return ""
+        # As somebody else, forms that were opened before do not count.
+        shown = "" if self.administrator is None else self.logged_in.user.id
+        return form_token(self.logged_in.token + shown)
 
     async def read_form(self) -> None:
         """Read the form of a POST."""
