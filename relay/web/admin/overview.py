@@ -63,7 +63,7 @@ async def _values(visit: Visit) -> dict[str, Any]:
     return {
         "problems": await _problems(visit),
         "low": await _low(visit),
-        "status": operations.monitor.status(),
+        "present": operations.monitor.status(),
         "rates": visit.site.pulse.rates(),
         "upstreams": operations.upstreams.view(),
         "today": sums[0] if sums else None,
