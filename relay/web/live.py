@@ -16,6 +16,7 @@ from relay.store.database import Database, StoreError
 MAX_STREAMS: Final = 256
 MAX_STREAMS_OF_ACCOUNT: Final = 6
 _LOOK_SECONDS: Final = 1.0
+_STEP_PAUSE_SECONDS: Final = 0.02  # the journal writes meanwhile
 HEARTBEAT_SECONDS: Final = 15.0
 
 _log = logging.getLogger("relay.web")
@@ -29,6 +30,7 @@ class Live:
         self._streams: dict[str, set[asyncio.Event]] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
+        self._indexing: asyncio.Task[None] | None = None
         self.closing = False
 
     def has_room(self, user_id: str) -> bool:
@@ -68,6 +70,20 @@ class Live:
             for event in events:
                 event.set()
 
+    def index(self) -> None:
+        """Bring the index of people's own requests up to date, in small steps beside the rest."""
+        if self._indexing is None or self._indexing.done():
+            self._indexing = asyncio.get_running_loop().create_task(self._index())
+
+    async def _index(self) -> None:
+        try:
+            has_more = True
+            while has_more and not self.closing:
+                has_more = await request_log.advance(self._database)
+                await asyncio.sleep(_STEP_PAUSE_SECONDS)
+        except StoreError as error:
+            _log.warning("people's requests are not indexed for now: %s", error)
+
     async def _look(self) -> None:
         """Notice new requests, until nobody looks any more."""
         seen = -1
@@ -77,7 +93,7 @@ class Live:
                 for account in accounts:
                     for event in self._streams.get(account, ()):
                         event.set()
-                await request_log.advance(self._database)
+                self.index()
             except StoreError as error:
                 _log.warning("open pages do not see new requests for now: %s", error)
             await asyncio.sleep(_LOOK_SECONDS)

@@ -85,4 +85,6 @@ class WebMount:
         self.site = site
         if self._closing:
             site.close()
+        else:
+            site.live.index()
         return site

@@ -100,6 +100,9 @@ class Site:
             },
         )
 
+        # It would redirect to whatever the Host field names.
+        self._application.router.redirect_slashes = False
+
     def close(self) -> None:
         """End the streams of open pages."""
         self.live.close()

@@ -150,7 +150,7 @@ async def test_a_log_in_leads_to_no_other_site(site: Live, visitor: Visitor, tar
 
 
 async def test_the_host_field_is_reflected_nowhere(site: Live, visitor: Visitor) -> None:
-    for path in ("/", "/login", "/dashboard", "/nothing"):
+    for path in ("/", "/login", "/login/", "/static/", "/dashboard", "/dashboard/", "/nothing/"):
         answer = await visitor.get(path, headers={"host": "evil.example"})
         assert "evil.example" not in answer.text + str(answer.headers)
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from relay.accounts.sessions import open_session, recognise
 from relay.config import WebSettings
 from relay.config.values import Duration
 from relay.store.users import find_user
 from tests.fakes.live import EMAIL, Live, RelayWith
+from tests.net.pems import trusting, write_pair
 from tests.web.conftest import NewVisitor
-from tests.web.visitor import HTML, PASSWORD, WEB, Visitor
+from tests.web.visitor import HTML, PASSWORD, WEB, Visitor, hidden_fields, solve
 
 
 def session_cookie(answer: httpx.Response) -> str:
@@ -185,7 +187,28 @@ async def test_a_session_cookie_is_no_key(site: Live, visitor: Visitor) -> None:
             assert (await client.post("/v1/messages", json={})).status_code == 401
 
 
-async def test_pages_over_tls_give_a_host_cookie(visitor: Visitor) -> None:
-    """Without https in public_url the connection itself decides: see tests/net/test_asgi."""
-    answer = await visitor.get("/login", headers=HTML)
-    assert "strict-transport-security" not in answer.headers
+@pytest.mark.parametrize("is_h2", [False, True])
+async def test_pages_over_tls_are_secure_whatever_public_url_says(
+    relay_with: RelayWith, tmp_path: Path, is_h2: bool
+) -> None:
+    authority = trustme.CA()
+    pair = write_pair(tmp_path, authority, "localhost")
+    tls = {"cert": pair.cert, "key": pair.key}
+    live = await relay_with(web=WEB, server={"tls": tls})
+    async with httpx.AsyncClient(
+        base_url=f"https://localhost:{live.port}",
+        verify=trusting(authority),
+        http2=is_h2,
+        headers=HTML,
+    ) as client:
+        page = await client.get("/signup")
+        assert page.http_version == ("HTTP/2" if is_h2 else "HTTP/1.1")
+        assert page.headers["strict-transport-security"] == "max-age=31536000"
+        fields = hidden_fields(page.text, "/signup")
+        fields |= {"answer": solve(fields["challenge"]), "email": "a@example.com"}
+        answer = await client.post("/signup", data={**fields, "password": PASSWORD})
+        assert session_cookie(answer).startswith("__Host-relay=")
+        assert "Secure" in session_cookie(answer)
+        assert (await client.get("/dashboard")).status_code == 200
+        foreign = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+        assert (await client.post("/logout", headers=foreign)).status_code == 403

@@ -114,5 +114,6 @@ def cells(html: str) -> list[str]:
 
 async def until_logged(live: Live, number: int) -> None:
     """Wait until so many requests have ended on disk."""
-    while (await live.app.database.select("SELECT count(*) FROM usage"))[0][0] < number:
+    statement = "SELECT count(*) FROM usage"
+    while (await live.app.database.select(statement))[0][0] < number:  # noqa: ASYNC110
         await asyncio.sleep(0.01)

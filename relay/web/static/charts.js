@@ -57,13 +57,13 @@
         label: data.groups[index].name || box.parentElement.querySelector("h2").textContent,
         stroke: tone, fill: isLine ? faded(tone, 0.12) : tone, width: isLine ? 2 : 0,
         paths: isLine ? undefined : bars, points: { show: isLine, size: 5, fill: tone },
-        value: (_, value, seriesIndex, at) => at == null || rows[index][at] == null ? "–" : exact(rows[index][at]),
+        value: (_, value, seriesIndex, at) => at == null || rows[index][at] == null ? "" : exact(rows[index][at]),
       };
     });
     const size = () => ({ width: box.clientWidth, height: 196 });
     const chart = new uPlot({
       ...size(),
-      padding: [8, 20, 0, 0],
+      padding: [8, 28, 0, 0],
       cursor: { y: false, points: { show: false } },
       legend: { live: true, markers: { width: 0, fill: (_, index) => tones[index] } },
       scales: { x: { time: true, range: (_, min, max) => [min, isLine ? max : max + data.step] }, y: { range: (_, min, max) => [0, isLine ? 100 : (max || 1) * 1.06] } },

@@ -1,0 +1,255 @@
+"""The pages in Chromium: a first day, every page in each look, hostile names, and no scripts."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Response, Route, expect
+
+from tests.fakes.live import Live, RelayWith
+from tests.web.browser import (
+    BROWSER,
+    PHONE,
+    Window,
+    chromium,
+    faults_of,
+    keep,
+    overflow_of,
+    window,
+)
+from tests.web.seed import seed_usage
+from tests.web.visitor import WEB, ask
+
+pytestmark = BROWSER
+
+PLAN = {
+    "id": "pro", "name": "Pro", "max_keys": 5, "enforce": "account",
+    "limits": [
+        {"requests": 400, "per": "5h"}, {"requests": 2000, "per": "7d"},
+        {"requests": 120, "per": "1m"}, {"tokens": 2_000_000, "per": "1m"},
+    ],
+}  # fmt: skip
+PRICE = {"input": 3.0, "output": 15.0}
+MODELS = [
+    {"id": id, "price": PRICE, "display_name": id.title()}
+    for id in ("claude-opus-4-8", "claude-sonnet-4-7", "claude-haiku-4-5")
+]
+PAGES = {
+    "overview": "/dashboard",
+    "keys": "/dashboard/keys",
+    "usage": "/dashboard/usage?by=model",
+    "usage-by-hour": "/dashboard/usage?range=24h&by=key",
+    "requests": "/dashboard/requests?range=7d",
+    "account": "/account",
+}
+PUBLIC = {
+    "front": "/",
+    "log-in": "/login?next=/account",
+    "sign-up": "/signup",
+    "forgot": "/forgot",
+}
+MOST_OCTETS = 100_000
+
+
+@pytest.fixture
+async def live(relay_with: RelayWith) -> Live:
+    return await relay_with(web=WEB, plan=[PLAN], model=MODELS)
+
+
+async def test_a_first_day(live: Live) -> None:
+    """Sign up, make a key, see the first request come in, and revoke the key."""
+    async with chromium() as browser, window(browser, live) as person:
+        page = await person.sign_up()
+        await page.fill("main form [name=name]", "Laptop")
+        await page.click(".filters button")
+        key = await page.locator("#key").inner_text()
+        await page.click(".once button")
+        await expect(page.locator(".once button")).to_have_text("Copied")
+        overview = await person.open("/dashboard")
+        log = await person.open("/dashboard/requests")
+        await expect(overview.locator("text=400")).to_have_count(1 + 1)
+        await expect(overview.locator("text=Starts with your next request")).to_have_count(2)
+        await expect(overview.locator("[data-live-state]")).to_be_visible()
+        await expect(log.locator("text=There are no such requests")).to_be_visible()
+        assert await ask(live, key) == [200]
+        for shown in (overview, log):  # nobody reloads them
+            await expect(shown.locator(".requests .model")).to_have_text("claude-sonnet-4-7")
+            await expect(shown.locator(".requests .state")).to_have_text("Complete")
+        await expect(overview.locator(".window .big b").first).to_have_text("399")
+        await expect(overview.locator(".window .big b").last).to_have_text("1,999")
+        await expect(overview.locator(".window-foot").first).to_contain_text("Full again")
+        await page.click("text=I have copied it")
+        await page.click(".menu summary")
+        await page.click("text=Revoke")
+        await expect(page.locator(".done")).to_contain_text("revoked")
+        assert await ask(live, key) == [401]
+        assert person.complaints == []
+
+
+async def prepared(live: Live, page: Page) -> None:
+    """A key with a week of requests, and a few of today."""
+    await page.fill("main form [name=name]", "Laptop")
+    await page.click(".filters button")
+    key = await page.locator("#key").inner_text()
+    await keep(page, "key-created")
+    assert await faults_of(page) == []
+    rows = await live.app.database.select("SELECT user_id, id FROM keys WHERE name = 'Laptop'")
+    await seed_usage(live.app.database, [rows[0]], 2000)
+    assert await ask(live, key, 9) == [200] * 9
+
+
+SIZES: dict[str, dict[str, Any]] = {"desk": {}, "phone": {"viewport": PHONE}}
+LOOKS = [
+    pytest.param("light", "desk", "en-GB"),
+    pytest.param("dark", "phone", "zh-CN"),
+    *(
+        pytest.param(look, size, language, marks=pytest.mark.thorough)
+        for look, size, language in itertools.product(
+            ("light", "dark"), ("desk", "phone"), ("en-GB", "zh-CN")
+        )
+        if (look, size, language) not in (("light", "desk", "en-GB"), ("dark", "phone", "zh-CN"))
+    ),
+]
+
+
+@pytest.mark.parametrize(("look", "size", "language"), LOOKS)
+async def test_every_page_is_fit_to_be_seen(
+    live: Live, look: str, size: str, language: str
+) -> None:
+    """On desk and phone, in both languages: accessible, within its window, no complaints."""
+    options = {**SIZES[size], "color_scheme": look, "locale": language}
+    name = f"{look}-{size}-{language[:2]}"
+    async with chromium() as browser, window(browser, live) as person:
+        await prepared(live, await person.sign_up())
+        state = await person.context.storage_state()
+        async with window(browser, live, storage_state=state, **options) as reader:
+            await look_at(reader.open, PAGES, name)
+            assert reader.complaints == []
+        async with window(browser, live, **options) as stranger:
+            await look_at(stranger.open, PUBLIC, name)
+            assert stranger.complaints == []
+
+
+async def look_at(open_page: Any, paths: dict[str, str], name: str) -> None:
+    for title, path in paths.items():
+        page: Page = await open_page(path)
+        for chart in await page.locator("[data-chart]").all():
+            await chart.locator("canvas").wait_for()
+        assert await overflow_of(page) <= 0, f"{path} is wider than a window: {name}"
+        assert await faults_of(page) == []
+        await keep(page, f"{title}-{name}")
+        await page.close()
+
+
+async def test_pages_are_light(live: Live) -> None:
+    """All that a first visit takes, style and scripts included (100 KB)."""
+    async with chromium() as browser, window(browser, live) as person:
+        await prepared(live, await person.sign_up())
+        state = await person.context.storage_state()
+        for path in (*PAGES.values(), *PUBLIC.values()):
+            async with window(browser, live, storage_state=state) as reader:
+                octets = await weight_of(reader, path)
+                assert octets <= MOST_OCTETS, f"{path}: {octets} octets"
+
+
+async def weight_of(reader: Window, path: str) -> int:
+    """The octets of all answers that a page takes."""
+    responses: list[Response] = []
+
+    def collect(response: Response) -> None:
+        responses.append(response)
+
+    reader.context.on("response", collect)
+    page = await reader.open(path)
+    for chart in await page.locator("[data-chart]").all():
+        await chart.locator("canvas").wait_for()
+    return sum(
+        int(one.headers.get("content-length", 0)) + len(str(one.headers))  # about its head
+        for one in responses
+    )
+
+
+async def test_a_hostile_name_runs_nothing(live: Live) -> None:
+    """Names of keys and models as payloads (RELIABILITY A6)."""
+    payloads = [
+        "<script>alert(1)</script>", "\"><img src=x onerror=alert(2)>", "javascript:alert(3)",
+        "'-alert(4)-'", "{{constructor.constructor('alert(5)')()}}",
+        "</title><svg onload=alert(6)>",
+    ]  # fmt: skip
+    async with chromium() as browser, window(browser, live) as person:
+        page = await person.sign_up()
+        for payload in payloads[:5]:
+            await page.fill("main form [name=name]", payload)
+            await page.click(".filters button")
+            await page.locator("#key").wait_for()
+            await page.click("text=I have copied it")
+        rows = await live.app.database.select("SELECT user_id, id FROM keys WHERE name LIKE '<%'")
+        await seed_usage(live.app.database, [rows[0]], 60)
+        model = payloads[5]
+        await live.app.database.write(
+            lambda c: c.execute(
+                "UPDATE usage SET model = ?1, outcome = ?1, served = ?2", (model, payloads[1])
+            )
+        )
+        await live.app.database.write(
+            lambda c: c.execute("UPDATE OR IGNORE usage_hour SET model = ?", (model,))
+        )
+        for path in (*PAGES.values(), "/dashboard/usage?by=key", "/dashboard/requests?model=<b>"):
+            page = await person.open(path)
+            await page.wait_for_load_state("load")
+            await page.close()
+        assert person.complaints == []
+
+
+async def test_a_late_answer_overwrites_no_newer_one(live: Live) -> None:
+    async with chromium() as browser, window(browser, live) as person:
+        await prepared(live, await person.sign_up())
+        page = await person.context.new_page()
+        held: list[Route] = []
+
+        async def hold_first(route: Route) -> None:
+            if held:
+                await route.continue_()
+            else:
+                held.append(route)
+
+        await page.route("**/dashboard/usage/data?metric=requests*", hold_first)
+        await page.goto(live.url + "/dashboard/usage")
+        chart = page.locator("[data-chart=requests]")
+        await page.locator("[data-chart=tokens] canvas").wait_for()  # each loads by itself
+        assert await chart.locator("canvas").count() == 0
+        await page.emulate_media(color_scheme="dark")  # all are asked for anew
+        await chart.locator("canvas").wait_for()
+        answer = {"step": 86_400, "times": [], "groups": []}
+        for route in held:
+            await route.fulfill(json=answer)
+        await page.locator("[data-chart=tokens] canvas").wait_for()
+        await asyncio.sleep(0.1)
+        assert await chart.locator("canvas").count() == 1
+
+
+async def test_pages_work_without_javascript(live: Live) -> None:
+    async with chromium() as browser:
+        async with window(browser, live) as person:
+            await prepared(live, await person.sign_up())
+        async with window(browser, live, java_script_enabled=False) as plain:
+            page = await plain.open("/dashboard/keys")
+            await page.fill("[name=email]", "grace@example.com")
+            await page.fill("[name=password]", "correct horse 42 battery")
+            await page.click("main button")
+            await page.wait_for_url("**/dashboard/keys")
+            await page.fill("main form [name=name]", "Phone")
+            await page.click(".filters button")
+            assert (await page.locator("#key").inner_text()).startswith("sk-llmapi-")
+            await page.goto(live.url + "/dashboard/requests")
+            await page.click("text=Older requests")
+            assert "before=" in page.url
+            await page.goto(live.url + "/dashboard/usage")
+            await expect(page.locator("tfoot")).to_contain_text("Sum")
+            await page.click("text=中文")
+            await expect(page.locator("h1")).to_have_text("用量")
+            await page.click("text=深色")
+            await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+            await page.click("text=退出")
+            await page.wait_for_url("**/login?done=logged_out")
