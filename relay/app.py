@@ -132,6 +132,10 @@ class App:
         """The settings that new requests are served by."""
         return self._handler.catalog
 
+    async def refresh(self) -> None:
+        """Put changes of accounts and keys into force now. Raises StoreError: SQLite failed."""
+        await self._storage.refresh()
+
     @property
     def operations(self) -> Operations:
         """What the pages of administrators show and change."""

@@ -19,7 +19,7 @@ from relay.config import ConfigError, Settings
 from relay.errors import INVALID_REQUEST, RelayError
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.quota.plans import compile_plans
-from relay.store import pauses
+from relay.store import audit, pauses
 from relay.store.database import StoreError
 from relay.store.executor import ThreadExecutor
 from relay.telemetry.access_log import AccessLog
@@ -36,6 +36,7 @@ _RESTART: Final = (
 )
 _NAMED: Final = {"upstream": "name", "model": "id", "plan": "id", "vendor": "name"}
 _MAX_SHOWN_CHARACTERS: Final = 200  # of a value
+_OPERATOR: Final = audit.Actor("operator", "relay.toml")
 
 LogFormat: TypeAlias = Literal["json", "text"]
 
@@ -68,7 +69,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self.reloaded_at = 0.0  # epoch seconds
 
-    async def reload(self) -> Report:
+    async def reload(self, actor: audit.Actor = _OPERATOR) -> Report:
         """Read the file again and exchange the settings.
 
         Raises:
@@ -82,6 +83,8 @@ class Reloader:
                 if reading.log is not None and reading.log is not self._app.log:
                     reading.log.close()  # it has no lines
         self.reloaded_at = time.time()
+        if report.changed:
+            await self._record(report, actor)
         for line in report.changed:
             _log.warning("reload: %s", line)
         for line in report.restart:
@@ -97,6 +100,14 @@ class Reloader:
             if reading.log is not None and reading.log is not self._app.log:
                 reading.log.close()
             return self._report(reading)
+
+    async def _record(self, report: Report, actor: audit.Actor) -> None:
+        after = {"changed": report.changed}
+        change = audit.Change("settings.reload", "relay.toml", None, after)
+        try:
+            await audit.note(self._app.database.by(actor), time.time(), change)
+        except StoreError as error:
+            _log.error("reload: the audit log has no entry of it: %s", error)
 
     async def answer(self) -> object:
         """`POST /reload` of the admin listener. Raises RelayError: 400, see `reload`."""

@@ -11,7 +11,9 @@ from relay import config
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
+from relay.gateway.key_rules import own_limits
 from relay.quota.ledger import Ledger
+from relay.quota.plans import Plan
 from relay.quota.transfer import State, join
 from relay.secret import Secret, derived
 from relay.store import pauses
@@ -86,22 +88,26 @@ class Storage:
         operations: Callable[[], Operations],
     ) -> WebMount:
         """The pages for people, with the settings, the catalog and the parts of each moment."""
-        parts = Parts(self.database, self.ledger, settings, catalog, operations, self.reload_keys)
+        parts = Parts(self.database, self.ledger, settings, catalog, operations, self.refresh)
         return WebMount(parts)
 
-    async def reload_keys(self) -> None:
-        """Put the database's keys and credits into force now; a watch does it by itself, later.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
+    async def refresh(self) -> None:
+        """Put changes of this moment into force at once. Raises StoreError: SQLite failed."""
         self.apply_keys(await live_keys(self.database))
 
     def apply_keys(self, keys: list[LiveKey]) -> None:
         """Put the database's keys and credits into force."""
         self.keys.replace(keys)
+        own: dict[str, Plan] = {}
+        untils: dict[str, int] = {}
         for key in keys:
             self.ledger.fund(key.user_id, key.credited)
+            if key.rules is not None and (limits := own_limits(key.rules)) is not None:
+                own[key.key_id] = limits
+            if key.plan_until is not None:
+                untils[key.user_id] = int(key.plan_until * 1000)
+        self.ledger.end_periods(untils)
+        self.ledger.limit_further(own, {}, time.time())
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:

@@ -15,6 +15,7 @@ from relay.store.users import User
 # As a browser accepts in <input type=email> (WHATWG HTML §4.10.5.1.5), ASCII only.
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL: Final = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*")
+_MAX_REASON_LENGTH: Final = 200
 _MAX_EMAIL_LENGTH: Final = 254  # RFC 5321 §4.5.3.1.3, less the angle brackets
 
 
@@ -90,13 +91,16 @@ async def set_plan(database: Database, settings: Settings, email: str, plan: str
     return _existing(await stored.set_plan(database, email, plan), email)
 
 
-async def suspend(database: Database, email: str, now: float) -> User:
-    """Refuse all requests with the account's keys, until it is resumed.
+async def suspend(database: Database, email: str, now: float, reason: str = "") -> User:
+    """Refuse all requests with the account's keys, until it is resumed. Its person reads `reason`.
 
     Raises:
+        InvalidError: a reason that is not allowed.
         AccountError: no such account.
     """
-    return _existing(await stored.suspend(database, email, now), email)
+    if len(reason) > _MAX_REASON_LENGTH or not reason.isprintable():
+        raise InvalidError(f"a reason has up to {_MAX_REASON_LENGTH} printable characters")
+    return _existing(await stored.suspend(database, email, now, reason), email)
 
 
 async def resume(database: Database, email: str) -> User:

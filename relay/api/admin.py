@@ -37,6 +37,7 @@ from relay.net.exchange import Exchange
 from relay.pool.affinity import Bindings
 from relay.pool.upstream import Upstream
 from relay.store import pauses
+from relay.store.audit import Actor, Change, note
 from relay.store.database import Database, StoreError
 
 _log = logging.getLogger("relay.api")
@@ -93,7 +94,7 @@ class Admin:
         """`path` is the database's."""
         self._upstreams = monitor.upstreams
         self._bindings = bindings
-        self._database = database
+        self._database = database.by(Actor("operator", "admin listener"))
         self.monitor = monitor
         self._identity = identity(path)
         self._authorization = access.authorization
@@ -229,6 +230,10 @@ class Admin:
     async def _clear(self, upstream: Upstream) -> None:
         upstream.health.clear()
         self._upstreams.wake()
+        try:
+            await note(self._database, time.time(), Change("upstream.clear", upstream.name))
+        except StoreError as error:
+            raise _not_written_error(f"{upstream.name} may serve again", error) from None
 
 
 def _is_ip(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""`relay user` and `relay key`: accounts, balances and keys.
+"""`relay user`: accounts and balances.
 
 Decides the arguments and what is printed. The rules are in `relay.accounts`, the data in
 `relay.store`.
@@ -18,7 +18,6 @@ from relay.cli.program import Misuse, config_option, json_option, load_settings
 if TYPE_CHECKING:
     from relay.store.balance import Entry
     from relay.store.database import Database
-    from relay.store.keys import Key
     from relay.store.users import User
 
 _MAX_NOTE_CHARACTERS: Final = 200
@@ -97,15 +96,16 @@ def user_set_plan(email: str, plan: str, as_json: bool) -> None:
 
 @user.command("suspend")
 @click.argument("email")
+@click.option("--reason", default="", help="A text for its person, also in errors.")
 @config_option
 @json_option
-def user_suspend(email: str, as_json: bool) -> None:
+def user_suspend(email: str, reason: str, as_json: bool) -> None:
     """Refuse every key of EMAIL until resumed."""
     settings = load_settings()
     from relay.accounts import users
 
     suspended = run_on_database(
-        settings, lambda database: users.suspend(database, email, time.time())
+        settings, lambda database: users.suspend(database, email, time.time(), reason)
     )
     _print_user(suspended, as_json, "is suspended; every key of theirs is refused.")
 
@@ -219,105 +219,6 @@ def user_statement(email: str, last: int, as_json: bool) -> None:
     click.echo(f"The balance is {dollars(current)}.")
 
 
-@click.group()
-@config_option
-def key() -> None:
-    """Keys that callers authenticate with."""
-
-
-@key.command("create")
-@click.option("--user", "email", metavar="EMAIL", required=True, help="Whose key it is.")
-@click.option("--name", default="", help="A name to recognise it by.")
-@click.option("--expires", metavar="DURATION", help="How long it works, such as 30d.")
-@click.option(
-    "--no-cache-breakpoints",
-    "no_cache_breakpoints",
-    is_flag=True,
-    help="Add no prompt-cache breakpoints to requests whose caller sets none.",
-)
-@config_option
-@json_option
-def key_create(
-    email: str, name: str, expires: str | None, no_cache_breakpoints: bool, as_json: bool
-) -> None:
-    """Make a key. It is shown now and never again."""
-    settings = load_settings()
-    from relay.accounts import keys
-
-    issued = run_on_database(
-        settings,
-        lambda database: keys.create(
-            database,
-            settings,
-            email,
-            keys.KeyOptions(name, expires, cache_breakpoints=not no_cache_breakpoints),
-            now=time.time(),
-        ),
-    )
-    record, secret = issued.record, issued.key.reveal()
-    if issued.user.suspended_at is not None:
-        print_stderr(f"{email} is suspended: the key works after `relay user resume {email}`")
-    if as_json:
-        print_json(
-            {
-                "id": record.id,
-                "key": secret,
-                "user": record.email,
-                "name": record.name,
-                "hint": record.hint,
-                "created_at": timestamp(record.created_at),
-                "expires_at": timestamp(record.expires_at),
-                "cache_breakpoints": record.cache_breakpoints,
-            }
-        )
-        return
-    click.echo(secret)
-    click.echo(f"\nThis is {record.id}; the key is not shown again. To use it:\n")
-    click.echo(f"  export ANTHROPIC_BASE_URL={settings.server.public_url}")
-    click.echo(f"  export ANTHROPIC_AUTH_TOKEN={secret}")
-
-
-@key.command("list")
-@click.option("--user", "email", metavar="EMAIL", help="Only the keys of this account.")
-@config_option
-@json_option
-def key_list(email: str | None, as_json: bool) -> None:
-    """Show keys, by their hints."""
-    settings = load_settings()
-    from relay.accounts import users
-    from relay.store.keys import list_keys
-
-    async def read(database: "Database") -> "list[Key]":
-        if email is not None:
-            await users.find(database, email)  # fails if there is no such account
-        return await list_keys(database, email)
-
-    now = time.time()
-    found = run_on_database(settings, read)
-    rows = [_key_view(one, now) for one in found]
-    if not as_json and all(row["cache_breakpoints"] for row in rows):
-        for row in rows:  # a column with the default in every row is left out
-            del row["cache_breakpoints"]
-    print_records(rows, as_json, "There are no keys yet.")
-
-
-@key.command("revoke")
-@click.argument("key_id")
-@config_option
-@json_option
-def key_revoke(key_id: str, as_json: bool) -> None:
-    """Withdraw a key for good. The beginning of its id is enough."""
-    settings = load_settings()
-    from relay.accounts import keys
-
-    now = time.time()
-    revoked = run_on_database(settings, lambda database: keys.revoke(database, key_id, now))
-    if as_json:
-        print_json(_key_view(revoked, now))
-    else:
-        click.echo(f"{revoked.id} ({revoked.hint}) of {revoked.email} is revoked.")
-
-
 def _user_view(one: "User") -> dict[str, Any]:
     return {
         "id": one.id,
@@ -326,20 +227,7 @@ def _user_view(one: "User") -> dict[str, Any]:
         "admin": one.is_admin,
         "created_at": timestamp(one.created_at),
         "suspended_at": timestamp(one.suspended_at),
-    }
-
-
-def _key_view(one: "Key", now: float) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "user": one.email,
-        "name": one.name,
-        "hint": one.hint,
-        "state": one.state(now),
-        "created_at": timestamp(one.created_at),
-        "expires_at": timestamp(one.expires_at),
-        "revoked_at": timestamp(one.revoked_at),
-        "cache_breakpoints": one.cache_breakpoints,
+        "suspended_reason": one.suspended_reason,
     }
 
 

@@ -18,6 +18,7 @@ from relay.cli.output import print_json, timestamp
 from relay.cli.program import Failure, Misuse, config_option, json_option, load_settings
 
 if TYPE_CHECKING:
+    from relay.store.audit import Actor
     from relay.store.database import Database
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ def run_on_database(settings: config.Settings, work: "Callable[[Database], Await
     async def open_and_work() -> T:
         database = await Database.open(settings.database.path)
         try:
-            return await work(database)
+            return await work(database.by(operator()))
         finally:
             await database.close()
 
@@ -45,6 +46,21 @@ def run_on_database(settings: config.Settings, work: "Callable[[Database], Await
     except (AccountError, StoreError) as error:
         failure = Misuse if isinstance(error, InvalidError) else Failure
         raise failure(f"relay: {error}") from None
+
+
+def operator() -> "Actor":
+    """Who uses the command line, for the audit log."""
+    import pwd
+
+    from relay.store.audit import Actor
+
+    name = os.environ.get("SUDO_USER", "")
+    if not name:
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            name = str(os.getuid())
+    return Actor(f"cli:{name}", os.environ.get("SSH_CONNECTION", "").split(" ")[0] or "local")
 
 
 @click.command()

@@ -21,13 +21,14 @@ from relay.cli.output import print_stderr
 _DEFAULT_CONFIG: Final = "relay.toml"
 _COMMANDS: Final = {  # name → module:attribute
     "alerts": "relay.cli.alerts:alerts",
+    "audit": "relay.cli.audit:audit",
     "backup": "relay.cli.database:backup",
     "check": "relay.cli.check:check",
     "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
     "doctor": "relay.cli.doctor.command:doctor",
     "import": "relay.cli.imports:import_accounts",
-    "key": "relay.cli.accounts:key",
+    "key": "relay.cli.keys:key",
     "metrics": "relay.cli.metrics:metrics",
     "move": "relay.cli.move:move",
     "reload": "relay.cli.reload:reload",

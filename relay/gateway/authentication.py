@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from relay.errors import FORBIDDEN, UNAUTHENTICATED, RelayError
+from relay.gateway.key_rules import refuse_disabled
 from relay.secret import digest
 from relay.store.keys import LiveKey
 
@@ -53,9 +54,14 @@ class KeyIndex:
                 UNAUTHENTICATED, f"{_INCORRECT_KEY}: it has expired. Ask for a new one."
             )
         if caller.suspended:
+            reason = f": {caller.suspended_reason}" if caller.suspended_reason else ""
+            reason += "" if reason.endswith((".", "!", "?")) else "."
             raise RelayError(
-                FORBIDDEN, "This account is suspended. Ask the operator of this relay to resume it."
+                FORBIDDEN,
+                f"This account is suspended{reason} Ask the operator of this relay to resume it.",
             )
+        if caller.disabled:
+            raise refuse_disabled()
         return caller
 
     def find(self, headers: dict[bytes, bytes]) -> LiveKey | None:

@@ -14,6 +14,7 @@ from relay.gateway.catalog import ModelLimits
 from relay.gateway.charge import Tariff
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
+from relay.gateway.key_rules import check_address
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.prices import rounded_up
@@ -61,13 +62,14 @@ class Metering:
         """Note the caller and their quota, which header fields of every answer show.
 
         Raises:
-            RelayError: 403, the plan is no longer offered.
+            RelayError: 403, the plan is no longer offered, or the key not for this address.
         """
         ctx.caller = caller
-        plan = ctx.catalog.plan(caller.plan)
-        ctx.key_state = key_state = self._ledger.key_state(
-            caller.user_id, caller.key_id, plan, time()
-        )
+        now = time()
+        plan = ctx.catalog.plan(caller.plan if caller.plan_until is None else caller.plan_at(now))
+        if caller.rules is not None:
+            check_address(caller.rules, ctx.exchange.peer)
+        ctx.key_state = key_state = self._ledger.key_state(caller.user_id, caller.key_id, plan, now)
         return key_state
 
     def admit_count(self, caller: LiveKey, plan: Plan) -> None:
@@ -118,24 +120,25 @@ class Metering:
         requested_output = inbound.max_tokens
         if isinstance(requested_output, int) and 0 < requested_output < output:
             output = requested_output
-        if plan.prepaid or plan.excluded:
+        counts_money = plan.prepaid or (ctx.key_state is not None and ctx.key_state.counts_money)
+        if counts_money or plan.excluded:
             features = features or features_of(ctx, inbound)
             _refuse_excluded(plan, features)
         cost = wish = 0
-        if plan.prepaid and features is not None:
+        if counts_money and features is not None and limits.prices is not None:
             cost, wish = most_expensive(text, features, limits, output)
         expected = output if output < _EXPECTED_OUTPUT_TOKENS else _EXPECTED_OUTPUT_TOKENS
         prompt = len(text) // _OCTETS_PER_TOKEN
         tokens = prompt + expected
         now = time()
         reservation = self._ledger.reserve(caller.user_id, caller.key_id, plan, now, tokens, cost)
-        if wish:
+        if wish and plan.prepaid:
             self._ledger.hold_more(reservation, wish)
         # The earlier state may be swept while the body arrives.
         ctx.key_state = reservation.key_state
         row = AdmissionRow(
             ctx.id, now, caller.key_id, caller.user_id, inbound.model, inbound.dialect,
-            tokens, cost,
+            tokens, cost if plan.prepaid else 0,
         )  # fmt: skip
         tariff = Tariff(ctx.catalog.prices, inbound.model, limits.prices, prompt, output)
         ctx.admission = MeteredAdmission(self._ledger, self._journal, reservation, row, tariff)

@@ -28,6 +28,7 @@ from relay.gateway.context import Outcome, RequestContext
 from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
 from relay.gateway.dispatch import Dispatch
 from relay.gateway.keepalive import KeepAlive
+from relay.gateway.key_rules import check_model
 from relay.gateway.large_requests import (
     LARGE_OCTETS,
     begin_reading,
@@ -42,7 +43,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.exchange import UNCOUNTED_OCTETS
 from relay.pool.affinity import Binding, Bindings
 from relay.pool.leases import Upstreams
-from relay.pool.routes import Target
+from relay.pool.routes import Route, Target
 from relay.pool.selection import RoutingRequest
 from relay.quota.plans import Plan
 from relay.quota.state import KeyState
@@ -87,8 +88,7 @@ class Relay:
             body = await _decoded(ctx, dialect, body, caller.key_id)
         ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
         summary = await _peek_at_large(ctx, caller, body) if ctx.heavy else peek(body)
-        route = ctx.catalog.route(summary.model)  # 4
-        ctx.model = summary.model  # known to be available, so no longer than its name
+        route = _route(ctx, caller, summary.model)  # 4
         if dialect.counting:
             self._metering.admit_count(caller, quota.plan)
         received = Received(ctx, body, summary, caller, quota.plan)
@@ -215,6 +215,15 @@ def _ended(
     return True
 
 
+def _route(ctx: RequestContext, caller: LiveKey, model: str) -> Route:
+    """The route of a model. Raises RelayError: 404, 503, or 403 where the key may not use it."""
+    route = ctx.catalog.route(model)
+    ctx.model = model  # known to be available, so no longer than its name
+    if caller.rules is not None:
+        check_model(caller, model, ctx.catalog.model_id(model))
+    return route
+
+
 async def _decoded(ctx: RequestContext, dialect: Dialect, body: bytes, key: str) -> bytes:
     """A body without its content encoding. Raises RelayError: see `Dialect.decoded`."""
     exchange = ctx.exchange
@@ -238,6 +247,7 @@ async def _features_of_large(
     ctx: RequestContext, caller: LiveKey, plan: Plan, inbound: InboundRequest
 ) -> Features | None:
     """The features of a large request, where its plan has a price for them or excludes them."""
-    if inbound.counting or not (plan.prepaid or plan.excluded):
+    counts_money = ctx.key_state is not None and ctx.key_state.counts_money
+    if inbound.counting or not (plan.prepaid or plan.excluded or counts_money):
         return None
     return await in_turns(caller.key_id, partial(features_of, ctx, inbound))

@@ -17,7 +17,8 @@ from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
 from relay.gateway.metering import Metering
 from relay.net.runner import Waiter
-from relay.quota.ledger import Ledger, Use
+from relay.quota.holdings import Use
+from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.state import Reservation
 from relay.quota.transfer import HeldQuota, RemoteReservation, describe

@@ -10,6 +10,7 @@ most once.
 """
 
 import math
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
 # A bucket's state when something was taken from it. First the round: the window, or the time
@@ -27,24 +28,88 @@ class FixedWindow:
     count must not start the clock.
     """
 
-    __slots__ = ("capacity", "end", "mark", "per", "size", "used")
-    refill: Final = "window"
+    __slots__ = (
+        "bonus",
+        "bonus_windows",
+        "capacity",
+        "end",
+        "mark",
+        "ordinary_size",
+        "per",
+        "size",
+        "until",
+        "used",
+    )
+    refill: str = "window"
 
     def __init__(self, size: int, per: int, used: int = 0, moment: int = 0) -> None:
-        self.size = size
+        self.size = size  # with the bonus of the present window, if it has one
         self.per = per
         self.capacity = size  # the use at which nothing is left
         self.used = used
         self.end = moment  # 0 while it is closed
         self.mark: Mark = _NEW_MARK
+        self.ordinary_size = size
+        self.bonus = 0
+        self.bonus_windows = 0  # that will have the bonus, the present one left out
+        self.until = 0  # no window outlasts this moment; 0: there is none
+
+    def _open(self, now: int) -> None:
+        """A window begins."""
+        self.end = self._end_from(now)
+        if self.bonus:
+            if self.bonus_windows:
+                self.bonus_windows -= 1
+                self.size = self.capacity = self.ordinary_size + self.bonus
+            else:
+                self.bonus = 0
+                self.size = self.capacity = self.ordinary_size
+
+    def _end_from(self, now: int) -> int:
+        end = now + self.per
+        return self.until if now < self.until < end else end
+
+    def _close(self) -> None:
+        """The present window was not used after all."""
+        self.used = self.end = 0
+        if self.bonus:
+            self.bonus_windows += 1
+
+    @property
+    def next_size(self) -> int:
+        """The size of the window that the next request opens."""
+        return self.ordinary_size + self.bonus if self.bonus_windows else self.ordinary_size
+
+    def give_bonus(self, amount: int, windows: int, now: int) -> None:
+        """Let so many windows be larger, the present one first. Replaces an earlier bonus."""
+        is_open = now < self.end
+        self.bonus = amount if windows else 0
+        self.bonus_windows = windows - 1 if windows and is_open else windows
+        self.size = self.capacity = self.ordinary_size + self.bonus
+
+    def restore_bonus(self, amount: int, windows: int) -> None:
+        """The bonus of an earlier process's bucket."""
+        self.bonus, self.bonus_windows = amount, windows
+        self.size = self.capacity = self.ordinary_size + amount
+
+    def reset(self, now: int) -> None:
+        """Forget the use of the present window, but not when it ends. What its requests used, or
+        give back, counts no more."""
+        self.used = 0
+        self.mark = (self.mark[0] + 1, 0.0)
+
+    def renew(self, now: int) -> None:
+        """End the present window."""
+        self.used = self.end = 0
+        self.mark = (self.mark[0] + 1, 0.0)
 
     def take(self, amount: int, now: int) -> bool:
         """Use an amount if it remains; returns whether it did."""
         if now >= self.end:
-            if amount > self.size:
+            if amount > self.next_size:
                 return False
             self.used = amount
-            self.end = now + self.per
+            self._open(now)
             self.mark = (self.mark[0] + 1, 0.0)
             return True
         if self.end - now > self.per:  # the clock was stepped back since it opened
@@ -57,20 +122,22 @@ class FixedWindow:
 
     def has_room(self, amount: int, now: int) -> bool:
         """Whether an amount could be taken now."""
-        return self.used + amount <= self.size or (now >= self.end and amount <= self.size)
+        if now >= self.end:
+            return amount <= self.next_size
+        return self.used + amount <= self.size
 
     def give_back(self, amount: int, mark: Mark, now: int) -> None:
         """Undo the use of an amount that was taken when the bucket had this mark."""
         if mark[0] == self.mark[0] and now < self.end:
             self.used -= amount
             if self.used <= 0:
-                self.used = self.end = 0
+                self._close()
 
     def charge(self, amount: int, mark: Mark, now: int) -> None:
         """Use an amount beyond that taken at `mark`, even if it does not remain."""
         if mark[0] == self.mark[0]:
             if not self.end:  # all other use was refunded meanwhile
-                self.end = now + self.per
+                self._open(now)
             if now < self.end:
                 self.used += amount
 
@@ -86,17 +153,18 @@ class FixedWindow:
         """`remaining` and `reset_at` in one step."""
         end = self.end
         if now >= end:
-            return self.size, now
+            return self.next_size, now
         left = self.size - self.used
         return left if left > 0 else 0, end if end - now <= self.per else now + self.per
 
     def ready_at(self, amount: int, now: int) -> int:
         """When the amount can be taken; `now` if it remains."""
-        return now if self.remaining(now) >= amount else self.reset_at(now)
+        return now if self.has_room(amount, now) else self.reset_at(now)
 
     def resize(self, size: int, now: int) -> None:
-        """Change the limit's size."""
-        self.size = self.capacity = size
+        """Change the limit's size; a bonus stays."""
+        self.ordinary_size = size
+        self.size = self.capacity = size + self.bonus
 
     def used_units(self, now: int) -> int:
         """The use, rounded up to whole units."""
@@ -105,6 +173,33 @@ class FixedWindow:
     def state(self) -> tuple[int, int]:
         """`used` and `moment`, the arguments that make an equal bucket."""
         return self.used, self.end
+
+
+class CalendarWindow(FixedWindow):
+    """A window that ends with the day, the week (on Monday) or the month, in UTC."""
+
+    __slots__ = ("refill",)
+
+    def __init__(self, refill: str, size: int, per: int, used: int = 0, moment: int = 0) -> None:
+        super().__init__(size, per, used, moment)
+        self.refill = refill
+
+    def _end_from(self, now: int) -> int:
+        return calendar_period(self.refill, now)[1]
+
+
+def calendar_period(unit: str, now: int) -> tuple[int, int]:
+    """Begin and end (ms) of the day, week or month in UTC that `now` is in."""
+    day = datetime.fromtimestamp(now // 1000, UTC).replace(hour=0, minute=0, second=0)
+    if unit == "day":
+        begin, end = day, day + timedelta(days=1)
+    elif unit == "week":
+        begin = day - timedelta(days=day.weekday())
+        end = begin + timedelta(days=7)
+    else:
+        begin = day.replace(day=1)
+        end = (begin + timedelta(days=32)).replace(day=1)
+    return int(begin.timestamp()) * 1000, int(end.timestamp()) * 1000
 
 
 class TokenBucket:
@@ -215,6 +310,11 @@ class TokenBucket:
         pause = ahead if 0 < ahead <= self.per else 0
         return now + pause - (-excess // self.size)
 
+    def reset(self, now: int) -> None:
+        """Forget all use. What earlier requests give back counts no more."""
+        self.used = 0
+        self.mark = (self.mark[0] + 1, 0.0)
+
     def resize(self, size: int, now: int) -> None:
         """Change the limit's size from now on."""
         if size != self.size:
@@ -235,8 +335,10 @@ Bucket: TypeAlias = FixedWindow | TokenBucket
 
 
 def new_bucket(refill: str, size: int, per: int, used: int = 0, moment: int = 0) -> Bucket:
-    """Make a bucket of the kind that refills so: `window` or `smooth`."""
-    return (FixedWindow if refill == FixedWindow.refill else TokenBucket)(size, per, used, moment)
+    """Make a bucket of the kind that refills so: `window`, `smooth`, or by a calendar."""
+    if refill in ("window", "smooth"):
+        return (FixedWindow if refill == "window" else TokenBucket)(size, per, used, moment)
+    return CalendarWindow(refill, size, per, used, moment)
 
 
 def convert_bucket(bucket: Bucket, refill: str, size: int, now: int) -> Bucket:

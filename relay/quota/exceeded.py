@@ -12,6 +12,7 @@ import orjson
 
 from relay import clock
 from relay.errors import RATE_LIMITED, ErrorShape, Header, Kind, RelayError
+from relay.quota.bucket import Bucket
 from relay.quota.plans import Limit, Plan
 from relay.quota.state import Balance, KeyState
 
@@ -94,7 +95,7 @@ def limit_error(plan: Plan, limit: Limit, ready: int, now: int) -> QuotaExceeded
     if wait <= _MAX_RETRY_AFTER_SECONDS:
         return QuotaExceeded(
             RATE_LIMITED,
-            f"Plan {plan.name} allows {limit.name}{scope}. Please try again in {wait}s.",
+            f"{_subject(plan)} allows {limit.name}{scope}. Please try again in {wait}s.",
             limit=limit,
             retry_after=wait,
             resets_at=moment,
@@ -102,7 +103,7 @@ def limit_error(plan: Plan, limit: Limit, ready: int, now: int) -> QuotaExceeded
     day, _, time = clock.rfc3339(moment)[:-5].partition("T")
     return QuotaExceeded(
         USED_UP,
-        f"The limit of plan {plan.name} is reached: {limit.name}{scope}. "
+        f"The limit of {plan.title or f'plan {plan.name}'} is reached: {limit.name}{scope}. "
         f"It resets at {day} {time} UTC, in {_duration_text(wait)}.",
         limit=limit,
         retry_after=wait,
@@ -110,12 +111,18 @@ def limit_error(plan: Plan, limit: Limit, ready: int, now: int) -> QuotaExceeded
     )
 
 
+def _subject(plan: Plan) -> str:
+    """The plan as the first words of a sentence."""
+    return plan.title.capitalize() if plan.title else f"Plan {plan.name}"
+
+
 def concurrency_error(plan: Plan) -> QuotaExceeded:
     """One key has as many requests in flight as the plan allows."""
     allowed = plan.max_concurrency
+    per_key = "" if plan.title else " per key"
     return QuotaExceeded(
         RATE_LIMITED,
-        f"Plan {plan.name} allows {allowed} request{'s' * (allowed > 1)} at once per key. "
+        f"{_subject(plan)} allows {allowed} request{'s' * (allowed > 1)} at once{per_key}. "
         f"Please try again in {_CONCURRENCY_RETRY_SECONDS}s.",
         retry_after=_CONCURRENCY_RETRY_SECONDS,
     )
@@ -182,15 +189,42 @@ def obstacle_error(key_state: KeyState, now: int, tokens: int, cost: int) -> Quo
     plan, balance = key_state.plan, key_state.balance
     if balance is not None and not balance.covers(cost) and balance.amount < max(cost, 1):
         return balance_error(balance, cost)
-    last = None
+    last: tuple[Plan, Limit] | None = None
     until = now
-    for limit, bucket in zip(plan.limits, key_state.counters.buckets, strict=True):
-        amount = 1 if limit.kind == "requests" else min(tokens, limit.size)
-        ready = bucket.ready_at(amount, now)
-        if ready > until:
-            last, until = limit, ready
+    for counters in (key_state.counters, *key_state.further):
+        assert counters.plan is not None
+        for limit, bucket in zip(counters.plan.limits, counters.buckets, strict=True):
+            ready = bucket.ready_at(_wanted(limit, bucket, tokens, cost), now)
+            if ready > until:
+                last, until = (counters.plan, limit), ready
     if last is not None:
-        return limit_error(plan, last, until, now)
+        return limit_error(*last, until, now)
     if balance is not None and not balance.covers(cost):
         return balance_error(balance, cost)
+    for counters in key_state.further:
+        further = counters.plan
+        if further is not None and 0 < further.max_concurrency <= key_state.in_flight:
+            return concurrency_error(further)
     return concurrency_error(plan)
+
+
+def _wanted(limit: Limit, bucket: Bucket, tokens: int, cost: int) -> int:
+    if limit.kind == "requests":
+        return 1
+    return min(tokens if limit.kind == "tokens" else cost, bucket.size)
+
+
+def check_further(key_state: KeyState, now: int) -> None:
+    """Check that the smallest possible request has room in the limits beside the plan's.
+
+    Raises:
+        QuotaExceeded: it has not.
+    """
+    for counters in key_state.further:
+        plan = counters.plan
+        assert plan is not None
+        if 0 < plan.max_concurrency <= key_state.in_flight:
+            raise obstacle_error(key_state, now, 0, 0)
+        for limit, bucket in zip(plan.limits, counters.buckets, strict=True):
+            if not bucket.has_room(limit.kind == "requests", now):
+                raise obstacle_error(key_state, now, 0, 0)

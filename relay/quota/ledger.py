@@ -21,25 +21,24 @@ a limit and the reservation. Must not know requests or the database: `changes` h
 - A revoked key needs no call: `sweep` deletes state whose limits are full again.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
-from typing import Final, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import Final
 
 from relay.quota import exceeded
-from relay.quota.bucket import Bucket, Mark, new_bucket
+from relay.quota.bucket import Bucket, Mark
+from relay.quota.further import FurtherReservation, take_further
+from relay.quota.holdings import Holdings
 from relay.quota.plans import Plan
-from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
+from relay.quota.state import (
+    KeyState,
+    LimitCounters,
+    Reservation,
+)
 
-_MONEY: Final = "money"
 _MAX_SHOWN_KEYS: Final = 2000
-
-# The use of a reservation that closes: tokens and micro-dollars, see `settle`; None: refunded.
-Use: TypeAlias = tuple[int | None, int | None] | None
-OnClose: TypeAlias = Callable[[Reservation, Use], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +50,8 @@ class LimitView:
     reset: float
 
 
-class Ledger:
+class Ledger(Holdings):
     """The limits and balances of all keys. `now` is the present moment, epoch seconds."""
-
-    def __init__(self) -> None:
-        self._key_states: dict[str, KeyState] = {}
-        self._counters: dict[tuple[str, str], LimitCounters] = {}
-        self._balances: dict[str, Balance] = {}
-        self._dirty: list[LimitCounters | Balance] = []
-        self._to_sweep: list[LimitCounters] = []
-        # Requests in flight of another process, by key, until the key is in use here.
-        self.inherited: dict[str, int] = {}
-        # Called with each reservation that closes, once another process has the limits.
-        self.on_close: OnClose | None = None
-        # Weak: an earlier plan lives as long as the requests that began with it.
-        self._successors: WeakKeyDictionary[Plan, Plan] = WeakKeyDictionary()
 
     # --- one request ---
 
@@ -111,8 +97,17 @@ class Ledger:
                 counters.must_check = True
                 raise exceeded.obstacle_error(key_state, moment, tokens, cost)
             amounts.append((bucket, amount, bucket.mark))
+        further: list[FurtherReservation] | None = None
+        if key_state.further:
+            further = take_further(key_state, moment, tokens, cost)
+            if further is None:
+                _give_back_before(None, counters, tokens, moment)
+                counters.must_check = True
+                raise exceeded.obstacle_error(key_state, moment, tokens, cost)
         if balance is not None:
             balance.held += cost
+        for one in further or ():
+            self.mark_changed(one.counters)
         key_state.in_flight += 1
         counters.in_flight += 1
         if not counters.dirty:
@@ -123,7 +118,10 @@ class Ledger:
             requests.append((bucket, bucket.mark))
             if bucket.used >= bucket.capacity:
                 counters.must_check = True
-        return Reservation(key_state, counters, requests, amounts, balance, cost)
+        reservation = Reservation(key_state, counters, requests, amounts, balance, cost)
+        if further is not None:
+            reservation.further = further
+        return reservation
 
     def hold_more(self, reservation: Reservation, cost: int) -> None:
         """Hold `cost` micro-dollars in all, for a request that may cost more than its estimate.
@@ -171,6 +169,8 @@ class Ledger:
         for bucket in counters.token_buckets:
             if not bucket.has_room(0, moment):
                 raise exceeded.obstacle_error(key_state, moment, 0, 0)
+        if key_state.further:
+            exceeded.check_further(key_state, moment)
         counters.must_check = False
 
     def count_refusal(self, key_state: KeyState, now: float) -> None:
@@ -206,6 +206,9 @@ class Ledger:
                     bucket.give_back(amount - tokens, mark, moment)
                 elif tokens > amount:
                     bucket.charge(tokens - amount, mark, moment)
+        for further in reservation.further:
+            further.settle(int(now * 1000), tokens, cost)
+            self.mark_changed(further.counters)
         self._close(reservation, reservation.cost if cost is None else cost)
         return True
 
@@ -221,6 +224,9 @@ class Ledger:
         for bucket, amount, mark in reservation.tokens:
             if amount:
                 bucket.give_back(amount, mark, moment)
+        for further in reservation.further:
+            further.refund(moment)
+            self.mark_changed(further.counters)
         self._close(reservation, 0)
         return True
 
@@ -296,141 +302,14 @@ class Ledger:
                 balance.charged += cost
                 self.mark_changed(balance)
 
-    def mark_changed(self, state: LimitCounters | Balance) -> None:
-        """Let `changes` return the rows of this state."""
-        if not state.dirty:
-            state.dirty = True
-            self._dirty.append(state)
 
-    # --- keys and accounts ---
-
-    def _bind_key(self, account: str, key: str, plan: Plan, now: int) -> KeyState:
-        """The state of a key that is new, or whose plan is."""
-        plan = self._successors.get(plan, plan)
-        scope, owner = ("account", account) if plan.by_account else ("key", key)
-        counters = self.counters_of(scope, owner)
-        if counters.plan is not plan:
-            if counters.all_buckets:
-                self.mark_changed(counters)
-            counters.adopt(plan, now)
-        balance = self.balance(account) if plan.prepaid else None
-        key_state = self._key_states.get(key)
-        if key_state is None:
-            key_state = self._key_states[key] = KeyState(account, key, plan, counters, balance)
-            key_state.in_flight = self.inherited.pop(key, 0)
-        else:
-            key_state.counters.keys.discard(key)
-            key_state.plan, key_state.counters, key_state.balance = plan, counters, balance
-        counters.keys.add(key)
-        return key_state
-
-    def supersede(self, successors: dict[Plan, Plan]) -> None:
-        """Let each plan stand for another where a request names it. A key that has the earlier
-        one keeps its limits until a request names the later one."""
-        for earlier, plan in list(self._successors.items()):
-            if plan in successors:
-                self._successors[earlier] = successors[plan]
-        self._successors.update(successors)
-
-    def key_states(self) -> Iterable[KeyState]:
-        """All keys in use."""
-        return self._key_states.values()
-
-    def find_key_state(self, key: str) -> KeyState | None:
-        """The state of a key, if it is in use."""
-        return self._key_states.get(key)
-
-    def counters(self) -> Iterable[LimitCounters]:
-        """All limits in use."""
-        return self._counters.values()
-
-    def find_counters(self, scope: str, owner: str) -> LimitCounters | None:
-        """The limits of an owner, if they are in use."""
-        return self._counters.get((scope, owner))
-
-    def find_balance(self, account: str) -> Balance | None:
-        """The balance of an account, if it is known."""
-        return self._balances.get(account)
-
-    def balances(self) -> Iterable[Balance]:
-        """All balances that are known."""
-        return self._balances.values()
-
-    def counters_of(self, scope: str, owner: str) -> LimitCounters:
-        """The limits of an owner, created where there are none."""
-        counters = self._counters.get((scope, owner))
-        if counters is None:
-            counters = self._counters[scope, owner] = LimitCounters(scope, owner)
-        return counters
-
-    def balance(self, account: str) -> Balance:
-        """The balance of an account, created where there is none."""
-        balance = self._balances.get(account)
-        if balance is None:
-            balance = self._balances[account] = Balance(account)
-        return balance
-
-    def fund(self, account: str, credited: int) -> None:
-        """Set the sum of all credits ever paid in for an account, in micro-dollars."""
-        self.balance(account).credited = credited
-
-    def sweep(self, now: float, max_owners: int = 200) -> list[tuple[str, str]]:
-        """Delete the state of owners whose limits are all full again, and of their keys.
-
-        Checks up to `max_owners` owners; call it regularly. State that `changes` has yet to
-        return is kept. Returns scope and owner of each deleted state, so that its rows can be
-        deleted too.
-        """
-        deleted = []
-        moment = int(now * 1000)
-        if not self._to_sweep:
-            self._to_sweep = list(self._counters.values())
-        for _ in range(min(max_owners, len(self._to_sweep))):
-            counters = self._to_sweep.pop()
-            if counters.idle(moment) and not any(
-                self._key_states[key].busy(moment) for key in counters.keys
-            ):
-                for key in counters.keys:
-                    del self._key_states[key]
-                del self._counters[counters.scope, counters.owner]
-                deleted.append((counters.scope, counters.owner))
-        return deleted
-
-    # --- persistence ---
-
-    def changes(self) -> list[Row]:
-        """The rows of all state that changed since the last call.
-
-        Reservations in flight count with their estimates. Money is charged at the end only.
-        """
-        dirty, self._dirty = self._dirty, []
-        rows: list[Row] = []
-        for state in dirty:
-            state.dirty = False
-            rows.extend(state.rows())
-        return rows
-
-    def restore(self, rows: Iterable[Row], *, written: bool = True) -> None:
-        """Load the rows of an earlier process, before anything is reserved. `written`: they are
-        in the database; else `changes` returns them."""
-        for scope, owner, kind, per, refill, size, used, moment in rows:
-            state: LimitCounters | Balance
-            if kind == _MONEY:
-                state = self.balance(owner)
-                state.charged = used
-            else:
-                state = self.counters_of(scope, owner)
-                bucket = new_bucket(refill, size, per * 1000, used, moment)
-                state.all_buckets[kind, per] = bucket
-            if not written:
-                self.mark_changed(state)
-
-
-def _give_back_before(stop: Bucket, counters: LimitCounters, tokens: int, now: int) -> None:
-    """Undo what `reserve` took from the buckets that come before `stop`."""
+def _give_back_before(stop: Bucket | None, counters: LimitCounters, tokens: int, now: int) -> None:
+    """Undo what `reserve` took from the buckets that come before `stop`; None: from all."""
     for bucket in counters.request_buckets:
         if bucket is stop:
             return
         bucket.give_back(1, bucket.mark, now)
-    for bucket in counters.token_buckets[: counters.token_buckets.index(stop)]:
+    for bucket in counters.token_buckets:
+        if bucket is stop:
+            return
         bucket.give_back(min(tokens, bucket.size), bucket.mark, now)

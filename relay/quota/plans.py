@@ -11,7 +11,10 @@ from typing import Final, Literal, TypeAlias
 from relay import config
 from relay.config import ConfigError
 
-Kind: TypeAlias = Literal["requests", "tokens"]
+Kind: TypeAlias = Literal["requests", "tokens", "money"]
+
+Refill: TypeAlias = Literal["smooth", "window", "day", "week", "month"]
+CALENDAR: Final = ("day", "week", "month")
 
 MINUTE: Final = 60
 HOUR: Final = 3600
@@ -30,12 +33,15 @@ _OVER_AN_HOUR: Final = range(HOUR + 1, 10**18)
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `size` requests or tokens in `per` seconds."""
+    """At most `size` requests, tokens or micro-dollars in `per` seconds.
+
+    `refill`: see `bucket`; by a calendar it is "day", "week" or "month", in UTC.
+    """
 
     kind: Kind
     size: int
     per: int
-    refill: Literal["smooth", "window"]
+    refill: Refill
 
     @property
     def counts_when_refunded(self) -> bool:
@@ -49,6 +55,10 @@ class Limit:
     @property
     def name(self) -> str:
         """In words: `40 requests per 5 hours`."""
+        if self.kind == "money":
+            amount = f"${self.size / 1_000_000:,.6f}".rstrip("0").rstrip(".")
+            period = self.refill if self.refill in CALENDAR else period_text(self.per)
+            return f"{amount} per {period}"
         kind = self.kind if self.size != 1 else self.kind[:-1]
         return f"{self.size:,} {kind} per {period_text(self.per)}"
 
@@ -85,6 +95,12 @@ class Plan:
     token_pace: int | None
     five_hours: int | None
     week: int | None
+    title: str = ""  # how an error names it; "": as the plan `name`
+
+    @property
+    def counts_money(self) -> bool:
+        """Whether a limit counts money."""
+        return any(limit.kind == "money" for limit in self.limits)
 
 
 def compile_plans(plans: Iterable[config.PlanSettings]) -> dict[str, Plan]:
@@ -163,6 +179,28 @@ def compile_plan(plan: config.PlanSettings, path: str = "plan") -> Plan:
         token_pace=find("tokens", MINUTE, _ANY),
         five_hours=find("requests", FIVE_HOURS),
         week=find("requests", WEEK),
+    )
+
+
+def further_limits(id: str, title: str, limits: Iterable[Limit], max_concurrency: int = 0) -> Plan:
+    """Limits that stand beside those of a plan: of one key, or on an account's spending. No header
+    field reports them."""
+    return Plan(
+        id=id,
+        name=title,
+        limits=tuple(limits),
+        by_account=False,
+        prepaid=False,
+        max_concurrency=max_concurrency,
+        cache_breakpoints=True,
+        excluded=frozenset(),
+        primary=None,
+        secondary=None,
+        request_pace=None,
+        token_pace=None,
+        five_hours=None,
+        week=None,
+        title=title,
     )
 
 

@@ -26,9 +26,9 @@ _THOUSANDTHS: Final = [b"%g" % (number / 1000) for number in range(1001)]
 _PERCENT: Final = [b"%g" % (number / 10) for number in range(1001)]
 _seconds: Final[dict[int, bytes]] = {}  # epoch seconds → their text without the fraction
 
-# Of an owner's counters: the plan, the window's thousandths used and its reset (ms), the same
+# Of an owner's counters: the plan, the window's size, thousandths used and reset (ms), the last two
 # of the week, and the lines that depend on these alone.
-_CachedLines: TypeAlias = tuple[tuple[Plan | None, int, int, int, int], bytes]
+_CachedLines: TypeAlias = tuple[tuple[Plan | None, int, int, int, int, int], bytes]
 _lines_of: Final[dict[LimitCounters, _CachedLines]] = {}
 
 
@@ -95,7 +95,7 @@ def lines(key_state: KeyState, now: float, error: QuotaExceeded | None = None) -
     tokens_remaining, tokens_reset = tokens.remaining_and_reset(moment)
     used = (hours.size - remaining) * 1000 // hours.size
     week_used = (week.size - week_remaining) * 1000 // week.size
-    windows = (counters.plan, used, reset, week_used, week_reset)
+    windows = (counters.plan, hours.size, used, reset, week_used, week_reset)
     cached = _lines_of.get(counters)
     if cached is None or windows != cached[0]:
         sizes = b"".join(

@@ -5,14 +5,27 @@ those that all keys of the account share. Its `Balance` is the account's money. 
 what is admitted, or in which order: that is decided in `ledger`.
 """
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from relay.quota.bucket import Bucket, Mark, TokenBucket, convert_bucket, new_bucket
+from relay.quota.bucket import (
+    Bucket,
+    FixedWindow,
+    Mark,
+    TokenBucket,
+    convert_bucket,
+    new_bucket,
+)
 from relay.quota.plans import COUNTS_PER_MINUTE, MINUTE, Limit, Plan
+
+if TYPE_CHECKING:
+    from relay.quota.further import FurtherReservation
 
 # scope ("key" or "account"), owner, kind, per (seconds), refill, size, used, moment (ms).
 Row: TypeAlias = tuple[str, str, str, int, str, int, int, int]
+
+BONUS: Final = "bonus:"  # begins the kind of a row with a bonus: its size, and the windows left
+_NEVER: Final = 2**62
 
 
 class LimitCounters:
@@ -25,6 +38,7 @@ class LimitCounters:
 
     __slots__ = (
         "all_buckets",
+        "bonuses",
         "buckets",
         "dirty",
         "five_hours",
@@ -42,6 +56,7 @@ class LimitCounters:
         "short_buckets",
         "token_buckets",
         "token_pace",
+        "until",
         "week",
     )
 
@@ -50,6 +65,8 @@ class LimitCounters:
         self.owner = owner
         self.plan: Plan | None = None
         self.all_buckets: dict[tuple[str, int], Bucket] = {}  # by kind and period (seconds)
+        self.bonuses: set[tuple[str, int]] = set()  # of these that have, or had, a bonus
+        self.until = 0  # no window outlasts this moment (ms); 0: there is none
         self.keys: set[str] = set()  # the keys that draw from these buckets
         self.in_flight = 0
         self.must_check = False  # a request was refused, or took the last of a window
@@ -102,19 +119,46 @@ class LimitCounters:
             bucket = convert_bucket(bucket, limit.refill, limit.size, now)
         else:
             bucket.resize(limit.size, now)
+        if isinstance(bucket, FixedWindow):
+            bucket.until = self.until
         self.all_buckets[name] = bucket
         return bucket
+
+    def end_windows_by(self, until: int) -> None:
+        """Let no window that opens from now on outlast this moment; 0: any may."""
+        self.until = until
+        for bucket in self.all_buckets.values():
+            if isinstance(bucket, FixedWindow):
+                bucket.until = until
 
     def idle(self, now: int) -> bool:
         """Whether deleting this state would change nothing, in memory or on disk."""
         if self.in_flight or self.dirty:
             return False
-        return not any(bucket.used_units(now) for bucket in self.all_buckets.values())
+        return not any(
+            bucket.used_units(now) or (isinstance(bucket, FixedWindow) and bucket.bonus)
+            for bucket in self.all_buckets.values()
+        )
 
     def rows(self) -> Iterator[Row]:
         """The state as plain values, one row per bucket."""
         for (kind, per), bucket in self.all_buckets.items():
             yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, *bucket.state())
+        for kind, per in self.bonuses:
+            bucket = self.all_buckets[kind, per]
+            if isinstance(bucket, FixedWindow):
+                left = bucket.bonus_windows
+                # The moment from which the row means nothing.
+                until = _NEVER if left else bucket.end
+                name = BONUS + kind
+                yield (self.scope, self.owner, name, per, "window", bucket.bonus, left, until)
+
+    def restore_bonus(self, kind: str, per: int, amount: int, windows: int) -> None:
+        """The bonus of an earlier process, as `rows` gave it."""
+        bucket = self.all_buckets.get((kind, per))
+        if isinstance(bucket, FixedWindow):
+            bucket.restore_bonus(amount, windows)
+            self.bonuses.add((kind, per))
 
 
 def _bucket_at(buckets: list[Bucket], index: int | None) -> Bucket | None:
@@ -156,10 +200,21 @@ class KeyState:
     """A key in use: its plan, its counters, its account's balance and its concurrency.
 
     `balance` is None where the plan is not prepaid; `counting_bucket` limits the requests
-    that only count tokens.
+    that only count tokens. `further` are the limits beside the plan's: the key's own, and on the
+    account's spending. `counts_money`: one of these counts money.
     """
 
-    __slots__ = ("account", "balance", "counters", "counting_bucket", "in_flight", "key", "plan")
+    __slots__ = (
+        "account",
+        "balance",
+        "counters",
+        "counting_bucket",
+        "counts_money",
+        "further",
+        "in_flight",
+        "key",
+        "plan",
+    )
 
     def __init__(
         self, account: str, key: str, plan: Plan, counters: LimitCounters, balance: Balance | None
@@ -169,6 +224,8 @@ class KeyState:
         self.plan = plan
         self.counters = counters
         self.balance = balance
+        self.further: tuple[LimitCounters, ...] = ()
+        self.counts_money = False
         self.in_flight = 0
         self.counting_bucket = TokenBucket(COUNTS_PER_MINUTE, MINUTE * 1000)
 
@@ -182,10 +239,19 @@ class Reservation:
 
     `requests` has the buckets that get a refunded request back, `tokens` the buckets and
     amounts of the tokens taken; each with the bucket's mark when it was taken. `cost` is in
-    micro-dollars, held from `balance`.
+    micro-dollars, held from `balance`. `further` is held in limits beside the plan's.
     """
 
-    __slots__ = ("balance", "cost", "counters", "key_state", "open", "requests", "tokens")
+    __slots__ = (
+        "balance",
+        "cost",
+        "counters",
+        "further",
+        "key_state",
+        "open",
+        "requests",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -202,4 +268,5 @@ class Reservation:
         self.tokens = tokens
         self.balance = balance
         self.cost = cost
+        self.further: Sequence[FurtherReservation] = ()
         self.open = True

@@ -13,9 +13,18 @@ import msgspec
 
 from relay.quota.bucket import Mark
 from relay.quota.ledger import Ledger
+from relay.quota.plans import HOUR
 from relay.quota.state import LimitCounters, Reservation, Row
 
 BucketName = tuple[str, int]  # kind and period in seconds
+
+
+class HeldFurther(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a reservation in limits beside the plan's."""
+
+    scope: str
+    owner: str
+    taken: list[tuple[str, int, int, Mark]]  # kind, period, amount, mark
 
 
 class HeldQuota(msgspec.Struct, frozen=True, array_like=True):
@@ -29,6 +38,7 @@ class HeldQuota(msgspec.Struct, frozen=True, array_like=True):
     tokens: list[tuple[str, int, int, Mark]]  # kind, period, amount, mark
     prepaid: bool
     cost: int  # micro-dollars held
+    further: list[HeldFurther] = []
 
 
 class Share(msgspec.Struct):
@@ -42,6 +52,8 @@ class Share(msgspec.Struct):
         """Count one reservation more, or with -1 less."""
         _add(self.keys, held.key, number)
         _add(self.counters, _place(held.scope, held.owner), number)
+        for further in held.further:
+            _add(self.counters, _place(further.scope, further.owner), number)
         if held.prepaid:
             _add(self.held, held.account, number * held.cost)
 
@@ -96,6 +108,14 @@ def describe(reservation: Reservation) -> HeldQuota:
     return HeldQuota(
         counters.scope, counters.owner, key_state.key, key_state.account,
         requests, tokens, reservation.balance is not None, reservation.cost,
+        [
+            HeldFurther(
+                one.counters.scope,
+                one.counters.owner,
+                [(limit.kind, limit.per, amount, mark) for limit, _, amount, mark in one.taken],
+            )
+            for one in reservation.further
+        ],
     )  # fmt: skip
 
 
@@ -162,6 +182,8 @@ def close(
             bucket.charge(used - amount, mark, moment)
     counters.in_flight -= 1
     ledger.mark_changed(counters)
+    for further in held.further:
+        _close_further(ledger, further, moment, use)
     _count_key(ledger, held.key, -1)
     if held.prepaid:
         balance = ledger.balance(held.account)
@@ -170,6 +192,29 @@ def close(
         if cost:
             balance.charged += cost
             ledger.mark_changed(balance)
+
+
+def _close_further(
+    ledger: Ledger, held: HeldFurther, now: int, use: tuple[int | None, int | None] | None
+) -> None:
+    counters = ledger.counters_of(held.scope, held.owner)
+    for kind, per, amount, mark in held.taken:
+        bucket = counters.all_buckets.get((kind, per))
+        if bucket is None:
+            continue
+        if use is None:
+            if kind != "requests" or per > HOUR:
+                bucket.give_back(amount, mark, now)
+            continue
+        used = use[0] if kind == "tokens" else use[1]
+        if kind == "requests" or use[0] is None or used is None:
+            continue
+        if used < amount:
+            bucket.give_back(amount - used, mark, now)
+        elif used > amount:
+            bucket.charge(used - amount, mark, now)
+    counters.in_flight -= 1
+    ledger.mark_changed(counters)
 
 
 def _count_key(ledger: Ledger, key: str, number: int) -> None:

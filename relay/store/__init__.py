@@ -3,6 +3,8 @@
 executor          one thread for calls from the event loop
 database          opens and migrates the file, runs statements and transactions
 migrations/       the schema, script by script
+audit             who changed what, in the transaction of the change
+events            what happened, for signed webhooks
 users, keys       accounts and their API keys
 balance           credits, charges and statements
 usage             sums, single requests and their pruning

@@ -10,11 +10,14 @@ from typing import Final
 
 import msgspec
 
+from relay.store.audit import Actor, Change, record
 from relay.store.database import Database
+from relay.store.events import Event, emit
 
 MAX_CREDIT_MICRO: Final = 10**12  # a million dollars; more is a typing error
 
-_COLUMNS: Final = "id, user_id, time, kind, amount_micro, balance_after, request_id, note"
+_COLUMNS: Final = """id, user_id, time, kind, amount_micro, balance_after, request_id, note,
+    reason, about"""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -28,6 +31,47 @@ class Entry(msgspec.Struct, frozen=True):
     balance_after: int
     request_id: str | None
     note: str
+    reason: str = ""  # of a credit: redemption, refund or payment; empty: by the operator
+    about: str | None = None  # the code, request or payment; the same one is credited once
+
+
+class NewCredit(msgspec.Struct, frozen=True):
+    """A credit to be entered. See `Entry`."""
+
+    user_id: str
+    amount_micro: int
+    note: str = ""
+    reason: str = ""
+    about: str | None = None
+
+
+def add_credit(connection: sqlite3.Connection, actor: Actor, new: NewCredit, now: float) -> Entry:
+    """Enter a credit within a transaction, with its entry in the audit log."""
+    row = connection.execute(
+        f"""INSERT INTO statement (user_id, time, kind, amount_micro, balance_after, note,
+               reason, about)
+           VALUES (?1, ?2, 'credit', ?3,
+                   coalesce((SELECT micro FROM balance WHERE user_id = ?1), 0) + ?3, ?4, ?5, ?6)
+           RETURNING {_COLUMNS}""",  # noqa: S608
+        (new.user_id, now, new.amount_micro, new.note, new.reason, new.about),
+    ).fetchall()[0]
+    entry = Entry(*row)
+    before = {"balance_micro": entry.balance_after - new.amount_micro}
+    after = {
+        "balance_micro": entry.balance_after,
+        "amount_micro": new.amount_micro,
+        "note": new.note,
+        "about": new.about,
+    }
+    action = f"balance.{new.reason or 'credit'}"
+    record(connection, actor, now, Change(action, new.user_id, before, after))
+    if new.amount_micro > 0 and new.reason in ("payment", "redemption", ""):
+        email = connection.execute(
+            "SELECT coalesce((SELECT email FROM users WHERE id = ?1), ?1)", (new.user_id,)
+        ).fetchone()[0]
+        text = f"{new.amount_micro} micro-dollars by {new.reason or 'credit'}"
+        emit(connection, now, Event("payment", email, text))
+    return entry
 
 
 async def credit(
@@ -43,17 +87,54 @@ async def credit(
         dollars = MAX_CREDIT_MICRO // 10**6
         raise ValueError(f"a credit is up to {dollars:,} dollars, and not nothing")
 
-    def work(connection: sqlite3.Connection) -> Entry:
-        row = connection.execute(
-            f"""INSERT INTO statement (user_id, time, kind, amount_micro, balance_after, note)
-               VALUES (?1, ?2, 'credit', ?3,
-                       coalesce((SELECT micro FROM balance WHERE user_id = ?1), 0) + ?3, ?4)
-               RETURNING {_COLUMNS}""",  # noqa: S608
-            (user_id, now, amount_micro, note),
-        ).fetchall()[0]
-        return Entry(*row)
+    new = NewCredit(user_id, amount_micro, note)
+    return await database.write(lambda connection: add_credit(connection, database.actor, new, now))
+
+
+async def pay_in(
+    database: Database, user_id: str, amount_micro: int, about: str, now: float
+) -> bool:
+    """Credit a payment once; `about` is the payment's id. False: it was credited before.
+
+    Raises:
+        StoreError: SQLite failed, and nothing was credited.
+    """
+
+    def work(connection: sqlite3.Connection) -> bool:
+        if _is_entered(connection, "payment", about):
+            return False
+        new = NewCredit(user_id, amount_micro, reason="payment", about=about)
+        add_credit(connection, database.actor, new, now)
+        return True
 
     return await database.write(work)
+
+
+async def refund(database: Database, request_id: str, note: str, now: float) -> Entry:
+    """Give back what a request was charged, once.
+
+    Raises:
+        ValueError: no charge has that request, or it was given back before.
+        StoreError: SQLite failed, and nothing was given back.
+    """
+
+    def work(connection: sqlite3.Connection) -> Entry:
+        row = connection.execute(
+            "SELECT user_id, -amount_micro FROM statement WHERE request_id = ?", (request_id,)
+        ).fetchone()
+        if row is None:
+            raise ValueError(f"no request with the id {request_id!r} was charged")
+        if _is_entered(connection, "refund", request_id):
+            raise ValueError(f"request {request_id} was given back already")
+        new = NewCredit(row[0], row[1], note, "refund", request_id)
+        return add_credit(connection, database.actor, new, now)
+
+    return await database.write(work)
+
+
+def _is_entered(connection: sqlite3.Connection, reason: str, about: str) -> bool:
+    query = "SELECT 1 FROM statement WHERE reason = ? AND about = ?"
+    return connection.execute(query, (reason, about)).fetchone() is not None
 
 
 async def statement(

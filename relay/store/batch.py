@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 # scope, owner, kind, per (seconds), refill, size, used, moment (ms): as the ledger gives them.
 BucketRow: TypeAlias = tuple[str, str, str, int, str, int, int, int]
-MONEY: Final = "money"  # the kind of a row with charges, which the statement has already
+MONEY: Final = "money"  # the kind of a row with charges
+CHARGED: Final = "charged"  # the refill of such a row, which the statement has already
 
 # How a request was settled. reported: by the upstream's usage; partial: by the usage reported
 # until the answer was cut, and the length of its text; left: by its prompt, as its caller left

@@ -18,12 +18,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiosqlite
 
+from relay.store.audit import RELAY, Actor
 from relay.store.executor import ExecutorClosedError, ThreadExecutor
 
 T = TypeVar("T")
@@ -42,6 +44,16 @@ class BusyError(StoreError):
     """Another connection is writing; try again in a moment."""
 
 
+class _State:
+    """What changes while a file is open, for all views of it."""
+
+    __slots__ = ("closed", "inline")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.inline: sqlite3.Connection | None = None
+
+
 class Database:
     """One open SQLite file, with its connections and threads."""
 
@@ -52,12 +64,18 @@ class Database:
         writer: sqlite3.Connection,
         reader: aiosqlite.Connection,
     ) -> None:
+        self.actor = RELAY  # whose changes the audit log shows
         self._path = path
         self._executor = executor
         self._writer = writer
         self._reader = reader
-        self._inline: sqlite3.Connection | None = None
-        self._closed = False
+        self._state = _State()
+
+    def by(self, actor: Actor) -> "Database":
+        """The same open file, for changes by another actor."""
+        view = copy(self)
+        view.actor = actor
+        return view
 
     @classmethod
     async def open(cls, path: str | Path) -> "Database":
@@ -79,11 +97,12 @@ class Database:
 
     async def close(self) -> None:
         """Finish the calls that were made, close the file and end the threads."""
-        if self._closed:
+        state = self._state
+        if state.closed:
             return
-        self._closed = True
-        if self._inline is not None:
-            self._inline.close()
+        state.closed = True
+        if state.inline is not None:
+            state.inline.close()
         await self._reader.close()
         # The last one: it brings the log into the database, and waits for the disk.
         await self._executor.call(self._writer.close)
@@ -144,9 +163,9 @@ class Database:
             StoreError: SQLite failed, and nothing was written.
         """
         try:
-            if self._inline is None:
-                self._inline = _open_inline(self._path)
-            return work(self._inline)
+            if self._state.inline is None:
+                self._state.inline = _open_inline(self._path)
+            return work(self._state.inline)
         except sqlite3.Error as error:
             failure = BusyError if _is_busy(error) else StoreError
             raise failure(describe_error(self._path, error)) from error

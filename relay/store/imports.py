@@ -8,6 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from relay.store.audit import Change, record
 from relay.store.database import Database
 from relay.store.users import new_id
 
@@ -65,6 +66,15 @@ async def add_accounts(
         if dry_run:
             connection.execute("SAVEPOINT trial")
         added = [_add(connection, account, now) for account in accounts]
+        for account, one in zip(accounts, added, strict=True):
+            if one.account or one.keys or one.credit:
+                after = {
+                    "plan": account.plan,
+                    "keys": len(one.keys),
+                    "credit_micro": account.credit_micro if one.credit else 0,
+                }
+                change = Change("user.import", account.email, None, after)
+                record(connection, database.actor, now, change)
         if dry_run:
             connection.execute("ROLLBACK TO trial")
         return added

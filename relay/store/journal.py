@@ -35,8 +35,8 @@ from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from relay.store.batch import (
+    CHARGED,
     DATA_ERRORS,
-    MONEY,
     AdmissionRow,
     Batch,
     BucketRow,
@@ -291,7 +291,7 @@ class Journal:
 
     def _changed_buckets(self) -> list[BucketRow]:
         try:
-            return [row for row in self._changes() if row[2] != MONEY]
+            return [row for row in self._changes() if row[4] != CHARGED]
         except Exception:  # must not end the journal
             _log.exception("the remaining quota of some limits was not journalled")
             return []

@@ -4,7 +4,9 @@ Knows upstreams by name only; some may no longer be in relay.toml.
 """
 
 import sqlite3
+import time
 
+from relay.store.audit import Change, record
 from relay.store.database import Database
 
 
@@ -25,19 +27,26 @@ async def pause(database: Database, upstream: str, now: float) -> None:
     """
 
     def work(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT OR IGNORE INTO pause VALUES (?, ?)", (upstream, now))
+        done = connection.execute("INSERT OR IGNORE INTO pause VALUES (?, ?)", (upstream, now))
+        if done.rowcount:
+            change = Change("upstream.pause", upstream, {"paused": False}, {"paused": True})
+            record(connection, database.actor, now, change)
 
     await database.write(work)
 
 
-async def resume(database: Database, upstream: str) -> None:
+async def resume(database: Database, upstream: str, now: float | None = None) -> None:
     """Remove a pause, if there is one.
 
     Raises:
         StoreError: the pause was not removed.
     """
+    moment = time.time() if now is None else now
 
     def work(connection: sqlite3.Connection) -> None:
-        connection.execute("DELETE FROM pause WHERE upstream = ?", (upstream,))
+        done = connection.execute("DELETE FROM pause WHERE upstream = ?", (upstream,))
+        if done.rowcount:
+            change = Change("upstream.resume", upstream, {"paused": True}, {"paused": False})
+            record(connection, database.actor, moment, change)
 
     await database.write(work)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from markupsafe import Markup
 
 OUTCOMES: Final = ("whole", "refused", "cut", "caller left", "failed")
@@ -117,6 +118,11 @@ def octets(count: int) -> str:
     return f"{size:,.0f} B" if unit == "B" else f"{size:,.1f} {unit}"
 
 
+def tojson_text(value: Any) -> str:
+    """A value of the audit log as text; a text without its quotes."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
 def stamp(text: str) -> Markup | str:
     """A moment in RFC 3339, as `moment` shows it."""
     return moment(datetime.fromisoformat(text).timestamp())
@@ -134,6 +140,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "percent": percent,
     "rate": rate,
     "stamp": stamp,
+    "tojson_text": tojson_text,
     "dollars": dollars,
     "moment": moment,
     "span": span,

@@ -14,6 +14,7 @@ from relay.net.deadlines import Deadlines
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.quota.ledger import Ledger
+from relay.store.audit import Actor
 from relay.store.database import Database
 from relay.store.scheduled_backup import Backups
 
@@ -36,7 +37,7 @@ class Reloading(Protocol):
     @property
     def path(self) -> str: ...
 
-    async def reload(self) -> Changes: ...
+    async def reload(self, actor: Actor) -> Changes: ...
 
     async def compare(self) -> Changes:
         """What a reload would change."""

@@ -35,7 +35,7 @@ class TrustedProxies:
         """Whether `peer`, an address or UNIX, is one of them."""
         if peer == UNIX:
             return self._has_unix
-        address = _address(peer)
+        address = address_of(peer)
         return address is not None and self._contains(address)
 
     def caller(self, peer: str, headers: Mapping[bytes, bytes]) -> str:
@@ -45,7 +45,7 @@ class TrustedProxies:
             return peer
         caller = peer
         for entry in reversed(field.decode("latin-1").rsplit(",", _MAX_PROXIES)[-_MAX_PROXIES:]):
-            address = _address(entry.strip())
+            address = address_of(entry.strip())
             if address is None:  # such as "unknown": a proxy whose caller is hidden
                 break
             caller = str(address)
@@ -59,8 +59,8 @@ class TrustedProxies:
         )
 
 
-def _address(text: str) -> IpAddress | None:
-    """An address, with a port or without; IPv4 within IPv6 becomes IPv4."""
+def address_of(text: str) -> IpAddress | None:
+    """An address, with a port or without; IPv4 within IPv6 becomes IPv4. None: it is none."""
     match = _WITH_PORT.fullmatch(text)
     if match is not None:
         text = match[1] or match[2]

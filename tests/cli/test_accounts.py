@@ -21,7 +21,7 @@ def test_a_user_is_created_listed_moved_suspended_and_resumed() -> None:
     made = data("user", "create", "ann@example.com")
     assert made == {
         "id": made["id"], "email": "ann@example.com", "plan": "free", "admin": False,
-        "created_at": made["created_at"], "suspended_at": None,
+        "created_at": made["created_at"], "suspended_at": None, "suspended_reason": "",
     }  # fmt: skip
     assert made["id"].startswith("usr_")
     assert data("user", "create", "boss@example.com", "--plan", "pro", "--admin")["admin"] is True
@@ -65,7 +65,8 @@ def test_a_new_key_is_shown_with_how_to_use_it(ann: str) -> None:
 def test_a_new_key_as_json_has_every_field(ann: str) -> None:
     made = data("key", "create", "--user", ann.upper(), "--name", "laptop", "--expires", "30d")
     assert list(made) == [
-        "id", "key", "user", "name", "hint", "created_at", "expires_at", "cache_breakpoints",
+        "id", "key", "user", "name", "hint", "state", "created_at", "expires_at", "revoked_at",
+        "cache_breakpoints", "models", "addresses", "limits", "max_concurrency", "old_key_until",
     ]  # fmt: skip
     assert made["user"] == ann
     assert made["name"] == "laptop"
@@ -251,3 +252,57 @@ def test_an_error_is_one_line_that_says_what_to_do(status: int, command: str, wo
     assert words in refused(status, *command.split())
     assert [user["email"] for user in data("user", "list")] == ["ann@example.com"]
     assert data("user", "statement", "ann@example.com")["entries"] == []
+
+
+def test_a_key_is_renamed_disabled_restricted_and_rotated(ann: str) -> None:
+    made = data("key", "create", "--user", ann, "--model", "claude-sonnet-*")
+    assert made["models"] == ["claude-sonnet-*"]
+    assert data("key", "rename", made["id"], "laptop")["name"] == "laptop"
+    assert data("key", "disable", made["id"])["state"] == "disabled"
+    assert data("key", "enable", made["id"])["state"] == "live"
+    options = ("--limit", "money=2.50/30d", "--limit", "requests=5/1m", "--address", "192.0.2.0/24")
+    changed = data("key", "restrict", made["id"], *options, "--max-concurrency", "2")
+    assert changed["limits"] == ["money=2.5/30d", "requests=5/1m"]
+    assert (changed["addresses"], changed["max_concurrency"]) == (["192.0.2.0/24"], 2)
+    assert changed["models"] == []  # all of it is replaced
+    rotated = data("key", "rotate", made["id"], "--grace", "1h")
+    assert rotated["id"] == made["id"]
+    assert rotated["key"] != made["key"]
+    assert rotated["limits"] == changed["limits"]
+    assert rotated["old_key_until"] is not None
+    assert "limits" in done("key", "list")
+    assert "192.0.2.0/24" in done("key", "list")
+    assert "no rules" in done("key", "restrict", made["id"])
+    assert "is deleted" in done("key", "delete", made["id"])
+    assert data("key", "list") == []
+    assert "--limit" in refused(2, "key", "restrict", made["id"], "--limit") + "--limit"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "a*b"), "claude-sonnet-*"),
+        (("--address", "192.0.2.7/24"), "perhaps 192.0.2.0/24 is meant"),
+        (("--address", "example.com"), "192.0.2.0/24"),
+        (("--limit", "requests=5"), "requests=100/1d"),
+        (("--limit", "requests=1.5/1d"), "requests=100/1d"),
+        (("--limit", "requests=0/1d"), "more than nothing"),
+        (("--limit", "requests=5/400d"), "366 days"),
+        (("--limit", "requests=5/1d", "--limit", "requests=6/1d"), "the same period"),
+    ],
+)
+def test_a_wrong_rule_is_refused_with_advice(
+    ann: str, options: tuple[str, ...], words: str
+) -> None:
+    assert words in refused(2, "key", "create", "--user", ann, *options)
+    assert data("key", "list") == []
+
+
+def test_the_audit_log_shows_changes_of_the_command_line(ann: str) -> None:
+    done("user", "suspend", ann, "--reason", "shared key")
+    found = data("audit")
+    assert [entry["action"] for entry in found] == ["user.suspend", "user.create"]
+    assert found[0]["actor"].startswith("cli:")
+    assert found[0]["after"]["suspended_reason"] == "shared key"
+    assert data("audit", "--action", "user.c") == found[1:]
+    assert "shared key" in done("audit", "--last", "1")

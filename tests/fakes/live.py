@@ -18,7 +18,6 @@ from relay.net.deadlines import Deadlines
 from relay.net.listener import listen
 from relay.net.server import Server
 from relay.simulator.app import Simulator
-from relay.store.keys import live_keys
 from tests.fakes.upstream import Upstream
 
 EMAIL = "ada@example.com"
@@ -117,7 +116,7 @@ class Live:
 
     async def reload_keys(self) -> None:
         """Put changes of users and keys into force now: the relay looks four times a second."""
-        self.app.keys.replace(await live_keys(self.app.database))
+        await self.app.refresh()
 
 
 @contextlib.asynccontextmanager

@@ -221,3 +221,11 @@ def test_another_kind_of_refill_keeps_the_use() -> None:
     window = convert_bucket(smooth, "window", 12, T + 25_000)
     assert window.remaining_and_reset(T + 25_000) == (7, T + 85_000)
     assert convert_bucket(TokenBucket(5, MINUTE), "window", 5, T).remaining_and_reset(T) == (5, T)
+
+
+def test_a_window_in_debt_says_when_it_ends() -> None:
+    window = FixedWindow(10, 1000)
+    assert window.take(10, 0)
+    window.charge(5, window.mark, 0)
+    assert not window.has_room(0, 1)
+    assert window.ready_at(0, 1) == 1000

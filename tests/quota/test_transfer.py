@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.quota.exceeded import QuotaExceeded
-from relay.quota.ledger import Ledger, Use
+from relay.quota.holdings import Use
+from relay.quota.ledger import Ledger
 from relay.quota.state import Reservation
 from relay.quota.transfer import (
     HeldQuota,

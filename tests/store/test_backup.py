@@ -90,7 +90,9 @@ async def test_a_backup_of_a_damaged_database_is_refused(
 ) -> None:
     def damage(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA ignore_check_constraints = ON")
-        connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',7,NULL,NULL,1.0)")
+        connection.execute(
+            "INSERT INTO users (id,email,plan,is_admin,created_at) VALUES ('usr_1','a','p',7,1)"
+        )
 
     await database.run(damage)
     with pytest.raises(StoreError, match="the copy is damaged, as the database may be: CHECK"):

@@ -71,12 +71,12 @@ async def test_a_credit_of_zero_or_too_much_is_refused(database: Database, amoun
         "UPDATE statement SET note = 'better'",
         "UPDATE statement SET amount_micro = 5000, balance_after = 5000",
         "DELETE FROM statement",
-        "REPLACE INTO statement VALUES (1, 'usr_1', 0.0, 'credit', 5, 1005, NULL, '')",
-        "INSERT OR REPLACE INTO statement VALUES (9,'usr_1',0.0,'charge',-1,922,'req_paid','')",
-        "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'credit', 5, 1000, NULL, '')",
-        "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'charge', 5, 928, 'req_x', '')",
-        "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'charge', -5, 918, NULL, '')",
-        "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'gift', 5, 928, NULL, '')",
+        "REPLACE INTO statement VALUES (1, 'usr_1', 0.0, 'credit', 5, 1005, NULL, '', '', NULL)",
+        "REPLACE INTO statement VALUES (9,'usr_1',0.0,'charge',-1,922,'req_paid','','',NULL)",
+        "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'credit', 5, 1000, NULL, '', '', NULL)",
+        "INSERT INTO statement VALUES (NULL,'usr_1',0.0,'charge',5,928,'req_x','','',NULL)",
+        "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'charge', -5, 918, NULL, '', '', NULL)",
+        "INSERT INTO statement VALUES (NULL, 'usr_1', 0.0, 'gift', 5, 928, NULL, '', '', NULL)",
     ],
 )
 async def test_the_database_refuses_to_forge_a_statement(

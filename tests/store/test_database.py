@@ -96,7 +96,9 @@ async def test_an_empty_file_is_treated_as_missing(path: Path) -> None:
 async def test_an_up_to_date_file_is_opened_unchanged(path: Path) -> None:
     first = await Database.open(path)
     await first.write(
-        lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+        lambda c: c.execute(
+            "INSERT INTO users (id,email,plan,created_at) VALUES ('usr_1','a@b.c','p',1)"
+        )
     )
     await first.close()
     schema = raw(path, "SELECT sql FROM sqlite_schema ORDER BY name")
@@ -166,7 +168,7 @@ async def test_keys_from_before_that_setting_get_cache_breakpoints(
             shutil.copy(file, folder)
         before.setattr(store, "MIGRATIONS", folder)
         await (await Database.open(path)).close()
-    raw(path, "INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+    raw(path, "INSERT INTO users (id,email,plan,created_at) VALUES ('usr_1','a@b.c','p',1)")
     raw(path, "INSERT INTO keys VALUES ('key_1','usr_1','',zeroblob(32),'h',1.0,NULL,NULL)")
     await (await Database.open(path)).close()
     assert raw(path, "SELECT id, cache_breakpoints FROM keys") == [("key_1", 1)]
@@ -247,7 +249,9 @@ async def test_a_transaction_is_kept_completely_or_not_at_all(path: Path) -> Non
     database = await Database.open(path)
 
     def work(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+        connection.execute(
+            "INSERT INTO users (id,email,plan,created_at) VALUES ('usr_1','a@b.c','p',1)"
+        )
         raise LookupError("changed my mind")
 
     with pytest.raises(LookupError):
@@ -256,14 +260,15 @@ async def test_a_transaction_is_kept_completely_or_not_at_all(path: Path) -> Non
     with pytest.raises(StoreError, match="FOREIGN KEY"):
         await database.write(
             lambda c: c.execute(
-                "INSERT INTO keys VALUES ('key_1','usr_9','',zeroblob(32),'h',1.0,NULL,NULL,1)"
+                "INSERT INTO keys (id,user_id,name,digest,hint,created_at)"
+                " VALUES ('key_1','usr_9','',zeroblob(32),'h',1.0)"
             )
         )
     await database.write(lambda c: c.execute("DELETE FROM users"))  # and the next one works
     await database.close()
 
 
-INSERT = "INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)"
+INSERT = "INSERT INTO users (id,email,plan,created_at) VALUES ('usr_1','a@b.c','p',1)"
 
 
 async def test_an_inline_write_is_seen_by_all_and_waits_for_no_lock(path: Path) -> None:
@@ -384,7 +389,9 @@ async def test_cancelling_a_caller_does_not_break_its_transaction(path: Path) ->
     def work(connection: sqlite3.Connection) -> None:
         started.set()
         go_on.wait(10)
-        connection.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+        connection.execute(
+            "INSERT INTO users (id,email,plan,created_at) VALUES ('usr_1','a@b.c','p',1)"
+        )
 
     task = asyncio.create_task(database.write(work))
     await asyncio.to_thread(started.wait, 10)
@@ -426,7 +433,9 @@ async def test_a_schema_without_metering_is_migrated_with_its_data(
         before.setattr(store, "MIGRATIONS", folder)
         old = await Database.open(tmp_path / "relay.db")
         await old.write(
-            lambda c: c.execute("INSERT INTO users VALUES ('usr_1','a@b.c','free',0,NULL,NULL,1.0)")
+            lambda c: c.execute(
+                "INSERT INTO users (id,email,plan,created_at) VALUES ('usr_1','a@b.c','p',1)"
+            )
         )
         with pytest.raises(StoreError):
             await old.select("SELECT * FROM usage")

@@ -6,6 +6,7 @@ Each module has the pages of one topic, as in `relay.web`. Every change goes thr
 from typing import Final
 
 from relay.web.admin import (
+    audit_log,
     backups,
     failures,
     live_requests,
@@ -20,5 +21,5 @@ from relay.web.admin import (
 
 TOPICS: Final = (
     overview, people, person, upstreams, models, simulator, live_requests, failures, backups,
-    settings,
+    audit_log, settings,
 )  # fmt: skip

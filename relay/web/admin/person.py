@@ -12,9 +12,10 @@ from relay.store import balance as balances
 from relay.store import sessions as stored
 from relay.store import usage
 from relay.store.keys import list_keys
-from relay.store.own_keys import revoke_own_key
+from relay.store.keys import revoke_key as revoke
 from relay.store.request_log import RequestFilter, own_requests
 from relay.store.users import User
+from relay.store.users import set_admin as set_administrator
 from relay.web.admin.audited import acting, note
 from relay.web.overview_pages import limit_groups
 from relay.web.pages import Access, Pages
@@ -88,7 +89,7 @@ async def page(visit: Visit, user: User, status: int = 200, **problems: str) -> 
 
 async def _limits(visit: Visit, user: User) -> dict[str, Any]:
     try:
-        plan = visit.parts.catalog().plan(user.plan)
+        plan = visit.parts.catalog().plan(user.plan_at(visit.now))
     except RelayError:  # it is gone from relay.toml
         return {"plan": None, "groups": []}
     return {"plan": plan, "groups": await limit_groups(visit, user, plan)}
@@ -138,7 +139,10 @@ async def suspend(visit: Visit) -> Response:
     user = await find(visit)
     if user.id == visit.user.id:
         return await page(visit, user, 409, problem=visit.t("admin_person.not_oneself"))
-    await users.suspend(acting(visit), user.email, visit.now)
+    reason = visit.form.get("reason", "").strip()
+    if not reason or len(reason) > _MAX_NOTE or not reason.isprintable():
+        return await page(visit, user, 422, problem=visit.t("admin_person.bad_reason"))
+    await users.suspend(acting(visit), user.email, visit.now, reason)
     await visit.parts.apply_keys()
     return _back(visit, user, done="suspended")
 
@@ -156,7 +160,7 @@ async def set_admin(visit: Visit) -> Response:
     user = await find(visit)
     if user.id == visit.user.id:  # so there always is one
         return await page(visit, user, 409, problem=visit.t("admin_person.not_oneself"))
-    await stored.set_admin(acting(visit), user.id, is_admin=visit.form.get("admin") == "1")
+    await set_administrator(acting(visit), user.email, visit.form.get("admin") == "1", visit.now)
     return _back(visit, user, done="admin_changed")
 
 
@@ -182,7 +186,8 @@ async def revoke_key(visit: Visit) -> Response:
     """Withdraw one key."""
     user = await find(visit)
     key_id = visit.request.path_params["key"]
-    if not await revoke_own_key(acting(visit), user.id, key_id, visit.now):
+    own = {key.id for key in await list_keys(visit.database, user.email)}
+    if key_id not in own or await revoke(acting(visit), key_id, visit.now) is None:
         visit.refuse(404, "not_found")
     await visit.parts.apply_keys()
     return _back(visit, user, done="key_revoked")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from starlette.responses import Response
 
@@ -11,12 +11,10 @@ from relay.alerts.delivery import DeliveryError, send
 from relay.alerts.rules import Alert
 from relay.config import ConfigError
 from relay.net.off_loop import off_loop
-from relay.web.admin.audited import note
+from relay.web.admin.audited import actor_of, note
 from relay.web.pages import Access, Pages
-from relay.web.parts import Changes, Reloading
+from relay.web.parts import Reloading
 from relay.web.visit import Visit
-
-_MAX_NOTED: Final = 50  # lines of a reload in the audit log
 
 
 def add(pages: Pages) -> None:
@@ -65,15 +63,10 @@ async def reload(visit: Visit) -> Response:
     """Put the file into force."""
     reloading = _reloading(visit)
     try:
-        changes = await reloading.reload()
+        changes = await reloading.reload(actor_of(visit))
     except ConfigError as error:
         return _page(visit, 422, problem=reloading.words(error))
-    await note(visit, "settings.reload", reloading.path, None, _noted(changes))
     return _page(visit, changes=changes, heading="reloaded")
-
-
-def _noted(changes: Changes) -> dict[str, Any]:
-    return {"changed": list(changes.changed)[:_MAX_NOTED], "restart": list(changes.restart)}
 
 
 async def test_alert(visit: Visit) -> Response:
