@@ -70,18 +70,18 @@ async def count_people(database: Database, which: PeopleFilter) -> int:
     return int((await database.select(statement, which.values()))[0][0])
 
 
-async def people(
-    database: Database,
-    which: PeopleFilter,
-    order: Order,
-    *,
-    descending: bool,
-    limit: int,
-    offset: int,
-    month: int,
-) -> list[Person]:
+class Slice(msgspec.Struct, frozen=True):
+    """A part of the list, in an order."""
+
+    order: Order
+    descending: bool
+    limit: int
+    offset: int
+
+
+async def people(database: Database, which: PeopleFilter, part: Slice, month: int) -> list[Person]:
     """A page of accounts, with what each used in a month and its balance."""
-    direction = "DESC" if descending else "ASC"
+    direction = "DESC" if part.descending else "ASC"
     statement = f"""WITH lately AS (
             SELECT user_id, sum(requests) AS requests,
                 sum(input + output + cache_read + cache_write + estimated) AS tokens,
@@ -97,8 +97,8 @@ async def people(
         LEFT JOIN usage_month ON usage_month.month = ?4 AND usage_month.user_id = found.id
         LEFT JOIN lately ON lately.user_id = found.id
         LEFT JOIN balance ON balance.user_id = found.id
-        ORDER BY {_COLUMN[order]} {direction}, email LIMIT ?5 OFFSET ?6"""  # noqa: S608
-    rows = await database.select(statement, [*which.values(), month, limit, offset])
+        ORDER BY {_COLUMN[part.order]} {direction}, email LIMIT ?5 OFFSET ?6"""  # noqa: S608
+    rows = await database.select(statement, [*which.values(), month, part.limit, part.offset])
     return [
         Person(id, email, plan, bool(is_admin), *rest) for id, email, plan, is_admin, *rest in rows
     ]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from relay.gateway.access_record import AccessRecord
+from relay.gateway.watch import Failure
 from relay.store import usage
 from relay.store.people import names_of
 from relay.web.pages import Access, Pages
@@ -44,6 +44,10 @@ async def show(visit: Visit) -> Response:
     return visit.render("admin/failures.html", **values)
 
 
-def _has(record: AccessRecord, text: str) -> bool:
-    fields = (record.id, record.user, record.model, record.upstream, record.outcome, record.tried)
+def _has(failure: Failure, text: str) -> bool:
+    record = failure.record
+    fields = (
+        record.id, record.user, record.model, record.upstream, record.outcome, record.tried,
+        failure.words,
+    )  # fmt: skip
     return not text or any(text.casefold() in field.casefold() for field in fields)

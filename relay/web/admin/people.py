@@ -2,7 +2,6 @@
 
 import re
 from typing import Any, Final, cast
-from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from relay.store.people import (
     STATES,
     Order,
     PeopleFilter,
+    Slice,
     State,
     count_people,
     month_of,
@@ -54,11 +54,8 @@ async def _values(visit: Visit, problem: str = "", email: str = "") -> dict[str,
     rows = await people(
         visit.database,
         which,
-        cast(Order, order),
-        descending=direction == "down",
-        limit=_ROWS,
-        offset=(number - 1) * _ROWS,
-        month=month_of(visit.now),
+        Slice(cast(Order, order), direction == "down", _ROWS, (number - 1) * _ROWS),
+        month_of(visit.now),
     )
     fields = {"q": which.text, "plan": which.plan, "state": which.state}
     return {
@@ -117,8 +114,3 @@ async def create(visit: Visit) -> Response:
     token = await new_link(acting(visit), "reset", visit.now, user=user)
     url = link_url(visit.settings, "reset", token)
     return visit.render("admin/link.html", user=user, url=url, is_new=True)
-
-
-def sort_query(fields: dict[str, str], order: str, direction: str) -> str:
-    """The query of a link to the list in an order."""
-    return urlencode({**fields, "order": order, "direction": direction})
