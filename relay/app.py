@@ -19,6 +19,7 @@ from relay.api.monitor import Parts
 from relay.api.operator import new_operator
 from relay.api.plain_http import exchange_plain_http
 from relay.api.stored_responses import StoredResponses
+from relay.changes import Changes
 from relay.config import Settings
 from relay.gateway.access_text import open_access_log
 from relay.gateway.catalog import Catalog
@@ -40,7 +41,6 @@ from relay.pool.upstream import Upstream
 from relay.quota.transfer import State
 from relay.server_setup import exchange_server, new_load, new_server
 from relay.storage import Storage
-from relay.store.change_watch import watch
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep
@@ -99,6 +99,8 @@ class App:
         self.ledger = storage.ledger
         self.keys = storage.keys
         self.journal = storage.journal
+        stored = (storage.database, storage.ledger, storage.keys, storage.journal)
+        self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan))
         self.upstreams = upstreams
         self.bindings = bindings
         self.operator = operator
@@ -134,22 +136,15 @@ class App:
 
     async def refresh(self) -> None:
         """Put changes of accounts and keys into force now. Raises StoreError: SQLite failed."""
-        await self._storage.refresh()
+        await self.changes.refresh()
 
     @property
     def operations(self) -> Operations:
         """What the pages of administrators show and change."""
         return Operations(
-            self.operator.monitor,
-            self._parts,
-            self.upstreams,
-            self.bindings,
-            self.deadlines,
-            self._handler.watch,
-            self.upkeep.sources,
-            self.upkeep.backups,
-            self.reloading,
-        )
+            self.operator.monitor, self._parts, self.upstreams, self.bindings, self.deadlines,
+            self._handler.watch, self.upkeep.sources, self.upkeep.backups, self.reloading,
+        )  # fmt: skip
 
     @property
     def log(self) -> AccessLog | None:
@@ -212,9 +207,7 @@ class App:
         self._parts.loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(
-                watch(self.database, _WATCH_INTERVAL_SECONDS, self._storage.apply_keys)
-            ),
+            loop.create_task(self.changes.watch(_WATCH_INTERVAL_SECONDS)),
             loop.create_task(self._sweep()),
         ]
         self._keeping = list(map(loop.create_task, self.upkeep.work()))
@@ -419,7 +412,7 @@ def compose(
         Models(settings.model), StoredResponses(storage.responses), storage.keys, metering, is_ready
     )
     web = api.pages = storage.web(
-        lambda: app.settings, lambda: handler.catalog, lambda: app.operations
+        lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
     history = ConversationHistory(storage.responses)
     loop_lag = LoopLag(asyncio.get_running_loop())

@@ -4,23 +4,22 @@ Decides what is read at the start, and in which order. Must not know sockets or 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from relay import config
+from relay.changes import apply_keys
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
-from relay.gateway.key_rules import own_limits
 from relay.quota.ledger import Ledger
-from relay.quota.plans import Plan
 from relay.quota.transfer import State, join
 from relay.secret import Secret, derived
 from relay.store import pauses
 from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
-from relay.store.keys import LiveKey, live_keys
+from relay.store.keys import live_keys
 from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
@@ -78,7 +77,7 @@ class Storage:
             sealing,
             state.running,
         )
-        storage.apply_keys(keys)
+        apply_keys(storage.keys, ledger, keys)
         return storage
 
     def web(
@@ -86,28 +85,11 @@ class Storage:
         settings: Callable[[], Settings],
         catalog: Callable[[], Catalog],
         operations: Callable[[], Operations],
+        refresh: Callable[[], Awaitable[None]],
     ) -> WebMount:
         """The pages for people, with the settings, the catalog and the parts of each moment."""
-        parts = Parts(self.database, self.ledger, settings, catalog, operations, self.refresh)
+        parts = Parts(self.database, self.ledger, settings, catalog, operations, refresh)
         return WebMount(parts)
-
-    async def refresh(self) -> None:
-        """Put changes of this moment into force at once. Raises StoreError: SQLite failed."""
-        self.apply_keys(await live_keys(self.database))
-
-    def apply_keys(self, keys: list[LiveKey]) -> None:
-        """Put the database's keys and credits into force."""
-        self.keys.replace(keys)
-        own: dict[str, Plan] = {}
-        untils: dict[str, int] = {}
-        for key in keys:
-            self.ledger.fund(key.user_id, key.credited)
-            if key.rules is not None and (limits := own_limits(key.rules)) is not None:
-                own[key.key_id] = limits
-            if key.plan_until is not None:
-                untils[key.user_id] = int(key.plan_until * 1000)
-        self.ledger.end_periods(untils)
-        self.ledger.limit_further(own, {}, time.time())
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:

@@ -123,6 +123,54 @@ def user_resume(email: str, as_json: bool) -> None:
     _print_user(resumed, as_json, "is active; their keys work.")
 
 
+@user.command("reset-window")
+@click.argument("email")
+@click.argument("window")
+@config_option
+@json_option
+def user_reset_window(email: str, window: str, as_json: bool) -> None:
+    """Make one WINDOW of EMAIL full again, such as 5h or tokens/1d. It ends when it would have."""
+    settings = load_settings()
+    from relay.accounts import windows
+
+    owner, limit = run_on_database(
+        settings,
+        lambda database: windows.reset_window(database, settings, email, window, time.time()),
+    )
+    if as_json:
+        print_json({"user": owner.email, "counts": limit.kind, "per": limit.per})
+    else:
+        click.echo(f"The limit of {owner.email} of {limit.name} is full again.")
+
+
+@user.command("bonus")
+@click.argument("email")
+@click.argument("window")
+@click.argument("amount", type=int)
+@click.option("--windows", type=int, default=1, show_default=True, help="How many; 0 ends it.")
+@config_option
+@json_option
+def user_bonus(email: str, window: str, amount: int, windows: int, as_json: bool) -> None:
+    """Let EMAIL have AMOUNT more in each of the next windows, such as 5h or tokens/1d."""
+    settings = load_settings()
+    from relay.accounts.windows import give_bonus
+
+    owner, limit = run_on_database(
+        settings,
+        lambda database: give_bonus(
+            database, settings, email, bonus=(window, amount, windows), now=time.time()
+        ),
+    )
+    if as_json:
+        view = {"user": owner.email, "counts": limit.kind, "per": limit.per}
+        print_json({**view, "amount": amount, "windows": windows})
+    elif windows:
+        count = "window" if windows == 1 else f"{windows} windows"
+        click.echo(f"{owner.email} has {amount:,} more in the next {count}: {limit.name}.")
+    else:
+        click.echo(f"{owner.email} has no bonus any more: {limit.name}.")
+
+
 # "-4" is an amount: click must not take it for an option.
 @user.command("credit", context_settings={"ignore_unknown_options": True})
 @click.argument("email")
