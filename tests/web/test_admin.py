@@ -155,6 +155,28 @@ async def test_a_suspension_has_a_reason_and_an_end(live: Live, admin: Visitor) 
     assert (await admin.submit(own, f"{own}/suspend", reason="x")).status_code == 409
 
 
+async def test_one_window_is_reset_and_enlarged(live: Live, admin: Visitor) -> None:
+    path = PERSON.format(await id_of(live))
+    await ask(live, live.key, 3)
+    page = (await admin.get(path)).text
+    assert "<b>397</b>" in page
+    assert "<b>1,997</b>" in page
+    page = (await act(admin, path, f"{path}/reset", window="requests/18000s")).text
+    assert "<b>400</b>" in page
+    assert "<b>1,997</b>" in page
+    assert (await last_entry(live)).action == "window.reset"
+    page = (
+        await act(admin, path, f"{path}/bonus", window="requests/18000s", amount="50", windows="2")
+    ).text
+    assert "<b>450</b>" in page
+    assert (await last_entry(live)).action == "window.bonus"
+    for bad in ({"amount": "x"}, {"amount": "-1"}, {"windows": "1001"}, {"window": "requests/9s"}):
+        fields = {"window": "requests/18000s", "amount": "5", "windows": "1", **bad}
+        assert (await admin.submit(path, f"{path}/bonus", **fields)).status_code == 422
+    answer = await admin.submit(path, f"{path}/reset", window="requests/9s")
+    assert answer.status_code == 422
+
+
 async def test_a_key_is_revoked_at_once(live: Live, admin: Visitor) -> None:
     path = PERSON.format(await id_of(live))
     rows = await live.app.database.select("SELECT id FROM keys")

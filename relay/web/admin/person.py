@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from relay.accounts import AccountError, sessions, users
+from relay.accounts import AccountError, sessions, users, windows
 from relay.accounts.sign_up import link_url, new_link
 from relay.errors import RelayError
 from relay.store import balance as balances
@@ -22,6 +22,7 @@ from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
 _AMOUNT: Final = re.compile(r"([-+−]?)\$?([0-9]{1,7})(?:\.([0-9]{1,6}))?")
+_COUNT: Final = re.compile("[0-9]{1,13}")
 _MAX_NOTE: Final = 200
 _MICRO_DIGITS: Final = 6
 _LATEST: Final = 12
@@ -39,6 +40,8 @@ def add(pages: Pages) -> None:
         "resume": resume,
         "admin": set_admin,
         "link": link,
+        "reset": reset_window,
+        "bonus": give_bonus,
         "as": log_in_as,
         "sessions/end": end_sessions,
     }.items():
@@ -68,7 +71,13 @@ async def page(visit: Visit, user: User, status: int = 200, **problems: str) -> 
     which = usage.Filter(since=visit.now - _MONTH_SECONDS, user_id=user.id)
     found = await own_requests(database, user.id, RequestFilter(), limit=_LATEST)
     entries = await balances.statement(database, user.id, _ENTRIES)
-    values: dict[str, Any] = {"plan_problem": "", "credit_problem": "", "problem": "", **problems}
+    values: dict[str, Any] = {
+        "plan_problem": "",
+        "credit_problem": "",
+        "window_problem": "",
+        "problem": "",
+        **problems,
+    }
     return visit.render(
         "admin/person.html",
         status,
@@ -153,6 +162,38 @@ async def resume(visit: Visit) -> Response:
     await users.resume(acting(visit), user.email)
     await visit.parts.apply_keys()
     return _back(visit, user, done="resumed")
+
+
+async def reset_window(visit: Visit) -> Response:
+    """Make one limit full again; its window ends when it would have."""
+    user = await find(visit)
+    try:
+        await windows.reset_window(
+            acting(visit), visit.settings, user.email, visit.form.get("window", ""), visit.now
+        )
+    except AccountError:
+        return await page(visit, user, 422, window_problem=visit.t("admin_person.no_window"))
+    await visit.parts.apply_keys()
+    return _back(visit, user, done="window_reset")
+
+
+async def give_bonus(visit: Visit) -> Response:
+    """Let the next windows of a limit be larger."""
+    user = await find(visit)
+    amount, count = visit.form.get("amount", ""), visit.form.get("windows", "")
+    numbers = [int(text) if _COUNT.fullmatch(text) else -1 for text in (amount, count)]
+    try:
+        await windows.give_bonus(
+            acting(visit),
+            visit.settings,
+            user.email,
+            bonus=(visit.form.get("window", ""), numbers[0], numbers[1]),
+            now=visit.now,
+        )
+    except AccountError:
+        return await page(visit, user, 422, window_problem=visit.t("admin_person.bad_bonus"))
+    await visit.parts.apply_keys()
+    return _back(visit, user, done="bonus_given")
 
 
 async def set_admin(visit: Visit) -> Response:
