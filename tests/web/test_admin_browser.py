@@ -34,6 +34,7 @@ PAGES = {
     "live": "/admin/live",
     "requests": "/admin/failures",
     "backups": "/admin/backups",
+    "audit": "/admin/audit",
     "settings": "/admin/settings",
 }
 
@@ -56,6 +57,7 @@ async def administrator(person: Window) -> Page:
     return page
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("look", ["light", "dark"])
 async def test_every_page_is_fit_to_be_seen(live: Live, look: str) -> None:
     """On desk and phone, in both languages: accessible, within its window, no complaints."""
@@ -76,3 +78,45 @@ async def test_every_page_is_fit_to_be_seen(live: Live, look: str) -> None:
                         await keep(page, f"admin-{title}-{look}-{size}-{language[:2]}")
                         await page.close()
                     assert reader.complaints == []
+
+
+async def test_the_flows_of_an_administrator(live: Live) -> None:
+    """Find somebody on a phone, suspend, resume, credit, see their pages, and be oneself again."""
+    async with chromium() as browser, window(browser, live, viewport=PHONE) as person:
+        page = await administrator(person)
+        await page.click(".subnav >> text=People")
+        await page.fill("[name=q]", "person00007")
+        await page.press("[name=q]", "Enter")
+        await page.click("text=person00007@example.org")
+        await page.fill("[name=reason]", "a shared key")
+        await page.click("text=Suspend")
+        await expect(page.locator("main")).to_contain_text("a shared key")
+        await page.click("text=Resume")
+        await page.fill("form[action$=credit] [name=amount]", "12.50")
+        await page.click("form[action$=credit] button")
+        await expect(page.locator("main")).to_contain_text("$12.50")
+        await page.click("text=See their pages as they do")
+        await expect(page.locator(".banner")).to_contain_text("person00007@example.org")
+        await page.click("text=Be yourself again")
+        await expect(page.locator("h1")).to_have_text("person00007@example.org")
+        await page.goto(live.url + "/admin/audit")
+        for action in ("user.log_in_as", "balance.credit", "user.resume", "user.suspend"):
+            await expect(page.locator(f"text={action}").first).to_be_visible()
+        assert person.complaints == []
+
+
+async def test_an_upstream_is_seen_to_change(live: Live) -> None:
+    """Pause it in one window, and another one shows it without a reload."""
+    async with chromium() as browser, window(browser, live) as person:
+        page = await administrator(person)
+        other = await person.open("/admin/upstreams")
+        await page.click(".subnav >> text=Upstreams")
+        await page.click("text=Pause")
+        await expect(page.locator(".upstream .state")).to_have_text("Paused")
+        await other.bring_to_front()
+        await expect(other.locator(".upstream .state")).to_have_text("Paused")
+        await page.bring_to_front()
+        await page.click("text=Resume")
+        await page.click("text=Test now")
+        await expect(page.locator(".heading .state")).to_contain_text("Works 200")
+        assert person.complaints == []

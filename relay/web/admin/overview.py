@@ -63,7 +63,8 @@ async def _values(visit: Visit) -> dict[str, Any]:
     return {
         "problems": await _problems(visit),
         "low": await _low(visit),
-        "present": operations.monitor.status(),
+        "in_flight": sum(ctx.dialect is not None for ctx in list(operations.watch.running)),
+        "waiting": operations.upstreams.waiting,
         "rates": visit.site.pulse.rates(),
         "upstreams": operations.upstreams.view(),
         "today": sums[0] if sums else None,

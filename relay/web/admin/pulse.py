@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from relay.gateway.request_metrics import OTHER
 from relay.telemetry.histogram import REQUEST_BOUNDS
 from relay.web.parts import Operations
 
@@ -85,7 +86,7 @@ class Pulse:
 
     def _read(self) -> Reading:
         operations = self._operations()
-        series = operations.measured.requests.series()
+        series = [one for one in operations.measured.requests.series() if one.endpoint != OTHER]
         ended = sum(one.durations.counts_total for one in series)
         return Reading(
             self._clock(),

@@ -5,6 +5,7 @@ would hold of its person's limits. Nothing is sent, and nothing is taken.
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from starlette.responses import Response
 
 from relay.clock import rfc3339
@@ -79,7 +80,7 @@ async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:
     person, key = await _find(visit, fields["who"])
     if fields["who"] and person is None:
         return {"problem": visit.t("admin_simulator.nobody", who=fields["who"])}
-    text, output = b"x" * int(fields["characters"]), int(fields["output"])
+    text, output = _body(fields), int(fields["output"])
     limits = catalog.limits(fields["model"])
     output = min(output, limits.max_output_tokens) if output else limits.max_output_tokens
     tokens = len(text) // _OCTETS_PER_TOKEN + min(output, _EXPECTED_OUTPUT_TOKENS)
@@ -96,6 +97,7 @@ async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:
         "person": person,
         "key": key,
         "refusal": "",
+        "is_priced": limits.prices is not None,
         "holds": [],
         "plan": None,
         "balance": None,
@@ -103,6 +105,12 @@ async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:
     if person is not None:
         result |= _admission(visit, person, key, (tokens, max(cost, wish)))
     return {"result": result}
+
+
+def _body(fields: dict[str, str]) -> bytes:
+    """A request with a prompt of so many characters."""
+    message = {"role": "user", "content": "x" * int(fields["characters"])}
+    return orjson.dumps({"model": fields["model"], "messages": [message]})
 
 
 async def _find(visit: Visit, who: str) -> tuple[User | None, Key | None]:

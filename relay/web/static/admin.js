@@ -25,6 +25,11 @@
     window.relayPage.localise(part);
   }
 
+  for (const link of document.querySelectorAll("nav [aria-current]")) {
+    const row = link.parentElement;
+    if (row.scrollWidth > row.clientWidth) row.scrollLeft = link.offsetLeft - (row.clientWidth - link.clientWidth) / 2;
+  }
+
   for (const part of document.querySelectorAll("[data-poll]")) {
     const again = () => setTimeout(() => refresh(part).catch(() => {}).finally(again), Number(part.dataset.poll) * 1000);
     again();
