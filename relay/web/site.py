@@ -43,6 +43,7 @@ from relay.web.formats import FILTERS
 from relay.web.languages import NAMES, choose, read_texts, translator
 from relay.web.live import Live
 from relay.web.mailing import Mailing
+from relay.web.notices import Notices
 from relay.web.pages import Pages
 from relay.web.parts import Parts
 from relay.web.security import (
@@ -77,6 +78,7 @@ class Site:
         self.mailing = Mailing()
         self.live = Live(parts.database)
         self.log_in_as = LogInAs()
+        self.notices = Notices(parts.database)
         self.pulse = Pulse(parts.operations)
         self.read_states: ReadStates | None = None
         self.is_backing_up = False
@@ -139,6 +141,7 @@ class Site:
     async def visit(self, request: Request) -> Visit:
         """A request with all that its page knows."""
         visit = self._stranger(request)
+        await self.notices.refresh(visit.now)
         token = request.cookies.get(session_cookie_name(secure=visit.is_secure), "")
         if token:
             visit.logged_in = await recognise(

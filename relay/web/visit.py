@@ -17,6 +17,7 @@ from relay.config import Settings
 from relay.store.database import Database
 from relay.store.users import User
 from relay.web.languages import Translate
+from relay.web.notices import Notice
 from relay.web.parts import Parts
 from relay.web.security import set_session
 
@@ -70,6 +71,11 @@ class Visit:
         """The account that is logged in, on pages that need one."""
         assert self.logged_in is not None
         return self.logged_in.user
+
+    @property
+    def notices(self) -> list[Notice]:
+        """The announcements above this page."""
+        return self.site.notices.shown(self.now, self.language)
 
     @property
     def address(self) -> str:

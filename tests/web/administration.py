@@ -4,7 +4,8 @@ import sqlite3
 import time
 from typing import Any
 
-from tests.fakes.live import Live
+from relay.store.audit import AuditEntry, entries
+from tests.fakes.live import EMAIL, Live
 from tests.web.visitor import Visitor, make_admin
 
 PLANS: list[dict[str, Any]] = [
@@ -25,6 +26,7 @@ MODELS: list[dict[str, Any]] = [
     {"id": "claude-opus-4-8", "price": {"input": 5.0, "output": 25.0}},
 ]  # fmt: skip
 ADMIN = "grace@example.com"
+PERSON = "/admin/people/{}"
 
 
 async def new_admin(live: Live, visitor: Visitor) -> None:
@@ -54,3 +56,19 @@ async def add_people(live: Live, count: int, *, plan: str = "pro") -> list[tuple
 
     await live.app.database.write(work)
     return [(id, f"key_{number:016x}") for number, (id, _) in enumerate(people)]
+
+
+async def id_of(live: Live, email: str = EMAIL) -> str:
+    rows = await live.app.database.select("SELECT id FROM users WHERE email = ?", (email,))
+    return str(rows[0][0])
+
+
+async def last_entry(live: Live) -> AuditEntry:
+    return (await entries(live.app.database, limit=1))[0]
+
+
+async def act(visitor: Visitor, page: str, action: str, **fields: str) -> Any:
+    """Send the form of a page and follow its answer."""
+    answer = await visitor.submit(page, action, **fields)
+    assert answer.status_code == 303, answer.text
+    return await visitor.get(answer.headers["location"])

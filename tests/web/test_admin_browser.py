@@ -35,6 +35,8 @@ PAGES = {
     "requests": "/admin/failures",
     "backups": "/admin/backups",
     "audit": "/admin/audit",
+    "codes": "/admin/codes",
+    "announcements": "/admin/announcements",
     "settings": "/admin/settings",
 }
 

@@ -6,8 +6,10 @@ Each module has the pages of one topic, as in `relay.web`. Every change goes thr
 from typing import Final
 
 from relay.web.admin import (
+    announcements,
     audit_log,
     backups,
+    codes,
     failures,
     live_requests,
     models,
@@ -21,5 +23,5 @@ from relay.web.admin import (
 
 TOPICS: Final = (
     overview, people, person, upstreams, models, simulator, live_requests, failures, backups,
-    audit_log, settings,
+    audit_log, settings, codes, announcements,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from relay.accounts import AccountError, sessions, users, windows
+from relay.accounts import AccountError, periods, sessions, users, windows
 from relay.accounts.sign_up import link_url, new_link
 from relay.errors import RelayError
 from relay.store import balance as balances
@@ -13,10 +13,11 @@ from relay.store import sessions as stored
 from relay.store import usage
 from relay.store.keys import list_keys
 from relay.store.keys import revoke_key as revoke
+from relay.store.periods import NewPeriod
 from relay.store.request_log import RequestFilter, own_requests
 from relay.store.users import User
 from relay.store.users import set_admin as set_administrator
-from relay.web.admin.audited import acting, note
+from relay.web.admin.audited import acting, actor_of, note
 from relay.web.overview_pages import limit_groups
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
@@ -24,6 +25,7 @@ from relay.web.visit import Visit
 _AMOUNT: Final = re.compile(r"([-+−]?)\$?([0-9]{1,7})(?:\.([0-9]{1,6}))?")
 _COUNT: Final = re.compile("[0-9]{1,13}")
 _MAX_NOTE: Final = 200
+_DAY: Final = 86_400
 _MICRO_DIGITS: Final = 6
 _LATEST: Final = 12
 _ENTRIES: Final = 12
@@ -40,6 +42,7 @@ def add(pages: Pages) -> None:
         "resume": resume,
         "admin": set_admin,
         "link": link,
+        "period": set_period,
         "reset": reset_window,
         "bonus": give_bonus,
         "as": log_in_as,
@@ -162,6 +165,25 @@ async def resume(visit: Visit) -> Response:
     await users.resume(acting(visit), user.email)
     await visit.parts.apply_keys()
     return _back(visit, user, done="resumed")
+
+
+async def set_period(visit: Visit) -> Response:
+    """Begin a plan for some days, or let the present period end later."""
+    user, form = await find(visit), visit.form
+    text = form.get("days", "")
+    seconds = int(text) * _DAY if _COUNT.fullmatch(text) else 0
+    database, settings = acting(visit), visit.settings
+    try:
+        if form.get("do") == "extend":
+            await periods.extend(database, settings, user.email, seconds, visit.now)
+        else:
+            then = form.get("plan_then", "")
+            new = NewPeriod(form.get("plan", ""), seconds, then, actor_of(visit).name)
+            await periods.start(database, settings, user.email, new, visit.now)
+    except AccountError:
+        return await page(visit, user, 422, plan_problem=visit.t("admin_person.bad_period"))
+    await visit.parts.apply_keys()
+    return _back(visit, user, done="period_changed")
 
 
 async def reset_window(visit: Visit) -> Response:
