@@ -195,6 +195,14 @@ async def list_keys(database: Database, email: str | None = None) -> list[Key]:
     return [_key(row) for row in rows]
 
 
+async def list_own_keys(database: Database, user_id: str) -> list[Key]:
+    """The keys of one user, oldest first; quick, however many users there are."""
+    rows = await database.select(
+        f"{_SELECT} WHERE keys.user_id = ? ORDER BY keys.created_at", (user_id,)
+    )
+    return [_key(row) for row in rows]
+
+
 async def find_keys(database: Database, id_prefix: str) -> list[Key]:
     """The keys whose id starts with `id_prefix`."""
     rows = await database.select(

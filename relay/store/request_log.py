@@ -15,7 +15,7 @@ from relay.store.usage import Request
 
 _STEP_ROWS: Final = 4_000  # about 10 ms, for which the journal waits
 _COLUMNS: Final = ", ".join(f"usage.{name}" for name in Request.__struct_fields__)
-_MAX_SEARCHED: Final = 20_000  # rows of an account that one page looks at
+_MAX_SEARCHED: Final = 3_000  # rows of an account that one page looks at
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -26,6 +26,18 @@ class RequestFilter(msgspec.Struct, frozen=True):
     key_id: str = ""
     model: str = ""
     failed: bool = False  # only those that did not end well
+
+    def sql(self) -> tuple[str, list[object]]:
+        """An SQL condition on `usage`, and its values."""
+        condition = "usage.time >= ? AND usage.time < ?"
+        values: list[object] = [self.since, self.until]
+        for column, value in (("key_id", self.key_id), ("model", self.model)):
+            if value:
+                condition += f" AND usage.{column} = ?"
+                values.append(value)
+        if self.failed:
+            condition += " AND usage.outcome <> 'whole'"
+        return condition, values
 
 
 class RequestPage(msgspec.Struct, frozen=True):
@@ -71,37 +83,53 @@ async def own_requests(
     limit: int = 50,
     before: int = 2**62,
 ) -> RequestPage:
-    """A page of an account's requests with numbers below `before`."""
-    condition = "usage.time >= ?3 AND usage.time < ?4"
-    values: list[object] = [user_id, before, which.since, which.until, limit]
-    for column, value in (("key_id", which.key_id), ("model", which.model)):
-        if value:
-            values.append(value)
-            condition += f" AND usage.{column} = ?{len(values)}"
-    if which.failed:
-        condition += " AND usage.outcome <> 'whole'"
-    # The account's latest rows, then those of them that match: a search for something rare ends
-    # after so many rows, and goes on from there on the next page.
-    own = f"""WITH own AS (
-            SELECT number FROM usage WHERE user_id = ?1 AND number < ?2
-                AND number > (SELECT upto FROM usage_indexed)
-            UNION ALL SELECT number FROM usage_of WHERE user_id = ?1 AND number < ?2
-                AND number <= (SELECT upto FROM usage_indexed)
-            ORDER BY number DESC LIMIT {_MAX_SEARCHED})"""  # noqa: S608
-    found = await database.select(
-        f"""{own} SELECT {_COLUMNS} FROM own CROSS JOIN usage USING (number)
-            WHERE {condition} ORDER BY usage.number DESC LIMIT ?5""",  # noqa: S608
-        values,
+    """A page of an account's requests with numbers below `before`.
+
+    A search for something rare ends after so many rows, and goes on from there on the next page.
+    """
+    rows = await database.select("SELECT upto FROM usage_indexed")
+    indexed = int(rows[0][0])
+    found = await _behind_index(database, user_id, which, limit, (indexed, before))
+    if len(found) < limit:
+        end = min(before, indexed + 1)
+        least = await _search_end(database, user_id, end)
+        found += await _indexed(database, user_id, which, limit - len(found), (least, end))
+        if len(found) < limit:
+            return RequestPage(found, least + 1 if least else None)
+    return RequestPage(found, found[-1].number)
+
+
+async def _search_end(database: Database, user_id: str, before: int) -> int:
+    """The number that ends a search from `before` downwards; 0: it comes to the last row."""
+    rows = await database.select(
+        "SELECT number FROM usage_of WHERE user_id = ? AND number < ? "
+        "ORDER BY number DESC LIMIT 1 OFFSET ?",
+        (user_id, before, _MAX_SEARCHED),
     )
-    rows = [Request(*row) for row in found]
-    if len(rows) == limit:
-        return RequestPage(rows, rows[-1].number)
-    searched = await database.select(
-        f"{own} SELECT min(number), count(*) FROM own",  # noqa: S608
-        (user_id, before),
-    )
-    least, count = searched[0]
-    return RequestPage(rows, int(least) if count == _MAX_SEARCHED else None)
+    return int(rows[0][0]) if rows else 0
+
+
+async def _behind_index(
+    database: Database, user_id: str, which: RequestFilter, limit: int, between: tuple[int, int]
+) -> list[Request]:
+    condition, values = which.sql()
+    statement = f"""SELECT {_COLUMNS} FROM usage WHERE user_id = ? AND number > ? AND number < ?
+        AND {condition} ORDER BY number DESC LIMIT ?"""  # noqa: S608
+    rows = await database.select(statement, [user_id, *between, *values, limit])
+    return [Request(*row) for row in rows]
+
+
+async def _indexed(
+    database: Database, user_id: str, which: RequestFilter, limit: int, between: tuple[int, int]
+) -> list[Request]:
+    condition, values = which.sql()
+    # In the order of the index, so that it stops at the limit.
+    statement = f"""SELECT {_COLUMNS} FROM usage_of CROSS JOIN usage
+        ON usage.number = usage_of.number
+        WHERE usage_of.user_id = ? AND usage_of.number > ? AND usage_of.number < ?
+        AND {condition} ORDER BY usage_of.number DESC LIMIT ?"""  # noqa: S608
+    rows = await database.select(statement, [user_id, *between, *values, limit])
+    return [Request(*row) for row in rows]
 
 
 async def newest(database: Database, seen: int) -> tuple[int, set[str]]:

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from relay.accounts import sessions
 from relay.clock import rfc3339
 from relay.store import balance, usage
-from relay.store.keys import list_keys
+from relay.store.keys import list_own_keys
 from relay.store.request_log import RequestFilter, own_requests
 from relay.store.usage import Request
 from relay.web.overview_pages import key_names
@@ -84,7 +84,7 @@ def _line(values: tuple[object, ...]) -> str:
 async def account_json(visit: Visit) -> Response:
     """Everything that is kept of an account, but for digests of secrets."""
     user = visit.user
-    keys = await list_keys(visit.database, user.email)
+    keys = await list_own_keys(visit.database, user.id)
     opened = await sessions.list_sessions(visit.database, visit.settings.web, user, visit.now)
     which = usage.Filter(user_id=user.id)
     days = await usage.sums(visit.database, "day", which)

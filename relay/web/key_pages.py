@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from relay.accounts import AccountError, InvalidError, keys
 from relay.store import usage
-from relay.store.keys import list_keys
+from relay.store.keys import list_own_keys
 from relay.store.own_keys import rename_own_key, revoke_own_key
 from relay.web.pages import Pages
 from relay.web.snippets import snippets
@@ -34,7 +34,7 @@ async def _values(visit: Visit, problem: str = "", name: str = "") -> dict[str, 
     user = visit.user
     which = usage.Filter(since=visit.now - _RECENT_SECONDS, user_id=user.id)
     used = {one.id: one for one in await usage.sums(visit.database, "key", which)}
-    rows = await list_keys(visit.database, user.email)
+    rows = await list_own_keys(visit.database, user.id)
     rows = [key for key in reversed(rows) if key.revoked_at is None]
     return {
         "keys": rows,

@@ -14,7 +14,7 @@ from relay.quota.plans import Plan
 from relay.quota.windows import WindowView, windows
 from relay.store import balance as balances
 from relay.store import usage
-from relay.store.keys import Key, list_keys
+from relay.store.keys import Key, list_own_keys
 from relay.store.request_log import RequestFilter, own_requests
 from relay.store.users import User
 from relay.web.event_stream import EventStream
@@ -77,7 +77,7 @@ async def limit_groups(visit: Visit, user: User, plan: Plan) -> list[Group]:
     """All limits of an account."""
     owners = [("", user.id)]
     if not plan.by_account:
-        keys = await list_keys(visit.database, user.email)
+        keys = await list_own_keys(visit.database, user.id)
         live = [key for key in keys if key.state(visit.now) == "live"]
         owners = [(key.name or key.hint, key.id) for key in live]
     groups = []
@@ -114,7 +114,7 @@ async def _latest(visit: Visit) -> dict[str, Any]:
 
 async def key_names(visit: Visit) -> Callable[[str], str]:
     """A function that names the keys of an account."""
-    keys: list[Key] = await list_keys(visit.database, visit.user.email)
+    keys: list[Key] = await list_own_keys(visit.database, visit.user.id)
     names = {key.id: key.name or key.hint for key in keys}
     return lambda key_id: names.get(key_id, key_id)
 

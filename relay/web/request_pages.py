@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from relay.store.keys import list_keys
+from relay.store.keys import list_own_keys
 from relay.store.request_log import RequestFilter, own_requests
 from relay.web.overview_pages import key_names
 from relay.web.pages import Pages
@@ -58,7 +58,7 @@ async def show(visit: Visit) -> Response:
         return visit.render("parts/request_rows.html", **values)
     return visit.render(
         "requests.html",
-        keys=await list_keys(visit.database, visit.user.email),
+        keys=await list_own_keys(visit.database, visit.user.id),
         models=visit.settings.model,
         **values,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from relay.store import request_log
 from relay.store.request_log import RequestFilter, advance, behind, own_requests
 from relay.store.usage import prune
 from relay.store.users import find_user
@@ -103,6 +104,22 @@ async def test_filters_find_what_they_name(site: Live, seeded: Visitor) -> None:
     late = RequestFilter(since=since, key_id=key_id)
     assert await numbers(site, user_id, late) == await expected(f"time >= {since}")
     assert await numbers(site, user_id, RequestFilter(key_id="key_none")) == []
+
+
+async def test_a_search_for_something_rare_goes_on_page_by_page(
+    site: Live, seeded: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_id, _ = await owner(site, seeded)
+    monkeypatch.setattr(request_log, "_MAX_SEARCHED", 7)
+    rows = await site.app.database.select(
+        "SELECT number FROM usage WHERE user_id = ? AND outcome <> 'whole' ORDER BY 1 DESC",
+        (user_id,),
+    )
+    expected = [number for (number,) in rows]
+    while await advance(site.app.database):
+        pass
+    assert await numbers(site, user_id, RequestFilter(failed=True)) == expected
+    assert await numbers(site, user_id, RequestFilter(model="none")) == []
 
 
 async def test_pruned_requests_leave_the_log(site: Live, seeded: Visitor) -> None:

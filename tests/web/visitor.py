@@ -22,7 +22,7 @@ class Visitor(httpx.AsyncClient):
     """See the module."""
 
     def __init__(self, live: Live, **headers: str) -> None:
-        super().__init__(base_url=live.url, headers={**HTML, **headers})
+        super().__init__(base_url=live.url, headers={**HTML, **headers}, timeout=30)
         self.live = live
 
     async def form(self, page: str, action: str | None = None) -> dict[str, str]:
