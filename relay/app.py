@@ -396,10 +396,8 @@ def compose(
         StoreError: the token of the admin listener cannot be written.
     """
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    for name in storage.paused:  # one that is no longer configured is left out
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
+    pool.pause(storage.paused)
+    pool.begin_spending(storage.spent)
     bindings = Bindings(_session_seconds(settings.pool))
     metering = Metering(storage.ledger, storage.journal)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)

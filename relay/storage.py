@@ -12,6 +12,7 @@ from relay.changes import apply_keys
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
+from relay.quota.bucket import calendar_period
 from relay.quota.ledger import Ledger
 from relay.quota.transfer import State, join
 from relay.secret import Secret, derived
@@ -24,6 +25,7 @@ from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
+from relay.store.usage import upstream_days
 from relay.web.mount import WebMount
 from relay.web.parts import Operations, Parts
 
@@ -40,6 +42,7 @@ class Storage:
     responses: ResponseStore | None  # None: responses are not stored
     sealing_key: bytes  # for state that clients carry from turn to turn
     running: list[tuple[int, AdmissionRow]]  # requests of the process that hands over
+    spent: dict[str, tuple[int, int]]  # micro-dollars of this day and month, by upstream
 
     @classmethod
     async def open(cls, settings: Settings, handed: State | None = None) -> "Storage":
@@ -76,6 +79,7 @@ class Storage:
             _response_store(settings.responses, secret, database),
             sealing,
             state.running,
+            await _spent(database, time.time()),
         )
         apply_keys(storage.keys, ledger, keys)
         return storage
@@ -90,6 +94,17 @@ class Storage:
         """The pages for people, with the settings, the catalog and the parts of each moment."""
         parts = Parts(self.database, self.ledger, settings, catalog, operations, refresh)
         return WebMount(parts)
+
+
+async def _spent(database: Database, now: float) -> dict[str, tuple[int, int]]:
+    """What each upstream has cost this day and this month, in UTC. Everything is summed up."""
+    day, month = (calendar_period(unit, int(now * 1000))[0] // 1000 for unit in ("day", "month"))
+    spent: dict[str, tuple[int, int]] = {}
+    for one in await upstream_days(database, month):
+        before = spent.get(one.upstream, (0, 0))
+        today = one.cost_micro if one.day == day else 0
+        spent[one.upstream] = (before[0] + today, before[1] + one.cost_micro)
+    return spent
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:

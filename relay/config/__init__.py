@@ -21,6 +21,7 @@ from relay.config.errors import ConfigError
 from relay.config.load import effective, load, parse
 from relay.config.models import accepts_of
 from relay.config.schema import (
+    CostCapSettings,
     DatabaseSettings,
     HeadLimitSettings,
     LimitSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "BackupSettings",
     "Capabilities",
     "ConfigError",
+    "CostCapSettings",
     "DatabaseSettings",
     "Duration",
     "HeadLimitSettings",

@@ -112,6 +112,16 @@ _SUM: Final = """INSERT INTO usage_hour
         estimated = estimated + excluded.estimated,
         cost_micro = cost_micro + excluded.cost_micro"""
 
+_SUM_UPSTREAMS: Final = """INSERT INTO upstream_day
+    SELECT CAST(time AS INTEGER) / 86400 * 86400, upstream, count(*),
+        sum(coalesce(input, 0) + coalesce(output, 0) + coalesce(cache_read, 0)
+            + coalesce(cache_write, 0)), sum(cost_micro)
+    FROM usage WHERE upstream IS NOT NULL AND number > ? AND number <= ? GROUP BY 2, 1
+    ON CONFLICT DO UPDATE SET
+        requests = requests + excluded.requests,
+        tokens = tokens + excluded.tokens,
+        cost_micro = cost_micro + excluded.cost_micro"""
+
 
 class Batch:
     """Entries that are written together."""
@@ -248,6 +258,7 @@ def fold(
     until = min(last, done + _FOLD_ROWS)
     if until > done:
         connection.execute(_SUM, (until,))
+        connection.execute(_SUM_UPSTREAMS, (done, until))
     if until != done:
         connection.execute("UPDATE summed SET upto = ?", (until,))
     return until < last

@@ -45,7 +45,7 @@ WRONG = [
     ("[server]\ntls = { crt = '' }", "server.tls.crt", "accepted here: cert, key"),
     ("[database]\nfile = 'x'", "database.file", "accepted here: path"),
     ("[log]\nlevel = 'x'", "log.level", "accepted here: access"),
-    (UPSTREAM + "url = ''", "upstream[0].url", "api_key, auth, base_url, ca, egress, headers"),
+    (UPSTREAM + "url = ''", "upstream[0].url", "api_key, auth, base_url, ca, cost_cap, egress"),
     (UPSTREAM + "[upstream.timeouts]\nhead = 1", "upstream[0].timeouts.head", "connect"),
     (UPSTREAM + UPSTREAM.replace('"a"', '"b"') + "x = 1", "upstream[1].x", "accepted here"),
     (UPSTREAM + "limits = [{ per = '1m', request = 1 }]", "upstream[0].limits[0].request",

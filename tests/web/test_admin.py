@@ -61,6 +61,20 @@ async def test_an_upstream_is_paused_and_resumed(relay: Live, admin: Visitor) ->
     assert (await ask(relay, relay.key)) == [200]
 
 
+async def test_cost_and_cap_of_an_upstream_are_shown(
+    relay_with: RelayWith, another: NewVisitor
+) -> None:
+    caps = {"cost_cap": {"day": 2.5}}
+    live = await relay_with(upstream_options=caps, web=WEB, plan=PLANS, model=MODELS)
+    admin = another(live)
+    await new_admin(live, admin)
+    assert "$0.00 / $2.50" in (await admin.get("/admin/parts/upstreams")).text
+    await ask(live, live.key)
+    cost = live.app.upstreams[0].spending.day
+    assert cost > 0
+    assert f"${cost / 1e6:.6f}".rstrip("0") in (await admin.get("/admin/parts/upstreams")).text
+
+
 async def test_a_test_shows_the_raw_answer(
     relay_with: RelayWith, upstream_with: UpstreamWith, another: NewVisitor
 ) -> None:
