@@ -19,6 +19,7 @@ from relay.api.operator import new_operator
 from relay.api.plain_http import exchange_plain_http
 from relay.api.stored_responses import StoredResponses
 from relay.api.usage import KeyUsage
+from relay.changes import Changes
 from relay.config import Settings
 from relay.gateway.access_text import open_access_log
 from relay.gateway.catalog import Catalog
@@ -41,11 +42,11 @@ from relay.pool.upstream import Upstream
 from relay.quota.transfer import State
 from relay.server_setup import exchange_server, new_load, new_pool, new_server
 from relay.storage import Storage
-from relay.store.change_watch import watch
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep, sweep
 from relay.web.mount import WebMount
+from relay.web.parts import Operations, Reloading
 
 _ADMIN_BOUNDS: Final = Bounds(connections=16)
 _WATCH_INTERVAL_SECONDS: Final = 0.25  # a change on the command line takes effect within this
@@ -98,6 +99,8 @@ class App:
         self.ledger = storage.ledger
         self.keys = storage.keys
         self.journal = storage.journal
+        stored = (storage.database, storage.ledger, storage.keys, storage.journal)
+        self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan))
         self.upstreams = upstreams
         self.bindings = bindings
         self.operator = operator
@@ -106,6 +109,7 @@ class App:
         self.metering = metering
         self.web = web
         self.running = storage.running
+        self.reloading: Reloading | None = None  # None: the settings are of no file
         self._handler = handler
         self._api = api
         self._resolver = resolver
@@ -132,7 +136,15 @@ class App:
 
     async def refresh(self) -> None:
         """Put changes of accounts and keys into force now. Raises StoreError: SQLite failed."""
-        await self._storage.refresh()
+        await self.changes.refresh()
+
+    @property
+    def operations(self) -> Operations:
+        """What the pages of administrators show and change."""
+        return Operations(
+            self.operator.monitor, self._parts, self.upstreams, self.bindings, self.deadlines,
+            self._handler.watch, self.upkeep.sources, self.upkeep.backups, self.reloading,
+        )  # fmt: skip
 
     @property
     def log(self) -> AccessLog | None:
@@ -196,9 +208,7 @@ class App:
         self._parts.loop_lag.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(
-                watch(self.database, _WATCH_INTERVAL_SECONDS, self._storage.apply_keys)
-            ),
+            loop.create_task(self.changes.watch(_WATCH_INTERVAL_SECONDS)),
             loop.create_task(sweep(self.ledger, self.bindings)),
         ]
         self._keeping = list(map(loop.create_task, self.upkeep.work()))
@@ -406,7 +416,9 @@ def compose(
         KeyUsage(storage.database),
         is_ready,
     )
-    web = api.pages = storage.web(lambda: app.settings, lambda: handler.catalog)
+    web = api.pages = storage.web(
+        lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
+    )
     history = ConversationHistory(storage.responses)
     loop_lag = LoopLag(asyncio.get_running_loop())
     load = new_load(settings.server.limits, loop_lag)

@@ -81,7 +81,7 @@ async def _serve(
     offer = Offer(app, lock, [] if taking is None else taking.predecessors)
     handing_over = _listen_for_successor(offer)
     signals.abort = app.server.abort
-    reloader = Reloader(app, path, log_format)
+    reloader = app.reloading = Reloader(app, path, log_format)
     app.operator.commands[b"/reload"] = reloader.answer
     app.operator.commands[b"/handover"] = Successor(offer).answer
 

@@ -36,6 +36,7 @@ _RESTART: Final = (
 )
 _NAMED: Final = {"upstream": "name", "model": "id", "plan": "id", "vendor": "name"}
 _MAX_SHOWN_CHARACTERS: Final = 200  # of a value
+_OPERATOR: Final = audit.Actor("operator", "relay.toml")
 
 LogFormat: TypeAlias = Literal["json", "text"]
 
@@ -63,12 +64,12 @@ class Reloader:
 
     def __init__(self, app: App, path: str, log_format: LogFormat | None = None) -> None:
         self._app = app
-        self._path = path
+        self.path = path
         self._log_format = log_format
         self._lock = asyncio.Lock()
         self.reloaded_at = 0.0  # epoch seconds
 
-    async def reload(self) -> Report:
+    async def reload(self, actor: audit.Actor = _OPERATOR) -> Report:
         """Read the file again and exchange the settings.
 
         Raises:
@@ -83,7 +84,7 @@ class Reloader:
                     reading.log.close()  # it has no lines
         self.reloaded_at = time.time()
         if report.changed:
-            await self._record(report)
+            await self._record(report, actor)
         for line in report.changed:
             _log.warning("reload: %s", line)
         for line in report.restart:
@@ -92,11 +93,18 @@ class Reloader:
             _log.warning("reload: nothing has changed")
         return report
 
-    async def _record(self, report: Report) -> None:
+    async def compare(self) -> Report:
+        """What `reload` would do now. Raises ConfigError: see `reload`."""
+        async with self._lock:
+            reading = await self._read()
+            if reading.log is not None and reading.log is not self._app.log:
+                reading.log.close()
+            return self._report(reading)
+
+    async def _record(self, report: Report, actor: audit.Actor) -> None:
         after = {"changed": report.changed}
         change = audit.Change("settings.reload", "relay.toml", None, after)
         try:
-            actor = audit.Actor("operator", "relay.toml")
             await audit.note(self._app.database.by(actor), time.time(), change)
         except StoreError as error:
             _log.error("reload: the audit log has no entry of it: %s", error)
@@ -118,9 +126,10 @@ class Reloader:
         except Exception:
             _log.exception("reload failed; the settings in force stay")
 
-    def words(self, error: ConfigError) -> str:
+    def words(self, error: Exception) -> str:
         """An error as one line, with the file that it is in."""
-        return f"{self._path}: {error}" if error.path else str(error)
+        in_file = isinstance(error, ConfigError) and error.path
+        return f"{self.path}: {error}" if in_file else str(error)
 
     async def _read(self) -> _Reading:
         """Read all files on a thread: none may hold the loop."""
@@ -128,7 +137,7 @@ class Reloader:
         last = self._app.settings
 
         def read() -> _Reading:
-            written = with_log_format(config.load(self._path), self._log_format)
+            written = with_log_format(config.load(self.path), self._log_format)
             settings = kept_until_restart(written, last)
             compile_plans(settings.plan)
             setups = read_setups(settings, before)
@@ -144,7 +153,7 @@ class Reloader:
 
     async def _exchange(self, reading: _Reading) -> Report:
         app, settings = self._app, reading.settings
-        last, setups = app.settings, {one.name: one.setup for one in app.upstreams}
+        report = self._report(reading)
         try:
             paused = set(await pauses.paused(app.database))
         except StoreError:  # those that are paused stay so; a new one is not
@@ -153,7 +162,13 @@ class Reloader:
             await app.certificates.reload(settings)
         app.exchange(settings, reading.setups, paused)
         app.exchange_log(reading.log)
-        changed = list(differences(last, settings))
+        return report
+
+    def _report(self, reading: _Reading) -> Report:
+        """What these settings change, before they are exchanged."""
+        settings = reading.settings
+        setups = {one.name: one.setup for one in self._app.upstreams}
+        changed = list(differences(self._app.settings, settings))
         for setup in reading.setups:
             before = setups.get(setup.settings.name)
             if before is not None:

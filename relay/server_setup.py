@@ -55,12 +55,11 @@ def new_load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
 def new_pool(
     settings: config.Settings, deadlines: Deadlines, storage: Storage, upstreams: list[Upstream]
 ) -> Upstreams:
-    """The upstreams, of which those that an operator has paused get no request."""
+    """The upstreams. Those that an operator has paused get no request; nor do those whose cost
+    has reached its cap."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    for name in storage.paused:  # one that is no longer configured is left out
-        upstream = pool.named(name)
-        if upstream is not None:
-            upstream.health.pause()
+    pool.pause(storage.paused)
+    pool.begin_spending(storage.spent)
     return pool
 
 

@@ -4,29 +4,30 @@ Decides what is read at the start, and in which order. Must not know sockets or 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from relay import config
+from relay.changes import apply_keys
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
-from relay.gateway.key_rules import own_limits
+from relay.quota.bucket import calendar_period
 from relay.quota.ledger import Ledger
-from relay.quota.plans import Plan
 from relay.quota.transfer import State, join
 from relay.secret import Secret, derived
 from relay.store import pauses
 from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
-from relay.store.keys import LiveKey, live_keys
+from relay.store.keys import live_keys
 from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
+from relay.store.usage import upstream_days
 from relay.web.mount import WebMount
-from relay.web.parts import Parts
+from relay.web.parts import Operations, Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Storage:
     responses: ResponseStore | None  # None: responses are not stored
     sealing_key: bytes  # for state that clients carry from turn to turn
     running: list[tuple[int, AdmissionRow]]  # requests of the process that hands over
+    spent: dict[str, tuple[int, int]]  # micro-dollars of this day and month, by upstream
 
     @classmethod
     async def open(cls, settings: Settings, handed: State | None = None) -> "Storage":
@@ -77,35 +79,32 @@ class Storage:
             _response_store(settings.responses, secret, database),
             sealing,
             state.running,
+            await _spent(database, time.time()),
         )
-        storage.apply_keys(keys)
+        apply_keys(storage.keys, ledger, keys)
         return storage
 
-    def web(self, settings: Callable[[], Settings], catalog: Callable[[], Catalog]) -> WebMount:
-        """The pages for people, under the settings and the catalog of each moment."""
-        return WebMount(Parts(self.database, self.ledger, settings, catalog, self.refresh))
+    def web(
+        self,
+        settings: Callable[[], Settings],
+        catalog: Callable[[], Catalog],
+        operations: Callable[[], Operations],
+        refresh: Callable[[], Awaitable[None]],
+    ) -> WebMount:
+        """The pages for people, with the settings, the catalog and the parts of each moment."""
+        parts = Parts(self.database, self.ledger, settings, catalog, operations, refresh)
+        return WebMount(parts)
 
-    async def refresh(self) -> None:
-        """Put the database's keys and credits into force now; a watch does it by itself, later.
 
-        Raises:
-            StoreError: the database cannot be read.
-        """
-        self.apply_keys(await live_keys(self.database))
-
-    def apply_keys(self, keys: list[LiveKey]) -> None:
-        """Put the database's keys and credits into force."""
-        self.keys.replace(keys)
-        own: dict[str, Plan] = {}
-        untils: dict[str, int] = {}
-        for key in keys:
-            self.ledger.fund(key.user_id, key.credited)
-            if key.rules is not None and (limits := own_limits(key.rules)) is not None:
-                own[key.key_id] = limits
-            if key.plan_until is not None:
-                untils[key.user_id] = int(key.plan_until * 1000)
-        self.ledger.end_periods(untils)
-        self.ledger.limit_further(own, {}, time.time())
+async def _spent(database: Database, now: float) -> dict[str, tuple[int, int]]:
+    """What each upstream has cost this day and this month, in UTC. Everything is summed up."""
+    day, month = (calendar_period(unit, int(now * 1000))[0] // 1000 for unit in ("day", "month"))
+    spent: dict[str, tuple[int, int]] = {}
+    for one in await upstream_days(database, month):
+        before = spent.get(one.upstream, (0, 0))
+        today = one.cost_micro if one.day == day else 0
+        spent[one.upstream] = (before[0] + today, before[1] + one.cost_micro)
+    return spent
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:

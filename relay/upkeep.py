@@ -18,6 +18,7 @@ from relay.pool.leases import Upstreams
 from relay.quota.ledger import Ledger
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
+from relay.store.periods import end_due
 from relay.store.responses import ResponseStore
 from relay.store.scheduled_backup import Backups
 from relay.store.space import give_back
@@ -26,6 +27,7 @@ from relay.store.usage import prune
 _log = logging.getLogger("relay")
 
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
+_PERIOD_INTERVAL_SECONDS: Final = 10.0
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 
 
@@ -57,7 +59,16 @@ class Upkeep:
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """One coroutine for each kind of work."""
-        return [self._prune(), self.backups.run(), self.alerts.run()]
+        return [self._prune(), self._end_periods(), self.backups.run(), self.alerts.run()]
+
+    async def _end_periods(self) -> None:
+        """Write the plan that follows a period. Requests are served by it from its moment on."""
+        while True:
+            try:
+                await end_due(self._database, time.time())
+            except StoreError as error:
+                _log.warning("ended periods are not written for now: %s", error)
+            await asyncio.sleep(_PERIOD_INTERVAL_SECONDS)
 
     async def _prune(self) -> None:
         """Delete rows and stored responses that are past their retention, and shrink the file."""

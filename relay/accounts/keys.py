@@ -56,7 +56,7 @@ async def create(
     _check_name(options.name)
     expires_at = None if options.lifetime is None else now + _lifetime_seconds(options.lifetime)
     user = await users.find(database, email)
-    max_keys = _max_keys(settings, user)
+    max_keys = _max_keys(settings, user, now)
     key = secret.new_key(settings.server.key_prefix)
     new = NewKey(
         user=user,
@@ -71,7 +71,7 @@ async def create(
     if record is None:
         raise AccountError(
             f"{user.email} has {max_keys} live {'key' if max_keys == 1 else 'keys'}, all that "
-            f"plan {user.plan!r} allows; `relay key revoke KEY_ID` withdraws one, "
+            f"plan {user.plan_at(now)!r} allows; `relay key revoke KEY_ID` withdraws one, "
             f"`relay key list --user {user.email}` shows them"
         )
     return Issued(Secret(key), record, user)
@@ -180,9 +180,9 @@ def _lifetime_seconds(lifetime: str) -> int:
     return seconds
 
 
-def _max_keys(settings: Settings, user: User) -> int:
+def _max_keys(settings: Settings, user: User, now: float) -> int:
     try:
-        return users.plan_of(settings, user.plan).max_keys
+        return users.plan_of(settings, user.plan_at(now)).max_keys
     except InvalidError as error:
         raise AccountError(
             f"{user.email} is on a plan that is gone: {error}; "

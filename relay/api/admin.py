@@ -95,7 +95,7 @@ class Admin:
         self._upstreams = monitor.upstreams
         self._bindings = bindings
         self._database = database.by(Actor("operator", "admin listener"))
-        self._monitor = monitor
+        self.monitor = monitor
         self._identity = identity(path)
         self._authorization = access.authorization
         self._hosts = {"localhost", access.host.lower()} - {""}
@@ -124,11 +124,11 @@ class Admin:
             _answer(exchange, self._list())
         elif path == b"/status":
             _allow(exchange, b"GET", b"HEAD")
-            _answer(exchange, {**self._list(), **self._monitor.status()})
+            _answer(exchange, {**self._list(), **self.monitor.status()})
         elif path == b"/metrics":
             _allow(exchange, b"GET", b"HEAD")
             accept = request.headers.get(b"accept", b"").decode("latin-1")
-            text, content_type = await self._monitor.metrics(accept)
+            text, content_type = await self.monitor.metrics(accept)
             exchange.respond(200, [(b"content-type", content_type.encode())], text)
         elif (command := self.commands.get(path)) is not None:
             _allow(exchange, b"POST")

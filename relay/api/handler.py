@@ -23,6 +23,7 @@ from relay.gateway.load import Load
 from relay.gateway.metering import Metering
 from relay.gateway.request_metrics import RequestMetrics
 from relay.gateway.traces import RequestTraces
+from relay.gateway.watch import Watch
 from relay.net.exchange import Exchange, field_lines
 from relay.quota.exceeded import QuotaExceeded
 from relay.telemetry.access_log import AccessLog
@@ -62,6 +63,7 @@ class Handler:
         self.catalog = catalog
         self.log = log
         self.traces: RequestTraces | None = None
+        self.watch = Watch()
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
@@ -72,6 +74,7 @@ class Handler:
         """Answer one request on every outcome, and log it."""
         ctx = RequestContext(exchange, self.catalog)
         self._load.in_flight += 1
+        self.watch.running.add(ctx)
         try:
             endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
@@ -92,6 +95,7 @@ class Handler:
             self._fail(ctx, RelayError(INTERNAL, _INTERNAL_ERROR))
         finally:
             self._load.in_flight -= 1
+            self.watch.running.discard(ctx)
             if ctx.reading_key:
                 end_reading(ctx)
             if ctx.heavy:
@@ -100,6 +104,8 @@ class Handler:
             outcome = ctx.outcome_text
             ctx.admission.end_row(exchange.status, outcome, ctx.upstream, ctx.upstream_us, us)
             self._metrics.record(ctx, us)
+            if ctx.outcome is not Outcome.COMPLETE or ctx.tried:
+                self.watch.failed(ctx, outcome, us)
             if self.log is not None or self.traces is not None:
                 self._write(ctx, outcome, us)
 

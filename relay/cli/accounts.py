@@ -4,12 +4,13 @@ Decides the arguments and what is printed. The rules are in `relay.accounts`, th
 `relay.store`.
 """
 
-import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from relay.cli import plans
+from relay.cli.amounts import micro_dollars
 from relay.cli.database import run_on_database
 from relay.cli.links import read_password, set_first_password, user_invite, user_link
 from relay.cli.output import dollars, print_json, print_records, print_stderr, timestamp
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from relay.store.users import User
 
 _MAX_NOTE_CHARACTERS: Final = 200
-_AMOUNT: Final = re.compile(r"([+-]?)([0-9]{1,12})(?:\.([0-9]{1,6}))?")
 
 
 @click.group()
@@ -135,9 +135,8 @@ def user_credit(email: str, amount: str, note: str, as_json: bool) -> None:
 
     An AMOUNT less than zero takes back what was credited by mistake.
     """
-    if len(note) > _MAX_NOTE_CHARACTERS or not note.isprintable():
-        raise Misuse(f"relay: a note has up to {_MAX_NOTE_CHARACTERS} printable characters")
-    micro = _micro_dollars(amount)
+    _check_note(note)
+    micro = micro_dollars(amount)
     settings = load_settings()
     from relay.accounts import InvalidError, users
     from relay.store import balance
@@ -160,23 +159,6 @@ def user_credit(email: str, amount: str, note: str, as_json: bool) -> None:
         click.echo(f"{owner.email} is credited {dollars(micro)}; {balance_text}")
     else:
         click.echo(f"{dollars(-micro)} is taken back from {owner.email}; {balance_text}")
-
-
-def _micro_dollars(amount: str) -> int:
-    """An amount in dollars, such as `-12.50`, as micro-dollars.
-
-    Raises:
-        Misuse: it is no amount.
-    """
-    match = _AMOUNT.fullmatch(amount)
-    if match is None:
-        raise Misuse(
-            f"relay: {amount!r} is no amount; write US dollars, with up to six decimals and "
-            "nothing else: 25, 12.50, -4"
-        )
-    sign, units, decimals = match.groups()
-    micro = int(units) * 10**6 + int((decimals or "").ljust(6, "0"))
-    return -micro if sign == "-" else micro
 
 
 @user.command("statement")
@@ -219,11 +201,48 @@ def user_statement(email: str, last: int, as_json: bool) -> None:
     click.echo(f"The balance is {dollars(current)}.")
 
 
+@user.command("refund")
+@click.argument("request_id")
+@click.option("--note", default="", help="A text for the statement.")
+@config_option
+@json_option
+def user_refund(request_id: str, note: str, as_json: bool) -> None:
+    """Give back what the request REQUEST_ID was charged, once."""
+    _check_note(note)
+    settings = load_settings()
+    from relay.accounts import AccountError
+    from relay.store import balance
+
+    async def give_back(database: "Database") -> "Entry":
+        try:
+            return await balance.refund(database, request_id, note, time.time())
+        except ValueError as error:
+            raise AccountError(str(error)) from None
+
+    entry = run_on_database(settings, give_back)
+    if as_json:
+        print_json(_entry_view(entry))
+    else:
+        after = dollars(entry.balance_after)
+        click.echo(f"{dollars(entry.amount_micro)} is given back; the balance is {after}.")
+
+
+def _check_note(note: str) -> None:
+    if len(note) > _MAX_NOTE_CHARACTERS or not note.isprintable():
+        raise Misuse(f"relay: a note has up to {_MAX_NOTE_CHARACTERS} printable characters")
+
+
+for _command in (plans.start_plan, plans.extend_plan, plans.reset_window, plans.bonus):
+    user.add_command(_command)
+
+
 def _user_view(one: "User") -> dict[str, Any]:
     return {
         "id": one.id,
         "email": one.email,
-        "plan": one.plan,
+        "plan": one.plan_at(time.time()),
+        "plan_until": timestamp(one.plan_until),
+        "plan_then": one.plan_then,
         "admin": one.is_admin,
         "created_at": timestamp(one.created_at),
         "suspended_at": timestamp(one.suspended_at),
@@ -234,7 +253,7 @@ def _user_view(one: "User") -> dict[str, Any]:
 def _entry_view(one: "Entry") -> dict[str, Any]:
     return {
         "time": timestamp(one.time),
-        "kind": one.kind,
+        "kind": one.reason or one.kind,
         "amount_micro": one.amount_micro,
         "balance_micro": one.balance_after,
         "request": one.request_id,

@@ -22,9 +22,11 @@ _DEFAULT_CONFIG: Final = "relay.toml"
 _CONFIG_VARIABLE: Final = "RELAY_CONFIG"
 _COMMANDS: Final = {  # name → module:attribute
     "alerts": "relay.cli.alerts:alerts",
+    "announce": "relay.cli.announce:announce",
     "audit": "relay.cli.audit:audit",
     "backup": "relay.cli.database:backup",
     "check": "relay.cli.check:check",
+    "code": "relay.cli.codes:code",
     "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
     "doctor": "relay.cli.doctor.command:doctor",

@@ -11,7 +11,7 @@ import click
 
 from relay import clock
 from relay.cli.admin_client import call
-from relay.cli.output import print_json, print_records
+from relay.cli.output import dollars, print_json, print_records
 from relay.cli.program import config_option, json_option, load_settings
 
 _JSON_FLAG: Final = "relay.cli.upstreams.json"
@@ -113,9 +113,21 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
         "errors": _errors(one),
         "sessions": one["sessions"],
         "limits": ", ".join(f"{row['left']:,} left of {row['limit']}" for row in one["limits"]),
+        "cost": _cost(one["cost"]),
         "left": "" if one["left"] is None else f"{one['left']:,}",
         "vendor": one["vendor"],
     }
+
+
+def _cost(cost: dict[str, int]) -> str:
+    """What it has cost today and this month, with the caps that it has."""
+    parts = []
+    for name, word in (("day", "today"), ("month", "this month")):
+        spent, cap = cost[f"{name}_micro"], cost[f"{name}_cap_micro"]
+        if spent or cap:
+            of = f" of {dollars(cap)}" if cap else ""
+            parts.append(f"{dollars(spent)}{of} {word}")
+    return ", ".join(parts)
 
 
 def _state(one: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from relay.config.load import effective, load, parse
 from relay.config.models import accepts_of
 from relay.config.oidc import OidcSettings
 from relay.config.schema import (
+    CostCapSettings,
     DatabaseSettings,
     HeadLimitSettings,
     LimitSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "BackupSettings",
     "Capabilities",
     "ConfigError",
+    "CostCapSettings",
     "DatabaseSettings",
     "Duration",
     "HeadLimitSettings",

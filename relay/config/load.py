@@ -123,12 +123,31 @@ def _cross_check(settings: Settings) -> None:
                 )
         _check_served(settings, number)
         if model.price is None:
+            _check_unpriced(settings, number)
             priced = [plan.id for plan in settings.plan if plan.billing == "per-token"]
             if priced:
                 raise ConfigError(
                     f"model[{number}].price",
                     f"plan {priced[0]!r} bills per token, so {model.id} needs a price",
                 )
+
+
+def _check_unpriced(settings: Settings, number: int) -> None:
+    """Check that no upstream with a cap on its cost serves a model that has no price."""
+    model = settings.model[number]
+    routes = None if model.routes is None else {route.upstream for route in model.routes}
+    for upstream in settings.upstream:
+        if upstream.cost_cap is None:
+            continue
+        if routes is None:
+            serves = vendors.serves(vendors.vendor_of(settings, upstream), model.id)
+        else:
+            serves = upstream.name in routes
+        if serves:
+            raise ConfigError(
+                f"model[{number}].price",
+                f"upstream {upstream.name!r} has a cost_cap, so {model.id} needs a price",
+            )
 
 
 def _check_served(settings: Settings, number: int) -> None:

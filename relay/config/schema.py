@@ -214,6 +214,21 @@ class ResponsesSettings(_Section, frozen=True):
         return key
 
 
+class CostCapSettings(_Section, frozen=True):
+    """The most that an upstream may cost, in US dollars by the prices of its models, in UTC."""
+
+    day: float | None = None
+    month: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.day is None and self.month is None:
+            raise ValueError("day or month must be given")
+        for name in ("day", "month"):
+            value = getattr(self, name)
+            if value is not None and (not value > 0 or not math.isfinite(value)):
+                raise ValueError(f"{name} must be more than 0 dollars, and finite")
+
+
 class UpstreamSettings(_Section, frozen=True):
     """One credential at one origin."""
 
@@ -226,6 +241,7 @@ class UpstreamSettings(_Section, frozen=True):
     max_concurrency: int = 0
     headers: dict[str, str] = {}
     limits: list[LimitSettings] = []
+    cost_cap: CostCapSettings | None = None
     timeouts: UpstreamTimeoutSettings = UpstreamTimeoutSettings()
     ca: str | None = None  # a file of certificates to trust instead of the system's
     vendor: str = ""  # "": recognised by the host of base_url, else "generic"

@@ -49,6 +49,7 @@ _FIREWALL: Final = (
     "A firewall before the model's upstream refuses this request, perhaps for words in it. "
     "Change the request."
 )
+_SAID_OCTETS: Final = 600  # of an upstream's error, for the operator
 _CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403, 407})
 _JSON: Final = b"application/json"
 _EVENT_STREAM: Final = b"text/event-stream"
@@ -108,6 +109,7 @@ class FailedError(Exception):
         self.error = error
         self.used = used
         self.final = used or not verdict.elsewhere
+        self.words = b""  # the beginning of what the upstream said
 
 
 def relay_error(failure: UpstreamError) -> RelayError:
@@ -415,4 +417,6 @@ def _failed(verdict: Verdict, status: int, fields: bytes, payload: bytes) -> Fai
         error = RelayError(BAD_UPSTREAM, _MESSAGES[FailureKind.CLOSED])
     if verdict.until:
         verdict = verdict._replace(until=converted(verdict.until))
-    return FailedError(verdict, error)
+    failed = FailedError(verdict, error)
+    failed.words = payload[:_SAID_OCTETS]
+    return failed

@@ -30,6 +30,10 @@ class KeyIndex:
         """The accounts' addresses of some keys, for the operator."""
         return {key.key_id: key.email for key in self._by_digest.values() if key.key_id in key_ids}
 
+    def of_account(self, user_id: str) -> list[str]:
+        """The ids of an account's keys."""
+        return [key.key_id for key in self._by_digest.values() if key.user_id == user_id]
+
     def identify(self, headers: dict[bytes, bytes], target: bytes = b"") -> LiveKey:
         """The caller whose key a request carries. `target` has no key, but a caller may think so.
 

@@ -72,6 +72,7 @@ class RequestContext:
         "upstream",
         "upstream_id",
         "upstream_us",
+        "upstream_words",
         "wait_us",
     )
 
@@ -100,6 +101,7 @@ class RequestContext:
         self.tried = ""
         self.served_model = ""  # model named by the upstream, if it differs from the one sent
         self.upstream_id = ""
+        self.upstream_words = b""  # what the latest upstream to fail it said; in no log
         self.reported: Usage | None = None  # usage reported by the answer
         self.wait_us = 0
         self.first_us = 0

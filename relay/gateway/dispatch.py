@@ -98,6 +98,7 @@ class Dispatch:
                 last = failure.error
                 upstreams.release(lease, used=failure.used)
                 _log_failed_attempt(ctx, upstream, failure.verdict)
+                ctx.upstream_words = upstream.without_credential(failure.words)
                 if await self._ends(ctx, routing, target, failure, blamed):
                     raise last from None
             except BaseException as end:  # the attempt says nothing about the upstream

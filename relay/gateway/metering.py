@@ -126,7 +126,7 @@ class Metering:
             _refuse_excluded(plan, features)
         cost = wish = 0
         if counts_money and features is not None and limits.prices is not None:
-            cost, wish = _most_expensive(text, features, limits, output)
+            cost, wish = most_expensive(text, features, limits, output)
         expected = output if output < _EXPECTED_OUTPUT_TOKENS else _EXPECTED_OUTPUT_TOKENS
         prompt = len(text) // _OCTETS_PER_TOKEN
         tokens = prompt + expected
@@ -163,7 +163,7 @@ def _refuse_excluded(plan: Plan, features: Features) -> None:
             )
 
 
-def _most_expensive(
+def most_expensive(
     text: bytes, features: Features, limits: ModelLimits, output: int
 ) -> tuple[int, int]:
     """The micro-dollars to reserve for a prepaid request: the least, and the wish.

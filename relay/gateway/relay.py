@@ -127,7 +127,8 @@ class Relay:
                 keep_alive.stop()
             ctx.admission.close(complete=ctx.outcome is Outcome.COMPLETE)  # 9
             if answer is not None:
-                self._upstreams.release(answer.lease, tokens=ctx.admission.settled_tokens)
+                ended = ctx.admission
+                self._upstreams.release(answer.lease, tokens=ended.settled_tokens, cost=ended.cost)
 
     def _identify(self, ctx: RequestContext) -> tuple[LiveKey, KeyState]:
         """Find the caller and their plan; note the quota that every answer's header fields show.

@@ -113,6 +113,10 @@ class Upstreams:
         for one in self._upstreams:
             if one not in kept:
                 one.pool.retire()
+                successor = next((new for new in kept if new.name == one.name), None)
+                if successor is not None:  # at another place
+                    successor.spending = one.spending
+                    successor.set_caps(successor.setup.settings.cost_cap)
         self._upstreams = tuple(upstreams)
         self.settings = settings
         self._join_tiers()
@@ -125,6 +129,18 @@ class Upstreams:
             if upstream.tier is not tier:
                 upstream.tier = tier
                 upstream.virtual_time = tier.virtual_time
+
+    def pause(self, names: Sequence[str]) -> None:
+        """Pause upstreams; a name that is no longer configured is left out."""
+        for name in names:
+            if (upstream := self.named(name)) is not None:
+                upstream.health.pause()
+
+    def begin_spending(self, spent: dict[str, tuple[int, int]]) -> None:
+        """What upstreams have cost this day and this month, in micro-dollars, by name."""
+        for name, (day, month) in spent.items():
+            if (upstream := self.named(name)) is not None:
+                upstream.spending.begin(day, month, self._clock())
 
     @property
     def waiting(self) -> int:
@@ -176,15 +192,20 @@ class Upstreams:
             self._dequeue(queued)
             raise
 
-    def release(self, lease: Lease, *, used: bool = True, tokens: int | None = None) -> None:
+    def release(
+        self, lease: Lease, *, used: bool = True, tokens: int | None = None, cost: int = 0
+    ) -> None:
         """Give a place back, once. `used`: the upstream has worked on the request, or may have,
-        so it counts in the upstream's own limits, with `tokens` if they are known.
+        so it counts in the upstream's own limits, with `tokens` if they are known. `cost` is in
+        micro-dollars.
         """
         if not lease.open:
             return
         lease.open = False
         upstream = lease.target.upstream
         upstream.in_flight -= 1
+        if cost:
+            upstream.spending.add(cost, self._clock())
         if lease.reservation is not None:
             if used:
                 self._ledger.settle(lease.reservation, self._clock(), tokens)
@@ -345,6 +366,7 @@ class Upstreams:
                 "other_model": one.other_model,
                 "limits": self._limits(one, now),
                 "left": one.quota_left,
+                "cost": one.spending.view(now),
             }
             for one in self._upstreams
         ]

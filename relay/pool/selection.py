@@ -78,7 +78,7 @@ def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) ->
                 continue
         if 0 < upstream.max_concurrency <= upstream.in_flight or upstream in tried:
             continue
-        if upstream.limits is not None and room_at(upstream, request, now, ledger) > now:
+        if upstream.is_bounded and room_at(upstream, request, now, ledger) > now:
             continue
         if level is _FREE and upstream.name == bound:
             return target
@@ -114,17 +114,20 @@ def passed_over(
         elif 0 < upstream.max_concurrency <= upstream.in_flight:
             reasons.append(f"{upstream.name}: has {upstream.in_flight} in flight")
         elif (ready := room_at(upstream, request, now, ledger)) > now:
-            reasons.append(
-                f"{upstream.name}: its own limits are used up until {rfc3339(shown(ready))}"
-            )
+            capped = upstream.spending.ready_at(now) > now
+            what = "its cost cap is reached" if capped else "its own limits are used up"
+            reasons.append(f"{upstream.name}: {what} until {rfc3339(shown(ready))}")
     return "; ".join(reasons)
 
 
 def room_at(
     upstream: Upstream, request: RoutingRequest, now: float, ledger: Ledger | None
 ) -> float:
-    """The moment, by the pool's clock, from which an upstream's own limits have room."""
-    if upstream.limits is None or ledger is None or request.counting:
+    """The moment, by the pool's clock, from which an upstream's own limits and caps have room."""
+    if not upstream.is_bounded or request.counting:
         return now
+    ready = upstream.spending.ready_at(now)
+    if upstream.limits is None or ledger is None:
+        return ready
     owner = upstream.ledger_name
-    return ledger.ready_at(owner, owner, upstream.limits, now, request.tokens)
+    return max(ready, ledger.ready_at(owner, owner, upstream.limits, now, request.tokens))

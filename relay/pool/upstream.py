@@ -16,6 +16,7 @@ from relay.net.upstream.resolver import Resolver
 from relay.pool import clock
 from relay.pool.health import Health
 from relay.pool.setup import UpstreamSetup
+from relay.pool.spending import Spending
 from relay.pool.vendor_errors import ErrorClassifier
 from relay.quota.plans import Plan
 from relay.wire.events import Request
@@ -81,6 +82,7 @@ class Upstream:
         self.requests = 0
         self.answered = 0
         self.other_model = 0  # answers that name another model than the request
+        self.spending = Spending()
         self.quota_left: int | None = None  # of its plan, as last polled
         self._deadlines = deadlines
         self._resolver = resolver
@@ -100,6 +102,9 @@ class Upstream:
         self.error_classifier = ErrorClassifier(setup.vendor, setup.longest_cooldown)
         self.input_includes_cache = setup.vendor.usage == "inclusive"
         self.limits = setup.limits
+        cap = settings.cost_cap
+        self.is_bounded = setup.limits is not None or cap is not None  # by limits of its own
+        self.set_caps(cap)
         self.priority = settings.priority
         self.weight = settings.weight
         self.max_concurrency = settings.max_concurrency
@@ -122,6 +127,11 @@ class Upstream:
             f"host: {parts.netloc}\r\n{field}\r\naccept-encoding: identity\r\n{added}".encode()
         )
         self._overridden = tuple(name.lower().encode() + b":" for name in settings.headers)
+
+    def set_caps(self, cap: config.CostCapSettings | None) -> None:
+        """Bound the cost of a day and of a month; None: not at all."""
+        self.spending.day_cap = 0 if cap is None else round((cap.day or 0) * 1e6)
+        self.spending.month_cap = 0 if cap is None else round((cap.month or 0) * 1e6)
 
     def _know_secrets(self, *secrets: str) -> None:
         """Hide these from now on, and those of earlier settings as before."""

@@ -6,7 +6,7 @@ know who reads it.
 
 from dataclasses import dataclass
 
-from relay.quota.bucket import Bucket, new_bucket
+from relay.quota.bucket import Bucket, FixedWindow, new_bucket
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit, Plan
 
@@ -42,14 +42,21 @@ def _view(limit: Limit, bucket: Bucket | None, moment: int) -> WindowView:
     used = bucket.used_units(moment)
     reset = bucket.reset_at(moment)
     remaining = bucket.remaining(moment)
-    if bucket.size != limit.size or bucket.refill != limit.refill:  # of the plan before
-        remaining = max(0, limit.size - used)
+    size = limit.size
+    if _ordinary_size(bucket) != limit.size or bucket.refill != limit.refill:
+        remaining = max(0, limit.size - used)  # the bucket is of the plan before
+    elif isinstance(bucket, FixedWindow):  # with its bonus
+        size = bucket.size if moment < bucket.end else bucket.next_size
     return WindowView(
         limit.kind,
         limit.per,
-        limit.size,
+        size,
         used,
         remaining,
         reset / 1000 if used else None,
         limit.refill == "smooth",
     )
+
+
+def _ordinary_size(bucket: Bucket) -> int:
+    return bucket.ordinary_size if isinstance(bucket, FixedWindow) else bucket.size

@@ -6,6 +6,10 @@ migrations/       the schema, script by script
 audit             who changed what, in the transaction of the change
 events            what happened, for signed webhooks
 users, keys       accounts and their API keys
+periods           plans for a time
+adjustments       changes of windows that wait for the running server
+codes             codes that people redeem, and invitations
+announcements     texts that all people read
 balance           credits, charges and statements
 usage             sums, single requests and their pruning
 pauses            upstreams that the operator paused

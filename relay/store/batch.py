@@ -112,11 +112,21 @@ _SUM: Final = """INSERT INTO usage_hour
         estimated = estimated + excluded.estimated,
         cost_micro = cost_micro + excluded.cost_micro"""
 
+_SUM_UPSTREAMS: Final = """INSERT INTO upstream_day
+    SELECT CAST(time AS INTEGER) / 86400 * 86400, upstream, count(*),
+        sum(coalesce(input, 0) + coalesce(output, 0) + coalesce(cache_read, 0)
+            + coalesce(cache_write, 0)), sum(cost_micro)
+    FROM usage WHERE upstream IS NOT NULL AND number > ? AND number <= ? GROUP BY 2, 1
+    ON CONFLICT DO UPDATE SET
+        requests = requests + excluded.requests,
+        tokens = tokens + excluded.tokens,
+        cost_micro = cost_micro + excluded.cost_micro"""
+
 
 class Batch:
     """Entries that are written together."""
 
-    __slots__ = ("buckets", "charges", "ended", "number", "opened")
+    __slots__ = ("applied", "buckets", "charges", "ended", "number", "opened")
 
     def __init__(self) -> None:
         self.number = 0  # given when it is written
@@ -124,6 +134,7 @@ class Batch:
         self.ended: list[tuple[AdmissionRow, Settlement]] = []
         self.charges: list[Charge] = []
         self.buckets: list[BucketRow] = []
+        self.applied: list[tuple[int, float]] = []  # adjustments, and when
 
 
 def write(connection: sqlite3.Connection, entries: Batch) -> None:
@@ -131,7 +142,7 @@ def write(connection: sqlite3.Connection, entries: Batch) -> None:
     for row in entries.buckets:
         if row[6] > _MAX_INTEGER:
             raise OverflowError("no column could hold it")
-    if not entries.ended:  # one statement is a transaction by itself
+    if not entries.ended and not entries.applied:  # one statement is a transaction by itself
         _write_batch(connection, entries)
         return
     with transaction(connection):
@@ -140,6 +151,12 @@ def write(connection: sqlite3.Connection, entries: Batch) -> None:
         _write_rows(connection, entries.ended)
         for charge in entries.charges:
             connection.execute(_CHARGE, astuple(charge))
+        _note_applied(connection, entries)
+
+
+def _note_applied(connection: sqlite3.Connection, entries: Batch) -> None:
+    for adjustment, now in entries.applied:
+        connection.execute("UPDATE adjustment SET applied_at = ? WHERE id = ?", (now, adjustment))
 
 
 def write_row_by_row(connection: sqlite3.Connection, entries: Batch) -> None:
@@ -157,6 +174,7 @@ def write_row_by_row(connection: sqlite3.Connection, entries: Batch) -> None:
             _execute_or_drop(connection, _insert(1), _row(*pair))
         for charge in entries.charges:
             _execute_or_drop(connection, _CHARGE, astuple(charge))
+        _note_applied(connection, entries)
 
 
 def _write_batch(connection: sqlite3.Connection, entries: Batch) -> None:
@@ -240,6 +258,7 @@ def fold(
     until = min(last, done + _FOLD_ROWS)
     if until > done:
         connection.execute(_SUM, (until,))
+        connection.execute(_SUM_UPSTREAMS, (done, until))
     if until != done:
         connection.execute("UPDATE summed SET upto = ?", (until,))
     return until < last

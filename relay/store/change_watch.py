@@ -6,7 +6,7 @@ changed. Must not know how the listener uses them.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from relay.store.database import Database, StoreError
 from relay.store.keys import LiveKey, live_keys, revision
@@ -15,9 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 async def watch(
-    database: Database, interval: float, on_change: Callable[[list[LiveKey]], None]
+    database: Database,
+    interval: float,
+    on_change: Callable[[list[LiveKey]], None],
+    then: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Call `on_change` with the live keys now, and after each change; until cancelled.
+    """Call `on_change` with the live keys now, and after each change, and `then` after it; until
+    cancelled.
 
     The first call closes the gap between the listener's own reading and the start of the watch.
     While the database fails, the last keys stay in force and the watch goes on. `interval` is in
@@ -31,6 +35,8 @@ async def watch(
             number = await revision(database)
             if number != seen:
                 on_change(await live_keys(database))
+                if then is not None:
+                    await then()
                 seen = number
         except StoreError as error:
             if not failing:

@@ -89,13 +89,13 @@ class Ticket(Batch):
     def clear(self) -> None:
         """Drop the entries but keep the number: a ticket may live as long as its request."""
         self.opened, self.ended, self.charges, self.buckets = [], [], [], []
-        self.tickets = []
+        self.applied, self.tickets = [], []
 
     def __len__(self) -> int:
         return len(self.opened) + len(self.ended)
 
     def __bool__(self) -> bool:
-        return bool(self.opened or self.ended)
+        return bool(self.opened or self.ended or self.applied)
 
 
 OnEnd: TypeAlias = Callable[[Ticket, AdmissionRow, Settlement, Charge | None], None]
@@ -218,6 +218,17 @@ class Journal:
         if len(filling) == 1:  # nobody waits for it: it goes with the next admission, if one comes
             self._loop.call_later(_SETTLE_DELAY_SECONDS, self._wake)
         return filling
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process writes, or is about to."""
+        return self.on_end is not None or self._close_by is not None
+
+    def note_applied(self, adjustment: int, now: float) -> None:
+        """Record that a change of windows has been applied, together with the limits' new state,
+        which has changed in this step of the loop."""
+        self._filling.applied.append((adjustment, now))
+        self._wake()
 
     def withdraw(self, ticket: Ticket) -> None:
         """Forget that a request was admitted, which has just been admitted anew with `open`.

@@ -6,15 +6,12 @@ function raises `StoreError` when SQLite fails.
 """
 
 import sqlite3
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from relay.store.database import Database
-from relay.store.users import User, new_id
-
-_USER: Final = """users.id, users.email, users.plan, users.is_admin, users.suspended_at,
-    users.created_at"""
+from relay.store.users import USER_COLUMNS, User, new_id, user_of
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -49,11 +46,6 @@ _SESSION: Final = "session.digest, user_id, session.created_at, seen_at, address
 _LINK: Final = ", ".join(Link.__struct_fields__)
 
 
-def _user(row: tuple[Any, ...]) -> User:
-    user_id, email, plan, is_admin, suspended_at, created_at = row
-    return User(user_id, email, plan, bool(is_admin), suspended_at, created_at)
-
-
 # --- sessions ---
 
 
@@ -78,11 +70,11 @@ async def add_session(database: Database, session: Session, most: int) -> None:
 async def find_session(database: Database, digest: bytes) -> tuple[Session, User] | None:
     """A session and its account, however old it is."""
     rows = await database.select(
-        f"SELECT {_SESSION}, {_USER} FROM session JOIN users ON users.id = user_id "  # noqa: S608
+        f"SELECT {_SESSION}, {USER_COLUMNS} FROM session JOIN users ON users.id = user_id "  # noqa: S608
         "WHERE digest = ?",
         (digest,),
     )
-    return None if not rows else (Session(*rows[0][:6]), _user(rows[0][6:]))
+    return None if not rows else (Session(*rows[0][:6]), user_of(rows[0][6:]))
 
 
 async def list_sessions(database: Database, user_id: str, since: float) -> list[Session]:
@@ -144,10 +136,10 @@ async def prune_sessions(database: Database, seen: float, created: float, now: f
 async def find_password(database: Database, email: str) -> tuple[User, str | None] | None:
     """An account and the hash of its password, if it has one."""
     rows = await database.select(
-        f"SELECT {_USER}, password_hash FROM users WHERE email = ?",  # noqa: S608
+        f"SELECT {USER_COLUMNS}, password_hash FROM users WHERE email = ?",  # noqa: S608
         (email,),
     )
-    return None if not rows else (_user(rows[0][:6]), rows[0][6])
+    return None if not rows else (user_of(rows[0][:-1]), rows[0][-1])
 
 
 async def set_password(database: Database, user_id: str, password_hash: str) -> bool:
@@ -168,8 +160,8 @@ async def set_password(database: Database, user_id: str, password_hash: str) -> 
 
 async def find_account(database: Database, user_id: str) -> User | None:
     """The account with this id."""
-    rows = await database.select(f"SELECT {_USER} FROM users WHERE id = ?", (user_id,))  # noqa: S608
-    return _user(rows[0]) if rows else None
+    rows = await database.select(f"SELECT {USER_COLUMNS} FROM users WHERE id = ?", (user_id,))  # noqa: S608
+    return user_of(rows[0]) if rows else None
 
 
 async def sign_up(

@@ -130,6 +130,27 @@ async def hours(database: Database, which: Filter = _EVERYTHING) -> list[Hour]:
     return [Hour(*row) for row in await database.select(statement, values)]
 
 
+class UpstreamDay(msgspec.Struct, frozen=True):
+    """What an upstream did on a day (UTC)."""
+
+    day: int  # its first second
+    upstream: str
+    requests: int
+    tokens: int
+    cost_micro: int
+
+
+async def upstream_days(database: Database, since: float, until: float = 1e11) -> list[UpstreamDay]:
+    """Usage by upstream and day, the latest days first. Counts requests that are summed up, which
+    takes a second."""
+    rows = await database.select(
+        """SELECT day, upstream, requests, tokens, cost_micro FROM upstream_day
+           WHERE day >= ? AND day < ? ORDER BY day DESC, upstream""",
+        (since, until),
+    )
+    return [UpstreamDay(*row) for row in rows]
+
+
 async def requests(
     database: Database, which: Filter = _EVERYTHING, limit: int = 100, before: int = 2**62
 ) -> list[Request]:

@@ -16,8 +16,9 @@ from relay.store.audit import Actor, Change, State, record
 from relay.store.database import Database
 from relay.store.events import Event, emit
 
-_SELECT: Final = """SELECT id, email, plan, is_admin, suspended_at, created_at, suspended_reason,
-    plan_until, plan_then FROM users"""
+USER_COLUMNS: Final = """users.id, users.email, users.plan, users.is_admin, users.suspended_at,
+    users.created_at, users.suspended_reason, users.plan_until, users.plan_then"""
+_SELECT: Final = f"SELECT {USER_COLUMNS} FROM users"  # noqa: S608
 
 
 class User(msgspec.Struct, frozen=True):
@@ -50,7 +51,8 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(8)}"
 
 
-def _user(row: tuple[Any, ...]) -> User:
+def user_of(row: tuple[Any, ...]) -> User:
+    """A user from a row of `USER_COLUMNS`."""
     values = [*row]
     values[3] = bool(row[3])
     return User(*values)
@@ -59,7 +61,7 @@ def _user(row: tuple[Any, ...]) -> User:
 def select_user(connection: sqlite3.Connection, email: str) -> User | None:
     """As `find_user`, within a transaction."""
     row = connection.execute(f"{_SELECT} WHERE email = ?", (email,)).fetchone()
-    return None if row is None else _user(row)
+    return None if row is None else user_of(row)
 
 
 async def create_user(
@@ -86,18 +88,18 @@ async def create_user(
 async def find_user(database: Database, email: str) -> User | None:
     """The user with this e-mail address, in any case; None if there is none."""
     rows = await database.select(f"{_SELECT} WHERE email = ?", (email,))
-    return _user(rows[0]) if rows else None
+    return user_of(rows[0]) if rows else None
 
 
 async def list_users(database: Database) -> list[User]:
     """All users, ordered by address."""
-    return [_user(row) for row in await database.select(f"{_SELECT} ORDER BY email")]
+    return [user_of(row) for row in await database.select(f"{_SELECT} ORDER BY email")]
 
 
 async def user_by_id(database: Database, user_id: str) -> User | None:
     """The user with this id; None if there is none."""
     rows = await database.select(f"{_SELECT} WHERE id = ?", (user_id,))
-    return _user(rows[0]) if rows else None
+    return user_of(rows[0]) if rows else None
 
 
 async def set_plan(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from markupsafe import Markup
 
 OUTCOMES: Final = ("whole", "refused", "cut", "caller left", "failed")
@@ -97,8 +98,49 @@ def range_query(shown: Any, by: str) -> str:
     return urlencode({"from": shown.first_day, "to": shown.last_day, "range": shown.name, "by": by})
 
 
+def rate(value: float) -> str:
+    """A rate with what matters of it: `0.4`, `12`, `3,400`."""
+    return f"{value:,.1f}" if 0 < value < 10 else f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage; a dash for what is not known."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def octets(count: int) -> str:
+    """A size: `812 B`, `4.2 MiB`."""
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:,.0f} B" if unit == "B" else f"{size:,.1f} {unit}"
+
+
+def tojson_text(value: Any) -> str:
+    """A value of the audit log as text; a text without its quotes."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def stamp(text: str) -> Markup | str:
+    """A moment in RFC 3339, as `moment` shows it."""
+    return moment(datetime.fromisoformat(text).timestamp())
+
+
+def hour(seconds: int) -> str:
+    """The hour of a moment, in UTC: `14:00 UTC`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:00 UTC")
+
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "hour": hour,
     "number": number,
+    "octets": octets,
+    "percent": percent,
+    "rate": rate,
+    "stamp": stamp,
+    "tojson_text": tojson_text,
     "dollars": dollars,
     "moment": moment,
     "span": span,

@@ -1,6 +1,7 @@
 """The texts of the pages, in each language, and which language a browser gets.
 
-A text is found by its key, such as `login.title`; `languages/*.toml` has a table for each page.
+A text is found by its key, such as `login.title`; `languages/*.toml` has a table for each page;
+the texts for administrators are in files of their own.
 Every language has every key: a test sees to it. Must not know pages.
 """
 
@@ -20,7 +21,11 @@ Translate = Callable[..., str]
 def read_texts() -> dict[str, dict[str, str]]:
     """All texts: language → key → text."""
     return {
-        language: _flat(tomllib.loads((_FOLDER / f"{language}.toml").read_text("utf-8")))
+        language: {
+            key: text
+            for path in sorted(_FOLDER.glob(f"{language}*.toml"))
+            for key, text in _flat(tomllib.loads(path.read_text("utf-8"))).items()
+        }
         for language in NAMES
     }
 

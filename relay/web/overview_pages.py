@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from relay.accounts.sessions import recognise
 from relay.errors import RelayError
+from relay.quota.plans import Plan
 from relay.quota.windows import WindowView, windows
 from relay.store import balance as balances
 from relay.store import usage
@@ -69,6 +70,11 @@ async def _windows(visit: Visit) -> dict[str, Any]:
         plan = visit.parts.catalog().plan(user.plan)
     except RelayError:  # it is gone from relay.toml
         return {"plan": None, "plan_id": user.plan, "groups": []}
+    return {"plan": plan, "plan_id": user.plan, "groups": await limit_groups(visit, user, plan)}
+
+
+async def limit_groups(visit: Visit, user: User, plan: Plan) -> list[Group]:
+    """All limits of an account."""
     owners = [("", user.id)]
     if not plan.by_account:
         keys = await list_own_keys(visit.database, user.id)
@@ -80,7 +86,7 @@ async def _windows(visit: Visit) -> dict[str, Any]:
         long = sorted((one for one in views if one.per > 3600), key=lambda one: one.per)
         short = [one for one in views if one.per <= 3600]
         groups.append(Group(name, long, short))
-    return {"plan": plan, "plan_id": user.plan, "groups": groups}
+    return groups
 
 
 async def _today(visit: Visit) -> dict[str, Any]:

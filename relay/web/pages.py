@@ -6,7 +6,7 @@ this site. Every route is made here, so no page can forget it. Must not know top
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 from relay.web.visit import PageError, Visit
 
 Page = Callable[[Visit], Awaitable[Response]]
+
+# All that an administrator may change while logged in as somebody else. Nothing that spends money,
+# shows a key or concerns a log-in: whatever is not here is refused.
+_AS_SOMEBODY: Final = frozenset(
+    {
+        "/admin/as/end",
+        "/dashboard/keys/{id}/name",
+        "/dashboard/keys/{id}/revoke",
+        "/logout",
+        "/preferences",
+    }
+)
 
 
 class Access(Enum):
@@ -53,12 +65,19 @@ class Pages:
                     return _log_in_first(request)
                 if access is Access.ADMIN and not visit.user.is_admin:
                     raise PageError(404, "not_found")
+            if visit.administrator is not None and not may_as_somebody(method, path):
+                raise PageError(403, "as_somebody")
             if method == "POST":
                 await visit.read_form()
                 _check_form(visit)
             return await page(visit)
 
         self.routes.append(Route(path, endpoint, methods=[method]))
+
+
+def may_as_somebody(method: str, path: str) -> bool:
+    """Whether an administrator may use a page while logged in as somebody else."""
+    return method == "GET" or path in _AS_SOMEBODY
 
 
 def _log_in_first(request: Request) -> Response:

@@ -58,10 +58,15 @@ def session_cookie_name(*, secure: bool) -> str:
 
 def set_session(response: Response, token: str, seconds: int, *, secure: bool) -> None:
     """Give a browser its session, or with an empty token take it away."""
+    set_private(response, session_cookie_name(secure=secure), token, seconds, secure=secure)
+
+
+def set_private(response: Response, name: str, value: str, seconds: int, *, secure: bool) -> None:
+    """Set a cookie that no script reads; an empty value takes it away."""
     response.set_cookie(
-        session_cookie_name(secure=secure),
-        token,
-        max_age=seconds if token else 0,
+        name,
+        value,
+        max_age=seconds if value else 0,
         path="/",
         secure=secure,
         httponly=True,

@@ -39,11 +39,16 @@ from relay.web import (
     usage_pages,
     way_pages,
 )
+from relay.web.admin import TOPICS as ADMIN_TOPICS
+from relay.web.admin.log_in_as import LogInAs
+from relay.web.admin.overview import ReadStates
+from relay.web.admin.pulse import Pulse
 from relay.web.assets import Assets
 from relay.web.formats import FILTERS
 from relay.web.languages import NAMES, choose, read_texts, translator
 from relay.web.live import Live
 from relay.web.mailing import Mailing
+from relay.web.notices import Notices
 from relay.web.pages import Pages
 from relay.web.parts import Parts
 from relay.web.security import (
@@ -61,7 +66,7 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 _TOPICS: Final = (
     front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
     request_pages, exports, account_pages, way_pages, second_step_pages,
-    passkey_pages, provider_pages,
+    passkey_pages, provider_pages, *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _ERROR_KEYS: Final = {404: "not_found", 405: "wrong_method", 408: "too_slow", 413: "too_large"}
@@ -80,6 +85,11 @@ class Site:
         self.mails = Throttle(_MAILS_A_MINUTE)
         self.mailing = Mailing()
         self.live = Live(parts.database)
+        self.log_in_as = LogInAs()
+        self.notices = Notices(parts.database)
+        self.pulse = Pulse(parts.operations)
+        self.read_states: ReadStates | None = None
+        self.is_backing_up = False
         self.clock = time.time
         self.assets = Assets()
         texts = read_texts()
@@ -106,6 +116,7 @@ class Site:
     def close(self) -> None:
         """End the streams of open pages."""
         self.live.close()
+        self.pulse.close()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request: ASGI's interface."""
@@ -138,11 +149,13 @@ class Site:
     async def visit(self, request: Request) -> Visit:
         """A request with all that its page knows."""
         visit = self._stranger(request)
+        await self.notices.refresh(visit.now)
         token = request.cookies.get(session_cookie_name(secure=visit.is_secure), "")
         if token:
             visit.logged_in = await recognise(
                 self.parts.database, self.parts.settings().web, token, visit.now
             )
+            await self.log_in_as.apply(visit)
         return visit
 
     def _stranger(self, request: Request) -> Visit:

@@ -17,6 +17,7 @@ from relay.config import Settings
 from relay.store.database import Database
 from relay.store.users import User
 from relay.web.languages import Translate
+from relay.web.notices import Notice
 from relay.web.parts import Parts
 from relay.web.security import set_session
 
@@ -49,6 +50,7 @@ class Visit:
     theme: str
     t: Translate
     logged_in: LoggedIn | None = None
+    administrator: User | None = None  # who is logged in as somebody else
     form: dict[str, str] = field(default_factory=dict)
     now: float = field(default_factory=time.time)
 
@@ -69,6 +71,11 @@ class Visit:
         """The account that is logged in, on pages that need one."""
         assert self.logged_in is not None
         return self.logged_in.user
+
+    @property
+    def notices(self) -> list[Notice]:
+        """The announcements above this page."""
+        return self.site.notices.shown(self.now, self.language)
 
     @property
     def address(self) -> str:
@@ -97,7 +104,11 @@ class Visit:
     @property
     def form_token(self) -> str:
         """What forms carry; empty for somebody who is not logged in."""
-        return "" if self.logged_in is None else form_token(self.logged_in.token)
+        if self.logged_in is None:
+            return ""
+        # As somebody else, forms that were opened before do not count.
+        shown = "" if self.administrator is None else self.logged_in.user.id
+        return form_token(self.logged_in.token + shown)
 
     async def read_form(self) -> None:
         """Read the form of a POST."""

@@ -22,7 +22,8 @@ def test_a_user_is_created_listed_moved_suspended_and_resumed() -> None:
     made = data("user", "create", "ann@example.com")
     assert made == {
         "id": made["id"], "email": "ann@example.com", "plan": "free", "admin": False,
-        "created_at": made["created_at"], "suspended_at": None, "suspended_reason": "",
+        "plan_until": None, "plan_then": None, "created_at": made["created_at"],
+        "suspended_at": None, "suspended_reason": "",
     }  # fmt: skip
     assert made["id"].startswith("usr_")
     assert data("user", "create", "boss@example.com", "--plan", "pro", "--admin")["admin"] is True

@@ -26,6 +26,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     schema.PoolSettings: "[pool]",
     schema.ResponsesSettings: "[responses]",
     schema.UpstreamSettings: "[[upstream]]",
+    schema.CostCapSettings: "upstream.cost_cap",
     schema.UpstreamTimeoutSettings: "[upstream.timeouts]",
     schema.ModelSettings: "[[model]]",
     schema.RouteSettings: "model.routes",

@@ -49,7 +49,7 @@ WRONG = [
     ("[traces]\nheaders = { 'a b' = 'x' }", "traces.headers", "'a b' is not a header name"),
     ("[traces]\nheaders = { a = '$TOKEN' }", "traces.headers", "write env:NAME"),
     ("[log]\nlevel = 'x'", "log.level", "accepted here: access"),
-    (UPSTREAM + "url = ''", "upstream[0].url", "api_key, auth, base_url, ca, egress, headers"),
+    (UPSTREAM + "url = ''", "upstream[0].url", "api_key, auth, base_url, ca, cost_cap, egress"),
     (UPSTREAM + "[upstream.timeouts]\nhead = 1", "upstream[0].timeouts.head", "connect"),
     (UPSTREAM + UPSTREAM.replace('"a"', '"b"') + "x = 1", "upstream[1].x", "accepted here"),
     (UPSTREAM + "limits = [{ per = '1m', request = 1 }]", "upstream[0].limits[0].request",

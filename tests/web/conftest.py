@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.alerts.services import Mailbox, running_mailbox
 from tests.fakes.live import Live, RelayWith
+from tests.web.administration import MODELS, PLANS, new_admin
 from tests.web.visitor import WEB, Visitor
 
 NewVisitor = Callable[..., Visitor]
@@ -56,3 +58,18 @@ def mailbox() -> Iterator[Mailbox]:
 def mail(mailbox: Mailbox) -> dict[str, Any]:
     """The settings of a mail server."""
     return {"smtp": mailbox.address, "sender": "relay@example.com", "encryption": "off"}
+
+
+@pytest.fixture
+async def relay(relay_with: RelayWith, tmp_path: Path) -> Live:
+    """A relay with plans, prices and a folder for backups."""
+    backups = {"path": str(tmp_path / "backups")}
+    return await relay_with(web=WEB, plan=PLANS, model=MODELS, backup=backups)
+
+
+@pytest.fixture
+async def admin(relay: Live, another: NewVisitor) -> Visitor:
+    """A browser in which an administrator of it is logged in."""
+    visitor = another(relay)
+    await new_admin(relay, visitor)
+    return visitor

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from relay.web.languages import read_texts
 from tests.fakes.live import Live
-from tests.web.visitor import PASSWORD, Visitor
+from tests.web.visitor import PASSWORD, Visitor, make_admin
 
 FOREIGN: list[dict[str, str]] = [
     {"sec-fetch-site": "cross-site"},
@@ -53,6 +53,7 @@ async def test_no_form_is_taken_from_another_site(
 
 async def test_every_form_of_a_session_needs_its_token(site: Live, visitor: Visitor) -> None:
     await visitor.sign_up()
+    await make_admin(site)
     posts = [route for route in routes(site) if route.methods and "POST" in route.methods]
     for route in posts:
         for fields in ({}, {"csrf": ""}, {"csrf": "0" * 64}):
@@ -64,6 +65,7 @@ async def test_every_form_of_a_session_needs_its_token(site: Live, visitor: Visi
 async def test_no_get_changes_anything(site: Live, visitor: Visitor) -> None:
     await visitor.sign_up()
     await visitor.new_key()
+    await make_admin(site)
     database = site.app.database
     tables = ("users", "keys", "session", "link")
 

@@ -16,7 +16,7 @@ from tests.web.visitor import Visitor
 
 FOLDER = Path(web.__file__).parent
 TEXTS = read_texts()
-SOURCES = [*FOLDER.rglob("*.html"), *FOLDER.glob("*.py")]
+SOURCES = [*FOLDER.rglob("*.html"), *FOLDER.rglob("*.py")]
 LITERAL = re.compile(r"""\bt\(\s*["']([a-z_]+\.[a-z0-9_]+)["'](?!\s*~)""")
 FAMILY = re.compile(r"""\bt\(\s*f?["']([a-z_]+\.[a-z_]*)(?:["']\s*~|\{)""")
 KEYED = re.compile(r"""(?:refuse\(\s*\d+,|PageError\([\w.]+,)\s*"([a-z_]+)\"""")

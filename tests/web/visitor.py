@@ -97,6 +97,15 @@ async def ask(live: Live, key: str, times: int = 1, **fields: Any) -> list[int]:
         return [(await client.post("/v1/messages", json=body)).status_code for _ in range(times)]
 
 
+async def make_admin(live: Live, email: str = "grace@example.com") -> None:
+    """Make an administrator of somebody."""
+    await live.app.database.write(
+        lambda connection: connection.execute(
+            "UPDATE users SET is_admin = 1 WHERE email = ?", (email,)
+        )
+    )
+
+
 async def owner(live: Live, visitor: Visitor) -> tuple[str, str]:
     """The account of a visitor and its first key."""
     rows = await live.app.database.select(

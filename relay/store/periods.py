@@ -1,0 +1,116 @@
+"""Periods of plans: a plan until a moment, and the plan that follows.
+
+Knows the columns of `users` and the table `period`. Must not know which plans exist. The plan in
+force at a moment is `User.plan_at` and `LiveKey.plan_at`, so that the end needs nobody to write it.
+"""
+
+import sqlite3
+from typing import Literal
+
+import msgspec
+
+from relay.store import adjustments
+from relay.store.adjustments import Adjustment
+from relay.store.audit import Actor, Change, record
+from relay.store.database import Database
+from relay.store.users import Update, User, select_user, update_user
+
+_ENDED = "plan = plan_then, plan_until = NULL, plan_then = NULL"
+
+
+class Period(msgspec.Struct, frozen=True):
+    """One period of an account's plan; times are epoch seconds."""
+
+    id: int
+    plan: str
+    kind: Literal["start", "extend"]
+    starts_at: float
+    ends_at: float
+    plan_then: str
+    source: str
+
+
+class NewPeriod(msgspec.Struct, frozen=True):
+    """A period to be entered: from now on, or as the continuation of the present one. `source`:
+    who or which code."""
+
+    plan: str
+    seconds: int
+    plan_then: str
+    source: str
+
+
+def start(
+    connection: sqlite3.Connection, actor: Actor, user: User, new: NewPeriod, now: float
+) -> User:
+    """Begin a period now, whatever runs; all windows begin anew."""
+    ends_at = now + new.seconds
+    assignment = "plan = ?1, plan_until = ?2, plan_then = ?3"
+    values = (new.plan, ends_at, new.plan_then)
+    after = update_user(
+        connection, actor, user.email, Update("plan.start", assignment, values), now
+    )
+    assert after is not None
+    _enter(connection, user.id, new, ("start", now, ends_at))
+    adjustments.add(connection, actor, Adjustment(user.id, "renew"), now)
+    return after
+
+
+def extend(
+    connection: sqlite3.Connection, actor: Actor, user: User, new: NewPeriod, now: float
+) -> User:
+    """Add to the end of the present period; windows go on."""
+    assert user.plan_until is not None
+    ends_at = user.plan_until + new.seconds
+    values = (ends_at, new.plan_then)
+    update = Update("plan.extend", "plan_until = ?1, plan_then = ?2", values)
+    after = update_user(connection, actor, user.email, update, now)
+    assert after is not None
+    _enter(connection, user.id, new, ("extend", user.plan_until, ends_at))
+    return after
+
+
+def _enter(
+    connection: sqlite3.Connection, user_id: str, new: NewPeriod, when: tuple[str, float, float]
+) -> None:
+    kind, starts_at, ends_at = when
+    connection.execute(
+        """INSERT INTO period (user_id, plan, kind, starts_at, ends_at, plan_then, source)
+           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (user_id, new.plan, kind, starts_at, ends_at, new.plan_then, new.source),
+    )
+
+
+async def list_periods(database: Database, user_id: str) -> list[Period]:
+    """An account's periods, newest first."""
+    rows = await database.select(
+        """SELECT id, plan, kind, starts_at, ends_at, plan_then, source FROM period
+           WHERE user_id = ? ORDER BY id DESC""",
+        (user_id,),
+    )
+    return [Period(*row) for row in rows]
+
+
+async def end_due(database: Database, now: float) -> int:
+    """Write the plan that follows where a period has ended; returns the number of accounts.
+
+    Raises:
+        StoreError: SQLite failed, and nothing was written.
+    """
+    due = "SELECT email FROM users WHERE plan_until <= ?"
+    if not await database.select(f"{due} LIMIT 1", (now,)):
+        return 0
+
+    def work(connection: sqlite3.Connection) -> int:
+        emails = [email for (email,) in connection.execute(due, (now,)).fetchall()]
+        for email in emails:
+            before = select_user(connection, email)
+            assert before is not None
+            connection.execute(f"UPDATE users SET {_ENDED} WHERE id = ?", (before.id,))  # noqa: S608
+            after = select_user(connection, email)
+            assert after is not None
+            change = Change("plan.end", before.id, before.audited(), after.audited())
+            record(connection, database.actor, now, change)
+        return len(emails)
+
+    return await database.write(work)

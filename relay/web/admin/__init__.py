@@ -1,0 +1,27 @@
+"""The pages of administrators, below /admin. Nobody else learns that they are there.
+
+Each module has the pages of one topic, as in `relay.web`. Every change goes through `audited`.
+"""
+
+from typing import Final
+
+from relay.web.admin import (
+    announcements,
+    audit_log,
+    backups,
+    codes,
+    failures,
+    live_requests,
+    models,
+    overview,
+    people,
+    person,
+    settings,
+    simulator,
+    upstreams,
+)
+
+TOPICS: Final = (
+    overview, people, person, upstreams, models, simulator, live_requests, failures, backups,
+    audit_log, settings, codes, announcements,
+)  # fmt: skip

@@ -1,0 +1,76 @@
+"""Announcements and the maintenance banner, which every page shows."""
+
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from starlette.responses import Response
+
+from relay.accounts import AccountError, announcements
+from relay.store.announcements import Announcement, Kind, list_all
+from relay.web.admin.audited import acting
+from relay.web.pages import Access, Pages
+from relay.web.visit import Visit
+
+_KINDS: Final = ("notice", "maintenance")
+_FORM: Final = "%Y-%m-%dT%H:%M"
+
+
+def add(pages: Pages) -> None:
+    """Register the pages."""
+    pages.get("/admin/announcements", show, Access.ADMIN)
+    pages.post("/admin/announcements", create, Access.ADMIN)
+    pages.post("/admin/announcements/{id}/remove", remove, Access.ADMIN)
+
+
+async def show(visit: Visit) -> Response:
+    """All of them, and a form for one more."""
+    return await _page(visit)
+
+
+async def _page(visit: Visit, status: int = 200, problem: str = "") -> Response:
+    values: dict[str, Any] = {
+        "announcements": await list_all(visit.database),
+        "kinds": _KINDS,
+        "problem": problem,
+        "form": visit.form,
+    }
+    return visit.render("admin/announcements.html", status, **values)
+
+
+async def create(visit: Visit) -> Response:
+    """Show a text from now on, or from a moment on, until another. Moments are in UTC."""
+    form = visit.form
+    kind = form.get("kind", "")
+    starts, ends = _moment(form.get("starts", "")), _moment(form.get("ends", ""))
+    new = Announcement(
+        "",
+        cast(Kind, kind if kind in _KINDS else "notice"),
+        form.get("text", "").strip(),
+        form.get("text_zh", "").strip(),
+        starts or visit.now,
+        ends,
+        visit.now,
+    )
+    try:
+        await announcements.add(acting(visit), new)
+    except AccountError:
+        return await _page(visit, 422, visit.t("admin_announcements.bad"))
+    await visit.site.notices.refresh(visit.now, always=True)
+    return visit.redirect("/admin/announcements", done="announced")
+
+
+async def remove(visit: Visit) -> Response:
+    """Show it no more."""
+    try:
+        await announcements.remove(acting(visit), visit.request.path_params["id"], visit.now)
+    except AccountError:
+        visit.refuse(404, "not_found")
+    await visit.site.notices.refresh(visit.now, always=True)
+    return visit.redirect("/admin/announcements", done="announcement_removed")
+
+
+def _moment(text: str) -> float | None:
+    try:
+        return datetime.strptime(text, _FORM).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
