@@ -85,7 +85,9 @@ async def test_every_page_that_is_somebodys_asks_for_a_log_in(site: Live, visito
     await visitor.get("/login")
     public = {
         "/", "/login", "/signup", "/setup", "/confirm", "/forgot", "/reset", "/preferences",
-        "/static/{path:path}",
+        "/static/{path:path}", "/login/code", "/login/code/passkey", "/login/code/passkey/options",
+        "/login/passkey", "/login/passkey/options", "/login/with/{name}",
+        "/login/callback/{name}", "/login/link",
     }  # fmt: skip
     for route in routes(site):
         if route.path not in public:
