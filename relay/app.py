@@ -40,7 +40,7 @@ from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
 from relay.quota.transfer import State
-from relay.server_setup import exchange_server, new_load, new_pool, new_server
+from relay.server_setup import exchange_server, new_load, new_pool, new_server, session_seconds
 from relay.storage import Storage
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
@@ -289,7 +289,7 @@ class App:
                 upstream.configure(setup)
         self.ledger.supersede(catalog.successors(last))
         self.upstreams.replace(upstreams, settings.pool)
-        self.bindings.keep_for(_session_seconds(settings.pool))
+        self.bindings.keep_for(session_seconds(settings.pool))
         self._handler.catalog = catalog
         self._api.models = Models(settings.model)
         self._parts.requests.forget_names()
@@ -400,7 +400,7 @@ def compose(
         StoreError: the token of the admin listener cannot be written.
     """
     pool = new_pool(settings, deadlines, storage, upstreams)
-    bindings = Bindings(_session_seconds(settings.pool))
+    bindings = Bindings(session_seconds(settings.pool))
     metering = Metering(storage.ledger, storage.journal)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
@@ -408,14 +408,9 @@ def compose(
         serves_any = handler.catalog.serves_any
         return serves_any and storage.journal.healthy and not server.draining
 
-    api = ApiEndpoints(
-        Models(settings.model),
-        StoredResponses(storage.responses),
-        storage.keys,
-        metering,
-        KeyUsage(storage.database),
-        is_ready,
-    )
+    models, responses = Models(settings.model), StoredResponses(storage.responses)
+    usage = KeyUsage(storage.database)
+    api = ApiEndpoints(models, responses, storage.keys, metering, usage, is_ready)
     web = api.pages = storage.web(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
@@ -448,8 +443,3 @@ def compose(
         web,
     )
     return app
-
-
-def _session_seconds(settings: config.PoolSettings) -> float:
-    # Kept even without stickiness: a binding records whose thinking a history contains.
-    return settings.sticky.seconds or 1.0

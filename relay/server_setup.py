@@ -63,6 +63,12 @@ def new_pool(
     return pool
 
 
+def session_seconds(settings: config.PoolSettings) -> float:
+    """How long a conversation stays bound to its upstream."""
+    # Kept even without stickiness: a binding records whose thinking a history contains.
+    return settings.sticky.seconds or 1.0
+
+
 def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
     """None: every peer is a caller."""
     given = server.trusted_proxies

@@ -3,14 +3,13 @@
 Decides when a period may be extended and which plan follows it. Must not know SQL.
 """
 
-import sqlite3
 from typing import Final
 
 from relay import clock
 from relay.accounts import AccountError, InvalidError, users
 from relay.config import Settings
 from relay.store import periods as stored
-from relay.store.database import Database
+from relay.store.database import Connection, Database
 from relay.store.periods import NewPeriod
 from relay.store.users import User, select_user
 
@@ -42,7 +41,7 @@ async def extend(
     """
     user = await users.find(database, email)
 
-    def work(connection: sqlite3.Connection) -> User:
+    def work(connection: Connection) -> User:
         present = select_user(connection, user.email)
         if present is None or present.plan_until is None or present.plan_until <= now:
             raise AccountError(

@@ -21,7 +21,7 @@ from contextlib import closing, contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import aiosqlite
 
@@ -29,7 +29,8 @@ from relay.store.audit import RELAY, Actor
 from relay.store.executor import ExecutorClosedError, ThreadExecutor
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+Connection: TypeAlias = sqlite3.Connection
+Work = Callable[[Connection], T]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 APPLICATION_ID: Final = 0x524C4159  # "RLAY", in the file's header
