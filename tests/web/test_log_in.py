@@ -6,7 +6,13 @@ import time
 
 import pytest
 
-from relay.accounts.passwords import HashingBusyError, Passwords, WeakPasswordError, check_strength
+from relay.accounts.passwords import (
+    THREADS,
+    HashingBusyError,
+    Passwords,
+    WeakPasswordError,
+    check_strength,
+)
 from relay.accounts.throttle import Throttle, address_name
 from tests.fakes.live import EMAIL, RelayWith
 from tests.web.conftest import NewVisitor
@@ -94,7 +100,7 @@ def test_a_throttle_is_bounded_and_refills() -> None:
 
 async def test_a_full_queue_of_hashes_refuses_at_once() -> None:
     passwords = Passwords(most_waiting=1)
-    tasks = [asyncio.ensure_future(passwords.hash(PASSWORD)) for _ in range(3)]
+    tasks = [asyncio.ensure_future(passwords.hash(PASSWORD)) for _ in range(1 + THREADS)]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusyError):
         await passwords.hash(PASSWORD)
