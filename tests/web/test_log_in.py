@@ -1,7 +1,6 @@
 """Logging in, and what an attacker learns from it (RELIABILITY A1)."""
 
 import asyncio
-import statistics
 import time
 
 import pytest
@@ -55,7 +54,7 @@ async def test_an_unknown_address_takes_as_long_as_a_known_one(
     for _ in range(15):
         known.append(await seconds("grace@example.com"))
         unknown.append(await seconds("nobody@example.com"))
-    ratio = statistics.median(unknown) / statistics.median(known)
+    ratio = min(unknown) / min(known)  # others on the machine only add to it
     assert 0.9 < ratio < 1.1, ratio
 
 
