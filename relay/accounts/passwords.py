@@ -1,8 +1,8 @@
 """Passwords: what one must be, and their hashing beside the loop.
 
 Decides the parameters of argon2id (OWASP, 2024: 19 MiB, two passes, one lane) and how many hashes
-may wait. A hash takes 30 ms of a core, so it is made on one of two threads, whose priority is below
-that of the loop. Must not know accounts or SQL.
+may wait. A hash takes 30 ms of a core, so it is made on a thread whose priority is below that of
+the loop, or on two where there are three cores. Must not know accounts or SQL.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ T = TypeVar("T")
 MIN_LENGTH: Final = 10
 MAX_LENGTH: Final = 200
 _MIN_DIFFERENT: Final = 5
-_THREADS: Final = 2
+# A core is left to the loop: with a hash on each core, streams waited for tens of milliseconds.
+THREADS: Final = max(1, min(2, len(os.sched_getaffinity(0)) - 1))
 _MAX_WAITING: Final = 32  # a second of work
 _NICENESS: Final = 10
 
@@ -94,11 +95,11 @@ class Passwords:
         return password_hash is not None
 
     async def _call(self, function: Callable[[], T]) -> T:
-        if self._pending >= self._most_waiting + _THREADS:
+        if self._pending >= self._most_waiting + THREADS:
             raise HashingBusyError
         if not self._started:
             self._started = True
-            for number in range(_THREADS):
+            for number in range(THREADS):
                 name = f"passwords-{number}"
                 threading.Thread(target=self._run, name=name, daemon=True).start()
         call = PendingCall(function)

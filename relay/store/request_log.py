@@ -15,7 +15,7 @@ from relay.store.usage import Request
 
 _STEP_ROWS: Final = 4_000  # about 10 ms, for which the journal waits
 _COLUMNS: Final = ", ".join(f"usage.{name}" for name in Request.__struct_fields__)
-_MAX_SEARCHED: Final = 3_000  # rows of an account that one page looks at
+_MAX_SEARCHED: Final = 1_500  # rows of an account that one page looks at
 
 
 class RequestFilter(msgspec.Struct, frozen=True):

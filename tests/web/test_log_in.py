@@ -1,12 +1,17 @@
 """Logging in, and what an attacker learns from it (RELIABILITY A1)."""
 
 import asyncio
-import statistics
 import time
 
 import pytest
 
-from relay.accounts.passwords import HashingBusyError, Passwords, WeakPasswordError, check_strength
+from relay.accounts.passwords import (
+    THREADS,
+    HashingBusyError,
+    Passwords,
+    WeakPasswordError,
+    check_strength,
+)
 from relay.accounts.throttle import Throttle, address_name
 from tests.fakes.live import EMAIL, RelayWith
 from tests.web.conftest import NewVisitor
@@ -49,7 +54,7 @@ async def test_an_unknown_address_takes_as_long_as_a_known_one(
     for _ in range(15):
         known.append(await seconds("grace@example.com"))
         unknown.append(await seconds("nobody@example.com"))
-    ratio = statistics.median(unknown) / statistics.median(known)
+    ratio = min(unknown) / min(known)  # others on the machine only add to it
     assert 0.9 < ratio < 1.1, ratio
 
 
@@ -94,7 +99,7 @@ def test_a_throttle_is_bounded_and_refills() -> None:
 
 async def test_a_full_queue_of_hashes_refuses_at_once() -> None:
     passwords = Passwords(most_waiting=1)
-    tasks = [asyncio.ensure_future(passwords.hash(PASSWORD)) for _ in range(3)]
+    tasks = [asyncio.ensure_future(passwords.hash(PASSWORD)) for _ in range(1 + THREADS)]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusyError):
         await passwords.hash(PASSWORD)
