@@ -57,7 +57,7 @@ async def create(visit: Visit) -> Response:
     options = keys.KeyOptions(name, lifetime if lifetime in LIFETIMES and lifetime else None)
     try:
         issued = await keys.create(
-            visit.database, visit.settings, visit.user.email, options, now=visit.now
+            visit.acting, visit.settings, visit.user.email, options, now=visit.now
         )
     except InvalidError:
         values = await _values(visit, visit.t("keys.bad_name"), name)
@@ -82,7 +82,7 @@ async def rename(visit: Visit) -> Response:
         values = await _values(visit, visit.t("keys.bad_name"))
         return visit.render("keys.html", 422, **values)
     key_id = visit.request.path_params["id"]
-    if not await rename_own_key(visit.database, visit.user.id, key_id, name):
+    if not await rename_own_key(visit.acting, visit.user.id, key_id, name, visit.now):
         visit.refuse(404, "not_found")
     return visit.redirect("/dashboard/keys", done="key_renamed")
 
@@ -90,7 +90,7 @@ async def rename(visit: Visit) -> Response:
 async def revoke(visit: Visit) -> Response:
     """Withdraw a key: its next request is refused."""
     key_id = visit.request.path_params["id"]
-    if not await revoke_own_key(visit.database, visit.user.id, key_id, visit.now):
+    if not await revoke_own_key(visit.acting, visit.user.id, key_id, visit.now):
         visit.refuse(404, "not_found")
     await visit.parts.apply_keys()
     return visit.redirect("/dashboard/keys", done="key_revoked")

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from relay.accounts.sessions import LoggedIn
 from relay.accounts.tokens import form_token
 from relay.config import Settings
+from relay.store.audit import Actor
 from relay.store.database import Database
 from relay.store.users import User
 from relay.web.languages import Translate
@@ -61,6 +62,16 @@ class Visit:
     @property
     def database(self) -> Database:
         return self.site.parts.database
+
+    @property
+    def actor(self) -> Actor:
+        """Who changes something: who is logged in, also while they are so as somebody else."""
+        return Actor((self.administrator or self.user).id, self.address)
+
+    @property
+    def acting(self) -> Database:
+        """The database, for changes by who asks: the audit log names them."""
+        return self.database.by(self.actor)
 
     @property
     def settings(self) -> Settings:

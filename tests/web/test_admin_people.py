@@ -146,7 +146,13 @@ async def test_an_administrator_sees_what_a_person_sees(relay: Live, admin: Visi
     assert (await last_entry(relay)).action == "user.log_in_as"
     assert "test" in (await admin.get("/dashboard/keys")).text
     assert (await admin.get("/admin/people")).status_code == 404
+    keys = await relay.app.database.select("SELECT id FROM keys")
+    renamed = f"/dashboard/keys/{keys[0][0]}/name"
+    await act(admin, "/dashboard/keys", renamed, name="found")
+    entry = await last_entry(relay)  # names who did it, not for whom
+    assert (entry.action, entry.actor) == ("key.rename", await id_of(relay, ADMIN))
     back = await act(admin, "/dashboard", "/admin/as/end")
+    assert (await last_entry(relay)).action == "user.log_in_as_end"
     assert back.url.path == path
     assert ADMIN in (await admin.get("/account")).text
 

@@ -1,6 +1,7 @@
 """The pages of administrators, below /admin. Nobody else learns that they are there.
 
-Each module has the pages of one topic, as in `relay.web`. Every change goes through `audited`.
+Each module has the pages of one topic, as in `relay.web`. Every change is in the
+audit log: by `Visit.acting`, or by `audited`.
 """
 
 from typing import Final

@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from relay.accounts import AccountError, announcements
 from relay.store.announcements import Announcement, Kind, list_all
-from relay.web.admin.audited import acting
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
@@ -52,7 +51,7 @@ async def create(visit: Visit) -> Response:
         visit.now,
     )
     try:
-        await announcements.add(acting(visit), new)
+        await announcements.add(visit.acting, new)
     except AccountError:
         return await _page(visit, 422, visit.t("admin_announcements.bad"))
     await visit.site.notices.refresh(visit.now, always=True)
@@ -62,7 +61,7 @@ async def create(visit: Visit) -> Response:
 async def remove(visit: Visit) -> Response:
     """Show it no more."""
     try:
-        await announcements.remove(acting(visit), visit.request.path_params["id"], visit.now)
+        await announcements.remove(visit.acting, visit.request.path_params["id"], visit.now)
     except AccountError:
         visit.refuse(404, "not_found")
     await visit.site.notices.refresh(visit.now, always=True)

@@ -8,7 +8,6 @@ from starlette.responses import Response
 from relay.accounts import AccountError, codes
 from relay.accounts.codes import BatchOptions, MadeCode
 from relay.store.codes import Grant, list_codes
-from relay.web.admin.audited import acting
 from relay.web.admin.person import micro_dollars
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
@@ -61,7 +60,7 @@ async def create(visit: Visit) -> Response:
         form.get("note", "").strip(),
     )
     try:
-        made = await codes.create(acting(visit), visit.settings, _grant(form), options, visit.now)
+        made = await codes.create(visit.acting, visit.settings, _grant(form), options, visit.now)
     except AccountError:
         return await _page(visit, 422, visit.t("admin_codes.bad"))
     if form.get("as") == "csv":
@@ -98,7 +97,7 @@ def _csv(made: list[MadeCode]) -> Response:
 async def revoke(visit: Visit) -> Response:
     """Withdraw a code, or a batch."""
     try:
-        await codes.revoke(acting(visit), visit.request.path_params["id"], visit.now)
+        await codes.revoke(visit.acting, visit.request.path_params["id"], visit.now)
     except AccountError:
         visit.refuse(404, "not_found")
     return visit.redirect("/admin/codes", done="codes_revoked")

@@ -18,7 +18,6 @@ from relay.store.people import (
     month_of,
     people,
 )
-from relay.web.admin.audited import acting
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
@@ -102,7 +101,7 @@ async def create(visit: Visit) -> Response:
     email, plan = visit.form.get("email", "").strip(), visit.form.get("plan", "")
     try:
         user = await users.create(
-            acting(visit), visit.settings, email, plan=plan or None, is_admin=False, now=visit.now
+            visit.acting, visit.settings, email, plan=plan or None, is_admin=False, now=visit.now
         )
     except InvalidError:
         problem = visit.t("admin_people.bad_email")
@@ -111,6 +110,6 @@ async def create(visit: Visit) -> Response:
         problem = visit.t("admin_people.taken")
         return visit.render("admin/people.html", 409, **await _values(visit, problem, email))
     await visit.parts.apply_keys()
-    token = await new_link(acting(visit), "reset", visit.now, user=user)
+    token = await new_link(visit.acting, "reset", visit.now, user=user)
     url = link_url(visit.settings, "reset", token)
     return visit.render("admin/link.html", user=user, url=url, is_new=True)

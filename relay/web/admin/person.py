@@ -17,7 +17,7 @@ from relay.store.periods import NewPeriod
 from relay.store.request_log import RequestFilter, own_requests
 from relay.store.users import User
 from relay.store.users import set_admin as set_administrator
-from relay.web.admin.audited import acting, actor_of, note
+from relay.web.admin.audited import note
 from relay.web.overview_pages import limit_groups
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
@@ -115,7 +115,7 @@ async def set_plan(visit: Visit) -> Response:
     """Move the account to another plan."""
     user = await find(visit)
     try:
-        await users.set_plan(acting(visit), visit.settings, user.email, visit.form.get("plan", ""))
+        await users.set_plan(visit.acting, visit.settings, user.email, visit.form.get("plan", ""))
     except AccountError:
         return await page(visit, user, 422, plan_problem=visit.t("admin_person.no_such_plan"))
     await visit.parts.apply_keys()
@@ -129,7 +129,7 @@ async def credit(visit: Visit) -> Response:
     text = visit.form.get("note", "").strip()
     if micro is None or len(text) > _MAX_NOTE or not text.isprintable():
         return await page(visit, user, 422, credit_problem=visit.t("admin_person.bad_amount"))
-    await balances.credit(acting(visit), user.id, micro, text, visit.now)
+    await balances.credit(visit.acting, user.id, micro, text, visit.now)
     await visit.parts.apply_keys()
     return _back(visit, user, done="credited")
 
@@ -154,7 +154,7 @@ async def suspend(visit: Visit) -> Response:
     reason = visit.form.get("reason", "").strip()
     if not reason or len(reason) > _MAX_NOTE or not reason.isprintable():
         return await page(visit, user, 422, problem=visit.t("admin_person.bad_reason"))
-    await users.suspend(acting(visit), user.email, visit.now, reason)
+    await users.suspend(visit.acting, user.email, visit.now, reason)
     await visit.parts.apply_keys()
     return _back(visit, user, done="suspended")
 
@@ -162,7 +162,7 @@ async def suspend(visit: Visit) -> Response:
 async def resume(visit: Visit) -> Response:
     """End the suspension."""
     user = await find(visit)
-    await users.resume(acting(visit), user.email)
+    await users.resume(visit.acting, user.email)
     await visit.parts.apply_keys()
     return _back(visit, user, done="resumed")
 
@@ -172,13 +172,13 @@ async def set_period(visit: Visit) -> Response:
     user, form = await find(visit), visit.form
     text = form.get("days", "")
     seconds = int(text) * _DAY if _COUNT.fullmatch(text) else 0
-    database, settings = acting(visit), visit.settings
+    database, settings = visit.acting, visit.settings
     try:
         if form.get("do") == "extend":
             await periods.extend(database, settings, user.email, seconds, visit.now)
         else:
             then = form.get("plan_then", "")
-            new = NewPeriod(form.get("plan", ""), seconds, then, actor_of(visit).name)
+            new = NewPeriod(form.get("plan", ""), seconds, then, visit.actor.name)
             await periods.start(database, settings, user.email, new, visit.now)
     except AccountError:
         return await page(visit, user, 422, plan_problem=visit.t("admin_person.bad_period"))
@@ -191,7 +191,7 @@ async def reset_window(visit: Visit) -> Response:
     user = await find(visit)
     try:
         await windows.reset_window(
-            acting(visit), visit.settings, user.email, visit.form.get("window", ""), visit.now
+            visit.acting, visit.settings, user.email, visit.form.get("window", ""), visit.now
         )
     except AccountError:
         return await page(visit, user, 422, window_problem=visit.t("admin_person.no_window"))
@@ -206,7 +206,7 @@ async def give_bonus(visit: Visit) -> Response:
     numbers = [int(text) if _COUNT.fullmatch(text) else -1 for text in (amount, count)]
     try:
         await windows.give_bonus(
-            acting(visit),
+            visit.acting,
             visit.settings,
             user.email,
             bonus=(visit.form.get("window", ""), numbers[0], numbers[1]),
@@ -223,14 +223,14 @@ async def set_admin(visit: Visit) -> Response:
     user = await find(visit)
     if user.id == visit.user.id:  # so there always is one
         return await page(visit, user, 409, problem=visit.t("admin_person.not_oneself"))
-    await set_administrator(acting(visit), user.email, visit.form.get("admin") == "1", visit.now)
+    await set_administrator(visit.acting, user.email, visit.form.get("admin") == "1", visit.now)
     return _back(visit, user, done="admin_changed")
 
 
 async def link(visit: Visit) -> Response:
     """Make a one-time link for a new password, which is shown once."""
     user = await find(visit)
-    token = await new_link(acting(visit), "reset", visit.now, user=user)
+    token = await new_link(visit.acting, "reset", visit.now, user=user)
     await note(visit, "user.link", user.id, None, {"purpose": "reset"})
     url = link_url(visit.settings, "reset", token)
     return visit.render("admin/link.html", user=user, url=url, is_new=False)
@@ -250,7 +250,7 @@ async def revoke_key(visit: Visit) -> Response:
     user = await find(visit)
     key_id = visit.request.path_params["key"]
     own = {key.id for key in await list_keys(visit.database, user.email)}
-    if key_id not in own or await revoke(acting(visit), key_id, visit.now) is None:
+    if key_id not in own or await revoke(visit.acting, key_id, visit.now) is None:
         visit.refuse(404, "not_found")
     await visit.parts.apply_keys()
     return _back(visit, user, done="key_revoked")
@@ -269,7 +269,10 @@ async def log_in_as(visit: Visit) -> Response:
 
 async def end_log_in_as(visit: Visit) -> Response:
     """Be oneself again."""
-    target = f"/admin/people/{visit.user.id}" if visit.administrator is not None else "/dashboard"
+    target = "/dashboard"
+    if visit.administrator is not None:
+        target = f"/admin/people/{visit.user.id}"
+        await note(visit, "user.log_in_as_end", visit.user.id, {"email": visit.user.email})
     answer = visit.redirect(target)
     visit.site.log_in_as.end(visit, answer)
     return answer

@@ -11,7 +11,7 @@ from relay.alerts.delivery import DeliveryError, send
 from relay.alerts.rules import Alert
 from relay.config import ConfigError
 from relay.net.off_loop import off_loop
-from relay.web.admin.audited import actor_of, note
+from relay.web.admin.audited import note
 from relay.web.pages import Access, Pages
 from relay.web.parts import Reloading
 from relay.web.visit import Visit
@@ -63,7 +63,7 @@ async def reload(visit: Visit) -> Response:
     """Put the file into force."""
     reloading = _reloading(visit)
     try:
-        changes = await reloading.reload(actor_of(visit))
+        changes = await reloading.reload(visit.actor)
     except ConfigError as error:
         return _page(visit, 422, problem=reloading.words(error))
     return _page(visit, changes=changes, heading="reloaded")

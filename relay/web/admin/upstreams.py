@@ -11,7 +11,7 @@ from relay.net.runner import CoroutineRunner
 from relay.pool.trial import Trial, try_out
 from relay.pool.upstream import Upstream
 from relay.store import pauses
-from relay.web.admin.audited import acting, note
+from relay.web.admin.audited import note
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
@@ -62,7 +62,7 @@ async def act(visit: Visit) -> Response:
     if action not in _ACTIONS:
         visit.refuse(404, "not_found")
     upstream = _find(visit)
-    health, database = upstream.health, acting(visit)
+    health, database = upstream.health, visit.acting
     if action == "pause":
         health.pause()
         await pauses.pause(database, upstream.name, visit.now)
