@@ -30,9 +30,9 @@ id = "pro"
 """
 
 
-def run(*arguments: str) -> Result:
-    """Run a command to its end."""
-    return CliRunner().invoke(main, arguments)
+def run(*arguments: str, typed: str | None = None) -> Result:
+    """Run a command to its end; `typed` is its standard input."""
+    return CliRunner().invoke(main, arguments, input=typed)
 
 
 def done(*arguments: str) -> str:

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from relay.cli import main
+from tests.cli.command import data
 from tests.cli.command import run as run_relay
 from tests.clients.programs import Ended, run
 from tests.fakes.live import Live
@@ -31,8 +32,9 @@ def blocks_of(text: str) -> list[tuple[str, str]]:
 
 
 def commands(text: str) -> list[str]:
-    """The lines of a block that a reader types."""
-    return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    """The lines of a block that a reader types; one that ends with a backslash goes on."""
+    lines = text.replace("\\\n", "").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
 
 
 BLOCKS = blocks_of(README) + blocks_of(CLIENTS)
@@ -176,6 +178,21 @@ LINES = {
 }
 
 
+EXAMPLE_ID = re.compile(r"key_0123456789abcdef|batch_0123456789abcdef|7K2M-9QXA-B4ZD-N8RT")
+
+
+def example_ids() -> dict[str, str]:
+    """What the pages' example ids stand for here: a key, a batch and a code."""
+    data("user", "create", "owner@example.com")
+    key = data("key", "create", "--user", "owner@example.com")["id"]
+    [batch], [code] = (data("code", "credit", "1") for _ in range(2))
+    return {
+        "key_0123456789abcdef": key,
+        "batch_0123456789abcdef": batch["batch"],
+        "7K2M-9QXA-B4ZD-N8RT": code["code"],
+    }
+
+
 @pytest.mark.parametrize("page", [name for name, lines in LINES.items() if lines])
 def test_the_commands_of_a_page_work_in_their_order(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,11 +203,15 @@ def test_the_commands_of_a_page_work_in_their_order(
     (tmp_path / "relay.toml").write_text((ROOT / "relay.toml").read_text() + upstream)
     if not any(line.startswith("relay user create") for line in LINES[page]):
         assert run_relay("user", "create", "ada@example.com").exit_code == 0
+    ids = example_ids()
     for line in LINES[page]:
-        _, *arguments = shlex.split(line)
+        _, *arguments = shlex.split(EXAMPLE_ID.sub(lambda match: ids[match[0]], line))
+        typed = None
+        if "<" in arguments:  # standard input from a file
+            arguments, typed = arguments[: arguments.index("<")], "a long password\n"
         if arguments[0] in SERVERS + ELSEWHERE or "/etc/" in line:
             arguments.append("--help")
-        result = run_relay(*arguments)
+        result = run_relay(*arguments, typed=typed)
         assert result.exit_code == 0, f"{line}\n{result.output}"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.cli.command import done
 from tests.durability.process import write_settings
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
@@ -150,6 +151,9 @@ async def test_both_sides_leaving_at_once_leaves_no_exception(
 async def test_a_relay_serves_without_a_standard_output(tmp_path: Path) -> None:
     """Descriptor 1 must not become a socket: the access log would be written into it."""
     write_settings(tmp_path, "http://127.0.0.1:9")
+    # Without an account, the relay says on standard error how to open one.
+    account = ("user", "create", "ada@example.com", "--config", str(tmp_path / "relay.toml"))
+    await asyncio.to_thread(done, *account)
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
         ["/bin/sh", "-c", 'exec "$0" -m relay serve >&-', sys.executable],
         cwd=tmp_path,

@@ -81,8 +81,13 @@ def test_a_balance_that_is_too_small_is_402_and_final() -> None:
     )
     assert json.loads(refused.body(ErrorShape.MESSAGES))["error"]["type"] == "billing_error"
     assert json.loads(refused.body(ErrorShape.RESPONSES))["error"]["type"] == "insufficient_quota"
-    statuses = [refused.status(shape) for shape in ErrorShape]
-    assert statuses == [402, 402, 429]  # Codex repeats a 402 and stops at a 429
+    statuses = {shape: refused.status(shape) for shape in ErrorShape}
+    assert statuses == {
+        ErrorShape.MESSAGES: 402,
+        ErrorShape.OPENAI: 402,
+        ErrorShape.RESPONSES: 429,  # Codex repeats a 402 and stops at a 429
+        ErrorShape.GEMINI: 402,
+    }
 
 
 def test_a_balance_held_by_others_is_worth_a_retry() -> None:
