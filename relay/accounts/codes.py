@@ -128,9 +128,7 @@ def as_csv(made: Sequence[MadeCode]) -> str:
     """New codes for a spreadsheet."""
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow(
-        ["code", "id", "batch", "kind", "credit_micro", "plan", "days", "uses", "expires"]
-    )
+    rows.writerow(_CSV_COLUMNS)
     for one in made:
         record = one.record
         expires = "" if record.expires_at is None else clock.rfc3339(record.expires_at)

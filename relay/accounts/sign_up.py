@@ -6,13 +6,13 @@ Decides who may sign up, on which plan, and how long a link lasts. Must not know
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from relay.accounts import AccountError, InvalidError, users
+from relay.accounts import AccountError, InvalidError, codes, users
 from relay.accounts.passwords import Passwords, check_strength
 from relay.accounts.tokens import new_token, token_digest
 from relay.config import Settings
 from relay.store import sessions as stored
 from relay.store.database import Database
-from relay.store.sessions import Link
+from relay.store.sessions import InviteCode, Link
 from relay.store.users import User, find_user
 
 Purpose = Literal["admin", "confirm", "invite", "reset"]
@@ -77,7 +77,19 @@ async def find_link(database: Database, token: str, purpose: Purpose, now: float
     return await stored.find_link(database, digest, purpose, now) if digest else None
 
 
-def plan_of_new(settings: Settings, link: Link | None = None) -> str:
+async def find_invitation(database: Database, token: str, now: float) -> Link | InviteCode | None:
+    """An invitation that can be used: a link's, or a code as its owner writes it."""
+    link = await find_link(database, token, "invite", now)
+    if link is not None:
+        return link
+    try:
+        found = await codes.check_invitation(database, token, now)
+    except AccountError:
+        return None
+    return InviteCode(codes.code_digest(token), found.plan)
+
+
+def plan_of_new(settings: Settings, link: Link | InviteCode | None = None) -> str:
     """The plan of a new account.
 
     Raises:
@@ -103,13 +115,19 @@ def check_wanted(wanted: Wanted) -> None:
 
 
 class SignUp:
-    """Opens accounts."""
+    """Opens accounts. `database` is for changes by who asks, whom the audit log names."""
 
-    def __init__(self, database: Database, passwords: Passwords) -> None:
-        self._database = database
+    def __init__(self, passwords: Passwords) -> None:
         self._passwords = passwords
 
-    async def open(self, settings: Settings, wanted: Wanted, link: Link | None, now: float) -> User:
+    async def open(
+        self,
+        database: Database,
+        settings: Settings,
+        wanted: Wanted,
+        link: Link | InviteCode | None,
+        now: float,
+    ) -> User:
         """Open an account now. `link`: an invitation, or the first administrator's, which is used
         up.
 
@@ -123,12 +141,12 @@ class SignUp:
         is_admin = link is not None and link.purpose == "admin"
         plan = plan_of_new(settings, link)
         user = User("", wanted.email, plan, is_admin, None, now)
-        opened = await stored.sign_up(self._database, user, password_hash, link, first=is_admin)
+        opened = await stored.sign_up(database, user, password_hash, link, first=is_admin)
         if opened is None:
             raise AddressTakenError("the address has an account, or the link is used up")
         return opened
 
-    async def prepare(self, settings: Settings, wanted: Wanted, now: float) -> str | None:
+    async def prepare(self, database: Database, wanted: Wanted, now: float) -> str | None:
         """Keep a wanted account until a mail confirms its address: the token for that mail; None
         if the address has an account.
 
@@ -138,11 +156,11 @@ class SignUp:
         """
         check_wanted(wanted)
         password_hash = await self._passwords.hash(wanted.password)
-        if await find_user(self._database, wanted.email) is not None:
+        if await find_user(database, wanted.email) is not None:
             return None
         token = new_token()
         await stored.add_link(
-            self._database,
+            database,
             Link(
                 token_digest(token),
                 "confirm",
@@ -153,7 +171,7 @@ class SignUp:
         )
         return token
 
-    async def confirm(self, settings: Settings, link: Link, now: float) -> User:
+    async def confirm(self, database: Database, settings: Settings, link: Link, now: float) -> User:
         """Open the account of a confirmed address.
 
         Raises:
@@ -162,12 +180,14 @@ class SignUp:
         assert link.email is not None
         assert link.password_hash is not None
         user = User("", link.email, plan_of_new(settings), False, None, now)
-        opened = await stored.sign_up(self._database, user, link.password_hash, link)
+        opened = await stored.sign_up(database, user, link.password_hash, link)
         if opened is None:
             raise AddressTakenError("the address has an account, or the link is used up")
         return opened
 
-    async def change_password(self, user: User, password: str) -> None:
+    async def change_password(
+        self, database: Database, user: User, password: str, now: float
+    ) -> None:
         """Give an account another password; all its sessions end.
 
         Raises:
@@ -175,4 +195,4 @@ class SignUp:
             HashingBusyError: too many others log in at once.
         """
         check_strength(password, user.email)
-        await stored.set_password(self._database, user.id, await self._passwords.hash(password))
+        await stored.set_password(database, user.id, await self._passwords.hash(password), now)

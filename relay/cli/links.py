@@ -40,7 +40,7 @@ async def set_first_password(database: "Database", user: "User", password: str) 
     from relay.accounts.passwords import Passwords
     from relay.accounts.sign_up import SignUp
 
-    await SignUp(database, Passwords()).change_password(user, password)
+    await SignUp(Passwords()).change_password(database, user, password, time.time())
 
 
 @click.command("link")

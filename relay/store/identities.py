@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
+from relay.store.audit import Actor
 from relay.store.database import Database
-from relay.store.users import User, new_id
+from relay.store.users import User, add_user, new_id
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -94,15 +95,12 @@ async def open_account(database: Database, user: User, identity: Identity) -> Us
     linked = msgspec.structs.replace(identity, user_id=opened.id)
 
     def work(connection: sqlite3.Connection) -> User | None:
-        if connection.execute("SELECT 1 FROM users WHERE email = ?", (opened.email,)).fetchone():
-            return None
         taken = "SELECT 1 FROM identity WHERE issuer = ? AND subject = ?"
         if connection.execute(taken, (linked.issuer, linked.subject)).fetchone():
             return None
-        connection.execute(
-            "INSERT INTO users (id, email, plan, is_admin, created_at) VALUES (?, ?, ?, ?, ?)",
-            (opened.id, opened.email, opened.plan, opened.is_admin, opened.created_at),
-        )
+        actor = Actor(opened.id, database.actor.address)
+        if add_user(connection, actor, opened) is None:
+            return None
         connection.execute(_ADD, msgspec.structs.astuple(linked))
         return opened
 

@@ -10,8 +10,18 @@ from typing import Final
 
 import msgspec
 
+from relay.store.audit import Actor, Change, record
+from relay.store.codes import CodeError
+from relay.store.codes import use as use_code
 from relay.store.database import Database
-from relay.store.users import USER_COLUMNS, User, new_id, user_of
+from relay.store.users import (
+    USER_COLUMNS,
+    User,
+    add_user,
+    new_id,
+    select_user_by_id,
+    user_of,
+)
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -142,7 +152,7 @@ async def find_password(database: Database, email: str) -> tuple[User, str | Non
     return None if not rows else (user_of(rows[0][:-1]), rows[0][-1])
 
 
-async def set_password(database: Database, user_id: str, password_hash: str) -> bool:
+async def set_password(database: Database, user_id: str, password_hash: str, now: float) -> bool:
     """Give an account another password and end all its sessions; False if it is gone."""
 
     def work(connection: sqlite3.Connection) -> bool:
@@ -150,6 +160,8 @@ async def set_password(database: Database, user_id: str, password_hash: str) -> 
         changed = connection.execute(statement, (password_hash, user_id)).rowcount > 0
         connection.execute("DELETE FROM session WHERE user_id = ?", (user_id,))
         connection.execute("DELETE FROM link WHERE user_id = ? AND purpose = 'reset'", (user_id,))
+        if changed:
+            record(connection, database.actor, now, Change("user.password", user_id))
         return changed
 
     return await database.write(work)
@@ -158,45 +170,51 @@ async def set_password(database: Database, user_id: str, password_hash: str) -> 
 # --- accounts ---
 
 
-async def find_account(database: Database, user_id: str) -> User | None:
-    """The account with this id."""
-    rows = await database.select(f"SELECT {USER_COLUMNS} FROM users WHERE id = ?", (user_id,))  # noqa: S608
-    return user_of(rows[0]) if rows else None
+class InviteCode(msgspec.Struct, frozen=True):
+    """An invitation by a code: the code's digest, and the plan of its accounts."""
+
+    digest: bytes
+    plan: str | None
+    purpose: str = "invite"
 
 
 async def sign_up(
-    database: Database, user: User, password_hash: str, used: Link | None, *, first: bool = False
+    database: Database,
+    user: User,
+    password_hash: str,
+    used: Link | InviteCode | None,
+    *,
+    first: bool = False,
 ) -> User | None:
-    """Open an account with a password, and use up a link, in one step.
+    """Open an account with a password, and use up a link or a code, in one step.
 
-    None if the address is taken, the link has gone, or, with `first`, there is an account already.
-    `user` has the account's values; its id is given here.
+    None if the address is taken, the link or the code has gone, or, with `first`, there is an
+    account already. `user` has the account's values; its id is given here. The audit log names the
+    new account as the one that made it.
     """
     opened = msgspec.structs.replace(user, id=new_id("usr"))
+    actor = Actor(opened.id, database.actor.address)
 
     def work(connection: sqlite3.Connection) -> User | None:
         if first and connection.execute("SELECT 1 FROM users LIMIT 1").fetchone():
             return None
-        if connection.execute("SELECT 1 FROM users WHERE email = ?", (opened.email,)).fetchone():
+        if add_user(connection, actor, opened, password_hash) is None:
             return None
-        if used is not None:
+        if isinstance(used, InviteCode):
+            use_code(connection, used.digest, opened.id, opened.created_at)
+        elif used is not None:
             statement = "DELETE FROM link WHERE digest = ?"
             if not connection.execute(statement, (used.digest,)).rowcount:
-                return None
-        connection.execute(
-            """INSERT INTO users (id, email, plan, is_admin, created_at, password_hash)
-               VALUES (?, ?, ?, ?, ?, ?)""",
-            (
-                opened.id, opened.email, opened.plan, opened.is_admin, opened.created_at,
-                password_hash,
-            ),
-        )  # fmt: skip
+                raise CodeError("used")
         return opened
 
-    return await database.write(work)
+    try:
+        return await database.write(work)
+    except CodeError:  # and nothing has changed
+        return None
 
 
-async def delete_user(database: Database, user_id: str) -> bool:
+async def delete_user(database: Database, user_id: str, now: float) -> bool:
     """Delete an account with its keys, sessions, links and stored responses.
 
     Usage and statements stay, under an id that leads to nobody. False if it is the last
@@ -204,14 +222,15 @@ async def delete_user(database: Database, user_id: str) -> bool:
     """
 
     def work(connection: sqlite3.Connection) -> bool:
-        others = connection.execute(
-            "SELECT count(*) FROM users WHERE is_admin AND id <> ?", (user_id,)
-        ).fetchone()[0]
-        row = connection.execute("SELECT is_admin FROM users WHERE id = ?", (user_id,)).fetchone()
-        if row is not None and row[0] and not others:
+        user = select_user_by_id(connection, user_id)
+        if user is None:
+            return True
+        others = "SELECT 1 FROM users WHERE is_admin AND id <> ?"
+        if user.is_admin and connection.execute(others, (user_id,)).fetchone() is None:
             return False
         connection.execute("DELETE FROM keys WHERE user_id = ?", (user_id,))
         connection.execute("DELETE FROM users WHERE id = ?", (user_id,))
+        record(connection, database.actor, now, Change("user.delete", user_id, user.audited()))
         return True
 
     return await database.write(work)

@@ -69,20 +69,23 @@ async def create_user(
 ) -> User | None:
     """Add a user; None if the e-mail address is taken."""
     user = User(new_id("usr"), email, plan, is_admin, None, now)
+    return await database.write(lambda connection: add_user(connection, database.actor, user))
 
-    def work(connection: sqlite3.Connection) -> User | None:
-        if select_user(connection, email) is not None:
-            return None
-        connection.execute(
-            "INSERT INTO users (id, email, plan, is_admin, created_at) VALUES (?, ?, ?, ?, ?)",
-            (user.id, user.email, user.plan, user.is_admin, user.created_at),
-        )
-        change = Change("user.create", user.id, None, user.audited())
-        record(connection, database.actor, now, change)
-        emit(connection, now, Event("user", user.email, f"on plan {user.plan}"))
-        return user
 
-    return await database.write(work)
+def add_user(
+    connection: sqlite3.Connection, actor: Actor, user: User, password_hash: str | None = None
+) -> User | None:
+    """Add a user within a transaction; None if the e-mail address is taken."""
+    if select_user(connection, user.email) is not None:
+        return None
+    connection.execute(
+        """INSERT INTO users (id, email, plan, is_admin, created_at, password_hash)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        (user.id, user.email, user.plan, user.is_admin, user.created_at, password_hash),
+    )
+    record(connection, actor, user.created_at, Change("user.create", user.id, None, user.audited()))
+    emit(connection, user.created_at, Event("user", user.email, f"on plan {user.plan}"))
+    return user
 
 
 async def find_user(database: Database, email: str) -> User | None:
@@ -100,6 +103,12 @@ async def user_by_id(database: Database, user_id: str) -> User | None:
     """The user with this id; None if there is none."""
     rows = await database.select(f"{_SELECT} WHERE id = ?", (user_id,))
     return user_of(rows[0]) if rows else None
+
+
+def select_user_by_id(connection: sqlite3.Connection, user_id: str) -> User | None:
+    """As `user_by_id`, within a transaction."""
+    row = connection.execute(f"{_SELECT} WHERE id = ?", (user_id,)).fetchone()
+    return None if row is None else user_of(row)
 
 
 async def set_plan(

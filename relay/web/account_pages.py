@@ -50,7 +50,9 @@ async def change_password(visit: Visit) -> Response:
         return await _page(visit, 422, password_problem=problem)
     user = visit.user
     try:
-        await visit.site.sign_up.change_password(user, visit.form.get("password", ""))
+        await visit.site.sign_up.change_password(
+            visit.acting, user, visit.form.get("password", ""), visit.now
+        )
     except WeakPasswordError as error:
         problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
         return await _page(visit, 422, password_problem=problem)
@@ -71,7 +73,7 @@ async def delete(visit: Visit) -> Response:
     problem = await prove(visit)
     if problem:
         return await _page(visit, 422, delete_problem=problem)
-    if not await stored.delete_user(visit.database, visit.user.id):
+    if not await stored.delete_user(visit.acting, visit.user.id, visit.now):
         return await _page(visit, 409, delete_problem=visit.t("account.last_admin"))
     await visit.parts.apply_keys()
     answer = visit.redirect("/login", done="account_deleted")

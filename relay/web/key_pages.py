@@ -48,7 +48,8 @@ async def _values(visit: Visit, problem: str = "", name: str = "") -> dict[str, 
 
 
 def _max_keys(visit: Visit) -> int:
-    return next((plan.max_keys for plan in visit.settings.plan if plan.id == visit.user.plan), 0)
+    present = visit.user.plan_at(visit.now)
+    return next((plan.max_keys for plan in visit.settings.plan if plan.id == present), 0)
 
 
 async def create(visit: Visit) -> Response:

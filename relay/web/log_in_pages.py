@@ -7,7 +7,7 @@ from relay.accounts.passwords import MIN_LENGTH, HashingBusyError, WeakPasswordE
 from relay.accounts.sign_up import MAILED_RESET_SECONDS, find_link, link_url, new_link
 from relay.accounts.throttle import address_name
 from relay.store import sessions as stored
-from relay.store.users import find_user
+from relay.store.users import find_user, user_by_id
 from relay.web.entry import enter as enter
 from relay.web.entry import proceed
 from relay.web.pages import Access, Pages
@@ -122,11 +122,13 @@ async def reset(visit: Visit) -> Response:
     """Set a new password; everybody who was logged in with the old one is logged out."""
     token = visit.form.get("t", "")
     link = await find_link(visit.database, token, "reset", visit.now)
-    found = None if link is None else await stored.find_account(visit.database, link.user_id or "")
+    found = None if link is None else await user_by_id(visit.database, link.user_id or "")
     if link is None or found is None:
         visit.refuse(404, "dead_link")
     try:
-        await visit.site.sign_up.change_password(found, visit.form.get("password", ""))
+        await visit.site.sign_up.change_password(
+            visit.acting_as(found.id), found, visit.form.get("password", ""), visit.now
+        )
     except WeakPasswordError as error:
         problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
         return visit.render("reset.html", 422, token=token, problem=problem, minimum=MIN_LENGTH)

@@ -66,11 +66,12 @@ async def latest_part(visit: Visit) -> Response:
 
 async def _windows(visit: Visit) -> dict[str, Any]:
     user = visit.user
+    plan_id = user.plan_at(visit.now)
     try:
-        plan = visit.parts.catalog().plan(user.plan)
+        plan = visit.parts.catalog().plan(plan_id)
     except RelayError:  # it is gone from relay.toml
-        return {"plan": None, "plan_id": user.plan, "groups": []}
-    return {"plan": plan, "plan_id": user.plan, "groups": await limit_groups(visit, user, plan)}
+        return {"plan": None, "plan_id": plan_id, "groups": []}
+    return {"plan": plan, "plan_id": plan_id, "groups": await limit_groups(visit, user, plan)}
 
 
 async def limit_groups(visit: Visit, user: User, plan: Plan) -> list[Group]:
@@ -102,7 +103,7 @@ async def _balance(visit: Visit, user: User) -> int | None:
     if entries:
         return entries[0].balance_after
     with contextlib.suppress(RelayError):
-        if visit.parts.catalog().plan(user.plan).prepaid:
+        if visit.parts.catalog().plan(user.plan_at(visit.now)).prepaid:
             return 0
     return None
 

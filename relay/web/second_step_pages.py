@@ -9,6 +9,7 @@ from relay.accounts.log_in import TooOftenError
 from relay.accounts.second_step import WrongCodeError, picture
 from relay.store import factors
 from relay.store import sessions as stored
+from relay.store.users import user_by_id
 from relay.web import way_pages
 from relay.web.entry import STEP, bound, finish
 from relay.web.pages import Access, Pages
@@ -46,7 +47,7 @@ async def check_code(visit: Visit) -> Response:
     pending = ways.pending.find(token, visit.now)
     if pending is None:
         return visit.redirect("/login", done="step_expired")
-    user = await stored.find_account(visit.database, pending.user_id)
+    user = await user_by_id(visit.database, pending.user_id)
     if user is None:
         return visit.redirect("/login", done="step_expired")
     pending.tries += 1

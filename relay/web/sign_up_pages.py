@@ -4,9 +4,15 @@ from starlette.responses import Response
 
 from relay.accounts import InvalidError
 from relay.accounts.passwords import MIN_LENGTH, WeakPasswordError
-from relay.accounts.sign_up import AddressTakenError, Wanted, find_link, link_url
+from relay.accounts.sign_up import (
+    AddressTakenError,
+    Wanted,
+    find_invitation,
+    find_link,
+    link_url,
+)
 from relay.accounts.throttle import address_name
-from relay.store.sessions import Link
+from relay.store.sessions import InviteCode, Link
 from relay.web.log_in_pages import enter
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
@@ -31,18 +37,18 @@ async def show(visit: Visit) -> Response:
     return _form(visit, token, link)
 
 
-async def _invitation(visit: Visit, token: str) -> Link | None:
-    """The invitation of a link. Raises PageError: it has been used, or has expired."""
+async def _invitation(visit: Visit, token: str) -> Link | InviteCode | None:
+    """The invitation of a link or a code. Raises PageError: it has been used, or has expired."""
     if not token or visit.settings.web.sign_up == "closed":
         return None
-    link = await find_link(visit.database, token, "invite", visit.now)
+    link = await find_invitation(visit.database, token, visit.now)
     if link is None:
         visit.refuse(404, "dead_link")
     return link
 
 
 def _form(
-    visit: Visit, token: str, link: Link | None, problem: str = "", status: int = 200
+    visit: Visit, token: str, link: Link | InviteCode | None, problem: str = "", status: int = 200
 ) -> Response:
     web = visit.settings.web
     is_open = web.sign_up == "open" or link is not None
@@ -81,7 +87,9 @@ async def sign_up(visit: Visit) -> Response:
     try:
         if link is None and visit.settings.mail.smtp:
             return await _ask_to_confirm(visit, wanted)
-        user = await visit.site.sign_up.open(visit.settings, wanted, link, visit.now)
+        user = await visit.site.sign_up.open(
+            visit.acting_as(""), visit.settings, wanted, link, visit.now
+        )
     except WeakPasswordError as error:
         problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
         return _form(visit, token, link, problem, 422)
@@ -95,7 +103,7 @@ async def sign_up(visit: Visit) -> Response:
 async def _ask_to_confirm(visit: Visit, wanted: Wanted) -> Response:
     """Send a mail to the address, whether it has an account or not: the page is the same."""
     settings, t, name = visit.settings, visit.t, visit.settings.web.name
-    token = await visit.site.sign_up.prepare(settings, wanted, visit.now)
+    token = await visit.site.sign_up.prepare(visit.database, wanted, visit.now)
     if token is not None:
         text = t("mail.confirm_text", name=name, url=link_url(settings, "confirm", token))
     else:
@@ -123,7 +131,9 @@ async def confirm(visit: Visit) -> Response:
     if link is None:
         visit.refuse(404, "dead_link")
     try:
-        user = await visit.site.sign_up.confirm(visit.settings, link, visit.now)
+        user = await visit.site.sign_up.confirm(
+            visit.acting_as(""), visit.settings, link, visit.now
+        )
     except AddressTakenError:
         visit.refuse(404, "dead_link")
     return await enter(visit, user, "/dashboard/keys", done="signed_up")
@@ -148,7 +158,9 @@ async def set_up(visit: Visit) -> Response:
         visit.refuse(404, "dead_link")
     wanted = Wanted(visit.form.get("email", "").strip(), visit.form.get("password", ""))
     try:
-        user = await visit.site.sign_up.open(visit.settings, wanted, link, visit.now)
+        user = await visit.site.sign_up.open(
+            visit.acting_as(""), visit.settings, wanted, link, visit.now
+        )
     except WeakPasswordError as error:
         problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
     except InvalidError:

@@ -79,7 +79,7 @@ class Site:
         self.parts = parts
         self.passwords = Passwords()
         self.log_in = LogIn(parts.database, self.passwords)
-        self.sign_up = SignUp(parts.database, self.passwords)
+        self.sign_up = SignUp(self.passwords)
         self.proof_of_work = ProofOfWork()
         self.ways = Ways(parts.database)
         self.mails = Throttle(_MAILS_A_MINUTE)

@@ -73,6 +73,10 @@ class Visit:
         """The database, for changes by who asks: the audit log names them."""
         return self.database.by(self.actor)
 
+    def acting_as(self, user_id: str) -> Database:
+        """The database, for changes by somebody who is not logged in. "": a new account's."""
+        return self.database.by(Actor(user_id, self.address))
+
     @property
     def settings(self) -> Settings:
         return self.site.parts.settings()

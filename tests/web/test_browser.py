@@ -171,7 +171,7 @@ async def weight_of(reader: Window, path: str) -> int:
 
 
 async def test_a_hostile_name_runs_nothing(live: Live) -> None:
-    """Names of keys and models as payloads (RELIABILITY A6)."""
+    """Names of keys and models as payloads."""
     payloads = [
         "<script>alert(1)</script>", "\"><img src=x onerror=alert(2)>", "javascript:alert(3)",
         "'-alert(4)-'", "{{constructor.constructor('alert(5)')()}}",

@@ -1,4 +1,4 @@
-"""Requests of other sites, header fields, and what a hostile name can do (RELIABILITY A5, A6)."""
+"""Requests of other sites, header fields, and what a hostile name can do."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Logging in, and what an attacker learns from it (RELIABILITY A1)."""
+"""Logging in, and what an attacker learns from it."""
 
 import asyncio
 import time
@@ -34,6 +34,7 @@ async def test_an_unknown_address_looks_like_a_wrong_password(visitor: Visitor) 
     assert len(texts) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.alone
 async def test_an_unknown_address_takes_as_long_as_a_known_one(
     relay_with: RelayWith, another: NewVisitor

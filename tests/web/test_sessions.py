@@ -1,4 +1,4 @@
-"""Sessions: cookies, their ends, fixation and replay; hashes of passwords (RELIABILITY A1, A4)."""
+"""Sessions: cookies, their ends, fixation and replay; hashes of passwords."""
 
 import re
 import time

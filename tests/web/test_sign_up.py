@@ -1,4 +1,4 @@
-"""Opening accounts, mails to people, and the end of an account (RELIABILITY A3)."""
+"""Opening accounts, mails to people, and the end of an account."""
 
 import time
 from collections.abc import Callable
@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from relay.accounts import codes
 from relay.accounts.proof_of_work import ProofOfWork
 from relay.accounts.sign_up import first_account_url, link_url, new_link
+from relay.store.audit import AuditFilter, entries
+from relay.store.codes import Grant
 from relay.store.users import find_user
 from tests.alerts.services import Mailbox
 from tests.fakes.live import EMAIL, Live, RelayWith
@@ -116,6 +119,46 @@ async def test_an_invitation_opens_one_account(relay_with: RelayWith, another: N
     assert (await visitor.get(page)).status_code == 404
     late = await new_link(live.app.database, "invite", time.time() - 8 * 86_400)
     assert (await visitor.get(f"/signup?t={late}")).status_code == 404
+
+
+async def test_an_invitation_code_opens_as_many_accounts(
+    relay_with: RelayWith, another: NewVisitor
+) -> None:
+    plans = [{"id": "free"}, {"id": "pro"}]
+    live = await relay_with(web={**WEB, "sign_up": "invite"}, plan=plans)
+    database, visitor = live.app.database, another(live)
+    assert 'name="t"' in (await visitor.get("/signup")).text
+    options = codes.BatchOptions(uses=2)
+    [made] = await codes.create(
+        database, live.settings, Grant("invite", plan="pro"), options, time.time()
+    )
+    written = made.code.reveal().lower().replace("-", " ")  # as somebody types it
+    for email in ("a@example.com", "b@example.com"):
+        answer = await visitor.submit(f"/signup?t={written}", email=email, password=PASSWORD)
+        assert answer.status_code == 303
+        user = await find_user(database, email)
+        assert user is not None
+        assert user.plan == "pro"
+        [entry] = await entries(database, AuditFilter(subject=user.id))
+        assert (entry.actor, entry.action, entry.address) == (user.id, "user.create", "127.0.0.1")
+        visitor.cookies.clear()
+    assert (await visitor.get(f"/signup?t={written}")).status_code == 404
+    [credit] = await codes.create(
+        database, live.settings, Grant("credit", 1_000_000), options, time.time()
+    )
+    assert (await visitor.get(f"/signup?t={credit.code.reveal()}")).status_code == 404
+
+
+async def test_a_code_is_not_used_up_by_an_address_that_is_taken(
+    relay_with: RelayWith, another: NewVisitor
+) -> None:
+    live = await relay_with(web={**WEB, "sign_up": "invite"})
+    database, visitor = live.app.database, another(live)
+    grant, options = Grant("invite"), codes.BatchOptions()
+    [made] = await codes.create(database, live.settings, grant, options, time.time())
+    page = f"/signup?t={made.code.reveal()}"
+    assert (await visitor.submit(page, email=EMAIL, password=PASSWORD)).status_code == 409
+    assert (await visitor.submit(page, email="a@example.com", password=PASSWORD)).is_redirect
 
 
 # --- the first administrator ---
@@ -277,7 +320,7 @@ async def test_the_last_administrator_stays(site: Live, visitor: Visitor) -> Non
 async def test_no_secret_is_in_database_log_or_page(
     site: Live, visitor: Visitor, tmp_path: Path
 ) -> None:
-    """Passwords, tokens and keys, after all that a person does (RELIABILITY A3)."""
+    """Passwords, tokens and keys, after all that a person does."""
     await visitor.sign_up()
     key = await visitor.new_key("canary")
     values = {"email": "grace@example.com", "password": "wrong-password-canary"}

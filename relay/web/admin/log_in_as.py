@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from relay.accounts.sessions import LoggedIn
 from relay.secret import same
-from relay.store.sessions import find_account
+from relay.store.users import user_by_id
 from relay.web.security import set_private
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class LogInAs:
         until, _, seal = rest.partition(".")
         if not same(seal, self._seal(found.token, user_id, until)) or float(until) < visit.now:
             return
-        user = await find_account(visit.database, user_id)
+        user = await user_by_id(visit.database, user_id)
         if user is None or user.is_admin:
             return
         visit.administrator = found.user

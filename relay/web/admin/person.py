@@ -15,7 +15,7 @@ from relay.store.keys import list_keys
 from relay.store.keys import revoke_key as revoke
 from relay.store.periods import NewPeriod
 from relay.store.request_log import RequestFilter, own_requests
-from relay.store.users import User
+from relay.store.users import User, user_by_id
 from relay.store.users import set_admin as set_administrator
 from relay.web.admin.audited import note
 from relay.web.overview_pages import limit_groups
@@ -55,7 +55,7 @@ def add(pages: Pages) -> None:
 
 async def find(visit: Visit) -> User:
     """The account that a path names."""
-    user = await stored.find_account(visit.database, visit.request.path_params["id"])
+    user = await user_by_id(visit.database, visit.request.path_params["id"])
     if user is None:
         visit.refuse(404, "no_person")
     return user
