@@ -1,19 +1,18 @@
-"""The keys of an account: made, shown once, renamed, revoked."""
+"""The keys of an account: made, shown once, renamed, disabled, revoked."""
 
 from typing import Any, Final
 
 from starlette.responses import Response
 
 from relay.accounts import AccountError, InvalidError, keys
+from relay.store import keys as stored
 from relay.store import usage
 from relay.store.keys import list_own_keys
-from relay.store.own_keys import rename_own_key, revoke_own_key
 from relay.web.pages import Pages
 from relay.web.snippets import snippets
 from relay.web.visit import Visit
 
 LIFETIMES: Final = ("", "7d", "30d", "90d", "365d")
-_MAX_NAME: Final = 100
 _RECENT_SECONDS: Final = 30 * 86_400
 
 
@@ -22,6 +21,8 @@ def add(pages: Pages) -> None:
     pages.get("/dashboard/keys", show)
     pages.post("/dashboard/keys", create)
     pages.post("/dashboard/keys/{id}/name", rename)
+    pages.post("/dashboard/keys/{id}/disable", disable)
+    pages.post("/dashboard/keys/{id}/enable", enable)
     pages.post("/dashboard/keys/{id}/revoke", revoke)
 
 
@@ -76,22 +77,42 @@ async def create(visit: Visit) -> Response:
     )
 
 
+async def _own_key(visit: Visit) -> str:
+    """The id of the key in the path. Raises PageError: it is another account's, or revoked."""
+    key_id = str(visit.request.path_params["id"])
+    own = await list_own_keys(visit.database, visit.user.id)
+    if not any(key.id == key_id and key.revoked_at is None for key in own):
+        visit.refuse(404, "not_found")
+    return key_id
+
+
 async def rename(visit: Visit) -> Response:
     """Give a key another name."""
     name = visit.form.get("name", "").strip()
-    if len(name) > _MAX_NAME or not name.isprintable():
+    try:
+        await keys.rename(visit.acting, await _own_key(visit), name, visit.now)
+    except InvalidError:
         values = await _values(visit, visit.t("keys.bad_name"))
         return visit.render("keys.html", 422, **values)
-    key_id = visit.request.path_params["id"]
-    if not await rename_own_key(visit.acting, visit.user.id, key_id, name, visit.now):
-        visit.refuse(404, "not_found")
     return visit.redirect("/dashboard/keys", done="key_renamed")
+
+
+async def disable(visit: Visit) -> Response:
+    """Refuse a key until it is enabled again."""
+    await stored.disable_key(visit.acting, await _own_key(visit), visit.now)
+    await visit.parts.apply_keys()
+    return visit.redirect("/dashboard/keys", done="key_disabled")
+
+
+async def enable(visit: Visit) -> Response:
+    """Accept a key again."""
+    await stored.enable_key(visit.acting, await _own_key(visit), visit.now)
+    await visit.parts.apply_keys()
+    return visit.redirect("/dashboard/keys", done="key_enabled")
 
 
 async def revoke(visit: Visit) -> Response:
     """Withdraw a key: its next request is refused."""
-    key_id = visit.request.path_params["id"]
-    if not await revoke_own_key(visit.acting, visit.user.id, key_id, visit.now):
-        visit.refuse(404, "not_found")
+    await stored.revoke_key(visit.acting, await _own_key(visit), visit.now)
     await visit.parts.apply_keys()
     return visit.redirect("/dashboard/keys", done="key_revoked")

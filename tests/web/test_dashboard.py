@@ -107,6 +107,17 @@ async def test_a_revoked_key_is_refused_by_the_next_request(site: Live, visitor:
     assert await ask(site, key) == [401]
 
 
+async def test_a_key_is_disabled_and_enabled(site: Live, visitor: Visitor) -> None:
+    await visitor.sign_up()
+    key = await visitor.new_key()
+    _, key_id = await owner(site, visitor)
+    for change, state, statuses in (("disable", "Disabled", [403]), ("enable", "Live", [200])):
+        answer = await visitor.submit("/dashboard/keys", f"/dashboard/keys/{key_id}/{change}")
+        assert answer.headers["location"] == f"/dashboard/keys?done=key_{change}d"
+        assert f">{state}<" in (await visitor.get("/dashboard/keys")).text
+        assert await ask(site, key) == statuses
+
+
 async def test_a_key_is_renamed(site: Live, visitor: Visitor) -> None:
     await visitor.sign_up()
     await visitor.new_key("old")
@@ -138,7 +149,7 @@ async def test_nobody_reaches_the_keys_of_another(
     await eve.sign_up("eve@example.com")
     await eve.new_key("hers")
     fields = await eve.form("/dashboard/keys")
-    for action in ("name", "revoke"):
+    for action in ("name", "disable", "enable", "revoke"):
         path = f"/dashboard/keys/{key_id}/{action}"
         assert (await eve.post(path, data={**fields, "name": "x"})).status_code == 404
     assert await ask(site, key) == [200]
