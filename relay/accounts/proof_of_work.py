@@ -44,10 +44,11 @@ class ProofOfWork:
         return True
 
     def _forget(self, now: float) -> None:
-        for challenge, expiry in list(self._used.items()):
-            if expiry > now and len(self._used) < _MAX_USED:
+        while self._used:
+            oldest = next(iter(self._used))
+            if self._used[oldest] > now and len(self._used) < _MAX_USED:
                 break
-            del self._used[challenge]
+            del self._used[oldest]
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:32]
