@@ -38,6 +38,7 @@ from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
+from relay.provisioning.endpoint import Provisioning
 from relay.quota.transfer import State
 from relay.server_setup import exchange_server, new_load, new_server
 from relay.storage import Storage
@@ -389,8 +390,8 @@ def compose(
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
-        serves_any = handler.catalog.serves_any
-        return serves_any and storage.journal.healthy and not server.draining
+        is_able = handler.catalog.serves_any and storage.journal.healthy
+        return is_able and not server.draining
 
     api = ApiEndpoints(
         Models(settings.model),
@@ -399,10 +400,11 @@ def compose(
         metering,
         is_ready,
     )
-    history = ConversationHistory(storage.responses)
     loop_lag = LoopLag(asyncio.get_running_loop())
     load = new_load(settings.server.limits, loop_lag)
-    endpoints = api.routes(relay, dialects(storage.sealing_key, history), load)
+    endpoints = api.routes(
+        relay, dialects(storage.sealing_key, ConversationHistory(storage.responses)), load
+    )
     requests = RequestMetrics(lambda name: handler.catalog.model_id(name))
     catalog = Catalog(settings, upstreams)
     handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
@@ -412,7 +414,7 @@ def compose(
     )
     operator = _operator(settings, bindings, storage, parts)
     operator.commands[b"/trickle"] = api.trickle.answer
-    return App(
+    app = App(
         settings,
         deadlines,
         storage,
@@ -426,6 +428,8 @@ def compose(
         metering,
         parts,
     )
+    Provisioning(app).serve_at(endpoints)
+    return app
 
 
 def _operator(settings: Settings, bindings: Bindings, storage: Storage, parts: Parts) -> Admin:

@@ -13,6 +13,7 @@ from relay.alerts.monitor import Monitor
 from relay.alerts.sources import Sources
 from relay.config import Settings
 from relay.pool.leases import Upstreams
+from relay.store import events, idempotency
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.periods import end_due
@@ -65,6 +66,8 @@ class Upkeep:
                 await prune(self._database, self._settings.database.retention_days, time.time())
                 if self._responses is not None:
                     await self._responses.prune(time.time())
+                await idempotency.prune(self._database, time.time())
+                await events.prune(self._database, time.time())
                 await give_back(self._database)
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)

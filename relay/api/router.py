@@ -44,6 +44,7 @@ class Endpoints:
         self._fixed: dict[bytes, tuple[tuple[bytes, ...], Endpoint]] = {}
         self._model: Callable[[bytes], Endpoint] | None = None
         self._response: Callable[[str, bytes], Endpoint | None] | None = None
+        self._mounted: list[tuple[bytes, Endpoint]] = []
 
     def get(self, path: bytes, endpoint: Endpoint) -> None:
         """Serve GET and HEAD of `path`."""
@@ -60,6 +61,10 @@ class Endpoints:
     def response(self, endpoint: Callable[[str, bytes], Endpoint | None]) -> None:
         """Serve `/v1/responses/{id}` and below; `endpoint` gets the id and the part below it."""
         self._response = endpoint
+
+    def mount(self, prefix: bytes, endpoint: Endpoint) -> None:
+        """Serve all paths that begin so, with any method."""
+        self._mounted.append((prefix, endpoint))
 
     def find(self, ctx: RequestContext) -> Endpoint:
         """The endpoint of a request.
@@ -86,6 +91,9 @@ class Endpoints:
             RelayError: 404 for an unknown path.
         """
         shown = ctx.path = without_keys(path.decode("latin-1"))[:_SHOWN_PATH_CHARACTERS]
+        for prefix, mounted in self._mounted:
+            if path.startswith(prefix):
+                return (ctx.exchange.request.method,), mounted
         if path.startswith(MODELS + b"/") and self._model is not None:
             return _GET, self._model(path[len(MODELS) + 1 :])
         if path.startswith(RESPONSES + b"/") and self._response is not None:
