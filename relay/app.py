@@ -11,6 +11,7 @@ import time
 from typing import Final, Protocol
 
 from relay import config
+from relay.alerts.used_up import WindowsUsedUp
 from relay.api.admin import Admin, AdminAccess
 from relay.api.admin_token import write_token
 from relay.api.endpoints import ApiEndpoints, dialects
@@ -99,6 +100,7 @@ class App:
         self.journal = storage.journal
         stored = (storage.database, storage.ledger, storage.keys, storage.journal)
         self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan))
+        self.refresh = self.changes.refresh
         self.upstreams = upstreams
         self.bindings = bindings
         self.operator = operator
@@ -129,10 +131,6 @@ class App:
     def catalog(self) -> Catalog:
         """The settings that new requests are served by."""
         return self._handler.catalog
-
-    async def refresh(self) -> None:
-        """Put changes of accounts and keys into force now. Raises StoreError: SQLite failed."""
-        await self.changes.refresh()
 
     @property
     def log(self) -> AccessLog | None:
@@ -383,8 +381,7 @@ def compose(
         StoreError: the token of the admin listener cannot be written.
     """
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    pool.pause(storage.paused)
-    pool.begin_spending(storage.spent)
+    pool.restore(storage.paused, storage.spent)
     bindings = Bindings(_session_seconds(settings.pool))
     metering = Metering(storage.ledger, storage.journal)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
@@ -408,6 +405,7 @@ def compose(
     requests = RequestMetrics(lambda name: handler.catalog.model_id(name))
     catalog = Catalog(settings, upstreams)
     handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
+    handler.on_exceeded = WindowsUsedUp(storage.database).note
     server = new_server(settings.server, handler, deadlines)
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None

@@ -44,7 +44,7 @@ class Upkeep:
         self._responses = responses
         self.backups = Backups(settings.database.path, settings.backup)
         self.sources = Sources(settings, upstreams, journal, self.backups)
-        self.alerts = Monitor(settings, self.sources)
+        self.alerts = Monitor(settings, self.sources, database)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """One coroutine for each kind of work."""

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from relay.api.router import Endpoints, error_shape, without_keys
@@ -50,6 +51,8 @@ class Handler:
     ) -> None:
         self.catalog = catalog
         self.log = log
+        # Called with each request that a limit refuses.
+        self.on_exceeded: Callable[[RequestContext, QuotaExceeded], None] | None = None
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
@@ -67,6 +70,8 @@ class Handler:
             if ctx.checked and ctx.admission is UNMETERED and _costs(error):
                 self._metering.count_refusal(ctx)
             ctx.end(Outcome.REFUSED, without_keys(error.message))
+            if self.on_exceeded is not None and isinstance(error, QuotaExceeded):
+                self.on_exceeded(ctx, error)
             self._metrics.refused(error)
             self._fail(ctx, error)
         except asyncio.CancelledError:
