@@ -10,6 +10,7 @@ import threading
 from typing import Final, Protocol
 
 from relay import config
+from relay.alerts.used_up import WindowsUsedUp
 from relay.api.admin import Admin
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
@@ -39,6 +40,7 @@ from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
+from relay.provisioning.endpoint import Provisioning
 from relay.quota.transfer import State
 from relay.server_setup import exchange_server, new_load, new_pool, new_server, session_seconds
 from relay.storage import Storage
@@ -101,6 +103,7 @@ class App:
         self.journal = storage.journal
         stored = (storage.database, storage.ledger, storage.keys, storage.journal)
         self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan))
+        self.refresh = self.changes.refresh
         self.upstreams = upstreams
         self.bindings = bindings
         self.operator = operator
@@ -133,10 +136,6 @@ class App:
     def catalog(self) -> Catalog:
         """The settings that new requests are served by."""
         return self._handler.catalog
-
-    async def refresh(self) -> None:
-        """Put changes of accounts and keys into force now. Raises StoreError: SQLite failed."""
-        await self.changes.refresh()
 
     @property
     def operations(self) -> Operations:
@@ -405,8 +404,8 @@ def compose(
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
-        serves_any = handler.catalog.serves_any
-        return serves_any and storage.journal.healthy and not server.draining
+        is_able = handler.catalog.serves_any and storage.journal.healthy
+        return is_able and not server.draining
 
     models, responses = Models(settings.model), StoredResponses(storage.responses)
     usage = KeyUsage(storage.database)
@@ -414,13 +413,15 @@ def compose(
     web = api.pages = storage.web(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
-    history = ConversationHistory(storage.responses)
     loop_lag = LoopLag(asyncio.get_running_loop())
     load = new_load(settings.server.limits, loop_lag)
-    endpoints = api.routes(relay, dialects(storage.sealing_key, history), load)
+    endpoints = api.routes(
+        relay, dialects(storage.sealing_key, ConversationHistory(storage.responses)), load
+    )
     requests = RequestMetrics(lambda name: handler.catalog.model_id(name))
     catalog = Catalog(settings, upstreams)
     handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
+    handler.on_exceeded = WindowsUsedUp(storage.database).note
     server = new_server(settings.server, handler, deadlines)
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
@@ -442,4 +443,5 @@ def compose(
         parts,
         web,
     )
+    Provisioning(app).serve_at(endpoints)
     return app

@@ -7,20 +7,29 @@ once: the journal notes it with the limits' new state. Must not know who makes c
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from relay.errors import RelayError
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.key_rules import own_limits
 from relay.quota import adjustments
+from relay.quota.bucket import calendar_period
+from relay.quota.further import SPENDING, begin_spent
 from relay.quota.ledger import Ledger
-from relay.quota.plans import Plan
+from relay.quota.plans import Limit, Plan, further_limits
 from relay.store.adjustments import PendingAdjustment, pending
 from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
+from relay.store.spend_limits import spend_limits, spent
 
 _log = logging.getLogger("relay")
+
+_UNITS: Final = {"daily": "day", "weekly": "week", "monthly": "month"}
+_PER: Final = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}  # seconds, at most
 
 
 def apply_keys(index: KeyIndex, ledger: Ledger, keys: list[LiveKey]) -> None:
@@ -35,7 +44,50 @@ def apply_keys(index: KeyIndex, ledger: Ledger, keys: list[LiveKey]) -> None:
         if key.plan_until is not None:
             untils[key.user_id] = int(key.plan_until * 1000)
     ledger.end_periods(untils)
-    ledger.limit_further(own, {}, time.time())
+    ledger.limit_keys(own, time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """The limits on an account's spending, and what it spent before they were set: micro-dollars
+    by unit of the calendar."""
+
+    plan: Plan
+    spent: dict[str, int]
+
+
+async def read_spending(database: Database, now: float) -> dict[str, Spending]:
+    """The limits on spending by account. Raises StoreError: SQLite failed."""
+    limits: dict[str, list[tuple[str, int]]] = {}
+    for one in await spend_limits(database):
+        if one.amount_micro is not None:
+            limits.setdefault(one.user_id, []).append((_UNITS[one.period], one.amount_micro))
+    found = {}
+    for account, pairs in limits.items():
+        sums = {}
+        for unit, _ in pairs:
+            begin = calendar_period(unit, int(now * 1000))[0] // 1000
+            sums[unit] = await spent(database, account, begin)
+        found[account] = Spending(_spending_plan(tuple(sorted(pairs))), sums)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _spending_plan(pairs: tuple[tuple[str, int], ...]) -> Plan:
+    """The same limits give the same object."""
+    limits = [Limit("money", amount, _PER[unit], unit) for unit, amount in pairs]  # type: ignore[arg-type]
+    return further_limits("spending", "this account", limits)
+
+
+def apply_spending(ledger: Ledger, spending: dict[str, Spending], now: float) -> None:
+    """Put limits on spending into force."""
+    ledger.limit_spending({account: one.plan for account, one in spending.items()}, now)
+    for account, one in spending.items():
+        counters = ledger.counters_of(SPENDING, account)
+        if counters.plan is not one.plan:
+            counters.adopt(one.plan, int(now * 1000))
+        if begin_spent(counters, one.spent, int(now * 1000)):
+            ledger.mark_changed(counters)
 
 
 class Changes:
@@ -58,11 +110,16 @@ class Changes:
 
     async def watch(self, interval: float) -> None:
         """Apply every change within `interval` seconds, until cancelled."""
-        await watch(self._database, interval, self._apply_keys, self._adjust_pending)
+        await watch(self._database, interval, self._apply_keys, self._apply_others)
 
     async def refresh(self) -> None:
         """Put the changes of this moment into force now. Raises StoreError: SQLite failed."""
         self._apply_keys(await live_keys(self._database))
+        await self._apply_others()
+
+    async def _apply_others(self) -> None:
+        now = time.time()
+        apply_spending(self._ledger, await read_spending(self._database, now), now)
         await self._adjust_pending()
 
     def _apply_keys(self, keys: list[LiveKey]) -> None:

@@ -58,8 +58,7 @@ def new_pool(
     """The upstreams. Those that an operator has paused get no request; nor do those whose cost
     has reached its cap."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
-    pool.pause(storage.paused)
-    pool.begin_spending(storage.spent)
+    pool.restore(storage.paused, storage.spent)
     return pool
 
 

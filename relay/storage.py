@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from relay import config
-from relay.changes import apply_keys
+from relay.changes import apply_keys, apply_spending, read_spending
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
@@ -82,6 +82,8 @@ class Storage:
             await _spent(database, time.time()),
         )
         apply_keys(storage.keys, ledger, keys)
+        now = time.time()
+        apply_spending(ledger, await read_spending(database, now), now)
         return storage
 
     def web(

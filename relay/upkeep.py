@@ -16,6 +16,7 @@ from relay.config import Settings
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.quota.ledger import Ledger
+from relay.store import events, idempotency
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.periods import end_due
@@ -55,7 +56,7 @@ class Upkeep:
         self._responses = responses
         self.backups = Backups(settings.database.path, settings.backup)
         self.sources = Sources(settings, upstreams, journal, self.backups)
-        self.alerts = Monitor(settings, self.sources)
+        self.alerts = Monitor(settings, self.sources, database)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """One coroutine for each kind of work."""
@@ -79,6 +80,8 @@ class Upkeep:
                 await prune_sessions(self._database, self._settings.web, now)
                 if self._responses is not None:
                     await self._responses.prune(time.time())
+                await idempotency.prune(self._database, time.time())
+                await events.prune(self._database, time.time())
                 await give_back(self._database)
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)

@@ -9,9 +9,9 @@ from relay import clock
 from relay.accounts import AccountError, InvalidError, users
 from relay.config import Settings
 from relay.store import periods as stored
-from relay.store.database import Connection, Database
+from relay.store.database import Database
 from relay.store.periods import NewPeriod
-from relay.store.users import User, select_user
+from relay.store.users import User
 
 _MAX_SECONDS: Final = 3_660 * 86_400
 
@@ -26,9 +26,7 @@ async def start(
     """
     check(settings, new)
     user = await users.find(database, email)
-    return await database.write(
-        lambda connection: stored.start(connection, database.actor, user, new, now)
-    )
+    return await stored.start_now(database, user, new, now)
 
 
 async def extend(
@@ -39,27 +37,26 @@ async def extend(
     Raises:
         AccountError: no such account, no period runs, or a length out of range.
     """
+    _check_length(seconds)
     user = await users.find(database, email)
-
-    def work(connection: Connection) -> User:
-        present = select_user(connection, user.email)
-        if present is None or present.plan_until is None or present.plan_until <= now:
-            raise AccountError(
-                f"{user.email} has no period that could be extended; start one: "
-                f"`relay user start-plan {user.email} PLAN 30d`"
-            )
-        new = NewPeriod(present.plan, seconds, present.plan_then or "", database.actor.name)
-        check(settings, new)
-        return stored.extend(connection, database.actor, present, new, now)
-
-    return await database.write(work)
+    extended = await stored.extend_present(database, user.email, seconds, now)
+    if extended is None:
+        raise AccountError(
+            f"{user.email} has no period that could be extended; start one: "
+            f"`relay user start-plan {user.email} PLAN 30d`"
+        )
+    return extended
 
 
 def check(settings: Settings, new: NewPeriod) -> None:
     """Raises InvalidError: a plan that is not there, or a length out of range."""
     users.plan_of(settings, new.plan)
     users.plan_of(settings, new.plan_then)
-    if not 0 < new.seconds <= _MAX_SECONDS:
+    _check_length(new.seconds)
+
+
+def _check_length(seconds: int) -> None:
+    if not 0 < seconds <= _MAX_SECONDS:
         raise InvalidError("the length of a period: more than nothing, up to 3660d")
 
 

@@ -4,5 +4,6 @@ rules     which change of state gives an alert (pure)
 messages  an alert in the words and the form of each service (pure)
 delivery  one attempt to send a message: HTTP or SMTP, on a thread
 sources   the states: upstreams, journal, disk, certificates, backups
+used_up   an event for each window that is used up
 monitor   the tasks: states are read, alerts queued and sent, with retries and a cap
 """

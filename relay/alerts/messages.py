@@ -33,6 +33,9 @@ _TITLES: Final = {
     ("journal", "resolved"): "The journal is written again",
     ("backup", "firing"): "The backup failed",
     ("backup", "resolved"): "A backup was made again",
+    ("user", "occurred"): "{} has an account",
+    ("payment", "occurred"): "{} has been credited",
+    ("window", "occurred"): "{} has used up a limit",
 }  # fmt: skip
 _MAX_DISCORD_CHARACTERS: Final = 2000
 
@@ -54,9 +57,9 @@ def title(alert: Alert) -> str:
 
 def text(alert: Alert, public_url: str) -> str:
     """A few lines of plain text."""
-    mark = {"firing": "⚠", "resolved": "✓", "test": "•"}[alert.state]
+    mark = {"firing": "⚠", "resolved": "✓", "test": "•", "occurred": "•"}[alert.state]
     lines = [f"{mark} {title(alert)}"]
-    if alert.text and alert.state == "firing":
+    if alert.text and alert.state in ("firing", "occurred"):
         lines.append(alert.text)
     if alert.state == "resolved":
         lines.append(f"It lasted {_duration(alert.at - alert.since)}.")
@@ -104,7 +107,7 @@ def post(settings: AlertSettings, alert: Alert, public_url: str, secret: str, no
 
 
 def _document(alert: Alert, public_url: str) -> bytes:
-    document = {
+    document: dict[str, object] = {
         "event": alert.event,
         "subject": alert.subject,
         "state": alert.state,
@@ -114,6 +117,8 @@ def _document(alert: Alert, public_url: str) -> bytes:
         "at": clock.rfc3339(alert.at),
         "relay": public_url,
     }
+    if alert.id:
+        document["id"] = alert.id
     return json.dumps(document, ensure_ascii=False).encode()
 
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from relay.config.alerts import Event
 
-State = Literal["firing", "resolved", "test"]
+State = Literal["firing", "resolved", "test", "occurred"]
 
 _MAX_TEXT_CHARACTERS: Final = 500
 
@@ -37,6 +37,7 @@ class Alert:
     text: str
     since: float  # when the fault began
     at: float
+    id: int = 0  # of something that occurred; 0: it is a fault
 
 
 class _Fault:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from relay.api.paths import V1, below, error_shape, without_keys
@@ -64,6 +65,8 @@ class Handler:
         self.log = log
         self.traces: RequestTraces | None = None
         self.watch = Watch()
+        # Called with each request that a limit refuses.
+        self.on_exceeded: Callable[[RequestContext, QuotaExceeded], None] | None = None
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
@@ -82,6 +85,8 @@ class Handler:
             if ctx.checked and ctx.admission is UNMETERED and _costs(error):
                 self._metering.count_refusal(ctx)
             ctx.end(Outcome.REFUSED, without_keys(error.message))
+            if self.on_exceeded is not None and isinstance(error, QuotaExceeded):
+                self.on_exceeded(ctx, error)
             self._metrics.refused(error)
             self._fail(ctx, error)
         except asyncio.CancelledError:

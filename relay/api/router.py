@@ -44,6 +44,7 @@ class Endpoints:
         self._preflight: Endpoint | None = None
         self._unlisted: set[bytes] = set()
         self.pages: PageSite | None = None
+        self._mounted: list[tuple[bytes, Endpoint]] = []
 
     def get(self, path: bytes, endpoint: Endpoint) -> None:
         """Serve GET and HEAD of `path`."""
@@ -70,6 +71,10 @@ class Endpoints:
     def preflight(self, endpoint: Endpoint) -> None:
         """Serve OPTIONS of every path below `/v1`."""
         self._preflight = endpoint
+
+    def mount(self, prefix: bytes, endpoint: Endpoint) -> None:
+        """Serve all paths that begin so, with any method."""
+        self._mounted.append((prefix, endpoint))
 
     def find(self, ctx: RequestContext) -> Endpoint:
         """The endpoint of a request.
@@ -110,6 +115,9 @@ class Endpoints:
         Raises:
             RelayError: 404 for an unknown path.
         """
+        for prefix, mounted in self._mounted:
+            if path.startswith(prefix):
+                return (ctx.exchange.request.method,), mounted
         if path.startswith(MODELS + b"/") and self._model is not None:
             return _GET, self._model(path[len(MODELS) + 1 :])
         if path.startswith(RESPONSES + b"/") and self._response is not None:

@@ -21,6 +21,7 @@ from relay.cli.output import print_stderr
 _DEFAULT_CONFIG: Final = "relay.toml"
 _CONFIG_VARIABLE: Final = "RELAY_CONFIG"
 _COMMANDS: Final = {  # name → module:attribute
+    "admin-key": "relay.cli.admin_keys:admin_key",
     "alerts": "relay.cli.alerts:alerts",
     "announce": "relay.cli.announce:announce",
     "audit": "relay.cli.audit:audit",

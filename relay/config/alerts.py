@@ -13,7 +13,12 @@ from relay import secret
 from relay.config.checks import check_name
 from relay.config.values import Duration
 
-Event = Literal["upstream", "cooling", "plan", "certificate", "disk", "journal", "backup"]
+Event = Literal[
+    "upstream", "cooling", "plan", "certificate", "disk", "journal", "backup",
+    "user", "payment", "window",
+]  # fmt: skip
+# What happens and is over at once; a receiver gets these only if it names them.
+OCCURRENCES: Final = frozenset({"user", "payment", "window"})
 Kind = Literal["webhook", "slack", "discord", "telegram", "feishu", "wecom", "mail"]
 
 _MAILBOX: Final = re.compile(r"[^\s@<>,;]+@[^\s@<>,;]+")
@@ -50,7 +55,7 @@ class AlertSettings(_Section, frozen=True):
 
     name: str
     kind: Kind
-    events: list[Event] = []  # []: all
+    events: list[Event] = []  # []: all faults
     url: str = ""  # of the webhook; a secret, since it is all that is needed to send
     secret: str = ""  # signs: webhook, feishu
     chat: str = ""  # telegram: id of the chat

@@ -130,17 +130,13 @@ class Upstreams:
                 upstream.tier = tier
                 upstream.virtual_time = tier.virtual_time
 
-    def pause(self, names: Sequence[str]) -> None:
-        """Pause upstreams; a name that is no longer configured is left out."""
-        for name in names:
-            if (upstream := self.named(name)) is not None:
+    def restore(self, paused: Sequence[str], spent: dict[str, tuple[int, int]]) -> None:
+        """The names of paused upstreams, and what each has cost this day and this month, in
+        micro-dollars. A name that is no longer configured is left out."""
+        for upstream in self._upstreams:
+            if upstream.name in paused:
                 upstream.health.pause()
-
-    def begin_spending(self, spent: dict[str, tuple[int, int]]) -> None:
-        """What upstreams have cost this day and this month, in micro-dollars, by name."""
-        for name, (day, month) in spent.items():
-            if (upstream := self.named(name)) is not None:
-                upstream.spending.begin(day, month, self._clock())
+            upstream.spending.begin(*spent.get(upstream.name, (0, 0)), self._clock())
 
     @property
     def waiting(self) -> int:

@@ -93,12 +93,26 @@ class Holdings:
     def limit_further(self, own: dict[str, Plan], spending: dict[str, Plan], now: float) -> None:
         """Put limits beside the plans' into force: `own` by key, `spending` by account. Limits that
         go on keep their use."""
-        if own == self._own and spending == self._spending:
-            return
-        self._own, self._spending = own, spending
+        self.limit_keys(own, now)
+        self.limit_spending(spending, now)
+
+    def limit_keys(self, own: dict[str, Plan], now: float) -> None:
+        """Put the limits of single keys into force."""
+        if own != self._own:
+            self._own = own
+            self._bind_all_further(now)
+
+    def limit_spending(self, spending: dict[str, Plan], now: float) -> None:
+        """Put the limits on accounts' spending into force."""
+        if spending != self._spending:
+            self._spending = spending
+            self._bind_all_further(now)
+
+    def _bind_all_further(self, now: float) -> None:
         moment = int(now * 1000)
         for key_state in self._key_states.values():
             self._bind_further(key_state, moment)
+            key_state.counters.must_check = True
 
     def end_periods(self, untils: dict[str, int]) -> None:
         """No window of these accounts outlasts the end (ms) of their plan's period."""

@@ -147,3 +147,9 @@ async def statement(
         (user_id, before, limit),
     )
     return [Entry(*row) for row in rows]
+
+
+async def balance_of(database: Database, user_id: str) -> int:
+    """An account's balance, in micro-dollars."""
+    rows = await database.select("SELECT micro FROM balance WHERE user_id = ?", (user_id,))
+    return int(rows[0][0]) if rows else 0

@@ -70,6 +70,26 @@ def extend(
     return after
 
 
+async def extend_present(database: Database, email: str, seconds: int, now: float) -> User | None:
+    """Extend the period that runs; None: none does. Raises StoreError: SQLite failed."""
+
+    def work(connection: sqlite3.Connection) -> User | None:
+        present = select_user(connection, email)
+        if present is None or present.plan_until is None or present.plan_until <= now:
+            return None
+        new = NewPeriod(present.plan, seconds, present.plan_then or "", database.actor.name)
+        return extend(connection, database.actor, present, new, now)
+
+    return await database.write(work)
+
+
+async def start_now(database: Database, user: User, new: NewPeriod, now: float) -> User:
+    """See `start`. Raises StoreError: SQLite failed."""
+    return await database.write(
+        lambda connection: start(connection, database.actor, user, new, now)
+    )
+
+
 def _enter(
     connection: sqlite3.Connection, user_id: str, new: NewPeriod, when: tuple[str, float, float]
 ) -> None:

@@ -99,6 +99,19 @@ async def list_users(database: Database) -> list[User]:
     return [user_of(row) for row in await database.select(f"{_SELECT} ORDER BY email")]
 
 
+async def page_of_users(
+    database: Database, limit: int, after: str = "", search: str = ""
+) -> list[User]:
+    """Users in the order of their addresses, from the one after `after` on; `search`: only those
+    whose address has this text."""
+    rows = await database.select(
+        f"""{_SELECT} WHERE email > ?1 AND instr(lower(email), lower(?2)) > 0
+            ORDER BY email LIMIT ?3""",
+        (after, search, limit),
+    )
+    return [user_of(row) for row in rows]
+
+
 async def user_by_id(database: Database, user_id: str) -> User | None:
     """The user with this id; None if there is none."""
     rows = await database.select(f"{_SELECT} WHERE id = ?", (user_id,))

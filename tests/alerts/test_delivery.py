@@ -13,7 +13,7 @@ import pytest
 
 from relay.alerts import delivery, messages
 from relay.alerts.delivery import DeliveryError, send
-from relay.alerts.rules import Alert
+from relay.alerts.rules import Alert, State
 from relay.config import AlertSettings
 from tests.alerts.services import Mailbox, Webhook
 
@@ -175,9 +175,10 @@ def test_an_address_that_cannot_be_used_is_one_line(
 def test_every_event_has_words_for_its_beginning_and_end() -> None:
     from typing import get_args
 
-    from relay.config.alerts import Event
+    from relay.config.alerts import OCCURRENCES, Event
 
     for event in get_args(Event):
-        for state in ("firing", "resolved"):
+        states: tuple[State, ...] = ("firing", "resolved")
+        for state in ("occurred",) if event in OCCURRENCES else states:
             alert = Alert(event, "thing", state, "", 0.0, 9000.0)
             assert messages.text(alert, PUBLIC).endswith(PUBLIC)

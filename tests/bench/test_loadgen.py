@@ -10,6 +10,7 @@ import pytest
 from bench.dialects import CHAT, MESSAGES, Dialect
 from bench.loadgen import JsonLoad, LoadError, quantile
 from bench.streams import StreamLoad, _StreamClient
+from tests.fakes.listening import listening
 
 _MESSAGE = b'{"type":"message","content":[]}'
 _JSON = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(_MESSAGE), _MESSAGE)
@@ -44,14 +45,11 @@ async def _origin(*pieces: bytes, close: bool = False) -> AsyncIterator[int]:
                 if close:
                     break
                 await reader.read(4096)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with listening(serve) as port:
+        yield port
 
 
 async def _fetch(port: int, dialect: Dialect = MESSAGES) -> JsonLoad:

@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.durability.process import Running, serving
+from tests.fakes.listening import listening
 
 from .test_doctor import change, examined, of, prepared
 
@@ -40,9 +41,8 @@ async def proxy(
         writer.close()
         up_writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listening:
-        yield listening.sockets[0].getsockname()[1]
+    async with listening(serve) as own:
+        yield own
 
 
 @contextlib.contextmanager

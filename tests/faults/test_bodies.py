@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.fakes.caller import BODY, exchange, read_answer, request
+from tests.fakes.listening import listening
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.upstream import JSON_ANSWER, Seen, UpstreamWith, always
-from tests.faults.conftest import listening
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"

@@ -15,9 +15,10 @@ import pytest
 from relay.simulator.script import parse
 from tests.clients.conftest import TRUST
 from tests.fakes.caller import BODY
+from tests.fakes.listening import listening
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
-from tests.faults.conftest import DEADLINE, IN_TIME, Setup, listening, starting
+from tests.faults.conftest import DEADLINE, IN_TIME, Setup, starting
 from tests.faults.outcomes import OUTCOMES
 
 ACCOUNT = (

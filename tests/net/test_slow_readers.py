@@ -11,6 +11,7 @@ import pytest
 from relay.net.listener import listen
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.listening import listening
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import JSON_ANSWER, OK, Seen, UpstreamWith
@@ -172,11 +173,9 @@ async def test_an_early_answer_ends_its_upstream_connection(
             await over.wait()
         writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     big = b'{"model":"claude-sonnet-4-7","x":"' + b"a" * 20_000_000 + b'"}'
-    try:
-        relay = await relay_with(url)
+    async with listening(serve) as port:
+        relay = await relay_with(f"http://127.0.0.1:{port}")
         async with connected(relay.port) as (reader, writer):
             writer.write(request(relay.key, big))
             assert (await read_answer(reader))[::2] == (400, refusal)
@@ -187,6 +186,4 @@ async def test_an_early_answer_ends_its_upstream_connection(
                 assert (await read_answer(reader))[::2] == (200, JSON_ANSWER)
             assert time.monotonic() - since < STALL
         assert connections == 2
-    finally:
         over.set()
-        server.close()

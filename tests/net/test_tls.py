@@ -18,6 +18,7 @@ from relay.net.listener import listen
 from relay.net.server import Bounds, Server
 from relay.net.upstream.connection import Origin
 from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.listening import listening
 from tests.fakes.live import RelayWith
 from tests.fakes.until import until
 from tests.fakes.upstream import OK
@@ -33,26 +34,16 @@ async def tls_upstream(certificate: trustme.LeafCert) -> AsyncIterator[int]:
     """An upstream that answers OK over TLS; its port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.configure_cert(context)
-    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                await reader.readexactly(length)
-                writer.write(OK)
-        writer.close()
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            await reader.readexactly(length)
+            writer.write(OK)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0.02)
+    async with listening(serve, context) as port:
+        yield port
 
 
 async def status_over_tls(
@@ -102,11 +93,8 @@ async def test_an_upstream_without_tls_is_a_503(relay_with: RelayWith) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        assert await status_over_tls(relay_with, server.sockets[0].getsockname()[1], None) == 503
-    finally:
-        server.close()
+    async with listening(serve) as port:
+        assert await status_over_tls(relay_with, port, None) == 503
 
 
 def test_an_origin_over_tls_checks_names_and_certificates(tmp_path: Path) -> None:

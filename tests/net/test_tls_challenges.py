@@ -18,6 +18,7 @@ from relay.net.listener import listen
 from relay.net.off_loop import off_loop
 from relay.net.server import Bounds, Prelude, Server
 from relay.net.tls import Certificates, read_certificate
+from tests.fakes.listening import listening
 from tests.net.pems import trusting, write_pair
 from tests.wire.test_client_hello import hello_of
 
@@ -160,14 +161,15 @@ async def test_a_hello_in_pieces_is_read(challenged: Challenged) -> None:
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", direct)
-        await asyncio.gather(forward(reader, inner_writer), forward(inner_reader, writer))
+        try:
+            await asyncio.gather(forward(reader, inner_writer), forward(inner_reader, writer))
+        finally:
+            inner_writer.transport.abort()
 
     direct = challenged.port
-    pipe = await asyncio.start_server(relay, "127.0.0.1", 0)
-    challenged.port = pipe.sockets[0].getsockname()[1]
-    assert (await challenged.get()).startswith(b"HTTP/1.1 200 ")
-    assert (await challenged.validate(NAME, "acme-tls/1"))[0] == "acme-tls/1"
-    pipe.close()
+    async with listening(relay) as challenged.port:
+        assert (await challenged.get()).startswith(b"HTTP/1.1 200 ")
+        assert (await challenged.validate(NAME, "acme-tls/1"))[0] == "acme-tls/1"
 
 
 @pytest.mark.long

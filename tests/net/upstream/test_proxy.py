@@ -21,6 +21,7 @@ from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnectio
 from relay.net.upstream.connection_pool import ConnectionPool
 from relay.wire.events import Response
 from tests.fakes.caller import connected, read_answer, request
+from tests.fakes.listening import listening
 from tests.fakes.live import running_relay
 from tests.fakes.proxy import GRANTED, Asked, Kind, Proxy, running_proxy
 from tests.fakes.until import until
@@ -66,11 +67,8 @@ async def tls_upstream(authority: trustme.CA) -> AsyncIterator[int]:
                 writer.write(OK)
         writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with listening(serve, context) as port:
+        yield port
 
 
 async def answer(connection: UpstreamConnection) -> Response:

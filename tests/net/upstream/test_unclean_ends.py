@@ -13,6 +13,7 @@ import trustme
 
 from tests.fakes import answers
 from tests.fakes.caller import BODY, connected, read_answer, read_head, request
+from tests.fakes.listening import listening
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 
@@ -58,11 +59,8 @@ async def ending(authority: trustme.CA, pieces: list[bytes], how: str) -> AsyncI
         else:
             writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    async with listening(serve, context) as port:
+        yield f"https://localhost:{port}"
 
 
 async def streamed(relay: Live, dialect: str) -> tuple[int, bytes]:
