@@ -5,10 +5,8 @@ know the topics of pages.
 """
 
 import time
-from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -16,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from relay.accounts.log_in import LogIn
-from relay.accounts.passkeys import relying_party
 from relay.accounts.passwords import HashingBusyError, Passwords
 from relay.accounts.proof_of_work import ProofOfWork
 from relay.accounts.sessions import recognise
@@ -43,14 +40,13 @@ from relay.web.admin import TOPICS as ADMIN_TOPICS
 from relay.web.admin.log_in_as import LogInAs
 from relay.web.admin.overview import ReadStates
 from relay.web.admin.pulse import Pulse
-from relay.web.assets import Assets
-from relay.web.formats import FILTERS
-from relay.web.languages import NAMES, choose, read_texts, translator
+from relay.web.languages import choose
 from relay.web.live import Live
 from relay.web.mailing import Mailing
 from relay.web.notices import Notices
 from relay.web.pages import Pages
 from relay.web.parts import Parts
+from relay.web.presentation import presentation
 from relay.web.security import (
     HEADERS,
     LANGUAGE_COOKIE,
@@ -62,7 +58,6 @@ from relay.web.security import (
 from relay.web.visit import THEMES, PageError, Visit
 from relay.web.ways import Ways
 
-_TEMPLATES: Final = Path(__file__).parent / "templates"
 _TOPICS: Final = (
     front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
     request_pages, exports, account_pages, way_pages, second_step_pages,
@@ -91,11 +86,8 @@ class Site:
         self.read_states: ReadStates | None = None
         self.is_backing_up = False
         self.clock = time.time
-        self.assets = Assets()
-        texts = read_texts()
-        self._texts = {language: translator(texts[language]) for language in texts}
-        self._done_keys = {key[5:] for key in texts["en"] if key.startswith("done.")}
-        self._environment = self._templates()
+        self._presentation = presentation()
+        self.assets = self._presentation.assets
         pages = Pages(self)
         for topic in _TOPICS:
             topic.add(pages)
@@ -165,30 +157,13 @@ class Site:
         )
         theme = cookies.get(THEME_COOKIE, "")
         theme = theme if theme in THEMES else "auto"
-        return Visit(self, request, language, theme, self._texts[language], now=time.time())
-
-    # --- templates ---
-
-    def _templates(self) -> jinja2.Environment:
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_TEMPLATES),
-            autoescape=True,
-            auto_reload=False,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
+        return Visit(
+            self, request, language, theme, self._presentation.texts[language], now=time.time()
         )
-        environment.filters.update(FILTERS)
-        environment.globals.update(asset=self.assets.url, languages=NAMES, themes=THEMES)
-        environment.globals.update(done_keys=self._done_keys)
-        environment.globals.update(relying_party=relying_party)
-        for name in environment.list_templates():  # compiled now, not at each first use
-            environment.get_template(name)
-        return environment
 
     def render(self, template: str, **values: object) -> str:
         """The text of a page."""
-        return self._environment.get_template(template).render(values)
+        return self._presentation.render(template, **values)
 
     # --- errors ---
 

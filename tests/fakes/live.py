@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.listener import listen
 from relay.net.server import Server
 from relay.simulator.app import Simulator
+from relay.store.database import Database
 from tests.fakes.upstream import Upstream
 
 EMAIL = "ada@example.com"
@@ -178,6 +180,7 @@ async def running_relay(
         for one in beside:
             one.extend(tree)
         settings = config.parse(tree)
+        await _copy_migrated(folder / "relay.db")
         log_path = folder / "access.log"
         log = stack.enter_context(log_path.open("ab", buffering=0))
         app = await App.start(settings, log_fd=log.fileno(), resolver=resolver)
@@ -188,6 +191,30 @@ async def running_relay(
         for one in beside:
             await stack.enter_async_context(one.run(relay))
         yield relay
+
+
+async def _copy_migrated(path: Path) -> None:
+    """A database as `Database.open` makes it, without its many statements."""
+    if not _migrated:
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder, "relay.db")
+            await (await Database.open(made)).close()
+            _migrated.append(_octets(made))
+    _place(path, _migrated[0])
+
+
+_migrated: list[bytes] = []  # at most one
+
+
+def _octets(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def _place(path: Path, octets: bytes) -> None:
+    """Write a file that is not there yet."""
+    with contextlib.suppress(FileExistsError), path.open("xb") as file:
+        path.chmod(0o600)
+        file.write(octets)
 
 
 def upstream_row(
