@@ -11,7 +11,7 @@ import re
 from array import array
 from collections.abc import Sequence
 from time import perf_counter_ns
-from typing import cast
+from typing import Protocol, cast
 
 import orjson
 
@@ -24,6 +24,14 @@ HEAD_END = b"\r\n\r\n"
 
 class LoadError(Exception):
     """An answer was wrong, so the figures of this round mean nothing."""
+
+
+class Client(Protocol):
+    """One request at a time."""
+
+    def send(self) -> None: ...
+    def leave(self) -> None:
+        """Close the connection."""
 
 
 class JsonLoad:
@@ -42,11 +50,11 @@ class JsonLoad:
         self.recording = False
         self.latencies = array("Q")
         self.saturated = False
-        self.idle: list[_JsonClient] = []
+        self.idle: list[Client] = []
         self.answer = b""
         self.text = ""
         self.failure: LoadError | None = None
-        self._clients: list[_JsonClient] = []
+        self._clients: list[Client] = []
         self._failed = asyncio.Event()
 
     async def open(self, connections: int) -> None:
@@ -56,10 +64,14 @@ class JsonLoad:
         for _ in range(connections):
             _, client = await loop.create_connection(lambda: _JsonClient(self), HOST, self.port)
             opened.append(client)
-            self._clients.append(client)
-        for client in opened:
-            client.send()
+        self.join(opened)
         await self.settled()
+
+    def join(self, clients: Sequence["Client"]) -> None:
+        """Add clients, and let each send a first request."""
+        self._clients += clients
+        for client in clients:
+            client.send()
 
     def saturate(self) -> None:
         self.saturated = True
@@ -178,13 +190,13 @@ class _JsonClient(asyncio.Protocol):
             raise LoadError(f"an answer without content-length: {data[:head_end]!r}")
         end = head_end + 4 + int(found[2])
         if len(data) >= end:
-            self.load.text = _read(data[head_end + 4 : end], self.load.dialect)
+            self.load.text = read_answer(data[head_end + 4 : end], self.load.dialect)
             self.load.answer = data[:end]
             self.needle = b"\r\n" + found[1]
         return end
 
 
-def _read(body: bytes, dialect: Dialect) -> str:
+def read_answer(body: bytes, dialect: Dialect) -> str:
     """The text of a JSON answer."""
     try:
         document = orjson.loads(body)

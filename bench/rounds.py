@@ -30,11 +30,16 @@ _FIRST_STEP_S = 0.001
 
 
 async def json_round(
-    stage: Stage, rival: Rival, process: Process, dialect: Dialect = MESSAGES
+    stage: Stage,
+    rival: Rival,
+    process: Process,
+    dialect: Dialect = MESSAGES,
+    *,
+    http2: bool = False,
 ) -> Figures:
     """As many small requests as the proxy can take."""
     settings = stage.settings
-    load = json_load(rival, spoken(rival, dialect))
+    load = json_load(rival, spoken(rival, dialect), http2=http2)
     try:
         await load.open(settings.connections)
         if load.text != (text := await stage.upstream_text()):
@@ -74,7 +79,12 @@ async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures
 
 
 async def sse_round(
-    stage: Stage, rival: Rival, process: Process, dialect: Dialect = MESSAGES
+    stage: Stage,
+    rival: Rival,
+    process: Process,
+    dialect: Dialect = MESSAGES,
+    *,
+    http2: bool = False,
 ) -> Figures:
     """Paced streams side by side, all read to their end."""
     settings = stage.settings
@@ -82,7 +92,7 @@ async def sse_round(
     seconds = STREAM_OPEN_S + _STREAM_SETTLE_S + settings.seconds + _STREAM_SPARE_S
     simulate = f"tokens={max(1, round(seconds * settings.pace))};pace={settings.pace:g}"
     expected = await stage.events_of(simulate, rival, dialect)
-    load = stream_load(rival, simulate, dialect)
+    load = stream_load(rival, simulate, dialect, http2=http2)
     try:
         await load.open(settings.streams, STREAM_OPEN_S)
         await load.run(_STREAM_SETTLE_S)

@@ -23,6 +23,8 @@ _ROUNDS: dict[str, Round] = {
     "json": rounds.json_round,
     "latency": rounds.latency_round,
     "sse": rounds.sse_round,
+    "http2-json": partial(rounds.json_round, http2=True),
+    "http2-sse": partial(rounds.sse_round, http2=True),
     "chat-json": partial(rounds.json_round, dialect=CHAT),
     "chat-sse": partial(rounds.sse_round, dialect=CHAT),
     "chat-first": rounds.chat_first_round,
@@ -83,6 +85,8 @@ async def _rounds(stage: Stage, name: str, round_of: Round) -> None:
     rivals = stage.testbeds[upstream_of(name)].rivals
     if name in _WEIGHED:
         rivals = _proxies(rivals)
+    if name.startswith("http2"):
+        rivals = [rival for rival in rivals if rival.http2_ports is not None]
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
             figures = await _run(stage, name, round_of, rival)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.dialects import MESSAGES, Dialect
+from bench.http2 import Http2JsonLoad, Http2StreamLoad
 from bench.loadgen import JsonLoad, LoadError
 from bench.process import BenchError, Cores, Process, busy_ns
 from bench.rivals.rival import UPSTREAM_KEY, Rival
@@ -152,20 +153,30 @@ def _others(busy: int, total: int, ours: float) -> float:
     return max(0.0, busy / total - ours) if total else 0.0
 
 
-def json_load(rival: Rival, dialect: Dialect = MESSAGES) -> JsonLoad:
+def json_load(rival: Rival, dialect: Dialect = MESSAGES, *, http2: bool = False) -> JsonLoad:
     """The clients of JSON answers, not connected yet."""
-    port = rival.json_port
+    port = _port(rival, 0) if http2 else rival.json_port
     payload = dialect.request(port, rival.key, JSON_ANSWER, stream=False)
-    return JsonLoad(port, payload, dialect)
+    return (Http2JsonLoad if http2 else JsonLoad)(port, payload, dialect)
 
 
 def stream_load(
-    rival: Rival, simulate: str, dialect: Dialect = MESSAGES, body_size: int = 0
+    rival: Rival,
+    simulate: str,
+    dialect: Dialect = MESSAGES,
+    body_size: int = 0,
+    *,
+    http2: bool = False,
 ) -> StreamLoad:
     """The clients of streams, none opened yet; see `Dialect.request` for `body_size`."""
-    port = rival.sse_port
+    port = _port(rival, 1) if http2 else rival.sse_port
     payload = dialect.request(port, rival.key, simulate, stream=True, body_size=body_size)
-    return StreamLoad(port, payload, dialect)
+    return (Http2StreamLoad if http2 else StreamLoad)(port, payload, dialect)
+
+
+def _port(rival: Rival, place: int) -> int:
+    assert rival.http2_ports is not None
+    return rival.http2_ports[place]
 
 
 def spoken(rival: Rival, dialect: Dialect) -> Dialect:

@@ -10,13 +10,23 @@ import re
 import socket
 from array import array
 from time import perf_counter_ns
-from typing import cast
+from typing import Protocol, TypeVar, cast
 
 from bench.dialects import HOST, MESSAGES, Dialect
 from bench.loadgen import HEAD_END, OK, LoadError
 
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _NEWLINE = 10
+
+
+class Leaving(Protocol):
+    """A client of one stream."""
+
+    def leave(self) -> None:
+        """Close the connection."""
+
+
+C = TypeVar("C", bound=Leaving)
 
 
 class StreamLoad:
@@ -35,7 +45,7 @@ class StreamLoad:
         self.first_content = array("Q")
         self.counts: list[int] = []
         self.failure: LoadError | None = None
-        self._clients: list[_StreamClient] = []
+        self._clients: list[Leaving] = []
         self._changed = asyncio.Event()
 
     async def open(self, streams: int, over: float = 0.0) -> None:
@@ -45,8 +55,12 @@ class StreamLoad:
         for number in range(streams):
             await loop.create_connection(lambda: self._client(), HOST, self.port)
             await self.run(max(0.0, origin + over * (number + 1) / streams - loop.time()))
+        await self.started(streams, origin + over + 10)
+
+    async def started(self, streams: int, deadline: float) -> None:
+        """Wait until so many streams have started."""
         while self.live + self.completed < streams:
-            if loop.time() > origin + over + 10:
+            if asyncio.get_running_loop().time() > deadline:
                 raise LoadError(
                     f"only {self.live + self.completed} of {streams} streams have started"
                 )
@@ -107,7 +121,10 @@ class StreamLoad:
             self._changed.set()
 
     def _client(self) -> "_StreamClient":
-        client = _StreamClient(self)
+        return self.join(_StreamClient(self))
+
+    def join(self, client: C) -> C:
+        """Add a client; its stream is read to its end, too."""
         self._clients.append(client)
         return client
 

@@ -61,12 +61,14 @@ http {{
 {hidden}
     server {{
         listen 127.0.0.1:{json} backlog=4096;
+        listen 127.0.0.1:{http2_json} http2 backlog=4096;
         location / {{ proxy_pass http://origin; }}
         location = /readyz {{ access_log off; return 200; }}
     }}
     server {{
         # Buffering would hold events back; without it nginx writes each one as it comes.
         listen 127.0.0.1:{sse} backlog=4096;
+        listen 127.0.0.1:{http2_sse} http2 backlog=4096;
         location / {{ proxy_pass http://origin; proxy_buffering off; }}
     }}
 }}
@@ -86,7 +88,8 @@ class Nginx(Rival):
             raise BenchError("nginx is not installed")
         self.program = program
         self.key = "sk-llmapi-nginx-does-not-look-at-it"
-        self.json_port, self.sse_port = free_ports(2)
+        self.json_port, self.sse_port, *http2 = free_ports(4)
+        self.http2_ports = (http2[0], http2[1])
         self.version = output([program, "-v"]).rpartition("/")[2].strip()
         self.settings = _SETTINGS.format(
             folder=folder,
@@ -97,6 +100,8 @@ class Nginx(Rival):
             credential=UPSTREAM_KEY,
             json=self.json_port,
             sse=self.sse_port,
+            http2_json=http2[0],
+            http2_sse=http2[1],
         )
         (folder / "nginx.conf").write_text(self.settings)
 

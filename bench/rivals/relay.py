@@ -69,6 +69,7 @@ class Relay(Rival):
         self.profile: Path | None = None  # where a profile of the next process goes
         port, admin = free_ports(2)
         self.json_port = self.sse_port = port
+        self.http2_ports = (port, port)
         self.settings = _SETTINGS.format(
             folder=folder,
             port=port,

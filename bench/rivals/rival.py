@@ -30,6 +30,7 @@ class Rival(ABC):
     key: str  # the credential that its callers send
     json_port: int
     sse_port: int
+    http2_ports: tuple[int, int] | None = None  # as the two above, without TLS; None: no HTTP/2
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
