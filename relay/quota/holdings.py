@@ -142,10 +142,6 @@ class Holdings:
         """All limits in use."""
         return self._counters.values()
 
-    def find_balance(self, account: str) -> Balance | None:
-        """The balance of an account, if it is known."""
-        return self._balances.get(account)
-
     def balances(self) -> Iterable[Balance]:
         """All balances that are known."""
         return self._balances.values()

@@ -187,3 +187,37 @@ def test_a_calendar_window_ends_with_its_unit(unit: str, now: int, end: int) -> 
     assert isinstance(bucket, FixedWindow)
     assert bucket.take(1, now * 1000)
     assert bucket.end == end * 1000
+
+
+SMOOTH = plan({"requests": 4, "per": "5h", "refill": "smooth"}, enforce="account")
+
+
+def test_a_limit_that_refills_all_the_time_is_reset_too() -> None:
+    ledger = Ledger()
+    held = ledger.reserve("a", "k", SMOOTH, START)
+    ledger.settle(ledger.reserve("a", "k", SMOOTH, START), START)
+    assert adjustments.reset(ledger, OWNERS, HOURS, START) == 1
+    ledger.refund(held, START)
+    assert [one.remaining for one in ledger.view("a", "k", SMOOTH, START)] == [4]
+    assert adjustments.reset(ledger, OWNERS, WEEK, START) == 0
+
+
+def test_a_renewal_leaves_what_refills_all_the_time() -> None:
+    ledger = Ledger()
+    ledger.settle(ledger.reserve("a", "k", SMOOTH, START), START)
+    adjustments.renew(ledger, OWNERS, START)
+    assert [one.remaining for one in ledger.view("a", "k", SMOOTH, START)] == [3]
+    ledger.end_periods({"a": int(START * 1000) + 1})
+    assert [one.remaining for one in ledger.view("a", "k", SMOOTH, START)] == [3]
+
+
+def test_a_bonus_ends_with_its_window_limit() -> None:
+    """The plan's limit refills all the time from then on, here and in the next process."""
+    ledger = Ledger()
+    assert adjustments.give_bonus(ledger, OWNER, PLAN, (*HOURS, 2, 3), START)
+    rows = all_rows(ledger)
+    ledger.settle(ledger.reserve("a", "k", SMOOTH, START), START)
+    assert not [row for row in all_rows(ledger) if row[2].startswith("bonus")]
+    other = Ledger()
+    other.restore([row for row in rows if row[2].startswith("bonus")])
+    assert [one.remaining for one in other.view("a", "k", SMOOTH, START)] == [4]

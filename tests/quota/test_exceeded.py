@@ -98,4 +98,8 @@ def test_a_balance_held_by_others_is_worth_a_retry() -> None:
 def test_the_obstacle_that_lasts_longest_is_named() -> None:
     one = plan({"requests": 2, "per": "5h"}, max_concurrency=2)
     assert refusal(one).limit == one.limits[0]
+    one = plan({"requests": 2, "per": "5h"}, {"requests": 2, "per": "1m"})
+    assert refusal(one).limit == one.limits[0]
+    one = plan({"requests": 2, "per": "1m"}, {"requests": 2, "per": "5h"})
+    assert refusal(one).limit == one.limits[1]
     assert "1 request at once per key" in refusal(plan(max_concurrency=1)).message

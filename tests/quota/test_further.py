@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.quota.exceeded import QuotaExceeded
+from relay.quota.further import begin_spent
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit, Plan, further_limits
 from relay.quota.state import LimitCounters, Reservation
-from relay.quota.transfer import close, describe
+from relay.quota.transfer import Share, close, describe
 
 from .plans import START, plan
 from .rows import all_rows
@@ -177,3 +178,48 @@ def test_a_reservation_closes_elsewhere_as_it_does_here(
     assert [one.in_flight for one in buckets_of(here)] == [
         one.in_flight for one in buckets_of(there)
     ]
+
+
+def test_a_check_looks_at_own_limits_before_a_request_does() -> None:
+    """It refuses exactly where the smallest request would be refused, and takes nothing."""
+    ledger = limited()
+    ledger.reserve("a", "k", PLAN, START)
+    before = use_of(ledger)
+    ledger.check("a", "k", PLAN, START)
+    assert use_of(ledger) == before
+    held = [ledger.reserve("a", "k", PLAN, START) for _ in range(2)]
+    with pytest.raises(QuotaExceeded, match="This key allows 3 requests at once"):
+        ledger.check("a", "k", PLAN, START)
+    for one in held:
+        ledger.settle(one, START)
+    ledger.settle(ledger.reserve("a", "k", PLAN, START), START)
+    with pytest.raises(QuotaExceeded, match="4 requests per minute"):
+        ledger.check("a", "k", PLAN, START)
+
+
+def test_spending_before_its_limit_counts() -> None:
+    ledger = limited(own=None)
+    counters = ledger.counters_of("spending", "a")
+    counters.adopt(SPENDING, int(START * 1000))
+    assert begin_spent(counters, {"month": 700, "day": 5}, int(START * 1000))
+    assert not begin_spent(counters, {"month": 900}, int(START * 1000))  # its window is open
+    with pytest.raises(QuotaExceeded, match="resets at 2026-05-01"):
+        ledger.reserve("a", "k", PLAN, START, 1, 101)
+    assert ledger.reserve("a", "k", PLAN, START, 1, 100)
+    assert not begin_spent(ledger.counters_of("spending", "b"), {"month": 1}, 0)
+
+
+def test_what_another_process_holds_counts_in_own_limits() -> None:
+    """Even where this process has removed the limit by the time the request ends there."""
+    old, new = limited(), limited()
+    reservation = old.reserve("a", "k", PLAN, START, 10, 10)
+    held = sent(describe(reservation))
+    share = Share()
+    share.add(held)
+    assert share.counters == {"key/k": 1, "own/k": 1, "spending/a": 1}
+    share.add(held, -1)
+    assert not share.counters
+    unlimited = limited(own=None, spending=None)
+    close(unlimited, held, START, (10, 10))
+    close(new, held, START, None)
+    assert not any(used for name, used in use_of(unlimited).items() if name[0] != "key")

@@ -5,12 +5,20 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.errors import RelayError
 from relay.translate import pacing, raw_json
-from relay.translate.raw_json import count, decode_string, encode_string, find, lower, utf8
+from relay.translate.raw_json import (
+    count,
+    decode_string,
+    encode_string,
+    find,
+    has_text,
+    lower,
+    utf8,
+)
 
 PIECES = [
     *("a", "é", "日", "🌍", r"\n", r"\"", r"\\", r"\u00e9", r"\ud83c\udf0d", r"\\\\", r"\\n"),
@@ -33,6 +41,8 @@ def test_a_long_text_is_decoded_in_pieces_as_at_once(content: str) -> None:
     assert utf8(msgspec.Raw(octets), "x") == text.encode()
 
 
+@example("a" * 16)
+@example("é" * 17 + "\n" * 16)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
 def test_a_long_text_is_encoded_in_pieces_as_at_once(text: str) -> None:
     assert encode_string(text) == msgspec.json.encode(text)
@@ -66,6 +76,12 @@ def test_a_long_text_is_put_in_small_letters_as_at_once(octets: bytes) -> None:
 def test_a_long_value_that_is_no_text_is_refused(octets: bytes) -> None:
     with pytest.raises(RelayError):
         decode_string(octets % (b"1" * 100), "x")
+
+
+@pytest.mark.parametrize("octets", [b"5", b"[]", b"{}", b"true"])
+def test_a_value_that_is_no_text_has_none(octets: bytes) -> None:
+    with pytest.raises(RelayError, match="must be a text"):
+        has_text(msgspec.Raw(octets), "x")
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100])
