@@ -40,7 +40,7 @@ from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
-from relay.provisioning.endpoint import Provisioning
+from relay.provisioning import mount as provisioning
 from relay.quota.transfer import State
 from relay.server_setup import exchange_server, new_load, new_pool, new_server, session_seconds
 from relay.storage import Storage
@@ -443,5 +443,5 @@ def compose(
         parts,
         web,
     )
-    Provisioning(app).serve_at(endpoints)
+    provisioning.serve_at(endpoints, app)
     return app

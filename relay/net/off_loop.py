@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -43,3 +43,31 @@ async def off_loop(name: str, function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await future
+
+
+class Once(Generic[T]):
+    """A value that the first caller makes, on a thread, and all others get."""
+
+    def __init__(self, name: str, make: Callable[[], T]) -> None:
+        self._name = name
+        self._make = make
+        self._made: T | None = None
+        self._making: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """The value. A caller that is cancelled stops waiting; the others get it.
+
+        Raises:
+            BaseException: `make` raised it; the next caller tries again.
+        """
+        if self._made is not None:
+            return self._made
+        if self._making is None:
+            work = off_loop(self._name, self._make)
+            self._making = asyncio.get_running_loop().create_task(work)
+        try:
+            self._made = await asyncio.shield(self._making)
+        finally:
+            if self._making is not None and self._making.done():
+                self._making = None
+        return self._made

@@ -6,8 +6,7 @@ what an endpoint does.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -37,28 +36,12 @@ _JSON: Final = (b"content-type", b"application/json")
 _BODYLESS: Final = ("GET", "DELETE")
 
 
-_Serve = Callable[[RequestContext], Awaitable[None]]
-
-
-class Endpoints(Protocol):
-    """Where endpoints are found by path."""
-
-    def mount(self, prefix: bytes, endpoint: _Serve) -> None: ...
-    def get(self, path: bytes, endpoint: _Serve) -> None: ...
-
-
 class Provisioning:
     """See the module."""
 
     def __init__(self, relay: RunningRelay) -> None:
         self._relay = relay
         self._access = Access(relay.database)
-
-    def serve_at(self, endpoints: Endpoints) -> None:
-        """Serve the paths of the API."""
-        for prefix in (b"/api/v1", b"/v1/organizations/"):
-            endpoints.mount(prefix, self.serve)
-        endpoints.get(b"/openapi.json", self.describe)
 
     async def serve(self, ctx: RequestContext) -> None:
         """Answer a call on every outcome but a cancellation."""

@@ -4,14 +4,13 @@ A relay that serves no pages does not import their libraries (20 MiB). Loading t
 second, on a thread beside the loop. Must not know pages.
 """
 
-import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from relay.errors import RelayError
 from relay.gateway.context import Outcome, RequestContext
 from relay.net import asgi
-from relay.net.off_loop import off_loop
+from relay.net.off_loop import Once
 from relay.web.parts import Parts
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class WebMount:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.site: Site | None = None  # until the first page request
-        self._loading: asyncio.Task[Site] | None = None
+        self._loaded = Once("site", self._load)
         self._closing = False
 
     def serves(self, path: bytes, accept: bytes) -> bool:
@@ -51,7 +50,7 @@ class WebMount:
         Raises:
             Exception: the site failed; if it could, it has answered.
         """
-        site = self.site or await self._load()
+        site = self.site or await self._open()
         exchange = ctx.exchange
         secure = self._parts.settings().server.public_url.startswith("https:")
         try:
@@ -70,21 +69,16 @@ class WebMount:
         if self.site is not None:
             self.site.close()
 
-    async def _load(self) -> "Site":
-        if self._loading is None:
-            self._loading = asyncio.get_running_loop().create_task(self._import())
-        try:
-            return await asyncio.shield(self._loading)  # who leaves does not stop it
-        finally:
-            if self._loading is not None and self._loading.done():
-                self._loading = None
+    async def _open(self) -> "Site":
+        site = await self._loaded.get()
+        if self.site is None:
+            self.site = site
+            if self._closing:
+                site.close()
+            else:
+                site.live.index()
+        return site
 
-    async def _import(self) -> "Site":
-        parts = self._parts
-        site: Site = await off_loop("site", lambda: import_module("relay.web.site").Site(parts))
-        self.site = site
-        if self._closing:
-            site.close()
-        else:
-            site.live.index()
+    def _load(self) -> "Site":
+        site: Site = import_module("relay.web.site").Site(self._parts)
         return site
