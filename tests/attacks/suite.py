@@ -94,7 +94,8 @@ class Row:
         answered = f"{served} of {len(self.statuses)}" if self.statuses else "–"
         verdict = "ok" if self.holds else "FAILED"
         return (
-            f"{self.finding.name:4} {self.finding.attack:58.58} {self.passed:3} {self.failed:3} "
+            f"{self.finding.name:4} {self.finding.attack:58.58} {self.finding.before:38} "
+            f"{self.passed:3} {self.failed:3} "
             f"{gap} {answered:>9} {self.grown / 2**20:+6.1f} {self.seconds:5.1f} {verdict}"
         )
 
@@ -140,7 +141,8 @@ class Suite:
 def show(rows: list[Row], grown: int, seconds: float) -> bool:
     """Draw the table; whether everything holds. `grown`: octets, of all processes."""
     print("attacks, with an honest caller beside")
-    print(f"{'':4} {'attack':58} {'ok':>3} {'not':>3} {'p99 gap':>9} {'answered':>9}    MiB     s")
+    columns = f"{'ok':>3} {'not':>3} {'p99 gap':>9} {'answered':>9}    MiB     s"
+    print(f"{'':4} {'attack':58} {'before':38} {columns}")
     for row in rows:
         print(row.line())
     print(f"{seconds:.0f} s of {SUITE_SECONDS}; memory at most +{grown / 2**20:.1f} MiB of 64")
