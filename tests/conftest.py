@@ -1,6 +1,7 @@
 """Fixtures for every part of the suite."""
 
 import contextlib
+import gc
 import logging
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("matrix")
         if marker is not None and zlib.crc32(item.nodeid.encode()) % marker.kwargs["share"]:
             item.add_marker("thorough")
+
+
+def pytest_collection_finish() -> None:
+    """Let collections of garbage pass over the many thousand tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 map_large_blocks()  # as `relay serve` does: what is freed is no part of the process any more

@@ -51,9 +51,7 @@ class Access:
         if key is None or not key.is_live(now):
             failures.take(1, moment)
             self._known.discard(known_as)
-            what = "This admin key is not known here, or is revoked or expired."
-            detail = f"{what} {_HOW_TO}" if text else f"There is no key in this call. {_HOW_TO}"
-            raise Problem(401, detail, headers=_CHALLENGE)
+            raise Problem(401, f"{_fault(text, prefix)} {_HOW_TO}", headers=_CHALLENGE)
         calls = _bucket(self._calls, key.id, _CALLS_PER_MINUTE)
         if not calls.take(1, moment):
             raise _too_many(calls, moment)
@@ -71,6 +69,15 @@ def check_scope(key: AdminKey, scope: str) -> None:
             f"This key has not the scope {scope}; it has {', '.join(key.scopes)}. Make another "
             f"one: `relay admin-key create --scope {scope}`.",
         )
+
+
+def _fault(text: bytes, prefix: str) -> str:
+    """Why a key is not accepted."""
+    if not text:
+        return "There is no key in this call."
+    if not text.startswith(prefix.encode()):
+        return f"This is no admin key: those begin with {prefix}."
+    return "This admin key is not known here, or is revoked or expired."
 
 
 def _key_of(headers: dict[bytes, bytes]) -> bytes:
