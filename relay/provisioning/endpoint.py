@@ -30,7 +30,7 @@ from relay.store.admin_keys import AdminKey
 from relay.store.audit import Actor
 from relay.store.database import StoreError
 
-_log = logging.getLogger("relay.api")
+_log = logging.getLogger("relay.provisioning")
 
 _JSON: Final = (b"content-type", b"application/json")
 _BODYLESS: Final = ("GET", "DELETE")
@@ -56,7 +56,7 @@ class Provisioning:
         except RelayError as error:
             _fail(ctx, Problem(error.kind.status, error.message))
         except StoreError as error:
-            _log.error("provisioning: %s", error)
+            _log.error("%s", error)
             _fail(ctx, Problem(503, "The database cannot be used now. Try again in a moment."))
         else:
             _respond(ctx, status, _JSON, body)

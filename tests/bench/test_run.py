@@ -67,6 +67,7 @@ def test_each_scenario_has_the_upstream_that_it_needs() -> None:
     kinds = {name: upstream_of(name) for name in SCENARIOS}
     assert [name for name in kinds if kinds[name] == "replay"] == [
         "json",
+        "http2-json",
         "chat-json",
         "responses-json",
     ]

@@ -178,16 +178,18 @@ LINES = {
 }
 
 
-EXAMPLE_ID = re.compile(r"key_0123456789abcdef|batch_0123456789abcdef|7K2M-9QXA-B4ZD-N8RT")
+EXAMPLE_ID = re.compile(r"(?:key|adm|batch)_0123456789abcdef|7K2M-9QXA-B4ZD-N8RT")
 
 
 def example_ids() -> dict[str, str]:
-    """What the pages' example ids stand for here: a key, a batch and a code."""
+    """What the pages' example ids stand for here: a key, an admin key, a batch and a code."""
     data("user", "create", "owner@example.com")
     key = data("key", "create", "--user", "owner@example.com")["id"]
+    admin_key = data("admin-key", "create", "--scope", "people:read")["id"]
     [batch], [code] = (data("code", "credit", "1") for _ in range(2))
     return {
         "key_0123456789abcdef": key,
+        "adm_0123456789abcdef": admin_key,
         "batch_0123456789abcdef": batch["batch"],
         "7K2M-9QXA-B4ZD-N8RT": code["code"],
     }

@@ -70,7 +70,7 @@ async def open_pair(
 
 
 def upstreams(first: str, second: str, timeout: float) -> list[dict[str, Any]]:
-    times = {"connect": timeout, "first_byte": timeout, "silence": timeout}
+    times = {"connect": 5.0, "first_byte": timeout, "silence": timeout}
     return [
         upstream_row(name, url, {"priority": priority, "timeouts": times})
         for priority, (name, url) in enumerate([("faulty", first), ("healthy", second)], 1)
