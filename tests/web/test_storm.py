@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.relay_process import relay_process
 from tests.durability.process import Running, data, serving, write_settings
 from tests.fakes.caller import BODY, connected, request
+from tests.fakes.live import upstream_row
 from tests.web.visitor import PASSWORD
 
 EMAIL = "grace@example.com"
@@ -92,6 +94,7 @@ def log_in_once(running: Running) -> None:
     assert json.loads(done.stdout)["sent"] >= 1
 
 
+@pytest.mark.long
 @pytest.mark.alone
 async def test_a_storm_of_log_ins_leaves_streams_alone(
     tmp_path: Path, record_property: Any
@@ -118,3 +121,25 @@ async def test_a_storm_of_log_ins_leaves_streams_alone(
     assert answered["sent"] > PER_SECOND * SECONDS
     assert answered["303"] + answered["401"] > 0
     assert busy - quiet <= MOST_MORE
+
+
+@pytest.mark.alone
+async def test_a_storm_of_log_ins_takes_short_turns(record_property: Any) -> None:
+    """The loop's longest turn, in CPU time, which others on the machine do not change."""
+    web = {"log_ins_per_account": 100_000, "log_ins_per_address": 100_000}
+    upstreams = [upstream_row("main", "http://127.0.0.1:9")]
+    with relay_process(upstreams, web=web) as running:
+        arguments = [sys.executable, "-c", STORM, str(running.port)]
+        for rate in (1, PER_SECOND):
+            process = subprocess.Popen(  # noqa: ASYNC220
+                [*arguments, str(rate), EMAIL, PASSWORD],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            await asyncio.sleep(SECONDS)
+            answered = json.loads(process.communicate()[0])
+            longest = running.longest_turn()
+    figure = f"longest turn {longest * 1000:.1f} ms; {answered}"
+    print(figure)
+    record_property("figure", figure)
+    assert answered["401"] > 0
+    assert longest <= MOST_MORE
