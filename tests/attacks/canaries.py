@@ -185,7 +185,7 @@ async def marked_relay(folder: Path, mailbox: Mailbox) -> AsyncIterator[Canaries
                 cwd=folder, stdout=out, stderr=err, env={**os.environ, "SEAT": UPSTREAM},
             )  # fmt: skip
         try:
-            await until(lambda: b"listens on http" in (folder / "err").read_bytes(), within=10)
+            await until(lambda: b"listens on http" in (folder / "err").read_bytes(), within=30)
             said = (folder / "err").read_text()
             url = "http://" + said.split("http://")[1].split()[0].strip(",")
             canaries = Canaries(folder, url, process)

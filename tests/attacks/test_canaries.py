@@ -108,7 +108,7 @@ async def test_a_running_relay_leaves_no_secret_anywhere(
         }
         assert found(canaries) == ""
         canaries.process.send_signal(signal.SIGTERM)
-        await until(lambda: canaries.process.poll() is not None)
+        await until(lambda: canaries.process.poll() is not None, within=20)
         assert found(canaries) == ""
 
 
@@ -199,7 +199,7 @@ async def sign_up(canaries: Canaries, mailbox: Mailbox) -> Visitor:
     fields |= {"email": PERSON, "password": PASSWORD, "answer": solve(fields["challenge"])}
     with collected(mailbox.messages) as links:
         assert (await visitor.post("/signup", data=fields)).status_code == 200
-        await until(lambda: mailbox.messages)
+        await until(lambda: mailbox.messages, within=20)
     with canaries.showing_once():  # the page has its link in a field
         page = "/" + links[0].split("/", 3)[3]
         canaries.secrets["link to confirm"] = page.partition("t=")[2]
@@ -328,7 +328,7 @@ async def secure_the_account(canaries: Canaries, visitor: Visitor, mailbox: Mail
     already = len(mailbox.messages)
     with collected(mailbox.messages) as links:
         await visitor.submit("/forgot", email=PERSON)
-        await until(lambda: len(mailbox.messages) > already)
+        await until(lambda: len(mailbox.messages) > already, within=20)
     page = "/" + links[0].split("/", 3)[3]
     canaries.secrets["link for a password"] = page.partition("t=")[2]
     with canaries.showing_once():
