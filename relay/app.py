@@ -22,6 +22,7 @@ from relay.api.stored_responses import StoredResponses
 from relay.api.usage import KeyUsage
 from relay.changes import Changes
 from relay.config import Settings
+from relay.forbidden_addresses import guard_connections
 from relay.gateway.access_text import open_access_log
 from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
@@ -170,6 +171,7 @@ class App:
             StoreError: the database cannot be used.
             OSError: an address cannot be bound.
         """
+        guard_connections()
         deadlines = Deadlines(asyncio.get_running_loop())
         resolver = resolver or Resolver()
         setups = read_setups(settings)

@@ -17,6 +17,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from relay import config
 from relay.cli.output import print_stderr
+from relay.forbidden_addresses import guard_connections
 
 _DEFAULT_CONFIG: Final = "relay.toml"
 _CONFIG_VARIABLE: Final = "RELAY_CONFIG"
@@ -70,6 +71,7 @@ class _Program(click.Group):
             if hasattr(stream, "reconfigure"):  # an ASCII terminal gets "?" in place of "…"
                 stream.reconfigure(errors="replace")
         extra["standalone_mode"] = False
+        guard_connections()
         try:
             status = super().main(args, *rest, **extra)
         except NoArgsIsHelpError as error:

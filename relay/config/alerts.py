@@ -12,6 +12,7 @@ import msgspec
 from relay import secret
 from relay.config.checks import check_name
 from relay.config.values import Duration
+from relay.forbidden_addresses import is_forbidden
 
 Event = Literal[
     "upstream", "cooling", "plan", "certificate", "disk", "journal", "backup",
@@ -130,5 +131,7 @@ def check_webhook(setting: str, text: str) -> None:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
+    if valid and is_forbidden((parts.hostname or "").rstrip(".")):
+        raise ValueError(f"{setting} names a cloud's metadata service, which holds credentials")
     if not valid or parts.username is not None:
         raise ValueError(f"{setting} must be a URL that begins with https:// and names a host")

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from relay.forbidden_addresses import is_forbidden
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MODEL_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&()*+,;=%-]+")
@@ -48,6 +50,8 @@ def check_url(setting: str, text: str) -> None:
         raise ValueError(f"{setting} has a host or port that cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{setting} must begin with http:// or https:// and name a host")
+    if is_forbidden(parts.hostname.rstrip(".")):
+        raise ValueError(f"{setting} names a cloud's metadata service, which holds credentials")
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError(f"{setting} takes a scheme, host, port and path, nothing else")
     if not _URL_TEXT.fullmatch(text):

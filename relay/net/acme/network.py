@@ -38,6 +38,7 @@ class Network(client.ClientNetwork):
         self.retry_after: float | None = None  # seconds, of the last answer if that was an error
         if ca is not None:  # as `requests` takes it
             self.verify_ssl = ca  # type: ignore[assignment]
+        self.session.trust_env = False  # no proxy and no .netrc of the environment
         self.session.hooks["response"].append(self._on_response)
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -53,6 +54,9 @@ class Network(client.ClientNetwork):
                 if error.code != "badNonce":
                     raise
         return self._post_once(*args, **kwargs)
+
+    def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        return super()._send_request(method, url, *args, allow_redirects=False, **kwargs)
 
     def _on_response(self, response: requests.Response, *_: object, **__: object) -> None:
         field = "" if response.ok else response.headers.get("retry-after", "")

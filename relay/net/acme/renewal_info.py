@@ -97,14 +97,24 @@ def certificate_id(certificate: x509.Certificate) -> str:
     return ".".join(parts)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect the error that it is for a program."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _get(url: str, ca: str | None) -> tuple[dict[str, Any], str]:
     """A JSON document, and its `retry-after`."""
     if not url.startswith("https://"):
         raise ValueError("a URL does not begin with https://")
     request = urllib.request.Request(url, headers={"user-agent": f"relay/{__version__}"})  # noqa: S310
-    with urllib.request.urlopen(  # noqa: S310
-        request, timeout=_ANSWER_TIMEOUT_SECONDS, context=upstream(ca)
-    ) as answer:
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),  # none of the environment
+        urllib.request.HTTPSHandler(context=upstream(ca)),
+        _NoRedirects,
+    )
+    with opener.open(request, timeout=_ANSWER_TIMEOUT_SECONDS) as answer:
         document = json.loads(answer.read(_MAX_ANSWER_OCTETS))
         if not isinstance(document, dict):
             raise TypeError("its answer is no object")

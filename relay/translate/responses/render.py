@@ -7,7 +7,7 @@ into an event.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -40,8 +40,9 @@ class AnswerMetadata:
     id: str  # "resp_…"
     created: int  # epoch seconds
     now: Callable[[], float]  # the clock, epoch seconds
-    echo: bytes  # the response members that repeat the request, each after a comma
-    tools: Mapping[str, CallerTool]  # by the names of their functions
+    # The response members that repeat the request, each after a comma: no text shows a prompt.
+    echo: bytes = field(repr=False)
+    tools: Mapping[str, CallerTool] = field(repr=False)  # by the names of their functions
     summarizes_thinking: bool  # thinking is shown as a summary
     seal: Seal
     refusal_as_text: bool = False  # Codex CLI does not show a refusal part

@@ -71,7 +71,7 @@ class _PreviousResponse(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # no text shows a prompt
 class ResponsesRequest:
     """A Responses request as read."""
 
