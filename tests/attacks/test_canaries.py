@@ -334,7 +334,8 @@ async def secure_the_account(canaries: Canaries, visitor: Visitor, mailbox: Mail
     with canaries.showing_once():
         assert (await visitor.submit(page, password=RESET_PASSWORD)).status_code == 303
     hold(canaries, visitor)
-    wrong = await visitor.submit("/login/code", code=codes[0][:-1] + "9")
+    guess = codes[0][:-1] + ("8" if codes[0].endswith("9") else "9")
+    wrong = await visitor.submit("/login/code", code=guess)
     assert wrong.status_code == 401
     assert (await visitor.submit("/login/code", code=codes[1])).status_code == 303
     canaries.secrets["used recovery code"] = codes[1]
