@@ -185,7 +185,13 @@ async def test_nobody_makes_the_cookie_themselves(relay: Live, another: NewVisit
     stolen = admin.cookies["relay-as"]
     visitor.cookies.set("relay-as", stolen)
     assert EMAIL not in (await visitor.get("/account")).text
-    for value in (stolen[:-1] + "x", stolen.replace(".", "x"), "..", "a.b.c", ""):
+    for value in (
+        stolen[:-1] + ("y" if stolen.endswith("x") else "x"),
+        stolen.replace(".", "x"),
+        "..",
+        "a.b.c",
+        "",
+    ):
         admin.cookies.delete("relay-as")
         admin.cookies.set("relay-as", value)
         assert "You see the pages" not in (await admin.get("/account")).text
