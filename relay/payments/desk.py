@@ -27,9 +27,12 @@ class NoOfferError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What somebody wants to buy: the id of an offer, and the language to pay in."""
+    """What somebody wants to buy: the id of an offer, and where they come back to. The page of
+    the payment is below `page`."""
 
     offer: str
+    page: str
+    cancelled: str
     language: str
 
 
@@ -75,8 +78,7 @@ class Desk:
         """
         purchase = self.purchase(settings, wanted.offer)
         payment = await payments.open_payment(database, user, purchase, now)
-        page = settings.server.public_url.rstrip("/") + "/dashboard/payments"
-        back = Return(f"{page}/{payment.id}", f"{page}?done=payment_cancelled", wanted.language)
+        back = Return(f"{wanted.page}/{payment.id}", wanted.cancelled, wanted.language)
         session = await self._checkout.leave(settings.payments, payment, back)
         await payments.set_session(database, payment.id, session.id)
         return session.url

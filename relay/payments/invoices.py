@@ -1,4 +1,4 @@
-"""An invoice as PDF, and payments as CSV.
+"""An invoice as PDF, and a payment as a row of CSV.
 
 Decides what an invoice says: only what was kept with the payment, so that it stays the same when
 relay.toml changes. Making one takes some milliseconds and the first one loads the library, so it
@@ -6,8 +6,6 @@ runs on a thread. The fonts that every PDF reader has write Latin letters alone.
 pages or SQL.
 """
 
-import csv
-import io
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -25,7 +23,6 @@ _CHARACTERS: Final = "cp1252"
 _FONT: Final = "helvetica"
 _GREY: Final = 110
 _LABEL_WIDTH, _AMOUNT_WIDTH = 120, 50  # of the table, in millimetres
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS: Final = (
     "invoice", "paid", "created", "payment", "account", "email", "offer", "title", "state", "price",
     "tax", "refunded", "currency", "credit_usd", "reversed_usd", "plan", "stripe_session",
@@ -132,16 +129,6 @@ def _title(payment: Payment) -> str:
 
 def _latin(text: str) -> str:
     return text.encode(_CHARACTERS, "replace").decode(_CHARACTERS)
-
-
-def csv_line(values: tuple[object, ...]) -> str:
-    """One line of a CSV; no spreadsheet takes a text for a formula."""
-    plain = [
-        "'" + one if isinstance(one, str) and one.startswith(_FORMULA) else one for one in values
-    ]
-    line = io.StringIO()
-    csv.writer(line).writerow(plain)
-    return line.getvalue()
 
 
 def csv_values(payment: Payment) -> tuple[object, ...]:

@@ -26,6 +26,16 @@ Kind = Literal["paid", "pending", "expired", "failed", "refunded", "disputed", "
 Outcome = Literal["applied", "noted", "repeated", "foreign"]
 
 _FOREIGN_SECONDS: Final = 30 * 86_400  # an event may come before the one that says whose it is
+# What somebody has to act on, in words for a receiver of alerts; pages have words of their own.
+_WORDS: Final = {
+    "unknown": "paid, but fits no payment, account or offer here",
+    "price": "paid another price than was asked, so nothing was handed over",
+    "no_account": "paid, but the account is deleted",
+    "no_plan": "paid for a plan that is not in relay.toml any more",
+    "disputed": "disputes a payment",
+    "refund_failed": "a refund failed",
+    "plan_goes_on": "refunded, while the plan goes on",
+}
 _ORDER: Final = ("open", "pending", "expired", "failed", "paid")  # a later one prevails
 
 
@@ -45,14 +55,19 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """An event that somebody has to act on; `time` is epoch seconds."""
+    """An event that somebody has to act on; `time` is epoch seconds. `email` and what follows it
+    are of the payment, and None where none is known."""
 
     event: str
     time: float
-    kind: Kind
+    note: str
+    intent: str
+    amount: int  # of the event
+    currency: str
     payment: str | None
-    amount: int
-    text: str
+    email: str | None
+    title: str | None
+    plan: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +109,7 @@ class _Transaction:
             return self._keep_foreign(fact)
         self._enter(fact, payment)
         if payment is None:
-            self._note(fact.event, f"no payment, account or offer here fits {fact.payment}")
+            self._note(fact.event, "unknown", fact.payment)
             return "noted"
         before = payment
         self._identify(payment, fact)
@@ -143,8 +158,8 @@ class _Transaction:
 
     def _enter(self, fact: Fact, payment: Payment | None) -> None:
         self._connection.execute(
-            """INSERT INTO payment_event (id, time, kind, payment, intent, amount, note)
-               VALUES (?, ?, ?, ?, ?, ?, '')""",
+            """INSERT INTO payment_event (id, time, kind, payment, intent, amount, currency, note)
+               VALUES (?, ?, ?, ?, ?, ?, ?, '')""",
             (
                 fact.event,
                 self._now,
@@ -152,6 +167,7 @@ class _Transaction:
                 None if payment is None else payment.id,
                 fact.intent,
                 fact.amount,
+                fact.currency,
             ),
         )
 
@@ -178,11 +194,7 @@ class _Transaction:
             self._set(payment.id, "state = ?", fact.kind)
             return
         if (fact.amount, fact.currency) != (payment.price, payment.currency):
-            self._note(
-                fact.event,
-                f"{fact.amount} {fact.currency} were paid where {payment.price} "
-                f"{payment.currency} were asked; nothing was handed over",
-            )
+            self._note(fact.event, "price", payment.email)
             return
         year = datetime.fromtimestamp(self._now, UTC).year
         self._set(
@@ -210,11 +222,10 @@ class _Transaction:
         """Hand over what was bought, to an account that is there."""
         user = select_user_by_id(self._connection, payment.user_id)
         if user is None:
-            self._note(fact.event, f"{payment.email} paid, but the account is deleted")
+            self._note(fact.event, "no_account", payment.email)
             return
         if payment.plan and not {payment.plan, payment.plan_then} <= set(self._offered.plans):
-            plans = f"{payment.plan} or {payment.plan_then}"
-            self._note(fact.event, f"paid, but plan {plans} is not in relay.toml any more")
+            self._note(fact.event, "no_plan", payment.email)
             return
         if payment.plan:
             new = NewPeriod(payment.plan, payment.seconds, payment.plan_then, payment.id)
@@ -245,22 +256,18 @@ class _Transaction:
 
     def _note_later_events(self, payment: Payment) -> None:
         """Events that somebody has to act on, once it is known whose they are."""
-        notes = {
-            "disputed": f"{payment.email} disputes the payment: answer in Stripe's dashboard",
-            "refund_failed": f"a refund to {payment.email} failed: what was taken back of the "
-            "credit has to be given again",
-        }
+        notes = {"disputed": "disputed", "refund_failed": "refund_failed"}
         if payment.plan:
-            notes["refunded"] = f"refunded to {payment.email}; the plan {payment.plan} goes on"
+            notes["refunded"] = "plan_goes_on"
         for event, kind in self._connection.execute(
             "SELECT id, kind FROM payment_event WHERE payment = ? AND note = ''", (payment.id,)
         ).fetchall():
             if kind in notes:
-                self._note(event, notes[kind])
+                self._note(event, notes[kind], payment.email)
 
-    def _note(self, event: str, text: str) -> None:
-        self._connection.execute("UPDATE payment_event SET note = ? WHERE id = ?", (text, event))
-        self._emit(event, text)
+    def _note(self, event: str, note: str, subject: str) -> None:
+        self._connection.execute("UPDATE payment_event SET note = ? WHERE id = ?", (note, event))
+        self._emit(subject, f"{_WORDS[note]}; see /admin/payments")
 
     def _emit(self, subject: str, text: str) -> None:
         emit(self._connection, self._now, Event("payment", subject, text))
@@ -286,8 +293,9 @@ class _Transaction:
 async def open_notes(database: Database, limit: int = 100) -> list[Note]:
     """What administrators have yet to deal with, oldest first."""
     rows = await database.select(
-        """SELECT id, time, kind, payment, amount, note FROM payment_event
-           WHERE note <> '' AND resolved_at IS NULL ORDER BY time, id LIMIT ?""",
+        """SELECT event.id, time, note, event.intent, amount, event.currency, payment, email, title,
+               plan FROM payment_event AS event LEFT JOIN payment ON payment.id = event.payment
+           WHERE note <> '' AND resolved_at IS NULL ORDER BY time, event.id LIMIT ?""",
         (limit,),
     )
     return [Note(*row) for row in rows]

@@ -5,7 +5,6 @@ what an event moves (`payment_events`).
 """
 
 import sqlite3
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -135,14 +134,15 @@ _STATES: Final = {
     "pending": "state = 'pending'",
     "failed": "state IN ('failed', 'expired')",
     "open": "state = 'open'",
+    "own": "state NOT IN ('open', 'expired')",  # that a person sees of their own
 }
-STATES: Final = tuple(_STATES)
+STATES: Final = ("paid", "refunded", "disputed", "pending", "failed", "open")
 
 
 class Page(msgspec.Struct, frozen=True):
     """A part of a list, and where the next part begins; None: it is the last."""
 
-    rows: Sequence[Payment]
+    rows: list[Payment]
     before: int | None
 
 

@@ -1,6 +1,6 @@
 """A database with people, and offers."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,11 @@ from relay.payments.offers import offered
 from relay.store.database import Database
 from relay.store.payments import Payment, open_payment
 from relay.store.users import User, create_user
+from tests.fakes.live import Live, RelayWith
+from tests.payments.payment_service import Service, running_service
 from tests.payments.recorded import SECRET
+from tests.web.administration import MODELS
+from tests.web.visitor import WEB, Visitor
 
 NOW = 1_796_000_000.0
 PLANS: list[dict[str, Any]] = [
@@ -60,3 +64,28 @@ def opens(database: Database, user: User) -> Opens:
         return await open_payment(database, user, OFFERED.purchases[offer], NOW)
 
     return open_one
+
+
+# --- a relay with pages ---
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with running_service() as service:
+        yield service
+
+
+@pytest.fixture
+async def shop(relay_with: RelayWith, service: Service) -> Live:
+    """A relay that sells."""
+    paying = {**PAYMENTS, "api": service.url, "checkout": service.url}
+    return await relay_with(web=WEB, plan=PLANS, payments=paying, model=MODELS)
+
+
+@pytest.fixture
+async def buyer(shop: Live) -> AsyncIterator[Visitor]:
+    """A browser in which somebody is logged in."""
+    visitor = Visitor(shop)
+    await visitor.sign_up()
+    yield visitor
+    await visitor.aclose()

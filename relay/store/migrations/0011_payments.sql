@@ -48,7 +48,8 @@ CREATE TABLE payment_event (
     payment     TEXT,              -- null: of none that is known here
     intent      TEXT    NOT NULL,
     amount      INTEGER NOT NULL,  -- paid, refunded so far, or disputed
-    note        TEXT    NOT NULL,  -- for administrators; empty: nothing is to be done
+    currency    TEXT    NOT NULL,
+    note        TEXT    NOT NULL,  -- why somebody has to act, as a word; empty: nobody has to
     resolved_at REAL
 ) STRICT;
 
