@@ -105,7 +105,7 @@ class _Transaction:
         if known is not None:
             return "repeated"
         payment = self._find(fact) or self._anew(fact)
-        if payment is None and not fact.payment:
+        if payment is None and not (fact.payment and fact.kind == "paid"):
             return self._keep_foreign(fact)
         self._enter(fact, payment)
         if payment is None:
@@ -139,7 +139,9 @@ class _Transaction:
         return None
 
     def _anew(self, fact: Fact) -> Payment | None:
-        """A payment whose row is gone: it was open for long, or an older backup was restored."""
+        """A payment whose row is gone: its person opened many, or an older backup was restored."""
+        if fact.kind not in ("paid", "pending"):
+            return None
         purchase = self._offered.purchases.get(fact.offer)
         user = select_user_by_id(self._connection, fact.account) if fact.account else None
         if not fact.payment or purchase is None or user is None:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from relay.alerts.messages import title
+from relay.alerts.rules import Alert
 from relay.payments import events
 from relay.payments.events import EventError
 from relay.store import balance, periods
@@ -144,6 +146,8 @@ async def test_what_needs_somebody_is_noted(
     alert = (await pending(database, 0))[-1]
     assert (alert.kind, alert.subject) == ("payment", payment.email)
     assert "/admin/payments" in alert.text
+    occurred = Alert("payment", alert.subject, "occurred", alert.text, NOW, NOW)
+    assert "credited" not in title(occurred)
     assert await resolve(database, note.event, NOW)
     assert not await resolve(database, note.event, NOW)
     assert await open_notes(database) == []
@@ -193,6 +197,25 @@ async def test_a_payment_whose_row_is_gone_is_made_anew(database: Database, open
     assert await take(database, event("session_paid", payment)) == "applied"
     assert await moved(database, payment.user_id) == [CREDIT]
     assert (await seen(database, payment)).invoice == "2026-0001"
+
+
+@pytest.mark.parametrize("name", ["session_expired", "session_late_failed", "session_unpaid"])
+async def test_what_was_not_paid_and_is_gone_stays_gone(
+    database: Database, user: User, name: str
+) -> None:
+    assert await take(database, event(name)) == "foreign"
+    assert await open_notes(database) == []
+    assert (await payments(database, PaymentFilter())).rows == []
+
+
+async def test_a_refund_waits_for_a_payment_whose_row_is_gone(
+    database: Database, opens: Opens
+) -> None:
+    payment = await opens()
+    await database.write(lambda connection: connection.execute("DELETE FROM payment"))
+    assert await take(database, event("charge_refunded_rest", payment)) == "foreign"
+    await take(database, event("session_paid", payment))
+    assert await moved(database, payment.user_id) == [CREDIT, -CREDIT]
 
 
 async def test_a_payment_for_a_deleted_account_is_noted(database: Database, opens: Opens) -> None:
