@@ -22,7 +22,7 @@ from relay.store.payments import Payment
 _TIMEOUT_SECONDS: Final = 10.0  # of a connection and of each read
 _MAX_OCTETS: Final = 256 * 1024
 _MAX_IN_THREADS: Final = 8
-_VERSION: Final = "2024-06-20"  # of Stripe's API, so that a later one changes nothing here
+_VERSION: Final = "2025-03-31.basil"  # of Stripe's API, so that a later one changes nothing here
 
 
 class CheckoutError(Exception):
@@ -130,6 +130,7 @@ def _fields(payment: Payment, back: Return) -> dict[str, str]:
         "success_url": back.success_url,
         "cancel_url": back.cancel_url,
         "locale": back.language,
+        "adaptive_pricing[enabled]": "false",  # what comes back is in the currency that was asked
         f"{line}[quantity]": "1",
         f"{line}[price_data][currency]": payment.currency,
         f"{line}[price_data][unit_amount]": str(payment.price),

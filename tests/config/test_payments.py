@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from relay import config
+from relay.cli.program import main
 from tests.config.sections import UPSTREAM, load
 
 PLANS = [{"id": "free"}, {"id": "pro"}]
@@ -90,3 +92,14 @@ def test_the_keys_are_masked(tmp_path: Path) -> None:
     assert "canary" not in str(tree)
     assert tree["webhook_secret"] == f"file:{tmp_path}/hook.txt"
     assert settings.payments.resolved("stripe_key").reveal() == "sk-canary"
+
+
+def test_a_check_names_a_secret_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "relay.toml").write_text(
+        UPSTREAM + '[payments]\nstripe_key = "env:NO_SUCH_KEY"\nwebhook_secret = "whsec_1"\n'
+        '[[payments.offer]]\nid = "a"\ntitle = "A"\nprice = 1\ncredit = 1\n'
+    )
+    result = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "relay.toml")])
+    assert result.exit_code != 0
+    assert "payments.stripe_key" in result.output
+    assert "NO_SUCH_KEY" in result.output

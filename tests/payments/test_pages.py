@@ -90,6 +90,7 @@ async def test_a_person_is_sent_to_pay(shop: Live, buyer: Visitor, service: Serv
     assert form["metadata[relay_account]"] == payment.user_id
     assert form["metadata[relay_offer]"] == "credit-20"
     assert form["locale"] == "en"
+    assert form["adaptive_pricing[enabled]"] == "false"
     public = shop.settings.server.public_url
     assert form["success_url"] == f"{public}{PAGE}/{payment.id}"
     assert form["cancel_url"] == f"{public}{PAGE}/cancelled"
