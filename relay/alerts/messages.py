@@ -34,7 +34,7 @@ _TITLES: Final = {
     ("backup", "firing"): "The backup failed",
     ("backup", "resolved"): "A backup was made again",
     ("user", "occurred"): "{} has an account",
-    ("payment", "occurred"): "{} has been credited",
+    ("payment", "occurred"): "{}: credit, or a payment",
     ("window", "occurred"): "{} has used up a limit",
 }  # fmt: skip
 _MAX_DISCORD_CHARACTERS: Final = 2000

@@ -204,6 +204,11 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
             provider.secret()
         except ValueError as error:
             yield f"web.oidc[{number}].client_secret", str(error)
+    for name in ("stripe_key", "webhook_secret") if settings.payments.enabled else ():
+        try:
+            settings.payments.resolved(name)
+        except ValueError as error:
+            yield f"payments.{name}", str(error)
     try:
         settings.traces.fields()
     except ValueError as error:

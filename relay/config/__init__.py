@@ -1,8 +1,9 @@
 """relay.toml as values: every setting, its default, and its checks.
 
     schema        the sections, each with its checks; those of vendors, of certificates and
-                  proxies in front, of backups, alerts, traces, pages, mail and other providers are
-                  in `vendor_schema`, `tls_schema`, `backup`, `alerts`, `traces`, `web`, `oidc`
+                  proxies in front, of backups, alerts, traces, pages, mail, other providers and
+                  payments are in `vendor_schema`, `tls_schema`, `backup`, `alerts`, `traces`,
+                  `web`, `oidc`, `payments`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -22,6 +23,7 @@ from relay.config.errors import ConfigError
 from relay.config.load import effective, load, parse
 from relay.config.models import accepts_of
 from relay.config.oidc import OidcSettings
+from relay.config.payments import OfferSettings, PaymentsSettings
 from relay.config.schema import (
     CostCapSettings,
     DatabaseSettings,
@@ -65,7 +67,9 @@ __all__ = [
     "MailSettings",
     "ModelSettings",
     "Network",
+    "OfferSettings",
     "OidcSettings",
+    "PaymentsSettings",
     "PlanPollSettings",
     "PlanSettings",
     "PoolSettings",

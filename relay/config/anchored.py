@@ -10,6 +10,7 @@ import msgspec
 from relay.config.alerts import AlertSettings
 from relay.config.backup import BackupSettings
 from relay.config.oidc import OidcSettings
+from relay.config.payments import PaymentsSettings
 from relay.config.schema import ServerSettings, Settings, UpstreamSettings
 from relay.config.tls_schema import AcmeSettings, TlsSettings
 from relay.config.traces import TracesSettings
@@ -34,6 +35,7 @@ def anchored(settings: Settings, folder: Path) -> Settings:
         mail=_replace(settings.mail, password=secret(settings.mail.password)),
         web=_replace(web, oidc=[names.provider(one) for one in web.oidc]),
         traces=names.traces(settings.traces),
+        payments=names.payments(settings.payments),
     )
 
 
@@ -93,6 +95,10 @@ class _Names:
     def provider(self, one: OidcSettings) -> OidcSettings:
         secret, ca = self.secret(one.client_secret), self.file_or_none(one.ca)
         return _replace(one, client_secret=secret, ca=ca)
+
+    def payments(self, one: PaymentsSettings) -> PaymentsSettings:
+        key, webhook = self.secret(one.stripe_key), self.secret(one.webhook_secret)
+        return _replace(one, stripe_key=key, webhook_secret=webhook)
 
     def traces(self, one: TracesSettings) -> TracesSettings:
         headers = {name: self.secret(text) for name, text in one.headers.items()}

@@ -106,6 +106,7 @@ def _cross_check(settings: Settings) -> None:
     plan = settings.web.sign_up_plan
     if plan and plan not in [one.id for one in settings.plan]:
         raise ConfigError("web.sign_up_plan", f"no plan has the id {plan!r}")
+    _check_offers(settings)
     known = [vendor.name for vendor in settings.vendor]
     for number, upstream in enumerate(settings.upstream):
         if upstream.vendor and upstream.vendor not in known:
@@ -129,6 +130,21 @@ def _cross_check(settings: Settings) -> None:
                 raise ConfigError(
                     f"model[{number}].price",
                     f"plan {priced[0]!r} bills per token, so {model.id} needs a price",
+                )
+
+
+def _check_offers(settings: Settings) -> None:
+    """Check that what is for sale can be bought here."""
+    payments, plans = settings.payments, [plan.id for plan in settings.plan]
+    _unique("payments.offer", "id", [offer.id for offer in payments.offer])
+    if payments.enabled and not settings.web.enabled:
+        raise ConfigError("payments.stripe_key", "needs the pages: set web.enabled = true")
+    for number, offer in enumerate(payments.offer):
+        for name in ("plan", "then"):
+            plan = getattr(offer, name)
+            if plan and plan not in plans:
+                raise ConfigError(
+                    f"payments.offer[{number}].{name}", f"no plan has the id {plan!r}"
                 )
 
 
@@ -198,6 +214,10 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     for one in tree["web"]["oidc"]:
         if not one["client_secret"].startswith(("env:", "file:")):
             one["client_secret"] = show(one["client_secret"])
+    payments = tree["payments"]
+    for name in ("stripe_key", "webhook_secret"):
+        if payments[name] and not payments[name].startswith(("env:", "file:")):
+            payments[name] = show(payments[name])
     fields = tree["traces"]["headers"]
     for name, value in fields.items():
         if not value.startswith(("env:", "file:")):

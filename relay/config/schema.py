@@ -24,6 +24,7 @@ from relay.config.checks import (
     check_url,
 )
 from relay.config.limits import HeadLimitSettings as HeadLimitSettings
+from relay.config.payments import PaymentsSettings
 from relay.config.tls_schema import AcmeSettings, Network, Tls, check_front
 from relay.config.traces import TracesSettings
 from relay.config.values import (
@@ -388,6 +389,7 @@ class Settings(_Section, frozen=True):
     mail: MailSettings = MailSettings()
     web: WebSettings = WebSettings()
     traces: TracesSettings = TracesSettings()
+    payments: PaymentsSettings = PaymentsSettings()
 
     @property
     def admin_address(self) -> AdminAddress:

@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True):
     balance_after: int
     request_id: str | None
     note: str
-    reason: str = ""  # of a credit: redemption, refund or payment; empty: by the operator
+    reason: str = ""  # of a credit: redemption, refund, payment, reversal; empty: the operator
     about: str | None = None  # the code, request or payment; the same one is credited once
 
 
@@ -89,25 +89,6 @@ async def credit(
 
     new = NewCredit(user_id, amount_micro, note)
     return await database.write(lambda connection: add_credit(connection, database.actor, new, now))
-
-
-async def pay_in(
-    database: Database, user_id: str, amount_micro: int, about: str, now: float
-) -> bool:
-    """Credit a payment once; `about` is the payment's id. False: it was credited before.
-
-    Raises:
-        StoreError: SQLite failed, and nothing was credited.
-    """
-
-    def work(connection: sqlite3.Connection) -> bool:
-        if _is_entered(connection, "payment", about):
-            return False
-        new = NewCredit(user_id, amount_micro, reason="payment", about=about)
-        add_credit(connection, database.actor, new, now)
-        return True
-
-    return await database.write(work)
 
 
 async def refund(database: Database, request_id: str, note: str, now: float) -> Entry:

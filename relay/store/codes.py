@@ -175,12 +175,8 @@ def _redeem_plan(
     assert present is not None
     assert code.plan is not None
     new = NewPeriod(code.plan, code.seconds, code.plan_then or code.plan, code.id)
-    runs = present.plan_until is not None and present.plan_until > now
-    if runs and present.plan == code.plan:
-        after = periods.extend(connection, database.actor, present, new, now)
-        return Redemption(code, plan_until=after.plan_until, extended=True)
-    after = periods.start(connection, database.actor, present, new, now)
-    return Redemption(code, plan_until=after.plan_until)
+    after, extended = periods.grant(connection, database.actor, present, new, now)
+    return Redemption(code, plan_until=after.plan_until, extended=extended)
 
 
 def use(connection: sqlite3.Connection, digest: bytes, user_id: str, now: float) -> Code:

@@ -70,6 +70,17 @@ def extend(
     return after
 
 
+def grant(
+    connection: sqlite3.Connection, actor: Actor, user: User, new: NewPeriod, now: float
+) -> tuple[User, bool]:
+    """A plan that somebody redeemed or bought: it is extended if it runs already, else it begins
+    anew. Returns the account, and whether the plan was extended."""
+    runs = user.plan_until is not None and user.plan_until > now
+    if runs and user.plan == new.plan:
+        return extend(connection, actor, user, new, now), True
+    return start(connection, actor, user, new, now), False
+
+
 async def extend_present(database: Database, email: str, seconds: int, now: float) -> User | None:
     """Extend the period that runs; None: none does. Raises StoreError: SQLite failed."""
 

@@ -16,6 +16,7 @@ from relay.accounts import sessions
 from relay.clock import rfc3339
 from relay.store import balance, usage
 from relay.store.keys import list_own_keys
+from relay.store.payments import Payment, PaymentFilter, payments
 from relay.store.request_log import RequestFilter, own_requests
 from relay.store.usage import Request
 from relay.web.overview_pages import key_names
@@ -53,11 +54,11 @@ async def requests_csv(visit: Visit) -> Response:
     name_of = await key_names(visit)
 
     async def pieces() -> AsyncIterator[str]:
-        yield _line(_COLUMNS)
+        yield csv_line(_COLUMNS)
         async for rows in _all_requests(visit, which):
-            yield "".join(_line(_values(row, name_of(row.key_id))) for row in rows)
+            yield "".join(csv_line(_values(row, name_of(row.key_id))) for row in rows)
 
-    return _download(pieces(), "text/csv; charset=utf-8", "requests", "csv")
+    return download(pieces(), "text/csv; charset=utf-8", "requests", "csv")
 
 
 def _values(row: Request, key: str) -> tuple[object, ...]:
@@ -65,20 +66,18 @@ def _values(row: Request, key: str) -> tuple[object, ...]:
     duration = None if row.duration_us is None else row.duration_us / 1000
     cost = f"{row.cost_micro / 10**6:.6f}"
     return (
-        rfc3339(row.time), row.id, _plain(key), _plain(row.model), _plain(row.served or ""),
-        row.dialect, row.status, _plain(row.outcome), row.rule, row.input, row.output,
+        rfc3339(row.time), row.id, key, row.model, row.served or "",
+        row.dialect, row.status, row.outcome, row.rule, row.input, row.output,
         row.cache_read, row.cache_write, cost, first, duration,
     )  # fmt: skip
 
 
-def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return "'" + text if text.startswith(_FORMULA) else text
-
-
-def _line(values: tuple[object, ...]) -> str:
+def csv_line(values: tuple[object, ...]) -> str:
+    """A line of a CSV; no spreadsheet takes one of its texts for a formula."""
     line = io.StringIO()
-    csv.writer(line).writerow(values)
+    csv.writer(line).writerow(
+        "'" + one if isinstance(one, str) and one.startswith(_FORMULA) else one for one in values
+    )
     return line.getvalue()
 
 
@@ -105,11 +104,13 @@ async def account_json(visit: Visit) -> Response:
         yield msgspec.json.encode(head)[:-1]
         async for piece in _array("statement", _statement(visit)):
             yield piece
+        async for piece in _array("payments", all_payments(visit, PaymentFilter(user.id))):
+            yield piece
         async for piece in _array("requests", _all_requests(visit, RequestFilter())):
             yield piece
         yield b"}\n"
 
-    return _download(pieces(), "application/json", "account", "json")
+    return download(pieces(), "application/json", "account", "json")
 
 
 async def _statement(visit: Visit) -> AsyncIterator[list[balance.Entry]]:
@@ -117,6 +118,16 @@ async def _statement(visit: Visit) -> AsyncIterator[list[balance.Entry]]:
     while entries := await balance.statement(visit.database, visit.user.id, _ROWS, before):
         yield entries
         before = entries[-1].id
+
+
+async def all_payments(visit: Visit, which: PaymentFilter) -> AsyncIterator[list[Payment]]:
+    """Payments, the newest first."""
+    before: int | None = 2**62
+    while before is not None:
+        page = await payments(visit.database, which, _ROWS, before)
+        if page.rows:
+            yield page.rows
+        before = page.before
 
 
 async def _array(name: str, source: AsyncIterator[list[Any]]) -> AsyncIterator[bytes]:
@@ -128,9 +139,10 @@ async def _array(name: str, source: AsyncIterator[list[Any]]) -> AsyncIterator[b
     yield b"]"
 
 
-def _download(
+def download(
     pieces: AsyncIterator[str] | AsyncIterator[bytes], kind: str, name: str, suffix: str
 ) -> Response:
+    """A file that a browser saves, sent piece by piece."""
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     disposition = f'attachment; filename="{name}-{day}.{suffix}"'
     return StreamingResponse(pieces, media_type=kind, headers={"content-disposition": disposition})

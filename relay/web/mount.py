@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from relay.web.site import Site
 
 MAX_BODY_OCTETS: Final = 64 * 1024  # forms are short
+_MAX_EVENT_OCTETS: Final = 128 * 1024  # of Stripe: some kilobytes, as a rule
+_EVENTS: Final = b"/payments/stripe"
 _PREFIXES: Final = tuple(
     b"/" + name
     for name in (
@@ -37,8 +39,11 @@ class WebMount:
 
     def serves(self, path: bytes, accept: bytes) -> bool:
         """Whether a request is for a page: by its path, or because a browser asks for HTML."""
-        if not self._parts.settings().web.enabled:
+        settings = self._parts.settings()
+        if not settings.web.enabled:
             return False
+        if path == _EVENTS:
+            return settings.payments.enabled
         if path.startswith(_PREFIXES):
             rest = path[1:].partition(b"/")[0]
             return b"/" + rest in _PREFIXES
@@ -52,9 +57,10 @@ class WebMount:
         """
         site = self.site or await self._open()
         exchange = ctx.exchange
+        limit = _MAX_EVENT_OCTETS if exchange.request.path == _EVENTS else MAX_BODY_OCTETS
         secure = self._parts.settings().server.public_url.startswith("https:")
         try:
-            await asgi.serve(exchange, site, body_limit=MAX_BODY_OCTETS, secure=secure)
+            await asgi.serve(exchange, site, body_limit=limit, secure=secure)
         except RelayError as error:  # of the body
             if exchange.started:
                 raise

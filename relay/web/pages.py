@@ -57,6 +57,15 @@ class Pages:
         """Serve POST of `path`; its form comes from this site."""
         self._add(path, page, access, "POST")
 
+    def receive(self, path: str, page: Page) -> None:
+        """Serve POST of `path` to another server, which has no session. `page` decides by itself
+        whom it believes; the body is as it came."""
+
+        async def endpoint(request: Request) -> Response:
+            return await page(self._site.stranger(request))
+
+        self.routes.append(Route(path, endpoint, methods=["POST"]))
+
     def _add(self, path: str, page: Page, access: Access, method: str) -> None:
         async def endpoint(request: Request) -> Response:
             visit = await self._site.visit(request)

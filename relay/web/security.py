@@ -15,14 +15,22 @@ LANGUAGE_COOKIE: Final = "lang"
 _YEAR_SECONDS: Final = 365 * 86_400
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-# Nothing from elsewhere, and no script within a page: a name that somebody chose can run nothing.
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; worker-src 'self'; form-action 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'"
-)
+POLICY: Final = "content-security-policy"
+
+
+def page_policy(*form_targets: str) -> str:
+    """Nothing from elsewhere, and no script within a page: a name that somebody chose can run
+    nothing. `form_targets`: other origins to which the answer to a form may lead."""
+    targets = " ".join(("'self'", *form_targets))
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"connect-src 'self'; worker-src 'self'; form-action {targets}; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    )
+
+
 HEADERS: Final = (
-    (b"content-security-policy", _POLICY.encode()),
+    (POLICY.encode(), page_policy().encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),

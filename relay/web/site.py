@@ -21,6 +21,7 @@ from relay.accounts.sign_up import SignUp
 from relay.accounts.throttle import Throttle
 from relay.errors import RelayError
 from relay.net.asgi import Message, Receive, Send
+from relay.payments.desk import Desk
 from relay.web import (
     account_pages,
     exports,
@@ -29,6 +30,7 @@ from relay.web import (
     log_in_pages,
     overview_pages,
     passkey_pages,
+    payment_pages,
     provider_pages,
     request_pages,
     second_step_pages,
@@ -61,9 +63,10 @@ from relay.web.ways import Ways
 _TOPICS: Final = (
     front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
     request_pages, exports, account_pages, way_pages, second_step_pages,
-    passkey_pages, provider_pages, *ADMIN_TOPICS,
+    passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
+_PURCHASES_A_MINUTE: Final = 10  # of one account
 _ERROR_KEYS: Final = {404: "not_found", 405: "wrong_method", 408: "too_slow", 413: "too_large"}
 
 
@@ -79,6 +82,8 @@ class Site:
         self.ways = Ways(parts.database)
         self.mails = Throttle(_MAILS_A_MINUTE)
         self.mailing = Mailing()
+        self.desk = Desk()
+        self.purchases = Throttle(_PURCHASES_A_MINUTE)
         self.live = Live(parts.database)
         self.log_in_as = LogInAs()
         self.notices = Notices(parts.database)
@@ -117,7 +122,9 @@ class Site:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                fields = [*message.get("headers", ()), *HEADERS]
+                fields = list(message.get("headers", ()))
+                own = {name for name, _ in fields}
+                fields += [one for one in HEADERS if one[0] not in own]
                 if is_secure:
                     fields.append(STRICT_TRANSPORT)
                 if not any(name == b"cache-control" for name, _ in fields):
@@ -140,7 +147,7 @@ class Site:
 
     async def visit(self, request: Request) -> Visit:
         """A request with all that its page knows."""
-        visit = self._stranger(request)
+        visit = self.stranger(request)
         await self.notices.refresh(visit.now)
         token = request.cookies.get(session_cookie_name(secure=visit.is_secure), "")
         if token:
@@ -150,7 +157,8 @@ class Site:
             await self.log_in_as.apply(visit)
         return visit
 
-    def _stranger(self, request: Request) -> Visit:
+    def stranger(self, request: Request) -> Visit:
+        """A request whose session, if it has one, does not matter."""
         cookies = request.cookies
         language = choose(
             cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
@@ -180,7 +188,7 @@ class Site:
         return self._error_page(request, PageError(500, "failed"))
 
     def _error_page(self, request: Request, error: PageError) -> Response:
-        visit = self._stranger(request)
+        visit = self.stranger(request)
         text = visit.t(f"error.{error.key}", **error.values)
         html = self.render("error.html", visit=visit, t=visit.t, error=error, text=text)
         answer = HTMLResponse(html, error.status)

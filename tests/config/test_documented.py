@@ -10,7 +10,17 @@ import msgspec
 import pytest
 
 from relay import config
-from relay.config import alerts, backup, oidc, schema, tls_schema, traces, vendor_schema, web
+from relay.config import (
+    alerts,
+    backup,
+    oidc,
+    payments,
+    schema,
+    tls_schema,
+    traces,
+    vendor_schema,
+    web,
+)
 from relay.config.capabilities import Overrides
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +55,8 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     web.WebSettings: "[web]",
     oidc.OidcSettings: "[[web.oidc]]",
     traces.TracesSettings: "[traces]",
+    payments.PaymentsSettings: "[payments]",
+    payments.OfferSettings: "[[payments.offer]]",
 }
 ROW = re.compile(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 WITH_HEADING = {"server.tls", "server.limits", "server.timeouts", "upstream.timeouts", "backup.s3"}

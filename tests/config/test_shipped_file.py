@@ -42,6 +42,8 @@ def test_every_setting_is_in_the_shipped_file() -> None:
     has_every_setting(config.MailSettings, tree["mail"])
     has_every_setting(config.WebSettings, tree["web"])
     has_every_setting(config.OidcSettings, *tree["web"]["oidc"])
+    has_every_setting(config.PaymentsSettings, tree["payments"])
+    has_every_setting(config.OfferSettings, *tree["payments"]["offer"])
     assert settings.web == config.WebSettings(oidc=settings.web.oidc)
     assert settings.pool == config.PoolSettings()
     assert settings.server.timeouts == config.ServerTimeoutSettings()

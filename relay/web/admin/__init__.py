@@ -15,6 +15,7 @@ from relay.web.admin import (
     live_requests,
     models,
     overview,
+    payments,
     people,
     person,
     settings,
@@ -24,5 +25,5 @@ from relay.web.admin import (
 
 TOPICS: Final = (
     overview, people, person, upstreams, models, simulator, live_requests, failures, backups,
-    audit_log, settings, codes, announcements,
+    audit_log, settings, codes, payments, announcements,
 )  # fmt: skip

@@ -14,7 +14,17 @@ from relay.web.visit import Visit
 _ROWS: Final = 50
 _MAX_TEXT: Final = 200
 _NUMBER: Final = re.compile("[0-9]{1,18}")
-ACTIONS: Final = ("user", "key", "balance", "window", "code", "upstream", "settings", "backup")
+ACTIONS: Final = (
+    "user",
+    "key",
+    "balance",
+    "payment",
+    "window",
+    "code",
+    "upstream",
+    "settings",
+    "backup",
+)
 
 
 def add(pages: Pages) -> None:
