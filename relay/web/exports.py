@@ -1,4 +1,4 @@
-"""Exports without a cap: the request log as CSV, and all that is kept of an account as JSON.
+"""Exports without a cap: the log and the statement as CSV, all of an account as JSON.
 
 Read and sent piece by piece, so their length does not matter.
 """
@@ -29,12 +29,16 @@ _COLUMNS: Final = (
     "time", "id", "key", "model", "served", "dialect", "status", "outcome", "rule", "input",
     "output", "cache_read", "cache_write", "cost_usd", "first_ms", "duration_ms",
 )  # fmt: skip
+_ENTRY_COLUMNS: Final = (
+    "time", "entry", "kind", "reason", "amount_usd", "balance_usd", "request", "about", "note",
+)  # fmt: skip
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def add(pages: Pages) -> None:
     """Register the pages."""
     pages.get("/dashboard/requests.csv", requests_csv)
+    pages.get("/dashboard/balance.csv", statement_csv)
     pages.get("/account/export.json", account_json)
 
 
@@ -63,11 +67,10 @@ async def requests_csv(visit: Visit) -> Response:
 def _values(row: Request, key: str) -> tuple[object, ...]:
     first = None if row.ttfb_us is None else row.ttfb_us / 1000
     duration = None if row.duration_us is None else row.duration_us / 1000
-    cost = f"{row.cost_micro / 10**6:.6f}"
     return (
         rfc3339(row.time), row.id, _plain(key), _plain(row.model), _plain(row.served or ""),
         row.dialect, row.status, _plain(row.outcome), row.rule, row.input, row.output,
-        row.cache_read, row.cache_write, cost, first, duration,
+        row.cache_read, row.cache_write, _usd(row.cost_micro), first, duration,
     )  # fmt: skip
 
 
@@ -80,6 +83,30 @@ def _line(values: tuple[object, ...]) -> str:
     line = io.StringIO()
     csv.writer(line).writerow(values)
     return line.getvalue()
+
+
+async def statement_csv(visit: Visit) -> Response:
+    """The statement, the newest entry first."""
+
+    async def pieces() -> AsyncIterator[str]:
+        yield _line(_ENTRY_COLUMNS)
+        async for entries in _statement(visit):
+            yield "".join(_line(_entry_values(one)) for one in entries)
+
+    return _download(pieces(), "text/csv; charset=utf-8", "statement", "csv")
+
+
+def _entry_values(one: balance.Entry) -> tuple[object, ...]:
+    return (
+        rfc3339(one.time), one.id, one.kind, one.reason, _usd(one.amount_micro),
+        _usd(one.balance_after), one.request_id or "", _plain(one.about or ""), _plain(one.note),
+    )  # fmt: skip
+
+
+def _usd(micro: int) -> str:
+    """Exact to the micro-dollar, whatever the amount."""
+    units, rest = divmod(abs(micro), 10**6)
+    return f"{'-' if micro < 0 else ''}{units}.{rest:06d}"
 
 
 async def account_json(visit: Visit) -> Response:
