@@ -20,6 +20,7 @@ from relay.accounts.throttle import Throttle, address_name
 from relay.config import Settings
 from relay.net.off_loop import off_loop
 from relay.store import passkeys as stored
+from relay.store.audit import Actor
 from relay.store.database import Database
 from relay.store.passkeys import Passkey
 from relay.store.users import User
@@ -169,7 +170,8 @@ class Passkeys:
             )
 
         passkey = await self._beside(work)
-        if not await stored.add_passkey(self._database, passkey, MAX_PASSKEYS):
+        acting = self._database.by(Actor(user.id, answer.address))
+        if not await stored.add_passkey(acting, passkey, MAX_PASSKEYS):
             raise CannotAddError("known already, or too many")
 
     async def ask(
@@ -273,6 +275,7 @@ class Answer:
     token: str
     text: str
     now: float
+    address: str = ""  # where it comes from, for the audit log
 
     def document(self) -> dict[str, Any]:
         """The JSON.

@@ -17,6 +17,7 @@ from relay.accounts.throttle import Throttle
 from relay.net.off_loop import off_loop
 from relay.secret import same
 from relay.store import factors
+from relay.store.audit import Actor
 from relay.store.database import Database
 from relay.store.users import User
 
@@ -76,7 +77,7 @@ class SecondStep:
         uri = pyotp.TOTP(secret).provisioning_uri(name=user.email, issuer_name=site_name)
         return Enrolment(secret, uri)
 
-    async def confirm(self, user: User, code: str, now: float) -> list[str]:
+    async def confirm(self, user: User, code: str, now: float, address: str = "") -> list[str]:
         """Put the app into force: the recovery codes, which nobody can read again.
 
         Raises:
@@ -90,12 +91,13 @@ class SecondStep:
             raise WrongCodeError("no code of this app")
         codes = _new_recovery_codes()
         digests = [_recovery_digest(user.id, _plain(one)) for one in codes]
-        if not await factors.confirm_totp(self._database, totp, step, digests, now):
+        acting = self._acting(user.id, address)
+        if not await factors.confirm_totp(acting, totp, step, digests, now):
             raise WrongCodeError("the app is in force already")
         self._forgive(user.id)
         return codes
 
-    async def check(self, user_id: str, code: str, now: float) -> None:
+    async def check(self, user_id: str, code: str, now: float, address: str = "") -> None:
         """Accept a code of the app, or a recovery code, once.
 
         Raises:
@@ -106,19 +108,25 @@ class SecondStep:
         plain = _plain(code)
         if len(plain) == _RECOVERY_CHARACTERS:
             digest = _recovery_digest(user_id, plain)
-            is_right = await factors.use_recovery_code(self._database, user_id, digest)
+            acting = self._acting(user_id, address)
+            is_right = await factors.use_recovery_code(acting, user_id, digest, now)
         else:
             is_right = await self._use_code(user_id, plain, now)
         if not is_right:
             raise WrongCodeError("the code is wrong, too old, or was used before")
         self._forgive(user_id)
 
-    async def new_recovery_codes(self, user: User) -> list[str]:
+    async def new_recovery_codes(self, user: User, now: float, address: str = "") -> list[str]:
         """Other recovery codes; those of before are void."""
         codes = _new_recovery_codes()
         digests = [_recovery_digest(user.id, _plain(code)) for code in codes]
-        await factors.replace_recovery_codes(self._database, user.id, digests)
+        acting = self._acting(user.id, address)
+        await factors.replace_recovery_codes(acting, user.id, digests, now)
         return codes
+
+    def _acting(self, user_id: str, address: str) -> Database:
+        """The database, for changes by the account itself: the audit log names it."""
+        return self._database.by(Actor(user_id, address))
 
     async def _use_code(self, user_id: str, code: str, now: float) -> bool:
         totp = await factors.find_totp(self._database, user_id)

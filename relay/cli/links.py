@@ -63,7 +63,7 @@ def user_link(email: str | None, no_second_step: bool, as_json: bool) -> None:
         if email is not None:
             user = await users.find(database, email)
             if no_second_step:
-                await remove_totp(database, user.id)
+                await remove_totp(database, user.id, now)
             return link_url(settings, "reset", await new_link(database, "reset", now, user=user))
         url = await first_account_url(database, settings, now)
         if not url:

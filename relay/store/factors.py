@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from relay.store.audit import Change, record
 from relay.store.database import Database
 
 
@@ -55,6 +56,8 @@ async def confirm_totp(
         if not connection.execute(statement, values).rowcount:
             return False
         _replace(connection, totp.user_id, digests)
+        change = Change("factor.app_on", totp.user_id, None, {"recovery_codes": len(digests)})
+        record(connection, database.actor, now, change)
         return True
 
     return await database.write(work)
@@ -70,13 +73,16 @@ async def use_step(database: Database, user_id: str, step: int) -> bool:
     return await database.write(work)
 
 
-async def remove_totp(database: Database, user_id: str) -> bool:
+async def remove_totp(database: Database, user_id: str, now: float) -> bool:
     """Remove an app and its recovery codes; False if there is none."""
 
     def work(connection: sqlite3.Connection) -> bool:
         connection.execute("DELETE FROM recovery_code WHERE user_id = ?", (user_id,))
-        statement = "DELETE FROM totp WHERE user_id = ?"
-        return connection.execute(statement, (user_id,)).rowcount > 0
+        statement = "DELETE FROM totp WHERE user_id = ? RETURNING confirmed_at"
+        rows = connection.execute(statement, (user_id,)).fetchall()
+        if rows and rows[0][0] is not None:  # it was in force
+            record(connection, database.actor, now, Change("factor.app_off", user_id))
+        return bool(rows)
 
     return await database.write(work)
 
@@ -92,18 +98,31 @@ def _replace(connection: sqlite3.Connection, user_id: str, digests: Sequence[byt
 
 
 async def replace_recovery_codes(
-    database: Database, user_id: str, digests: Sequence[bytes]
+    database: Database, user_id: str, digests: Sequence[bytes], now: float
 ) -> None:
     """Give an account other recovery codes."""
-    await database.write(lambda connection: _replace(connection, user_id, digests))
+
+    def work(connection: sqlite3.Connection) -> None:
+        _replace(connection, user_id, digests)
+        change = Change("factor.codes_renewed", user_id, None, {"recovery_codes": len(digests)})
+        record(connection, database.actor, now, change)
+
+    await database.write(work)
 
 
-async def use_recovery_code(database: Database, user_id: str, digest: bytes) -> bool:
+async def use_recovery_code(database: Database, user_id: str, digest: bytes, now: float) -> bool:
     """Use up a recovery code; False if there is none."""
 
     def work(connection: sqlite3.Connection) -> bool:
         statement = "DELETE FROM recovery_code WHERE digest = ? AND user_id = ?"
-        return connection.execute(statement, (digest, user_id)).rowcount > 0
+        if not connection.execute(statement, (digest, user_id)).rowcount:
+            return False
+        count = "SELECT count(*) FROM recovery_code WHERE user_id = ?"
+        left = connection.execute(count, (user_id,)).fetchone()[0]
+        before, after = {"recovery_codes": left + 1}, {"recovery_codes": left}
+        change = Change("factor.code_used", user_id, before, after)
+        record(connection, database.actor, now, change)
+        return True
 
     return await database.write(work)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay.store.audit import Actor
+from relay.store.audit import Actor, Change, record
 from relay.store.database import Database
 from relay.store.users import User, add_user, new_id
 
@@ -62,11 +62,23 @@ async def list_identities(database: Database, user_id: str) -> list[Identity]:
     return [Identity(*row) for row in rows]
 
 
+def _view(identity: Identity) -> dict[str, str]:
+    return {"issuer": identity.issuer, "email": identity.email}
+
+
+def _record_link(connection: sqlite3.Connection, actor: Actor, identity: Identity) -> None:
+    change = Change("identity.link", identity.user_id, None, _view(identity))
+    record(connection, actor, identity.linked_at, change)
+
+
 async def link_identity(database: Database, identity: Identity) -> bool:
     """Link somebody to an account; False if they are linked to one already."""
 
     def work(connection: sqlite3.Connection) -> bool:
-        return connection.execute(_ADD, msgspec.structs.astuple(identity)).rowcount > 0
+        if not connection.execute(_ADD, msgspec.structs.astuple(identity)).rowcount:
+            return False
+        _record_link(connection, database.actor, identity)
+        return True
 
     return await database.write(work)
 
@@ -78,11 +90,16 @@ async def see_identity(database: Database, identity: Identity, now: float) -> No
     await database.write(lambda connection: connection.execute(statement, values))
 
 
-async def unlink_identity(database: Database, identity: Identity) -> None:
+async def unlink_identity(database: Database, identity: Identity, now: float) -> None:
     """Link somebody to no account any more."""
-    statement = "DELETE FROM identity WHERE issuer = ? AND subject = ?"
-    values = (identity.issuer, identity.subject)
-    await database.write(lambda connection: connection.execute(statement, values))
+
+    def work(connection: sqlite3.Connection) -> None:
+        statement = "DELETE FROM identity WHERE issuer = ? AND subject = ?"
+        if connection.execute(statement, (identity.issuer, identity.subject)).rowcount:
+            change = Change("identity.unlink", identity.user_id, _view(identity))
+            record(connection, database.actor, now, change)
+
+    await database.write(work)
 
 
 async def open_account(database: Database, user: User, identity: Identity) -> User | None:
@@ -102,6 +119,7 @@ async def open_account(database: Database, user: User, identity: Identity) -> Us
         if add_user(connection, actor, opened) is None:
             return None
         connection.execute(_ADD, msgspec.structs.astuple(linked))
+        _record_link(connection, actor, linked)
         return opened
 
     return await database.write(work)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.store.audit import Change, record
 from relay.store.database import Database
 from relay.store.users import User
 
@@ -43,7 +44,11 @@ async def add_passkey(database: Database, passkey: Passkey, most: int) -> bool:
         if connection.execute(statement, (passkey.user_id,)).fetchone()[0] >= most:
             return False
         statement = f"INSERT OR IGNORE INTO passkey VALUES ({marks})"  # noqa: S608
-        return connection.execute(statement, msgspec.structs.astuple(passkey)).rowcount > 0
+        if not connection.execute(statement, msgspec.structs.astuple(passkey)).rowcount:
+            return False
+        change = Change("passkey.add", passkey.user_id, None, {"name": passkey.name})
+        record(connection, database.actor, passkey.created_at, change)
+        return True
 
     return await database.write(work)
 
@@ -88,13 +93,26 @@ async def use_passkey(database: Database, passkey: Passkey, sign_count: int, now
     return await database.write(work)
 
 
-async def rename_passkey(database: Database, passkey: Passkey, name: str) -> None:
+async def rename_passkey(database: Database, passkey: Passkey, name: str, now: float) -> None:
     """Give a passkey another name."""
-    statement = "UPDATE passkey SET name = ? WHERE id = ?"
-    await database.write(lambda connection: connection.execute(statement, (name, passkey.id)))
+
+    def work(connection: sqlite3.Connection) -> None:
+        statement = "UPDATE passkey SET name = ? WHERE id = ?"
+        if connection.execute(statement, (name, passkey.id)).rowcount:
+            before, after = {"name": passkey.name}, {"name": name}
+            change = Change("passkey.rename", passkey.user_id, before, after)
+            record(connection, database.actor, now, change)
+
+    await database.write(work)
 
 
-async def remove_passkey(database: Database, passkey: Passkey) -> None:
+async def remove_passkey(database: Database, passkey: Passkey, now: float) -> None:
     """Remove a passkey."""
-    statement = "DELETE FROM passkey WHERE id = ?"
-    await database.write(lambda connection: connection.execute(statement, (passkey.id,)))
+
+    def work(connection: sqlite3.Connection) -> None:
+        statement = "DELETE FROM passkey WHERE id = ?"
+        if connection.execute(statement, (passkey.id,)).rowcount:
+            change = Change("passkey.remove", passkey.user_id, {"name": passkey.name})
+            record(connection, database.actor, now, change)
+
+    await database.write(work)

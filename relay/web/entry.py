@@ -47,7 +47,7 @@ async def proceed(
 async def finish(visit: Visit, user: User, pending: PendingLogIn) -> Response:
     """Let somebody in who has done all steps."""
     if pending.identity is not None:
-        await link_identity(visit.database, pending.identity)
+        await link_identity(visit.acting_as(user.id), pending.identity)
     answer = await enter(visit, user, pending.target, pending.done)
     bind(visit, answer, STEP, "")
     return answer

@@ -1,10 +1,11 @@
-"""Exports without a cap: the request log as CSV, and all that is kept of an account as JSON.
+"""Exports without a cap: the log and the statement as CSV, all of an account as JSON.
 
 Read and sent piece by piece, so their length does not matter.
 """
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -30,12 +31,17 @@ _COLUMNS: Final = (
     "time", "id", "key", "model", "served", "dialect", "status", "outcome", "rule", "input",
     "output", "cache_read", "cache_write", "cost_usd", "first_ms", "duration_ms",
 )  # fmt: skip
+_ENTRY_COLUMNS: Final = (
+    "time", "entry", "kind", "reason", "amount_usd", "balance_usd", "request", "about", "note",
+)  # fmt: skip
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?")
 
 
 def add(pages: Pages) -> None:
     """Register the pages."""
     pages.get("/dashboard/requests.csv", requests_csv)
+    pages.get("/dashboard/balance.csv", statement_csv)
     pages.get("/account/export.json", account_json)
 
 
@@ -64,21 +70,46 @@ async def requests_csv(visit: Visit) -> Response:
 def _values(row: Request, key: str) -> tuple[object, ...]:
     first = None if row.ttfb_us is None else row.ttfb_us / 1000
     duration = None if row.duration_us is None else row.duration_us / 1000
-    cost = f"{row.cost_micro / 10**6:.6f}"
     return (
         rfc3339(row.time), row.id, key, row.model, row.served or "",
         row.dialect, row.status, row.outcome, row.rule, row.input, row.output,
-        row.cache_read, row.cache_write, cost, first, duration,
+        row.cache_read, row.cache_write, _usd(row.cost_micro), first, duration,
     )  # fmt: skip
 
 
 def csv_line(values: tuple[object, ...]) -> str:
     """A line of a CSV; no spreadsheet takes one of its texts for a formula."""
     line = io.StringIO()
-    csv.writer(line).writerow(
-        "'" + one if isinstance(one, str) and one.startswith(_FORMULA) else one for one in values
-    )
+    csv.writer(line).writerow(f"'{one}" if _is_formula(one) else one for one in values)
     return line.getvalue()
+
+
+def _is_formula(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value)
+
+
+async def statement_csv(visit: Visit) -> Response:
+    """The statement, the newest entry first."""
+
+    async def pieces() -> AsyncIterator[str]:
+        yield csv_line(_ENTRY_COLUMNS)
+        async for entries in _statement(visit):
+            yield "".join(csv_line(_entry_values(one)) for one in entries)
+
+    return download(pieces(), "text/csv; charset=utf-8", "statement", "csv")
+
+
+def _entry_values(one: balance.Entry) -> tuple[object, ...]:
+    return (
+        rfc3339(one.time), one.id, one.kind, one.reason, _usd(one.amount_micro),
+        _usd(one.balance_after), one.request_id or "", one.about or "", one.note,
+    )  # fmt: skip
+
+
+def _usd(micro: int) -> str:
+    """Exact to the micro-dollar, whatever the amount."""
+    units, rest = divmod(abs(micro), 10**6)
+    return f"{'-' if micro < 0 else ''}{units}.{rest:06d}"
 
 
 async def account_json(visit: Visit) -> Response:

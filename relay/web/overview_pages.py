@@ -94,10 +94,10 @@ async def _today(visit: Visit) -> dict[str, Any]:
     since = visit.now // _DAY_SECONDS * _DAY_SECONDS
     which = usage.Filter(since=since, user_id=visit.user.id)
     sums = await usage.sums(visit.database, "day", which)
-    return {"today": sums[0] if sums else None, "balance": await _balance(visit, visit.user)}
+    return {"today": sums[0] if sums else None, "balance": await shown_balance(visit, visit.user)}
 
 
-async def _balance(visit: Visit, user: User) -> int | None:
+async def shown_balance(visit: Visit, user: User) -> int | None:
     """The balance in micro-dollars; None: there never was one, and the plan needs none."""
     entries = await balances.statement(visit.database, user.id, limit=1)
     if entries:

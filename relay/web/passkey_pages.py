@@ -61,7 +61,8 @@ def _too_often(visit: Visit, error: TooOftenError) -> Response:
 
 
 def _answer(visit: Visit) -> Answer:
-    return Answer(bound(visit, CHALLENGE), visit.form.get("credential", ""), visit.now)
+    text = visit.form.get("credential", "")
+    return Answer(bound(visit, CHALLENGE), text, visit.now, visit.address)
 
 
 # --- logging in ---
@@ -183,7 +184,7 @@ async def rename(visit: Visit) -> Response:
     passkey, problem = await _own(visit), _name_problem(visit)
     if problem:
         return await way_pages.page(visit, 422, "passkeys", problem)
-    await stored.rename_passkey(visit.database, passkey, _name(visit))
+    await stored.rename_passkey(visit.acting, passkey, _name(visit), visit.now)
     return visit.redirect(way_pages.PATH, done="passkey_renamed")
 
 
@@ -195,7 +196,7 @@ async def remove(visit: Visit) -> Response:
         problem = visit.t("ways.last")
     if problem:
         return await way_pages.page(visit, 422, "passkeys", problem)
-    await stored.remove_passkey(visit.database, passkey)
+    await stored.remove_passkey(visit.acting, passkey, visit.now)
     assert visit.logged_in is not None
     await sessions.end_sessions(visit.database, visit.user.id, visit.logged_in.session.digest)
     return visit.redirect(way_pages.PATH, done="passkey_removed")

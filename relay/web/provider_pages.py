@@ -126,7 +126,7 @@ async def _link_own(
     if visit.logged_in is None or visit.user.id != left.user_id:
         return _failed(visit, "failed", provider)
     identity = _identity(person, visit.user.id, visit.now)
-    if not await stored.link_identity(visit.database, identity):
+    if not await stored.link_identity(visit.acting, identity):
         problem = visit.t("provider.taken", provider=provider.shown)
         return await way_pages.page(visit, 409, "providers", problem)
     return visit.redirect(way_pages.PATH, done="provider_linked")
@@ -208,7 +208,7 @@ async def unlink(visit: Visit) -> Response:
         problem = visit.t("ways.last")
     if problem:
         return await way_pages.page(visit, 422, "providers", problem)
-    await stored.unlink_identity(visit.database, found)
+    await stored.unlink_identity(visit.acting, found, visit.now)
     assert visit.logged_in is not None
     await sessions.end_sessions(visit.database, visit.user.id, visit.logged_in.session.digest)
     return visit.redirect(way_pages.PATH, done="provider_unlinked")

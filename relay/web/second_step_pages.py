@@ -54,7 +54,7 @@ async def check_code(visit: Visit) -> Response:
     if pending.tries >= _MAX_TRIES:
         ways.pending.take(token, visit.now)
     try:
-        await ways.second_step.check(user.id, visit.form.get("code", ""), visit.now)
+        await ways.second_step.check(user.id, visit.form.get("code", ""), visit.now, visit.address)
     except WrongCodeError:
         return await way_pages.code_page(visit, user.id, 401, visit.t("second_step.wrong"))
     except TooOftenError as error:
@@ -104,7 +104,9 @@ async def confirm(visit: Visit) -> Response:
     """Put the app into force. This page is the only one that shows the recovery codes."""
     second_step, user = visit.site.ways.second_step, visit.user
     try:
-        codes = await second_step.confirm(user, visit.form.get("code", ""), visit.now)
+        codes = await second_step.confirm(
+            user, visit.form.get("code", ""), visit.now, visit.address
+        )
     except WrongCodeError:
         return await _app_page(visit, 422, visit.t("second_step.wrong"))
     except TooOftenError as error:
@@ -126,7 +128,7 @@ async def _prove_both(visit: Visit) -> str:
         return problem
     try:
         await visit.site.ways.second_step.check(
-            visit.user.id, visit.form.get("code", ""), visit.now
+            visit.user.id, visit.form.get("code", ""), visit.now, visit.address
         )
     except WrongCodeError:
         return visit.t("second_step.wrong")
@@ -140,7 +142,7 @@ async def remove(visit: Visit) -> Response:
     problem = await _prove_both(visit)
     if problem:
         return await way_pages.page(visit, 422, "app", problem)
-    await factors.remove_totp(visit.database, visit.user.id)
+    await factors.remove_totp(visit.acting, visit.user.id, visit.now)
     return visit.redirect(way_pages.PATH, done="app_removed")
 
 
@@ -149,5 +151,6 @@ async def renew_codes(visit: Visit) -> Response:
     problem = await _prove_both(visit)
     if problem:
         return await way_pages.page(visit, 422, "app", problem)
-    codes = await visit.site.ways.second_step.new_recovery_codes(visit.user)
+    second_step = visit.site.ways.second_step
+    codes = await second_step.new_recovery_codes(visit.user, visit.now, visit.address)
     return visit.render("recovery_codes.html", codes=codes, is_new=False)

@@ -24,6 +24,7 @@ from relay.net.asgi import Message, Receive, Send
 from relay.payments.desk import Desk
 from relay.web import (
     account_pages,
+    balance_pages,
     exports,
     front_pages,
     key_pages,
@@ -62,7 +63,7 @@ from relay.web.ways import Ways
 
 _TOPICS: Final = (
     front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
-    request_pages, exports, account_pages, way_pages, second_step_pages,
+    request_pages, balance_pages, exports, account_pages, way_pages, second_step_pages,
     passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
@@ -79,6 +80,7 @@ class Site:
         self.log_in = LogIn(parts.database, self.passwords)
         self.sign_up = SignUp(self.passwords)
         self.proof_of_work = ProofOfWork()
+        self.code_tries = balance_pages.CodeTries()
         self.ways = Ways(parts.database)
         self.mails = Throttle(_MAILS_A_MINUTE)
         self.mailing = Mailing()

@@ -4,10 +4,17 @@ import asyncio
 import re
 from pathlib import Path
 
+from relay.accounts.second_step import SecondStep
 from relay.reload import Reloader
+from relay.store import factors
+from relay.store.users import find_user
+from relay.web.admin.audit_log import word_key
+from relay.web.languages import read_texts
+from relay.web.security import LANGUAGE_COOKIE
 from tests.fakes.live import EMAIL, Live, RelayWith
 from tests.fakes.upstream import OK, Seen, UpstreamWith, always
 from tests.web.administration import (
+    ADMIN,
     MODELS,
     PERSON,
     PLANS,
@@ -256,3 +263,25 @@ async def test_an_announcement_is_on_every_page(
     assert "Down at noon" not in (await visitor.get("/login")).text
     ended = {"text": "x", "starts": "2026-01-02T00:00", "ends": "2026-01-01T00:00"}
     assert (await admin.submit("/admin/announcements", **ended)).status_code == 422
+
+
+async def test_changes_of_log_ins_are_audited_in_words(admin: Visitor, relay: Live) -> None:
+    user = await find_user(relay.app.database, ADMIN)
+    assert user is not None
+    second_step = SecondStep(relay.app.database)
+    await second_step.new_recovery_codes(user, 1000.0, "192.0.2.1")
+    page = (await admin.get("/admin/audit?action=factor")).text
+    assert "Recovery codes renewed" in page
+    assert "192.0.2.1" in page
+    admin.cookies.set(LANGUAGE_COOKIE, "zh")
+    assert "已更换恢复代码" in (await admin.get("/admin/audit?action=factor")).text
+
+
+async def test_every_change_of_log_ins_has_its_words() -> None:
+    folder = Path(factors.__file__).parent
+    names = ("factors.py", "passkeys.py", "identities.py")
+    source = "".join((folder / name).read_text() for name in names)
+    actions = re.findall(r'Change\("([a-z_.]+)"', source)
+    assert len(actions) == 9
+    for action in actions:
+        assert f"admin_change.{word_key(action)}" in read_texts()["zh"]

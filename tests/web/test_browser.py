@@ -41,6 +41,7 @@ PAGES = {
     "usage": "/dashboard/usage?by=model",
     "usage-by-hour": "/dashboard/usage?range=24h&by=key",
     "requests": "/dashboard/requests?range=7d",
+    "balance": "/dashboard/balance",
     "account": "/account",
 }
 PUBLIC = {

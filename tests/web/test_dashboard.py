@@ -73,7 +73,7 @@ async def test_a_plan_that_is_gone_is_named(relay_with: RelayWith, another: NewV
 
 async def test_a_balance_is_shown_where_there_is_one(site: Live, visitor: Visitor) -> None:
     await visitor.sign_up()
-    assert "Balance" not in (await visitor.get("/dashboard")).text
+    assert "<dt>Balance" not in (await visitor.get("/dashboard")).text
     user = await find_user(site.app.database, "grace@example.com")
     assert user is not None
     await credit(site.app.database, user.id, 12_345_678, "", time.time())

@@ -24,7 +24,7 @@ from tests.fakes.live import EMAIL, Live, RelayWith
 from tests.web.authenticator import Authenticator
 from tests.web.conftest import NewVisitor
 from tests.web.test_second_step import turn_on
-from tests.web.visitor import PASSWORD, WEB, Visitor, hidden_fields
+from tests.web.visitor import PASSWORD, WEB, Visitor, audited, hidden_fields
 
 ORIGIN = "http://localhost:8080"
 WAYS = "/account/log-in"
@@ -215,7 +215,9 @@ async def test_a_passkey_needs_the_password_and_is_added_once(
     assert (await make(visitor, Authenticator(ORIGIN), "x" * 61)).status_code == 422
 
 
-async def test_a_passkey_is_renamed_and_removed(visitor: Visitor, device: Authenticator) -> None:
+async def test_a_passkey_is_renamed_and_removed(
+    visitor: Visitor, device: Authenticator, site: Live
+) -> None:
     await visitor.log_in()
     page = (await visitor.get(WAYS)).text
     found = re.search(r"/account/passkeys/[0-9a-f]{16}", page)
@@ -231,6 +233,8 @@ async def test_a_passkey_is_renamed_and_removed(visitor: Visitor, device: Authen
     assert gone.status_code == 404
     answer = await visitor.post(f"{path}/remove", data={**fields, "present": PASSWORD})
     assert answer.headers["location"] == f"{WAYS}?done=passkey_removed"
+    actions = await audited(site, "passkey.")
+    assert actions == ["passkey.add", "passkey.rename", "passkey.remove"]
     visitor.cookies.clear()
     assert (await log_in(visitor, device)).status_code == 401
 

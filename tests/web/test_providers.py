@@ -15,7 +15,7 @@ from tests.fakes.live import EMAIL, Live, RelayWith
 from tests.web.conftest import NewVisitor
 from tests.web.provider import CLIENT, SECRET, Provider, running_provider
 from tests.web.test_second_step import next_code, send_code, turn_on
-from tests.web.visitor import PASSWORD, WEB, Visitor
+from tests.web.visitor import PASSWORD, WEB, Visitor, audited
 
 WAYS = "/account/log-in"
 BACK = "/login/callback/main"
@@ -207,6 +207,7 @@ async def test_who_is_logged_in_links_and_unlinks(
     assert answer.status_code == 422
     answer = await visitor.submit(WAYS, found[0], present=PASSWORD)
     assert answer.headers["location"] == f"{WAYS}?done=provider_unlinked"
+    assert await audited(site, "identity.") == ["identity.link", "identity.unlink"]
     assert await rows(site) == []
 
 

@@ -13,7 +13,7 @@ from relay.accounts.sealing import Sealing, UnsealableError
 from relay.accounts.second_step import SecondStep, WrongCodeError
 from relay.store.users import User, find_user
 from tests.fakes.live import Live
-from tests.web.visitor import PASSWORD, Visitor, hidden_fields
+from tests.web.visitor import PASSWORD, Visitor, audited, hidden_fields
 
 EMAIL = "grace@example.com"
 WAYS = "/account/log-in"
@@ -180,6 +180,10 @@ async def test_turning_it_off_needs_password_and_code(visitor: Visitor, site: Li
     assert answer.headers["location"] == f"{WAYS}?done=app_removed"
     for table in ("totp", "recovery_code"):
         assert await site.app.database.select(f"SELECT * FROM {table}") == []
+    assert await audited(site, "factor.") == [
+        "factor.app_on", "factor.code_used", "factor.codes_renewed", "factor.code_used",
+        "factor.app_off",
+    ]  # fmt: skip
     visitor.cookies.clear()
     assert (await visitor.log_in()).headers["location"] == "/dashboard"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from relay.store.audit import entries
 from tests.fakes.live import Live
 
 PASSWORD = "correct horse 42 battery"
@@ -130,3 +131,10 @@ async def until_logged(live: Live, number: int) -> None:
     statement = "SELECT count(*) FROM usage"
     while (await live.app.database.select(statement))[0][0] < number:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
+
+
+async def audited(live: Live, beginning: str) -> list[str]:
+    """The audited actions that begin so, the oldest first; each by the account itself."""
+    rows = [one for one in await entries(live.app.database) if one.action.startswith(beginning)]
+    assert all(one.actor == one.subject and one.address == "127.0.0.1" for one in rows), rows
+    return [one.action for one in reversed(rows)]

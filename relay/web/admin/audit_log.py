@@ -15,16 +15,10 @@ _ROWS: Final = 50
 _MAX_TEXT: Final = 200
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 ACTIONS: Final = (
-    "user",
-    "key",
-    "balance",
-    "payment",
-    "window",
-    "code",
-    "upstream",
-    "settings",
-    "backup",
-)
+    "user", "key", "balance", "payment", "window", "code", "upstream", "settings", "backup",
+    "factor", "passkey", "identity",
+)  # fmt: skip
+_WORDED: Final = ("factor.", "passkey.", "identity.")  # shown with words
 
 
 def add(pages: Pages) -> None:
@@ -55,8 +49,14 @@ async def show(visit: Visit) -> Response:
         "before": rows[-1].id if len(rows) == _ROWS else None,
         "fields": fields,
         "actions": ACTIONS,
+        "word_key": word_key,
     }
     return visit.render("admin/audit.html", **values)
+
+
+def word_key(action: str) -> str:
+    """The key of the words for an action; empty: it is shown as it is."""
+    return action.replace(".", "_") if action.startswith(_WORDED) else ""
 
 
 async def _id_of(visit: Visit, text: str | None) -> str | None:
