@@ -28,6 +28,7 @@ from relay.web import (
     exports,
     front_pages,
     key_pages,
+    key_rule_pages,
     log_in_pages,
     overview_pages,
     passkey_pages,
@@ -62,8 +63,8 @@ from relay.web.visit import THEMES, PageError, Visit
 from relay.web.ways import Ways
 
 _TOPICS: Final = (
-    front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
-    request_pages, balance_pages, exports, account_pages, way_pages, second_step_pages,
+    front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, key_rule_pages,
+    usage_pages, request_pages, balance_pages, exports, account_pages, way_pages, second_step_pages,
     passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
