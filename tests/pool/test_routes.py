@@ -25,7 +25,7 @@ def made(upstreams: list[dict[str, Any]], *models: dict[str, Any]) -> tuple[Rout
     settings = config.parse({"upstream": upstreams, "model": list(models)})
     deadlines = Deadlines(Clock())  # type: ignore[arg-type]
     built = [Upstream(one, settings, deadlines) for one in settings.upstream]
-    return Routes(settings.model, built), built
+    return Routes(settings.model, built, config.ModelNames(settings.model)), built
 
 
 async def test_targets_are_ordered_by_priority() -> None:
