@@ -22,7 +22,7 @@ from relay.config.capabilities import EFFORTS, Capabilities
 from relay.config.errors import ConfigError
 from relay.config.load import effective, load, parse
 from relay.config.models import accepts_of
-from relay.config.names import SUFFIX_1M, ModelNames, exact_names
+from relay.config.names import SUFFIX_1M, ModelNames, Remembered, exact_names
 from relay.config.oidc import OidcSettings
 from relay.config.schema import (
     CostCapSettings,
@@ -76,6 +76,7 @@ __all__ = [
     "PoolSettings",
     "PriceSettings",
     "ProxyUrl",
+    "Remembered",
     "ResponsesSettings",
     "RouteSettings",
     "RuleSettings",

@@ -2,17 +2,19 @@
 
 Decides by the names in relay.toml: an id or alias as it stands; the same without the suffix [1m],
 by which Claude Code marks a long context; an alias that ends with `*`, which matches the rest of a
-name, the longest first. Keeps nothing of the names that callers ask for. Must not know routes.
+name, the longest first. Must not know routes.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from relay.config.checks import is_model_name
 from relay.config.errors import ConfigError
 from relay.config.schema import ModelSettings
 
+T = TypeVar("T")
 SUFFIX_1M: Final = "[1m]"
+_MAX_REMEMBERED: Final = 1_024  # names that callers have asked for, of up to 132 octets
 
 
 def exact_names(model: ModelSettings) -> list[str]:
@@ -56,6 +58,27 @@ class ModelNames:
         """The id of the model that a name means; "" if there is none."""
         entry = self.entry(name)
         return self._exact.get(entry) or self._patterns.get(entry, "")
+
+
+class Remembered(Generic[T]):
+    """Adds the names that callers ask for to a table of known names, so that the next look-up is
+    one of the table alone. Callers can make names up: once there are too many, all are removed."""
+
+    __slots__ = ("_added", "_table")
+
+    def __init__(self, table: dict[str, T]) -> None:
+        self._table = table
+        self._added: list[str] = []
+
+    def add(self, name: str, value: T) -> T:
+        """Add a name that is not in the table; returns its value."""
+        if len(self._added) >= _MAX_REMEMBERED:
+            for added in self._added:
+                del self._table[added]
+            self._added.clear()
+        self._added.append(name)
+        self._table[name] = value
+        return value
 
 
 def check_names(models: Sequence[ModelSettings]) -> None:

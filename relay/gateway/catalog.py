@@ -29,12 +29,13 @@ class ModelLimits:
 
 
 class Catalog:
-    """See the module. Immutable."""
+    """See the module. Immutable but for the further names that it remembers."""
 
     __slots__ = (
         "_limits",
         "_names",
         "_plans",
+        "_remembered",
         "_routes",
         "_settings",
         "body_limit",
@@ -72,6 +73,7 @@ class Catalog:
             for model in settings.model
             for name in config.exact_names(model)
         }
+        self._remembered = config.Remembered(self._limits)
 
     def successors(self, before: "Catalog") -> dict[Plan, Plan]:
         """The plans of `before` that have changed, each with the one in its place."""
@@ -105,7 +107,8 @@ class Catalog:
             return self._limits[model]
         except KeyError:
             entry = self._names.entry(model)
-            return self._limits.get(entry) or self._limits[self._names.model_id(entry)]
+            limits = self._limits.get(entry) or self._limits[self._names.model_id(model)]
+            return self._remembered.add(model, limits)
 
     def plan(self, plan_id: str) -> Plan:
         """An account's plan.

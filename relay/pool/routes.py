@@ -55,7 +55,7 @@ _NO_UPSTREAM_FOR: Final = (
 class Routes:
     """Every model name that a request may have, with its route.
 
-    Names that a pattern or the suffix [1m] leads to share one route: nothing is kept for them.
+    The names that a pattern or the suffix [1m] leads to share one route a model.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Routes:
             further = [name for name in sent if names.model_id(name) == model.id]
             for requested in (*config.exact_names(model), *further):
                 self._routes[requested] = _route(model, pairs, requested)
+        self._remembered = config.Remembered(self._routes)
         self._known = ", ".join(model.id for model in models) or "none yet"
 
     @property
@@ -106,7 +107,7 @@ class Routes:
         return self._find_further(model) if route is None else route
 
     def _find_further(self, model: str) -> Route:
-        """See `find`."""
+        """The route of a name that is not known yet. Raises RelayError: see `find`."""
         id = self._names.model_id(model)
         route = self._others.get(id)
         if route is None:
@@ -117,7 +118,7 @@ class Routes:
                 f"Unknown model {model[:128]!r}. Available: {self._known}.",
                 param="model",
             )
-        return route
+        return self._remembered.add(model, route)
 
 
 def _route(

@@ -148,7 +148,7 @@ async def test_usage_is_kept_and_billed_by_the_model(relay_with: RelayWith) -> N
 
 async def test_invented_names_leave_nothing_behind(tmp_path: Path) -> None:
     async with admin_relay(tmp_path, model=FAMILIES) as relay:
-        requests = relay.app._parts.requests
+        catalog, requests = relay.app.catalog, relay.app._parts.requests
         for number in range(40):
             await ask(relay, f"claude-opus-{number}")
         samples = await scraped(relay)
@@ -157,6 +157,9 @@ async def test_invented_names_leave_nothing_behind(tmp_path: Path) -> None:
         assert len(requests.series()) <= 2  # one an upstream
         names = {row["model"] for row in await settled(relay, 40)}
         assert names == {OPUS}
+        for number in range(5_000):
+            assert catalog.limits(f"claude-opus-{number}") is catalog.limits(OPUS)
+            assert len(catalog._limits) <= 3 + 1_024
 
 
 @pytest.mark.parametrize(
