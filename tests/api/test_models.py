@@ -259,7 +259,8 @@ async def test_every_capability_of_the_sdk_is_stated(relay_with: RelayWith) -> N
     assert not haiku.thinking.types.adaptive.supported
     assert haiku.thinking.types.enabled.supported
     assert not haiku.effort.supported
-    assert not (house.citations.supported or house.server_tools.supported)
+    assert not house.citations.supported
+    assert not house.server_tools.supported
     assert house.thinking.types.enabled.supported
     assert [found[id].line for id in ("claude-opus-4-8", "claude-haiku-4-5", "house")] == [
         "opus", "haiku", None,
