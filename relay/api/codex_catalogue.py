@@ -74,19 +74,18 @@ not repeat files or long output that the user can see.
 
 
 def catalogue(models: list[config.ModelSettings]) -> dict[str, Any]:
-    """The models of relay.toml and their aliases, in their order."""
+    """The models of relay.toml and their aliases, in their order. Patterns are no names."""
     entries: list[dict[str, Any]] = []
     for model in models:
         efforts, default = _effort_levels(model)
-        aliases = [(alias, "hide") for alias in model.aliases]
-        for name, visibility in ((model.id, "list"), *aliases):
+        for name in config.exact_names(model):
             entries.append(
                 {
                     "slug": name,
                     "display_name": model.display_name or model.id,
                     "description": f"Reads up to {model.context_window:,} tokens, "
                     f"writes up to {model.max_output_tokens:,}",
-                    "visibility": visibility,
+                    "visibility": "list" if name == model.id else "hide",
                     "priority": len(entries) + 1,
                     "supported_in_api": True,
                     "base_instructions": INSTRUCTIONS,

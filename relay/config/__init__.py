@@ -8,6 +8,7 @@
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
     capabilities  what a model accepts
+    names         the model that a requested name means
     models        the capabilities of known models (models.toml)
     vendors       known vendors (vendors.toml), and the vendor of an upstream
     anchored      names of files, made absolute
@@ -18,10 +19,11 @@ Nothing here opens a socket or a database.
 
 from relay.config.alerts import AlertingSettings, AlertSettings
 from relay.config.backup import BackupSettings, StorageSettings
-from relay.config.capabilities import Capabilities
+from relay.config.capabilities import EFFORTS, Capabilities
 from relay.config.errors import ConfigError
 from relay.config.load import effective, load, parse
 from relay.config.models import accepts_of
+from relay.config.names import SUFFIX_1M, ModelNames, Remembered, exact_names
 from relay.config.oidc import OidcSettings
 from relay.config.payments import OfferSettings, PaymentsSettings
 from relay.config.schema import (
@@ -50,6 +52,8 @@ from relay.config.vendors import serves, vendor_of
 from relay.config.web import MailSettings, WebSettings
 
 __all__ = [
+    "EFFORTS",
+    "SUFFIX_1M",
     "AcmeSettings",
     "Address",
     "AdminAddress",
@@ -65,6 +69,7 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "MailSettings",
+    "ModelNames",
     "ModelSettings",
     "Network",
     "OfferSettings",
@@ -75,6 +80,7 @@ __all__ = [
     "PoolSettings",
     "PriceSettings",
     "ProxyUrl",
+    "Remembered",
     "ResponsesSettings",
     "RouteSettings",
     "RuleSettings",
@@ -91,6 +97,7 @@ __all__ = [
     "accepts_of",
     "certificate_files",
     "effective",
+    "exact_names",
     "load",
     "parse",
     "serves",

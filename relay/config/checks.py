@@ -15,7 +15,7 @@ import msgspec
 from relay.forbidden_addresses import is_forbidden
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MODEL_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_MODEL_NAME: Final = re.compile(r"[!#-\[\]-~]{1,128}")  # no quote, no backslash
 _URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&()*+,;=%-]+")
 
 
@@ -26,8 +26,32 @@ def check_name(setting: str, name: str) -> None:
 
 
 def check_model_id(setting: str, name: str) -> None:
-    """A model's id: printable ASCII that needs no escaping in JSON."""
-    if not _MODEL_ID.fullmatch(name) or '"' in name or "\\" in name:
+    """A model's id: printable ASCII that needs no escaping in JSON, and no `*`."""
+    _check_model_name(setting, name)
+    if "*" in name:
+        raise ValueError(
+            f"{setting}: {name!r} is no model id: only aliases may have a *, at the end, for the "
+            "rest of a name"
+        )
+
+
+def check_alias(name: str) -> None:
+    """A further name of a model, or the beginning of names and `*`; "*" alone is every name."""
+    _check_model_name("aliases", name)
+    if "*" in name[:-1]:
+        raise ValueError(
+            f"aliases: {name!r} has a * before its end; only the last character may be one, for "
+            "the rest of a name"
+        )
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a name could be a model's: it is short and needs no escaping in JSON."""
+    return _MODEL_NAME.fullmatch(name) is not None
+
+
+def _check_model_name(setting: str, name: str) -> None:
+    if not is_model_name(name):
         raise ValueError(
             f"{setting}: {name!r} is no model id: printable ASCII without spaces or quotes"
         )

@@ -16,6 +16,7 @@ from relay.config import vendors
 from relay.config.alerts import AlertSettings
 from relay.config.anchored import anchored
 from relay.config.errors import ConfigError, explain
+from relay.config.names import check_names
 from relay.config.schema import Settings
 from relay.config.tls_schema import LETS_ENCRYPT
 from relay.config.values import decode, encode, password_span
@@ -100,7 +101,7 @@ def _cross_check(settings: Settings) -> None:
         if name not in upstreams:
             raise ConfigError("alerting.plan", f"no upstream is named {name!r}")
     _unique("plan", "id", [plan.id for plan in settings.plan])
-    _unique("model", "id", [name for m in settings.model for name in (m.id, *m.aliases)])
+    check_names(settings.model)
     _unique("web.oidc", "name", [one.name for one in settings.web.oidc])
     _unique("web.oidc", "issuer", [one.issuer_url for one in settings.web.oidc])
     plan = settings.web.sign_up_plan

@@ -18,6 +18,7 @@ from relay.config.alerts import AlertingSettings, AlertSettings
 from relay.config.backup import BackupSettings
 from relay.config.capabilities import Overrides
 from relay.config.checks import (
+    check_alias,
     check_model_id,
     check_name,
     check_positive,
@@ -43,6 +44,7 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:-]+")
 _KEY_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+_LONG_CONTEXT: Final = 1_000_000  # tokens: what clients take the suffix [1m] for
 _DATE: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _MIN_KEY_LENGTH: Final = 32
 _WITH_AUTHORITY: Final = (Address("0.0.0.0:80"), Address("[::]:80"))
@@ -336,19 +338,23 @@ class ModelSettings(_Section, frozen=True):
     context_window: int = 200_000
     max_output_tokens: int = 64_000
     created: str = "2026-01-01"
-    aliases: list[str] = []
+    aliases: list[str] = []  # `*` at the end matches the rest of a name
+    list_1m: bool = False  # /v1/models lists it with the suffix [1m], too
     routes: list[RouteSettings] | None = None
     price: PriceSettings | None = None
     answer_model: Literal["served", "asked"] = "served"  # the name that answers give
     accepts: Overrides | None = None  # changes to the shipped table
 
     def __post_init__(self) -> None:
-        for setting, name in [("id", self.id), *(("aliases", alias) for alias in self.aliases)]:
-            check_model_id(setting, name)
+        check_model_id("id", self.id)
+        for alias in self.aliases:
+            check_alias(alias)
         if not _DATE.fullmatch(self.created):
             raise ValueError("created must be a date such as 2026-01-31")
         if self.routes is not None and not self.routes:
             raise ValueError("routes must name at least one upstream, or be left out for all")
+        if self.list_1m and self.context_window < _LONG_CONTEXT:
+            raise ValueError(f"list_1m needs a context_window of {_LONG_CONTEXT} or more")
 
 
 class PlanSettings(_Section, frozen=True):

@@ -20,20 +20,22 @@ from relay.quota.prices import PriceList, Prices
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
     """The longest that a model's prompt and answer may be, in tokens, and its prices if it has
-    any."""
+    any. `name` is the one that usage is kept under: an id or alias of relay.toml."""
 
+    name: str
     context_window: int
     max_output_tokens: int
     prices: Prices | None
 
 
 class Catalog:
-    """See the module. Immutable."""
+    """See the module. Immutable but for the further names that it remembers."""
 
     __slots__ = (
-        "_ids",
         "_limits",
+        "_names",
         "_plans",
+        "_remembered",
         "_routes",
         "_settings",
         "body_limit",
@@ -53,7 +55,8 @@ class Catalog:
         Raises:
             ConfigError: a plan contradicts itself.
         """
-        self._routes = Routes(settings.model, upstreams)
+        self._names = config.ModelNames(settings.model)
+        self._routes = Routes(settings.model, upstreams, self._names)
         self._settings = _capped(settings)
         if before is None:
             self._plans = compile_plans(self._settings)
@@ -63,14 +66,14 @@ class Catalog:
         self.body_limit = settings.server.limits.body  # octets, after decompression
         self.cors = Cors(settings.server.cors_origins)
         self.prices = PriceList(settings.model)
-        self._ids = {
-            name: model.id for model in settings.model for name in (model.id, *model.aliases)
-        }
         self._limits = {
-            name: ModelLimits(model.context_window, model.max_output_tokens, self.prices.of(name))
+            name: ModelLimits(
+                name, model.context_window, model.max_output_tokens, self.prices.of(name)
+            )
             for model in settings.model
-            for name in (model.id, *model.aliases)
+            for name in config.exact_names(model)
         }
+        self._remembered = config.Remembered(self._limits)
 
     def successors(self, before: "Catalog") -> dict[Plan, Plan]:
         """The plans of `before` that have changed, each with the one in its place."""
@@ -91,12 +94,21 @@ class Catalog:
         return self._routes.find(model)
 
     def model_id(self, model: str) -> str:
-        """The id of a model by its id or an alias; "" if there is none."""
-        return self._ids.get(model, "")
+        """The id of the model that a name means; "" if there is none."""
+        return self._names.model_id(model)
+
+    def entry(self, model: str) -> str:
+        """The id, alias or pattern of relay.toml by which a name is found; "" if there is none."""
+        return self._names.entry(model)
 
     def limits(self, model: str) -> ModelLimits:
         """The limits of a model that has a route."""
-        return self._limits[model]
+        try:  # costs a known name nothing
+            return self._limits[model]
+        except KeyError:
+            entry = self._names.entry(model)
+            limits = self._limits.get(entry) or self._limits[self._names.model_id(model)]
+            return self._remembered.add(model, limits)
 
     def plan(self, plan_id: str) -> Plan:
         """An account's plan.

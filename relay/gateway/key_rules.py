@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from relay.errors import FORBIDDEN, RelayError
+from relay.gateway.catalog import Catalog
 from relay.quota.plans import HOUR, Limit, Plan, further_limits
 from relay.store.keys import KeyRules, LiveKey
 from relay.wire.forwarded import UNIX, IpNetwork, address_of
@@ -36,19 +37,26 @@ def check_address(rules: KeyRules, peer: str) -> None:
     )
 
 
-def check_model(caller: LiveKey, model: str, model_id: str) -> None:
-    """Check the model that is asked for; `model_id` is its id if `model` is an alias.
+def check_model(caller: LiveKey, model: str, catalog: Catalog) -> None:
+    """Check the model that is asked for: its id, or the name in relay.toml by which it is found.
+
+    A caller can make up a name that fits a pattern there. So such a name is allowed only if the
+    key has it as it stands, or everything that the pattern matches, or the model's id.
 
     Raises:
         RelayError: 403, the key may not use it.
     """
     rules = caller.rules
-    if rules is None or rules.models is None or allows_model(rules.models, model, model_id):
+    if rules is None or rules.models is None or model in rules.models:
         return
+    entry, model_id = catalog.entry(model), catalog.model_id(model)
+    if allows_model(rules.models, entry, model_id):
+        return
+    meaning = "" if model == entry else f", which is {model_id!r} here"
     raise RelayError(
         FORBIDDEN,
-        f"This key may not use the model {model!r}. It may use {_listed(rules.models)}; ask for "
-        "one of these, or use another key.",
+        f"This key may not use the model {model!r}{meaning}. It may use {_listed(rules.models)}; "
+        "ask for one of these, or use another key.",
         param="model",
     )
 

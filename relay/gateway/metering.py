@@ -137,10 +137,10 @@ class Metering:
         # The earlier state may be swept while the body arrives.
         ctx.key_state = reservation.key_state
         row = AdmissionRow(
-            ctx.id, now, caller.key_id, caller.user_id, inbound.model, inbound.dialect,
+            ctx.id, now, caller.key_id, caller.user_id, limits.name, inbound.dialect,
             tokens, cost if plan.prepaid else 0,
         )  # fmt: skip
-        tariff = Tariff(ctx.catalog.prices, inbound.model, limits.prices, prompt, output)
+        tariff = Tariff(ctx.catalog.prices, limits.name, limits.prices, prompt, output)
         ctx.admission = MeteredAdmission(self._ledger, self._journal, reservation, row, tariff)
         return ctx.admission
 

@@ -220,9 +220,9 @@ def _ended(
 def _route(ctx: RequestContext, caller: LiveKey, model: str) -> Route:
     """The route of a model. Raises RelayError: 404, 503, or 403 where the key may not use it."""
     route = ctx.catalog.route(model)
-    ctx.model = model  # known to be available, so no longer than its name
+    ctx.model = model  # known to be available, so no longer than a name may be
     if caller.rules is not None:
-        check_model(caller, model, ctx.catalog.model_id(model))
+        check_model(caller, model, ctx.catalog)
     return route
 
 

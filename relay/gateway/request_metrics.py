@@ -21,6 +21,7 @@ from relay.telemetry.histogram import REQUEST_BOUNDS, SHARE_BOUNDS, Histogram
 
 OTHER: Final = "other"
 _MAX_SERIES: Final = 10_000  # endpoints times models times upstreams: a bound, should names change
+_MAX_KEYS: Final = 4_096  # requested names may be of a caller's making, where a pattern matches
 _Key = tuple[Dialect | None, str, str]
 
 
@@ -67,7 +68,7 @@ class RequestMetrics:
     __slots__ = ("_by_key", "_model_id", "_series", "own_share", "refusals", "rejected", "waits")
 
     def __init__(self, model_id: Callable[[str], str]) -> None:
-        """`model_id` returns the id of a model by its id or an alias; "" for no model."""
+        """`model_id` returns the id of the model that a name means; "" for no model."""
         self._model_id = model_id
         self._by_key: dict[_Key, Series] = {}
         self._series: dict[tuple[str, str, str], Series] = {}
@@ -130,11 +131,13 @@ class RequestMetrics:
         model = self._model_id(ctx.model) if ctx.model else ""
         endpoint = OTHER if ctx.dialect is None else ctx.path
         labels = (endpoint, model or (OTHER if ctx.model else ""), ctx.upstream)
-        if len(self._by_key) >= _MAX_SERIES:
-            labels = (OTHER, OTHER, OTHER)
         series = self._series.get(labels)
+        if series is None and len(self._series) >= _MAX_SERIES:
+            labels = (OTHER, OTHER, OTHER)
+            series = self._series.get(labels)
         if series is None:
             series = self._series[labels] = Series(*labels)
-        if len(self._by_key) < _MAX_SERIES:
-            self._by_key[ctx.dialect, ctx.model, ctx.upstream] = series
+        if len(self._by_key) >= _MAX_KEYS:
+            self._by_key.clear()  # found again by their labels
+        self._by_key[ctx.dialect, ctx.model, ctx.upstream] = series
         return series

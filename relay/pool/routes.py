@@ -53,11 +53,21 @@ _NO_UPSTREAM_FOR: Final = (
 
 
 class Routes:
-    """Every model name that a request may have, with its route."""
+    """Every model name that a request may have, with its route.
 
-    def __init__(self, models: list[config.ModelSettings], upstreams: list[Upstream]) -> None:
-        self._routes: dict[str, Route] = {}
-        self._unserved: dict[str, str] = {}  # names without an upstream, with the error text
+    The names that a pattern or the suffix [1m] leads to share one route a model.
+    """
+
+    def __init__(
+        self,
+        models: list[config.ModelSettings],
+        upstreams: list[Upstream],
+        names: config.ModelNames,
+    ) -> None:
+        self._names = names
+        self._routes: dict[str, Route] = {}  # by the names that are known
+        self._others: dict[str, Route] = {}  # of all further names, by the model's id
+        self._unserved: dict[str, str] = {}  # ids without an upstream, with the error text
         by_name = {upstream.name: upstream for upstream in upstreams}
         for model in models:
             if model.routes is not None:
@@ -69,13 +79,17 @@ class Routes:
                     if config.serves(upstream.vendor, model.id)
                 ]
             pairs.sort(key=lambda pair: pair[0].priority)
-            for requested in (model.id, *model.aliases):
-                if pairs:
-                    targets = tuple([_target(one, route, model, requested) for one, route in pairs])
-                    self._routes[requested] = Route(targets)
-                else:
-                    message = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
-                    self._unserved[requested] = message.format(model=model.id)
+            if not pairs:
+                message = _NO_UPSTREAM_FOR if upstreams else _NO_UPSTREAM
+                self._unserved[model.id] = message.format(model=model.id)
+                continue
+            self._others[model.id] = _route(model, pairs, None)
+            # A further name that an upstream has for the model is sent there as it is.
+            sent = {route.model or model.id for _, route in pairs}
+            further = [name for name in sent if names.model_id(name) == model.id]
+            for requested in (*config.exact_names(model), *further):
+                self._routes[requested] = _route(model, pairs, requested)
+        self._remembered = config.Remembered(self._routes)
         self._known = ", ".join(model.id for model in models) or "none yet"
 
     @property
@@ -90,19 +104,37 @@ class Routes:
             RelayError: 404, with the available names; 503, no upstream serves it.
         """
         route = self._routes.get(model)
+        return self._find_further(model) if route is None else route
+
+    def _find_further(self, model: str) -> Route:
+        """The route of a name that is not known yet. Raises RelayError: see `find`."""
+        id = self._names.model_id(model)
+        route = self._others.get(id)
         if route is None:
-            if model in self._unserved:
-                raise RelayError(OVERLOADED, self._unserved[model])
+            if id in self._unserved:
+                raise RelayError(OVERLOADED, self._unserved[id])
             raise RelayError(
                 MODEL_NOT_FOUND,
                 f"Unknown model {model[:128]!r}. Available: {self._known}.",
                 param="model",
             )
-        return route
+        return self._remembered.add(model, route)
+
+
+def _route(
+    model: config.ModelSettings,
+    pairs: list[tuple[Upstream, config.RouteSettings]],
+    requested: str | None,
+) -> Route:
+    """The route of a requested name; None: of names that no upstream has for the model."""
+    return Route(tuple([_target(one, route, model, requested) for one, route in pairs]))
 
 
 def _target(
-    upstream: Upstream, route: config.RouteSettings, model: config.ModelSettings, requested: str
+    upstream: Upstream,
+    route: config.RouteSettings,
+    model: config.ModelSettings,
+    requested: str | None,
 ) -> Target:
     name = route.model or model.id
     accepts = config.accepts_of(model, route, name)

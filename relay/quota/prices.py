@@ -107,7 +107,7 @@ class PriceList:
             if model.price is None:
                 continue
             prices = _compile(model.price)
-            names = (model.id, *model.aliases)
+            names = config.exact_names(model)
             served = [route.model for route in model.routes or () if route.model is not None]
             for name in names:
                 self._prices[name] = prices

@@ -5,7 +5,9 @@ from typing import Any
 
 import anthropic
 import httpx
+import openai
 import pytest
+from anthropic.types import ModelCapabilities, ModelInfo
 
 from tests.fakes.caller import BODY, connected, read_answer, request
 from tests.fakes.live import MODELS, Live, RelayWith
@@ -217,3 +219,100 @@ async def test_an_endless_model_name_is_not_logged(live: Live) -> None:
     assert len(body) < 1000
     live.log()
     assert live.log_path.stat().st_size < 2000
+
+
+# --- what a model can do, and its twin ---
+
+LONG: list[dict[str, Any]] = [
+    {
+        "id": "claude-opus-4-8", "display_name": "Claude Opus 4.8", "context_window": 1_000_000,
+        "max_output_tokens": 128_000, "aliases": ["claude-opus-*"], "list_1m": True,
+    },
+    {"id": "claude-haiku-4-5"},
+    {
+        "id": "house", "context_window": 1_000_000, "list_1m": True,
+        "routes": [{"upstream": "main", "model": "glm-5"}],
+    },
+]  # fmt: skip
+TWINS = ["claude-opus-4-8", "claude-opus-4-8[1m]", "claude-haiku-4-5", "house", "house[1m]"]
+
+
+async def test_every_capability_of_the_sdk_is_stated(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9", model=LONG)
+    async with anthropic.AsyncAnthropic(base_url=relay.url, api_key=relay.key) as client:
+        found = {model.id: model async for model in client.models.list()}
+    for id, raw in zip(found, (await get(relay, "/v1/models")).json()["data"], strict=True):
+        # Strict: nothing that the SDK's type requires is missing or of another type.
+        model = ModelInfo.model_validate(raw, strict=False)
+        assert model == found[id]
+        assert raw.keys() >= set(ModelInfo.model_fields)
+        assert raw["capabilities"].keys() == set(ModelCapabilities.model_fields)
+        assert (model.lifecycle, model.deprecated_at, model.retires_at) == ("active", None, None)
+    opus, haiku = (found[id].capabilities for id in ("claude-opus-4-8", "claude-haiku-4-5"))
+    house = found["house"].capabilities
+    assert opus is not None
+    assert haiku is not None
+    assert house is not None
+    assert opus.thinking.types.adaptive.supported
+    assert opus.effort.max.supported
+    assert opus.context_management.supported
+    assert not haiku.thinking.types.adaptive.supported
+    assert haiku.thinking.types.enabled.supported
+    assert not haiku.effort.supported
+    assert not house.citations.supported
+    assert not house.server_tools.supported
+    assert house.thinking.types.enabled.supported
+    assert [found[id].line for id in ("claude-opus-4-8", "claude-haiku-4-5", "house")] == [
+        "opus", "haiku", None,
+    ]  # fmt: skip
+
+
+async def test_a_capability_is_one_of_every_upstream(relay_with: RelayWith) -> None:
+    routes = [{"upstream": "main"}, {"upstream": "main", "model": "glm-5"}]
+    relay = await relay_with(
+        "http://127.0.0.1:9", model=[{"id": "claude-opus-4-8", "routes": routes}]
+    )
+    [model] = (await get(relay, "/v1/models")).json()["data"]
+    for name in ("citations", "pdf_input", "structured_outputs", "thinking", "effort"):
+        assert not model["capabilities"][name]["supported"], name
+
+
+async def test_a_long_model_is_listed_twice_in_anthropics_shape(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9", model=LONG)
+    listed = (await get(relay, "/v1/models?limit=1000")).json()
+    assert [model["id"] for model in listed["data"]] == TWINS
+    opus, twin = listed["data"][:2]
+    assert twin == {**opus, "id": TWINS[1], "display_name": "Claude Opus 4.8 (1M context)"}
+    assert (opus["max_input_tokens"], opus["max_tokens"]) == (1_000_000, 128_000)
+    paged = (await get(relay, f"/v1/models?after_id={TWINS[1]}&limit=2")).json()
+    assert [model["id"] for model in paged["data"]] == TWINS[2:4]
+    assert (paged["first_id"], paged["last_id"], paged["has_more"]) == (TWINS[2], TWINS[3], True)
+    openai = (await get(relay, "/v1/models", openai=True)).json()
+    assert [model["id"] for model in openai["data"]] == [model["id"] for model in LONG]
+    codex = (await get(relay, "/v1/models?client_version=1", openai=True)).json()
+    assert [entry["slug"] for entry in codex["models"]] == [model["id"] for model in LONG]
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("claude-opus-4-8[1m]", "claude-opus-4-8[1m]"),  # as it is listed
+        ("claude-opus-4-8%5B1m%5D", "claude-opus-4-8[1m]"),
+        ("claude-opus-4-8[1M]", "claude-opus-4-8"),
+        ("claude-opus-9[1m]", "claude-opus-4-8"),
+        ("claude-haiku-4-5[1m]", "claude-haiku-4-5"),  # has no twin
+    ],
+)
+async def test_a_twin_is_found_by_its_own_name(relay_with: RelayWith, name: str, id: str) -> None:
+    relay = await relay_with("http://127.0.0.1:9", model=LONG)
+    assert (await get(relay, f"/v1/models/{name}")).json()["id"] == id
+    without = (await get(relay, f"/v1/models/{name}", openai=True)).json()["id"]
+    assert without == id.removesuffix("[1m]")
+
+
+async def test_the_openai_sdk_lists_and_finds_models(relay_with: RelayWith) -> None:
+    relay = await relay_with("http://127.0.0.1:9", model=LONG)
+    async with openai.AsyncOpenAI(base_url=f"{relay.url}/v1", api_key=relay.key) as client:
+        assert [model.id async for model in client.models.list()] == [one["id"] for one in LONG]
+        found = await client.models.retrieve("claude-opus-9[1m]")
+    assert (found.id, found.object) == ("claude-opus-4-8", "model")

@@ -254,4 +254,6 @@ def made(
     timers = Deadlines(asyncio.get_running_loop())
     upstreams = [Upstream(one, settings, timers) for one in settings.upstream]
     asked = model["id"] if model is not None else MODEL
-    return upstreams, Routes(settings.model, upstreams).find(asked)
+    return upstreams, Routes(settings.model, upstreams, config.ModelNames(settings.model)).find(
+        asked
+    )

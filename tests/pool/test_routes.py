@@ -25,7 +25,7 @@ def made(upstreams: list[dict[str, Any]], *models: dict[str, Any]) -> tuple[Rout
     settings = config.parse({"upstream": upstreams, "model": list(models)})
     deadlines = Deadlines(Clock())  # type: ignore[arg-type]
     built = [Upstream(one, settings, deadlines) for one in settings.upstream]
-    return Routes(settings.model, built), built
+    return Routes(settings.model, built, config.ModelNames(settings.model)), built
 
 
 async def test_targets_are_ordered_by_priority() -> None:
@@ -95,6 +95,21 @@ async def test_a_model_without_an_upstream_is_unavailable(
     with pytest.raises(RelayError) as refused:
         routes.find(requested)
     assert (refused.value.kind.status, refused.value.message) == (503, message)
+
+
+async def test_further_names_are_remembered_within_a_bound() -> None:
+    row = {**SONNET, "aliases": ["sonnet", "house-*"]}
+    routes, _ = made(upstream_rows("one"), row)
+    first = routes.find("house-0")
+    for number in range(5_000):
+        assert routes.find(f"house-{number}") is first
+        assert routes.find(f"house-{number}[1m]") is first
+        assert len(routes._routes) <= 2 + 1_024
+    for name in ("claude-sonnet-4-7", "sonnet"):  # what is in relay.toml stays
+        assert routes.find(name).targets[0].model == (None if name[0] == "c" else SONNET["id"])
+    with pytest.raises(RelayError):
+        routes.find("unknown")
+    assert "unknown" not in routes._routes
 
 
 # --- the head of a request ---

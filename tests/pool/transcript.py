@@ -114,7 +114,7 @@ class Player:
         clock, settings = self._clock, self._settings
         self._deadlines = Deadlines(clock)  # type: ignore[arg-type]
         made = [Upstream(one, settings, self._deadlines) for one in settings.upstream]
-        self._routes = Routes(settings.model, made)
+        self._routes = Routes(settings.model, made, config.ModelNames(settings.model))
         self._pool = Upstreams(made, settings.pool, Ledger(), self._deadlines, clock.time)
         self._polls = [
             PollState(one, one.vendor.quota, clock.now) for one in made if one.vendor.quota
