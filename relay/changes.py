@@ -4,6 +4,7 @@ Decides how each takes effect in the ledger and the index of keys. A change of w
 once: the journal notes it with the limits' new state. Must not know who makes changes.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -107,6 +108,7 @@ class Changes:
         self._journal = journal
         self._plan_of = plan_of
         self._applied = 0  # id of the last adjustment
+        self._reading = asyncio.Lock()  # what is read later is applied later
 
     async def watch(self, interval: float) -> None:
         """Apply every change within `interval` seconds, until cancelled."""
@@ -114,13 +116,15 @@ class Changes:
 
     async def refresh(self) -> None:
         """Put the changes of this moment into force now. Raises StoreError: SQLite failed."""
-        self._apply_keys(await live_keys(self._database))
+        async with self._reading:
+            self._apply_keys(await live_keys(self._database))
         await self._apply_others()
 
     async def _apply_others(self) -> None:
-        now = time.time()
-        apply_spending(self._ledger, await read_spending(self._database, now), now)
-        await self._adjust_pending()
+        async with self._reading:
+            now = time.time()
+            apply_spending(self._ledger, await read_spending(self._database, now), now)
+            await self._adjust_pending()
 
     def _apply_keys(self, keys: list[LiveKey]) -> None:
         apply_keys(self._keys, self._ledger, keys)

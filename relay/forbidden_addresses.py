@@ -20,9 +20,14 @@ _IPV4: Final = tuple(
         "169.254.0.0/16",  # link-local: Amazon, Azure, Google and most others
         "100.100.100.200/32",  # Alibaba
         "192.0.0.192/32",  # Oracle
+        "168.63.129.16/32",  # Azure's host
     )
 )
-_IPV6: Final = (ipaddress.IPv6Network("fd00:ec2::/32"),)  # Amazon
+_IPV6: Final = (
+    ipaddress.IPv6Network("fd00:ec2::/32"),  # Amazon
+    ipaddress.IPv6Network("fd20:ce::/32"),  # Google
+    ipaddress.IPv6Network("fe80::a9fe:a9fe/128"),  # OpenStack
+)
 # What carries an IPv4 address in its last 32 bits: mapped, compatible, NAT64.
 _CARRYING: Final = tuple(
     ipaddress.IPv6Network(one) for one in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")

@@ -62,7 +62,7 @@ class Once(Generic[T]):
         """
         if self._made is not None:
             return self._made
-        if self._making is None:
+        if self._making is None or self._making.done():  # done: nobody waited for its failure
             work = off_loop(self._name, self._make)
             self._making = asyncio.get_running_loop().create_task(work)
         try:
@@ -71,3 +71,41 @@ class Once(Generic[T]):
             if self._making is not None and self._making.done():
                 self._making = None
         return self._made
+
+
+class BusyError(Exception):
+    """Too many calls are made at once."""
+
+
+class BoundedThreads:
+    """Calls off the loop, at most so many at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._places = threading.BoundedSemaphore(limit)
+
+    async def call(self, name: str, function: Callable[[], T]) -> T:
+        """As `off_loop`. Its place is free again when the thread ends, whoever waits for it.
+
+        Raises:
+            BusyError: all places are taken, or no thread can be started.
+            BaseException: the function raised it.
+        """
+        if not self._places.acquire(blocking=False):
+            raise BusyError
+        is_started = False
+
+        def work() -> T:
+            nonlocal is_started
+            is_started = True
+            try:
+                return function()
+            finally:
+                self._places.release()
+
+        try:
+            return await off_loop(name, work)
+        except RuntimeError:
+            if is_started:
+                raise
+            self._places.release()
+            raise BusyError from None

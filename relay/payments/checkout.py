@@ -6,7 +6,6 @@ the network on a thread beside the loop. Must not know pages or SQL.
 
 import http.client
 import ssl
-import threading
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -15,7 +14,7 @@ import msgspec
 
 from relay import __version__
 from relay.config import PaymentsSettings
-from relay.net.off_loop import off_loop
+from relay.net.off_loop import BoundedThreads
 from relay.payments.events import ACCOUNT, OFFER, PAYMENT
 from relay.store.payments import Payment
 
@@ -27,10 +26,6 @@ _VERSION: Final = "2025-03-31.basil"  # of Stripe's API, so that a later one cha
 
 class CheckoutError(Exception):
     """Stripe made no session; the message is for the operator's log, and has no secret."""
-
-
-class BusyError(Exception):
-    """Too many people leave for Checkout at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class Checkout:
     """Makes sessions, a few at once."""
 
     def __init__(self) -> None:
-        self._threads = threading.BoundedSemaphore(_MAX_IN_THREADS)
+        self._threads = BoundedThreads(_MAX_IN_THREADS)
 
     async def leave(self, settings: PaymentsSettings, payment: Payment, back: Return) -> Session:
         """Make the session of a payment.
@@ -74,16 +69,7 @@ class Checkout:
             CheckoutError: Stripe cannot be reached, refuses, or its answer is not believed.
             BusyError: too many are being made.
         """
-        if not self._threads.acquire(blocking=False):
-            raise BusyError
-
-        def work() -> Session:
-            try:
-                return _create(settings, payment, back)
-            finally:
-                self._threads.release()  # when the thread ends, whoever waits for it
-
-        return await off_loop("checkout", work)
+        return await self._threads.call("checkout", lambda: _create(settings, payment, back))
 
 
 def _create(settings: PaymentsSettings, payment: Payment, back: Return) -> Session:
@@ -91,7 +77,9 @@ def _create(settings: PaymentsSettings, payment: Payment, back: Return) -> Sessi
         key = settings.resolved("stripe_key").reveal()
         status, body = _post(settings.api, key, payment.id, _fields(payment, back))
         answer = msgspec.json.decode(body, type=_Answer)
-    except ValueError as error:  # a setting, or no JSON
+    except msgspec.MsgspecError:
+        raise CheckoutError(f"status {status}, and no JSON: is something between?") from None
+    except ValueError as error:  # a setting
         raise CheckoutError(f"{error}") from None
     except TimeoutError:
         raise CheckoutError(f"no answer within {_TIMEOUT_SECONDS:.0f} s") from None

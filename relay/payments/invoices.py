@@ -6,12 +6,11 @@ runs on a thread. The fonts that every PDF reader has write Latin letters alone.
 pages or SQL.
 """
 
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from relay.clock import rfc3339
-from relay.net.off_loop import off_loop
+from relay.net.off_loop import BoundedThreads
 from relay.payments.amounts import decimal, money, tax_within
 from relay.store.payments import Payment
 
@@ -30,28 +29,15 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
-class BusyError(Exception):
-    """Too many invoices are being made at once."""
-
-
 class Invoices:
     """Makes invoices, a few at once."""
 
     def __init__(self) -> None:
-        self._threads = threading.BoundedSemaphore(_MAX_IN_THREADS)
+        self._threads = BoundedThreads(_MAX_IN_THREADS)
 
     async def pdf(self, payment: Payment) -> bytes:
         """The invoice of a payment that is paid. Raises BusyError: too many are being made."""
-        if not self._threads.acquire(blocking=False):
-            raise BusyError
-
-        def work() -> bytes:
-            try:
-                return as_pdf(payment)
-            finally:
-                self._threads.release()
-
-        return await off_loop("invoice", work)
+        return await self._threads.call("invoice", lambda: as_pdf(payment))
 
 
 def as_pdf(payment: Payment) -> bytes:

@@ -24,7 +24,7 @@ from relay.provisioning.call import (
     read_query,
 )
 from relay.provisioning.idempotency import Answer, SameCall, once
-from relay.provisioning.problems import CONTENT_TYPE, Problem
+from relay.provisioning.problems import CONTENT_TYPE, Problem, sentence
 from relay.provisioning.routes import Route, find_route
 from relay.store.admin_keys import AdminKey
 from relay.store.audit import Actor
@@ -51,8 +51,7 @@ class Provisioning:
             _fail(ctx, problem)
         except AccountError as error:
             status = 422 if isinstance(error, InvalidError) else 409
-            text = str(error)
-            _fail(ctx, Problem(status, text[:1].upper() + text[1:] + "."))
+            _fail(ctx, Problem(status, sentence(error)))
         except RelayError as error:
             _fail(ctx, Problem(error.kind.status, error.message))
         except StoreError as error:
@@ -87,15 +86,25 @@ class Provisioning:
 
         async def carry_out() -> Answer:
             reply = await route.endpoint(call)
-            if route.method != "GET":
-                await self._relay.refresh()
             return reply.status, msgspec.json.encode(reply.value)
 
-        name = request.headers.get(b"idempotency-key")
-        if name is None or route.method != "POST":
+        if route.method == "GET":
             return await carry_out()
-        same = SameCall(key.id, name, path + b"\0" + body, shows_key=route.shows_key)
-        return await once(call.database, same, now, carry_out)
+        try:
+            name = request.headers.get(b"idempotency-key")
+            if name is None or route.method != "POST":
+                return await carry_out()
+            same = SameCall(key.id, name, path + b"\0" + body, shows_key=route.shows_key)
+            return await once(call.database, same, now, carry_out)
+        finally:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        """Put what was written into force. A failure delays that by a moment: see `Changes`."""
+        try:
+            await self._relay.refresh()
+        except StoreError as error:
+            _log.warning("a change is in force later: %s", error)
 
 
 async def _body(ctx: RequestContext, route: Route, key: AdminKey) -> bytes:
@@ -104,6 +113,7 @@ async def _body(ctx: RequestContext, route: Route, key: AdminKey) -> bytes:
     request = exchange.request
     if request.length > MAX_BODY_OCTETS:
         raise Problem(413, f"A body has up to {MAX_BODY_OCTETS:,} octets here.")
+    exchange.narrow_body(MAX_BODY_OCTETS + 1)
     body = await exchange.body(key.id)
     if len(body) > MAX_BODY_OCTETS:
         raise Problem(413, f"A body has up to {MAX_BODY_OCTETS:,} octets here.")

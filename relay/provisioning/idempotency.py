@@ -4,19 +4,23 @@ An answer with a new key is not kept, since a key is nowhere in the database: th
 when it comes again. Decides what is the same call. Must not know endpoints.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from relay.accounts import AccountError
+from relay.errors import RelayError
 from relay.provisioning.problems import Problem
 from relay.store import idempotency
-from relay.store.database import Database
+from relay.store.database import Database, StoreError
 
 _NAME: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 
 Answer = tuple[int, bytes]
+_working: Final[set[asyncio.Task[Answer]]] = set()  # the loop keeps no reference of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,11 @@ async def once(
         if kept.digest != digest:
             raise Problem(409, "This Idempotency-Key was sent with another call. Use a new one.")
         if not kept.status:
-            raise Problem(409, "The same call is being carried out. Try again in a moment.")
+            raise Problem(
+                409,
+                "The same call is being carried out, or the relay ended meanwhile. Look whether "
+                "it took effect before you send it with a new Idempotency-Key.",
+            )
         if same.shows_key:
             raise Problem(
                 409,
@@ -55,10 +63,18 @@ async def once(
                 "rotate the key to get another one.",
             )
         return kept.status, kept.body
-    try:
-        status, body = await carry_out()
-    except BaseException:
-        await idempotency.release(database, kept_as)
-        raise
-    await idempotency.keep(database, kept_as, status, b"" if same.shows_key else body)
-    return status, body
+
+    async def claimed() -> Answer:
+        try:
+            status, body = await carry_out()
+        except (Problem, AccountError, RelayError, StoreError):  # nothing has changed
+            await idempotency.release(database, kept_as)
+            raise
+        await idempotency.keep(database, kept_as, status, b"" if same.shows_key else body)
+        return status, body
+
+    # A caller who leaves does not stop it: the answer is for the call that comes again.
+    work = asyncio.get_running_loop().create_task(claimed())
+    _working.add(work)
+    work.add_done_callback(_working.discard)
+    return await asyncio.shield(work)

@@ -7,7 +7,7 @@ import msgspec
 
 from relay.provisioning.call import Call, Page, Reply, page, place_of
 from relay.provisioning.people import Limit, Text, found
-from relay.provisioning.problems import Problem
+from relay.provisioning.problems import Problem, sentence
 from relay.provisioning.views import EntryView, entry_view
 from relay.store import balance
 from relay.store.usage import Filter, Sums, sums
@@ -72,7 +72,7 @@ async def add_credit(call: Call) -> Reply:
     try:
         entry = await balance.credit(call.database, user.id, new.amount_micro, new.note, call.now)
     except ValueError as error:
-        raise Problem(422, f"{error}.".capitalize()) from None
+        raise Problem(422, sentence(error)) from None
     return Reply(entry_view(entry), 201)
 
 
@@ -81,7 +81,7 @@ async def refund(call: Call) -> Reply:
     try:
         entry = await balance.refund(call.database, call.body.request, call.body.note, call.now)
     except ValueError as error:
-        raise Problem(409, f"{error}.".capitalize()) from None
+        raise Problem(409, sentence(error)) from None
     return Reply(entry_view(entry), 201)
 
 

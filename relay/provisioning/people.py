@@ -3,7 +3,7 @@
 Decides which fields a call has. The rules are those of `relay.accounts`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -54,6 +54,14 @@ class PlanChange(_Section, frozen=True):
     plan: PlanId | None = None
     days: Days | None = None
     then: PlanId | None = None
+
+
+# The fields that each action needs, and those that it takes.
+_PLAN_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "set": (("plan",), ()),
+    "start": (("plan", "days"), ("then",)),
+    "extend": (("days",), ()),
+}
 
 
 class WindowChange(_Section, frozen=True):
@@ -119,10 +127,13 @@ async def resume(call: Call) -> Reply:
 async def change_plan(call: Call) -> Reply:
     """Change the plan of a person."""
     user, change = await found(call), call.body
-    needed = {"set": ("plan",), "start": ("plan", "days"), "extend": ("days",)}[change.action]
-    for name in needed:
-        if getattr(change, name) is None:
+    needed, taken = _PLAN_FIELDS[change.action]
+    for name in ("plan", "days", "then"):
+        is_given = getattr(change, name) is not None
+        if name in needed and not is_given:
             raise Problem(400, f"The body: {change.action!r} needs {name}.")
+        if is_given and name not in needed + taken:
+            raise Problem(400, f"The body: {change.action!r} takes no {name}.")
     database, settings = call.database, call.settings
     if change.action == "set":
         after = await users.set_plan(database, settings, user.email, change.plan)

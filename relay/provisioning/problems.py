@@ -38,3 +38,9 @@ class Problem(Exception):  # noqa: N818 -- the word of RFC 9457
 def not_found(what: str) -> Problem:
     """There is no such thing."""
     return Problem(404, f"There is no {what} with this id.")
+
+
+def sentence(error: Exception) -> str:
+    """The message of an error as a sentence; ids in it stay as they are."""
+    text = str(error)
+    return text[:1].upper() + text[1:] + "."

@@ -11,11 +11,11 @@ import msgspec
 from relay.store.database import Database
 
 _KEPT_SECONDS: Final = 86_400
-_CLAIM_SECONDS: Final = 60  # after which a claim is that of a process that ended
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
-    """An answer of before. `status` 0: its call is still being carried out."""
+    """An answer of before. `status` 0: its call is still being carried out, or the process ended
+    meanwhile."""
 
     digest: bytes  # of the call
     status: int
@@ -34,8 +34,8 @@ async def claim(
     def work(connection: sqlite3.Connection) -> KeptAnswer | None:
         connection.execute(
             """DELETE FROM idempotency WHERE admin_key = ? AND name = ?
-               AND (time < ? OR (status = 0 AND time < ?))""",
-            (*name, now - _KEPT_SECONDS, now - _CLAIM_SECONDS),
+               AND time < ?""",
+            (*name, now - _KEPT_SECONDS),
         )
         row = connection.execute(
             "SELECT digest, status, body FROM idempotency WHERE admin_key = ? AND name = ?", name

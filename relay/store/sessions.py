@@ -229,6 +229,7 @@ async def delete_user(database: Database, user_id: str, now: float) -> bool:
         if user.is_admin and connection.execute(others, (user_id,)).fetchone() is None:
             return False
         connection.execute("DELETE FROM keys WHERE user_id = ?", (user_id,))
+        connection.execute("DELETE FROM spend_limit WHERE user_id = ?", (user_id,))
         connection.execute("DELETE FROM users WHERE id = ?", (user_id,))
         record(connection, database.actor, now, Change("user.delete", user_id, user.audited()))
         return True

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
+from relay.net.off_loop import BusyError
 from relay.payments.amounts import money
-from relay.payments.checkout import BusyError as CheckoutBusyError
 from relay.payments.checkout import CheckoutError
 from relay.payments.desk import Arrival, NoOfferError, Wanted
 from relay.payments.events import EventError
-from relay.payments.invoices import COLUMNS, BusyError, csv_values
+from relay.payments.invoices import COLUMNS, csv_values
 from relay.payments.signature import SignatureError
 from relay.store.database import StoreError
 from relay.store.payments import Payment, PaymentFilter, find_payment, payments
@@ -94,7 +94,7 @@ async def buy(visit: Visit) -> Response:
         url = await visit.site.desk.buy(visit.acting, visit.settings, visit.user, wanted, visit.now)
     except NoOfferError:
         return await _page(visit, 422, visit.t("payments.no_offer"))
-    except CheckoutBusyError:
+    except BusyError:
         visit.refuse(503, "busy", retry_after=2)
     except CheckoutError as error:
         _log.warning("nobody can pay: Stripe made no Checkout Session: %s", error)

@@ -1,6 +1,7 @@
 """What the provisioning API does."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -222,3 +223,39 @@ async def test_a_wrong_body_is_refused_with_the_field(
 )
 async def test_a_wrong_query_is_refused(api: Caller, query: str) -> None:
     assert (await api.call("GET", f"/api/v1/people?{query}")).status == 400
+
+
+async def test_a_caller_who_leaves_is_not_credited_twice(relay: Live, api: Caller) -> None:
+    """The call is carried out all the same, and its answer kept for the one that comes again."""
+    person = (await api.call("POST", "/api/v1/people", {"email": "left@example.com"})).value
+    path, fields = f"/api/v1/people/{person['id']}/credit", "idempotency-key: left-1\r\n"
+    body = json.dumps({"amount_micro": 5_000_000}).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: a\r\nx-api-key: {api.key}\r\n{fields}"
+    for _ in range(3):
+        _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.transport.abort()
+    async with asyncio.timeout(10):
+        answer = await api.call("POST", path, {"amount_micro": 5_000_000}, fields)
+        while answer.status == 409:  # one of them is being carried out
+            await asyncio.sleep(0.01)
+            answer = await api.call("POST", path, {"amount_micro": 5_000_000}, fields)
+    assert answer.status == 201
+    assert (await api.call("GET", f"/api/v1/people/{person['id']}")).value["balance_micro"] == 5e6
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"action": "set", "plan": "free", "days": 30}, "takes no days"),
+        ({"action": "extend", "days": 30, "plan": "free"}, "takes no plan"),
+        ({"action": "start", "plan": "free"}, "needs days"),
+    ],
+)
+async def test_a_change_of_plan_has_no_field_too_many(
+    api: Caller, change: dict[str, Any], says: str
+) -> None:
+    person = (await api.call("POST", "/api/v1/people", {"email": "fields@example.com"})).value
+    answer = await api.call("POST", f"/api/v1/people/{person['id']}/plan", change)
+    assert (answer.status, says in answer.value["detail"]) == (400, True)
