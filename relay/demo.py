@@ -134,7 +134,11 @@ def _settings(settings: Settings, folder: Path, upstream_port: int, port: int | 
     if port is not None:
         server = msgspec.structs.replace(server, listen=[config.Address.tcp("127.0.0.1", port)])
     models = [msgspec.structs.replace(model, routes=None) for model in settings.model] or [
-        config.ModelSettings(id="claude-sonnet-4-7", display_name="Claude Sonnet 4.7")
+        config.ModelSettings(
+            id="claude-sonnet-4-7",
+            display_name="Claude Sonnet 4.7",
+            aliases=["claude-*"],  # whatever Claude Code asks for
+        )
     ]
     return msgspec.structs.replace(
         settings,

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from relay.cli import main
 from tests.cli.command import data
 from tests.cli.command import run as run_relay
 from tests.clients.programs import Ended, run
-from tests.fakes.live import Live
+from tests.fakes.live import Live, RelayWith
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = tomllib.loads((ROOT / "relay.toml").read_text())
 README = (ROOT / "README.md").read_text()
 DOCS = ROOT / "relay" / "docs"
 CLIENTS = (DOCS / "clients.md").read_text()
@@ -137,13 +139,14 @@ async def run_client(text: str, live: Live, program: Path, home: Path) -> Ended:
 @pytest.mark.node
 @pytest.mark.parametrize("text", CLAUDE, ids=["README", "clients"])
 async def test_claude_code_answers_with_these_variables(
-    live: Live, node_modules: Path, tmp_path: Path, text: str
+    relay_with: RelayWith, node_modules: Path, tmp_path: Path, text: str
 ) -> None:
+    shipped = await relay_with(model=SHIPPED["model"])
     program = program_of(node_modules, "@anthropic-ai/claude-code-*/claude")
-    ended = await run_client(text, live, program, tmp_path)
+    ended = await run_client(text, shipped, program, tmp_path)
     assert ended.status == 0, f"{ended.out}\n{ended.err}"
     assert "“Say hello”" in ended.out
-    assert {line["status"] for line in live.log()} == {200}
+    assert {line["status"] for line in shipped.log()} == {200}
 
 
 @pytest.mark.node
