@@ -23,6 +23,7 @@ from relay.errors import RelayError
 from relay.net.asgi import Message, Receive, Send
 from relay.web import (
     account_pages,
+    docs_pages,
     exports,
     front_pages,
     key_pages,
@@ -43,6 +44,7 @@ from relay.web.admin.pulse import Pulse
 from relay.web.languages import choose
 from relay.web.live import Live
 from relay.web.mailing import Mailing
+from relay.web.manual.library import Library
 from relay.web.notices import Notices
 from relay.web.pages import Pages
 from relay.web.parts import Parts
@@ -59,7 +61,7 @@ from relay.web.visit import THEMES, PageError, Visit
 from relay.web.ways import Ways
 
 _TOPICS: Final = (
-    front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
+    front_pages, docs_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, usage_pages,
     request_pages, exports, account_pages, way_pages, second_step_pages,
     passkey_pages, provider_pages, *ADMIN_TOPICS,
 )  # fmt: skip
@@ -87,6 +89,7 @@ class Site:
         self.is_backing_up = False
         self.clock = time.time
         self._presentation = presentation()
+        self.library = Library(self._presentation.texts)
         self.assets = self._presentation.assets
         pages = Pages(self)
         for topic in _TOPICS:
