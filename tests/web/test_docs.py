@@ -101,7 +101,7 @@ async def test_a_page_is_filled_from_the_settings(reader: Visitor) -> None:
     assert "<code>house|sonnet</code>" in models
     assert "1,000,000" in models
     assert "Pay | &lt;b&gt;as&lt;/b&gt; you go" in models
-    assert "400 requests per 5 h, 800,000 tokens per 1 min; 4 requests of a key at once" in models
+    assert "400 requests per 5 h, 800,000 tokens per min; 4 requests of a key at once" in models
     assert '<td class="n">$3.75</td>' in models
     messages = await read(reader, "messages")
     assert f"{ADDRESS}/v1/messages" in messages

@@ -34,6 +34,11 @@ def as_text(text: str) -> str:
     return _PUNCTUATION.sub(r"\\\1", text)
 
 
+def each(seconds: int) -> str:
+    """The period of a limit after "per": `min`, `5 h`."""
+    return period(seconds).removeprefix("1 ")
+
+
 def price(dollars: float) -> str:
     """Dollars, with as many decimals as they have, and two at least."""
     units, _, decimals = f"{dollars:.6f}".rstrip("0").partition(".")
@@ -51,7 +56,7 @@ def error_cells(name: str) -> str:
 _FILTERS: Final[dict[str, Callable[..., str]]] = {
     "number": number,
     "octets": octets,
-    "period": period,
+    "each": each,
     "code": as_code,
     "text": as_text,
     "price": price,
