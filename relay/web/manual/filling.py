@@ -39,23 +39,33 @@ def each(seconds: int) -> str:
     return period(seconds).removeprefix("1 ")
 
 
+def size(count: int) -> str:
+    """A size as people write it: `32 MiB`."""
+    return octets(count).replace(".0 ", " ")
+
+
 def price(dollars: float) -> str:
     """Dollars, with as many decimals as they have, and two at least."""
     units, _, decimals = f"{dollars:.6f}".rstrip("0").partition(".")
     return f"${units}.{decimals.ljust(2, '0')}"
 
 
-def error_cells(name: str) -> str:
-    """The cells of a table for one error kind: status, Messages type, OpenAI type and code."""
+def error_kind(name: str) -> errors.Kind:
+    """The error kind of this name in the code."""
     kind: errors.Kind = getattr(errors, name, None) or getattr(exceeded, name)
-    code = as_code(kind.code) if kind.code else "–"
-    types = f"{as_code(kind.messages_type)} | {as_code(kind.openai_type)}"
-    return f"{kind.status} | {types} | {code}"
+    return kind
+
+
+def error_types(name: str) -> str:
+    """Two cells of a table: an error's type at the Messages path, and type and code at OpenAI's."""
+    kind = error_kind(name)
+    code = f", {as_code(kind.code)}" if kind.code else ""
+    return f"{as_code(kind.messages_type)} | {as_code(kind.openai_type)}{code}"
 
 
 _FILTERS: Final[dict[str, Callable[..., str]]] = {
     "number": number,
-    "octets": octets,
+    "octets": size,
     "each": each,
     "code": as_code,
     "text": as_text,
@@ -72,7 +82,8 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(_FILTERS)
-    environment.globals["error"] = error_cells
+    environment.globals["status"] = lambda name: error_kind(name).status
+    environment.globals["types"] = error_types
     return environment
 
 
