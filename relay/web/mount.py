@@ -22,8 +22,8 @@ _EVENTS: Final = b"/payments/stripe"
 _PREFIXES: Final = tuple(
     b"/" + name
     for name in (
-        b"account", b"admin", b"confirm", b"dashboard", b"forgot", b"login", b"logout",
-        b"preferences", b"reset", b"setup", b"signup", b"static",
+        b"account", b"admin", b"confirm", b"dashboard", b"docs", b"forgot", b"llms.txt", b"login",
+        b"logout", b"preferences", b"reset", b"setup", b"signup", b"static",
     )
 )  # fmt: skip
 

@@ -25,6 +25,7 @@ from relay.payments.desk import Desk
 from relay.web import (
     account_pages,
     balance_pages,
+    docs_pages,
     exports,
     front_pages,
     key_pages,
@@ -47,6 +48,7 @@ from relay.web.admin.pulse import Pulse
 from relay.web.languages import choose
 from relay.web.live import Live
 from relay.web.mailing import Mailing
+from relay.web.manual.library import Library
 from relay.web.notices import Notices
 from relay.web.pages import Pages
 from relay.web.parts import Parts
@@ -63,9 +65,9 @@ from relay.web.visit import THEMES, PageError, Visit
 from relay.web.ways import Ways
 
 _TOPICS: Final = (
-    front_pages, log_in_pages, sign_up_pages, overview_pages, key_pages, key_rule_pages,
-    usage_pages, request_pages, balance_pages, exports, account_pages, way_pages, second_step_pages,
-    passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
+    front_pages, docs_pages, log_in_pages, sign_up_pages, overview_pages, key_pages,
+    key_rule_pages, usage_pages, request_pages, balance_pages, exports, account_pages, way_pages,
+    second_step_pages, passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _PURCHASES_A_MINUTE: Final = 10  # of one account
@@ -95,6 +97,7 @@ class Site:
         self.is_backing_up = False
         self.clock = time.time
         self._presentation = presentation()
+        self.library = Library(self._presentation.texts)
         self.assets = self._presentation.assets
         pages = Pages(self)
         for topic in _TOPICS:
