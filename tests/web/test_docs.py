@@ -223,7 +223,7 @@ def test_a_text_brings_no_html_of_its_own(text: str) -> None:
 @pytest.mark.parametrize("language", NAMES)
 async def test_hostile_names_stay_texts(docs: Live, language: str) -> None:
     """Of models and plans, in prose, tables and code of every page."""
-    name = "a|`*'</code><script>1</script>{{x}}"
+    name = "a|`_'</code><script>1</script>{{x}}"
     settings = msgspec.structs.replace(
         docs.settings,
         model=[msgspec.structs.replace(docs.settings.model[0], id=name, aliases=[name])],
