@@ -70,3 +70,15 @@ def test_a_trace_header_that_cannot_be_read_is_named(folder: Path) -> None:
     path.write_text(path.read_text() + '\n[traces]\nheaders = { "x-key" = "env:NO_SUCH_NAME" }\n')
     line = refused(2, "check")
     assert "traces.headers.x-key: the environment variable NO_SUCH_NAME is not set" in line
+
+
+def test_check_takes_patterns_and_names_two_that_are_the_same(folder: Path) -> None:
+    model = '[[model]]\nid = "{}"\naliases = ["house-*"]\nprice = {{ input = 1.0, output = 1.0 }}\n'
+    (folder / "relay.toml").write_text(SETTINGS + model.format("first"))
+    assert 'model[1].aliases = ["house-*"]\n' in done("check")
+    (folder / "relay.toml").write_text(SETTINGS + model.format("first") + model.format("second"))
+    line = refused(2, "check")
+    assert line == (
+        "relay.toml: model[2].aliases: 'house-*' is given twice: model 'first' has it already; "
+        "leave out one"
+    )

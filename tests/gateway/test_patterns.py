@@ -9,6 +9,7 @@ import pytest
 
 from relay.accounts import keys
 from relay.accounts.key_rules import rules
+from relay.gateway import request_metrics
 from relay.store.keys import live_keys
 from tests.api.admin_listener import admin_relay
 from tests.api.scrape import scraped
@@ -146,7 +147,10 @@ async def test_usage_is_kept_and_billed_by_the_model(relay_with: RelayWith) -> N
         assert row["cost_micro"] == price * (row["input"] + row["output"])
 
 
-async def test_invented_names_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_invented_names_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_metrics, "_MAX_KEYS", 16)
     async with admin_relay(tmp_path, model=FAMILIES) as relay:
         catalog, requests = relay.app.catalog, relay.app._parts.requests
         for number in range(40):
@@ -155,6 +159,8 @@ async def test_invented_names_leave_nothing_behind(tmp_path: Path) -> None:
         found = {dict(own)["model"] for name, own in samples if name == "relay_requests_total"}
         assert found == {OPUS}
         assert len(requests.series()) <= 2  # one an upstream
+        assert len(requests._by_key) <= 16
+        assert sum(series.completed for series in requests.series()) == 40
         names = {row["model"] for row in await settled(relay, 40)}
         assert names == {OPUS}
         for number in range(5_000):

@@ -20,7 +20,8 @@ PLANS: list[dict[str, Any]] = [
 ]  # fmt: skip
 MODELS: list[dict[str, Any]] = [
     {
-        "id": "claude-sonnet-4-7", "display_name": "Sonnet", "aliases": ["sonnet"],
+        "id": "claude-sonnet-4-7", "display_name": "Sonnet",
+        "aliases": ["sonnet", "claude-sonnet-*"],
         "price": {"input": 3.0, "output": 15.0},
     },
     {"id": "claude-opus-4-8", "price": {"input": 5.0, "output": 25.0}},

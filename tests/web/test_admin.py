@@ -3,6 +3,7 @@
 import asyncio
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from relay.accounts.second_step import SecondStep
 from relay.reload import Reloader
@@ -149,6 +150,16 @@ async def test_the_simulator_says_what_would_happen(relay: Live, admin: Visitor)
     nobody = await admin.get("/admin/simulator?model=sonnet&who=nobody@x.org")
     assert "Nobody has" in nobody.text
     assert relay.app.upstreams[0].requests == 0
+
+
+async def test_the_simulator_takes_names_that_patterns_match(relay: Live, admin: Visitor) -> None:
+    for name in ("claude-sonnet-9", "claude-sonnet-9[1m]", "sonnet[1M]"):
+        page = (await admin.get(f"/admin/simulator?model={quote(name)}")).text
+        assert "Would be chosen" in page
+        assert '<span class="muted">claude-sonnet-4-7</span>' in page
+    assert '<option value="sonnet">' in page
+    assert '<option value="claude-sonnet-*">' not in page  # is no name to ask for
+    assert "sonnet, claude-sonnet-*" in (await admin.get("/admin/models")).text
 
 
 async def test_a_simulated_request_takes_nothing(relay: Live, admin: Visitor) -> None:
