@@ -44,7 +44,7 @@ async def show(visit: Visit) -> Response:
 
 
 async def _shown(visit: Visit, name: str) -> Response:
-    edition = await _edition(visit)
+    edition = await visit.site.library.edition(visit.language, visit.settings)
     page = _find(visit, edition, name)
     before, after = edition.around(page)
     keys = await _own_keys(visit) if page.rendered.has_key else []
@@ -71,7 +71,7 @@ async def overview(visit: Visit) -> Response:
 
 
 async def _edition(visit: Visit) -> "Edition":
-    """The edition in the language of the address's `lang`, else of the browser."""
+    """The edition for a program: in the language of the address's `lang`, else of the request."""
     stated = visit.request.query_params.get("lang", "")
     language = stated if stated in NAMES else visit.language
     return await visit.site.library.edition(language, visit.settings)

@@ -19,6 +19,7 @@ from relay import config
 from relay.web.languages import read_texts, translator
 from relay.web.manual.edition import Edition
 from tests.clients.programs import run
+from tests.clients.test_litellm import QUIET
 from tests.clients.test_readme import LAST, program_of, run_client
 from tests.fakes.live import MODELS, Live
 
@@ -152,6 +153,18 @@ async def test_a_node_example_prints_an_answer(
     ended = await run("node", "example.mjs", cwd=tmp_path, env={})
     assert ended.status == 0, ended.err
     assert "Hello!" in ended.out
+
+
+@pytest.mark.litellm
+async def test_the_litellm_example_prints_an_answer(
+    live: Live, litellm_python: Path, tmp_path: Path
+) -> None:
+    [example] = [one for one in of("python") if one.text.startswith("import litellm")]
+    text = filled(example, live)
+    ended = await run(litellm_python, "-c", text, cwd=tmp_path, env=QUIET, wait=90)
+    assert ended.status == 0, ended.err
+    assert "Hello!" in ended.out
+    assert {line["status"] for line in live.log()} == {200}
 
 
 def has_command(example: Example, command: str) -> bool:

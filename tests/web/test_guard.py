@@ -87,7 +87,8 @@ async def test_every_page_that_is_somebodys_asks_for_a_log_in(site: Live, visito
         "/", "/login", "/signup", "/setup", "/confirm", "/forgot", "/reset", "/preferences",
         "/static/{path:path}", "/login/code", "/login/code/passkey", "/login/code/passkey/options",
         "/login/passkey", "/login/passkey/options", "/login/with/{name}",
-        "/login/callback/{name}", "/login/link",
+        "/login/callback/{name}", "/login/link", "/docs", "/docs/search.json", "/docs/{page}.md",
+        "/docs/{page}", "/llms.txt",
     }  # fmt: skip
     for route in routes(site):
         if route.path not in public:
@@ -100,7 +101,7 @@ async def test_every_page_that_is_somebodys_asks_for_a_log_in(site: Live, visito
 async def test_every_answer_carries_the_headers(site: Live, visitor: Visitor) -> None:
     answers = [
         await visitor.get(path)
-        for path in ("/", "/login", "/signup", "/dashboard", "/nothing", "/reset?t=x")
+        for path in ("/", "/login", "/signup", "/dashboard", "/nothing", "/reset?t=x", "/docs")
     ]
     answers.append(await visitor.post("/login", data={"email": "a", "password": "b"}))
     answers.append(await visitor.post("/login", content=b"x" * 70_000))
