@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from tests.durability.process import data, relay, serving, write_settings
 from tests.fakes.caller import BODY, connected, read_answer, request
+from tests.fakes.ports import free_port
 from tests.fakes.until import until
 
 EMAIL = "ada@example.com"
@@ -59,11 +59,6 @@ async def started(folder: Path, port: int, stderr: int) -> AsyncIterator[subproc
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 async def test_an_unread_pipe_stops_nothing(tmp_path: Path) -> None:

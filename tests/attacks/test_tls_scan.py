@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from tests.durability.process import serving
-from tests.net.acme.pebble import free_port
+from tests.fakes.ports import free_port
 from tests.net.pems import write_pair
 
 SETTINGS = """

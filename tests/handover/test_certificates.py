@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from relay.net.prelude import ACME_PROTOCOL
+from tests.fakes.ports import free_port
 from tests.fakes.until import until
 from tests.net.acme.authority import Authority, running_authority
 from tests.net.acme.issued import certificate_of
-from tests.net.acme.pebble import free_port
 
 from .relays import Relays
 

@@ -19,7 +19,8 @@ import trustme
 
 from tests.fakes.caller import BODY
 from tests.fakes.live import Live, RelayWith
-from tests.net.acme.pebble import free_port, wait_for
+from tests.fakes.ports import free_port
+from tests.net.acme.pebble import wait_for
 from tests.net.pems import trusting, write_pair
 
 PAGE = (Path(__file__).parents[2] / "relay" / "docs" / "operating.md").read_text()

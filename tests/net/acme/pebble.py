@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.fakes.ports import free_port
+
 needs_pebble = pytest.mark.skipif(
     shutil.which("pebble") is None or shutil.which("pebble-challtestsrv") is None,
     reason="needs Debian's package pebble",
@@ -22,12 +24,6 @@ needs_pebble = pytest.mark.skipif(
 
 # Pebble sleeps up to 15 s before it looks, and refuses nonces at random, in percent.
 _QUICK = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_VA_SLEEPTIME": "0", "PEBBLE_WFE_NONCEREJECT": "10"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

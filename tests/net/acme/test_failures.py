@@ -12,8 +12,8 @@ from relay.net.acme.folder import AcmeFolder
 from relay.net.acme.order import Order, OrderError, fetch
 from relay.net.off_loop import off_loop
 from relay.net.tls import read_certificate
+from tests.fakes.ports import free_port
 from tests.net.acme.authority import Authority, running_authority
-from tests.net.acme.pebble import free_port
 
 DOMAIN = "relay.example"
 
