@@ -86,18 +86,15 @@ class Provisioning:
 
         async def carry_out() -> Answer:
             reply = await route.endpoint(call)
+            if route.method != "GET":
+                await self._refresh()
             return reply.status, msgspec.json.encode(reply.value)
 
-        if route.method == "GET":
+        name = request.headers.get(b"idempotency-key")
+        if name is None or route.method != "POST":
             return await carry_out()
-        try:
-            name = request.headers.get(b"idempotency-key")
-            if name is None or route.method != "POST":
-                return await carry_out()
-            same = SameCall(key.id, name, path + b"\0" + body, shows_key=route.shows_key)
-            return await once(call.database, same, now, carry_out)
-        finally:
-            await self._refresh()
+        same = SameCall(key.id, name, path + b"\0" + body, shows_key=route.shows_key)
+        return await once(call.database, same, now, carry_out)
 
     async def _refresh(self) -> None:
         """Put what was written into force. A failure delays that by a moment: see `Changes`."""
