@@ -20,7 +20,7 @@ class StatementQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of a statement."""
 
     limit: Limit = 50
-    cursor: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    cursor: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
 
 
 class NewCreditBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,9 +43,9 @@ class UsageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: Literal["user", "key", "model", "day"] = "user"
     since: datetime | None = None
     until: datetime | None = None
-    person: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    key: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    model: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    person: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
 class UsageView(msgspec.Struct, frozen=True):

@@ -29,8 +29,8 @@ class PeopleQuery(_Section, frozen=True):
     """`search`: only those whose address has this text."""
 
     limit: Limit = 50
-    cursor: Annotated[str, msgspec.Meta(max_length=600)] | None = None
-    search: Annotated[str, msgspec.Meta(max_length=254)] = ""
+    cursor: Annotated[str, msgspec.Meta(min_length=1, max_length=600)] | None = None
+    search: Annotated[str, msgspec.Meta(min_length=1, max_length=254)] = ""
 
 
 class NewPerson(_Section, frozen=True):

@@ -27,11 +27,13 @@ _MICRO_PER_CENT = 10_000
 _MAX_CENTS = 10**8
 _UNITS: dict[str, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
 
 class UserScope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A limit of one person."""
 
-    user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    user_id: UserId
     type: Literal["user"]
 
 
@@ -109,8 +111,8 @@ class EffectiveQuery(
     """`page` is the cursor that came with the part before."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
-    page: Annotated[str, msgspec.Meta(max_length=600)] | None = None
-    user_ids: Annotated[list[str], msgspec.Meta(max_length=100)] = []
+    page: Annotated[str, msgspec.Meta(min_length=1, max_length=600)] | None = None
+    user_ids: Annotated[list[UserId], msgspec.Meta(max_length=100)] = []
     period: Annotated[list[Period], msgspec.Meta(max_length=3)] = []  # []: monthly
 
 

@@ -259,3 +259,16 @@ async def test_a_change_of_plan_has_no_field_too_many(
     person = (await api.call("POST", "/api/v1/people", {"email": "fields@example.com"})).value
     answer = await api.call("POST", f"/api/v1/people/{person['id']}/plan", change)
     assert (answer.status, says in answer.value["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "people?cursor=", "people?search=", "usage?person=", "usage?key=", "usage?model=",
+        "../../v1/organizations/spend_limits/effective?page=",
+        "../../v1/organizations/spend_limits/effective?user_ids[]=",
+    ],
+)  # fmt: skip
+async def test_a_name_without_a_value_is_refused(api: Caller, target: str) -> None:
+    path = f"/api/v1/{target}".replace("/api/v1/../..", "")
+    assert (await api.call("GET", path)).status == 400
