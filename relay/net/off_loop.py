@@ -62,14 +62,11 @@ class Once(Generic[T]):
         """
         if self._made is not None:
             return self._made
-        if self._making is None or self._making.done():  # done: nobody waited for its failure
+        making = self._making
+        if making is None or (making.done() and making.exception() is not None):
             work = off_loop(self._name, self._make)
-            self._making = asyncio.get_running_loop().create_task(work)
-        try:
-            self._made = await asyncio.shield(self._making)
-        finally:
-            if self._making is not None and self._making.done():
-                self._making = None
+            making = self._making = asyncio.get_running_loop().create_task(work)
+        self._made = await asyncio.shield(making)
         return self._made
 
 
