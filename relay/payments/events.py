@@ -24,7 +24,6 @@ _KINDS: Final[dict[str, Kind]] = {
     "charge.dispute.created": "disputed",
     "refund.failed": "refund_failed",
 }
-HANDLED: Final = tuple(_KINDS)
 _MAX_ID: Final = 255
 _MAX_CENTS: Final = 2**53
 
