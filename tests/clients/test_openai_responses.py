@@ -163,18 +163,6 @@ async def test_the_stream_helper_adds_up_to_the_response(
         assert "".join(pieces(events, what)) == text
 
 
-async def test_events_reach_the_caller_without_delay(gpt: openai.AsyncOpenAI) -> None:
-    came: list[float] = []
-    stream = await gpt.responses.create(
-        model=MODEL, input=HI, stream=True, extra_headers=steered("tokens=10;pace=50")
-    )
-    async for event in stream:
-        if event.type == "response.output_text.delta":
-            came.append(time.monotonic())
-    assert len(came) == 10
-    assert came[-1] - came[0] > 0.1  # 9 gaps of 20 ms, not one burst at the end
-
-
 async def test_twenty_concurrent_requests_get_their_own_answers(gpt: openai.AsyncOpenAI) -> None:
     async def talk(number: int) -> str:
         response = await ask(gpt, bool(number % 2), input=f"number {number}.")
