@@ -8,10 +8,9 @@ import pytest
 
 from tests.clients.conftest import TRUST, openai_client
 from tests.clients.steering import HI, MODEL
-from tests.conftest import RelayWith, UpstreamWith
 from tests.fakes.answers import LAST, chunk, chunked_head, stream
-from tests.fakes.live import Live
-from tests.fakes.upstream import Seen
+from tests.fakes.live import Live, RelayWith
+from tests.fakes.upstream import Seen, UpstreamWith
 
 TEXTS = ("one ", "two ", "three ", "four ", "five")
 
