@@ -21,7 +21,8 @@ def capabilities_of(model: config.ModelSettings) -> dict[str, Any]:
     is_claude = all("claude" in name.lower() for name, _ in names)
     efforts = [level for level in config.EFFORTS if all(level in one.efforts for one in accepted)]
     structured = all(one.structured for one in accepted)
-    adaptive = all(one.thinking == "adaptive" for one in accepted)
+    adaptive = all(one.thinking in ("adaptive", "always") for one in accepted)
+    always = any(one.thinking == "always" for one in accepted)
     budget = all(one.thinking == "budget" for one in accepted)
     searches = all(one.web_search for one in accepted)
     return {
@@ -51,7 +52,7 @@ def capabilities_of(model: config.ModelSettings) -> dict[str, Any]:
             "types": {
                 "adaptive": _support(adaptive),
                 "between_tools": _support(False),
-                "disabled": _support(True),
+                "disabled": _support(not always),
                 "enabled": _support(budget),
             },
         },

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 Sampling = Literal["both", "one", "none"]
-Thinking = Literal["adaptive", "budget", "none"]
+Thinking = Literal["always", "adaptive", "budget", "none"]
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high", "xhigh", "max")
 
@@ -20,7 +20,8 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     # temperature and top_p: both at once, one at a time, or none (only their defaults)
     sampling: Sampling = "both"
-    # thinking.type "adaptive", or "enabled" with a budget, or no thinking
+    # thinking.type "adaptive", the only one that "always" takes; or "enabled" with a budget; or
+    # no thinking
     thinking: Thinking = "none"
     efforts: tuple[str, ...] = ()  # of output_config.effort, lowest first; (): not accepted
     prefill: bool = True  # the last message may be the assistant's, to be continued

@@ -17,7 +17,7 @@ from relay.translate.request.builder import TargetModel
 class ChatRequest(TranslatedRequest):
     """One request."""
 
-    __slots__ = ("_created", "_id", "_include_usage", "_request_id")
+    __slots__ = ("_created", "_id", "_include_usage", "_request_id", "_tools")
 
     dialect: ClassVar[str] = "chat"
     error_shape: ClassVar[ErrorShape] = ErrorShape.OPENAI
@@ -28,6 +28,7 @@ class ChatRequest(TranslatedRequest):
         self._request_id = received.request_id
         self._id = "chatcmpl-" + received.request_id.removeprefix("req_")
         self._created = int(time.time())
+        self._tools = chat.tools
 
     def request_id(self) -> bytes:
         """See `TranslatedRequest`."""
@@ -50,7 +51,8 @@ class ChatRequest(TranslatedRequest):
         return error.event(ErrorShape.OPENAI)
 
     def _metadata(self, target_model: TargetModel) -> AnswerMetadata:
-        return AnswerMetadata(self._id, self._created, self.model, target_model.family)
+        family = target_model.family
+        return AnswerMetadata(self._id, self._created, self.model, family, self._tools)
 
 
 class Chat(Dialect):

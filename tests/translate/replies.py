@@ -14,10 +14,10 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.stream import ResponsesStream
-from relay.translate.responses.tool_names import CallerTool
 from tests.translate.openresponses import validate, validate_event
 
 NOW = 1763942405.5

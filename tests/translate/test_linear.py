@@ -15,12 +15,12 @@ import pytest
 from relay.config import Capabilities
 from relay.errors import RelayError
 from relay.translate.chat import request as chat
+from relay.translate.free_text import FreeText
 from relay.translate.messages.conversation_key import conversation_key
 from relay.translate.messages.peek import peek, with_model
 from relay.translate.messages.thinking_filter import without_thinking
 from relay.translate.request.builder import TargetModel
 from relay.translate.responses import request as responses
-from relay.translate.responses.free_text import FreeText
 from relay.translate.responses.seal import Seal
 
 FAMILIES = ("anthropic", "glm")

@@ -10,6 +10,7 @@ from typing import Final
 from relay.translate.chat import render
 from relay.translate.chat.render import AnswerMetadata
 from relay.translate.chat.stream import KEEP_ALIVE, ChatStream
+from relay.translate.free_text import free_text
 from relay.translate.messages import content, message
 from relay.translate.messages.content import EMPTY, Block
 from relay.translate.messages.usage import Usage, message_usage
@@ -37,7 +38,10 @@ def translate(payload: bytes, metadata: AnswerMetadata, usage: Usage | None = No
     usage = usage or message_usage(payload)
     refusal = content.refusal(details) if usage.stop_reason == "refusal" else None
     members = completion.members(refusal)
-    reason = render.finish_reason(usage.stop_reason, len(completion.tool_calls))
+    legacy = completion.function_call != b""
+    reason = render.finish_reason(
+        usage.stop_reason, len(completion.tool_calls) + legacy, legacy=legacy
+    )
     return b'%b%b,"usage":%b}' % (
         render.head(metadata, "chat.completion"),
         _CHOICES % (members, reason),
@@ -53,7 +57,9 @@ class _CompletionMessage:
 
     __slots__ = (
         "annotations",
+        "call_ids",
         "characters",
+        "function_call",
         "metadata",
         "reasoning",
         "reasoning_details",
@@ -67,6 +73,8 @@ class _CompletionMessage:
         self.reasoning: list[bytes] = []
         self.reasoning_details: list[bytes] = []
         self.tool_calls: list[bytes] = []
+        self.call_ids: set[bytes] = set()
+        self.function_call = b""  # in the old form, which has one at most
         self.annotations: list[bytes] = []
         self.characters = 0  # of the texts so far
 
@@ -80,14 +88,21 @@ class _CompletionMessage:
                 if (data := content.string(block.data)) != EMPTY:
                     self._add_detail(b"encrypted", b',"data":%b' % data)
             case "tool_use":
-                arguments = content.arguments(block.input)
-                index = len(self.tool_calls)
-                self.tool_calls.append(render.tool_call(index, block, self.metadata, arguments))
+                self._add_call(block)
+
+    def _add_call(self, block: Block) -> None:
+        arguments = content.arguments(block.input)
+        call = render.Call(block, self.metadata, self.call_ids)
+        if call.kind == "legacy_function":
+            self.function_call = self.function_call or call.function_call(arguments)
+        else:
+            text = free_text(arguments) if call.kind == "custom" else arguments
+            self.tool_calls.append(call.members(text))
 
     def members(self, refusal: bytes | None) -> bytes:
         """The message's members; `refusal` is a JSON string."""
         text = b'"%b"' % b"".join(self.texts)
-        if text == EMPTY and (self.tool_calls or refusal is not None):
+        if text == EMPTY and (self.tool_calls or self.function_call or refusal is not None):
             text = b"null"
         members = b'"role":"assistant","content":%b,"refusal":%b' % (text, refusal or b"null")
         if self.annotations:
@@ -98,6 +113,8 @@ class _CompletionMessage:
             members += b',"reasoning_details":' + _array(self.reasoning_details)
         if self.tool_calls:
             members += b',"tool_calls":' + _array(self.tool_calls)
+        if self.function_call:
+            members += b"," + self.function_call
         return members
 
     def _add_text(self, block: Block) -> None:

@@ -6,13 +6,15 @@ strings as octets: text from the upstream is spliced in unchanged. Must not know
 output goes into a document or into a chunk.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from relay.translate.messages.content import EMPTY, Block, string
 from relay.translate.messages.usage import Usage
+from relay.translate.request.tool_names import CallerTool, ToolKind
 
 ROLE_DELTA: Final = b'"role":"assistant","content":"","refusal":null'
 
@@ -26,6 +28,8 @@ _FINISH_REASONS: Final = {
     "refusal": b"content_filter",
 }
 
+_decode_string: Final = msgspec.json.Decoder(str).decode
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerMetadata:
@@ -35,6 +39,8 @@ class AnswerMetadata:
     created: int  # epoch seconds
     model: str  # the name that the caller asked for
     family: str  # of the thinking blocks, see config.Vendor.thinking
+    # The tools whose calls are not told as those of a function of the same name, by that name.
+    tools: Mapping[str, CallerTool] = field(default_factory=dict, repr=False)
 
 
 def head(metadata: AnswerMetadata, object_type: str) -> bytes:
@@ -49,20 +55,53 @@ def head(metadata: AnswerMetadata, object_type: str) -> bytes:
     return msgspec.json.encode(members)[:-1]
 
 
-def tool_call(index: int, block: Block, metadata: AnswerMetadata, arguments: bytes) -> bytes:
-    """The members of a tool call. A call without an id gets one that no other answer has.
+class Call:
+    """A tool call: its kind, its caller's name for the tool and its id, both JSON strings."""
 
-    Raises:
-        ValueError: the block has no name.
-    """
-    name = string(block.name)
-    if name == EMPTY:
-        raise ValueError("a tool call without a name")
-    id = string(block.id)
-    if id == EMPTY:
-        id = msgspec.json.encode(f"{metadata.id}-{index}")
-    members = b'"id":%b,"type":"function","function":{"name":%b,"arguments":%b}'
-    return members % (id, name, arguments)
+    __slots__ = ("id", "kind", "name")
+
+    def __init__(self, block: Block, metadata: AnswerMetadata, ids: set[bytes]) -> None:
+        """A call without an id, or with one of `ids`, gets one that no other answer has.
+
+        Raises:
+            ValueError: the block has no name.
+        """
+        self.name = string(block.name)
+        if self.name == EMPTY:
+            raise ValueError("a tool call without a name")
+        self.kind: ToolKind = "function"
+        if metadata.tools:
+            tool = metadata.tools.get(_decode_string(self.name))
+            if tool is not None:
+                self.kind = tool.kind
+                self.name = msgspec.json.encode(tool.name)
+        self.id = string(block.id)
+        if self.id == EMPTY or self.id in ids:
+            self.id = msgspec.json.encode(f"{metadata.id}-{len(ids)}")
+        ids.add(self.id)
+
+    def members(self, text: bytes) -> bytes:
+        """The members of a call with these arguments or this free text, a JSON string."""
+        if self.kind == "custom":
+            return b'"id":%b,"type":"custom","custom":{"name":%b,"input":%b}' % (
+                self.id,
+                self.name,
+                text,
+            )
+        members = b'"id":%b,"type":"function","function":{"name":%b,"arguments":%b}'
+        return members % (self.id, self.name, text)
+
+    def function_call(self, arguments: bytes) -> bytes:
+        """The call in the old form."""
+        return b'"function_call":{"name":%b,"arguments":%b}' % (self.name, arguments)
+
+    def piece(self, index: int, text: bytes) -> bytes:
+        """The members of a delta with a piece of the arguments or of the free text."""
+        if self.kind == "legacy_function":
+            return b'"function_call":{"arguments":%b}' % text
+        if self.kind == "custom":
+            return b'"tool_calls":[{"index":%d,"custom":{"input":%b}}]' % (index, text)
+        return b'"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (index, text)
 
 
 def thinking_position(characters: int, calls: int, metadata: AnswerMetadata) -> bytes:
@@ -82,11 +121,18 @@ def annotation(citation: bytes, start: int, end: int) -> bytes:
     return b'"type":"url_citation","url_citation":{%b%b}' % (indexes, citation)
 
 
-def finish_reason(stop_reason: str | None, calls: int) -> bytes:
-    """The `finish_reason` for a `stop_reason` of the Messages API; "stop" for unknown ones."""
-    if stop_reason == "tool_use" and not calls:
+def finish_reason(stop_reason: str | None, calls: int, *, legacy: bool = False) -> bytes:
+    """The `finish_reason` for a `stop_reason` of the Messages API; "stop" for unknown ones.
+
+    An answer that calls a tool asks for its result, whatever the reason: vendors give `end_turn`.
+    `legacy`: the call has the old form.
+    """
+    reason = _FINISH_REASONS.get(stop_reason or "", b"stop")
+    if reason not in (b"stop", b"tool_calls"):
+        return reason
+    if not calls:
         return b"stop"
-    return _FINISH_REASONS.get(stop_reason or "", b"stop")
+    return b"function_call" if legacy else b"tool_calls"
 
 
 def usage_object(usage: Usage) -> bytes:

@@ -3,70 +3,31 @@
 Decides what each field means. Refuses a field that cannot be honoured and would change the
 answer, and a field of another dialect; ignores unknown fields and hints. Must not know which
 model the request will go to.
-Messages are read in `transcript`.
+Messages are read in `transcript`, tools in `tools`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from relay.translate.chat.transcript import Message, read_cache_control, read_conversation
-from relay.translate.foreign_fields import ForeignFields
-from relay.translate.invalid import (
-    check_utf8,
-    invalid_field,
-    unknown_type_error,
+from relay.translate.chat.tools import (
+    ChoiceField,
+    FunctionDefinition,
+    FunctionName,
+    OfferedTools,
+    ToolDefinition,
+    WebSearchOptions,
 )
+from relay.translate.chat.transcript import Message, read_conversation
+from relay.translate.foreign_fields import ForeignFields
+from relay.translate.invalid import check_utf8, invalid_field
 from relay.translate.invalid import read as read_part
-from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, is_given, kind
 from relay.translate.request.builder import MessagesBuilder
-from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
-from relay.translate.request.tools import (
-    Tool,
-    ToolChoice,
-    Toolset,
-    UserLocation,
-    WebSearch,
-    check_name,
-    input_schema,
-)
-
-
-class _FunctionDefinition(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    description: msgspec.Raw = NOTHING
-    parameters: msgspec.Raw = NOTHING
-    strict: bool | None = None
-    cache_control: msgspec.Raw = NOTHING
-
-
-class _FunctionTool(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    function: _FunctionDefinition | None = None
-    cache_control: msgspec.Raw = NOTHING
-
-
-class _FunctionName(msgspec.Struct, frozen=True, gc=False):
-    name: str
-
-
-class _AllowedTool(msgspec.Struct, frozen=True, gc=False):
-    type: str = "function"
-    function: _FunctionName | None = None
-
-
-class _AllowedTools(msgspec.Struct, frozen=True):
-    tools: list[_AllowedTool]
-    mode: str = "auto"
-
-
-class _ToolChoice(msgspec.Struct, frozen=True):
-    type: str
-    function: _FunctionName | None = None
-    allowed_tools: _AllowedTools | None = None
+from relay.translate.request.tool_names import CallerTool
 
 
 class _JsonSchema(msgspec.Struct, frozen=True):
@@ -83,21 +44,6 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class _ApproximateLocation(msgspec.Struct, frozen=True):
-    city: str | None = None
-    country: str | None = None
-    region: str | None = None
-    timezone: str | None = None
-
-
-class _UserLocation(msgspec.Struct, frozen=True):
-    approximate: _ApproximateLocation | None = None
-
-
-class _WebSearchOptions(msgspec.Struct, frozen=True):
-    user_location: _UserLocation | None = None
-
-
 class _RequestFields(msgspec.Struct, frozen=True, gc=False):
     """The fields that have an effect. Others are hints for other vendors' models."""
 
@@ -110,18 +56,18 @@ class _RequestFields(msgspec.Struct, frozen=True, gc=False):
     top_p: float | None = None
     top_k: int | None = None
     stop: str | list[str] | None = None
-    tools: list[_FunctionTool] | None = None
-    tool_choice: str | _ToolChoice | None = None
+    tools: list[ToolDefinition] | None = None
+    tool_choice: str | ChoiceField | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     thinking: msgspec.Raw = NOTHING
     response_format: _FormatField | None = None
-    web_search_options: _WebSearchOptions | None = None
+    web_search_options: WebSearchOptions | None = None
     n: int | None = None
     logprobs: bool | None = None
     modalities: list[str] | None = None
-    functions: msgspec.Raw = NOTHING
-    function_call: msgspec.Raw = NOTHING
+    functions: list[FunctionDefinition] | None = None
+    function_call: str | FunctionName | None = None
     user: str | None = None
     safety_identifier: str | None = None
 
@@ -139,7 +85,7 @@ class _RequestFields(msgspec.Struct, frozen=True, gc=False):
 
 
 _RIGHT_NAMES: Final = {
-    "input": "`messages`",
+    "input": "`messages`, or POST /v1/responses, whose requests have `input`",
     "prompt": "`messages`",
     "instructions": "`messages` with a first message of role developer or system",
     "system": "`messages` with a first message of role system",
@@ -160,22 +106,10 @@ class ChatRequest:
     stream: bool
     include_usage: bool  # the stream ends with a chunk of usage
     user: str | None  # `safety_identifier` or `user`, as the caller gave it
+    # The tools whose calls are not told as those of a function of the same name, by that name.
+    tools: Mapping[str, CallerTool]
 
 
-_TOOL_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
-_TOOL_HINTS: Final = {
-    "custom": "offer a function with one text as its parameter, or use POST /v1/responses",
-    "web_search": "use `web_search_options`, or POST /v1/responses",
-    "web_search_preview": "use `web_search_options`, or POST /v1/responses",
-}
-_CHOICE_HINTS: Final = {
-    "auto": 'use the text "auto"',
-    "none": 'use the text "none"',
-    "required": 'use the text "required"',
-    "any": 'use the text "required"',
-    "tool": 'use {"type": "function", "function": {"name": …}}',
-    "custom": "custom tools are had at POST /v1/responses alone",
-}
 _foreign: Final = ForeignFields(_RIGHT_NAMES)
 _decode_request: Final = msgspec.json.Decoder(_RequestFields).decode
 
@@ -193,7 +127,15 @@ def read(body: bytes) -> ChatRequest:
     if request.messages is None:
         raise invalid_field("messages", "it must be given")
     conversation = read_conversation(request.messages)
-    tools = _toolset(request, conversation)
+    offered = OfferedTools(conversation)
+    offered.add(request.tools or ())
+    offered.add_functions(request.functions or ())
+    tools = offered.toolset(
+        request.tool_choice,
+        request.function_call,
+        parallel=request.parallel_tool_calls is not False,
+        search=request.web_search_options,
+    )
     generation = GenerationOptions(
         max_tokens=_max_tokens(request),
         temperature=_in_range(request.temperature, 2, "temperature"),
@@ -211,6 +153,7 @@ def read(body: bytes) -> ChatRequest:
         stream=stream,
         include_usage=options is not None and options.include_usage is True,
         user=request.safety_identifier or request.user or None,
+        tools=offered.renamed,
     )
 
 
@@ -224,10 +167,6 @@ def _check_supported(request: _RequestFields) -> None:
         raise invalid_field("logprobs", "these models tell no log probabilities")
     if request.modalities is not None and any(name != "text" for name in request.modalities):
         raise invalid_field("modalities", "only 'text' can be had")
-    if is_given(request.functions):
-        raise invalid_field("functions", "use tools instead")
-    if is_given(request.function_call):
-        raise invalid_field("function_call", "use tool_choice instead")
 
 
 def _max_tokens(request: _RequestFields) -> int | None:
@@ -279,113 +218,3 @@ def _response_format(format: _FormatField | None) -> ResponseFormat | None:
         raise invalid_field("response_format.json_schema.schema", "it must be given, as an object")
     schema = bytes(named_schema.schema)
     return ResponseFormat(schema, named_schema.strict is True)
-
-
-def _toolset(request: _RequestFields, conversation: Conversation) -> Toolset:
-    """The tools and the choice among them. A tool's `cache_control` marks the conversation."""
-    tools: dict[str, Tool] = {}
-    for index, definition in enumerate(paced(request.tools or ())):
-        param = f"tools[{index}]"
-        tool = _tool(definition, param)
-        if tool.name in tools:
-            raise invalid_field(
-                f"{param}.function.name", f"there are several tools called '{tool.name}'"
-            )
-        conversation.has_cache_marks = conversation.has_cache_marks or tool.cache is not NOTHING
-        tools[tool.name] = tool
-    choice, name, allowed = _tool_choice(request.tool_choice, tools)
-    search = request.web_search_options
-    return Toolset(
-        tools=[tool for tool in tools.values() if allowed is None or tool.name in allowed],
-        choice=choice,
-        name=name,
-        parallel=request.parallel_tool_calls is not False,
-        search=WebSearch(location=_user_location(search)) if search is not None else None,
-    )
-
-
-def _tool(definition: _FunctionTool, param: str) -> Tool:
-    if definition.type != "function":
-        raise unknown_type_error(
-            f"{param}.type", ("function",), _TOOL_HINTS.get(definition.type, "")
-        )
-    function = definition.function
-    if function is None:
-        raise invalid_field(
-            f"{param}.function", "it must be given, with `name` and `parameters` of the tool in it"
-        )
-    mark = read_cache_control(definition.cache_control, f"{param}.cache_control")
-    param += ".function"
-    if mark is NOTHING:
-        mark = read_cache_control(function.cache_control, f"{param}.cache_control")
-    description = function.description
-    if is_given(description) and kind(description) != '"':
-        raise invalid_field(f"{param}.description", "it must be a text")
-    return Tool(
-        check_name(function.name, f"{param}.name"),
-        description if is_given(description) else NOTHING,
-        input_schema(function.parameters, f"{param}.parameters"),
-        function.strict is True,
-        mark,
-    )
-
-
-def _tool_choice(
-    requested: str | _ToolChoice | None, tools: dict[str, Tool]
-) -> tuple[ToolChoice, str, frozenset[str] | None]:
-    """The choice, the tool that must be called, and the tools allowed (None: all of them)."""
-    if requested is None:
-        return "auto", "", None
-    if isinstance(requested, str):
-        if requested not in _TOOL_CHOICES:
-            raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
-        choice = _TOOL_CHOICES[requested]
-        if choice == "any" and not tools:
-            raise invalid_field("tool_choice", "there are no tools that could be called")
-        return choice, "", None
-    if requested.type == "function":
-        if requested.function is None:
-            raise invalid_field("tool_choice.function", "it must be given, with a `name` in it")
-        name = requested.function.name
-        if name not in tools:
-            raise invalid_field(
-                "tool_choice.function.name", f"there is no tool called '{name[:80]}'"
-            )
-        return "tool", name, None
-    if requested.type != "allowed_tools":
-        hint = _CHOICE_HINTS.get(requested.type, "")
-        raise unknown_type_error("tool_choice.type", ("function", "allowed_tools"), hint)
-    if requested.allowed_tools is None:
-        raise invalid_field("tool_choice.allowed_tools", "it must be given, with `tools` in it")
-    return _allowed_tools(requested.allowed_tools, tools)
-
-
-def _allowed_tools(
-    requested: _AllowedTools, tools: dict[str, Tool]
-) -> tuple[ToolChoice, str, frozenset[str]]:
-    param = "tool_choice.allowed_tools"
-    if requested.mode not in ("auto", "required"):
-        raise invalid_field(f"{param}.mode", "it must be auto or required")
-    names = set()
-    for index, tool in enumerate(paced(requested.tools)):
-        name = tool.function.name if tool.function is not None else ""
-        if tool.type != "function" or name not in tools:
-            raise invalid_field(
-                f"{param}.tools[{index}]", "it must be one of the functions in tools"
-            )
-        names.add(name)
-    if not names:
-        raise invalid_field(f"{param}.tools", "there must be one at least")
-    return _TOOL_CHOICES[requested.mode], "", frozenset(names)
-
-
-def _user_location(options: _WebSearchOptions) -> UserLocation:
-    location = options.user_location.approximate if options.user_location is not None else None
-    if location is None:
-        return UserLocation()
-    return UserLocation(
-        city=location.city or None,
-        country=location.country or None,
-        region=location.region or None,
-        timezone=location.timezone or None,
-    )

@@ -14,6 +14,7 @@ from typing import Final
 from relay.errors import ErrorShape
 from relay.translate.chat import render
 from relay.translate.chat.render import AnswerMetadata
+from relay.translate.free_text import StreamedText
 from relay.translate.messages import content
 from relay.translate.messages.content import EMPTY, Block
 from relay.translate.messages.event import Delta
@@ -29,7 +30,17 @@ _MAX_PENDING_OCTETS: Final = 4 * 1024 * 1024  # of arguments and citations that 
 class _OpenBlock:
     """A block between its start and its stop."""
 
-    __slots__ = ("citations", "index", "kind", "omitted", "pending_arguments", "position", "start")
+    __slots__ = (
+        "call",
+        "citations",
+        "free_text",
+        "index",
+        "kind",
+        "omitted",
+        "pending_arguments",
+        "position",
+        "start",
+    )
 
     def __init__(self, kind: str, start: int) -> None:
         self.kind = kind
@@ -39,6 +50,8 @@ class _OpenBlock:
         self.position = b""  # id and format of a thought that has not been rendered yet
         self.pending_arguments = b""  # rendered at the stop unless arguments come in pieces
         self.citations: list[bytes] = []
+        self.call: render.Call | None = None
+        self.free_text: StreamedText | None = None  # of a custom tool's call
 
 
 class ChatStream(EventStream):
@@ -46,8 +59,10 @@ class ChatStream(EventStream):
 
     __slots__ = (
         "_annotations",
+        "_call_ids",
         "_calls",
         "_characters",
+        "_has_legacy_call",
         "_head",
         "_include_usage",
         "_metadata",
@@ -77,6 +92,8 @@ class ChatStream(EventStream):
         self._characters = 0  # of text
         self._thoughts = 0
         self._calls = 0
+        self._call_ids: set[bytes] = set()
+        self._has_legacy_call = False
         self._annotations = 0
 
     def finish(self) -> bytes:
@@ -93,7 +110,8 @@ class ChatStream(EventStream):
             pieces.append(self._render_chunk(b'"refusal":' + content.refusal(self._stop_details)))
         elif not self._started:
             pieces.append(self._render_chunk(b""))
-        reason = b'"finish_reason":"%b"' % render.finish_reason(usage.stop_reason, self._calls)
+        name = render.finish_reason(usage.stop_reason, self._calls, legacy=self._has_legacy_call)
+        reason = b'"finish_reason":"%b"' % name
         pieces += (self._head, self._tail.replace(b'"finish_reason":null', reason))
         if self._include_usage:
             pieces += (self._prefix, b',"choices":[],"usage":', render.usage_object(usage))
@@ -148,13 +166,24 @@ class ChatStream(EventStream):
         return chunks
 
     def _render_call(self, open_block: _OpenBlock, block: Block) -> bytes:
+        call = render.Call(block, self._metadata, self._call_ids)
+        if call.kind == "legacy_function":
+            if self._has_legacy_call:  # the form has room for one, and one was asked for
+                open_block.omitted = True
+                return b""
+            self._has_legacy_call = True
+        elif call.kind == "custom":
+            open_block.free_text = StreamedText()
+        open_block.call = call
         open_block.index, self._calls = self._calls, self._calls + 1
         open_block.pending_arguments = content.arguments(block.input)
         self._pending_octets += len(open_block.pending_arguments)
         if self._pending_octets > _MAX_PENDING_OCTETS:
             raise ValueError("too much input at once")
-        call = render.tool_call(open_block.index, block, self._metadata, EMPTY)
-        return self._render_chunk(b'"tool_calls":[{"index":%d,%b}]' % (open_block.index, call))
+        if call.kind == "legacy_function":
+            return self._render_chunk(call.function_call(EMPTY))
+        members = call.members(EMPTY)
+        return self._render_chunk(b'"tool_calls":[{"index":%d,%b}]' % (open_block.index, members))
 
     def _delta(self, index: int, delta: Delta | None) -> bytes:
         if delta is None:
@@ -188,7 +217,10 @@ class ChatStream(EventStream):
         if block is None:
             return b""
         if block.pending_arguments:
-            return self._render_arguments(block, block.pending_arguments)
+            chunks = self._render_arguments(block, block.pending_arguments)
+            return chunks + self._render_rest(block)
+        if block.free_text is not None:
+            return self._render_rest(block)
         if not block.citations:
             return b""
         annotations = []
@@ -233,13 +265,27 @@ class ChatStream(EventStream):
         return b'"reasoning_details":[{"index":%d,"type":"reasoning.%b",%b}]' % entry
 
     def _render_arguments(self, block: _OpenBlock, piece: bytes) -> bytes:
-        if piece == EMPTY:
+        if piece == EMPTY or block.call is None:
             return b""
         if block.pending_arguments:
             self._pending_octets -= len(block.pending_arguments)
             block.pending_arguments = b""
-        call = b'"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (block.index, piece)
-        return self._render_chunk(call)
+        if block.free_text is not None:
+            self._pending_octets += len(piece)
+            if self._pending_octets > _MAX_PENDING_OCTETS:
+                raise ValueError("too much input at once")
+            piece = b'"%b"' % block.free_text.feed(piece)
+            if piece == EMPTY:
+                return b""
+        return self._render_chunk(block.call.piece(block.index, piece))
+
+    def _render_rest(self, block: _OpenBlock) -> bytes:
+        """The end of a custom tool's free text."""
+        if block.free_text is None or block.call is None:
+            return b""
+        self._pending_octets -= block.free_text.octets
+        rest = block.free_text.finish()
+        return self._render_chunk(block.call.piece(block.index, b'"%b"' % rest)) if rest else b""
 
     def _record_citation(self, block: _OpenBlock, citation: bytes) -> None:
         octets = self._pending_octets + len(citation)

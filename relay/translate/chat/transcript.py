@@ -1,57 +1,52 @@
 """The messages of a chat completions request, read into a conversation.
 
-Decides what each kind of message and content part is in the Messages API, and refuses those that
-it has no equivalent for. How messages become turns is decided in `request.conversation`.
+Decides what each kind of message is in the Messages API, and which output belongs to which call.
+History never makes a conversation unsendable: odd names and arguments of calls, calls without an
+output and outputs without a call are told to the model. What content is in the Messages API is
+decided in `content`, how messages become turns in `request.conversation`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from relay.translate.invalid import invalid_field, read, unknown_type_error
-from relay.translate.pacing import paced
-from relay.translate.raw_json import (
-    NOTHING,
-    Octets,
-    has_text,
-    is_given,
-    kind,
-    not_text_error,
-    object_in_string,
+from relay.translate.chat.content import (
+    Part,
+    cache_control,
+    content_blocks,
+    refusal_block,
+    text_blocks,
+    without_blank,
 )
-from relay.translate.request import media
-from relay.translate.request.block import Block, text_block, write
-from relay.translate.request.conversation import Conversation
+from relay.translate.invalid import invalid_field, unknown_type_error
+from relay.translate.pacing import paced
+from relay.translate.raw_json import NOTHING, Octets, decode_string, is_given, kind
+from relay.translate.request.block import Block
+from relay.translate.request.conversation import Conversation, Output, Pairing
 from relay.translate.request.thinking_replay import ThinkingMessage, Thought, read_thoughts
-from relay.translate.request.tools import check_name
+from relay.translate.request.tool_names import function_name
+from relay.translate.request.tools import call_arguments
 
 _MAX_MESSAGES: Final = 100_000  # Anthropic API reference, Create a Message
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
-_MEDIA_PARTS: Final = frozenset({"image_url", "file", "image", "document"})
-_MEDIA_HINT: Final = "send pictures and documents in a message of role user"
-_PART_HINTS: Final = {
-    "input_text": "what is input_text in the Responses API is text here",
-    "output_text": "what is output_text in the Responses API is text here",
-    "input_image": "what is input_image in the Responses API is image_url here",
-    "input_file": "what is input_file in the Responses API is file here",
-    "tool_use": "send calls in `tool_calls` of a message of role assistant",
-    "tool_result": "send a result as a message of role tool",
-    "thinking": "send thinking in `thinking_blocks` of a message of role assistant",
-}
-_DOCUMENT_MEMBERS: Final = ("title", "context", "citations")
-_RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
 
 
 class _FunctionCall(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    arguments: msgspec.Raw
+    name: str = ""
+    arguments: msgspec.Raw = NOTHING
+
+
+class _CustomCall(msgspec.Struct, frozen=True, gc=False):
+    name: str = ""
+    input: msgspec.Raw = NOTHING
 
 
 class _ToolCall(msgspec.Struct, frozen=True, gc=False):
     id: str
     type: str = "function"
     function: _FunctionCall | None = None
+    custom: _CustomCall | None = None
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -59,32 +54,17 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     role: str
     content: msgspec.Raw = NOTHING
+    name: msgspec.Raw = NOTHING
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
     is_error: bool | None = None
     refusal: msgspec.Raw = NOTHING
-    function_call: msgspec.Raw = NOTHING
+    function_call: _FunctionCall | None = None
     reasoning_content: msgspec.Raw = NOTHING
     reasoning_details: msgspec.Raw = NOTHING
     thinking_blocks: msgspec.Raw = NOTHING
     provider_specific_fields: msgspec.Raw = NOTHING
     cache_control: msgspec.Raw = NOTHING
-
-
-class _ContentPart(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    text: msgspec.Raw = NOTHING
-    refusal: msgspec.Raw = NOTHING
-    image_url: msgspec.Raw = NOTHING
-    file: msgspec.Raw = NOTHING
-    source: msgspec.Raw = NOTHING
-    title: msgspec.Raw = NOTHING
-    context: msgspec.Raw = NOTHING
-    citations: msgspec.Raw = NOTHING
-    cache_control: msgspec.Raw = NOTHING
-
-
-_decode_parts: Final = msgspec.json.Decoder(list[_ContentPart]).decode
 
 
 def read_conversation(messages: list[Message]) -> Conversation:
@@ -97,119 +77,194 @@ def read_conversation(messages: list[Message]) -> Conversation:
         raise invalid_field(
             "messages", f"there are {len(messages)} of them, and {_MAX_MESSAGES} is the most"
         )
-    conversation = Conversation()
-    in_preamble = True  # only instructions so far
-    for index, message in enumerate(paced(messages)):
-        role = message.role
-        if role == "user":
-            in_preamble = False
-            if blocks := _user_blocks(conversation, message, index):
-                conversation.user_turn().blocks += blocks
-            elif index == len(messages) - 1:
-                raise invalid_field(
-                    f"messages[{index}].content", "there is nothing in it to answer"
-                )
-        elif role == "assistant":
-            in_preamble = False
-            _add_assistant_message(conversation, message, index)
-        elif role == "tool":
-            in_preamble = False
-            _add_tool_result(conversation, message, index)
-        elif role in ("system", "developer"):
-            _add_instructions(conversation, message, index, in_preamble=in_preamble)
-        elif role == "function":
-            raise invalid_field(
-                f"messages[{index}].role", "use tools, and messages with role 'tool'"
+    return _Reader(messages).conversation()
+
+
+class _Reader:
+    """Turns messages into a conversation in one pass."""
+
+    __slots__ = ("_conversation", "_messages", "_outputs", "_paired", "_pending_ids", "_results")
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+        self._conversation = Conversation()
+        self._outputs: Pairing[tuple[Message, int]] = Pairing()
+        self._paired: set[int] = set()  # indexes of the outputs that belong to a call
+        self._pending_ids: set[str] = set()  # of the current turn's calls
+        self._results: dict[str, tuple[Part, str]] = {}  # parts `tool_result` of a user's message
+        outputs = []
+        for index, message in enumerate(paced(messages)):
+            if message.role in ("tool", "function"):
+                outputs.append((message, index))
+            elif message.tool_calls or message.function_call is not None:
+                self._count_calls(message)
+        for message, index in paced(outputs):
+            call_id = _call_id_of(message, index)
+            if call_id is not None and self._outputs.offer(call_id, (message, index)):
+                self._paired.add(index)
+
+    def _count_calls(self, message: Message) -> None:
+        for call in message.tool_calls or ():
+            self._outputs.count_call(call.id)
+        if message.function_call is not None:
+            self._outputs.count_call(_function_call_id(message.function_call.name))
+
+    def conversation(self) -> Conversation:
+        """The conversation that the messages make up.
+
+        Raises:
+            RelayError: 400, a message cannot be translated, or there is nothing to answer.
+        """
+        conversation = self._conversation
+        in_preamble = True  # only instructions so far
+        for index, message in enumerate(paced(self._messages)):
+            role = message.role
+            if role == "user":
+                in_preamble = False
+                self._add_user_message(message, index)
+            elif role == "assistant":
+                in_preamble = False
+                self._add_assistant_message(message, index)
+            elif role in ("tool", "function"):
+                in_preamble = False
+                self._add_output(message, index)
+            elif role in ("system", "developer"):
+                self._add_instructions(message, index, in_preamble=in_preamble)
+            else:
+                raise unknown_type_error(f"messages[{index}].role", _ROLES)
+        self._answer_calls()
+        conversation.finish()
+        if not conversation.turns:
+            raise invalid_field("messages", "there is nothing in them that the model could answer")
+        return conversation
+
+    # --- messages ---
+
+    def _add_user_message(self, message: Message, index: int) -> None:
+        conversation = self._conversation
+        blocks = content_blocks(
+            conversation, message.content, f"messages[{index}].content", self._results
+        )
+        if message.cache_control is not NOTHING:
+            self._mark_last_block(message, blocks, index)
+        self._answer_calls()
+        for call_id, (part, param) in self._results.items():  # none of them is of a known call
+            conversation.add_orphan(call_id, self._output_of_part(part, param))
+        self._results.clear()
+        if blocks:
+            conversation.user_turn().blocks += blocks
+        elif index == len(self._messages) - 1 and (
+            not conversation.turns or conversation.turns[-1].assistant
+        ):
+            raise invalid_field(f"messages[{index}].content", "there is nothing in it to answer")
+
+    def _add_instructions(self, message: Message, index: int, *, in_preamble: bool) -> None:
+        """Add a system or developer message: to the system prompt, or as a late instruction."""
+        param = f"messages[{index}].content"
+        conversation = self._conversation
+        blocks = without_blank(
+            text_blocks(conversation, message.content, param, is_late_instruction=not in_preamble),
+            param,
+        )
+        if message.cache_control is not NOTHING:
+            self._mark_last_block(message, blocks, index)
+        if in_preamble:
+            conversation.system += blocks
+        elif blocks:
+            self._answer_calls()
+            turn = conversation.user_turn()
+            turn.blocks += blocks
+            turn.late_instructions += len(blocks)
+
+    def _add_assistant_message(self, message: Message, index: int) -> None:
+        param = f"messages[{index}]"
+        parts: list[Part] = []
+        texts = text_blocks(self._conversation, message.content, f"{param}.content", calls=parts)
+        if is_given(message.refusal):
+            texts.append(refusal_block(message.refusal, f"{param}.refusal"))
+        visible = without_blank(texts, f"{param}.content")
+        thinking = _thinking(message, param)
+        if not (
+            visible or thinking or message.tool_calls or parts or message.function_call is not None
+        ):
+            return
+        turn = self._conversation.assistant_turn()
+        calls = self._calls(message, parts, param)
+        if message.cache_control is not NOTHING:
+            # Never on thinking: the API refuses a cache mark there.
+            self._mark_last_block(message, calls or visible, index)
+        if thinking:
+            if not calls and message.cache_control is not NOTHING and visible:
+                texts = [visible[-1] if text.text is visible[-1].text else text for text in texts]
+            turn.thinking_messages.append(
+                (len(turn.blocks), ThinkingMessage(texts, calls, thinking))
             )
         else:
-            raise unknown_type_error(f"messages[{index}].role", _ROLES)
-    conversation.finish()
-    if not conversation.turns:
-        raise invalid_field("messages", "there is nothing in them that the model could answer")
-    return conversation
+            turn.blocks += visible
+            turn.blocks += calls
 
+    # --- calls and their outputs ---
 
-def read_cache_control(raw: msgspec.Raw, param: str) -> msgspec.Raw:
-    """The caller's `cache_control`; `NOTHING` if there is none.
+    def _calls(self, message: Message, parts: Sequence[Part], param: str) -> list[Block]:
+        """The blocks of a message's calls, in each of the forms that they come in."""
+        blocks: list[Block] = []
+        for index, call in enumerate(paced(message.tool_calls or ())):
+            name, arguments = _named_arguments(call, f"{param}.tool_calls[{index}]")
+            blocks.append(self._call(call.id, name, arguments))
+        own = {call.id for call in message.tool_calls or ()}
+        for part in paced(parts):  # clients that send both forms give the same id in them
+            if part.id not in own:
+                arguments = part.input if kind(part.input) == "{" else b"{}"
+                blocks.append(self._call(part.id, function_name(part.name), arguments))
+        function = message.function_call
+        if function is not None:
+            arguments = call_arguments(function.arguments, f"{param}.function_call.arguments")
+            call_id = _function_call_id(function.name)
+            blocks.append(self._call(call_id, function_name(function.name), arguments))
+        return blocks
 
-    Raises:
-        RelayError: 400, it is not an object.
-    """
-    if not is_given(raw):
-        return NOTHING
-    if kind(raw) != "{":
-        raise invalid_field(param, "it must be an object")
-    return raw
+    def _call(self, call_id: str, name: str, arguments: Octets) -> Block:
+        self._pending_ids.add(call_id)
+        return self._conversation.add_call(call_id, name, arguments)
 
+    def _add_output(self, message: Message, index: int) -> None:
+        """Take an output. One that belongs to no call becomes part of a user's message."""
+        call_id = _call_id_of(message, index)
+        if call_id is None:
+            raise invalid_field(f"messages[{index}].tool_call_id", "it must be given")
+        if index in self._paired:
+            if call_id in self._pending_ids:
+                self._answer_calls()
+            return
+        self._answer_calls()
+        self._conversation.add_orphan(call_id, self._output(message, index))
 
-def _user_blocks(conversation: Conversation, message: Message, index: int) -> list[Block]:
-    """The blocks of a user's message; empty if all of it is blank."""
-    raw = message.content
-    first = kind(raw)
-    if first == '"':
-        blocks = [text_block(raw)] if has_text(raw, f"messages[{index}].content") else []
-    elif first == "[":
-        blocks = _without_blank(_content_blocks(conversation, raw, f"messages[{index}].content"))
-    else:
-        blocks = _no_content(raw, index)
-    if message.cache_control is not NOTHING:
-        _mark_last_block(conversation, message, blocks, index)
-    return blocks
+    def _answer_calls(self) -> None:
+        """End the turn that has called tools."""
+        if self._conversation.has_pending_calls:
+            self._pending_ids.clear()
+            self._conversation.answer_calls(self._output_of)
 
+    def _output_of(self, call_id: str) -> Output | None:
+        if (result := self._results.pop(call_id, None)) is not None:
+            return self._output_of_part(*result)
+        taken = self._outputs.take(call_id)
+        return None if taken is None else self._output(*taken)
 
-def _add_instructions(
-    conversation: Conversation, message: Message, index: int, *, in_preamble: bool
-) -> None:
-    """Add a system or developer message: to the system prompt, or as a late instruction."""
-    raw = message.content
-    if kind(raw) == '"':
-        blocks = [text_block(raw, late_instruction=not in_preamble)]
-    elif kind(raw) == "[":
-        blocks = _text_blocks(
-            conversation, raw, f"messages[{index}].content", is_late_instruction=not in_preamble
-        )
-    else:
-        blocks = _no_content(raw, index)
-    blocks = _without_blank(blocks, f"messages[{index}].content")
-    if message.cache_control is not NOTHING:
-        _mark_last_block(conversation, message, blocks, index)
-    if in_preamble:
-        conversation.system += blocks
-    elif blocks:
-        turn = conversation.user_turn()
-        turn.blocks += blocks
-        turn.late_instructions += len(blocks)
+    def _output(self, message: Message, index: int) -> Output:
+        blocks = content_blocks(self._conversation, message.content, f"messages[{index}].content")
+        mark = cache_control(self._conversation, message.cache_control, f"messages[{index}]")
+        return Output(blocks, is_error=message.is_error is True, cache=mark)
 
+    def _output_of_part(self, part: Part, param: str) -> Output:
+        blocks = content_blocks(self._conversation, part.content, f"{param}.content")
+        return Output(blocks, is_error=part.is_error is True, cache=part.cache_control)
 
-def _add_assistant_message(conversation: Conversation, message: Message, index: int) -> None:
-    if is_given(message.function_call):
-        raise invalid_field(f"messages[{index}].function_call", "use tool_calls instead")
-    raw = message.content
-    param = f"messages[{index}]"
-    if kind(raw) == '"':
-        texts = [text_block(raw)]
-    elif kind(raw) == "[":
-        texts = _text_blocks(conversation, raw, f"{param}.content", refusals=True)
-    else:
-        texts = _no_content(raw, index)
-    if is_given(message.refusal):
-        texts.append(_text_block(message.refusal, NOTHING, f"{param}.refusal"))
-    visible = _without_blank(texts, f"{param}.content")
-    thinking = _thinking(message, param)
-    if not visible and not thinking and not message.tool_calls:
-        return
-    turn = conversation.assistant_turn()
-    calls = _tool_use_blocks(conversation, message.tool_calls or (), f"{param}.tool_calls")
-    if message.cache_control is not NOTHING:
-        # Never on thinking: the API refuses a cache mark there.
-        _mark_last_block(conversation, message, calls or visible, index)
-    if thinking:
-        if not calls and message.cache_control is not NOTHING and visible:
-            texts = [visible[-1] if text.text is visible[-1].text else text for text in texts]
-        turn.thinking_messages.append((len(turn.blocks), ThinkingMessage(texts, calls, thinking)))
-    else:
-        turn.blocks += visible
-        turn.blocks += calls
+    def _mark_last_block(self, message: Message, blocks: list[Block], index: int) -> None:
+        """Move a message's own `cache_control`, a LiteLLM extension, to its last block."""
+        mark = cache_control(self._conversation, message.cache_control, f"messages[{index}]")
+        if blocks and mark is not NOTHING and blocks[-1].cache is NOTHING:
+            blocks[-1] = blocks[-1].with_cache(mark)
 
 
 def _thinking(message: Message, param: str) -> list[Thought]:
@@ -220,143 +275,27 @@ def _thinking(message: Message, param: str) -> list[Thought]:
     return read_thoughts(details, blocks, specific, content, param)
 
 
-def _tool_use_blocks(
-    conversation: Conversation, calls: Iterable[_ToolCall], param: str
-) -> list[Block]:
-    blocks: list[Block] = []
-    for index, call in enumerate(paced(calls)):
-        call_param = f"{param}[{index}]"
-        if call.type != "function":
-            raise unknown_type_error(f"{call_param}.type", ("function",))
-        if call.function is None:
-            raise invalid_field(f"{call_param}.function", "it must be given")
-        name = check_name(call.function.name, f"{call_param}.function.name")
-        arguments = _parse_arguments(call.function.arguments, f"{call_param}.function.arguments")
-        blocks.append(conversation.add_call(call.id, name, arguments, param))
-    return blocks
+def _call_id_of(message: Message, index: int) -> str | None:
+    """The id of the call that an output belongs to."""
+    if message.role == "tool":
+        return message.tool_call_id
+    return _function_call_id(decode_string(message.name, f"messages[{index}].name"))
 
 
-def _parse_arguments(raw: msgspec.Raw, param: str) -> bytes:
-    """The JSON object within the text of a call's arguments."""
-    octets = object_in_string(raw, param)
-    if octets is None:
-        raise invalid_field(param, "it must be a JSON object, as a text")
-    return octets
+def _function_call_id(name: str) -> str:
+    """An id for calls of the old form `function_call`, which are paired by their names."""
+    return f"function_{name}"
 
 
-def _add_tool_result(conversation: Conversation, message: Message, index: int) -> None:
-    param = f"messages[{index}]"
-    if message.tool_call_id is None:
-        raise invalid_field(f"{param}.tool_call_id", "it must be given")
-    tool_use_id = conversation.take_open_call(message.tool_call_id, f"{param}.tool_call_id")
-    raw = message.content
-    if kind(raw) == '"':
-        blocks = _without_blank([text_block(raw)])
-    elif kind(raw) == "[":
-        blocks = _without_blank(_content_blocks(conversation, raw, f"{param}.content"))
-    else:
-        blocks = _no_content(raw, index)
-    octets: list[Octets] = [_RESULT % tool_use_id.encode()]
-    if blocks:
-        octets.append(b',"content":[')
-        write(octets, blocks)
-        octets.append(b"]")
-    if message.is_error:
-        octets.append(b',"is_error":true')
-    result = [Block(tuple(octets))]
-    if message.cache_control is not NOTHING:
-        _mark_last_block(conversation, message, result, index)
-    conversation.user_turn().results += result
-
-
-def _content_blocks(conversation: Conversation, raw: msgspec.Raw, param: str) -> list[Block]:
-    """The parts of a message that may hold text, images and documents."""
-    blocks: list[Block] = []
-    for index, part in enumerate(paced(read(_decode_parts, raw, param))):
-        part_param = f"{param}[{index}]"
-        mark = _cache_control(conversation, part.cache_control, part_param)
-        match part.type:
-            case "text":
-                blocks.append(_text_block(part.text, mark, f"{part_param}.text"))
-            case "image_url":
-                blocks.append(media.image(part.image_url, mark, f"{part_param}.image_url"))
-            case "file":
-                blocks.append(media.file(part.file, mark, f"{part_param}.file"))
-            case "image" | "document":
-                names = _DOCUMENT_MEMBERS if part.type == "document" else ()
-                members = tuple((name, getattr(part, name)) for name in names)
-                blocks.append(media.native(part.type, part.source, members, mark, part_param))
-            case "input_audio":
-                raise invalid_field(part_param, "these models cannot hear; send a text instead")
-            case _:
-                hint = _PART_HINTS.get(part.type, "")
-                raise unknown_type_error(f"{part_param}.type", ("text", "image_url", "file"), hint)
-    return blocks
-
-
-def _text_blocks(
-    conversation: Conversation,
-    raw: msgspec.Raw,
-    param: str,
-    *,
-    is_late_instruction: bool = False,
-    refusals: bool = False,
-) -> list[Block]:
-    """The parts of a message that may hold text alone, or `refusals` as well."""
-    blocks: list[Block] = []
-    for index, part in enumerate(paced(read(_decode_parts, raw, param))):
-        part_param = f"{param}[{index}]"
-        mark = _cache_control(conversation, part.cache_control, part_param)
-        if part.type == "refusal" and refusals:
-            blocks.append(_text_block(part.refusal, mark, f"{part_param}.refusal"))
-        elif part.type == "text":
-            text_param = f"{part_param}.text"
-            blocks.append(
-                _text_block(part.text, mark, text_param, is_late_instruction=is_late_instruction)
-            )
-        else:
-            accepted = ("text", "refusal") if refusals else ("text",)
-            hint = _MEDIA_HINT if part.type in _MEDIA_PARTS else _PART_HINTS.get(part.type, "")
-            raise unknown_type_error(f"{part_param}.type", accepted, hint)
-    return blocks
-
-
-def _text_block(
-    raw: msgspec.Raw, mark: msgspec.Raw, param: str, *, is_late_instruction: bool = False
-) -> Block:
-    if kind(raw) != '"':
-        raise not_text_error(raw, param)
-    return text_block(raw, mark, late_instruction=is_late_instruction)
-
-
-def _without_blank(blocks: list[Block], param: str = "") -> list[Block]:
-    """The blocks without blank texts, which the API refuses."""
-    return [block for block in paced(blocks) if block.text is None or has_text(block.text, param)]
-
-
-def _no_content(raw: msgspec.Raw, index: int) -> list[Block]:
-    """The blocks of content that is neither text nor parts: none if it is absent or null.
-
-    Raises:
-        RelayError: 400, it is a value of another type.
-    """
-    if is_given(raw):
-        raise invalid_field(f"messages[{index}].content", "it must be a text or an array of parts")
-    return []
-
-
-def _cache_control(conversation: Conversation, raw: msgspec.Raw, param: str) -> msgspec.Raw:
-    if raw is NOTHING:
-        return raw
-    mark = read_cache_control(raw, f"{param}.cache_control")
-    conversation.has_cache_marks = conversation.has_cache_marks or mark is not NOTHING
-    return mark
-
-
-def _mark_last_block(
-    conversation: Conversation, message: Message, blocks: list[Block], index: int
-) -> None:
-    """Move a message's own `cache_control`, a LiteLLM extension, to its last block."""
-    mark = _cache_control(conversation, message.cache_control, f"messages[{index}]")
-    if blocks and mark is not NOTHING and blocks[-1].cache is NOTHING:
-        blocks[-1] = blocks[-1].with_cache(mark)
+def _named_arguments(call: _ToolCall, param: str) -> tuple[str, Octets]:
+    """The function that a call stands for, and its arguments, a JSON object."""
+    if call.type == "custom" and call.custom is not None:
+        if kind(call.custom.input) != '"':
+            raise invalid_field(f"{param}.custom.input", "it must be given, as a text")
+        return function_name(call.custom.name), b"".join((b'{"input":', call.custom.input, b"}"))
+    if call.type not in ("function", "custom"):
+        raise unknown_type_error(f"{param}.type", ("function", "custom"))
+    if call.function is None:
+        raise invalid_field(f"{param}.{call.type}", "it must be given")
+    arguments = call_arguments(call.function.arguments, f"{param}.function.arguments")
+    return function_name(call.function.name), arguments

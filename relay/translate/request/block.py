@@ -8,7 +8,10 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.raw_json import NOTHING, Octets, string_content
+from relay.translate.raw_json import NOTHING, Octets, encode_string, string_content
+
+# Asks for the rest of an answer that was cut off.
+CONTINUE: Final = msgspec.Raw(encode_string("Continue."))
 
 _TEXT_HEAD: Final = b'{"type":"text","text":'
 _CACHE_HEAD: Final = b',"cache_control":'

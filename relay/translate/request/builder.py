@@ -16,7 +16,7 @@ from relay.config import Capabilities
 from relay.translate.invalid import invalid_field
 from relay.translate.pacing import free, paced
 from relay.translate.raw_json import Octets, decode_string, encode_string
-from relay.translate.request.block import Block, as_user_text, text_block, write
+from relay.translate.request.block import CONTINUE, Block, as_user_text, text_block, write
 from relay.translate.request.conversation import Conversation, Turn, fit_turns
 from relay.translate.request.options import GenerationOptions
 from relay.translate.request.thinking_replay import THINKING_PREFIXES
@@ -88,14 +88,14 @@ class MessagesBuilder:
         prefill = turns[-1].assistant
         tools, choice = self._tools.render(capabilities, conversation.tool_names)
         # A model that thinks by budget may think in a tool-use turn only if the turn began with
-        # thinking (Anthropic API docs, Extended thinking, Preserving thinking blocks).
-        blocked = (
-            capabilities.thinking == "budget" and bool(turns[-1].results) and not begins_thinking
-        )
+        # thinking, and never with a forced tool (Anthropic API docs, Extended thinking, Preserving
+        # thinking blocks and Extended thinking with tool use).
+        by_budget = capabilities.thinking == "budget"
+        blocked = by_budget and bool(turns[-1].results) and not begins_thinking
         members, instruction = self._options.render(
             capabilities,
             target.max_tokens,
-            thinking_excluded=prefill or blocked or self._tools.is_forced,
+            thinking_excluded=prefill or blocked or (by_budget and self._tools.is_forced),
             counting=counting,
         )
         system = conversation.system
@@ -139,10 +139,15 @@ class MessagesBuilder:
         if not turns:
             raise invalid_field("messages", "there is nothing in them that the model could answer")
         if turns[-1].assistant and not target.capabilities.prefill:
-            raise invalid_field(
-                "messages", "this model cannot continue a message: end with a user message"
-            )
+            turns = [*turns, _continued()]
         return turns, begins_thinking
+
+
+def _continued() -> Turn:
+    """The turn that asks a model to go on which cannot continue a message."""
+    turn = Turn(assistant=False)
+    turn.blocks.append(text_block(CONTINUE))
+    return turn
 
 
 def _as_prefill(turns: list[Turn]) -> list[Turn]:

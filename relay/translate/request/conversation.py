@@ -2,22 +2,33 @@
 
 Decides the order: consecutive messages of one role are one turn, and results come first in it.
 Late instructions are marked, because not every model accepts them as system turns. Tool calls get
-ids that the API accepts. Everything depends on earlier messages alone, so a longer conversation
-begins with the same octets, as prompt caches require. Must not know the dialect.
+ids that the API accepts, and a call without an output gets a result that says so: a person cannot
+edit the history that their client keeps. Everything depends on earlier messages alone, so a longer
+conversation begins with the same octets, as prompt caches require. Must not know the dialect.
 """
 
 import re
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
-from relay.translate.invalid import invalid_field
+import msgspec
+
 from relay.translate.pacing import paced
-from relay.translate.raw_json import Octets
-from relay.translate.request.block import Block
+from relay.translate.raw_json import NOTHING, Octets, encode_string, string_content
+from relay.translate.request.block import Block, text_block, write
 from relay.translate.request.thinking_replay import THINKING_PREFIXES, ThinkingMessage
 
+T = TypeVar("T")
+
 _INVALID_ID_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
-_MAX_NAMES: Final = 5  # unanswered calls in an error text
+_SHOWN_ID_CHARACTERS: Final = 80
+_RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
+_NO_OUTPUT: Final = (
+    b',"content":',
+    encode_string("This call has no output: it did not run, or was interrupted."),
+    b',"is_error":true',
+)
 
 
 class Turn:
@@ -42,14 +53,68 @@ class Turn:
         return bool(self.results) or len(self.blocks) > self.late_instructions
 
 
+class Output:
+    """What a tool call gave: blocks, whether they are an error, and the caller's cache mark."""
+
+    __slots__ = ("blocks", "cache", "is_error")
+
+    def __init__(
+        self, blocks: list[Block], *, is_error: bool = False, cache: msgspec.Raw = NOTHING
+    ) -> None:
+        self.blocks = blocks
+        self.is_error = is_error
+        self.cache = cache
+
+    def octets(self) -> tuple[Octets, ...]:
+        """The members of a result."""
+        octets: list[Octets] = []
+        if self.blocks:
+            octets.append(b',"content":[')
+            write(octets, self.blocks)
+            octets.append(b"]")
+        if self.is_error:
+            octets.append(b',"is_error":true')
+        return tuple(octets)
+
+
+class Pairing(Generic[T]):
+    """Which output belongs to which call, wherever they stand.
+
+    The first call with an id gets the first output with that id, the second call the second
+    output, and so on. Count all calls first, then offer all outputs.
+    """
+
+    __slots__ = ("_calls", "_outputs")
+
+    def __init__(self) -> None:
+        self._calls: dict[str, int] = {}
+        self._outputs: dict[str, deque[T]] = {}
+
+    def count_call(self, call_id: str) -> None:
+        """There is a call with this id."""
+        self._calls[call_id] = self._calls.get(call_id, 0) + 1
+
+    def offer(self, call_id: str, output: T) -> bool:
+        """Whether an output belongs to a call."""
+        if not self._calls.get(call_id):
+            return False
+        self._calls[call_id] -= 1
+        self._outputs.setdefault(call_id, deque()).append(output)
+        return True
+
+    def take(self, call_id: str) -> T | None:
+        """The output of the next call with this id."""
+        outputs = self._outputs.get(call_id)
+        return outputs.popleft() if outputs else None
+
+
 class Conversation:
     """Messages in, turns out. `system` has the blocks of the system prompt."""
 
     __slots__ = (
         "_counts",
         "_ids",
-        "_open",
-        "_open_param",
+        "_pending",
         "has_cache_marks",
         "system",
         "tool_names",
@@ -63,10 +128,13 @@ class Conversation:
         self.has_cache_marks = False  # the caller has set cache marks
         self._ids: set[str] = set()
         self._counts: dict[str, int] = {}
-        # The ids that the API gets for calls without a result, by the caller's id. Only calls of
-        # the last assistant turn are open, and several may have the same id.
-        self._open: dict[str, deque[str]] = {}
-        self._open_param = ""
+        # Calls of the last turn without a result yet: the caller's id, the API's id.
+        self._pending: list[tuple[str, str]] = []
+
+    @property
+    def has_pending_calls(self) -> bool:
+        """Whether calls wait for their results: `answer_calls` comes before a user's turn."""
+        return bool(self._pending)
 
     def user_turn(self) -> Turn:
         """The turn of the user's next message."""
@@ -76,66 +144,41 @@ class Conversation:
         return turns[-1]
 
     def assistant_turn(self) -> Turn:
-        """The turn of the assistant's next message.
-
-        Raises:
-            RelayError: 400, an earlier call has no result.
-        """
+        """The turn of the assistant's next message: the same one until its calls are answered."""
         turns = self.turns
         if not turns or not turns[-1].assistant:
-            if self._open:
-                self._unanswered()
             turns.append(Turn(assistant=True))
         return turns[-1]
 
-    def add_call(self, call_id: str, name: str, arguments: Octets, param: str) -> Block:
-        """The block of a tool call with the caller's id; an error about results names `param`."""
-        if not self._open:
-            self._open_param = param
+    def add_call(self, call_id: str, name: str, arguments: Octets) -> Block:
+        """The block of a tool call with the caller's id."""
         api_id = self._unique_id(call_id)
-        self._open.setdefault(call_id, deque()).append(api_id)
+        self._pending.append((call_id, api_id))
         self.tool_names[name] = None
         head = f'{{"type":"tool_use","id":"{api_id}","name":"{name}","input":'
         return Block((head.encode(), arguments))
 
-    def take_open_call(self, call_id: str, param: str) -> str:
-        """The API's id of the call that a result with this id belongs to.
+    def answer_calls(self, output_of: Callable[[str], Output | None]) -> None:
+        """Give each pending call its result; `output_of` gets the caller's id of the call."""
+        pending, self._pending = self._pending, []
+        for call_id, api_id in paced(pending):
+            output = output_of(call_id)
+            members = _NO_OUTPUT if output is None else output.octets()
+            cache = NOTHING if output is None else output.cache
+            result = Block((_RESULT % api_id.encode(), *members), cache)
+            self.user_turn().results.append(result)
 
-        If several calls of a turn have the same id, it is the first without a result.
-
-        Raises:
-            RelayError: 400, no open call has the id at `param`.
-        """
-        waiting = self._open.get(call_id)
-        if not waiting:
-            raise invalid_field(
-                param,
-                "a message with role 'tool' must be a response to a preceding message with "
-                f"'tool_calls', and none of the calls just before it has the id '{call_id[:80]}'",
-            )
-        api_id = waiting.popleft()
-        if not waiting:
-            del self._open[call_id]
-        return api_id
+    def add_orphan(self, call_id: str, output: Output) -> None:
+        """Add an output that belongs to no call, as a part of a user's message."""
+        shown = string_content(encode_string(call_id[:_SHOWN_ID_CHARACTERS]))
+        pieces = (b'"Output of the call ', shown, b', which is not known here:"')
+        introduction = text_block(msgspec.Raw(b"".join(pieces)))
+        self.user_turn().blocks += [introduction, *output.blocks]
 
     def finish(self) -> None:
-        """End the conversation.
-
-        Raises:
-            RelayError: 400, a call has no result.
-        """
-        if self._open:
-            self._unanswered()
-
-    def _unanswered(self) -> None:
-        names = [name[:80] for name, waiting in self._open.items() for _ in waiting]
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        raise invalid_field(
-            self._open_param,
-            "an assistant message with 'tool_calls' must be followed by a tool message for each "
-            f"'tool_call_id'; these did not have response messages: {', '.join(names[:_MAX_NAMES])}"
-            + more,
-        )
+        """End the conversation. Instructions alone are the user's words."""
+        if not self.turns and self.system:
+            self.user_turn().blocks, self.system = self.system, []
 
     def _unique_id(self, call_id: str) -> str:
         """An id that the API accepts and that no earlier call has."""

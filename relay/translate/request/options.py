@@ -109,10 +109,10 @@ class GenerationOptions:
     ) -> bytes:
         """The `thinking` object for the effort; empty for none."""
         if self.effort == "none":
-            return b"" if capabilities.thinking == "none" else _DISABLED
+            return b"" if capabilities.thinking in ("none", "always") else _DISABLED
         if thinking_excluded or capabilities.thinking == "none":
             return b""
-        if capabilities.thinking == "adaptive":
+        if capabilities.thinking in ("adaptive", "always"):
             return _ADAPTIVE
         budget = min(_BUDGETS[self._level()], limit // 2)
         if budget < _MIN_BUDGET:

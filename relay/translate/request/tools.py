@@ -3,7 +3,6 @@
 Must not know what a tool's schema means, except for strict tools, whose calls must fit theirs.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
@@ -13,13 +12,26 @@ import msgspec
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field, read
 from relay.translate.pacing import paced
-from relay.translate.raw_json import NOTHING, Octets, encode_string, is_given
+from relay.translate.raw_json import (
+    NOTHING,
+    Octets,
+    decode_string,
+    encode_string,
+    is_given,
+    object_in_string,
+)
 from relay.translate.request import json_schema
 from relay.translate.request.block import Block
 
 ToolChoice = Literal["auto", "none", "any", "tool"]
 
-_VALID_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+# A custom tool takes one text, so it goes upstream as a function with one text.
+TEXT_SCHEMA: Final = (
+    b'{"type":"object","properties":{"input":{"type":"string","description":'
+    b'"All of the text that this tool takes, as it is"}},'
+    b'"required":["input"],"additionalProperties":false}'
+)
+
 _NO_PARAMETERS: Final = b'{"type":"object","properties":{}}'
 _NAME_ONLY: Final = b'{"name":"%b","input_schema":{"type":"object"}'
 _OBJECT_TYPE: Final = b'{"type":"object",'
@@ -53,15 +65,33 @@ class Tool:
         return Block(tuple(octets), self.cache)
 
 
-def check_name(name: str, param: str) -> str:
-    """The name of a tool, unchanged.
+def paragraphs(*texts: str) -> msgspec.Raw:
+    """Texts as one description; `NOTHING` if all are empty."""
+    joined = "\n\n".join(text for text in texts if text)
+    return msgspec.Raw(encode_string(joined)) if joined else NOTHING
+
+
+def grammar_words(syntax: str, definition: str) -> str:
+    """A custom tool's grammar in words, since the API holds no text to one."""
+    name = "a regular expression" if syntax == "regex" else "Lark's syntax"
+    return f"The text must fit this grammar, which is {name}:\n{definition}"
+
+
+def call_arguments(raw: msgspec.Raw, param: str) -> Octets:
+    """The JSON object within the text of a call's arguments.
+
+    A model wrote the arguments and its turn cannot be undone. Text that is not an object is
+    therefore wrapped in one.
 
     Raises:
-        RelayError: 400, the API does not accept the name at `param`.
+        RelayError: 400, the value at `param` is not a text.
     """
-    if _VALID_NAME.fullmatch(name) is None:
-        raise invalid_field(param, "it must have 1 to 128 characters of a-z, A-Z, 0-9, _ and -")
-    return name
+    if not is_given(raw):
+        return b"{}"
+    octets = object_in_string(raw, param)
+    if octets is None:
+        return b'{"arguments":%b}' % encode_string(decode_string(raw, param))
+    return octets
 
 
 def input_schema(raw: msgspec.Raw, param: str) -> Octets:

@@ -6,7 +6,6 @@ model, and its turn must not fail. An item or part of an unknown type is refused
 answer without it, and nobody would know.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,14 +13,9 @@ import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field, read, unknown_type_error
 from relay.translate.pacing import paced
-from relay.translate.raw_json import (
-    Octets,
-    encode_string,
-    kind,
-    string_content,
-)
-from relay.translate.request.block import Block, text_block, write
-from relay.translate.request.conversation import Conversation, Turn
+from relay.translate.raw_json import encode_string, kind, string_content
+from relay.translate.request.block import CONTINUE, text_block
+from relay.translate.request.conversation import Conversation, Output, Pairing
 from relay.translate.request.thinking_replay import ThinkingMessage, Thought
 from relay.translate.responses.content import (
     CONTENT_PARTS,
@@ -75,9 +69,6 @@ _SKIPPED_TYPES: Final = frozenset(
         "web_search_call",
     }
 )
-_RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
-_NO_OUTPUT: Final = encode_string("This call has no output: it did not run, or was interrupted.")
-_CONTINUE: Final = msgspec.Raw(encode_string("Continue."))
 _SUMMARY_INTRODUCTION: Final = encode_string(
     "What was said before was made short. This is the summary of it:\n\n"
 )
@@ -170,7 +161,6 @@ class _ItemReader:
         "_offered",
         "_outputs",
         "_paired",
-        "_pending_calls",
         "_pending_ids",
         "_seal",
     )
@@ -182,25 +172,20 @@ class _ItemReader:
         self._offered = offered
         self._items = items
         self._conversation = Conversation()
-        # The ids of the current turn's calls, in their order and for look-ups.
-        self._pending_calls: list[str] = []
-        self._pending_ids: set[str] = set()
-        # The first call with an id gets the first output with that id, wherever they stand, the
-        # second call the second output, and so on.
-        self._outputs: dict[str, deque[tuple[InputItem, str]]] = {}
+        self._pending_ids: set[str] = set()  # of the current turn's calls
+        self._outputs: Pairing[tuple[InputItem, str]] = Pairing()
         self._paired: set[int] = set()  # id() of the outputs that belong to a call
-        calls: dict[str | None, int] = {}
         for item, _ in paced(items):
-            if item.type in CALLS:
-                calls[item.pairing_id] = calls.get(item.pairing_id, 0) + 1
-        if not calls:
-            return
+            if item.type in CALLS and item.pairing_id is not None:
+                self._outputs.count_call(item.pairing_id)
         for item, param in paced(items):
             call_id = item.pairing_id
-            if item.type in OUTPUTS and call_id is not None and calls.get(call_id):
-                calls[call_id] -= 1
+            if (
+                item.type in OUTPUTS
+                and call_id is not None
+                and self._outputs.offer(call_id, (item, param))
+            ):
                 self._paired.add(id(item))
-                self._outputs.setdefault(call_id, deque()).append((item, param))
 
     def conversation(self) -> Conversation:
         """The conversation that the items make up.
@@ -239,7 +224,7 @@ class _ItemReader:
         if conversation.turns[-1].assistant and conversation.turns[-1].blocks:
             # Codex sends the part of an answer that was cut off. Models would not continue it,
             # or would write on within its last sentence.
-            conversation.user_turn().blocks.append(text_block(_CONTINUE))
+            conversation.user_turn().blocks.append(text_block(CONTINUE))
         return conversation
 
     # --- messages, thinking and summaries ---
@@ -256,7 +241,7 @@ class _ItemReader:
             accepted = ("output_text", "refusal")
             blocks = text_blocks(item.content, f"{param}.content", accepted)
             if blocks:
-                self._assistant_turn().blocks += blocks
+                self._conversation.assistant_turn().blocks += blocks
             return False
         if role not in ("system", "developer"):
             hint = "send an output as an item of type function_call_output"
@@ -285,7 +270,7 @@ class _ItemReader:
                 return
             joined = b"\\n\\n".join(texts)
             thought = Thought("", msgspec.Raw(b'"%b"' % joined))
-        turn = self._assistant_turn()
+        turn = self._conversation.assistant_turn()
         turn.thinking_messages.append((len(turn.blocks), ThinkingMessage([], [], [thought])))
 
     def _add_summary(self, item: InputItem) -> bool:
@@ -307,9 +292,8 @@ class _ItemReader:
         if call_id is None:
             raise invalid_field(f"{param}.call_id", "it must be given")
         name, arguments = function_and_arguments(item, param)
-        turn = self._assistant_turn()
-        turn.blocks.append(self._conversation.add_call(call_id, name, arguments, "input"))
-        self._pending_calls.append(call_id)
+        turn = self._conversation.assistant_turn()
+        turn.blocks.append(self._conversation.add_call(call_id, name, arguments))
         self._pending_ids.add(call_id)
 
     def _add_output(self, item: InputItem, param: str) -> None:
@@ -321,35 +305,19 @@ class _ItemReader:
                 self._answer_calls()
             return
         self._answer_calls()
-        call_id = encode_string((item.pairing_id or "?")[:80])
-        pieces = (b'"Output of the call ', string_content(call_id), b', which is not known here:"')
-        blocks = content_blocks(output_content(item, param), f"{param}.output")
-        introduction = text_block(msgspec.Raw(b"".join(pieces)))
-        self._conversation.user_turn().blocks += [introduction, *blocks]
+        self._conversation.add_orphan(item.pairing_id or "?", _output(item, param))
 
     def _answer_calls(self) -> None:
-        """End the turn that has called tools: add a result for each of its calls."""
-        if not self._pending_calls:
+        """End the turn that has called tools."""
+        if not self._conversation.has_pending_calls:
             return
-        call_ids, self._pending_calls = self._pending_calls, []
         self._pending_ids.clear()
-        for call_id in paced(call_ids):
-            tool_use_id = self._conversation.take_open_call(call_id, "input")
-            octets: list[Octets] = [_RESULT % tool_use_id.encode()]
-            outputs = self._outputs.get(call_id)
-            if outputs:
-                item, param = outputs.popleft()
-                blocks = content_blocks(output_content(item, param), f"{param}.output")
-                if blocks:
-                    octets.append(b',"content":[')
-                    write(octets, blocks)
-                    octets.append(b"]")
-            else:
-                octets += (b',"content":', _NO_OUTPUT, b',"is_error":true')
-            self._conversation.user_turn().results.append(Block(tuple(octets)))
+        self._conversation.answer_calls(self._output_of)
 
-    def _assistant_turn(self) -> Turn:
-        """The assistant's turn; the same one until its calls are answered."""
-        if not self._pending_calls:
-            return self._conversation.assistant_turn()
-        return self._conversation.turns[-1]
+    def _output_of(self, call_id: str) -> Output | None:
+        taken = self._outputs.take(call_id)
+        return None if taken is None else _output(*taken)
+
+
+def _output(item: InputItem, param: str) -> Output:
+    return Output(content_blocks(output_content(item, param), f"{param}.output"))

@@ -10,12 +10,12 @@ from typing import Final
 
 import msgspec
 
+from relay.translate.free_text import StreamedText
 from relay.translate.messages import content
 from relay.translate.request.thinking_replay import ANTHROPIC
+from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses import render
-from relay.translate.responses.free_text import FreeText
 from relay.translate.responses.render import AnswerMetadata
-from relay.translate.responses.tool_names import CallerTool
 
 Event = tuple[bytes, bytes]
 
@@ -26,15 +26,10 @@ _PART: Final = b'"content_index":0,"part":'
 _SUMMARY: Final = b'"summary_index":0,'
 
 
-class _FreeTextArguments(msgspec.Struct, frozen=True):
-    input: msgspec.Raw
-
-
 class _SearchArguments(msgspec.Struct, frozen=True):
     query: str = ""
 
 
-_decode_free_text: Final = msgspec.json.Decoder(_FreeTextArguments).decode
 _decode_search: Final = msgspec.json.Decoder(_SearchArguments).decode
 _decode_string: Final = msgspec.json.Decoder(str).decode
 
@@ -244,7 +239,6 @@ class ToolCallItem(OutputItem):
         "_free_text",
         "_input",
         "_pieces",
-        "_shown_text",
         "_tool",
         "pending_arguments",
     )
@@ -255,8 +249,7 @@ class ToolCallItem(OutputItem):
         self._tool = tool
         self._call_id = call_id
         self._pieces: list[bytes] = []
-        self._free_text = FreeText() if tool.kind == "custom" else None
-        self._shown_text: list[bytes] = []  # pieces of the free text
+        self._free_text = StreamedText() if tool.kind == "custom" else None
         self._input = _EMPTY  # arguments or free text, complete at the end
         self.pending_arguments = b""  # from the block's start, used if no pieces come
 
@@ -268,9 +261,9 @@ class ToolCallItem(OutputItem):
     def add_arguments(self, piece: bytes) -> list[Event]:
         """Add a piece of the arguments, a JSON string."""
         self.pending_arguments = b""
-        self._pieces.append(piece[1:-1])
         if self._free_text is not None:
-            return self._show(self._free_text.feed(piece[1:-1]))
+            return _shown(self._free_text.feed(piece))
+        self._pieces.append(piece[1:-1])
         if self.is_streamed:
             return [(b"response.function_call_arguments.delta", b'"delta":' + piece)]
         return []
@@ -278,16 +271,11 @@ class ToolCallItem(OutputItem):
     def finish_arguments(self) -> list[Event]:
         """Complete the arguments: no more pieces come."""
         events = self.add_arguments(self.pending_arguments) if self.pending_arguments else []
-        arguments = b'"%b"' % b"".join(self._pieces)
         if self._free_text is None:
-            self._input = arguments
+            self._input = b'"%b"' % b"".join(self._pieces)
             return events
-        self._input = _free_text(arguments)
-        shown = b"".join(self._shown_text)
-        if self._input[1:].startswith(shown):
-            events += self._show(self._input[1 + len(shown) : -1])
-        else:  # cut off, or `input` came twice: the text stays as the caller has seen it
-            self._input = b'"%b"' % shown
+        events += _shown(self._free_text.finish())
+        self._input = b'"%b"' % self._free_text.text
         return events
 
     def render_added(self) -> bytes:
@@ -316,13 +304,6 @@ class ToolCallItem(OutputItem):
         if tool.kind == "custom":
             return render.custom_call(self.id, status, self._call_id, tool, text)
         return render.hosted_call(tool.kind, self.id, status, self._call_id, text)
-
-    def _show(self, text: bytes) -> list[Event]:
-        """The events of a piece of free text, the inside of a JSON string."""
-        if not text:
-            return []
-        self._shown_text.append(text)
-        return [(b"response.custom_tool_call_input.delta", b'"delta":"%b"' % text)]
 
 
 class WebSearchItem(OutputItem):
@@ -368,10 +349,8 @@ class WebSearchItem(OutputItem):
         return render.search_call(self.id, status, msgspec.json.encode(query))
 
 
-def _free_text(arguments: bytes) -> bytes:
-    """The member `input` of a custom tool's arguments; all of them if there is no such text."""
-    try:
-        text = _decode_free_text(_decode_string(arguments)).input
-    except (msgspec.DecodeError, RecursionError):
-        return arguments
-    return bytes(text) if bytes(text)[:1] == b'"' else arguments
+def _shown(text: bytes) -> list[Event]:
+    """The events of a piece of free text, the inside of a JSON string."""
+    if not text:
+        return []
+    return [(b"response.custom_tool_call_input.delta", b'"delta":"%b"' % text)]

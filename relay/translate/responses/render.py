@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from relay.translate.messages.usage import Usage
+from relay.translate.request.tool_names import CallerTool, ToolKind
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.tool_names import CallerTool, ToolKind
 
 ID_PREFIXES: Final[dict[ToolKind, str]] = {
     "function": "fc",

@@ -21,11 +21,11 @@ from relay.translate.request.block import text_block
 from relay.translate.request.builder import MessagesBuilder
 from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
+from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses import echo
 from relay.translate.responses.fields import RIGHT_NAMES, RequestFields
 from relay.translate.responses.input_items import read_conversation
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.tool_names import CallerTool
 from relay.translate.responses.tools import OfferedTools
 
 T = TypeVar("T")

@@ -21,6 +21,7 @@ from relay.translate.messages.event_stream import EventStream
 from relay.translate.messages.usage import Usage
 from relay.translate.raw_json import NOTHING
 from relay.translate.request.thinking_replay import ANTHROPIC
+from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses import error as error_object
 from relay.translate.responses import render
 from relay.translate.responses.output_items import (
@@ -33,7 +34,6 @@ from relay.translate.responses.output_items import (
     WebSearchItem,
 )
 from relay.translate.responses.render import AnswerMetadata
-from relay.translate.responses.tool_names import CallerTool
 
 _MAX_OPEN_BLOCKS: Final = 256  # answers have one or two at once
 _MAX_KEPT_OCTETS: Final = 32 * 1024 * 1024  # of one answer

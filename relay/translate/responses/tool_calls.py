@@ -12,13 +12,12 @@ from relay.translate.invalid import UNREADABLE, invalid_field
 from relay.translate.raw_json import (
     NOTHING,
     Octets,
-    decode_string,
     encode_string,
     is_given,
     kind,
-    object_in_string,
 )
-from relay.translate.responses.tool_names import function_name
+from relay.translate.request.tool_names import function_name
+from relay.translate.request.tools import call_arguments
 
 OUTPUTS: Final = {
     "function_call_output": "function_call",
@@ -31,7 +30,6 @@ OUTPUTS: Final = {
 CALLS: Final = frozenset(OUTPUTS.values())
 
 _MAX_LISTED_TOOLS: Final = 200
-_NO_ARGUMENTS: Final = b"{}"
 
 
 class InputItem(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +85,7 @@ def function_and_arguments(item: InputItem, param: str) -> tuple[str, Octets]:
     """
     match item.type:
         case "function_call":
-            return _function(item, param), _arguments(item.arguments, f"{param}.arguments")
+            return _function(item, param), call_arguments(item.arguments, f"{param}.arguments")
         case "custom_tool_call":
             if kind(item.input) != '"':
                 raise invalid_field(f"{param}.input", "it must be given, as a text")
@@ -100,7 +98,9 @@ def function_and_arguments(item: InputItem, param: str) -> tuple[str, Octets]:
             return "apply_patch", _action(item.operation, ())
         case _:
             raw = item.arguments
-            return "tool_search", raw if kind(raw) == "{" else _arguments(raw, f"{param}.arguments")
+            return "tool_search", raw if kind(raw) == "{" else call_arguments(
+                raw, f"{param}.arguments"
+            )
 
 
 def output_content(item: InputItem, param: str) -> msgspec.Raw:
@@ -129,20 +129,6 @@ def _function(item: InputItem, param: str) -> str:
     if not item.name:
         raise invalid_field(f"{param}.name", "it must be given")
     return function_name(item.name, item.namespace)
-
-
-def _arguments(raw: msgspec.Raw, param: str) -> Octets:
-    """The JSON object within the text of a call's arguments.
-
-    A model wrote the arguments and its turn cannot be undone. Text that is not an object is
-    therefore wrapped in one.
-    """
-    if not is_given(raw):
-        return _NO_ARGUMENTS
-    octets = object_in_string(raw, param)
-    if octets is None:
-        return b'{"arguments":%b}' % encode_string(decode_string(raw, param))
-    return octets
 
 
 def _action(raw: msgspec.Raw, excluded: tuple[str, ...]) -> bytes:

@@ -22,15 +22,18 @@ from relay.translate.raw_json import (
     kind,
     not_text_error,
 )
+from relay.translate.request.tool_names import CallerTool, ToolKind, function_name
 from relay.translate.request.tools import (
+    TEXT_SCHEMA,
     Tool,
     ToolChoice,
     Toolset,
     UserLocation,
     WebSearch,
+    grammar_words,
     input_schema,
+    paragraphs,
 )
-from relay.translate.responses.tool_names import CallerTool, ToolKind, function_name
 
 _OPENAI_HOSTED: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
@@ -58,11 +61,6 @@ _CHOICE_HINTS: Final = {
 _MAX_NAMESPACE: Final = 256
 _TOOL_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
 
-_INPUT_SCHEMA: Final = (
-    b'{"type":"object","properties":{"input":{"type":"string","description":'
-    b'"All of the text that this tool takes, as it is"}},'
-    b'"required":["input"],"additionalProperties":false}'
-)
 _LOCAL_SHELL_SCHEMA: Final = (
     b'{"type":"object","properties":{"command":{"type":"array","items":{"type":"string"},'
     b'"description":"The program and its arguments"},"working_directory":{"type":"string"},'
@@ -247,7 +245,7 @@ class OfferedTools:
             raise not_text_error(description, f"{param}.description")
         own = _description(description, param) if namespace.description else ""
         if namespace.description and self._is_new(caller_tool):
-            description = _paragraphs(namespace.description, own)
+            description = paragraphs(namespace.description, own)
         schema = input_schema(tool.parameters, f"{param}.parameters")
         self._put(caller_tool, description, schema, strict=tool.strict is True)
 
@@ -260,9 +258,8 @@ class OfferedTools:
         shared = namespace.description if self._is_new(caller_tool) else ""
         texts = [shared, _description(tool.description, param)]
         if format.type == "grammar":
-            syntax = "a regular expression" if format.syntax == "regex" else "Lark's syntax"
-            texts.append(f"The text must fit this grammar, which is {syntax}:\n{format.definition}")
-        self._put(caller_tool, _paragraphs(*texts), _INPUT_SCHEMA, strict=False)
+            texts.append(grammar_words(format.syntax, format.definition))
+        self._put(caller_tool, paragraphs(*texts), TEXT_SCHEMA, strict=False)
 
     def _add_hosted(self, caller_tool: CallerTool, description: str, schema: bytes) -> None:
         self._put(caller_tool, msgspec.Raw(encode_string(description)), schema, strict=False)
@@ -351,11 +348,6 @@ def _name(tool: _ToolParam, param: str) -> str:
 
 def _description(raw: msgspec.Raw, param: str) -> str:
     return decode_string(raw, f"{param}.description") if is_given(raw) else ""
-
-
-def _paragraphs(*texts: str) -> msgspec.Raw:
-    joined = "\n\n".join(text for text in texts if text)
-    return msgspec.Raw(encode_string(joined)) if joined else NOTHING
 
 
 def _web_search(tool: _ToolParam, param: str) -> WebSearch:

@@ -11,9 +11,9 @@ import pytest
 from openai.types.responses import Response
 
 from relay.errors import RelayError
+from relay.translate.request.tool_names import CallerTool, function_name
 from relay.translate.responses import request
 from relay.translate.responses.seal import Seal
-from relay.translate.responses.tool_names import CallerTool, function_name
 from tests.corpora import CORPORA
 from tests.translate.chat.test_request import (
     CLAUDE,

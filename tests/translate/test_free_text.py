@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.translate.responses.free_text import FreeText
+from relay.translate.free_text import FreeText
 from tests.wire.feeding import split_at
 
 CUTS = st.lists(st.integers(0, 400), max_size=8)

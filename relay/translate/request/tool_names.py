@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Literal
 
-ToolKind = Literal["function", "custom", "local_shell", "shell", "apply_patch", "tool_search"]
+# `legacy_function`: of `functions` in chat completions.
+ToolKind = Literal[
+    "function", "legacy_function", "custom", "local_shell", "shell", "apply_patch", "tool_search"
+]
 
 _INVALID_CHARACTERS: Final = re.compile(r"[^a-zA-Z0-9_-]")
 # Anthropic documentation, "How to implement tool use".

@@ -26,7 +26,14 @@ _INCOMPLETE: Final = re.compile(
 _ESCAPE_OCTETS: Final = 6
 _HALF: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _MAX_BEFORE_TEXT: Final = 1024  # characters before the text, white space for the most part
+
+
+class _Arguments(msgspec.Struct, frozen=True):
+    input: msgspec.Raw
+
+
 _decode_string: Final = msgspec.json.Decoder(str).decode
+_decode_arguments: Final = msgspec.json.Decoder(_Arguments).decode
 
 
 class FreeText:
@@ -72,9 +79,58 @@ class FreeText:
         return complete[0].encode()
 
 
+class StreamedText:
+    """The free text of one call while its arguments come: what of it was shown, and the rest.
+
+    Pieces of arguments are JSON strings; the texts are insides of JSON strings.
+    """
+
+    __slots__ = ("_free_text", "_pieces", "_shown", "octets")
+
+    def __init__(self) -> None:
+        self._free_text = FreeText()
+        self._pieces: list[bytes] = []
+        self._shown: list[bytes] = []
+        self.octets = 0  # of the pieces, which are kept until the end
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next piece; the text that can be passed on with it."""
+        self._pieces.append(piece[1:-1])
+        self.octets += len(piece)
+        text = self._free_text.feed(piece[1:-1])
+        if text:
+            self._shown.append(text)
+        return text
+
+    def finish(self) -> bytes:
+        """No more pieces come: the rest of the text.
+
+        Empty for a call that was cut off, or has the text twice: it stays as it was shown.
+        """
+        complete = free_text(b'"%b"' % b"".join(self._pieces))
+        shown = self.text
+        rest = complete[1 + len(shown) : -1] if complete[1:].startswith(shown) else b""
+        self._shown.append(rest)
+        return rest
+
+    @property
+    def text(self) -> bytes:
+        """The text that was passed on so far."""
+        return b"".join(self._shown)
+
+
 def _ends_with_half(piece: bytes) -> bool:
     """Whether a piece ends with the first half of a surrogate pair."""
     if _HALF.fullmatch(piece[-_ESCAPE_OCTETS:]) is None:
         return False
     before = piece[: -_ESCAPE_OCTETS + 1]  # with the backslash, which another one may escape
     return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
+
+
+def free_text(arguments: bytes) -> bytes:
+    """The free text of complete arguments, both JSON strings; all of them if there is no text."""
+    try:
+        text = _decode_arguments(_decode_string(arguments)).input
+    except (msgspec.DecodeError, RecursionError):
+        return arguments
+    return bytes(text) if bytes(text)[:1] == b'"' else arguments

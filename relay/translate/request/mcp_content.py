@@ -1,0 +1,58 @@
+"""Content of the Model Context Protocol, which clients pass on as their tools gave it.
+
+Decides what each type of content block is in the Messages API (MCP specification, 2025-11-25,
+"Tool Result"). Must not know the dialect.
+"""
+
+from typing import Final
+
+import msgspec
+
+from relay.translate.invalid import invalid_field, read
+from relay.translate.raw_json import NOTHING, encode_string, has_text, kind
+from relay.translate.request import media
+from relay.translate.request.block import Block, text_block
+
+TYPES: Final = frozenset({"image", "audio", "resource", "resource_link"})
+
+
+class _Resource(msgspec.Struct, frozen=True, gc=False):
+    uri: str = ""
+    mimeType: str = ""  # noqa: N815 - the protocol's name
+    text: msgspec.Raw = NOTHING
+    blob: msgspec.Raw = NOTHING
+
+
+class _Content(msgspec.Struct, frozen=True, gc=False):
+    type: str
+    data: msgspec.Raw = NOTHING
+    mimeType: str = ""  # noqa: N815
+    resource: _Resource | None = None
+    uri: str = ""
+    name: str = ""
+
+
+_decode: Final = msgspec.json.Decoder(_Content).decode
+
+
+def block(raw: msgspec.Raw, param: str) -> Block | None:
+    """The block of a content block of one of `TYPES`; None for a blank text.
+
+    Raises:
+        RelayError: 400, the models cannot take it.
+    """
+    content = read(_decode, raw, param)
+    if content.type == "image":
+        return media.base64_image(content.data, content.mimeType, NOTHING, f"{param}.data")
+    if content.type == "audio":
+        raise invalid_field(param, "these models cannot hear; send a text instead")
+    if content.type == "resource_link":
+        words = f"{content.name}: {content.uri}" if content.name else content.uri
+        return text_block(msgspec.Raw(encode_string(words))) if words.strip() else None
+    resource = content.resource or _Resource()
+    if kind(resource.text) == '"':
+        return text_block(resource.text) if has_text(resource.text, f"{param}.resource") else None
+    if kind(resource.blob) != '"':
+        raise invalid_field(f"{param}.resource", "it must have a `text` or a `blob`")
+    title = msgspec.Raw(encode_string(resource.uri)) if resource.uri.strip() else NOTHING
+    return media.base64_file(resource.blob, title, NOTHING, f"{param}.resource.blob")
