@@ -102,7 +102,7 @@ class RelayError(Exception):
     """A failure that the caller gets as an error answer.
 
     `param` names the offending field, if there is one; `headers` are sent with the answer (for
-    example `retry-after`).
+    example `retry-after`); `details` are read by Anthropic's SDKs.
     """
 
     def __init__(
@@ -112,11 +112,13 @@ class RelayError(Exception):
         *,
         param: str | None = None,
         headers: tuple[Header, ...] = (),
+        details: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.param = param
+        self.details = details
         self.headers = (
             (*headers, _DO_NOT_RETRY) if kind.status in _UNRETRYABLE_STATUSES else headers
         )
@@ -137,10 +139,10 @@ class RelayError(Exception):
                 code = self.responses_code or code
             error = {"message": self.message, "type": self.kind.openai_type}
             return orjson.dumps({"error": {**error, "param": self.param, "code": code}})
-        document: dict[str, object] = {
-            "type": "error",
-            "error": {"type": self.kind.messages_type, "message": self.message},
-        }
+        stated: dict[str, object] = {"type": self.kind.messages_type, "message": self.message}
+        if self.details is not None:
+            stated["details"] = self.details
+        document: dict[str, object] = {"type": "error", "error": stated}
         if request_id is not None:
             document["request_id"] = request_id
         return orjson.dumps(document)

@@ -74,6 +74,7 @@ class VendorSettings(_Section, frozen=True):
     thinking: str = "anthropic"  # family of its thinking blocks; no other family accepts them
     # Whether input_tokens includes cached tokens.
     usage: Literal["exclusive", "inclusive"] = "exclusive"
+    threads: bool = True  # whether it may hold threads of the Messages API
     time_zone: str = "UTC"  # IANA name, of times that its errors give without a zone
     models: list[str] = []  # patterns of model names, such as "glm-*"; []: any model
     terms: str = ""  # a note on its terms of use, shown to the operator

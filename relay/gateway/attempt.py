@@ -88,6 +88,11 @@ class Answer:
         self.events = b""
         self._connection = None if body is None else body.connection
 
+    @property
+    def beginning(self) -> bytes:
+        """The part of its payload that is here."""
+        return self.payload if self.body is None else self.body.payload
+
     def put_back(self, *, reusable: bool) -> None:
         """Give the connection back to its pool, once."""
         connection, self._connection = self._connection, None

@@ -20,6 +20,7 @@ from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.keys import LiveKey
 from relay.translate.messages.peek import RequestSummary
+from relay.translate.raw_json import NOTHING
 from relay.wire.events import Request
 
 if TYPE_CHECKING:
@@ -29,9 +30,23 @@ if TYPE_CHECKING:
 
 
 class Received:
-    """A request as it was received: head, complete body, caller and their plan."""
+    """A request as it was received: head, complete body, caller and their plan.
 
-    __slots__ = ("body", "caller", "exchange", "head", "heavy", "plan", "request_id", "summary")
+    `original`: the body as it came, where `body` is its mended form (`translate.halves`); else
+    empty.
+    """
+
+    __slots__ = (
+        "body",
+        "caller",
+        "exchange",
+        "head",
+        "heavy",
+        "original",
+        "plan",
+        "request_id",
+        "summary",
+    )
 
     def __init__(
         self,
@@ -45,7 +60,8 @@ class Received:
         self.head: Request = ctx.exchange.request
         self.request_id = ctx.id
         self.heavy = ctx.heavy
-        self.body = body
+        self.body = summary.mended or body
+        self.original = body if summary.mended else b""
         self.summary = summary
         self.caller = caller
         self.plan = plan
@@ -73,12 +89,14 @@ class InboundRequest(ABC):
     answer is decoded and written anew, so it must come unencoded and in the form asked for.
     `ends_failed_streams`: an error is a regular end of a stream; where it is not, the connection
     is cut after the error. `kept_octets`: of the request, in memory after `release`.
+    `thread`: of the Messages API, where the request has one.
     """
 
     dialect: ClassVar[str]
     error_shape: ClassVar[ErrorShape]
     counting: bool = False
     kept_octets: int = 0
+    thread: msgspec.Raw = NOTHING
     reads_answers: ClassVar[bool] = True
     ends_failed_streams: ClassVar[bool] = False
 

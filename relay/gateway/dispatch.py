@@ -26,6 +26,8 @@ from relay.pool.leases import Lease, Upstreams
 from relay.pool.probing import probe
 from relay.pool.routes import Target
 from relay.pool.selection import RoutingRequest
+from relay.pool.threads import HeldRoute
+from relay.pool.threads import not_found as thread_not_found
 from relay.pool.upstream import Upstream
 from relay.pool.vendor_errors import Scope, Verdict
 
@@ -153,6 +155,8 @@ class Dispatch:
         try:
             return await self._upstreams.wait(routing)
         except RelayError as unavailable:
+            if isinstance(routing.route, HeldRoute):
+                raise thread_not_found() from None
             raise last or unavailable from None
         finally:
             ctx.wait_us += int((time.monotonic() - wait_began_at) * 1e6)

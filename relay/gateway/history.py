@@ -4,6 +4,7 @@ Whether any are kept, and where, is the operator's choice (`[responses]` in rela
 it nothing is kept, and every caller that relies on it gets an error.
 """
 
+from collections.abc import Iterator, Sequence
 from time import time
 from typing import Final
 
@@ -12,9 +13,11 @@ import msgspec
 from relay.errors import OVERLOADED, PREVIOUS_NOT_FOUND, RelayError
 from relay.store.database import StoreError
 from relay.store.responses import ResponseStore, StoredResponse
+from relay.translate.responses.answer import item_id, response_of_item
 
 NOTHING_KEPT: Final = "This relay keeps no responses"
 BUSY: Final = "Kept responses cannot be used now. Try again in a moment."
+_MAX_REFERRED: Final = 256  # responses whose items one request refers to
 _WHOLE_INPUT: Final = "Send the whole conversation as input, and store: false."
 
 
@@ -54,6 +57,31 @@ class ConversationHistory:
             )
         return [msgspec.Raw(item) for item in items]
 
+    async def items(self, owner: str, ids: Sequence[str]) -> dict[str, msgspec.Raw]:
+        """Those of the kept items that these ids name, by id.
+
+        Raises:
+            RelayError: 503, they cannot be read now.
+        """
+        if self._store is None:
+            return {}
+        found: dict[str, msgspec.Raw] = {}
+        wanted = frozenset(ids)
+        octets = 0
+        responses = dict.fromkeys(filter(None, map(response_of_item, ids)))
+        for response in list(responses)[:_MAX_REFERRED]:
+            try:
+                turn = await self._store.get(owner, response, time())
+            except StoreError:
+                raise RelayError(OVERLOADED, BUSY) from None
+            for id, item in _items_by_id(turn) if turn is not None else ():
+                if id in wanted:
+                    octets += len(item)
+                    if octets > self._store.bounds.conversation:
+                        return found
+                    found[id] = msgspec.Raw(item)
+        return found
+
     async def keep(self, response: StoredResponse) -> None:
         """Keep a response, with the items that it answers and its own, unless it is too long.
 
@@ -66,3 +94,12 @@ class ConversationHistory:
         except StoreError:
             reason = "The response cannot be kept now. Try again in a moment, or with store: false."
             raise RelayError(OVERLOADED, reason) from None
+
+
+def _items_by_id(turn: StoredResponse) -> Iterator[tuple[str, bytes]]:
+    """The items of a turn; those of its input have the ids that a list of them shows."""
+    suffix = turn.id.removeprefix("resp_")
+    for index, item in enumerate(turn.input):
+        yield f"in_{suffix}_{index}", item
+    for item in turn.output:
+        yield item_id(item), item

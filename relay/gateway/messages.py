@@ -37,6 +37,7 @@ class MessagesRequest(InboundRequest):
         "max_tokens",
         "model",
         "stream",
+        "thread",
     )
 
     dialect: ClassVar[str] = "messages"
@@ -49,6 +50,7 @@ class MessagesRequest(InboundRequest):
         self.stream = summary.stream is True
         self.max_tokens = summary.max_tokens
         self.counting = counting
+        self.thread = summary.thread
         self._received = received
         self._without_thinking: bytes | None = None
 
@@ -66,20 +68,25 @@ class MessagesRequest(InboundRequest):
 
     def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
         """The caller's own octets, but for those that must differ."""
-        body, upstream = self._received.body, target.upstream
-        family = upstream.vendor.thinking
+        body, original = self._received.body, self._received.original
+        family = target.upstream.vendor.thinking
         if binding is not None and (binding.mixed or binding.family != family):
             if self._without_thinking is None:  # this family would refuse the signatures
                 self._without_thinking = without_thinking(body)
             body = self._without_thinking
         # Where the price depends on the name, no second spelling of it may go upstream.
         if target.model is not None or self._received.plan.prepaid:
-            body = with_model(body, target.model or self.model)
+            source = original if body is self._received.body else b""
+            return self._sent(target, with_model(body, target.model or self.model, source))
+        return self._sent(target, original if original and body is self._received.body else body)
+
+    def _sent(self, target: Target, body: bytes) -> tuple[bytes, bytes]:
+        upstream = target.upstream
         return upstream.head(self._received.head, len(body)), body
 
     def release(self) -> None:
         """See `InboundRequest`."""
-        self._received.body = b""
+        self._received.body = self._received.original = b""
         self._without_thinking = None
 
     def read_document(self, ctx: "RequestContext", answer: "Answer") -> None:

@@ -43,8 +43,9 @@ from relay.net.deadlines import Deadlines
 from relay.net.exchange import UNCOUNTED_OCTETS
 from relay.pool.affinity import Binding, Bindings
 from relay.pool.leases import Upstreams
-from relay.pool.routes import Route, Target
+from relay.pool.routes import Route
 from relay.pool.selection import RoutingRequest
+from relay.pool.threads import Threads
 from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.keys import LiveKey
@@ -68,6 +69,7 @@ class Relay:
         self._upstreams = upstreams
         self._bindings = bindings
         self._deadlines = deadlines
+        self._threads = Threads()
         self._dispatch = Dispatch(upstreams, deadlines, self._admit_again)
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
@@ -91,7 +93,7 @@ class Relay:
         route = _route(ctx, caller, summary.model)  # 4
         if dialect.counting:
             self._metering.admit_count(caller, quota.plan)
-        received = Received(ctx, body, summary, caller, quota.plan)
+        received = _received(ctx, body, summary, caller, quota.plan)
         ctx.inbound = inbound = await dialect.read(received)  # 5
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
@@ -103,14 +105,14 @@ class Relay:
                 tokens = self._metering.admit(ctx, caller, quota.plan, inbound, features).tokens
             else:
                 tokens = (await elsewhere.admit(ctx, caller, quota.plan, inbound, features)).tokens
-            routing = RoutingRequest(caller.key_id, route, inbound.counting, tokens)
+            routing = self._routing(caller, route, inbound, tokens)
             if inbound.stream and not inbound.counting:
                 keep_alive = KeepAlive(ctx, self._deadlines, ctx.catalog.pool)
             can_bind = len(route.targets) > 1 and not inbound.counting
             binding = await self._recall(ctx, routing, inbound) if can_bind else None
             answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
-            if routing.conversation is not None:
-                self._remember(ctx, routing, routing.conversation, answer.lease.target)
+            if routing.conversation is not None or inbound.thread:
+                self._remember(ctx, caller, routing, answer)
             if ctx.heavy:
                 await released(inbound)
             else:
@@ -139,6 +141,14 @@ class Relay:
         request = ctx.exchange.request
         caller = self._keys.identify(request.headers, request.target)
         return caller, self._metering.enter(ctx, caller)
+
+    def _routing(
+        self, caller: LiveKey, route: Route, inbound: InboundRequest, tokens: int
+    ) -> RoutingRequest:
+        """What the pool needs to know of a request. Raises RelayError: its thread is not here."""
+        if inbound.thread:
+            route = self._threads.narrowed(caller.user_id, route, inbound.thread)
+        return RoutingRequest(caller.key_id, route, inbound.counting, tokens)
 
     async def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
         """Check the caller again after the request has waited in the queue.
@@ -186,11 +196,17 @@ class Relay:
         return binding
 
     def _remember(
-        self, ctx: RequestContext, routing: RoutingRequest, key: bytes, target: Target
+        self, ctx: RequestContext, caller: LiveKey, routing: RoutingRequest, answer: Answer
     ) -> None:
-        """Bind the conversation to the upstream that answers, because it caches the prompt."""
-        upstream, inbound = target.upstream, ctx.inbound
+        """Bind the conversation to the upstream that answers: it caches the prompt, and holds the
+        thread."""
+        target, inbound, key = answer.lease.target, ctx.inbound, routing.conversation
+        upstream = target.upstream
         assert inbound is not None
+        if inbound.thread and not inbound.counting:
+            self._threads.remember(caller.user_id, target, answer.beginning)
+        if key is None:
+            return
         hour = routing.caches_for_an_hour if ctx.heavy else inbound.caches_for_an_hour()
         self._bindings.hold(
             routing.caller,
@@ -224,6 +240,15 @@ def _route(ctx: RequestContext, caller: LiveKey, model: str) -> Route:
     if caller.rules is not None:
         check_model(caller, model, ctx.catalog)
     return route
+
+
+def _received(
+    ctx: RequestContext, body: bytes, summary: RequestSummary, caller: LiveKey, plan: Plan
+) -> Received:
+    """The request as it was received. Raises RelayError: no room for a mended body."""
+    if summary.mended:
+        ctx.exchange.replace_body(caller.key_id, 2 * len(body))
+    return Received(ctx, body, summary, caller, plan)
 
 
 async def _decoded(ctx: RequestContext, dialect: Dialect, body: bytes, key: str) -> bytes:

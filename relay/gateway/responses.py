@@ -6,6 +6,7 @@ operator's choice (`gateway.history`).
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar, Final
 
@@ -242,18 +243,37 @@ class Responses(Dialect):
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`. Raises RelayError as well where a response it goes on from is gone."""
         history = await self._history(received)
+        kept = await self._referenced(received)
         if not received.heavy:
-            received.heavy = sum(map(_octets_of, history)) > LARGE_OCTETS
-        work = partial(self._read, received, Seal(self._key, received.caller.user_id), history)
+            octets = sum(map(_octets_of, (*history, *kept.values())))
+            received.heavy = octets > LARGE_OCTETS
+        seal = Seal(self._key, received.caller.user_id)
+        work = partial(self._read, received, seal, history, kept)
         return await in_turns(received.caller.key_id, work) if received.heavy else work()
 
-    def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
+    def _read(
+        self,
+        received: Received,
+        seal: Seal,
+        history: list[msgspec.Raw],
+        kept: Mapping[str, msgspec.Raw],
+    ) -> ResponsesRequest:
         """The request, with the conversation that it goes on from."""
-        length = len(received.body) + sum(map(_octets_of, history))
+        length = len(received.body) + sum(map(_octets_of, (*history, *kept.values())))
         storing = self._conversations.keeps(length)
-        parsed = request.read(received.body, seal, before=history, storing=storing)
+        parsed = request.read(received.body, seal, before=history, kept=kept, storing=storing)
         conversations = self._conversations if storing else None
         return ResponsesRequest(received, parsed, seal, history, conversations)
+
+    async def _referenced(self, received: Received) -> Mapping[str, msgspec.Raw]:
+        """The kept items that a request refers to, by id."""
+        find = partial(request.referenced_items, received.body)
+        ids = await in_turns(received.caller.key_id, find) if received.heavy else find()
+        if not ids:
+            return {}
+        items = await self._conversations.items(received.caller.user_id, ids)
+        received.exchange.hold(received.caller.key_id, sum(map(_octets_of, items.values())))
+        return items
 
     async def _history(self, received: Received) -> list[msgspec.Raw]:
         """The conversation that a request goes on from."""
@@ -271,9 +291,15 @@ class InputTokens(Responses):
 
     counting = True
 
-    def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
+    def _read(
+        self,
+        received: Received,
+        seal: Seal,
+        history: list[msgspec.Raw],
+        kept: Mapping[str, msgspec.Raw],
+    ) -> ResponsesRequest:
         """See `Responses`."""
-        parsed = request.read(received.body, seal, before=history)
+        parsed = request.read(received.body, seal, before=history, kept=kept)
         parsed = dataclasses.replace(parsed, stream=False)
         return InputTokensRequest(received, parsed, seal, history)
 
@@ -281,7 +307,13 @@ class InputTokens(Responses):
 class Compaction(Responses):
     """Reads requests of `POST /v1/responses/compact`."""
 
-    def _read(self, received: Received, seal: Seal, history: list[msgspec.Raw]) -> ResponsesRequest:
+    def _read(
+        self,
+        received: Received,
+        seal: Seal,
+        history: list[msgspec.Raw],
+        kept: Mapping[str, msgspec.Raw],
+    ) -> ResponsesRequest:
         """See `Responses`."""
         parsed = request.read_compaction(received.body, seal, before=history)
         return CompactionRequest(received, parsed, seal, history)

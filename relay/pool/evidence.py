@@ -40,9 +40,10 @@ FEATURE_WORDS: Final = re.compile(
 )
 _MODEL_NAMED: Final = re.compile(r"model: ?(\S+)")
 # Something of the caller's own making that is not there: Anthropic API reference, Files, Skills,
-# Code execution tool (containers).
+# Code execution tool (containers), Message threads.
 OWN_OBJECT: Final = re.compile(
     r"\b(?:files?|file_\w+|containers?|container_\w+|skills?|skill_\w+|batch(?:es)?|msgbatch_\w+"
+    r"|threads?|thread_\w+|previous_message_id|msg_\w+"
     r"|sessions?|documents?|images?|memory stores?|vector stores?|url)\b",
     re.IGNORECASE,
 )

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from relay.translate.halves import mended
 from relay.translate.invalid import UNREADABLE, invalid_field, unreadable_error
 from relay.translate.pacing import paced
 
@@ -148,11 +149,18 @@ def object_in_string(raw: msgspec.Raw, param: str) -> bytes | None:
     octets = utf8(raw, param).strip()
     if not octets:
         return b"{}"
+    if _is_object(octets):
+        return octets
+    again = mended(octets)
+    return again if again is not octets and _is_object(again) else None
+
+
+def _is_object(octets: bytes) -> bool:
     try:
         _decode_object(octets)
     except UNREADABLE:
-        return None
-    return octets
+        return False
+    return True
 
 
 def encode_string(text: str) -> bytes:

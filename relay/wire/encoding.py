@@ -13,6 +13,7 @@ import zstandard
 from relay.errors import INVALID_REQUEST, TOO_LARGE, UNKNOWN_ENCODING, RelayError
 
 _INFLATED_AT_ONCE: Final = 256 * 1024  # octets
+_MAX_MEMBERS: Final = 100  # of gzip (RFC 1952 §2.2), or frames of zstd (RFC 8878 §3.1)
 _GZIP: Final = 31  # zlib's wbits for a gzip header
 _ZLIB: Final = 15  # and for a zlib header
 _MAX_WINDOW: Final = 8 * 1024 * 1024  # octets, which every decoder supports (RFC 9659 §3)
@@ -88,38 +89,48 @@ def _deflate(body: bytes, limit: int) -> bytes:
 
 
 def _inflate(body: bytes, limit: int, wbits: int) -> bytes:
-    decompressor = zlib.decompressobj(wbits)
     pieces: list[bytes] = []
-    size = 0
+    size = members = 0
+    decompressor = None
     for at in range(0, len(body), _INFLATED_AT_ONCE):
-        if decompressor.eof:
-            raise EOFError
         rest = body[at : at + _INFLATED_AT_ONCE]
-        while rest and not decompressor.eof:
+        while rest:
+            if decompressor is None or decompressor.eof:
+                members += 1
+                if members > (_MAX_MEMBERS if wbits == _GZIP else 1):
+                    raise EOFError
+                decompressor = zlib.decompressobj(wbits)
             piece = decompressor.decompress(rest, _INFLATED_AT_ONCE)
-            rest = decompressor.unconsumed_tail
+            rest = decompressor.unconsumed_tail or decompressor.unused_data
             pieces.append(piece)
             size += len(piece)
             if size > limit:
                 raise _TooLargeError
-    if not decompressor.eof or decompressor.unused_data:
+    if decompressor is None or not decompressor.eof:
         raise EOFError
     return b"".join(pieces)
 
 
 def _zstd(body: bytes, limit: int) -> bytes:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
     pieces: list[bytes] = []
-    size = 0
+    size = frames = 0
+    frame = None
     for at in range(0, len(body), _STEP):
-        if decompressor.eof:
-            raise EOFError
-        piece = decompressor.decompress(body[at : at + _STEP])
-        size += len(piece)
-        if size > limit:
-            raise _TooLargeError
-        pieces.append(piece)
-    if not decompressor.eof or decompressor.unused_data:
+        rest = body[at : at + _STEP]
+        while rest:
+            if frame is None or frame.eof:
+                frames += 1
+                if frames > _MAX_MEMBERS:
+                    raise EOFError
+                machine = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+                frame = machine.decompressobj()
+            piece = frame.decompress(rest)
+            rest = frame.unused_data if frame.eof else b""
+            size += len(piece)
+            if size > limit:
+                raise _TooLargeError
+            pieces.append(piece)
+    if frame is None or not frame.eof:
         raise EOFError
     return b"".join(pieces)
 

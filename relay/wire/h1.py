@@ -240,6 +240,7 @@ class Http2PrefaceError(RelayError):
 Head = TypeVar("Head", Request, Response)
 
 _END: Final = b"\r\n\r\n"
+_EMPTY_LINE: Final = b"\r\n"
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _TOKEN_FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
 
@@ -277,7 +278,11 @@ class HeadReader(Generic[Head]):
             data = self.held + data
         end = data.find(_END, searched) + 4
         if end == 3:
-            self._check_part(data, len(self.held))
+            if self._recall is None or not _EMPTY_LINE.startswith(data[:2]):
+                self._check_part(data, len(self.held))
+            elif len(data) > len(_EMPTY_LINE):
+                self.held = b""
+                return self._feed_after_line(data)
             self.held = data
             return None
         self.held = b""
@@ -291,9 +296,19 @@ class HeadReader(Generic[Head]):
         if found is None:
             if head == PREFACE_HEAD:
                 raise Http2PrefaceError(data[end:])
+            if self._recall is not None and head.startswith(_EMPTY_LINE):
+                return self._feed_after_line(data)
             self._check_part(head[:-1])
             found = self._legal(head)
         return found, data[end:]
+
+    def _feed_after_line(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Take octets that begin with an empty line: one before a request is passed over (RFC 9112
+        §2.2)."""
+        rest = data[len(_EMPTY_LINE) :]
+        if rest.startswith(_EMPTY_LINE[:1]):
+            raise RelayError(INVALID_REQUEST, h1_legal.NOT_HTTP)
+        return self.feed(rest)
 
     def _check_limits(self, head: bytes) -> None:
         limits = self._limits

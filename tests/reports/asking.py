@@ -132,7 +132,7 @@ async def desk(
         upstream_row("a", one, {"priority": 0, **(options or {})}),
         upstream_row("b", two, {"priority": 1, **(options or {})}),
     ]
-    sections = {"model": MODELS, **sections}
+    sections = {"model": MODELS, "pool": {"sticky": "off"}, **sections}
     relay = await relay_with(rows, **sections)
     return Desk(relay, one, two)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.errors import INVALID_REQUEST, RelayError
+from relay.translate.halves import mended
 from relay.translate.messages.second_reading import (
     NOTHING,
     LongMembers,
@@ -23,6 +24,7 @@ _MODEL_KEY: Final = re.compile(rb'"model"')
 _MODEL_MEMBER: Final = re.compile(
     rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]++|\\.)*+")',
 )
+_COMPRESSED: Final = (("gzip", b"\x1f\x8b"), ("zstd", b"\x28\xb5\x2f\xfd"))
 _MAX_MODEL_KEYS: Final = 4096
 # A text in memory may take four times its octets, so larger bodies are decoded with care.
 _MAX_PLAIN_OCTETS: Final = 1024 * 1024
@@ -30,11 +32,16 @@ _MAX_VALUE_OCTETS: Final = 64 * 1024
 
 
 class RequestSummary(msgspec.Struct, frozen=True, gc=False):
-    """The members that the relay reads. Only `model` is checked: the upstream checks the rest."""
+    """The members that the relay reads. Only `model` is checked: the upstream checks the rest.
+
+    `mended`: the body as it can be read, if that differs; empty if not. See `halves`.
+    """
 
     model: str
     stream: Any
     max_tokens: Any
+    thread: msgspec.Raw = NOTHING
+    mended: bytes = b""
 
 
 class _PlainMembers(LongMembers, frozen=True, gc=False):
@@ -43,6 +50,7 @@ class _PlainMembers(LongMembers, frozen=True, gc=False):
     model: str | None = None
     stream: bool | None = None
     max_tokens: int | float | None = None
+    thread: msgspec.Raw = NOTHING
 
 
 class _RawMembers(LongMembers, frozen=True, gc=False):
@@ -51,6 +59,7 @@ class _RawMembers(LongMembers, frozen=True, gc=False):
     model: msgspec.Raw = NOTHING
     stream: msgspec.Raw = NOTHING
     max_tokens: msgspec.Raw = NOTHING
+    thread: msgspec.Raw = NOTHING
 
 
 class _Key(str):
@@ -65,7 +74,7 @@ _decode_any: Final = msgspec.json.Decoder().decode
 
 
 def peek(body: bytes) -> RequestSummary:
-    """Read `model`, `stream` and `max_tokens`.
+    """Read `model`, `stream`, `max_tokens` and `thread`.
 
     Takes little memory beside the body, whatever is in it.
 
@@ -84,7 +93,7 @@ def peek(body: bytes) -> RequestSummary:
     except msgspec.ValidationError:
         raise RelayError(INVALID_REQUEST, "The request body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise not_json_error(error) from None
+        return _peek_mended(body, error)
     model: object = members.model
     stream: object = members.stream
     max_tokens: object = members.max_tokens
@@ -97,7 +106,22 @@ def peek(body: bytes) -> RequestSummary:
             INVALID_REQUEST, f"model: {fault}. GET /v1/models lists the ids.", param="model"
         )
     refuse_second_reading(body, members, stream is not None, max_tokens is not None)
-    return RequestSummary(model, stream, max_tokens)
+    return RequestSummary(model, stream, max_tokens, members.thread)
+
+
+def _peek_mended(body: bytes, error: Exception) -> RequestSummary:
+    """The same of a body that can be read once it is mended. Raises RelayError: `error`."""
+    again = mended(body)
+    if again is not body:
+        return msgspec.structs.replace(peek(again), mended=again)
+    for name, start in _COMPRESSED:
+        if body.startswith(start):
+            raise RelayError(
+                INVALID_REQUEST,
+                f"The request body is compressed ({name}), and no content-encoding says so. Send "
+                "it as it is, or name the coding in content-encoding.",
+            )
+    raise not_json_error(error) from None
 
 
 def _scalar(raw: Any) -> object:
@@ -118,8 +142,10 @@ def _scalar(raw: Any) -> object:
         raise not_json_error(error) from None
 
 
-def with_model(body: bytes, name: str) -> bytes:
+def with_model(body: bytes, name: str, source: bytes = b"") -> bytes:
     """The same octets with `name` as the value of the top-level `model`.
+
+    `source`: the octets to change, of which `body` is the mended form; empty for `body` itself.
 
     Other places may have a "model" too, for example a tool's schema. Each key is therefore
     replaced by a unique one of the same length, and a decode of the top level finds the right one.
@@ -131,11 +157,11 @@ def with_model(body: bytes, name: str) -> bytes:
     number = count(body, b'"model"')
     try:
         if number == 1 and _has_no_model_but(start := find(body, b'"model"'), body):
-            return _replace_value(body, start, name)  # true of most bodies
+            return _replace_value(body, start, name, source)  # true of most bodies
         if number <= _MAX_MODEL_KEYS:
             found = _model_keys(body)
             if len(found) == 1:
-                return _replace_value(body, found[0], name)
+                return _replace_value(body, found[0], name, source)
     except RecursionError as error:  # `peek` had a few levels more
         raise not_json_error(error) from None
     raise RelayError(
@@ -181,8 +207,9 @@ def _model_keys(body: bytes) -> list[int]:
     return [] if escaped else found
 
 
-def _replace_value(body: bytes, key: int, name: str) -> bytes:
+def _replace_value(body: bytes, key: int, name: str, source: bytes) -> bytes:
     """The body with `name` as the value of the `"model"` at `key`, which `peek` found a string."""
     value = _MODEL_MEMBER.match(body, key)
     assert value is not None
-    return body[: value.start(1)] + msgspec.json.encode(name) + body[value.end(1) :]
+    source = source or body
+    return source[: value.start(1)] + msgspec.json.encode(name) + source[value.end(1) :]

@@ -4,6 +4,7 @@ Decides how the parts of a compacted conversation are written. A response comes 
 translator, whose events are dropped, so that both forms agree. Must not know sockets or time.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from relay.translate.responses import render
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.stream import ResponsesStream
 
+# The id of an output item, or of an input item as a list of them shows it.
+_ITEM_ID: Final = re.compile(r"[a-z]{2,4}_([0-9a-zA-Z]{1,64})_[0-9]{1,6}")
 _INPUT_TYPES: Final = {"text": "input_text"}
 _decode_any: Final = msgspec.json.Decoder().decode
 
@@ -119,3 +122,21 @@ def _input_part(part: dict[str, Any]) -> dict[str, Any]:
     if type == "input_image":
         return {**part, "image_url": part.get("image_url"), "detail": part.get("detail") or "auto"}
     return {**part, "type": _INPUT_TYPES.get(str(type), type)}
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    id: str = ""
+
+
+_decode_item: Final = msgspec.json.Decoder(_Item).decode
+
+
+def item_id(item: bytes) -> str:
+    """The id of an output item."""
+    return _decode_item(item).id
+
+
+def response_of_item(id: str) -> str | None:
+    """The id of the response whose output has an item; None for an id that is not of ours."""
+    match = _ITEM_ID.fullmatch(id)
+    return f"resp_{match[1]}" if match is not None else None

@@ -1,6 +1,7 @@
 """The content of a Responses message or output, as blocks.
 
-Decides what each type of content part is in the Messages API. Must not know items.
+Decides what each type of content part is in the Messages API. Reads the parts of chat
+completions, of the Messages API and of MCP as well, which clients send here. Must not know items.
 """
 
 from typing import Final
@@ -10,7 +11,7 @@ import msgspec
 from relay.translate.invalid import invalid_field, read, unknown_type_error
 from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, has_text, is_given, kind, not_text_error
-from relay.translate.request import media
+from relay.translate.request import mcp_content, media
 from relay.translate.request.block import Block, text_block
 
 _TEXT_PARTS: Final = frozenset(
@@ -20,10 +21,6 @@ _INPUT_PARTS: Final = ("input_text", "input_image", "input_file")
 _MEDIA_PARTS: Final = frozenset({"input_image", "input_file", "input_audio", "input_video"})
 _MEDIA_HINT: Final = "send pictures and documents in a message of role user"
 PART_HINTS: Final = {
-    "image_url": "what is image_url in chat completions is input_image here",
-    "file": "what is file in chat completions is input_file here",
-    "image": "what is image in the Messages API is input_image here",
-    "document": "what is document in the Messages API is input_file here",
     "tool_use": "send a call as an item of type function_call",
     "tool_result": "send an output as an item of type function_call_output",
 }
@@ -39,6 +36,9 @@ class _ContentPart(msgspec.Struct, frozen=True, gc=False):
     file_data: msgspec.Raw = NOTHING
     file_url: msgspec.Raw = NOTHING
     filename: msgspec.Raw = NOTHING
+    file: msgspec.Raw = NOTHING  # of chat completions
+    source: msgspec.Raw = NOTHING  # of the Messages API
+    title: msgspec.Raw = NOTHING
 
 
 _decode_parts: Final = msgspec.json.Decoder(list[_ContentPart]).decode
@@ -123,6 +123,15 @@ def _content_block(part: _ContentPart, raw: msgspec.Raw, param: str) -> Block | 
         if is_given(part.file_url):
             return media.linked(part.file_url, part.filename, f"{param}.file_url")
         return media.file(raw, NOTHING, param)
+    if part.type == "image_url":
+        return media.image(part.image_url, NOTHING, f"{param}.image_url")
+    if part.type == "file":
+        return media.file(part.file, NOTHING, f"{param}.file")
+    if part.type == "document" or (part.type == "image" and is_given(part.source)):
+        members = (("title", part.title),) if part.type == "document" else ()
+        return media.native(part.type, part.source, members, NOTHING, param)
+    if part.type in mcp_content.TYPES:
+        return mcp_content.block(raw, param)
     if part.type in ("input_audio", "input_video"):
         raise invalid_field(param, "these models take text, pictures and documents; send a text")
     if part.type == "encrypted_content":  # of another agent, which only OpenAI can read

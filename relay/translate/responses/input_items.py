@@ -6,14 +6,15 @@ model, and its turn must not fail. An item or part of an unknown type is refused
 answer without it, and nobody would know.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field, read, unknown_type_error
 from relay.translate.pacing import paced
-from relay.translate.raw_json import encode_string, kind, string_content
+from relay.translate.raw_json import encode_string, is_given, kind, string_content
 from relay.translate.request.block import CONTINUE, text_block
 from relay.translate.request.conversation import Conversation, Output, Pairing
 from relay.translate.request.thinking_replay import ThinkingMessage, Thought
@@ -46,6 +47,7 @@ _READ_TYPES: Final = (
     "additional_tools",
     "agent_message",
     "item_reference",
+    "mcp_call",
 )
 # What OpenAI's own tools and Codex CLI leave in a conversation. There is nothing in it for another
 # model, or nothing that it could make use of.
@@ -61,7 +63,6 @@ _SKIPPED_TYPES: Final = frozenset(
         "image_generation_call",
         "mcp_approval_request",
         "mcp_approval_response",
-        "mcp_call",
         "mcp_list_tools",
         "other",
         "program",
@@ -82,6 +83,7 @@ class _ItemId(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
 
 
+_REFERENCE: Final = re.compile(rb'"item_reference"')
 _decode_item: Final = msgspec.json.Decoder(InputItem).decode
 _decode_type: Final = msgspec.json.Decoder(_ItemType).decode
 _decode_id: Final = msgspec.json.Decoder(_ItemId).decode
@@ -113,11 +115,33 @@ def read_conversation(
             stored = stored_items.pop(item.id or "", None)
             if stored is None:
                 raise invalid_field(
-                    param, "items are not kept here, or this one came before: send the item itself"
+                    param,
+                    "no such item is kept here for this account, or it came before; send the item "
+                    "itself, and `store: false`, so that clients send items in place of references",
                 )
             item = _read_item(stored, param)
         items.append((item, param))
     return _ItemReader(seal, offered, items).conversation()
+
+
+def referenced_ids(items: Sequence[msgspec.Raw]) -> list[str]:
+    """The ids that the references among items name, each once, in their order."""
+    ids = [_referenced_id(raw) for raw in paced(items)]
+    return list(dict.fromkeys(filter(None, ids)))
+
+
+def resolved(items: Sequence[msgspec.Raw], kept: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw]:
+    """The items, with each of the `kept` ones, by id, in place of the first reference to it."""
+    left = dict(kept)
+    return [left.pop(_referenced_id(raw), raw) for raw in paced(items)]
+
+
+def _referenced_id(raw: msgspec.Raw) -> str:
+    """The id that a reference names; empty for any other item."""
+    if _REFERENCE.search(raw) is None:
+        return ""
+    item = read(_decode_item, raw, "input")
+    return item.id or "" if item.type == "item_reference" else ""
 
 
 def _read_item(raw: msgspec.Raw, param: str) -> InputItem:
@@ -215,6 +239,9 @@ class _ItemReader:
                 case name if name in OUTPUTS:
                     in_preamble = False
                     self._add_output(item, param)
+                case "mcp_call":
+                    in_preamble = False
+                    self._add_foreign_call(item, param)
                 case "additional_tools":
                     self._offered.add(item.tools, f"{param}.tools", found=True)
         self._answer_calls()
@@ -295,6 +322,17 @@ class _ItemReader:
         turn = self._conversation.assistant_turn()
         turn.blocks.append(self._conversation.add_call(call_id, name, arguments))
         self._pending_ids.add(call_id)
+
+    def _add_foreign_call(self, item: InputItem, param: str) -> None:
+        """Add a call that another server has run: it has its output within itself."""
+        if not item.name or (not is_given(item.output) and not is_given(item.error)):
+            return
+        name, arguments = function_and_arguments(item, param)
+        output = _output(item, param)
+        self._answer_calls()
+        turn = self._conversation.assistant_turn()
+        turn.blocks.append(self._conversation.add_call(item.id or "mcp", name, arguments))
+        self._conversation.answer_calls(lambda _: output)
 
     def _add_output(self, item: InputItem, param: str) -> None:
         """Take an output. One that belongs to no call becomes part of a user's message."""

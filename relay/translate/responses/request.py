@@ -24,7 +24,7 @@ from relay.translate.request.options import EFFORTS, GenerationOptions, Response
 from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses import echo
 from relay.translate.responses.fields import RIGHT_NAMES, RequestFields
-from relay.translate.responses.input_items import read_conversation
+from relay.translate.responses.input_items import read_conversation, referenced_ids, resolved
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tools import OfferedTools
 
@@ -67,6 +67,10 @@ class _TextField(msgspec.Struct, frozen=True, gc=False):
     verbosity: str | None = None
 
 
+class _Input(msgspec.Struct, frozen=True, gc=False):
+    input: msgspec.Raw = NOTHING
+
+
 class _PreviousResponse(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
 
@@ -88,6 +92,8 @@ class ResponsesRequest:
 
 _foreign: Final = ForeignFields(RIGHT_NAMES)
 _decode_request: Final = msgspec.json.Decoder(RequestFields).decode
+_NO_ITEMS: Final[Mapping[str, msgspec.Raw]] = {}
+_decode_input: Final = msgspec.json.Decoder(_Input).decode
 _decode_previous: Final = msgspec.json.Decoder(_PreviousResponse).decode
 _decode_reasoning: Final = msgspec.json.Decoder(_ReasoningField | None).decode
 _decode_text: Final = msgspec.json.Decoder(_TextField | None).decode
@@ -110,8 +116,25 @@ def previous_response_id(body: bytes) -> str | None:
     return read_part(_decode_previous, body, "").previous_response_id or None
 
 
+def referenced_items(body: bytes) -> list[str]:
+    """The ids of the kept items that a request refers to.
+
+    Raises:
+        RelayError: 400, its input cannot be read.
+    """
+    if b'"item_reference"' not in body:
+        return []
+    raw = read_part(_decode_input, body, "").input
+    return referenced_ids(read_part(_decode_raws, raw, "input")) if kind(raw) == "[" else []
+
+
 def read(
-    body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = (), storing: bool = False
+    body: bytes,
+    seal: Seal,
+    *,
+    before: Sequence[msgspec.Raw] = (),
+    kept: Mapping[str, msgspec.Raw] = _NO_ITEMS,
+    storing: bool = False,
 ) -> ResponsesRequest:
     """Read a request. Its `model` has been read before.
 
@@ -119,6 +142,7 @@ def read(
         body: the request's body.
         seal: opens the sealed thinking of earlier answers.
         before: the conversation that the request continues, the oldest item first.
+        kept: the items, by id, that the request refers to.
         storing: responses are kept unless a request says `"store": false`.
 
     Raises:
@@ -127,6 +151,8 @@ def read(
     request = _fields(body)
     _check_supported(request)
     items = _input_items(request.input, before)
+    if kept:
+        items = resolved(items, kept)
     offered = OfferedTools()
     offered.add(request.tools, "tools")
     conversation = read_conversation(items, seal, offered, before)

@@ -4,6 +4,7 @@ Decides which function and arguments each kind of call stands for, and how each 
 is written for the model. Which output belongs to which call is decided in `input_items`.
 """
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from relay.translate.raw_json import (
     encode_string,
     is_given,
     kind,
+    utf8,
 )
 from relay.translate.request.tool_names import function_name
 from relay.translate.request.tools import call_arguments
@@ -29,6 +31,7 @@ OUTPUTS: Final = {
 }
 CALLS: Final = frozenset(OUTPUTS.values())
 
+_PICTURE_TEXT: Final = re.compile(rb'"\[?\{\\"type\\": ?\\"input_')
 _MAX_LISTED_TOOLS: Final = 200
 
 
@@ -48,6 +51,8 @@ class InputItem(msgspec.Struct, frozen=True, gc=False):
     action: msgspec.Raw = NOTHING
     operation: msgspec.Raw = NOTHING
     status: msgspec.Raw = NOTHING
+    error: msgspec.Raw = NOTHING
+    server_label: str | None = None
     tools: msgspec.Raw = NOTHING
     summary: msgspec.Raw = NOTHING
     encrypted_content: msgspec.Raw = NOTHING
@@ -72,6 +77,19 @@ class _FoundTool(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
 
 
+class _Part(msgspec.Struct, frozen=True, gc=False):
+    type: str
+    image_url: str = ""
+    text: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        if self.type == "input_image":
+            return self.image_url != ""
+        return self.type == "input_text" and self.text != ""
+
+
+_decode_output_parts: Final = msgspec.json.Decoder(list[_Part]).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 _decode_shell_outputs: Final = msgspec.json.Decoder(list[_ShellOutput]).decode
 _decode_found_tools: Final = msgspec.json.Decoder(list[_FoundTool]).decode
@@ -84,7 +102,7 @@ def function_and_arguments(item: InputItem, param: str) -> tuple[str, Octets]:
         RelayError: 400, the call lacks a member; `param` is the item's place.
     """
     match item.type:
-        case "function_call":
+        case "function_call" | "mcp_call":
             return _function(item, param), call_arguments(item.arguments, f"{param}.arguments")
         case "custom_tool_call":
             if kind(item.input) != '"':
@@ -106,6 +124,8 @@ def function_and_arguments(item: InputItem, param: str) -> tuple[str, Octets]:
 def output_content(item: InputItem, param: str) -> msgspec.Raw:
     """The content of a call's output for the model: a JSON string or an array of parts.
 
+    A call of an MCP server has its output, or its error, within itself.
+
     Raises:
         RelayError: 400, the output cannot be read; `param` is the item's place.
     """
@@ -115,20 +135,41 @@ def output_content(item: InputItem, param: str) -> msgspec.Raw:
         return _shell_text(item.output)
     raw = item.output
     if not is_given(raw):
+        if item.type == "mcp_call" and is_given(item.error):
+            return msgspec.Raw(encode_string(bytes(item.error).decode()))
         if item.type == "apply_patch_call_output" and kind(item.status) == '"':
             return item.status
         return msgspec.Raw(b'""')
-    if kind(raw) in ('"', "["):
+    if kind(raw) == '"':
+        return _unwrapped(raw, f"{param}.output")
+    if kind(raw) == "[":
         return raw
     if kind(raw) == "{":  # some clients send the object that their tool returned
         return msgspec.Raw(encode_string(bytes(raw).decode()))
     raise invalid_field(f"{param}.output", "it must be a text or an array of parts")
 
 
+def _unwrapped(raw: msgspec.Raw, param: str) -> msgspec.Raw:
+    """The parts within a text that is their JSON, as older versions of Codex CLI send pictures.
+
+    The model would read their base64 as a million tokens. Any other text stays as it is.
+    """
+    if _PICTURE_TEXT.match(raw) is None:
+        return raw
+    octets = utf8(raw, param).strip()
+    if octets.startswith(b"{"):
+        octets = b"[%b]" % octets
+    try:
+        parts = _decode_output_parts(octets)
+    except UNREADABLE:
+        return raw
+    return msgspec.Raw(octets) if all(one.is_complete for one in parts) else raw
+
+
 def _function(item: InputItem, param: str) -> str:
     if not item.name:
         raise invalid_field(f"{param}.name", "it must be given")
-    return function_name(item.name, item.namespace)
+    return function_name(item.name, item.namespace or item.server_label)
 
 
 def _action(raw: msgspec.Raw, excluded: tuple[str, ...]) -> bytes:

@@ -50,16 +50,15 @@ _TOOL_TYPES: Final = (
     *_LEFT_OUT,
 )
 _CHOICE_TYPES: Final = ("function", "allowed_tools", *_TOOL_TYPES[1:])
-_CHOICE_HINTS: Final = {
-    "auto": 'use the text "auto"',
-    "none": 'use the text "none"',
-    "required": 'use the text "required"',
-    "any": 'use the text "required"',
-    "tool": 'use {"type": "function", "name": …}',
-}
 # Characters of a namespace's name, which is part of the name of each of its tools.
 _MAX_NAMESPACE: Final = 256
-_TOOL_CHOICES: Final[dict[str, ToolChoice]] = {"none": "none", "auto": "auto", "required": "any"}
+# `any` is the Messages API's word, which clients of several APIs send here.
+_TOOL_CHOICES: Final[dict[str, ToolChoice]] = {
+    "none": "none",
+    "auto": "auto",
+    "required": "any",
+    "any": "any",
+}
 
 _LOCAL_SHELL_SCHEMA: Final = (
     b'{"type":"object","properties":{"command":{"type":"array","items":{"type":"string"},'
@@ -303,14 +302,14 @@ class OfferedTools:
             mode = decode_string(raw, "tool_choice")
             if mode not in _TOOL_CHOICES:
                 raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
-            if mode == "required" and not self._tools and self._search is None:
-                raise invalid_field("tool_choice", "there are no tools that could be called")
-            return _TOOL_CHOICES[mode], "", None
+            return self._mode(mode), "", None
         choice = read(_decode_choice, raw, "tool_choice")
+        if choice.type in _TOOL_CHOICES:
+            return self._mode(choice.type), "", None
         if choice.type != "allowed_tools":
             return "tool", self._chosen_function(choice, "tool_choice"), None
         mode = choice.mode or "auto"
-        if mode not in _TOOL_CHOICES:
+        if mode not in ("none", "auto", "required"):
             raise invalid_field("tool_choice.mode", "it must be auto or required")
         param = "tool_choice.tools"
         tools = read(_decode_tools, choice.tools, param) if is_given(choice.tools) else []
@@ -322,16 +321,21 @@ class OfferedTools:
         ]
         return _TOOL_CHOICES[mode], "", frozenset(names)
 
+    def _mode(self, word: str) -> ToolChoice:
+        mode = _TOOL_CHOICES[word]
+        if mode == "any" and not self._tools and self._search is None:
+            raise invalid_field("tool_choice", "there are no tools that could be called")
+        return mode
+
     def _chosen_function(self, choice: _ToolParam, param: str) -> str:
         """The name of the function that a choice means."""
         if choice.type.startswith(_SEARCHES) and self._search is not None:
             return WebSearch.name
         name = choice.type
-        if choice.type in ("function", "custom"):
+        if choice.type in ("function", "custom", "tool"):
             name = function_name(_name(choice, param), choice.namespace)
         elif name not in _CHOICE_TYPES and not name.startswith((*_SEARCHES, *_OPENAI_HOSTED)):
-            hint = _CHOICE_HINTS.get(name, "")
-            raise unknown_type_error(f"{param}.type", _CHOICE_TYPES, hint)
+            raise unknown_type_error(f"{param}.type", _CHOICE_TYPES)
         if name not in self._tools:
             tool = (choice.name or choice.type)[:80]
             raise invalid_field(param, f"there is no such tool as '{tool}' in tools")

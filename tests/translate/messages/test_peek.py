@@ -150,7 +150,6 @@ def test_a_body_with_more_models_than_that_is_refused() -> None:
         (b'{"model":"a"', "not valid JSON"),
         (b'{"model":"a"}x', "not valid JSON"),
         (b"{'model':'a'}", "not valid JSON"),
-        (b'\xef\xbb\xbf{"model":"a"}', "not valid JSON"),
         (b'{"model":"\xff"}', "not valid JSON"),
         (b'{"model":NaN}', "not valid JSON"),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
