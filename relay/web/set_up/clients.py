@@ -16,6 +16,18 @@ KEY_FILE: Final = "\x01key_file\x01"  # the path of Codex's key file, escaped fo
 
 NEW_LINE: Final = "\x1e"  # between the lines of a value
 
+# The variables of the scripts that hold folders, and where these are on Linux.
+FOLDERS: Final = {
+    "claude_folder": "~/.claude",
+    "claude_state_folder": "~",
+    "codex_folder": "~/.codex",
+    "hermes_folder": "~/.hermes",
+    "opencode_folder": "~/.config/opencode",
+    "code_folder": "~/.config/Code/User",
+    "cursor_folder": "~/.config/Cursor/User",
+    "windsurf_folder": "~/.config/Windsurf/User",
+}
+
 Format = Literal["json", "toml", "yaml", "env", "text"]
 Operation = Literal["set", "del", "add", "drop"]
 
@@ -41,6 +53,11 @@ class File:
     edits: tuple[Edit, ...]
     only_there: bool = False
     rival: str = ""  # a file beside it that the client reads too, and prefers
+
+    @property
+    def shown(self) -> str:
+        """Its path on Linux, as people write it."""
+        return f"{FOLDERS[self.folder]}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
