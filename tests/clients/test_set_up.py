@@ -130,3 +130,16 @@ async def test_hermes_answers_once_set_up(home: Home, hermes: Path) -> None:
     assert SAID in ended.out
     assert statuses(home.relay, "/v1/messages") == {200}
     await home.undo("dash")
+
+
+@pytest.mark.node
+async def test_opencode_answers_once_set_up(home: Home, node_modules: Path) -> None:
+    home.install("opencode", program_of(node_modules, "opencode-linux-x64/bin/opencode"))
+    await home.set_up("dash", "--client opencode --yes")
+    quiet = {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"}
+    ended = await home.run('opencode run "Say hello"', **quiet)
+    assert "You said: “" in ended.out
+    lines = [line for line in home.relay.log() if line["path"] == "/v1/messages"]
+    assert {line["status"] for line in lines} == {200}
+    assert lines[-1]["model"] in {"claude-sonnet-4-7", "claude-haiku-4-5"}  # the turn, or its title
+    await home.undo("dash")
