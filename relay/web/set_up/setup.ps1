@@ -462,8 +462,9 @@ function Read-Text([string]$Path) {
 # Puts a file in another's place, in one step.
 function Copy-InPlace([string]$From, [string]$To) {
     $new = Join-Path (Split-Path -Parent $To) ('.relay-setup.' + [Guid]::NewGuid().ToString('N'))
-    Copy-Item -LiteralPath $From -Destination $new
-    Move-Item -LiteralPath $new -Destination $To -Force
+    [IO.File]::Copy($From, $new)
+    if (Test-Path -LiteralPath $To) { [IO.File]::Replace($new, $To, [NullString]::Value) }
+    else { [IO.File]::Move($new, $To) }
 }
 
 function New-Folder([string]$Path) {
