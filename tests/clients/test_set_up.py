@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.clients.test_readme import program_of
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.ports import free_port
 
+TERMINAL = Path(__file__).parents[1] / "set_up" / "terminal.py"
 SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
 QUIET = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",  # it contacts only the relay
@@ -91,6 +93,21 @@ async def test_claude_code_answers_once_set_up(home: Home, node_modules: Path, s
     state = json.loads((home.folder / ".claude.json").read_text())
     assert "hasCompletedOnboarding" not in state
     assert state  # what Claude Code has put there itself
+
+
+@pytest.mark.node
+async def test_claude_code_opens_without_a_log_in(
+    home: Home, node_modules: Path, tmp_path: Path
+) -> None:
+    """A person gets its question about the folder at once, not its introduction."""
+    home.install("claude", program_of(node_modules, "@anthropic-ai/claude-code-*/claude"))
+    await home.set_up("dash", "--client claude-code --yes")
+    (tmp_path / "talk.json").write_text(json.dumps([["trust", None]]))
+    line = f"{sys.executable} {TERMINAL} ../talk.json claude; true"
+    ended = await home.run(line, TERM="xterm")
+    assert "trust" in ended.out
+    assert "theme" not in ended.out
+    assert "Unable" not in ended.out
 
 
 @pytest.mark.node

@@ -2,14 +2,15 @@
 
     python terminal.py TALK COMMAND
 
-TALK is a file of JSON: a list of [question, answer]. The status is the command's; 99, if a question
-did not come.
+TALK is a file of JSON: a list of [question, answer]. Without an answer (null) the command is ended.
+The status is the command's; 99, if a question did not come.
 """
 
 import json
 import os
 import pty
 import select
+import signal
 import sys
 from pathlib import Path
 
@@ -36,7 +37,10 @@ def main(talk: str, command: str) -> int:
         while rest and rest[0][0] in seen:
             question, answer = rest.pop(0)
             seen = seen.partition(question)[2]
-            os.write(terminal, answer.encode() + b"\n")
+            if answer is None:
+                os.kill(child, signal.SIGKILL)
+                break
+            os.write(terminal, answer.encode() + b"\r")  # as the key Enter
     os.close(terminal)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return 99 if rest else status
