@@ -54,12 +54,13 @@ bench: $(DEV)          ## relay against nginx, figures on screen and in bench/re
 dist: $(RUN)           ## wheel, sdist, relay.pyz, install.sh and checksums, in dist/
 	$(BIN)/python deploy/build.py
 
-lock:                  ## renew the lock files: from pyproject.toml, and LiteLLM's for the tests
+lock:                  ## renew the lock files: from pyproject.toml, and those of clients for the tests
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml requirements-build.in -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev pyproject.toml requirements-build.in -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/litellm/requirements.in -o tests/clients/litellm/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/hermes/requirements.in -o tests/clients/hermes/requirements.lock
 
 $(RUN): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -72,4 +73,4 @@ $(DEV): requirements-dev.lock $(RUN)
 	touch $@
 
 clean:
-	rm -rf .venv tests/clients/litellm/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/clients/litellm/.venv tests/clients/hermes/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -37,6 +37,7 @@ from relay.web import (
     provider_pages,
     request_pages,
     second_step_pages,
+    set_up_pages,
     sign_up_pages,
     usage_pages,
     way_pages,
@@ -61,11 +62,12 @@ from relay.web.security import (
     is_cross_site,
     session_cookie_name,
 )
+from relay.web.set_up.scripts import Scripts
 from relay.web.visit import THEMES, PageError, Visit
 from relay.web.ways import Ways
 
 _TOPICS: Final = (
-    front_pages, docs_pages, log_in_pages, sign_up_pages, overview_pages, key_pages,
+    front_pages, docs_pages, set_up_pages, log_in_pages, sign_up_pages, overview_pages, key_pages,
     key_rule_pages, usage_pages, request_pages, balance_pages, exports, account_pages, way_pages,
     second_step_pages, passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
 )  # fmt: skip
@@ -98,6 +100,7 @@ class Site:
         self.clock = time.time
         self._presentation = presentation()
         self.library = Library(self._presentation.texts)
+        self.scripts = Scripts()
         self.assets = self._presentation.assets
         pages = Pages(self)
         for topic in _TOPICS:

@@ -149,9 +149,8 @@ def _install(folder: Path) -> None:
         pytest.fail(f"npm ci failed:\n{done.stderr[-2000:]}")
 
 
-# --- LiteLLM, in an environment of its own ------------------------------------------
+# --- clients from PyPI, each in an environment of its own ---------------------------
 
-_LITELLM = _HERE / "litellm"
 _PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--retries=1", "--timeout=20")
 _OFFLINE = (
     "Failed to establish a new connection",
@@ -168,12 +167,25 @@ _OFFLINE = (
 
 @pytest.fixture(scope="session")
 def litellm_python() -> Path:
-    """The interpreter of an environment with the pins of requirements.lock, created once."""
-    lock = _LITELLM / "requirements.lock"
-    folder = _LITELLM / ".venv"  # git-ignored; rebuilt whenever the lock file changes
+    """The interpreter of LiteLLM's environment."""
+    return _environment("litellm")
+
+
+@pytest.fixture(scope="session")
+def hermes() -> Path:
+    """The program of Hermes Agent."""
+    return _environment("hermes").with_name("hermes")
+
+
+def _environment(name: str) -> Path:
+    """The interpreter of an environment with the pins of a requirements.lock, created once."""
+    lock = _HERE / name / "requirements.lock"
+    if not lock.is_file():
+        pytest.skip(f"{lock.relative_to(_HERE)} is not there: make lock")
+    folder = _HERE / name / ".venv"  # git-ignored; rebuilt whenever the lock file changes
     stamp = folder / "installed"
     python = folder / "bin" / "python"
-    with _one_at_a_time("litellm"):
+    with _one_at_a_time(name):
         if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
             _make([sys.executable, "-m", "venv", "--clear", folder])
             _make([python, "-m", "pip", "install", *_PIP_OPTIONS, "--require-hashes", "-r", lock])

@@ -18,10 +18,12 @@ import yaml
 from relay import config
 from relay.web.languages import read_texts, translator
 from relay.web.manual.edition import Edition
+from relay.web.set_up.script import setup_ps1
 from tests.clients.programs import run
 from tests.clients.test_litellm import QUIET
 from tests.clients.test_readme import LAST, program_of, run_client
-from tests.fakes.live import MODELS, Live
+from tests.fakes.live import MODELS, Live, RelayWith
+from tests.fakes.ports import free_port
 
 ADDRESS = "http://127.0.0.1:8080"
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,7 +59,8 @@ def named(found: list[Example]) -> list[object]:
     return [pytest.param(one, id=f"{one.page}-{number}") for number, one in enumerate(found)]
 
 
-CURL = [one for one in of("sh") if one.text.startswith("curl ")]
+SET_UP = [one for one in of("sh") if "/setup.sh" in one.text]
+CURL = [one for one in of("sh") if one.text.startswith("curl ") and one not in SET_UP]
 OTHER_SHELL = [one for one in of("sh") if not one.text.startswith("curl ")]
 PYTHON = [one for one in of("python") if one.text.split()[1] in INSTALLED]
 
@@ -71,7 +74,7 @@ def filled(example: Example, live: Live) -> str:
 
 
 def test_no_kind_of_code_is_left_untested() -> None:
-    known = {"sh", "python", "js", "json", "toml", "yaml", "http", "sse"}
+    known = {"sh", "powershell", "python", "js", "json", "toml", "yaml", "http", "sse"}
     assert {one.kind for one in EXAMPLES} == known
     assert len(CURL) >= 15
 
@@ -102,6 +105,36 @@ async def test_the_python_examples_print_answers(live: Live, tmp_path: Path) -> 
     assert all(answer.strip() for answer in answers)
     assert sum("Hello!" in answer for answer in answers) == len(PYTHON) - 1  # and its usage
     assert [line["status"] for line in live.log()] == [200] * len(PYTHON)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("example", named(SET_UP))
+async def test_a_set_up_example_writes_settings(
+    relay_with: RelayWith, tmp_path: Path, example: Example
+) -> None:
+    port = free_port()
+    live = await relay_with(
+        server={"listen": [f"127.0.0.1:{port}"], "public_url": f"http://127.0.0.1:{port}"}
+    )
+    text = example.text.replace(ADDRESS, live.url).replace("YOUR_KEY", live.key)
+    if text.endswith("| bash\n"):  # it asks; `tests/set_up` answers
+        text = text.replace("| bash\n", "| bash -s -- --client codex --yes\n")
+    home = tmp_path / "home"
+    home.mkdir()
+    ended = await run("sh", "-ec", text, cwd=home, env={"RELAY_KEY": live.key})
+    assert ended.status == 0, ended.err
+    settings = tomllib.loads((home / ".codex" / "config.toml").read_text())
+    assert settings["model_providers"]["relay"]["base_url"] == f"{live.url}/v1"
+
+
+def test_the_powershell_examples_are_those_of_the_script() -> None:
+    tree = {"model": MODELS, "plan": [{"id": "free"}], "server": {"public_url": ADDRESS}}
+    script = setup_ps1(config.parse(tree))
+    examples = of("powershell")
+    assert len(examples) == 2
+    for example in examples:
+        assert f"{ADDRESS}/setup.ps1" in example.text
+        assert example.text.partition(" -Client")[0].strip() in script
 
 
 @pytest.mark.parametrize("example", named(OTHER_SHELL))

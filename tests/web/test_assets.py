@@ -34,9 +34,9 @@ def test_every_file_is_in_the_package() -> None:
     packed = {path for pattern in patterns for path in (ROOT / "relay").glob(pattern)}
     needed = {
         path
-        for folder in ("templates", "static", "languages")
+        for folder in ("templates", "static", "languages", "set_up")
         for path in (ROOT / "relay/web" / folder).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert needed <= packed
 

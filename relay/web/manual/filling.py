@@ -16,6 +16,7 @@ from relay.api.paths import NOT_OFFERED
 from relay.config import ModelSettings, Settings
 from relay.quota import exceeded
 from relay.web.formats import number, octets, period
+from relay.web.set_up.clients import clients
 
 KEY: Final = "YOUR_KEY"
 _PUNCTUATION: Final = re.compile(r"([!-/:-@\[-`{-~])")
@@ -115,6 +116,7 @@ def _values(settings: Settings) -> dict[str, Any]:
         "model": middle,
         "large": _named(models, "opus", middle),
         "small": _named(models, "haiku", middle),
+        "set_up": clients(settings),
         "plans": settings.plan,
         "prepaid": any(plan.billing == "per-token" for plan in settings.plan),
         "sign_up": settings.web.sign_up,
