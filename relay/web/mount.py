@@ -23,7 +23,8 @@ _PREFIXES: Final = tuple(
     b"/" + name
     for name in (
         b"account", b"admin", b"confirm", b"dashboard", b"docs", b"forgot", b"llms.txt", b"login",
-        b"logout", b"preferences", b"reset", b"setup", b"signup", b"static",
+        b"logout", b"preferences", b"reset", b"setup", b"signup", b"static", b"status",
+        b"status.json",
     )
 )  # fmt: skip
 
