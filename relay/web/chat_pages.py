@@ -37,7 +37,8 @@ async def show(visit: Visit) -> Response:
         models=[(model, _prices(model)) for model in models],
         chosen=middle_model(visit.settings).id,
         max_tokens=_MAX_TOKENS,
-        texts={name: visit.t(f"chat.{name}") for name in _TEXTS},
+        texts={name: visit.t(f"chat.{name}") for name in _TEXTS}
+        | {name: visit.t(f"window.{name}", period="{period}") for name in ("requests", "tokens")},
     )
 
 

@@ -71,8 +71,15 @@
     return cost ?? 0;
   }
 
+  const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
+  function period(seconds) {
+    const [size, unit] = UNITS.find(([size]) => seconds % size === 0);
+    return `${seconds / size} ${unit}`;
+  }
+
   function showUsage(usage) {
-    limits = usage.limits.map((one) => ({ ...one }));
+    limits = usage.limits.map((one) => ({ ...one, name: filled(texts[one.kind], { period: period(one.period_seconds) }) }));
     if (usage.balance_usd !== null) limits.push({ name: texts.balance, text: dollars.format(usage.balance_usd) });
     drawLimits();
   }
@@ -221,6 +228,7 @@
         showTokens(state.usage, false);
       }
       if (event.type === "message_stop") state.isEnded = true;
+      if (event.type === "error" && state.text) return `${texts.cut} ${event.error.message}`;
       if (event.type === "error") return words(STATUSES[event.error.type] ?? 500, event.error.message, null);
     }
     if (!state.isEnded) return texts.cut;
