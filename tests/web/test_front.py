@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from relay import config
-from relay.web.import_links import USAGE_SCRIPT, import_links
+from relay.web.import_links import import_links
 from relay.web.languages import NAMES, read_texts, translator
 from relay.web.manual.edition import Edition
 from relay.web.manual.filling import KEY, claude_code
+from relay.web.manual.usage_script import USAGE_SCRIPT
 from relay.web.snippets import snippets
 from tests.fakes.live import Live, RelayWith
 from tests.web.conftest import NewVisitor

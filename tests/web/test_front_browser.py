@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from relay.store.answers import DAY
-from relay.web.import_links import USAGE_SCRIPT
+from relay.web.manual.usage_script import USAGE_SCRIPT
 from relay.web.status.board import DAYS
 from tests.fakes.live import Live, RelayWith
 from tests.web.browser import (

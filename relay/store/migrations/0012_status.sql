@@ -16,21 +16,22 @@ CREATE TABLE answer_day (
 CREATE VIEW answer AS
 SELECT number, CAST(time AS INTEGER) / 86400 * 86400 AS day, time, model,
     CASE
+        WHEN outcome = 'whole' AND status < 400 THEN CASE
+            WHEN ms < 100 THEN ms / 10 * 10 + 10
+            WHEN ms < 500 THEN ms / 25 * 25 + 25
+            WHEN ms < 1000 THEN ms / 50 * 50 + 50
+            WHEN ms < 2000 THEN ms / 100 * 100 + 100
+            WHEN ms < 5000 THEN ms / 250 * 250 + 250
+            WHEN ms < 20000 THEN ms / 1000 * 1000 + 1000
+            WHEN ms < 120000 THEN ms / 10000 * 10000 + 10000
+            ELSE 180000
+        END
         WHEN outcome = 'caller left' THEN NULL
-        WHEN outcome LIKE 'cut%' OR outcome LIKE 'failed%' THEN 0
-        WHEN status IS NULL OR status >= 500 OR status = 429 THEN 0
-        WHEN status >= 400 THEN NULL
-        WHEN outcome LIKE 'refused%' THEN 0
-        WHEN ms < 100 THEN ms / 10 * 10 + 10
-        WHEN ms < 500 THEN ms / 25 * 25 + 25
-        WHEN ms < 1000 THEN ms / 50 * 50 + 50
-        WHEN ms < 2000 THEN ms / 100 * 100 + 100
-        WHEN ms < 5000 THEN ms / 250 * 250 + 250
-        WHEN ms < 20000 THEN ms / 1000 * 1000 + 1000
-        WHEN ms < 120000 THEN ms / 10000 * 10000 + 10000
-        ELSE 180000
+        WHEN status >= 400 AND status < 500 AND status <> 429
+            AND outcome NOT LIKE 'cut%' AND outcome NOT LIKE 'failed%' THEN NULL
+        ELSE 0
     END AS within_ms
-FROM (SELECT *, max(coalesce(ttfb_us, duration_us, 0) / 1000, 0) AS ms FROM usage);
+FROM (SELECT *, coalesce(ttfb_us, duration_us, 0) / 1000 AS ms FROM usage);
 
 INSERT INTO answer_day
 SELECT day, model, within_ms, count(*) FROM answer

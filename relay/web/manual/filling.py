@@ -16,6 +16,7 @@ from relay.api.paths import NOT_OFFERED
 from relay.config import ModelNames, ModelSettings, Settings
 from relay.quota import exceeded
 from relay.web.formats import number, octets, period
+from relay.web.manual.usage_script import USAGE_SCRIPT
 
 KEY: Final = "YOUR_KEY"
 _PUNCTUATION: Final = re.compile(r"([!-/:-@\[-`{-~])")
@@ -158,6 +159,7 @@ def _values(settings: Settings) -> dict[str, Any]:
         "small": small_model(settings),
         "claude_code": claude_code(settings, KEY),
         "families": serves_families(settings),
+        "usage_script": USAGE_SCRIPT.rstrip("\n"),
         "plans": settings.plan,
         "prepaid": any(plan.billing == "per-token" for plan in settings.plan),
         "sign_up": settings.web.sign_up,

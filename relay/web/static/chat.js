@@ -55,7 +55,7 @@
   // --- tokens, price, limits ---
 
   function price(usage) {
-    const prices = JSON.parse(find("model").selectedOptions[0].dataset.prices);
+    const prices = JSON.parse(find("model").selectedOptions[0]?.dataset.prices ?? "{}");
     let micro = 0;
     for (const [kind, each] of Object.entries(prices)) micro += (usage[kind] ?? 0) * each;
     return Object.keys(prices).length ? micro / 1e6 : null;
