@@ -5,7 +5,7 @@ from starlette.responses import Response
 from relay.config import OfferSettings
 from relay.payments.amounts import money
 from relay.web.languages import NAMES
-from relay.web.manual.filling import KEY, claude_code, price, set_up
+from relay.web.manual.filling import KEY, claude_code, price, set_up_lines
 from relay.web.pages import Access, Pages
 from relay.web.security import LANGUAGE_COOKIE, THEME_COOKIE, set_preference
 from relay.web.status_pages import overview
@@ -34,7 +34,7 @@ async def front(visit: Visit) -> Response:
         tagline=(web.tagline_zh if visit.language == "zh" else "") or web.tagline,
         base_url=settings.server.public_url.rstrip("/"),
         claude_code=claude_code(settings, KEY),
-        set_up=set_up(settings, KEY)[0],
+        set_up=set_up_lines(settings, KEY)[0],
         models=settings.model,
         plans=settings.plan,
         offers=offers,

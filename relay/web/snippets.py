@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from relay.config import Settings
-from relay.web.manual.filling import KEY, set_up
+from relay.web.manual.filling import KEY, set_up_lines
 
 if TYPE_CHECKING:
     from relay.web.manual.edition import Edition
@@ -44,7 +44,7 @@ class Snippet:
 
 def snippets(edition: "Edition", settings: Settings, key: str) -> list[Snippet]:
     """All snippets, with a key. The first one sets up every client that it finds."""
-    shell, power_shell = set_up(settings, key)
+    shell, power_shell = set_up_lines(settings, key)
     found = [Snippet("set_up", (Part("Linux, macOS", shell), Part("Windows", power_shell)))]
     for id, page, anchor, number in _PLACES:
         codes = [one for one in edition.pages[page].rendered.codes if one.anchor == anchor]

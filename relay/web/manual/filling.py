@@ -85,7 +85,7 @@ def serves_families(settings: Settings) -> bool:
     return all(names.model_id(f"claude-{family}-0-0") for family in _FAMILIES)
 
 
-def set_up(settings: Settings, key: str) -> tuple[str, str]:
+def set_up_lines(settings: Settings, key: str) -> tuple[str, str]:
     """The lines that set up every client on a machine: for a shell, and for PowerShell."""
     base = settings.server.public_url.rstrip("/")
     return (
