@@ -8,6 +8,7 @@ from relay.store.announcements import Announcement
 from relay.store.database import Database
 
 _MAX_LENGTH: Final = 2_000
+_MAX_TITLE: Final = 120
 
 
 async def add(database: Database, new: Announcement) -> Announcement:
@@ -15,11 +16,24 @@ async def add(database: Database, new: Announcement) -> Announcement:
     for text in (new.text, new.text_zh):
         if len(text) > _MAX_LENGTH or not text.replace("\n", "").isprintable():
             raise InvalidError(f"an announcement has up to {_MAX_LENGTH:,} printable characters")
+    for title in (new.title, new.title_zh):
+        if len(title) > _MAX_TITLE or not title.isprintable():
+            raise InvalidError(f"an announcement's title has up to {_MAX_TITLE} characters")
     if not new.text.strip():
         raise InvalidError("an announcement needs a text")
+    if new.kind == "incident" and not new.title.strip():
+        raise InvalidError("an announcement of an incident needs a title")
     if new.ends_at is not None and new.ends_at <= new.starts_at:
         raise InvalidError("an announcement ends after it starts")
     return await stored.add(database, new)
+
+
+async def resolve(database: Database, announcement_id: str, now: float) -> None:
+    """Note that it is over. Raises AccountError: there is none, or it was over."""
+    if not await stored.resolve(database, announcement_id, now):
+        raise AccountError(
+            f"no open announcement has the id {announcement_id!r}; `relay announce list` shows them"
+        )
 
 
 async def remove(database: Database, announcement_id: str, now: float) -> None:

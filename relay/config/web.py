@@ -14,6 +14,7 @@ from relay.config.values import Duration
 
 _MIN_WORK, _MAX_WORK = 8, 24
 _MAX_NAME: Final = 40
+_MAX_TAGLINE: Final = 200
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -25,6 +26,8 @@ class WebSettings(_Section, frozen=True):
 
     enabled: bool = True
     name: str = "Relay"  # in titles and mails
+    tagline: str = ""  # on the front page; "": a sentence of the relay's own
+    tagline_zh: str = ""  # for readers of Chinese; "": `tagline`
     sign_up: Literal["closed", "invite", "open"] = "closed"
     sign_up_plan: str = ""  # "": the first plan
     sign_up_work: int = 17  # proof of work: bits, each of which doubles it
@@ -37,6 +40,10 @@ class WebSettings(_Section, frozen=True):
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= _MAX_NAME or not self.name.isprintable():
             raise ValueError(f"name must have from 1 to {_MAX_NAME} printable characters")
+        for name in ("tagline", "tagline_zh"):
+            text = getattr(self, name)
+            if len(text) > _MAX_TAGLINE or not text.isprintable():
+                raise ValueError(f"{name} must have up to {_MAX_TAGLINE} printable characters")
         if not _MIN_WORK <= self.sign_up_work <= _MAX_WORK:
             raise ValueError(f"sign_up_work must be from {_MIN_WORK} to {_MAX_WORK} bits")
         if self.session_idle.seconds > self.session_limit.seconds:

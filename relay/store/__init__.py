@@ -9,7 +9,8 @@ users, keys       accounts and their API keys
 periods           plans for a time
 adjustments       changes of windows that wait for the running server
 codes             codes that people redeem, and invitations
-announcements     texts that all people read
+announcements     texts that all people read, maintenance and incidents
+answers           how models have answered, by day
 balance           credits, charges and statements
 usage             sums, single requests and their pruning
 pauses            upstreams that the operator paused

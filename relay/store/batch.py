@@ -5,7 +5,8 @@ Decides how entries are laid out in SQL. Must not know when they are written.
 `write` puts new entries on disk: the admitted requests and the state of their limits, together in
 one row of `batch`, since an answer may be waiting for them; and a row of `usage` for each request
 that ended, with its charge. Now and then `fold` brings those into the tables that are read: the
-sums of `usage_hour` and the state of each limit. A crash between the two loses nothing (`recover`).
+sums of `usage_hour` and `answer_day`, and the state of each limit. A crash between the two loses
+nothing (`recover`).
 
 Why two steps: rows that are written twice, or by triggers, cost twice. Measured, CPU per request
 under full load, with the rest of the metering: insert first and update later, triggers for sums and
@@ -22,6 +23,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec.structs import astuple
 
+from relay.store import answers
 from relay.store.database import transaction
 
 _log = logging.getLogger(__name__)
@@ -259,6 +261,7 @@ def fold(
     if until > done:
         connection.execute(_SUM, (until,))
         connection.execute(_SUM_UPSTREAMS, (done, until))
+        connection.execute(answers.SUM, (done, until))
     if until != done:
         connection.execute("UPDATE summed SET upto = ?", (until,))
     return until < last

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from relay.store import answers
 from relay.store.database import Database, Work
 
 Grouping = Literal["user", "key", "model", "day"]
@@ -163,7 +164,8 @@ async def requests(
 
 
 async def prune(database: Database, retention_days: float, now: float) -> int:
-    """Delete requests older than `retention_days`, and limits that have long refilled.
+    """Delete requests older than `retention_days`, limits that have long refilled, and old days of
+    the status.
 
     Returns the number of requests deleted. Sums and statements stay. Three kinds of requests
     stay, too:
@@ -201,4 +203,5 @@ async def prune(database: Database, retention_days: float, now: float) -> int:
         return deleted
 
     await repeat(delete_buckets)
+    await database.write(lambda connection: answers.forget(connection, now))
     return await repeat(delete_requests)

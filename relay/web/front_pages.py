@@ -2,9 +2,13 @@
 
 from starlette.responses import Response
 
+from relay.config import OfferSettings
+from relay.payments.amounts import money
 from relay.web.languages import NAMES
+from relay.web.manual.filling import KEY, claude_code, price, set_up_lines
 from relay.web.pages import Access, Pages
 from relay.web.security import LANGUAGE_COOKIE, THEME_COOKIE, set_preference
+from relay.web.status_pages import overview
 from relay.web.visit import THEMES, Visit
 
 
@@ -16,10 +20,29 @@ def add(pages: Pages) -> None:
 
 
 async def front(visit: Visit) -> Response:
-    """What this is, and where to begin."""
+    """What this install offers, and where to begin."""
     if visit.logged_in is not None:
         return visit.redirect("/dashboard")
-    return visit.render("front.html", models=visit.settings.model)
+    settings = visit.settings
+    web = settings.web
+    offers: dict[str, list[OfferSettings]] = {}
+    if settings.payments.enabled:
+        for offer in settings.payments.offer:
+            offers.setdefault(offer.plan, []).append(offer)
+    return visit.render(
+        "front.html",
+        tagline=(web.tagline_zh if visit.language == "zh" else "") or web.tagline,
+        base_url=settings.server.public_url.rstrip("/"),
+        claude_code=claude_code(settings, KEY),
+        set_up=set_up_lines(settings, KEY)[0],
+        models=settings.model,
+        plans=settings.plan,
+        offers=offers,
+        currency=settings.payments.currency,
+        money=money,
+        price=price,
+        state=await overview(visit),
+    )
 
 
 async def file(visit: Visit) -> Response:

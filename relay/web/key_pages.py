@@ -2,12 +2,15 @@
 
 from typing import Any, Final
 
+from markupsafe import Markup
 from starlette.responses import Response
 
 from relay.accounts import AccountError, InvalidError, keys
+from relay.accounts.second_step import picture
 from relay.store import keys as stored
 from relay.store import usage
 from relay.store.keys import list_own_keys
+from relay.web.import_links import import_links
 from relay.web.pages import Pages
 from relay.web.snippets import snippets
 from relay.web.visit import Visit
@@ -68,12 +71,21 @@ async def create(visit: Visit) -> Response:
         problem = visit.t("keys.too_many", most=_max_keys(visit))
         return visit.render("keys.html", 409, **await _values(visit, problem, name))
     await visit.parts.apply_keys()
-    text = issued.key.reveal()
+    return await show_once(visit, issued)
+
+
+async def show_once(visit: Visit, issued: keys.Issued) -> Response:
+    """The only page that shows a key. It is in no address of this site, also not in a link."""
+    key = issued.key.reveal()
+    edition = await visit.site.library.edition(visit.language, visit.settings)
     return visit.render(
         "key_created.html",
-        key=text,
+        key=key,
         record=issued.record,
-        snippets=snippets(visit.settings, text),
+        base_url=visit.settings.server.public_url.rstrip("/"),
+        snippets=snippets(edition, visit.settings, key),
+        links=import_links(visit.settings, key),
+        picture=Markup(await picture(key)),  # noqa: S704 -- drawn here
     )
 
 

@@ -12,8 +12,8 @@ from relay.accounts import AccountError, InvalidError, keys
 from relay.accounts.key_rules import limit_text, rules
 from relay.store.keys import Key, KeyRules, list_keys, list_own_keys
 from relay.web.admin import person
+from relay.web.key_pages import show_once
 from relay.web.pages import Access, Pages
-from relay.web.snippets import snippets
 from relay.web.visit import Visit
 
 GRACES: Final = ("0", "1h", "24h", "7d")
@@ -130,11 +130,7 @@ async def rotate(visit: Visit) -> Response:
     except AccountError:
         return _page(visit, place, 409, problem=visit.t("key.not_live"))
     await visit.parts.apply_keys()
-    text = issued.key.reveal()
-    return visit.render(
-        "key_created.html", key=text, record=issued.record,
-        snippets=snippets(visit.settings, text),
-    )  # fmt: skip
+    return await show_once(visit, issued)
 
 
 async def disable_as_admin(visit: Visit) -> Response:

@@ -24,7 +24,7 @@ _PREFIXES: Final = tuple(
     for name in (
         b"account", b"admin", b"confirm", b"dashboard", b"docs", b"forgot", b"llms.txt", b"login",
         b"logout", b"preferences", b"reset", b"setup", b"setup.ps1", b"setup.sh", b"signup",
-        b"static",
+        b"static", b"status", b"status.json",
     )
 )  # fmt: skip
 

@@ -25,6 +25,7 @@ from relay.payments.desk import Desk
 from relay.web import (
     account_pages,
     balance_pages,
+    chat_pages,
     docs_pages,
     exports,
     front_pages,
@@ -39,6 +40,7 @@ from relay.web import (
     second_step_pages,
     set_up_pages,
     sign_up_pages,
+    status_pages,
     usage_pages,
     way_pages,
 )
@@ -63,13 +65,15 @@ from relay.web.security import (
     session_cookie_name,
 )
 from relay.web.set_up.scripts import Scripts
+from relay.web.status.board import Board
 from relay.web.visit import THEMES, PageError, Visit
 from relay.web.ways import Ways
 
 _TOPICS: Final = (
-    front_pages, docs_pages, set_up_pages, log_in_pages, sign_up_pages, overview_pages, key_pages,
-    key_rule_pages, usage_pages, request_pages, balance_pages, exports, account_pages, way_pages,
-    second_step_pages, passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
+    front_pages, status_pages, docs_pages, set_up_pages, log_in_pages, sign_up_pages,
+    overview_pages, chat_pages, key_pages, key_rule_pages, usage_pages, request_pages,
+    balance_pages, exports, account_pages, way_pages, second_step_pages, passkey_pages,
+    provider_pages, payment_pages, *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _PURCHASES_A_MINUTE: Final = 10  # of one account
@@ -94,6 +98,8 @@ class Site:
         self.live = Live(parts.database)
         self.log_in_as = LogInAs()
         self.notices = Notices(parts.database)
+        self.board = Board(parts)
+        self.kept_status = status_pages.Kept()
         self.pulse = Pulse(parts.operations)
         self.read_states: ReadStates | None = None
         self.is_backing_up = False

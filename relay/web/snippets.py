@@ -1,79 +1,57 @@
-"""What a person pastes to use a key: one snippet for each client.
+"""What a person pastes to use a key: the examples of the documentation, with the key in them.
 
-The same ones as in relay/docs/clients.md, which the tests run. Must not know pages.
+Decides which examples are shown beside a new key. Must not know pages.
 """
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
 
 from relay.config import Settings
+from relay.web.manual.filling import KEY, set_up_lines
+
+if TYPE_CHECKING:
+    from relay.web.manual.edition import Edition
+
+# The snippet, the page and the section that have it, and how many blocks of code belong to it.
+_PLACES: Final = (
+    ("claude_code", "claude-code", "in-the-terminal", 1),
+    ("claude_file", "claude-code", "for-good", 1),
+    ("codex", "agents", "codex-cli", 2),
+    ("hermes", "agents", "hermes-agent", 3),
+    ("opencode", "agents", "opencode", 1),
+    ("anthropic", "sdks", "anthropic-sdk-for-python", 1),
+    ("openai", "sdks", "openai-sdk-for-python", 1),
+    ("curl", "sdks", "curl", 1),
+)
+_PLACE_OF_KEY: Final = "{env:RELAY_KEY}"  # in OpenCode's file
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A text to copy. `caption` is the file that it goes to, or empty."""
+
+    caption: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """A text to copy; `id` finds its title in `snippets.*`."""
+    """`id` finds its title in `snippets.*`."""
 
     id: str
-    text: str
+    parts: tuple[Part, ...]
 
 
-def snippets(settings: Settings, key: str) -> list[Snippet]:
-    """All snippets, with a key or with what stands for one."""
-    url = settings.server.public_url.rstrip("/")
-    ids = [model.id for model in settings.model]
-    model = next((id for id in ids if "sonnet" in id), ids[0] if ids else "MODEL")
-    small = next((id for id in ids if "haiku" in id), model)
-    provider = (urlsplit(url).hostname or "relay").replace(".", "-")
-    body = '{"model": "%s", "max_tokens": 200, "messages": [{"role": "user", "content": "Hello!"}]}'
-    return [
-        Snippet(
-            "claude_code",
-            f"export ANTHROPIC_BASE_URL={url}\n"
-            f"export ANTHROPIC_AUTH_TOKEN={key}\n"
-            f"export ANTHROPIC_MODEL={model}\n"
-            f"export ANTHROPIC_DEFAULT_HAIKU_MODEL={small}\n"
-            "claude",
-        ),
-        Snippet(
-            "codex",
-            "# ~/.codex/config.toml\n"
-            f'model = "{model}"\n'
-            f'model_provider = "{provider}"\n\n'
-            f"[model_providers.{provider}]\n"
-            'name = "Relay"\n'
-            f'base_url = "{url}/v1"\n'
-            'wire_api = "responses"\n\n'
-            f"[model_providers.{provider}.auth]\n"
-            'command = "printenv"\n'
-            'args = ["RELAY_KEY"]\n\n'
-            "# in the shell\n"
-            f"# export RELAY_KEY={key}",
-        ),
-        Snippet(
-            "anthropic",
-            "import anthropic\n\n"
-            f'client = anthropic.Anthropic(base_url="{url}", api_key="{key}")\n'
-            "message = client.messages.create(\n"
-            f'    model="{model}",\n'
-            "    max_tokens=200,\n"
-            '    messages=[{"role": "user", "content": "Hello!"}],\n'
-            ")\n"
-            "print(message.content[0].text)",
-        ),
-        Snippet(
-            "openai",
-            "import openai\n\n"
-            f'client = openai.OpenAI(base_url="{url}/v1", api_key="{key}")\n'
-            "answer = client.chat.completions.create(\n"
-            f'    model="{model}",\n'
-            '    messages=[{"role": "user", "content": "Hello!"}],\n'
-            ")\n"
-            "print(answer.choices[0].message.content)",
-        ),
-        Snippet(
-            "curl",
-            f"curl {url}/v1/messages -H 'x-api-key: {key}' "
-            "-H 'anthropic-version: 2023-06-01' -H 'content-type: application/json' "
-            f"-d '{body % model}'",
-        ),
-    ]
+def snippets(edition: "Edition", settings: Settings, key: str) -> list[Snippet]:
+    """All snippets, with a key. The first one sets up every client that it finds."""
+    shell, power_shell = set_up_lines(settings, key)
+    found = [Snippet("set_up", (Part("Linux, macOS", shell), Part("Windows", power_shell)))]
+    for id, page, anchor, number in _PLACES:
+        codes = [one for one in edition.pages[page].rendered.codes if one.anchor == anchor]
+        parts = tuple(Part(one.caption, _with_key(one.text, key)) for one in codes[:number])
+        found.append(Snippet(id, parts))
+    return found
+
+
+def _with_key(text: str, key: str) -> str:
+    return text.rstrip("\n").replace(KEY, key).replace(_PLACE_OF_KEY, key)

@@ -47,5 +47,17 @@ def test_announcements_are_added_listed_and_removed(folder: Path) -> None:
     assert "no duration" in refused(2, "announce", "add", "x", "--in", "soon")
 
 
+def test_an_incident_is_resolved(folder: Path) -> None:
+    assert "needs a title" in refused(2, "announce", "add", "Slow", "--incident")
+    words = ("--title", "Slow answers", "--title-zh", "响应缓慢")
+    made = data("announce", "add", "We look into it", "--incident", *words)
+    assert (made["kind"], made["title"], made["shown"]) == ("incident", "Slow answers", True)
+    assert "is resolved" in done("announce", "resolve", made["id"])
+    [shown] = data("announce", "list")
+    assert shown["shown"] is False
+    assert shown["resolved_at"]
+    assert "no open announcement" in refused(1, "announce", "resolve", made["id"])
+
+
 def test_a_refund_of_an_unknown_request_is_refused(ann: str) -> None:
     assert "was charged" in refused(1, "user", "refund", "req_none")

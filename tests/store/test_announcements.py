@@ -29,8 +29,12 @@ async def test_an_announcement_is_shown_from_its_start_to_its_end(database: Data
 
 
 @pytest.mark.parametrize(
-    "new", [notice(" "), notice("x" * 2001), notice("\x1b[31m"), notice(ends_at=10.0)]
-)
+    "new",
+    [
+        notice(" "), notice("x" * 2001), notice("\x1b[31m"), notice(ends_at=10.0),
+        notice(kind="incident"), notice(title="x" * 121), notice(title="a\nb"),
+    ],
+)  # fmt: skip
 async def test_a_wrong_announcement_is_refused(database: Database, new: Announcement) -> None:
     with pytest.raises(InvalidError, match="announcement"):
         await rules.add(database, new)
@@ -39,3 +43,18 @@ async def test_a_wrong_announcement_is_refused(database: Database, new: Announce
 async def test_an_unknown_announcement_cannot_be_removed(database: Database) -> None:
     with pytest.raises(AccountError, match="relay announce list"):
         await rules.remove(database, "ann_0", 1.0)
+
+
+async def test_an_incident_is_shown_until_it_is_resolved(database: Database) -> None:
+    open_ended = {"title": "Slow", "ends_at": None}
+    made = await rules.add(database, notice("Looking", kind="incident", **open_ended))
+    await rules.add(database, notice("Down", kind="maintenance", ends_at=None))
+    kinds = [one.kind for one in await announcements.shown(database, 10.0)]
+    assert kinds == ["incident", "maintenance"]
+    await rules.resolve(database, made.id, 12.0)
+    [*_, ended] = await announcements.list_all(database)
+    assert (ended.title, ended.over_at) == ("Slow", 12.0)
+    assert [one.kind for one in await announcements.shown(database, 12.0)] == ["maintenance"]
+    with pytest.raises(AccountError, match="relay announce list"):
+        await rules.resolve(database, made.id, 13.0)
+    assert (await audit.entries(database))[0].action == "announcement.resolve"

@@ -87,7 +87,11 @@ async def test_a_key_is_shown_once_with_snippets(site: Live, visitor: Visitor) -
     await visitor.sign_up()
     answer = await visitor.submit("/dashboard/keys", name="laptop", lifetime="30d")
     [key] = re.findall(r'id="key">([^<]+)<', answer.text)
-    assert answer.text.count(key) == 6  # itself and five snippets
+    # Itself, in both lines that set up a machine, in each snippet, and in the links to CC Switch.
+    assert answer.text.count(key) == 1 + 2 + 8 + 3
+    for path in ("/dashboard/keys", "/dashboard/chat", "/docs", "/docs/agents"):
+        assert key not in (await visitor.get(path)).text
+    assert key not in str(site.log())
     assert answer.headers["cache-control"] == "no-store"
     assert await ask(site, key) == [200]
     page = (await visitor.get("/dashboard/keys")).text

@@ -88,7 +88,7 @@ async def test_every_page_that_is_somebodys_asks_for_a_log_in(site: Live, visito
         "/static/{path:path}", "/login/code", "/login/code/passkey", "/login/code/passkey/options",
         "/login/passkey", "/login/passkey/options", "/login/with/{name}",
         "/login/callback/{name}", "/login/link", "/docs", "/docs/search.json", "/docs/{page}.md",
-        "/docs/{page}", "/llms.txt", "/setup.sh", "/setup.ps1",
+        "/docs/{page}", "/llms.txt", "/setup.sh", "/setup.ps1", "/status", "/status.json",
     }  # fmt: skip
     for route in routes(site):
         if route.path not in public:

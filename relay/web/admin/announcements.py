@@ -1,4 +1,4 @@
-"""Announcements and the maintenance banner, which every page shows."""
+"""Announcements, maintenance and incidents, which every page shows."""
 
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -10,7 +10,7 @@ from relay.store.announcements import Announcement, Kind, list_all
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
-_KINDS: Final = ("notice", "maintenance")
+_KINDS: Final = ("notice", "maintenance", "incident")
 _FORM: Final = "%Y-%m-%dT%H:%M"
 
 
@@ -18,6 +18,7 @@ def add(pages: Pages) -> None:
     """Register the pages."""
     pages.get("/admin/announcements", show, Access.ADMIN)
     pages.post("/admin/announcements", create, Access.ADMIN)
+    pages.post("/admin/announcements/{id}/resolve", resolve, Access.ADMIN)
     pages.post("/admin/announcements/{id}/remove", remove, Access.ADMIN)
 
 
@@ -49,6 +50,8 @@ async def create(visit: Visit) -> Response:
         starts or visit.now,
         ends,
         visit.now,
+        form.get("title", "").strip(),
+        form.get("title_zh", "").strip(),
     )
     try:
         await announcements.add(visit.acting, new)
@@ -56,6 +59,16 @@ async def create(visit: Visit) -> Response:
         return await _page(visit, 422, visit.t("admin_announcements.bad"))
     await visit.site.notices.refresh(visit.now, always=True)
     return visit.redirect("/admin/announcements", done="announced")
+
+
+async def resolve(visit: Visit) -> Response:
+    """It is over."""
+    try:
+        await announcements.resolve(visit.acting, visit.request.path_params["id"], visit.now)
+    except AccountError:
+        visit.refuse(404, "not_found")
+    await visit.site.notices.refresh(visit.now, always=True)
+    return visit.redirect("/admin/announcements", done="announcement_resolved")
 
 
 async def remove(visit: Visit) -> Response:

@@ -13,13 +13,15 @@ import jinja2
 
 from relay import errors
 from relay.api.paths import NOT_OFFERED
-from relay.config import ModelSettings, Settings
+from relay.config import ModelNames, ModelSettings, Settings
 from relay.quota import exceeded
 from relay.web.formats import number, octets, period
+from relay.web.manual.usage_script import USAGE_SCRIPT
 from relay.web.set_up.clients import clients
 
 KEY: Final = "YOUR_KEY"
 _PUNCTUATION: Final = re.compile(r"([!-/:-@\[-`{-~])")
+_FAMILIES: Final = ("opus", "sonnet", "haiku")
 _NO_MODEL: Final = ModelSettings(id="MODEL")
 
 
@@ -64,6 +66,46 @@ def error_types(name: str) -> str:
     return f"{as_code(kind.messages_type)} | {as_code(kind.openai_type)}{code}"
 
 
+def claude_code(settings: Settings, key: str) -> str:
+    """The lines that set up Claude Code in a shell: two, if its own names for models are served,
+    whatever its version."""
+    lines = [
+        f"export ANTHROPIC_BASE_URL={settings.server.public_url.rstrip('/')}",
+        f"export ANTHROPIC_AUTH_TOKEN={key}",
+    ]
+    if not serves_families(settings):
+        middle, small = middle_model(settings), small_model(settings)
+        lines.append(f"export ANTHROPIC_MODEL={middle.id}")
+        lines.append(f"export ANTHROPIC_DEFAULT_HAIKU_MODEL={small.id}")
+    return "\n".join(lines)
+
+
+def serves_families(settings: Settings) -> bool:
+    """Whether any name of Claude's three families means a model here."""
+    names = ModelNames(settings.model)
+    return all(names.model_id(f"claude-{family}-0-0") for family in _FAMILIES)
+
+
+def set_up_lines(settings: Settings, key: str) -> tuple[str, str]:
+    """The lines that set up every client on a machine: for a shell, and for PowerShell."""
+    base = settings.server.public_url.rstrip("/")
+    return (
+        f"curl -fsSL {base}/setup.sh | bash -s -- --key {key}",
+        f"& ([scriptblock]::Create((irm {base}/setup.ps1))) -Key {key}",
+    )
+
+
+def middle_model(settings: Settings) -> ModelSettings:
+    """The model of examples."""
+    models = settings.model or [_NO_MODEL]
+    return _named(models, "sonnet", models[0])
+
+
+def small_model(settings: Settings) -> ModelSettings:
+    """The model for small tasks."""
+    return _named(settings.model, "haiku", middle_model(settings))
+
+
 _FILTERS: Final[dict[str, Callable[..., str]]] = {
     "number": number,
     "octets": size,
@@ -106,7 +148,7 @@ class Filler:
 
 def _values(settings: Settings) -> dict[str, Any]:
     models = settings.model or [_NO_MODEL]
-    middle = _named(models, "sonnet", models[0])
+    middle = middle_model(settings)
     return {
         "base_url": settings.server.public_url.rstrip("/"),
         "name": settings.web.name,
@@ -115,8 +157,11 @@ def _values(settings: Settings) -> dict[str, Any]:
         "models": models,
         "model": middle,
         "large": _named(models, "opus", middle),
-        "small": _named(models, "haiku", middle),
+        "small": small_model(settings),
         "set_up": clients(settings),
+        "claude_code": claude_code(settings, KEY),
+        "families": serves_families(settings),
+        "usage_script": USAGE_SCRIPT.rstrip("\n"),
         "plans": settings.plan,
         "prepaid": any(plan.billing == "per-token" for plan in settings.plan),
         "sign_up": settings.web.sign_up,

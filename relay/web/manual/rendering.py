@@ -48,6 +48,15 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """A block of code below a heading. `caption` is its file, or empty."""
+
+    anchor: str
+    caption: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A page as HTML: `opening` is its title and first paragraph, `body` the rest. `lead` is the
     first paragraph as text."""
@@ -58,6 +67,7 @@ class Rendered:
     body: str
     headings: list[Heading]
     sections: list[Section]
+    codes: list[Code]
 
     @property
     def has_key(self) -> bool:
@@ -96,7 +106,8 @@ def render(tokens: list[Token], names: Sequence[str], t: Translate) -> Rendered:
             lead = _words(tokens[index + 1])
     html = _markdown.renderer.render(tokens, _markdown.options, {"t": t, "codes": 0})
     opening, end, body = html.partition("</p>\n")
-    return Rendered(title, lead, opening + end, body, headings, list(_sections(tokens, title)))
+    sections = list(_sections(tokens, title))
+    return Rendered(title, lead, opening + end, body, headings, sections, list(_codes(tokens)))
 
 
 def _headings(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token]]:
@@ -122,6 +133,15 @@ def _sections(tokens: Sequence[Token], title: str) -> Iterator[Section]:
         elif token.type == "inline" and tokens[index - 1].type != "heading_open":
             section.parts.append(_words(token))
     yield section
+
+
+def _codes(tokens: Sequence[Token]) -> Iterator[Code]:
+    anchor = ""
+    for token in tokens:
+        if token.type == "heading_open":
+            anchor = str(token.attrs.get("id", ""))
+        elif token.type == "fence":
+            yield Code(anchor, token.info.strip().partition(" ")[2], token.content)
 
 
 def highlighted(code: str, kind: str) -> str:

@@ -56,6 +56,10 @@ window.relayPage = (() => {
     const question = event.target.dataset.confirm;
     if (question && !confirm(question)) event.preventDefault();
   });
+  // A key that the chat keeps in this tab goes with the session.
+  document.addEventListener("submit", (event) => {
+    if (new URL(event.target.action).pathname === "/logout") sessionStorage.removeItem("relay-key");
+  });
   document.addEventListener("change", (event) => {
     const form = event.target.closest("form[data-at-once]");
     if (form && event.target.type !== "date") form.requestSubmit();
