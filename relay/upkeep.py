@@ -12,11 +12,12 @@ from typing import Any, Final
 from relay.accounts.sessions import prune_sessions
 from relay.alerts.monitor import Monitor
 from relay.alerts.sources import Sources
+from relay.alerts.threshold_mails import ThresholdMails
 from relay.config import Settings
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.quota.ledger import Ledger
-from relay.store import events, idempotency
+from relay.store import events, idempotency, thresholds
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.periods import end_due
@@ -57,10 +58,14 @@ class Upkeep:
         self.backups = Backups(settings.database.path, settings.backup)
         self.sources = Sources(settings, upstreams, journal, self.backups)
         self.alerts = Monitor(settings, self.sources, database)
+        self.mails = ThresholdMails(settings, database)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """One coroutine for each kind of work."""
-        return [self._prune(), self._end_periods(), self.backups.run(), self.alerts.run()]
+        return [
+            self._prune(), self._end_periods(), self.backups.run(), self.alerts.run(),
+            self.mails.run(),
+        ]  # fmt: skip
 
     async def _end_periods(self) -> None:
         """Write the plan that follows a period. Requests are served by it from its moment on."""
@@ -82,6 +87,7 @@ class Upkeep:
                     await self._responses.prune(time.time())
                 await idempotency.prune(self._database, time.time())
                 await events.prune(self._database, time.time())
+                await thresholds.prune(self._database, time.time())
                 await give_back(self._database)
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)

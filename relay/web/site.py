@@ -38,6 +38,7 @@ from relay.web import (
     request_pages,
     second_step_pages,
     sign_up_pages,
+    threshold_pages,
     usage_pages,
     way_pages,
 )
@@ -66,8 +67,9 @@ from relay.web.ways import Ways
 
 _TOPICS: Final = (
     front_pages, docs_pages, log_in_pages, sign_up_pages, overview_pages, key_pages,
-    key_rule_pages, usage_pages, request_pages, balance_pages, exports, account_pages, way_pages,
-    second_step_pages, passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
+    key_rule_pages, usage_pages, request_pages, balance_pages, exports, account_pages,
+    threshold_pages, way_pages, second_step_pages, passkey_pages, provider_pages, payment_pages,
+    *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _PURCHASES_A_MINUTE: Final = 10  # of one account
