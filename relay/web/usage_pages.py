@@ -10,18 +10,24 @@ from typing import Final, cast
 
 from starlette.responses import JSONResponse, Response
 
-from relay.store import usage
+from relay.store import latency, usage
+from relay.store.keys import list_own_keys
 from relay.store.usage_series import DAY, HOUR, GroupedBy, Point, step_of, usage_series
 from relay.web.overview_pages import key_names
 from relay.web.pages import Pages
 from relay.web.visit import Visit
 
 RANGES: Final = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY}
-METRICS: Final = ("requests", "tokens", "cost", "cache")
+METRICS: Final = ("requests", "tokens", "cost", "cache", "latency")
 _DEFAULT: Final = "7d"
 _MAX_SECONDS: Final = 3_700 * DAY
+_MAX_NAME: Final = 200
 _MAX_GROUPS: Final = 8  # of a chart; the others are one
 _MICRO: Final = 10**6
+_QUANTILES: Final[tuple[tuple[latency.Part, str, float], ...]] = (
+    ("first", "first_median", 0.5), ("first", "first_p95", 0.95),
+    ("whole", "whole_median", 0.5), ("whole", "whole_p95", 0.95),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +58,24 @@ async def show(visit: Visit) -> Response:
     query = visit.request.query_params
     range_, by = read_range(visit), _grouping(query.get("by", ""))
     kind = "day" if by == "none" else by
-    which = usage.Filter(since=range_.since, until=range_.until, user_id=visit.user.id)
+    fields = _fields(visit)
+    which = _filter(visit, range_, fields)
     rows = await usage.sums(visit.database, cast("usage.Grouping", kind), which)
     return visit.render(
-        "usage.html", range=range_, ranges=RANGES, by=by, rows=rows, metrics=METRICS
+        "usage.html", range=range_, ranges=RANGES, by=by, rows=rows, metrics=METRICS, fields=fields,
+        keys=await list_own_keys(visit.database, visit.user.id), models=visit.settings.model,
+    )  # fmt: skip
+
+
+def _fields(visit: Visit) -> dict[str, str]:
+    """The key and the model that a query asks for."""
+    query = visit.request.query_params
+    return {name: query[name][:_MAX_NAME] for name in ("key", "model") if query.get(name)}
+
+
+def _filter(visit: Visit, range_: Range, fields: dict[str, str]) -> usage.Filter:
+    return usage.Filter(
+        range_.since, range_.until, visit.user.id, fields.get("key"), fields.get("model")
     )
 
 
@@ -68,21 +88,34 @@ async def data(visit: Visit) -> Response:
     range_, by = read_range(visit), _grouping(query.get("by", ""))
     if metric == "cache":
         by = "none"
-    points = await usage_series(visit.database, visit.user.id, range_.since, range_.until, by)
-    names = await key_names(visit) if by == "key" else str
+    which = _filter(visit, range_, _fields(visit))
     step = step_of(range_.since, range_.until)
     times = list(range(range_.since // step * step, range_.until, step))
-    groups = _groups(points, times, metric)
-    return JSONResponse(
-        {
-            "step": step,
-            "times": times,
-            "groups": [
-                {"name": visit.t("usage.others") if name is None else names(name), "values": row}
-                for name, row in groups
-            ],
-        }
-    )
+    if metric == "latency":
+        groups = await _latency(visit, which, times, step)
+    else:
+        names = await key_names(visit) if by == "key" else str
+        groups = [
+            (visit.t("usage.others") if name is None else names(name), row)
+            for name, row in _groups(await usage_series(visit.database, which, by), times, metric)
+        ]
+    rows = [{"name": name, "values": row} for name, row in groups]
+    return JSONResponse({"step": step, "times": times, "groups": rows})
+
+
+async def _latency(
+    visit: Visit, which: usage.Filter, times: list[int], step: int
+) -> list[tuple[str, list[float | None]]]:
+    """Seconds until the first byte and until the end: the median, and what 95 % stay within."""
+    found = await latency.histograms(visit.database, which, step)
+    if not found:
+        return []
+    groups = []
+    for part, word, share in _QUANTILES:
+        rows = (found.get((time, part)) for time in times)
+        row = [None if one is None else round(latency.quantile(one, share), 3) for one in rows]
+        groups.append((visit.t(f"latency.{word}"), row))
+    return groups
 
 
 def _groups(

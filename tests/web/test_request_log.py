@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.store import request_log
+from relay.store import latency, request_log
 from relay.store.request_log import RequestFilter, advance, behind, own_requests
 from relay.store.usage import prune
 from relay.store.users import find_user
@@ -216,6 +216,35 @@ async def test_more_groups_than_colours_are_one(site: Live, seeded: Visitor) -> 
     data = (await seeded.get("/dashboard/usage/data?metric=requests&range=24h&by=model")).json()
     assert len(data["groups"]) == 8
     assert data["groups"][-1]["name"] == "All others"
+
+
+async def test_durations_are_shown_by_quantile(site: Live, seeded: Visitor) -> None:
+    await latency.sum_up(site.app.database)
+    data = (await seeded.get("/dashboard/usage/data?metric=latency&range=24h")).json()
+    names = [group["name"] for group in data["groups"]]
+    assert names == [
+        "First byte, median", "First byte, 95 %", "Whole answer, median", "Whole answer, 95 %",
+    ]  # fmt: skip
+    rows = [group["values"] for group in data["groups"]]
+    seen = [values for values in zip(*rows, strict=True) if None not in values]
+    assert seen
+    for first, first_95, last, last_95 in seen:
+        assert 0.2 < first <= first_95 <= 2.0
+        assert first < last <= last_95
+        assert first_95 <= last_95
+    none = await seeded.get("/dashboard/usage/data?metric=latency&range=24h&model=none")
+    assert none.json()["groups"] == []
+
+
+async def test_charts_and_sums_have_filters(site: Live, seeded: Visitor) -> None:
+    _, key_id = await owner(site, seeded)
+    query = f"range=7d&by=model&key={key_id}&model=claude-opus-4-8"
+    page = (await seeded.get(f"/dashboard/usage?{query}")).text
+    assert [row.split()[0] for row in cells(page)][1:] == ["claude-opus-4-8", "Sum"]
+    data = (await seeded.get(f"/dashboard/usage/data?metric=tokens&{query}")).json()
+    assert [group["name"] for group in data["groups"]] == ["claude-opus-4-8"]
+    other = f"/dashboard/usage?range=7d&key={key_id[:-1]}"
+    assert "No usage in this time." in (await seeded.get(other)).text
 
 
 async def test_a_range_of_days_includes_its_last(seeded: Visitor) -> None:
