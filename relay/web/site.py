@@ -4,6 +4,7 @@ Imported by the first page request (`relay.web.mount`). Decides what every answe
 know the topics of pages.
 """
 
+import asyncio
 import time
 from typing import Any, Final
 
@@ -97,6 +98,7 @@ class Site:
         self.pulse = Pulse(parts.operations)
         self.read_states: ReadStates | None = None
         self.is_backing_up = False
+        self.purging: asyncio.Task[None] | None = None
         self.clock = time.time
         self._presentation = presentation()
         self.library = Library(self._presentation.texts)
@@ -122,6 +124,8 @@ class Site:
         """End the streams of open pages."""
         self.live.close()
         self.pulse.close()
+        if self.purging is not None:
+            self.purging.cancel()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request: ASGI's interface."""
