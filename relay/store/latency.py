@@ -91,15 +91,16 @@ def _delete(connection: sqlite3.Connection, user_id: str, before: float) -> None
 
 
 async def histograms(
-    database: Database, which: Filter, step: int
-) -> dict[tuple[int, Part], Histogram]:
+    database: Database, which: Filter, part: Part, step: int
+) -> dict[int, Histogram]:
     """Histograms of the requests of `which` by the start of each step of time."""
     condition, values = which.sql("hour")
-    statement = f"""SELECT hour / ? * ? AS start, part, at_most, sum(requests) FROM latency_hour
-        WHERE {condition} GROUP BY 1, 2, 3"""  # noqa: S608
-    found: dict[tuple[int, Part], Histogram] = {}
-    for start, part, at_most, requests in await database.select(statement, (step, step, *values)):
-        found.setdefault((start, part), {})[at_most] = requests
+    statement = f"""SELECT hour / ? * ? AS start, at_most, sum(requests) FROM latency_hour
+        WHERE {condition} AND part = ? GROUP BY 1, 2"""  # noqa: S608
+    found: dict[int, Histogram] = {}
+    rows = await database.select(statement, (step, step, *values, part))
+    for start, at_most, requests in rows:
+        found.setdefault(start, {})[at_most] = requests
     return found
 
 

@@ -18,16 +18,14 @@ from relay.web.pages import Pages
 from relay.web.visit import Visit
 
 RANGES: Final = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY}
-METRICS: Final = ("requests", "tokens", "cost", "cache", "latency")
+METRICS: Final = ("requests", "tokens", "cost", "cache", "first", "whole")
 _DEFAULT: Final = "7d"
 _MAX_SECONDS: Final = 3_700 * DAY
 _MAX_NAME: Final = 200
 _MAX_GROUPS: Final = 8  # of a chart; the others are one
 _MICRO: Final = 10**6
-_QUANTILES: Final[tuple[tuple[latency.Part, str, float], ...]] = (
-    ("first", "first_median", 0.5), ("first", "first_p95", 0.95),
-    ("whole", "whole_median", 0.5), ("whole", "whole_p95", 0.95),
-)  # fmt: skip
+_PARTS: Final[tuple[latency.Part, ...]] = ("first", "whole")
+_QUANTILES: Final = (("median", 0.5), ("p95", 0.95))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +89,10 @@ async def data(visit: Visit) -> Response:
     which = _filter(visit, range_, _fields(visit))
     step = step_of(range_.since, range_.until)
     times = list(range(range_.since // step * step, range_.until, step))
-    if metric == "latency":
-        groups = await _latency(visit, which, times, step)
+    part = next((one for one in _PARTS if one == metric), None)
+    if part is not None:
+        found = await latency.histograms(visit.database, which, part, step)
+        groups = _quantiles(visit, found, times)
     else:
         names = await key_names(visit) if by == "key" else str
         groups = [
@@ -103,16 +103,15 @@ async def data(visit: Visit) -> Response:
     return JSONResponse({"step": step, "times": times, "groups": rows})
 
 
-async def _latency(
-    visit: Visit, which: usage.Filter, times: list[int], step: int
+def _quantiles(
+    visit: Visit, found: dict[int, latency.Histogram], times: list[int]
 ) -> list[tuple[str, list[float | None]]]:
-    """Seconds until the first byte and until the end: the median, and what 95 % stay within."""
-    found = await latency.histograms(visit.database, which, step)
+    """The seconds of the median, and those that 95 % of the answers stayed within."""
     if not found:
         return []
     groups = []
-    for part, word, share in _QUANTILES:
-        rows = (found.get((time, part)) for time in times)
+    for word, share in _QUANTILES:
+        rows = map(found.get, times)
         row = [None if one is None else round(latency.quantile(one, share), 3) for one in rows]
         groups.append((visit.t(f"latency.{word}"), row))
     return groups

@@ -18,7 +18,7 @@ MOST_SECONDS = 0.05
 PATHS = (
     "/dashboard", "/dashboard/parts/windows", "/dashboard/parts/latest", "/dashboard/keys",
     "/dashboard/usage?range=90d&by=model", "/dashboard/usage/data?metric=tokens&range=90d&by=key",
-    "/dashboard/usage/data?metric=latency&range=90d",
+    "/dashboard/usage/data?metric=whole&range=90d",
     "/dashboard/requests", "/dashboard/requests?failed=1", "/dashboard/requests?model=none",
     "/account",
 )  # fmt: skip

@@ -12,7 +12,8 @@
     tokens: [(v) => whole.format(v), (v) => short.format(v)],
     cost: [(v) => money.format(v), (v) => "$" + short.format(v)],
     cache: [(v) => v + " %", (v) => v + " %"],
-    latency: [seconds, seconds],
+    first: [seconds, seconds],
+    whole: [seconds, seconds],
   };
 
   function seconds(v) { return v < 1 ? whole.format(Math.round(v * 1000)) + " ms" : short.format(v) + " s"; }
@@ -45,7 +46,7 @@
   function draw(box, data) {
     const metric = box.dataset.chart;
     const [exact, brief] = FORMAT[metric];
-    const isLine = metric === "cache" || metric === "latency";
+    const isLine = ["cache", "first", "whole"].includes(metric);
     const rows = data.groups.map((group) => group.values);
     const tops = isLine ? rows : stacked(rows);
     // Drawn from the top of the stack down, so that each lower one covers its part.
