@@ -161,7 +161,8 @@ def rewritten(text: str, tables: list[Table]) -> str:
     at = blocks[-1][1] if blocks else len(lines)
     added = [one for one in tables if one["name"] not in {old.get("name") for old in present}]
     if added:
-        lines[at:at] = ["", *as_toml(added).rstrip().split("\n")]
+        gap = [""] if at < len(lines) and lines[at].strip() else []
+        lines[at:at] = ["", *as_toml(added).rstrip().split("\n"), *gap]
     for (start, end), old in reversed(list(zip(blocks, present, strict=True))):
         new = named.get(old.get("name", ""))
         if new is None:
