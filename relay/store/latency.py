@@ -54,9 +54,14 @@ _OLD: Final = """WITH RECURSIVE account (id) AS (
     WHERE (SELECT min(hour) FROM latency_hour WHERE user_id = account.id) < ?"""
 
 
+async def sum_some(database: Database) -> bool:
+    """Bring some requests that have ended into the histograms; whether there are more."""
+    return await database.write(_sum_some)
+
+
 async def sum_up(database: Database) -> None:
     """Bring all requests that have ended into the histograms."""
-    while await database.write(_sum_some):  # noqa: ASYNC110 - nobody announces them
+    while await sum_some(database):  # noqa: ASYNC110 - nobody announces them
         await asyncio.sleep(_PAUSE_SECONDS)
 
 

@@ -154,7 +154,7 @@ def rewritten(text: str, tables: list[Table]) -> str:
     tree = tomllib.loads(text)
     present: list[Table] = tree.get("upstream", [])
     named = {one["name"]: one for one in tables}
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")  # `splitlines` would part values, too
     blocks = _blocks(lines)
     if len(blocks) != len(present):
         raise TransferError(_NOT_PLAIN)

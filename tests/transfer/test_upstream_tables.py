@@ -97,6 +97,12 @@ def test_a_table_below_is_replaced_with_its_block() -> None:
     assert "# Models follow." in result
 
 
+@pytest.mark.parametrize("space", ["\x85", "\u2028", "\x7f", "\t"])
+def test_a_value_may_hold_any_character(space: str) -> None:
+    new = {**A, "headers": {f"x{space}y": f"a{space}b"}}
+    assert tomllib.loads(rewritten(rewritten(FILE, [new]), [new, B]))["upstream"] == [new, B]
+
+
 @pytest.mark.parametrize("before", ["", "[server]\n", FILE.replace("\n", "\r\n")])
 def test_any_file_takes_upstreams(before: str) -> None:
     result = rewritten(before, [A])

@@ -10,7 +10,7 @@
   const FORMAT = {
     requests: [(v) => whole.format(v), (v) => short.format(v)],
     tokens: [(v) => whole.format(v), (v) => short.format(v)],
-    cost: [(v) => money.format(v), (v) => "$" + short.format(v)],
+    cost: [(v) => money.format(v), (v) => v && v < 0.1 ? money.format(v) : "$" + short.format(v)],
     cache: [(v) => v + " %", (v) => v + " %"],
     first: [seconds, seconds],
     whole: [seconds, seconds],
