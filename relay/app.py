@@ -314,7 +314,7 @@ class App:
         before, self.settings = self.settings, settings
         if before.traces != settings.traces:
             self._trace_by(settings.traces)
-        names = ("backup", "alerting", "alert", "database")
+        names = ("backup", "alerting", "alert", "database", "mail", "web", "plan")
         is_same_url = before.server.public_url == settings.server.public_url  # alerts name it
         if is_same_url and all(getattr(before, name) == getattr(settings, name) for name in names):
             return

@@ -93,10 +93,11 @@ class Reloader:
             _log.warning("reload: nothing has changed")
         return report
 
-    async def compare(self) -> Report:
-        """What `reload` would do now. Raises ConfigError: see `reload`."""
+    async def compare(self, text: str | None = None) -> Report:
+        """What `reload` would do now, or with another text in the file. Raises ConfigError: see
+        `reload`."""
         async with self._lock:
-            reading = await self._read()
+            reading = await self._read(text)
             if reading.log is not None and reading.log is not self._app.log:
                 reading.log.close()
             return self._report(reading)
@@ -131,13 +132,14 @@ class Reloader:
         in_file = isinstance(error, ConfigError) and error.path
         return f"{self.path}: {error}" if in_file else str(error)
 
-    async def _read(self) -> _Reading:
-        """Read all files on a thread: none may hold the loop."""
+    async def _read(self, text: str | None = None) -> _Reading:
+        """Read all files on a thread: none may hold the loop. `text` stands for relay.toml's."""
         before = {one.name: one.setup for one in self._app.upstreams}
         last = self._app.settings
 
         def read() -> _Reading:
-            written = with_log_format(config.load(self.path), self._log_format)
+            file = config.load(self.path) if text is None else config.load_text(text, self.path)
+            written = with_log_format(file, self._log_format)
             settings = kept_until_restart(written, last)
             compile_plans(settings.plan)
             setups = read_setups(settings, before)

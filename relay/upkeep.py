@@ -12,11 +12,12 @@ from typing import Any, Final
 from relay.accounts.sessions import prune_sessions
 from relay.alerts.monitor import Monitor
 from relay.alerts.sources import Sources
+from relay.alerts.threshold_mails import ThresholdMails
 from relay.config import Settings
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
 from relay.quota.ledger import Ledger
-from relay.store import events, idempotency
+from relay.store import events, idempotency, latency, thresholds
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.periods import end_due
@@ -30,6 +31,7 @@ _log = logging.getLogger("relay")
 _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _PERIOD_INTERVAL_SECONDS: Final = 10.0
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
+_LATENCY_INTERVAL_SECONDS = 60.0
 
 
 async def sweep(ledger: Ledger, bindings: Bindings) -> None:
@@ -57,10 +59,14 @@ class Upkeep:
         self.backups = Backups(settings.database.path, settings.backup)
         self.sources = Sources(settings, upstreams, journal, self.backups)
         self.alerts = Monitor(settings, self.sources, database)
+        self.mails = ThresholdMails(settings, database)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """One coroutine for each kind of work."""
-        return [self._prune(), self._end_periods(), self.backups.run(), self.alerts.run()]
+        return [
+            self._prune(), self._end_periods(), self.backups.run(), self.alerts.run(),
+            self.mails.run(), self._sum_latency(),
+        ]  # fmt: skip
 
     async def _end_periods(self) -> None:
         """Write the plan that follows a period. Requests are served by it from its moment on."""
@@ -71,17 +77,28 @@ class Upkeep:
                 _log.warning("ended periods are not written for now: %s", error)
             await asyncio.sleep(_PERIOD_INTERVAL_SECONDS)
 
+    async def _sum_latency(self) -> None:
+        """Bring requests that have ended into the histograms of their durations."""
+        while True:
+            try:
+                await latency.sum_up(self._database)
+            except StoreError as error:
+                _log.warning("durations are not summed up for now: %s", error)
+            await asyncio.sleep(_LATENCY_INTERVAL_SECONDS)
+
     async def _prune(self) -> None:
         """Delete rows and stored responses that are past their retention, and shrink the file."""
         while True:
             try:
                 now = time.time()
                 await prune(self._database, self._settings.database.retention_days, now)
+                await latency.prune(self._database, self._settings.database.retention_days, now)
                 await prune_sessions(self._database, self._settings.web, now)
                 if self._responses is not None:
                     await self._responses.prune(time.time())
                 await idempotency.prune(self._database, time.time())
                 await events.prune(self._database, time.time())
+                await thresholds.prune(self._database, time.time())
                 await give_back(self._database)
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)

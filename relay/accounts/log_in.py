@@ -56,7 +56,8 @@ class LogIn:
                 raise TooOftenError(seconds)
         found = await find_password(self._database, account)
         user, password_hash = found if found is not None else (None, None)
-        if not await self._passwords.verify(password_hash, password) or user is None:
+        network = address_name(address)
+        if not await self._passwords.verify(password_hash, password, network) or user is None:
             raise WrongCredentialsError("the address or the password is wrong")
         self._by_account.forgive(account)
         return user

@@ -8,6 +8,7 @@ the loop, or on two where there are three cores. Must not know accounts or SQL.
 import contextlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -25,7 +26,8 @@ MAX_LENGTH: Final = 200
 _MIN_DIFFERENT: Final = 5
 # A core is left to the loop: with a hash on each core, streams waited for tens of milliseconds.
 THREADS: Final = max(1, min(2, len(os.sched_getaffinity(0)) - 1))
-_MAX_WAITING: Final = 32  # a second of work
+_MAX_WAITING: Final = 64  # two seconds of work: a burst waits, rather than being refused
+_MAX_WAITING_OF_NETWORK: Final = 32  # so that one network leaves room to the others
 _NICENESS: Final = 10
 
 
@@ -60,9 +62,13 @@ def check_strength(password: str, email: str) -> None:
 class Passwords:
     """Hashes and checks passwords. Its threads start with the first one."""
 
-    def __init__(self, most_waiting: int = _MAX_WAITING) -> None:
+    def __init__(
+        self, most_waiting: int = _MAX_WAITING, most_of_network: int = _MAX_WAITING_OF_NETWORK
+    ) -> None:
         self._calls: SimpleQueue[PendingCall] = SimpleQueue()
         self._most_waiting = most_waiting
+        self._most_of_network = most_of_network
+        self._networks: Counter[str] = Counter()  # of those that wait
         self._pending = 0
         self._started = False
         self._decoy = ""  # the hash of a password that nobody knows
@@ -75,13 +81,22 @@ class Passwords:
         """
         return await self._call(lambda: _hasher().hash(password))
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
+    async def verify(self, password_hash: str | None, password: str, network: str = "") -> bool:
         """Whether a password is the one of a stored hash; takes as long where there is none.
+        `network` is where it comes from, if that counts.
 
         Raises:
-            HashingBusyError: too many wait already.
+            HashingBusyError: too many wait already, in all or from this network.
         """
-        return await self._call(lambda: self._verify(password_hash, password))
+        if network and self._networks[network] >= self._most_of_network:
+            raise HashingBusyError
+        self._networks[network] += 1
+        try:
+            return await self._call(lambda: self._verify(password_hash, password))
+        finally:
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]
 
     def _verify(self, password_hash: str | None, password: str) -> bool:
         import argon2

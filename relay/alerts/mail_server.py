@@ -7,6 +7,7 @@ it runs on a thread of its own. Must not know what mails say.
 import smtplib
 import ssl
 from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
 from typing import Final, Literal, Protocol
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -32,6 +33,19 @@ class MailServer(Protocol):
     @property
     def user(self) -> str: ...
     def resolved(self, name: str) -> str: ...
+
+
+def letter(name: str, sender: str, to: str, subject: str, text: str) -> EmailMessage:
+    """A mail to a person. `name` is the relay's, `sender` its address."""
+    message = EmailMessage()
+    message["From"] = f"{name} <{sender}>"
+    message["To"] = to
+    message["Subject"] = subject
+    message["Date"] = formatdate()
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of absent people
+    message.set_content(text)
+    return message
 
 
 def send_message(settings: MailServer, message: EmailMessage) -> None:

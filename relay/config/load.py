@@ -39,6 +39,11 @@ def load(path: str | Path) -> Settings:
         raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError("", f"{path} is not UTF-8") from None
+    return load_text(text, path)
+
+
+def load_text(text: str, path: str | Path) -> Settings:
+    """As `load`, of a text that is to be the file at `path`."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -223,14 +228,26 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     for name, value in fields.items():
         if not value.startswith(("env:", "file:")):
             fields[name] = show(value)
-    for upstream in tree["upstream"]:
-        if not upstream["api_key"].startswith(("env:", "file:")):
-            upstream["api_key"] = show(upstream["api_key"])
-        upstream["egress"] = _without_password(upstream["egress"], show)
-        for name, value in upstream["headers"].items():
-            if _SECRET_FIELD.search(name):
-                upstream["headers"][name] = show(value)
+    tree["upstream"] = [masked_upstream(upstream, show) for upstream in tree["upstream"]]
     return tree
+
+
+def masked_upstream(
+    table: dict[str, Any], show: Callable[[str], str] = lambda _: "•••"
+) -> dict[str, Any]:
+    """One upstream's table, as relay.toml has it, with literal secrets masked by `show`."""
+    masked = dict(table)
+    key = masked.get("api_key")
+    if isinstance(key, str) and not key.startswith(("env:", "file:")):
+        masked["api_key"] = show(key)
+    if isinstance(masked.get("egress"), str):
+        masked["egress"] = _without_password(masked["egress"], show)
+    if isinstance(masked.get("headers"), dict):
+        masked["headers"] = {
+            name: show(value) if _SECRET_FIELD.search(name) else value
+            for name, value in masked["headers"].items()
+        }
+    return masked
 
 
 def _without_password(egress: str | None, show: Callable[[str], str]) -> str | None:

@@ -16,6 +16,7 @@ from relay.store.usage import Request
 _STEP_ROWS: Final = 4_000  # about 10 ms, for which the journal waits
 _COLUMNS: Final = ", ".join(f"usage.{name}" for name in Request.__struct_fields__)
 _MAX_SEARCHED: Final = 1_500  # rows of an account that one page looks at
+_MAX_LOOKED_AT: Final = 20_000  # rows of all accounts, for the news of one
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -132,11 +133,26 @@ async def _indexed(
     return [Request(*row) for row in rows]
 
 
+async def last_number(database: Database) -> int:
+    """The number of the last row."""
+    rows = await database.select("SELECT coalesce(max(number), 0) FROM usage")
+    return int(rows[0][0])
+
+
+async def has_after(database: Database, user_id: str, number: int) -> bool:
+    """Whether an account has rows after that number; true, too, if there are too many to look."""
+    if await last_number(database) - number > _MAX_LOOKED_AT:
+        return True
+    rows = await database.select(
+        "SELECT EXISTS (SELECT 1 FROM usage WHERE number > ? AND user_id = ?)", (number, user_id)
+    )
+    return bool(rows[0][0])
+
+
 async def newest(database: Database, seen: int) -> tuple[int, set[str]]:
     """The number of the last row, and the accounts that have rows after `seen`, which is below
     0 at first."""
-    rows = await database.select("SELECT coalesce(max(number), 0) FROM usage")
-    last = int(rows[0][0])
+    last = await last_number(database)
     if seen < 0 or last <= seen:
         return last, set()
     found = await database.select(

@@ -163,6 +163,12 @@ async def requests(
     return [Request(*row) for row in await database.select(statement, [*values, before, limit])]
 
 
+async def oldest(database: Database) -> float | None:
+    """When the oldest request that is kept was admitted, about; None: there is none."""
+    rows = await database.select("SELECT time FROM usage ORDER BY number LIMIT 1")
+    return rows[0][0] if rows else None
+
+
 async def prune(database: Database, retention_days: float, now: float) -> int:
     """Delete requests older than `retention_days`, limits that have long refilled, and old days of
     the status.

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from relay.store.database import Database
+from relay.store.usage import Filter
 
 GroupedBy = Literal["model", "key", "none"]
 HOUR: Final = 3600
@@ -29,16 +30,14 @@ class Point(msgspec.Struct, frozen=True):
     cost_micro: int
 
 
-async def usage_series(
-    database: Database, user_id: str, since: float, until: float, by: GroupedBy
-) -> list[Point]:
-    """Usage in [since, until) by step and group, in order. A step without usage is left out."""
-    step = step_of(since, until)
-    statement = f"""SELECT hour / ?4 * ?4 AS step, {_GROUP[by]} AS part, sum(requests), sum(input),
+async def usage_series(database: Database, which: Filter, by: GroupedBy) -> list[Point]:
+    """Usage by step and group, in order. A step without usage is left out."""
+    step = step_of(which.since, which.until)
+    condition, values = which.sql("hour")
+    statement = f"""SELECT hour / ? * ? AS step, {_GROUP[by]} AS part, sum(requests), sum(input),
             sum(output), sum(cache_read), sum(cache_write), sum(cost_micro)
-        FROM usage_sums WHERE user_id = ?1 AND hour >= ?2 AND hour < ?3
-        GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
-    rows = await database.select(statement, (user_id, since, until, step))
+        FROM usage_sums WHERE {condition} GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
+    rows = await database.select(statement, (step, step, *values))
     return [Point(*row) for row in rows]
 
 

@@ -7,9 +7,11 @@ from starlette.responses import Response
 from relay.accounts import sessions
 from relay.accounts.passwords import MIN_LENGTH, WeakPasswordError
 from relay.store import sessions as stored
+from relay.store import thresholds
 from relay.web.log_in_pages import enter
 from relay.web.pages import Pages
 from relay.web.proof import prove
+from relay.web.threshold_pages import written
 from relay.web.visit import Visit
 from relay.web.way_pages import ways_in
 
@@ -31,6 +33,7 @@ async def _page(visit: Visit, status: int = 200, **problems: str) -> Response:
     opened = await sessions.list_sessions(visit.database, visit.settings.web, visit.user, visit.now)
     assert visit.logged_in is not None
     ways = await ways_in(visit)
+    choice = await thresholds.choice_of(visit.database, visit.user.id)
     values: dict[str, Any] = {"password_problem": "", "delete_problem": "", **problems}
     return visit.render(
         "account.html",
@@ -39,6 +42,8 @@ async def _page(visit: Visit, status: int = 200, **problems: str) -> Response:
         present=visit.logged_in.session.id,
         minimum=MIN_LENGTH,
         ways=ways,
+        thresholds=written(choice),
+        has_mail=bool(visit.settings.mail.smtp),
         **values,
     )
 

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from relay.accounts import sessions
 from relay.clock import rfc3339
-from relay.store import balance, usage
+from relay.store import balance, thresholds, usage
 from relay.store.keys import list_own_keys
 from relay.store.payments import Payment, PaymentFilter, payments
 from relay.store.request_log import RequestFilter, own_requests
@@ -128,6 +128,7 @@ async def account_json(visit: Visit) -> Response:
             for one in opened
         ],
         "ways_to_log_in": await describe_ways(visit),
+        "thresholds": msgspec.to_builtins(await thresholds.choice_of(visit.database, user.id)),
         "usage_by_day": msgspec.to_builtins(days),
     }  # fmt: skip
 

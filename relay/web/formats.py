@@ -93,9 +93,10 @@ def query(fields: dict[str, str], **more: object) -> str:
     return urlencode({**fields, **more})
 
 
-def range_query(shown: Any, by: str) -> str:
+def range_query(shown: Any, by: str, fields: dict[str, str]) -> str:
     """The query for the points of a chart."""
-    return urlencode({"from": shown.first_day, "to": shown.last_day, "range": shown.name, "by": by})
+    range_ = {"from": shown.first_day, "to": shown.last_day, "range": shown.name, "by": by}
+    return urlencode({**range_, **fields})
 
 
 def rate(value: float) -> str:

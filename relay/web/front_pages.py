@@ -1,13 +1,14 @@
-"""The front page, files of style and scripts, and the choice of language and look."""
+"""The front page, files of style and scripts, and the choice of language, look and columns."""
 
 from starlette.responses import Response
 
 from relay.config import OfferSettings
 from relay.payments.amounts import money
+from relay.web import columns
 from relay.web.languages import NAMES
 from relay.web.manual.filling import KEY, claude_code, price, set_up_lines
 from relay.web.pages import Access, Pages
-from relay.web.security import LANGUAGE_COOKIE, THEME_COOKIE, set_preference
+from relay.web.security import COLUMNS_COOKIE, LANGUAGE_COOKIE, THEME_COOKIE, set_preference
 from relay.web.status_pages import overview
 from relay.web.visit import THEMES, Visit
 
@@ -60,7 +61,7 @@ async def file(visit: Visit) -> Response:
 
 
 async def prefer(visit: Visit) -> Response:
-    """Remember a language or a look, and show the same page again."""
+    """Remember a language, a look or the columns of a table, and show the same page again."""
     answer = visit.redirect(visit.next_path(visit.form.get("back", "")) or "/")
     for name, cookie, choices in (
         ("language", LANGUAGE_COOKIE, tuple(NAMES)),
@@ -69,4 +70,10 @@ async def prefer(visit: Visit) -> Response:
         value = visit.form.get(name, "")
         if value in choices:
             set_preference(answer, cookie, value, secure=visit.is_secure)
+    table = visit.form.get("table", "")
+    if table in columns.TABLES:
+        hidden = columns.read(visit.request.cookies.get(COLUMNS_COOKIE, ""))
+        hidden[table] = columns.chosen(table, visit.form)
+        value = columns.write(hidden)
+        set_preference(answer, COLUMNS_COOKIE, value, secure=visit.is_secure)
     return answer

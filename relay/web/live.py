@@ -38,15 +38,17 @@ class Live:
         own = self._streams.get(user_id, ())
         return not self.closing and self._count < MAX_STREAMS and len(own) < MAX_STREAMS_OF_ACCOUNT
 
-    async def events(self, user_id: str) -> AsyncGenerator[bool, None]:
+    async def events(self, user_id: str, since: int | None = None) -> AsyncGenerator[bool, None]:
         """True for each time that there are new requests, False for each quiet while; ends when the
-        relay stops."""
+        relay stops. `since`: the last row when the page was made; what came after it is new."""
         event = asyncio.Event()
         self._streams.setdefault(user_id, set()).add(event)
         self._count += 1
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._look())
         try:
+            if since is not None and await request_log.has_after(self._database, user_id, since):
+                event.set()
             while not self.closing:
                 try:
                     await asyncio.wait_for(event.wait(), HEARTBEAT_SECONDS)

@@ -7,10 +7,9 @@ says nothing about whom it is for. Must not know what they say.
 import asyncio
 import logging
 from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from typing import Final
 
-from relay.alerts.mail_server import DeliveryError, send_message
+from relay.alerts.mail_server import DeliveryError, letter, send_message
 from relay.config import Settings
 from relay.net.off_loop import off_loop
 
@@ -29,14 +28,7 @@ class Mailing:
         """Send a mail soon; False if too many are on their way."""
         if len(self._sending) >= _MAX_ON_THEIR_WAY:
             return False
-        message = EmailMessage()
-        message["From"] = f"{settings.web.name} <{settings.mail.sender}>"
-        message["To"] = to
-        message["Subject"] = subject
-        message["Date"] = formatdate()
-        message["Message-ID"] = make_msgid(domain=settings.mail.sender.rpartition("@")[2])
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers of absent people
-        message.set_content(text)
+        message = letter(settings.web.name, settings.mail.sender, to, subject, text)
         task = asyncio.get_running_loop().create_task(self._send(settings, message))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)

@@ -15,7 +15,7 @@ from relay.quota.windows import WindowView, windows
 from relay.store import balance as balances
 from relay.store import usage
 from relay.store.keys import Key, list_own_keys
-from relay.store.request_log import RequestFilter, own_requests
+from relay.store.request_log import RequestFilter, last_number, own_requests
 from relay.store.users import User
 from relay.web.event_stream import EventStream
 from relay.web.pages import Pages
@@ -45,8 +45,9 @@ class Group:
 
 async def overview(visit: Visit) -> Response:
     """All of it."""
+    since = await last_number(visit.database)  # before all that is shown
     values = await _windows(visit) | await _today(visit) | await _latest(visit)
-    return visit.render("overview.html", **values)
+    return visit.render("overview.html", live_since=since, **values)
 
 
 async def windows_part(visit: Visit) -> Response:
@@ -125,12 +126,14 @@ async def live(visit: Visit) -> Response:
     site = visit.site
     assert visit.logged_in is not None
     token, user = visit.logged_in.token, visit.user
+    text = visit.request.query_params.get("since", "")
+    since = int(text) if text.isdecimal() and len(text) < 20 else None
     if not site.live.has_room(user.id):
         visit.refuse(429, "too_many_pages", retry_after=30)
 
     async def events() -> AsyncGenerator[bytes, None]:
         yield b"retry: 5000\n\n"
-        async with contextlib.aclosing(site.live.events(user.id)) as signs:
+        async with contextlib.aclosing(site.live.events(user.id, since)) as signs:
             async for is_new in signs:
                 now = visit.site.clock()
                 web = visit.parts.settings().web

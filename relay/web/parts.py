@@ -39,8 +39,8 @@ class Reloading(Protocol):
 
     async def reload(self, actor: Actor) -> Changes: ...
 
-    async def compare(self) -> Changes:
-        """What a reload would change."""
+    async def compare(self, text: str | None = None) -> Changes:
+        """What a reload would change, now or with another text in the file."""
         ...
 
     def words(self, error: Exception) -> str:

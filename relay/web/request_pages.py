@@ -5,7 +5,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from relay.store.keys import list_own_keys
-from relay.store.request_log import RequestFilter, own_requests
+from relay.store.request_log import RequestFilter, last_number, own_requests
 from relay.web.overview_pages import key_names
 from relay.web.pages import Pages
 from relay.web.usage_pages import read_range
@@ -46,6 +46,7 @@ async def show(visit: Visit) -> Response:
     which, fields = read_filter(visit)
     text = visit.request.query_params.get("before", "")
     before = min(int(text), _MAX_NUMBER) if text.isdecimal() and len(text) < 20 else _MAX_NUMBER
+    since = await last_number(visit.database)  # before all that is shown
     page = await own_requests(visit.database, visit.user.id, which, _ROWS, before)
     values: dict[str, Any] = {
         "rows": page.rows,
@@ -60,5 +61,6 @@ async def show(visit: Visit) -> Response:
         "requests.html",
         keys=await list_own_keys(visit.database, visit.user.id),
         models=visit.settings.model,
+        live_since=since,
         **values,
     )

@@ -12,6 +12,7 @@ from starlette.responses import Response
 SESSION_COOKIE: Final = "relay"
 THEME_COOKIE: Final = "theme"
 LANGUAGE_COOKIE: Final = "lang"
+COLUMNS_COOKIE: Final = "columns"
 _YEAR_SECONDS: Final = 365 * 86_400
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 

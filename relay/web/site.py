@@ -4,6 +4,7 @@ Imported by the first page request (`relay.web.mount`). Decides what every answe
 know the topics of pages.
 """
 
+import asyncio
 import time
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ from relay.web import (
     set_up_pages,
     sign_up_pages,
     status_pages,
+    threshold_pages,
     usage_pages,
     way_pages,
 )
@@ -72,8 +74,8 @@ from relay.web.ways import Ways
 _TOPICS: Final = (
     front_pages, status_pages, docs_pages, set_up_pages, log_in_pages, sign_up_pages,
     overview_pages, chat_pages, key_pages, key_rule_pages, usage_pages, request_pages,
-    balance_pages, exports, account_pages, way_pages, second_step_pages, passkey_pages,
-    provider_pages, payment_pages, *ADMIN_TOPICS,
+    balance_pages, exports, account_pages, threshold_pages, way_pages, second_step_pages,
+    passkey_pages, provider_pages, payment_pages, *ADMIN_TOPICS,
 )  # fmt: skip
 _MAILS_A_MINUTE: Final = 6  # to one address, and from one address
 _PURCHASES_A_MINUTE: Final = 10  # of one account
@@ -103,6 +105,7 @@ class Site:
         self.pulse = Pulse(parts.operations)
         self.read_states: ReadStates | None = None
         self.is_backing_up = False
+        self.purging: asyncio.Task[None] | None = None
         self.clock = time.time
         self._presentation = presentation()
         self.library = Library(self._presentation.texts)
@@ -129,6 +132,8 @@ class Site:
         """End the streams of open pages."""
         self.live.close()
         self.pulse.close()
+        if self.purging is not None:
+            self.purging.cancel()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request: ASGI's interface."""

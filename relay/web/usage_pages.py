@@ -10,18 +10,22 @@ from typing import Final, cast
 
 from starlette.responses import JSONResponse, Response
 
-from relay.store import usage
+from relay.store import latency, usage
+from relay.store.keys import list_own_keys
 from relay.store.usage_series import DAY, HOUR, GroupedBy, Point, step_of, usage_series
 from relay.web.overview_pages import key_names
 from relay.web.pages import Pages
 from relay.web.visit import Visit
 
 RANGES: Final = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY}
-METRICS: Final = ("requests", "tokens", "cost", "cache")
+METRICS: Final = ("requests", "tokens", "cost", "cache", "first", "whole")
 _DEFAULT: Final = "7d"
 _MAX_SECONDS: Final = 3_700 * DAY
+_MAX_NAME: Final = 200
 _MAX_GROUPS: Final = 8  # of a chart; the others are one
 _MICRO: Final = 10**6
+_PARTS: Final[tuple[latency.Part, ...]] = ("first", "whole")
+_QUANTILES: Final = (("median", 0.5), ("p95", 0.95))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,24 @@ async def show(visit: Visit) -> Response:
     query = visit.request.query_params
     range_, by = read_range(visit), _grouping(query.get("by", ""))
     kind = "day" if by == "none" else by
-    which = usage.Filter(since=range_.since, until=range_.until, user_id=visit.user.id)
+    fields = _fields(visit)
+    which = _filter(visit, range_, fields)
     rows = await usage.sums(visit.database, cast("usage.Grouping", kind), which)
     return visit.render(
-        "usage.html", range=range_, ranges=RANGES, by=by, rows=rows, metrics=METRICS
+        "usage.html", range=range_, ranges=RANGES, by=by, rows=rows, metrics=METRICS, fields=fields,
+        keys=await list_own_keys(visit.database, visit.user.id), models=visit.settings.model,
+    )  # fmt: skip
+
+
+def _fields(visit: Visit) -> dict[str, str]:
+    """The key and the model that a query asks for."""
+    query = visit.request.query_params
+    return {name: query[name][:_MAX_NAME] for name in ("key", "model") if query.get(name)}
+
+
+def _filter(visit: Visit, range_: Range, fields: dict[str, str]) -> usage.Filter:
+    return usage.Filter(
+        range_.since, range_.until, visit.user.id, fields.get("key"), fields.get("model")
     )
 
 
@@ -68,21 +86,36 @@ async def data(visit: Visit) -> Response:
     range_, by = read_range(visit), _grouping(query.get("by", ""))
     if metric == "cache":
         by = "none"
-    points = await usage_series(visit.database, visit.user.id, range_.since, range_.until, by)
-    names = await key_names(visit) if by == "key" else str
+    which = _filter(visit, range_, _fields(visit))
     step = step_of(range_.since, range_.until)
     times = list(range(range_.since // step * step, range_.until, step))
-    groups = _groups(points, times, metric)
-    return JSONResponse(
-        {
-            "step": step,
-            "times": times,
-            "groups": [
-                {"name": visit.t("usage.others") if name is None else names(name), "values": row}
-                for name, row in groups
-            ],
-        }
-    )
+    part = next((one for one in _PARTS if one == metric), None)
+    if part is not None:
+        await latency.sum_some(visit.database)  # a quiet relay shows the request of just now
+        found = await latency.histograms(visit.database, which, part, step)
+        groups = _quantiles(visit, found, times)
+    else:
+        names = await key_names(visit) if by == "key" else str
+        groups = [
+            (visit.t("usage.others") if name is None else names(name), row)
+            for name, row in _groups(await usage_series(visit.database, which, by), times, metric)
+        ]
+    rows = [{"name": name, "values": row} for name, row in groups]
+    return JSONResponse({"step": step, "times": times, "groups": rows})
+
+
+def _quantiles(
+    visit: Visit, found: dict[int, latency.Histogram], times: list[int]
+) -> list[tuple[str, list[float | None]]]:
+    """The seconds of the median, and those that 95 % of the answers stayed within."""
+    if not found:
+        return []
+    groups = []
+    for word, share in _QUANTILES:
+        rows = map(found.get, times)
+        row = [None if one is None else round(latency.quantile(one, share), 3) for one in rows]
+        groups.append((visit.t(f"latency.{word}"), row))
+    return groups
 
 
 def _groups(

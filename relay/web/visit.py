@@ -17,10 +17,11 @@ from relay.config import Settings
 from relay.store.audit import Actor
 from relay.store.database import Database
 from relay.store.users import User
+from relay.web import columns
 from relay.web.languages import Translate
 from relay.web.notices import Notice
 from relay.web.parts import Parts
-from relay.web.security import set_session
+from relay.web.security import COLUMNS_COOKIE, set_session
 
 if TYPE_CHECKING:
     from relay.web.site import Site
@@ -115,6 +116,14 @@ class Visit:
         if self.request.method != "GET":
             return "/"
         return url.path + ("?" + url.query if url.query else "")
+
+    def hidden_columns(self, table: str) -> tuple[int, ...]:
+        """The numbers of a table's columns that this browser hides."""
+        return columns.read(self.request.cookies.get(COLUMNS_COOKIE, "")).get(table, ())
+
+    def table_class(self, table: str) -> str:
+        """The classes that hide them."""
+        return " ".join(f"hide-{number}" for number in self.hidden_columns(table))
 
     @property
     def form_token(self) -> str:

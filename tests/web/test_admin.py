@@ -3,8 +3,12 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
+from relay import config
 from relay.accounts.second_step import SecondStep
 from relay.reload import Reloader
 from relay.store import factors
@@ -12,6 +16,7 @@ from relay.store.users import find_user
 from relay.web.admin.audit_log import word_key
 from relay.web.languages import read_texts
 from relay.web.security import LANGUAGE_COOKIE
+from tests.alerts.services import Mailbox
 from tests.fakes.live import EMAIL, Live, RelayWith
 from tests.fakes.upstream import OK, Seen, UpstreamWith, always
 from tests.web.administration import (
@@ -296,3 +301,22 @@ async def test_every_change_of_log_ins_has_its_words() -> None:
     assert len(actions) == 9
     for action in actions:
         assert f"admin_change.{word_key(action)}" in read_texts()["zh"]
+
+
+async def test_an_administrator_gets_a_test_mail(
+    relay: Live, admin: Visitor, mail: dict[str, Any], mailbox: Mailbox
+) -> None:
+    page, action = "/admin/settings", "/admin/settings/mail/test"
+    token = await admin.form("/admin/people", "/admin/people")
+    assert (await admin.post(action, data=token)).status_code == 404
+    relay.app.settings = msgspec.structs.replace(
+        relay.app.settings, mail=config.MailSettings(**mail)
+    )
+    answer = await admin.submit(page, action)
+    assert "took the test message" in answer.text
+    assert f"To: {ADMIN}".encode() in mailbox.messages[0]
+    assert (await last_entry(relay)).action == "mail.test"
+    mailbox.refusal = "550 not you"
+    answer = await admin.submit(page, action)
+    assert answer.status_code == 502
+    assert "refused with 550" in answer.text

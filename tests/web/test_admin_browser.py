@@ -29,6 +29,7 @@ PAGES = {
     "people": "/admin/people",
     "people-by-cost": "/admin/people?order=cost",
     "upstreams": "/admin/upstreams",
+    "upstream-transfer": "/admin/upstreams/import",
     "models": "/admin/models",
     "simulator": "/admin/simulator?model=sonnet&who=person00001@example.org",
     "live": "/admin/live",
@@ -48,6 +49,7 @@ async def live(relay_with: RelayWith, tmp_path: Path) -> Live:
     )
     people = await add_people(live, 130)
     await seed_usage(live.app.database, people, 3000)
+    (tmp_path / "relay.toml").write_text("")
     live.app.reloading = Reloader(live.app, str(tmp_path / "relay.toml"))
     return live
 

@@ -4,9 +4,12 @@ import asyncio
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 from playwright.async_api import Page, Response, Route, expect
 
+from relay import config
+from relay.store import latency
 from tests.fakes.live import Live, RelayWith
 from tests.web.browser import (
     BROWSER,
@@ -43,6 +46,7 @@ PAGES = {
     "requests": "/dashboard/requests?range=7d",
     "balance": "/dashboard/balance",
     "account": "/account",
+    "thresholds": "/account/thresholds",
 }
 PUBLIC = {
     "front": "/",
@@ -97,6 +101,10 @@ async def prepared(live: Live, page: Page) -> None:
     assert await faults_of(page) == []
     rows = await live.app.database.select("SELECT user_id, id FROM keys WHERE name = 'Laptop'")
     await seed_usage(live.app.database, [rows[0]], 2000)
+    await latency.sum_up(live.app.database)
+    # From now on the relay has a mail server: signing up needs none.
+    mail = config.MailSettings(smtp="127.0.0.1:9", sender="relay@example.com")
+    live.app.settings = msgspec.structs.replace(live.app.settings, mail=mail)
     assert await ask(live, key, 9) == [200] * 9
 
 

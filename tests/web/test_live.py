@@ -1,16 +1,19 @@
 """Pages that show what is new, and the relay beside its pages."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
 
 import httpx
+import pytest
 
+from relay.web import live as live_module
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.web.conftest import NewVisitor
-from tests.web.visitor import PASSWORD, Visitor, ask
+from tests.web.visitor import PASSWORD, Visitor, ask, until_logged
 
 # --- live ---
 
@@ -86,3 +89,22 @@ async def test_the_api_answers_browsers_and_probes_as_before(site: Live, visitor
         assert (await client.get("/nothing")).json()["error"]["type"] == "not_found_error"
     assert "<h1>" in (await visitor.get("/")).text
     assert PASSWORD not in (await visitor.get("/")).text
+
+
+async def test_a_stream_announces_what_came_before_it_opened(
+    site: Live, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request between the page and its stream, or while a connection was lost."""
+    await visitor.sign_up()
+    key = await visitor.new_key()
+    page = (await visitor.get("/dashboard")).text
+    found = re.search(r'data-since="(\d+)"', page)
+    assert found is not None
+    await ask(site, key)
+    await until_logged(site, 1)
+    monkeypatch.setattr(live_module, "HEARTBEAT_SECONDS", 0.2)
+    for since, first in ((found[1], "event: new"), ("1", ": quiet")):
+        async with visitor.stream("GET", f"/dashboard/live?since={since}") as stream:
+            lines = stream.aiter_lines()
+            assert [await anext(lines) for _ in range(2)] == ["retry: 5000", ""]
+            assert await anext(lines) == first

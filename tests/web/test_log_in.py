@@ -117,3 +117,16 @@ def test_strength_counts_characters_not_classes() -> None:
     for weak in ("123456789", "1212121212", "A@EXAMPLE.COM", "x" * 201):
         with pytest.raises(WeakPasswordError):
             check_strength(weak, "a@example.com")
+
+
+async def test_one_network_leaves_room_to_the_others() -> None:
+    passwords = Passwords(most_waiting=8, most_of_network=2)
+    results = await asyncio.gather(
+        *(passwords.verify(None, "x", "192.0.2.1") for _ in range(6)),
+        *(passwords.verify(None, "x", "192.0.2.2") for _ in range(2)),
+        return_exceptions=True,
+    )
+    assert [isinstance(one, HashingBusyError) for one in results] == [
+        False, False, True, True, True, True, False, False,
+    ]  # fmt: skip
+    assert await passwords.verify(None, "x", "192.0.2.1") is False  # none of them waits any more

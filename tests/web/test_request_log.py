@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.store import request_log
+from relay.store import latency, request_log
 from relay.store.request_log import RequestFilter, advance, behind, own_requests
 from relay.store.usage import prune
 from relay.store.users import find_user
@@ -216,6 +216,31 @@ async def test_more_groups_than_colours_are_one(site: Live, seeded: Visitor) -> 
     data = (await seeded.get("/dashboard/usage/data?metric=requests&range=24h&by=model")).json()
     assert len(data["groups"]) == 8
     assert data["groups"][-1]["name"] == "All others"
+
+
+@pytest.mark.parametrize("metric", ["first", "whole"])
+async def test_durations_are_shown_by_quantile(site: Live, seeded: Visitor, metric: str) -> None:
+    await latency.sum_up(site.app.database)
+    path = f"/dashboard/usage/data?metric={metric}&range=24h"
+    data = (await seeded.get(path)).json()
+    assert [group["name"] for group in data["groups"]] == ["Median", "95 %"]
+    rows = [group["values"] for group in data["groups"]]
+    seen = [values for values in zip(*rows, strict=True) if None not in values]
+    assert seen
+    most = 2.0 if metric == "first" else 30.0
+    assert all(0.2 < median <= p95 <= most for median, p95 in seen)
+    assert (await seeded.get(path + "&model=none")).json()["groups"] == []
+
+
+async def test_charts_and_sums_have_filters(site: Live, seeded: Visitor) -> None:
+    _, key_id = await owner(site, seeded)
+    query = f"range=7d&by=model&key={key_id}&model=claude-opus-4-8"
+    page = (await seeded.get(f"/dashboard/usage?{query}")).text
+    assert [row.split()[0] for row in cells(page)][1:] == ["claude-opus-4-8", "Sum"]
+    data = (await seeded.get(f"/dashboard/usage/data?metric=tokens&{query}")).json()
+    assert [group["name"] for group in data["groups"]] == ["claude-opus-4-8"]
+    other = f"/dashboard/usage?range=7d&key={key_id[:-1]}"
+    assert "No usage in this time." in (await seeded.get(other)).text
 
 
 async def test_a_range_of_days_includes_its_last(seeded: Visitor) -> None:

@@ -20,10 +20,11 @@ from relay.web.admin import (
     person,
     settings,
     simulator,
+    upstream_transfer,
     upstreams,
 )
 
 TOPICS: Final = (
-    overview, people, person, upstreams, models, simulator, live_requests, failures, backups,
-    audit_log, settings, codes, payments, announcements,
+    overview, people, person, upstream_transfer, upstreams, models, simulator, live_requests,
+    failures, backups, audit_log, settings, codes, payments, announcements,
 )  # fmt: skip

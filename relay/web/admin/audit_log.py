@@ -15,8 +15,8 @@ _ROWS: Final = 50
 _MAX_TEXT: Final = 200
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 ACTIONS: Final = (
-    "user", "key", "balance", "payment", "window", "code", "upstream", "settings", "backup",
-    "factor", "passkey", "identity",
+    "user", "key", "balance", "payment", "usage", "window", "code", "upstream", "settings",
+    "backup", "factor", "passkey", "identity",
 )  # fmt: skip
 _WORDED: Final = ("factor.", "passkey.", "identity.")  # shown with words
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from relay import config
 from relay.alerts.delivery import DeliveryError, send
+from relay.alerts.mail_server import letter, send_message
 from relay.alerts.rules import Alert
 from relay.config import ConfigError
 from relay.net.off_loop import off_loop
@@ -23,6 +24,7 @@ def add(pages: Pages) -> None:
     pages.post("/admin/settings/check", check, Access.ADMIN)
     pages.post("/admin/settings/reload", reload, Access.ADMIN)
     pages.post("/admin/settings/alerts/{name}/test", test_alert, Access.ADMIN)
+    pages.post("/admin/settings/mail/test", test_mail, Access.ADMIN)
 
 
 async def show(visit: Visit) -> Response:
@@ -83,6 +85,22 @@ async def test_alert(visit: Visit) -> Response:
         return _page(visit, 502, problem=f"{name}: {error}")
     await note(visit, "alert.test", name, None, {"sent": True})
     return _page(visit, sent=name)
+
+
+async def test_mail(visit: Visit) -> Response:
+    """Send a mail to the administrator who asks."""
+    settings, email = visit.settings, visit.user.email
+    if not settings.mail.smtp:
+        visit.refuse(404, "not_found")
+    subject = visit.t("admin_settings.mail_subject", name=settings.web.name)
+    text = visit.t("admin_settings.mail_text", url=settings.server.public_url)
+    message = letter(settings.web.name, settings.mail.sender, email, subject, text)
+    try:
+        await off_loop("mail test", lambda: send_message(settings.mail, message))
+    except DeliveryError as error:
+        return _page(visit, 502, problem=f"{settings.mail.smtp}: {error}")
+    await note(visit, "mail.test", settings.mail.smtp, None, {"sent": True})
+    return _page(visit, sent=settings.mail.smtp)
 
 
 def sections(settings: config.Settings) -> dict[str, list[tuple[str, str]]]:

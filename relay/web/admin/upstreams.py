@@ -29,7 +29,8 @@ def add(pages: Pages) -> None:
 
 async def show(visit: Visit) -> Response:
     """All of them."""
-    return visit.render("admin/upstreams.html", **await _values(visit))
+    has_file = visit.parts.operations().reloading is not None
+    return visit.render("admin/upstreams.html", has_file=has_file, **await _values(visit))
 
 
 async def part(visit: Visit) -> Response:

@@ -30,6 +30,17 @@
     if (row.scrollWidth > row.clientWidth) row.scrollLeft = link.offsetLeft - (row.clientWidth - link.clientWidth) / 2;
   }
 
+  // A file that is dropped on a field becomes its text.
+  for (const field of document.querySelectorAll("[data-drop]")) {
+    field.addEventListener("dragover", (event) => event.preventDefault());
+    field.addEventListener("drop", async (event) => {
+      const file = event.dataTransfer.files[0];
+      if (!file) return;
+      event.preventDefault();
+      field.value = await file.text();
+    });
+  }
+
   for (const part of document.querySelectorAll("[data-poll]")) {
     const again = () => setTimeout(() => refresh(part).catch(() => {}).finally(again), Number(part.dataset.poll) * 1000);
     again();

@@ -10,9 +10,13 @@
   const FORMAT = {
     requests: [(v) => whole.format(v), (v) => short.format(v)],
     tokens: [(v) => whole.format(v), (v) => short.format(v)],
-    cost: [(v) => money.format(v), (v) => "$" + short.format(v)],
+    cost: [(v) => money.format(v), (v) => v && v < 0.1 ? money.format(v) : "$" + short.format(v)],
     cache: [(v) => v + " %", (v) => v + " %"],
+    first: [seconds, seconds],
+    whole: [seconds, seconds],
   };
+
+  function seconds(v) { return v < 1 ? whole.format(Math.round(v * 1000)) + " ms" : short.format(v) + " s"; }
 
   function colour(name) {
     const probe = document.createElement("span");
@@ -42,7 +46,7 @@
   function draw(box, data) {
     const metric = box.dataset.chart;
     const [exact, brief] = FORMAT[metric];
-    const isLine = metric === "cache";
+    const isLine = ["cache", "first", "whole"].includes(metric);
     const rows = data.groups.map((group) => group.values);
     const tops = isLine ? rows : stacked(rows);
     // Drawn from the top of the stack down, so that each lower one covers its part.
@@ -55,7 +59,7 @@
       const tone = tones[place + 1];
       return {
         label: data.groups[index].name || box.parentElement.querySelector("h2").textContent,
-        stroke: tone, fill: isLine ? faded(tone, 0.12) : tone, width: isLine ? 2 : 0,
+        stroke: tone, fill: metric === "cache" ? faded(tone, 0.12) : isLine ? undefined : tone, width: isLine ? 2 : 0,
         paths: isLine ? undefined : bars, points: { show: isLine, size: 5, fill: tone },
         value: (_, value, seriesIndex, at) => at == null || rows[index][at] == null ? "" : exact(rows[index][at]),
       };
@@ -66,7 +70,7 @@
       padding: [8, 28, 0, 0],
       cursor: { y: false, points: { show: false } },
       legend: { live: true, markers: { width: 0, fill: (_, index) => tones[index] } },
-      scales: { x: { time: true, range: (_, min, max) => [min, isLine ? max : max + data.step] }, y: { range: (_, min, max) => [0, isLine ? 100 : (max || 1) * 1.06] } },
+      scales: { x: { time: true, range: (_, min, max) => [min, isLine ? max : max + data.step] }, y: { range: (_, min, max) => [0, metric === "cache" ? 100 : (max || 1) * 1.06] } },
       axes: [
         { ...axis, space: 64, grid: { show: false }, values: (_, splits) => splits.map((at, index) => label(at, index, splits, data.step)) },
         { ...axis, size: 58, values: (_, splits) => splits.map(brief) },

@@ -38,7 +38,7 @@
 
   let stream = null;
   function listen() {
-    stream = new EventSource("/dashboard/live");
+    stream = new EventSource(`/dashboard/live?since=${state ? state.dataset.since : ""}`);
     stream.addEventListener("open", () => { if (state) state.hidden = false; });
     stream.addEventListener("new", all);
     stream.addEventListener("over", () => { stream.close(); location.reload(); });
