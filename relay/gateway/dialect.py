@@ -56,12 +56,16 @@ class Received:
         caller: LiveKey,
         plan: Plan,
     ) -> None:
+        """Raises RelayError: there is no room for a mended body."""
         self.exchange = ctx.exchange
         self.head: Request = ctx.exchange.request
         self.request_id = ctx.id
         self.heavy = ctx.heavy
-        self.body = summary.mended or body
-        self.original = body if summary.mended else b""
+        self.body = body
+        self.original = b""
+        if summary.mended:
+            self.body, self.original = summary.mended, body
+            ctx.exchange.replace_body(caller.key_id, 2 * len(body))
         self.summary = summary
         self.caller = caller
         self.plan = plan

@@ -93,7 +93,7 @@ class Relay:
         route = _route(ctx, caller, summary.model)  # 4
         if dialect.counting:
             self._metering.admit_count(caller, quota.plan)
-        received = _received(ctx, body, summary, caller, quota.plan)
+        received = Received(ctx, body, summary, caller, quota.plan)
         ctx.inbound = inbound = await dialect.read(received)  # 5
         ctx.heavy = received.heavy  # turns stored for the conversation may make it heavy
         del body, received
@@ -240,15 +240,6 @@ def _route(ctx: RequestContext, caller: LiveKey, model: str) -> Route:
     if caller.rules is not None:
         check_model(caller, model, ctx.catalog)
     return route
-
-
-def _received(
-    ctx: RequestContext, body: bytes, summary: RequestSummary, caller: LiveKey, plan: Plan
-) -> Received:
-    """The request as it was received. Raises RelayError: no room for a mended body."""
-    if summary.mended:
-        ctx.exchange.replace_body(caller.key_id, 2 * len(body))
-    return Received(ctx, body, summary, caller, plan)
 
 
 async def _decoded(ctx: RequestContext, dialect: Dialect, body: bytes, key: str) -> bytes:
