@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from relay.net.off_loop import BusyError
 from relay.payments.amounts import money
 from relay.payments.checkout import CheckoutError
-from relay.payments.desk import Arrival, NoOfferError, Wanted
+from relay.payments.desk import Arrival, NoOfferError, PlanError, Wanted
 from relay.payments.events import EventError
 from relay.payments.invoices import COLUMNS, csv_values
 from relay.payments.signature import SignatureError
@@ -59,10 +59,13 @@ async def _page(visit: Visit, status: int = 200, problem: str = "") -> Response:
     which = PaymentFilter(visit.user.id, state="own")
     before = page_start(visit)
     page = await payments(visit.database, which, _ROWS, before)
+    desk, settings = visit.site.desk, visit.settings
+    purchases = [desk.purchase(settings, one.id) for one in settings.payments.offer]
+    outlooks = [desk.outlook(one, visit.user, visit.now) for one in purchases]
     answer = visit.render(
         "payments.html",
         status,
-        offers=visit.settings.payments.offer,
+        offers=list(zip(settings.payments.offer, outlooks, strict=True)),
         currency=visit.settings.payments.currency,
         plans={plan.id: plan.name or plan.id for plan in visit.settings.plan},
         page=page,
@@ -89,11 +92,19 @@ async def buy(visit: Visit) -> Response:
     if seconds:
         visit.refuse(429, "too_often", seconds=seconds, retry_after=seconds)
     page = visit.settings.server.public_url.rstrip("/") + _PATH
-    wanted = Wanted(visit.form.get("offer", ""), page, f"{page}/cancelled", visit.language)
+    wanted = Wanted(
+        visit.form.get("offer", ""),
+        visit.form.get("agreed", ""),
+        page,
+        f"{page}/cancelled",
+        visit.language,
+    )
     try:
         url = await visit.site.desk.buy(visit.acting, visit.settings, visit.user, wanted, visit.now)
     except NoOfferError:
         return await _page(visit, 422, visit.t("payments.no_offer"))
+    except PlanError:
+        return await _page(visit, 422, visit.t("payments.other_plan"))
     except BusyError:
         visit.refuse(503, "busy", retry_after=2)
     except CheckoutError as error:
