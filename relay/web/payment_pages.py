@@ -24,9 +24,34 @@ from relay.web.visit import Visit
 _PATH: Final = "/dashboard/payments"
 _ROWS: Final = 50
 _NUMBER_DIGITS: Final = 18
-_CONFIRMING_SECONDS: Final = 600  # a page that waits for longer does not look again
+_WARNING_INTERVAL_SECONDS: Final = 60.0
+# How often a page that waits looks again, by the age of its payment, in seconds. A Checkout Session
+# is over after a day, so that a page which waits for longer has nothing to wait for.
+_LOOKS: Final = ((120, 2), (600, 5), (3_600, 20), (90_000, 60))
+_LATE_SECONDS: Final = 600
 
 _log = logging.getLogger("relay.web")
+
+
+class RefusedEvents:
+    """Logs the events that are refused: one a minute of each status, for anybody may send some."""
+
+    def __init__(self) -> None:
+        self._logged: dict[int, float] = {}  # moments, by status
+        self._unlogged = 0
+
+    def log(self, status: int, words: str, now: float) -> None:
+        """Log a refused event, or count it for the next line."""
+        if now - self._logged.get(status, float("-inf")) < _WARNING_INTERVAL_SECONDS:
+            self._unlogged += 1
+            return
+        self._logged[status] = now
+        _log.warning(
+            "an event at /payments/stripe was refused: %s (%d others since the last line)",
+            words,
+            self._unlogged,
+        )
+        self._unlogged = 0
 
 
 def add(pages: Pages) -> None:
@@ -136,8 +161,14 @@ async def show_one(visit: Visit) -> Response:
         "parts/payment.html" if visit.is_part else "payment.html",
         payment=payment,
         price=money(payment.price, payment.currency),
-        is_waiting=payment.state == "open" and age < _CONFIRMING_SECONDS,
+        look_again=look_again(age) if payment.state == "open" else 0,
+        is_late=payment.state == "open" and age >= _LATE_SECONDS,
     )
+
+
+def look_again(age: float) -> int:
+    """The seconds until a page looks again what became of an open payment; 0: it does not."""
+    return next((seconds for until, seconds in _LOOKS if age < until), 0)
 
 
 # --- what was bought ---
@@ -188,17 +219,19 @@ async def receive(visit: Visit) -> Response:
     try:
         outcome = await visit.site.desk.receive(visit.acting_as("stripe"), visit.settings, arrival)
     except (SignatureError, EventError) as error:
-        return _refused(400, f"{error}")
+        return _refused(visit, 400, f"{error}")
     except ValueError as error:
-        return _refused(500, f"payments.webhook_secret: {error}")
+        return _refused(visit, 500, f"payments.webhook_secret: {error}")
     except StoreError as error:
-        return _refused(503, f"{error}", {"retry-after": "60"})
+        return _refused(visit, 503, f"{error}", {"retry-after": "60"})
     if outcome == "noted":
         _log.warning("an event of a payment needs somebody: see /admin/payments")
     return JSONResponse({"received": outcome})
 
 
-def _refused(status: int, words: str, headers: dict[str, Any] | None = None) -> Response:
-    _log.warning("an event at /payments/stripe was refused: %s", words)
+def _refused(
+    visit: Visit, status: int, words: str, headers: dict[str, Any] | None = None
+) -> Response:
+    visit.site.refused_events.log(status, words, visit.now)
     shown = words if status == 400 else "The relay's log says why."
     return JSONResponse({"error": shown}, status, headers)

@@ -235,6 +235,40 @@ async def test_a_payment_pays_requests(shop: Live, buyer: Visitor) -> None:
     assert micro == credited - charged
 
 
+@pytest.mark.parametrize(
+    ("age", "seconds", "is_late"),
+    [(0, 2, False), (300, 5, False), (700, 20, True), (7_200, 60, True), (100_000, 0, True)],
+)
+async def test_a_page_goes_on_looking(
+    shop: Live, buyer: Visitor, age: float, seconds: int, is_late: bool
+) -> None:
+    """Less and less often, and after ten minutes it says what to do."""
+    payment = await buy(buyer)
+    await shop.app.database.write(
+        lambda connection: connection.execute(
+            "UPDATE payment SET created_at = created_at - ?", (age,)
+        )
+    )
+    page = (await buyer.get(f"{PAGE}/{payment.id}")).text
+    assert (f'data-waiting="{seconds}"' in page) == (seconds > 0)
+    assert ("ask the operator" in page) == is_late
+    await send(shop, event("session_paid", payment))
+    page = (await buyer.get(f"{PAGE}/{payment.id}")).text
+    assert "data-waiting" not in page
+    assert "ask the operator" not in page
+
+
+async def test_refused_events_have_few_lines(
+    shop: Live, buyer: Visitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    payment = await buy(buyer)
+    for _ in range(50):
+        assert (await send(shop, event("session_paid", payment), "")).status_code == 400
+    lines = [one.getMessage() for one in caplog.records if "was refused" in one.getMessage()]
+    assert 1 <= len(lines) <= 2
+    assert "has no moment" in lines[0]
+
+
 async def test_an_event_twice_and_at_once_counts_once(shop: Live, buyer: Visitor) -> None:
     payment = await buy(buyer)
     body = event("session_paid", payment)
