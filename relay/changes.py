@@ -24,22 +24,30 @@ from relay.store.adjustments import PendingAdjustment, pending
 from relay.store.change_watch import watch
 from relay.store.database import Database
 from relay.store.journal import Journal
-from relay.store.keys import LiveKey, live_keys
-from relay.store.spend_limits import spend_limits, spent
+from relay.store.keys import LiveKey, changed_since, live_keys, revision
+from relay.store.spend_limits import spend_limits, spent_by
 
 _log = logging.getLogger("relay")
 
 _UNITS: Final = {"daily": "day", "weekly": "week", "monthly": "month"}
+_MAX_SINGLE: Final = 500  # accounts that are read by themselves
 _PER: Final = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}  # seconds, at most
 
 
-def apply_keys(index: KeyIndex, ledger: Ledger, keys: list[LiveKey]) -> None:
-    """Put the database's keys, credits, own limits and periods into force."""
-    index.replace(keys)
-    own: dict[str, Plan] = {}
-    untils: dict[str, int] = {}
+def apply_keys(
+    index: KeyIndex, ledger: Ledger, keys: list[LiveKey], accounts: list[str] | None = None
+) -> None:
+    """Put the database's keys, credits, own limits and periods into force: all of them, or those
+    of some accounts."""
+    if accounts is None:
+        index.replace(keys)
+    else:
+        index.update(accounts, keys)
     for key in keys:
         ledger.fund(key.user_id, key.credited)
+    own: dict[str, Plan] = {}
+    untils: dict[str, int] = {}
+    for key in index.all():
         if key.rules is not None and (limits := own_limits(key.rules)) is not None:
             own[key.key_id] = limits
         if key.plan_until is not None:
@@ -57,20 +65,30 @@ class Spending:
     spent: dict[str, int]
 
 
-async def read_spending(database: Database, now: float) -> dict[str, Spending]:
-    """The limits on spending by account. Raises StoreError: SQLite failed."""
+async def read_spending(
+    database: Database, now: float, accounts: list[str] | None = None
+) -> dict[str, Spending]:
+    """The limits on spending by account: all of them, or those of some accounts.
+
+    Raises:
+        StoreError: SQLite failed.
+    """
     limits: dict[str, list[tuple[str, int]]] = {}
-    for one in await spend_limits(database):
+    for one in await spend_limits(database, accounts):
         if one.amount_micro is not None:
             limits.setdefault(one.user_id, []).append((_UNITS[one.period], one.amount_micro))
-    found = {}
-    for account, pairs in limits.items():
-        sums = {}
-        for unit, _ in pairs:
-            begin = calendar_period(unit, int(now * 1000))[0] // 1000
-            sums[unit] = await spent(database, account, begin)
-        found[account] = Spending(_spending_plan(tuple(sorted(pairs))), sums)
-    return found
+    if not limits:
+        return {}
+    begins = tuple(calendar_period(unit, int(now * 1000))[0] // 1000 for unit in _PER)
+    spent = await spent_by(database, list(limits), begins)
+    nothing = (0,) * len(begins)
+    return {
+        account: Spending(
+            _spending_plan(tuple(sorted(pairs))),
+            dict(zip(_PER, spent.get(account, nothing), strict=True)),
+        )
+        for account, pairs in limits.items()
+    }
 
 
 @lru_cache(maxsize=4096)
@@ -80,9 +98,15 @@ def _spending_plan(pairs: tuple[tuple[str, int], ...]) -> Plan:
     return further_limits("spending", "this account", limits)
 
 
-def apply_spending(ledger: Ledger, spending: dict[str, Spending], now: float) -> None:
-    """Put limits on spending into force."""
-    ledger.limit_spending({account: one.plan for account, one in spending.items()}, now)
+def apply_spending(
+    ledger: Ledger,
+    spending: dict[str, Spending],
+    now: float,
+    others: dict[str, Plan] | None = None,
+) -> None:
+    """Put limits on spending into force; those of `others` go on as they are."""
+    plans = {account: one.plan for account, one in spending.items()}
+    ledger.limit_spending({**(others or {}), **plans}, now)
     for account, one in spending.items():
         counters = ledger.counters_of(SPENDING, account)
         if counters.plan is not one.plan:
@@ -108,26 +132,39 @@ class Changes:
         self._journal = journal
         self._plan_of = plan_of
         self._applied = 0  # id of the last adjustment
+        self._seen: int | None = None  # the revision that is in force
+        self._spending: dict[str, Plan] = {}  # the limits on spending, by account
         self._reading = asyncio.Lock()  # what is read later is applied later
 
     async def watch(self, interval: float) -> None:
         """Apply every change within `interval` seconds, until cancelled."""
-        await watch(self._database, interval, self._apply_keys, self._apply_others)
+        await watch(self._database, interval, self.refresh)
 
     async def refresh(self) -> None:
         """Put the changes of this moment into force now. Raises StoreError: SQLite failed."""
         async with self._reading:
-            self._apply_keys(await live_keys(self._database))
-        await self._apply_others()
-
-    async def _apply_others(self) -> None:
-        async with self._reading:
-            now = time.time()
-            apply_spending(self._ledger, await read_spending(self._database, now), now)
+            # Read first, so that a later change is among those of the next time.
+            number = await revision(self._database)
+            if number != self._seen:
+                await self._apply_changes()
+                self._seen = number
             await self._adjust_pending()
 
-    def _apply_keys(self, keys: list[LiveKey]) -> None:
-        apply_keys(self._keys, self._ledger, keys)
+    async def _apply_changes(self) -> None:
+        """Read the accounts that have changed; all of them at first, or if they are many."""
+        accounts: list[str] | None = None
+        if self._seen is not None:
+            accounts = await changed_since(self._database, self._seen)
+            if len(accounts) > _MAX_SINGLE:
+                accounts = None
+        keys = await live_keys(self._database, accounts)
+        now = time.time()
+        spending = await read_spending(self._database, now, accounts)
+        apply_keys(self._keys, self._ledger, keys, accounts)
+        for account in list(self._spending) if accounts is None else accounts:
+            self._spending.pop(account, None)
+        apply_spending(self._ledger, spending, now, self._spending)
+        self._spending |= {account: one.plan for account, one in spending.items()}
 
     async def _adjust_pending(self) -> None:
         for one in await pending(self._database, time.time()):

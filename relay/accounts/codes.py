@@ -19,7 +19,7 @@ from relay.store import codes as stored
 from relay.store.balance import MAX_CREDIT_MICRO
 from relay.store.codes import Code, CodeError, Grant, NewBatch, Redemption
 from relay.store.database import Database
-from relay.store.periods import NewPeriod
+from relay.store.periods import NewPeriod, present
 from relay.store.users import User
 
 _LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # no I, L, O, U: Crockford's base 32
@@ -38,6 +38,9 @@ _REFUSALS: Final = {
     "revoked": "This code has been withdrawn. Ask for another one.",
     "again": "You have redeemed this code already.",
     "kind": "This is an invitation: it is for signing up.",
+    "no_end": "The account has this plan already, and without an end. The code stays unused.",
+    "other_plan": "The account has another plan, which would end; `--replace` agrees to "
+    "that. The code stays unused.",
 }
 
 
@@ -76,14 +79,18 @@ async def create(
     return [MadeCode(Secret(text), one) for text, one in zip(texts, records, strict=True)]
 
 
-async def redeem(database: Database, user: User, code: str, now: float) -> Redemption:
-    """Redeem a code for a person. A plan that runs already is extended; another begins anew.
+async def redeem(
+    database: Database, user: User, code: str, now: float, *, replace: bool = False
+) -> Redemption:
+    """Redeem a code for a person. A plan that runs already is extended. `replace`: its plan may
+    take the place of the present one; see `store.periods.outlook`.
 
     Raises:
         AccountError: it cannot be redeemed; the message is for its person.
     """
+    agreed = present(await users.find(database, user.email), now) if replace else None
     try:
-        return await stored.redeem(database, code_digest(code), user, now)
+        return await stored.redeem(database, code_digest(code), user, now, agreed)
     except CodeError as error:
         raise AccountError(refusal(error)) from None
 

@@ -32,6 +32,13 @@ class Throttle:
             return 0
         return max(1, -(-(bucket.ready_at(1, moment) - moment) // 1000))
 
+    def blocked(self, name: str, now: float) -> int:
+        """The seconds that `wait` would return now, without counting a try."""
+        bucket, moment = self._buckets.get(name), int(now * 1000)
+        if bucket is None or bucket.has_room(1, moment):
+            return 0
+        return max(1, -(-(bucket.ready_at(1, moment) - moment) // 1000))
+
     def forgive(self, name: str) -> None:
         """Forget the tries of a name: the last one was right."""
         self._buckets.pop(name, None)

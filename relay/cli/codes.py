@@ -145,16 +145,17 @@ def code_revoke(code_or_batch: str, as_json: bool) -> None:
 @code.command("redeem")
 @click.argument("email")
 @click.argument("text", metavar="CODE")
+@click.option("--replace", is_flag=True, help="Its plan takes the place of the present one.")
 @config_option
 @json_option
-def code_redeem(email: str, text: str, as_json: bool) -> None:
+def code_redeem(email: str, text: str, replace: bool, as_json: bool) -> None:
     """Redeem CODE for EMAIL."""
     settings = load_settings()
     from relay.accounts import codes, users
 
     async def redeem(database: "Database") -> "Redemption":
         owner = await users.find(database, email)
-        return await codes.redeem(database, owner, text, time.time())
+        return await codes.redeem(database, owner, text, time.time(), replace=replace)
 
     done = run_on_database(settings, redeem)
     if as_json:

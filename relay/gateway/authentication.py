@@ -15,16 +15,32 @@ _INCORRECT_KEY: Final = "Incorrect API key provided"  # LiteLLM takes a 401 for 
 
 
 class KeyIndex:
-    """The live keys, by digest. `replace` swaps them all when the database has changed."""
+    """The live keys, by digest. `replace` and `update` put those of the database into force."""
 
     def __init__(self) -> None:
         self._by_digest: dict[bytes, LiveKey] = {}
+        self._by_account: dict[str, list[LiveKey]] = {}
         self._by_key: dict[bytes, LiveKey] = {}  # a cache, which saves hashing the key again
 
     def replace(self, keys: Iterable[LiveKey]) -> None:
         """Replace all live keys."""
-        self._by_digest = {key.digest: key for key in keys}
+        self._by_digest.clear()
+        self._by_account.clear()
+        self.update((), keys)
+
+    def update(self, accounts: Iterable[str], keys: Iterable[LiveKey]) -> None:
+        """Replace the live keys of some accounts."""
+        for account in accounts:
+            for key in self._by_account.pop(account, ()):
+                del self._by_digest[key.digest]
+        for key in keys:
+            self._by_digest[key.digest] = key
+            self._by_account.setdefault(key.user_id, []).append(key)
         self._by_key.clear()
+
+    def all(self) -> Iterable[LiveKey]:
+        """All live keys."""
+        return self._by_digest.values()
 
     def emails(self, key_ids: set[str]) -> dict[str, str]:
         """The accounts' addresses of some keys, for the operator."""
@@ -32,7 +48,7 @@ class KeyIndex:
 
     def of_account(self, user_id: str) -> list[str]:
         """The ids of an account's keys."""
-        return [key.key_id for key in self._by_digest.values() if key.user_id == user_id]
+        return [key.key_id for key in self._by_account.get(user_id, ())]
 
     def identify(self, headers: dict[bytes, bytes], target: bytes = b"") -> LiveKey:
         """The caller whose key a request carries. `target` has no key, but a caller may think so.

@@ -14,10 +14,11 @@ from relay.payments.invoices import Invoices
 from relay.payments.offers import offered
 from relay.payments.signature import verify
 from relay.secret import Secret
-from relay.store import payment_events, payments
+from relay.store import payment_events, payments, periods
 from relay.store.database import Database
 from relay.store.payment_events import Outcome
 from relay.store.payments import Payment, Purchase
+from relay.store.periods import NewPeriod, Outlook
 from relay.store.users import User
 
 
@@ -25,12 +26,18 @@ class NoOfferError(Exception):
     """Nothing with this id is for sale."""
 
 
+class PlanError(Exception):
+    """The plan is not sold to this person: it gives nothing, or its person has yet to agree that
+    it takes the place of the present one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What somebody wants to buy: the id of an offer, and where they come back to. The page of
-    the payment is below `page`."""
+    """An order: the id of an offer, the plan that its person agrees to give up for it (see
+    `periods.agreement`), and where they come back to. The payment's page is below `page`."""
 
     offer: str
+    agreed: str
     page: str
     cancelled: str
     language: str
@@ -60,6 +67,13 @@ class Desk:
             raise NoOfferError(offer_id)
         return found
 
+    def outlook(self, purchase: Purchase, user: User, now: float) -> Outlook | None:
+        """What would come of buying a plan now; None: it is no plan."""
+        if not purchase.plan:
+            return None
+        new = NewPeriod(purchase.plan, purchase.seconds, purchase.plan_then, "")
+        return periods.outlook(user, new, now)
+
     async def buy(
         self,
         database: Database,
@@ -72,12 +86,19 @@ class Desk:
 
         Raises:
             NoOfferError: there is no such offer.
+            PlanError: see there.
             CheckoutError: Stripe made no session; the message is for the operator.
             BusyError: too many people buy at once.
             StoreError: SQLite failed.
         """
         purchase = self.purchase(settings, wanted.offer)
-        payment = await payments.open_payment(database, user, purchase, now)
+        found = self.outlook(purchase, user, now)
+        replaced = None
+        if found is not None and found.kind not in ("start", "extend"):
+            if found.kind == "nothing" or wanted.agreed != periods.agreement(found.present):
+                raise PlanError(found.kind)
+            replaced = found.present
+        payment = await payments.open_payment(database, user, purchase, now, replaced)
         back = Return(f"{wanted.page}/{payment.id}", wanted.cancelled, wanted.language)
         session = await self._checkout.leave(settings.payments, payment, back)
         await payments.set_session(database, payment.id, session.id)

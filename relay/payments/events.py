@@ -23,9 +23,13 @@ _KINDS: Final[dict[str, Kind]] = {
     "charge.refunded": "refunded",
     "charge.dispute.created": "disputed",
     "refund.failed": "refund_failed",
+    "refund.updated": "refund_failed",  # if it failed or was cancelled
+    "charge.refund.updated": "refund_failed",
 }
+_FAILED: Final = ("failed", "canceled")
 _MAX_ID: Final = 255
 _MAX_CENTS: Final = 2**53
+_MAX_SECONDS: Final = 2**40
 
 
 class EventError(Exception):
@@ -40,6 +44,7 @@ class _Event(msgspec.Struct):
     id: str
     type: str
     data: _Data
+    created: int = 0
 
 
 class _Object(msgspec.Struct):
@@ -52,6 +57,7 @@ class _Object(msgspec.Struct):
     currency: str | None = None
     payment_intent: str | None = None
     payment_status: str | None = None  # of a session
+    status: str | None = None  # of a refund
     metadata: dict[str, str] | None = None
 
 
@@ -72,17 +78,22 @@ def read(body: bytes) -> Fact | None:
     is_session = event.type.startswith("checkout.session.")
     if kind == "paid" and about.payment_status != "paid":
         kind = "pending"  # a bank debit, say: another event says how it ends
+    if kind == "refund_failed" and about.status not in _FAILED:
+        return None
     amount = {"paid": about.amount_total, "refunded": about.amount_refunded}.get(kind, about.amount)
-    if not 0 <= (amount or 0) <= _MAX_CENTS or not 0 < len(event.id) <= _MAX_ID:
-        raise EventError("the event has an impossible amount or id")
+    is_possible = 0 <= (amount or 0) <= _MAX_CENTS and 0 <= event.created <= _MAX_SECONDS
+    if not is_possible or not all(0 < len(one) <= _MAX_ID for one in (event.id, about.id)):
+        raise EventError("the event has an impossible amount, moment or id")
     metadata = about.metadata or {}
     return Fact(
         event=event.id,
         kind=kind,
+        made_at=event.created,
         amount=amount or 0,
         currency=about.currency or "",
         session=about.id if is_session else "",
         intent=about.payment_intent or "",
+        refund=about.id if kind == "refund_failed" else "",
         payment=metadata.get(PAYMENT, ""),
         account=metadata.get(ACCOUNT, ""),
         offer=metadata.get(OFFER, ""),

@@ -1,21 +1,20 @@
 """Who may call: admin keys, their scopes, and how often.
 
-A wrong key costs a token of its caller's address, so that nobody tries keys at a rate. Decides
-which calls are let in. Must not know what they do.
+A wrong key counts against the network that it comes from, so that nobody tries keys at a rate.
+Decides which calls are let in. Must not know what they do.
 """
 
 from typing import Final
 
+from relay.accounts.throttle import Throttle, address_name
 from relay.provisioning.problems import Problem
-from relay.quota.bucket import TokenBucket
 from relay.secret import digest
 from relay.store.admin_keys import AdminKey, find_admin_key
 from relay.store.database import Database
 
 _CALLS_PER_MINUTE: Final = 600  # of one key
-_FAILURES_PER_MINUTE: Final = 30  # of one address
+_FAILURES_PER_MINUTE: Final = 30  # of one network
 _MAX_KNOWN: Final = 4096
-_MINUTE_MS: Final = 60_000
 _HOW_TO: Final = "Send an admin key as `Authorization: Bearer KEY` or `x-api-key: KEY`."
 _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 
@@ -25,9 +24,10 @@ class Access:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._calls: dict[str, TokenBucket] = {}
-        self._failures: dict[str, TokenBucket] = {}
-        self._known: set[bytes] = set()  # digests of keys that were good lately
+        self._calls = Throttle(_CALLS_PER_MINUTE)
+        self._failures = Throttle(_FAILURES_PER_MINUTE)
+        # Digests of keys that were good lately, in the order of their last use.
+        self._known: dict[bytes, None] = {}
 
     async def admit(
         self, headers: dict[bytes, bytes], peer: str, prefix: str, now: float
@@ -38,26 +38,25 @@ class Access:
             Problem: 401 without a live key, 429 too many calls.
             StoreError: SQLite failed.
         """
-        moment = int(now * 1000)
-        failures = _bucket(self._failures, peer, _FAILURES_PER_MINUTE)
+        network = address_name(peer)
         text = _key_of(headers)
         known_as = digest(text)
-        # Who has a key is not kept out by others at the same address.
-        if not failures.has_room(1, moment) and known_as not in self._known:
-            raise _too_many(failures, moment)
+        # A key that was good is not kept out by wrong ones from the same network.
+        if known_as not in self._known and (seconds := self._failures.blocked(network, now)):
+            raise _too_many("wrong keys", self._failures.allowed, seconds)
         key = None
         if text.startswith(prefix.encode()):
             key = await find_admin_key(self._database, known_as)
         if key is None or not key.is_live(now):
-            failures.take(1, moment)
-            self._known.discard(known_as)
+            self._failures.wait(network, now)
+            self._known.pop(known_as, None)
             raise Problem(401, f"{_fault(text, prefix)} {_HOW_TO}", headers=_CHALLENGE)
-        calls = _bucket(self._calls, key.id, _CALLS_PER_MINUTE)
-        if not calls.take(1, moment):
-            raise _too_many(calls, moment)
+        if seconds := self._calls.wait(key.id, now):
+            raise _too_many("calls", self._calls.allowed, seconds)
+        self._known.pop(known_as, None)
         if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        self._known.add(known_as)
+            del self._known[next(iter(self._known))]
+        self._known[known_as] = None
         return key
 
 
@@ -87,19 +86,9 @@ def _key_of(headers: dict[bytes, bytes]) -> bytes:
     return headers.get(b"x-api-key", b"")
 
 
-def _bucket(known: dict[str, TokenBucket], name: str, size: int) -> TokenBucket:
-    bucket = known.get(name)
-    if bucket is None:
-        if len(known) >= _MAX_KNOWN:
-            known.clear()
-        bucket = known[name] = TokenBucket(size, _MINUTE_MS)
-    return bucket
-
-
-def _too_many(bucket: TokenBucket, now: int) -> Problem:
-    seconds = max(1, -((now - bucket.ready_at(1, now)) // 1000))
+def _too_many(things: str, allowed: int, seconds: int) -> Problem:
     return Problem(
         429,
-        f"Too many calls: {bucket.size} a minute are allowed. Try again in {seconds} s.",
+        f"Too many {things}: {allowed} a minute are allowed. Try again in {seconds} s.",
         headers=((b"retry-after", b"%d" % seconds),),
     )

@@ -172,7 +172,8 @@ async def list_effective(call: Call) -> Reply:
         people = people[: query.limit]
         cursor = cursor_of(people[-1].email) if more else None
     limits: dict[tuple[str, str], SpendLimit] = {
-        (one.user_id, one.period): one for one in await spend_limits(call.database)
+        (one.user_id, one.period): one
+        for one in await spend_limits(call.database, [user.id for user in people])
     }
     rows = [
         await _effective(call, user, period, limits.get((user.id, period)))

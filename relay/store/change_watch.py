@@ -1,7 +1,7 @@
-"""Notices changes to users, keys and credits, whichever process makes them.
+"""Notices changes to users, keys, credits and limits, whichever process makes them.
 
-Reads the revision number at a fixed interval (a few microseconds) and the keys only when it
-changed. Must not know how the listener uses them.
+Reads the revision number at a fixed interval (a few microseconds). Must not know what is read once
+it has changed.
 """
 
 import asyncio
@@ -9,34 +9,28 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from relay.store.database import Database, StoreError
-from relay.store.keys import LiveKey, live_keys, revision
+from relay.store.keys import revision
 
 _log = logging.getLogger(__name__)
 
 
 async def watch(
-    database: Database,
-    interval: float,
-    on_change: Callable[[list[LiveKey]], None],
-    then: Callable[[], Awaitable[None]] | None = None,
+    database: Database, interval: float, on_change: Callable[[], Awaitable[None]]
 ) -> None:
-    """Call `on_change` with the live keys now, and after each change, and `then` after it; until
-    cancelled.
+    """Call `on_change` now, and after each change, until cancelled.
 
     The first call closes the gap between the listener's own reading and the start of the watch.
-    While the database fails, the last keys stay in force and the watch goes on. `interval` is in
-    seconds.
+    While the database or the listener fails, the last keys stay in force and the watch goes on.
+    `interval` is in seconds.
     """
     seen: int | None = None
     failing = False
     while True:
         try:
-            # Read before the keys, so that a change in between is noticed by the next look.
+            # Read before the call, so that a change in between is noticed by the next look.
             number = await revision(database)
             if number != seen:
-                on_change(await live_keys(database))
-                if then is not None:
-                    await then()
+                await on_change()
                 seen = number
         except StoreError as error:
             if not failing:

@@ -13,7 +13,7 @@ from relay.store import balance, periods
 from relay.store.audit import Change, record
 from relay.store.balance import NewCredit
 from relay.store.database import Database
-from relay.store.periods import NewPeriod
+from relay.store.periods import NewPeriod, Present
 from relay.store.users import User, new_id, select_user
 
 Kind = Literal["credit", "plan", "invite"]
@@ -49,6 +49,12 @@ class Code(msgspec.Struct, frozen=True):
     expires_at: float | None
     revoked_at: float | None
 
+    @property
+    def period(self) -> NewPeriod:
+        """The period that a code for a plan brings."""
+        assert self.plan is not None
+        return NewPeriod(self.plan, self.seconds, self.plan_then or self.plan, self.id)
+
     def state(self, now: float) -> str:
         """`open`, `used`, `expired` or `revoked`."""
         if self.revoked_at is not None:
@@ -79,7 +85,8 @@ class Redemption(msgspec.Struct, frozen=True):
 
 
 class CodeError(Exception):
-    """The code cannot be redeemed: `unknown`, `used`, `expired`, `revoked`, `again` or `kind`."""
+    """The code cannot be redeemed: `unknown`, `used`, `expired`, `revoked`, `again` or `kind`; or
+    its plan would take the present one (`other_plan`) or give nothing (`no_end`)."""
 
     def __init__(self, reason: str, code: Code | None = None) -> None:
         super().__init__(reason)
@@ -144,8 +151,11 @@ async def revoke_codes(database: Database, which: str, now: float) -> int:
     return await database.write(work)
 
 
-async def redeem(database: Database, digest: bytes, user: User, now: float) -> Redemption:
-    """Redeem a code for a person, with all that it brings, in one transaction.
+async def redeem(
+    database: Database, digest: bytes, user: User, now: float, agreed: Present | None = None
+) -> Redemption:
+    """Redeem a code for a person, with all that it brings, in one transaction. `agreed`: the plan
+    that they agree to give up for that of the code.
 
     Raises:
         CodeError: it cannot be redeemed, and nothing has changed.
@@ -163,20 +173,15 @@ async def redeem(database: Database, digest: bytes, user: User, now: float) -> R
             new = NewCredit(user.id, code.amount_micro, code.note, "redemption", about)
             entry = balance.add_credit(connection, database.actor, new, now)
             return Redemption(code, balance_micro=entry.balance_after)
-        return _redeem_plan(connection, database, user, code, now)
+        present = select_user(connection, user.email)
+        assert present is not None
+        done = periods.grant(connection, database.actor, present, code.period, agreed, now)
+        if done is None:
+            found = periods.outlook(present, code.period, now)
+            raise CodeError("no_end" if found.kind == "nothing" else "other_plan", code)
+        return Redemption(code, plan_until=done[0].plan_until, extended=done[1])
 
     return await database.write(work)
-
-
-def _redeem_plan(
-    connection: sqlite3.Connection, database: Database, user: User, code: Code, now: float
-) -> Redemption:
-    present = select_user(connection, user.email)
-    assert present is not None
-    assert code.plan is not None
-    new = NewPeriod(code.plan, code.seconds, code.plan_then or code.plan, code.id)
-    after, extended = periods.grant(connection, database.actor, present, new, now)
-    return Redemption(code, plan_until=after.plan_until, extended=extended)
 
 
 def use(connection: sqlite3.Connection, digest: bytes, user_id: str, now: float) -> Code:

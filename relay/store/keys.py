@@ -117,10 +117,10 @@ _SELECT: Final = """SELECT keys.id, email, name, hint, keys.created_at, expires_
     FROM keys JOIN users ON users.id = keys.user_id"""
 # A key from before a rotation is one more, which expires with the time that it was given.
 _SELECT_LIVE: Final = """WITH valid AS (
-        SELECT digest, expires_at, id FROM keys WHERE revoked_at IS NULL
+        SELECT digest, expires_at, id FROM keys WHERE revoked_at IS NULL {of}
         UNION ALL
         SELECT old_digest, min(old_until, coalesce(expires_at, old_until)), id FROM keys
-        WHERE revoked_at IS NULL AND old_digest IS NOT NULL)
+        WHERE revoked_at IS NULL AND old_digest IS NOT NULL {of})
     SELECT valid.digest, keys.id, keys.user_id, email, plan, suspended_at IS NOT NULL,
         valid.expires_at, coalesce(credited, 0), cache_breakpoints, suspended_reason, plan_until,
         plan_then, disabled_at IS NOT NULL, models, addresses, limits, max_concurrency
@@ -307,8 +307,18 @@ async def revision(database: Database) -> int:
     return int((await database.select("SELECT number FROM revision"))[0][0])
 
 
-async def live_keys(database: Database) -> list[LiveKey]:
-    """All keys that are not revoked, with those that a rotation has left valid."""
+async def changed_since(database: Database, number: int) -> list[str]:
+    """The accounts that have changed since a revision: themselves, their keys, credits or limits on
+    spending."""
+    rows = await database.select("SELECT user_id FROM changed WHERE number > ?", (number,))
+    return [user_id for (user_id,) in rows]
+
+
+async def live_keys(database: Database, accounts: list[str] | None = None) -> list[LiveKey]:
+    """All keys that are not revoked, with those that a rotation has left valid; or those of some
+    accounts."""
+    of = "" if accounts is None else "AND user_id IN (SELECT value FROM json_each(?1))"
+    values = () if accounts is None else (msgspec.json.encode(accounts).decode(),)
     return [
         LiveKey(
             digest=row[0],
@@ -326,5 +336,5 @@ async def live_keys(database: Database) -> list[LiveKey]:
             disabled=bool(row[12]),
             rules=_rules(*row[13:]),
         )
-        for row in await database.select(_SELECT_LIVE)
+        for row in await database.select(_SELECT_LIVE.format(of=of), values)
     ]

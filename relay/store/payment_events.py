@@ -35,6 +35,7 @@ _WORDS: Final = {
     "disputed": "disputes a payment",
     "refund_failed": "a refund failed",
     "plan_goes_on": "refunded, while the plan goes on",
+    "other_plan": "paid for a plan, but has another one now, which was left as it is",
 }
 _ORDER: Final = ("open", "pending", "expired", "failed", "paid")  # a later one prevails
 
@@ -45,10 +46,12 @@ class Fact(msgspec.Struct, frozen=True):
 
     event: str
     kind: Kind
-    amount: int = 0  # cents: paid, refunded so far, or disputed
+    made_at: float = 0  # epoch seconds
+    amount: int = 0  # cents: paid, refunded so far, disputed, or of the refund that failed
     currency: str = ""
     session: str = ""
     intent: str = ""
+    refund: str = ""  # the one that failed
     payment: str = ""
     account: str = ""
     offer: str = ""
@@ -117,7 +120,7 @@ class _Transaction:
         payment = self._gathered(payment.id)
         if payment.state == "paid" and before.state != "paid":
             self._fulfil(payment, fact)
-        self._reverse(payment.id)
+        self._reverse(payment.id, fact.event)
         self._note_later_events(payment)
         after = self._payment(payment.id)
         change = Change(f"payment.{fact.kind}", after.id, before.audited(), after.audited())
@@ -160,8 +163,9 @@ class _Transaction:
 
     def _enter(self, fact: Fact, payment: Payment | None) -> None:
         self._connection.execute(
-            """INSERT INTO payment_event (id, time, kind, payment, intent, amount, currency, note)
-               VALUES (?, ?, ?, ?, ?, ?, ?, '')""",
+            """INSERT INTO payment_event
+               (id, time, kind, payment, intent, amount, currency, made_at, refund, note)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '')""",
             (
                 fact.event,
                 self._now,
@@ -170,6 +174,8 @@ class _Transaction:
                 fact.intent,
                 fact.amount,
                 fact.currency,
+                fact.made_at,
+                fact.refund,
             ),
         )
 
@@ -211,12 +217,32 @@ class _Transaction:
         """The payment with what its refunds and disputes say, in whatever order they came."""
         self._set(
             payment_id,
-            """refunded = min(price, coalesce((SELECT max(amount) FROM payment_event AS event
-                   WHERE event.payment = payment.id AND kind = 'refunded'), 0)),
+            """refunded = max(0, min(price, ?)),
                disputed_at = (SELECT min(time) FROM payment_event AS event
                    WHERE event.payment = payment.id AND kind = 'disputed')""",
+            self._refunded(payment_id),
         )
         return self._payment(payment_id)
+
+    def _refunded(self, payment_id: str) -> int:
+        """What is refunded: the last total that Stripe said, less the refunds that have failed
+        since. Stripe counts in seconds; a refund that fails in its own second has failed since."""
+        last = self._row(
+            """SELECT made_at, amount FROM payment_event WHERE payment = ? AND kind = 'refunded'
+               ORDER BY made_at DESC, amount DESC LIMIT 1""",
+            payment_id,
+        )
+        if last is None:
+            return 0
+        made_at, total = last
+        failed = self._connection.execute(
+            """SELECT coalesce(sum(amount), 0) FROM (
+                   SELECT max(amount) AS amount, min(made_at) AS made_at FROM payment_event
+                   WHERE payment = ? AND kind = 'refund_failed' AND refund <> '' GROUP BY refund)
+               WHERE made_at >= ?""",
+            (payment_id, made_at),
+        ).fetchone()[0]
+        return int(total - failed)
 
     # --- what it moves ---
 
@@ -231,7 +257,10 @@ class _Transaction:
             return
         if payment.plan:
             new = NewPeriod(payment.plan, payment.seconds, payment.plan_then, payment.id)
-            periods.grant(self._connection, self._actor, user, new, self._now)
+            agreed = payment.replaced
+            if periods.grant(self._connection, self._actor, user, new, agreed, self._now) is None:
+                self._note(fact.event, "other_plan", payment.email)
+                return
             self._emit(payment.email, f"{payment.title}: paid")
         else:
             new_credit = NewCredit(
@@ -240,15 +269,16 @@ class _Transaction:
             balance.add_credit(self._connection, self._actor, new_credit, self._now)
         self._set(payment.id, "fulfilled_at = ?", self._now)
 
-    def _reverse(self, payment_id: str) -> None:
-        """Take back the share of the credit that was refunded: all of it at the end."""
+    def _reverse(self, payment_id: str, event: str) -> None:
+        """Take back the share of the credit that is refunded, all of it at the end; and give it
+        again once the refund has failed."""
         payment = self._payment(payment_id)
         if payment.fulfilled_at is None or not payment.credit_micro:
             return
         due = payment.credit_micro * payment.refunded // payment.price
-        if due <= payment.reversed_micro:
+        if due == payment.reversed_micro:
             return
-        about = f"{payment.id}/{payment.refunded}"
+        about = f"{payment.id}/{event}"
         amount = payment.reversed_micro - due
         new = NewCredit(payment.user_id, amount, payment.title, "reversal", about)
         balance.add_credit(self._connection, self._actor, new, self._now)
@@ -261,11 +291,16 @@ class _Transaction:
         notes = {"disputed": "disputed", "refund_failed": "refund_failed"}
         if payment.plan:
             notes["refunded"] = "plan_goes_on"
-        for event, kind in self._connection.execute(
-            "SELECT id, kind FROM payment_event WHERE payment = ? AND note = ''", (payment.id,)
+        noted: set[str] = set()  # one failure may be in several events
+        for event, kind, refund, note in self._connection.execute(
+            """SELECT id, kind, refund, note FROM payment_event WHERE payment = ?
+               ORDER BY note = '', made_at""",
+            (payment.id,),
         ).fetchall():
-            if kind in notes:
+            if not note and kind in notes and refund not in noted:
                 self._note(event, notes[kind], payment.email)
+            if refund:
+                noted.add(refund)
 
     def _note(self, event: str, note: str, subject: str) -> None:
         self._connection.execute("UPDATE payment_event SET note = ? WHERE id = ?", (note, event))

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from relay.store.database import Database
+from relay.store.periods import Present
 from relay.store.users import User, new_id
 
 State = Literal["open", "pending", "expired", "failed", "paid"]
@@ -19,9 +20,10 @@ Shown = Literal[
 ]
 
 _MAX_OPEN: Final = 20  # of an account; one that is paid all the same is made anew
-COLUMNS: Final = """id, user_id, email, offer, title, price, currency, credit_micro, plan, seconds,
-    plan_then, tax_percent, seller, state, created_at, session, intent, paid_at, fulfilled_at,
-    refunded, reversed_micro, disputed_at, invoice_year, invoice_number"""
+COLUMNS: Final = """offer, title, price, currency, credit_micro, plan, seconds, plan_then,
+    tax_percent, seller, id, user_id, email, state, created_at, replaces, replaces_until, session,
+    intent, paid_at, fulfilled_at, refunded, reversed_micro, disputed_at, invoice_year,
+    invoice_number"""
 
 
 class Purchase(msgspec.Struct, frozen=True):
@@ -39,24 +41,17 @@ class Purchase(msgspec.Struct, frozen=True):
     seller: str
 
 
-class Payment(msgspec.Struct, frozen=True):
-    """A payment; times are epoch seconds, amounts cents, and those of credit micro-dollars."""
+class Payment(Purchase, frozen=True):
+    """A payment, and what it buys as that was offered then. Times are epoch seconds, amounts
+    cents, and those of credit micro-dollars."""
 
     id: str
     user_id: str
     email: str
-    offer: str
-    title: str
-    price: int
-    currency: str
-    credit_micro: int
-    plan: str
-    seconds: int
-    plan_then: str
-    tax_percent: str
-    seller: str
     state: State
     created_at: float
+    replaces: str
+    replaces_until: float | None
     session: str | None
     intent: str | None
     paid_at: float | None
@@ -73,6 +68,11 @@ class Payment(msgspec.Struct, frozen=True):
         if self.invoice_number is None:
             return ""
         return f"{self.invoice_year}-{self.invoice_number:04}"
+
+    @property
+    def replaced(self) -> Present | None:
+        """The plan that its person agreed to give up; None: none."""
+        return Present(self.replaces, self.replaces_until) if self.replaces else None
 
     @property
     def shown(self) -> Shown:
@@ -146,8 +146,15 @@ class Page(msgspec.Struct, frozen=True):
     before: int | None
 
 
-async def open_payment(database: Database, user: User, purchase: Purchase, now: float) -> Payment:
-    """Keep what somebody is about to buy, before Stripe hears of it.
+async def open_payment(
+    database: Database,
+    user: User,
+    purchase: Purchase,
+    now: float,
+    replaced: Present | None = None,
+) -> Payment:
+    """Keep what somebody is about to buy, before Stripe hears of it. `replaced`: the plan that
+    they agree to give up for it.
 
     Raises:
         StoreError: SQLite failed, and nothing was kept.
@@ -160,7 +167,15 @@ async def open_payment(database: Database, user: User, purchase: Purchase, now: 
                 WHERE {unpaid} ORDER BY rowid DESC LIMIT 1 OFFSET ?2)""",  # noqa: S608
             (user.id, _MAX_OPEN - 1),
         )
-        return insert(connection, new_id("pay"), user, purchase, now)
+        payment = insert(connection, new_id("pay"), user, purchase, now)
+        if replaced is None:
+            return payment
+        row = connection.execute(
+            f"""UPDATE payment SET replaces = ?, replaces_until = ? WHERE id = ?
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (replaced.plan, replaced.until, payment.id),
+        ).fetchall()[0]
+        return Payment(*row)
 
     return await database.write(work)
 

@@ -30,6 +30,30 @@ class Period(msgspec.Struct, frozen=True):
     source: str
 
 
+class Present(msgspec.Struct, frozen=True):
+    """The plan that an account has at a moment, and its end; None: it has none."""
+
+    plan: str
+    until: float | None
+
+    def gives_up(self, other: "Present | None") -> bool:
+        """Whether who agreed to give up `other` has agreed to give this one up."""
+        if other is None or other.plan != self.plan:
+            return False
+        return other.until is None or (self.until is not None and self.until <= other.until)
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """What would come of a plan that somebody redeems or buys. It `extend`s a period of the same
+    plan; it `start`s where nothing is lost by that; it would `replace` the present plan, for which
+    its person has to agree; or it gives `nothing`: its person has the plan without an end."""
+
+    kind: Literal["start", "extend", "replace", "nothing"]
+    present: Present
+    ends_at: float
+    plan_then: str
+
+
 class NewPeriod(msgspec.Struct, frozen=True):
     """A period to be entered: from now on, or as the continuation of the present one. `source`:
     who or which code."""
@@ -70,15 +94,49 @@ def extend(
     return after
 
 
+def present(user: User, now: float) -> Present:
+    """The plan of an account at a moment."""
+    until = user.plan_until if user.plan_until is not None and user.plan_until > now else None
+    return Present(user.plan_at(now), until)
+
+
+def agreement(has: Present) -> str:
+    """The value that a form sends back once its person agrees to give this plan up."""
+    return f"{has.plan} {has.until}"
+
+
+def outlook(user: User, new: NewPeriod, now: float) -> Outlook:
+    """See `Outlook`."""
+    has, ends_at = present(user, now), now + new.seconds
+    if has.plan == new.plan:
+        if has.until is None:
+            return Outlook("nothing", has, ends_at, new.plan_then)
+        return Outlook("extend", has, has.until + new.seconds, user.plan_then or new.plan_then)
+    # A plan without an end is not lost if it is the one that follows.
+    is_kept = has.until is None and has.plan == new.plan_then
+    return Outlook("start" if is_kept else "replace", has, ends_at, new.plan_then)
+
+
 def grant(
-    connection: sqlite3.Connection, actor: Actor, user: User, new: NewPeriod, now: float
-) -> tuple[User, bool]:
-    """A plan that somebody redeemed or bought: it is extended if it runs already, else it begins
-    anew. Returns the account, and whether the plan was extended."""
-    runs = user.plan_until is not None and user.plan_until > now
-    if runs and user.plan == new.plan:
-        return extend(connection, actor, user, new, now), True
-    return start(connection, actor, user, new, now), False
+    connection: sqlite3.Connection,
+    actor: Actor,
+    user: User,
+    new: NewPeriod,
+    agreed: Present | None,
+    now: float,
+) -> tuple[User, bool] | None:
+    """A plan that somebody redeemed or bought. `agreed`: the plan that they agreed to give up.
+
+    Returns the account, and whether the plan was extended. None: nothing has changed, since it
+    gives nothing, or would take a plan that its person has not agreed to give up.
+    """
+    found = outlook(user, new, now)
+    if found.kind == "extend":
+        longer = NewPeriod(new.plan, new.seconds, found.plan_then, new.source)
+        return extend(connection, actor, user, longer, now), True
+    if found.kind == "start" or (found.kind == "replace" and found.present.gives_up(agreed)):
+        return start(connection, actor, user, new, now), False
+    return None
 
 
 async def extend_present(database: Database, email: str, seconds: int, now: float) -> User | None:

@@ -79,9 +79,14 @@ async def find_spend_limit(database: Database, limit_id: str) -> SpendLimit | No
     return SpendLimit(*rows[0]) if rows else None
 
 
-async def spend_limits(database: Database) -> list[SpendLimit]:
-    """All limits."""
-    return [SpendLimit(*row) for row in await database.select(f"{_SELECT} ORDER BY id")]
+async def spend_limits(database: Database, accounts: list[str] | None = None) -> list[SpendLimit]:
+    """All limits, or those of some accounts."""
+    if accounts is None:
+        return [SpendLimit(*row) for row in await database.select(f"{_SELECT} ORDER BY id")]
+    which = "user_id IN (SELECT value FROM json_each(?))"
+    values = (msgspec.json.encode(accounts).decode(),)
+    rows = await database.select(f"{_SELECT} WHERE {which} ORDER BY id", values)
+    return [SpendLimit(*row) for row in rows]
 
 
 async def spent(database: Database, user_id: str, since: float) -> int:
@@ -91,6 +96,25 @@ async def spent(database: Database, user_id: str, since: float) -> int:
         (user_id, since),
     )
     return int(micro)
+
+
+async def spent_by(
+    database: Database, accounts: list[str], begins: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """What accounts have cost since each of some beginnings of hours, in micro-dollars."""
+    sums = ", ".join("sum(iif(hour >= ?, cost_micro, 0))" for _ in begins)
+    whose = "user_id IN (SELECT value FROM json_each(?)) AND hour >= ?"
+    # By itself, SQLite would read all accounts' hours of the month.
+    rows = await database.select(
+        f"""SELECT user_id, {sums} FROM (
+                SELECT user_id, hour, cost_micro FROM usage_hour INDEXED BY usage_hour_by_user
+                WHERE {whose}
+                UNION ALL
+                SELECT user_id, hour, cost_micro FROM usage_lately WHERE {whose})
+            GROUP BY user_id""",  # noqa: S608
+        (*begins, *2 * (msgspec.json.encode(accounts).decode(), min(begins))),
+    )
+    return {row[0]: row[1:] for row in rows}
 
 
 def _one(connection: sqlite3.Connection, condition: str, *values: Any) -> SpendLimit | None:

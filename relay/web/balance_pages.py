@@ -12,6 +12,7 @@ from relay.accounts.codes import code_digest
 from relay.accounts.throttle import Throttle, address_name
 from relay.store import balance, codes
 from relay.store.codes import CodeError, Redemption
+from relay.store.periods import NewPeriod, agreement, outlook, present
 from relay.web.overview_pages import shown_balance
 from relay.web.pages import Pages
 from relay.web.visit import Visit
@@ -50,7 +51,14 @@ async def show(visit: Visit) -> Response:
     return await _page(visit)
 
 
-async def _page(visit: Visit, status: int = 200, problem: str = "", code: str = "") -> Response:
+async def _page(
+    visit: Visit,
+    status: int = 200,
+    problem: str = "",
+    code: str = "",
+    plan: NewPeriod | None = None,
+) -> Response:
+    """See `show`. `plan`: that a code would bring, for which somebody has yet to agree."""
     text = visit.request.query_params.get("before", "")
     before = min(int(text), _MAX_NUMBER) if text.isdecimal() and len(text) < 20 else _MAX_NUMBER
     rows = await balance.statement(visit.database, visit.user.id, _ROWS + 1, before)
@@ -59,6 +67,9 @@ async def _page(visit: Visit, status: int = 200, problem: str = "", code: str = 
         "entries": rows[:_ROWS],
         "before": rows[_ROWS - 1].id if len(rows) > _ROWS else None,
         "is_first": before == _MAX_NUMBER,
+        "plan": "" if plan is None else plan.plan,
+        "outlook": None if plan is None else outlook(visit.user, plan, visit.now),
+        "plans": {one.id: one.name or one.id for one in visit.settings.plan},
     }
     return visit.render("balance.html", status, problem=problem, code=code, **values)
 
@@ -74,10 +85,16 @@ async def redeem(visit: Visit) -> Response:
         answer = await _page(visit, 429, visit.t("login.too_often", seconds=seconds), code)
         answer.headers["retry-after"] = str(seconds)
         return answer
+    has = present(visit.user, visit.now)
+    agreed = has if visit.form.get("agreed") == agreement(has) else None
     try:
-        done = await codes.redeem(visit.acting, code_digest(code), visit.user, visit.now)
+        done = await codes.redeem(visit.acting, code_digest(code), visit.user, visit.now, agreed)
     except CodeError as error:
-        return await _page(visit, 422, visit.t(f"redeem.{error.reason}"), code)
+        plan = None
+        if error.reason == "other_plan" and error.code is not None:
+            plan = error.code.period
+            tries.forgive(visit)
+        return await _page(visit, 422, visit.t(f"redeem.{error.reason}"), code, plan)
     tries.forgive(visit)
     await visit.parts.apply_keys()
     return _redeemed(visit, done)

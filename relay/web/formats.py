@@ -9,7 +9,9 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from relay.store.periods import agreement
 
 OUTCOMES: Final = ("whole", "refused", "cut", "caller left", "failed")
 _MICRO: Final = 10**6
@@ -45,6 +47,11 @@ def moment(seconds: float | None) -> Markup | str:
     return Markup('<time datetime="{}" data-moment>{} UTC</time>').format(
         at.isoformat(timespec="seconds").replace("+00:00", "Z"), at.strftime("%Y-%m-%d %H:%M")
     )
+
+
+def fill(text: str, **values: object) -> Markup:
+    """A text with values in place of its `{names}`; those that are HTML stay so."""
+    return escape(text).format(**values)
 
 
 def span(microseconds: int | None) -> str:
@@ -145,6 +152,8 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "dollars": dollars,
     "moment": moment,
     "span": span,
+    "agreement": agreement,
+    "fill": fill,
     "period": period,
     "browser": browser,
     "cache_share": cache_share,

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from relay.net.off_loop import BusyError
 from relay.payments.amounts import money
 from relay.payments.checkout import CheckoutError
-from relay.payments.desk import Arrival, NoOfferError, Wanted
+from relay.payments.desk import Arrival, NoOfferError, PlanError, Wanted
 from relay.payments.events import EventError
 from relay.payments.invoices import COLUMNS, csv_values
 from relay.payments.signature import SignatureError
@@ -24,9 +24,34 @@ from relay.web.visit import Visit
 _PATH: Final = "/dashboard/payments"
 _ROWS: Final = 50
 _NUMBER_DIGITS: Final = 18
-_CONFIRMING_SECONDS: Final = 600  # a page that waits for longer does not look again
+_WARNING_INTERVAL_SECONDS: Final = 60.0
+# How often a page that waits looks again, by the age of its payment, in seconds. A Checkout Session
+# is over after a day, so that a page which waits for longer has nothing to wait for.
+_LOOKS: Final = ((120, 2), (600, 5), (3_600, 20), (90_000, 60))
+_LATE_SECONDS: Final = 600
 
 _log = logging.getLogger("relay.web")
+
+
+class RefusedEvents:
+    """Logs the events that are refused: one a minute of each status, for anybody may send some."""
+
+    def __init__(self) -> None:
+        self._logged: dict[int, float] = {}  # moments, by status
+        self._unlogged = 0
+
+    def log(self, status: int, words: str, now: float) -> None:
+        """Log a refused event, or count it for the next line."""
+        if now - self._logged.get(status, float("-inf")) < _WARNING_INTERVAL_SECONDS:
+            self._unlogged += 1
+            return
+        self._logged[status] = now
+        _log.warning(
+            "an event at /payments/stripe was refused: %s (%d others since the last line)",
+            words,
+            self._unlogged,
+        )
+        self._unlogged = 0
 
 
 def add(pages: Pages) -> None:
@@ -59,10 +84,13 @@ async def _page(visit: Visit, status: int = 200, problem: str = "") -> Response:
     which = PaymentFilter(visit.user.id, state="own")
     before = page_start(visit)
     page = await payments(visit.database, which, _ROWS, before)
+    desk, settings = visit.site.desk, visit.settings
+    purchases = [desk.purchase(settings, one.id) for one in settings.payments.offer]
+    outlooks = [desk.outlook(one, visit.user, visit.now) for one in purchases]
     answer = visit.render(
         "payments.html",
         status,
-        offers=visit.settings.payments.offer,
+        offers=list(zip(settings.payments.offer, outlooks, strict=True)),
         currency=visit.settings.payments.currency,
         plans={plan.id: plan.name or plan.id for plan in visit.settings.plan},
         page=page,
@@ -89,11 +117,19 @@ async def buy(visit: Visit) -> Response:
     if seconds:
         visit.refuse(429, "too_often", seconds=seconds, retry_after=seconds)
     page = visit.settings.server.public_url.rstrip("/") + _PATH
-    wanted = Wanted(visit.form.get("offer", ""), page, f"{page}/cancelled", visit.language)
+    wanted = Wanted(
+        visit.form.get("offer", ""),
+        visit.form.get("agreed", ""),
+        page,
+        f"{page}/cancelled",
+        visit.language,
+    )
     try:
         url = await visit.site.desk.buy(visit.acting, visit.settings, visit.user, wanted, visit.now)
     except NoOfferError:
         return await _page(visit, 422, visit.t("payments.no_offer"))
+    except PlanError:
+        return await _page(visit, 422, visit.t("payments.other_plan"))
     except BusyError:
         visit.refuse(503, "busy", retry_after=2)
     except CheckoutError as error:
@@ -125,8 +161,14 @@ async def show_one(visit: Visit) -> Response:
         "parts/payment.html" if visit.is_part else "payment.html",
         payment=payment,
         price=money(payment.price, payment.currency),
-        is_waiting=payment.state == "open" and age < _CONFIRMING_SECONDS,
+        look_again=look_again(age) if payment.state == "open" else 0,
+        is_late=payment.state == "open" and age >= _LATE_SECONDS,
     )
+
+
+def look_again(age: float) -> int:
+    """The seconds until a page looks again what became of an open payment; 0: it does not."""
+    return next((seconds for until, seconds in _LOOKS if age < until), 0)
 
 
 # --- what was bought ---
@@ -177,17 +219,19 @@ async def receive(visit: Visit) -> Response:
     try:
         outcome = await visit.site.desk.receive(visit.acting_as("stripe"), visit.settings, arrival)
     except (SignatureError, EventError) as error:
-        return _refused(400, f"{error}")
+        return _refused(visit, 400, f"{error}")
     except ValueError as error:
-        return _refused(500, f"payments.webhook_secret: {error}")
+        return _refused(visit, 500, f"payments.webhook_secret: {error}")
     except StoreError as error:
-        return _refused(503, f"{error}", {"retry-after": "60"})
+        return _refused(visit, 503, f"{error}", {"retry-after": "60"})
     if outcome == "noted":
         _log.warning("an event of a payment needs somebody: see /admin/payments")
     return JSONResponse({"received": outcome})
 
 
-def _refused(status: int, words: str, headers: dict[str, Any] | None = None) -> Response:
-    _log.warning("an event at /payments/stripe was refused: %s", words)
+def _refused(
+    visit: Visit, status: int, words: str, headers: dict[str, Any] | None = None
+) -> Response:
+    visit.site.refused_events.log(status, words, visit.now)
     shown = words if status == 400 else "The relay's log says why."
     return JSONResponse({"error": shown}, status, headers)

@@ -96,6 +96,7 @@ class Site:
         self.mails = Throttle(_MAILS_A_MINUTE)
         self.mailing = Mailing()
         self.desk = Desk()
+        self.refused_events = payment_pages.RefusedEvents()
         self.purchases = Throttle(_PURCHASES_A_MINUTE)
         self.live = Live(parts.database)
         self.log_in_as = LogInAs()

@@ -143,7 +143,9 @@ async def test_a_plan_begins_anew_or_goes_on(database: Database) -> None:
     assert (began.plan_until, began.extended) == (NOW + 30 * 86_400, False)
     went_on = await codes.redeem(database, ann, second, NOW + 60)
     assert (went_on.plan_until, went_on.extended) == (NOW + 60 * 86_400, True)
-    anew = await codes.redeem(database, ann, other, NOW + 90)
+    with pytest.raises(AccountError, match="another plan, which would end"):
+        await codes.redeem(database, ann, other, NOW + 90)
+    anew = await codes.redeem(database, ann, other, NOW + 90, replace=True)
     assert (anew.plan_until, anew.extended) == (NOW + 90 + 86_400, False)
     now = await users.find(database, ann.email)
     assert [now.plan_at(NOW + 91), now.plan_at(NOW + 90 + 86_400)] == ["max", "free"]
@@ -151,6 +153,20 @@ async def test_a_plan_begins_anew_or_goes_on(database: Database) -> None:
     assert [(one.plan, one.kind) for one in history] == [
         ("max", "start"), ("pro", "extend"), ("pro", "start"),
     ]  # fmt: skip
+
+
+async def test_a_code_never_ends_a_plan_without_an_end(database: Database) -> None:
+    """Neither the same plan, which the code would shorten, nor another one in silence."""
+    ann = await person(database, "ann")
+    for plan, words in (("pro", "already, and without an end"), ("max", "another plan")):
+        await users.set_plan(database, SETTINGS, ann.email, plan)
+        [code] = await make(database, PRO)
+        with pytest.raises(AccountError, match=words):
+            await codes.redeem(database, ann, code, NOW)
+        now = await users.find(database, ann.email)
+        assert (now.plan, now.plan_until) == (plan, None)
+        found = await stored.list_codes(database)
+        assert found[0].used == 0
 
 
 async def test_an_invitation_is_used_in_the_transaction_of_the_sign_up(

@@ -84,7 +84,11 @@ async def test_a_backup_taken_while_requests_are_written_balances(folder: Path) 
 async def test_a_change_on_the_command_line_is_seen_within_a_second(folder: Path) -> None:
     database = await Database.open(folder / "relay.db")
     changes: asyncio.Queue[list[LiveKey]] = asyncio.Queue()
-    watching = asyncio.create_task(watch(database, 0.25, changes.put_nowait))
+
+    async def read() -> None:
+        changes.put_nowait(await live_keys(database))
+
+    watching = asyncio.create_task(watch(database, 0.25, read))
 
     async def command(*arguments: str) -> Any:
         result = await asyncio.to_thread(relay, *arguments, "--json")

@@ -13,7 +13,8 @@ SECRET = "whsec_canary"
 
 
 def event(name: str, payment: Any = None, **changes: Any) -> bytes:
-    """An event about a payment. `changes` replace fields of its object; `event` its own id."""
+    """An event about a payment. `changes` replace fields of its object; `event`,
+    `type` and `created` those of its own."""
     ids = {
         "PAYMENT": "pay_unknown", "ACCOUNT": "usr_unknown", "OFFER": "credit-20",
         "SESSION": "cs_test_unknown", "INTENT": "pi_unknown", "CHARGE": "ch_unknown",
@@ -28,8 +29,9 @@ def event(name: str, payment: Any = None, **changes: Any) -> bytes:
     for word, id in ids.items():
         text = text.replace(word, id)
     tree = json.loads(text)
-    own = changes.pop("event", f"evt_{name}_{ids['PAYMENT']}")
-    tree["id"] = own
+    tree["id"] = changes.pop("event", f"evt_{name}_{ids['PAYMENT']}")
+    tree["type"] = changes.pop("type", tree["type"])
+    tree["created"] = changes.pop("created", tree["created"])
     tree["data"]["object"].update(changes)
     return json.dumps(tree, indent=2).encode()
 

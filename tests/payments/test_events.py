@@ -18,34 +18,13 @@ from relay.store import balance, periods
 from relay.store.audit import AuditFilter, entries
 from relay.store.database import Database
 from relay.store.events import pending
-from relay.store.payment_events import Offered, apply, open_notes, resolve
-from relay.store.payments import Payment, PaymentFilter, find_payment, open_payment, payments
+from relay.store.payment_events import open_notes, resolve
+from relay.store.payments import Payment, PaymentFilter, open_payment, payments
 from relay.store.sessions import delete_user
 from relay.store.users import User, user_by_id
 from tests.payments.conftest import NOW, OFFERED, Opens
 from tests.payments.recorded import NAMES, event
-
-CREDIT = 20_000_000
-
-
-async def take(
-    database: Database, body: bytes, now: float = NOW, offered: Offered = OFFERED
-) -> str:
-    fact = events.read(body)
-    return "none" if fact is None else await apply(database, fact, offered, now)
-
-
-async def seen(database: Database, payment: Payment) -> Payment:
-    found = await find_payment(database, payment.id)
-    assert found is not None
-    return found
-
-
-async def moved(database: Database, user_id: str) -> list[int]:
-    entries = await balance.statement(database, user_id)
-    assert sum(one.amount_micro for one in entries) == await balance.balance_of(database, user_id)
-    return [one.amount_micro for one in reversed(entries)]
-
+from tests.payments.taking import CREDIT, moved, seen, take
 
 # --- each event ---
 

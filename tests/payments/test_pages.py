@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.store import balance
+from relay.store import balance, periods
 from relay.store.payments import Payment, PaymentFilter, payments
-from relay.store.users import set_plan
+from relay.store.periods import NewPeriod
+from relay.store.users import find_user, set_plan
 from tests.fakes.live import Live, RelayWith
 from tests.payments.conftest import PAYMENTS, PLANS
 from tests.payments.payment_service import Service
@@ -106,6 +107,44 @@ async def test_a_price_is_never_the_browsers(shop: Live, buyer: Visitor, service
     assert service.forms[0]["line_items[0][price_data][unit_amount]"] == "2000"
 
 
+async def test_another_plan_is_bought_by_agreement(
+    shop: Live, buyer: Visitor, service: Service
+) -> None:
+    """The page states what becomes of the present plan, and what is sent is checked again."""
+    offer = {**await buyer.form(PAGE), "offer": "pro-month"}
+    assert "Pro begins at once and runs until" in (await buyer.get(PAGE)).text
+    await start_plan(shop, "paid", "free")
+    page = (await buyer.get(PAGE)).text
+    assert "You have Prepaid until" in page
+    found = re.search(r'name="agreed" value="(paid [^"]+)" required', page)
+    assert found is not None
+    for agreed in ({}, {"agreed": "free None"}):
+        refused = await buyer.post(PAGE, data={**offer, **agreed})
+        assert refused.status_code == 422
+        assert "Nothing was paid. Read what would happen" in refused.text
+    assert service.forms == []
+    sent = await buyer.post(PAGE, data={**offer, "agreed": found[1]})
+    assert sent.status_code == 303
+    [payment] = (await payments(shop.app.database, PaymentFilter(), 1)).rows
+    await send(shop, event("session_paid", payment))
+    assert "until" in (await buyer.get(PAGE)).text
+    page = (await buyer.get(PAGE)).text
+    assert "You have Pro until" in page
+    assert 'name="agreed"' not in page
+    await set_plan(shop.app.database, "grace@example.com", "pro")
+    page = (await buyer.get(PAGE)).text
+    assert "You have Pro already, and without an end." in page
+    assert page.count("Go on to pay") == 2
+    assert (await buyer.post(PAGE, data=offer)).status_code == 422
+
+
+async def start_plan(live: Live, plan: str, then: str) -> None:
+    database = live.app.database
+    user = await find_user(database, "grace@example.com")
+    assert user is not None
+    await periods.start_now(database, user, NewPeriod(plan, 86_400, then, "test"), time.time())
+
+
 async def test_what_is_not_for_sale_is_refused(buyer: Visitor, service: Service) -> None:
     for offer in ("", "none", "credit-20\n"):
         answer = await buyer.post(PAGE, data={**await buyer.form(PAGE), "offer": offer})
@@ -194,6 +233,40 @@ async def test_a_payment_pays_requests(shop: Live, buyer: Visitor) -> None:
     [(credited, charged, micro)] = rows
     assert credited == 20_000_000
     assert micro == credited - charged
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds", "is_late"),
+    [(0, 2, False), (300, 5, False), (700, 20, True), (7_200, 60, True), (100_000, 0, True)],
+)
+async def test_a_page_goes_on_looking(
+    shop: Live, buyer: Visitor, age: float, seconds: int, is_late: bool
+) -> None:
+    """Less and less often, and after ten minutes it says what to do."""
+    payment = await buy(buyer)
+    await shop.app.database.write(
+        lambda connection: connection.execute(
+            "UPDATE payment SET created_at = created_at - ?", (age,)
+        )
+    )
+    page = (await buyer.get(f"{PAGE}/{payment.id}")).text
+    assert (f'data-waiting="{seconds}"' in page) == (seconds > 0)
+    assert ("ask the operator" in page) == is_late
+    await send(shop, event("session_paid", payment))
+    page = (await buyer.get(f"{PAGE}/{payment.id}")).text
+    assert "data-waiting" not in page
+    assert "ask the operator" not in page
+
+
+async def test_refused_events_have_few_lines(
+    shop: Live, buyer: Visitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    payment = await buy(buyer)
+    for _ in range(50):
+        assert (await send(shop, event("session_paid", payment), "")).status_code == 400
+    lines = [one.getMessage() for one in caplog.records if "was refused" in one.getMessage()]
+    assert 1 <= len(lines) <= 2
+    assert "has no moment" in lines[0]
 
 
 async def test_an_event_twice_and_at_once_counts_once(shop: Live, buyer: Visitor) -> None:

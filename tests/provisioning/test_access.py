@@ -6,6 +6,7 @@ import pytest
 
 from relay.accounts import InvalidError, admin_keys
 from relay.provisioning import access
+from relay.provisioning.problems import Problem
 from relay.provisioning.routes import ROUTES
 from relay.store.admin_keys import list_admin_keys
 from tests.fakes.live import Live
@@ -60,7 +61,6 @@ async def test_wrong_keys_and_calls_have_a_rate(
     wrong = [await api.call("GET", "/api/v1/plans", key="x") for _ in range(3)]
     assert [one.status for one in wrong] == [401, 401, 429]
     assert wrong[-1].fields[b"retry-after"].isdigit()
-    monkeypatch.setattr(access, "_CALLS_PER_MINUTE", 9)
     other = await caller_with(relay, "plans:read")
     assert (await other.call("GET", "/api/v1/plans")).status == 429  # has never been good
 
@@ -82,6 +82,30 @@ async def test_an_admin_key_is_kept_as_its_digest_only(relay: Live, api: Caller)
     audit = str(await relay.app.database.select("SELECT * FROM audit"))
     assert api.key not in rows + audit
     assert api.key[-4:] in rows
+
+
+async def test_wrong_keys_count_for_their_network(
+    relay: Live, api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subscriber has a complete IPv6 network, and many others do not make the count forgotten."""
+    monkeypatch.setattr(access, "_FAILURES_PER_MINUTE", 2)
+    door = access.Access(relay.app.database)
+
+    async def status(peer: str, key: str = "x") -> int:
+        headers = {b"x-api-key": key.encode()}
+        try:
+            await door.admit(headers, peer, "sk-llmapi-admin-", 1000.0)
+        except Problem as problem:
+            return problem.status
+        return 200
+
+    own = [await status(f"2001:db8:1:2::{number}") for number in range(1, 4)]
+    assert own == [401, 401, 429]
+    for number in range(5000):
+        await status(f"2001:db8:{number:x}:ffff::1")
+    assert await status("2001:db8:1:2::9") == 429
+    assert await status("2001:db8:1:3::9") == 401
+    assert await status("2001:db8:1:2::9", api.key) == 429  # has never been good
 
 
 async def test_wrong_keys_keep_nobody_out_who_has_a_key(

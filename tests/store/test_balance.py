@@ -11,7 +11,7 @@ from relay.store import balance
 from relay.store.change_watch import watch
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
-from relay.store.keys import LiveKey, NewKey, create_key
+from relay.store.keys import LiveKey, NewKey, create_key, live_keys
 from relay.store.users import create_user
 from tests.fakes.until import until
 from tests.store.entries import NOON, Changes, admission, journalled, outcome, rows, settle
@@ -98,7 +98,11 @@ async def test_credits_by_another_process_meet_charges_of_a_server(
     assert user is not None
     await create_key(database, NewKey(user, "", b"d" * 32, ""), max_keys=1, now=1.0)
     calls: list[list[LiveKey]] = []
-    watching = asyncio.create_task(watch(database, 0.05, calls.append))
+
+    async def read() -> None:
+        calls.append(await live_keys(database))
+
+    watching = asyncio.create_task(watch(database, 0.05, read))
     journal = await Journal.start(database, Changes())
     command = await asyncio.create_subprocess_exec(
         sys.executable, "-c", textwrap.dedent(CREDITS), str(tmp_path / "relay.db"), user.id,

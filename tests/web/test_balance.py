@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import time
 
 from relay.accounts import codes
@@ -55,6 +56,27 @@ async def test_a_plan_begins_and_is_extended(relay_with: RelayWith, another: New
         answer = await visitor.submit(PAGE, REDEEM, code=await new_code(live, month))
         assert answer.headers["location"] == f"{PAGE}?done={done}"
     assert "Requests per 5 h" in (await visitor.get("/dashboard")).text
+
+
+async def test_a_code_for_another_plan_needs_agreement(
+    relay_with: RelayWith, another: NewVisitor
+) -> None:
+    plans = [*PLANS, {"id": "max", "name": "Max"}]
+    live = await relay_with(web=TEAM, plan=plans, model=MODELS)
+    visitor = another(live)
+    await visitor.sign_up()
+    month = Grant("plan", plan="pro", seconds=30 * 86_400, plan_then="team")
+    await visitor.submit(PAGE, REDEEM, code=await new_code(live, month))
+    code = await new_code(live, Grant("plan", plan="max", seconds=86_400, plan_then="team"))
+    asked = await visitor.submit(PAGE, REDEEM, code=code)
+    assert asked.status_code == 422
+    assert "would lose the rest of it" in asked.text
+    found = re.search(r'name="agreed" value="(pro [^"]+)"', asked.text)
+    assert found is not None
+    wrong = await visitor.submit(PAGE, REDEEM, code=code, agreed="pro 1.0")
+    assert wrong.status_code == 422
+    done = await visitor.submit(PAGE, REDEEM, code=code, agreed=found[1])
+    assert done.headers["location"] == f"{PAGE}?done=code_plan"
 
 
 async def test_refused_codes_say_why_in_both_languages(visitor: Visitor, site: Live) -> None:

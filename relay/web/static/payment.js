@@ -15,7 +15,8 @@
   }
 
   function again() {
-    if (part.querySelector("[data-waiting]")) setTimeout(() => look().catch(again), 2000);
+    const waiting = part.querySelector("[data-waiting]");
+    if (waiting) setTimeout(() => look().catch(again), Number(waiting.dataset.waiting) * 1000);
   }
   again();
 })();
