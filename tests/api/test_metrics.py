@@ -104,11 +104,21 @@ async def test_refusals_are_counted_by_reason(admin_relay_with: RelayWith) -> No
     assert total(samples, "relay_refusals_total", reason="authentication_error") == 1
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/upstreams", "/status"])
+@pytest.mark.parametrize("path", ["/metrics", "/upstreams", "/trickle"])
 async def test_the_public_listener_shows_none_of_it(live: Live, path: str) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.get(live.url + path, headers=live.headers)
     assert answer.status_code == 404
+
+
+async def test_the_public_status_names_no_upstream(live: Live) -> None:
+    async with httpx.AsyncClient() as client:
+        answers = [await client.get(live.url + path) for path in ("/status", "/status.json")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    for answer in answers:
+        assert f">{live.settings.upstream[0].name}<" not in answer.text
+        assert live.upstream_url not in answer.text
+    assert f'"{live.settings.upstream[0].name}"' not in answers[1].text
 
 
 async def test_a_scraper_may_ask_for_openmetrics(tmp_path: Path) -> None:
