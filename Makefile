@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
-PURE := tests/wire tests/quota tests/translate tests/pool
+PURE := tests/wire tests/quota tests/translate tests/pool tests/reports
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 # A run starts a hundred processes: none should have to compile what another has compiled.

@@ -181,3 +181,36 @@ async def test_e21_loose_tool_choices_are_read(one: Desk, choice: Any) -> None:
     body = {"input": "Hi", "tools": tools, "tool_choice": choice}
     answer = await one.ask("responses", body)
     assert answer.status == 200, answer.payload
+
+
+async def test_e01_a_file_in_the_form_of_chat_is_read(one: Desk) -> None:
+    part = {"type": "file", "file": {"file_data": "data:text/plain;base64,YQ=="}}
+    answer = await one.ask("responses", {"input": output([part])})
+    assert answer.status == 200, answer.payload
+    assert blocks(one.sent, "tool_result")[0]["content"][0]["type"] == "document"
+
+
+async def test_e14_texts_within_a_text_are_unwrapped(one: Desk) -> None:
+    text = json.dumps([{"type": "input_text", "text": "seen"}])
+    answer = await one.ask("responses", {"input": output(text)})
+    assert answer.status == 200, answer.payload
+    assert blocks(one.sent, "tool_result")[0]["content"] == [{"type": "text", "text": "seen"}]
+
+
+async def test_e16_an_error_of_another_server_is_seen(one: Desk) -> None:
+    call = {"type": "mcp_call", "id": "m", "server_label": "wiki", "name": "search"}
+    input = [HI, {**call, "arguments": "{}", "error": {"message": "timed out"}}, HI]
+    answer = await one.ask("responses", {"input": input})
+    assert answer.status == 200, answer.payload
+    assert "timed out" in json.dumps(blocks(one.sent, "tool_result"))
+
+
+async def test_e16_a_call_without_an_end_is_passed_over(one: Desk) -> None:
+    answer = await one.ask("responses", {"input": [HI, {"type": "mcp_call", "name": "f"}, HI]})
+    assert answer.status == 200, answer.payload
+    assert blocks(one.sent, "tool_use") == []
+
+
+async def test_e21_a_choice_of_an_unknown_type_is_refused(one: Desk) -> None:
+    answer = await one.ask("responses", {"input": "Hi", "tool_choice": {"type": "oracle"}})
+    assert (answer.status, answer.document["error"]["param"]) == (400, "tool_choice.type")

@@ -98,7 +98,7 @@ class _Reader:
                 outputs.append((message, index))
             elif message.tool_calls or message.function_call is not None:
                 self._count_calls(message)
-        for message, index in paced(outputs):
+        for message, index in outputs:
             call_id = _call_id_of(message, index)
             if call_id is not None and self._outputs.offer(call_id, (message, index)):
                 self._paired.add(index)
@@ -147,10 +147,12 @@ class _Reader:
         )
         if message.cache_control is not NOTHING:
             self._mark_last_block(message, blocks, index)
-        self._answer_calls()
-        for call_id, (part, param) in self._results.items():  # none of them is of a known call
-            conversation.add_orphan(call_id, self._output_of_part(part, param))
-        self._results.clear()
+        if conversation.pending_calls:
+            self._answer_calls()
+        if self._results:  # none of these is of a known call
+            for call_id, (part, param) in self._results.items():
+                conversation.add_orphan(call_id, self._output_of_part(part, param))
+            self._results.clear()
         if blocks:
             conversation.user_turn().blocks += blocks
         elif index == len(self._messages) - 1 and (
@@ -241,7 +243,7 @@ class _Reader:
 
     def _answer_calls(self) -> None:
         """End the turn that has called tools."""
-        if self._conversation.has_pending_calls:
+        if self._conversation.pending_calls:
             self._pending_ids.clear()
             self._conversation.answer_calls(self._output_of)
 

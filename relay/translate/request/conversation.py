@@ -114,8 +114,8 @@ class Conversation:
     __slots__ = (
         "_counts",
         "_ids",
-        "_pending",
         "has_cache_marks",
+        "pending_calls",
         "system",
         "tool_names",
         "turns",
@@ -128,13 +128,9 @@ class Conversation:
         self.has_cache_marks = False  # the caller has set cache marks
         self._ids: set[str] = set()
         self._counts: dict[str, int] = {}
-        # Calls of the last turn without a result yet: the caller's id, the API's id.
-        self._pending: list[tuple[str, str]] = []
-
-    @property
-    def has_pending_calls(self) -> bool:
-        """Whether calls wait for their results: `answer_calls` comes before a user's turn."""
-        return bool(self._pending)
+        # Calls of the last turn without a result yet: the caller's id, the API's id. They are
+        # answered before a user's turn.
+        self.pending_calls: list[tuple[str, str]] = []
 
     def user_turn(self) -> Turn:
         """The turn of the user's next message."""
@@ -153,14 +149,14 @@ class Conversation:
     def add_call(self, call_id: str, name: str, arguments: Octets) -> Block:
         """The block of a tool call with the caller's id."""
         api_id = self._unique_id(call_id)
-        self._pending.append((call_id, api_id))
+        self.pending_calls.append((call_id, api_id))
         self.tool_names[name] = None
         head = f'{{"type":"tool_use","id":"{api_id}","name":"{name}","input":'
         return Block((head.encode(), arguments))
 
     def answer_calls(self, output_of: Callable[[str], Output | None]) -> None:
         """Give each pending call its result; `output_of` gets the caller's id of the call."""
-        pending, self._pending = self._pending, []
+        pending, self.pending_calls = self.pending_calls, []
         for call_id, api_id in paced(pending):
             output = output_of(call_id)
             members = _NO_OUTPUT if output is None else output.octets()

@@ -347,7 +347,7 @@ class _ItemReader:
 
     def _answer_calls(self) -> None:
         """End the turn that has called tools."""
-        if not self._conversation.has_pending_calls:
+        if not self._conversation.pending_calls:
             return
         self._pending_ids.clear()
         self._conversation.answer_calls(self._output_of)
