@@ -19,6 +19,7 @@ from relay.translate.chat.tools import (
     OfferedTools,
     ToolDefinition,
     WebSearchOptions,
+    web_search,
 )
 from relay.translate.chat.transcript import Message, read_conversation
 from relay.translate.foreign_fields import ForeignFields
@@ -26,8 +27,10 @@ from relay.translate.invalid import check_utf8, invalid_field
 from relay.translate.invalid import read as read_part
 from relay.translate.raw_json import NOTHING, is_given, kind
 from relay.translate.request.builder import MessagesBuilder
+from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
 from relay.translate.request.tool_names import CallerTool
+from relay.translate.request.tools import Toolset
 
 
 class _JsonSchema(msgspec.Struct, frozen=True):
@@ -127,15 +130,7 @@ def read(body: bytes) -> ChatRequest:
     if request.messages is None:
         raise invalid_field("messages", "it must be given")
     conversation = read_conversation(request.messages)
-    offered = OfferedTools(conversation)
-    offered.add(request.tools or ())
-    offered.add_functions(request.functions or ())
-    tools = offered.toolset(
-        request.tool_choice,
-        request.function_call,
-        parallel=request.parallel_tool_calls is not False,
-        search=request.web_search_options,
-    )
+    tools, renamed = _toolset(request, conversation)
     generation = GenerationOptions(
         max_tokens=_max_tokens(request),
         temperature=_in_range(request.temperature, 2, "temperature"),
@@ -153,8 +148,27 @@ def read(body: bytes) -> ChatRequest:
         stream=stream,
         include_usage=options is not None and options.include_usage is True,
         user=request.safety_identifier or request.user or None,
-        tools=offered.renamed,
+        tools=renamed,
     )
+
+
+def _toolset(
+    request: _RequestFields, conversation: Conversation
+) -> tuple[Toolset, Mapping[str, CallerTool]]:
+    """The tools and the choice among them, and those whose calls are told in another form."""
+    parallel = request.parallel_tool_calls is not False
+    if not (request.tools or request.functions or request.tool_choice or request.function_call):
+        return Toolset(parallel=parallel, search=web_search(request.web_search_options)), {}
+    offered = OfferedTools(conversation)
+    offered.add(request.tools or ())
+    offered.add_functions(request.functions or ())
+    toolset = offered.toolset(
+        request.tool_choice,
+        request.function_call,
+        parallel=parallel,
+        search=web_search(request.web_search_options),
+    )
+    return toolset, offered.renamed
 
 
 def _check_supported(request: _RequestFields) -> None:

@@ -222,7 +222,7 @@ class OfferedTools:
         function_call: str | FunctionName | None,
         *,
         parallel: bool,
-        search: WebSearchOptions | None,
+        search: WebSearch | None,
     ) -> Toolset:
         """The tools, and the choice among them.
 
@@ -230,7 +230,7 @@ class OfferedTools:
             choice: `tool_choice`.
             function_call: the same in the old form, which makes one call at a time.
             parallel: `parallel_tool_calls`.
-            search: `web_search_options`.
+            search: see `web_search`.
 
         Raises:
             RelayError: 400, the choice is not one of these tools.
@@ -247,7 +247,7 @@ class OfferedTools:
             choice=mode,
             name=name,
             parallel=parallel and not legacy,
-            search=WebSearch(location=_user_location(search)) if search is not None else None,
+            search=search,
         )
 
     def _choice(
@@ -310,6 +310,11 @@ def _given(name: str, param: str) -> str:
     if not name:
         raise invalid_field(f"{param}.name", "it must be given")
     return name
+
+
+def web_search(options: WebSearchOptions | None) -> WebSearch | None:
+    """The search that `web_search_options` ask for."""
+    return None if options is None else WebSearch(location=_user_location(options))
 
 
 def _user_location(options: WebSearchOptions) -> UserLocation:

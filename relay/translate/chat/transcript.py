@@ -88,26 +88,29 @@ class _Reader:
     def __init__(self, messages: list[Message]) -> None:
         self._messages = messages
         self._conversation = Conversation()
-        self._outputs: Pairing[tuple[Message, int]] = Pairing()
+        self._outputs: Pairing[tuple[Message, int]] | None = None
         self._paired: set[int] = set()  # indexes of the outputs that belong to a call
         self._pending_ids: set[str] = set()  # of the current turn's calls
         self._results: dict[str, tuple[Part, str]] = {}  # parts `tool_result` of a user's message
-        outputs = []
+        for message in paced(messages):
+            if message.tool_calls or message.function_call is not None:
+                self._outputs = self._pair(messages)
+                return
+
+    def _pair(self, messages: list[Message]) -> Pairing[tuple[Message, int]]:
+        """Find the output of each call."""
+        pairing: Pairing[tuple[Message, int]] = Pairing()
+        for message in paced(messages):
+            for call in message.tool_calls or ():
+                pairing.count_call(call.id)
+            if message.function_call is not None:
+                pairing.count_call(_function_call_id(message.function_call.name))
         for index, message in enumerate(paced(messages)):
             if message.role in ("tool", "function"):
-                outputs.append((message, index))
-            elif message.tool_calls or message.function_call is not None:
-                self._count_calls(message)
-        for message, index in outputs:
-            call_id = _call_id_of(message, index)
-            if call_id is not None and self._outputs.offer(call_id, (message, index)):
-                self._paired.add(index)
-
-    def _count_calls(self, message: Message) -> None:
-        for call in message.tool_calls or ():
-            self._outputs.count_call(call.id)
-        if message.function_call is not None:
-            self._outputs.count_call(_function_call_id(message.function_call.name))
+                call_id = _call_id_of(message, index)
+                if call_id is not None and pairing.offer(call_id, (message, index)):
+                    self._paired.add(index)
+        return pairing
 
     def conversation(self) -> Conversation:
         """The conversation that the messages make up.
@@ -132,7 +135,8 @@ class _Reader:
                 self._add_instructions(message, index, in_preamble=in_preamble)
             else:
                 raise unknown_type_error(f"messages[{index}].role", _ROLES)
-        self._answer_calls()
+        if conversation.pending_calls:
+            self._answer_calls()
         conversation.finish()
         if not conversation.turns:
             raise invalid_field("messages", "there is nothing in them that the model could answer")
@@ -250,7 +254,7 @@ class _Reader:
     def _output_of(self, call_id: str) -> Output | None:
         if (result := self._results.pop(call_id, None)) is not None:
             return self._output_of_part(*result)
-        taken = self._outputs.take(call_id)
+        taken = self._outputs.take(call_id) if self._outputs is not None else None
         return None if taken is None else self._output(*taken)
 
     def _output(self, message: Message, index: int) -> Output:
