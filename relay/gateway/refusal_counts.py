@@ -72,7 +72,7 @@ class RefusalCounts:
 
 
 def _reason(error: RelayError) -> str:
-    """What refusals are counted by: the limit, or the error's code."""
+    """The reason that refusals are counted by: the limit, or the error's code."""
     if isinstance(error, QuotaExceeded) and error.limit is not None:
         return f"{error.limit.kind}/{error.limit.per}"
     return error.kind.code or error.kind.messages_type

@@ -22,7 +22,7 @@ _COLUMNS: Final = """id, batch, hint, kind, amount_micro, plan, seconds, plan_th
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a code brings: credit, a plan for a time, or an account."""
+    """The value of a code: credit, a plan for a time, or an account."""
 
     kind: Kind
     amount_micro: int = 0
@@ -76,7 +76,7 @@ class NewBatch(msgspec.Struct, frozen=True):
 
 
 class Redemption(msgspec.Struct, frozen=True):
-    """What a code has brought. `extended`: its plan went on; else it began anew."""
+    """The result of a redemption. `extended`: its plan went on; else it began anew."""
 
     code: Code
     balance_micro: int | None = None

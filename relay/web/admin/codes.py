@@ -71,7 +71,7 @@ async def create(visit: Visit) -> Response:
 
 
 def _grant(form: dict[str, str]) -> Grant:
-    """What the codes bring."""
+    """The value of the codes."""
     kind = form.get("kind", "")
     plan = form.get("plan", "") or None
     if kind == "credit":
