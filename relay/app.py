@@ -27,6 +27,7 @@ from relay.gateway.access_text import open_access_log
 from relay.gateway.catalog import Catalog
 from relay.gateway.history import ConversationHistory
 from relay.gateway.metering import Metering
+from relay.gateway.refusal_counts import RefusalCounts
 from relay.gateway.relay import Relay
 from relay.gateway.request_metrics import RequestMetrics
 from relay.gateway.traces import open_traces
@@ -406,8 +407,7 @@ def compose(
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
-        is_able = handler.catalog.serves_any and storage.journal.healthy
-        return is_able and not server.draining
+        return handler.catalog.serves_any and storage.journal.healthy and not server.draining
 
     models, responses = Models(settings.model), StoredResponses(storage.responses)
     usage = KeyUsage(storage.database)
@@ -424,6 +424,7 @@ def compose(
     catalog = Catalog(settings, upstreams)
     handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
     handler.on_exceeded = WindowsUsedUp(storage.database).note
+    handler.on_refused = RefusalCounts(storage.database).note
     server = new_server(settings.server, handler, deadlines)
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None

@@ -1,4 +1,4 @@
-"""What changes in the database while the relay serves: keys, accounts, credits, windows.
+"""Changes in the database while the relay serves: keys, accounts, credits, windows.
 
 Decides how each takes effect in the ledger and the index of keys. A change of windows is applied
 once: the journal notes it with the limits' new state. Must not know who makes changes.

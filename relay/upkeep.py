@@ -21,6 +21,7 @@ from relay.store import events, idempotency, latency, thresholds
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.periods import end_due
+from relay.store.refusals import prune_refusals
 from relay.store.responses import ResponseStore
 from relay.store.scheduled_backup import Backups
 from relay.store.space import give_back
@@ -99,6 +100,7 @@ class Upkeep:
                 await idempotency.prune(self._database, time.time())
                 await events.prune(self._database, time.time())
                 await thresholds.prune(self._database, time.time())
+                await prune_refusals(self._database, time.time())
                 await give_back(self._database)
             except StoreError as error:
                 _log.warning("old rows are not deleted for now: %s", error)

@@ -1,4 +1,4 @@
-"""What is under way between two requests of one browser: a log-in that lacks its second step, a
+"""Unfinished steps between two requests of one browser: a log-in that lacks its second step, a
 challenge for a passkey, a visit to another provider.
 
 Decides how long each may take, and that each is finished once. Kept in memory, bounded for each
@@ -49,7 +49,7 @@ class Ceremonies(Generic[T]):
         return token
 
     def find(self, token: str, now: float) -> T | None:
-        """What goes on under a token; None if it is finished, too old, or never was."""
+        """The unfinished step of a token; None if it is finished, too old, or never was."""
         entry = self._entries.get(token_digest(token))
         return None if entry is None or entry.expires_at <= now else entry.value
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from relay import clock
 from relay.accounts import AccountError, InvalidError, periods, users
+from relay.accounts.tokens import token_digest
 from relay.config import Settings
 from relay.secret import Secret, digest
 from relay.store import codes as stored
@@ -31,6 +32,7 @@ _CSV_COLUMNS: Final = (
 _MAX_NUMBER: Final = 10_000  # codes of a batch
 _MAX_USES: Final = 1_000_000
 _MAX_NOTE: Final = 200
+_LINK_LIFETIME: Final = "7d"
 _REFUSALS: Final = {
     "unknown": "This code is not known here. Look for a typing error.",
     "used": "This code has been used already.",
@@ -101,12 +103,14 @@ def refusal(error: CodeError) -> str:
 
 
 async def check_invitation(database: Database, code: str, now: float) -> Code:
-    """An invitation that may be used now; `store.codes.use` uses it with the sign-up.
+    """An invitation that may be used now; `store.sessions.sign_up` uses it.
 
     Raises:
         AccountError: there is none; the message is for the person who signs up.
     """
     found = await stored.find_code(database, code_digest(code))
+    if found is None:  # a link of an earlier version has a token
+        found = await stored.find_code(database, token_digest(code))
     if found is None:
         raise AccountError(_REFUSALS["unknown"])
     if found.kind != "invite":
@@ -114,6 +118,18 @@ async def check_invitation(database: Database, code: str, now: float) -> Code:
     if found.state(now) != "open":
         raise AccountError(_REFUSALS[found.state(now)])
     return found
+
+
+async def invite(database: Database, settings: Settings, plan: str | None, now: float) -> str:
+    """A link that opens one account within a week. Raises InvalidError: there is no such plan."""
+    options = BatchOptions(lifetime=_LINK_LIFETIME)
+    [made] = await create(database, settings, Grant("invite", plan=plan), options, now)
+    return invitation_url(settings, made)
+
+
+def invitation_url(settings: Settings, made: MadeCode) -> str:
+    """The page where an invitation is used. The code is in the query, which no log has."""
+    return f"{settings.server.public_url.rstrip('/')}/signup?t={made.code.reveal()}"
 
 
 async def revoke(database: Database, which: str, now: float) -> int:

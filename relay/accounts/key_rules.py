@@ -1,4 +1,4 @@
-"""What may be set for one key, as people write it: models, addresses, limits.
+"""The settings of one key, as people write them: models, addresses, limits.
 
 Decides which patterns, networks and limits are accepted, and their regular form. Must not know how
 they are enforced, or SQL.

@@ -52,7 +52,7 @@ class RelyingParty:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a passkey has to sign. `session`: of whom makes one; `user_id`: who must answer."""
+    """A challenge that a passkey signs. `session`: of its maker; `user_id`: who must answer."""
 
     octets: bytes
     session: str = ""
@@ -270,7 +270,7 @@ class Passkeys:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a browser sends: the token of its challenge, and JSON of its passkey."""
+    """The answer of a browser: the token of its challenge, and JSON of its passkey."""
 
     token: str
     text: str

@@ -58,7 +58,7 @@ class Journey:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who the provider says that somebody is."""
+    """A person, as the provider describes them."""
 
     issuer: str
     subject: str
@@ -93,7 +93,7 @@ class ProviderClient:
         return str(url)
 
     def identify(self, journey: Journey, code: str) -> Person:
-        """Who somebody is that came back with a code.
+        """The person who came back with a code.
 
         Raises:
             ProviderError: the code is refused, or the answer cannot be believed.
@@ -304,7 +304,7 @@ def _read_bounded(answer: Any, **_: Any) -> None:
 
 
 def _system_certificates() -> str | bool:
-    """What the system trusts, as elsewhere in the relay; True: what the library comes with."""
+    """The authorities of the system, as elsewhere in the relay; True: those of the library."""
     paths = ssl.get_default_verify_paths()
     for path in (paths.cafile, paths.capath):
         if path and os.path.exists(path):

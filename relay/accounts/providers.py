@@ -100,7 +100,7 @@ class Providers:
     async def come_back(
         self, provider: OidcSettings, token: str, query: dict[str, str], now: float
     ) -> tuple[Leaving, Person]:
-        """Who came back, and what they had left for.
+        """The person who came back, and the purpose that they had left for.
 
         Raises:
             ProviderError: nobody left so, or what came back does not belong to it.

@@ -38,7 +38,7 @@ class WrongCodeError(AccountError):
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """What an authenticator app is given: by hand, or as a picture."""
+    """The secret for an authenticator app: as text, and as a picture."""
 
     secret: str
     uri: str
@@ -67,7 +67,7 @@ class SecondStep:
         return await factors.put_totp(self._database, user.id, sealed)
 
     async def enrolment(self, user: User, site_name: str) -> Enrolment | None:
-        """What the app of an account is to be given; None unless its first code is awaited."""
+        """The secret for the app of an account; None unless its first code is awaited."""
         import pyotp
 
         totp = await factors.find_totp(self._database, user.id)
@@ -188,5 +188,5 @@ def _plain(code: str) -> str:
 
 
 def _recovery_digest(user_id: str, plain: str) -> bytes:
-    """What is stored of a code. It has 79 random bits, so a slow hash would protect nothing."""
+    """The stored digest of a code. It has 79 random bits, so a slow hash would protect nothing."""
     return hashlib.sha256(f"{user_id}:{plain}".encode("utf-8", "replace")).digest()

@@ -11,17 +11,17 @@ from relay.accounts.passwords import Passwords, check_strength
 from relay.accounts.tokens import new_token, token_digest
 from relay.config import Settings
 from relay.store import sessions as stored
+from relay.store.codes import Code
 from relay.store.database import Database
-from relay.store.sessions import InviteCode, Link
+from relay.store.sessions import Link
 from relay.store.users import User, find_user
 
-Purpose = Literal["admin", "confirm", "invite", "reset"]
+Purpose = Literal["admin", "confirm", "reset"]
 
 _DAY: Final = 86_400.0
 _LIFETIMES: Final[dict[Purpose, float]] = {
     "admin": 7 * _DAY,
     "confirm": _DAY,
-    "invite": 7 * _DAY,
     "reset": _DAY,
 }
 MAILED_RESET_SECONDS: Final = 3600.0  # one that comes by mail is used at once
@@ -41,7 +41,7 @@ class Wanted:
 
 def link_url(settings: Settings, purpose: Purpose, token: str) -> str:
     """Where a link leads. The token is in the query, which no log of the relay has."""
-    path = {"admin": "setup", "confirm": "confirm", "invite": "signup", "reset": "reset"}[purpose]
+    path = {"admin": "setup", "confirm": "confirm", "reset": "reset"}[purpose]
     return f"{settings.server.public_url.rstrip('/')}/{path}?t={token}"
 
 
@@ -51,16 +51,14 @@ async def new_link(
     now: float,
     *,
     user: User | None = None,
-    plan: str | None = None,
     seconds: float | None = None,
 ) -> str:
     """The token of a new one-time link."""
     token = new_token()
     expires_at = now + (seconds or _LIFETIMES[purpose])
     user_id = None if user is None else user.id
-    await stored.add_link(
-        database, Link(token_digest(token), purpose, expires_at, user_id=user_id, plan=plan)
-    )
+    link = Link(token_digest(token), purpose, expires_at, user_id=user_id)
+    await stored.add_link(database, link)
     return token
 
 
@@ -77,25 +75,21 @@ async def find_link(database: Database, token: str, purpose: Purpose, now: float
     return await stored.find_link(database, digest, purpose, now) if digest else None
 
 
-async def find_invitation(database: Database, token: str, now: float) -> Link | InviteCode | None:
-    """An invitation that can be used: a link's, or a code as its owner writes it."""
-    link = await find_link(database, token, "invite", now)
-    if link is not None:
-        return link
+async def find_invitation(database: Database, code: str, now: float) -> Code | None:
+    """An invitation that can be used, by its code as its owner writes it."""
     try:
-        found = await codes.check_invitation(database, token, now)
+        return await codes.check_invitation(database, code, now)
     except AccountError:
         return None
-    return InviteCode(codes.code_digest(token), found.plan)
 
 
-def plan_of_new(settings: Settings, link: Link | InviteCode | None = None) -> str:
+def plan_of_new(settings: Settings, invitation: Code | None = None) -> str:
     """The plan of a new account.
 
     Raises:
         AccountError: relay.toml has none.
     """
-    wanted = (link and link.plan) or settings.web.sign_up_plan
+    wanted = (invitation and invitation.plan) or settings.web.sign_up_plan
     if wanted and any(plan.id == wanted for plan in settings.plan):
         return wanted
     if not settings.plan:
@@ -125,7 +119,7 @@ class SignUp:
         database: Database,
         settings: Settings,
         wanted: Wanted,
-        link: Link | InviteCode | None,
+        used: Link | Code | None,
         now: float,
     ) -> User:
         """Open an account now. `link`: an invitation, or the first administrator's, which is used
@@ -138,10 +132,10 @@ class SignUp:
         """
         check_wanted(wanted)
         password_hash = await self._passwords.hash(wanted.password)
-        is_admin = link is not None and link.purpose == "admin"
-        plan = plan_of_new(settings, link)
+        is_admin = isinstance(used, Link) and used.purpose == "admin"
+        plan = plan_of_new(settings, used if isinstance(used, Code) else None)
         user = User("", wanted.email, plan, is_admin, None, now)
-        opened = await stored.sign_up(database, user, password_hash, link, first=is_admin)
+        opened = await stored.sign_up(database, user, password_hash, used, first=is_admin)
         if opened is None:
             raise AddressTakenError("the address has an account, or the link is used up")
         return opened

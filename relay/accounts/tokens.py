@@ -15,12 +15,12 @@ def new_token() -> str:
 
 
 def token_digest(token: str) -> bytes:
-    """What is stored of a token; empty for a text that cannot be one."""
+    """The stored digest of a token; empty for a text that cannot be one."""
     if len(token) > _MAX_CHARACTERS:
         return b""
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
 def form_token(session_token: str) -> str:
-    """What the forms of a session carry, so that no other site can send them."""
+    """The secret in the forms of a session, so that no other site can send them."""
     return hmac.new(session_token.encode(), b"relay form", hashlib.sha256).hexdigest()

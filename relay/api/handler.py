@@ -67,6 +67,8 @@ class Handler:
         self.watch = Watch()
         # Called with each request that a limit refuses.
         self.on_exceeded: Callable[[RequestContext, QuotaExceeded], None] | None = None
+        # Called with each request that was refused before its admission, once it is answered.
+        self.on_refused: Callable[[RequestContext, RelayError, str], None] | None = None
         self._endpoints = endpoints
         self._keys = keys
         self._metering = metering
@@ -89,6 +91,8 @@ class Handler:
                 self.on_exceeded(ctx, error)
             self._metrics.refused(error)
             self._fail(ctx, error)
+            if self.on_refused is not None and ctx.admission is UNMETERED:
+                self.on_refused(ctx, error, ctx.reason)
         except asyncio.CancelledError:
             if ctx.checked and ctx.inbound is None:  # its body may have been read
                 self._metering.count_refusal(ctx)

@@ -78,20 +78,20 @@ def user_link(email: str | None, no_second_step: bool, as_json: bool) -> None:
 @config_option
 @json_option
 def user_invite(plan: str | None, as_json: bool) -> None:
-    """Make a link that opens one account. It works once, within 7 days."""
+    """Make a link that opens one account within 7 days: an invitation for one person.
+
+    `relay code invite` makes many; `relay code list` shows all, `relay code revoke` withdraws them.
+    """
     settings = load_settings()
-    from relay.accounts import users
-    from relay.accounts.sign_up import link_url, new_link
+    from relay.accounts import codes
 
     if settings.web.sign_up == "closed":
         raise Misuse('relay: nobody can sign up: web.sign_up must be "invite" or "open"')
 
-    async def make(database: "Database") -> str:
-        if plan is not None:
-            users.plan_of(settings, plan)
-        return await new_link(database, "invite", time.time(), plan=plan)
-
-    _print_link(link_url(settings, "invite", run_on_database(settings, make)), as_json)
+    url = run_on_database(
+        settings, lambda database: codes.invite(database, settings, plan, time.time())
+    )
+    _print_link(url, as_json)
 
 
 def _print_link(url: str, as_json: bool) -> None:

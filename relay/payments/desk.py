@@ -61,14 +61,14 @@ class Desk:
         self._secret: tuple[PaymentsSettings, Secret] | None = None
 
     def purchase(self, settings: Settings, offer_id: str) -> Purchase:
-        """What an offer sells now. Raises NoOfferError: there is no such offer."""
+        """The purchase behind an offer. Raises NoOfferError: there is no such offer."""
         found = offered(settings).purchases.get(offer_id)
         if found is None:
             raise NoOfferError(offer_id)
         return found
 
     def outlook(self, purchase: Purchase, user: User, now: float) -> Outlook | None:
-        """What would come of buying a plan now; None: it is no plan."""
+        """The outlook of buying a plan now; None: it is no plan."""
         if not purchase.plan:
             return None
         new = NewPeriod(purchase.plan, purchase.seconds, purchase.plan_then, "")

@@ -62,7 +62,7 @@ class _Object(msgspec.Struct):
 
 
 def read(body: bytes) -> Fact | None:
-    """What an event says; None: it is none that matters here.
+    """The fact that an event states; None: it does not matter here.
 
     Raises:
         EventError: it is no event, or not in the form that Stripe documents.

@@ -104,7 +104,7 @@ def _row(pdf: "FPDF", label: str, amount: str, border: str = "") -> None:
 
 
 def _title(payment: Payment) -> str:
-    """What was bought; by its id if the fonts cannot write it."""
+    """The title of the purchase; its id if the fonts cannot write it."""
     shown = payment.title
     try:
         shown.encode(_CHARACTERS)

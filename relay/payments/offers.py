@@ -1,4 +1,4 @@
-"""What can be bought now: relay.toml → purchases by the id of their offer. Must not know Stripe."""
+"""The present offers: relay.toml → purchases by the id of their offer. Must not know Stripe."""
 
 from relay.config import OfferSettings, Settings
 from relay.store.payment_events import Offered

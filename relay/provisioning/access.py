@@ -1,4 +1,4 @@
-"""Who may call: admin keys, their scopes, and how often.
+"""Checks the admin keys of calls: their validity, their scopes and their rate.
 
 A wrong key counts against the network that it comes from, so that nobody tries keys at a rate.
 Decides which calls are let in. Must not know what they do.
@@ -19,7 +19,7 @@ _HOW_TO: Final = "Send an admin key as `Authorization: Bearer KEY` or `x-api-key
 _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 
 
-class Access:
+class KeyCheck:
     """See the module."""
 
     def __init__(self, database: Database) -> None:

@@ -24,7 +24,7 @@ MAX_BODY_OCTETS: Final = 64 * 1024
 
 
 class RunningRelay(Protocol):
-    """What the endpoints need of the relay."""
+    """The parts of a relay that endpoints use."""
 
     @property
     def settings(self) -> Settings: ...
@@ -39,7 +39,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A query or a body without fields."""
 
 
-class Page(msgspec.Struct, Generic[T], frozen=True):
+class ListPage(msgspec.Struct, Generic[T], frozen=True):
     """A part of a list. `next_cursor` asks for the next part; null: this is the last."""
 
     data: list[T]

@@ -15,7 +15,7 @@ from relay.accounts.admin_keys import prefix_of
 from relay.errors import RelayError
 from relay.gateway.context import Outcome, RequestContext
 from relay.provisioning import openapi
-from relay.provisioning.access import Access, check_scope
+from relay.provisioning.access import KeyCheck, check_scope
 from relay.provisioning.call import (
     MAX_BODY_OCTETS,
     Call,
@@ -41,7 +41,7 @@ class Provisioning:
 
     def __init__(self, relay: RunningRelay) -> None:
         self._relay = relay
-        self._access = Access(relay.database)
+        self._key_check = KeyCheck(relay.database)
 
     async def serve(self, ctx: RequestContext) -> None:
         """Answer a call on every outcome but a cancellation."""
@@ -70,7 +70,7 @@ class Provisioning:
         request, now = exchange.request, time.time()
         path, _, query = request.target.partition(b"?")
         prefix = prefix_of(self._relay.settings)
-        key = await self._access.admit(request.headers, exchange.peer, prefix, now)
+        key = await self._key_check.admit(request.headers, exchange.peer, prefix, now)
         route, parts = find_route(request.method.decode("latin-1"), path.decode("latin-1"))
         check_scope(key, route.scope)
         body = await _body(ctx, route, key)

@@ -25,7 +25,7 @@ _working: Final[set[asyncio.Task[Answer]]] = set()  # the loop keeps no referenc
 
 @dataclass(frozen=True, slots=True)
 class SameCall:
-    """What makes a call the same one: its admin key, the name that the field has, and its octets.
+    """The identity of a call: its admin key, the name that the field has, and its octets.
     `shows_key`: its answer has a new key."""
 
     admin_key: str

@@ -6,7 +6,7 @@ import msgspec
 
 from relay.accounts import keys
 from relay.accounts.key_rules import rules
-from relay.provisioning.call import Call, Page, Reply
+from relay.provisioning.call import Call, ListPage, Reply
 from relay.provisioning.people import Text, found
 from relay.provisioning.problems import not_found
 from relay.provisioning.views import IssuedKey, KeyView, key_view
@@ -17,7 +17,7 @@ _Duration = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,8}[smhd]$")]
 
 
 class _Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a key may do. `models` end with * for a beginning; `limits` are such as
+    """The rules of a key. `models` end with * for a beginning; `limits` are such as
     requests=100/1d, tokens=1000000/5h or money=2.50/30d."""
 
     models: _Names = []
@@ -34,7 +34,7 @@ class NewKeyBody(_Rules, frozen=True, kw_only=True):
 
 
 class KeyChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is given is changed. `rules` replaces all rules."""
+    """A change of the fields that are given. `rules` replaces all rules."""
 
     name: Text | None = None
     disabled: bool | None = None
@@ -63,7 +63,7 @@ async def list_of_person(call: Call) -> Reply:
     """The keys of a person, oldest first."""
     user = await found(call)
     views = [key_view(one, call.now) for one in await list_keys(call.database, user.email)]
-    return Reply(Page[KeyView](views, None))
+    return Reply(ListPage[KeyView](views, None))
 
 
 async def create_key(call: Call) -> Reply:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from relay.provisioning.call import Call, Page, Reply, page, place_of
+from relay.provisioning.call import Call, ListPage, Reply, page, place_of
 from relay.provisioning.people import Limit, Text, found
 from relay.provisioning.problems import Problem, sentence
 from relay.provisioning.views import EntryView, entry_view
@@ -63,7 +63,7 @@ async def show_statement(call: Call) -> Reply:
     before = min(int(place), 2**62) if place else None
     entries = await balance.statement(call.database, user.id, query.limit + 1, before)
     part, cursor = page(entries, query.limit, lambda one: str(one.id))
-    return Reply(Page[EntryView]([entry_view(one) for one in part], cursor))
+    return Reply(ListPage[EntryView]([entry_view(one) for one in part], cursor))
 
 
 async def add_credit(call: Call) -> Reply:

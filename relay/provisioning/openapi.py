@@ -18,7 +18,7 @@ from relay.provisioning.routes import ROUTES, Route
 _PARTS: Final = re.compile(r"\{(\w+)\}")
 _REF: Final = "#/components/schemas/{name}"
 _OBJECT: Final = {"type": "object", "additionalProperties": True}
-# What is no HTTP request is refused before its path is known, in the shape of /v1.
+# Octets that are no HTTP request are refused before a path is known, in the shape of /v1.
 _PROBLEMS: Final = {
     "description": "An error",
     "content": {

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from relay.accounts import periods, users, windows
-from relay.provisioning.call import Call, Page, Reply, page, place_of
+from relay.provisioning.call import Call, ListPage, Reply, page, place_of
 from relay.provisioning.problems import Problem, not_found
 from relay.provisioning.views import Person, PlanView, person
 from relay.store.balance import balance_of
@@ -94,7 +94,7 @@ async def list_people(call: Call) -> Reply:
     users_found = await page_of_users(call.database, query.limit + 1, after, query.search)
     part, cursor = page(users_found, query.limit, lambda one: one.email)
     views = [person(one, await balance_of(call.database, one.id), call.now) for one in part]
-    return Reply(Page[Person](views, cursor))
+    return Reply(ListPage[Person](views, cursor))
 
 
 async def create_person(call: Call) -> Reply:
@@ -171,4 +171,4 @@ async def list_plans(call: Call) -> Reply:
         )
         for one in call.settings.plan
     ]
-    return Reply(Page[PlanView](views, None))
+    return Reply(ListPage[PlanView](views, None))

@@ -66,7 +66,7 @@ class DeletedSpendLimit(msgspec.Struct, frozen=True):
     type: Literal["spend_limit_deleted"] = "spend_limit_deleted"
 
 
-class Actor(msgspec.Struct, frozen=True):
+class UserActor(msgspec.Struct, frozen=True):
     """A person."""
 
     user_id: str
@@ -86,7 +86,7 @@ class EffectiveLimit(msgspec.Struct, frozen=True):
     """The limit that applies to a person in a period, and what they spent in it, in cents."""
 
     scope: UserScope
-    actor: Actor
+    actor: UserActor
     amount: str | None
     period: Period
     source: Source
@@ -190,7 +190,7 @@ async def _effective(
     own = limit is not None and limit.amount_micro is not None
     return EffectiveLimit(
         UserScope(user.id, "user"),
-        Actor(user.id, user.email, user.email),
+        UserActor(user.id, user.email, user.email),
         cents(limit.amount_micro) if limit is not None and limit.amount_micro is not None else None,
         period,
         Source("user" if own else "organization"),

@@ -6,7 +6,7 @@ import msgspec
 
 from relay import clock
 from relay.pool.upstream import Upstream
-from relay.provisioning.call import Call, Page, Reply
+from relay.provisioning.call import Call, ListPage, Reply
 from relay.provisioning.problems import not_found
 from relay.store import audit, pauses
 from relay.store.usage import upstream_days
@@ -31,7 +31,7 @@ class UpstreamView(msgspec.Struct, frozen=True):
 
 
 class UpstreamDayView(msgspec.Struct, frozen=True):
-    """What an upstream did on a day (UTC)."""
+    """The work of an upstream on a day (UTC)."""
 
     day: str
     upstream: str
@@ -59,11 +59,11 @@ def _shown(call: Call, upstream: Upstream) -> Reply:
 async def list_upstreams(call: Call) -> Reply:
     """All upstreams, as they stand."""
     views = [_view(row) for row in call.relay.upstreams.view()]
-    return Reply(Page[UpstreamView](views, None))
+    return Reply(ListPage[UpstreamView](views, None))
 
 
 async def list_days(call: Call) -> Reply:
-    """What upstreams did in the last 31 days, by day."""
+    """The work of upstreams in the last 31 days, by day."""
     found = await upstream_days(call.database, call.now - _MONTH_SECONDS)
     views = [
         UpstreamDayView(
@@ -71,7 +71,7 @@ async def list_days(call: Call) -> Reply:
         )
         for one in found
     ]
-    return Reply(Page[UpstreamDayView](views, None))
+    return Reply(ListPage[UpstreamDayView](views, None))
 
 
 async def pause(call: Call) -> Reply:

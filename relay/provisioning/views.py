@@ -1,4 +1,4 @@
-"""What answers look like: values for people and programs, without secrets.
+"""The values of answers, for people and programs, without secrets.
 
 Times are RFC 3339 in UTC, money is whole micro-dollars. Must not know the database.
 """

@@ -22,7 +22,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes changes, and from where: an account's or admin key's id, `cli:NAME`, `relay`."""
+    """The author of changes: the id of an account or an admin key, `cli:NAME` or `relay`."""
 
     name: str
     address: str = ""
@@ -58,7 +58,7 @@ _ALL: Final = AuditFilter()
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an entry is about. States that are equal on both sides are reduced to what differs."""
+    """The subject of an entry. States that are equal on both sides are reduced to what differs."""
 
     action: str
     subject: str

@@ -268,7 +268,7 @@ def fold(
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What the batches of an earlier process held. `number` is the last batch's."""
+    """The contents of an earlier process's batches. `number` is the last batch's."""
 
     crashed: list[AdmissionRow]
     running: list[tuple[int, AdmissionRow]]  # with the number of its batch

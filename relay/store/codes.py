@@ -22,7 +22,7 @@ _COLUMNS: Final = """id, batch, hint, kind, amount_micro, plan, seconds, plan_th
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a code brings: credit, a plan for a time, or an account."""
+    """The value of a code: credit, a plan for a time, or an account."""
 
     kind: Kind
     amount_micro: int = 0
@@ -76,7 +76,7 @@ class NewBatch(msgspec.Struct, frozen=True):
 
 
 class Redemption(msgspec.Struct, frozen=True):
-    """What a code has brought. `extended`: its plan went on; else it began anew."""
+    """The result of a redemption. `extended`: its plan went on; else it began anew."""
 
     code: Code
     balance_micro: int | None = None
@@ -163,7 +163,7 @@ async def redeem(
     """
 
     def work(connection: sqlite3.Connection) -> Redemption:
-        code = use(connection, digest, user.id, now)
+        code = use(connection, _find(connection, digest), user.id, now)
         if code.kind == "invite":
             raise CodeError("kind", code)
         after: dict[str, Any] = {"user": user.id, "kind": code.kind}
@@ -184,14 +184,12 @@ async def redeem(
     return await database.write(work)
 
 
-def use(connection: sqlite3.Connection, digest: bytes, user_id: str, now: float) -> Code:
-    """Use a code for a person, within a transaction. An invitation is used in the transaction that
-    makes the account.
+def use(connection: sqlite3.Connection, code: Code | None, user_id: str, now: float) -> Code:
+    """Use a code for a person, within a transaction that has read it.
 
     Raises:
         CodeError: it cannot be used.
     """
-    code = _find(connection, digest)
     if code is None:
         raise CodeError("unknown")
     again = connection.execute(
@@ -205,6 +203,17 @@ def use(connection: sqlite3.Connection, digest: bytes, user_id: str, now: float)
     connection.execute("UPDATE code SET used = used + 1 WHERE id = ?", (code.id,))
     connection.execute("INSERT INTO redemption VALUES (?, ?, ?)", (code.id, user_id, now))
     return code
+
+
+def use_invitation(
+    connection: sqlite3.Connection, invitation: Code, user_id: str, now: float
+) -> None:
+    """Use an invitation in the transaction that makes the account. Raises CodeError."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM code WHERE id = ? AND kind = 'invite'",  # noqa: S608
+        (invitation.id,),
+    ).fetchone()
+    use(connection, None if row is None else Code(*row), user_id, now)
 
 
 async def find_code(database: Database, digest: bytes) -> Code | None:

@@ -46,7 +46,7 @@ class BusyError(StoreError):
 
 
 class _State:
-    """What changes while a file is open, for all views of it."""
+    """The state that changes while a file is open, for all views of it."""
 
     __slots__ = ("closed", "inline")
 

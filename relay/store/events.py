@@ -1,4 +1,4 @@
-"""What happened, for receivers outside: written with what it reports, kept until it is sent.
+"""Events for receivers outside: written with what it reports, kept until it is sent.
 
 Decides that an event is written once and never lost. Must not know who receives it, or how.
 """

@@ -25,7 +25,7 @@ class OwnLimit(msgspec.Struct, frozen=True):
 
 
 class KeyRules(msgspec.Struct, frozen=True):
-    """What an owner sets for one key. None or 0: nothing."""
+    """The rules that an owner sets for one key. None or 0: nothing."""
 
     models: tuple[str, ...] | None = None  # `*` at the end matches the rest of a name
     addresses: tuple[str, ...] | None = None  # addresses and networks
@@ -88,7 +88,7 @@ class Key(msgspec.Struct, frozen=True):
 # Not frozen, since that makes 10,000 of them cost 12 ms more at each change of a key.
 @dataclass(slots=True)
 class LiveKey:
-    """What a server needs to authenticate a key that is not revoked. It may have expired."""
+    """A key that is not revoked, for a server to authenticate. It may have expired."""
 
     digest: bytes
     key_id: str
@@ -261,7 +261,7 @@ async def set_rules(database: Database, key_id: str, rules: KeyRules, now: float
 
 
 class NewSecret(msgspec.Struct, frozen=True):
-    """What a rotation puts in the place of a key. The key itself is not in it."""
+    """The replacement of a key in a rotation. The key itself is not in it."""
 
     digest: bytes
     hint: str

@@ -1,4 +1,4 @@
-"""What Stripe says of payments, and what follows from it: credit, a plan, or taking credit back.
+"""The events of payments, and their consequences: credit, a plan, or credit that is taken back.
 
 An event is kept once. A payment's state follows from all of its events and not from their order,
 and so does what it moves: credit once, a plan once, and what was refunded is taken back. All of
@@ -26,7 +26,7 @@ Kind = Literal["paid", "pending", "expired", "failed", "refunded", "disputed", "
 Outcome = Literal["applied", "noted", "repeated", "foreign"]
 
 _FOREIGN_SECONDS: Final = 30 * 86_400  # an event may come before the one that says whose it is
-# What somebody has to act on, in words for a receiver of alerts; pages have words of their own.
+# The notes, in words for a receiver of alerts; pages have words of their own.
 _WORDS: Final = {
     "unknown": "paid, but fits no payment, account or offer here",
     "price": "paid another price than was asked, so nothing was handed over",
@@ -41,8 +41,8 @@ _ORDER: Final = ("open", "pending", "expired", "failed", "paid")  # a later one 
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """What an event says. Ids are Stripe's; `payment`, `account` and `offer` are those that the
-    relay gave to Stripe, empty for a payment of somebody else."""
+    """The content of an event. Ids are Stripe's; `payment`, `account` and `offer` are those of the
+    relay, which Stripe returns; empty for a payment of somebody else."""
 
     event: str
     kind: Kind
@@ -75,7 +75,7 @@ class Note(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What can be bought and handed over now: offers by id, and the plans that there are."""
+    """The goods that can be handed over now: offers by id, and the plans that there are."""
 
     purchases: Mapping[str, Purchase]
     plans: Collection[str]
@@ -225,7 +225,7 @@ class _Transaction:
         return self._payment(payment_id)
 
     def _refunded(self, payment_id: str) -> int:
-        """What is refunded: the last total that Stripe said, less the refunds that have failed
+        """The refunded sum: the last total of Stripe, less the refunds that have failed
         since. Stripe counts in seconds; a refund that fails in its own second has failed since."""
         last = self._row(
             """SELECT made_at, amount FROM payment_event WHERE payment = ? AND kind = 'refunded'
@@ -328,7 +328,7 @@ class _Transaction:
 
 
 async def open_notes(database: Database, limit: int = 100) -> list[Note]:
-    """What administrators have yet to deal with, oldest first."""
+    """The notes that administrators have yet to deal with, oldest first."""
     rows = await database.select(
         """SELECT event.id, time, note, event.intent, amount, event.currency, payment, email, title,
                plan FROM payment_event AS event LEFT JOIN payment ON payment.id = event.payment

@@ -27,7 +27,7 @@ COLUMNS: Final = """offer, title, price, currency, credit_micro, plan, seconds, 
 
 
 class Purchase(msgspec.Struct, frozen=True):
-    """What is bought, as it is offered now."""
+    """The terms of an offer, as it stands now."""
 
     offer: str
     title: str
@@ -84,7 +84,7 @@ class Payment(Purchase, frozen=True):
         return self.state
 
     def audited(self) -> dict[str, Any]:
-        """What the audit log shows of it."""
+        """The fields for the audit log."""
         return {
             "user": self.user_id,
             "offer": self.offer,
@@ -139,7 +139,7 @@ _STATES: Final = {
 STATES: Final = ("paid", "refunded", "disputed", "pending", "failed", "open")
 
 
-class Page(msgspec.Struct, frozen=True):
+class PaymentPage(msgspec.Struct, frozen=True):
     """A part of a list, and where the next part begins; None: it is the last."""
 
     rows: list[Payment]
@@ -210,7 +210,7 @@ async def find_payment(database: Database, payment_id: str) -> Payment | None:
 
 async def payments(
     database: Database, which: PaymentFilter, limit: int = 50, before: int = 2**62
-) -> Page:
+) -> PaymentPage:
     """Payments, the newest first; `before` is that of the page before."""
     conditions, values = which.conditions()
     rows = await database.select(
@@ -219,7 +219,7 @@ async def payments(
         [*values, before, limit],
     )
     last = int(rows[-1][0]) if len(rows) == limit else None
-    return Page([Payment(*row[1:]) for row in rows], last)
+    return PaymentPage([Payment(*row[1:]) for row in rows], last)
 
 
 def month_bounds(year: int, month: int) -> tuple[float, float]:

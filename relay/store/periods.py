@@ -44,7 +44,7 @@ class Present(msgspec.Struct, frozen=True):
 
 
 class Outlook(msgspec.Struct, frozen=True):
-    """What would come of a plan that somebody redeems or buys. It `extend`s a period of the same
+    """The effect of a plan that somebody would redeem or buy. It `extend`s a period of the same
     plan; it `start`s where nothing is lost by that; it would `replace` the present plan, for which
     its person has to agree; or it gives `nothing`: its person has the plan without an end."""
 

@@ -1,4 +1,4 @@
-"""What the last process left behind, as a new one needs it.
+"""The state that the last process left behind, as a new one needs it.
 
 A request that a crash interrupted is settled as reserved, in tokens and in money, since its real
 usage is unknown. The journal wrote its limits with the reservation included, so nothing is

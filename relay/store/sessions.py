@@ -11,8 +11,7 @@ from typing import Final
 import msgspec
 
 from relay.store.audit import Actor, Change, record
-from relay.store.codes import CodeError
-from relay.store.codes import use as use_code
+from relay.store.codes import Code, CodeError, use_invitation
 from relay.store.database import Database
 from relay.store.users import (
     USER_COLUMNS,
@@ -44,12 +43,11 @@ class Link(msgspec.Struct, frozen=True):
     """A one-time link; what it is about depends on its purpose."""
 
     digest: bytes
-    purpose: str  # admin, confirm, invite or reset
+    purpose: str  # admin, confirm or reset
     expires_at: float
     user_id: str | None = None
     email: str | None = None
     password_hash: str | None = None
-    plan: str | None = None
 
 
 _SESSION: Final = "session.digest, user_id, session.created_at, seen_at, address, agent"
@@ -170,25 +168,17 @@ async def set_password(database: Database, user_id: str, password_hash: str, now
 # --- accounts ---
 
 
-class InviteCode(msgspec.Struct, frozen=True):
-    """An invitation by a code: the code's digest, and the plan of its accounts."""
-
-    digest: bytes
-    plan: str | None
-    purpose: str = "invite"
-
-
 async def sign_up(
     database: Database,
     user: User,
     password_hash: str,
-    used: Link | InviteCode | None,
+    used: Link | Code | None,
     *,
     first: bool = False,
 ) -> User | None:
-    """Open an account with a password, and use up a link or a code, in one step.
+    """Open an account with a password, and use up a link or an invitation, in one step.
 
-    None if the address is taken, the link or the code has gone, or, with `first`, there is an
+    None if the address is taken, the link or the invitation has gone, or, with `first`, there is an
     account already. `user` has the account's values; its id is given here. The audit log names the
     new account as the one that made it.
     """
@@ -200,8 +190,8 @@ async def sign_up(
             return None
         if add_user(connection, actor, opened, password_hash) is None:
             return None
-        if isinstance(used, InviteCode):
-            use_code(connection, used.digest, opened.id, opened.created_at)
+        if isinstance(used, Code):
+            use_invitation(connection, used, opened.id, opened.created_at)
         elif used is not None:
             statement = "DELETE FROM link WHERE digest = ?"
             if not connection.execute(statement, (used.digest,)).rowcount:

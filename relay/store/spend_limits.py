@@ -90,7 +90,7 @@ async def spend_limits(database: Database, accounts: list[str] | None = None) ->
 
 
 async def spent(database: Database, user_id: str, since: float) -> int:
-    """What a person's requests have cost since the beginning of an hour, in micro-dollars."""
+    """The cost of a person's requests since the beginning of an hour, in micro-dollars."""
     [[micro]] = await database.select(
         "SELECT coalesce(sum(cost_micro), 0) FROM usage_sums WHERE user_id = ? AND hour >= ?",
         (user_id, since),
@@ -101,7 +101,7 @@ async def spent(database: Database, user_id: str, since: float) -> int:
 async def spent_by(
     database: Database, accounts: list[str], begins: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """What accounts have cost since each of some beginnings of hours, in micro-dollars."""
+    """The cost of accounts since each of some beginnings of hours, in micro-dollars."""
     sums = ", ".join("sum(iif(hour >= ?, cost_micro, 0))" for _ in begins)
     whose = "user_id IN (SELECT value FROM json_each(?)) AND hour >= ?"
     # By itself, SQLite would read all accounts' hours of the month.

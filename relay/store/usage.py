@@ -132,7 +132,7 @@ async def hours(database: Database, which: Filter = _EVERYTHING) -> list[Hour]:
 
 
 class UpstreamDay(msgspec.Struct, frozen=True):
-    """What an upstream did on a day (UTC)."""
+    """The work of an upstream on a day (UTC)."""
 
     day: int  # its first second
     upstream: str

@@ -15,7 +15,7 @@ from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
 if TYPE_CHECKING:
-    from relay.web.manual.edition import Edition, Page
+    from relay.web.manual.edition import Edition, ManualPage
 
 _MARKDOWN: Final = "text/markdown; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -77,7 +77,7 @@ async def _edition(visit: Visit) -> "Edition":
     return await visit.site.library.edition(language, visit.settings)
 
 
-def _find(visit: Visit, edition: "Edition", name: str) -> "Page":
+def _find(visit: Visit, edition: "Edition", name: str) -> "ManualPage":
     page = edition.pages.get(name)
     if page is None:
         visit.refuse(404, "not_found")

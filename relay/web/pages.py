@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relay.web.site import Site
 from relay.web.visit import PageError, Visit
 
-Page = Callable[[Visit], Awaitable[Response]]
+PageFunction = Callable[[Visit], Awaitable[Response]]
 
 # All that an administrator may change while logged in as somebody else. Nothing that spends money,
 # shows a key or concerns a log-in: whatever is not here is refused.
@@ -35,7 +35,7 @@ _AS_SOMEBODY: Final = frozenset(
 
 
 class Access(Enum):
-    """Who may see a page."""
+    """The people who may see a page."""
 
     ANYBODY = 0
     PERSON = 1  # who is logged in
@@ -49,15 +49,15 @@ class Pages:
         self.routes: list[Route] = []
         self._site = site
 
-    def get(self, path: str, page: Page, access: Access = Access.PERSON) -> None:
+    def get(self, path: str, page: PageFunction, access: Access = Access.PERSON) -> None:
         """Serve GET and HEAD of `path`. The page must change nothing."""
         self._add(path, page, access, "GET")
 
-    def post(self, path: str, page: Page, access: Access = Access.PERSON) -> None:
+    def post(self, path: str, page: PageFunction, access: Access = Access.PERSON) -> None:
         """Serve POST of `path`; its form comes from this site."""
         self._add(path, page, access, "POST")
 
-    def receive(self, path: str, page: Page) -> None:
+    def receive(self, path: str, page: PageFunction) -> None:
         """Serve POST of `path` to another server, which has no session. `page` decides by itself
         whom it believes; the body is as it came."""
 
@@ -66,7 +66,7 @@ class Pages:
 
         self.routes.append(Route(path, endpoint, methods=["POST"]))
 
-    def _add(self, path: str, page: Page, access: Access, method: str) -> None:
+    def _add(self, path: str, page: PageFunction, access: Access, method: str) -> None:
         async def endpoint(request: Request) -> Response:
             visit = await self._site.visit(request)
             if access is not Access.ANYBODY:

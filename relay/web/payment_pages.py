@@ -75,7 +75,7 @@ def require(visit: Visit) -> None:
 
 
 async def show(visit: Visit) -> Response:
-    """What is for sale, and what was bought."""
+    """The offers, and the purchases so far."""
     require(visit)
     return await _page(visit)
 
@@ -154,7 +154,7 @@ async def _own(visit: Visit) -> Payment:
 
 
 async def show_one(visit: Visit) -> Response:
-    """What became of a payment, for somebody who comes back from Checkout."""
+    """The state of a payment, for somebody who comes back from Checkout."""
     payment = await _own(visit)
     age = visit.now - payment.created_at
     return visit.render(

@@ -5,6 +5,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from relay.store.keys import list_own_keys
+from relay.store.refusals import Refusals, refusals_of
 from relay.store.request_log import RequestFilter, last_number, own_requests
 from relay.web.overview_pages import key_names
 from relay.web.pages import Pages
@@ -41,6 +42,10 @@ def read_filter(visit: Visit) -> tuple[RequestFilter, dict[str, str]]:
     return which, fields
 
 
+async def _refused(visit: Visit, which: RequestFilter) -> list[Refusals]:
+    return await refusals_of(visit.database, visit.user.id, which)
+
+
 async def show(visit: Visit) -> Response:
     """A page of the log; only its rows, if a script asks."""
     which, fields = read_filter(visit)
@@ -62,5 +67,6 @@ async def show(visit: Visit) -> Response:
         keys=await list_own_keys(visit.database, visit.user.id),
         models=visit.settings.model,
         live_since=since,
+        refused=await _refused(visit, which) if values["is_first"] else [],
         **values,
     )

@@ -12,7 +12,7 @@ from relay.accounts.sign_up import (
     link_url,
 )
 from relay.accounts.throttle import address_name
-from relay.store.sessions import InviteCode, Link
+from relay.store.codes import Code
 from relay.web.log_in_pages import enter
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
@@ -33,27 +33,27 @@ async def show(visit: Visit) -> Response:
     if visit.logged_in is not None:
         return visit.redirect("/dashboard")
     token = visit.request.query_params.get("t", "")
-    link = await _invitation(visit, token)
-    return _form(visit, token, link)
+    invitation = await _invitation(visit, token)
+    return _form(visit, token, invitation)
 
 
-async def _invitation(visit: Visit, token: str) -> Link | InviteCode | None:
-    """The invitation of a link or a code. Raises PageError: it has been used, or has expired."""
+async def _invitation(visit: Visit, token: str) -> Code | None:
+    """The invitation of a code. Raises PageError: it has been used, or has expired."""
     if not token or visit.settings.web.sign_up == "closed":
         return None
-    link = await find_invitation(visit.database, token, visit.now)
-    if link is None:
+    invitation = await find_invitation(visit.database, token, visit.now)
+    if invitation is None:
         visit.refuse(404, "dead_link")
-    return link
+    return invitation
 
 
 def _form(
-    visit: Visit, token: str, link: Link | InviteCode | None, problem: str = "", status: int = 200
+    visit: Visit, token: str, invitation: Code | None, problem: str = "", status: int = 200
 ) -> Response:
     web = visit.settings.web
-    is_open = web.sign_up == "open" or link is not None
+    is_open = web.sign_up == "open" or invitation is not None
     challenge = ""
-    if is_open and link is None:
+    if is_open and invitation is None:
         challenge = visit.site.proof_of_work.challenge(web.sign_up_work, visit.now)
     return visit.render(
         "sign_up.html",
@@ -72,31 +72,31 @@ async def sign_up(visit: Visit) -> Response:
     """Open an account, or send the mail that will."""
     form, web = visit.form, visit.settings.web
     token = form.get("t", "")
-    link = await _invitation(visit, token)
-    if link is None and web.sign_up != "open":
+    invitation = await _invitation(visit, token)
+    if invitation is None and web.sign_up != "open":
         visit.refuse(403, "sign_up_closed")
     seconds = visit.site.mails.wait(address_name(visit.address), visit.now)
     if seconds:
         visit.refuse(429, "too_often", seconds=seconds, retry_after=seconds)
     wanted = Wanted(form.get("email", "").strip(), form.get("password", ""))
     challenge, answer = form.get("challenge", ""), form.get("answer", "")
-    if link is None and not visit.site.proof_of_work.accept(
+    if invitation is None and not visit.site.proof_of_work.accept(
         challenge, answer, web.sign_up_work, visit.now
     ):
-        return _form(visit, token, link, visit.t("signup.no_proof"), 422)
+        return _form(visit, token, invitation, visit.t("signup.no_proof"), 422)
     try:
-        if link is None and visit.settings.mail.smtp:
+        if invitation is None and visit.settings.mail.smtp:
             return await _ask_to_confirm(visit, wanted)
         user = await visit.site.sign_up.open(
-            visit.acting_as(""), visit.settings, wanted, link, visit.now
+            visit.acting_as(""), visit.settings, wanted, invitation, visit.now
         )
     except WeakPasswordError as error:
         problem = visit.t(f"password.{error.reason}", minimum=MIN_LENGTH)
-        return _form(visit, token, link, problem, 422)
+        return _form(visit, token, invitation, problem, 422)
     except InvalidError:
-        return _form(visit, token, link, visit.t("signup.no_address"), 422)
+        return _form(visit, token, invitation, visit.t("signup.no_address"), 422)
     except AddressTakenError:
-        return _form(visit, token, link, visit.t("signup.taken"), 409)
+        return _form(visit, token, invitation, visit.t("signup.taken"), 409)
     return await enter(visit, user, "/dashboard/keys", done="signed_up")
 
 

@@ -66,7 +66,7 @@ class Visit:
 
     @property
     def actor(self) -> Actor:
-        """Who changes something: who is logged in, also while they are so as somebody else."""
+        """The author of changes: the person who is logged in, also as somebody else."""
         return Actor((self.administrator or self.user).id, self.address)
 
     @property
@@ -127,7 +127,7 @@ class Visit:
 
     @property
     def form_token(self) -> str:
-        """What forms carry; empty for somebody who is not logged in."""
+        """The token in forms; empty for somebody who is not logged in."""
         if self.logged_in is None:
             return ""
         # As somebody else, forms that were opened before do not count.

@@ -175,10 +175,10 @@ async def test_an_invitation_is_used_in_the_transaction_of_the_sign_up(
     [code] = await make(database, Grant("invite", plan="pro"))
     found = await codes.check_invitation(database, code, NOW)
     assert found.plan == "pro"
-    digest = codes.code_digest(code)
-    await database.write(lambda connection: stored.use(connection, digest, "usr_new", NOW))
+    use = stored.use_invitation
+    await database.write(lambda connection: use(connection, found, "usr_new", NOW))
     with pytest.raises(CodeError, match="used"):
-        await database.write(lambda connection: stored.use(connection, digest, "usr_2", NOW))
+        await database.write(lambda connection: use(connection, found, "usr_2", NOW))
     with pytest.raises(AccountError, match="used already"):
         await codes.check_invitation(database, code, NOW)
     [credit] = await make(database)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relay.gateway.authentication import KeyIndex
-from relay.provisioning.access import Access
+from relay.provisioning.access import KeyCheck
 from relay.provisioning.problems import Problem
 from relay.secret import new_key
 from relay.store.keys import live_keys
@@ -62,7 +62,7 @@ async def test_wrong_keys_of_callers_read_nothing(live: Live) -> None:
 
 async def test_wrong_admin_keys_read_a_bounded_number(live: Live) -> None:
     """Without the prefix nothing is read; with it, as often as the address has tries."""
-    access, statements = Access(live.app.database), await traced(live)
+    access, statements = KeyCheck(live.app.database), await traced(live)
     for prefix, count, most in ((PREFIX, 5_000, 0), (ADMIN_PREFIX, 5_000, ADMIN_TRIES)):
         statements.clear()
         for number in range(count):

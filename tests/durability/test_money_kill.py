@@ -210,7 +210,7 @@ def agrees(folder: Path, operator: Operator) -> int:
         refunds = [entry for entry in entries if entry["reason"] == "refund"]
         assert all(charges[one["about"]] == one["amount_micro"] for one in refunds)
         assert len({one["about"] for one in refunds}) == len(refunds)
-        [[summed]] = connection.execute("SELECT sum(cost_micro) FROM usage_sums")
+        [[summed]] = connection.execute("SELECT coalesce(sum(cost_micro), 0) FROM usage_sums")
         assert summed == sum(row["cost_micro"] for row in usage.values())
         return len(charges)
 

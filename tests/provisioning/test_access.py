@@ -89,7 +89,7 @@ async def test_wrong_keys_count_for_their_network(
 ) -> None:
     """A subscriber has a complete IPv6 network, and many others do not make the count forgotten."""
     monkeypatch.setattr(access, "_FAILURES_PER_MINUTE", 2)
-    door = access.Access(relay.app.database)
+    door = access.KeyCheck(relay.app.database)
 
     async def status(peer: str, key: str = "x") -> int:
         headers = {b"x-api-key": key.encode()}

@@ -141,3 +141,39 @@ def _answerer(answer: Any) -> Any:
     if callable(answer):
         return answer
     return always(answer if isinstance(answer, bytes) else respond_with(answer))
+
+
+LOOK = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "parameters": {"type": "object", "properties": {"q": {"type": "string"}}},
+    },
+}
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
+
+
+def call(name: str, arguments: str, id: str = "call_1") -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": id, "type": "function", "function": function}],
+    }
+
+
+def result(text: str = "bad arguments", id: str = "call_1") -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": id, "content": text}
+
+
+def blocks(sent: Any, kind: str) -> list[Any]:
+    return [
+        block
+        for turn in sent["messages"]
+        if isinstance(turn["content"], list)
+        for block in turn["content"]
+        if block["type"] == kind
+    ]

@@ -7,8 +7,7 @@ import pytest
 
 from tests.fakes.live import RelayWith
 from tests.fakes.upstream import UpstreamWith
-from tests.reports.asking import HI, Desk, desk, message, tool_use
-from tests.reports.test_chat import PNG, blocks
+from tests.reports.asking import HI, PNG, Desk, blocks, desk, message, tool_use
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
 

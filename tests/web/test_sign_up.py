@@ -9,9 +9,12 @@ import pytest
 
 from relay.accounts import codes
 from relay.accounts.proof_of_work import ProofOfWork
-from relay.accounts.sign_up import first_account_url, link_url, new_link
+from relay.accounts.sign_up import first_account_url, new_link
+from relay.accounts.tokens import token_digest
+from relay.store import database as store
 from relay.store.audit import AuditFilter, entries
-from relay.store.codes import Grant
+from relay.store.codes import Grant, list_codes
+from relay.store.database import Database
 from relay.store.users import find_user
 from tests.alerts.services import Mailbox
 from tests.fakes.live import EMAIL, Live, RelayWith
@@ -96,8 +99,9 @@ async def test_a_closed_relay_opens_no_account(relay_with: RelayWith, another: N
     live = await relay_with()
     visitor = another(live)
     assert "operator of this relay" in (await visitor.get("/signup")).text
-    token = await new_link(live.app.database, "invite", time.time())
-    assert "<form class" not in (await visitor.get(f"/signup?t={token}")).text
+    url = await codes.invite(live.app.database, live.settings, None, time.time())
+    assert "<form class" not in (await visitor.get(local(url))).text
+    token = url.partition("?t=")[2]
     values = {"email": "a@example.com", "password": PASSWORD, "t": token}
     assert (await visitor.post("/signup", data=values)).status_code == 403
     assert "/signup" not in (await visitor.get("/")).text
@@ -109,16 +113,47 @@ async def test_an_invitation_opens_one_account(relay_with: RelayWith, another: N
     visitor = another(live)
     values = {"email": "a@example.com", "password": PASSWORD}
     assert (await visitor.post("/signup", data=values)).status_code == 403
-    token = await new_link(live.app.database, "invite", time.time(), plan="pro")
-    page = local(link_url(live.settings, "invite", token))
+    database, settings = live.app.database, live.settings
+    page = local(await codes.invite(database, settings, "pro", time.time()))
     assert (await visitor.submit(page, **values)).status_code == 303
     user = await find_user(live.app.database, "a@example.com")
     assert user is not None
     assert user.plan == "pro"
     visitor.cookies.clear()
     assert (await visitor.get(page)).status_code == 404
-    late = await new_link(live.app.database, "invite", time.time() - 8 * 86_400)
-    assert (await visitor.get(f"/signup?t={late}")).status_code == 404
+    late = await codes.invite(database, settings, None, time.time() - 8 * 86_400)
+    assert (await visitor.get(local(late))).status_code == 404
+
+
+async def test_a_link_of_an_earlier_version_opens_its_account(
+    relay_with: RelayWith, another: NewVisitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its token keeps its case, and the link is among the codes."""
+    path, token, now = tmp_path / "old.db", "aB-_" * 10 + "xyz", time.time()
+    names = sorted(one.name for one in store.MIGRATIONS.glob("*.sql"))
+    number = next(n for n, name in enumerate(names) if name.endswith("_invitations.sql"))
+    with monkeypatch.context() as before:
+        (tmp_path / "migrations").mkdir()
+        for name in names[:number]:
+            (tmp_path / "migrations" / name).write_text((store.MIGRATIONS / name).read_text())
+        before.setattr(store, "MIGRATIONS", tmp_path / "migrations")
+        old = await Database.open(path)
+        row = (token_digest(token), "invite", "pro", now + 9)
+        insert = "INSERT INTO link (digest, purpose, plan, expires_at) VALUES (?, ?, ?, ?)"
+        await old.write(lambda connection: connection.execute(insert, row))
+        await old.close()
+    plans = [{"id": "free"}, {"id": "pro"}]
+    web = {**WEB, "sign_up": "invite"}
+    live = await relay_with(web=web, plan=plans, database={"path": str(path)})
+    visitor = another(live)
+    assert (await visitor.get(f"/signup?t={token.lower()}")).status_code == 404
+    page = f"/signup?t={token}"
+    assert (await visitor.submit(page, email="a@example.com", password=PASSWORD)).is_redirect
+    user = await find_user(live.app.database, "a@example.com")
+    assert user is not None
+    assert user.plan == "pro"
+    [code] = await list_codes(live.app.database)
+    assert (code.kind, code.used, code.uses) == ("invite", 1, 1)
 
 
 async def test_an_invitation_code_opens_as_many_accounts(

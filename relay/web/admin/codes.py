@@ -1,6 +1,7 @@
 """Codes for credit, plans and invitations: made in batches, shown once, withdrawn."""
 
 import re
+from functools import partial
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -65,11 +66,12 @@ async def create(visit: Visit) -> Response:
         return await _page(visit, 422, visit.t("admin_codes.bad"))
     if form.get("as") == "csv":
         return _csv(made)
-    return visit.render("admin/codes_made.html", made=made)
+    url = partial(codes.invitation_url, visit.settings)
+    return visit.render("admin/codes_made.html", made=made, url=url)
 
 
 def _grant(form: dict[str, str]) -> Grant:
-    """What the codes bring."""
+    """The value of the codes."""
     kind = form.get("kind", "")
     plan = form.get("plan", "") or None
     if kind == "credit":

@@ -19,7 +19,7 @@ _MAX_SECTION: Final = 600  # characters of a section that the search finds
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ManualPage:
     """`source` is its Markdown, filled."""
 
     name: str
@@ -36,14 +36,14 @@ class Edition:
 
     def __init__(self, language: str, settings: Settings, t: Translate) -> None:
         filler = Filler(settings)
-        self.pages: dict[str, Page] = {}
+        self.pages: dict[str, ManualPage] = {}
         for name in PAGES:
             source = filler.fill(read_text(name, language))
             tokens = parse(source)
             originals = tokens
             if language != SOURCE:
                 originals = parse(filler.fill(read_text(name, SOURCE)))
-            self.pages[name] = Page(name, source, render(tokens, anchors(originals), t))
+            self.pages[name] = ManualPage(name, source, render(tokens, anchors(originals), t))
         self.groups = {
             group: [self.pages[name] for name in names] for group, names in GROUPS.items()
         }
@@ -58,7 +58,7 @@ class Edition:
         self.search_digest = hashlib.sha256(self.search).hexdigest()[:10]
         self.overview = self._overview(settings, t)
 
-    def around(self, page: Page) -> tuple[Page | None, Page | None]:
+    def around(self, page: ManualPage) -> tuple[ManualPage | None, ManualPage | None]:
         """The pages before and after one."""
         ordered = list(self.pages.values())
         place = ordered.index(page)
