@@ -6,6 +6,7 @@ it runs on a thread of its own. Must not know what mails say.
 
 import smtplib
 import ssl
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Final, Literal, Protocol
@@ -16,11 +17,13 @@ _STARTTLS_PORTS: Final = (25, 587)
 
 
 class DeliveryError(Exception):
-    """An attempt failed; the message is one line. `final`: another one would fail, too."""
+    """An attempt failed; the message is one line. `final`: another one would fail, too.
+    `of_recipient`: mails to others may be taken."""
 
-    def __init__(self, reason: str, *, final: bool = False) -> None:
+    def __init__(self, reason: str, *, final: bool = False, of_recipient: bool = False) -> None:
         super().__init__(reason)
         self.final = final
+        self.of_recipient = of_recipient
 
 
 class MailServer(Protocol):
@@ -38,7 +41,7 @@ class MailServer(Protocol):
 def letter(name: str, sender: str, to: str, subject: str, text: str) -> EmailMessage:
     """A mail to a person. `name` is the relay's, `sender` its address."""
     message = EmailMessage()
-    message["From"] = f"{name} <{sender}>"
+    message["From"] = Address(name, addr_spec=sender)  # quotes a comma
     message["To"] = to
     message["Subject"] = subject
     message["Date"] = formatdate()
@@ -95,8 +98,11 @@ def _send(settings: MailServer, message: EmailMessage) -> None:
 
 def _mail_error(error: smtplib.SMTPException) -> DeliveryError:
     code = getattr(error, "smtp_code", 0)
+    of_recipient = False
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         code = max((code for code, _ in error.recipients.values()), default=0)
+        of_recipient = True
     if not code:
         return DeliveryError(f"SMTP failed ({type(error).__name__})")
-    return DeliveryError(f"the mail server refused with {code}", final=code >= 500)
+    reason = f"the mail server refused with {code}"
+    return DeliveryError(reason, final=code >= 500, of_recipient=of_recipient)

@@ -22,7 +22,8 @@ from relay.store.database import Database, StoreError
 from relay.store.thresholds import Crossing
 
 _INTERVAL_SECONDS = 30.0  # a look at 10,000 people takes 65 ms, on the database's thread
-_LONGEST_PAUSE_SECONDS: Final = 900.0  # while the mail server fails
+_LONGEST_PAUSE_SECONDS: Final = 900.0  # while the mail server fails, or does for one address
+_MAX_POSTPONED: Final = 1_000  # addresses
 
 _log = logging.getLogger("relay.alerts")
 
@@ -33,6 +34,7 @@ class ThresholdMails:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._postponed: dict[str, float] = {}  # addresses refused for now, and until when
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -62,12 +64,15 @@ class ThresholdMails:
         """
         found = await thresholds.crossed(self._database, now)
         for _, group in itertools.groupby(found, lambda one: (one.user_id, one.about)):
-            claimed = await thresholds.claim(self._database, list(group))
+            passed = list(group)
+            if now < self._postponed.get(passed[0].email, 0):
+                continue
+            claimed = await thresholds.claim(self._database, passed)
             claimed = [one for one in claimed if self._is_in_force(one, now)]
             if claimed:
-                await self._send(claimed)
+                await self._send(claimed, now)
 
-    async def _send(self, passed: list[Crossing]) -> None:
+    async def _send(self, passed: list[Crossing], now: float) -> None:
         """Send one mail, about the highest of the thresholds that a limit has passed."""
         settings, one = self._settings, passed[-1]
         subject, text = words(one, settings.web.name, settings.server.public_url)
@@ -79,7 +84,12 @@ class ThresholdMails:
                 _log.warning("a mail about a threshold was not sent: %s", error)
                 return
             await thresholds.release(self._database, passed)
-            raise
+            if not error.of_recipient:
+                raise
+            if len(self._postponed) >= _MAX_POSTPONED:
+                self._postponed.clear()
+            self._postponed[one.email] = now + _LONGEST_PAUSE_SECONDS
+            _log.warning("a mail about a threshold waits: %s", error)
 
     def _is_in_force(self, one: Crossing, now: float) -> bool:
         """Whether there is such a limit still. What was used of one that has gone is kept on disk

@@ -315,5 +315,5 @@ class Compaction(Responses):
         kept: Mapping[str, msgspec.Raw],
     ) -> ResponsesRequest:
         """See `Responses`."""
-        parsed = request.read_compaction(received.body, seal, before=history)
+        parsed = request.read_compaction(received.body, seal, before=history, kept=kept)
         return CompactionRequest(received, parsed, seal, history)

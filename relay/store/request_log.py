@@ -141,8 +141,9 @@ async def last_number(database: Database) -> int:
 
 async def has_after(database: Database, user_id: str, number: int) -> bool:
     """Whether an account has rows after that number; true, too, if there are too many to look."""
-    if await last_number(database) - number > _MAX_LOOKED_AT:
-        return True
+    last = await last_number(database)
+    if not last - _MAX_LOOKED_AT <= number < last:  # also a number that SQLite cannot hold
+        return number < last
     rows = await database.select(
         "SELECT EXISTS (SELECT 1 FROM usage WHERE number > ? AND user_id = ?)", (number, user_id)
     )

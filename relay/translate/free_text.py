@@ -10,15 +10,17 @@ from typing import Final
 
 import msgspec
 
+from relay.translate.halves import mended
+
 _PREFIX: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _PREFIX_SO_FAR: Final = re.compile(r'\s*(?:\{\s*(?:"i?n?p?u?t?(?:"\s*(?::\s*)?)?)?)?\Z')
 # The part of a text that can be passed on: up to its end, up to an incomplete escape, or up to the
 # first character that no JSON string has. The two halves of a surrogate pair (RFC 8259 §7) stay
-# together.
+# together; one alone is mended at the end of the call.
 _HIGH_SURROGATE: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _COMPLETE: Final = re.compile(
     rf'(?:[^"\\\x00-\x1f]|{_HIGH_SURROGATE}\\u[0-9a-fA-F]{{4}}'
-    r'|(?!\\u[dD][89abAB])\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))*+'
+    r'|(?!\\u[dD][89a-fA-F])\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))*+'
 )
 _INCOMPLETE: Final = re.compile(
     rf"\\(?:u[0-9a-fA-F]{{0,3}})?|{_HIGH_SURROGATE}(?:\\(?:u[0-9a-fA-F]{{0,3}})?)?"
@@ -130,7 +132,8 @@ def _ends_with_half(piece: bytes) -> bool:
 def free_text(arguments: bytes) -> bytes:
     """The free text of complete arguments, both JSON strings; all of them if there is no text."""
     try:
-        text = _decode_arguments(_decode_string(arguments)).input
+        octets = _decode_string(mended(arguments)).encode()
+        text = _decode_arguments(mended(octets)).input
     except (msgspec.DecodeError, RecursionError):
         return arguments
     return bytes(text) if bytes(text)[:1] == b'"' else arguments

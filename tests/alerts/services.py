@@ -54,6 +54,7 @@ class Mailbox(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Session)
         self.refusal = ""  # the answer to MAIL FROM
+        self.full = ""  # an address that takes no mail for now
         self.messages: list[bytes] = []
         self.commands: list[str] = []
 
@@ -76,6 +77,8 @@ class _Session(socketserver.StreamRequestHandler):
                 self._say("235 welcome")
             elif command == "MAIL" and self.server.refusal:
                 self._say(self.server.refusal)
+            elif command == "RCPT" and self.server.full and self.server.full in line:
+                self._say("452 mailbox full")
             elif command == "DATA":
                 self._say("354 go on")
                 lines = []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relay.alerts import threshold_mails
+from relay.alerts.mail_server import letter
 from relay.alerts.threshold_texts import TEXTS
 from relay.store import balance, thresholds
 from relay.store.database import Database
@@ -197,6 +198,29 @@ async def test_an_address_that_is_refused_is_not_tried_again(
     await nothing_is_due(relay.app.database)
     await relay.app.upkeep.mails.send_due(time.time())
     assert sum("MAIL" in one.upper() for one in mailbox.commands) == 1
+
+
+async def test_one_full_mailbox_keeps_no_others_mail_back(
+    relay_with: RelayWith, mailbox: Mailbox
+) -> None:
+    relay = await relay_with(**settings(mailbox, {"requests": 2, "per": "5h"}))
+    await relay.create_user("other@example.com")
+    rows = await relay.app.database.select("SELECT id, email FROM users ORDER BY id")
+    mailbox.full = rows[0][1]  # its turn comes first
+    for user_id, _ in rows:
+        choice = Choice([], 5_000_000, "en")
+        await thresholds.choose(relay.app.database, user_id, choice, time.time())
+        await balance.credit(relay.app.database, user_id, 1_000_000, "", time.time())
+    await until(lambda: len(mailbox.messages) == 1)
+    assert f"To: {rows[1][1]}".encode() in mailbox.messages[0]
+    [waiting] = await thresholds.crossed(relay.app.database, time.time())
+    assert waiting.email == rows[0][1]
+
+
+async def test_a_name_with_a_comma_is_one_sender() -> None:
+    made = letter("Acme, Inc.", "relay@example.com", "a@example.com", "Subject", "Text")
+    [sender] = made["From"].addresses
+    assert (sender.display_name, sender.addr_spec) == ("Acme, Inc.", "relay@example.com")
 
 
 async def test_a_claim_is_given_once(relay_with: RelayWith, mailbox: Mailbox) -> None:

@@ -51,11 +51,13 @@ def tool_use(name: str, arguments: dict[str, Any], number: int = 1) -> dict[str,
     return {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": arguments}
 
 
-def tool_stream(name: str, arguments: dict[str, Any], stop: str = "tool_use") -> bytes:
-    """A stream that calls one tool."""
+def tool_stream(
+    name: str, arguments: dict[str, Any], stop: str = "tool_use", text: tuple[str, str] = ("", "")
+) -> bytes:
+    """A stream that calls one tool; `text`: words of its arguments, and the JSON for them."""
     start = {**message(), "content": [], "stop_reason": None}
     block = {"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}
-    part = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
+    part = {"type": "input_json_delta", "partial_json": json.dumps(arguments).replace(*text)}
     return answers.chunked(
         [
             event("message_start", message=start),

@@ -8,7 +8,16 @@ import pytest
 from tests.fakes import answers
 from tests.fakes.live import RelayWith
 from tests.fakes.upstream import UpstreamWith
-from tests.reports.asking import SONNET, desk, message, respond_with
+from tests.reports.asking import (
+    HI,
+    SONNET,
+    Answered,
+    desk,
+    message,
+    respond_with,
+    tool_stream,
+    tool_use,
+)
 
 HALF = "caf\\ud83d "
 DIALECTS = ("messages", "chat", "responses")
@@ -92,3 +101,39 @@ async def test_c07_a_byte_order_mark_is_skipped(
     it = await desk(relay_with, upstream_with)
     answer = await it.ask(dialect, b"\xef\xbb\xbf" + _bodies(dialect, "Hi"))
     assert answer.status == 200, answer.payload
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["chat", "responses"])
+async def test_half_a_character_in_free_text_is_mended(
+    relay_with: RelayWith, upstream_with: UpstreamWith, dialect: str, stream: bool, half: str
+) -> None:
+    """In the text of a custom tool, which a model wrote."""
+    arguments = {"input": "caf HALF more"}
+    if stream:
+        answer = tool_stream("edit", arguments, text=("HALF", half))
+    else:
+        asked = json.dumps(message(tool_use("edit", arguments), stop="tool_use"))
+        answer = respond_with(asked.replace("HALF", half).encode())
+    it = await desk(relay_with, upstream_with, answer)
+    tool: dict[str, Any] = {"type": "custom", "name": "edit"}
+    body: dict[str, Any] = {"input": "Hi", "tools": [tool], "stream": stream}
+    if dialect == "chat":
+        body = {"messages": [HI], "tools": [{"type": "custom", "custom": {"name": "edit"}}]}
+        body["stream"] = stream
+    found = await it.ask(dialect, body)
+    assert found.status == 200, found.payload
+    assert _free_text(dialect, found, stream) == "caf \ufffd more"
+
+
+def _free_text(dialect: str, found: Answered, stream: bool) -> str:
+    if dialect == "responses":
+        if stream:
+            kind = "response.custom_tool_call_input.delta"
+            return "".join(one["delta"] for one in found.events if one["type"] == kind)
+        return str(found.document["output"][0]["input"])
+    if not stream:
+        return str(found.document["choices"][0]["message"]["tool_calls"][0]["custom"]["input"])
+    deltas = [one["choices"][0]["delta"] for one in found.events if one["choices"]]
+    return "".join(one["tool_calls"][0]["custom"]["input"] for one in deltas if "tool_calls" in one)

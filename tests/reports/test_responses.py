@@ -118,6 +118,21 @@ async def test_e05_a_tool_loop_by_references_works(
     assert "seen" in json.dumps(result)
 
 
+async def test_e05_a_conversation_of_references_is_compacted(keeping: Desk) -> None:
+    first = await keeping.ask("responses", {"input": "Hi", "store": True})
+    item = {"type": "item_reference", "id": first.document["output"][0]["id"]}
+    answer = await keeping.ask("/v1/responses/compact", {"input": [HI, item]})
+    assert answer.status == 200, answer.payload
+    assert "Hello from A." in json.dumps(keeping.sent["messages"])
+
+
+async def test_e05_a_broken_reference_is_named_by_its_place(keeping: Desk) -> None:
+    broken = {"type": "item_reference", "id": 7}
+    answer = await keeping.ask("responses", {"input": [HI, broken]})
+    assert answer.status == 400
+    assert answer.document["error"]["param"].startswith("input[1]")
+
+
 async def test_e05_nobody_else_has_an_accounts_items(keeping: Desk) -> None:
     first = await keeping.ask("responses", {"input": "Hi", "store": True})
     item = {"type": "item_reference", "id": first.document["output"][0]["id"]}

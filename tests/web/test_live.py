@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from relay.store import request_log
 from relay.web import live as live_module
 from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
@@ -36,6 +37,19 @@ async def test_a_stream_announces_requests_and_ends_with_its_session(
         async with asyncio.timeout(5):
             rest = [line async for line in lines]
         assert "event: over" in rest
+
+
+@pytest.mark.parametrize(("since", "is_new"), [(0, True), (1, False), (10**19 - 1, False)])
+async def test_news_are_those_after_any_number(
+    site: Live, visitor: Visitor, since: int, is_new: bool
+) -> None:
+    """A page says up to which number it shows, and its address is anybody's to write."""
+    await visitor.sign_up()
+    await ask(site, await visitor.new_key())
+    await until_logged(site, 1)
+    database = site.app.database
+    [(user_id,)] = await database.select("SELECT user_id FROM usage")
+    assert await request_log.has_after(database, user_id, since) is is_new
 
 
 async def test_an_account_has_a_bounded_number_of_streams(site: Live, visitor: Visitor) -> None:

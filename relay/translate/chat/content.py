@@ -112,7 +112,7 @@ def content_blocks(
                 results[part.tool_use_id] = (part, place)
             case name if name == "input_file" or name in mcp_content.TYPES:
                 raws = read(_decode_raws, raw, param) if raws is None else raws
-                blocks += _whole_part(name, raws[index], place)
+                blocks += _whole_part(name, raws[index], mark, place)
             case "input_audio":
                 raise invalid_field(place, "these models cannot hear; send a text instead")
             case _:
@@ -121,11 +121,11 @@ def content_blocks(
     return without_blank(blocks)
 
 
-def _whole_part(name: str, raw: msgspec.Raw, param: str) -> list[Block]:
+def _whole_part(name: str, raw: msgspec.Raw, mark: msgspec.Raw, param: str) -> list[Block]:
     """The block of a part that is read by itself."""
     if name == "input_file":
-        return [media.file(raw, NOTHING, param)]
-    block = mcp_content.block(raw, param)
+        return [media.file(raw, mark, param)]
+    block = mcp_content.block(raw, mark, param)
     return [] if block is None else [block]
 
 

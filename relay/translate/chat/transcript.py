@@ -101,7 +101,7 @@ class _Reader:
         """Find the output of each call."""
         pairing: Pairing[tuple[Message, int]] = Pairing()
         for message in paced(messages):
-            for call in message.tool_calls or ():
+            for call in paced(message.tool_calls or ()):
                 pairing.count_call(call.id)
             if message.function_call is not None:
                 pairing.count_call(_function_call_id(message.function_call.name))
@@ -264,7 +264,8 @@ class _Reader:
 
     def _output_of_part(self, part: Part, param: str) -> Output:
         blocks = content_blocks(self._conversation, part.content, f"{param}.content")
-        return Output(blocks, is_error=part.is_error is True, cache=part.cache_control)
+        mark = cache_control(self._conversation, part.cache_control, param)
+        return Output(blocks, is_error=part.is_error is True, cache=mark)
 
     def _mark_last_block(self, message: Message, blocks: list[Block], index: int) -> None:
         """Move a message's own `cache_control`, a LiteLLM extension, to its last block."""

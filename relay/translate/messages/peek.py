@@ -29,6 +29,7 @@ _MAX_MODEL_KEYS: Final = 4096
 # A text in memory may take four times its octets, so larger bodies are decoded with care.
 _MAX_PLAIN_OCTETS: Final = 1024 * 1024
 _MAX_VALUE_OCTETS: Final = 64 * 1024
+_MAX_THREAD_OCTETS: Final = 4 * 1024  # it has a type and an id
 
 
 class RequestSummary(msgspec.Struct, frozen=True, gc=False):
@@ -105,8 +106,18 @@ def peek(body: bytes) -> RequestSummary:
         raise RelayError(
             INVALID_REQUEST, f"model: {fault}. GET /v1/models lists the ids.", param="model"
         )
-    refuse_second_reading(body, members, stream is not None, max_tokens is not None)
-    return RequestSummary(model, stream, max_tokens, members.thread)
+    has_thread = members.thread is not NOTHING
+    refuse_second_reading(body, members, stream is not None, max_tokens is not None, has_thread)
+    thread = _short_thread(members.thread) if has_thread else NOTHING
+    return RequestSummary(model, stream, max_tokens, thread)
+
+
+def _short_thread(raw: msgspec.Raw) -> msgspec.Raw:
+    """A `thread` on its own, so that it keeps no body in memory; `{}` for one that is too long."""
+    octets = bytes(memoryview(raw)[: _MAX_THREAD_OCTETS + 1])
+    if octets == b"null":
+        return NOTHING
+    return msgspec.Raw(octets if len(octets) <= _MAX_THREAD_OCTETS else b"{}")
 
 
 def _peek_mended(body: bytes, error: Exception) -> RequestSummary:

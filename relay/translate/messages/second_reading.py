@@ -1,9 +1,10 @@
 """Refuses a body that two JSON parsers could read as two different requests.
 
 The relay reads the last of two equal keys. Other parsers take the first, or ignore capitals (Go's
-encoding/json), so an upstream could serve another model than the relay has charged. The members
-that decide about a request must therefore be given once, in their exact spelling. Decides from
-the top-level keys only; text and nested keys may have these names.
+encoding/json), so an upstream could serve another model than the relay has charged, or go on from
+a message of another account. The members that decide about a request must therefore be given once,
+in their exact spelling. Decides from the top-level keys only; text and nested keys may have these
+names.
 """
 
 import re
@@ -16,7 +17,7 @@ from relay.translate.invalid import json_fault
 from relay.translate.raw_json import find
 
 NOTHING: Final = msgspec.Raw(b"")  # a member that is absent
-_NAMES: Final = frozenset({"model", "stream", "max_tokens", "messages"})
+_NAMES: Final = frozenset({"model", "stream", "max_tokens", "messages", "thread"})
 _MAX_MEMBERS: Final = 256  # at the top level; the APIs have about 30
 _MAX_SCANNED_OCTETS: Final = 64 * 1024  # beyond it, only a decode of the keys is fast enough
 _SEARCHED_OCTETS: Final = 64  # of a value, to find its place
@@ -93,15 +94,16 @@ class LongMembers(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def refuse_second_reading(
-    body: bytes, members: LongMembers, stream: bool, max_tokens: bool
+    body: bytes, members: LongMembers, stream: bool, max_tokens: bool, thread: bool
 ) -> None:
-    """Refuse a body in which `model`, `stream`, `max_tokens` or `messages` is ambiguous.
+    """Refuse a body in which one of `_NAMES` is ambiguous.
 
     Args:
         body: a JSON object with a `model`.
         members: its long members.
         stream: whether it has a `stream`.
         max_tokens: whether it has a `max_tokens`.
+        thread: whether it has a `thread`.
 
     Raises:
         RelayError: 400, one of the names is given twice, with escapes, or in other capitals.
@@ -132,6 +134,7 @@ def refuse_second_reading(
             )
         )
         or (plain.count(b'"st') > stream and plain.count(b'"stream"') > stream)
+        or plain.count(b'"thread"') > thread
         or not (plain.isascii() or not any(letter in plain for letter in _FOREIGN_LETTERS))
     ):  # a name in a text or in a nested key is counted, too: the keys decide
         _check_keys(rest)

@@ -35,24 +35,28 @@ class _Content(msgspec.Struct, frozen=True, gc=False):
 _decode: Final = msgspec.json.Decoder(_Content).decode
 
 
-def block(raw: msgspec.Raw, param: str) -> Block | None:
+def block(raw: msgspec.Raw, cache: msgspec.Raw, param: str) -> Block | None:
     """The block of a content block of one of `TYPES`; None for a blank text.
+
+    Args:
+        cache: the caller's `cache_control`, which MCP itself has not.
 
     Raises:
         RelayError: 400, the models cannot take it.
     """
     content = read(_decode, raw, param)
     if content.type == "image":
-        return media.base64_image(content.data, content.mimeType, NOTHING, f"{param}.data")
+        return media.base64_image(content.data, content.mimeType, cache, f"{param}.data")
     if content.type == "audio":
         raise invalid_field(param, "these models cannot hear; send a text instead")
     if content.type == "resource_link":
         words = f"{content.name}: {content.uri}" if content.name else content.uri
-        return text_block(msgspec.Raw(encode_string(words))) if words.strip() else None
+        return text_block(msgspec.Raw(encode_string(words)), cache) if words.strip() else None
     resource = content.resource or _Resource()
     if kind(resource.text) == '"':
-        return text_block(resource.text) if has_text(resource.text, f"{param}.resource") else None
+        given = has_text(resource.text, f"{param}.resource")
+        return text_block(resource.text, cache) if given else None
     if kind(resource.blob) != '"':
         raise invalid_field(f"{param}.resource", "it must have a `text` or a `blob`")
     title = msgspec.Raw(encode_string(resource.uri)) if resource.uri.strip() else NOTHING
-    return media.base64_file(resource.blob, title, NOTHING, f"{param}.resource.blob")
+    return media.base64_file(resource.blob, title, cache, f"{param}.resource.blob")

@@ -131,7 +131,7 @@ def _content_block(part: _ContentPart, raw: msgspec.Raw, param: str) -> Block | 
         members = (("title", part.title),) if part.type == "document" else ()
         return media.native(part.type, part.source, members, NOTHING, param)
     if part.type in mcp_content.TYPES:
-        return mcp_content.block(raw, param)
+        return mcp_content.block(raw, NOTHING, param)
     if part.type in ("input_audio", "input_video"):
         raise invalid_field(param, "these models take text, pictures and documents; send a text")
     if part.type == "encrypted_content":  # of another agent, which only OpenAI can read

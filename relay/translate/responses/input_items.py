@@ -126,12 +126,14 @@ def read_conversation(
 
 def referenced_ids(items: Sequence[msgspec.Raw]) -> list[str]:
     """The ids that the references among items name, each once, in their order."""
-    ids = [_referenced_id(raw) for raw in paced(items)]
+    ids = (_referenced_id(raw) for raw in paced(items))
     return list(dict.fromkeys(filter(None, ids)))
 
 
 def resolved(items: Sequence[msgspec.Raw], kept: Mapping[str, msgspec.Raw]) -> list[msgspec.Raw]:
     """The items, with each of the `kept` ones, by id, in place of the first reference to it."""
+    if not kept:
+        return list(items)
     left = dict(kept)
     return [left.pop(_referenced_id(raw), raw) for raw in paced(items)]
 
@@ -140,7 +142,10 @@ def _referenced_id(raw: msgspec.Raw) -> str:
     """The id that a reference names; empty for any other item."""
     if _REFERENCE.search(raw) is None:
         return ""
-    item = read(_decode_item, raw, "input")
+    try:
+        item = _decode_item(raw)
+    except UNREADABLE:  # it is refused or skipped where it is read
+        return ""
     return item.id or "" if item.type == "item_reference" else ""
 
 

@@ -150,9 +150,7 @@ def read(
     """
     request = _fields(body)
     _check_supported(request)
-    items = _input_items(request.input, before)
-    if kept:
-        items = resolved(items, kept)
+    items = resolved(_input_items(request.input, before), kept)
     offered = OfferedTools()
     offered.add(request.tools, "tools")
     conversation = read_conversation(items, seal, offered, before)
@@ -190,7 +188,11 @@ def read(
 
 
 def read_compaction(
-    body: bytes, seal: Seal, *, before: Sequence[msgspec.Raw] = ()
+    body: bytes,
+    seal: Seal,
+    *,
+    before: Sequence[msgspec.Raw] = (),
+    kept: Mapping[str, msgspec.Raw] = _NO_ITEMS,
 ) -> ResponsesRequest:
     """Read a request to compact its conversation into a summary.
 
@@ -198,12 +200,13 @@ def read_compaction(
         body: the request's body.
         seal: opens the sealed thinking of earlier answers.
         before: the conversation that the request continues, the oldest item first.
+        kept: the items, by id, that the request refers to.
 
     Raises:
         RelayError: 400, a field cannot be honoured; `param` says which.
     """
     request = _fields(body)
-    items = _input_items(request.input, before)
+    items = resolved(_input_items(request.input, before), kept)
     conversation = read_conversation(items, seal, OfferedTools(), before)
     _add_instructions(conversation, request.instructions)
     conversation.user_turn().blocks.append(text_block(msgspec.Raw(encode_string(_SUMMARY_PROMPT))))

@@ -32,6 +32,7 @@ OUTPUTS: Final = {
 CALLS: Final = frozenset(OUTPUTS.values())
 
 _PICTURE_TEXT: Final = re.compile(rb'"\[?\{\\"type\\": ?\\"input_')
+_EMPTY: Final = b'""'
 _MAX_LISTED_TOOLS: Final = 200
 
 
@@ -79,14 +80,14 @@ class _FoundTool(msgspec.Struct, frozen=True, gc=False):
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
     type: str
-    image_url: str = ""
-    text: str = ""
+    image_url: msgspec.Raw = NOTHING
+    text: msgspec.Raw = NOTHING
 
     @property
     def is_complete(self) -> bool:
-        if self.type == "input_image":
-            return self.image_url != ""
-        return self.type == "input_text" and self.text != ""
+        """Whether it has the text that its type requires."""
+        raw = {"input_image": self.image_url, "input_text": self.text}.get(self.type, NOTHING)
+        return kind(raw) == '"' and len(memoryview(raw)) > len(_EMPTY)
 
 
 _decode_output_parts: Final = msgspec.json.Decoder(list[_Part]).decode

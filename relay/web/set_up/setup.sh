@@ -257,7 +257,7 @@ take_key() {
     key_end=$(printf '%s' "$key" | sed 's/.*\(.\{20\}\)$/\1/')
 }
 
-# post BODY: asks the model. The key goes to curl by standard input, where `ps` does not show it.
+# post BODY: asks the model. The key goes to curl in a file, since `ps` shows arguments.
 post() {
     printf '%s' "$1" >"$work/body"
     printf 'header = "x-api-key: %s"\n' "$key" >"$work/header"

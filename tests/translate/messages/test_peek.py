@@ -1,6 +1,7 @@
 """A body is read without its tree, and only its model's name is replaced."""
 
 import json
+import sys
 
 import msgspec
 import pytest
@@ -173,3 +174,20 @@ def test_a_body_without_a_model_is_refused_with_the_fault(body: bytes, text: str
 def test_only_the_model_of_a_body_is_checked() -> None:
     summary = peek(b'{"model":"a","stream":"yes","max_tokens":-1,"messages":7,"unheard_of":{}}')
     assert (summary.model, summary.stream, summary.max_tokens) == ("a", "yes", -1)
+
+
+@pytest.mark.parametrize(
+    ("thread", "expected"),
+    [
+        ('{"type":"continue"}', b'{"type":"continue"}'),
+        ("null", b""),
+        ('{"type":"%s"}' % ("x" * 5000), b"{}"),
+    ],
+    ids=["short", "null", "long"],
+)
+def test_a_thread_keeps_no_body_in_memory(thread: str, expected: bytes) -> None:
+    body = b'{"model":"m","thread":%b,"messages":"%b"}' % (thread.encode(), b"a" * 100)
+    before = sys.getrefcount(body)
+    summary = peek(body)
+    assert bytes(summary.thread) == expected
+    assert sys.getrefcount(body) == before

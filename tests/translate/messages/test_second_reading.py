@@ -13,8 +13,8 @@ from relay.translate.messages.peek import peek
 from relay.translate.messages.second_reading import not_json_error
 from tests.fakes.memory import peak_octets
 
-NAMES = st.sampled_from(["model", "stream", "max_tokens", "messages"])
-VALUES = {"model": "a", "stream": False, "max_tokens": 5, "messages": []}
+NAMES = st.sampled_from(["model", "stream", "max_tokens", "messages", "thread"])
+VALUES = {"model": "a", "stream": False, "max_tokens": 5, "messages": [], "thread": {}}
 FOLDED = {"s": "sS\u017f", "k": "kK\u212a"}
 LONG = "word " * 60
 MIB = 1024 * 1024
@@ -58,6 +58,8 @@ def ambiguous(draw: st.DrawFn) -> tuple[str, bytes]:
 @given(ambiguous())
 @example(("model", b'{"model":"not-served-here","model":"claude-haiku-4-5"}'))
 @example(("model", rb'{"mod\u0065l":"a"}'))
+@example(("thread", b'{"model":"a","thread":{"type":"continue"},"thread":{"type":"create"}}'))
+@example(("thread", b'{"model":"a","Thread":{"type":"continue"}}'))
 @example(("messages", b'{"model":"a","messages":["%b"],"messages":[]}' % (b"x" * 1000)))
 @example(("stream", b'{"model":"a","x":"%b","stream":true,"STREAM":1}' % (b"x" * 100_000)))
 def test_an_ambiguous_body_is_refused_with_the_field(case: tuple[str, bytes]) -> None:
