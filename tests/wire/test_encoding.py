@@ -147,3 +147,18 @@ def test_a_bomb_is_no_small_body_and_takes_no_memory(name: bytes) -> None:
     bomb = ENCODERS[name](bytes(1 << 27))
     assert decoded_if_small(bomb, name, 5000) is None
     assert peak_octets(lambda: decoded_if_small(bomb, name, 5000)) < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"), [(b"gzip", gzip.compress), (b"zstd", zstandard.compress)]
+)
+def test_a_body_may_have_members_but_not_any_number(name: bytes, compress: Encoder) -> None:
+    assert decoded(compress(b"ab") * 100, name, 1000) == b"ab" * 100
+    with pytest.raises(RelayError):
+        decoded(compress(b"ab") * 101, name, 1000)
+
+
+@pytest.mark.parametrize("name", [b"gzip", b"deflate", b"zstd"])
+def test_an_empty_body_is_no_compressed_one(name: bytes) -> None:
+    with pytest.raises(RelayError):
+        decoded(b"", name, 1000)
