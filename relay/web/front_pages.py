@@ -1,9 +1,12 @@
 """The front page, files of style and scripts, and the choice of language, look and columns."""
 
+import logging
+
 from starlette.responses import Response
 
 from relay.config import OfferSettings
 from relay.payments.amounts import money
+from relay.store.database import StoreError
 from relay.web import columns
 from relay.web.languages import NAMES
 from relay.web.manual.filling import KEY, claude_code, price, set_up_lines
@@ -11,6 +14,8 @@ from relay.web.pages import Access, Pages
 from relay.web.security import COLUMNS_COOKIE, LANGUAGE_COOKIE, THEME_COOKIE, set_preference
 from relay.web.status_pages import overview
 from relay.web.visit import THEMES, Visit
+
+_log = logging.getLogger("relay.web")
 
 
 def add(pages: Pages) -> None:
@@ -42,8 +47,17 @@ async def front(visit: Visit) -> Response:
         currency=settings.payments.currency,
         money=money,
         price=price,
-        state=await overview(visit),
+        state=await _state(visit),
     )
+
+
+async def _state(visit: Visit) -> str:
+    """The word of the status page; empty while it cannot be read, which must not hide this page."""
+    try:
+        return await overview(visit)
+    except StoreError as error:
+        _log.warning("the front page is without the status: %s", error)
+        return ""
 
 
 async def file(visit: Visit) -> Response:

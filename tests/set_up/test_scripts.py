@@ -1,5 +1,6 @@
 """The two scripts as texts and as files of the relay: nothing that a setting says breaks out."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,8 @@ URLS = st.text("abc09._~:/@!$&()*+,;=%-", max_size=30).map(
 )
 IDS = st.text([chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"\\*'], min_size=1,
               max_size=30)  # fmt: skip
-ANY = st.text("'\"`$\\\n;|&(){}@# aZ0" + NEW_LINE, max_size=20)
+POWERSHELL_QUOTES = "'\u2018\u2019\u201a\u201b"
+ANY = st.text('"`$\\\n;|&(){}@# aZ0' + POWERSHELL_QUOTES + NEW_LINE, max_size=20)
 
 
 @given(st.lists(ANY, min_size=1, max_size=8))
@@ -53,12 +55,14 @@ def test_a_value_is_one_word_of_the_shell(values: list[str]) -> None:
 
 @given(ANY)
 def test_a_value_is_one_text_of_powershell(value: str) -> None:
-    """A text in single quotes has no escape but the doubled quote (about_Quoting_Rules)."""
+    """A text in single quotes has no escape but a doubled quote, which may be a curved one
+    (about_Quoting_Rules; the language's specification, 2.3.5.2)."""
     value = value.replace(NEW_LINE, "")
     text = ps_text(value)
     assert (text[0], text[-1]) == ("'", "'")
-    assert "'" not in text[1:-1].replace("''", "")
-    assert text[1:-1].replace("''", "'") == value
+    doubled = re.compile(f"([{POWERSHELL_QUOTES}])\\1")
+    assert not set(POWERSHELL_QUOTES) & set(doubled.sub("", text[1:-1]))
+    assert doubled.sub(r"\1", text[1:-1]) == value
 
 
 def test_marks_are_variables_between_texts() -> None:

@@ -7,6 +7,7 @@ product of the two would cost four times as much.
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,11 +16,15 @@ import pytest
 from relay.config import Capabilities
 from relay.errors import RelayError
 from relay.translate.chat import request as chat
-from relay.translate.free_text import FreeText
+from relay.translate.chat.answer import translate
+from relay.translate.chat.render import AnswerMetadata
+from relay.translate.free_text import FreeText, StreamedText
+from relay.translate.halves import mended
 from relay.translate.messages.conversation_key import conversation_key
 from relay.translate.messages.peek import peek, with_model
 from relay.translate.messages.thinking_filter import without_thinking
 from relay.translate.request.builder import TargetModel
+from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses import request as responses
 from relay.translate.responses.seal import Seal
 
@@ -46,6 +51,98 @@ def read_responses(items: list[Any], before: list[Any] | None = None, **more: An
     body = octets({"model": "m", "input": items, **more})
     kept = [msgspec.Raw(octets(item)) for item in before or []]
     return lambda: write(responses.read(body, SEAL, before=kept).builder, body)
+
+
+def read_references(number: int, length: int) -> Work:
+    """References to kept items, among other items that look like some."""
+    said = {"type": "message", "role": "user", "content": "a" * length}
+    kept = {f"msg_{n}": msgspec.Raw(octets({**said, "id": f"msg_{n}"})) for n in range(number)}
+    other = {"type": "message", "role": "user", "name": "item_reference", "content": "x"}
+    items = [part for id in kept for part in ({"type": "item_reference", "id": id}, other)]
+    body = octets({"model": "m", "input": items})
+
+    def work() -> None:
+        assert len(responses.referenced_items(body)) == number
+        write(responses.read(body, SEAL, kept=kept).builder, body)
+
+    return work
+
+
+def read_mended(text: str, number: int) -> Work:
+    """A body that is read only after it was mended."""
+    body = octets({"model": "m", "messages": [{**SAID, "content": "HALF"}] * number})
+    body = body.replace(b"HALF", text.encode())
+
+    def work() -> None:
+        summary = peek(body)
+        assert summary.mended
+        write(chat.read(summary.mended).builder, summary.mended)
+
+    return work
+
+
+def results_among_parts(number: int, length: int) -> Work:
+    """Calls and their results as parts of messages, as the Messages API has them."""
+    ids = [f"c{n}" for n in range(number)]
+    uses = [{"type": "tool_use", "id": id, "name": "f", "input": {}} for id in ids]
+    results = [
+        {"type": "tool_result", "tool_use_id": id, "content": "r" * length} for id in reversed(ids)
+    ]
+    orphans = [{**one, "tool_use_id": "o" + one["tool_use_id"]} for one in results]
+    answer = {"role": "assistant", "content": uses}
+    return read_chat([SAID, answer, {"role": "user", "content": [*results, *orphans]}])
+
+
+def old_functions(number: int, length: int) -> Work:
+    """`functions`, `function_call` and messages of role function."""
+    functions = [{"name": f"f{n}", "description": "d" * length} for n in range(number)]
+    turns: list[Any] = [SAID]
+    for function in functions:
+        turns.append({"role": "assistant", "function_call": {"name": function["name"]}})
+        turns.append({"role": "function", "name": function["name"], "content": "x"})
+    return read_chat(turns, functions=functions, function_call="auto")
+
+
+def custom_tools(number: int, length: int) -> Work:
+    grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "g" * length}}
+    names = [f"{n}.{'t' * length}" for n in range(number)]
+    tools = [{"type": "custom", "custom": {"name": one, "format": grammar}} for one in names]
+    chosen = [{"type": "custom", "custom": {"name": name}} for name in names]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": chosen}}
+    return read_chat([SAID], tools=tools, tool_choice=choice)
+
+
+def parts_of_mcp(number: int, length: int) -> Work:
+    resource = {"type": "resource", "resource": {"uri": "file:///a", "text": "t" * length}}
+    link = {"type": "resource_link", "name": "n", "uri": "u" * length}
+    return read_chat([{"role": "user", "content": [resource, link] * number}])
+
+
+def streamed_text(number: int, length: int, end: str = "") -> Work:
+    """A custom tool's text that comes in pieces, and its rest."""
+    pieces = [
+        b'"{\\"input\\":\\""',
+        *[b'"%b"' % (b"a" * length)] * number,
+        b'"%b\\"}"' % end.encode(),
+    ]
+
+    def work() -> None:
+        text = StreamedText()
+        for piece in pieces:
+            text.feed(piece)
+        text.finish()
+        assert len(text.text) >= number * length
+
+    return work
+
+
+def answered_calls(number: int, length: int) -> Work:
+    """An answer whose calls have one id, of custom tools."""
+    block = {"type": "tool_use", "id": "t", "name": "f", "input": {"input": "a" * length}}
+    document = {"type": "message", "role": "assistant", "content": [block] * number}
+    payload = octets({**document, "id": "msg_1", "stop_reason": "tool_use"})
+    metadata = AnswerMetadata("chatcmpl-1", 1, "m", "anthropic", {"f": CallerTool("custom", "f")})
+    return lambda: translate(payload, metadata)
 
 
 def write(builder: Any, body: bytes) -> None:
@@ -172,6 +269,43 @@ SHAPES: dict[str, Callable[[int], Work]] = {
     ),
     "models": lambda n: read_messages(z=["model"] * n * 400, messages=[SAID] * n * 2000),
     "pieces that end within a character": lambda n: free_text(n * 1500, n * 100),
+    "a run of backslashes": lambda n: partial(mended, b"\\" * n * 256 * KIB + b"ud83d"),
+    "runs before halves": lambda n: partial(mended, (b"\\" * n * 20 + rb"\ud83d") * n * 2000),
+    "pairs and halves": lambda n: partial(mended, rb"\ud83d\ude00\ude00" * n * 4000),
+    "messages that are mended": lambda n: read_mended("\\ud83d" * n * 10, n * 500),
+    "arguments that are mended": lambda n: read_chat(
+        [
+            SAID,
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {"id": "c", "function": {"arguments": '{"a":"%s"}' % ("\\ud83d" * n * 10)}}
+                ]
+                * n
+                * 300,
+            },
+        ]
+    ),
+    "results among parts": lambda n: results_among_parts(n * 700, n * 10),
+    "references": lambda n: read_references(n * 700, n * 10),
+    "custom tools": lambda n: custom_tools(n * 500, n * 100),
+    "functions": lambda n: old_functions(n * 700, n * 10),
+    "parts of MCP": lambda n: parts_of_mcp(n * 700, n * 10),
+    "a text of parts": lambda n: read_responses(
+        [
+            SAID,
+            {
+                "type": "function_call_output",
+                "call_id": "c",
+                "output": json.dumps([{"type": "input_text", "text": "a" * n * 10}] * n * 2000),
+            },
+        ]
+    ),
+    "pieces of a custom tool's text": lambda n: streamed_text(n * 2000, n * 10),
+    "a custom tool's text that ends in a half": lambda n: streamed_text(
+        n * 2000, n * 10, "\\\\ud83d"
+    ),
+    "calls of an answer": lambda n: answered_calls(n * 1000, n * 10),
 }
 # Octets grow with both dimensions: the double of each is four times as many.
 AREAS = {
@@ -183,6 +317,18 @@ AREAS = {
     "members of system",
     "thinking of Messages",
     "pieces that end within a character",
+    "runs before halves",
+    "messages that are mended",
+    "arguments that are mended",
+    "results among parts",
+    "references",
+    "custom tools",
+    "functions",
+    "parts of MCP",
+    "a text of parts",
+    "pieces of a custom tool's text",
+    "a custom tool's text that ends in a half",
+    "calls of an answer",
 }
 
 

@@ -77,6 +77,15 @@ async def test_the_front_page_is_filled_from_the_settings(
         assert f'id="{path[1]}"' in answer.text, path
 
 
+async def test_the_front_page_needs_no_status(install: Live, another: NewVisitor) -> None:
+    """As while the database fails: strangers still see how to begin."""
+    await install.app.database.write(lambda connection: connection.execute("DROP VIEW answer"))
+    answer = await another(install).get("/")
+    assert answer.status_code == 200
+    assert "setup.sh" in answer.text
+    assert 'class="overall' not in answer.text
+
+
 @pytest.mark.parametrize(
     ("sign_up", "words"),
     [("closed", "opened by the operator"), ("invite", "opened by invitation"), ("open", "Sign up")],

@@ -7,7 +7,6 @@ edit the history that their client keeps. Everything depends on earlier messages
 conversation begins with the same octets, as prompt caches require. Must not know the dialect.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -18,10 +17,11 @@ from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, Octets, encode_string, string_content
 from relay.translate.request.block import Block, text_block, write
 from relay.translate.request.thinking_replay import THINKING_PREFIXES, ThinkingMessage
+from relay.translate.request.tool_names import plain_name
 
 T = TypeVar("T")
 
-_INVALID_ID_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_ID_CHARACTERS: Final = 1024  # the API states no bound, and clients keep signatures in ids
 _SHOWN_ID_CHARACTERS: Final = 80
 _RESULT: Final = b'{"type":"tool_result","tool_use_id":"%b"'
 _NO_OUTPUT: Final = (
@@ -178,7 +178,7 @@ class Conversation:
 
     def _unique_id(self, call_id: str) -> str:
         """An id that the API accepts and that no earlier call has."""
-        base = api_id = _INVALID_ID_CHARACTER.sub("_", call_id) or "call"
+        base = api_id = plain_name(call_id, _MAX_ID_CHARACTERS) or "call"
         count = self._counts.get(base, 1)
         while api_id in self._ids:
             count += 1

@@ -37,8 +37,17 @@ def function_name(name: str, namespace: str | None = None) -> str:
     full_name = name
     if namespace:
         full_name = namespace + ("" if namespace.endswith("__") else "__") + name
-    plain = _INVALID_CHARACTERS.sub("_", full_name) or "tool"
-    if len(plain) <= _MAX_CHARACTERS:
+    return plain_name(full_name, _MAX_CHARACTERS) or "tool"
+
+
+def plain_name(text: str, most: int) -> str:
+    """A text with underscores in place of the characters that names and ids cannot have.
+
+    One with more than `most` characters ends with a digest of all of it. Only so many characters
+    are looked at: 32 MiB take a second, in one call.
+    """
+    plain = _INVALID_CHARACTERS.sub("_", text[:most])
+    if len(text) <= most:
         return plain
-    digest = blake2b(full_name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return f"{plain[: _MAX_CHARACTERS - 17]}_{digest}"
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{plain[: most - len(digest) - 1]}_{digest}"

@@ -15,6 +15,8 @@ from relay.web.set_up.clients import Client, Edit, File, choose_models, clients
 _FOLDER: Final = Path(__file__).parent
 _PLACE: Final = re.compile(r"@([a-z_]+)@")
 _MARK: Final = re.compile("\x01([a-z_]+)\x01|(\x1e)")
+# PowerShell ends a text at curved quotation marks, too.
+_PS_QUOTE: Final = re.compile("(['\u2018\u2019\u201a\u201b])")
 _EDITORS: Final = ("json", "toml", "yaml", "env")
 
 
@@ -34,7 +36,7 @@ def ps_text(value: str) -> str:
 
 
 def _ps_literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'" if text else ""
+    return "'" + _PS_QUOTE.sub(r"\1\1", text) + "'" if text else ""
 
 
 def _ps_name(name: str) -> str:
