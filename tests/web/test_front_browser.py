@@ -223,7 +223,7 @@ async def slow_down(page: Page) -> None:
     [
         ("status=529", "The model cannot answer at the moment."),
         ("status=400", "The model does not take this request."),
-        ("tokens=30;fault=reset;at=9", "The answer was cut."),
+        ("tokens=30;pace=20;fault=reset;at=9", "The answer was cut."),
     ],
 )
 async def test_errors_are_said_in_words(live: Live, simulate: str, words: str) -> None:
