@@ -429,7 +429,7 @@ def compose(
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
-    operator = new_operator(settings, bindings, storage.database, parts)
+    operator = new_operator(settings, bindings, storage.database, parts, handler)
     operator.commands[b"/trickle"] = api.trickle.answer
     app = App(
         settings,

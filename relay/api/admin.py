@@ -21,8 +21,11 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import quote, unquote
 
+import msgspec
 import orjson
 
+from relay.api.explain import Explainer
+from relay.api.explanation import explanation, not_kept
 from relay.api.monitor import Monitor
 from relay.errors import (
     CONFLICT,
@@ -47,10 +50,11 @@ _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _BROWSER_FIELDS: Final = (b"origin", b"sec-fetch-site")
 _HOST_FIELD: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
+_EXPLAIN: Final = b"/explain/"
 _ACTION: Final = re.compile(rb"/upstreams/([^/]+)/(pause|resume|clear)")
 _SERVED: Final = (
     "GET /upstreams, POST /upstreams/NAME/pause, …/resume, …/clear, POST /reload, POST /handover, "
-    "POST /trickle, GET /metrics, GET /status, and GET /healthz"
+    "POST /trickle, GET /explain/ID, GET /metrics, GET /status, and GET /healthz"
 )
 
 Command: TypeAlias = Callable[[], Awaitable[object]]
@@ -90,12 +94,14 @@ class Admin:
         database: Database,
         path: str,
         access: AdminAccess,
+        explainer: Explainer,
     ) -> None:
         """`path` is the database's."""
         self._upstreams = monitor.upstreams
         self._bindings = bindings
         self._database = database.by(Actor("operator", "admin listener"))
         self.monitor = monitor
+        self.explainer = explainer
         self._identity = identity(path)
         self._authorization = access.authorization
         self._hosts = {"localhost", access.host.lower()} - {""}
@@ -130,6 +136,9 @@ class Admin:
             accept = request.headers.get(b"accept", b"").decode("latin-1")
             text, content_type = await self.monitor.metrics(accept)
             exchange.respond(200, [(b"content-type", content_type.encode())], text)
+        elif path.startswith(_EXPLAIN):
+            _allow(exchange, b"GET", b"HEAD")
+            _answer(exchange, await self._explain(unquote(path[len(_EXPLAIN) :].decode("latin-1"))))
         elif (command := self.commands.get(path)) is not None:
             _allow(exchange, b"POST")
             self._check_identity(request.headers)
@@ -207,6 +216,11 @@ class Admin:
 
     def _row(self, upstream: Upstream) -> dict[str, object]:
         return next(row for row in self._rows() if row["name"] == upstream.name)
+
+    async def _explain(self, request_id: str) -> dict[str, object]:
+        facts = await self.explainer.explain(request_id)
+        request = {**msgspec.to_builtins(facts), "not_kept": not_kept(facts)}
+        return {"database": self._identity, "request": request, "text": explanation(facts)}
 
     # --- actions ---
     # An action takes effect immediately and is written before the answer. A caller that leaves

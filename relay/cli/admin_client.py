@@ -17,6 +17,14 @@ TIMEOUT_SECONDS: Final = 3.0
 _LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - connected to, not bound
 
 
+class Refusal(Failure):
+    """The relay has answered with an error."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """An HTTP connection over a Unix socket."""
 
@@ -46,7 +54,8 @@ def call(
     """Call the admin listener; returns the decoded JSON of its answer, or the text of metrics.
 
     Raises:
-        Failure: no relay answers, it is another one, or it refuses.
+        Refusal: it refuses.
+        Failure: no relay answers, or it is another one.
     """
     from relay.api.admin import PROOF, identity, proof
     from relay.api.admin_token import token_path
@@ -92,7 +101,7 @@ def call(
             message = str(answer["error"]["message"])
         except (KeyError, TypeError):
             raise _not_a_relay_error(text) from None
-        raise Failure(f"relay: {message}")
+        raise Refusal(f"relay: {message}", status)
     if method == "GET" and not is_text:
         _check_identity(answer, identity(settings.database.path), text)
     return answer

@@ -32,6 +32,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "database": "relay.cli.database:database",
     "demo": "relay.cli.serve:demo",
     "doctor": "relay.cli.doctor.command:doctor",
+    "explain": "relay.cli.explain:explain",
     "import": "relay.cli.imports:import_accounts",
     "key": "relay.cli.keys:key",
     "metrics": "relay.cli.metrics:metrics",

@@ -65,6 +65,7 @@ SERVERS = (
     "simulate",
     "upstreams",
     "doctor",
+    "explain",
     "top",
     "metrics",
     "reload",

@@ -19,6 +19,7 @@ from relay.web.security import LANGUAGE_COOKIE
 from tests.alerts.services import Mailbox
 from tests.fakes.live import EMAIL, Live, RelayWith
 from tests.fakes.upstream import OK, Seen, UpstreamWith, always
+from tests.gateway.metering import settled
 from tests.web.administration import (
     ADMIN,
     MODELS,
@@ -213,6 +214,20 @@ async def test_a_failure_has_the_upstreams_words(
     page = (await admin.get("/admin/failures")).text
     assert "too many cooks" in page
     assert "too many cooks" not in (await admin.get("/admin/failures?q=nothing")).text
+
+
+async def test_an_id_leads_to_the_explanation(relay: Live, admin: Visitor) -> None:
+    assert (await ask(relay, relay.key)) == [200]
+    await settled(relay, 1)
+    page = (await admin.get("/admin/failures")).text
+    [link] = re.findall(r'href="(/admin/explain/req_[0-9a-f]{32})"', page)
+    answer = await admin.get(link)
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "Rule: reported" in answer.text
+    assert "Not kept" in answer.text
+    unknown = await admin.get("/admin/explain/req_" + "0" * 32)
+    assert unknown.status_code == 404
+    assert "not in the database" in unknown.text
 
 
 async def test_the_overview_says_what_is_wrong(relay: Live, admin: Visitor) -> None:

@@ -1,12 +1,16 @@
 """The latest failures with what the upstream said, and all requests of everybody.
 
-Failures are those since the start, from memory; requests come from the database.
+Failures are those since the start, from memory; requests come from the database. Each leads to
+its explanation.
 """
 
 from typing import Any, Final
 
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
+from relay.api.explain import Explainer
+from relay.api.explanation import explanation
+from relay.errors import RelayError
 from relay.gateway.watch import Failure
 from relay.store import usage
 from relay.store.people import names_of
@@ -20,6 +24,7 @@ _MAX_TEXT: Final = 128
 def add(pages: Pages) -> None:
     """Register the pages."""
     pages.get("/admin/failures", show, Access.ADMIN)
+    pages.get("/admin/explain/{id}", explain, Access.ADMIN)
 
 
 async def show(visit: Visit) -> Response:
@@ -42,6 +47,19 @@ async def show(visit: Visit) -> Response:
         "is_first": number == 2**62,
     }
     return visit.render("admin/failures.html", **values)
+
+
+async def explain(visit: Visit) -> Response:
+    """What is known of one request, as `relay explain` prints it."""
+    parts, operations = visit.parts, visit.parts.operations()
+    explainer = Explainer(
+        parts.database, parts.ledger, operations.upstreams, operations.watch, parts.catalog
+    )
+    try:
+        facts = await explainer.explain(visit.request.path_params["id"])
+    except RelayError as error:
+        return PlainTextResponse(error.message + "\n", error.kind.status)
+    return PlainTextResponse(explanation(facts) + "\n")
 
 
 def _has(failure: Failure, text: str) -> bool:
