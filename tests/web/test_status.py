@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sqlite3
 import time
 from typing import Any
 
@@ -171,3 +172,25 @@ async def test_somebody_who_is_logged_in_gets_their_own_page(site: Live, visitor
     own = await visitor.get("/status")
     assert own.headers["cache-control"] == "no-store"
     assert "/logout" in own.text
+
+
+async def test_many_models_have_no_bars_but_their_word(relay_with: RelayWith) -> None:
+    """So that the page of any number of models is written in a few milliseconds."""
+    models = [{"id": f"claude-many-{number}"} for number in range(120)]
+    relay = await relay_with(model=models, web=WEB)
+    async with httpx.AsyncClient(base_url=relay.url) as client:
+        page = (await client.get("/status", headers={"accept": "text/html"})).text
+    assert page.count("<section") >= 120
+    assert page.count('class="strip-foot"') == 40
+
+
+@pytest.mark.parametrize("path", ["/status", "/status.json"])
+async def test_a_status_that_cannot_be_read_is_a_503(
+    site: Live, another: NewVisitor, path: str
+) -> None:
+    def drop(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE answer_day RENAME TO answer_gone")
+
+    await site.app.database.write(drop)
+    answer = await another(site).get(path)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
