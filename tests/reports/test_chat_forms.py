@@ -72,6 +72,20 @@ async def test_d28_calls_and_results_as_parts_are_paired(one: Desk) -> None:
     assert "lost" in json.dumps(one.sent["messages"][-1])
 
 
+async def test_d28_a_second_result_of_a_call_stays(one: Desk) -> None:
+    used = part("tool_use", id="t1", name="look", input={})
+    given = [part("tool_result", tool_use_id="t1", content=text) for text in ("one", "two")]
+    messages = [
+        HI,
+        {"role": "assistant", "content": [used]},
+        {"role": "user", "content": given},
+    ]
+    answer = await one.ask("chat", {"messages": messages, "tools": [LOOK]})
+    assert answer.status == 200, answer.payload
+    assert len(blocks(one.sent, "tool_result")) == 1
+    assert "two" in json.dumps(one.sent["messages"][-1])
+
+
 async def test_d28_a_call_in_both_forms_is_one(one: Desk) -> None:
     used = part("tool_use", id="call_1", name="look", input={})
     messages = [HI, {**call("look", "{}"), "content": [used]}, result("seen")]

@@ -4,6 +4,7 @@ Decides what each type of content part is in the Messages API. Reads the parts o
 of the Messages API and of MCP as well, which clients send in chat. Must not know turns.
 """
 
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -81,7 +82,7 @@ def content_blocks(
     conversation: Conversation,
     raw: msgspec.Raw,
     param: str,
-    results: dict[str, tuple[Part, str]] | None = None,
+    results: dict[str, deque[tuple[Part, str]]] | None = None,
 ) -> list[Block]:
     """The blocks of content that may hold text, images and documents; no blank texts.
 
@@ -109,7 +110,7 @@ def content_blocks(
                 members = tuple((name, getattr(part, name)) for name in names)
                 blocks.append(media.native(part.type, part.source, members, mark, place))
             case "tool_result" if results is not None:
-                results[part.tool_use_id] = (part, place)
+                results.setdefault(part.tool_use_id, deque()).append((part, place))
             case name if name == "input_file" or name in mcp_content.TYPES:
                 raws = read(_decode_raws, raw, param) if raws is None else raws
                 blocks += _whole_part(name, raws[index], mark, place)

@@ -6,6 +6,7 @@ output and outputs without a call are told to the model. What content is in the 
 decided in `content`, how messages become turns in `request.conversation`.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -91,7 +92,8 @@ class _Reader:
         self._outputs: Pairing[tuple[Message, int]] | None = None
         self._paired: set[int] = set()  # indexes of the outputs that belong to a call
         self._pending_ids: set[str] = set()  # of the current turn's calls
-        self._results: dict[str, tuple[Part, str]] = {}  # parts `tool_result` of a user's message
+        # The parts `tool_result` of a user's message, each with its place.
+        self._results: dict[str, deque[tuple[Part, str]]] = {}
         for message in paced(messages):
             if message.tool_calls or message.function_call is not None:
                 self._outputs = self._pair(messages)
@@ -154,8 +156,9 @@ class _Reader:
         if conversation.pending_calls:
             self._answer_calls()
         if self._results:  # none of these is of a known call
-            for call_id, (part, param) in self._results.items():
-                conversation.add_orphan(call_id, self._output_of_part(part, param))
+            for call_id, parts in self._results.items():
+                for part, param in paced(parts):
+                    conversation.add_orphan(call_id, self._output_of_part(part, param))
             self._results.clear()
         if blocks:
             conversation.user_turn().blocks += blocks
@@ -252,8 +255,8 @@ class _Reader:
             self._conversation.answer_calls(self._output_of)
 
     def _output_of(self, call_id: str) -> Output | None:
-        if (result := self._results.pop(call_id, None)) is not None:
-            return self._output_of_part(*result)
+        if results := self._results.get(call_id):
+            return self._output_of_part(*results.popleft())
         taken = self._outputs.take(call_id) if self._outputs is not None else None
         return None if taken is None else self._output(*taken)
 
