@@ -177,7 +177,7 @@ async def test_a_plan_refuses_what_it_excludes(
     await credit(relay, 10_000_000) if billing == "per-token" else None
     octets = json.dumps({**BODY, **more}).encode()
     hidden = octets.replace(b"e", b"\\u0065")
-    for name in (b"model", b"max_tokens", b"messages"):  # these are not taken with escapes
+    for name in (b"model", b"max_tokens", b"messages", b"thread"):  # not taken with escapes
         hidden = hidden.replace(name.replace(b"e", b"\\u0065"), name)
     for body in (octets, hidden):
         status, _, payload = await ask(relay, body=body)
