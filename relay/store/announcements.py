@@ -104,7 +104,7 @@ async def remove(database: Database, announcement_id: str, now: float) -> bool:
 
 async def list_all(database: Database) -> list[Announcement]:
     """All announcements, newest first."""
-    rows = await database.select(f"{_SELECT} ORDER BY created_at DESC, id")
+    rows = await database.select(f"{_SELECT} ORDER BY created_at DESC, rowid DESC")
     return [Announcement(*row) for row in rows]
 
 
