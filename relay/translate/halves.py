@@ -40,7 +40,7 @@ def _lone_halves(body: bytes) -> Iterator[int]:
     """The places of the halves that are not one of a pair."""
     high = -1  # the place of a first half that may have its second one behind it
     for place, is_high in _halves(body):
-        is_pair = not is_high and high == place - _HALF_OCTETS
+        is_pair = not is_high and 0 <= high == place - _HALF_OCTETS
         if high >= 0 and not is_pair:
             yield high
         if not is_high and not is_pair:
