@@ -9,7 +9,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test thorough attacks lint coverage fmt bench lock clean
+.PHONY: help run serve test thorough clients attacks lint coverage fmt bench lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,11 +21,15 @@ serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
 
 test: $(DEV)           ## every promise
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough'
-	$(BIN)/python -m pytest -m 'alone and not long and not thorough' $(ALONE)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough and not clients'
+	$(BIN)/python -m pytest -m 'alone and not long and not thorough and not clients' $(ALONE)
 
 thorough: $(DEV)       ## the cells of large matrices and the examples of properties that make test leaves out
-	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=thorough -m '(thorough or hypothesis) and not long and not alone'
+	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=thorough -m '(thorough or hypothesis) and not long and not alone and not clients'
+
+clients: $(DEV)        ## real clients of other makers, installed and run; their table in relay/docs/clients.md
+	RELAY_CLIENT_ROWS=tests/clients/matrix/rows $(BIN)/python -m pytest -m clients tests/clients
+	$(BIN)/python -m tests.clients.matrix.table
 
 lint: $(DEV)           ## style, types, layers, sizes and names
 	$(BIN)/ruff check .
@@ -61,6 +65,8 @@ lock:                  ## renew the lock files: from pyproject.toml, and those o
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev pyproject.toml requirements-build.in -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/litellm/requirements.in -o tests/clients/litellm/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/hermes/requirements.in -o tests/clients/hermes/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/matrix/python/requirements.in -o tests/clients/matrix/python/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/matrix/instructor/requirements.in -o tests/clients/matrix/instructor/requirements.lock
 
 $(RUN): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -73,4 +79,4 @@ $(DEV): requirements-dev.lock $(RUN)
 	touch $@
 
 clean:
-	rm -rf .venv tests/clients/litellm/.venv tests/clients/hermes/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/clients/litellm/.venv tests/clients/hermes/.venv tests/clients/matrix/*/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
