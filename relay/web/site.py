@@ -5,7 +5,6 @@ know the topics of pages.
 """
 
 import asyncio
-import logging
 import time
 from typing import Any, Final
 
@@ -24,7 +23,6 @@ from relay.accounts.throttle import Throttle
 from relay.errors import RelayError
 from relay.net.asgi import Message, Receive, Send
 from relay.payments.desk import Desk
-from relay.store.database import StoreError
 from relay.web import (
     account_pages,
     balance_pages,
@@ -72,8 +70,6 @@ from relay.web.set_up.scripts import Scripts
 from relay.web.status.board import Board
 from relay.web.visit import THEMES, PageError, Visit
 from relay.web.ways import Ways
-
-_log = logging.getLogger("relay.web")
 
 _TOPICS: Final = (
     front_pages, status_pages, docs_pages, set_up_pages, log_in_pages, sign_up_pages,
@@ -126,7 +122,6 @@ class Site:
                 PageError: self._on_error,
                 HTTPException: self._on_error,
                 HashingBusyError: self._on_error,
-                StoreError: self._on_error,
                 Exception: self._on_failure,
             },
         )
@@ -205,9 +200,7 @@ class Site:
         if isinstance(error, HTTPException):
             key = _ERROR_KEYS.get(error.status_code, "bad_request")
             error = PageError(error.status_code, key)
-        if isinstance(error, StoreError):
-            _log.warning("a page is not shown: %s", error)
-        if isinstance(error, HashingBusyError | StoreError):
+        if isinstance(error, HashingBusyError):
             error = PageError(503, "busy", retry_after=2)
         assert isinstance(error, PageError)
         return self._error_page(request, error)

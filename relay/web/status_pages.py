@@ -6,6 +6,7 @@ they ask for. Must not know where the figures come from.
 """
 
 import gzip
+import logging
 from typing import Any, Final
 
 import orjson
@@ -14,12 +15,15 @@ from starlette.responses import Response
 
 from relay.clock import rfc3339
 from relay.store.answers import Answers
+from relay.store.database import StoreError
 from relay.web.languages import NAMES
 from relay.web.notices import Notice
 from relay.web.pages import Access, Pages
 from relay.web.status.board import DAYS, ModelStatus, Status, date_of
 from relay.web.status.strips import answered, latencies, milliseconds, share
-from relay.web.visit import Visit
+from relay.web.visit import PageError, Visit
+
+_log = logging.getLogger("relay.web")
 
 _PATH: Final = "/status"
 _MOST_BAD_DAYS: Final = 14  # of a model, in words
@@ -62,7 +66,7 @@ def add(pages: Pages) -> None:
 
 async def show(visit: Visit) -> Response:
     """The page."""
-    status = await visit.site.board.status(visit.now)
+    status = await _status(visit)
     if visit.logged_in is not None:
         return visit.render("status.html", **_values(visit, status))
     plain, zipped = visit.site.kept_status.page(visit, status)
@@ -70,6 +74,15 @@ async def show(visit: Visit) -> Response:
         return Response(plain, headers=_KEPT, media_type=_HTML)
     headers = {**_KEPT, "content-encoding": "gzip"}
     return Response(zipped, headers=headers, media_type=_HTML)
+
+
+async def _status(visit: Visit) -> Status:
+    """The status. Raises PageError: 503, it cannot be read now, and was not read before."""
+    try:
+        return await visit.site.board.status(visit.now)
+    except StoreError as error:
+        _log.warning("the status is not shown: %s", error)
+        raise PageError(503, "busy", retry_after=2) from None
 
 
 def _stranger(visit: Visit) -> Visit:
@@ -126,7 +139,7 @@ async def overview(visit: Visit) -> str:
 
 async def as_json(visit: Visit) -> Response:
     """The same for programs, in the language of the address's `lang`, else in English."""
-    status = await visit.site.board.status(visit.now)
+    status = await _status(visit)
     stated = visit.request.query_params.get("lang", "")
     visit.language = stated if stated in NAMES else "en"
     events = _events(visit, status)
