@@ -9,7 +9,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test thorough attacks lint coverage fmt bench lock clean
+.PHONY: help run serve test thorough clients attacks lint coverage fmt bench lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,11 +21,15 @@ serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
 
 test: $(DEV)           ## every promise
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough'
-	$(BIN)/python -m pytest -m 'alone and not long and not thorough' $(ALONE)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough and not clients'
+	$(BIN)/python -m pytest -m 'alone and not long and not thorough and not clients' $(ALONE)
 
 thorough: $(DEV)       ## the cells of large matrices and the examples of properties that make test leaves out
-	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=thorough -m '(thorough or hypothesis) and not long and not alone'
+	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=thorough -m '(thorough or hypothesis) and not long and not alone and not clients'
+
+clients: $(DEV)        ## real clients of other makers, installed and run; their table in relay/docs/clients.md
+	RELAY_CLIENT_ROWS=tests/clients/matrix/rows $(BIN)/python -m pytest -m clients tests/clients
+	$(BIN)/python -m tests.clients.matrix.table
 
 lint: $(DEV)           ## style, types, layers, sizes and names
 	$(BIN)/ruff check .
