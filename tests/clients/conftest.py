@@ -92,7 +92,7 @@ def gpt(connect_openai: ConnectOpenAI) -> openai.AsyncOpenAI:
 _HERE = Path(__file__).parent
 _FOLDER = _HERE / "node"  # git-ignored; rebuilt whenever the lock file changes
 _PINS = ("package.json", "package-lock.json")
-_INSTALL_TIMEOUT = 120  # seconds for the one installation
+_INSTALL_TIMEOUT = 600  # seconds for the one installation
 _UNREACHABLE = (
     "ENOTFOUND",
     "EAI_AGAIN",
@@ -168,16 +168,16 @@ _OFFLINE = (
 @pytest.fixture(scope="session")
 def litellm_python() -> Path:
     """The interpreter of LiteLLM's environment."""
-    return _environment("litellm")
+    return environment("litellm")
 
 
 @pytest.fixture(scope="session")
 def hermes() -> Path:
     """The program of Hermes Agent."""
-    return _environment("hermes").with_name("hermes")
+    return environment("hermes").with_name("hermes")
 
 
-def _environment(name: str) -> Path:
+def environment(name: str) -> Path:
     """The interpreter of an environment with the pins of a requirements.lock, created once."""
     lock = _HERE / name / "requirements.lock"
     if not lock.is_file():
@@ -185,7 +185,7 @@ def _environment(name: str) -> Path:
     folder = _HERE / name / ".venv"  # git-ignored; rebuilt whenever the lock file changes
     stamp = folder / "installed"
     python = folder / "bin" / "python"
-    with _one_at_a_time(name):
+    with _one_at_a_time(name.replace("/", "-")):
         if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
             _make([sys.executable, "-m", "venv", "--clear", folder])
             _make([python, "-m", "pip", "install", *_PIP_OPTIONS, "--require-hashes", "-r", lock])
