@@ -107,19 +107,25 @@ _UNREACHABLE = (
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
     """The clients pinned in package-lock.json, installed once."""
+    return npm_modules(_HERE, _FOLDER)
+
+
+def npm_modules(source: Path, folder: Path) -> Path:
+    """The folder's node_modules with the pins of `source`, installed once."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    pins = b"".join((_HERE / name).read_bytes() for name in _PINS)
-    stamp = _FOLDER / "installed"
-    with _one_at_a_time("node"):
+    pins = b"".join((source / name).read_bytes() for name in _PINS)
+    stamp = folder / "installed"
+    with _one_at_a_time("-".join(folder.relative_to(_HERE).parts)):
         if not stamp.is_file() or stamp.read_bytes() != pins:
-            _FOLDER.mkdir(exist_ok=True)
-            for name in _PINS:
-                shutil.copy(_HERE / name, _FOLDER)
-            _install(_FOLDER)
+            folder.mkdir(exist_ok=True)
+            if source != folder:
+                for name in _PINS:
+                    shutil.copy(source / name, folder)
+            _install(folder)
             stamp.write_bytes(pins)
-    return _FOLDER / "node_modules"
+    return folder / "node_modules"
 
 
 @contextlib.contextmanager

@@ -85,8 +85,13 @@ class Matrix:
 
     async def drive(self, python: Path, driver: str, dialect: str) -> dict[str, Any]:
         """Run a driver; its reports by cell."""
-        program = DRIVERS / f"drive_{driver}.py"
-        command = (python, program, dialect, *self._arguments)
+        return await self.run(python, DRIVERS / f"drive_{driver}.py", dialect)
+
+    async def run(
+        self, interpreter: Path | str, program: Path, dialect: str, variant: str = ""
+    ) -> dict[str, Any]:
+        """Run a program that reports on each cell; its reports by cell."""
+        command = (interpreter, program, dialect, *self._arguments, *([variant] * bool(variant)))
         ended = await run(*command, cwd=self._folder, env=QUIET, wait=300)
         assert ended.status == 0, ended.err
         lines = [line for line in ended.out.splitlines() if line.startswith('{"cell"')]
@@ -95,7 +100,14 @@ class Matrix:
 
 @pytest.fixture
 async def matrix(relay_with: RelayWith, recorder: Upstream, tmp_path: Path) -> Matrix:
-    relay = await relay_with(recorder, plan=[*PLANS, SPENT])
+    return await open_matrix(relay_with, recorder, tmp_path)
+
+
+async def open_matrix(
+    relay_with: RelayWith, recorder: Upstream, folder: Path, **sections: Any
+) -> Matrix:
+    """A relay with these sections, and both keys."""
+    relay = await relay_with(recorder, plan=[*PLANS, SPENT], **sections)
     database, settings = relay.app.database, relay.settings
     await users.create(database, settings, SPENDER, plan="spent", is_admin=False, now=time.time())
     key = await relay.new_key(SPENDER)
@@ -104,7 +116,7 @@ async def matrix(relay_with: RelayWith, recorder: Upstream, tmp_path: Path) -> M
         headers = {**relay.headers, "x-api-key": key}
         answer = await caller.post(f"{relay.url}/v1/messages", json=asked, headers=headers)
     answer.raise_for_status()
-    return Matrix(relay, recorder, key, tmp_path)
+    return Matrix(relay, recorder, key, folder)
 
 
 def requests_by_cell(recorder: Upstream) -> dict[str, list[Request]]:
