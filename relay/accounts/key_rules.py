@@ -17,6 +17,7 @@ _MAX_ENTRIES: Final = 50  # of one list
 _MAX_AMOUNT: Final = 10**12
 _MAX_PER_SECONDS: Final = 366 * 86_400
 _MAX_CONCURRENCY: Final = 100_000
+_MAX_QUOTED: Final = 60
 _MODEL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _LIMIT: Final = re.compile(r"(requests|tokens|money)=([0-9][0-9_]{0,14})(?:\.([0-9]{1,6}))?/(\w+)")
 _EXAMPLE: Final = "requests=100/1d, tokens=1_000_000/5h or money=2.50/30d"
@@ -43,13 +44,18 @@ def rules(
     )
 
 
+def _short(text: str) -> str:
+    """An entry as a message quotes it."""
+    return repr(text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…")
+
+
 def _models(patterns: Sequence[str]) -> tuple[str, ...]:
     _check_number("models", patterns)
     for pattern in patterns:
         if not _MODEL.fullmatch(pattern) or "*" in pattern[:-1]:
             raise InvalidError(
-                f"models: {pattern!r} is no name of a model; write one as /v1/models has it, or "
-                "its beginning and `*`, such as claude-sonnet-*"
+                f"models: {_short(pattern)} is no name of a model; write one as /v1/models has "
+                "it, or its beginning and `*`, such as claude-sonnet-*"
             )
     return tuple(dict.fromkeys(patterns))
 
@@ -63,7 +69,7 @@ def _addresses(entries: Sequence[str]) -> tuple[str, ...]:
         except ValueError as error:
             hint = _host_bits_hint(entry)
             raise InvalidError(
-                f"addresses: {entry!r} is no address or network{hint}; write 192.0.2.7, "
+                f"addresses: {_short(entry)} is no address or network{hint}; write 192.0.2.7, "
                 "192.0.2.0/24 or 2001:db8::/32"
             ) from error
         found.append(str(network))
@@ -82,12 +88,12 @@ def own_limit(text: str) -> OwnLimit:
     """A limit as text, such as `requests=100/1d`. Raises InvalidError: it is none."""
     match = _LIMIT.fullmatch(text)
     if match is None or (match[3] is not None and match[1] != "money"):
-        raise InvalidError(f"limits: {text!r} is no limit; write {_EXAMPLE}")
+        raise InvalidError(f"limits: {_short(text)} is no limit; write {_EXAMPLE}")
     counts, units, decimals, period = match.groups()
     try:
         per = clock.seconds(period)
     except ValueError as error:
-        raise InvalidError(f"limits: {text!r}: {error}") from None
+        raise InvalidError(f"limits: {_short(text)}: {error}") from None
     amount = int(units)
     if counts == "money":
         amount = amount * 10**6 + int((decimals or "").ljust(6, "0"))

@@ -34,7 +34,9 @@ async def show(visit: Visit) -> Response:
     return visit.render("keys.html", **await _values(visit))
 
 
-async def _values(visit: Visit, problem: str = "", name: str = "") -> dict[str, Any]:
+async def _values(
+    visit: Visit, problem: str = "", name: str = "", lifetime: str = ""
+) -> dict[str, Any]:
     user = visit.user
     which = usage.Filter(since=visit.now - _RECENT_SECONDS, user_id=user.id)
     used = {one.id: one for one in await usage.sums(visit.database, "key", which)}
@@ -48,6 +50,7 @@ async def _values(visit: Visit, problem: str = "", name: str = "") -> dict[str, 
         "lifetimes": LIFETIMES,
         "problem": problem,
         "name": name,
+        "lifetime": lifetime,
     }
 
 
@@ -58,18 +61,18 @@ def _max_keys(visit: Visit) -> int:
 
 async def create(visit: Visit) -> Response:
     """Make a key. This page is the only place that ever shows it."""
-    name, lifetime = visit.form.get("name", "").strip(), visit.form.get("lifetime", "")
-    options = keys.KeyOptions(name, lifetime if lifetime in LIFETIMES and lifetime else None)
+    name, lifetime = visit.form.get("name", "").strip(), visit.choice("lifetime", LIFETIMES)
+    options = keys.KeyOptions(name, lifetime or None)
     try:
         issued = await keys.create(
             visit.acting, visit.settings, visit.user.email, options, now=visit.now
         )
     except InvalidError:
-        values = await _values(visit, visit.t("keys.bad_name"), name)
+        values = await _values(visit, visit.t("keys.bad_name"), name, lifetime)
         return visit.render("keys.html", 422, **values)
     except AccountError:
         problem = visit.t("keys.too_many", most=_max_keys(visit))
-        return visit.render("keys.html", 409, **await _values(visit, problem, name))
+        return visit.render("keys.html", 409, **await _values(visit, problem, name, lifetime))
     await visit.parts.apply_keys()
     return await show_once(visit, issued)
 

@@ -109,7 +109,7 @@ async def _save(visit: Visit, place: _Place) -> Response:
     number = written["concurrency"].strip() or "0"
     try:
         if not number.isascii() or not number.isdigit() or len(number) > _MAX_DIGITS:
-            raise InvalidError("max_concurrency: a whole number, or nothing for no limit")
+            raise InvalidError(visit.t("key.bad_concurrency"))
         stated = rules(models, addresses, limits, int(number))
     except InvalidError as error:
         return _page(visit, place, 422, problem=visit.t("key.wrong", words=str(error)), **written)
@@ -121,11 +121,11 @@ async def _save(visit: Visit, place: _Place) -> Response:
 async def rotate(visit: Visit) -> Response:
     """Put a new key in the place of one's own. This page is the only place that shows it."""
     place = await _own(visit)
-    grace = visit.form.get("grace", "")
+    grace = visit.choice("grace", GRACES, keys.DEFAULT_GRACE)
     try:
         issued = await keys.rotate(
             visit.acting, visit.settings, place.key.id,
-            grace=grace if grace in GRACES else keys.DEFAULT_GRACE, now=visit.now,
+            grace=grace, now=visit.now,
         )  # fmt: skip
     except AccountError:
         return _page(visit, place, 409, problem=visit.t("key.not_live"))

@@ -7,7 +7,7 @@ this site. Every route is made here, so no page can forget it. Must not know top
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -93,8 +93,16 @@ def _log_in_first(request: Request) -> Response:
     if "hx-request" in request.headers:  # a part of a page whose session has ended
         return Response(status_code=401, headers={"hx-refresh": "true"})
     target = request.url.path + ("?" + request.url.query if request.url.query else "")
-    where = f"?next={quote(target, safe='/')}" if request.method == "GET" else ""
-    return RedirectResponse("/login" + where, 303)
+    if request.method == "GET":
+        return RedirectResponse(f"/login?next={quote(target, safe='/')}", 303)
+    if request.url.path == "/logout":
+        return RedirectResponse("/login", 303)
+
+    # The path of the form's page, which can be opened again; that of the form cannot.
+    page = urlsplit(request.headers.get("referer", ""))
+    target = page.path + ("?" + page.query if page.query else "")
+    fields = {"next": target} if target else {}
+    return RedirectResponse("/login?" + urlencode(dict(fields, done="log_in_again")), 303)
 
 
 def _check_form(visit: Visit) -> None:

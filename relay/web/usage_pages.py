@@ -61,7 +61,8 @@ async def show(visit: Visit) -> Response:
     which = _filter(visit, range_, fields)
     rows = await usage.sums(visit.database, cast("usage.Grouping", kind), which)
     return visit.render(
-        "usage.html", range=range_, ranges=RANGES, by=by, rows=rows, metrics=METRICS, fields=fields,
+        "usage.html", range=range_, problem=_range_problem(visit, range_), ranges=RANGES, by=by,
+        rows=rows, metrics=METRICS, fields=fields,
         keys=await list_own_keys(visit.database, visit.user.id), models=visit.settings.model,
     )  # fmt: skip
 
@@ -174,12 +175,22 @@ def read_range(visit: Visit) -> Range:
     now = int(visit.now)
     name = query.get("range", "")
     since, until = _midnight(query.get("from", "")), _midnight(query.get("to", ""))
+    if since is not None and not query.get("to"):
+        until = now // DAY * DAY
     if name not in RANGES and since is not None and until is not None and since <= until:
         return Range("", max(since, until + DAY - _MAX_SECONDS), until + DAY)
     name = name if name in RANGES else _DEFAULT
     step = HOUR if name == "24h" else DAY
     end = now // step * step + step
     return Range(name, end - RANGES[name], end)
+
+
+def _range_problem(visit: Visit, shown: Range) -> str:
+    """Why another range is shown than the query asks for; empty: it is the same."""
+    query = visit.request.query_params
+    is_asked = any(query.get(name) for name in ("range", "from", "to"))
+    is_other = shown.name not in ("", query.get("range"))
+    return visit.t("usage.bad_range") if is_asked and is_other else ""
 
 
 def _midnight(text: str) -> int | None:

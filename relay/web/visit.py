@@ -4,6 +4,7 @@ Decides what every page knows and how it answers. Must not know the topics of pa
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import parse_qsl, urlencode
@@ -142,6 +143,13 @@ class Visit:
         except ValueError:
             raise PageError(400, "bad_form") from None
         self.form = {name: value.replace("\0", "") for name, value in fields}
+
+    def choice(self, name: str, offered: Sequence[str], default: str = "") -> str:
+        """The value of a list in the form. Raises PageError: the list does not offer it."""
+        value = self.form.get(name, default)
+        if value not in offered:
+            self.refuse(422, "bad_choice")
+        return value
 
     def render(self, template: str, status: int = 200, **values: object) -> Response:
         """A page, or a part of one."""

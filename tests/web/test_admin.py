@@ -264,7 +264,7 @@ async def test_codes_are_made_shown_once_and_withdrawn(relay: Live, admin: Visit
     assert len(lines) == 1 + 3
     code = lines[1].partition(",")[0]
     shown = await admin.submit("/admin/codes", kind="invite", number="1", uses="2")
-    assert "1 codes are made" in shown.text
+    assert "New codes: 1" in shown.text
     page = (await admin.get("/admin/codes")).text
     assert code not in page
     assert len(cells(page)) == 1 + 4

@@ -240,6 +240,31 @@ async def test_a_late_answer_overwrites_no_newer_one(live: Live) -> None:
         assert await chart.locator("canvas").count() == 1
 
 
+async def test_two_clicks_send_a_form_once(live: Live) -> None:
+    async with chromium() as browser, window(browser, live) as person:
+        page = await person.sign_up()
+        refused = await page.evaluate("""() => {
+            const refused = [];
+            addEventListener("submit", (event) => refused.push(event.defaultPrevented));
+            const button = document.querySelector(".filters button");
+            button.click();
+            button.click();
+            return refused;
+        }""")
+        assert refused == [False, True]
+        await page.wait_for_selector("#key")
+        assert person.complaints == []
+
+
+async def test_a_phone_shows_the_link_of_the_present_page(live: Live) -> None:
+    async with chromium() as browser, window(browser, live, viewport=PHONE) as person:
+        await person.sign_up()
+        for path in ("/dashboard", "/dashboard/chat", "/docs"):
+            page = await person.open(path)
+            link = page.locator("header nav [aria-current], nav.tabs [aria-current]").first
+            await expect(link).to_be_in_viewport(ratio=1)
+
+
 async def test_pages_work_without_javascript(live: Live) -> None:
     async with chromium() as browser:
         async with window(browser, live) as person:

@@ -39,12 +39,14 @@ async def _page(visit: Visit, status: int = 200, problem: str = "") -> Response:
 
 async def create(visit: Visit) -> Response:
     """Show a text from now on, or from a moment on, until another. Moments are in UTC."""
-    form = visit.form
-    kind = form.get("kind", "")
-    starts, ends = _moment(form.get("starts", "")), _moment(form.get("ends", ""))
+    form, kind = visit.form, visit.choice("kind", _KINDS)
+    try:
+        starts, ends = _moment(form.get("starts", "")), _moment(form.get("ends", ""))
+    except ValueError:
+        return await _page(visit, 422, visit.t("admin_announcements.bad"))
     new = Announcement(
         "",
-        cast(Kind, kind if kind in _KINDS else "notice"),
+        cast(Kind, kind),
         form.get("text", "").strip(),
         form.get("text_zh", "").strip(),
         starts or visit.now,
@@ -82,7 +84,5 @@ async def remove(visit: Visit) -> Response:
 
 
 def _moment(text: str) -> float | None:
-    try:
-        return datetime.strptime(text, _FORM).replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return None
+    """Epoch seconds; None: the field is empty. Raises ValueError: it has no moment."""
+    return datetime.strptime(text, _FORM).replace(tzinfo=UTC).timestamp() if text else None

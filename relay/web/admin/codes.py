@@ -37,6 +37,10 @@ async def _page(visit: Visit, status: int = 200, problem: str = "") -> Response:
     query = visit.request.query_params
     batch, after = query.get("batch", "")[:_MAX_ID], query.get("after", "")[:_MAX_ID]
     rows = await list_codes(visit.database, batch or None, _ROWS, after)
+
+    def sent(kind: str, name: str, default: str = "") -> str:
+        return visit.form.get(name, default) if kind == visit.form.get("kind") else default
+
     values: dict[str, Any] = {
         "rows": rows,
         "batch": batch,
@@ -44,7 +48,7 @@ async def _page(visit: Visit, status: int = 200, problem: str = "") -> Response:
         "kinds": _KINDS,
         "lifetimes": _LIFETIMES,
         "plans": visit.settings.plan,
-        "form": visit.form,
+        "sent": sent,
         "problem": problem,
     }
     return visit.render("admin/codes.html", status, **values)
@@ -53,15 +57,17 @@ async def _page(visit: Visit, status: int = 200, problem: str = "") -> Response:
 async def create(visit: Visit) -> Response:
     """Make a batch. This answer is the only place that ever has the codes: a page, or a CSV."""
     form = visit.form
-    lifetime = form.get("lifetime", "")
+    kind = visit.choice("kind", _KINDS)
     options = BatchOptions(
         _count(form.get("number", "")),
         _count(form.get("uses", "1")),
-        lifetime if lifetime in _LIFETIMES and lifetime else None,
+        visit.choice("lifetime", _LIFETIMES) or None,
         form.get("note", "").strip(),
     )
     try:
-        made = await codes.create(visit.acting, visit.settings, _grant(form), options, visit.now)
+        made = await codes.create(
+            visit.acting, visit.settings, _grant(kind, form), options, visit.now
+        )
     except AccountError:
         return await _page(visit, 422, visit.t("admin_codes.bad"))
     if form.get("as") == "csv":
@@ -70,9 +76,8 @@ async def create(visit: Visit) -> Response:
     return visit.render("admin/codes_made.html", made=made, url=url)
 
 
-def _grant(form: dict[str, str]) -> Grant:
+def _grant(kind: str, form: dict[str, str]) -> Grant:
     """The value of the codes."""
-    kind = form.get("kind", "")
     plan = form.get("plan", "") or None
     if kind == "credit":
         return Grant("credit", micro_dollars(form.get("amount", "")) or 0)

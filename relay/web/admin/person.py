@@ -30,6 +30,10 @@ _MICRO_DIGITS: Final = 6
 _LATEST: Final = 12
 _ENTRIES: Final = 12
 _MONTH_SECONDS: Final = 30 * 86_400
+_PROBLEMS: Final = (
+    "plan_problem", "credit_problem", "access_problem", "period_problem", "window_problem",
+    "bonus_problem", "problem",
+)  # fmt: skip
 
 
 def add(pages: Pages) -> None:
@@ -67,7 +71,12 @@ async def show(visit: Visit) -> Response:
 
 
 async def page(visit: Visit, user: User, status: int = 200, **problems: str) -> Response:
-    """The page, with what is wrong about a form."""
+    """The page, with what is wrong about a form, which keeps what was typed into it."""
+    action = visit.request.url.path.rpartition("/")[2]  # some forms have fields of one name
+
+    def sent(form: str, name: str, default: str = "") -> str:
+        return visit.form.get(name, default) if form == action else default
+
     database, web = visit.database, visit.settings.web
     keys = await list_keys(database, user.email)
     names = {key.id: key.name or key.hint for key in keys}
@@ -75,16 +84,14 @@ async def page(visit: Visit, user: User, status: int = 200, **problems: str) -> 
     found = await own_requests(database, user.id, RequestFilter(), limit=_LATEST)
     entries = await balances.statement(database, user.id, _ENTRIES)
     values: dict[str, Any] = {
-        "plan_problem": "",
-        "credit_problem": "",
-        "window_problem": "",
-        "problem": "",
+        **dict.fromkeys(_PROBLEMS, ""),
         **problems,
     }
     return visit.render(
         "admin/person.html",
         status,
         person=user,
+        sent=sent,
         keys=keys,
         key_names=lambda key_id: names.get(key_id, key_id),
         used={one.id: one for one in await usage.sums(database, "key", which)},
@@ -153,7 +160,7 @@ async def suspend(visit: Visit) -> Response:
         return await page(visit, user, 409, problem=visit.t("admin_person.not_oneself"))
     reason = visit.form.get("reason", "").strip()
     if not reason or len(reason) > _MAX_NOTE or not reason.isprintable():
-        return await page(visit, user, 422, problem=visit.t("admin_person.bad_reason"))
+        return await page(visit, user, 422, access_problem=visit.t("admin_person.bad_reason"))
     await users.suspend(visit.acting, user.email, visit.now, reason)
     await visit.parts.apply_keys()
     return _back(visit, user, done="suspended")
@@ -181,7 +188,7 @@ async def set_period(visit: Visit) -> Response:
             new = NewPeriod(form.get("plan", ""), seconds, then, visit.actor.name)
             await periods.start(database, settings, user.email, new, visit.now)
     except AccountError:
-        return await page(visit, user, 422, plan_problem=visit.t("admin_person.bad_period"))
+        return await page(visit, user, 422, period_problem=visit.t("admin_person.bad_period"))
     await visit.parts.apply_keys()
     return _back(visit, user, done="period_changed")
 
@@ -213,7 +220,7 @@ async def give_bonus(visit: Visit) -> Response:
             now=visit.now,
         )
     except AccountError:
-        return await page(visit, user, 422, window_problem=visit.t("admin_person.bad_bonus"))
+        return await page(visit, user, 422, bonus_problem=visit.t("admin_person.bad_bonus"))
     await visit.parts.apply_keys()
     return _back(visit, user, done="bonus_given")
 

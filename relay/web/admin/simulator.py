@@ -25,7 +25,8 @@ from relay.web.visit import Visit
 _OCTETS_PER_TOKEN: Final = 4
 _EXPECTED_OUTPUT_TOKENS: Final = 1024
 _MAX_CHARACTERS: Final = 4_000_000
-_DEFAULT_CHARACTERS: Final = 4_000
+_MAX_DIGITS: Final = 20
+_DEFAULTS: Final = {"characters": "4000", "output": str(_EXPECTED_OUTPUT_TOKENS)}
 
 
 def add(pages: Pages) -> None:
@@ -58,17 +59,18 @@ async def show(visit: Visit) -> Response:
     """The form, and what would happen if it is filled in."""
     query = visit.request.query_params
     fields = {name: query.get(name, "").strip()[:200] for name in ("model", "who")}
-    fields["characters"] = str(_number(query.get("characters", ""), _DEFAULT_CHARACTERS))
-    fields["output"] = str(_number(query.get("output", ""), _EXPECTED_OUTPUT_TOKENS))
+    for name, default in _DEFAULTS.items():
+        fields[name] = query.get(name, "").strip()[:_MAX_DIGITS] or default
     values: dict[str, Any] = {"result": None, "problem": "", "fields": fields}
-    if fields["model"]:
+    if not all(_is_number(fields[name]) for name in _DEFAULTS):
+        values["problem"] = visit.t("admin_simulator.bad_number", most=f"{_MAX_CHARACTERS:,}")
+    elif fields["model"]:
         values |= await _simulate(visit, fields)
     return visit.render("admin/simulator.html", models=visit.settings.model, **values)
 
 
-def _number(text: str, default: int) -> int:
-    is_number = text.isascii() and text.isdecimal() and len(text) < 9
-    return min(int(text), _MAX_CHARACTERS) if is_number else default
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) <= _MAX_CHARACTERS
 
 
 async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:

@@ -25,11 +25,6 @@
     window.relayPage.localise(part);
   }
 
-  for (const link of document.querySelectorAll("nav [aria-current]")) {
-    const row = link.parentElement;
-    if (row.scrollWidth > row.clientWidth) row.scrollLeft = link.offsetLeft - (row.clientWidth - link.clientWidth) / 2;
-  }
-
   // A file that is dropped on a field becomes its text.
   for (const field of document.querySelectorAll("[data-drop]")) {
     field.addEventListener("dragover", (event) => event.preventDefault());

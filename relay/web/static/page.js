@@ -56,6 +56,16 @@ window.relayPage = (() => {
     const question = event.target.dataset.confirm;
     if (question && !confirm(question)) event.preventDefault();
   });
+  // A second click sends a form once. It may be sent again later: the first answer may be a file.
+  const sent = new WeakMap();
+  document.addEventListener("submit", (event) => {
+    if (event.defaultPrevented || event.target.method !== "post") return;
+    if (performance.now() - (sent.get(event.target) ?? -Infinity) < 5000) event.preventDefault();
+    else sent.set(event.target, performance.now());
+  });
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) for (const form of document.forms) sent.delete(form);
+  });
   // A key that the chat keeps in this tab goes with the session.
   document.addEventListener("submit", (event) => {
     if (new URL(event.target.action).pathname === "/logout") sessionStorage.removeItem("relay-key");
@@ -70,6 +80,11 @@ window.relayPage = (() => {
     for (const [name, value] of [...event.formData]) if (!value) event.formData.delete(name);
   });
   document.addEventListener("htmx:after:swap", () => localise(document));
+  // On a phone, the present page's link may be beyond the edge of its row.
+  for (const link of document.querySelectorAll("nav [aria-current]")) {
+    const row = link.parentElement;
+    if (row.scrollWidth > row.clientWidth) row.scrollLeft = link.offsetLeft - (row.clientWidth - link.clientWidth) / 2;
+  }
   localise(document);
   return { localise };
 })();
