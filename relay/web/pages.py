@@ -17,6 +17,7 @@ from relay.secret import same
 
 if TYPE_CHECKING:
     from relay.web.site import Site
+from relay.web.sent_forms import digest
 from relay.web.visit import PageError, Visit
 
 PageFunction = Callable[[Visit], Awaitable[Response]]
@@ -79,9 +80,28 @@ class Pages:
             if method == "POST":
                 await visit.read_form()
                 _check_form(visit)
+                return await self._once(visit, page)
             return await page(visit)
 
         self.routes.append(Route(path, endpoint, methods=[method]))
+
+    async def _once(self, visit: Visit, page: PageFunction) -> Response:
+        """The answer to a form. It is carried out once; one that is refused may be sent again."""
+        if visit.logged_in is None or "once" not in visit.form:
+            return await page(visit)
+        sent, person = self._site.sent_forms, visit.user.id
+        form = digest(visit.request.url.path, visit.form)
+        if not sent.claim(person, form):
+            target = _page_of_form(visit.request) or "/dashboard"
+            return visit.redirect(target.partition("?")[0], done="sent_before")
+        try:
+            answer = await page(visit)
+        except BaseException:
+            sent.release(person, form)
+            raise
+        if answer.status_code >= 400:
+            sent.release(person, form)
+        return answer
 
 
 def may_as_somebody(method: str, path: str) -> bool:
@@ -98,11 +118,20 @@ def _log_in_first(request: Request) -> Response:
     if request.url.path == "/logout":
         return RedirectResponse("/login", 303)
 
-    # The path of the form's page, which can be opened again; that of the form cannot.
-    page = urlsplit(request.headers.get("referer", ""))
-    target = page.path + ("?" + page.query if page.query else "")
+    target = _page_of_form(request)
     fields = {"next": target} if target else {}
     return RedirectResponse("/login?" + urlencode(dict(fields, done="log_in_again")), 303)
+
+
+def _page_of_form(request: Request) -> str:
+    """The path and query of a form's page, which can be opened again; that of the form cannot.
+
+    Empty if the browser does not say it, or if it could be read as another host's.
+    """
+    page = urlsplit(request.headers.get("referer", ""))
+    if not page.path.startswith("/") or page.path.startswith("//"):
+        return ""
+    return page.path + ("?" + page.query if page.query else "")
 
 
 def _check_form(visit: Visit) -> None:

@@ -66,6 +66,7 @@ from relay.web.security import (
     is_cross_site,
     session_cookie_name,
 )
+from relay.web.sent_forms import SentForms
 from relay.web.set_up.scripts import Scripts
 from relay.web.status.board import Board
 from relay.web.visit import THEMES, PageError, Visit
@@ -98,6 +99,7 @@ class Site:
         self.desk = Desk()
         self.refused_events = payment_pages.RefusedEvents()
         self.purchases = Throttle(_PURCHASES_A_MINUTE)
+        self.sent_forms = SentForms()
         self.live = Live(parts.database)
         self.log_in_as = LogInAs()
         self.notices = Notices(parts.database)

@@ -3,9 +3,11 @@
 Decides what every page knows and how it answers. Must not know the topics of pages.
 """
 
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import parse_qsl, urlencode
 
@@ -134,6 +136,11 @@ class Visit:
         # As somebody else, forms that were opened before do not count.
         shown = "" if self.administrator is None else self.logged_in.user.id
         return form_token(self.logged_in.token + shown)
+
+    @cached_property
+    def once(self) -> str:
+        """The token by which the forms of this page differ from those of any other."""
+        return secrets.token_urlsafe(9)
 
     async def read_form(self) -> None:
         """Read the form of a POST."""
