@@ -4,7 +4,7 @@ Whether any are kept, and where, is the operator's choice (`[responses]` in rela
 it nothing is kept, and every caller that relies on it gets an error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from time import time
 from typing import Final
 
@@ -13,7 +13,7 @@ import msgspec
 from relay.errors import OVERLOADED, PREVIOUS_NOT_FOUND, RelayError
 from relay.store.database import StoreError
 from relay.store.responses import ResponseStore, StoredResponse
-from relay.translate.responses.answer import item_id, response_of_item
+from relay.translate.responses.answer import ItemPlace, item_id, place_of_item
 
 NOTHING_KEPT: Final = "This relay keeps no responses"
 BUSY: Final = "Kept responses cannot be used now. Try again in a moment."
@@ -65,17 +65,20 @@ class ConversationHistory:
         """
         if self._store is None:
             return {}
+        places: dict[str, list[tuple[str, ItemPlace]]] = {}
+        for id in ids:
+            if (place := place_of_item(id)) is not None:
+                places.setdefault(place.response, []).append((id, place))
         found: dict[str, msgspec.Raw] = {}
-        wanted = frozenset(ids)
         octets = 0
-        responses = dict.fromkeys(filter(None, map(response_of_item, ids)))
-        for response in list(responses)[:_MAX_REFERRED]:
+        for response in list(places)[:_MAX_REFERRED]:
             try:
                 turn = await self._store.get(owner, response, time())
             except StoreError:
                 raise RelayError(OVERLOADED, BUSY) from None
-            for id, item in _items_by_id(turn) if turn is not None else ():
-                if id in wanted:
+            for id, place in places[response]:
+                item = _item_at(turn, place, id) if turn is not None else None
+                if item is not None:
                     octets += len(item)
                     if octets > self._store.bounds.conversation:
                         return found
@@ -96,10 +99,11 @@ class ConversationHistory:
             raise RelayError(OVERLOADED, reason) from None
 
 
-def _items_by_id(turn: StoredResponse) -> Iterator[tuple[str, bytes]]:
-    """The items of a turn; those of its input have the ids that a list of them shows."""
-    suffix = turn.id.removeprefix("resp_")
-    for index, item in enumerate(turn.input):
-        yield f"in_{suffix}_{index}", item
-    for item in turn.output:
-        yield item_id(item), item
+def _item_at(turn: StoredResponse, place: ItemPlace, id: str) -> bytes | None:
+    """The item of a turn with this id. Those of its input have the ids that a list of them shows,
+    whatever their own."""
+    items = turn.input if place.is_input else turn.output
+    if place.number >= len(items):
+        return None
+    item = items[place.number]
+    return item if place.is_input or item_id(item) == id else None

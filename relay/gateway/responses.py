@@ -15,7 +15,7 @@ import msgspec
 from relay.errors import ErrorShape, RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
-from relay.gateway.dialect import Dialect, History, Received
+from relay.gateway.dialect import Dialect, Received
 from relay.gateway.history import ConversationHistory
 from relay.gateway.large_requests import LARGE_OCTETS, in_turns
 from relay.gateway.translated import StreamTranslator, TranslatedRequest
@@ -46,6 +46,19 @@ def _octets_of(item: msgspec.Raw) -> int:
     return _ITEM_OVERHEAD_OCTETS + len(memoryview(item))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kept:
+    """The kept parts of a request's conversation: the turns before it, and the items, by id, that
+    its input refers to."""
+
+    history: list[msgspec.Raw]
+    items: Mapping[str, msgspec.Raw]
+
+    @property
+    def octets(self) -> int:
+        return sum(map(_octets_of, (*self.history, *self.items.values())))
+
+
 class ResponsesRequest(TranslatedRequest):
     """One request, `POST /v1/responses`."""
 
@@ -58,6 +71,7 @@ class ResponsesRequest(TranslatedRequest):
         "_output",
         "_owner",
         "_previous",
+        "_referenced",
         "_request_id",
         "_stream",
         "_turn_state",
@@ -73,14 +87,14 @@ class ResponsesRequest(TranslatedRequest):
         received: Received,
         parsed: request.ResponsesRequest,
         seal: Seal,
-        history: History,
+        kept: _Kept,
         conversations: ConversationHistory | None = None,
     ) -> None:
-        """`history`: the conversation that it goes on from; `conversations`: where its
-        answer is stored, None for nowhere."""
+        """`conversations`: where its answer is stored, None for nowhere."""
         super().__init__(
-            received, parsed.builder, stream=parsed.stream, user=parsed.user, history=history
+            received, parsed.builder, stream=parsed.stream, user=parsed.user, history=kept.history
         )
+        self._referenced = tuple(kept.items.values())
         headers = received.head.headers
         self.stores_answer = parsed.stored and conversations is not None
         self._conversations = conversations
@@ -109,9 +123,15 @@ class ResponsesRequest(TranslatedRequest):
         """See `TranslatedRequest`."""
         return self._request_id.encode()
 
+    def estimated_text(self) -> bytes:
+        """See `InboundRequest`. The items that it refers to are a part of the prompt, too."""
+        text = super().estimated_text()
+        return b"".join((text, *self._referenced)) if self._referenced else text
+
     def release(self) -> None:
         """See `InboundRequest`. The items stay where the answer is to be kept with them."""
         super().release()
+        self._referenced = ()
         items, self._items = self._items, []
         kept = 0
         if self.stores_answer:
@@ -203,9 +223,9 @@ class CompactionRequest(ResponsesRequest):
         received: Received,
         parsed: request.ResponsesRequest,
         seal: Seal,
-        history: History,
+        kept: _Kept,
     ) -> None:
-        super().__init__(received, parsed, seal, history)
+        super().__init__(received, parsed, seal, kept)
         # They are part of the answer. To read them takes long, which must not be on the loop.
         self._user_messages = answer.user_messages(self._items, self._metadata)
 
@@ -242,28 +262,19 @@ class Responses(Dialect):
 
     async def read(self, received: Received) -> ResponsesRequest:
         """See `Dialect`. Raises RelayError as well where a response it goes on from is gone."""
-        history = await self._history(received)
-        kept = await self._referenced(received)
-        if not received.heavy:
-            octets = sum(map(_octets_of, (*history, *kept.values())))
-            received.heavy = octets > LARGE_OCTETS
-        seal = Seal(self._key, received.caller.user_id)
-        work = partial(self._read, received, seal, history, kept)
+        kept = _Kept(await self._history(received), await self._referenced(received))
+        received.heavy = received.heavy or kept.octets > LARGE_OCTETS
+        work = partial(self._read, received, Seal(self._key, received.caller.user_id), kept)
         return await in_turns(received.caller.key_id, work) if received.heavy else work()
 
-    def _read(
-        self,
-        received: Received,
-        seal: Seal,
-        history: list[msgspec.Raw],
-        kept: Mapping[str, msgspec.Raw],
-    ) -> ResponsesRequest:
-        """The request, with the conversation that it goes on from."""
-        length = len(received.body) + sum(map(_octets_of, (*history, *kept.values())))
-        storing = self._conversations.keeps(length)
-        parsed = request.read(received.body, seal, before=history, kept=kept, storing=storing)
+    def _read(self, received: Received, seal: Seal, kept: _Kept) -> ResponsesRequest:
+        """The request, with what is kept of its conversation."""
+        storing = self._conversations.keeps(len(received.body) + kept.octets)
+        parsed = request.read(
+            received.body, seal, before=kept.history, kept=kept.items, storing=storing
+        )
         conversations = self._conversations if storing else None
-        return ResponsesRequest(received, parsed, seal, history, conversations)
+        return ResponsesRequest(received, parsed, seal, kept, conversations)
 
     async def _referenced(self, received: Received) -> Mapping[str, msgspec.Raw]:
         """The kept items that a request refers to, by id."""
@@ -291,29 +302,17 @@ class InputTokens(Responses):
 
     counting = True
 
-    def _read(
-        self,
-        received: Received,
-        seal: Seal,
-        history: list[msgspec.Raw],
-        kept: Mapping[str, msgspec.Raw],
-    ) -> ResponsesRequest:
+    def _read(self, received: Received, seal: Seal, kept: _Kept) -> ResponsesRequest:
         """See `Responses`."""
-        parsed = request.read(received.body, seal, before=history, kept=kept)
+        parsed = request.read(received.body, seal, before=kept.history, kept=kept.items)
         parsed = dataclasses.replace(parsed, stream=False)
-        return InputTokensRequest(received, parsed, seal, history)
+        return InputTokensRequest(received, parsed, seal, kept)
 
 
 class Compaction(Responses):
     """Reads requests of `POST /v1/responses/compact`."""
 
-    def _read(
-        self,
-        received: Received,
-        seal: Seal,
-        history: list[msgspec.Raw],
-        kept: Mapping[str, msgspec.Raw],
-    ) -> ResponsesRequest:
+    def _read(self, received: Received, seal: Seal, kept: _Kept) -> ResponsesRequest:
         """See `Responses`."""
-        parsed = request.read_compaction(received.body, seal, before=history, kept=kept)
-        return CompactionRequest(received, parsed, seal, history)
+        parsed = request.read_compaction(received.body, seal, before=kept.history, kept=kept.items)
+        return CompactionRequest(received, parsed, seal, kept)

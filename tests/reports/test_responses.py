@@ -7,7 +7,8 @@ import pytest
 
 from tests.fakes.live import RelayWith
 from tests.fakes.upstream import UpstreamWith
-from tests.reports.asking import HI, PNG, Desk, blocks, desk, message, tool_use
+from tests.gateway.metering import credit
+from tests.reports.asking import HI, MODELS, PNG, Desk, blocks, desk, message, tool_use
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
 
@@ -140,6 +141,48 @@ async def test_e05_nobody_else_has_an_accounts_items(keeping: Desk) -> None:
     key = await keeping.relay.new_key("other@example.com")
     answer = await keeping.ask("responses", {"input": [HI, item]}, key=key)
     assert answer.status == 400
+
+
+async def test_e05_kept_items_are_paid_for_like_sent_ones(
+    relay_with: RelayWith, upstream_with: UpstreamWith
+) -> None:
+    """A balance that covers a short request does not cover the long item that it refers to."""
+    long = message({"type": "text", "text": "word " * 80_000})
+    plan = [{"id": "free", "billing": "per-token", "limits": []}]
+    sections: Any = {"plan": plan, "model": MODELS[:1], "responses": {"store": "memory"}}
+    it = await desk(relay_with, upstream_with, long, **sections)
+    await credit(it.relay, 1_000_000)
+    first = await it.ask("responses", {"input": "Hi", "max_output_tokens": 10})
+    assert first.status == 200, first.payload
+    spent = 1_000_000 - 50_000  # what is left is enough for some thousand tokens
+    await credit(it.relay, -spent)
+    body = {"input": [HI, HI], "max_output_tokens": 10}
+    assert (await it.ask("responses", body)).status == 200
+    reference = {"type": "item_reference", "id": first.document["output"][0]["id"]}
+    answer = await it.ask("responses", {**body, "input": [HI, reference, HI]})
+    assert answer.document["error"]["code"] == "insufficient_quota"
+
+
+async def test_e05_each_item_is_had_by_its_own_id(
+    relay_with: RelayWith, upstream_with: UpstreamWith
+) -> None:
+    """The last of several items, an item of the input, and none that is not there."""
+    both = message({"type": "text", "text": "Look."}, tool_use("look", {}), stop="tool_use")
+    it = await desk(relay_with, upstream_with, both, responses={"store": "memory"})
+    first = await it.ask("responses", {"input": "Hi there"})
+    response, call = first.document["id"], first.document["output"][1]
+    suffix = response.removeprefix("resp_")
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "seen"}
+    for id, status in (
+        (call["id"], 200),
+        (f"in_{suffix}_0", 200),
+        (f"in_{suffix}_1", 400),
+        (f"fc_{suffix}_0", 400),
+        (f"fc_{suffix}_99", 400),
+        ("fc_1", 400),
+    ):
+        input = [HI, {"type": "item_reference", "id": id}, output, HI]
+        assert (await it.ask("responses", {"input": input})).status == status, id
 
 
 async def test_e15_a_reference_to_nothing_names_the_cure(one: Desk) -> None:

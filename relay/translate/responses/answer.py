@@ -6,7 +6,7 @@ translator, whose events are dropped, so that both forms agree. Must not know so
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,7 +20,7 @@ from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.stream import ResponsesStream
 
 # The id of an output item, or of an input item as a list of them shows it.
-_ITEM_ID: Final = re.compile(r"[a-z]{2,4}_([0-9a-zA-Z]{1,64})_[0-9]{1,6}")
+_ITEM_ID: Final = re.compile(r"([a-z]{2,4})_([0-9a-zA-Z]{1,64})_([0-9]{1,6})")
 _INPUT_TYPES: Final = {"text": "input_text"}
 _decode_any: Final = msgspec.json.Decoder().decode
 
@@ -124,6 +124,14 @@ def _input_part(part: dict[str, Any]) -> dict[str, Any]:
     return {**part, "type": _INPUT_TYPES.get(str(type), type)}
 
 
+class ItemPlace(NamedTuple):
+    """The place of an item, as its id tells: the response, input or output, the number in it."""
+
+    response: str
+    is_input: bool
+    number: int
+
+
 class _Item(msgspec.Struct, frozen=True, gc=False):
     id: str = ""
 
@@ -136,7 +144,9 @@ def item_id(item: bytes) -> str:
     return _decode_item(item).id
 
 
-def response_of_item(id: str) -> str | None:
-    """The id of the response whose output has an item; None for an id that is not of ours."""
+def place_of_item(id: str) -> ItemPlace | None:
+    """The place of an item; None for an id that is not of ours."""
     match = _ITEM_ID.fullmatch(id)
-    return f"resp_{match[1]}" if match is not None else None
+    if match is None:
+        return None
+    return ItemPlace(f"resp_{match[2]}", match[1] == "in", int(match[3]))
