@@ -19,7 +19,7 @@ from relay.quota import adjustments
 from relay.quota.bucket import calendar_period
 from relay.quota.further import SPENDING, begin_spent
 from relay.quota.ledger import Ledger
-from relay.quota.plans import Limit, Plan, further_limits
+from relay.quota.plans import Limit, Plan, Refill, further_limits
 from relay.store.adjustments import PendingAdjustment, pending
 from relay.store.change_watch import watch
 from relay.store.database import Database
@@ -29,9 +29,10 @@ from relay.store.spend_limits import spend_limits, spent_by
 
 _log = logging.getLogger("relay")
 
-_UNITS: Final = {"daily": "day", "weekly": "week", "monthly": "month"}
+_UNITS: Final[dict[str, Refill]] = {"daily": "day", "weekly": "week", "monthly": "month"}
 _MAX_SINGLE: Final = 500  # accounts that are read by themselves
-_PER: Final = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}  # seconds, at most
+# The longest length of each unit, in seconds.
+_PER: Final[dict[Refill, int]] = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}
 
 
 def apply_keys(
@@ -73,7 +74,7 @@ async def read_spending(
     Raises:
         StoreError: SQLite failed.
     """
-    limits: dict[str, list[tuple[str, int]]] = {}
+    limits: dict[str, list[tuple[Refill, int]]] = {}
     for one in await spend_limits(database, accounts):
         if one.amount_micro is not None:
             limits.setdefault(one.user_id, []).append((_UNITS[one.period], one.amount_micro))
@@ -92,9 +93,9 @@ async def read_spending(
 
 
 @lru_cache(maxsize=4096)
-def _spending_plan(pairs: tuple[tuple[str, int], ...]) -> Plan:
+def _spending_plan(pairs: tuple[tuple[Refill, int], ...]) -> Plan:
     """The same limits give the same object."""
-    limits = [Limit("money", amount, _PER[unit], unit) for unit, amount in pairs]  # type: ignore[arg-type]
+    limits = [Limit("money", amount, _PER[unit], unit) for unit, amount in pairs]
     return further_limits("spending", "this account", limits)
 
 
