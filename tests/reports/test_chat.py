@@ -25,11 +25,6 @@ from tests.reports.asking import (
 )
 
 
-@pytest.fixture
-async def one(relay_with: RelayWith, upstream_with: UpstreamWith) -> Desk:
-    return await desk(relay_with, upstream_with)
-
-
 async def test_d01_broken_arguments_in_history_are_told(one: Desk) -> None:
     messages = [HI, call("look", '{"q": "x'), result()]
     answer = await one.ask("chat", {"messages": messages, "tools": [LOOK]})

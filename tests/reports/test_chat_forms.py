@@ -23,11 +23,6 @@ from tests.reports.asking import (
 )
 
 
-@pytest.fixture
-async def one(relay_with: RelayWith, upstream_with: UpstreamWith) -> Desk:
-    return await desk(relay_with, upstream_with)
-
-
 def part(type: str, **members: Any) -> dict[str, Any]:
     return {"type": type, **members}
 

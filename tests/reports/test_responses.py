@@ -14,11 +14,6 @@ CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "
 
 
 @pytest.fixture
-async def one(relay_with: RelayWith, upstream_with: UpstreamWith) -> Desk:
-    return await desk(relay_with, upstream_with)
-
-
-@pytest.fixture
 async def keeping(relay_with: RelayWith, upstream_with: UpstreamWith) -> Desk:
     return await desk(relay_with, upstream_with, responses={"store": "memory"})
 

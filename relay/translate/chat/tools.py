@@ -18,6 +18,7 @@ from relay.translate.request.conversation import Conversation
 from relay.translate.request.tool_names import CallerTool, ToolKind, function_name
 from relay.translate.request.tools import (
     TEXT_SCHEMA,
+    TOOL_CHOICES,
     Tool,
     ToolChoice,
     Toolset,
@@ -112,13 +113,6 @@ class WebSearchOptions(msgspec.Struct, frozen=True, gc=False):
     user_location: _UserLocation | None = None
 
 
-# `any` is the Messages API's word, which clients of several APIs send here.
-_TOOL_CHOICES: Final[dict[str, ToolChoice]] = {
-    "none": "none",
-    "auto": "auto",
-    "required": "any",
-    "any": "any",
-}
 _CHOSEN_TYPES: Final = ("function", "custom", "tool")
 _TOOL_TYPES: Final = ("function", "custom")
 _SEARCH_HINT: Final = "use `web_search_options`, or POST /v1/responses"
@@ -257,8 +251,8 @@ class OfferedTools:
         if requested is None:
             return "auto", "", None
         type = requested if isinstance(requested, str) else requested.type
-        if type in _TOOL_CHOICES:
-            choice = _TOOL_CHOICES[type]
+        if type in TOOL_CHOICES:
+            choice = TOOL_CHOICES[type]
             if choice == "any" and not self._tools:
                 raise invalid_field("tool_choice", "there are no tools that could be called")
             return choice, "", None
@@ -280,7 +274,7 @@ class OfferedTools:
             return "tool", self._named(requested.name, "function_call"), None
         if requested not in ("none", "auto"):
             raise invalid_field("function_call", "it must be none, auto, or an object")
-        return _TOOL_CHOICES[requested], "", None
+        return TOOL_CHOICES[requested], "", None
 
     def _named(self, name: str, param: str) -> str:
         """The function for a caller's name of a tool."""
@@ -303,7 +297,7 @@ class OfferedTools:
             names.add(name)
         if not names:
             raise invalid_field(f"{param}.tools", "there must be one at least")
-        return _TOOL_CHOICES[requested.mode], "", frozenset(names)
+        return TOOL_CHOICES[requested.mode], "", frozenset(names)
 
 
 def _given(name: str, param: str) -> str:

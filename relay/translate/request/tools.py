@@ -25,6 +25,14 @@ from relay.translate.request.block import Block
 
 ToolChoice = Literal["auto", "none", "any", "tool"]
 
+# The words of a caller's choice. `any` is the Messages API's, which clients of several APIs send.
+TOOL_CHOICES: Final[dict[str, ToolChoice]] = {
+    "none": "none",
+    "auto": "auto",
+    "required": "any",
+    "any": "any",
+}
+
 # A custom tool takes one text, so it goes upstream as a function with one text.
 TEXT_SCHEMA: Final = (
     b'{"type":"object","properties":{"input":{"type":"string","description":'

@@ -25,6 +25,7 @@ from relay.translate.raw_json import (
 from relay.translate.request.tool_names import CallerTool, ToolKind, function_name
 from relay.translate.request.tools import (
     TEXT_SCHEMA,
+    TOOL_CHOICES,
     Tool,
     ToolChoice,
     Toolset,
@@ -52,13 +53,6 @@ _TOOL_TYPES: Final = (
 _CHOICE_TYPES: Final = ("function", "allowed_tools", *_TOOL_TYPES[1:])
 # Characters of a namespace's name, which is part of the name of each of its tools.
 _MAX_NAMESPACE: Final = 256
-# `any` is the Messages API's word, which clients of several APIs send here.
-_TOOL_CHOICES: Final[dict[str, ToolChoice]] = {
-    "none": "none",
-    "auto": "auto",
-    "required": "any",
-    "any": "any",
-}
 
 _LOCAL_SHELL_SCHEMA: Final = (
     b'{"type":"object","properties":{"command":{"type":"array","items":{"type":"string"},'
@@ -300,11 +294,11 @@ class OfferedTools:
             return "auto", "", None
         if kind(raw) == '"':
             mode = decode_string(raw, "tool_choice")
-            if mode not in _TOOL_CHOICES:
+            if mode not in TOOL_CHOICES:
                 raise invalid_field("tool_choice", "it must be none, auto, required, or an object")
             return self._mode(mode), "", None
         choice = read(_decode_choice, raw, "tool_choice")
-        if choice.type in _TOOL_CHOICES:
+        if choice.type in TOOL_CHOICES:
             return self._mode(choice.type), "", None
         if choice.type != "allowed_tools":
             return "tool", self._chosen_function(choice, "tool_choice"), None
@@ -319,10 +313,10 @@ class OfferedTools:
             self._chosen_function(tool, f"{param}[{index}]")
             for index, tool in enumerate(paced(tools))
         ]
-        return _TOOL_CHOICES[mode], "", frozenset(names)
+        return TOOL_CHOICES[mode], "", frozenset(names)
 
     def _mode(self, word: str) -> ToolChoice:
-        mode = _TOOL_CHOICES[word]
+        mode = TOOL_CHOICES[word]
         if mode == "any" and not self._tools and self._search is None:
             raise invalid_field("tool_choice", "there are no tools that could be called")
         return mode
