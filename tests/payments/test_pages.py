@@ -195,9 +195,15 @@ async def test_the_key_is_in_no_log(
 
 
 async def test_buying_is_throttled(buyer: Visitor) -> None:
-    form = {**await buyer.form(PAGE), "offer": "credit-20"}
-    statuses = [(await buyer.post(PAGE, data=form)).status_code for _ in range(11)]
+    statuses = [(await buyer.submit(PAGE, offer="credit-20")).status_code for _ in range(11)]
     assert statuses == [303] * 10 + [429]
+
+
+async def test_a_purchase_that_is_sent_twice_is_one(shop: Live, buyer: Visitor) -> None:
+    form = {**await buyer.form(PAGE), "offer": "credit-20"}
+    for _ in range(2):
+        assert (await buyer.post(PAGE, data=form)).status_code == 303
+    assert await shop.app.database.select("SELECT count(*) FROM payment") == [(1,)]
 
 
 async def test_only_its_person_sees_a_payment(shop: Live, buyer: Visitor) -> None:

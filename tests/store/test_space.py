@@ -53,6 +53,7 @@ async def test_little_free_space_is_kept(database: Database, tmp_path: Path) -> 
     assert await space.give_back(database) == 0
 
 
+@pytest.mark.alone
 async def test_the_journal_does_not_wait_while_space_is_given_back(
     database: Database, tmp_path: Path
 ) -> None:
