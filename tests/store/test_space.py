@@ -14,7 +14,6 @@ from tests.store.entries import Changes, admission, outcome, settle
 
 PAGE = 4096
 MIB = 1024 * 1024
-PAGE = 4096
 
 
 async def fill(database: Database, mebibytes: int) -> None:
@@ -61,12 +60,12 @@ async def test_the_journal_does_not_wait_while_space_is_given_back(
     journal = await Journal.start(database, Changes())
     giving = asyncio.create_task(space.give_back(database, always=True))
     waits = []
-    while not giving.done():
+    while not giving.done() and len(waits) < 20_000:  # each takes 0.1 KiB of the free pages
         started = time.perf_counter()
         request = admission()
         assert await outcome(settle(journal, journal.open(request), request))
         waits.append(time.perf_counter() - started)
-    assert await giving > 50 * MIB  # the journal takes some
+    assert await giving > 50 * MIB
     await journal.close()
     waits.sort()
     assert len(waits) > 10
