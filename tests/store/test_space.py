@@ -59,7 +59,7 @@ async def test_the_journal_does_not_wait_while_space_is_given_back(
     await fill(database, 64)
     journal = await Journal.start(database, Changes())
     giving = asyncio.create_task(space.give_back(database, always=True))
-    waits = []
+    waits: list[float] = []
     while not giving.done() and len(waits) < 20_000:  # each takes 0.1 KiB of the free pages
         started = time.perf_counter()
         request = admission()
