@@ -141,7 +141,15 @@ def opencode_command(dialect: str, at: At, turn: Turn) -> list[str]:
     settings = {"model": f"relay/{turn.model}", "provider": {"relay": provider}}
     write(at.home / "opencode.json", json.dumps(settings))
     # Without a title it asks the model for one, beside the turn.
-    options = ["run", "--title", "Matrix", "--model", f"relay/{turn.model}", turn.prompt]
+    options = [
+        "run",
+        "--print-logs",
+        "--title",
+        "Matrix",
+        "--model",
+        f"relay/{turn.model}",
+        turn.prompt,
+    ]
     if turn.picture is not None:
         options += ["--file", str(turn.picture)]
     return ["env", f"RELAY_KEY={at.key}", "{program}", *options]
@@ -192,13 +200,17 @@ def hermes_command(dialect: str, at: At, turn: Turn) -> list[str]:
     settings: JSON = {
         "model": {"default": turn.model, "provider": "custom:relay", "supports_vision": True},
         "custom_providers": [provider],
-        "agent": {"reasoning_effort": "high" if turn.thinks else "none"},
+        "agent": {
+            "reasoning_effort": "high" if turn.thinks else "none",
+            "api_max_retries": 1,  # else it waits for up to ten minutes before each of three
+        },
     }
     write(at.home / ".hermes" / "config.yaml", json.dumps(settings))  # JSON is YAML
     write(at.home / ".hermes" / ".env", f"RELAY_KEY={at.key}\n")
-    if turn.picture is None:
-        return ["{program}", "-z", turn.prompt]
-    return ["{program}", "chat", "--quiet", "--image", str(turn.picture), "--query", turn.prompt]
+    options = ["chat", "--yolo", "--query", turn.prompt]
+    if turn.picture is not None:
+        options += ["--image", str(turn.picture)]
+    return ["{program}", *options]
 
 
 # --- aider --------------------------------------------------------------------------
@@ -265,9 +277,15 @@ def from_npm(pattern: str) -> Npm:
     return Npm(CLIENTS, CLIENTS / "node", pattern)
 
 
-LISTED = r"Unknown model 'no-such-model'\. Available: claude-opus-4-8"
+LISTED = r"Unknown model \\?'no-such-model\\?'\. Available: claude-opus-4-8"
 SHOWN = r"1 request per 5 hours\. It resets at"
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 UNSIGNED = "in chat completions it hands no thoughts back with their signatures"
+
+THOUGHTLESS = {
+    "messages": {"thinking": "it hands no thoughts back to services other than Anthropic's own"},
+    "chat": {"thinking": UNSIGNED},
+}
 
 AGENTS = [
     Agent(
@@ -290,6 +308,75 @@ AGENTS = [
         {},
         "exec_command",
         unknown=LISTED,
-        spent=r"hit your usage limit.*try again at",
+        spent=r"(?i)hit your usage limit.*try again at",
+    ),
+    *(
+        Agent(
+            "OpenCode",
+            "opencode-linux-x64",
+            dialect,
+            from_npm("opencode-linux-x64/bin/opencode"),
+            opencode_command,
+            {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"},
+            "write",
+            unknown=LISTED,
+            spent=SHOWN,
+            gaps={
+                "structured": NO_SCHEMA,
+                "quota": "`opencode run` waits for the reset without a word",
+            }
+            | ({"thinking": UNSIGNED} if dialect == "chat" else {}),
+        )
+        for dialect in PROVIDERS
+    ),
+    *(
+        Agent(
+            "pi",
+            "@mariozechner/pi-coding-agent",
+            dialect,
+            Npm(MATRIX, MATRIX, "@mariozechner/pi-coding-agent/dist/cli.js"),
+            pi_command,
+            {"PI_OFFLINE": "1", "PI_TELEMETRY": "0"},
+            "write",
+            unknown=LISTED,
+            spent=SHOWN,
+            gaps={"structured": NO_SCHEMA} | ({"thinking": UNSIGNED} if dialect == "chat" else {}),
+        )
+        for dialect in APIS
+    ),
+    *(
+        Agent(
+            "Hermes Agent",
+            "hermes-agent",
+            dialect,
+            PyPI("hermes", "hermes"),
+            hermes_command,
+            UNBUFFERED,
+            "write_file",
+            unknown=LISTED,
+            spent=SHOWN,
+            gaps={"structured": NO_SCHEMA, **THOUGHTLESS.get(dialect, {})},
+        )
+        for dialect in MODES
+    ),
+    *(
+        Agent(
+            "aider",
+            "aider-chat",
+            dialect,
+            PyPI("matrix/aider", "aider"),
+            aider_command,
+            {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **UNBUFFERED},
+            "",
+            unknown=LISTED,
+            spent=SHOWN,
+            gaps={
+                "loop": NO_TOOLS,
+                "parallel": NO_TOOLS,
+                "structured": NO_SCHEMA,
+                "thinking": "it keeps the text of an answer, and no thoughts",
+            },
+        )
+        for dialect in ("messages", "chat")
     ),
 ]
