@@ -67,6 +67,7 @@ lock:                  ## renew the lock files: from pyproject.toml, and those o
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/hermes/requirements.in -o tests/clients/hermes/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/matrix/python/requirements.in -o tests/clients/matrix/python/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/matrix/instructor/requirements.in -o tests/clients/matrix/instructor/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/matrix/aider/requirements.in -o tests/clients/matrix/aider/requirements.lock
 
 $(RUN): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -79,4 +80,6 @@ $(DEV): requirements-dev.lock $(RUN)
 	touch $@
 
 clean:
-	rm -rf .venv tests/clients/litellm/.venv tests/clients/hermes/.venv tests/clients/matrix/*/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf tests/clients/*/.venv tests/clients/matrix/*/.venv
+	rm -rf tests/clients/node tests/clients/matrix/node/node_modules tests/clients/matrix/node/installed
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

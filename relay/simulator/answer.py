@@ -186,7 +186,7 @@ class _Draft:
                     "type": "tool_use",
                     "id": f"toolu_01{number[:20]}{index:02d}",
                     "name": name,
-                    "input": arguments,
+                    "input": toolcall.apart(arguments, index),
                 }
             )
             self.pieces.append(())

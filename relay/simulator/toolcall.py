@@ -46,6 +46,7 @@ _WRITERS: Final = (
     "run_command",
     "str_replace_based_edit_tool",
 )
+# Names of their arguments, in lower case.
 _PATHS: Final = frozenset({"file_path", "path", "filepath", "filename", "file", "file_name"})
 _CONTENTS: Final = frozenset({"content", "contents", "text", "file_text", "data", "body"})
 _COMMANDS: Final = frozenset({"command", "commands", "cmd", "script"})
@@ -176,17 +177,28 @@ def arguments(tool: JSON, found: FileRequest | None) -> JSON:
         values = {}
     if found is not None:
         for name, property_schema in properties.items():
-            if name in _PATHS:
+            meaning = name.lower()
+            if meaning in _PATHS:
                 values[name] = found.path
-            elif name in _CONTENTS:
+            elif meaning in _CONTENTS:
                 values[name] = found.content
-            elif name in _COMMANDS:
+            elif meaning in _COMMANDS:
                 values[name] = _command(found)
                 if type(property_schema) is dict and property_schema.get("type") == "array":
                     # either lines for a shell, or the arguments of one program
                     line = values[name]
                     values[name] = [line] if name == "commands" else ["bash", "-c", line]
     return values
+
+
+def apart(values: JSON, index: int) -> JSON:
+    """The arguments of a parallel call: each writes a file of its own, as a model's calls do."""
+    if not index:
+        return values
+    return {
+        name: f"{value}.{index + 1}" if name.lower() in _PATHS and type(value) is str else value
+        for name, value in values.items()
+    }
 
 
 def _patch_arguments(properties: JSON, found: FileRequest) -> JSON:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +26,7 @@ async def run(*command: str | Path, cwd: Path, env: dict[str, str], wait: float 
     """
     loop = asyncio.get_running_loop()
     started = loop.time()
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command),
-        cwd=cwd,
-        env={"PATH": os.environ["PATH"], "HOME": str(cwd), "LANG": "C.UTF-8", **env},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = await _start(command, cwd, env, asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(wait):
             out, err = await process.communicate()
@@ -44,3 +37,45 @@ async def run(*command: str | Path, cwd: Path, env: dict[str, str], wait: float 
             await process.wait()
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode(), loop.time() - started)
+
+
+async def shows(
+    pattern: str, *command: str | Path, cwd: Path, env: dict[str, str], wait: float
+) -> str:
+    """The output of a command until it matches, ends, or `wait` seconds have passed.
+
+    A client that waits for the end of a limit goes on for hours: it is killed. White space
+    counts as one space, since a client breaks lines as it likes.
+    """
+    process = await _start(command, cwd, env, asyncio.subprocess.STDOUT)
+    assert process.stdout is not None
+    seen, words = b"", ""
+    try:
+        async with asyncio.timeout(wait):
+            while piece := await process.stdout.read(65536):
+                seen += piece
+                words = " ".join(seen.decode(errors="replace").split())
+                if re.search(pattern, words):
+                    break
+    except TimeoutError:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    return words
+
+
+async def _start(
+    command: tuple[str | Path, ...], cwd: Path, env: dict[str, str], errors: int
+) -> asyncio.subprocess.Process:
+    """Start a command in a group of its own."""
+    return await asyncio.create_subprocess_exec(
+        *map(str, command),
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "HOME": str(cwd), "LANG": "C.UTF-8", **env},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=errors,
+        start_new_session=True,
+    )

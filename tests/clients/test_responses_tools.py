@@ -72,7 +72,8 @@ async def test_each_kind_of_tool_is_called_and_answers(
         calls = response.output
         assert [(call.type, call.status) for call in calls] == [(kind, "completed")] * 2
         assert len({call.call_id for call in calls}) == len({call.id for call in calls}) == 2
-        for call in calls:
+        # The second of two patches writes a file of its own.
+        for call in calls[:1] if name == "apply_patch" else calls:
             assert name not in CALLED or called(call) == CALLED[name]
         said += calls
         said += [result(call, f"rain {turn}") for call in calls]

@@ -67,6 +67,26 @@ def test_without_a_tool_for_files_a_shell_writes_the_file() -> None:
     assert composed.blocks[0]["input"] == {"command": "printf '%s\\n' 'it'\"'\"'s me' > a.txt"}
 
 
+def test_a_path_is_found_whatever_the_case_of_its_argument() -> None:
+    properties = {"filePath": {"type": "string"}, "content": {"type": "string"}}
+    schema = {"type": "object", "properties": properties, "required": ["filePath", "content"]}
+    tool = {"name": "write", "input_schema": schema}
+    composed = compose(plain("write hello to a.txt", tools=[tool]))
+    assert composed.blocks[0]["input"] == {"filePath": "a.txt", "content": "hello"}
+
+
+def test_parallel_calls_write_a_file_each() -> None:
+    properties = {"path": {"type": "string"}, "content": {"type": "string"}}
+    tool = {"name": "write", "input_schema": {"type": "object", "properties": properties}}
+    request = plain("write hello to a.txt", tools=[tool])
+    composed = compose(request, "tool=write;tools=2")
+    inputs = [block["input"] for block in composed.blocks]
+    assert inputs == [
+        {"path": "a.txt", "content": "hello"},
+        {"path": "a.txt.2", "content": "hello"},
+    ]
+
+
 def test_any_other_tool_gets_arguments_that_fit_its_schema() -> None:
     composed = compose(plain(tools=[WEATHER], tool_choice={"type": "any"}))
     assert composed.blocks[0]["input"] == {"city": "simulated city", "unit": "celsius", "days": 2}

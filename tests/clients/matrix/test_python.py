@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.fakes.upstream import Upstream
 pytestmark = pytest.mark.clients
 
 DRIVERS = Path(__file__).with_name("drivers")
+ROOT = Path(__file__).parents[3]
 SPENDER = "spender@example.com"
 HELLO = "Hello from the matrix"  # as in drivers/cells.py
 SPENT = {"id": "spent", "limits": [{"requests": 1, "per": "5h"}], "max_keys": 10}
@@ -31,22 +33,28 @@ QUIET = {
     "AGNO_TELEMETRY": "false",
     "LANGSMITH_TRACING": "false",
 }
+LIBRARIES, OLDER = "matrix/python", "matrix/instructor"
+OWN = ""  # the environment of these tests
 # Client, distribution, driver, environment, dialect.
 CLIENTS = [
-    ("LangChain (Python)", "langchain-openai", "langchain", "python", "chat"),
-    ("LangChain (Python)", "langchain-openai", "langchain", "python", "responses"),
-    ("LangChain (Python)", "langchain-anthropic", "langchain", "python", "messages"),
-    ("OpenAI Agents SDK (Python)", "openai-agents", "agents", "python", "chat"),
-    ("OpenAI Agents SDK (Python)", "openai-agents", "agents", "python", "responses"),
-    ("simonw/llm", "llm", "llm", "python", "chat"),
-    ("DSPy", "dspy", "dspy", "python", "chat"),
-    ("smolagents", "smolagents", "smolagents", "python", "chat"),
+    ("Anthropic SDK (Python)", "anthropic", "anthropic", OWN, "messages"),
+    ("OpenAI SDK (Python)", "openai", "openai", OWN, "chat"),
+    ("OpenAI SDK (Python)", "openai", "openai", OWN, "responses"),
+    ("LangChain (Python)", "langchain-openai", "langchain", LIBRARIES, "chat"),
+    ("LangChain (Python)", "langchain-openai", "langchain", LIBRARIES, "responses"),
+    ("LangChain (Python)", "langchain-anthropic", "langchain", LIBRARIES, "messages"),
+    ("OpenAI Agents SDK (Python)", "openai-agents", "agents", LIBRARIES, "chat"),
+    ("OpenAI Agents SDK (Python)", "openai-agents", "agents", LIBRARIES, "responses"),
+    ("simonw/llm", "llm", "llm", LIBRARIES, "chat"),
+    ("DSPy", "dspy", "dspy", LIBRARIES, "chat"),
+    ("smolagents", "smolagents", "smolagents", LIBRARIES, "chat"),
     *(
         (client, package, driver, folder, dialect)
         for client, package, driver, folder in (
-            ("pydantic-ai", "pydantic-ai-slim", "pydantic_ai", "python"),
-            ("instructor", "instructor", "instructor", "instructor"),
-            ("agno", "agno", "agno", "python"),
+            ("LiteLLM", "litellm", "litellm", "litellm"),
+            ("pydantic-ai", "pydantic-ai-slim", "pydantic_ai", LIBRARIES),
+            ("instructor", "instructor", "instructor", OLDER),
+            ("agno", "agno", "agno", LIBRARIES),
         )
         for dialect in ("chat", "responses", "messages")
     ),
@@ -66,7 +74,7 @@ async def test_a_client_from_pypi_works(
     dialect: str,
     matrix: "Matrix",
 ) -> None:
-    python = await asyncio.to_thread(environment, f"matrix/{folder}")
+    python = await asyncio.to_thread(environment, folder) if folder else Path(sys.executable)
     reports = await matrix.drive(python, driver, dialect)
     received = requests_by_cell(matrix.recorder)
     cells = {name: verdict(name, reports.get(name), received.get(name, [])) for name in CELLS}
@@ -79,7 +87,7 @@ class Matrix:
     """A relay before a recording upstream, a key, and a key whose limit is used up."""
 
     def __init__(self, relay: Live, recorder: Upstream, spent_key: str, folder: Path) -> None:
-        self.relay, self.recorder = relay, recorder
+        self.relay, self.recorder, self.spent_key = relay, recorder, spent_key
         self._arguments = (relay.url, relay.upstream_url, relay.key, spent_key)
         self._folder = folder
 
@@ -212,7 +220,10 @@ CHECKS: dict[str, Callable[[Any, int, list[Request]], bool]] = {
 
 
 def locked_version(folder: str, package: str) -> str:
-    lock = Path(__file__).with_name(folder) / "requirements.lock"
+    """The version of a distribution in the lock file of this folder of tests/clients."""
+    lock = ROOT / "requirements-dev.lock"
+    if folder:
+        lock = ROOT / "tests" / "clients" / folder / "requirements.lock"
     found = re.search(rf"^{re.escape(package)}==(\S+)", lock.read_text(), re.MULTILINE)
     assert found is not None, package
     return found[1]

@@ -75,7 +75,9 @@ def run(cells: dict[str, Cell], say: Callable[[str, str], Any]) -> None:
         calls.clear()
         script()
         if name == "parallel":
-            script("tool=get_weather;tools=2", "")
+            # A request that the upstream refuses takes a step too. After a result, a step calls
+            # no tool.
+            script(*["tool=get_weather;tools=2"] * 3)
         try:
             report = {"cell": name, "returned": cell(), "calls": len(calls)}
         except Exception:
