@@ -6,7 +6,7 @@ import cells
 import dspy
 from pydantic import BaseModel
 
-AGENT = "not tried: by default, its agents take calls from the text"
+AGENT = "its agents take calls from the text, and send no tools"
 
 
 class City(BaseModel):
@@ -19,6 +19,14 @@ class Describe(dspy.Signature):
 
     question: str = dspy.InputField()
     city: City = dspy.OutputField()
+
+
+class Fields(dspy.Signature):
+    """Describe a city."""
+
+    question: str = dspy.InputField()
+    name: str = dspy.OutputField()
+    people: int = dspy.OutputField()
 
 
 def model(name: str = cells.MODEL, key: str = cells.KEY) -> Any:
@@ -34,6 +42,16 @@ def say(name: str = cells.MODEL, key: str = cells.KEY) -> Any:
     return answer if isinstance(answer, str) else answer["text"]
 
 
+def stream() -> list[Any]:
+    """A program passes the chunks of its model on, and ends with the fields of its answer."""
+    program = dspy.streamify(dspy.Predict(Fields), async_streaming=False)
+    with dspy.context(lm=model(), adapter=dspy.JSONAdapter()):
+        return [
+            part.toDict() if isinstance(part, dspy.Prediction) else str(part)
+            for part in program(question=cells.CITY_TEXT)
+        ]
+
+
 def structured() -> Any:
     with dspy.context(lm=model(), adapter=dspy.JSONAdapter()):
         return dspy.Predict(Describe)(question=cells.CITY_TEXT).city.model_dump()
@@ -42,7 +60,7 @@ def structured() -> Any:
 cells.run(
     {
         "plain": say,
-        "stream": "not tried: it streams the fields of a program",
+        "stream": stream,
         "loop": AGENT,
         "parallel": AGENT,
         "structured": structured,
@@ -60,7 +78,7 @@ cells.run(
                 }
             ]
         ),
-        "thinking": "not tried: its programs ask anew each time",
+        "thinking": "its programs ask anew each time, and keep no thoughts",
     },
     say,
 )

@@ -44,7 +44,7 @@ cells.run(
             )
             .text()
         ),
-        "thinking": "not tried with thoughts",
+        "thinking": "by default, it hands no thoughts back in chat completions",
     },
     lambda name, key: model(name, key).prompt(cells.HELLO, stream=False).text(),
 )

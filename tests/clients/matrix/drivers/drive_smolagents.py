@@ -3,6 +3,7 @@
 It waits a minute before it repeats a refused request, unless `retry` is off.
 """
 
+import json
 from typing import Any
 
 import cells
@@ -22,6 +23,21 @@ def asked(*more: Any) -> list[Any]:
     return [{"role": "user", "content": [{"type": "text", "text": cells.HELLO}, *more]}]
 
 
+def structured() -> Any:
+    """Its models take a response format, as its code agents do."""
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "people": {"type": "integer"}},
+        "required": ["name", "people"],
+        "additionalProperties": False,
+    }
+    wish = {
+        "type": "json_schema",
+        "json_schema": {"name": "city", "strict": True, "schema": schema},
+    }
+    return json.loads(model().generate(asked(), response_format=wish).content)
+
+
 def loop(count: int) -> str:
     """Its agent sends results as text, and ends by a call of its tool final_answer."""
     cells.script(f"tool=get_weather;tools={count}", "tool=final_answer")
@@ -35,11 +51,11 @@ cells.run(
         "stream": lambda: [part.content or "" for part in model().generate_stream(asked())],
         "loop": lambda: loop(1),
         "parallel": lambda: loop(2),
-        "structured": "not tried: its agents answer in text or by a tool",
+        "structured": structured,
         "picture": lambda: (
             model().generate(asked({"type": "image", "image": Image.new("RGB", (1, 1))})).content
         ),
-        "thinking": "not tried: its agents work without thoughts by default",
+        "thinking": "its agents hand no thoughts back",
     },
     lambda name, key: model(name, key).generate(asked()).content,
 )
