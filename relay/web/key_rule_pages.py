@@ -112,7 +112,13 @@ async def _save(visit: Visit, place: _Place) -> Response:
             raise InvalidError(visit.t("key.bad_concurrency"))
         stated = rules(models, addresses, limits, int(number))
     except InvalidError as error:
-        return _page(visit, place, 422, problem=visit.t("key.wrong", words=str(error)), **written)
+        return _page(
+            visit,
+            place,
+            422,
+            problem=visit.t("key.wrong", words=visit.words(str(error))),
+            **written,
+        )
     await keys.set_rules(visit.acting, place.key.id, stated, visit.now)
     await visit.parts.apply_keys()
     return visit.redirect(place.path, done="key_rules")

@@ -78,7 +78,7 @@ async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:
     try:
         route = catalog.route(fields["model"])
     except RelayError as error:
-        return {"problem": error.message}
+        return {"problem": visit.words(error.message)}
     person, key = await _find(visit, fields["who"])
     if fields["who"] and person is None:
         return {"problem": visit.t("admin_simulator.nobody", who=fields["who"])}
@@ -163,7 +163,7 @@ def _admission(
     try:
         plan = visit.parts.catalog().plan(person.plan)
     except RelayError as error:
-        return {"refusal": error.message}
+        return {"refusal": visit.words(error.message)}
     holds = _holds(visit, plan, person, key, tokens)
     balance = None
     refusal = ""
