@@ -6,7 +6,14 @@ They decide who may have what, by relay.toml, and refuse with one plain line. Th
 
 
 class AccountError(Exception):
-    """It cannot be done; the message is one line that says what to do instead."""
+    """It cannot be done; the message is one line that says what to do instead.
+
+    `fault` is a word for the cause, where there are several: pages find their own text by it.
+    """
+
+    def __init__(self, message: str = "", fault: str = "") -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class InvalidError(AccountError):

@@ -15,16 +15,20 @@ async def add(database: Database, new: Announcement) -> Announcement:
     """Add an announcement. Raises InvalidError: a text or times that are not allowed."""
     for text in (new.text, new.text_zh):
         if len(text) > _MAX_LENGTH or not text.replace("\n", "").isprintable():
-            raise InvalidError(f"an announcement has up to {_MAX_LENGTH:,} printable characters")
+            raise InvalidError(
+                f"an announcement has up to {_MAX_LENGTH:,} printable characters", "long"
+            )
     for title in (new.title, new.title_zh):
         if len(title) > _MAX_TITLE or not title.isprintable():
-            raise InvalidError(f"an announcement's title has up to {_MAX_TITLE} characters")
+            raise InvalidError(
+                f"an announcement's title has up to {_MAX_TITLE} characters", "long_title"
+            )
     if not new.text.strip():
-        raise InvalidError("an announcement needs a text")
+        raise InvalidError("an announcement needs a text", "no_text")
     if new.kind == "incident" and not new.title.strip():
-        raise InvalidError("an announcement of an incident needs a title")
+        raise InvalidError("an announcement of an incident needs a title", "no_title")
     if new.ends_at is not None and new.ends_at <= new.starts_at:
-        raise InvalidError("an announcement ends after it starts")
+        raise InvalidError("an announcement ends after it starts", "ends")
     return await stored.add(database, new)
 
 

@@ -164,14 +164,16 @@ def as_csv(made: Sequence[MadeCode]) -> str:
 
 def _check(settings: Settings, grant: Grant, options: BatchOptions) -> None:
     if not 1 <= options.number <= _MAX_NUMBER:
-        raise InvalidError(f"the number of codes: from 1 to {_MAX_NUMBER:,}")
+        raise InvalidError(f"the number of codes: from 1 to {_MAX_NUMBER:,}", "number")
     if not 1 <= options.uses <= _MAX_USES:
-        raise InvalidError(f"the uses of a code: from 1 to {_MAX_USES:,} people")
+        raise InvalidError(f"the uses of a code: from 1 to {_MAX_USES:,} people", "uses")
     if len(options.note) > _MAX_NOTE or not options.note.isprintable():
-        raise InvalidError(f"a note has up to {_MAX_NOTE} printable characters")
+        raise InvalidError(f"a note has up to {_MAX_NOTE} printable characters", "note")
     if grant.kind == "credit" and not 0 < grant.amount_micro <= MAX_CREDIT_MICRO:
         dollars = MAX_CREDIT_MICRO // 10**6
-        raise InvalidError(f"the credit of a code: more than nothing, up to {dollars:,} dollars")
+        raise InvalidError(
+            f"the credit of a code: more than nothing, up to {dollars:,} dollars", "amount"
+        )
     if grant.kind == "plan":
         new = NewPeriod(grant.plan or "", grant.seconds, grant.plan_then or "", "")
         periods.check(settings, new)

@@ -13,10 +13,10 @@ from relay import clock
 from relay.accounts import InvalidError
 from relay.store.keys import KeyRules, OwnLimit
 
-_MAX_ENTRIES: Final = 50  # of one list
+MAX_ENTRIES: Final = 50  # of one list
 _MAX_AMOUNT: Final = 10**12
 _MAX_PER_SECONDS: Final = 366 * 86_400
-_MAX_CONCURRENCY: Final = 100_000
+MAX_CONCURRENCY: Final = 100_000
 _MAX_QUOTED: Final = 60
 _MODEL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _LIMIT: Final = re.compile(r"(requests|tokens|money)=([0-9][0-9_]{0,14})(?:\.([0-9]{1,6}))?/(\w+)")
@@ -34,8 +34,8 @@ def rules(
     Raises:
         InvalidError: one of them is wrong; the message says what to write.
     """
-    if not 0 <= max_concurrency <= _MAX_CONCURRENCY:
-        raise InvalidError(f"max_concurrency: a number from 0 (no limit) to {_MAX_CONCURRENCY:,}")
+    if not 0 <= max_concurrency <= MAX_CONCURRENCY:
+        raise InvalidError(f"max_concurrency: a number from 0 (no limit) to {MAX_CONCURRENCY:,}")
     return KeyRules(
         _models(models) if models else None,
         _addresses(addresses) if addresses else None,
@@ -129,5 +129,5 @@ def checked_limits(limits: Sequence[OwnLimit]) -> tuple[OwnLimit, ...]:
 
 
 def _check_number(name: str, entries: Sequence[object]) -> None:
-    if len(entries) > _MAX_ENTRIES:
-        raise InvalidError(f"{name}: at most {_MAX_ENTRIES} entries")
+    if len(entries) > MAX_ENTRIES:
+        raise InvalidError(f"{name}: at most {MAX_ENTRIES} entries")

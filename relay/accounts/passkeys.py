@@ -34,11 +34,12 @@ _MAX_IN_THREADS: Final = 16
 
 
 class WrongPasskeyError(AccountError):
-    """The answer is none to a challenge of ours, or not of a passkey that is known here."""
+    """The answer is wrong. Faults: "old", its challenge is over; "unknown", there is no such
+    passkey here."""
 
 
 class CannotAddError(AccountError):
-    """The passkey is known already, or the account has too many."""
+    """The passkey is known already, or with the fault "many" the account has too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class Passkeys:
         """
         challenge = self._challenges.take(answer.token, answer.now)
         if challenge is None or not challenge.session or challenge.session != session:
-            raise WrongPasskeyError("no challenge of this session")
+            raise WrongPasskeyError("no challenge of this session", "old")
         credential = answer.document()
 
         def work() -> Passkey:
@@ -172,7 +173,9 @@ class Passkeys:
         passkey = await self._beside(work)
         acting = self._database.by(Actor(user.id, answer.address))
         if not await stored.add_passkey(acting, passkey, MAX_PASSKEYS):
-            raise CannotAddError("known already, or too many")
+            own = await stored.list_passkeys(self._database, user.id)
+            is_full = len(own) >= MAX_PASSKEYS
+            raise CannotAddError("known already, or too many", "many" if is_full else "known")
 
     async def ask(
         self, site: RelyingParty, address: str, now: float, user_id: str = ""
@@ -206,11 +209,11 @@ class Passkeys:
         """
         challenge = self._challenges.take(answer.token, answer.now)
         if challenge is None or challenge.session or challenge.user_id != user_id:
-            raise WrongPasskeyError("no challenge of this browser")
+            raise WrongPasskeyError("no challenge of this browser", "old")
         credential = answer.document()
         found = await stored.find_passkey(self._database, await self._id_of(credential))
         if found is None or (user_id and found[1].id != user_id):
-            raise WrongPasskeyError("no passkey that is known here")
+            raise WrongPasskeyError("no passkey that is known here", "unknown")
         passkey, user = found
 
         def work() -> int:

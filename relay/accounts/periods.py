@@ -43,7 +43,8 @@ async def extend(
     if extended is None:
         raise AccountError(
             f"{user.email} has no period that could be extended; start one: "
-            f"`relay user start-plan {user.email} PLAN 30d`"
+            f"`relay user start-plan {user.email} PLAN 30d`",
+            "none",
         )
     return extended
 
@@ -57,7 +58,7 @@ def check(settings: Settings, new: NewPeriod) -> None:
 
 def _check_length(seconds: int) -> None:
     if not 0 < seconds <= _MAX_SECONDS:
-        raise InvalidError("the length of a period: more than nothing, up to 3660d")
+        raise InvalidError("the length of a period: more than nothing, up to 3660d", "length")
 
 
 def seconds_of(length: str) -> int:

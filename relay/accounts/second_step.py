@@ -33,7 +33,7 @@ _GROUP: Final = 4
 
 
 class WrongCodeError(AccountError):
-    """The code is wrong, was used before, or is too old."""
+    """The code is wrong or too old; with the fault "used", it was used before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,15 @@ class SecondStep:
         """
         self._count(user_id, now)
         plain = _plain(code)
+        fault = ""
         if len(plain) == _RECOVERY_CHARACTERS:
             digest = _recovery_digest(user_id, plain)
             acting = self._acting(user_id, address)
             is_right = await factors.use_recovery_code(acting, user_id, digest, now)
         else:
-            is_right = await self._use_code(user_id, plain, now)
+            is_right, fault = await self._use_code(user_id, plain, now)
         if not is_right:
-            raise WrongCodeError("the code is wrong, too old, or was used before")
+            raise WrongCodeError("the code is wrong, too old, or was used before", fault)
         self._forgive(user_id)
 
     async def new_recovery_codes(self, user: User, now: float, address: str = "") -> list[str]:
@@ -128,12 +129,15 @@ class SecondStep:
         """The database, for changes by the account itself: the audit log names it."""
         return self._database.by(Actor(user_id, address))
 
-    async def _use_code(self, user_id: str, code: str, now: float) -> bool:
+    async def _use_code(self, user_id: str, code: str, now: float) -> tuple[bool, str]:
+        """Whether it is right, and what is wrong about one that was."""
         totp = await factors.find_totp(self._database, user_id)
         if totp is None or totp.confirmed_at is None:
-            return False
+            return False, ""
         step = await self._step_of(totp, code, now)
-        return step is not None and await factors.use_step(self._database, user_id, step)
+        if step is None:
+            return False, ""
+        return await factors.use_step(self._database, user_id, step), "used"
 
     async def _step_of(self, totp: factors.Totp, code: str, now: float) -> int | None:
         """The step whose code this is, among those that a clock may be at, or None."""

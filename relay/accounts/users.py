@@ -33,7 +33,7 @@ def plan_of(settings: Settings, plan_id: str) -> PlanSettings:
     for plan in settings.plan:
         if plan.id == plan_id:
             return plan
-    raise InvalidError(f"no plan is named {plan_id!r}; {_describe_plans(settings)}")
+    raise InvalidError(f"no plan is named {plan_id!r}; {_describe_plans(settings)}", "plan")
 
 
 def _describe_plans(settings: Settings) -> str:
@@ -58,7 +58,7 @@ async def create(
         AccountError: the address has an account already.
     """
     if not is_email(email):
-        raise InvalidError(f"{email!r} is no e-mail address; write name@example.com")
+        raise InvalidError(f"{email!r} is no e-mail address; write name@example.com", "email")
     if plan is None:
         if not settings.plan:
             raise InvalidError("relay.toml has no plan: add a [[plan]]")

@@ -50,16 +50,17 @@ async def give_bonus(
         AccountError: no such account, its plan has no such window, or a number is out of range.
     """
     window, amount, windows = bonus
-    if not 0 < amount <= _MAX_AMOUNT or not 0 <= windows <= _MAX_WINDOWS:
-        raise InvalidError(
-            f"a bonus is a number above 0, for up to {_MAX_WINDOWS:,} windows (0 ends a bonus)"
-        )
+    if not 0 < amount <= _MAX_AMOUNT:
+        raise InvalidError(f"a bonus is a number from 1 to {_MAX_AMOUNT:,}", "amount")
+    if not 0 <= windows <= _MAX_WINDOWS:
+        raise InvalidError(f"a bonus is for up to {_MAX_WINDOWS:,} windows (0 ends one)", "windows")
     user = await users.find(database, email)
     limit = _limit(settings, user, window, now)
     if limit.refill != "window":
         raise InvalidError(
             f"the limit of {limit.name} refills all the time and has no windows; a bonus is for a "
-            "limit with windows"
+            "limit with windows",
+            "smooth",
         )
     new = Adjustment(user.id, "bonus", limit.kind, limit.per, amount, windows)
     await adjust(database, new, now)
@@ -87,5 +88,6 @@ def _limit(settings: Settings, user: User, window: str, now: float) -> Limit:
     there = ", ".join(limit.name for limit in limits) or "no limit"
     raise InvalidError(
         f"plan {user.plan_at(now)!r} has no limit of {kind or 'requests'} per {period}; it has "
-        f"{there}"
+        f"{there}",
+        "window",
     )

@@ -7,7 +7,7 @@ of these pages, and a session alone opens no way to a model. Must not know the A
 
 from typing import Any, Final
 
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from relay.config import ModelSettings
 from relay.web.manual.filling import middle_model
@@ -17,29 +17,38 @@ from relay.web.visit import Visit
 _CACHE_READ: Final = 0.1  # of the price of input, where a model states none
 _CACHE_WRITE: Final = 1.25
 _MAX_TOKENS: Final = 4096
+_MAX_WORDS: Final = 1_000
 _TEXTS: Final = (
     "you", "stopped", "cut", "no_answer", "unreachable", "failed", "wait", "later", "error_400",
     "error_401", "error_403", "error_404", "error_413", "error_429", "error_529", "left", "resets",
-    "wrong_key", "using", "balance", "thinking",
+    "wrong_key", "using", "balance", "thinking", "bad_max",
 )  # fmt: skip
 
 
 def add(pages: Pages) -> None:
     """Register the page."""
     pages.get("/dashboard/chat", show)
+    pages.get("/dashboard/chat/words", words)
 
 
 async def show(visit: Visit) -> Response:
     """The chat."""
-    models = visit.settings.model
+    models, chosen = visit.settings.model, middle_model(visit.settings)
     return visit.render(
         "chat.html",
         models=[(model, _prices(model)) for model in models],
-        chosen=middle_model(visit.settings).id,
-        max_tokens=_MAX_TOKENS,
+        chosen=chosen.id,
+        max_tokens=min(_MAX_TOKENS, chosen.max_output_tokens),
+        most_tokens=chosen.max_output_tokens,
         texts={name: visit.t(f"chat.{name}") for name in _TEXTS}
         | {name: visit.t(f"window.{name}", period="{period}") for name in ("requests", "tokens")},
     )
+
+
+async def words(visit: Visit) -> Response:
+    """An error's words, which the API has in English, in the language of the page."""
+    said = visit.request.query_params.get("said", "")[:_MAX_WORDS]
+    return PlainTextResponse(visit.words(said))
 
 
 def _prices(model: ModelSettings) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from relay.store import keys as stored
 from relay.store import usage
 from relay.store.keys import list_own_keys
 from relay.web.import_links import import_links
+from relay.web.model_names import served_names, unserved
 from relay.web.pages import Pages
 from relay.web.snippets import snippets
 from relay.web.visit import Visit
 
 LIFETIMES: Final = ("", "7d", "30d", "90d", "365d")
+_SHOWN_MODELS: Final = 3
 _RECENT_SECONDS: Final = 30 * 86_400
 
 
@@ -43,6 +45,7 @@ async def _values(
     rows = await list_own_keys(visit.database, user.id)
     rows = [key for key in reversed(rows) if key.revoked_at is None]
     return {
+        "unserved": unserved_by_key(visit, rows),
         "keys": rows,
         "used": used,
         "most": _max_keys(visit),
@@ -52,6 +55,19 @@ async def _values(
         "name": name,
         "lifetime": lifetime,
     }
+
+
+def unserved_by_key(visit: Visit, rows: list[stored.Key]) -> dict[str, str]:
+    """By key, the models of its rules that nothing serves now; keys without such are left out."""
+    catalog = visit.parts.catalog()
+    names = served_names(visit.settings.model, catalog)
+    found = {}
+    for key in rows:
+        missing = unserved(key.rules.models or (), names, catalog)
+        if missing and key.revoked_at is None:
+            shown = [one.name for one in missing[:_SHOWN_MODELS]]
+            found[key.id] = ", ".join(shown) + ("…" if len(missing) > len(shown) else "")
+    return found
 
 
 def _max_keys(visit: Visit) -> int:

@@ -9,16 +9,17 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from relay.accounts import AccountError, InvalidError, keys
-from relay.accounts.key_rules import limit_text, rules
+from relay.accounts.key_rules import MAX_CONCURRENCY, MAX_ENTRIES, limit_text, rules
 from relay.store.keys import Key, KeyRules, list_keys, list_own_keys
 from relay.web.admin import person
 from relay.web.key_pages import show_once
+from relay.web.model_names import served_names, unserved
+from relay.web.numbers import plain, whole_number
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
 GRACES: Final = ("0", "1h", "24h", "7d")
 _LISTS: Final = ("models", "addresses", "limits")
-_MAX_DIGITS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,11 @@ async def show_to_admin(visit: Visit) -> Response:
 
 def _page(visit: Visit, place: _Place, status: int = 200, **values: str) -> Response:
     shown: dict[str, Any] = {"problem": "", **_written(place.key.rules), **values}
+    names = served_names(visit.settings.model, visit.parts.catalog())
+    entries = shown["models"].split()[:MAX_ENTRIES]
     return visit.render(
-        "key.html", status, key=place.key, path=place.path, back=place.back,
+        "key.html", status, key=place.key,
+        unserved=unserved(entries, names, visit.parts.catalog()), path=place.path, back=place.back,
         layout=place.layout, graces=GRACES, **shown,
     )  # fmt: skip
 
@@ -106,13 +110,20 @@ async def save_as_admin(visit: Visit) -> Response:
 async def _save(visit: Visit, place: _Place) -> Response:
     written = {name: visit.form.get(name, "") for name in (*_LISTS, "concurrency")}
     models, addresses, limits = (written[name].split() for name in _LISTS)
-    number = written["concurrency"].strip() or "0"
+    concurrency = whole_number(written["concurrency"].strip() or "0", MAX_CONCURRENCY, 0)
+    if concurrency is None:
+        words = visit.t("key.bad_concurrency", most=MAX_CONCURRENCY)
+        return _page(visit, place, 422, problem=visit.t("key.wrong", words=words), **written)
     try:
-        if not number.isascii() or not number.isdigit() or len(number) > _MAX_DIGITS:
-            raise InvalidError(visit.t("key.bad_concurrency"))
-        stated = rules(models, addresses, limits, int(number))
+        stated = rules(models, addresses, [plain(one) for one in limits], concurrency)
     except InvalidError as error:
-        return _page(visit, place, 422, problem=visit.t("key.wrong", words=str(error)), **written)
+        return _page(
+            visit,
+            place,
+            422,
+            problem=visit.t("key.wrong", words=visit.words(str(error))),
+            **written,
+        )
     await keys.set_rules(visit.acting, place.key.id, stated, visit.now)
     await visit.parts.apply_keys()
     return visit.redirect(place.path, done="key_rules")

@@ -83,10 +83,19 @@ async def log_in(visit: Visit) -> Response:
     site, target = _site(visit), visit.next_path(visit.form.get("next", ""))
     try:
         user = await visit.site.ways.passkeys.check(site, _answer(visit))
-    except (WrongPasskeyError, TooOftenError):
-        problem = visit.t("passkey.wrong")
+    except (WrongPasskeyError, TooOftenError) as error:
+        problem = _wrong(visit, error)
         return visit.render("log_in.html", 401, email="", next=target, problem=problem)
     return _let_challenge_go(visit, await enter(visit, user, target or "/dashboard"))
+
+
+def _wrong(visit: Visit, error: WrongPasskeyError | TooOftenError) -> str:
+    """The cause of a refusal, and what to do."""
+    if isinstance(error, TooOftenError):
+        return visit.t("login.too_often", seconds=error.seconds)
+    if error.fault == "old":
+        return visit.t("passkey.old")
+    return visit.t("passkey.unknown") if error.fault == "unknown" else visit.t("passkey.wrong")
 
 
 def _let_challenge_go(visit: Visit, answer: Response) -> Response:
@@ -116,8 +125,8 @@ async def second_step(visit: Visit) -> Response:
         return visit.redirect("/login", done="step_expired")
     try:
         user = await ways.passkeys.check(site, _answer(visit), pending.user_id)
-    except (WrongPasskeyError, TooOftenError):
-        return await way_pages.code_page(visit, pending.user_id, 401, visit.t("passkey.wrong"))
+    except (WrongPasskeyError, TooOftenError) as error:
+        return await way_pages.code_page(visit, pending.user_id, 401, _wrong(visit, error))
     if ways.pending.take(token, visit.now) is None:
         return visit.redirect("/login", done="step_expired")
     return _let_challenge_go(visit, await finish(visit, user, pending))
@@ -162,10 +171,11 @@ async def make(visit: Visit) -> Response:
     session = visit.logged_in.session.id
     try:
         await visit.site.ways.passkeys.add(site, visit.user, session, _answer(visit), _name(visit))
-    except (WrongPasskeyError, TooOftenError):
-        return await way_pages.page(visit, 422, "passkeys", visit.t("passkey.wrong"))
-    except CannotAddError:
-        return await way_pages.page(visit, 409, "passkeys", visit.t("passkey.cannot_add"))
+    except (WrongPasskeyError, TooOftenError) as error:
+        return await way_pages.page(visit, 422, "passkeys", _wrong(visit, error))
+    except CannotAddError as error:
+        problem = visit.t("passkey.many") if error.fault == "many" else visit.t("passkey.known")
+        return await way_pages.page(visit, 409, "passkeys", problem)
     return _let_challenge_go(visit, visit.redirect(way_pages.PATH, done="passkey_added"))
 
 

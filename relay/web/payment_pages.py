@@ -129,7 +129,11 @@ async def buy(visit: Visit) -> Response:
     except NoOfferError:
         return await _page(visit, 422, visit.t("payments.no_offer"))
     except PlanError:
-        return await _page(visit, 422, visit.t("payments.other_plan"))
+        return await _page(
+            visit,
+            422,
+            visit.t("payments.other_plan") if wanted.agreed else visit.t("payments.not_agreed"),
+        )
     except BusyError:
         visit.refuse(503, "busy", retry_after=2)
     except CheckoutError as error:

@@ -13,6 +13,7 @@ from relay.accounts.passkeys import relying_party
 from relay.web.assets import Assets
 from relay.web.formats import FILTERS
 from relay.web.languages import NAMES, read_texts, translator
+from relay.web.reasons import load
 from relay.web.visit import THEMES
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -23,6 +24,7 @@ class Presentation:
 
     def __init__(self) -> None:
         texts = read_texts()
+        load()
         self.assets = Assets()
         self.texts = {language: translator(texts[language]) for language in texts}
         self._environment = jinja2.Environment(

@@ -55,8 +55,8 @@ async def check_code(visit: Visit) -> Response:
         ways.pending.take(token, visit.now)
     try:
         await ways.second_step.check(user.id, visit.form.get("code", ""), visit.now, visit.address)
-    except WrongCodeError:
-        return await way_pages.code_page(visit, user.id, 401, visit.t("second_step.wrong"))
+    except WrongCodeError as error:
+        return await way_pages.code_page(visit, user.id, 401, _wrong(visit, error))
     except TooOftenError as error:
         problem = visit.t("login.too_often", seconds=error.seconds)
         answer = await way_pages.code_page(visit, user.id, 429, problem)
@@ -64,6 +64,10 @@ async def check_code(visit: Visit) -> Response:
         return answer
     ways.pending.take(token, visit.now)
     return await finish(visit, user, pending)
+
+
+def _wrong(visit: Visit, error: WrongCodeError) -> str:
+    return visit.t("second_step.used") if error.fault == "used" else visit.t("second_step.wrong")
 
 
 # --- turning it on and off ---
@@ -107,8 +111,8 @@ async def confirm(visit: Visit) -> Response:
         codes = await second_step.confirm(
             user, visit.form.get("code", ""), visit.now, visit.address
         )
-    except WrongCodeError:
-        return await _app_page(visit, 422, visit.t("second_step.wrong"))
+    except WrongCodeError as error:
+        return await _app_page(visit, 422, _wrong(visit, error))
     except TooOftenError as error:
         return await _app_page(visit, 429, visit.t("login.too_often", seconds=error.seconds))
     await _end_others(visit)
@@ -130,8 +134,8 @@ async def _prove_both(visit: Visit) -> str:
         await visit.site.ways.second_step.check(
             visit.user.id, visit.form.get("code", ""), visit.now, visit.address
         )
-    except WrongCodeError:
-        return visit.t("second_step.wrong")
+    except WrongCodeError as error:
+        return _wrong(visit, error)
     except TooOftenError as error:
         return visit.t("login.too_often", seconds=error.seconds)
     return ""

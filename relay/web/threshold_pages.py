@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from relay.store import thresholds
 from relay.store.thresholds import Choice
-from relay.web.admin.person import micro_dollars
 from relay.web.formats import dollars
+from relay.web.numbers import micro_dollars, plain
 from relay.web.pages import Pages
 from relay.web.visit import Visit
 
@@ -72,7 +72,7 @@ async def choose(visit: Visit) -> Response:
 
 def _shares(text: str) -> list[int] | None:
     """Percentages such as `50, 80, 95`, in order; None: one is none, or there are too many."""
-    parts = [one.strip() for one in _SEPARATOR.split(text.strip()) if one.strip()]
+    parts = [one.strip() for one in _SEPARATOR.split(plain(text)) if one.strip()]
     found = [_SHARE.fullmatch(one) for one in parts]
     if len(parts) > _MAX_SHARES or not all(found):
         return None

@@ -190,7 +190,15 @@ def _range_problem(visit: Visit, shown: Range) -> str:
     query = visit.request.query_params
     is_asked = any(query.get(name) for name in ("range", "from", "to"))
     is_other = shown.name not in ("", query.get("range"))
-    return visit.t("usage.bad_range") if is_asked and is_other else ""
+    if not is_asked or not is_other:
+        return ""
+    since, until = query.get("from", ""), query.get("to", "")
+    if query.get("range"):
+        return visit.t("usage.bad_range")
+    for day in (since, until):
+        if day and _midnight(day) is None:
+            return visit.t("usage.bad_day", day=day[:20])
+    return visit.t("usage.bad_order") if since else visit.t("usage.no_first")
 
 
 def _midnight(text: str) -> int | None:

@@ -24,6 +24,7 @@ from relay.web import columns
 from relay.web.languages import Translate
 from relay.web.notices import Notice
 from relay.web.parts import Parts
+from relay.web.reasons import in_language
 from relay.web.security import COLUMNS_COOKIE, set_session
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class Visit:
     def is_secure(self) -> bool:
         """Whether people reach this site by https."""
         return self.request.url.scheme == "https"
+
+    def words(self, text: str) -> str:
+        """A sentence of the relay's own, such as a reason, in the language of the page."""
+        return in_language(text, self.language)
 
     @property
     def is_part(self) -> bool:

@@ -43,7 +43,7 @@ async def create(visit: Visit) -> Response:
     try:
         starts, ends = _moment(form.get("starts", "")), _moment(form.get("ends", ""))
     except ValueError:
-        return await _page(visit, 422, visit.t("admin_announcements.bad"))
+        return await _page(visit, 422, visit.t("admin_announcements.bad_moment"))
     new = Announcement(
         "",
         cast(Kind, kind),
@@ -57,8 +57,8 @@ async def create(visit: Visit) -> Response:
     )
     try:
         await announcements.add(visit.acting, new)
-    except AccountError:
-        return await _page(visit, 422, visit.t("admin_announcements.bad"))
+    except AccountError as error:
+        return await _page(visit, 422, visit.t(f"admin_announcements.bad_{error.fault}"))
     await visit.site.notices.refresh(visit.now, always=True)
     return visit.redirect("/admin/announcements", done="announced")
 

@@ -124,6 +124,6 @@ async def make(visit: Visit) -> Response:
     try:
         name = await off_loop("backup", work)
     except BackupError as error:
-        return await _page(visit, 500, str(error))
+        return await _page(visit, 500, visit.words(str(error)))
     await note(visit, "backup.make", name, None, {"file": name})
     return visit.redirect("/admin/backups", done="backup_made")

@@ -1,6 +1,5 @@
 """Codes for credit, plans and invitations: made in batches, shown once, withdrawn."""
 
-import re
 from functools import partial
 from typing import Any, Final
 
@@ -9,13 +8,13 @@ from starlette.responses import Response
 from relay.accounts import AccountError, codes
 from relay.accounts.codes import BatchOptions, MadeCode
 from relay.store.codes import Grant, list_codes
-from relay.web.admin.person import micro_dollars
+from relay.web.numbers import micro_dollars, whole_number
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
 _KINDS: Final = ("credit", "plan", "invite")
 _LIFETIMES: Final = ("", "7d", "30d", "90d", "365d")
-_COUNT: Final = re.compile("[0-9]{1,9}")
+_MAX_COUNT: Final = 10**9  # before what a code allows
 _ROWS: Final = 100
 _DAY: Final = 86_400
 _MAX_ID: Final = 64
@@ -68,8 +67,8 @@ async def create(visit: Visit) -> Response:
         made = await codes.create(
             visit.acting, visit.settings, _grant(kind, form), options, visit.now
         )
-    except AccountError:
-        return await _page(visit, 422, visit.t("admin_codes.bad"))
+    except AccountError as error:
+        return await _page(visit, 422, visit.t(f"admin_codes.bad_{error.fault or 'plan'}"))
     if form.get("as") == "csv":
         return _csv(made)
     url = partial(codes.invitation_url, visit.settings)
@@ -88,7 +87,7 @@ def _grant(kind: str, form: dict[str, str]) -> Grant:
 
 
 def _count(text: str) -> int:
-    return int(text) if _COUNT.fullmatch(text) else 0
+    return whole_number(text, _MAX_COUNT) or 0
 
 
 def _csv(made: list[MadeCode]) -> Response:

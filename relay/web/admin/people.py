@@ -103,8 +103,11 @@ async def create(visit: Visit) -> Response:
         user = await users.create(
             visit.acting, visit.settings, email, plan=plan or None, is_admin=False, now=visit.now
         )
-    except InvalidError:
-        problem = visit.t("admin_people.bad_email")
+    except InvalidError as error:
+        is_plan = error.fault == "plan"
+        problem = (
+            visit.t("admin_person.no_such_plan") if is_plan else visit.t("admin_people.bad_email")
+        )
         return visit.render("admin/people.html", 422, **await _values(visit, problem, email))
     except AccountError:
         problem = visit.t("admin_people.taken")

@@ -1,6 +1,5 @@
 """One person: plan, balance, limits, keys, sessions and requests, and what is done about them."""
 
-import re
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -18,15 +17,15 @@ from relay.store.request_log import RequestFilter, own_requests
 from relay.store.users import User, user_by_id
 from relay.store.users import set_admin as set_administrator
 from relay.web.admin.audited import note
+from relay.web.key_pages import unserved_by_key
+from relay.web.numbers import micro_dollars, whole_number
 from relay.web.overview_pages import limit_groups
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
-_AMOUNT: Final = re.compile(r"([-+−]?)\$?([0-9]{1,7})(?:\.([0-9]{1,6}))?")
-_COUNT: Final = re.compile("[0-9]{1,13}")
+_MAX_COUNT: Final = 10**12
 _MAX_NOTE: Final = 200
 _DAY: Final = 86_400
-_MICRO_DIGITS: Final = 6
 _LATEST: Final = 12
 _ENTRIES: Final = 12
 _MONTH_SECONDS: Final = 30 * 86_400
@@ -93,6 +92,7 @@ async def page(visit: Visit, user: User, status: int = 200, **problems: str) -> 
         person=user,
         sent=sent,
         keys=keys,
+        unserved=unserved_by_key(visit, keys),
         key_names=lambda key_id: names.get(key_id, key_id),
         used={one.id: one for one in await usage.sums(database, "key", which)},
         models=await usage.sums(database, "model", which),
@@ -134,23 +134,13 @@ async def credit(visit: Visit) -> Response:
     user = await find(visit)
     micro = micro_dollars(visit.form.get("amount", ""))
     text = visit.form.get("note", "").strip()
-    if micro is None or len(text) > _MAX_NOTE or not text.isprintable():
+    if micro is None:
         return await page(visit, user, 422, credit_problem=visit.t("admin_person.bad_amount"))
+    if len(text) > _MAX_NOTE or not text.isprintable():
+        return await page(visit, user, 422, credit_problem=visit.t("admin_person.bad_note"))
     await balances.credit(visit.acting, user.id, micro, text, visit.now)
     await visit.parts.apply_keys()
     return _back(visit, user, done="credited")
-
-
-def micro_dollars(text: str) -> int | None:
-    """An amount in dollars, such as `-12.50`, as micro-dollars; None: it is none."""
-    match = _AMOUNT.fullmatch(text.strip())
-    if match is None:
-        return None
-    sign, units, decimals = match.groups()
-    micro = int(units) * 10**_MICRO_DIGITS + int((decimals or "").ljust(_MICRO_DIGITS, "0"))
-    if not 0 < micro <= balances.MAX_CREDIT_MICRO:
-        return None
-    return micro if sign in ("", "+") else -micro
 
 
 async def suspend(visit: Visit) -> Response:
@@ -159,7 +149,9 @@ async def suspend(visit: Visit) -> Response:
     if user.id == visit.user.id:
         return await page(visit, user, 409, problem=visit.t("admin_person.not_oneself"))
     reason = visit.form.get("reason", "").strip()
-    if not reason or len(reason) > _MAX_NOTE or not reason.isprintable():
+    if not reason:
+        return await page(visit, user, 422, access_problem=visit.t("admin_person.no_reason"))
+    if len(reason) > _MAX_NOTE or not reason.isprintable():
         return await page(visit, user, 422, access_problem=visit.t("admin_person.bad_reason"))
     await users.suspend(visit.acting, user.email, visit.now, reason)
     await visit.parts.apply_keys()
@@ -177,8 +169,7 @@ async def resume(visit: Visit) -> Response:
 async def set_period(visit: Visit) -> Response:
     """Begin a plan for some days, or let the present period end later."""
     user, form = await find(visit), visit.form
-    text = form.get("days", "")
-    seconds = int(text) * _DAY if _COUNT.fullmatch(text) else 0
+    seconds = (whole_number(form.get("days", ""), _MAX_COUNT) or 0) * _DAY
     database, settings = visit.acting, visit.settings
     try:
         if form.get("do") == "extend":
@@ -187,8 +178,9 @@ async def set_period(visit: Visit) -> Response:
             then = form.get("plan_then", "")
             new = NewPeriod(form.get("plan", ""), seconds, then, visit.actor.name)
             await periods.start(database, settings, user.email, new, visit.now)
-    except AccountError:
-        return await page(visit, user, 422, period_problem=visit.t("admin_person.bad_period"))
+    except AccountError as error:
+        problem = visit.t(f"admin_person.bad_period_{error.fault or 'plan'}")
+        return await page(visit, user, 422, period_problem=problem)
     await visit.parts.apply_keys()
     return _back(visit, user, done="period_changed")
 
@@ -209,18 +201,19 @@ async def reset_window(visit: Visit) -> Response:
 async def give_bonus(visit: Visit) -> Response:
     """Let the next windows of a limit be larger."""
     user = await find(visit)
-    amount, count = visit.form.get("amount", ""), visit.form.get("windows", "")
-    numbers = [int(text) if _COUNT.fullmatch(text) else -1 for text in (amount, count)]
+    amount = whole_number(visit.form.get("amount", ""), _MAX_COUNT)
+    count = whole_number(visit.form.get("windows", ""), _MAX_COUNT, 0)
     try:
         await windows.give_bonus(
             visit.acting,
             visit.settings,
             user.email,
-            bonus=(visit.form.get("window", ""), numbers[0], numbers[1]),
+            bonus=(visit.form.get("window", ""), amount or 0, -1 if count is None else count),
             now=visit.now,
         )
-    except AccountError:
-        return await page(visit, user, 422, bonus_problem=visit.t("admin_person.bad_bonus"))
+    except AccountError as error:
+        problem = visit.t(f"admin_person.bad_bonus_{error.fault or 'window'}")
+        return await page(visit, user, 422, bonus_problem=problem)
     await visit.parts.apply_keys()
     return _back(visit, user, done="bonus_given")
 

@@ -57,7 +57,7 @@ async def check(visit: Visit) -> Response:
     try:
         changes = await reloading.compare()
     except ConfigError as error:
-        return _page(visit, 422, problem=reloading.words(error))
+        return _page(visit, 422, problem=visit.words(reloading.words(error)))
     return _page(visit, changes=changes, heading="checked")
 
 
@@ -67,7 +67,7 @@ async def reload(visit: Visit) -> Response:
     try:
         changes = await reloading.reload(visit.actor)
     except ConfigError as error:
-        return _page(visit, 422, problem=reloading.words(error))
+        return _page(visit, 422, problem=visit.words(reloading.words(error)))
     return _page(visit, changes=changes, heading="reloaded")
 
 
@@ -82,7 +82,7 @@ async def test_alert(visit: Visit) -> Response:
     try:
         await off_loop("alert test", lambda: send(receiver, alert, url))
     except DeliveryError as error:
-        return _page(visit, 502, problem=f"{name}: {error}")
+        return _page(visit, 502, problem=f"{name}: {visit.words(str(error))}")
     await note(visit, "alert.test", name, None, {"sent": True})
     return _page(visit, sent=name)
 
@@ -98,7 +98,7 @@ async def test_mail(visit: Visit) -> Response:
     try:
         await off_loop("mail test", lambda: send_message(settings.mail, message))
     except DeliveryError as error:
-        return _page(visit, 502, problem=f"{settings.mail.smtp}: {error}")
+        return _page(visit, 502, problem=f"{settings.mail.smtp}: {visit.words(str(error))}")
     await note(visit, "mail.test", settings.mail.smtp, None, {"sent": True})
     return _page(visit, sent=settings.mail.smtp)
 

@@ -19,6 +19,7 @@ from relay.quota.windows import WindowView, windows
 from relay.store.keys import Key, find_keys, list_keys
 from relay.store.users import User, find_user
 from relay.translate.messages.features import Features
+from relay.web.numbers import plain, whole_number
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
 
@@ -60,7 +61,7 @@ async def show(visit: Visit) -> Response:
     query = visit.request.query_params
     fields = {name: query.get(name, "").strip()[:200] for name in ("model", "who")}
     for name, default in _DEFAULTS.items():
-        fields[name] = query.get(name, "").strip()[:_MAX_DIGITS] or default
+        fields[name] = plain(query.get(name, ""))[:_MAX_DIGITS] or default
     values: dict[str, Any] = {"result": None, "problem": "", "fields": fields}
     if not all(_is_number(fields[name]) for name in _DEFAULTS):
         values["problem"] = visit.t("admin_simulator.bad_number", most=f"{_MAX_CHARACTERS:,}")
@@ -70,7 +71,7 @@ async def show(visit: Visit) -> Response:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) <= _MAX_CHARACTERS
+    return whole_number(text, _MAX_CHARACTERS, 0) is not None
 
 
 async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:
@@ -78,7 +79,7 @@ async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:
     try:
         route = catalog.route(fields["model"])
     except RelayError as error:
-        return {"problem": error.message}
+        return {"problem": visit.words(error.message)}
     person, key = await _find(visit, fields["who"])
     if fields["who"] and person is None:
         return {"problem": visit.t("admin_simulator.nobody", who=fields["who"])}
@@ -163,7 +164,7 @@ def _admission(
     try:
         plan = visit.parts.catalog().plan(person.plan)
     except RelayError as error:
-        return {"refusal": error.message}
+        return {"refusal": visit.words(error.message)}
     holds = _holds(visit, plan, person, key, tokens)
     balance = None
     refusal = ""

@@ -108,7 +108,7 @@ async def _export(visit: Visit, mask: Callable[[Table], Table]) -> Response:
     try:
         text = await off_loop("settings", read)
     except TransferError as error:
-        return await _page(visit, 422, export_problem=str(error))
+        return await _page(visit, 422, export_problem=visit.words(str(error)))
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     disposition = f'attachment; filename="upstreams-{day}.{form}"'
     return Response(text, media_type=_TYPES[form], headers={"content-disposition": disposition})
@@ -137,7 +137,7 @@ async def put_in(visit: Visit) -> Response:
         plan = await _plan(reloading, given, only=only)
     except (TransferError, ConfigError) as error:
         words = reloading.words(error) if isinstance(error, ConfigError) else str(error)
-        return await _page(visit, 422, problem=words, **values)
+        return await _page(visit, 422, problem=visit.words(words), **values)
     values |= {"changes": plan.changes, "is_new": plan.after != plan.before}
     if "write" not in visit.form:
         return await _page(visit, paste=as_toml(given), **values)
@@ -150,12 +150,14 @@ async def put_in(visit: Visit) -> Response:
         problem = visit.t("admin_transfer.changed_meanwhile")
         return await _page(visit, 409, problem=problem, **values)
     except NotWritableError as error:
-        return await _page(visit, 422, problem=str(error), paste=as_toml(given), **values)
+        return await _page(
+            visit, 422, problem=visit.words(str(error)), paste=as_toml(given), **values
+        )
     await note(visit, "upstream.import", "relay.toml", None, dict(plan.names))
     try:
         await reloading.reload(visit.actor)
     except ConfigError as error:  # a file that it names has changed in this moment
-        return await _page(visit, 422, problem=reloading.words(error), **values)
+        return await _page(visit, 422, problem=visit.words(reloading.words(error)), **values)
     return visit.redirect("/admin/upstreams", done="upstreams_imported")
 
 

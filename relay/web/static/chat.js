@@ -133,13 +133,24 @@
     return words(answer.status, stated, answer.headers.get("retry-after"));
   }
 
-  function words(status, stated, wait) {
+  // The API's errors are in English; the page knows those of the relay in its language.
+  async function inLanguage(stated) {
+    if (!stated || language === "en") return stated;
+    try {
+      const answer = await fetch(`/dashboard/chat/words?said=${encodeURIComponent(stated.slice(0, 1000))}`);
+      return answer.ok ? await answer.text() : stated;
+    } catch {
+      return stated;
+    }
+  }
+
+  async function words(status, stated, wait) {
     const known = texts[`error_${status}`] ?? (status >= 500 ? texts.error_529 : texts.failed);
     const seconds = Number(wait);
     const until = !seconds ? "" : seconds < 600
       ? filled(texts.wait, { seconds })
       : filled(texts.later, { at: clock.format(new Date(Date.now() + seconds * 1000)) });
-    return [known, stated, until].filter(Boolean).join(" ");
+    return [known, await inLanguage(stated), until].filter(Boolean).join(" ");
   }
 
   const STATUSES = { invalid_request_error: 400, authentication_error: 401, permission_error: 403, not_found_error: 404, request_too_large: 413, rate_limit_error: 429, overloaded_error: 529 };
@@ -206,7 +217,7 @@
   // Returns the words of an error; empty: there was none.
   async function stream(asked, body, state, signal) {
     const started = performance.now();
-    const request = { model: find("model").value, max_tokens: Number(find("max-tokens").value) || 1024, stream: true, messages: asked };
+    const request = { model: find("model").value, max_tokens: Number(find("max-tokens").value), stream: true, messages: asked };
     const answer = await fetch("/v1/messages", { method: "POST", headers: headers(), body: JSON.stringify(request), signal });
     showFields(answer.headers);
     if (!answer.ok) return wordsOf(answer);
@@ -228,7 +239,7 @@
         showTokens(state.usage, false);
       }
       if (event.type === "message_stop") state.isEnded = true;
-      if (event.type === "error" && state.text) return `${texts.cut} ${event.error.message}`;
+      if (event.type === "error" && state.text) return `${texts.cut} ${await inLanguage(event.error.message)}`;
       if (event.type === "error") return words(STATUSES[event.error.type] ?? 500, event.error.message, null);
     }
     if (!state.isEnded) return texts.cut;
@@ -255,12 +266,26 @@
 
   // --- the page ---
 
+  const most = () => Number(find("model").selectedOptions[0]?.dataset.most);
+
+  // Whether the longest answer is a length that the model gives.
+  function hasLength() {
+    const field = find("max-tokens");
+    const length = Number(field.value);
+    const isRight = Number.isInteger(length) && length >= 1 && length <= most();
+    field.setAttribute("aria-invalid", String(!isRight));
+    return isRight;
+  }
+
+  find("model").addEventListener("change", () => { find("max-tokens").max = most(); });
+
   find("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     if (running) return;
     if (!key) { show(find("problem"), texts.error_401); find("own-key").focus(); return; }
     const question = find("words").value.trim();
     if (!question) return;
+    if (!hasLength()) { show(find("problem"), filled(texts.bad_max, { most: number.format(most()) })); find("max-tokens").focus(); return; }
     find("words").value = "";
     ask(question);
   });
