@@ -7,6 +7,7 @@ pages or SQL.
 
 import hashlib
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
@@ -187,8 +188,8 @@ def _new_recovery_code() -> str:
 
 
 def _plain(code: str) -> str:
-    """A code without the spaces and hyphens that people write."""
-    return "".join(code[:64].split()).replace("-", "").casefold()
+    """A code without the spaces and hyphens that people write, its digits no longer full-width."""
+    return "".join(unicodedata.normalize("NFKC", code[:64]).split()).replace("-", "").casefold()
 
 
 def _recovery_digest(user_id: str, plain: str) -> bytes:

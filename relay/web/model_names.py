@@ -37,7 +37,7 @@ def served_names(models: Iterable[ModelSettings], catalog: Catalog) -> list[str]
 
 def unserved(entries: Sequence[str], names: Sequence[str], catalog: Catalog) -> list[Unserved]:
     """The entries that fit nothing that is served; `names` are those of `served_names`."""
-    found = []
+    found: list[Unserved] = []
     for entry in entries:
         if _is_served(entry, names, catalog):
             continue

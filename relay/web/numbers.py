@@ -8,7 +8,7 @@ from typing import Final
 
 from relay.store.balance import MAX_CREDIT_MICRO
 
-_PLAIN: Final = str.maketrans("０１２３４５６７８９．，－＋＄％　", "0123456789.,-+$% ")
+_PLAIN: Final = str.maketrans("０１２３４５６７８９．，－＋＄％＝／　", "0123456789.,-+$%=/ ")
 _WHOLE: Final = re.compile("[0-9]{1,13}")
 _AMOUNT: Final = re.compile(r"([-+−]?)\$?([0-9]{1,7})(?:\.([0-9]{1,6}))?")
 _MICRO_DIGITS: Final = 6

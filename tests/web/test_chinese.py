@@ -23,7 +23,7 @@ PAGES = (
     "/", "/login", "/signup", "/forgot", "/status", "/dashboard", "/dashboard/keys",
     "/dashboard/usage?from=2026-04-09&to=2026-04-08", "/dashboard/usage?from=x&to=2026-04-08",
     "/dashboard/usage?range=age", "/dashboard/requests", "/dashboard/balance", "/dashboard/chat",
-    "/account", "/account/ways", "/account/thresholds", "/none",
+    "/account", "/account/log-in", "/account/thresholds", "/none",
 )  # fmt: skip
 ADMIN_PAGES = (
     "/admin", "/admin/people", "/admin/upstreams", "/admin/upstreams/import", "/admin/models",

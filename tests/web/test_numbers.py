@@ -1,14 +1,19 @@
 """Every field for a number, with numbers that are none, or too large, or full-width."""
 
 import re
+from typing import Any
 
+import msgspec
 import pytest
 
+from relay.config import MailSettings
 from relay.web.numbers import micro_dollars, whole_number
-from tests.fakes.live import Live
-from tests.web.administration import PERSON, act, add_people
+from tests.alerts.services import Mailbox
+from tests.fakes.live import Live, RelayWith
+from tests.web.administration import PERSON, act, add_people, id_of, new_admin
+from tests.web.conftest import NewVisitor
 from tests.web.test_wrong_input import problems
-from tests.web.visitor import Visitor
+from tests.web.visitor import WEB, Visitor
 
 NO_NUMBERS = ("-1", "1.5", "1e3", "many", "NaN", "²", "٣", "0x10", "9" * 30, "1 2")
 PERIOD = {"plan": "team", "days": "30", "plan_then": "team", "do": "start"}
@@ -170,3 +175,27 @@ async def test_models_that_nothing_serves_are_named(relay: Live, admin: Visitor)
         "No upstream serves claude-sonet-4-7, gpt-* now."
         in (await admin.get(PERSON.format(person))).text
     )
+
+
+async def test_a_failed_test_mail_says_nothing_of_settings(
+    relay_with: RelayWith, another: NewVisitor, mailbox: Mailbox, mail: dict[str, Any]
+) -> None:
+    live = await relay_with(web=WEB)
+    visitor = another(live)
+    await new_admin(live, visitor)
+    live.app.settings = msgspec.structs.replace(
+        live.app.settings, mail=MailSettings(**{**mail, "smtp": mailbox.address})
+    )
+    mailbox.refusal = "550 no"
+    answer = await visitor.submit("/admin/settings", "/admin/settings/mail/test")
+    assert answer.status_code == 502
+    assert "the mail server refused with 550" in answer.text
+    assert "The settings in force stay" not in answer.text
+
+
+async def test_a_person_without_a_key_is_not_taken_for_the_reader(
+    relay: Live, admin: Visitor
+) -> None:
+    await relay.create_user("nobody@example.org")
+    page = PERSON.format(await id_of(relay, "nobody@example.org"))
+    assert "You have no key yet" not in (await admin.get(page)).text

@@ -103,6 +103,35 @@ def sentences() -> Iterator[tuple[str, str]]:
                         yield f"{path.relative_to(ROOT)}:{node.lineno}", text
 
 
+def notes() -> Iterator[tuple[str, str]]:
+    """Parts of sentences: what a reason is set to, and tables of replies and of hints."""
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                for text in [sample(one, {}) for one in _parts(node)]:
+                    if " " in text and "{" not in text:
+                        yield f"{path.relative_to(ROOT)}:{node.lineno}", text
+
+
+def _parts(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
+    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    name = target.id if isinstance(target, ast.Name) else ""
+    is_table = name.endswith(("_HINTS", "_HINT", "_REPLIES", "RIGHT_NAMES"))
+    if node.value is None or not (is_table or name in ("reason", "hint", "words")):
+        return []
+    return node.value.values if isinstance(node.value, ast.Dict) else [node.value]
+
+
+def test_every_part_of_a_sentence_has_its_chinese() -> None:
+    missing = [
+        f"{place} {text!r}"
+        for place, text in notes()
+        if not NOT_SHOWN.match(text) and not translated(text, "zh")
+    ]
+    assert len(dict.fromkeys(notes())) > 30
+    assert missing == []
+
+
 def test_every_sentence_of_the_code_has_its_chinese() -> None:
     found = dict.fromkeys(text for _, text in sentences())
     assert len(found) > 300
@@ -143,6 +172,9 @@ def test_every_reason_of_an_upstreams_error_has_its_chinese() -> None:
         ("Unknown model 'x'. Available: a, b", "没有模型 'x'。可用模型：a, b"),
         ("upstream[0].name: is missing; write text in quotes",
          "upstream[0].name：缺少此项，请填写带引号的文本"),
+        ("/srv/relay.toml: upstream[1].base_url: Expected `str`, got `int`; accepted: "
+         "text in quotes",
+         "/srv/relay.toml：upstream[1].base_url：应为 `str`，实际为 `int`；应为带引号的文本"),
         ("prompt is too long: 3 tokens > 2 maximum", "“prompt is too long: 3 tokens > 2 maximum”"),
         ("Bad {request} {0}", "“Bad {request} {0}”"),
         ("x" * 2_000, f"“{'x' * 2_000}”"),

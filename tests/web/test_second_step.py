@@ -288,3 +288,26 @@ def test_what_is_under_way_is_bounded_and_ends() -> None:
     assert len(under_way) == 1
     under_way.drop("a")
     assert len(under_way) == 0
+
+
+async def test_a_code_may_be_typed_in_full_width(visitor: Visitor) -> None:
+    await visitor.sign_up()
+    app, codes = await turn_on(visitor)
+    for code in (next_code(app), codes[0]):
+        visitor.cookies.clear()
+        await visitor.log_in()
+        wide = "".join(chr(ord(one) + 0xFEE0) for one in code)
+        assert (await send_code(visitor, wide)).headers["location"] == "/dashboard"
+
+
+async def test_a_code_that_was_used_is_named(visitor: Visitor) -> None:
+    await visitor.sign_up()
+    app, _ = await turn_on(visitor)
+    visitor.cookies.clear()
+    await visitor.log_in()
+    code = next_code(app)
+    assert "wrong or too old" in (await send_code(visitor, "000000")).text
+    await send_code(visitor, code)
+    visitor.cookies.clear()
+    await visitor.log_in()
+    assert "was used before" in (await send_code(visitor, code)).text

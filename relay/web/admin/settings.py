@@ -40,7 +40,7 @@ def _page(visit: Visit, status: int = 200, **values: Any) -> Response:
         sections=sections(visit.settings),
         file=reloading.path if reloading else "",
         receivers=visit.settings.alert,
-        **{"changes": None, "problem": "", "heading": "", "sent": "", **values},
+        **{"changes": None, "problem": "", "heading": "", "sent": "", "of_test": False, **values},
     )
 
 
@@ -82,7 +82,7 @@ async def test_alert(visit: Visit) -> Response:
     try:
         await off_loop("alert test", lambda: send(receiver, alert, url))
     except DeliveryError as error:
-        return _page(visit, 502, problem=f"{name}: {visit.words(str(error))}")
+        return _page(visit, 502, problem=f"{name}: {visit.words(str(error))}", of_test=True)
     await note(visit, "alert.test", name, None, {"sent": True})
     return _page(visit, sent=name)
 
@@ -98,7 +98,9 @@ async def test_mail(visit: Visit) -> Response:
     try:
         await off_loop("mail test", lambda: send_message(settings.mail, message))
     except DeliveryError as error:
-        return _page(visit, 502, problem=f"{settings.mail.smtp}: {visit.words(str(error))}")
+        return _page(
+            visit, 502, problem=f"{settings.mail.smtp}: {visit.words(str(error))}", of_test=True
+        )
     await note(visit, "mail.test", settings.mail.smtp, None, {"sent": True})
     return _page(visit, sent=settings.mail.smtp)
 
