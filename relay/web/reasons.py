@@ -20,8 +20,8 @@ _MAX_KNOWN: Final = 2_000
 _PLACE: Final = re.compile(r"\{([a-z]+)([0-9]*)\}")
 _SHAPES: Final = {
     "number": r"[0-9][0-9,._]*",
-    "field": r"[A-Za-z0-9_.\[\]/-]+",
-    "file": r"\S+",
+    "field": r"[A-Za-z0-9_.\[\]/-]{1,100}",
+    "file": r"\S{1,200}",
 }
 _QUOTED: Final = "“{}”"
 

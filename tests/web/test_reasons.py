@@ -2,6 +2,8 @@
 
 import ast
 import re
+import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +185,17 @@ def test_every_reason_of_an_upstreams_error_has_its_chinese() -> None:
 def test_words_of_an_upstream_stay_in_quotation_marks(english: str, chinese: str) -> None:
     assert in_language(english, "zh") == chinese
     assert in_language(english, "en") == english
+
+
+def test_words_made_to_fit_often_are_read_at_once() -> None:
+    """Anybody may ask for the words of a sentence, so none may take long to be looked up."""
+    tables = tomllib.loads((ROOT / "web/languages/reasons.zh.toml").read_text("utf-8"))
+    for english in (english for table in tables.values() for english in table):
+        literals = re.split(r"\{[a-z]+[0-9]*\}", english)
+        if len(literals) < 4:
+            continue
+        middle = "".join(f"{literal}a" for literal in literals[1:-1]) * 1_000
+        words = f"{literals[0]}{middle}"[: 1_000 - len(literals[-1])] + f"{literals[-1]}~"
+        started = time.perf_counter()
+        translated.__wrapped__(words[:1_000], "zh")
+        assert time.perf_counter() - started < 1.0, english  # 8 ms alone
