@@ -14,12 +14,14 @@ _MAX_TITLE: Final = 120
 async def add(database: Database, new: Announcement) -> Announcement:
     """Add an announcement. Raises InvalidError: a text or times that are not allowed."""
     for text in (new.text, new.text_zh):
-        if len(text) > _MAX_LENGTH or not text.replace("\n", "").isprintable():
-            raise InvalidError(
-                f"an announcement has up to {_MAX_LENGTH:,} printable characters", "long"
-            )
+        if len(text) > _MAX_LENGTH:
+            raise InvalidError(f"an announcement has up to {_MAX_LENGTH:,} characters", "long")
+        if not text.replace("\n", "").replace("\r", "").isprintable():
+            raise InvalidError("an announcement has printable characters alone", "unprintable")
     for title in (new.title, new.title_zh):
-        if len(title) > _MAX_TITLE or not title.isprintable():
+        if not title.isprintable():
+            raise InvalidError("a title has printable characters alone", "unprintable")
+        if len(title) > _MAX_TITLE:
             raise InvalidError(
                 f"an announcement's title has up to {_MAX_TITLE} characters", "long_title"
             )

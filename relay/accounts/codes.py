@@ -167,7 +167,9 @@ def _check(settings: Settings, grant: Grant, options: BatchOptions) -> None:
         raise InvalidError(f"the number of codes: from 1 to {_MAX_NUMBER:,}", "number")
     if not 1 <= options.uses <= _MAX_USES:
         raise InvalidError(f"the uses of a code: from 1 to {_MAX_USES:,} people", "uses")
-    if len(options.note) > _MAX_NOTE or not options.note.isprintable():
+    if not options.note.isprintable():
+        raise InvalidError("a note has printable characters alone", "unprintable")
+    if len(options.note) > _MAX_NOTE:
         raise InvalidError(f"a note has up to {_MAX_NOTE} printable characters", "note")
     if grant.kind == "credit" and not 0 < grant.amount_micro <= MAX_CREDIT_MICRO:
         dollars = MAX_CREDIT_MICRO // 10**6

@@ -114,6 +114,8 @@ def test_numbers_are_read_as_people_write_them() -> None:
         ("bonus", {**BONUS, "window": "requests/7s"}, "The plan has no such limit"),
         ("bonus", {**BONUS, "window": "soon"}, "The plan has no such limit"),
         ("suspend", {"reason": " "}, "Give a reason"),
+        ("suspend", {"reason": "a\u200eb"}, "cannot be shown"),
+        ("credit", {"amount": "5", "note": "a\u200eb"}, "cannot be shown"),
         ("suspend", {"reason": "x" * 201}, "A reason has up to 200"),
     ],
 )
@@ -133,7 +135,9 @@ async def test_an_error_names_its_one_cause(
         ("/admin/codes", {**CREDIT, "uses": "0"}, "how many people"),
         ("/admin/codes", {**CREDIT, "amount": ""}, "Write the amount"),
         ("/admin/codes", {**CREDIT, "note": "x" * 201}, "A note has up to 200"),
+        ("/admin/codes", {**CREDIT, "note": "a\u200eb"}, "cannot be shown"),
         ("/admin/codes", {**FOR_TIME, "days": "0"}, "Write the days"),
+        ("/admin/announcements", {"kind": "notice", "text": "a\u200eb"}, "cannot be shown"),
         ("/admin/codes", {**FOR_TIME, "plan": "gone"}, "There is no such plan"),
         ("/admin/announcements", {"kind": "notice", "text": ""}, "Write the text"),
         ("/admin/announcements", {"kind": "notice", "text": "x" * 2001}, "up to 2,000"),

@@ -136,7 +136,9 @@ async def credit(visit: Visit) -> Response:
     text = visit.form.get("note", "").strip()
     if micro is None:
         return await page(visit, user, 422, credit_problem=visit.t("admin_person.bad_amount"))
-    if len(text) > _MAX_NOTE or not text.isprintable():
+    if not text.isprintable():
+        return await page(visit, user, 422, credit_problem=visit.t("admin_person.unprintable"))
+    if len(text) > _MAX_NOTE:
         return await page(visit, user, 422, credit_problem=visit.t("admin_person.bad_note"))
     await balances.credit(visit.acting, user.id, micro, text, visit.now)
     await visit.parts.apply_keys()
@@ -151,7 +153,9 @@ async def suspend(visit: Visit) -> Response:
     reason = visit.form.get("reason", "").strip()
     if not reason:
         return await page(visit, user, 422, access_problem=visit.t("admin_person.no_reason"))
-    if len(reason) > _MAX_NOTE or not reason.isprintable():
+    if not reason.isprintable():
+        return await page(visit, user, 422, access_problem=visit.t("admin_person.unprintable"))
+    if len(reason) > _MAX_NOTE:
         return await page(visit, user, 422, access_problem=visit.t("admin_person.bad_reason"))
     await users.suspend(visit.acting, user.email, visit.now, reason)
     await visit.parts.apply_keys()
