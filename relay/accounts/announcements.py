@@ -20,7 +20,9 @@ async def add(database: Database, new: Announcement) -> Announcement:
             raise InvalidError("an announcement has printable characters alone", "unprintable")
     for title in (new.title, new.title_zh):
         if not title.isprintable():
-            raise InvalidError("a title has printable characters alone", "unprintable")
+            raise InvalidError(
+                "an announcement's title has printable characters alone", "unprintable"
+            )
         if len(title) > _MAX_TITLE:
             raise InvalidError(
                 f"an announcement's title has up to {_MAX_TITLE} characters", "long_title"
