@@ -4,6 +4,7 @@ import asyncio
 import re
 from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -124,11 +125,13 @@ async def test_every_refusal_of_a_form_is_in_chinese(
 
 
 async def test_words_of_the_chat_come_in_the_language(shop: Live, reader: Visitor) -> None:
-    query = {"said": "All upstreams for this model are busy. Try again in a moment."}
-    answer = await reader.get("/dashboard/chat/words", params=query)
-    assert answer.text == "此模型的上游都在忙。请稍后再试。"
-    answer = await reader.get("/dashboard/chat/words", params={"said": "<b>vendor</b> says no"})
-    assert answer.text == "“<b>vendor</b> says no”"
+    for said, shown in (
+        ("All upstreams for this model are busy. Try again in a moment.",
+         "此模型的上游都在忙。请稍后再试。"),
+        ("<b>vendor</b> says “no”", "“<b>vendor</b> says “no””"),
+    ):  # fmt: skip
+        answer = await reader.get("/dashboard/chat/words", headers={"x-said": quote(said)})
+        assert answer.text == shown
     assert answer.headers["content-type"].startswith("text/plain")
 
 

@@ -5,31 +5,17 @@ what it reached for beyond loopback.
 """
 
 import asyncio
-import ipaddress
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-outside: list[str] = []
+# `-I` leaves out the folder of a program.
+sys.path.insert(0, str(Path(__file__).parents[1] / "matrix" / "drivers"))
 
+import loopback
 
-def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = str(arguments[1][0])
-    elif event == "socket.getaddrinfo":
-        host = str(arguments[0])
-    else:
-        return
-    try:
-        known = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        known = host == "localhost"
-    if not known:
-        outside.append(host)
-        raise OSError(f"{host} is not to be reached")
-
-
-sys.addaudithook(watch)
+outside = loopback.outside
 
 import litellm  # noqa: E402 - it may reach out while it is imported
 

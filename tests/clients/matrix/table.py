@@ -20,7 +20,7 @@ BEGIN: Final = "<!-- clients: written by make clients -->"
 END: Final = "<!-- clients: end -->"
 
 WORKS: Final = "✓"
-NONE: Final = "–"  # the client has no notion of it, or it is not tried
+NONE: Final = "–"  # the client has no notion of it
 FAILS: Final = "✗"
 # The cells of each row, and the heads of their columns.
 CELLS: Final = {

@@ -5,7 +5,6 @@ driver's cell is a function, or a reason why the client has no such thing. Nothi
 is reached.
 """
 
-import ipaddress
 import json
 import sys
 import traceback
@@ -13,6 +12,8 @@ import urllib.request
 import warnings
 from collections.abc import Callable
 from typing import Any
+
+import loopback  # noqa: F401 - nothing beyond it is reached from here on
 
 DIALECT, URL, UPSTREAM, KEY, SPENT_KEY = sys.argv[1:]
 MODEL = "claude-sonnet-4-7"
@@ -28,23 +29,6 @@ CITY_TEXT = "Describe a city."
 calls: list[str] = []
 Cell = Callable[[], Any] | str
 
-
-def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = str(arguments[1][0])
-    elif event == "socket.getaddrinfo":
-        host = str(arguments[0])
-    else:
-        return
-    try:
-        known = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        known = host == "localhost"
-    if not known:
-        raise OSError(f"{host} is not to be reached")
-
-
-sys.addaudithook(watch)
 warnings.simplefilter("ignore")
 
 
@@ -56,6 +40,34 @@ def get_weather(city: str) -> str:
     """
     calls.append(city)
     return f"rain {len(calls)}"
+
+
+def chat_loop(ask: Callable[[list[Any]], Any]) -> Any:
+    """The last text of a loop with tools; `ask` gives an SDK's message for a conversation."""
+    messages: list[Any] = [{"role": "user", "content": USE}]
+    while True:
+        message = ask(messages)
+        messages.append(message)
+        if not message.tool_calls:
+            return message.content
+        for call in message.tool_calls:
+            result = get_weather(**json.loads(call.function.arguments))
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+
+
+def responses_loop(ask: Callable[[list[Any]], Any]) -> Any:
+    """The same with an SDK's response for a list of items."""
+    given: list[Any] = [{"role": "user", "content": USE}]
+    while True:
+        answer = ask(given)
+        given += answer.output
+        calls = [item for item in answer.output if item.type == "function_call"]
+        if not calls:
+            return answer.output_text
+        for call in calls:
+            result = get_weather(**json.loads(call.arguments))
+            output = {"call_id": call.call_id, "output": result}
+            given.append({"type": "function_call_output", **output})
 
 
 def script(*steps: str) -> None:

@@ -48,16 +48,12 @@ class Completion:
 
     def loop(self, name: str = cells.MODEL, **more: Any) -> Any:
         tool = {"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}
-        messages = user(cells.USE)
-        while True:
+
+        def ask(messages: list[Any]) -> Any:
             answer = litellm.completion(**options(name), messages=messages, tools=[tool], **more)
-            message = answer.choices[0].message
-            messages.append(message)
-            if not message.tool_calls:
-                return message.content
-            for call in message.tool_calls:
-                result = cells.get_weather(**json.loads(call.function.arguments))
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+            return answer.choices[0].message
+
+        return cells.chat_loop(ask)
 
     def thinking(self) -> Any:
         more: dict[str, Any] = {"reasoning_effort": "high"}
@@ -87,17 +83,11 @@ class Responses:
 
     def loop(self, name: str = cells.MODEL, **more: Any) -> Any:
         tool = {"type": "function", "name": "get_weather", "parameters": SCHEMA, "strict": True}
-        given = user(cells.USE)
-        while True:
-            answer = litellm.responses(**options(name), input=given, tools=[tool], **more)
-            given += answer.output
-            calls = [item for item in answer.output if item.type == "function_call"]
-            if not calls:
-                return answer.output_text
-            for call in calls:
-                result = cells.get_weather(**json.loads(call.arguments))
-                output = {"call_id": call.call_id, "output": result}
-                given.append({"type": "function_call_output", **output})
+
+        def ask(given: list[Any]) -> Any:
+            return litellm.responses(**options(name), input=given, tools=[tool], **more)
+
+        return cells.responses_loop(ask)
 
     def thinking(self) -> Any:
         return self.loop(

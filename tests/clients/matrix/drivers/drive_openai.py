@@ -1,6 +1,5 @@
 """OpenAI's SDK with chat completions and responses."""
 
-import json
 from typing import Any, ClassVar
 
 import cells
@@ -46,18 +45,12 @@ class Chat:
 
     def loop(self, name: str = cells.MODEL, **options: Any) -> Any:
         tool = pydantic_function_tool(GetWeather, name="get_weather")
-        messages = user(cells.USE)
-        while True:
-            answer = client().chat.completions.create(
-                model=name, messages=messages, tools=[tool], **options
-            )
-            message = answer.choices[0].message
-            messages.append(message)
-            if not message.tool_calls:
-                return message.content
-            for call in message.tool_calls:
-                result = cells.get_weather(**json.loads(call.function.arguments))
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+
+        def ask(messages: list[Any]) -> Any:
+            asked: Any = {"model": name, "messages": messages, "tools": [tool], **options}
+            return client().chat.completions.create(**asked).choices[0].message
+
+        return cells.chat_loop(ask)
 
     def thinking(self) -> Any:
         return self.loop(cells.THINKER, reasoning_effort="high")
@@ -84,18 +77,12 @@ class Responses:
 
     def loop(self, name: str = cells.MODEL, **options: Any) -> Any:
         tool = {"type": "function", "name": "get_weather", "parameters": SCHEMA, "strict": True}
-        given = user(cells.USE)
-        while True:
+
+        def ask(given: list[Any]) -> Any:
             asked: Any = {"model": name, "input": given, "tools": [tool], **options}
-            answer = client().responses.create(**asked)
-            given += answer.output
-            calls = [item for item in answer.output if item.type == "function_call"]
-            if not calls:
-                return answer.output_text
-            for call in calls:
-                result = cells.get_weather(**json.loads(call.arguments))
-                output = {"call_id": call.call_id, "output": result}
-                given.append({"type": "function_call_output", **output})
+            return client().responses.create(**asked)
+
+        return cells.responses_loop(ask)
 
     def thinking(self) -> Any:
         return self.loop(
