@@ -31,6 +31,7 @@ _TRIES_AN_HOUR: Final = 20  # three of a million codes are right: one is found i
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"  # none that looks like another
 _RECOVERY_CHARACTERS: Final = 16  # 79 bits
 _GROUP: Final = 4
+_WRONG: Final = "the code is wrong, too old, or was used before"
 
 
 class WrongCodeError(AccountError):
@@ -107,15 +108,12 @@ class SecondStep:
         """
         self._count(user_id, now)
         plain = _plain(code)
-        fault = ""
-        if len(plain) == _RECOVERY_CHARACTERS:
-            digest = _recovery_digest(user_id, plain)
-            acting = self._acting(user_id, address)
-            is_right = await factors.use_recovery_code(acting, user_id, digest, now)
-        else:
-            is_right, fault = await self._use_code(user_id, plain, now)
-        if not is_right:
-            raise WrongCodeError("the code is wrong, too old, or was used before", fault)
+        if len(plain) != _RECOVERY_CHARACTERS:
+            await self._use_code(user_id, plain, now)
+        elif not await factors.use_recovery_code(
+            self._acting(user_id, address), user_id, _recovery_digest(user_id, plain), now
+        ):
+            raise WrongCodeError(_WRONG)
         self._forgive(user_id)
 
     async def new_recovery_codes(self, user: User, now: float, address: str = "") -> list[str]:
@@ -130,15 +128,16 @@ class SecondStep:
         """The database, for changes by the account itself: the audit log names it."""
         return self._database.by(Actor(user_id, address))
 
-    async def _use_code(self, user_id: str, code: str, now: float) -> tuple[bool, str]:
-        """Whether it is right, and what is wrong about one that was."""
+    async def _use_code(self, user_id: str, code: str, now: float) -> None:
+        """Use up a code of the app. Raises WrongCodeError."""
         totp = await factors.find_totp(self._database, user_id)
-        if totp is None or totp.confirmed_at is None:
-            return False, ""
-        step = await self._step_of(totp, code, now)
+        step = None
+        if totp is not None and totp.confirmed_at is not None:
+            step = await self._step_of(totp, code, now)
         if step is None:
-            return False, ""
-        return await factors.use_step(self._database, user_id, step), "used"
+            raise WrongCodeError(_WRONG)
+        if not await factors.use_step(self._database, user_id, step):
+            raise WrongCodeError(_WRONG, "used")
 
     async def _step_of(self, totp: factors.Totp, code: str, now: float) -> int | None:
         """The step whose code this is, among those that a clock may be at, or None."""

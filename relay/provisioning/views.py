@@ -105,7 +105,7 @@ def key_view(key: Key, now: float) -> KeyView:
         key.email,
         key.name,
         key.hint,
-        key.state(now),  # type: ignore[arg-type]  # one of these
+        key.state(now),
         clock.rfc3339(key.created_at),
         moment(key.expires_at),
         [*(rules.models or ())],

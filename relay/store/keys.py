@@ -69,8 +69,8 @@ class Key(msgspec.Struct, frozen=True):
     rules: KeyRules = _NO_RULES
     old_until: float | None = None  # until when the key before the last rotation works
 
-    def state(self, now: float) -> str:
-        """`live`, `expired`, `disabled` or `revoked`."""
+    def state(self, now: float) -> Literal["live", "expired", "disabled", "revoked"]:
+        """Whether it is accepted; if not, the reason."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and self.expires_at <= now:

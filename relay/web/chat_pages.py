@@ -6,6 +6,7 @@ of these pages, and a session alone opens no way to a model. Must not know the A
 """
 
 from typing import Any, Final
+from urllib.parse import unquote
 
 from starlette.responses import PlainTextResponse, Response
 
@@ -46,8 +47,12 @@ async def show(visit: Visit) -> Response:
 
 
 async def words(visit: Visit) -> Response:
-    """An error's words, which the API has in English, in the language of the page."""
-    said = visit.request.query_params.get("said", "")[:_MAX_WORDS]
+    """An error's words, which the API has in English, in the language of the page.
+
+    They come percent-encoded in a header field, since proxies log queries, and an upstream's error
+    may quote the prompt.
+    """
+    said = unquote(visit.request.headers.get("x-said", ""))[:_MAX_WORDS]
     return PlainTextResponse(visit.words(said))
 
 

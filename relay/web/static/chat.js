@@ -137,7 +137,9 @@
   async function inLanguage(stated) {
     if (!stated || language === "en") return stated;
     try {
-      const answer = await fetch(`/dashboard/chat/words?said=${encodeURIComponent(stated.slice(0, 1000))}`);
+      // Not in the address, which proxies log: an upstream's error may quote the prompt.
+      const said = encodeURIComponent(stated.slice(0, 1000));
+      const answer = await fetch("/dashboard/chat/words", { headers: { "x-said": said } });
       return answer.ok ? await answer.text() : stated;
     } catch {
       return stated;
