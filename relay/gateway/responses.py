@@ -46,17 +46,16 @@ def _octets_of(item: msgspec.Raw) -> int:
     return _ITEM_OVERHEAD_OCTETS + len(memoryview(item))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class _Kept:
     """The kept parts of a request's conversation: the turns before it, and the items, by id, that
     its input refers to."""
 
-    history: list[msgspec.Raw]
-    items: Mapping[str, msgspec.Raw]
+    __slots__ = ("history", "items", "octets")
 
-    @property
-    def octets(self) -> int:
-        return sum(map(_octets_of, (*self.history, *self.items.values())))
+    def __init__(self, history: list[msgspec.Raw], items: Mapping[str, msgspec.Raw]) -> None:
+        self.history = history
+        self.items = items
+        self.octets = sum(map(_octets_of, (*history, *items.values()))) if history or items else 0
 
 
 class ResponsesRequest(TranslatedRequest):
