@@ -43,7 +43,7 @@ from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
 from relay.provisioning import mount as provisioning
-from relay.quota.transfer import State
+from relay.quota.held import State
 from relay.server_setup import exchange_server, new_load, new_pool, new_server, session_seconds
 from relay.storage import Storage
 from relay.telemetry.access_log import AccessLog

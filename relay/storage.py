@@ -13,8 +13,9 @@ from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
 from relay.quota.bucket import calendar_period
+from relay.quota.held import State
 from relay.quota.ledger import Ledger
-from relay.quota.transfer import State, join
+from relay.quota.transfer import join
 from relay.secret import Secret, derived
 from relay.store import pauses
 from relay.store.batch import AdmissionRow

@@ -2,16 +2,21 @@
 
 import contextlib
 import gc
+import inspect
 import logging
+import pkgutil
+import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import uvloop
 from hypothesis import settings
 
+from relay.compiled import is_compiled
 from relay.memory import map_large_blocks
 from tests.fakes.live import Live, RelayWith, running_relay, running_simulator
 from tests.fakes.pool import Pool, PoolWith, running_pool
@@ -59,6 +64,39 @@ settings.register_profile("thorough", deadline=None, max_examples=400, database=
 # For `make coverage`: the same few examples each time, so that it reaches the same branches.
 settings.register_profile("coverage", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("tests")
+
+
+class _Patch(pytest.MonkeyPatch):  # type: ignore[misc]
+    """A `monkeypatch` that skips a test whose patch would have no effect: a compiled module has its
+    functions and `Final` constants, and a compiled class its methods, in the place of each use."""
+
+    def setattr(self, target: Any, *arguments: Any, **options: Any) -> None:
+        """See `pytest.MonkeyPatch.setattr`."""
+        if is_compiled() and _is_fixed(target, str(arguments[0])):
+            pytest.skip(f"it replaces a part of {target}, which is compiled")
+        super().setattr(target, *arguments, **options)
+
+
+def _is_fixed(target: Any, name: str) -> bool:
+    """Whether a compiled module keeps what it had under this name."""
+    if isinstance(target, str):
+        path, _, name = target.rpartition(".")
+        target = pkgutil.resolve_name(path)
+    is_module = isinstance(target, ModuleType)
+    owner = target if is_module else inspect.getmodule(target) or inspect.getmodule(type(target))
+    file = Path(getattr(owner, "__file__", None) or "")
+    if file.suffix != ".so":
+        return False
+    source = file.with_name(file.name.partition(".")[0] + ".py").read_text()
+    return not (is_module and re.search(rf"^{name}: (?!Final)", source, re.MULTILINE))
+
+
+@pytest.fixture
+def monkeypatch() -> Iterator[pytest.MonkeyPatch]:
+    """See pytest; see `_Patch`."""
+    patch = _Patch()
+    yield patch
+    patch.undo()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from relay import config
+from relay import __version__, config
 from relay.cli.output import print_stderr
 from relay.forbidden_addresses import guard_connections
 
@@ -167,8 +167,20 @@ def load_settings() -> config.Settings:
         raise Misuse(f"relay: {error.reason}{hint}") from None
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from relay.compiled import is_compiled
+
+        form = "compiled" if is_compiled() else "not compiled"
+        click.echo(f"relay, version {__version__} ({form})")
+        context.exit()
+
+
 @click.group(cls=_Program, name="relay", context_settings={"help_option_names": ["-h", "--help"]})
 @config_option
-@click.version_option(package_name="relay", prog_name="relay")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+    help="Show the version, and whether it is compiled.",
+)  # fmt: skip
 def main() -> None:
     """Relay: one endpoint in front of many large-language-model upstreams."""

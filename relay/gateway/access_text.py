@@ -10,7 +10,7 @@ import re
 from typing import Any, Final
 
 from relay.config import ConfigError, LogSettings
-from relay.gateway.access_record import AccessRecord
+from relay.gateway.access_fields import AccessRecord
 from relay.telemetry.access_log import AccessLog, open_log
 
 _COLORS: Final = {"2": "32", "4": "33", "5": "31"}  # by a status' first digit: green, yellow, red

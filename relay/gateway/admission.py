@@ -42,12 +42,13 @@ class Admission:
     price in micro-dollars, once it is settled.
     """
 
-    __slots__ = ()
+    __slots__ = ("cost", "rule", "settled_tokens", "tokens")
 
-    tokens = 0
-    settled_tokens: int | None = None
-    rule: Rule | Literal[""] = ""
-    cost = 0
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.settled_tokens: int | None = None
+        self.rule: Rule | Literal[""] = ""
+        self.cost = 0  # micro-dollars
 
     def count(self, usage: Usage) -> None:
         """The answer counts, with this usage."""
@@ -99,10 +100,6 @@ class MeteredAdmission(Admission):
         "_ticket",
         "_unusable",
         "_usage",
-        "cost",
-        "rule",
-        "settled_tokens",
-        "tokens",
     )
 
     def __init__(
@@ -113,6 +110,7 @@ class MeteredAdmission(Admission):
         row: AdmissionRow,
         tariff: Tariff,
     ) -> None:
+        super().__init__()
         self._ledger = ledger
         self._journal = journal
         self._reservation = reservation
@@ -123,10 +121,8 @@ class MeteredAdmission(Admission):
         self._unusable = False
         self._left = False
         self._charged = _NOTHING
-        self.tokens: int = row.reserved
-        self.rule: Rule = "refunded"
-        self.cost = 0  # micro-dollars
-        self.settled_tokens: int | None = None
+        self.tokens = row.reserved
+        self.rule = "refunded"
 
     @property
     def row(self) -> AdmissionRow:
@@ -197,7 +193,7 @@ class MeteredAdmission(Admission):
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:
         """See `Admission`."""
-        row, used, cost, rule = self._row, self._charged, self.cost, self.rule
+        row, used, cost, rule = self._row, self._charged, self.cost, self.rule or "refunded"
         charge = None
         if cost and row.billed_micro:
             note = "" if rule == "reported" else f"settled by rule: {rule}"

@@ -155,7 +155,7 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
             connection.close()
             connection = await pool.connect()
             response = await connection.send(head, body)
-        del head, body
+        head = body = b""  # let them go
         ctx.upstream_us = int((time.monotonic() - sent_at) * 1e6)
         return await _started_answer(ctx, lease, connection, response)
     except FailedError as failed:

@@ -19,7 +19,7 @@ from relay.pool.routes import Target
 from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.keys import LiveKey
-from relay.translate.messages.peek import RequestSummary
+from relay.translate.messages.request_summary import RequestSummary
 from relay.translate.raw_json import NOTHING
 from relay.wire.events import Request
 
@@ -184,7 +184,8 @@ class InboundRequest(ABC):
 class Dialect(ABC):
     """How the requests of one endpoint are read. `counting`: they only count tokens."""
 
-    counting: bool = False
+    def __init__(self, *, counting: bool = False) -> None:
+        self.counting = counting
 
     def limit_fields(self, key_state: KeyState, now: float) -> bytes:
         """Field lines for a request that is refused before it is read, for clients of this

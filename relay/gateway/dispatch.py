@@ -97,12 +97,7 @@ class Dispatch:
                 else:
                     answer = await attempt(ctx, lease, *inbound.upstream_request(target, binding))
             except FailedError as failure:
-                last = failure.error
-                upstreams.release(lease, used=failure.used)
-                _log_failed_attempt(ctx, upstream, failure.verdict)
-                ctx.upstream_words = upstream.without_credential(failure.words)
-                if await self._ends(ctx, routing, target, failure, blamed):
-                    raise last from None
+                failed = failure
             except BaseException as end:  # the attempt says nothing about the upstream
                 if lease.sent and isinstance(end, asyncio.CancelledError):
                     ctx.admission.leave()
@@ -114,6 +109,11 @@ class Dispatch:
                 if not routing.counting:  # a free request proves nothing
                     upstream.health.succeeded(target.name, routing.account)
                 return answer
+            last = failed.error
+            upstreams.release(lease, used=failed.used)
+            _note_failed_attempt(ctx, upstream, failed)
+            if await self._ends(ctx, routing, target, failed, blamed):
+                raise last from None
 
     async def _ends(
         self,
@@ -214,7 +214,9 @@ def _body_error(last: RelayError | UpstreamRefusal) -> RelayError:
     )
 
 
-def _log_failed_attempt(ctx: RequestContext, upstream: Upstream, verdict: Verdict) -> None:
+def _note_failed_attempt(ctx: RequestContext, upstream: Upstream, failed: FailedError) -> None:
+    verdict = failed.verdict
+    ctx.upstream_words = upstream.without_credential(failed.words)
     failure = f"{upstream.name}: {verdict.reason}"
     ctx.tried = f"{ctx.tried}; {failure}" if ctx.tried else failure
     if verdict.scope is Scope.CREDENTIAL:  # nothing gets better without the operator

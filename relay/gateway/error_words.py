@@ -13,6 +13,7 @@ import msgspec
 
 from relay.errors import OVERLOADED, RATE_LIMITED, ErrorShape, RelayError
 from relay.gateway.dialect import UpstreamRefusal
+from relay.gateway.error_fields import ErrorDocument
 from relay.net.upstream.connection import FailureKind, UpstreamError
 from relay.pool.routes import Target
 from relay.pool.upstream import Upstream
@@ -45,16 +46,7 @@ class StatedError(UpstreamError):
         self.error = error
 
 
-class _Error(msgspec.Struct):
-    type: str
-    message: str
-
-
-class _Document(msgspec.Struct):
-    error: _Error
-
-
-_decode: Final = msgspec.json.Decoder(_Document).decode
+_decode: Final = msgspec.json.Decoder(ErrorDocument).decode
 
 
 def fit_refusal(

@@ -10,10 +10,10 @@ Decides which requests are large. Must not know what is done with them.
 
 from asyncio import CancelledError
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from relay.errors import RATE_LIMITED, RelayError
 from relay.gateway.context import RequestContext
@@ -21,7 +21,8 @@ from relay.gateway.fair_thread import FairThread
 from relay.store.executor import ThreadExecutor
 from relay.translate import pacing
 from relay.translate.elements import check_elements, is_light
-from relay.translate.messages.peek import RequestSummary, peek
+from relay.translate.messages.peek import peek
+from relay.translate.messages.request_summary import RequestSummary
 from relay.wire.encoding import decoded, decoded_if_small
 
 if TYPE_CHECKING:
@@ -131,16 +132,18 @@ def _releaser() -> ThreadExecutor:
     return _releasing[0]
 
 
-async def _on_thread(name: str, key: str, work: Callable[[], T]) -> T:
+def _on_thread(name: str, key: str, work: Callable[[], T]) -> Coroutine[Any, Any, T]:
     """Do a key's work on the thread of this name.
 
     If the caller is cancelled, work that has not begun is dropped with the body that it holds;
     work that has begun ends all the same.
     """
-    abandonable = _Abandonable(work)
-    del work
+    return _result_of(_thread(name), key, _Abandonable(work))  # a frame would hold the work
+
+
+async def _result_of(thread: FairThread, key: str, abandonable: "_Abandonable[T]") -> T:
     try:
-        result = await _thread(name).call(key, abandonable.run)
+        result = await thread.call(key, abandonable.run)
     except CancelledError:
         abandonable.abandon()
         raise

@@ -126,9 +126,6 @@ class MessagesRequest(InboundRequest):
 class Messages(Dialect):
     """Reads requests of `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
-    def __init__(self, *, counting: bool = False) -> None:
-        self.counting = counting
-
     async def decoded(self, head: Request, body: bytes, limit: int, key: str) -> bytes:
         """Only `identity`: a body that goes upstream as it came is not unfolded."""
         if head.headers[b"content-encoding"].lower() != b"identity":

@@ -50,7 +50,8 @@ from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
-from relay.translate.messages.peek import RequestSummary, peek
+from relay.translate.messages.peek import peek
+from relay.translate.messages.request_summary import RequestSummary
 
 
 class Relay:

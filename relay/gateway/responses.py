@@ -15,6 +15,7 @@ import msgspec
 from relay.errors import ErrorShape, RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
+from relay.gateway.counted_fields import CountedFields
 from relay.gateway.dialect import Dialect, Received
 from relay.gateway.history import ConversationHistory
 from relay.gateway.large_requests import LARGE_OCTETS, in_turns
@@ -35,11 +36,7 @@ _ITEM_OVERHEAD_OCTETS: Final = 64  # of an object of its own
 _TURN_STATE: Final = b"x-codex-turn-state"
 
 
-class _Counted(msgspec.Struct, frozen=True):
-    input_tokens: int
-
-
-_counted: Final = msgspec.json.Decoder(_Counted).decode
+_counted: Final = msgspec.json.Decoder(CountedFields).decode
 
 
 def _octets_of(item: msgspec.Raw) -> int:
@@ -197,7 +194,11 @@ class InputTokensRequest(ResponsesRequest):
 
     __slots__ = ()
 
-    counting = True
+    def __init__(
+        self, received: Received, parsed: request.ResponsesRequest, seal: Seal, kept: _Kept
+    ) -> None:
+        super().__init__(received, parsed, seal, kept)
+        self.counting = True
 
     def messages_body(self, builder: MessagesBuilder, target_model: TargetModel) -> bytes:
         """See `TranslatedRequest`."""
@@ -252,6 +253,7 @@ class Responses(Dialect):
 
     def __init__(self, key: bytes, history: ConversationHistory) -> None:
         """`key` seals state that callers carry from turn to turn: 32 octets, the same for good."""
+        super().__init__()
         self._key = key
         self._conversations = history
 
@@ -299,7 +301,9 @@ class Responses(Dialect):
 class InputTokens(Responses):
     """Reads requests of `POST /v1/responses/input_tokens`."""
 
-    counting = True
+    def __init__(self, key: bytes, history: ConversationHistory) -> None:
+        super().__init__(key, history)
+        self.counting = True
 
     def _read(self, received: Received, seal: Seal, kept: _Kept) -> ResponsesRequest:
         """See `Responses`."""

@@ -13,7 +13,7 @@ from random import getrandbits
 from typing import Any, Final, NamedTuple
 
 from relay.config import TracesSettings
-from relay.gateway.access_record import AccessRecord
+from relay.gateway.access_fields import AccessRecord
 from relay.gateway.context import RequestContext
 from relay.telemetry.trace_export import Span, TraceExporter, nanoseconds, number, text
 

@@ -9,7 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from relay.gateway.access_record import AccessRecord, access_record
+from relay.gateway.access_fields import AccessRecord
+from relay.gateway.access_record import access_record
 from relay.gateway.context import RequestContext
 
 _MAX_FAILURES: Final = 200

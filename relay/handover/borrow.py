@@ -17,11 +17,12 @@ from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
 from relay.gateway.metering import Metering
 from relay.net.runner import Waiter
+from relay.quota.held import HeldQuota
 from relay.quota.holdings import Use
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.state import Reservation
-from relay.quota.transfer import HeldQuota, RemoteReservation, describe
+from relay.quota.transfer import RemoteReservation, describe
 from relay.store.batch import AdmissionRow, Charge, Settlement
 from relay.store.journal import Journal, Ticket
 from relay.store.keys import LiveKey

@@ -19,7 +19,8 @@ from relay.errors import OVERLOADED, RelayError
 from relay.gateway.admission import UNWRITTEN
 from relay.handover.borrow import refusal
 from relay.handover.channel import Channel
-from relay.quota.transfer import HeldQuota, Share, close, describe, hold
+from relay.quota.held import HeldQuota, Share
+from relay.quota.transfer import close, describe, hold
 from relay.store.batch import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
 from relay.store.journal import Ticket
 

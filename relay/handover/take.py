@@ -15,7 +15,7 @@ from relay import __version__
 from relay.app import App
 from relay.handover.channel import KIND, Channel, is_own_process, path_beside
 from relay.handover.predecessor import Predecessor, Running
-from relay.quota.transfer import Share, State
+from relay.quota.held import Share, State
 
 PROTOCOL: Final = 1
 _STEP_SECONDS: Final = 12.0  # the old process goes on by itself after 10

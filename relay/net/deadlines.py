@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from relay.net.turns import Turns
 
 NEVER: Final = float("inf")
-TICK: Final = 0.25  # seconds between two sweeps
+TICK: float = 0.25  # seconds between two sweeps; not final, so that tests can shorten it
 
 
 class Deadlined(Protocol):

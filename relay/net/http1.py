@@ -15,11 +15,12 @@ from typing import Final, cast
 from relay.errors import REQUEST_TIMEOUT, RelayError
 from relay.net.deadlines import NEVER
 from relay.net.exchange import Exchange, date, new_id, status_line
+from relay.net.handshake import Handshake
 from relay.net.http2 import Http2Connection
 from relay.net.memory_budget import MemoryBudget
 from relay.net.request_body import BODY_OCTETS_PER_SECOND
 from relay.net.runner import CoroutineRunner
-from relay.net.server import Handshake, Server
+from relay.net.server import Server
 from relay.net.socket_options import write_at_once
 from relay.wire.events import Request
 from relay.wire.forwarded import UNIX, TrustedProxies

@@ -62,6 +62,8 @@ class StreamTransport:
         "stream",
     )
 
+    __deletable__ = ("exchange",)
+
     exchange: "StreamExchange"
 
     def __init__(self, connection: "Http2Connection", stream: Stream) -> None:

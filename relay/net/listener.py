@@ -11,9 +11,10 @@ import ssl
 import stat
 from typing import Any, Final, cast
 
+from relay.net.handshake import Handshake
 from relay.net.http1 import ServerConnection
 from relay.net.prelude import Acceptor
-from relay.net.server import Handshake, Server
+from relay.net.server import Server
 
 _BACKLOG_CONNECTIONS: Final = 1024  # queued by the kernel ahead of the loop
 _RETRY_SECONDS: Final = 0.1
@@ -102,8 +103,10 @@ class Listener:
         while not self._is_paused and self._accepting is None:
             try:
                 await self.accept()
+                continue
             except OSError:  # no descriptor left for the duplicate
-                await asyncio.sleep(_RETRY_SECONDS)
+                pass
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _connection(self) -> asyncio.BaseProtocol:
         handshake = None if self._tls is None else Handshake()

@@ -12,7 +12,8 @@ import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
-from relay.net.server import Handshake, Server
+from relay.net.handshake import Handshake
+from relay.net.server import Server
 from relay.wire import client_hello, proxy_protocol
 from relay.wire.forwarded import UNIX
 
@@ -77,7 +78,9 @@ class Acceptor:
         if not self._is_closed:
             self._loop.add_reader(self._socket, self._accept)
 
-    async def _begin(self, connection: socket.socket, handshake: Handshake, peer: str) -> None:
+    async def _begin(
+        self, connection: socket.socket, handshake: Handshake | None, peer: str
+    ) -> None:
         """Read the prelude of one connection and connect it."""
         try:
             async with asyncio.timeout(self._server.bounds.handshake_time):
@@ -93,10 +96,11 @@ class Acceptor:
         except BaseException:
             connection.close()
             raise
+        assert handshake is not None
         protocol = self._connect(handshake, caller)
         if context is not self._tls:
             protocol = cast(asyncio.BaseProtocol, _Closing())
-        del handshake  # it ends with the protocol's
+        handshake = None  # it ends with the protocol's
         seconds = None if context is None else self._server.bounds.handshake_time
         with contextlib.suppress(OSError):  # a handshake that fails
             await self._loop.connect_accepted_socket(

@@ -21,6 +21,7 @@ from relay.errors import ErrorShape, RelayError
 from relay.net.addresses import AddressCounts, is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.exchange import Exchange, date
+from relay.net.handshake import Handshake
 from relay.net.memory_budget import MemoryBudget
 from relay.wire.events import Limits, Request
 from relay.wire.forwarded import TrustedProxies
@@ -124,13 +125,6 @@ class Prelude:
         return self.proxies is not None or (
             self.challenges is not None and self.challenges.is_pending
         )
-
-
-class Handshake:
-    """A TLS handshake that is going on. The loop shows no sign of one that fails: this ends with
-    the last reference to its connection."""
-
-    __slots__ = ("__weakref__",)
 
 
 class Server:

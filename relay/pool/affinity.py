@@ -9,11 +9,11 @@ Decides nothing about routing. Must not read a clock: the present time is an arg
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass
 
-import msgspec
 
-
-class Binding(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True)
+class Binding:
     """The upstream of one conversation; each `hold` replaces it.
 
     `family` is the family of its latest upstream; `mixed`: there was another one before.

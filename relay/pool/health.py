@@ -17,9 +17,8 @@ Decides the level of one upstream. Must not read a clock: `now` is seconds of th
 """
 
 from collections import Counter
+from dataclasses import replace
 from typing import Final
-
-import msgspec
 
 from relay.clock import rfc3339
 from relay.pool.clock import shown
@@ -126,7 +125,7 @@ class Health(Outages):
             return  # its probe decides
         if verdict.silent:
             self._probe_soon(now, model)
-        ejected = msgspec.structs.replace(outage, until=now + _EJECTION_SECONDS)
+        ejected = replace(outage, until=now + _EJECTION_SECONDS)
         if self.failures >= _FAILURES_TO_EJECT and (len(by_caller) > 1 or ORIGIN in by_caller):
             self._eject(ejected, model)
         elif by_caller[caller] >= _FAILURES_TO_EJECT:
@@ -144,7 +143,7 @@ class Health(Outages):
 
     def _eject(self, outage: Outage, model: str) -> None:
         """Take the upstream out until a probe of the relay's own is answered."""
-        failing = msgspec.structs.replace(outage, failing=True)
+        failing = replace(outage, failing=True)
         self.account_outage = prevailing(self.account_outage, failing)
         self.probe_at, self.probe_model = outage.until, model
         self._update_degraded()

@@ -3,10 +3,9 @@
 Decides how far they let a request pass. Must not know callers or what an outage follows from.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
-
-import msgspec
 
 from relay.pool.vendor_errors import Scope
 
@@ -23,7 +22,8 @@ class Level(IntEnum):
     OUT = 3  # its own statement, or the operator's
 
 
-class Outage(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Outage:
     """Why an upstream is not used. Moments in seconds of the pool's clock.
 
     `stated`: the upstream stated `until`. `quota`: its account has reached a limit. `failing`:

@@ -16,18 +16,14 @@ import msgspec
 
 from relay.errors import INVALID_REQUEST, NOT_FOUND, Kind, RelayError
 from relay.pool.routes import Route, Target
+from relay.pool.thread_fields import ThreadFields
 
 _MESSAGE_ID: Final = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"([^"\\]{1,128})"')
 _SEARCHED_OCTETS: Final = 4096  # of an answer, for its id
 _MAX_ID: Final = 128  # characters
 
 
-class _Thread(msgspec.Struct, frozen=True, gc=False):
-    type: str = ""
-    previous_message_id: str = ""
-
-
-_decode: Final = msgspec.json.Decoder(_Thread).decode
+_decode: Final = msgspec.json.Decoder(ThreadFields).decode
 
 
 class HeldRoute(Route):
@@ -111,7 +107,7 @@ def _error(kind: Kind, code: str, words: str) -> RelayError:
     return RelayError(kind, words, param="thread", details={"error_code": code})
 
 
-def _read(thread: msgspec.Raw) -> _Thread | None:
+def _read(thread: msgspec.Raw) -> ThreadFields | None:
     """A request's `thread`; None if it is none, which its upstream refuses in its own words."""
     try:
         wanted = _decode(thread)

@@ -426,7 +426,7 @@ def _timestamp(text: str, zone: tzinfo) -> float | None:
             zone = timezone(offset if sign == "+" else -offset)
         except ValueError:  # +99:00
             return None
-    year, month, day, hour, minute, second = (int(number or 0) for number in numbers)
+    year, month, day, hour, minute, second = [int(number or 0) for number in numbers]
     try:
         seconds = datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp()
     except (ValueError, OverflowError):  # 31 February; the year 0

@@ -9,80 +9,10 @@ Decides how a reservation is described. Must not know processes or sockets.
 
 from collections.abc import Iterable
 
-import msgspec
-
-from relay.quota.bucket import Mark
+from relay.quota.held import HeldFurther, HeldQuota, Share, State, add, place
 from relay.quota.ledger import Ledger
 from relay.quota.plans import HOUR
-from relay.quota.state import LimitCounters, Reservation, Row
-
-BucketName = tuple[str, int]  # kind and period in seconds
-
-
-class HeldFurther(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a reservation in limits beside the plan's."""
-
-    scope: str
-    owner: str
-    taken: list[tuple[str, int, int, Mark]]  # kind, period, amount, mark
-
-
-class HeldQuota(msgspec.Struct, frozen=True, array_like=True):
-    """A reservation: whose it is, what was taken from which bucket, and the money held."""
-
-    scope: str
-    owner: str
-    key: str
-    account: str
-    requests: list[tuple[str, int, Mark]]  # kind, period, mark
-    tokens: list[tuple[str, int, int, Mark]]  # kind, period, amount, mark
-    prepaid: bool
-    cost: int  # micro-dollars held
-    further: list[HeldFurther] = []
-
-
-class Share(msgspec.Struct):
-    """What all requests in flight of one process hold."""
-
-    keys: dict[str, int] = {}  # requests by key
-    counters: dict[str, int] = {}  # requests by scope and owner
-    held: dict[str, int] = {}  # micro-dollars by account
-
-    def add(self, held: HeldQuota, number: int = 1) -> None:
-        """Count one reservation more, or with -1 less."""
-        _add(self.keys, held.key, number)
-        _add(self.counters, _place(held.scope, held.owner), number)
-        for further in held.further:
-            _add(self.counters, _place(further.scope, further.owner), number)
-        if held.prepaid:
-            _add(self.held, held.account, number * held.cost)
-
-    def include(self, other: "Share") -> None:
-        """Count what another process holds, too."""
-        for mine, others in self._pairs(other):
-            for name, number in others.items():
-                _add(mine, name, number)
-
-    def _pairs(self, other: "Share") -> list[tuple[dict[str, int], dict[str, int]]]:
-        return [
-            (self.keys, other.keys),
-            (self.counters, other.counters),
-            (self.held, other.held),
-        ]
-
-    def subtract(self, other: "Share") -> None:
-        """Leave out what another process holds."""
-        for mine, others in self._pairs(other):
-            for name, number in others.items():
-                _add(mine, name, -number)
-
-
-class State(msgspec.Struct):
-    """A ledger's state beside what its database has."""
-
-    rows: list[Row]  # changes that the journal has not written
-    marks: list[tuple[str, str, int, Mark]]  # place, kind, period, mark of each bucket in use
-    share: Share
+from relay.quota.state import LimitCounters, Reservation
 
 
 class RemoteReservation(Reservation):
@@ -123,13 +53,13 @@ def state_of(ledger: Ledger, others: Iterable[Share]) -> State:
     """The state to hand over. `others` are the shares of earlier processes in it."""
     share = Share(
         {state.key: state.in_flight for state in ledger.key_states() if state.in_flight},
-        {_place(one.scope, one.owner): one.in_flight for one in ledger.counters() if one.in_flight},
+        {place(one.scope, one.owner): one.in_flight for one in ledger.counters() if one.in_flight},
         {one.account: one.held for one in ledger.balances() if one.held},
     )
     for name, number in ledger.inherited.items():
-        _add(share.keys, name, number)
+        add(share.keys, name, number)
     marks = [
-        (_place(one.scope, one.owner), kind, per, bucket.mark)
+        (place(one.scope, one.owner), kind, per, bucket.mark)
         for one in ledger.counters()
         if one.in_flight
         for (kind, per), bucket in one.all_buckets.items()
@@ -142,8 +72,8 @@ def state_of(ledger: Ledger, others: Iterable[Share]) -> State:
 def join(ledger: Ledger, state: State) -> None:
     """Take over a ledger's state, once the rows of its database are restored."""
     ledger.restore(state.rows, written=False)
-    for place, kind, per, mark in state.marks:
-        bucket = _counters(ledger, place).all_buckets.get((kind, per))
+    for name, kind, per, mark in state.marks:
+        bucket = _counters(ledger, name).all_buckets.get((kind, per))
         if bucket is not None:
             bucket.mark = mark
     hold(ledger, state.share)
@@ -153,8 +83,8 @@ def hold(ledger: Ledger, share: Share, sign: int = 1) -> None:
     """Count what another process holds; with -1, count it no more."""
     for key, number in share.keys.items():
         _count_key(ledger, key, sign * number)
-    for place, number in share.counters.items():
-        _counters(ledger, place).in_flight += sign * number
+    for name, number in share.counters.items():
+        _counters(ledger, name).in_flight += sign * number
     for account, micro in share.held.items():
         ledger.balance(account).held += sign * micro
 
@@ -165,7 +95,7 @@ def close(
     """Close another process's reservation. `use`: tokens and micro-dollars, each None for as much
     as was held; None: nothing was used."""
     moment = int(now * 1000)
-    counters = _counters(ledger, _place(held.scope, held.owner))
+    counters = _counters(ledger, place(held.scope, held.owner))
     buckets = counters.all_buckets
     if use is None:
         for kind, per, mark in held.requests:
@@ -222,21 +152,9 @@ def _count_key(ledger: Ledger, key: str, number: int) -> None:
     if key_state is not None:
         key_state.in_flight += number
     else:
-        _add(ledger.inherited, key, number)
+        add(ledger.inherited, key, number)
 
 
-def _place(scope: str, owner: str) -> str:
-    return f"{scope}/{owner}"
-
-
-def _counters(ledger: Ledger, place: str) -> LimitCounters:
-    scope, _, owner = place.partition("/")
+def _counters(ledger: Ledger, name: str) -> LimitCounters:
+    scope, _, owner = name.partition("/")
     return ledger.counters_of(scope, owner)
-
-
-def _add(numbers: dict[str, int], name: str, number: int) -> None:
-    total = numbers.get(name, 0) + number
-    if total:
-        numbers[name] = total
-    else:
-        numbers.pop(name, None)

@@ -49,8 +49,8 @@ class AccessLog:
         self._render = render
         self._lines: list[bytes] = []
         self._batches: queue.Queue[bytes | None] = queue.Queue(_MAX_BATCHES)
-        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self._thread.start()
+        self._writer = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._writer.start()
 
     def line(self, entry: msgspec.Struct) -> None:
         """Add a line."""
@@ -92,7 +92,7 @@ class AccessLog:
             self._batches.put(None, timeout=_CLOSE_TIMEOUT_SECONDS)
         except queue.Full:
             return
-        self._thread.join(timeout=_CLOSE_TIMEOUT_SECONDS)
+        self._writer.join(timeout=_CLOSE_TIMEOUT_SECONDS)
 
     def _run(self) -> None:
         torn = False  # whether what was written last is a part of a line, as on a full disk

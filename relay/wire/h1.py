@@ -104,18 +104,23 @@ def _status(line: bytes) -> int:
 
 
 def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], bytes]:
-    """The fields by name, and the lines to send onward."""
+    """The fields by name, and the lines to send onward. `lines`: the first one is no field."""
     headers: dict[bytes, bytes] = {}
     onward: list[bytes] = []
-    known = table.seen.get
-    ignored = table.ignored
-    for line in lines:
-        if line in ignored:
-            continue
-        field = known(line) or table.learn(line)
-        if field is not None:
-            name, headers[name], send = field
-            onward.append(send)
+    seen, ignored = table.seen, table.ignored
+    number = 1
+    while number < len(lines):
+        line = lines[number]
+        number += 1
+        field = seen.get(line)
+        if field is None:
+            if line in ignored:
+                continue
+            field = table.learn(line)
+            if field is None:
+                continue
+        headers[field[0]] = field[1]
+        onward.append(field[2])
     if len(headers) != len(onward):  # a name came twice
         raise NotCanonicalError
     return headers, b"".join(onward)
@@ -124,7 +129,7 @@ def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], 
 def read_request(head: bytes) -> Request | None:
     """Read a request head; None if it is not canonical."""
     lines = head[:-4].split(b"\r\n")
-    first = lines.pop(0)
+    first = lines[0]
     try:
         method, target, path = _request_lines.get(first) or _request_line(first)
         headers, onward = _fields(lines, _REQUEST_FIELDS)
@@ -147,7 +152,7 @@ def read_request(head: bytes) -> Request | None:
 def read_response(head: bytes) -> Response | None:
     """Read a response head; None if it is not canonical."""
     lines = head[:-4].split(b"\r\n")
-    first = lines.pop(0)
+    first = lines[0]
     try:
         status = _statuses.get(first) or _status(first)
         headers, onward = _fields(lines, _RESPONSE_FIELDS if status < 400 else _ERROR_FIELDS)

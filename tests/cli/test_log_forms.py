@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.gateway.access_record import AccessRecord
+from relay.gateway.access_fields import AccessRecord
 from relay.gateway.access_text import access_line
 from tests.durability.process import serving, write_settings
 from tests.fakes.until import until

@@ -245,10 +245,10 @@ def document_name(payload: bytes) -> str:
     return str(error["type"]) if error else "document"
 
 
-class Unmetered(Metering):
+class Unmetered:
     """Admits every request, so a transcript needs no journal on a disk."""
 
-    def admit(self, ctx: RequestContext, *_: Any) -> Admission:
+    async def admit(self, ctx: RequestContext, *_: Any) -> Admission:
         return UNMETERED
 
 
@@ -269,7 +269,8 @@ class Playbook:
         epoch = time.time() - loop.now  # verdicts come by this clock; only the transcript adds any
         keys, ledger, catalog = KeyIndex(), Ledger(), Catalog(settings, made)
         keys.replace([LiveKey(digest(KEY.encode()), "key_1", "usr_1", "", "free", False, None)])
-        metering = Unmetered(ledger, None)  # type: ignore[arg-type]
+        metering = Metering(ledger, None)  # type: ignore[arg-type]
+        metering.elsewhere = Unmetered()
         leases = Upstreams(made, settings.pool, ledger, deadlines, lambda: epoch + loop.now)
         Prober(leases, deadlines)
         relay = Relay(keys, metering, leases, Bindings(300.0), deadlines)

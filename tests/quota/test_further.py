@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.further import begin_spent
+from relay.quota.held import Share
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit, Plan, further_limits
 from relay.quota.state import LimitCounters, Reservation
-from relay.quota.transfer import Share, close, describe
+from relay.quota.transfer import close, describe
 
 from .plans import START, plan
 from .rows import all_rows

@@ -9,20 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.quota.exceeded import QuotaExceeded
+from relay.quota.held import HeldQuota, Share, State
 from relay.quota.holdings import Use
 from relay.quota.ledger import Ledger
 from relay.quota.state import Reservation
-from relay.quota.transfer import (
-    HeldQuota,
-    RemoteReservation,
-    Share,
-    State,
-    close,
-    describe,
-    hold,
-    join,
-    state_of,
-)
+from relay.quota.transfer import RemoteReservation, close, describe, hold, join, state_of
 
 from .plans import START, plan
 from .rows import all_rows, balance_of

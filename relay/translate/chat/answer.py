@@ -12,7 +12,8 @@ from relay.translate.chat.render import AnswerMetadata
 from relay.translate.chat.stream import KEEP_ALIVE, ChatStream
 from relay.translate.free_text import free_text
 from relay.translate.messages import content, message
-from relay.translate.messages.content import EMPTY, Block
+from relay.translate.messages.content import EMPTY
+from relay.translate.messages.content_fields import Block
 from relay.translate.messages.usage import Usage, message_usage
 
 __all__ = ["KEEP_ALIVE", "AnswerMetadata", "ChatStream", "translate"]

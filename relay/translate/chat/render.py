@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.messages.content import EMPTY, Block, string
+from relay.translate.messages.content import EMPTY, string
+from relay.translate.messages.content_fields import Block
 from relay.translate.messages.usage import Usage
 from relay.translate.request.tool_names import CallerTool, ToolKind
 

@@ -16,8 +16,9 @@ from relay.translate.chat import render
 from relay.translate.chat.render import AnswerMetadata
 from relay.translate.free_text import StreamedText
 from relay.translate.messages import content
-from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.event import Delta
+from relay.translate.messages.content import EMPTY
+from relay.translate.messages.content_fields import Block
+from relay.translate.messages.event_fields import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.raw_json import NOTHING
 

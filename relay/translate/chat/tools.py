@@ -22,12 +22,12 @@ from relay.translate.request.tools import (
     Tool,
     ToolChoice,
     Toolset,
-    UserLocation,
     WebSearch,
     grammar_words,
     input_schema,
     paragraphs,
 )
+from relay.translate.request.user_location import UserLocation
 
 
 class FunctionDefinition(msgspec.Struct, frozen=True, gc=False):

@@ -7,12 +7,12 @@ looked at, because they are often wrong. Must not know upstreams.
 
 import re
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from relay.translate.messages.answer_fields import DocumentType, Outline
 from relay.translate.messages.error_document import NO_ERROR, read
-from relay.translate.raw_json import NOTHING
 
 _WITHOUT_MEANING: Final = b"\xef\xbb\xbf \t\r\n"  # a byte order mark and white space
 _FIELD: Final = re.compile(rb"(?:event|data|id|retry)?:")
@@ -28,21 +28,8 @@ class Form(Enum):
     OTHER = "neither"
 
 
-class _Outline(msgspec.Struct, frozen=True):
-    """A document's members that show its kind."""
-
-    type: Any = None
-    content: msgspec.Raw = NOTHING
-    error: msgspec.Raw = NOTHING
-    input_tokens: Any = None
-
-
-class _Type(msgspec.Struct, frozen=True):
-    type: Any = None
-
-
-_decode: Final = msgspec.json.Decoder(_Outline).decode
-_decode_type: Final = msgspec.json.Decoder(_Type).decode
+_decode: Final = msgspec.json.Decoder(Outline).decode
+_decode_type: Final = msgspec.json.Decoder(DocumentType).decode
 
 
 def form_of(octets: bytes, *, complete: bool = True) -> Form | None:

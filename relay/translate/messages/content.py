@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from relay.translate.raw_json import NOTHING
+from relay.translate.messages.content_fields import Citation, StopDetails
 
 EMPTY: Final = b'""'
 MAX_CITATIONS: Final = 100  # in one block
@@ -20,32 +20,8 @@ _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89a-fA-F]|.)", re.DOTALL)
 _NO_EXPLANATION: Final = b'"The model declined to answer this request."'
 
 
-class Block(msgspec.Struct, frozen=True, gc=False):
-    """A content block of an answer, or the start of one in a stream."""
-
-    type: str = ""
-    text: msgspec.Raw = NOTHING
-    thinking: msgspec.Raw = NOTHING
-    signature: msgspec.Raw = NOTHING
-    data: msgspec.Raw = NOTHING
-    id: msgspec.Raw = NOTHING
-    name: msgspec.Raw = NOTHING
-    input: msgspec.Raw = NOTHING
-    citations: msgspec.Raw = NOTHING
-
-
-class _Citation(msgspec.Struct, frozen=True, gc=False):
-    type: str = ""
-    url: msgspec.Raw = NOTHING
-    title: msgspec.Raw = NOTHING
-
-
-class _StopDetails(msgspec.Struct, frozen=True, gc=False):
-    explanation: msgspec.Raw = NOTHING
-
-
-_decode_citation: Final = msgspec.json.Decoder(_Citation).decode
-_decode_stop_details: Final = msgspec.json.Decoder(_StopDetails).decode
+_decode_citation: Final = msgspec.json.Decoder(Citation).decode
+_decode_stop_details: Final = msgspec.json.Decoder(StopDetails).decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 

@@ -13,6 +13,13 @@ from typing import Final
 
 import msgspec
 
+from relay.translate.messages.conversation_fields import (
+    ABSENT,
+    BodyFields,
+    MessageFields,
+    Metadata,
+    UserFields,
+)
 from relay.translate.pacing import paced
 from relay.translate.raw_json import find
 
@@ -20,7 +27,6 @@ _MAX_VERBATIM_OCTETS: Final = 128  # a longer value is hashed
 _MAX_SORTED: Final = 1024  # members of one object
 _ONE_HOUR: Final = re.compile(rb'"ttl"[ \t\r\n]*:[ \t\r\n]*"1h"')
 _SESSION_FIELDS: Final = (b"x-claude-code-session-id", b"session-id", b"thread-id")
-_NOTHING: Final = msgspec.Raw(b"")
 _TEXT: Final = msgspec.Raw(b'"text"')
 _QUOTATION_MARK: Final = 0x22
 _SMALL_OCTETS: Final = 64 * 1024  # of a part that is decoded without counting its elements
@@ -34,35 +40,10 @@ _CACHE_MARK: Final = re.compile(rb'"cache_control"[ \t\r\n]{0,16}:[ \t\r\n]{0,16
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-class _Body(msgspec.Struct, frozen=True):
-    """The members that may identify a conversation, as octets: each may have any type."""
-
-    metadata: msgspec.Raw = _NOTHING
-    prompt_cache_key: msgspec.Raw = _NOTHING
-    system: msgspec.Raw = _NOTHING
-    tools: msgspec.Raw = _NOTHING
-    messages: msgspec.Raw = _NOTHING
-    instructions: msgspec.Raw = _NOTHING
-    input: msgspec.Raw = _NOTHING
-
-
-class _Metadata(msgspec.Struct, frozen=True):
-    user_id: str = ""
-
-
-class _User(msgspec.Struct, frozen=True):
-    session_id: str = ""
-
-
-class _Message(msgspec.Struct, frozen=True):
-    role: msgspec.Raw = _NOTHING
-    content: msgspec.Raw = _NOTHING
-
-
-_decode_body: Final = msgspec.json.Decoder(_Body).decode
-_decode_metadata: Final = msgspec.json.Decoder(_Metadata).decode
-_decode_user: Final = msgspec.json.Decoder(_User).decode
-_decode_message: Final = msgspec.json.Decoder(_Message).decode
+_decode_body: Final = msgspec.json.Decoder(BodyFields).decode
+_decode_metadata: Final = msgspec.json.Decoder(Metadata).decode
+_decode_user: Final = msgspec.json.Decoder(UserFields).decode
+_decode_message: Final = msgspec.json.Decoder(MessageFields).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
@@ -92,10 +73,10 @@ def conversation_key(
     except _UNREADABLE:
         return None
     metadata = fields.metadata
-    if metadata is not _NOTHING and (session := _metadata_session(metadata)) is not None:
+    if metadata is not ABSENT and (session := _metadata_session(metadata)) is not None:
         return _key(b"m:", session)
     cache_key = fields.prompt_cache_key
-    if cache_key is not _NOTHING and (value := _text(cache_key)) is not None:
+    if cache_key is not ABSENT and (value := _text(cache_key)) is not None:
         return _key(b"k:", value)
     return _digest(fields, before)
 
@@ -173,7 +154,7 @@ def _metadata_session(raw: msgspec.Raw) -> bytes | None:
     return None
 
 
-def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
+def _digest(fields: BodyFields, before: Sequence[msgspec.Raw]) -> bytes | None:
     """The digest of the conversation's beginning.
 
     The Responses API has `instructions` and `input`, which may be a plain text, in place of
@@ -192,7 +173,7 @@ def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
         try:
             message = _decode_message(each)
         except _UNREADABLE:
-            message = _Message(content=each)
+            message = MessageFields(content=each)
         role = _role(message.role)
         if role == "assistant":
             continue
@@ -206,9 +187,9 @@ def _digest(fields: _Body, before: Sequence[msgspec.Raw]) -> bytes | None:
     return b"d:%d" % hash(tuple(parts))
 
 
-def _messages(fields: _Body) -> list[msgspec.Raw]:
+def _messages(fields: BodyFields) -> list[msgspec.Raw]:
     """The messages; of very many, those up to the first of the user."""
-    if fields.input is _NOTHING:
+    if fields.input is ABSENT:
         messages = fields.messages
     elif memoryview(fields.input)[0] == _QUOTATION_MARK:
         # A join copies a long text once, where % copies it twice.
@@ -291,7 +272,7 @@ def _content(content: msgspec.Raw) -> list[bytes]:
 
 def _tools(raw: msgspec.Raw) -> list[bytes]:
     """The tools as parts of the digest, in their order."""
-    if raw is _NOTHING:
+    if raw is ABSENT:
         return []
     if not _has_few_elements(raw):
         return [b"octets", _beginning(raw)]

@@ -15,6 +15,18 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.translate.messages.counts_fields import (
+    CacheWrites,
+    CountFields,
+    EventFields,
+    MessageFields,
+    OddCounts,
+    OddEvent,
+    OddMessage,
+    OutputDetails,
+    ServerTools,
+)
+
 _MAX_TOKENS: Final = 10**9  # in one answer; sums and prices must not overflow
 _MAX_NAME: Final = 128  # characters of a model's name
 _NUMBER: Final = re.compile(r"[ ]*([0-9]{1,18})(\.[0-9]{0,18})?[ ]*", re.ASCII)
@@ -36,8 +48,7 @@ class Iteration:
     cache_write_1h: int = 0
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage:  # no dataclass: a compiled one has an interpreted __init__, per request
     """The token counts of one answer; None for a count that the upstream did not state.
 
     `complete`: the answer has ended properly. A document decodes; a stream has a `message_stop`,
@@ -45,24 +56,65 @@ class Usage:
     by, where it states them; the counts beside them are those of the last one.
     """
 
-    input: int | None = None
-    output: int | None = None
-    cache_read: int | None = None
-    cache_write: int | None = None
-    model: str | None = None
-    stop_reason: str | None = None
-    complete: bool = False
-    error: bool = False  # the answer is a stream, and an error event ended it
-    thinking: int | None = None  # the part of `output` that is thinking
-    cache_write_1h: int = 0  # the part of `cache_write` that is kept for an hour
-    web_searches: int = 0
-    web_fetches: int = 0
-    code_executions: int = 0
-    speed: str | None = None
-    geography: str | None = None
-    tier: str | None = None
-    iterations: tuple[Iteration, ...] = ()
-    passed: int = 0  # octets of text in the deltas of a stream that has not reported its output
+    __slots__ = (
+        "cache_read",
+        "cache_write",
+        "cache_write_1h",
+        "code_executions",
+        "complete",
+        "error",
+        "geography",
+        "input",
+        "iterations",
+        "model",
+        "output",
+        "passed",
+        "speed",
+        "stop_reason",
+        "thinking",
+        "tier",
+        "web_fetches",
+        "web_searches",
+    )
+
+    def __init__(
+        self,
+        input: int | None = None,
+        output: int | None = None,
+        cache_read: int | None = None,
+        cache_write: int | None = None,
+        complete: bool = False,
+    ) -> None:
+        self.input = input
+        self.output = output
+        self.cache_read = cache_read
+        self.cache_write = cache_write
+        self.model: str | None = None
+        self.stop_reason: str | None = None
+        self.complete = complete
+        self.error = False  # the answer is a stream, and an error event ended it
+        self.thinking: int | None = None  # the part of `output` that is thinking
+        self.cache_write_1h = 0  # the part of `cache_write` that is kept for an hour
+        self.web_searches = 0
+        self.web_fetches = 0
+        self.code_executions = 0
+        self.speed: str | None = None
+        self.geography: str | None = None
+        self.tier: str | None = None
+        self.iterations: tuple[Iteration, ...] = ()
+        # Octets of text in the deltas of a stream that has not reported its output.
+        self.passed = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Usage) and self._values() == other._values()
+
+    def _values(self) -> tuple[object, ...]:
+        return (
+            self.input, self.output, self.cache_read, self.cache_write, self.model,
+            self.stop_reason, self.complete, self.error, self.thinking, self.cache_write_1h,
+            self.web_searches, self.web_fetches, self.code_executions, self.speed, self.geography,
+            self.tier, self.iterations, self.passed,
+        )  # fmt: skip
 
     @property
     def stated(self) -> bool:
@@ -93,86 +145,15 @@ class Usage:
         return (*self.iterations, total)
 
 
-class _CacheWrites(msgspec.Struct):
-    ephemeral_1h_input_tokens: int = 0
-    ephemeral_5m_input_tokens: int = 0
-
-
-class _ServerTools(msgspec.Struct):
-    web_search_requests: int = 0
-    web_fetch_requests: int = 0
-    code_execution_requests: int = 0
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: int | None = None
-
-
-class _Counts(msgspec.Struct):
-    """The members as the Messages API has them."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation: _CacheWrites | None = None
-    output_tokens_details: _OutputDetails | None = None
-    server_tool_use: _ServerTools | None = None
-    iterations: list[Any] | None = None
-    speed: str | None = None
-    inference_geo: str | None = None
-    service_tier: str | None = None
-
-
-class _Message(msgspec.Struct):
-    model: str | None = None
-    stop_reason: str | None = None
-    usage: _Counts | None = None
-
-
-class _StreamEvent(msgspec.Struct):
-    type: str = ""
-    message: _Message | None = None
-    usage: _Counts | None = None
-    delta: Any = None
-
-
 # The same where a member has another type than it should. Such a member says nothing, or is read
 # as well as it can be.
 
 
-class _OddCounts(msgspec.Struct):
-    input_tokens: Any = None
-    output_tokens: Any = None
-    cache_read_input_tokens: Any = None
-    cache_creation_input_tokens: Any = None
-    cache_creation: Any = None
-    output_tokens_details: Any = None
-    server_tool_use: Any = None
-    iterations: Any = None
-    speed: Any = None
-    inference_geo: Any = None
-    service_tier: Any = None
-
-
-class _OddMessage(msgspec.Struct):
-    model: Any = None
-    stop_reason: Any = None
-    usage: msgspec.Raw = msgspec.Raw()
-
-
-class _OddEvent(msgspec.Struct):
-    type: Any = ""
-    message: msgspec.Raw = msgspec.Raw()
-    usage: msgspec.Raw = msgspec.Raw()
-    delta: Any = None
-
-
-_decode_message: Final = msgspec.json.Decoder(_Message).decode
-_decode_event: Final = msgspec.json.Decoder(_StreamEvent).decode
-_decode_odd_message: Final = msgspec.json.Decoder(_OddMessage).decode
-_decode_odd_event: Final = msgspec.json.Decoder(_OddEvent).decode
-_decode_odd_counts: Final = msgspec.json.Decoder(_OddCounts).decode
+_decode_message: Final = msgspec.json.Decoder(MessageFields).decode
+_decode_event: Final = msgspec.json.Decoder(EventFields).decode
+_decode_odd_message: Final = msgspec.json.Decoder(OddMessage).decode
+_decode_odd_event: Final = msgspec.json.Decoder(OddEvent).decode
+_decode_odd_counts: Final = msgspec.json.Decoder(OddCounts).decode
 
 
 def _count(value: Any) -> int | None:
@@ -190,7 +171,7 @@ def _word(value: Any) -> str | None:
     return value[:_MAX_NAME] if isinstance(value, str) else None
 
 
-def _record_counts(usage: Usage, counts: _Counts | None, *, start: bool = False) -> None:
+def _record_counts(usage: Usage, counts: CountFields | None, *, start: bool = False) -> None:
     """Record the counts that are stated, where they are higher; an impossible one is ignored."""
     if counts is None:
         return
@@ -240,13 +221,13 @@ def _possible(count: int) -> int:
     return count if 0 <= count <= _MAX_TOKENS else 0
 
 
-def _readable_counts(raw: msgspec.Raw) -> _Counts | None:
+def _readable_counts(raw: msgspec.Raw) -> CountFields | None:
     """Counts of which some have the wrong type, as well as they can be read."""
     try:
         odd = _decode_odd_counts(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    counts = _Counts(
+    counts = CountFields(
         _count(odd.input_tokens),
         _count(odd.output_tokens),
         _count(odd.cache_read_input_tokens),
@@ -256,13 +237,13 @@ def _readable_counts(raw: msgspec.Raw) -> _Counts | None:
         service_tier=_word(odd.service_tier),
     )
     if isinstance(odd.cache_creation, dict):
-        counts.cache_creation = _CacheWrites(*_cache_writes(odd.cache_creation))
+        counts.cache_creation = CacheWrites(*_cache_writes(odd.cache_creation))
     if isinstance(odd.output_tokens_details, dict):
         thinking = _count(odd.output_tokens_details.get("thinking_tokens"))
-        counts.output_tokens_details = _OutputDetails(thinking)
+        counts.output_tokens_details = OutputDetails(thinking)
     if isinstance(odd.server_tool_use, dict):
         stated = odd.server_tool_use.get
-        counts.server_tool_use = _ServerTools(
+        counts.server_tool_use = ServerTools(
             _count(stated("web_search_requests")) or 0,
             _count(stated("web_fetch_requests")) or 0,
             _count(stated("code_execution_requests")) or 0,
@@ -372,7 +353,7 @@ def event_type(data: bytes) -> str:
         return ""
 
 
-def _record_odd_message(usage: Usage, message: _OddMessage) -> None:
+def _record_odd_message(usage: Usage, message: OddMessage) -> None:
     usage.model = _word(message.model)
     usage.stop_reason = _word(message.stop_reason)
     _record_counts(usage, _readable_counts(message.usage))

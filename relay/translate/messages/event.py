@@ -5,12 +5,11 @@ may have any shape, but a gap in an answer must be noticed. Must not know what b
 """
 
 import json
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from relay.translate.messages.content import Block
-from relay.translate.raw_json import NOTHING
+from relay.translate.messages.event_fields import Delta, EventType, StreamEvent
 
 _EMPTY_DATA: Final = (b"", b"[DONE]")
 _KNOWN_TYPES: Final = frozenset(
@@ -26,35 +25,9 @@ _KNOWN_TYPES: Final = frozenset(
 )
 
 
-class Delta(msgspec.Struct, frozen=True, gc=False):
-    """The members of all types of delta. Texts stay JSON strings as octets."""
-
-    type: str | None = None
-    text: msgspec.Raw = NOTHING
-    thinking: msgspec.Raw = NOTHING
-    signature: msgspec.Raw = NOTHING
-    partial_json: msgspec.Raw = NOTHING
-    citation: msgspec.Raw = NOTHING
-    stop_details: msgspec.Raw = NOTHING
-
-
-class StreamEvent(msgspec.Struct, frozen=True, gc=False):
-    """The members of all types of event that a translation reads."""
-
-    type: str | None = None
-    index: int = 0
-    delta: Delta | None = None
-    content_block: Block | None = None
-    error: msgspec.Raw = NOTHING
-
-
-class _TypeOnly(msgspec.Struct, frozen=True):
-    type: Any = None
-
-
 _decode: Final = msgspec.json.Decoder(StreamEvent).decode
 _decode_loosely: Final = msgspec.json.Decoder(StreamEvent, strict=False).decode
-_decode_type: Final = msgspec.json.Decoder(_TypeOnly).decode
+_decode_type: Final = msgspec.json.Decoder(EventType).decode
 
 
 def read(name: bytes, data: bytes) -> StreamEvent:

@@ -14,9 +14,10 @@ from typing import Final
 
 from relay.errors import RelayError
 from relay.translate.messages.answer_form import is_untyped_error
-from relay.translate.messages.content import Block
+from relay.translate.messages.content_fields import Block
 from relay.translate.messages.error_document import stream_error
-from relay.translate.messages.event import Delta, read
+from relay.translate.messages.event import read
+from relay.translate.messages.event_fields import Delta
 from relay.translate.messages.usage import DATA_OCTETS, Usage, record_event
 from relay.translate.raw_json import NOTHING
 from relay.wire.sse import MAX_EVENT, EventReader

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.translate.messages.features_fields import FeatureFields
 from relay.translate.pacing import paced
 from relay.translate.raw_json import count, find, lower
 
@@ -65,19 +66,7 @@ _MAX_VALUE: Final = 64  # octets
 _MAX_ESCAPES: Final = 4_000  # looked at and undone one by one, in about 3 ms
 
 
-class _Members(msgspec.Struct):
-    speed: msgspec.Raw = msgspec.Raw()
-    inference_geo: msgspec.Raw = msgspec.Raw()
-    service_tier: msgspec.Raw = msgspec.Raw()
-    thread: msgspec.Raw = msgspec.Raw()
-    container: msgspec.Raw = msgspec.Raw()
-    mcp_servers: msgspec.Raw = msgspec.Raw()
-    fallbacks: msgspec.Raw = msgspec.Raw()
-    compaction: msgspec.Raw = msgspec.Raw()
-    web_search_options: msgspec.Raw = msgspec.Raw()
-
-
-_decode_members: Final = msgspec.json.Decoder(_Members).decode
+_decode_members: Final = msgspec.json.Decoder(FeatureFields).decode
 
 
 class Features:

@@ -8,12 +8,13 @@ Must not know upstreams.
 
 import re
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from relay.translate.messages import event as one_event
 from relay.translate.messages.answer_form import is_untyped_error
+from relay.translate.messages.first_content_fields import TypeAndError
 from relay.wire.sse import EventReader
 
 _WITHOUT_CONTENT: Final = frozenset({b"message_start", b"ping"})
@@ -26,12 +27,7 @@ _TEXT_TYPE: Final = re.compile(rb'"type"[ ]*:[ ]*"(text|thinking)"')
 _MODEL: Final = re.compile(rb'("model"[ ]*:[ ]*)"(?:[^"\\]++|\\.)*+"')
 
 
-class _TypeAndError(msgspec.Struct):
-    type: Any = None
-    error: Any = None
-
-
-_decode: Final = msgspec.json.Decoder(_TypeAndError).decode
+_decode: Final = msgspec.json.Decoder(TypeAndError).decode
 
 
 class FirstEvent(Enum):

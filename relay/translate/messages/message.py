@@ -8,18 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
-from relay.translate.messages.content import Block
+from relay.translate.messages.content_fields import Block
+from relay.translate.messages.message_fields import MessageFields
 from relay.translate.raw_json import NOTHING, unreadable
 
-
-class _Message(msgspec.Struct, frozen=True):
-    type: str = ""
-    content: msgspec.Raw = NOTHING
-    stop_details: msgspec.Raw = NOTHING
-
-
 _RAW_MEMBERS: Final = tuple(name for name in Block.__struct_fields__ if name != "type")
-_decode_message: Final = msgspec.json.Decoder(_Message).decode
+_decode_message: Final = msgspec.json.Decoder(MessageFields).decode
 _decode_blocks: Final = msgspec.json.Decoder(list[Block]).decode
 
 

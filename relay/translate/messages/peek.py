@@ -12,9 +12,10 @@ import msgspec
 
 from relay.errors import INVALID_REQUEST, RelayError
 from relay.translate.halves import mended
+from relay.translate.messages.request_members import Key, PlainMembers, RawMembers
+from relay.translate.messages.request_summary import RequestSummary
 from relay.translate.messages.second_reading import (
     NOTHING,
-    LongMembers,
     not_json_error,
     refuse_second_reading,
 )
@@ -32,45 +33,8 @@ _MAX_VALUE_OCTETS: Final = 64 * 1024
 _MAX_THREAD_OCTETS: Final = 4 * 1024  # it has a type and an id
 
 
-class RequestSummary(msgspec.Struct, frozen=True, gc=False):
-    """The members that the relay reads. Only `model` is checked: the upstream checks the rest.
-
-    `mended`: the body as it can be read, if that differs; empty if not. See `halves`.
-    """
-
-    model: str
-    stream: Any
-    max_tokens: Any
-    thread: msgspec.Raw = NOTHING
-    mended: bytes = b""
-
-
-class _PlainMembers(LongMembers, frozen=True, gc=False):
-    """The members of a request as nearly every caller writes them."""
-
-    model: str | None = None
-    stream: bool | None = None
-    max_tokens: int | float | None = None
-    thread: msgspec.Raw = NOTHING
-
-
-class _RawMembers(LongMembers, frozen=True, gc=False):
-    """The members of any JSON object: a value may be of any type and size."""
-
-    model: msgspec.Raw = NOTHING
-    stream: msgspec.Raw = NOTHING
-    max_tokens: msgspec.Raw = NOTHING
-    thread: msgspec.Raw = NOTHING
-
-
-class _Key(str):
-    """A key of an object whose values are of no interest."""
-
-    __slots__ = ()
-
-
-_decode_plain: Final = msgspec.json.Decoder(_PlainMembers).decode
-_decode_raw: Final = msgspec.json.Decoder(_RawMembers).decode
+_decode_plain: Final = msgspec.json.Decoder(PlainMembers).decode
+_decode_raw: Final = msgspec.json.Decoder(RawMembers).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 
 
@@ -85,7 +49,7 @@ def peek(body: bytes) -> RequestSummary:
     """
     if not body:
         raise RelayError(INVALID_REQUEST, "The request body is empty; send a JSON object.")
-    members: _PlainMembers | _RawMembers
+    members: PlainMembers | RawMembers
     try:
         try:
             members = (_decode_plain if len(body) <= _MAX_PLAIN_OCTETS else _decode_raw)(body)
@@ -98,8 +62,8 @@ def peek(body: bytes) -> RequestSummary:
     model: object = members.model
     stream: object = members.stream
     max_tokens: object = members.max_tokens
-    if type(members) is _RawMembers:
-        model, stream, max_tokens = map(_scalar, (model, stream, max_tokens))
+    if type(members) is RawMembers:
+        model, stream, max_tokens = _scalar(model), _scalar(stream), _scalar(max_tokens)
     if not isinstance(model, str) or not model:
         absent = members.model in (None, NOTHING) or model is None
         fault = "Field required" if absent else "Input should be a model's id in quotes"
@@ -124,7 +88,9 @@ def _peek_mended(body: bytes, error: Exception) -> RequestSummary:
     """The same of a body that can be read once it is mended. Raises RelayError: `error`."""
     again = mended(body)
     if again is not body:
-        return msgspec.structs.replace(peek(again), mended=again)
+        summary = peek(again)
+        summary.mended = again
+        return summary
     for name, start in _COMPRESSED:
         if body.startswith(start):
             raise RelayError(
@@ -201,9 +167,9 @@ def _model_keys(body: bytes) -> list[int]:
         starts[mark] = start
     found: list[int] = []
     escaped = False
-    ignored = _Key("")
+    ignored = Key("")
 
-    def read(_: type[Any], key: str) -> _Key:  # one key for all: no object stays for any of them
+    def read(_: type[Any], key: str) -> Key:  # one key for all: no object stays for any of them
         nonlocal escaped
         if key == "model":
             escaped = True
@@ -212,7 +178,7 @@ def _model_keys(body: bytes) -> list[int]:
         return ignored
 
     try:
-        msgspec.json.decode(marked, type=dict[_Key, msgspec.Raw], dec_hook=read)
+        msgspec.json.decode(marked, type=dict[Key, msgspec.Raw], dec_hook=read)
     except UnicodeDecodeError:  # in a key that `peek` has skipped
         raise not_json_error("a key is not UTF-8") from None
     return [] if escaped else found

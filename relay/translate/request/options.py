@@ -12,7 +12,7 @@ import msgspec
 
 from relay.config import Capabilities
 from relay.translate.invalid import invalid_field
-from relay.translate.raw_json import NOTHING, encode_string
+from relay.translate.raw_json import NOTHING, Octets, encode_string
 from relay.translate.request import json_schema
 
 # The levels of effort, and the budget of each, in tokens, for models that think by budget
@@ -83,7 +83,7 @@ class GenerationOptions:
             RelayError: 400, the model cannot keep to the schema, and it is `strict`.
         """
         limit = max_tokens if self.max_tokens is None else min(self.max_tokens, max_tokens)
-        out = [] if counting else [b',"max_tokens":%d' % limit]
+        out: list[Octets] = [] if counting else [b',"max_tokens":%d' % limit]
         if self.stop and not counting:
             out.append(b',"stop_sequences":' + msgspec.json.encode(self.stop))
         thinks = False

@@ -5,7 +5,7 @@ Must not know what a tool's schema means, except for strict tools, whose calls m
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ from relay.translate.raw_json import (
 )
 from relay.translate.request import json_schema
 from relay.translate.request.block import Block
+from relay.translate.request.user_location import UserLocation
 
 ToolChoice = Literal["auto", "none", "any", "tool"]
 
@@ -45,7 +46,7 @@ _NAME_ONLY: Final = b'{"name":"%b","input_schema":{"type":"object"}'
 _OBJECT_TYPE: Final = b'{"type":"object",'
 _STRICT_MEMBER: Final = b',"strict":true'
 _MAX_STRICT: Final = 20  # Anthropic API docs, Structured outputs: more are refused
-_SEARCH: Final = "web_search"
+WEB_SEARCH: Final = "web_search"
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -116,17 +117,6 @@ def input_schema(raw: msgspec.Raw, param: str) -> Octets:
     return raw if "type" in members else b"".join((_OBJECT_TYPE, memoryview(raw)[1:]))
 
 
-class UserLocation(
-    msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="approximate"
-):
-    """The location of the user, in the form of the web search tool."""
-
-    city: str | None = None
-    country: str | None = None
-    region: str | None = None
-    timezone: str | None = None
-
-
 _ANYWHERE: Final = UserLocation()
 
 
@@ -137,8 +127,6 @@ class WebSearch:
     `required`: refuse the request if the model cannot search. Else the tool is left out then, and
     also if a tool of the caller has its name.
     """
-
-    name: ClassVar[str] = _SEARCH
 
     location: UserLocation = _ANYWHERE
     max_uses: int | None = None
@@ -170,7 +158,7 @@ class Toolset:
     @property
     def _search_name_taken(self) -> bool:
         """Whether a tool of the caller has the name of the web search."""
-        return any(tool.name == _SEARCH for tool in self.tools)
+        return any(tool.name == WEB_SEARCH for tool in self.tools)
 
     @property
     def is_forced(self) -> bool:
@@ -198,7 +186,7 @@ class Toolset:
         choice = self.choice
         if (
             choice == "tool"
-            and self.name == _SEARCH
+            and self.name == WEB_SEARCH
             and search is None
             and not self._search_name_taken
         ):
@@ -218,7 +206,7 @@ class Toolset:
         if search.required and not capabilities.web_search:
             raise invalid_field("web_search_options", "this model cannot search the web")
         if search.required and taken:
-            raise invalid_field("web_search_options", f"a tool is called '{_SEARCH}' already")
+            raise invalid_field("web_search_options", f"a tool is called '{WEB_SEARCH}' already")
         return search.block() if capabilities.web_search and not taken else None
 
     def _choice(self, choice: ToolChoice) -> bytes:

@@ -15,8 +15,9 @@ import msgspec
 
 from relay.errors import RelayError
 from relay.translate.messages import content
-from relay.translate.messages.content import EMPTY, Block
-from relay.translate.messages.event import Delta
+from relay.translate.messages.content import EMPTY
+from relay.translate.messages.content_fields import Block
+from relay.translate.messages.event_fields import Delta
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.messages.usage import Usage
 from relay.translate.raw_json import NOTHING

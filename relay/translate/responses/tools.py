@@ -26,15 +26,16 @@ from relay.translate.request.tool_names import CallerTool, ToolKind, function_na
 from relay.translate.request.tools import (
     TEXT_SCHEMA,
     TOOL_CHOICES,
+    WEB_SEARCH,
     Tool,
     ToolChoice,
     Toolset,
-    UserLocation,
     WebSearch,
     grammar_words,
     input_schema,
     paragraphs,
 )
+from relay.translate.request.user_location import UserLocation
 
 _OPENAI_HOSTED: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
@@ -284,7 +285,7 @@ class OfferedTools:
         if search is not None and max_searches is not None:
             search = dataclasses.replace(search, max_uses=max_searches)
         tools = [tool for tool in self._tools.values() if allowed is None or tool.name in allowed]
-        if allowed is not None and WebSearch.name not in allowed:
+        if allowed is not None and WEB_SEARCH not in allowed:
             search = None
         return Toolset(tools=tools, choice=mode, name=name, parallel=parallel, search=search)
 
@@ -324,7 +325,7 @@ class OfferedTools:
     def _chosen_function(self, choice: _ToolParam, param: str) -> str:
         """The name of the function that a choice means."""
         if choice.type.startswith(_SEARCHES) and self._search is not None:
-            return WebSearch.name
+            return WEB_SEARCH
         name = choice.type
         if choice.type in ("function", "custom", "tool"):
             name = function_name(_name(choice, param), choice.namespace)

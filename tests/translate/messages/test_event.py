@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from relay.translate.messages import event
+from relay.translate.messages.event_fields import StreamEvent
 
 DELTA = {"type": "text_delta", "text": "hi"}
 
@@ -48,7 +49,7 @@ def test_a_gap_in_an_answer_is_noticed(octets: bytes) -> None:
 
 @pytest.mark.parametrize("octets", [b"", b" ", b"[DONE]"])
 def test_an_event_without_data_has_its_name_alone(octets: bytes) -> None:
-    assert event.read(b"ping", octets) == event.StreamEvent("ping")
+    assert event.read(b"ping", octets) == StreamEvent("ping")
 
 
 def test_an_unknown_event_may_have_any_shape() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.translate.messages import content, message
-from relay.translate.messages.content import Block
+from relay.translate.messages.content_fields import Block
 from relay.translate.messages.usage import message_usage
 
 HALVES = ["\ud83d", "caf\ud83d ", "\ude00 \ud83d", "\udfff"]

@@ -27,7 +27,8 @@ MESSAGE = {
     },
 }
 JSON = json.dumps(MESSAGE, ensure_ascii=False).encode()
-ALL = Usage(25, 9, 7, 5, "claude-sonnet-4-7", "end_turn", True)
+ALL = Usage(25, 9, 7, 5, complete=True)
+ALL.model, ALL.stop_reason = "claude-sonnet-4-7", "end_turn"
 EVENTS = answers.stream(
     ('a "usage" of', " ü 🌍", "\n\nevent: error\n\n"),
     start={

@@ -40,7 +40,8 @@ def test_a_response_has_every_member_that_is_required() -> None:
 
 
 def test_a_corrected_usage_replaces_that_of_the_answer() -> None:
-    usage = Usage(input=4, output=9, cache_read=6, stop_reason="end_turn", complete=True)
+    usage = Usage(input=4, output=9, cache_read=6, complete=True)
+    usage.stop_reason = "end_turn"
     octets, _ = translate(message({"type": "text", "text": "Hi"}), METADATA, "anthropic", usage)
     assert replies.usage(json.loads(octets)["usage"]) == "10 (6 read), 9 (0 thought)"
 

@@ -1,0 +1,16 @@
+"""An upstream's error document, as msgspec reads it."""
+
+import msgspec
+
+
+class ErrorFields(msgspec.Struct):
+    """The error."""
+
+    type: str
+    message: str
+
+
+class ErrorDocument(msgspec.Struct):
+    """The document around it."""
+
+    error: ErrorFields
