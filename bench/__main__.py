@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
 from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx, nginx_program
-from bench.rivals.relay import Before, Relay, checkout
+from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
 from bench.scenarios import PROFILED, SCENARIOS, measure, upstream_of
 from bench.stage import Figures, Settings, Stage, Testbed, UpstreamKind, record, record_opening
@@ -43,7 +44,7 @@ class _Plan:
     settings: Settings
     scenarios: tuple[str, ...]
     rivals: tuple[str, ...]
-    before: Path | None
+    builds: tuple[Build, ...]
     replayed: bool
     upstreams: int
     json_path: Path | None
@@ -52,17 +53,28 @@ class _Plan:
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
         names = ("rounds", "seconds", "connections", "streams", "pace", "bodies")
-        before = options["before"]
+        builds = list(options["builds"])
+        if options["before"] is not None:
+            builds.append(checkout(options["before"]))
+        if "relay" in (options["rival"] or ("relay",)):
+            builds.append(THIS)
         return cls(
             settings=Settings(**{name: options[name] for name in names}),
             scenarios=options["only"] or SCENARIOS,
             rivals=options["rival"] or ("nginx", "relay"),
-            before=None if before is None else checkout(before),
+            builds=_checked(builds),
             replayed=options["upstream"] == "replay",
             upstreams=options["upstreams"],
             json_path=options["json_path"],
             profile=options["profile"],
         )
+
+
+def _checked(builds: Sequence[Build]) -> tuple[Build, ...]:
+    """The builds, each of which runs. Raises BenchError."""
+    for build in builds:
+        build.found()
+    return tuple(builds)
 
 
 def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -119,6 +131,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="A checkout of an older relay, measured in turns with this one: "
     "the ratio relay/before shows the effect of a change.",
 )
+@build_option
 @click.option(
     "--upstream",
     default="replay",
@@ -221,10 +234,8 @@ def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
         found.append(Direct(folder / "direct", upstream))
     if "nginx" in plan.rivals and nginx_program() is not None:
         found.append(Nginx(folder / "nginx", upstream))
-    if plan.before is not None:
-        found.append(Before(folder / "before", upstream, plan.upstreams, plan.before))
-    if "relay" in plan.rivals:
-        found.append(Relay(folder / "relay", upstream, plan.upstreams))
+    for build in plan.builds:
+        found.append(Relay(folder / build.name, upstream, plan.upstreams, build))
     if not found:
         raise BenchError("nothing to measure: nginx is not installed")
     return found
@@ -236,7 +247,7 @@ async def _profile(stage: Stage, scenarios: tuple[str, ...], console: Console) -
         if name not in scenarios:
             continue
         for rival in stage.testbeds[upstream_of(name)].rivals:
-            if not isinstance(rival, Relay) or isinstance(rival, Before):
+            if not isinstance(rival, Relay) or rival.build is not THIS:
                 continue
             rival.profile = report.RESULTS / f"profile-{name}.prof"
             rival.profile.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,9 @@ def start_simulator(folder: Path, core: int) -> tuple[Process, int]:
     """The simulated upstream, and its port."""
     (port,) = free_ports(1)
     argv = [*RELAY, "simulate", "--port", str(port)]
-    return _start("relay simulate", argv, core, folder / "upstream.err", port, environment(TREE))
+    return _start(
+        "relay simulate", argv, core, folder / "upstream.err", port, environment(str(TREE))
+    )
 
 
 def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
