@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,22 @@ from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx, nginx_program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
-from bench.scenarios import PROFILED, SCENARIOS, measure, upstream_of
-from bench.stage import Figures, Settings, Stage, Testbed, UpstreamKind, record, record_opening
-from bench.upstreams import start_replay, start_simulator
+from bench.rows import all_rows
+from bench.scenarios import ADDED, PROFILED, SCENARIOS, measure, upstream_of
+from bench.stage import (
+    Figures,
+    Settings,
+    Stage,
+    Testbed,
+    UpstreamKind,
+    record,
+    record_opening,
+    record_stream,
+)
+from bench.upstreams import start_replay, start_simulator, start_static
 
 _RIVALS = ("direct", "nginx", "relay")
+_BUILD_WIDTH = 40  # of the columns that a further build needs
 _WIDTH = 130  # columns of the table where the output is no terminal
 
 
@@ -52,14 +63,17 @@ class _Plan:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
-        names = ("rounds", "seconds", "connections", "streams", "pace", "bodies")
+        names = ("rounds", "seconds", "connections", "rate", "streams", "pace", "bodies")
         builds = list(options["builds"])
         if options["before"] is not None:
             builds.append(checkout(options["before"]))
         if "relay" in (options["rival"] or ("relay",)):
             builds.append(THIS)
+        settings = Settings(**{name: options[name] for name in names})
+        if options["quick"]:
+            settings = replace(settings, rounds=1, seconds=1.0, streams=50)
         return cls(
-            settings=Settings(**{name: options[name] for name in names}),
+            settings=settings,
             scenarios=options["only"] or SCENARIOS,
             rivals=options["rival"] or ("nginx", "relay"),
             builds=_checked(builds),
@@ -97,7 +111,14 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.FloatRange(0.5, 300),
     help="Measured time of a round.",
 )
-@click.option("--connections", default=64, show_default=True, type=click.IntRange(1, 4096))
+@click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 4096))
+@click.option(
+    "--rate",
+    default=4600.0,
+    show_default=True,
+    type=click.FloatRange(1, 20_000),
+    help="Requests per second in the paced scenario.",
+)
 @click.option("--streams", default=300, show_default=True, type=click.IntRange(1, 4096))
 @click.option(
     "--pace",
@@ -153,12 +174,13 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the figures go; a new file in bench/results/ by default.",
 )
+@click.option("--quick", is_flag=True, help="One round of a second: whether all works.")
 @click.option("--profile", is_flag=True, help="Also profile relay: its costs are then shares only.")
 def main(**options: Any) -> None:
     """relay measured beside its rivals: same upstream, same clients, one core for the proxy."""
     console = Console()
     if not console.is_terminal:
-        console.width = _WIDTH
+        console.width = _WIDTH + _BUILD_WIDTH * len(options["builds"])
     _lift_descriptor_limit()
     try:
         plan = _Plan.of(options)
@@ -180,7 +202,7 @@ async def _run(plan: _Plan, console: Console) -> None:
     if cores.shared:
         console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
 
-    rows = report.all_rows(plan.settings)
+    rows = all_rows(plan.settings)
 
     def report_round(scenario: str, number: int, rival: str, figures: Figures) -> None:
         text = report.line(rows, scenario, number, rival, figures)
@@ -197,6 +219,7 @@ async def _run(plan: _Plan, console: Console) -> None:
                 "there are no ratios to it."
             )
         stage = Stage(plan.settings, cores, testbeds, report_round)
+        stage.direct = "direct" in plan.rivals
         results = await measure(stage, plan.scenarios)
         report.show(console, rows, results)
         path = report.save(plan.json_path, plan.settings, rivals, results)
@@ -215,13 +238,19 @@ async def _testbeds(
     testbed = Testbed(simulator, port, _rivals(plan, folder / "simulator", port))
     found: dict[UpstreamKind, Testbed] = {"simulator": testbed, "replay": testbed}
     recorded: dict[UpstreamKind, bytes] = {}
-    if plan.replayed and "replay" in needed:
-        recorded["replay"] = (await record(port)).answer
+    if not plan.replayed:
+        found |= {"static": testbed, "stream": testbed}
+    else:
+        for kind in needed & {"replay", "static"}:
+            recorded[kind] = (await record(port)).answer
+        if "stream" in needed:
+            recorded["stream"] = await record_stream(port)
     if "held" in needed:
         recorded["held"] = await record_opening(port)
     for kind, answer in recorded.items():
         (folder / kind).mkdir()
-        replay, replay_port = start_replay(folder / kind, cores.load, answer)
+        start = start_static if kind == "static" else start_replay
+        replay, replay_port = start(folder / kind, cores.load, answer)
         held.enter_context(replay)
         found[kind] = Testbed(replay, replay_port, _rivals(plan, folder / kind, replay_port))
     return found
@@ -230,7 +259,7 @@ async def _testbeds(
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
     """The rivals to measure; `before` comes next to `relay`."""
     found: list[Rival] = []
-    if "direct" in plan.rivals:
+    if "direct" in plan.rivals or ADDED.intersection(plan.scenarios):
         found.append(Direct(folder / "direct", upstream))
     if "nginx" in plan.rivals and nginx_program() is not None:
         found.append(Nginx(folder / "nginx", upstream))

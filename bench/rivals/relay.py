@@ -7,6 +7,7 @@ interpreter. All get the same settings and a database each. Must not know what i
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _MODULE = ("-P", "-m", "relay")
 RELAY = (sys.executable, *_MODULE)
 _SUFFIX = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
 _FOUND = "import sys, relay; print(sys.version.split()[0], relay.__file__)"
+_LONGEST = re.compile(r"^relay_loop_lag_longest_seconds (\S+)$", re.MULTILINE)
 _PLAN = "bench"
 _EMAIL = "bench@example.com"
 
@@ -194,6 +196,11 @@ class Relay(Rival):
 
     def environment(self) -> Mapping[str, str]:
         return self.build.environment()
+
+    def own_figures(self) -> Mapping[str, float]:
+        """How long the event loop was late at most, since the process started."""
+        found = _LONGEST.search(self._run("metrics"))
+        return {"stall_ms": float(found[1]) * 1e3} if found else {}
 
     def _run(self, *arguments: str) -> str:
         argv = [*self.build.command, *arguments, "--config", str(self.config)]
