@@ -6,7 +6,6 @@ by then.
 """
 
 import asyncio
-import pstats
 import resource
 import signal
 import sys
@@ -25,12 +24,13 @@ from bench import report
 from bench.bodies import octets
 from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
+from bench.profile import profile_natively, profile_python
 from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx, nginx_program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
 from bench.rows import all_rows
-from bench.scenarios import ADDED, PROFILED, SCENARIOS, measure, upstream_of
+from bench.scenarios import ADDED, SCENARIOS, measure, upstream_of
 from bench.stage import (
     Figures,
     Settings,
@@ -60,6 +60,7 @@ class _Plan:
     upstreams: int
     json_path: Path | None
     profile: bool
+    perf: bool
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
@@ -81,6 +82,7 @@ class _Plan:
             upstreams=options["upstreams"],
             json_path=options["json_path"],
             profile=options["profile"],
+            perf=options["perf"],
         )
 
 
@@ -176,6 +178,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option("--quick", is_flag=True, help="One round of a second: whether all works.")
 @click.option("--profile", is_flag=True, help="Also profile relay: its costs are then shares only.")
+@click.option("--perf", is_flag=True, help="Also show relay's costs by function and by part.")
 def main(**options: Any) -> None:
     """relay measured beside its rivals: same upstream, same clients, one core for the proxy."""
     console = Console()
@@ -225,7 +228,9 @@ async def _run(plan: _Plan, console: Console) -> None:
         path = report.save(plan.json_path, plan.settings, rivals, results)
         console.print(f"figures: {path}", highlight=False, soft_wrap=True)
         if plan.profile:
-            await _profile(stage, plan.scenarios, console)
+            await profile_python(stage, plan.scenarios, console)
+        if plan.perf:
+            await profile_natively(stage, plan.scenarios, console)
 
 
 async def _testbeds(
@@ -268,29 +273,6 @@ def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
     if not found:
         raise BenchError("nothing to measure: nginx is not installed")
     return found
-
-
-async def _profile(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
-    """Print the functions that take most of relay's time; the profiler makes all of it slower."""
-    for name, round_of in PROFILED.items():
-        if name not in scenarios:
-            continue
-        for rival in stage.testbeds[upstream_of(name)].rivals:
-            if not isinstance(rival, Relay) or rival.build is not THIS:
-                continue
-            rival.profile = report.RESULTS / f"profile-{name}.prof"
-            rival.profile.parent.mkdir(parents=True, exist_ok=True)
-            rival.profile.unlink(missing_ok=True)
-            try:
-                with stage.running(rival) as process:
-                    await round_of(stage, rival, process)
-                    process.stop()
-            finally:
-                written, rival.profile = rival.profile, None
-            if not written.exists():
-                raise BenchError(f"relay left no profile: {process.tail()}")
-            console.print(f"\n{name}: {written}", highlight=False, soft_wrap=True)
-            pstats.Stats(str(written)).sort_stats("tottime").print_stats(25)
 
 
 def _lift_descriptor_limit() -> None:

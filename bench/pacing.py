@@ -19,6 +19,10 @@ _NANOSECONDS = 1_000_000_000
 _LEAST = 0.99
 
 
+class RateMissedError(LoadError):
+    """A window had fewer answers than the rate demands: it is no figure."""
+
+
 class _TimerSettings(ctypes.Structure):
     """`struct itimerspec`: the interval, then the first expiration, in seconds and nanoseconds."""
 
@@ -54,8 +58,10 @@ class Pace:
         """Let the load go on; the number of answers.
 
         Raises:
-            LoadError: one was wrong, or there were fewer than the rate demands.
+            RateMissedError: there were fewer than the rate demands.
+            LoadError: one was wrong.
         """
+        self._owed = 0  # of an earlier window, which is no figure
         before = self._load.completed
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -63,7 +69,9 @@ class Pace:
         answers = self._load.completed - before
         wanted = self._rate * (loop.time() - start)
         if answers < _LEAST * wanted:
-            raise LoadError(f"{answers} answers came at {self._rate:g}/s instead of {wanted:.0f}")
+            raise RateMissedError(
+                f"{answers} answers came at {self._rate:g}/s instead of {wanted:.0f}"
+            )
         return answers
 
     def _due(self, timer: int) -> None:

@@ -79,6 +79,7 @@ _ROWS = (
     Row("json-8", "p99_us", "  saturated p99, µs"),
     Row("paced", "cpu_us", "JSON, equal rate: CPU per request, µs", 1, goal=times_nginx(3.1)),
     Row("paced", "requests_s", "  requests/s"),
+    Row("paced", "refused", "  windows refused: they missed the rate", compared=False),
     Row("paced", "p50_us", "  p50, µs"),
     Row("paced", "p99_us", "  p99, µs"),
     Row("latency", "p50_us", "JSON: alone, p50, µs", goal=over_direct(154)),

@@ -7,6 +7,7 @@ has a margin of 3 % where a bench would need 30.
 - `count`      one build of the relay: how many requests make a count
 - `lockstep`   the caller and the upstream, which take turns
 - `callgrind`  the process under callgrind, its marks and its dumps
+- `functions`  a dump's functions, for a profile
 - `launcher`   the program that runs in it: marks, and timers that fire on demand
 - `baseline`   what was recorded, and what is too much
 """

@@ -6,12 +6,15 @@ two seconds cost without requests. A count is the median of several, since the d
 now and then. Two runs differ by less than 1 %, whatever else the machine does.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
 from bench.cost.callgrind import Counted, counted
+from bench.cost.functions import Functions, read_functions
 from bench.cost.lockstep import KINDS, Kind, Lockstep
 from bench.rivals.relay import Build, Relay
 
@@ -36,13 +39,24 @@ def count(build: Build, folder: Path) -> Cost:
     Raises:
         BenchError: it does not start, or an answer was wrong.
     """
+    with _running(build, folder) as run:
+        return run.cost()
+
+
+def count_functions(build: Build, folder: Path, kind: Kind) -> Functions:
+    """The instructions of each function while `build` serves requests of one kind."""
+    with _running(build, folder) as run:
+        return run.functions(kind)
+
+
+@contextmanager
+def _running(build: Build, folder: Path) -> Iterator["Run"]:
     lockstep = Lockstep()
     try:
         relay = Relay(folder, lockstep.port, build=build)
         with counted(relay) as process:
             lockstep.connect(relay.json_port, process.rest)
-            run = Run(process, lockstep, relay)
-            return run.cost()
+            yield Run(process, lockstep, relay)
     finally:
         lockstep.close()
 
@@ -63,6 +77,13 @@ class Run:
         requests = {kind.name: self._count(kind, idle) for kind in KINDS}
         self._process.run_reference()
         return Cost(self._process.mark(), requests)
+
+    def functions(self, kind: Kind) -> Functions:
+        self._send(kind, _WARM)
+        self._process.mark()
+        self._send(kind, _STREAM_REQUESTS)
+        self._process.mark()
+        return read_functions([self._process.dump])
 
     def _count(self, kind: Kind, idle: int) -> int:
         number = _STREAM_REQUESTS if kind.stream else _JSON_REQUESTS
