@@ -14,13 +14,13 @@ from bench.dialects import HOST
 from bench.loadgen import LoadError
 
 _SCRIPT = """\
-local payload
 function init(arguments)
   local file = io.open(arguments[1], "rb")
-  payload = file:read("*a")
+  local payload = file:read("*a")
   file:close()
+  -- Called once, while a function `request` would be called for each request.
+  wrk.format = function() return payload end
 end
-function request() return payload end
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
