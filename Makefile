@@ -9,7 +9,7 @@ ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test thorough clients attacks lint coverage fmt bench lock clean
+.PHONY: help run serve test thorough clients attacks lint coverage fmt bench profile cost lock clean
 
 help:                  ## the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,12 @@ fmt: $(DEV)            ## format, and mend what ruff can mend
 
 bench: $(DEV)          ## relay against nginx, figures on screen and in bench/results/
 	$(BIN)/python -m bench
+
+profile: $(DEV)        ## relay's costs by function and by part, from perf or else callgrind
+	$(BIN)/python -m bench --rival relay --rounds 1 --only json --perf
+
+cost: $(DEV)           ## instructions per request under valgrind, against the record
+	$(BIN)/python -m bench.cost
 
 .PHONY: dist
 dist: $(RUN)           ## wheel, sdist, relay.pyz, install.sh and checksums, in dist/

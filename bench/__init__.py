@@ -4,18 +4,24 @@ How a run reads, from the top:
 
 - `__main__`   options in, exit status out
 - `scenarios`  the scenarios by name, and the order of their rounds, in which rivals alternate
-- `rounds`     rounds of time and CPU: JSON answers, streams, latency, first content
+- `rounds`     rounds of time and CPU: JSON answers, equal rate, streams, latency, first event
 - `memory`     rounds of memory: at rest, live streams, bodies, idle connections, slow readers
 - `stage`      upstreams, rivals and settings that a round finds ready, and how it reads costs
-- `rivals`     the proxies, one module each: direct, nginx, relay and an older relay
-- `upstreams`  the upstreams behind them: the simulator, and octets recorded from it
+- `rivals`     the proxies, one module each: direct, nginx, and builds of relay
+- `upstreams`  the upstreams behind them: the simulator, and answers recorded from it
 - `replay`     the program that sends recorded octets
 - `dialects`   requests, and the marks of a complete answer: Messages, chat, Responses
 - `bodies`     request bodies of a wanted size
 - `loadgen`    the clients of JSON answers: a closed loop
+- `wrk`        wrk in their place, which keeps nginx busy
+- `pacing`     requests at an even rate
+- `first`      the client of the first event
 - `streams`    the clients of streams: every event counted, and a reader that stops reading
 - `process`    processes on a core, and their costs as /proc has them
-- `report`     figures and ratios as a table and as JSON
+- `rows`       the lines of the table, and the goals
+- `report`     figures, ratios and verdicts as tables and as JSON
+- `profile`    costs by function and by part
+- `cost`       the gate: instructions per request, against a record
 
 Everything stays on 127.0.0.1: the proxy has one core for itself, the clients and the upstream
 share another. Run it with `python -m bench` or `make bench`; relay/docs/bench.md explains it.

@@ -6,13 +6,13 @@ by then.
 """
 
 import asyncio
-import pstats
 import resource
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,27 @@ from bench import report
 from bench.bodies import octets
 from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
+from bench.profile import profile_natively, profile_python
 from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx, nginx_program
-from bench.rivals.relay import Before, Relay, checkout
+from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
-from bench.scenarios import PROFILED, SCENARIOS, measure, upstream_of
-from bench.stage import Figures, Settings, Stage, Testbed, UpstreamKind, record, record_opening
-from bench.upstreams import start_replay, start_simulator
+from bench.rows import all_rows
+from bench.scenarios import ADDED, SCENARIOS, measure, upstream_of
+from bench.stage import (
+    Figures,
+    Settings,
+    Stage,
+    Testbed,
+    UpstreamKind,
+    record,
+    record_opening,
+    record_stream,
+)
+from bench.upstreams import start_replay, start_simulator, start_static
 
 _RIVALS = ("direct", "nginx", "relay")
+_BUILD_WIDTH = 40  # of the columns that a further build needs
 _WIDTH = 130  # columns of the table where the output is no terminal
 
 
@@ -43,26 +55,42 @@ class _Plan:
     settings: Settings
     scenarios: tuple[str, ...]
     rivals: tuple[str, ...]
-    before: Path | None
+    builds: tuple[Build, ...]
     replayed: bool
     upstreams: int
     json_path: Path | None
     profile: bool
+    perf: bool
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
-        names = ("rounds", "seconds", "connections", "streams", "pace", "bodies")
-        before = options["before"]
+        names = ("rounds", "seconds", "connections", "rate", "streams", "pace", "bodies")
+        builds = list(options["builds"])
+        if options["before"] is not None:
+            builds.append(checkout(options["before"]))
+        if "relay" in (options["rival"] or ("relay",)):
+            builds.append(THIS)
+        settings = Settings(**{name: options[name] for name in names})
+        if options["quick"]:
+            settings = replace(settings, rounds=1, seconds=1.0, streams=50)
         return cls(
-            settings=Settings(**{name: options[name] for name in names}),
+            settings=settings,
             scenarios=options["only"] or SCENARIOS,
             rivals=options["rival"] or ("nginx", "relay"),
-            before=None if before is None else checkout(before),
+            builds=_checked(builds),
             replayed=options["upstream"] == "replay",
             upstreams=options["upstreams"],
             json_path=options["json_path"],
             profile=options["profile"],
+            perf=options["perf"],
         )
+
+
+def _checked(builds: Sequence[Build]) -> tuple[Build, ...]:
+    """The builds, each of which runs. Raises BenchError."""
+    for build in builds:
+        build.found()
+    return tuple(builds)
 
 
 def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -85,7 +113,14 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.FloatRange(0.5, 300),
     help="Measured time of a round.",
 )
-@click.option("--connections", default=64, show_default=True, type=click.IntRange(1, 4096))
+@click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 4096))
+@click.option(
+    "--rate",
+    default=4600.0,
+    show_default=True,
+    type=click.FloatRange(1, 20_000),
+    help="Requests per second in the paced scenario.",
+)
 @click.option("--streams", default=300, show_default=True, type=click.IntRange(1, 4096))
 @click.option(
     "--pace",
@@ -119,6 +154,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="A checkout of an older relay, measured in turns with this one: "
     "the ratio relay/before shows the effect of a change.",
 )
+@build_option
 @click.option(
     "--upstream",
     default="replay",
@@ -140,12 +176,14 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where the figures go; a new file in bench/results/ by default.",
 )
+@click.option("--quick", is_flag=True, help="One round of a second: whether all works.")
 @click.option("--profile", is_flag=True, help="Also profile relay: its costs are then shares only.")
+@click.option("--perf", is_flag=True, help="Also show relay's costs by function and by part.")
 def main(**options: Any) -> None:
     """relay measured beside its rivals: same upstream, same clients, one core for the proxy."""
     console = Console()
     if not console.is_terminal:
-        console.width = _WIDTH
+        console.width = _WIDTH + _BUILD_WIDTH * len(options["builds"])
     _lift_descriptor_limit()
     try:
         plan = _Plan.of(options)
@@ -167,7 +205,7 @@ async def _run(plan: _Plan, console: Console) -> None:
     if cores.shared:
         console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
 
-    rows = report.all_rows(plan.settings)
+    rows = all_rows(plan.settings)
 
     def report_round(scenario: str, number: int, rival: str, figures: Figures) -> None:
         text = report.line(rows, scenario, number, rival, figures)
@@ -184,12 +222,15 @@ async def _run(plan: _Plan, console: Console) -> None:
                 "there are no ratios to it."
             )
         stage = Stage(plan.settings, cores, testbeds, report_round)
+        stage.direct = "direct" in plan.rivals
         results = await measure(stage, plan.scenarios)
         report.show(console, rows, results)
         path = report.save(plan.json_path, plan.settings, rivals, results)
         console.print(f"figures: {path}", highlight=False, soft_wrap=True)
         if plan.profile:
-            await _profile(stage, plan.scenarios, console)
+            await profile_python(stage, plan.scenarios, console)
+        if plan.perf:
+            await profile_natively(stage, plan.scenarios, console)
 
 
 async def _testbeds(
@@ -202,13 +243,19 @@ async def _testbeds(
     testbed = Testbed(simulator, port, _rivals(plan, folder / "simulator", port))
     found: dict[UpstreamKind, Testbed] = {"simulator": testbed, "replay": testbed}
     recorded: dict[UpstreamKind, bytes] = {}
-    if plan.replayed and "replay" in needed:
-        recorded["replay"] = (await record(port)).answer
+    if not plan.replayed:
+        found |= {"static": testbed, "stream": testbed}
+    else:
+        for kind in needed & {"replay", "static"}:
+            recorded[kind] = (await record(port)).answer
+        if "stream" in needed:
+            recorded["stream"] = await record_stream(port)
     if "held" in needed:
         recorded["held"] = await record_opening(port)
     for kind, answer in recorded.items():
         (folder / kind).mkdir()
-        replay, replay_port = start_replay(folder / kind, cores.load, answer)
+        start = start_static if kind == "static" else start_replay
+        replay, replay_port = start(folder / kind, cores.load, answer)
         held.enter_context(replay)
         found[kind] = Testbed(replay, replay_port, _rivals(plan, folder / kind, replay_port))
     return found
@@ -217,40 +264,15 @@ async def _testbeds(
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
     """The rivals to measure; `before` comes next to `relay`."""
     found: list[Rival] = []
-    if "direct" in plan.rivals:
+    if "direct" in plan.rivals or ADDED.intersection(plan.scenarios):
         found.append(Direct(folder / "direct", upstream))
     if "nginx" in plan.rivals and nginx_program() is not None:
         found.append(Nginx(folder / "nginx", upstream))
-    if plan.before is not None:
-        found.append(Before(folder / "before", upstream, plan.upstreams, plan.before))
-    if "relay" in plan.rivals:
-        found.append(Relay(folder / "relay", upstream, plan.upstreams))
+    for build in plan.builds:
+        found.append(Relay(folder / build.name, upstream, plan.upstreams, build))
     if not found:
         raise BenchError("nothing to measure: nginx is not installed")
     return found
-
-
-async def _profile(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
-    """Print the functions that take most of relay's time; the profiler makes all of it slower."""
-    for name, round_of in PROFILED.items():
-        if name not in scenarios:
-            continue
-        for rival in stage.testbeds[upstream_of(name)].rivals:
-            if not isinstance(rival, Relay) or isinstance(rival, Before):
-                continue
-            rival.profile = report.RESULTS / f"profile-{name}.prof"
-            rival.profile.parent.mkdir(parents=True, exist_ok=True)
-            rival.profile.unlink(missing_ok=True)
-            try:
-                with stage.running(rival) as process:
-                    await round_of(stage, rival, process)
-                    process.stop()
-            finally:
-                written, rival.profile = rival.profile, None
-            if not written.exists():
-                raise BenchError(f"relay left no profile: {process.tail()}")
-            console.print(f"\n{name}: {written}", highlight=False, soft_wrap=True)
-            pstats.Stats(str(written)).sort_stats("tottime").print_stats(25)
 
 
 def _lift_descriptor_limit() -> None:

@@ -9,7 +9,7 @@ have to be cheap: bare protocols on uvloop and one scan per answer.
 import asyncio
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Protocol, cast
 
@@ -41,10 +41,17 @@ class JsonLoad:
     connections keep the proxy busy; a single one shows its latency.
     """
 
-    def __init__(self, port: int, payload: bytes, dialect: Dialect = MESSAGES) -> None:
+    def __init__(
+        self,
+        port: int,
+        payload: bytes,
+        dialect: Dialect = MESSAGES,
+        new_client: "Callable[[JsonLoad], asyncio.Protocol] | None" = None,
+    ) -> None:
         self.port = port
         self.payload = payload
         self.dialect = dialect
+        self._new_client = new_client or _JsonClient
         self.completed = 0
         self.answer_bytes = 0
         self.recording = False
@@ -62,8 +69,10 @@ class JsonLoad:
         loop = asyncio.get_running_loop()
         opened = []
         for _ in range(connections):
-            _, client = await loop.create_connection(lambda: _JsonClient(self), HOST, self.port)
-            opened.append(client)
+            _, client = await loop.create_connection(
+                lambda: self._new_client(self), HOST, self.port
+            )
+            opened.append(cast(Client, client))
         self.join(opened)
         await self.settled()
 

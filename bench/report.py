@@ -1,17 +1,17 @@
 """Figures for people and for machines: a table with ratios and goals, and JSON on disk.
 
-Decides which figures are shown, how rounds become one number and what the goals are. Must not
-know how a figure was measured. A figure is the median of its rounds. A ratio is the median of
+Decides how rounds become one number, and how goals are judged. Must not know how a figure was
+measured. A figure is the median of its rounds. A ratio is the median of
 the ratios of neighbouring rounds, so that a drift of the machine cancels out; its spread is
 half the range of those ratios.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from rich.box import SIMPLE
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bench.process import machine
 from bench.rivals.rival import Rival
+from bench.rows import Goal, Row, all_rows
 from bench.stage import Figures, Results, Settings
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,44 +28,8 @@ RESULTS = Path(__file__).parent / "results"
 _MAX_OTHERS = 0.05
 # The share of its core that a proxy uses at least when it is the limit.
 _SATURATED = 0.85
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table; `goal` bounds relay's figure or its ratio to nginx."""
-
-    scenario: str
-    figure: str
-    label: str
-    digits: int = 0
-    goal: Literal["", "ratio<=", "<=", ">="] = ""
-    limit: float = 0.0
-    compared: bool = True  # False: a difference near zero, of which no ratio means anything
-
-    def met(self, relay: float, ratio: float | None) -> bool | None:
-        """None without a goal, or without the ratio that it bounds."""
-        match self.goal:
-            case "<=":
-                return relay <= self.limit
-            case ">=":
-                return relay >= self.limit
-            case "ratio<=":
-                return None if ratio is None else ratio <= self.limit
-            case _:
-                return None
-
-    def goal_text(self) -> str:
-        """The goal as the table shows it; empty without one."""
-        limit = f"{self.limit:,.1f}".removesuffix(".0") if self.limit < 1e3 else f"{self.limit:,g}"
-        match self.goal:
-            case "<=":
-                return f"≤ {limit}"
-            case ">=":
-                return f"≥ {limit}"
-            case "ratio<=":
-                return f"≤ {self.limit:.1f} ×"
-            case _:
-                return ""
+# Scenarios that are meant to keep a proxy busy, and whose CPU per request is only then a figure.
+_SATURATING = ("json", "json-8", "chat-json", "responses-json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,69 +53,6 @@ class Ratio:
         return f"{self.median:.3f} ±{(self.high - self.low) / 2 / abs(self.median):.1%}"
 
 
-_ROWS = (
-    Row("json", "cpu_us", "JSON: CPU per request, µs", 1, "ratio<=", 2.0),
-    Row("json", "requests_s", "JSON: requests/s, one core", 0, ">=", 12_000),
-    Row("json", "share", "  share of its core", 2),
-    Row("json", "p50_us", "  saturated p50, µs"),
-    Row("json", "p99_us", "  saturated p99, µs"),
-    Row("latency", "p50_us", "JSON: alone, p50, µs"),
-    Row("latency", "p99_us", "JSON: alone, p99, µs"),
-    Row("sse", "cpu_us", "SSE: CPU per event, µs", 1, "ratio<=", 1.2),
-    Row("sse", "events_s", "SSE: events/s delivered"),
-    Row("sse", "share", "  share of its core", 2),
-    Row("sse", "first_p50_us", "SSE: first content p50, µs"),
-    Row("sse", "first_p99_us", "SSE: first content p99, µs"),
-    Row("http2-json", "cpu_us", "HTTP/2 JSON: CPU per request, µs", 1),
-    Row("http2-json", "requests_s", "HTTP/2 JSON: requests/s, one core", 0, ">=", 6_000),
-    Row("http2-json", "share", "  share of its core", 2),
-    Row("http2-sse", "cpu_us", "HTTP/2 SSE: CPU per event, µs", 1, "ratio<=", 1.7),
-    Row("http2-sse", "events_s", "HTTP/2 SSE: events/s delivered"),
-    Row("http2-sse", "share", "  share of its core", 2),
-    Row("http2-sse", "first_p50_us", "HTTP/2 SSE: first content p50, µs"),
-    Row("chat-json", "cpu_us", "Chat JSON: CPU per request, µs", 1, "ratio<=", 6.0),
-    Row("chat-json", "requests_s", "Chat JSON: requests/s, one core"),
-    Row("chat-json", "share", "  share of its core", 2),
-    Row("chat-sse", "cpu_us", "Chat SSE: CPU per event, µs", 1, "ratio<=", 3.0),
-    Row("chat-sse", "events_s", "Chat SSE: events/s delivered"),
-    Row("chat-sse", "share", "  share of its core", 2),
-    Row("chat-first", "messages_p50_us", "First content: messages p50, µs"),
-    Row("chat-first", "chat_p50_us", "First content: chat p50, µs"),
-    Row("chat-first", "more_us", "  more for chat, µs", 0, "<=", 300, compared=False),
-    Row("responses-json", "cpu_us", "Responses JSON: CPU per request, µs", 1),
-    Row("responses-json", "requests_s", "Responses JSON: requests/s, one core"),
-    Row("responses-json", "share", "  share of its core", 2),
-    Row("responses-sse", "cpu_us", "Responses SSE: CPU per event, µs", 1, "ratio<=", 4.0),
-    Row("responses-sse", "events_s", "Responses SSE: events/s delivered"),
-    Row("responses-sse", "share", "  share of its core", 2),
-    Row("memory", "base_mib", "Memory at rest, MiB", 1, "<=", 50),
-    Row("memory", "stream_kib", "  a live stream, KiB", 1, "<=", 32),
-    Row("idle", "idle_kib", "  an idle connection, KiB", 1, "<=", 6),
-    Row("slow", "growth_kib", "  a slow reader, KiB", 0, "<=", 256),
-    Row("slow", "peak_kib", "  its peak on the way, KiB"),
-    Row("ready", "ready_ms", "Ready after, ms", 0, "<=", 500),
-)
-
-
-def all_rows(settings: Settings) -> tuple[Row, ...]:
-    """All lines of the table; the sizes of bodies are an option."""
-    return (*_ROWS, *_body_rows(settings.bodies))
-
-
-def _body_rows(sizes: Sequence[str]) -> Iterator[Row]:
-    for scenario, title in (
-        ("body-memory", "Messages"),
-        ("chat-body-memory", "Chat"),
-        ("responses-body-memory", "Responses"),
-    ):
-        for size in sizes:
-            label = f"{title} stream, {size} body, KiB"
-            yield Row(scenario, f"body_{size}_kib", label, 1, "<=", 40)
-        for size in sizes[1:]:
-            label = f"  {size} more than {sizes[0]}, KiB"
-            yield Row(scenario, f"body_{size}_more_kib", label, 1, compared=False)
-
-
 def summary(rows: Sequence[Row], results: Results) -> dict[str, dict[str, Any]]:
     """Medians, ratios and verdicts by `scenario.figure`, as they are written to disk."""
     found: dict[str, dict[str, Any]] = {}
@@ -158,75 +60,131 @@ def summary(rows: Sequence[Row], results: Results) -> dict[str, dict[str, Any]]:
         rounds = results.get(row.scenario, {})
         values = {name: _values(of_rival, row.figure) for name, of_rival in rounds.items()}
         if any(values.values()):
-            found[f"{row.scenario}.{row.figure}"] = _entry(row, values, _idle(rounds))
+            idle = row.scenario in _SATURATING and _idle(rounds)
+            found[f"{row.scenario}.{row.figure}"] = _entry(row, values, idle)
     return found
 
 
 def _entry(row: Row, values: Mapping[str, Sequence[float]], nginx_idle: bool) -> dict[str, Any]:
-    """One figure: the median of each rival, the ratios, and whether relay meets its goal."""
-    relay, nginx, before = (values.get(name, ()) for name in ("relay", "nginx", "before"))
-    compared = Ratio.of(relay, nginx) if row.compared else None
-    ratio = None if compared is None else compared.median
-    judged = None if row.figure == "cpu_us" and nginx_idle else ratio
+    """One figure: the median of each rival, the ratios, and which builds of relay meet its goal."""
+    relay, nginx = (values.get(name, ()) for name in ("relay", "nginx"))
+    ratio = Ratio.of(relay, nginx) if row.compared else None
     entry: dict[str, Any] = {
         "relay": None,
         "nginx": None,
         **{name: median(figures) for name, figures in values.items() if figures},
-        "ratio": ratio,
-        "goal": row.goal_text() or None,
-        "met": row.met(median(relay), judged) if relay else None,
+        "ratio": None if ratio is None else ratio.median,
     }
-    if before:
-        entry["relay/before"] = Ratio.of(relay, before) if row.compared else None
+    if row.goal is not None:
+        entry["goal"] = str(row.goal)
+        entry["judged"] = {
+            name: judged
+            for name in builds(values)
+            if (judged := judge(row.goal, values[name], values, nginx_idle)) is not None
+        }
+    for name in builds(values):
+        if name != "relay" and relay:
+            entry[f"relay/{name}"] = Ratio.of(relay, values[name]) if row.compared else None
     return entry
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The value that a goal bounds, and whether it is met."""
+
+    value: float
+    met: bool
+
+
+def judge(
+    goal: Goal, own: Sequence[float], values: Mapping[str, Sequence[float]], nginx_idle: bool
+) -> Judged | None:
+    """None if the rival that a build is judged by was not measured, or cannot be judged by."""
+    direct, nginx = values.get("direct", ()), values.get("nginx", ())
+    match goal.measure:
+        case "figure":
+            found = list(own)
+        case "ratio":
+            ratio = None if nginx_idle else Ratio.of(own, nginx)
+            found = [] if ratio is None else [ratio.median]
+        case "over direct":
+            found = [ours - theirs for ours, theirs in zip(own, direct, strict=False)]
+        case "over nginx":
+            found = [ours - theirs for ours, theirs in zip(own, nginx, strict=False)]
+    return Judged(median(found), goal.met(median(found))) if found else None
+
+
+def builds(rivals: Iterable[str]) -> list[str]:
+    """The builds of relay among the rivals; this tree's comes last."""
+    found = [name for name in rivals if name not in ("direct", "nginx")]
+    return sorted(found, key=lambda name: name == "relay")
+
+
 def show(console: Console, rows: Sequence[Row], results: Results) -> None:
-    """The table, and below it the notes on how far its figures go."""
-    rivals = sorted(
-        {name: None for rounds in results.values() for name in rounds},
-        key=lambda name: (name in ("before", "relay"), name),
-    )
-    with_before = "before" in rivals
-    table = Table(
-        title="relay beside its rivals (median of rounds ± half their range)",
-        box=SIMPLE,
-        pad_edge=False,
-    )
-    titles = ["", *rivals, "ratio", *(["relay/before"] if with_before else []), "goal", ""]
-    for title in titles:
-        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    """The figures, the goals, and the notes on how far the figures go."""
+    measured = dict.fromkeys(name for rounds in results.values() for name in rounds)
+    own = builds(measured)
+    rivals = [*(name for name in ("direct", "nginx") if name in measured), *own]
     figures = summary(rows, results)
-    for row in rows:
-        entry = figures.get(f"{row.scenario}.{row.figure}")
-        if entry is None:
-            continue
-        rounds = results[row.scenario]
-        cells = [_cell(_values(rounds.get(name, ()), row.figure), row.digits) for name in rivals]
-        cells.append("–" if entry["ratio"] is None else f"{entry['ratio']:.2f}")
-        if with_before:
-            cells.append(str(entry.get("relay/before") or "–"))
-        met = entry["met"]
-        verdict = "" if met is None else "[green]✓[/]" if met else "[red]✗[/]"
-        table.add_row(row.label, *cells, row.goal_text(), verdict)
+    shown = [row for row in rows if f"{row.scenario}.{row.figure}" in figures]
+    others = [name for name in own if name != "relay"] if "relay" in own else []
+    titles = ["", *rivals, *(f"{name}/nginx" for name in own), *(f"relay/{it}" for it in others)]
+    table = _table("relay beside its rivals (median of rounds ± half their range)", titles)
+    for row in shown:
+        entry, rounds = figures[f"{row.scenario}.{row.figure}"], results[row.scenario]
+        values = {name: _values(rounds.get(name, ()), row.figure) for name in rivals}
+        cells = [_cell(values[name], row.digits) for name in rivals]
+        for name in own:
+            ratio = Ratio.of(values[name], values.get("nginx", ())) if row.compared else None
+            cells.append("–" if ratio is None else f"{ratio.median:.2f}")
+        cells += [str(entry.get(f"relay/{name}") or "–") for name in others]
+        table.add_row(row.label, *cells)
     console.print(table)
+    console.print(_goals(shown, figures, own))
     for note in notes(results):
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+
+
+def _goals(shown: Sequence[Row], figures: Mapping[str, Any], own: Sequence[str]) -> Table:
+    """Each goal with the value of each build."""
+    table = _table("goals", ["", "goal", *own])
+    for row in shown:
+        if row.goal is None:
+            continue
+        judged = figures[f"{row.scenario}.{row.figure}"]["judged"]
+        digits = 2 if row.goal.measure == "ratio" else row.digits
+        cells = []
+        for name in own:
+            one = judged.get(name)
+            mark = "" if one is None else "[green]✓[/]" if one.met else "[red]✗[/]"
+            cells.append("not judged" if one is None else f"{one.value:,.{digits}f} {mark}")
+        scenario = f" [dim]({row.scenario})[/]" if row.label.startswith(" ") else ""
+        table.add_row(row.label.strip() + scenario, str(row.goal), *cells)
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, box=SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    return table
 
 
 def notes(results: Results) -> list[str]:
     """The limits of these figures, one sentence each."""
     found = []
     for name, rivals in results.items():
-        for rival, rounds in rivals.items():
-            for figure, core in (("others", "the proxy's"), ("others_load", "the load's")):
-                others = max(_values(rounds, figure), default=0.0)
-                if others > _MAX_OTHERS:
-                    found.append(
-                        f"{name}: other processes and the system took up to {others:.0%} of "
-                        f"{core} core while {rival} was measured; rates and latencies suffer."
-                    )
-    for name in ("json", "chat-json", "responses-json"):
+        taken = {
+            core: max(max(_values(rounds, of), default=0.0) for rounds in rivals.values())
+            for of, core in (("others", "the proxy's"), ("others_load", "the load's"))
+        }
+        shares = [f"{share:.0%} of {core}" for core, share in taken.items() if share > _MAX_OTHERS]
+        if shares:
+            found.append(
+                f"{name}: other processes and the system took up to {' and '.join(shares)} core; "
+                "rates and latencies suffer."
+            )
+    for name in _SATURATING:
         found += _unsaturated(name, results.get(name, {}))
     if results.get("memory", {}).get("nginx"):
         found.append("memory: nginx is master and worker; pages that they share count twice.")

@@ -11,14 +11,20 @@ turn in the upstream's own dialect, with the same events behind it.
 
 import time
 
+from bench.bodies import octets
 from bench.dialects import CHAT, MESSAGES, Dialect
+from bench.first import FirstClient, stream_text
 from bench.loadgen import JsonLoad, LoadError, quantile
+from bench.pacing import Pace, RateMissedError
 from bench.process import Process, awake
+from bench.rivals.nginx import nginx_program
 from bench.rivals.rival import Rival
-from bench.stage import Figures, Stage, Window, json_load, spoken, stream_load
+from bench.stage import Figures, Stage, UpstreamKind, Window, json_load, spoken, stream_load
 from bench.streams import StreamLoad
+from bench.wrk import Wrk, wrk_program
 
 _JSON_WARM_S = 0.7
+_PACED_WINDOWS = 3  # of which the first that kept the rate is the figure
 STREAM_OPEN_S = 1.0
 _STREAM_SETTLE_S = 0.5
 # On a busy machine the streams take longer to open; they must still outlive the window.
@@ -29,41 +35,101 @@ _FIRST_WARM = 20  # streams of each dialect
 _FIRST_STEP_S = 0.001
 
 
+def upstream_of_json(*, large: bool = False) -> UpstreamKind:
+    """The upstream of small requests is nginx where wrk sends them: a program in Python would be
+    the limit. nginx answers before it has read a large body, so that has the program."""
+    return "replay" if large or wrk_program() is None or nginx_program() is None else "static"
+
+
 async def json_round(
     stage: Stage,
     rival: Rival,
     process: Process,
     dialect: Dialect = MESSAGES,
     *,
-    http2: bool = False,
+    connections: int = 0,
+    body: str = "",
 ) -> Figures:
-    """As many small requests as the proxy can take."""
-    settings = stage.settings
-    load = json_load(rival, spoken(rival, dialect), http2=http2)
+    """As many requests as the proxy can take: small ones, or with bodies of a size."""
+    load = json_load(rival, spoken(rival, dialect), octets(body) if body else 0)
+    connections = connections or stage.settings.connections
+    upstream = stage.testbeds[upstream_of_json(large=bool(body))].upstream
     try:
-        await load.open(settings.connections)
-        if load.text != (text := await stage.upstream_text()):
-            raise LoadError(f"an answer has {load.text[:200]!r}, the upstream {text[:200]!r}")
-        load.saturate()
-        await load.run(_JSON_WARM_S)
-        done = load.completed
-        load.recording = True
-        window = Window(stage.cores, process, stage.testbeds["replay"].upstream)
-        await load.run(settings.seconds)
-        figures = window.close(load.completed - done, "requests")
-        load.recording = False
-        await load.settled()
-        figures |= _latency(load)
-        figures["answer_bytes"] = load.answer_bytes / load.completed
-        return figures
+        if wrk_program() is None:
+            await load.open(connections)
+            await _check_text(stage, load)
+            figures = await _saturated(stage, load, process, upstream)
+        else:
+            await load.open(1)
+            await _check_text(stage, load)
+            wrk = Wrk(rival.folder, load.port, load.payload, len(load.answer))
+            await wrk.run(connections, _JSON_WARM_S)
+            window = Window(stage.cores, process, upstream)
+            report = await wrk.run(connections, stage.settings.seconds)
+            figures = window.close(report.requests, "requests")
+            figures["requests_s"] = report.requests / report.microseconds * 1e6
+            figures |= {"p50_us": report.p50_us, "p99_us": report.p99_us}
+            figures["answer_bytes"] = report.octets / report.requests
+        return {**figures, **rival.own_figures()}
+    finally:
+        load.close()
+
+
+async def http2_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """As many small requests over HTTP/2 as the proxy can take."""
+    load = json_load(rival, http2=True)
+    try:
+        await load.open(stage.settings.connections)
+        await _check_text(stage, load)
+        return await _saturated(stage, load, process, stage.testbeds["replay"].upstream)
+    finally:
+        load.close()
+
+
+async def paced_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """The same number of small requests a second for each proxy, at even intervals."""
+    load = json_load(rival)
+    pace = Pace(load, stage.settings.rate)
+    try:
+        await load.open(stage.settings.connections)
+        await _check_text(stage, load)
+        with pace.running():
+            await load.run(_JSON_WARM_S)
+            for missed in range(_PACED_WINDOWS):
+                del load.latencies[:]
+                load.recording = True
+                window = Window(stage.cores, process, stage.testbeds[upstream_of_json()].upstream)
+                try:
+                    answers = await pace.window(stage.settings.seconds)
+                except RateMissedError:
+                    continue
+                figures = window.close(answers, "requests")
+                load.recording = False
+                return {**figures, **_latency(load), "refused": missed}
+        return {"refused": _PACED_WINDOWS}
     finally:
         load.close()
 
 
 async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Latency of one request at a time, on cores that do not sleep in between."""
+    return await _alone(stage, rival, json_load(rival))
+
+
+async def first_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """Time to the first content of one stream at a time, on a connection that stays open."""
+    payload = MESSAGES.request(rival.sse_port, rival.key, _FIRST_ANSWER, stream=True)
+    load = JsonLoad(rival.sse_port, payload, MESSAGES, FirstClient)
+    figures = await _alone(stage, rival, load)
+    text = await stage.stream_text(_FIRST_ANSWER)
+    if stream_text(load) != text:
+        raise LoadError(f"a stream has another text than the upstream: {load.answer[-300:]!r}")
+    return figures | {"max_us": max(load.latencies) / 1e3}
+
+
+async def _alone(stage: Stage, rival: Rival, load: JsonLoad) -> Figures:
+    """Latencies of one request at a time."""
     seconds = stage.settings.seconds
-    load = json_load(rival)
     try:
         await load.open(1)
         with awake(stage.cores, rival.folder, 2 * (seconds + _JSON_WARM_S)):
@@ -76,6 +142,27 @@ async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures
         return _latency(load)
     finally:
         load.close()
+
+
+async def _check_text(stage: Stage, load: JsonLoad) -> None:
+    if load.text != (text := await stage.upstream_text()):
+        raise LoadError(f"an answer has {load.text[:200]!r}, the upstream {text[:200]!r}")
+
+
+async def _saturated(stage: Stage, load: JsonLoad, process: Process, upstream: Process) -> Figures:
+    """Costs while each connection of `load` sends its next request at once."""
+    load.saturate()
+    await load.run(_JSON_WARM_S)
+    done = load.completed
+    load.recording = True
+    window = Window(stage.cores, process, upstream)
+    await load.run(stage.settings.seconds)
+    figures = window.close(load.completed - done, "requests")
+    load.recording = False
+    await load.settled()
+    figures |= _latency(load)
+    figures["answer_bytes"] = load.answer_bytes / load.completed
+    return figures
 
 
 async def sse_round(
@@ -106,6 +193,7 @@ async def sse_round(
             )
         await load.ended(seconds + 10.0)
         expect_events(load, expected)
+        figures.update(rival.own_figures())
         figures["first_p50_us"] = quantile(load.first_content, 0.50) / 1e3
         figures["first_p99_us"] = quantile(load.first_content, 0.99) / 1e3
         return figures

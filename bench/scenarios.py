@@ -15,21 +15,27 @@ from bench import memory, rounds
 from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from bench.process import BenchError, Process
 from bench.rivals.rival import Rival
+from bench.rounds import upstream_of_json
 from bench.stage import Figures, Results, Stage, UpstreamKind
 
 Round = Callable[[Stage, Rival, Process], Awaitable[Figures]]
 
 _ROUNDS: dict[str, Round] = {
     "json": rounds.json_round,
+    "json-8": partial(rounds.json_round, connections=8),
+    "paced": rounds.paced_round,
     "latency": rounds.latency_round,
+    "first": rounds.first_round,
     "sse": rounds.sse_round,
-    "http2-json": partial(rounds.json_round, http2=True),
+    "http2-json": rounds.http2_round,
     "http2-sse": partial(rounds.sse_round, http2=True),
     "chat-json": partial(rounds.json_round, dialect=CHAT),
     "chat-sse": partial(rounds.sse_round, dialect=CHAT),
     "chat-first": rounds.chat_first_round,
     "responses-json": partial(rounds.json_round, dialect=RESPONSES),
     "responses-sse": partial(rounds.sse_round, dialect=RESPONSES),
+    "json-300k": partial(rounds.json_round, connections=8, body="300k"),
+    "json-1m": partial(rounds.json_round, connections=8, body="1m"),
     "memory": memory.memory_round,
     "idle": memory.idle_round,
     "slow": memory.slow_round,
@@ -45,6 +51,9 @@ SCENARIOS = (*_ROUNDS, *_BODY_ROUNDS, "ready")
 PROFILED = {name: round for name, round in _ROUNDS.items() if name.endswith(("json", "sse"))}
 # Scenarios of rounds in which a proxy is weighed: `direct` has no process for them.
 _WEIGHED = frozenset({"memory", "idle", "slow"})
+# Scenarios in which `direct` is always measured: the time that a proxy adds is the figure.
+ADDED = frozenset({"latency", "first"})
+_LARGE = frozenset({"json-300k", "json-1m"})
 # Figures of the proxy's process, which a rival without a proxy does not have.
 _PROXY_FIGURES = ("cpu_us", "share", "others")
 
@@ -73,7 +82,14 @@ def upstream_of(name: str) -> UpstreamKind:
     """The upstream behind the rivals of a scenario."""
     if name in _BODY_ROUNDS:
         return "held"
-    return "replay" if name.endswith("json") else "simulator"
+    if name in _LARGE:
+        return upstream_of_json(large=True)
+    if name == "first":
+        return "stream"
+    if name == "http2-json":
+        return "replay"
+    small = name in ("json-8", "paced", "latency") or name.endswith("json")
+    return upstream_of_json() if small else "simulator"
 
 
 def in_turn(rivals: Sequence[Rival], number: int) -> Sequence[Rival]:
@@ -83,7 +99,7 @@ def in_turn(rivals: Sequence[Rival], number: int) -> Sequence[Rival]:
 
 async def _rounds(stage: Stage, name: str, round_of: Round) -> None:
     rivals = stage.testbeds[upstream_of(name)].rivals
-    if name in _WEIGHED:
+    if name in _WEIGHED or not (name in ADDED or stage.direct):
         rivals = _proxies(rivals)
     if name.startswith("http2"):
         rivals = [rival for rival in rivals if rival.http2_ports is not None]

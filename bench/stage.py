@@ -5,8 +5,9 @@ a rival's answer is compared with, and which costs between two moments belong to
 Must not know which scenarios there are.
 """
 
+import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,7 +22,9 @@ from bench.streams import StreamLoad
 Figures = dict[str, float]
 # By scenario, by rival, one entry for each round.
 Results = dict[str, dict[str, list[Figures]]]
-UpstreamKind = Literal["simulator", "replay", "held"]
+# The simulator; its JSON answer, from a program or from nginx; a short stream of it; the first
+# octets of a stream, which then stays open.
+UpstreamKind = Literal["simulator", "replay", "static", "stream", "held"]
 
 # About 500 bytes of JSON in the answer.
 JSON_ANSWER = "tokens=40"
@@ -37,7 +40,8 @@ class Settings:
 
     rounds: int = 3
     seconds: float = 5.0
-    connections: int = 64
+    connections: int = 32
+    rate: float = 4600.0
     streams: int = 300
     pace: float = 25.0
     bodies: tuple[str, ...] = ("1k", "100k", "300k", "1m")
@@ -64,6 +68,7 @@ class Stage:
     # Events and text of streams that were read to their end, by speaker, dialect and script.
     streams: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)
     json_text: str = ""
+    direct: bool = False  # whether clients without a proxy are measured in every scenario
 
     @contextmanager
     def running(self, rival: Rival) -> Iterator[Process]:
@@ -102,6 +107,11 @@ class Stage:
                 raise LoadError(f"a stream has another text than the upstream: {found[1][:200]}")
             self.streams[translated] = found
         return self.streams[translated][0]
+
+    async def stream_text(self, simulate: str) -> str:
+        """The text of such a stream."""
+        await self.events_of(simulate)
+        return self.streams["upstream", MESSAGES.name, simulate][1]
 
     async def upstream_text(self) -> str:
         """The text of the upstream's JSON answer."""
@@ -143,7 +153,7 @@ class Window:
             time.perf_counter_ns(),
             self._process.cpu_ns(),
             self._upstream.cpu_ns(),
-            time.process_time_ns(),
+            time.process_time_ns() + _ended_children_ns(),
             *busy_ns(self._cores.proxy),
             *busy_ns(self._cores.load),
         )
@@ -153,10 +163,18 @@ def _others(busy: int, total: int, ours: float) -> float:
     return max(0.0, busy / total - ours) if total else 0.0
 
 
-def json_load(rival: Rival, dialect: Dialect = MESSAGES, *, http2: bool = False) -> JsonLoad:
-    """The clients of JSON answers, not connected yet."""
+def _ended_children_ns() -> int:
+    """CPU time of the programs that sent requests and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round((used.ru_utime + used.ru_stime) * 1e9)
+
+
+def json_load(
+    rival: Rival, dialect: Dialect = MESSAGES, body_size: int = 0, *, http2: bool = False
+) -> JsonLoad:
+    """The clients of JSON answers, not connected yet; see `Dialect.request` for `body_size`."""
     port = _port(rival, 0) if http2 else rival.json_port
-    payload = dialect.request(port, rival.key, JSON_ANSWER, stream=False)
+    payload = dialect.request(port, rival.key, JSON_ANSWER, stream=False, body_size=body_size)
     return (Http2JsonLoad if http2 else JsonLoad)(port, payload, dialect)
 
 
@@ -196,14 +214,23 @@ async def record(port: int) -> JsonLoad:
     return load
 
 
+async def record_stream(port: int) -> bytes:
+    """A stream with one piece of content."""
+    load = StreamLoad(port, MESSAGES.request(port, UPSTREAM_KEY, "tokens=1", stream=True))
+    await _read_stream(load)
+    return load.head + _chunks(load.payloads or ()) + b"0\r\n\r\n"
+
+
 async def record_opening(port: int) -> bytes:
     """The first octets of a stream of the upstream: its head, and events with some content."""
     payload = MESSAGES.request(port, UPSTREAM_KEY, _OPENED_ANSWER, stream=True)
     load = StreamLoad(port, payload)
     await _read_stream(load)
-    assert load.payloads is not None
-    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in load.payloads[:_OPENED_EVENTS]]
-    return load.head + b"".join(chunks)
+    return load.head + _chunks((load.payloads or ())[:_OPENED_EVENTS])
+
+
+def _chunks(events: Sequence[bytes]) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
 
 
 async def _read_stream(load: StreamLoad) -> tuple[int, str]:

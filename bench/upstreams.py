@@ -1,4 +1,4 @@
-"""The upstreams behind the rivals: the simulator, and octets recorded from it.
+"""The upstreams behind the rivals: the simulator, and answers recorded from it.
 
 Decides how they are started, on the core of the load. Must not know what is measured.
 """
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.process import Process, free_ports
+from bench.rivals.nginx import nginx_program, static_settings
 from bench.rivals.relay import RELAY, TREE, environment
 
 
@@ -15,7 +16,9 @@ def start_simulator(folder: Path, core: int) -> tuple[Process, int]:
     """The simulated upstream, and its port."""
     (port,) = free_ports(1)
     argv = [*RELAY, "simulate", "--port", str(port)]
-    return _start("relay simulate", argv, core, folder / "upstream.err", port, environment(TREE))
+    return _start(
+        "relay simulate", argv, core, folder / "upstream.err", port, environment(str(TREE))
+    )
 
 
 def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
@@ -26,6 +29,16 @@ def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
     program = str(Path(__file__).with_name("replay.py"))
     argv = [sys.executable, "-P", program, str(port), str(recorded)]
     return _start("replay", argv, core, folder / "replay.err", port)
+
+
+def start_static(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
+    """nginx that gives this answer to every request, and its port."""
+    program = nginx_program()
+    assert program is not None
+    (port,) = free_ports(1)
+    (folder / "nginx.conf").write_text(static_settings(folder, port, answer))
+    argv = [program, "-p", str(folder), "-e", f"{folder}/static.err", "-c", "nginx.conf"]
+    return _start("static", argv, core, folder / "static.err", port)
 
 
 def _start(

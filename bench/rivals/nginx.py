@@ -75,6 +75,62 @@ http {{
 """
 
 
+_STATIC = """\
+daemon off;
+{user}worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 16384; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    keepalive_timeout 300s;
+    keepalive_requests 1000000000;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        default_type application/json;
+{fields}
+        location / {{ return 200 '{body}'; }}
+    }}
+}}
+"""
+# nginx writes these itself.
+_OWN = ("content-type", "content-length", "date", "server", "connection")
+
+
+def static_settings(folder: Path, port: int, answer: bytes) -> str:
+    """The configuration of an upstream that gives every request the same JSON answer."""
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    fields = [line.split(": ", 1) for line in head.split("\r\n")[1:]]
+    if "$" in answer.decode():
+        raise BenchError("nginx would take a dollar in the answer for a variable")
+    return _STATIC.format(
+        folder=folder,
+        port=port,
+        user=_user(),
+        fields="\n".join(
+            f"        add_header {name} {_quoted(value)};"
+            for name, value in fields
+            if name.lower() not in _OWN
+        ),
+        body=_quoted(body)[1:-1],
+    )
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _user() -> str:
+    """As root the worker would become `nobody`, who cannot write to the bench's folder."""
+    return "user root;\n" if os.geteuid() == 0 else ""
+
+
 class Nginx(Rival):
     """Debian's nginx with one worker."""
 
@@ -94,8 +150,7 @@ class Nginx(Rival):
         self.settings = _SETTINGS.format(
             folder=folder,
             hidden="\n".join(f"    proxy_hide_header {name};" for name in _HIDDEN),
-            # As root the worker would become `nobody`, who cannot write to this folder.
-            user="user root;\n" if os.geteuid() == 0 else "",
+            user=_user(),
             upstream=upstream,
             credential=UPSTREAM_KEY,
             json=self.json_port,

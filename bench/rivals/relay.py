@@ -1,14 +1,19 @@
-"""This project as a rival: from the tree that the bench is in, or from an older checkout.
+"""This project as a rival: the tree that the bench is in, and any other build of it.
 
-Decides how a tree is run, and the configuration and the account that a run needs. Both trees
-get the same interpreter, the same settings and a database each. Must not know what is measured.
+Decides how a build is run, and the configuration and the account that a run needs. A build is a
+Python and the folder from which it imports `relay`: an older checkout, a compiled copy, another
+interpreter. All get the same settings and a database each. Must not know what is measured.
 """
 
 import os
+import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import orjson
 
 from bench.dialects import MODEL
@@ -18,7 +23,11 @@ from bench.rivals.rival import UPSTREAM_KEY, Rival
 # The tree that this bench is part of.
 TREE = Path(__file__).parents[2]
 # `-P`: the working directory must not stand in for the tree.
-RELAY = (sys.executable, "-P", "-m", "relay")
+_MODULE = ("-P", "-m", "relay")
+RELAY = (sys.executable, *_MODULE)
+_SUFFIX = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
+_FOUND = "import sys, relay; print(sys.version.split()[0], relay.__file__)"
+_LONGEST = re.compile(r"^relay_loop_lag_longest_seconds (\S+)$", re.MULTILINE)
 _PLAN = "bench"
 _EMAIL = "bench@example.com"
 
@@ -57,15 +66,98 @@ max_keys = 3
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A relay to run: `path` is its PYTHONPATH, empty for the relay installed in `python`."""
+
+    name: str
+    python: str = sys.executable
+    path: str = ""
+
+    @property
+    def command(self) -> Sequence[str]:
+        """The command `relay` of this build."""
+        return (self.python, *_MODULE)
+
+    def environment(self) -> Mapping[str, str]:
+        """The bench's own environment, but `relay` is imported from `path`."""
+        return environment(self.path)
+
+    def found(self) -> "Found":
+        """How it runs.
+
+        Raises:
+            BenchError: it does not, or `relay` is not imported from `path`.
+        """
+        text = self._print(_FOUND)
+        python, _, file = text.partition(" ")
+        package = Path(file).parent
+        folders = [Path(folder).resolve() for folder in self.path.split(":") if folder]
+        if folders and not any(package.is_relative_to(folder) for folder in folders):
+            raise BenchError(f"{self.path} is no checkout of relay: `import relay` finds {file}")
+        suffix = self._print(_SUFFIX)
+        return Found(python, package, any(package.rglob(f"*{suffix}")))
+
+    def _print(self, script: str) -> str:
+        return output([self.python, "-P", "-c", script], self.environment()).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How a build runs: the version of its Python, its package, and whether that is compiled."""
+
+    python: str
+    package: Path
+    compiled: bool
+
+
+THIS = Build("relay", path=str(TREE))
+
+
+def checkout(path: Path) -> Build:
+    """An older version of this project, from the checkout at `path`."""
+    return Build("before", path=str(path.resolve()))
+
+
+def _builds(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> tuple[Build, ...]:
+    """`NAME=PYTHON[:PYTHONPATH]` → builds; names are unique."""
+    builds: list[Build] = []
+    for value in values:
+        name, _, rest = value.partition("=")
+        python, _, path = rest.partition(":")
+        if not name or not python:
+            raise click.BadParameter(f"{value!r} is no NAME=PYTHON[:PYTHONPATH]")
+        if name in {"direct", "nginx", *(build.name for build in builds)}:
+            raise click.BadParameter(f"the name {name!r} is taken")
+        folders = [os.path.abspath(folder) for folder in path.split(":") if folder]
+        builds.append(Build(name, python, ":".join(folders)))
+    return tuple(builds)
+
+
+build_option = click.option(
+    "--relay",
+    "builds",
+    multiple=True,
+    callback=_builds,
+    metavar="NAME=PYTHON[:PYTHONPATH]",
+    help="A build of the relay: the Python that runs it, and the folder with its package "
+    "`relay` if that is not installed there. May be repeated.",
+)
+
+
 class Relay(Rival):
     """A relay with a database, a plan and one key of its own."""
 
-    name = "relay"
     dialects = frozenset({"messages", "chat", "responses"})
 
-    def __init__(self, folder: Path, upstream: int, upstreams: int = 1, tree: Path = TREE) -> None:
+    def __init__(
+        self, folder: Path, upstream: int, upstreams: int = 1, build: Build = THIS
+    ) -> None:
         super().__init__(folder)
-        self.tree = tree
+        self.name = build.name
+        self.build = build
         self.profile: Path | None = None  # where a profile of the next process goes
         port, admin = free_ports(2)
         self.json_port = self.sse_port = port
@@ -83,7 +175,7 @@ class Relay(Rival):
         )
         self.config = folder / "relay.toml"
         self.config.write_text(self.settings)
-        self.version = _version(tree)
+        self.version = _version(build)
         self._run("user", "create", _EMAIL, "--plan", _PLAN)
         created = self._run("key", "create", "--user", _EMAIL, "--json")
         try:
@@ -92,49 +184,47 @@ class Relay(Rival):
             raise BenchError(f"`relay key create --json` printed no key: {created[:300]}") from None
 
     def argv(self) -> Sequence[str]:
-        command: Sequence[str] = RELAY
+        command = self.build.command
         if self.profile is not None:
             profiler = ("-m", "cProfile", "-o", str(self.profile))
-            command = (*RELAY[:2], *profiler, *RELAY[2:])
-        return [*command, "serve", "--config", str(self.config)]
+            command = (*command[:2], *profiler, *command[2:])
+        return [*command, *self.serve()]
+
+    def serve(self) -> Sequence[str]:
+        """The arguments of the command `relay`."""
+        return ("serve", "--config", str(self.config))
 
     def environment(self) -> Mapping[str, str]:
-        return environment(self.tree)
+        return self.build.environment()
+
+    def own_figures(self) -> Mapping[str, float]:
+        """How long the event loop was late at most, since the process started."""
+        found = _LONGEST.search(self._run("metrics"))
+        return {"stall_ms": float(found[1]) * 1e3} if found else {}
 
     def _run(self, *arguments: str) -> str:
-        argv = [*RELAY, *arguments, "--config", str(self.config)]
-        return output(argv, environment(self.tree))
+        argv = [*self.build.command, *arguments, "--config", str(self.config)]
+        return output(argv, self.environment())
 
 
-class Before(Relay):
-    """An older version of this project, from a checkout at `tree`."""
-
-    name = "before"
-
-
-def environment(tree: Path) -> Mapping[str, str]:
-    """The bench's own environment, but `relay` is imported from `tree`."""
-    return {**os.environ, "PYTHONPATH": str(tree)}
+def machine_name() -> str:
+    """The architecture and the C library: both decide the number of instructions."""
+    return " ".join((os.uname().machine, *platform.libc_ver())).strip()
 
 
-def checkout(path: Path) -> Path:
-    """The absolute path of a tree that has a relay.
-
-    Raises:
-        BenchError: `relay` would not be imported from there.
-    """
-    tree = path.resolve()
-    script = "import relay; print(relay.__file__)"
-    found = output([sys.executable, "-P", "-c", script], environment(tree)).strip()
-    if not Path(found).is_relative_to(tree):
-        raise BenchError(f"{path} is no checkout of relay: `import relay` finds {found}")
-    return tree
+def environment(path: str) -> Mapping[str, str]:
+    """The bench's own environment with this PYTHONPATH; with none if it is empty."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**variables, "PYTHONPATH": path} if path else variables
 
 
-def _version(tree: Path) -> str:
-    """Python's version, and the commit where the tree is a Git checkout."""
+def _version(build: Build) -> str:
+    """Python's version, that of relay, and the commit where its tree is a Git checkout."""
+    found = build.found()
+    relay = output([*build.command, "--version"], build.environment()).strip()
     try:
-        described = output(["git", "-C", str(tree), "describe", "--always", "--dirty"])
+        commit = output(["git", "-C", str(found.package.parent), "describe", "--always", "--dirty"])
     except BenchError:
-        described = ""  # an unpacked archive, or no Git
-    return f"Python {sys.version.split()[0]} {described}".strip()
+        commit = ""  # an unpacked archive, or no Git
+    form = ", compiled" if found.compiled else ""
+    return f"Python {found.python}, {relay}{form} {commit}".strip()

@@ -44,6 +44,10 @@ class Rival(ABC):
         """Environment variables of the process; None: those of the bench."""
         return None
 
+    def own_figures(self) -> Mapping[str, float]:
+        """What the running proxy reports of itself, after a round."""
+        return {}
+
     def start(self, core: int) -> tuple[Process, float]:
         """A running proxy that answers, and the seconds until it did.
 

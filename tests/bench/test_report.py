@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.report import Ratio, all_rows, summary
+from bench.report import Ratio, judge, summary
+from bench.rows import Goal, all_rows, at_least, over_direct, times_nginx
 from bench.stage import Results, Settings
 
 _CPU: Results = {
@@ -24,7 +25,8 @@ def test_an_entry_keeps_the_ratio_to_nginx_beside_it() -> None:
     entry = summary(all_rows(Settings()), _CPU)["sse.cpu_us"]
     assert (entry["relay"], entry["nginx"], entry["before"]) == (30.0, 15.0, 30.0)
     assert entry["ratio"] == 2.0
-    assert entry["met"] is False
+    assert entry["judged"]["relay"].met is False
+    assert entry["goal"] == "≤ 1.33 × nginx"
 
 
 def test_without_an_older_version_there_is_no_ratio_to_it() -> None:
@@ -52,3 +54,49 @@ def test_differences_between_bodies_are_not_made_ratios() -> None:
     assert list(found) == [f"chat-body-memory.{name}" for name in figures]
     assert found["chat-body-memory.body_5k_kib"]["relay/before"].median == 1.0
     assert found["chat-body-memory.body_5k_more_kib"]["relay/before"] is None
+
+
+_VALUES = {"direct": [100.0, 300.0], "nginx": [200.0, 400.0], "relay": [250.0, 470.0]}
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "met"),
+    [
+        (over_direct(160), 160.0, True),
+        (over_direct(159), 160.0, False),
+        (times_nginx(1.3), 1.2125, True),
+        (at_least(360), 360.0, True),
+        (at_least(361), 360.0, False),
+    ],
+    ids=str,
+)
+def test_a_goal_is_judged_by_pairs_of_rounds(goal: Goal, value: float, met: bool) -> None:
+    judged = judge(goal, _VALUES["relay"], _VALUES, nginx_idle=False)
+    assert judged is not None
+    assert judged.value == pytest.approx(value)
+    assert judged.met is met
+
+
+@pytest.mark.parametrize("goal", [over_direct(1), times_nginx(1)], ids=str)
+def test_nothing_is_judged_by_a_rival_that_was_not_measured(goal: Goal) -> None:
+    assert judge(goal, [1.0], {"relay": [1.0]}, nginx_idle=False) is None
+
+
+def test_a_ratio_to_an_idle_nginx_is_not_judged() -> None:
+    assert judge(times_nginx(3), _VALUES["relay"], _VALUES, nginx_idle=True) is None
+
+
+def test_each_build_of_relay_is_judged() -> None:
+    results: Results = {
+        "paced": {
+            "nginx": [{"cpu_us": 10.0}],
+            "compiled": [{"cpu_us": 30.0}],
+            "relay": [{"cpu_us": 60.0}],
+        }
+    }
+    entry = summary(all_rows(Settings()), results)["paced.cpu_us"]
+    assert {name: one.met for name, one in entry["judged"].items()} == {
+        "compiled": True,
+        "relay": False,
+    }
+    assert entry["relay/compiled"].median == 2.0

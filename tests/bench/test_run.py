@@ -9,6 +9,7 @@ import pytest
 
 from bench.rivals.direct import Direct
 from bench.rivals.relay import TREE
+from bench.rounds import upstream_of_json
 from bench.scenarios import SCENARIOS, in_turn, upstream_of
 
 _TIMEOUT_S = 120
@@ -65,14 +66,39 @@ def test_every_second_round_has_the_rivals_in_reverse(tmp_path: Path) -> None:
 
 def test_each_scenario_has_the_upstream_that_it_needs() -> None:
     kinds = {name: upstream_of(name) for name in SCENARIOS}
-    assert [name for name in kinds if kinds[name] == "replay"] == [
-        "json",
-        "http2-json",
-        "chat-json",
-        "responses-json",
-    ]
+    small = ["json", "json-8", "paced", "latency", "chat-json", "responses-json"]
+    assert {kinds[name] for name in small} == {upstream_of_json()}
+    assert {kinds[name] for name in ("http2-json", "json-300k", "json-1m")} == {"replay"}
+    assert kinds["first"] == "stream"
     assert [name for name in kinds if kinds[name] == "held"] == [
         "body-memory",
         "chat-body-memory",
         "responses-body-memory",
     ]
+
+
+def test_a_quick_run_judges_each_build_by_each_goal(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    again = f"again={sys.executable}:{TREE}"
+    scenarios = [part for name in ("paced", "first") for part in ("--only", name)]
+    rate = ("--rate", "50", "--connections", "4")
+    done = _bench("--quick", *scenarios, *rate, "--relay", again, "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = orjson.loads(figures.read_bytes())
+    assert set(found["rounds"]["first"]) >= {"direct", "again", "relay"}
+    assert "direct" not in found["rounds"]["paced"]
+    assert set(found["summary"]["first.max_us"]["judged"]) == {"again", "relay"}
+    assert "≤ 2,000" in done.stdout
+
+
+@pytest.mark.parametrize("build", ["", "a", "a=", "=python", "nginx=python"])
+def test_a_build_without_a_name_or_a_python_is_refused(build: str) -> None:
+    done = _bench("--relay", build)
+    assert done.returncode == 2
+    assert "--relay" in done.stderr
+
+
+def test_a_build_that_does_not_run_is_named() -> None:
+    done = _bench("--relay", "a=/no/python")
+    assert done.returncode == 1
+    assert "/no/python" in done.stdout

@@ -1,0 +1,50 @@
+"""The functions in a dump of callgrind, with the instructions of each.
+
+Decides how a dump is read. Must not know which functions belong together. A name is written once in
+a dump, then by its number; a line after `calls=` has the cost of a call, which its function has
+already.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+# By object file and function.
+Functions = Counter[tuple[str, str]]
+
+_NAMED = re.compile(r"(ob|fn)=\((\d+)\)(?: (.*))?")
+_COST = re.compile(r"(?:\+|-)?\d+ (\d+)|\* (\d+)")
+_CYCLE = re.compile(r"'\d+$")  # of a function that calls itself
+
+
+def read_functions(dumps: Iterable[Path]) -> Functions:
+    """The instructions of each function by itself, summed over the dumps."""
+    found: Functions = Counter()
+    for dump in dumps:
+        _read(dump, found)
+    return found
+
+
+def _read(dump: Path, found: Functions) -> None:
+    names: dict[tuple[str, str], str] = {}
+    at = {"ob": "", "fn": ""}
+    is_call = False
+    with dump.open(errors="replace") as lines:
+        for line in lines:
+            if named := _NAMED.match(line):
+                kind, number, name = named.groups()
+                if name is not None:
+                    names[kind, number] = name.strip()
+                at[kind] = names[kind, number]
+            elif line.startswith("c"):  # cfn=, cob=, cfi=; the names in them count for later lines
+                if called := _NAMED.match(line[1:]):
+                    kind, number, name = called.groups()
+                    if name is not None:
+                        names[kind, number] = name.strip()
+                is_call = is_call or line.startswith("calls=")
+            elif cost := _COST.match(line):
+                if not is_call:
+                    function = _CYCLE.sub("", at["fn"])
+                    found[at["ob"], function] += int(cost[1] or cost[2])
+                is_call = False

@@ -1,0 +1,95 @@
+"""Requests at an even rate, as many for each rival: the cost of a proxy that is partly idle.
+
+Decides when the next request is due, and refuses a window that missed its rate. The loop's own
+timers are a millisecond apart, in which several requests would become due together; a timer of the
+kernel is not. Must not know which proxy answers.
+"""
+
+import asyncio
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bench.loadgen import JsonLoad, LoadError
+
+_CLOCK_MONOTONIC = 1
+_NANOSECONDS = 1_000_000_000
+# Of the requests that were due in a window, those answered in it at least.
+_LEAST = 0.99
+
+
+class RateMissedError(LoadError):
+    """A window had fewer answers than the rate demands: it is no figure."""
+
+
+class _TimerSettings(ctypes.Structure):
+    """`struct itimerspec`: the interval, then the first expiration, in seconds and nanoseconds."""
+
+    _fields_ = (
+        ("interval_s", ctypes.c_long),
+        ("interval_ns", ctypes.c_long),
+        ("first_s", ctypes.c_long),
+        ("first_ns", ctypes.c_long),
+    )
+
+
+class Pace:
+    """Requests of `load` in even intervals, on whichever connection has been idle for longest."""
+
+    def __init__(self, load: JsonLoad, rate: float) -> None:
+        self._load = load
+        self._rate = rate
+        self._owed = 0  # requests that were due while no connection was idle
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Requests are sent until this is left."""
+        loop = asyncio.get_running_loop()
+        timer = _timer(self._rate)
+        loop.add_reader(timer, self._due, timer)
+        try:
+            yield
+        finally:
+            loop.remove_reader(timer)
+            os.close(timer)
+
+    async def window(self, seconds: float) -> int:
+        """Let the load go on; the number of answers.
+
+        Raises:
+            RateMissedError: there were fewer than the rate demands.
+            LoadError: one was wrong.
+        """
+        self._owed = 0  # of an earlier window, which is no figure
+        before = self._load.completed
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        await self._load.run(seconds)
+        answers = self._load.completed - before
+        wanted = self._rate * (loop.time() - start)
+        if answers < _LEAST * wanted:
+            raise RateMissedError(
+                f"{answers} answers came at {self._rate:g}/s instead of {wanted:.0f}"
+            )
+        return answers
+
+    def _due(self, timer: int) -> None:
+        self._owed += int.from_bytes(os.read(timer, 8), "little")
+        idle = self._load.idle
+        sent = min(self._owed, len(idle))
+        self._owed -= sent
+        ready, self._load.idle = idle[:sent], idle[sent:]
+        for client in ready:
+            client.send()
+
+
+def _timer(rate: float) -> int:
+    """A descriptor from which the number of expirations can be read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    timer = int(libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK))
+    interval = divmod(round(_NANOSECONDS / rate), _NANOSECONDS)
+    settings = _TimerSettings(*interval, *interval)
+    if timer < 0 or libc.timerfd_settime(timer, 0, ctypes.byref(settings), None) < 0:
+        raise OSError(ctypes.get_errno(), "no timer can be had")
+    return timer
