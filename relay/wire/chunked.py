@@ -32,7 +32,7 @@ _FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
 }
 _MAX_CACHED_SIZES: Final = 4096
 
-_HEAD_OCTETS: Final = 5  # three digits and CR LF: the chunk of any usual event
+HEAD_OCTETS: Final = 5  # three digits and CR LF: the chunk of any usual event
 _CR: Final = 0x0D
 _LF: Final = 0x0A
 
@@ -40,7 +40,7 @@ _LF: Final = 0x0A
 _sizes: Final[dict[bytes, int]] = {}
 # The first octets of a small chunk → all its octets. Upstreams send an event as one chunk, and most
 # reads bring one event: a look-up shows that such a read is exactly one chunk.
-_totals: Final[dict[bytes, int]] = {}
+small_chunks: Final[dict[bytes, int]] = {}
 
 
 def _coding_error(message: str) -> RelayError:
@@ -65,9 +65,9 @@ def _remember_total(head: bytes) -> None:
     line, found, _ = head.partition(b"\r\n")
     length = _sizes.get(line)
     if found and length:
-        if len(_totals) >= _MAX_CACHED_SIZES:
-            _totals.clear()
-        _totals[head] = len(line) + length + 4
+        if len(small_chunks) >= _MAX_CACHED_SIZES:
+            small_chunks.clear()
+        small_chunks[head] = len(line) + length + 4
 
 
 def _check_size_part(part: bytes) -> None:
@@ -104,15 +104,17 @@ class ChunkScanner:
 
     `left` is the number of octets to the end of the current chunk, its CR LF included.
     `single` is whether the last piece was exactly one chunk: upstreams send an event so.
+    `clear`: between two chunks, with no octets held. A piece that is exactly one chunk may then
+    pass without `feed`.
     """
 
-    __slots__ = ("_clear", "_held", "_trailers", "done", "left", "rest", "single")
+    __slots__ = ("_held", "_trailers", "clear", "done", "left", "rest", "single")
 
     def __init__(self) -> None:
         self.left = 0
         self.single = False
         self.done = False
-        self._clear = True  # between two chunks, with no octets held
+        self.clear = True
         self.rest = b""
         self._held = b""  # a part of a size line, or a lone CR: not passed on yet
         self._trailers = False
@@ -127,18 +129,18 @@ class ChunkScanner:
         Raises:
             RelayError: the coding is broken.
         """
-        if not self._clear:
+        if not self.clear:
             self.single = False
             data = self._scan(data)
         else:
-            head = data[:_HEAD_OCTETS]
-            if _totals.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
+            head = data[:HEAD_OCTETS]
+            if small_chunks.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
                 self.single = True
                 return data
             self.single = False
             data = self._scan(data)
             _remember_total(head)
-        self._clear = not (self.left or self._held or self._trailers)
+        self.clear = not (self.left or self._held or self._trailers)
         return data
 
     def _scan(self, data: bytes) -> bytes:
@@ -220,8 +222,8 @@ class ChunkReader:
         if not self._clear:
             data = self._read(data)
         else:
-            head = data[:_HEAD_OCTETS]
-            if _totals.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
+            head = data[:HEAD_OCTETS]
+            if small_chunks.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
                 return data[head.index(b"\n") + 1 : -2]
             data = self._read(data)
             _remember_total(head)

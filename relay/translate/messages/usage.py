@@ -9,7 +9,7 @@ from typing import Final
 
 from relay.translate.messages.answer_form import is_untyped_error
 from relay.translate.messages.counts import Usage, event_type, message_usage, record_event
-from relay.wire.chunked import ChunkReader, ChunkScanner
+from relay.wire.chunked import HEAD_OCTETS, ChunkReader, ChunkScanner, small_chunks
 from relay.wire.sse import EventReader
 
 __all__ = ["DATA_OCTETS", "JsonTap", "NoTap", "StreamTap", "Usage", "message_usage", "record_event"]
@@ -20,6 +20,9 @@ _ENDS: Final = frozenset({b"message_stop", b"error"})
 _STOP: Final = b'"message_stop"'
 _LAST_EVENT: Final = re.compile(rb"message_stop|^event: ?error", re.MULTILINE)
 _DELTA: Final = b"content_block_delta"
+_DELTA_HEAD: Final = b"event: content_block_delta\ndata: "
+_CHUNK_END: Final = b"\n\n\r\n"  # of an event in a chunk of its own
+_LINE_FEED: Final = 0x0A
 # The start of an event with content, and a piece that has only such events, in chunks or without.
 _CONTENT: Final = (
     rb'(?:event: ?content_block_delta\r?\ndata:|data: ?\{"type": ?"content_block_delta")'
@@ -103,6 +106,7 @@ class _Unframed:
 
     left = 0
     single = True  # no chunk can end within an event
+    clear = False  # no piece is a chunk
 
 
 _unframed: Final = _Unframed()
@@ -158,6 +162,26 @@ class StreamTap:
             self._chunks = chunks
         if payload:
             self._read(payload)
+
+    def passes(self, data: bytes) -> bool:
+        """Note a piece that is one event of content in a chunk of its own, as nearly all are.
+
+        False: it may be anything else, and both the framing and `feed` must take it. Each of the
+        tests is of a few octets, or one search for the next line feed.
+        """
+        if not self._quiet or not self._framing.clear:
+            return False
+        size = len(data)
+        if small_chunks.get(data[:HEAD_OCTETS]) != size:
+            return False
+        at = HEAD_OCTETS if data[HEAD_OCTETS - 1] == _LINE_FEED else HEAD_OCTETS - 1
+        if not data.startswith(_DELTA_HEAD, at) or not data.endswith(_CHUNK_END):
+            return False
+        if data.find(b"\n", at + len(_DELTA_HEAD)) != size - len(_CHUNK_END):
+            return False  # a second line of data, or a second event
+        self._last = data
+        self._passed += size + _ONE_EVENT
+        return True
 
     def feed(self, data: bytes) -> bool:
         """Read a piece of the stream; False if it is complete events of content only."""
