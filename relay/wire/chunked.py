@@ -32,7 +32,7 @@ _FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
 }
 _MAX_CACHED_SIZES: Final = 4096
 
-HEAD_OCTETS: Final = 5  # three digits and CR LF: the chunk of any usual event
+_HEAD_OCTETS: Final = 5  # three digits and CR LF: the chunk of any usual event
 _CR: Final = 0x0D
 _LF: Final = 0x0A
 
@@ -40,7 +40,7 @@ _LF: Final = 0x0A
 _sizes: Final[dict[bytes, int]] = {}
 # The first octets of a small chunk → all its octets. Upstreams send an event as one chunk, and most
 # reads bring one event: a look-up shows that such a read is exactly one chunk.
-small_chunks: Final[dict[bytes, int]] = {}
+_totals: Final[dict[bytes, int]] = {}
 
 
 def _coding_error(message: str) -> RelayError:
@@ -65,9 +65,9 @@ def _remember_total(head: bytes) -> None:
     line, found, _ = head.partition(b"\r\n")
     length = _sizes.get(line)
     if found and length:
-        if len(small_chunks) >= _MAX_CACHED_SIZES:
-            small_chunks.clear()
-        small_chunks[head] = len(line) + length + 4
+        if len(_totals) >= _MAX_CACHED_SIZES:
+            _totals.clear()
+        _totals[head] = len(line) + length + 4
 
 
 def _check_size_part(part: bytes) -> None:
@@ -133,8 +133,8 @@ class ChunkScanner:
             self.single = False
             data = self._scan(data)
         else:
-            head = data[:HEAD_OCTETS]
-            if small_chunks.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
+            head = data[:_HEAD_OCTETS]
+            if _totals.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
                 self.single = True
                 return data
             self.single = False
@@ -222,8 +222,8 @@ class ChunkReader:
         if not self._clear:
             data = self._read(data)
         else:
-            head = data[:HEAD_OCTETS]
-            if small_chunks.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
+            head = data[:_HEAD_OCTETS]
+            if _totals.get(head) == len(data) and data[-1] == _LF and data[-2] == _CR:
                 return data[head.index(b"\n") + 1 : -2]
             data = self._read(data)
             _remember_total(head)

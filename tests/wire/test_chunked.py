@@ -163,7 +163,7 @@ def test_the_cache_of_small_chunks_is_bounded() -> None:
                 reader = kind()
                 passed = [reader.feed(octets) for _ in range(3)]
                 assert passed == [octets if kind is ChunkScanner else octets[-size - 2 : -2]] * 3
-            assert len(chunked.small_chunks) <= 4096
+            assert len(chunked._totals) <= 4096
 
 
 @pytest.mark.parametrize("kind", [ChunkScanner, ChunkReader])

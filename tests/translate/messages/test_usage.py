@@ -326,8 +326,11 @@ OTHERS = {
 
 
 def passes(piece: bytes, *before: bytes) -> bool:
-    """Whether a piece passes whose size has been seen before."""
-    ChunkScanner().feed(piece)
+    """Whether a piece passes whose like was read twice before."""
+    for known in 2 * (*map(chunk, OTHERS.values()), chunk(b"x" * len(DELTA)), chunk(DELTA), piece):
+        scanner, tap = ChunkScanner(), StreamTap()
+        tap.begin(EVENTS[0], scanner, ChunkReader())
+        tap.feed(scanner.feed(known))
     scanner, tap = ChunkScanner(), StreamTap()
     tap.begin(EVENTS[0], scanner, ChunkReader())
     for each in before:
@@ -346,6 +349,21 @@ def test_an_event_of_content_in_its_own_chunk_passes(text: str) -> None:
 @pytest.mark.parametrize("other", OTHERS)
 def test_nothing_else_passes_unread(other: str) -> None:
     assert not passes(chunk(OTHERS[other]))
+
+
+def test_a_chunk_passes_only_with_all_its_octets() -> None:
+    piece = chunk(DELTA)
+    assert passes(piece)
+    scanner, tap = ChunkScanner(), StreamTap()
+    tap.begin(EVENTS[0], scanner, ChunkReader())
+    for other in (
+        piece[:-2] + b"xx",
+        piece[:-3] + b"x\r\n",
+        piece[:60] + piece[-4:],
+        piece[:-4] + b"x" + piece[-4:],
+    ):
+        assert not tap.passes(other)
+    assert tap.passes(piece)
 
 
 def test_a_piece_passes_only_between_chunks_and_before_the_end() -> None:
