@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.errors import BAD_UPSTREAM, RelayError
 from relay.translate.chat.answer import ChatStream
 from relay.translate.messages.event_stream import EventStream
 from relay.translate.responses.stream import ResponsesStream
@@ -70,6 +71,15 @@ def test_pieces_are_the_same_read_by_event_or_by_octet(
     expected = outcome(new(), one_by_one(octets))
     assert outcome(new(), events) == outcome(new(), [octets]) == expected
     assert expected[2] == ""
+
+
+def test_nothing_follows_the_failure_of_a_stream() -> None:
+    stream = ResponsesStream(replies.METADATA)
+    text = event(delta(0, type="text_delta", text="Hi"))
+    for piece in (event(START), event(KINDS["text_delta"][1]), text, text):
+        stream.feed(piece)
+    stream.fail(RelayError(BAD_UPSTREAM, "The model's upstream broke off its answer."))
+    assert stream.feed(text) == b""
 
 
 TEXT = event(delta(0, type="text_delta", text="Hi")).decode("latin-1")

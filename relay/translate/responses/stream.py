@@ -123,6 +123,7 @@ class ResponsesStream(EventStream):
     def fail(self, error: RelayError) -> bytes:
         """The last events of a stream that ends with an error."""
         self.usage.complete = self.usage.error = True
+        self._piece_head = b""  # no further piece is taken
         events = self._begin()
         self.answer = render.response(
             self._metadata, b"failed", self.output, error=error_object.member(error)
