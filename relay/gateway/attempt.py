@@ -13,7 +13,7 @@ from typing import Final
 
 from relay.errors import BAD_UPSTREAM, FORBIDDEN, OVERLOADED, UPSTREAM_TIMEOUT, Kind, RelayError
 from relay.gateway.context import RequestContext
-from relay.gateway.dialect import InboundRequest, UpstreamRefusal
+from relay.gateway.dialect import InboundRequest, UpstreamRefusal, UpstreamRequest
 from relay.gateway.error_words import OPERATORS_MATTER, StatedError, fit_refusal
 from relay.net.upstream.body import LOOK_AHEAD_OCTETS, ResponseBody
 from relay.net.upstream.connection import FailureKind, UpstreamConnection, UpstreamError
@@ -124,7 +124,7 @@ def relay_error(failure: UpstreamError) -> RelayError:
     return RelayError(_KINDS[failure.kind], _MESSAGES[failure.kind])
 
 
-async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -> Answer:
+async def attempt(ctx: RequestContext, lease: Lease, sent: UpstreamRequest) -> Answer:
     """Send a request to one upstream, and return its answer once it has begun.
 
     Raises:
@@ -143,7 +143,7 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
         lease.sent = True
         response = None
         try:
-            response = await connection.send(head, body)
+            response = await connection.send(*sent)
         except UpstreamError as failure:
             if not failure.reused_and_unanswered or _is_late(sent_at):
                 raise
@@ -154,8 +154,8 @@ async def attempt(ctx: RequestContext, lease: Lease, head: bytes, body: bytes) -
             # §15.5.9). It has not served the request, so send it again on a new connection.
             connection.close()
             connection = await pool.connect()
-            response = await connection.send(head, body)
-        head = body = b""  # let them go
+            response = await connection.send(*sent)
+        sent = ()  # the upstream has it, and nothing else needs it
         ctx.upstream_us = int((time.monotonic() - sent_at) * 1e6)
         return await _started_answer(ctx, lease, connection, response)
     except FailedError as failed:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from relay.gateway.context import RequestContext
     from relay.gateway.keepalive import KeepAlive
 
+UpstreamRequest = tuple[bytes | memoryview, ...]
+"""A request as it goes to an upstream, in pieces: its head, and its body in one or more."""
+
 
 class Received:
     """A request as it was received: head, complete body, caller and their plan.
@@ -123,8 +126,8 @@ class InboundRequest(ABC):
         """Whether its prompt cache lives for an hour, not five minutes."""
 
     @abstractmethod
-    def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
-        """Head and body of the Messages request for one upstream.
+    def upstream_request(self, target: Target, binding: Binding | None) -> UpstreamRequest:
+        """The Messages request for one upstream.
 
         `binding`: whose thinking is in the conversation's history.
 
@@ -182,7 +185,12 @@ class InboundRequest(ABC):
 
 
 class Dialect(ABC):
-    """How the requests of one endpoint are read. `counting`: they only count tokens."""
+    """How the requests of one endpoint are read.
+
+    `counting`: they only count tokens. `reads_bodies`: more is read of each body than `peek` has.
+    """
+
+    reads_bodies: ClassVar[bool] = True
 
     def __init__(self, *, counting: bool = False) -> None:
         self.counting = counting

@@ -93,9 +93,9 @@ class Dispatch:
                     work = partial(inbound.upstream_request, target, binding)
                     written = [await in_turns(routing.caller, work)]
                     end_reading(ctx)
-                    answer = await attempt(ctx, lease, *written.pop())  # pop: keep no reference
+                    answer = await attempt(ctx, lease, written.pop())  # pop: keep no reference
                 else:
-                    answer = await attempt(ctx, lease, *inbound.upstream_request(target, binding))
+                    answer = await attempt(ctx, lease, inbound.upstream_request(target, binding))
             except FailedError as failure:
                 failed = failure
             except BaseException as end:  # the attempt says nothing about the upstream

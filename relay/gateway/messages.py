@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, ClassVar
 import orjson
 
 from relay.errors import BAD_UPSTREAM, UNKNOWN_ENCODING, ErrorShape, RelayError
-from relay.gateway.dialect import Dialect, InboundRequest, Received, UpstreamRefusal
+from relay.gateway.dialect import (
+    Dialect,
+    InboundRequest,
+    Received,
+    UpstreamRefusal,
+    UpstreamRequest,
+)
 from relay.gateway.passthrough import pass_on
 from relay.pool.affinity import Binding
 from relay.pool.routes import Target
 from relay.translate.messages.conversation_key import conversation_key, uses_one_hour_cache
-from relay.translate.messages.peek import with_model
+from relay.translate.messages.peek import around_model
 from relay.translate.messages.thinking_filter import without_thinking
 from relay.wire.events import Request
 
@@ -66,7 +72,7 @@ class MessagesRequest(InboundRequest):
         """See `InboundRequest`."""
         return uses_one_hour_cache(self._received.body)
 
-    def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
+    def upstream_request(self, target: Target, binding: Binding | None) -> UpstreamRequest:
         """The caller's own octets, but for those that must differ."""
         body, original = self._received.body, self._received.original
         family = target.upstream.vendor.thinking
@@ -77,12 +83,12 @@ class MessagesRequest(InboundRequest):
         # Where the price depends on the name, no second spelling of it may go upstream.
         if target.model is not None or self._received.plan.prepaid:
             source = original if body is self._received.body else b""
-            return self._sent(target, with_model(body, target.model or self.model, source))
-        return self._sent(target, original if original and body is self._received.body else body)
-
-    def _sent(self, target: Target, body: bytes) -> tuple[bytes, bytes]:
-        upstream = target.upstream
-        return upstream.head(self._received.head, len(body)), body
+            beginning, rest = around_model(body, target.model or self.model, source)
+            head = target.upstream.head(self._received.head, len(beginning) + len(rest))
+            return head, beginning, rest
+        if original and body is self._received.body:
+            body = original
+        return target.upstream.head(self._received.head, len(body)), body
 
     def release(self) -> None:
         """See `InboundRequest`."""
@@ -125,6 +131,8 @@ class MessagesRequest(InboundRequest):
 
 class Messages(Dialect):
     """Reads requests of `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
+
+    reads_bodies: ClassVar[bool] = False
 
     async def decoded(self, head: Request, body: bytes, limit: int, key: str) -> bytes:
         """Only `identity`: a body that goes upstream as it came is not unfolded."""

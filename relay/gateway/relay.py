@@ -31,6 +31,7 @@ from relay.gateway.keepalive import KeepAlive
 from relay.gateway.key_rules import check_model
 from relay.gateway.large_requests import (
     LARGE_OCTETS,
+    PEEKED_OCTETS,
     begin_reading,
     in_turns,
     is_heavy,
@@ -89,9 +90,11 @@ class Relay:
         ctx.ready_at = monotonic()
         if encoded:
             body = await _decoded(ctx, dialect, body, caller.key_id)
-        ctx.heavy = len(body) > LARGE_OCTETS and is_heavy(body)
-        summary = await _peek_at_large(ctx, caller, body) if ctx.heavy else peek(body)
+        large = len(body) > LARGE_OCTETS
+        summary = await _summary_of_large(ctx, dialect, caller, body) if large else peek(body)
         route = _route(ctx, caller, summary.model)  # 4
+        if large and not ctx.heavy and _reads_on(ctx, route, quota.plan):
+            await _begin_if_heavy(ctx, caller, body)
         if dialect.counting:
             self._metering.admit_count(caller, quota.plan)
         received = Received(ctx, body, summary, caller, quota.plan)
@@ -109,8 +112,7 @@ class Relay:
             routing = self._routing(caller, route, inbound, tokens)
             if inbound.stream and not inbound.counting:
                 keep_alive = KeepAlive(ctx, self._deadlines, ctx.catalog.pool)
-            can_bind = len(route.targets) > 1 and not inbound.counting
-            binding = await self._recall(ctx, routing, inbound) if can_bind else None
+            binding = await self._recall(ctx, routing, inbound) if routing.can_bind else None
             answer = await self._dispatch.first_answer(ctx, inbound, routing, binding)  # 7
             if routing.conversation is not None or inbound.thread:
                 self._remember(ctx, caller, routing, answer)
@@ -166,7 +168,9 @@ class Relay:
         if inbound.counting or before is None or caller.plan == before.plan:
             return
         features = None
-        if ctx.heavy:  # whatever the plan: it may change again meanwhile
+        text = inbound.estimated_text()  # not looked at before, maybe
+        if ctx.heavy or (len(text) > LARGE_OCTETS and is_heavy(text)):
+            # Whatever the plan: it may change again meanwhile.
             features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
             caller, quota = self._identify(ctx)
         if self._metering.elsewhere is not None:  # its admission stands
@@ -251,8 +255,35 @@ async def _decoded(ctx: RequestContext, dialect: Dialect, body: bytes, key: str)
     return body
 
 
-async def _peek_at_large(ctx: RequestContext, caller: LiveKey, body: bytes) -> RequestSummary:
-    """The summary of a large body. Raises RelayError: 429, see `begin_reading`; 400 or 413."""
+def _reads_on(ctx: RequestContext, route: Route, plan: Plan) -> bool:
+    """Whether more of a body is read than `peek` has: for its conversation, or its price."""
+    key_state = ctx.key_state
+    counts_money = plan.prepaid or (key_state is not None and key_state.counts_money)
+    return len(route.targets) > 1 or counts_money or bool(plan.excluded)
+
+
+async def _summary_of_large(
+    ctx: RequestContext, dialect: Dialect, caller: LiveKey, body: bytes
+) -> RequestSummary:
+    """The summary of a large body. Raises RelayError: as `_begin_if_heavy`, or `peek`."""
+    if dialect.reads_bodies or len(body) > PEEKED_OCTETS:
+        summary = await _begin_if_heavy(ctx, caller, body)
+        if summary is not None:
+            return summary
+    return peek(body)
+
+
+async def _begin_if_heavy(
+    ctx: RequestContext, caller: LiveKey, body: bytes
+) -> RequestSummary | None:
+    """The summary of a body if it is heavy, so that all work on it is done on a thread.
+
+    Raises:
+        RelayError: 429, see `begin_reading`; 400 or 413, see `peek_at_large`.
+    """
+    ctx.heavy = is_heavy(body)
+    if not ctx.heavy:
+        return None
     begin_reading(ctx, caller.key_id)
     return await in_turns(caller.key_id, partial(peek_at_large, body))
 

@@ -14,7 +14,13 @@ from typing import ClassVar, Final, Protocol
 from relay.errors import BAD_UPSTREAM, RelayError
 from relay.gateway.attempt import Answer
 from relay.gateway.context import RequestContext
-from relay.gateway.dialect import History, InboundRequest, Received, UpstreamRefusal
+from relay.gateway.dialect import (
+    History,
+    InboundRequest,
+    Received,
+    UpstreamRefusal,
+    UpstreamRequest,
+)
 from relay.gateway.error_words import ErrorWords
 from relay.gateway.keepalive import UNBUFFERED, UNCACHED, KeepAlive
 from relay.gateway.respond import (
@@ -128,7 +134,7 @@ class TranslatedRequest(InboundRequest):
         """See `InboundRequest`."""
         return uses_one_hour_cache(self._body)
 
-    def upstream_request(self, target: Target, binding: Binding | None) -> tuple[bytes, bytes]:
+    def upstream_request(self, target: Target, binding: Binding | None) -> UpstreamRequest:
         """See `InboundRequest`."""
         builder = self._builder
         assert builder is not None

@@ -283,8 +283,12 @@ class Exchange:
             self.transport.write(self._framed(data) if self._chunked else data)
 
     def payload_writer(self) -> Callable[[bytes], None]:
-        """What `write` comes to, for a splice: it writes once per event."""
-        return self.write
+        """What `write` of some octets comes to once the answer has begun, for a splice: it writes
+        once per event."""
+        return self._write_chunk if self._chunked else self.transport.write
+
+    def _write_chunk(self, data: bytes) -> None:
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def write_raw(self, data: bytes) -> None:
         """Write wire octets to the connection unchanged."""

@@ -55,6 +55,11 @@ class RoutingRequest:
         self.caches_for_an_hour = False
         self.tried: tuple[Upstream, ...] = ()
 
+    @property
+    def can_bind(self) -> bool:
+        """Whether its conversation may be bound to one of several upstreams."""
+        return len(self.route.targets) > 1 and not self.counting
+
 
 def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) -> Target | None:
     """The target that is due; None if none can be used now. `now` is by the pool's clock.

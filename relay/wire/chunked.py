@@ -104,15 +104,17 @@ class ChunkScanner:
 
     `left` is the number of octets to the end of the current chunk, its CR LF included.
     `single` is whether the last piece was exactly one chunk: upstreams send an event so.
+    `clear`: between two chunks, with no octets held. A piece that is exactly one chunk may then
+    pass without `feed`.
     """
 
-    __slots__ = ("_clear", "_held", "_trailers", "done", "left", "rest", "single")
+    __slots__ = ("_held", "_trailers", "clear", "done", "left", "rest", "single")
 
     def __init__(self) -> None:
         self.left = 0
         self.single = False
         self.done = False
-        self._clear = True  # between two chunks, with no octets held
+        self.clear = True
         self.rest = b""
         self._held = b""  # a part of a size line, or a lone CR: not passed on yet
         self._trailers = False
@@ -127,7 +129,7 @@ class ChunkScanner:
         Raises:
             RelayError: the coding is broken.
         """
-        if not self._clear:
+        if not self.clear:
             self.single = False
             data = self._scan(data)
         else:
@@ -138,7 +140,7 @@ class ChunkScanner:
             self.single = False
             data = self._scan(data)
             _remember_total(head)
-        self._clear = not (self.left or self._held or self._trailers)
+        self.clear = not (self.left or self._held or self._trailers)
         return data
 
     def _scan(self, data: bytes) -> bytes:

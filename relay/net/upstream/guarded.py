@@ -30,6 +30,11 @@ Judge = Callable[[bytes, bytes], UpstreamError | None]
 class EventTap(AnyTap, Protocol):
     """A tap that reads events."""
 
+    def passes(self, data: bytes) -> bool:
+        """Take octets that are one event of content in a chunk of its own, which the framing need
+        not take; False for all others, of which it takes none."""
+        ...
+
     def feed(self, data: bytes) -> bool:
         """Take octets; return False if they are complete events of content, and nothing else."""
         ...
@@ -83,6 +88,9 @@ class GuardedSplice(Splice):
         """As in `Splice`, written out: it is called once per event."""
         extent = self._extent
         try:
+            if self._events.passes(data):
+                self._write(data)
+                return
             data = extent.feed(data)
             if data:
                 if self._events.feed(data):

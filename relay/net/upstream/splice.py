@@ -87,7 +87,7 @@ class Splice:
             or (length == CHUNKED and not isinstance(body.extent, ChunkScanner))
         )
         if self._framed:
-            self._write = exchange.payload_writer()
+            self._write = exchange.write
 
     async def join(self, fields: bytes, edit: Callable[[bytes], bytes] | None = None) -> None:
         """Begin the caller's answer with `fields`, and pass the body on until it is complete.
@@ -117,6 +117,8 @@ class Splice:
         self.started = True
         if extent.done:
             return
+        if self._framed:
+            self._write = exchange.payload_writer()
         exchange.source = connection
         exchange.probe = self._probe
         connection.on_lost = self._lost

@@ -89,13 +89,17 @@ def content_blocks(
     Args:
         results: where `tool_result` parts go, each with its place, by the call's id.
     """
-    if kind(raw) == '"':
+    first = kind(raw)
+    if first == '"':
         return [text_block(raw)] if has_text(raw, param) else []
-    if kind(raw) != "[":
+    if first != "[":
         return no_content(raw, param)
     blocks: list[Block] = []
     raws: list[msgspec.Raw] | None = None
     for index, part in enumerate(paced(read(_decode_parts, raw, param))):
+        if part.type == "text" and part.cache_control is NOTHING and kind(part.text) == '"':
+            blocks.append(text_block(part.text))  # as nearly all are
+            continue
         place = f"{param}[{index}]"
         mark = cache_control(conversation, part.cache_control, place)
         match part.type:
@@ -183,6 +187,9 @@ def refusal_block(raw: msgspec.Raw, param: str) -> Block:
 
 def without_blank(blocks: list[Block], param: str = "") -> list[Block]:
     """The blocks without blank texts, which the API refuses."""
+    if len(blocks) == 1:  # as in most messages
+        text = blocks[0].text
+        return blocks if text is None or has_text(text, param) else []
     return [block for block in paced(blocks) if block.text is None or has_text(block.text, param)]
 
 

@@ -194,16 +194,15 @@ class ChatStream(EventStream):
         if kind is None and delta.text is not NOTHING:  # Kimi's plan, at times (llm_wiki #303)
             kind = "text_delta"
         if kind == "text_delta":
-            if block is None or not block.omitted:
-                return self._render_text(content.string(delta.text))
-        elif block is None:
+            return self._piece(index, kind, content.string(delta.text))
+        if block is None:
             return b""
-        elif kind == "input_json_delta":
+        if kind == "input_json_delta":
             if block.kind == "tool_use":
-                return self._render_arguments(block, content.string(delta.partial_json))
+                return self._piece(index, kind, content.string(delta.partial_json))
         elif kind == "thinking_delta":
             if block.kind == "thinking":
-                return self._render_thinking(block, content.string(delta.thinking))
+                return self._piece(index, kind, content.string(delta.thinking))
         elif kind == "signature_delta":
             if block.kind == "thinking":
                 return self._render_signature(block, content.string(delta.signature))
@@ -211,6 +210,20 @@ class ChatStream(EventStream):
             citation = content.citation(delta.citation)
             if citation is not None:
                 self._record_citation(block, citation)
+        return b""
+
+    def _piece(self, index: int, kind: str, text: bytes) -> bytes:
+        block = self._open_blocks.get(index)
+        if kind == "text_delta":
+            if block is None or not block.omitted:
+                return self._render_text(text)
+        elif block is None:
+            return b""
+        elif kind == "input_json_delta":
+            if block.kind == "tool_use":
+                return self._render_arguments(block, text)
+        elif block.kind == "thinking":
+            return self._render_thinking(block, text)
         return b""
 
     def _stop(self, index: int) -> bytes:

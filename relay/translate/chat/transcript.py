@@ -198,7 +198,9 @@ class _Reader:
         ):
             return
         turn = self._conversation.assistant_turn()
-        calls = self._calls(message, parts, param)
+        calls: list[Block] = []
+        if message.tool_calls or parts or message.function_call is not None:
+            calls = self._calls(message, parts, param)
         if message.cache_control is not NOTHING:
             # Never on thinking: the API refuses a cache mark there.
             self._mark_last_block(message, calls or visible, index)

@@ -15,6 +15,7 @@ from relay.translate.messages.content_fields import Citation, StopDetails
 EMPTY: Final = b'""'
 MAX_CITATIONS: Final = 100  # in one block
 
+_BACKSLASH: Final = 0x5C  # an octet is found faster than a text of one
 _EMPTY_INPUT: Final = b'"{}"'
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89a-fA-F]|.)", re.DOTALL)
 _NO_EXPLANATION: Final = b'"The model declined to answer this request."'
@@ -45,7 +46,7 @@ def count_characters(text: bytes) -> int:
     In a surrogate pair (`\\ud83d\\ude00`) only the first half counts, so the sum is the same when
     the halves come in two pieces.
     """
-    if b"\\" not in text:
+    if _BACKSLASH not in text:
         return (len(text) if text.isascii() else len(text.decode())) - 2
     count = len(text.decode()) - 2
     for match in _ESCAPE.finditer(text):

@@ -2,7 +2,7 @@
 
 Decides which bodies are refused before an upstream is chosen. The body goes upstream as the
 octets that came, because prompt caches and thinking signatures depend on them; `with_model`
-replaces the model's name and nothing else. Must not know callers or upstreams.
+and `around_model` replace the model's name and nothing else. Must not know callers or upstreams.
 """
 
 import re
@@ -25,6 +25,13 @@ _MODEL_KEY: Final = re.compile(rb'"model"')
 _MODEL_MEMBER: Final = re.compile(
     rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]++|\\.)*+")',
 )
+# The top level of an object up to a member that is long, or whose value is no text or number.
+_SPACE: Final = rb"[ \t\r\n]*+"
+_MEMBER_NAME: Final = re.compile(
+    _SPACE + rb"[{,]" + _SPACE + rb'"([^"\\]*+)"' + _SPACE + b":" + _SPACE
+)
+_SHORT_VALUE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[-+.0-9A-Za-z]++', re.DOTALL)
+_MAX_MEMBERS_PASSED: Final = 64  # the APIs have about 30
 _COMPRESSED: Final = (("gzip", b"\x1f\x8b"), ("zstd", b"\x28\xb5\x2f\xfd"))
 _MAX_MODEL_KEYS: Final = 4096
 # A text in memory may take four times its octets, so larger bodies are decoded with care.
@@ -131,14 +138,75 @@ def with_model(body: bytes, name: str, source: bytes = b"") -> bytes:
         RelayError: 400, `model` is given twice or written with escapes: two readers of this
             body could find different models. Or the body is nested too deeply.
     """
+    start, end = _searched_span(body)
+    source = source or body
+    return source[:start] + msgspec.json.encode(name) + source[end:]
+
+
+def around_model(body: bytes, name: str, source: bytes = b"") -> tuple[bytes, memoryview]:
+    """The same as `with_model` for a body that `peek` has read, in two pieces: up to the new name,
+    and what follows it, which is not copied.
+
+    Raises:
+        RelayError: 400, as `with_model`.
+    """
+    start, end = _model_span(body)
+    source = source or body
+    return source[:start] + msgspec.json.encode(name), memoryview(source)[end:]
+
+
+def _model_span(body: bytes) -> tuple[int, int]:
+    """Where the value of `model` is in a body that `peek` has read: it has one such key.
+
+    Nearly every client writes `model` first, or after texts, numbers and `messages`. So the members
+    are passed one by one, the long ones by their length.
+    """
+    long: RawMembers | None = None
+    at = 0
+    for _ in range(_MAX_MEMBERS_PASSED):
+        key = _MEMBER_NAME.match(body, at)
+        if key is None:
+            break
+        at = key.end()
+        value = _SHORT_VALUE.match(body, at)
+        if value is not None:
+            if key[1] == b"model":
+                return value.span()
+            at = value.end()
+            continue
+        try:
+            long = long or _decode_raw(body)
+        except RecursionError:  # `peek` had a few levels more
+            break
+        raw = _long_value(long, key[1])
+        if raw is None or not body.startswith(raw, at):
+            break
+        at += len(raw)
+    return _searched_span(body)
+
+
+def _long_value(members: RawMembers, name: bytes) -> memoryview | None:
+    """The value of a member that is given once, or the last of several."""
+    match name:
+        case b"messages":
+            return memoryview(members.messages)
+        case b"system":
+            return memoryview(members.system)
+        case b"tools":
+            return memoryview(members.tools)
+    return None
+
+
+def _searched_span(body: bytes) -> tuple[int, int]:
+    """The same, found as `with_model` describes it. Raises RelayError: 400, see there."""
     number = count(body, b'"model"')
     try:
         if number == 1 and _has_no_model_but(start := find(body, b'"model"'), body):
-            return _replace_value(body, start, name, source)  # true of most bodies
+            return _value_span(body, start)  # true of most bodies
         if number <= _MAX_MODEL_KEYS:
             found = _model_keys(body)
             if len(found) == 1:
-                return _replace_value(body, found[0], name, source)
+                return _value_span(body, found[0])
     except RecursionError as error:  # `peek` had a few levels more
         raise not_json_error(error) from None
     raise RelayError(
@@ -184,9 +252,8 @@ def _model_keys(body: bytes) -> list[int]:
     return [] if escaped else found
 
 
-def _replace_value(body: bytes, key: int, name: str, source: bytes) -> bytes:
-    """The body with `name` as the value of the `"model"` at `key`, which `peek` found a string."""
+def _value_span(body: bytes, key: int) -> tuple[int, int]:
+    """Where the value of the `"model"` at `key` is, which `peek` found to be a string."""
     value = _MODEL_MEMBER.match(body, key)
     assert value is not None
-    source = source or body
-    return source[: value.start(1)] + msgspec.json.encode(name) + source[value.end(1) :]
+    return value.span(1)

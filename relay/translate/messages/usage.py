@@ -20,6 +20,14 @@ _ENDS: Final = frozenset({b"message_stop", b"error"})
 _STOP: Final = b'"message_stop"'
 _LAST_EVENT: Final = re.compile(rb"message_stop|^event: ?error", re.MULTILINE)
 _DELTA: Final = b"content_block_delta"
+_DELTA_HEAD: Final = b"event: content_block_delta\ndata:"
+_CHUNK_END: Final = b"\n\n\r\n"  # of an event in a chunk of its own
+_CHUNK_HEADS: Final = (4, 5)  # octets of the first line of a small chunk
+# The first octets of a chunk that is one event of content, up to the event's data, and all the
+# octets of that chunk. A look-up shows at once the size of a chunk and the kind of its event.
+_passing: Final[dict[bytes, int]] = {}
+_PASSING_OCTETS: Final = _CHUNK_HEADS[-1] + len(_DELTA_HEAD)
+_MAX_PASSING: Final = 4096
 # The start of an event with content, and a piece that has only such events, in chunks or without.
 _CONTENT: Final = (
     rb'(?:event: ?content_block_delta\r?\ndata:|data: ?\{"type": ?"content_block_delta")'
@@ -103,6 +111,7 @@ class _Unframed:
 
     left = 0
     single = True  # no chunk can end within an event
+    clear = False  # no piece is a chunk
 
 
 _unframed: Final = _Unframed()
@@ -159,6 +168,24 @@ class StreamTap:
         if payload:
             self._read(payload)
 
+    def passes(self, data: bytes) -> bool:
+        """Note a piece that is one event of content in a chunk of its own, as nearly all are.
+
+        False: it may be anything else, and both the framing and `feed` must take it.
+        """
+        if not self._quiet or not self._framing.clear:
+            return False
+        size = len(data)
+        if (
+            _passing.get(data[:_PASSING_OCTETS]) != size
+            or data[-len(_CHUNK_END) :] != _CHUNK_END
+            or data.find(b"\n", _PASSING_OCTETS) != size - len(_CHUNK_END)  # no further line
+        ):
+            return False
+        self._last = data
+        self._passed += size + _ONE_EVENT
+        return True
+
     def feed(self, data: bytes) -> bool:
         """Read a piece of the stream; False if it is complete events of content only."""
         framing = self._framing
@@ -166,6 +193,8 @@ class StreamTap:
             if framing.single:
                 self._last = data
                 self._passed += len(data) + _ONE_EVENT
+                if framing.clear:
+                    _remember(data)
                 return False
             if not framing.left and _chunks_end_with_events(data):
                 self._last = data
@@ -241,6 +270,15 @@ class StreamTap:
             self._usage.complete = self._usage.error = True
         elif not name.startswith(b"content_block") and _STOP in data:
             self._usage.complete = self._usage.complete or event_type(data) == "message_stop"
+
+
+def _remember(data: bytes) -> None:
+    """Remember the first octets of a chunk that is nothing but events of content."""
+    least, most = _CHUNK_HEADS
+    if data.startswith(_DELTA_HEAD, least) or data.startswith(_DELTA_HEAD, most):
+        if len(_passing) >= _MAX_PASSING:
+            _passing.clear()
+        _passing[data[:_PASSING_OCTETS]] = len(data)
 
 
 def _text_octets(passed: int, sample: bytes) -> int:

@@ -124,6 +124,7 @@ class ResponsesStream(EventStream):
     def fail(self, error: RelayError) -> bytes:
         """The last events of a stream that ends with an error."""
         self.usage.complete = self.usage.error = True
+        self._piece_head = b""  # no further piece is taken
         events = self._begin()
         self.answer = render.response(
             self._metadata, b"failed", self.output, error=error_object.member(error)
@@ -205,18 +206,16 @@ class ResponsesStream(EventStream):
         if kind is None and delta.text is not NOTHING:
             kind = "text_delta"  # Kimi's plan, at times (llm_wiki #303)
         if kind == "text_delta":
-            if item is None:  # a vendor may have left its start out
-                item = self._open_blocks[index] = self._message or MessageItem(self._metadata)
-            if isinstance(item, MessageItem):
-                return self._render_text(index, item, content.string(delta.text))
+            if item is None or isinstance(item, MessageItem):
+                return self._piece(index, kind, content.string(delta.text))
         elif item is None:
             return b""
         elif kind == "input_json_delta":
-            if isinstance(item, ToolCallItem | WebSearchItem):
-                return self._render_arguments(item, content.string(delta.partial_json))
+            if isinstance(item, (ToolCallItem, WebSearchItem)):
+                return self._piece(index, kind, content.string(delta.partial_json))
         elif kind == "thinking_delta":
             if isinstance(item, ReasoningItem):
-                return self._render_thinking(item, content.string(delta.thinking))
+                return self._piece(index, kind, content.string(delta.thinking))
         elif kind == "signature_delta":
             if isinstance(item, ReasoningItem):
                 return self._render_signature(item, content.string(delta.signature))
@@ -225,6 +224,20 @@ class ResponsesStream(EventStream):
             if citation is not None:
                 self._count(citation)
                 item.record_citation(citation)
+        return b""
+
+    def _piece(self, index: int, kind: str, text: bytes) -> bytes:
+        item = self._open_blocks.get(index)
+        if kind == "text_delta":
+            if item is None:  # a vendor may have left its start out
+                item = self._open_blocks[index] = self._message or MessageItem(self._metadata)
+            if isinstance(item, MessageItem):
+                return self._render_text(index, item, text)
+        elif kind == "input_json_delta":
+            if isinstance(item, (ToolCallItem, WebSearchItem)):
+                return self._render_arguments(item, text)
+        elif isinstance(item, ReasoningItem):
+            return self._render_thinking(item, text)
         return b""
 
     def _stop(self, index: int) -> bytes:
@@ -238,7 +251,7 @@ class ResponsesStream(EventStream):
             if not item.has_content:
                 return b""
             events = self._add(item)
-        if isinstance(item, ToolCallItem | WebSearchItem):
+        if isinstance(item, (ToolCallItem, WebSearchItem)):
             events += self._render_events(item, item.finish_arguments())
         self._finished_items.append(item)
         return events

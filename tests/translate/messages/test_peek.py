@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import RelayError
-from relay.translate.messages.peek import peek, with_model
+from relay.translate.messages.peek import around_model, peek, with_model
 
 DECIDING = ("model", "stream", "max_tokens", "messages")
 SPACE = st.sampled_from(["", "", " ", "\n", "\t ", "\r\n  "])
@@ -101,6 +101,33 @@ def test_a_mapped_name_replaces_the_old_one_and_nothing_else(
     mapped = with_model(body, name)
     assert mapped == front.encode() + msgspec.json.encode(name) + back.encode()
     assert peek(mapped).model == name
+    assert b"".join(around_model(body, name)) == mapped
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        '"max_tokens":1,"temperature":-1.5e3,"stream":true,"a":"\\"}{[,","x":null,',
+        '"messages":[{"role":"user","content":"{\\"model\\":\\"b\\"},"}],',
+        '"system":"s","tools":[{"model":"b"}],"messages":[],',
+        '"system":["a"],"system":["b"],',
+        '"metadata":{"model":"b"},',
+        '"a":[{"model":"b"}],"messages":[1],',
+    ],
+)
+def test_a_name_is_replaced_behind_any_other_members(before: str) -> None:
+    body = f'{{{before}"model":"a","b":[2]}}'.encode()
+    assert peek(body).model == "a"
+    expected = f'{{{before}"model":"c","b":[2]}}'.encode()
+    assert b"".join(around_model(body, "c")) == with_model(body, "c") == expected
+
+
+def test_what_follows_a_replaced_name_is_not_copied() -> None:
+    body = b'{"max_tokens":1,"messages":["%b"],"model":"a","z":"%b"}' % (b"x" * 999, b"y" * 999)
+    beginning, rest = around_model(body, "b")
+    assert rest.obj is body
+    assert beginning.endswith(b'"model":"b"')
 
 
 @pytest.mark.parametrize(

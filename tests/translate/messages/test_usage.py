@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay.translate.messages.usage import JsonTap, NoTap, StreamTap, Usage, message_usage
 from relay.wire.chunked import ChunkReader, ChunkScanner
 from tests.fakes import answers
-from tests.fakes.answers import LAST, chunk
+from tests.fakes.answers import LAST, chunk, event
 
 MESSAGE = {
     "id": "msg_1",
@@ -50,6 +50,8 @@ def read(tap: JsonTap | NoTap | StreamTap, pieces: Iterable[bytes], *, framed: b
     scanner = ChunkScanner()
     tap.begin(b"", scanner, ChunkReader())
     for piece in pieces:
+        if isinstance(tap, StreamTap) and tap.passes(piece):
+            continue
         if passed := scanner.feed(piece):
             tap.feed(passed)
     assert scanner.done
@@ -305,6 +307,77 @@ def test_a_text_that_names_the_end_hides_nothing(
 def test_octets_after_the_last_event_change_nothing(after: bytes) -> None:
     assert read(StreamTap(), [*EVENTS, after], framed=False) == ALL
     assert read(StreamTap(), [*map(chunk, EVENTS), chunk(after), LAST], framed=True) == ALL
+
+
+DELTA = event("content_block_delta", index=0, delta={"type": "text_delta", "text": "Hi"})
+OTHERS = {
+    "two events": DELTA + DELTA,
+    "a comment before it": b":\n" + DELTA,
+    "an id before it": b"id: 7\n" + DELTA,
+    "an id in it": DELTA.replace(b"\ndata", b"\nid: 7\ndata"),
+    "a second line of data": DELTA[:-1] + b"data: {}\n\n",
+    "other line ends": DELTA.replace(b"\n", b"\r\n"),
+    "no end": DELTA[:-1],
+    "no name": DELTA.partition(b"\n")[2],
+    "another name": DELTA.replace(b"_delta\n", b"_delta2\n"),
+    "another event": event("ping"),
+    "an error": b"event: error\ndata: {}\n\n",
+    "a few octets": b"\n\n",
+}
+
+
+def passes(piece: bytes, *before: bytes) -> bool:
+    """Whether a piece passes whose like was read twice before."""
+    for known in 2 * (*map(chunk, OTHERS.values()), chunk(b"x" * len(DELTA)), chunk(DELTA), piece):
+        scanner, tap = ChunkScanner(), StreamTap()
+        tap.begin(EVENTS[0], scanner, ChunkReader())
+        tap.feed(scanner.feed(known))
+    scanner, tap = ChunkScanner(), StreamTap()
+    tap.begin(EVENTS[0], scanner, ChunkReader())
+    for each in before:
+        tap.feed(scanner.feed(each))
+    return tap.passes(piece)
+
+
+@pytest.mark.parametrize("text", ["", "Hi", "x" * 200, "x" * 3000, "\n\n", "你好"])
+def test_an_event_of_content_in_its_own_chunk_passes(text: str) -> None:
+    delta = {"type": "text_delta", "text": text}
+    piece = chunk(event("content_block_delta", index=0, delta=delta))
+    assert passes(piece)
+    assert passes(piece, piece)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_nothing_else_passes_unread(other: str) -> None:
+    assert not passes(chunk(OTHERS[other]))
+
+
+def test_a_chunk_passes_only_with_all_its_octets() -> None:
+    piece = chunk(DELTA)
+    assert passes(piece)
+    scanner, tap = ChunkScanner(), StreamTap()
+    tap.begin(EVENTS[0], scanner, ChunkReader())
+    for other in (
+        piece[:-2] + b"xx",
+        piece[:-3] + b"x\r\n",
+        piece[:60] + piece[-4:],
+        piece[:-4] + b"x" + piece[-4:],
+    ):
+        assert not tap.passes(other)
+    assert tap.passes(piece)
+
+
+def test_a_piece_passes_only_between_chunks_and_before_the_end() -> None:
+    piece = chunk(DELTA)
+    half = len(piece) // 2
+    assert not passes(piece, piece[:half])
+    assert not passes(piece, chunk(DELTA[:half]))
+    assert not passes(piece, piece[:-1])
+    assert not passes(piece, chunk(EVENTS[-2]))  # with the usage: only the end follows
+    assert not passes(piece + piece)
+    assert not passes(piece[:half])
+    tap = StreamTap()
+    assert not tap.passes(piece)  # of a stream without chunks
 
 
 def test_between_events_is_true_only_between_two_events() -> None:
