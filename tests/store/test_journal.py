@@ -315,3 +315,22 @@ async def test_a_limit_beyond_all_bounds_stops_neither_fold_nor_start(
         assert (await restore(copy, NOON)).rows == [bucket(2**63 - 1)]
     await journal.close()
     assert await rows(database, "SELECT * FROM bucket") == [bucket(2**63 - 1)]
+
+
+async def test_slots_are_used_again(
+    journal: Journal, database: Database, changes: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfolder, "_LIMITS_BATCHES", 8)
+    for number in range(60):
+        changes.rows = [bucket(number)]
+        assert await outcome(serve(journal, admission()))
+        await rows(database, "SELECT 1")  # unfolded
+    await journal.close()
+    assert await rows(database, "SELECT count(*), count(DISTINCT id) FROM usage") == [(60, 60)]
+    assert await rows(database, "SELECT used FROM bucket") == [(59,)]
+    [(slots, numbers)] = await rows(
+        database, "SELECT count(*), count(DISTINCT number) FROM journal"
+    )
+    assert slots == numbers < 60
+    [(upto, limits)] = await rows(database, "SELECT * FROM unfolded")
+    assert upto == limits == journal.batches
