@@ -18,10 +18,10 @@ from relay.quota.ledger import Ledger
 from relay.quota.transfer import join
 from relay.secret import Secret, derived
 from relay.store import pauses
-from relay.store.batch import AdmissionRow
 from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.keys import live_keys
+from relay.store.records import AdmissionRow
 from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
@@ -42,7 +42,7 @@ class Storage:
     paused: list[str]  # names of upstreams
     responses: ResponseStore | None  # None: responses are not stored
     sealing_key: bytes  # for state that clients carry from turn to turn
-    running: list[tuple[int, AdmissionRow]]  # requests of the process that hands over
+    running: list[AdmissionRow]  # requests of the process that hands over
     spent: dict[str, tuple[int, int]]  # micro-dollars of this day and month, by upstream
 
     @classmethod
@@ -68,9 +68,7 @@ class Storage:
         keys = await live_keys(database)
         if settings.database.synchronous == "normal":
             database.open_inline()
-        journal = await Journal.start(
-            database, ledger.changes, settings.database.synchronous, state.number
-        )
+        journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
         storage = cls(
             database,
             ledger,

@@ -64,7 +64,6 @@ async def from_database(
         StoreError: the database cannot be read.
     """
     rows = await find_requests(database, prefix)
-    # A request may be in an open batch as well as in `usage`: the row has its end.
     admitted = [] if rows or facts else await find_admitted(database, prefix)
     ids = {row.id for row in rows} | {row.id for row in admitted}
     if facts is not None:

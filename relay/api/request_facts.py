@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.clock import rfc3339
-from relay.store.batch import AdmissionRow
+from relay.store.records import AdmissionRow
 from relay.store.request_search import Billing
 from relay.store.usage import Request
 

@@ -26,8 +26,8 @@ from relay.gateway.charge import Tariff
 from relay.net.runner import Waiter
 from relay.quota.ledger import Ledger
 from relay.quota.state import Reservation
-from relay.store.batch import AdmissionRow, Charge, Rule, Settlement
 from relay.store.journal import Journal, Ticket
+from relay.store.records import AdmissionRow, Charge, Rule, Settlement
 from relay.translate.messages.usage import Usage
 
 UNWRITTEN: Final = "The relay cannot write its journal now. Try again in a moment."
@@ -72,9 +72,6 @@ class Admission:
     def refund(self) -> bool:
         """Give back what is held: no answer counts. False: one counts all the same."""
         return True
-
-    def withdraw(self) -> None:
-        """Leave no row: another admission of the same request has taken this one's place."""
 
     def close(self, complete: bool) -> None:
         """Settle in the ledger; `complete`: the answer came complete."""
@@ -166,10 +163,6 @@ class MeteredAdmission(Admission):
         self._ledger.refund(self._reservation, time())
         return True
 
-    def withdraw(self) -> None:
-        """See `Admission`."""
-        self._journal.withdraw(self._ticket)
-
     def close(self, complete: bool) -> None:
         """See `Admission`."""
         usage = self._usage
@@ -204,4 +197,4 @@ class MeteredAdmission(Admission):
             used.input, used.output, used.cache_read, used.cache_write,
             cost, upstream_us or None, us, outcome, rule,
         )  # fmt: skip
-        self._journal.settle(self._ticket, row, settlement, charge)
+        self._journal.settle(settlement, charge)

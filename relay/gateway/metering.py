@@ -19,9 +19,9 @@ from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.prices import rounded_up
 from relay.quota.state import KeyState
-from relay.store.batch import AdmissionRow
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey
+from relay.store.records import AdmissionRow
 from relay.translate.messages.features import Features
 
 # The most output tokens reserved in token limits for an answer: few answers are longer. A higher

@@ -179,7 +179,6 @@ class Relay:
         if not admission.refund():  # it has an answer to pay for already
             return
         self._metering.admit(ctx, caller, quota.plan, inbound, features)
-        admission.withdraw()
 
     async def _recall(
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest

@@ -23,9 +23,9 @@ from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.state import Reservation
 from relay.quota.transfer import RemoteReservation, describe
-from relay.store.batch import AdmissionRow, Charge, Settlement
-from relay.store.journal import Journal, Ticket
+from relay.store.journal import Journal
 from relay.store.keys import LiveKey
+from relay.store.records import AdmissionRow, Charge, Settlement
 from relay.translate.messages.features import Features
 
 Send = Callable[..., None]
@@ -73,7 +73,7 @@ class Borrower:
         self._asking = _AskingLedger(ledger)
         self._quotes = Metering(self._asking, journal)
         self._send: Send | None = None  # None: until the other process serves
-        self._ended: list[tuple[Ticket, AdmissionRow, Settlement, Charge | None]] = []
+        self._ended: list[tuple[Settlement, Charge | None]] = []
         self._closed: list[tuple[HeldQuota, Use]] = []
         self._numbers = 0
         self._asked: dict[int, tuple[Waiter[list[Any]], AdmissionRow]] = {}
@@ -102,7 +102,7 @@ class Borrower:
         self._journal.healthy, self._journal.failure = True, ""
         for held, use in self._closed:
             send("close", held, use)
-        for _, _, settlement, charge in self._ended:
+        for settlement, charge in self._ended:
             send("end", settlement, charge)
         self._closed, self._ended = [], []
         self._decide()
@@ -185,11 +185,9 @@ class Borrower:
         else:
             self._send("close", held, use)
 
-    def _on_end(
-        self, ticket: Ticket, row: AdmissionRow, settlement: Settlement, charge: Charge | None
-    ) -> None:
+    def _on_end(self, settlement: Settlement, charge: Charge | None) -> None:
         if self._send is None:
-            self._ended.append((ticket, row, settlement, charge))
+            self._ended.append((settlement, charge))
         else:
             self._send("end", settlement, charge)
 

@@ -21,12 +21,11 @@ from relay.handover.borrow import refusal
 from relay.handover.channel import Channel
 from relay.quota.held import HeldQuota, Share
 from relay.quota.transfer import close, describe, hold
-from relay.store.batch import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
-from relay.store.journal import Ticket
+from relay.store.records import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
 
 _log = logging.getLogger("relay.handover")
 
-Running = dict[str, tuple[Ticket, AdmissionRow]]  # by request id
+Running = dict[str, AdmissionRow]  # by request id
 
 
 class Predecessor:
@@ -68,12 +67,10 @@ class Predecessor:
         close(self._app.ledger, held, time(), None if use is None else (use[0], use[1]))
 
     def _end(self, settlement: Settlement, charge: Charge | None) -> None:
-        found = self.running.pop(settlement.id, None)
-        if found is None:
+        if self.running.pop(settlement.id, None) is None:
             _log.error("request %s ended in the old process, and is unknown here", settlement.id)
             return
-        ticket, row = found
-        self._app.journal.settle(ticket, row, settlement, charge)
+        self._app.journal.settle(settlement, charge)
 
     def _admit(self, number: int, row: AdmissionRow, plan_id: str, wish: int) -> None:
         app = self._app
@@ -92,7 +89,7 @@ class Predecessor:
         held = describe(reservation)
         self.share.add(held)
         ticket = app.journal.open(row)
-        self.running[row.id] = ticket, row
+        self.running[row.id] = row
 
         def answer(durable: bool) -> None:
             if durable:
@@ -113,13 +110,13 @@ class Predecessor:
         app = self._app
         if self.running:
             _log.warning("the old process has gone with %d requests in flight", len(self.running))
-        for ticket, row in self.running.values():
+        for row in self.running.values():
             charge = crash_charge(row, now)
             if charge is not None:
                 balance = app.ledger.balance(row.user_id)
                 balance.charged += charge.micro
                 app.ledger.mark_changed(balance)
-            app.journal.settle(ticket, row, crash_settlement(row), charge)
+            app.journal.settle(crash_settlement(row), charge)
         self.running.clear()
         hold(app.ledger, self.share, -1)
         self.share = Share()

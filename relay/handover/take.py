@@ -6,7 +6,6 @@ Decides how long it waits for each step of the old one. Must not know what is se
 import asyncio
 import os
 import socket
-from collections import Counter
 from typing import Any, Final
 
 import msgspec
@@ -89,9 +88,7 @@ class Taking:
         self._channel.send("loaded")
         _, descriptors = await self._next("go")
         self.lock = descriptors[0]
-        counts = Counter(number for number, _ in app.running)
-        tickets = {number: app.journal.adopt(number, count) for number, count in counts.items()}
-        running: Running = {row.id: (tickets[number], row) for number, row in app.running}
+        running: Running = {row.id: row for row in app.running}
         for ids, share, sock in self._earlier:
             own = {id: running.pop(id) for id in ids if id in running}
             self.predecessors.append(Predecessor(app, sock, own, share))

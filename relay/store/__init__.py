@@ -1,6 +1,7 @@
 """Everything that outlives the process, in one SQLite file. Nothing above sees SQL.
 
 executor          one thread for calls from the event loop
+turns             whose turn on that thread it is, and whether the loop may write
 database          opens and migrates the file, runs statements and transactions
 migrations/       the schema, script by script
 audit             who changed what, in the transaction of the change
@@ -17,7 +18,9 @@ pauses            upstreams that the operator paused
 responses         responses kept for the Responses API, in memory or encrypted
 server_secret     the server's own random key
 change_watch      notices changes to keys, users and credits by other processes
-journal           group commit of requests; `batch` has its transactions
+records           the journal's entries
+journal           group commit of requests; `batch` is one row of it
+unfolder          brings those rows into their tables in time; `unfold` has its transactions
 recovery          what a crash left behind
 space             disk space, measured and given back
 backup            a copy of the file while it is in use

@@ -18,10 +18,10 @@ KEPT_DAYS: Final = 100
 TOTAL: Final = 0  # in the place of a day: all days together
 _RECENT_ROWS: Final = 1_000
 
-# Adds the requests that have ended between two numbers to their days.
+# Adds the requests that have ended between two numbers to their days: a part of a trigger.
 SUM: Final = """INSERT INTO answer_day
     SELECT day, model, within_ms, count(*) FROM answer
-    WHERE number > ? AND number <= ? AND within_ms IS NOT NULL GROUP BY 1, 2, 3
+    WHERE number > NEW.after AND number <= NEW.upto AND within_ms IS NOT NULL GROUP BY 1, 2, 3
     ON CONFLICT DO UPDATE SET requests = requests + excluded.requests"""
 
 _DAYS: Final = """

@@ -42,6 +42,10 @@ class ThreadExecutor:
         result: T = await call.future
         return result
 
+    def start(self, call: "PendingCall") -> None:
+        """Run a call that its caller awaits by itself."""
+        self._calls.put(call)
+
     def post(self, function: Callable[[], object]) -> None:
         """Run `function` on the thread, after all earlier calls; nobody waits for it."""
         if not self._closed:
@@ -95,12 +99,12 @@ class PendingCall:
             error = raised
         del function  # with all that it holds, here and not on the loop
         try:
-            self._loop.call_soon_threadsafe(self._resolve, result, error)
+            self._loop.call_soon_threadsafe(self.resolve, result, error)
         except RuntimeError:  # the loop has closed: nobody waits
             pass
 
-    def _resolve(self, result: Any, error: BaseException | None) -> None:
-        """On the loop."""
+    def resolve(self, result: Any, error: BaseException | None) -> None:
+        """On the loop, once the function has ended."""
         if self.future.done():  # cancelled
             return
         if error is None:

@@ -6,11 +6,22 @@ subtracted again.
 """
 
 import sqlite3
+from typing import Final
 
 import msgspec
 
-from relay.store.batch import MONEY, AdmissionRow, BucketRow, recover
+from relay.store.batch import Batch, read
 from relay.store.database import Database
+from relay.store.records import (
+    MONEY,
+    AdmissionRow,
+    BucketRow,
+    crash_charge,
+    crash_settlement,
+)
+from relay.store.unfold import free_slots, prepare, sum_up, unfold, write_limits
+
+_STEP_BATCHES: Final = 1_000
 
 
 class State(msgspec.Struct, frozen=True):
@@ -18,8 +29,7 @@ class State(msgspec.Struct, frozen=True):
 
     rows: list[BucketRow]
     crashed: list[AdmissionRow]
-    running: list[tuple[int, AdmissionRow]] = []  # of a process that is alive, with their batches
-    number: int = 0  # of the last batch
+    running: list[AdmissionRow] = []  # of a process that is alive
 
 
 async def restore(database: Database, now: float, *, alive: bool = False) -> State:
@@ -32,7 +42,8 @@ async def restore(database: Database, now: float, *, alive: bool = False) -> Sta
     """
 
     def work(connection: sqlite3.Connection) -> State:
-        recovered = recover(connection, now, alive=alive)
+        prepare(connection)
+        running = _recover(connection, now, alive)
         rows: list[BucketRow] = connection.execute(
             "SELECT scope, owner, kind, per, refill, size, used, moment FROM bucket"
         ).fetchall()
@@ -40,6 +51,37 @@ async def restore(database: Database, now: float, *, alive: bool = False) -> Sta
             ("account", user_id, MONEY, 0, "charged", 0, charged, 0)
             for user_id, charged in connection.execute("SELECT user_id, charged FROM balance")
         ]
-        return State(rows, recovered.crashed, recovered.running, recovered.number)
+        return State(rows, [], running) if alive else State(rows, running)
 
-    return await database.write(work)
+    return await database.run_beside(work)
+
+
+def _recover(connection: sqlite3.Connection, now: float, alive: bool) -> list[AdmissionRow]:
+    """Unfold what an earlier process left in its journal, in transactions of their own; returns
+    the requests that had not ended. Without `alive`, they end now."""
+    [[upto]] = connection.execute("SELECT upto FROM unfolded")
+    limits: dict[tuple[str, str, str, int], BucketRow] = {}
+    batches: list[Batch] = []
+    last = upto
+    for number, batch in read(connection):
+        limits.update((row[:4], row) for row in batch.buckets)
+        if number > upto:
+            batches.append(batch)
+        last = number
+        if len(batches) >= _STEP_BATCHES:
+            unfold(connection, batches, last)
+            batches = []
+    unfold(connection, batches, last)
+    write_limits(connection, list(limits.values()))
+    free_slots(connection, last)
+    found = connection.execute("SELECT * FROM running ORDER BY time, id")
+    running = [AdmissionRow(*row) for row in found]
+    if running and not alive:
+        crashed = Batch()
+        crashed.ended = [crash_settlement(request) for request in running]
+        charges = [crash_charge(request, now) for request in running]
+        crashed.charges = [charge for charge in charges if charge is not None]
+        unfold(connection, [crashed], last)
+    while sum_up(connection):
+        pass
+    return running

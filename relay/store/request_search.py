@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from relay.store.batch import AdmissionRow
 from relay.store.database import Database
+from relay.store.records import AdmissionRow
 from relay.store.usage import Request
 
 _STEP_ROWS: Final = 20_000  # about 10 ms
@@ -17,9 +17,7 @@ _MAX_FOUND: Final = 6
 _ID_LENGTH: Final = 36
 _AFTER_DIGITS: Final = "g"  # sorts after each hexadecimal digit
 _COLUMNS: Final = ", ".join(Request.__struct_fields__)
-_FIELDS: Final = ", ".join(
-    f"value ->> {number}" for number in range(len(AdmissionRow.__struct_fields__))
-)
+_FIELDS: Final = ", ".join(AdmissionRow.__struct_fields__)
 
 
 class Billing(msgspec.Struct, frozen=True):
@@ -49,11 +47,9 @@ async def find_requests(database: Database, prefix: str) -> list[Request]:
 
 
 async def find_admitted(database: Database, prefix: str) -> list[AdmissionRow]:
-    """The requests of the open batches whose id begins with `prefix`; a few at most. Some may have
-    ended: a batch is open until all of its requests have."""
+    """The running requests whose id begins with `prefix`; a few at most."""
     rows = await database.select(
-        f"""SELECT {_FIELDS} FROM batch, json_each(opened)
-            WHERE value ->> 0 >= ? AND value ->> 0 < ? LIMIT ?""",  # noqa: S608
+        f"SELECT {_FIELDS} FROM running WHERE id >= ? AND id < ? LIMIT ?",  # noqa: S608
         (prefix, prefix + _AFTER_DIGITS, _MAX_FOUND),
     )
     return [AdmissionRow(*row) for row in rows]

@@ -249,6 +249,7 @@ class DatabaseResponseStore:
         surplus = await self._database.select(
             _SELECT_SURPLUS,
             (turn.owner, self.bounds.account - own, self.bounds.account_turns - 1),
+            latest=False,
         )
         sealed = await self._database.run(lambda _: self._sealed(turn, plain))
         row = (turn.id, turn.owner, turn.previous, turn.created, now + self._lifetime, sealed)
@@ -307,7 +308,8 @@ class DatabaseResponseStore:
 
         None if one of them is gone.
         """
-        rows = await self._database.select(_SELECT_CHAIN, (id, owner, now, owner, now, _MAX_TURNS))
+        values = (id, owner, now, owner, now, _MAX_TURNS)
+        rows = await self._database.select(_SELECT_CHAIN, values, latest=False)
         if not rows or rows[-1][3] is not None:
             return None
         return [(one, octets, expires) for one, octets, expires, _ in rows]

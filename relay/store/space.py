@@ -115,7 +115,7 @@ async def give_back(database: Database, *, always: bool = False) -> int:
     here = found
     while here.free > kept:
         before = here
-        here, seconds = await database.run(partial(_step, min(size, here.free - kept)))
+        here, seconds = await database.run(partial(_step, min(size, here.free - kept)), writes=True)
         if here.total >= before.total:  # others need the pages
             break
         if seconds > _LONG_STEP_SECONDS:
@@ -153,4 +153,4 @@ async def rewrite(database: Database) -> int:
         after = _pages(connection)
         return (before.total - after.total) * after.octets
 
-    return await database.run(work)
+    return await database.run(work, writes=True)

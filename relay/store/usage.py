@@ -16,7 +16,7 @@ from relay.store.database import Database, Work
 
 Grouping = Literal["user", "key", "model", "day"]
 
-_PRUNE_BATCH_ROWS: Final = 250  # a few milliseconds, for which the journal waits
+_PRUNE_BATCH_ROWS: Final = 100  # about a millisecond, for which the journal waits
 _PRUNE_PAUSE_SECONDS: Final = 0.02  # between two batches
 _DAY_SECONDS: Final = 86_400
 
@@ -173,13 +173,8 @@ async def prune(database: Database, retention_days: float, now: float) -> int:
     """Delete requests older than `retention_days`, limits that have long refilled, and old days of
     the status.
 
-    Returns the number of requests deleted. Sums and statements stay. Three kinds of requests
-    stay, too:
-
-    - those not summed up yet;
-    - the last one, since the next number must be above all that were summed up;
-    - those that ended since the oldest open batch began, since a restart looks there for
-      requests that a crash interrupted.
+    Returns the number of requests deleted. Sums and statements stay, and so do requests that are
+    not summed up yet, and the last one, since the next number must be above all that were.
     """
     before = now - retention_days * _DAY_SECONDS
 
@@ -187,9 +182,8 @@ async def prune(database: Database, retention_days: float, now: float) -> int:
         return connection.execute(
             """DELETE FROM usage WHERE number IN (SELECT number FROM usage
                ORDER BY number LIMIT ?) AND time < ? AND number <= (SELECT upto FROM summed)
-               AND number < (SELECT max(number) FROM usage)
-               AND number <= coalesce((SELECT min(after) FROM batch), ?)""",
-            (_PRUNE_BATCH_ROWS, before, 2**62),
+               AND number < (SELECT max(number) FROM usage)""",
+            (_PRUNE_BATCH_ROWS, before),
         ).rowcount
 
     def delete_buckets(connection: sqlite3.Connection) -> int:

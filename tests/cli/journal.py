@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from relay.store.batch import AdmissionRow
 from relay.store.database import Database
+from relay.store.records import AdmissionRow
 from tests.store.entries import journalled
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from relay.store.journal import Journal
 from relay.store.keys import LiveKey, live_keys
 from tests.cli.command import SETTINGS, data, done, refused, relay
 from tests.fakes.s3 import running_bucket
-from tests.store.entries import Changes, admission, outcome, settle
+from tests.store.entries import Changes, admission, outcome, serve
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -63,7 +63,7 @@ async def test_a_backup_taken_while_requests_are_written_balances(folder: Path) 
     while not copying.done():
         for _ in range(20):
             request = admission(billed_micro=500)
-            ticket = settle(journal, journal.open(request), request)
+            ticket = serve(journal, request)
         assert await outcome(ticket)
         written += 20
     result = await copying

@@ -107,7 +107,7 @@ async def test_an_admission_without_an_end_is_explained(
     await until(lambda: pool["one"].held)
     [running] = pool.relay.app.operations.watch.running
     with beside(pool.relay) as connection:
-        await until(lambda: connection.execute("SELECT 1 FROM batch").fetchone())
+        await until(lambda: connection.execute("SELECT 1 FROM running").fetchone())
     configure(tmp_path)
     text = await asyncio.to_thread(explain, tmp_path, running.id)
     assert "Admitted; its end is not written." in text

@@ -1,12 +1,12 @@
 """A relay whose plan counts and bills, and questions to its database."""
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from relay.store.batch import read
 from tests.fakes.caller import BODY
 
 STREAM = {**BODY, "stream": True}
@@ -30,10 +30,10 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def bucket_state(connection: sqlite3.Connection, kind: str, per: int) -> dict[str, Any]:
-    """A limit's last state, which may be in a batch that was not folded yet."""
+    """A limit's last state, which may be in a batch that is not unfolded yet."""
     names = ("scope", "owner", "kind", "per", "refill", "size", "used", "moment")
     states = list(connection.execute(f"SELECT {', '.join(names)} FROM bucket"))
-    for (text,) in connection.execute("SELECT buckets FROM batch ORDER BY number"):
-        states += json.loads(text)
+    for _, batch in read(connection):
+        states += batch.buckets
     found = [dict(zip(names, state, strict=True)) for state in states]
     return [state for state in found if (state["kind"], state["per"]) == (kind, per)][-1]

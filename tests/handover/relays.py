@@ -139,7 +139,7 @@ def balanced(relays: Relays, answered: int) -> None:
     assert relays.rows("PRAGMA integrity_check") == [("ok",)]
     assert relays.rows("SELECT count(*), count(DISTINCT id) FROM usage") == [(answered, answered)]
     assert relays.rows("SELECT rule, count(*) FROM usage GROUP BY 1") == [("reported", answered)]
-    assert relays.rows("SELECT * FROM batch") == []
+    assert relays.rows("SELECT * FROM running") == []
     [(used,)] = relays.rows("SELECT used FROM bucket WHERE kind = 'requests' AND per > 3600")
     assert used == answered
     [(cost,)] = relays.rows("SELECT sum(cost_micro) FROM usage")

@@ -44,7 +44,7 @@ async def test_what_the_old_process_holds_counts_in_the_new_one(metered: tuple[P
         connected(relays.port, wait=30) as (reader, writer),
     ):
         writer.write(request(key, fields="x-simulate: delay=8\r\n"))
-        await until(lambda: relays.rows("SELECT * FROM batch"))
+        await until(lambda: relays.rows("SELECT * FROM running"))
         await relays.start()
         assert (await status_of(relays.port, key))[1][b"x-ratelimit-remaining"] == b"1"
         assert (await status_of(relays.port, key))[0] == 200
@@ -96,7 +96,7 @@ async def test_an_old_process_that_dies_is_settled_as_a_crash(metered: tuple[Pat
         assert await relays.ended(-1) == 0
         [(cost,)] = relays.rows("SELECT sum(cost_micro) FROM usage")
         assert relays.rows("SELECT charged FROM balance") == [(cost,)]
-        assert relays.rows("SELECT * FROM batch") == []
+        assert relays.rows("SELECT * FROM running") == []
 
 
 async def test_a_successor_that_dies_is_no_loss(metered: tuple[Path, str]) -> None:
@@ -104,7 +104,7 @@ async def test_a_successor_that_dies_is_no_loss(metered: tuple[Path, str]) -> No
     key = metered[1]
     async with relays_of(metered) as relays, connected(relays.port, wait=30) as (reader, writer):
         writer.write(request(key, fields="x-simulate: delay=1\r\n"))
-        await until(lambda: relays.rows("SELECT * FROM batch"))
+        await until(lambda: relays.rows("SELECT * FROM running"))
         path = relays.folder / "relay.db.handover"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         loop = asyncio.get_running_loop()

@@ -11,14 +11,13 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from relay.store.batch import AdmissionRow, BucketRow, Charge, Settlement
 from relay.store.database import Database
 from relay.store.journal import Journal, Ticket
+from relay.store.records import AdmissionRow, BucketRow, Charge, Settlement
 from relay.store.recovery import restore
 
 NOON = 1_775_649_600.0  # 2026-04-08 12:00:00 UTC
-OPENED = "SELECT value ->> 0 FROM batch, json_each(opened)"
-NUMBER = "SELECT coalesce(sum(json_array_length(opened)), 0) FROM batch"
+RUNNING = "SELECT id FROM running"
 Mode: TypeAlias = Literal["normal", "full"]
 _numbers = itertools.count(1)
 
@@ -39,13 +38,19 @@ def settlement(request: str, **changes: Any) -> Settlement:
     return msgspec.structs.replace(ordinary, **changes)
 
 
-def settle(journal: Journal, ticket: Ticket, request: AdmissionRow, **changes: Any) -> Ticket:
+def settle(journal: Journal, request: AdmissionRow, **changes: Any) -> Ticket:
     """End a request; one that is billed by the token is charged."""
     end = settlement(request.id, **changes)
     charge = None
     if request.billed_micro and end.cost_micro:
         charge = Charge(request.user_id, NOON + 2, end.cost_micro, request.id, "")
-    return journal.settle(ticket, request, end, charge)
+    return journal.settle(end, charge)
+
+
+def serve(journal: Journal, request: AdmissionRow, **changes: Any) -> Ticket:
+    """Begin and end a request."""
+    journal.open(request)
+    return settle(journal, request, **changes)
 
 
 def bucket(used: int, owner: str = "key_1", kind: str = "requests") -> BucketRow:
@@ -84,7 +89,7 @@ async def journalled(
     for request in running:
         journal.open(request)
     for request in requests:
-        settle(journal, journal.open(request), request, **changes)
+        serve(journal, request, **changes)
     assert await journal.close() == 0
 
 

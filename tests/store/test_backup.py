@@ -12,7 +12,7 @@ from relay.store.backup import backup
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.recovery import restore
-from tests.store.entries import NOON, Changes, admission, bucket, outcome, rows, settle
+from tests.store.entries import NOON, Changes, admission, bucket, outcome, rows, serve
 
 
 async def test_a_backup_under_load_has_every_acknowledged_entry(
@@ -29,7 +29,7 @@ async def test_a_backup_under_load_has_every_acknowledged_entry(
         while not enough:
             for _ in range(20):
                 request = admission(billed_micro=500)
-                ticket = settle(journal, journal.open(request), request)
+                ticket = serve(journal, request)
             changes.rows = [bucket(written + 20)]
             assert await outcome(ticket)
             written += 20
@@ -50,12 +50,13 @@ async def test_a_backup_under_load_has_every_acknowledged_entry(
         assert stat.S_IMODE(target.stat().st_mode) == 0o600
         copy = await Database.open(target)
         sums = "SELECT sum(requests), sum(cost_micro) FROM {}"
-        at_once = await rows(copy, sums.format("usage_sums"))
+        [(at_once,)] = await rows(copy, "SELECT total(requests) FROM usage_sums")
         assert (await restore(copy, NOON)).crashed == []
         [(number, charged)] = await rows(copy, "SELECT count(*), sum(cost_micro) FROM usage")
         assert least <= number <= most + 20
         assert await rows(copy, "SELECT used FROM bucket") == [(number,)]
-        assert await rows(copy, sums.format("usage_hour")) == at_once == [(number, charged)]
+        assert at_once <= number
+        assert await rows(copy, sums.format("usage_hour")) == [(number, charged)]
         assert await rows(copy, "SELECT credited, charged FROM balance") == [(10_000_000, charged)]
         assert await rows(copy, "SELECT sum(amount_micro) FROM statement") == [
             (10_000_000 - charged,)

@@ -14,7 +14,7 @@ from relay.store.journal import Journal
 from relay.store.keys import LiveKey, NewKey, create_key, live_keys
 from relay.store.users import create_user
 from tests.fakes.until import until
-from tests.store.entries import NOON, Changes, admission, journalled, outcome, rows, settle
+from tests.store.entries import NOON, Changes, admission, journalled, outcome, rows, serve
 
 CREDITS = """
     import asyncio, sys
@@ -112,7 +112,7 @@ async def test_credits_by_another_process_meet_charges_of_a_server(
     charged = 0
     while not ended.done():
         request = admission(user_id=user.id, billed_micro=500)
-        assert await outcome(settle(journal, journal.open(request), request))
+        assert await outcome(serve(journal, request))
         charged += 77
     assert (await ended)[1] == b""
     await until(lambda: calls and calls[-1][0].credited == 40_000, within=1)

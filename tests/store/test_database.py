@@ -127,7 +127,7 @@ async def test_every_table_is_strict(path: Path) -> None:
     ours = {
         row[1]: row[5] for row in tables if row[2] == "table" and not row[1].startswith("sqlite_")
     }
-    assert set(ours) >= {"users", "keys", "usage", "bucket", "balance", "statement", "batch"}
+    assert set(ours) >= {"users", "keys", "usage", "bucket", "balance", "statement", "journal"}
     assert set(ours.values()) == {1}
     await database.close()
 

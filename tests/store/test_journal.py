@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import journal as journal_module
+from relay.store import unfolder
+from relay.store.batch import read
 from relay.store.database import Database
 from relay.store.journal import Journal
 from relay.store.recovery import restore
 from tests.store.entries import (
     NOON,
-    NUMBER,
-    OPENED,
+    RUNNING,
     Changes,
     Mode,
     admission,
@@ -24,6 +24,7 @@ from tests.store.entries import (
     outcome,
     pragma,
     rows,
+    serve,
     settle,
 )
 
@@ -38,14 +39,13 @@ async def test_an_entry_is_on_disk_before_its_callback(
     assert await outcome(ticket)
     assert ticket.durable
     with sqlite3.connect(tmp_path / "relay.db") as other:  # as another process sees it
-        seen = other.execute(OPENED).fetchall()
-        used = other.execute("SELECT value ->> 6 FROM batch, json_each(buckets)").fetchall()
-        assert await outcome(settle(journal, ticket, request))
-        ended = other.execute("SELECT id, key_id FROM usage").fetchall()
+        [(_, admitted)] = read(other)
+        assert await outcome(settle(journal, request))
+        *_, (_, ended) = read(other)
     other.close()
-    assert seen == [(request.id,)]
-    assert used == [(1,)]
-    assert ended == [(request.id, "key_1")]
+    assert admitted.opened == [request]
+    assert admitted.buckets == [bucket(1)]
+    assert [one.id for one in ended.ended] == [request.id]
 
 
 async def test_a_callback_on_a_durable_ticket_is_called_immediately(journal: Journal) -> None:
@@ -60,7 +60,7 @@ async def test_a_settlement_is_a_row_and_in_the_sums_immediately(
     journal: Journal, database: Database
 ) -> None:
     request = admission()
-    assert await outcome(settle(journal, journal.open(request), request))
+    assert await outcome(serve(journal, request))
     columns = "SELECT id, time, reserved, status, input, output, rule, cost_micro FROM usage"
     assert await rows(database, columns) == [(request.id, NOON, 1000, 200, 10, 20, "reported", 77)]
     sums = "SELECT requests, input, output, cost_micro FROM {}"
@@ -81,7 +81,7 @@ async def test_entries_made_during_a_write_are_the_next_batch(
     assert len(tickets) == 1
     assert await outcome(tickets.pop())
     assert changes.asked == 2
-    assert await rows(database, NUMBER) == [(1_001,)]
+    assert await rows(database, "SELECT count(*) FROM running") == [(1_001,)]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 1_024, 1_025, 1_500])
@@ -89,10 +89,11 @@ async def test_a_batch_of_any_size_is_written_completely(
     journal: Journal, database: Database, changes: Changes, number: int
 ) -> None:
     requests = [admission(billed_micro=500) for _ in range(number)]
-    tickets = [journal.open(request) for request in requests]
+    for request in requests:
+        journal.open(request)
     changes.rows = [bucket(7, owner=f"key_{index}") for index in range(number)]
-    for ticket, request in zip(tickets, requests, strict=True):
-        last = settle(journal, ticket, request)
+    for request in requests:
+        last = settle(journal, request)
     assert await outcome(last)
     assert await journal.close() == 0
     settled = "SELECT count(*), count(DISTINCT id), sum(output) FROM usage"
@@ -100,7 +101,7 @@ async def test_a_batch_of_any_size_is_written_completely(
     assert await rows(database, "SELECT sum(requests) FROM usage_hour") == [(number,)]
     assert await rows(database, "SELECT count(*), sum(used) FROM bucket") == [(number, 7 * number)]
     assert await rows(database, "SELECT micro FROM balance") == [(-77 * number,)]
-    assert await rows(database, "SELECT * FROM batch") == []
+    assert await rows(database, RUNNING) == []
 
 
 async def test_a_later_state_of_a_limit_replaces_the_earlier(
@@ -121,7 +122,8 @@ async def test_charge_rows_of_a_ledger_are_not_journalled(
 ) -> None:
     changes.rows = [("account", "usr_1", "money", 0, "charged", 0, 5_000, 0)]
     assert await outcome(journal.open(admission()))
-    assert await rows(database, "SELECT buckets FROM batch") == [("[]",)]
+    [(_, batch)] = await database.run(lambda connection: list(read(connection)))
+    assert batch.buckets == []
     await journal.close()
     assert await rows(database, "SELECT * FROM bucket") == []
 
@@ -129,8 +131,8 @@ async def test_charge_rows_of_a_ledger_are_not_journalled(
 async def test_closing_writes_everything(journal: Journal, database: Database) -> None:
     requests = [admission() for _ in range(10)]
     tickets = [journal.open(request) for request in requests]
-    for ticket, request in zip(tickets[:4], requests, strict=False):
-        settle(journal, ticket, request)
+    for request in requests[:4]:
+        settle(journal, request)
     assert await journal.close() == 0
     assert await journal.close() == 0
     assert all(ticket.durable for ticket in tickets)
@@ -168,7 +170,7 @@ async def test_entries_are_summed_up_and_deleted_after_a_second(
     for request in (running, ended):
         tickets.append(journal.open(request))
         assert await outcome(tickets[-1])
-    assert await outcome(settle(journal, tickets[1], ended))
+    assert await outcome(settle(journal, ended))
 
     async def summed() -> list[tuple[int]]:
         return await rows(database, "SELECT requests FROM usage_hour")
@@ -176,66 +178,72 @@ async def test_entries_are_summed_up_and_deleted_after_a_second(
     async with asyncio.timeout(2):
         while not await summed():  # noqa: ASYNC110 - each asks anew
             await asyncio.sleep(0.01)
-    assert await rows(database, OPENED) == [(running.id,)]  # and no other
-    assert await rows(database, "SELECT buckets FROM batch") == [("[]",)]
+    assert await rows(database, RUNNING) == [(running.id,)]  # and no other
+    assert await database.run(lambda connection: list(read(connection))) == []
     assert await rows(database, "SELECT used FROM bucket") == [(1,)]
-    assert await outcome(settle(journal, tickets[0], running))
+    assert await outcome(settle(journal, running))
     await journal.close()
     assert await summed() == [(2,)]
-    assert await rows(database, "SELECT * FROM batch") == []
+    assert await rows(database, RUNNING) == []
 
 
-async def test_a_fold_that_fails_is_retried_without_counting_twice(
-    journal: Journal, database: Database, changes: Changes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last_step", ["summed", "unfolded"])
+async def test_a_step_that_fails_is_retried_and_counts_once(
+    journal: Journal,
+    database: Database,
+    changes: Changes,
+    monkeypatch: pytest.MonkeyPatch,
+    last_step: str,
 ) -> None:
-    monkeypatch.setattr(journal_module, "_FOLD_INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(journal_module, "_FIRST_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(journal_module, "_LAST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(unfolder, "_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(unfolder, "_RETRY_SECONDS", 0.02)
     failed = threading.Event()
     sums = "SELECT sum(requests), sum(output), sum(cost_micro) FROM {}"
 
-    def spoil(connection: sqlite3.Connection) -> None:  # the very last step
+    def spoil(connection: sqlite3.Connection) -> None:
         connection.create_function("report", 0, failed.set)
         connection.execute(
-            """CREATE TEMP TRIGGER stop BEFORE UPDATE ON main.summed BEGIN
+            f"""CREATE TEMP TRIGGER stop BEFORE UPDATE ON main.{last_step} BEGIN
                SELECT report(); SELECT RAISE(ABORT, 'not now'); END"""
         )
 
-    await database.run(spoil)
+    await database.run_beside(spoil)
     for number in range(1, 11):
         request = admission(billed_micro=500)
         changes.rows = [bucket(number)]
-        assert await outcome(settle(journal, journal.open(request), request))
-        assert await rows(database, sums.format("usage_sums")) == [
-            (number, 20 * number, 77 * number)
-        ]
+        assert await outcome(serve(journal, request))
+        if last_step == "summed":
+            total = (number, 20 * number, 77 * number)
+            assert await rows(database, sums.format("usage_sums")) == [total]
     assert await asyncio.to_thread(failed.wait, 5)
     failed.clear()
     assert await asyncio.to_thread(failed.wait, 5)
     assert journal.healthy
     assert await rows(database, sums.format("usage_hour")) == [(None, None, None)]
-    assert await rows(database, "SELECT * FROM bucket") == []
-    await database.run(lambda c: c.execute("DROP TRIGGER stop"))
-    while await rows(database, "SELECT * FROM batch"):
-        pass
-    for table in ("usage_hour", "usage_sums"):
-        assert await rows(database, sums.format(table)) == [(10, 200, 770)]
+    await database.run_beside(lambda c: c.execute("DROP TRIGGER stop"))
+    async with asyncio.timeout(5):
+        while await rows(database, sums.format("usage_hour")) != [(10, 200, 770)]:
+            pass
+    assert await rows(database, sums.format("usage_sums")) == [(10, 200, 770)]
+    assert await rows(database, "SELECT micro FROM balance") == [(-770,)]
     assert await rows(database, "SELECT used FROM bucket") == [(10,)]
 
 
 async def test_the_write_ahead_log_is_checkpointed_before_it_grows(
-    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_FOLD_INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(journal_module, "_CHECKPOINT_REQUESTS", 100)
+    monkeypatch.setattr(unfolder, "_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(unfolder, "_CHECKPOINT_WEIGHT", 100)
     sizes = []
     for _ in range(200):
         for _ in range(20):
             request = admission()
-            ticket = settle(journal, journal.open(request), request)
+            ticket = serve(journal, request)
         assert await outcome(ticket)
+        while await rows(database, "SELECT 1 FROM usage_lately"):  # summed up; a checkpoint is next
+            pass
         sizes.append((tmp_path / "relay.db-wal").stat().st_size)
-    assert max(sizes) < 2**20
+    assert max(sizes) < 2**21
     assert max(sizes[100:]) < 2 * max(sizes[:100])
 
 
@@ -246,10 +254,11 @@ async def test_an_entry_that_sqlite_rejects_does_not_drop_others(
     journal: Journal, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad, *others = admission(), admission(billed_micro=500), admission()
-    tickets = {request.id: journal.open(request) for request in (bad, *others)}
-    settle(journal, tickets[others[0].id], others[0])
-    settle(journal, tickets[bad.id], bad, status="all is well")
-    assert await outcome(settle(journal, tickets[others[1].id], others[1]))
+    for request in (bad, *others):
+        journal.open(request)
+    settle(journal, others[0])
+    settle(journal, bad, status="all is well")
+    assert await outcome(settle(journal, others[1]))
     ids = await rows(database, "SELECT id FROM usage ORDER BY id")
     assert ids == sorted((request.id,) for request in others)
     assert await rows(database, "SELECT charged FROM balance") == [(77,)]
@@ -263,7 +272,7 @@ async def test_absurd_counts_are_bounded_and_the_rest_is_kept(
 ) -> None:
     for _ in range(2):  # sums of sums, too
         for request in [admission(model="\ud800"), admission(billed_micro=500), admission()]:
-            last = settle(journal, journal.open(request), request, input=tokens, cost_micro=78)
+            last = serve(journal, request, input=tokens, cost_micro=78)
         assert await outcome(last)
     assert await rows(database, "SELECT count(*), sum(output) FROM usage") == [(6, 120)]
     assert await journal.close() == 0
@@ -277,7 +286,7 @@ async def test_absurd_counts_are_bounded_and_the_rest_is_kept(
 async def test_an_absurd_cost_is_charged_as_its_bound(journal: Journal, database: Database) -> None:
     for cost in (2**62, 2**62, 2**80, 5):
         request = admission(billed_micro=500)
-        assert await outcome(settle(journal, journal.open(request), request, cost_micro=cost))
+        assert await outcome(serve(journal, request, cost_micro=cost))
     assert await rows(database, "SELECT charged FROM balance") == [(3 * 10**12 + 5,)]
     assert await rows(database, "SELECT sum(cost_micro) FROM usage_sums") == [(3 * 10**12 + 5,)]
 
@@ -306,3 +315,22 @@ async def test_a_limit_beyond_all_bounds_stops_neither_fold_nor_start(
         assert (await restore(copy, NOON)).rows == [bucket(2**63 - 1)]
     await journal.close()
     assert await rows(database, "SELECT * FROM bucket") == [bucket(2**63 - 1)]
+
+
+async def test_slots_are_used_again(
+    journal: Journal, database: Database, changes: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfolder, "_LIMITS_BATCHES", 8)
+    for number in range(60):
+        changes.rows = [bucket(number)]
+        assert await outcome(serve(journal, admission()))
+        await rows(database, "SELECT 1")  # unfolded
+    await journal.close()
+    assert await rows(database, "SELECT count(*), count(DISTINCT id) FROM usage") == [(60, 60)]
+    assert await rows(database, "SELECT used FROM bucket") == [(59,)]
+    [(slots, numbers)] = await rows(
+        database, "SELECT count(*), count(DISTINCT number) FROM journal"
+    )
+    assert slots == numbers < 60
+    [(upto, limits)] = await rows(database, "SELECT * FROM unfolded")
+    assert upto == limits == journal.batches

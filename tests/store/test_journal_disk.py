@@ -18,13 +18,13 @@ from relay.store.recovery import restore
 from tests.fakes.until import until
 from tests.store.entries import (
     NOON,
-    NUMBER,
     Changes,
     Mode,
     admission,
     outcome,
     pragma,
     rows,
+    serve,
     settle,
 )
 
@@ -43,7 +43,7 @@ async def test_a_full_disk_refuses_work_keeps_entries_and_heals(
     waiting = asyncio.create_task(outcome(kept[-1]))
     await until(lambda: not journal.healthy)
     assert "the disk is full" in journal.failure
-    settle(journal, before, flying)  # a stream in flight goes on
+    settle(journal, flying)  # a stream in flight goes on
     await asyncio.sleep(0.2)
     assert not waiting.done()
     assert before.durable
@@ -81,7 +81,7 @@ async def test_a_callback_waits_for_the_grace_but_its_entry_is_kept(
     assert not await outcome(later)
     await pragma(database, mode, "query_only = 0")
     await until(lambda: later.durable)
-    assert await rows(database, NUMBER) == [(2,)]
+    assert await rows(database, "SELECT count(*) FROM running") == [(2,)]
 
 
 async def test_a_hanging_disk_refuses_new_work(
@@ -99,11 +99,10 @@ async def test_a_hanging_disk_refuses_new_work(
     assert journal.healthy
 
 
-async def test_a_fold_that_hangs_holds_nobody_beyond_the_grace(
+async def test_a_writer_that_hangs_holds_nobody_beyond_the_grace(
     journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "_SLOW_SECONDS", 0.1)
-    monkeypatch.setattr(journal_module, "_FOLD_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(journal_module, "GRACE_SECONDS", 0.2)
     first = admission()
     ticket = journal.open(first)
@@ -114,10 +113,9 @@ async def test_a_fold_that_hangs_holds_nobody_beyond_the_grace(
         hangs.set()
         works.wait(10)
 
-    hanging = asyncio.create_task(database.run(hang))
+    hanging = asyncio.create_task(database.run(hang, writes=True))
     await asyncio.to_thread(hangs.wait, 10)
-    ended = settle(journal, ticket, first)
-    await asyncio.sleep(0.05)  # at once in one mode, not before the disk works in the other
+    ended = settle(journal, first)
     later = journal.open(admission())
     assert not await outcome(later, within=2)
     assert not journal.healthy
@@ -126,18 +124,48 @@ async def test_a_fold_that_hangs_holds_nobody_beyond_the_grace(
     await until(lambda: ended.durable and later.durable and journal.healthy)
 
 
-async def test_a_slow_fold_leaves_the_journal_healthy(
+async def test_a_slow_writer_leaves_the_journal_healthy(
     journal: Journal, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "_SLOW_SECONDS", 0.1)
-    monkeypatch.setattr(journal_module, "_FOLD_INTERVAL_SECONDS", 0.4)
     assert await outcome(journal.open(admission()))
     works = threading.Event()
-    hanging = asyncio.create_task(database.run(lambda _: works.wait(10)))
+    hanging = asyncio.create_task(database.run(lambda _: works.wait(10), writes=True))
+    await asyncio.sleep(0)
+    journal.open(admission())
     await until(lambda: not journal.healthy)
     works.set()
     await hanging
     await until(lambda: journal.healthy)  # though nothing is left to write
+
+
+@pytest.mark.parametrize("mode", ["normal"], indirect=True)
+async def test_a_reader_on_the_writers_thread_holds_no_batch(
+    journal: Journal, database: Database
+) -> None:
+    works = threading.Event()
+    reading = asyncio.create_task(database.run(lambda _: works.wait(10)))
+    await asyncio.sleep(0)
+    assert await outcome(journal.open(admission()))
+    works.set()
+    await reading
+
+
+@pytest.mark.parametrize("mode", ["normal"], indirect=True)
+async def test_a_batch_goes_before_the_writers_that_wait(
+    journal: Journal, database: Database
+) -> None:
+    works = threading.Event()
+    order: list[str] = []
+    first = asyncio.create_task(database.run(lambda _: works.wait(10), writes=True))
+    others = [asyncio.create_task(database.write(lambda _: order.append("write")))]
+    await asyncio.sleep(0)
+    journal.open(admission()).when_durable(lambda _: order.append("batch"))
+    await asyncio.sleep(0)
+    assert order == []
+    works.set()
+    await asyncio.gather(first, *others)
+    assert order == ["batch", "write"]
 
 
 async def test_a_short_lock_by_another_process_is_waited_for(
@@ -223,7 +251,7 @@ async def test_entries_made_while_it_closes_are_written(
     journal: Journal, database: Database
 ) -> None:
     request = admission()
-    assert await outcome(settle(journal, journal.open(request), request))
+    assert await outcome(serve(journal, request))
     started, go_on = threading.Event(), threading.Event()
 
     def hang(_: sqlite3.Connection) -> None:

@@ -6,9 +6,8 @@ from typing import Literal
 
 import pytest
 
-from relay.store import balance, usage
-from relay.store import batch as entries
-from relay.store import journal as module
+from relay.store import balance, unfold, unfolder, usage
+from relay.store.batch import read
 from relay.store.database import Database
 from relay.store.journal import Journal, Ticket
 from relay.store.recovery import restore
@@ -22,6 +21,7 @@ from tests.store.entries import (
     opened,
     outcome,
     rows,
+    serve,
     settle,
 )  # fmt: skip
 
@@ -84,14 +84,15 @@ async def test_a_request_that_a_crash_interrupted_counts_as_reserved(
     path: Path, journal: Journal
 ) -> None:
     complete, running, billed = admission(), admission(time=NOON + 1), admission(billed_micro=500)
-    tickets = [journal.open(request) for request in (complete, running, billed)]
-    assert await outcome(settle(journal, tickets[0], complete))
+    for request in (complete, running, billed):
+        journal.open(request)
+    assert await outcome(settle(journal, complete))
     async with opened(crash(path)) as copy:
-        assert (await restore(copy, NOON + 60)).crashed == [running, billed]
+        assert (await restore(copy, NOON + 60)).crashed == [billed, running]
         found = "SELECT id, time, cost_micro, input, rule FROM usage WHERE rule = 'crashed'"
         assert await rows(copy, found) == [
-            (running.id, NOON + 1, 0, None, "crashed"),
             (billed.id, NOON, 500, None, "crashed"),
+            (running.id, NOON + 1, 0, None, "crashed"),
         ]
         [entry] = await balance.statement(copy, "usr_1")
         assert (entry.amount_micro, entry.request_id, entry.time) == (-500, billed.id, NOON + 60)
@@ -118,16 +119,16 @@ async def test_pruned_requests_are_not_missed_by_recovery(path: Path, journal: J
     async with opened(path) as other:
         for _ in range(3):
             request = admission(time=1.0)
-            assert await outcome(settle(journal, journal.open(request), request))
+            assert await outcome(serve(journal, request))
         long, short = admission(time=1.0), admission(time=1.0)
-        ticket = journal.open(long)
-        assert await outcome(settle(journal, journal.open(short), short))
-        while await rows(other, "SELECT * FROM usage_lately"):
+        journal.open(long)
+        assert await outcome(serve(journal, short))
+        while await rows(other, "SELECT requests FROM usage_hour") != [(4,)]:
             pass
         assert await usage.prune(other, 1, NOON) == 3
         async with opened(crash(path, 1)) as copy:
             assert (await restore(copy, NOON)).crashed == [long]
-        assert await outcome(settle(journal, ticket, long))
+        assert await outcome(settle(journal, long))
         async with opened(crash(path, 2)) as copy:
             assert (await restore(copy, NOON)).crashed == []
             assert await rows(copy, "SELECT sum(requests) FROM usage_hour") == [(5,)]
@@ -140,9 +141,10 @@ async def test_a_crash_at_any_moment_loses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
     synchronous: Literal["normal", "full"],
 ) -> None:
-    """Before, during and after folds, which take many steps here."""
-    monkeypatch.setattr(module, "_FOLD_INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(entries, "_FOLD_ROWS", 3)
+    """Before, during and after steps of unfolding, of which there are many here."""
+    monkeypatch.setattr(unfolder, "_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(unfolder, "_STEP_WEIGHT", 3)
+    monkeypatch.setattr(unfold, "_SUM_ROWS", 3)
     dice = random.Random(synchronous)
     changes = Changes()
     journal = await Journal.start(database, changes, synchronous)
@@ -162,17 +164,17 @@ async def test_a_crash_at_any_moment_loses_and_doubles_nothing(
         dice.shuffle(running)
         while len(running) > 10:
             ticket, id = running.pop()
-            ticket = settle(journal, ticket, requests[id])
+            ticket = settle(journal, requests[id])
             ticket.when_durable(lambda _, id=id: ended.add(id))  # type: ignore[misc]
         for _ in range(dice.randrange(6)):
             await asyncio.sleep(dice.choice([0, 0, 0.001]))
         copies.append((set(admitted), set(ended), set(requests), crash(path, number)))
     assert await journal.close() == 0
 
-    unfolded = 0
+    left = 0
     for admitted, ended, known, file in copies:
         async with opened(file) as copy:
-            unfolded += (await rows(copy, "SELECT count(*) FROM usage_lately"))[0][0]
+            left += len(await copy.run(lambda connection: list(read(connection))))
             crashed = {request.id for request in (await restore(copy, NOON)).crashed}
             ids = [id for (id,) in await rows(copy, "SELECT id FROM usage")]
             assert len(ids) == len(set(ids))
@@ -190,8 +192,8 @@ async def test_a_crash_at_any_moment_loses_and_doubles_nothing(
             for table in ("usage_hour", "usage_sums"):
                 sums = f"SELECT total(requests), total(cost_micro) FROM {table}"
                 assert await rows(copy, sums) == [(len(ids), cost)]
-            assert await rows(copy, "SELECT * FROM batch") == []
-    assert unfolded
+            assert await rows(copy, "SELECT * FROM running") == []
+    assert left
 
 
 async def test_the_journal_goes_on_after_a_crash(path: Path, journal: Journal) -> None:
@@ -205,15 +207,17 @@ async def test_the_journal_goes_on_after_a_crash(path: Path, journal: Journal) -
 
 
 async def test_batches_that_were_not_restored_are_not_overwritten(
-    path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
+    path: Path, journal: Journal
 ) -> None:
-    request = admission()
+    request, later = admission(), admission(time=NOON + 1)
     assert await outcome(journal.open(request))
-    async with opened(crash(path)) as copy:
+    left = crash(path)
+    async with opened(left) as copy:
         other = await Journal.start(copy, Changes())
-        other.open(admission())
-        assert await other.close(0) == 1
-        assert (await restore(copy, NOON)).crashed == [request]
+        assert await outcome(other.open(later))
+        async with opened(crash(left)) as second:
+            assert (await restore(second, NOON)).crashed == [request, later]
+        await other.close()
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["one-batch", "two-batches"])
@@ -226,7 +230,6 @@ async def test_a_request_that_was_admitted_anew_counts_once(
     if written:
         await outcome(replaced)
     ticket = journal.open(anew)
-    journal.withdraw(replaced)
     await outcome(ticket)
     async with opened(crash(path)) as copy:
         state = await restore(copy, NOON)
@@ -234,12 +237,12 @@ async def test_a_request_that_was_admitted_anew_counts_once(
         [row] = await rows(copy, "SELECT id, reserved, cost_micro FROM usage")
         assert row == (first.id, 20, 30)
         assert len(await rows(copy, "SELECT * FROM statement")) == 1
-    await outcome(settle(journal, ticket, anew))
+    await outcome(settle(journal, anew))
     await until_folded(database)
     assert await rows(database, "SELECT id, reserved FROM usage") == [(first.id, 20)]
 
 
 async def until_folded(database: Database) -> None:
     async with asyncio.timeout(5):
-        while await rows(database, "SELECT * FROM batch"):  # noqa: ASYNC110 - each asks anew
+        while not await rows(database, "SELECT * FROM usage"):  # noqa: ASYNC110 - each asks anew
             await asyncio.sleep(0.02)

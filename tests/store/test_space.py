@@ -10,7 +10,7 @@ import pytest
 from relay.store import space
 from relay.store.database import Database
 from relay.store.journal import Journal
-from tests.store.entries import Changes, admission, outcome, settle
+from tests.store.entries import Changes, admission, outcome, serve
 
 PAGE = 4096
 MIB = 1024 * 1024
@@ -63,7 +63,7 @@ async def test_the_journal_does_not_wait_while_space_is_given_back(
     while not giving.done() and len(waits) < 20_000:  # each takes 0.1 KiB of the free pages
         started = time.perf_counter()
         request = admission()
-        assert await outcome(settle(journal, journal.open(request), request))
+        assert await outcome(serve(journal, request))
         waits.append(time.perf_counter() - started)
     assert await giving > 50 * MIB
     await journal.close()

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from relay import web
-from relay.store.batch import Rule
+from relay.store.records import Rule
 from relay.web.formats import OUTCOMES
 from relay.web.languages import choose, read_texts
 from tests.fakes.live import Live
