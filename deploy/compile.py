@@ -27,6 +27,10 @@ _MODULES: Final = (
     "clock.py",
     "errors.py",
     "handover/borrow.py",  # its ledger is a subclass of the compiled one
+    "store/batch.py",
+    "store/journal.py",
+    "store/unfold.py",
+    "store/unfolder.py",
     "telemetry/access_log.py",
     "telemetry/histogram.py",
 )
