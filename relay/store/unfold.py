@@ -15,7 +15,7 @@ crash at any moment loses nothing: `recovery` goes on from the batch that was th
 import logging
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -110,9 +110,9 @@ CREATE TEMP TRIGGER sum_up INSTEAD OF INSERT ON summing BEGIN
 END;
 """  # noqa: S608
 _LIMITS: Final = f"""INSERT INTO bucket ({_BUCKET_COLUMNS})
-    SELECT * FROM ({{}}) WHERE column1 IS NOT NULL
+    {{}}
     ON CONFLICT DO UPDATE SET refill = excluded.refill, size = excluded.size,
-        used = excluded.used, moment = excluded.moment"""  # noqa: S608
+        used = excluded.used, moment = excluded.moment"""
 _STAGED: Final = (*_ALIKE.values(), "charged", "no_longer_running", "applied")
 
 
@@ -191,8 +191,7 @@ def _drop_charged_before(connection: sqlite3.Connection) -> None:
 def write_limits(connection: sqlite3.Connection, rows: Sequence[BucketRow]) -> None:
     """Write states of limits. One that is later than the entries in the tables does no harm: a
     restart reads what is left in the journal, and ends with the same."""
-    for start in range(0, len(rows), _MAX_INSERT_ROWS):
-        part = rows[start : start + _MAX_INSERT_ROWS]
+    for part in _parts(rows):
         try:
             _execute(connection, _LIMITS, part)
         except DATA_ERRORS:
@@ -207,9 +206,8 @@ def free_slots(connection: sqlite3.Connection, upto: int) -> None:
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
     """Insert rows; those that the table refuses are bounded and, if that does not help, dropped."""
-    statement = f"INSERT INTO temp.{table} SELECT * FROM ({{}}) WHERE column1 IS NOT NULL"  # noqa: S608
-    for start in range(0, len(rows), _MAX_INSERT_ROWS):
-        part = rows[start : start + _MAX_INSERT_ROWS]
+    statement = f"INSERT INTO temp.{table} {{}}"
+    for part in _parts(rows):
         try:
             _execute(connection, statement, part)
         except (*DATA_ERRORS, sqlite3.OperationalError) as error:
@@ -230,14 +228,20 @@ def _insert_one_by_one(
             _log.error("the journal dropped an entry %r: %s", row, error)
 
 
+def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The rows in parts of a power of two each, so that there are few statements to prepare."""
+    start = 0
+    while start < len(rows):
+        size = min(_MAX_INSERT_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
+        yield rows[start : start + size]
+        start += size
+
+
 def _execute(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
     """Execute a statement with a place for VALUES, which is one, since `executemany` gives Python's
-    lock away for each row. The rows are padded to a power of two, so that there are few
-    statements to prepare."""
-    size = 1 << (len(rows) - 1).bit_length()
+    lock away for each row."""
     values = [value for row in rows for value in row]
-    values += [None] * (len(rows[0]) * (size - len(rows)))
-    connection.execute(_with_rows(statement, len(rows[0]), size), values)
+    connection.execute(_with_rows(statement, len(rows[0]), len(rows)), values)
 
 
 @cache

@@ -243,7 +243,7 @@ async def test_the_write_ahead_log_is_checkpointed_before_it_grows(
         while await rows(database, "SELECT 1 FROM usage_lately"):  # summed up; a checkpoint is next
             pass
         sizes.append((tmp_path / "relay.db-wal").stat().st_size)
-    assert max(sizes) < 2**21
+    assert max(sizes) < 2**23  # without checkpoints: 20 MB and more
     assert max(sizes[100:]) < 2 * max(sizes[:100])
 
 
