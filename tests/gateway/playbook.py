@@ -29,7 +29,7 @@ import json
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from relay import config
 from relay.api.endpoints import dialects
@@ -55,6 +55,7 @@ from relay.pool.probing import Prober
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
 from relay.secret import digest
+from relay.store.journal import Journal
 from relay.store.keys import LiveKey
 from relay.wire.chunked import ChunkReader
 from tests.fakes import answers
@@ -245,6 +246,13 @@ def document_name(payload: bytes) -> str:
     return str(error["type"]) if error else "document"
 
 
+class NoDatabase:
+    """What a journal is opened with that nothing is written to."""
+
+    def attach(self, *_: Any) -> None:
+        """See `Database`."""
+
+
 class Unmetered:
     """Admits every request, so a transcript needs no journal on a disk."""
 
@@ -269,7 +277,7 @@ class Playbook:
         epoch = time.time() - loop.now  # verdicts come by this clock; only the transcript adds any
         keys, ledger, catalog = KeyIndex(), Ledger(), Catalog(settings, made)
         keys.replace([LiveKey(digest(KEY.encode()), "key_1", "usr_1", "", "free", False, None)])
-        metering = Metering(ledger, None)  # type: ignore[arg-type]
+        metering = Metering(ledger, Journal(cast(Any, NoDatabase()), list, True, 0, 0))
         metering.elsewhere = Unmetered()
         leases = Upstreams(made, settings.pool, ledger, deadlines, lambda: epoch + loop.now)
         Prober(leases, deadlines)
