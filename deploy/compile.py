@@ -117,7 +117,9 @@ def build_wheel_for(python: str, folder: Path) -> Path | str:
         return why_not
     own = folder / "environment"
     pip = [f"{own}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([python, "-m", "venv", str(own)], check=True)  # noqa: S603
+    made = subprocess.run([python, "-m", "venv", str(own)], capture_output=True, check=False)  # noqa: S603
+    if made.returncode:
+        return f"{python} makes no virtual environment; Debian: apt-get install python3-venv"
     locked = ["--require-hashes", "-r", str(ROOT / "requirements-compile.lock")]
     subprocess.run([*pip, *locked], check=True)  # noqa: S603
     command = [f"{own}/bin/python", str(Path(__file__).resolve()), str(folder / "copy"), "--wheel"]

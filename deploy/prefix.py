@@ -59,7 +59,8 @@ def _install(prefix: Path) -> None:
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run(*pip, "--require-hashes", "-r", str(ROOT / "requirements.lock"))
     with tempfile.TemporaryDirectory(prefix="relay-install-") as folder:
-        print("Compiling takes some minutes.", flush=True)
+        if compile.missing_tool() is None:
+            print("Compiling takes some minutes.", flush=True)
         built = compile.build_wheel_for(sys.executable, Path(folder))
         if isinstance(built, str):
             print(f"relay is installed uncompiled: {built}", file=sys.stderr)
