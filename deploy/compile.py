@@ -162,7 +162,8 @@ def compile_copy(target: Path, wheel: bool) -> int:
     code = f"import sys; sys.path.insert(0, 'deploy'); import compile; compile.build({wheel})"
     # The order of sets shows in the C code: the same source gives the same octets.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=target, env=environment, check=False)  # noqa: S603
+    command = [sys.executable, "-W", "ignore", "-c", code]  # setuptools warns of its own commands
+    done = subprocess.run(command, cwd=target, env=environment, check=False)  # noqa: S603
     return done.returncode
 
 

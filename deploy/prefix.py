@@ -25,7 +25,7 @@ def main() -> int:
     try:
         why_not = _unfit(prefix)
         if why_not is None:
-            venv.create(prefix, with_pip=True)
+            venv.create(prefix, symlinks=True, with_pip=True)
     except OSError as error:
         why_not = error.strerror or str(error)
     if why_not is not None:
