@@ -8,7 +8,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends build-essential
-COPY requirements.lock requirements-compile.lock pyproject.toml README.md LICENSE ./
+COPY requirements.lock requirements-compile.lock pyproject.toml README.md LICENSE relay.toml ./
 COPY deploy/compile.py deploy/prefix.py ./deploy/
 COPY relay ./relay
 RUN python deploy/prefix.py /opt/relay

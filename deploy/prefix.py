@@ -2,20 +2,24 @@
 
     python deploy/prefix.py FOLDER
 
-FOLDER becomes a virtual environment of its own, with the locked packages. It may be one that this
+FOLDER becomes a virtual environment of its own, with the locked packages, and relay.toml as the
+example to copy. It may be one that this
 made before. The exit status is 2 if it cannot be written or is something else.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Final
 
 import compile
 
-ROOT = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[1]
+_EXAMPLE: Final = "share/relay/relay.toml"
 
 
 def main() -> int:
@@ -38,7 +42,9 @@ def main() -> int:
         print(f"relay is not installed: {error.cmd[0]} failed", file=sys.stderr)
         return 1
     subprocess.run([prefix / "bin" / "relay", "--version"], check=True)  # noqa: S603
-    print(f"Next: {prefix}/bin/relay demo, or copy relay.toml and {prefix}/bin/relay serve")
+    example = prefix / _EXAMPLE
+    print(f"Try it: {prefix}/bin/relay demo --config {example}")
+    print(f"Or copy {example}, change it, and: {prefix}/bin/relay serve --config COPY")
     return 0
 
 
@@ -66,6 +72,9 @@ def _install(prefix: Path) -> None:
             print(f"relay is installed uncompiled: {built}", file=sys.stderr)
             built = Path(folder, "plain")
             compile.copy_project(built)
+        example = prefix / _EXAMPLE
+        example.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "relay.toml", example)
         again = "--force-reinstall"  # the version's number may be the same
         _run(*pip, again, "--no-deps", "--no-build-isolation", str(built))
 
