@@ -6,11 +6,12 @@
 # /usr/share/relay/relay.toml there, and let it listen on 0.0.0.0:8080.
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY requirements.lock pyproject.toml README.md LICENSE ./
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends build-essential
+COPY requirements.lock requirements-compile.lock pyproject.toml README.md LICENSE relay.toml ./
+COPY deploy/compile.py deploy/prefix.py ./deploy/
 COPY relay ./relay
-RUN python -m venv /opt/relay \
-    && /opt/relay/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
-    && /opt/relay/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN python deploy/prefix.py /opt/relay
 
 FROM python:3.13-slim
 RUN groupadd --gid 10001 relay \

@@ -4,21 +4,32 @@ BIN := .venv/bin
 RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
 PURE := tests/wire tests/quota tests/translate tests/pool tests/reports
+PREFIX ?= /opt/relay
+COMPILED := build/compiled
+COMPILED_TESTS ?= tests/wire tests/quota tests/net tests/gateway tests/pool tests/translate tests/faults tests/durability tests/store
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 # A run starts a hundred processes: none should have to compile what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run serve test thorough clients attacks lint coverage fmt bench profile cost lock clean
+.PHONY: help run serve test thorough clients attacks lint coverage fmt bench profile cost lock clean install compiled test-compiled
 
 help:                  ## the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 run: $(RUN)            ## the demo: simulated upstream, relay and one key
 	$(BIN)/relay demo
 
 serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
+
+install:               ## relay in a folder, compiled where there is a C compiler: PREFIX=/opt/relay
+	@$(PYTHON) deploy/prefix.py "$(PREFIX)"
+
+compiled: $(COMPILED)/.compiled  ## a copy whose path of a request is compiled, in build/compiled
+
+test-compiled: compiled  ## the tests of the path of a request, on that copy
+	cd $(COMPILED) && PYTHONPATH="$$PWD" $(CURDIR)/$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough and not clients' $(COMPILED_TESTS)
 
 test: $(DEV)           ## every promise
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough and not clients'
@@ -68,6 +79,7 @@ lock:                  ## renew the lock files: from pyproject.toml, and those o
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml requirements-build.in -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra compile pyproject.toml requirements-build.in -o requirements-compile.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev pyproject.toml requirements-build.in -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/litellm/requirements.in -o tests/clients/litellm/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/hermes/requirements.in -o tests/clients/hermes/requirements.lock
@@ -85,7 +97,12 @@ $(DEV): requirements-dev.lock $(RUN)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
+$(COMPILED)/.compiled: $(DEV) $(shell find relay tests bench deploy -type f ! -path '*/__pycache__/*' ! -path '*/.venv/*' ! -path '*/node*' ! -path '*/results/*') pyproject.toml
+	$(BIN)/python deploy/compile.py $(COMPILED)
+	touch $@
+
 clean:
+	rm -rf build
 	rm -rf tests/clients/*/.venv tests/clients/matrix/*/.venv
 	rm -rf tests/clients/node tests/clients/matrix/node/node_modules tests/clients/matrix/node/installed
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

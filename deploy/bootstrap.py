@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,8 @@ import zipfile
 MIN_PYTHON = (3, 11)
 _STALE_SECONDS = 30 * 86400  # after which the cache of another build is deleted
 _OTHER_PYTHON = re.compile(r"\.cpython-(\d+)-")
+# relay's own compiled modules, which it also runs without.
+_COMPILED = re.compile(r"relay(__mypyc|/.*)\.cpython-[^/]*\.so$")
 
 
 def main(archive):
@@ -113,6 +116,7 @@ def _unpack(packed, base, folder):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 with packed.open(entry) as source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
+        _delete_unloadable(work)
         os.chmod(work, 0o755)
         try:
             os.rename(work, folder)
@@ -121,6 +125,22 @@ def _unpack(packed, base, folder):
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _delete_unloadable(work):
+    # type: (str) -> None
+    """Where relay's compiled modules do not load (an older C library, a lesser processor), delete
+    them: the same modules are there uncompiled."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import relay__mypyc"
+    if any(_COMPILED.match(name) for name in os.listdir(work)):
+        with open(os.devnull, "wb") as nowhere:
+            loads = subprocess.call([sys.executable, "-c", code, work], stderr=nowhere) == 0  # noqa: S603
+        if not loads:
+            for folder, _, names in os.walk(work):
+                for name in names:
+                    path = os.path.join(folder, name)
+                    if _COMPILED.match(os.path.relpath(path, work)):
+                        os.remove(path)
 
 
 def _delete_stale(base, name):

@@ -1,10 +1,14 @@
 """Builds everything that is given to others, into dist/: `make dist`.
 
     relay-VERSION-py3-none-any.whl, relay-VERSION.tar.gz
-    relay.pyz                  the command and its dependencies, for CPython on this platform
+    relay-VERSION-cp311-….whl  the path of a request compiled, for each Python that is here with
+                               its headers and a C compiler; the output says which are not
+    relay.pyz                  the command and its dependencies, for CPython on this platform, with
+                               those compiled modules
     install.sh, SHA256SUMS
 
 The same commit gives the same octets: all times are SOURCE_DATE_EPOCH, by default the commit's.
+For compiled modules that takes the same Python, C compiler and C library, too.
 """
 
 import argparse
@@ -22,6 +26,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+import compile
 
 ROOT: Final = Path(__file__).parents[1]
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")  # that relay.pyz has native modules for
@@ -48,7 +54,9 @@ def main() -> int:
         wheel = build_wheel_and_sdist(source, output, epoch)
         libraries = Path(folder, "lib")
         pythons = options.pythons.split(",")
-        collect_libraries(wheel, libraries, pythons)
+        compiled = build_compiled_wheels(Path(folder), output, pythons)
+        wheels = {python: compiled.get(python, wheel) for python in pythons}
+        collect_libraries(wheels, libraries)
         build_pyz(libraries, output / "relay.pyz", pythons, epoch)
     shutil.copyfile(ROOT / "deploy" / "install.sh", output / "install.sh")
     (output / "install.sh").chmod(0o755)
@@ -100,8 +108,27 @@ def build_wheel_and_sdist(source: Path, output: Path, epoch: int) -> Path:
     )
     [sdist] = output.glob("*.tar.gz")
     _normalise(sdist, epoch)
-    [wheel] = output.glob("*.whl")
+    [wheel] = output.glob("*.whl")  # the only one until now
     return wheel
+
+
+def build_compiled_wheels(work: Path, output: Path, pythons: list[str]) -> dict[str, Path]:
+    """The compiled wheel for each Python that can be compiled for; prints which cannot, and why."""
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    result = {}
+    for python in pythons:
+        program = sys.executable if python == here else shutil.which(f"python{python}")
+        built: Path | str = f"there is no python{python}"
+        if program is not None:
+            folder = work / f"compiled-{python}"
+            folder.mkdir()
+            built = compile.build_wheel_for(program, folder)
+        if isinstance(built, str):
+            print(f"not compiled for Python {python}: {built}", flush=True)
+        else:
+            print(f"compiled for Python {python}", flush=True)
+            result[python] = Path(shutil.copy(built, output))
+    return result
 
 
 def _normalise(sdist: Path, epoch: int) -> None:
@@ -122,12 +149,12 @@ def _normalise(sdist: Path, epoch: int) -> None:
     sdist.with_suffix(".new").replace(sdist)
 
 
-def collect_libraries(wheel: Path, target: Path, pythons: list[str]) -> None:
+def collect_libraries(wheels: dict[str, Path], target: Path) -> None:
     """Install the wheel and its dependencies, for each Python, into one folder.
 
     Native modules have the Python's version in their names, so they stand side by side.
     """
-    for python in pythons:
+    for python, wheel in wheels.items():
         folder = target.with_name(f"lib-{python}")
         pip = [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
@@ -137,6 +164,7 @@ def collect_libraries(wheel: Path, target: Path, pythons: list[str]) -> None:
         machine = platform.machine()
         for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"):
             pip += ["--platform", f"{tag}_{machine}"]
+        pip += ["--platform", f"linux_{machine}"]  # relay's own
         locked = ["--require-hashes", "-r", str(ROOT / "requirements.lock")]
         subprocess.run([*pip, *locked], check=True)  # noqa: S603
         subprocess.run([*pip, str(wheel)], check=True)  # noqa: S603

@@ -1,20 +1,26 @@
 """Compiles the path of a request with mypyc, from the very files that run uncompiled as well.
 
-    python deploy/compile.py FOLDER [--wheel]
+    python deploy/compile.py FOLDER            a copy, with native modules beside the source
+    python deploy/compile.py FOLDER --wheel    a copy, and a wheel in FOLDER/dist
+    python deploy/compile.py --check           only whether it can be done here
 
-FOLDER gets a copy of the project with native modules beside the source; the environment of the
-Python that runs this has mypy (requirements-compile.lock). `--wheel` builds a wheel there too.
+The environment of the Python that runs this has mypy (requirements-compile.lock). The exit status
+is 2 where something is missing, and the message says what.
 
 Decides which modules are compiled. A native module is one library and a stub for each module; an
 edited source beside it would be ignored, so the copy is never the tree that is worked on.
 """
 
 import argparse
+import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -54,9 +60,72 @@ _OF_THE_PROJECT: Final = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compile the path of a request.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--wheel", action="store_true", help="build a wheel in FOLDER/dist")
+    parser.add_argument("--check", action="store_true", help="only whether it can be done here")
     options = parser.parse_args()
-    return compile_copy(options.folder)
+    if options.folder is None and not options.check:
+        parser.error("give a folder, or --check")
+    why_not = missing_tool() or missing_package()
+    if why_not is not None:
+        print(f"relay cannot be compiled here: {why_not}", file=sys.stderr)
+        return 2
+    return 0 if options.check else compile_copy(options.folder, options.wheel)
+
+
+def missing_tool() -> str | None:
+    """What keeps C from being compiled for this Python; the reason, or None."""
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(command[0]) is None:
+        return f"there is no C compiler ({command[0]}); Debian: apt-get install build-essential"
+    headers = sysconfig.get_path("include")
+    if not Path(headers, "Python.h").exists():
+        return f"there is no Python.h in {headers}; Debian: apt-get install python3-dev"
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder, "trial.c")
+        trial.write_text("#include <Python.h>\n")
+        arguments = [f"-I{headers}", "-fPIC", "-shared", str(trial), "-o", f"{folder}/trial.so"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it says nothing"]
+        return f"{command[0]} does not work: {lines[0]}; Debian: apt-get install build-essential"
+    return None
+
+
+def missing_package() -> str | None:
+    """The package that this Python lacks, in words, or None."""
+    for name in ("mypyc", "setuptools", "msgspec"):
+        if importlib.util.find_spec(name) is None:
+            return (
+                f"{sys.executable} has no {name}; "
+                "pip install --require-hashes -r requirements-compile.lock"
+            )
+    return None
+
+
+def build_wheel_for(python: str, folder: Path) -> Path | str:
+    """Build a compiled wheel for another Python, in a new folder, with an environment of its own.
+
+    Returns the wheel, or why there is none.
+    """
+    code = "import compile; print(compile.missing_tool() or '')"
+    found = subprocess.run(  # noqa: S603
+        [python, "-c", code], cwd=ROOT / "deploy", capture_output=True, text=True, check=False
+    )
+    why_not = found.stdout.strip() if found.returncode == 0 else f"{python} does not run"
+    if why_not:
+        return why_not
+    own = folder / "environment"
+    pip = [f"{own}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    made = subprocess.run([python, "-m", "venv", str(own)], capture_output=True, check=False)  # noqa: S603
+    if made.returncode:
+        return f"{python} makes no virtual environment; Debian: apt-get install python3-venv"
+    locked = ["--require-hashes", "-r", str(ROOT / "requirements-compile.lock")]
+    subprocess.run([*pip, *locked], check=True)  # noqa: S603
+    command = [f"{own}/bin/python", str(Path(__file__).resolve()), str(folder / "copy"), "--wheel"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    [wheel] = (folder / "copy" / "dist").glob("*.whl")
+    return wheel
 
 
 def compiled_modules(package: Path) -> Iterator[Path]:
@@ -71,8 +140,8 @@ def compiled_modules(package: Path) -> Iterator[Path]:
                 yield file
 
 
-def compile_copy(target: Path) -> int:
-    """Copy the project into a folder, and compile it there."""
+def copy_project(target: Path) -> None:
+    """Copy the project into a folder; what else is there stays, such as an earlier build."""
     target.mkdir(parents=True, exist_ok=True)
     for name in _OF_THE_PROJECT:
         source = ROOT / name
@@ -81,12 +150,25 @@ def compile_copy(target: Path) -> int:
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
             shutil.copyfile(source, target / name)
-    code = "import sys; sys.path.insert(0, 'deploy'); import compile; compile.build()"
-    return subprocess.run([sys.executable, "-c", code], cwd=target, check=False).returncode  # noqa: S603
 
 
-def build() -> None:
-    """Compile the project in the working directory, in place."""
+def compile_copy(target: Path, wheel: bool) -> int:
+    """Copy the project into a folder, and compile it there; the exit status."""
+    try:
+        copy_project(target)
+    except OSError as error:
+        print(f"relay cannot be compiled in {target}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    code = f"import sys; sys.path.insert(0, 'deploy'); import compile; compile.build({wheel})"
+    # The order of sets shows in the C code: the same source gives the same octets.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-W", "ignore", "-c", code]  # setuptools warns of its own commands
+    done = subprocess.run(command, cwd=target, env=environment, check=False)  # noqa: S603
+    return done.returncode
+
+
+def build(wheel: bool) -> None:
+    """Compile the project in the working directory: in place, or as a wheel."""
     from mypyc.build import mypycify
     from setuptools import setup
 
@@ -97,10 +179,16 @@ def build() -> None:
         opt_level=os.environ.get("RELAY_OPT", "3"), group_name="relay", multi_file=True,
     )  # fmt: skip
     for extension in extensions:
-        extension.extra_compile_args = [
-            argument for argument in extension.extra_compile_args if argument != "-Werror"
-        ]
-    setup(name="relay", script_args=["build_ext", "--inplace"], ext_modules=extensions, packages=[])
+        arguments = [word for word in extension.extra_compile_args if word != "-Werror"]
+        if wheel:  # without names and symbols of this machine, and a quarter of the size
+            arguments += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
+            extension.extra_link_args = ["-s"]
+        extension.extra_compile_args = arguments
+    if wheel:
+        setup(script_args=["bdist_wheel", "--dist-dir", "dist"], ext_modules=extensions)
+    else:
+        arguments = ["build_ext", "--inplace"]
+        setup(name="relay", script_args=arguments, ext_modules=extensions, packages=[])
 
 
 def _true_stubs() -> Path:

@@ -236,7 +236,7 @@ fetch relay.pyz "$work/relay.pyz"
     fail "relay.pyz is not what SHA256SUMS says; nothing was installed"
 RELAY_CACHE=$work/cache "$python" "$work/relay.pyz" --version >"$work/version" ||
     fail "relay.pyz does not run on $python; nothing was installed"
-version=$(sed "s/^relay, version //; s/ .*//" "$work/version")
+version=$(sed "s/^relay, version //" "$work/version") # and whether it is compiled
 
 if [ -z "$root" ] && ! id relay >/dev/null 2>&1; then
     run useradd --system --home-dir "$state" --shell /usr/sbin/nologin relay

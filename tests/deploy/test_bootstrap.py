@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +56,46 @@ def test_it_is_unpacked_once_and_run(tmp_path: Path) -> None:
     assert (folder / "mark").exists()
     assert [entry.name for entry in cache.iterdir()] == [folder.name]
     assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def with_compiled(folder: Path, library: bytes) -> Path:
+    """A small relay.pyz with `library` in the place of relay's own."""
+    target = archive(folder)
+    with zipfile.ZipFile(target, "a") as packed:
+        packed.writestr(f"lib/relay__mypyc.cpython-{TAG}-x86_64-linux-gnu.so", library)
+        packed.writestr(f"lib/relay/wire/h1.cpython-{TAG}-x86_64-linux-gnu.so", "a stub")
+        packed.writestr("lib/relay/wire/h1.py", "")
+    return target
+
+
+def native_names(cache: Path) -> list[str]:
+    return sorted(file.name.partition(".")[0] for file in cache.rglob("*.so"))
+
+
+def test_modules_that_do_not_load_are_left_out(tmp_path: Path) -> None:
+    pyz = with_compiled(tmp_path, b"for another C library")
+    result = start(pyz, RELAY_CACHE=str(tmp_path / "cache-folder"))
+    assert result.stdout.startswith("relay "), result.stderr
+    assert result.stderr == ""
+    assert native_names(tmp_path / "cache-folder") == ["a"]
+    assert list((tmp_path / "cache-folder").rglob("h1.py"))
+
+
+def test_modules_that_load_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "library.c"
+    source.write_text(
+        "#include <Python.h>\n"
+        'static struct PyModuleDef it = {PyModuleDef_HEAD_INIT, "relay__mypyc"};\n'
+        "PyMODINIT_FUNC PyInit_relay__mypyc(void) { return PyModule_Create(&it); }\n"
+    )
+    headers = f"-I{sysconfig.get_path('include')}"
+    command = ["cc", headers, "-fPIC", "-shared", str(source), "-o", str(tmp_path / "library")]
+    if shutil.which("cc") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("there is no C compiler, or no Python.h")
+    pyz = with_compiled(tmp_path, (tmp_path / "library").read_bytes())
+    result = start(pyz, RELAY_CACHE=str(tmp_path / "cache-folder"))
+    assert result.stdout.startswith("relay "), result.stderr
+    assert native_names(tmp_path / "cache-folder") == ["a", "h1", "relay__mypyc"]
 
 
 def test_many_first_starts_at_once_agree(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,84 @@ def test_the_version_says_whether_it_is_compiled() -> None:
     form = "not compiled" if chunked.__file__.endswith(".py") else "compiled"
     assert shown.startswith("relay, version ")
     assert shown.endswith(f" ({form})\n")
+
+
+def run_compiler(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "deploy" / "compile.py"), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60
+    )
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_without_a_c_compiler_the_reason_is_said(tmp_path: Path) -> None:
+    done = run_compiler(str(tmp_path / "copy"), PATH=str(tmp_path), CC="gcc -O2")
+    assert done.returncode == 2
+    assert "there is no C compiler (gcc); Debian: apt-get install build-essential" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_compiler_that_fails_is_named_with_its_words(tmp_path: Path) -> None:
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("Python's headers are not installed")
+    broken = script(tmp_path / "broken", "#!/bin/sh\necho no such header >&2\nexit 1\n")
+    done = run_compiler("--check", CC=broken)
+    assert done.returncode == 2
+    assert f"{broken} does not work: no such header;" in done.stderr
+
+
+def test_without_headers_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "sh")
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: "/nonexistent")
+    why_not = compiler().missing_tool()
+    assert why_not is not None
+    assert why_not.startswith("there is no Python.h in /nonexistent; Debian:")
+
+
+def test_without_mypy_the_reason_is_said(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
+    code = "import compile; print(compile.missing_package())"
+    done = subprocess.run(
+        [tmp_path / "bin" / "python", "-c", code], cwd=ROOT / "deploy",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "has no mypyc; pip install --require-hashes -r requirements-compile" in done.stdout
+
+
+def test_no_folder_is_a_usage_error() -> None:
+    done = run_compiler()
+    assert done.returncode == 2
+    assert "give a folder, or --check" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [("versions/1/x", "use relay upgrade"), ("file", "it has other files")],
+)
+def test_make_install_keeps_a_folder_of_others(tmp_path: Path, entry: str, words: str) -> None:
+    (tmp_path / entry).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / entry).touch()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "prefix.py"), str(tmp_path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"relay cannot be installed in {tmp_path}: " in done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / "pyvenv.cfg").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "prefix.py"), "/proc/relay"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "relay cannot be installed in /proc/relay: " in done.stderr
+    assert done.stderr.count("\n") == 2

@@ -58,6 +58,14 @@ def test_each_stage_is_known_and_the_last_is_not_root() -> None:
     assert [name for name, _ in last].index("USER") < [name for name, _ in last].index("CMD")
 
 
+def test_the_last_stage_has_no_compiler() -> None:
+    stages = TEXT.split("\nFROM ")
+    assert "build-essential" in stages[1]
+    assert "deploy/prefix.py /opt/relay" in stages[1]
+    assert "apt-get" not in stages[-1]
+    assert "COPY --from=build /opt/relay /opt/relay" in stages[-1]
+
+
 @pytest.mark.parametrize("name", ["ENTRYPOINT", "CMD", "HEALTHCHECK"])
 def test_commands_are_lists_and_get_signals(name: str) -> None:
     [text] = [rest for found, rest in instructions() if found == name]
