@@ -21,11 +21,12 @@ from contextlib import closing, contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar
 
 import aiosqlite
 
 from relay.store.audit import RELAY, Actor
+from relay.store.binding import bind_as_they_are
 from relay.store.executor import ExecutorClosedError, ThreadExecutor
 from relay.store.turns import Turns
 
@@ -36,12 +37,6 @@ Work = Callable[[Connection], T]
 MIGRATIONS = Path(__file__).parent / "migrations"
 APPLICATION_ID: Final = 0x524C4159  # "RLAY", in the file's header
 _LOCK_TIMEOUT_SECONDS: Final = 10.0  # for another process's transaction to end
-
-# Without an adapter, sqlite3 looks for `__adapt__` and `__conform__` on each None and each bytes
-# that is bound, which raises and drops an AttributeError: 2,000 instructions for a value, 6 % of a
-# request's. Both callables return what they get.
-sqlite3.register_adapter(bytes, bytes)
-sqlite3.register_adapter(type(None), cast(Any, {}.get))
 
 
 class StoreError(Exception):
@@ -279,6 +274,7 @@ def _transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
 
 def _open(path: Path) -> tuple[sqlite3.Connection, aiosqlite.Connection]:
     """The writer, for this thread, of a migrated database; and the reader, to be awaited."""
+    bind_as_they_are()
     try:
         _create(path)
     except OSError as error:
