@@ -9,8 +9,7 @@ One process has up to three connections, which SQLite's write-ahead log lets wor
   of thread costs more than its SQL does.
 - the reader, aiosqlite's. `select` takes one change of thread and sees every transaction that
   was committed before. It refuses to write.
-- the inline one, on the loop's thread, for the journal's short transactions. Opened at the start
-  or at first use.
+- the inline one, on the loop's thread, for the journal's transactions; opened when first used.
 """
 
 import os
