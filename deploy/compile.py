@@ -185,9 +185,9 @@ def build(wheel: bool) -> None:
             extension.extra_link_args = ["-s"]
         extension.extra_compile_args = arguments
     if wheel:
-        setup(script_args=["bdist_wheel", "--dist-dir", "dist"], ext_modules=extensions)
+        setup(script_args=["--quiet", "bdist_wheel", "--dist-dir", "dist"], ext_modules=extensions)
     else:
-        arguments = ["build_ext", "--inplace"]
+        arguments = ["--quiet", "build_ext", "--inplace"]
         setup(name="relay", script_args=arguments, ext_modules=extensions, packages=[])
 
 
