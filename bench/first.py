@@ -4,35 +4,25 @@ Decides which octets are the first event, and whether a stream is complete. Must
 proxy answers. The upstream sends a stream in one write, so its own pace is no part of the time.
 """
 
-import asyncio
 from time import perf_counter_ns
-from typing import cast
 
-from bench.loadgen import HEAD_END, OK, JsonLoad, LoadError
+from bench.loadgen import HEAD_END, OK, JsonLoad, KeepAliveClient, LoadError
 
 _END = b"\r\n0\r\n\r\n"
 
 
-class FirstClient(asyncio.Protocol):
-    """One connection: a request out, its stream in; records when content was there."""
+class FirstClient(KeepAliveClient):
+    """A request out, its stream in; records when content was there."""
 
-    __slots__ = ("buffer", "leaving", "load", "seen", "sent", "transport")
+    __slots__ = ("seen",)
 
     def __init__(self, load: JsonLoad) -> None:
-        self.load = load
-        self.buffer = b""
+        super().__init__(load)
         self.seen = 0  # nanoseconds; 0: there was no content yet
-        self.sent = 0
-        self.leaving = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's.
-        self.transport = cast(asyncio.Transport, transport)
 
     def send(self) -> None:
         self.seen = 0
-        self.sent = perf_counter_ns()
-        self.transport.write(self.load.payload)
+        super().send()
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter_ns()
@@ -57,14 +47,6 @@ class FirstClient(asyncio.Protocol):
             self.send()
         else:
             load.idle.append(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.leaving:
-            self.load.fail(LoadError(f"a keep-alive connection was closed: {exc or 'FIN'}"))
-
-    def leave(self) -> None:
-        self.leaving = True
-        self.transport.abort()
 
 
 def stream_text(load: JsonLoad) -> str:

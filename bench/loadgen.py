@@ -122,17 +122,15 @@ class JsonLoad:
             self._failed.set()
 
 
-class _JsonClient(asyncio.Protocol):
-    """One connection: a request out, its answer in."""
+class KeepAliveClient(asyncio.Protocol):
+    """One keep-alive connection; a subclass reads its answers."""
 
-    __slots__ = ("buffer", "end", "leaving", "load", "needle", "sent", "transport")
+    __slots__ = ("buffer", "leaving", "load", "sent", "transport")
 
     def __init__(self, load: JsonLoad) -> None:
         self.load = load
         self.buffer = b""
-        self.end = 0
-        self.needle = b""
-        self.sent = 0
+        self.sent = 0  # nanoseconds
         self.leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -142,6 +140,25 @@ class _JsonClient(asyncio.Protocol):
     def send(self) -> None:
         self.sent = perf_counter_ns()
         self.transport.write(self.load.payload)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.leaving:
+            self.load.fail(LoadError(f"a keep-alive connection was closed: {exc or 'FIN'}"))
+
+    def leave(self) -> None:
+        self.leaving = True
+        self.transport.abort()
+
+
+class _JsonClient(KeepAliveClient):
+    """A request out, its answer in."""
+
+    __slots__ = ("end", "needle")
+
+    def __init__(self, load: JsonLoad) -> None:
+        super().__init__(load)
+        self.end = 0
+        self.needle = b""
 
     def data_received(self, data: bytes) -> None:
         if self.buffer:
@@ -172,14 +189,6 @@ class _JsonClient(asyncio.Protocol):
             self.transport.write(load.payload)
         else:
             load.idle.append(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.leaving:
-            self.load.fail(LoadError(f"a keep-alive connection was closed: {exc or 'FIN'}"))
-
-    def leave(self) -> None:
-        self.leaving = True
-        self.transport.abort()
 
     def _answer_end(self, data: bytes) -> int:
         """Where the answer ends in `data`; 0 while its head is incomplete."""

@@ -27,23 +27,29 @@ _HIDDEN = (
     ),
 )
 
-_SETTINGS = """\
+# One worker that keeps its files in a folder of its own; "http" is still open.
+_START = """\
 daemon off;
 {user}worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
 events {{ worker_connections 16384; }}
 http {{
-    access_log {folder}/access.log combined buffer=64k flush=1s;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    keepalive_requests 1000000000;
+    keepalive_timeout 300s;
+"""
+
+_SETTINGS = (
+    _START
+    + """\
+    access_log {folder}/access.log combined buffer=64k flush=1s;
     client_max_body_size 32m;
     client_body_buffer_size 64k;
-    keepalive_timeout 300s;
-    keepalive_requests 1000000000;
     tcp_nodelay on;
     upstream origin {{
         server 127.0.0.1:{upstream};
@@ -73,23 +79,13 @@ http {{
     }}
 }}
 """
+)
 
 
-_STATIC = """\
-daemon off;
-{user}worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 16384; }}
-http {{
+_STATIC = (
+    _START
+    + """\
     access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    keepalive_timeout 300s;
-    keepalive_requests 1000000000;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         default_type application/json;
@@ -98,6 +94,7 @@ http {{
     }}
 }}
 """
+)
 # nginx writes these itself.
 _OWN = ("content-type", "content-length", "date", "server", "connection")
 
