@@ -176,19 +176,27 @@ def build(wheel: bool) -> None:
     modules = [file.as_posix() for file in compiled_modules(Path("relay"))]
     extensions = mypycify(
         ["--config-file=pyproject.toml", *modules],
-        opt_level=os.environ.get("RELAY_OPT", "3"), group_name="relay", multi_file=True,
+        opt_level="3", group_name="relay", multi_file=True,
     )  # fmt: skip
     for extension in extensions:
         arguments = [word for word in extension.extra_compile_args if word != "-Werror"]
         if wheel:  # without names and symbols of this machine, and a quarter of the size
             arguments += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
             extension.extra_link_args = ["-s"]
+            os.environ["LDSHARED"] = _without_search_paths(sysconfig.get_config_var("LDSHARED"))
         extension.extra_compile_args = arguments
     if wheel:
         setup(script_args=["--quiet", "bdist_wheel", "--dist-dir", "dist"], ext_modules=extensions)
     else:
         arguments = ["--quiet", "build_ext", "--inplace"]
         setup(name="relay", script_args=arguments, ext_modules=extensions, packages=[])
+
+
+def _without_search_paths(linker: str | None) -> str:
+    """A linker's command without the folders in which a library is to look for others: some Pythons
+    name those of the machine that they were built on."""
+    words = shlex.split(linker or "cc -shared")
+    return shlex.join([word for word in words if not word.startswith("-Wl,-rpath")])
 
 
 def _true_stubs() -> Path:

@@ -3,8 +3,8 @@
     python deploy/prefix.py FOLDER
 
 FOLDER becomes a virtual environment of its own, with the locked packages, and relay.toml as the
-example to copy. It may be one that this
-made before. The exit status is 2 if it cannot be written or is something else.
+example to copy. It may be one that this made before. The exit status is 2 if the folder cannot be
+written, or has other files.
 """
 
 import argparse
