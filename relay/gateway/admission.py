@@ -186,7 +186,8 @@ class MeteredAdmission(Admission):
 
     def end_row(self, status: int, outcome: str, upstream: str, upstream_us: int, us: int) -> None:
         """See `Admission`."""
-        row, used, cost, rule = self._row, self._charged, self.cost, self.rule or "refunded"
+        row, used, cost, rule = self._row, self._charged, self.cost, self.rule
+        assert rule  # only an admission that holds nothing has none
         charge = None
         if cost and row.billed_micro:
             note = "" if rule == "reported" else f"settled by rule: {rule}"

@@ -4,6 +4,6 @@ import msgspec
 
 
 class CountedFields(msgspec.Struct):
-    """The count."""
+    """The one member of the answer."""
 
     input_tokens: int

@@ -4,7 +4,7 @@ import msgspec
 
 
 class ErrorFields(msgspec.Struct):
-    """The error."""
+    """The error itself."""
 
     type: str
     message: str

@@ -4,7 +4,7 @@ import msgspec
 
 
 class ThreadFields(msgspec.Struct):
-    """See Anthropic API docs, Message threads."""
+    """A thread, by the message that it goes on from (Anthropic API docs, Message threads)."""
 
     type: str = ""
     previous_message_id: str = ""

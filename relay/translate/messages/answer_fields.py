@@ -17,6 +17,6 @@ class Outline(msgspec.Struct, frozen=True):
 
 
 class DocumentType(msgspec.Struct, frozen=True):
-    """Its type, which may be no string."""
+    """A document's type, which may be no string."""
 
     type: Any = None

@@ -20,7 +20,7 @@ class BodyFields(msgspec.Struct, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True):
-    """The caller's own notes."""
+    """The `metadata` of a request."""
 
     user_id: str = ""
 
@@ -32,7 +32,7 @@ class UserFields(msgspec.Struct, frozen=True):
 
 
 class MessageFields(msgspec.Struct, frozen=True):
-    """Each as octets: it may have any type."""
+    """A message's members, as octets: each may have any type."""
 
     role: msgspec.Raw = ABSENT
     content: msgspec.Raw = ABSENT

@@ -31,6 +31,6 @@ class StreamEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventType(msgspec.Struct, frozen=True):
-    """Its type, which may be no string."""
+    """An event's type, which may be no string."""
 
     type: Any = None

@@ -4,7 +4,7 @@ import msgspec
 
 
 class FeatureFields(msgspec.Struct):
-    """Each as octets: it may have any type."""
+    """The members, as octets: each may have any type."""
 
     speed: msgspec.Raw = msgspec.Raw()
     inference_geo: msgspec.Raw = msgspec.Raw()

@@ -6,7 +6,7 @@ import msgspec
 
 
 class TypeAndError(msgspec.Struct):
-    """Each may have any type."""
+    """Both members may have any type."""
 
     type: Any = None
     error: Any = None

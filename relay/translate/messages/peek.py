@@ -126,10 +126,8 @@ def _scalar(raw: Any) -> object:
         raise not_json_error(error) from None
 
 
-def with_model(body: bytes, name: str, source: bytes = b"") -> bytes:
+def with_model(body: bytes, name: str) -> bytes:
     """The same octets with `name` as the value of the top-level `model`.
-
-    `source`: the octets to change, of which `body` is the mended form; empty for `body` itself.
 
     Other places may have a "model" too, for example a tool's schema. Each key is therefore
     replaced by a unique one of the same length, and a decode of the top level finds the right one.
@@ -139,13 +137,13 @@ def with_model(body: bytes, name: str, source: bytes = b"") -> bytes:
             body could find different models. Or the body is nested too deeply.
     """
     start, end = _searched_span(body)
-    source = source or body
-    return source[:start] + msgspec.json.encode(name) + source[end:]
+    return body[:start] + msgspec.json.encode(name) + body[end:]
 
 
 def around_model(body: bytes, name: str, source: bytes = b"") -> tuple[bytes, memoryview]:
     """The same as `with_model` for a body that `peek` has read, in two pieces: up to the new name,
-    and what follows it, which is not copied.
+    and what follows it, which is not copied. `source`: the octets to change, of which `body` is the
+    mended form; empty for `body` itself.
 
     Raises:
         RelayError: 400, as `with_model`.
