@@ -40,17 +40,19 @@ _SLOW_DRAIN_S = 60.0
 async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Memory of a fresh process, and the growth for each live stream."""
     settings = stage.settings
+    streams = stage.streams_at_once(rival)
     pace = f"tokens={round(_MEMORY_STREAM_S * settings.pace)};pace={settings.pace:g}"
     expected = await stage.events_of(pace)
+    stage.script(rival, pace)
     await _warm(rival)
     base = process.rss()
     load = stream_load(rival, pace)
     try:
-        await load.open(settings.streams, STREAM_OPEN_S)
+        await load.open(streams, STREAM_OPEN_S)
         await load.run(_MEMORY_STREAM_S / 3)
         live, grown = load.live, process.rss()
-        if live < settings.streams:
-            raise LoadError(f"only {live} of {settings.streams} streams were live together")
+        if live < streams:
+            raise LoadError(f"only {live} of {streams} streams were live together")
         await load.ended(_MEMORY_STREAM_S + 10.0)
         expect_events(load, expected)
     finally:
@@ -123,6 +125,7 @@ async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     The peak includes the buffers that any stream at full speed needs for a moment.
     """
     expected = await stage.events_of(_SLOW_ANSWER)
+    stage.script(rival, _SLOW_ANSWER)
     warm, load = stream_load(rival, _SLOW_ANSWER), stream_load(rival, _SLOW_ANSWER)
     try:
         # A stream read at full speed comes first: its buffers belong to the base.
