@@ -2,8 +2,9 @@
 
 Decides how many requests make a count. Must not know how it is compared. Work that
 the relay puts off belongs to a request: after the requests two seconds pass, in which they are
-summed up, less the cost of two seconds without requests. A count is the median of several, since the database tidies up
-now and then. Two runs differ by less than 1 %, whatever else the machine does.
+summed up, less the cost of two seconds without requests. A count is the median of several, since
+the database tidies up now and then. Two runs differ by less than 1 %, whatever else the machine
+does.
 """
 
 from collections.abc import Iterator
