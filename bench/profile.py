@@ -26,10 +26,10 @@ from bench.cost.count import count_functions
 from bench.cost.functions import Functions
 from bench.cost.lockstep import KINDS
 from bench.process import BenchError, Process, output
-from bench.report import RESULTS
 from bench.rivals.relay import Relay
 from bench.scenarios import PROFILED, upstream_of
 from bench.stage import Stage
+from bench.stored import RESULTS
 
 _SHOWN = 30  # functions
 _HERTZ = 1997  # prime, so that it keeps in step with no timer
@@ -183,3 +183,8 @@ async def profile_python(stage: Stage, scenarios: tuple[str, ...], console: Cons
                 raise BenchError(f"relay left no profile: {process.tail()}")
             console.print(f"\n{name}: {written}", highlight=False, soft_wrap=True)
             pstats.Stats(str(written)).sort_stats("tottime").print_stats(25)
+
+
+async def profile_all(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
+    """Flame graphs, functions and parts, and allocations per request."""
+    await profile_natively(stage, scenarios, console)

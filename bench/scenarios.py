@@ -129,6 +129,7 @@ def _ready(stage: Stage) -> None:
     rivals = _proxies(stage.testbeds[upstream_of("ready")].rivals)
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
+            stage.starting("ready", rival.name)
             process, seconds = rival.start(stage.cores.proxy)
             process.stop()
             _keep(stage, "ready", number, rival, {"ready_ms": seconds * 1e3})
@@ -140,6 +141,7 @@ def _proxies(rivals: Sequence[Rival]) -> list[Rival]:
 
 
 async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figures:
+    stage.starting(name, rival.name)
     try:
         with stage.running(rival) as process:
             return await round_of(stage, rival, process)
