@@ -26,8 +26,10 @@ from bench.bodies import octets
 from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
 from bench.profile import profile_all, profile_natively, profile_python
+from bench.rivals.choice import Choice, folder_option, rival_option
 from bench.rivals.direct import Direct
-from bench.rivals.nginx import Nginx, nginx_program
+from bench.rivals.nginx import Nginx
+from bench.rivals.program import Program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
 from bench.scenarios import ADDED, PROFILED, SCENARIOS, upstream_of
@@ -42,7 +44,6 @@ from bench.stage import (
 )
 from bench.upstreams import start_replay, start_simulator, start_static
 
-_RIVALS = ("direct", "nginx", "relay")
 _PROFILED = ("json", "sse")
 
 
@@ -53,7 +54,7 @@ class _Plan:
     settings: Settings
     fitted: bool  # whether windows are as long as the bound of the run lets them be
     scenarios: tuple[str, ...]
-    rivals: tuple[str, ...]
+    rivals: Choice
     builds: tuple[Build, ...]
     replayed: bool
     upstreams: int
@@ -69,8 +70,12 @@ class _Plan:
         builds = list(options["builds"])
         if options["before"] is not None:
             builds.append(checkout(options["before"]))
-        if "relay" in (options["rival"] or ("relay",)):
+        rivals = Choice.of(options["wanted"], options["rivals_folder"])
+        if "relay" in rivals.references:
             builds.append(THIS)
+        taken = {build.name for build in builds} & {recipe.name for recipe in rivals.programs}
+        if taken:
+            raise BenchError(f"two rivals have the name {taken.pop()!r}")
         fitted = options["seconds"] is None and not options["quick"]
         options["seconds"] = options["seconds"] or Settings().seconds
         settings = Settings(**{name: options[name] for name in names})
@@ -80,7 +85,7 @@ class _Plan:
             settings=settings,
             fitted=fitted,
             scenarios=options["only"] or (timing.QUICK if options["quick"] else SCENARIOS),
-            rivals=options["rival"] or ("nginx", "relay"),
+            rivals=rivals,
             builds=_checked(builds),
             replayed=options["upstream"] == "replay",
             upstreams=options["upstreams"],
@@ -145,12 +150,8 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.Choice(SCENARIOS),
     help="A scenario to run; may be repeated. All by default.",
 )
-@click.option(
-    "--rival",
-    multiple=True,
-    type=click.Choice(_RIVALS),
-    help="Measure this rival; may be repeated. nginx and relay by default; `direct` is no proxy.",
-)
+@rival_option
+@folder_option
 @click.option(
     "--before",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -228,11 +229,8 @@ async def _run(plan: _Plan, console: Console) -> int:
         pin(cores.load)
         testbeds = await _testbeds(plan, cores, folder, held)
         rivals = testbeds["simulator"].rivals
-        if "nginx" in plan.rivals and not any(isinstance(rival, Nginx) for rival in rivals):
-            console.print(
-                "[yellow]note:[/] nginx is not installed (Debian: apt-get install nginx-light): "
-                "there are no ratios to it."
-            )
+        for missing in plan.rivals.missing:
+            console.print(f"[yellow]note:[/] {missing}", highlight=False, soft_wrap=True)
         settings = plan.settings
         proxies = sum(rival.is_proxy for rival in rivals)
         if plan.fitted:
@@ -241,7 +239,7 @@ async def _run(plan: _Plan, console: Console) -> int:
         if plan.only_profile:
             await profile_all(stage, plan.scenarios, console)
             return 0
-        stage.direct = "direct" in plan.rivals
+        stage.direct = "direct" in plan.rivals.references
         await reporting.measured(stage, plan.scenarios, proxies, console)
         run = stored.Run.of(stage, rivals)
         tables.show(console, run)
@@ -250,9 +248,8 @@ async def _run(plan: _Plan, console: Console) -> int:
             await profile_python(stage, plan.scenarios, console)
         if plan.perf:
             await profile_natively(stage, plan.scenarios, console)
-    if plan.before is not None and comparison.show(console, plan.before, run):
-        return comparison.STATUS
-    return 0
+    is_worse = plan.before is not None and comparison.show(console, plan.before, run)
+    return 1 if stage.refused else comparison.STATUS if is_worse else 0
 
 
 async def _testbeds(
@@ -286,14 +283,16 @@ async def _testbeds(
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
     """The rivals to measure; `before` comes next to `relay`."""
     found: list[Rival] = []
-    if "direct" in plan.rivals or ADDED.intersection(plan.scenarios):
+    if "direct" in plan.rivals.references or ADDED.intersection(plan.scenarios):
         found.append(Direct(folder / "direct", upstream))
-    if "nginx" in plan.rivals and nginx_program() is not None:
+    if "nginx" in plan.rivals.references:
         found.append(Nginx(folder / "nginx", upstream))
+    for recipe in plan.rivals.programs:
+        found.append(Program(folder / recipe.name, upstream, recipe))
     for build in plan.builds:
         found.append(Relay(folder / build.name, upstream, plan.upstreams, build))
     if not found:
-        raise BenchError("nothing to measure: nginx is not installed")
+        raise BenchError("\n".join(("nothing to measure", *plan.rivals.missing)))
     return found
 
 

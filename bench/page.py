@@ -55,6 +55,7 @@ def render(run: Run) -> str:
         curves=list(_curves(run)),
         goals={"names": run.builds, "rows": list(_goals(run, shown, figures))},
         notes=notes(run.rounds),
+        missing=list(_missing(run)),
         shapes=plots.SHAPES,
         colours=plots.COLOURS,
         dark_colours=plots.DARK_COLOURS,
@@ -169,6 +170,14 @@ def _goals(
             verdict = one and ("met" if one.met else "missed")
             values.append(one and {"text": f"{one.value:,.{decimals}f}", "verdict": verdict})
         yield {"label": f"{row.scenario}: {row.short}", "goal": row.goal, "found": values}
+
+
+def _missing(run: Run) -> Iterator[str]:
+    """The rivals that have no figures in a scenario, each with the reason."""
+    for words, found in (("refused", run.refused), ("left out", run.left_out)):
+        for scenario, rivals in found.items():
+            for name, reason in rivals.items():
+                yield f"{scenario}: {name} is {words}: {reason.partition(chr(10))[0]}"
 
 
 def _cell(values: Sequence[float], decimals: int) -> dict[str, str]:

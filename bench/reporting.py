@@ -53,8 +53,11 @@ async def measured(
         console.print(text, highlight=False, soft_wrap=True)
         progress.finished(scenario, rival)
 
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
     with Progress(console, expected, settings.rounds) as progress:
-        stage.report_round, stage.starting = report_round, progress.starting
+        stage.report_round, stage.starting, stage.say = report_round, progress.starting, say
         await measure(stage, scenarios)
 
 

@@ -11,12 +11,21 @@ import gc
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from rich.markup import escape
+
 from bench import memory, rounds
 from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from bench.process import BenchError, Process
 from bench.rivals.rival import Rival
 from bench.rounds import upstream_of_json
-from bench.stage import Figures, Results, Stage, UpstreamKind
+from bench.stage import (
+    Figures,
+    NotStartedError,
+    Results,
+    Stage,
+    UpstreamError,
+    UpstreamKind,
+)
 
 Round = Callable[[Stage, Rival, Process], Awaitable[Figures]]
 
@@ -46,6 +55,8 @@ _BODY_ROUNDS: dict[str, Dialect] = {
     "chat-body-memory": CHAT,
     "responses-body-memory": RESPONSES,
 }
+# Stands for all scenarios where a rival cannot be started.
+EVERYWHERE = "all"
 SCENARIOS = (*_ROUNDS, *_BODY_ROUNDS, "ready")
 # Scenarios in which a profile shows something.
 PROFILED = {name: round for name, round in _ROUNDS.items() if name.endswith(("json", "sse"))}
@@ -54,6 +65,9 @@ _WEIGHED = frozenset({"memory", "idle", "slow"})
 # Scenarios in which `direct` is always measured: the time that a proxy adds is the figure.
 ADDED = frozenset({"latency", "first"})
 _LARGE = frozenset({"json-300k", "json-1m"})
+# Scenarios without a stream, and the one without a request.
+_UNSTREAMED = frozenset({"json", "json-8", "paced", "latency", "http2-json", *_LARGE})
+_SILENT = "ready"
 # Figures of the proxy's process, which a rival without a proxy does not have.
 _PROXY_FIGURES = ("cpu_us", "share", "others")
 
@@ -75,6 +89,7 @@ async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
             _ready(stage)
     finally:
         gc.enable()
+        gc.unfreeze()
     return stage.results
 
 
@@ -103,36 +118,45 @@ async def _rounds(stage: Stage, name: str, round_of: Round) -> None:
         rivals = _proxies(rivals)
     if name.startswith("http2"):
         rivals = [rival for rival in rivals if rival.http2_ports is not None]
+    rivals = _able(stage, name, rivals)
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
             figures = await _run(stage, name, round_of, rival)
-            _keep(stage, name, number, rival, figures)
+            if figures is not None:
+                _keep(stage, name, number, rival, figures)
 
 
 async def _body_rounds(stage: Stage, name: str, dialect: Dialect) -> None:
     rivals = _proxies(stage.testbeds[upstream_of(name)].rivals)
-    rivals = [rival for rival in rivals if dialect.name in rival.dialects]
+    rivals = _able(stage, name, [rival for rival in rivals if dialect.name in rival.dialects])
     sizes = stage.settings.bodies
     for number in range(1, stage.settings.rounds + 1):
         found: dict[str, Figures] = {rival.name: {} for rival in rivals}
         for size in sizes:
             round_of = partial(memory.body_memory_round, size=size, dialect=dialect)
             for rival in in_turn(rivals, number):
-                found[rival.name] |= await _run(stage, name, round_of, rival)
+                found[rival.name] |= await _run(stage, name, round_of, rival) or {}
         for rival in in_turn(rivals, number):
             figures = found[rival.name]
-            differences = memory.body_differences(figures, sizes)
-            _keep(stage, name, number, rival, figures | differences)
+            if _is_measured(stage, name, rival):
+                differences = memory.body_differences(figures, sizes)
+                _keep(stage, name, number, rival, figures | differences)
 
 
 def _ready(stage: Stage) -> None:
-    rivals = _proxies(stage.testbeds[upstream_of("ready")].rivals)
+    rivals = _proxies(stage.testbeds[upstream_of(_SILENT)].rivals)
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
-            stage.starting("ready", rival.name)
-            process, seconds = rival.start(stage.cores.proxy)
+            if not _is_measured(stage, _SILENT, rival):
+                continue
+            stage.starting(_SILENT, rival.name)
+            try:
+                process, seconds = stage.start(rival)
+            except BenchError as error:
+                _refuse(stage, _SILENT, rival, error)
+                continue
             process.stop()
-            _keep(stage, "ready", number, rival, {"ready_ms": seconds * 1e3})
+            _keep(stage, _SILENT, number, rival, {"ready_ms": seconds * 1e3})
 
 
 def _proxies(rivals: Sequence[Rival]) -> list[Rival]:
@@ -140,15 +164,78 @@ def _proxies(rivals: Sequence[Rival]) -> list[Rival]:
     return [rival for rival in rivals if rival.is_proxy]
 
 
-async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figures:
+def lack(name: str, rival: Rival) -> str:
+    """Why a rival cannot take part in a scenario; empty if it can."""
+    if name in rival.unable:
+        return rival.unable[name]
+    if name == _SILENT or rival.plain:
+        return ""
+    for dialect in _spoken(name):
+        if dialect not in rival.dialects:
+            return f"it does not have the dialect {dialect}"
+        if _is_streamed(name) and dialect not in rival.streams:
+            return f"it does not stream {dialect}"
+    return ""
+
+
+def _is_streamed(name: str) -> bool:
+    return name not in _UNSTREAMED and not name.endswith("-json")
+
+
+def _spoken(name: str) -> Sequence[str]:
+    """The dialects of a scenario, as its name has them."""
+    dialect = next((it.name for it in (CHAT, RESPONSES) if name.startswith(it.name)), MESSAGES.name)
+    return (MESSAGES.name, dialect) if name == "chat-first" else (dialect,)
+
+
+def _able(stage: Stage, name: str, rivals: Sequence[Rival]) -> list[Rival]:
+    """The rivals that can take part; why the others cannot is kept and said."""
+    able = []
+    for rival in rivals:
+        reason = lack(name, rival)
+        if reason:
+            stage.left_out.setdefault(name, {})[rival.name] = reason
+            stage.say(f"{name}: {rival.name} is left out: {reason}")
+        else:
+            able.append(rival)
+            streams = stage.streams_at_once(rival)
+            if streams < stage.settings.streams and name.endswith(("sse", "memory")):
+                stage.say(f"{name}: {rival.name} has {streams} streams: it cannot carry more")
+    return able
+
+
+async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figures | None:
+    """The figures of a round; None if the rival is refused in this scenario."""
+    if not _is_measured(stage, name, rival):
+        return None
     stage.starting(name, rival.name)
     try:
         with stage.running(rival) as process:
             return await round_of(stage, rival, process)
-    except BenchError as error:
-        raise BenchError(f"{name}: {error}") from None
+    except (BenchError, OSError) as error:
+        _refuse(stage, name, rival, error)
+        return None
     finally:
         gc.collect()
+
+
+def _is_measured(stage: Stage, name: str, rival: Rival) -> bool:
+    return not any(rival.name in stage.refused.get(it, ()) for it in (name, EVERYWHERE))
+
+
+def _refuse(stage: Stage, name: str, rival: Rival, error: BenchError | OSError) -> None:
+    """Leave a rival out of a scenario in which it failed, with its earlier rounds.
+
+    Raises:
+        BenchError: the failure is relay's, nginx's or the upstream's, and ends the run.
+    """
+    if not rival.may_fail or isinstance(error, UpstreamError):
+        raise BenchError(f"{name}: {error}") from None
+    where = EVERYWHERE if isinstance(error, NotStartedError) else name
+    stage.refused.setdefault(where, {})[rival.name] = str(error)
+    stage.results.get(name, {}).pop(rival.name, None)
+    reason = str(error).partition("\n")[0]
+    stage.say(f"[red]{name}: {rival.name} is refused:[/] {escape(reason)}")
 
 
 def _keep(stage: Stage, name: str, number: int, rival: Rival, figures: Figures) -> None:

@@ -16,7 +16,6 @@ import msgspec
 import orjson
 
 from bench.process import BenchError, machine
-from bench.rivals.relay import Relay
 from bench.rivals.rival import Rival
 from bench.stage import Results, Settings, Stage
 
@@ -37,7 +36,9 @@ class Run(msgspec.Struct, kw_only=True):
     settings: Settings
     rivals: Mapping[str, Mapping[str, Any]] = {}
     foreign: Sequence[str] = ()  # rivals of other projects
-    refused: Any = None  # rivals that answered wrongly, where the run went on without them
+    # Why a rival has no figures, by scenario and rival: it failed, or lacks what that needs.
+    refused: Mapping[str, Mapping[str, str]] = {}
+    left_out: Mapping[str, Mapping[str, str]] = {}
     rounds: Results
 
     @classmethod
@@ -53,12 +54,15 @@ class Run(msgspec.Struct, kw_only=True):
             rivals={
                 rival.name: {
                     "dialects": sorted(rival.dialects),
+                    "streams": sorted(rival.streams),
                     "command": list(rival.argv()),
                     "settings": rival.settings,
                 }
                 for rival in rivals
             },
-            foreign=foreign_names(rivals),
+            foreign=[rival.name for rival in rivals if rival.may_fail],
+            refused=stage.refused,
+            left_out=stage.left_out,
             rounds=stage.results,
         )
 
@@ -79,15 +83,6 @@ class Run(msgspec.Struct, kw_only=True):
         if name in self.foreign:
             return len(REFERENCES)
         return len(REFERENCES) + 1 + (name == "relay")
-
-
-def foreign_names(rivals: Sequence[Rival]) -> list[str]:
-    """The rivals that are programs of other projects."""
-    return [
-        rival.name
-        for rival in rivals
-        if rival.name not in REFERENCES and not isinstance(rival, Relay)
-    ]
 
 
 def read(path: Path) -> Run:
