@@ -20,12 +20,14 @@ from bench.timing import spoken
 class Progress:
     """The line of one run."""
 
-    def __init__(self, console: Console, expected: Mapping[str, float], rounds: int) -> None:
+    def __init__(
+        self, console: Console, expected: Mapping[str, float], rounds: int, rivals: int
+    ) -> None:
         """`expected` are the seconds of all rounds of each scenario."""
         self._expected = expected
         self._rounds = rounds
+        self._rivals = rivals
         self._kept: Counter[tuple[str, str]] = Counter()  # rounds by scenario and rival
-        self._runs: Counter[str] = Counter()  # by scenario; a round may have several
         self._done = 0.0  # of the expected seconds
         self._current = ""
         self._start = monotonic()
@@ -58,12 +60,11 @@ class Progress:
         self._draw(f"{words} · about {spoken(self.left_s())} left")
 
     def finished(self, scenario: str, rival: str) -> None:
-        """A round has its figures. The rivals of a scenario are known after its first round."""
+        """A round has its figures. A scenario with fewer rivals ends early, as the next begins."""
         self._kept[scenario, rival] += 1
         of_scenario = [kept for (name, _), kept in self._kept.items() if name == scenario]
-        share = sum(of_scenario) / (len(of_scenario) * self._rounds)
-        if max(of_scenario) > 1 or self._rounds == 1:
-            self._done = self._before(scenario) + share * self._expected.get(scenario, 0.0)
+        share = sum(of_scenario) / (max(len(of_scenario), self._rivals) * self._rounds)
+        self._done = self._before(scenario) + share * self._expected.get(scenario, 0.0)
         self._draw("")
 
     def left_s(self) -> float:

@@ -56,7 +56,7 @@ async def measured(
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    with Progress(console, expected, settings.rounds) as progress:
+    with Progress(console, expected, settings.rounds, proxies) as progress:
         stage.report_round, stage.starting, stage.say = report_round, progress.starting, say
         await measure(stage, scenarios)
 

@@ -43,7 +43,7 @@ def test_a_length_is_rounded(seconds: float, words: str) -> None:
 
 def test_progress_names_scenario_rival_round_and_time_left() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with Progress(console, {"json": 600.0, "sse": 600.0}, rounds=2) as progress:
+    with Progress(console, {"json": 600.0, "sse": 600.0}, rounds=2, rivals=1) as progress:
         progress.starting("json", "nginx")
         assert progress.left_s() == 1_200
         for _ in range(2):
@@ -62,7 +62,7 @@ def test_progress_names_scenario_rival_round_and_time_left() -> None:
 
 def test_progress_is_silent_without_a_terminal() -> None:
     console = Console(file=io.StringIO(), width=100)
-    with Progress(console, {"json": 1.0}, rounds=1) as progress:
+    with Progress(console, {"json": 1.0}, rounds=1, rivals=2) as progress:
         progress.starting("json", "nginx")
         progress.finished("json", "nginx")
     assert isinstance(console.file, io.StringIO)
