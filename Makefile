@@ -65,8 +65,8 @@ fmt: $(DEV)            ## format, and mend what ruff can mend
 bench: $(DEV)          ## relay against nginx, figures on screen and in bench/results/
 	$(BIN)/python -m bench
 
-profile: $(DEV)        ## relay's costs by function and by part, from perf or else callgrind
-	$(BIN)/python -m bench --rival relay --rounds 1 --only json --perf
+profile: $(DEV)        ## relay's flame graphs, its costs by function and part, its allocations
+	$(BIN)/python -m bench profile
 
 cost: $(DEV)           ## instructions per request under valgrind, against the record
 	$(BIN)/python -m bench.cost

@@ -19,8 +19,17 @@ How a run reads, from the top:
 - `streams`    the clients of streams: every event counted, and a reader that stops reading
 - `process`    processes on a core, and their costs as /proc has them
 - `rows`       the lines of the table, and the goals
-- `report`     figures, ratios and verdicts as tables and as JSON
-- `profile`    costs by function and by part
+- `timing`     how long a run takes, and `progress`, how much of it is left
+- `report`     figures, ratios, verdicts and notes from rounds
+- `curves`     how a figure grows with a size
+- `groups`     scenarios in groups, each with a sentence
+- `tables`     figures on the screen
+- `stored`     result files
+- `board`      the figures by the definitions of onthebench.ai
+- `page`       a run as HTML, with `plots`
+- `comparison` a run beside an older one
+- `reporting`  what a run shows, and `python -m bench report`
+- `profile`    costs by function and by part, with `flames` and `allocations`
 - `cost`       the gate: instructions per request, against a record
 
 Everything stays on 127.0.0.1: the proxy has one core for itself, the clients and the upstream

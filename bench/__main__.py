@@ -1,8 +1,9 @@
-"""`python -m bench`: options in, table and JSON out.
+"""`python -m bench`: options in; tables, a page and JSON out.
 
-Decides nothing but the order: upstreams, rivals, rounds, report. Ends with status 1 when an
-answer was wrong or a process failed, 130 when interrupted; all processes it started have ended
-by then.
+Decides nothing but the order: upstreams, rivals, rounds, report. `run` is the command where none
+is named. Ends with status 1 when an answer was wrong or a process failed, 3 when `--compare`
+found a figure worse than before, 130 when interrupted; all processes it started have ended by
+then.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,21 +21,19 @@ import click
 import uvloop
 from rich.console import Console
 
-from bench import report
+from bench import comparison, reporting, stored, tables, timing
 from bench.bodies import octets
 from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
-from bench.profile import profile_natively, profile_python
+from bench.profile import profile_all, profile_natively, profile_python
 from bench.rivals.choice import Choice, folder_option, rival_option
 from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx
 from bench.rivals.program import Program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
-from bench.rows import all_rows
-from bench.scenarios import ADDED, SCENARIOS, measure, upstream_of
+from bench.scenarios import ADDED, PROFILED, SCENARIOS, upstream_of
 from bench.stage import (
-    Figures,
     Settings,
     Stage,
     Testbed,
@@ -45,8 +44,7 @@ from bench.stage import (
 )
 from bench.upstreams import start_replay, start_simulator, start_static
 
-_BUILD_WIDTH = 40  # of the columns that a further build needs
-_WIDTH = 130  # columns of the table where the output is no terminal
+_PROFILED = ("json", "sse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +52,17 @@ class _Plan:
     """The options of one run."""
 
     settings: Settings
+    fitted: bool  # whether windows are as long as the bound of the run lets them be
     scenarios: tuple[str, ...]
     rivals: Choice
     builds: tuple[Build, ...]
     replayed: bool
     upstreams: int
     json_path: Path | None
+    before: stored.Run | None  # an older run to compare with
     profile: bool
     perf: bool
+    only_profile: bool = False
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
@@ -75,17 +76,21 @@ class _Plan:
         taken = {build.name for build in builds} & {recipe.name for recipe in rivals.programs}
         if taken:
             raise BenchError(f"two rivals have the name {taken.pop()!r}")
+        fitted = options["seconds"] is None and not options["quick"]
+        options["seconds"] = options["seconds"] or Settings().seconds
         settings = Settings(**{name: options[name] for name in names})
         if options["quick"]:
             settings = replace(settings, rounds=1, seconds=1.0, streams=50)
         return cls(
             settings=settings,
-            scenarios=options["only"] or SCENARIOS,
+            fitted=fitted,
+            scenarios=options["only"] or (timing.QUICK if options["quick"] else SCENARIOS),
             rivals=rivals,
             builds=_checked(builds),
             replayed=options["upstream"] == "replay",
             upstreams=options["upstreams"],
             json_path=options["json_path"],
+            before=None if options["compare"] is None else stored.read(options["compare"]),
             profile=options["profile"],
             perf=options["perf"],
         )
@@ -113,10 +118,8 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
 @click.option(
     "--seconds",
-    default=5.0,
-    show_default=True,
     type=click.FloatRange(0.5, 300),
-    help="Measured time of a round.",
+    help="Measured time of a round; 5 by default, less where the run would take over 20 minutes.",
 )
 @click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 4096))
 @click.option(
@@ -175,32 +178,44 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the figures go; a new file in bench/results/ by default.",
+    help="Where the figures go; a new file in bench/results/ by default. The page and the plots "
+    "are written beside it.",
 )
-@click.option("--quick", is_flag=True, help="One round of a second: whether all works.")
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="OLD.json",
+    help="Compare with the figures of an older run, by ratios to nginx; status 3 if one is worse.",
+)
+@click.option("--quick", is_flag=True, help="A minute: the main scenarios, a round of a second.")
 @click.option("--profile", is_flag=True, help="Also profile relay: its costs are then shares only.")
 @click.option("--perf", is_flag=True, help="Also show relay's costs by function and by part.")
 def main(**options: Any) -> None:
-    """relay measured beside its rivals: same upstream, same clients, one core for the proxy."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH + _BUILD_WIDTH * len(options["builds"])
+    """relay measured beside its rivals: same upstream, same clients, one core for the proxy.
+
+    Other commands: `profile` shows where relay's time goes, `report` shows a stored result again.
+    """
+    console = reporting.terminal()
+    _carry_out(console, lambda: _Plan.of(options))
+
+
+def _carry_out(console: Console, planned: Callable[[], _Plan]) -> None:
+    """Run a plan, and exit with its status."""
     _lift_descriptor_limit()
     try:
-        plan = _Plan.of(options)
+        plan = planned()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            refused = runner.run(_run(plan, console))
+            status = runner.run(_run(plan, console))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("interrupted; all processes have ended")
         sys.exit(130)
     except (BenchError, OSError) as error:
-        console.print(f"[red]bench failed:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
-    sys.exit(1 if refused else 0)
+        reporting.fail(console, error)
+    sys.exit(status)
 
 
-async def _run(plan: _Plan, console: Console) -> bool:
-    """Measure and report; whether a rival was refused."""
+async def _run(plan: _Plan, console: Console) -> int:
+    """Measure and report; the exit status."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -208,33 +223,33 @@ async def _run(plan: _Plan, console: Console) -> bool:
     if cores.shared:
         console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
 
-    rows = all_rows(plan.settings)
-
-    def report_round(scenario: str, number: int, rival: str, figures: Figures) -> None:
-        text = report.line(rows, scenario, number, rival, figures)
-        console.print(text, highlight=False, soft_wrap=True)
-
-    def note(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
+    path = stored.new_path(plan.json_path)
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
         pin(cores.load)
         testbeds = await _testbeds(plan, cores, folder, held)
         rivals = testbeds["simulator"].rivals
         for missing in plan.rivals.missing:
-            note(f"[yellow]note:[/] {missing}")
-        stage = Stage(plan.settings, cores, testbeds, report_round, note)
+            console.print(f"[yellow]note:[/] {missing}", highlight=False, soft_wrap=True)
+        settings = plan.settings
+        proxies = sum(rival.is_proxy for rival in rivals)
+        if plan.fitted:
+            settings = timing.fitted(plan.scenarios, settings, proxies)
+        stage = Stage(settings, cores, testbeds, lambda scenario, number, rival, figures: None)
+        if plan.only_profile:
+            await profile_all(stage, plan.scenarios, console)
+            return 0
         stage.direct = "direct" in plan.rivals.references
-        results = await measure(stage, plan.scenarios)
-        report.show(console, rows, results, report.foreign_names(rivals))
-        path = report.save(plan.json_path, rivals, stage)
-        console.print(f"figures: {path}", highlight=False, soft_wrap=True)
+        await reporting.measured(stage, plan.scenarios, proxies, console)
+        run = stored.Run.of(stage, rivals)
+        tables.show(console, run)
+        reporting.save(console, path, run)
         if plan.profile:
             await profile_python(stage, plan.scenarios, console)
         if plan.perf:
             await profile_natively(stage, plan.scenarios, console)
-        return bool(stage.refused)
+    is_worse = plan.before is not None and comparison.show(console, plan.before, run)
+    return 1 if stage.refused else comparison.STATUS if is_worse else 0
 
 
 async def _testbeds(
@@ -287,5 +302,35 @@ def _lift_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(tuple(PROFILED)),
+    help=f"A scenario to profile; may be repeated. {' and '.join(_PROFILED)} by default.",
+)
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.5, 300))
+@build_option
+def profile(only: Sequence[str], seconds: float, builds: Sequence[Build]) -> None:
+    """Where relay's time goes: flame graphs, functions and parts, allocations per request."""
+    arguments = ["--rival", "relay", "--rounds", "1", "--seconds", str(seconds)]
+    for name in only or _PROFILED:
+        arguments += ["--only", name]
+    options = main.make_context("run", arguments).params | {"builds": tuple(builds)}
+    _carry_out(reporting.terminal(), lambda: replace(_Plan.of(options), only_profile=True))
+
+
+class _Program(click.Group):
+    """The commands; without the name of one, `run`."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        if not arguments or arguments[0] not in self.commands:
+            arguments = ["run", *arguments]
+        return super().parse_args(context, arguments)
+
+
+program = _Program(commands={"run": main, "profile": profile, "report": reporting.show_stored})
+
+
 if __name__ == "__main__":
-    main(prog_name="python -m bench")
+    program(prog_name="python -m bench")

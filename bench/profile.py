@@ -1,4 +1,4 @@
-"""Where relay's time goes: by function and by part, from perf, callgrind or Python's profiler.
+"""Where relay's time goes: by function and by part, as flame graphs, and what it allocates.
 
 Decides which functions belong together, and how a profile is shown. perf samples the running
 process, the kernel included, at almost no cost. Where it may not run, callgrind counts the
@@ -21,17 +21,19 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from bench import allocations, flames
 from bench.cost.callgrind import valgrind
 from bench.cost.count import count_functions
 from bench.cost.functions import Functions
 from bench.cost.lockstep import KINDS
 from bench.process import BenchError, Process, output
-from bench.report import RESULTS
 from bench.rivals.relay import Relay
 from bench.scenarios import PROFILED, upstream_of
 from bench.stage import Stage
+from bench.stored import RESULTS
 
 _SHOWN = 30  # functions
+_WAYS = 3  # to look at relay: flame graph, functions, allocations
 _HERTZ = 1997  # prime, so that it keeps in step with no timer
 _ALLOCATION = re.compile(
     r"_?Py(Object|Mem)_(Raw)?(Malloc|Calloc|Realloc|Free)|pymalloc_\w+|_?PyObject_GC_\w+|gc_alloc"
@@ -183,3 +185,51 @@ async def profile_python(stage: Stage, scenarios: tuple[str, ...], console: Cons
                 raise BenchError(f"relay left no profile: {process.tail()}")
             console.print(f"\n{name}: {written}", highlight=False, soft_wrap=True)
             pstats.Stats(str(written)).sort_stats("tottime").print_stats(25)
+
+
+async def profile_all(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
+    """Flame graphs, functions and parts, and allocations per request; what cannot be had is named.
+
+    Raises:
+        BenchError: nothing can be had.
+    """
+    missing: list[str] = []
+    try:
+        await _draw_flames(stage, scenarios, console)
+    except BenchError as error:
+        missing.append(str(error))
+    try:
+        await profile_natively(stage, scenarios, console)
+    except BenchError as error:
+        missing.append(str(error))
+    if valgrind() is None:
+        missing.append(
+            "allocations are not counted: valgrind is missing (Debian: apt-get install valgrind)"
+        )
+    else:
+        console.print("allocations are counted under valgrind, which takes a minute or two a build")
+        testbed = stage.testbeds["simulator"]
+        builds = [rival.build for rival in testbed.rivals if isinstance(rival, Relay)]
+        allocations.show(console, builds)
+    if len(missing) == _WAYS:
+        raise BenchError("\n".join(missing))
+    for note in missing:
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
+
+
+async def _draw_flames(stage: Stage, scenarios: tuple[str, ...], console: Console) -> None:
+    """Write a flame graph of each build in each scenario."""
+    if flames.painter() is None:
+        note = f"waiting threads are drawn, too, without inferno ({flames.INSTALL_INFERNO})"
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True, highlight=False)
+    for name in (one for one in PROFILED if one in scenarios):
+        for rival in stage.testbeds[upstream_of(name)].rivals:
+            if not isinstance(rival, Relay):
+                continue
+            graph = RESULTS / f"flames-{name}-{rival.name}.svg"
+            with (
+                stage.running(rival) as process,
+                flames.sampled(process, graph, f"{name}, {rival.name}: {rival.version}"),
+            ):
+                await PROFILED[name](stage, rival, process)
+            console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)

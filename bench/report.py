@@ -1,34 +1,24 @@
-"""Figures for people and for machines: a table with ratios and goals, and JSON on disk.
+"""Figures of rounds become one number each, with ratios, verdicts and notes.
 
 Decides how rounds become one number, and how goals are judged. Must not know how a figure was
-measured. A figure is the median of its rounds. A ratio is the median of
+measured, nor how it is shown. A figure is the median of its rounds. A ratio is the median of
 the ratios of neighbouring rounds, so that a drift of the machine cancels out; its spread is
 half the range of those ratios.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import orjson
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
+from bench.rows import Goal, Row
+from bench.stage import Figures, Results
+from bench.stored import REFERENCES
 
-from bench.process import machine
-from bench.rivals.rival import Rival
-from bench.rows import Goal, Row, all_rows
-from bench.stage import Figures, Results, Stage
-
-RESULTS = Path(__file__).parent / "results"
 # The share of a core that other processes may take without a note.
 _MAX_OTHERS = 0.05
 # The share of its core that a proxy uses at least when it is the limit.
 _SATURATED = 0.85
-_FOREIGN_COLUMNS = 5
 # Scenarios that are meant to keep a proxy busy, and whose CPU per request is only then a figure.
 _SATURATING = ("json", "json-8", "chat-json", "responses-json")
 
@@ -47,11 +37,16 @@ class Ratio:
         pairs = [ours / theirs for ours, theirs in zip(relay, other, strict=False) if theirs > 0]
         return cls(median(pairs), min(pairs), max(pairs)) if pairs else None
 
+    @property
+    def spread(self) -> float:
+        """Half the range of the pairs, as a share of the median."""
+        return (self.high - self.low) / 2 / abs(self.median) if self.median else 0.0
+
     def __str__(self) -> str:
         """`1.02 ±1%`: the median, and half the range of the pairs."""
         if self.low == self.high:
             return f"{self.median:.3f}"
-        return f"{self.median:.3f} ±{(self.high - self.low) / 2 / abs(self.median):.1%}"
+        return f"{self.median:.3f} ±{self.spread:.1%}"
 
 
 def summary(
@@ -64,9 +59,9 @@ def summary(
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         rounds = results.get(row.scenario, {})
-        values = {name: _values(of_rival, row.figure) for name, of_rival in rounds.items()}
+        values = {name: values_of(of_rival, row.figure) for name, of_rival in rounds.items()}
         if any(values.values()):
-            idle = row.scenario in _SATURATING and _idle(rounds)
+            idle = nginx_was_idle(row.scenario, rounds)
             found[f"{row.scenario}.{row.figure}"] = _entry(row, values, idle, foreign)
     return found
 
@@ -124,75 +119,8 @@ def judge(
 
 def builds(rivals: Iterable[str], foreign: Collection[str] = ()) -> list[str]:
     """The builds of relay among the rivals; this tree's comes last."""
-    found = [name for name in rivals if name not in ("direct", "nginx", *foreign)]
+    found = [name for name in rivals if name not in (*REFERENCES, *foreign)]
     return sorted(found, key=lambda name: name == "relay")
-
-
-def show(
-    console: Console, rows: Sequence[Row], results: Results, foreign: Collection[str] = ()
-) -> None:
-    """The figures, the goals, and the notes on how far the figures go."""
-    measured = dict.fromkeys(name for rounds in results.values() for name in rounds)
-    own = builds(measured, foreign)
-    rivals = [*(name for name in ("direct", "nginx") if name in measured), *own]
-    figures = summary(rows, results, foreign)
-    shown = [row for row in rows if f"{row.scenario}.{row.figure}" in figures]
-    others = [name for name in own if name != "relay"] if "relay" in own else []
-    titles = ["", *rivals, *(f"{name}/nginx" for name in own), *(f"relay/{it}" for it in others)]
-    table = _table("relay beside its rivals (median of rounds ± half their range)", titles)
-    for row in shown:
-        entry, rounds = figures[f"{row.scenario}.{row.figure}"], results[row.scenario]
-        values = {name: _values(rounds.get(name, ()), row.figure) for name in rivals}
-        cells = [_cell(values[name], row.digits) for name in rivals]
-        for name in own:
-            ratio = Ratio.of(values[name], values.get("nginx", ())) if row.compared else None
-            cells.append("–" if ratio is None else f"{ratio.median:.2f}")
-        cells += [str(entry.get(f"relay/{name}") or "–") for name in others]
-        table.add_row(row.label, *cells)
-    console.print(table)
-    for table in _foreign(shown, results, [name for name in measured if name in foreign]):
-        console.print(table)
-    console.print(_goals(shown, figures, own))
-    for note in notes(results):
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
-
-
-def _foreign(shown: Sequence[Row], results: Results, names: Sequence[str]) -> Iterable[Table]:
-    """Tables of the rivals of other projects, a few columns each."""
-    for start in range(0, len(names), _FOREIGN_COLUMNS):
-        some = names[start : start + _FOREIGN_COLUMNS]
-        table = _table("programs of other projects", ["", *some])
-        for row in shown:
-            rounds = results[row.scenario]
-            cells = [_cell(_values(rounds.get(name, ()), row.figure), row.digits) for name in some]
-            if any(cell != "–" for cell in cells):
-                table.add_row(row.label, *cells)
-        yield table
-
-
-def _goals(shown: Sequence[Row], figures: Mapping[str, Any], own: Sequence[str]) -> Table:
-    """Each goal with the value of each build."""
-    table = _table("goals", ["", "goal", *own])
-    for row in shown:
-        if row.goal is None:
-            continue
-        judged = figures[f"{row.scenario}.{row.figure}"]["judged"]
-        digits = 2 if row.goal.measure == "ratio" else row.digits
-        cells = []
-        for name in own:
-            one = judged.get(name)
-            mark = "" if one is None else "[green]✓[/]" if one.met else "[red]✗[/]"
-            cells.append("not judged" if one is None else f"{one.value:,.{digits}f} {mark}")
-        scenario = f" [dim]({row.scenario})[/]" if row.label.startswith(" ") else ""
-        table.add_row(row.label.strip() + scenario, str(row.goal), *cells)
-    return table
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, box=SIMPLE, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    return table
 
 
 def notes(results: Results) -> list[str]:
@@ -200,7 +128,7 @@ def notes(results: Results) -> list[str]:
     found = []
     for name, rivals in results.items():
         taken = {
-            core: max(max(_values(rounds, of), default=0.0) for rounds in rivals.values())
+            core: max(max(values_of(rounds, of), default=0.0) for rounds in rivals.values())
             for of, core in (("others", "the proxy's"), ("others_load", "the load's"))
         }
         shares = [f"{share:.0%} of {core}" for core, share in taken.items() if share > _MAX_OTHERS]
@@ -225,7 +153,7 @@ def _unsaturated(name: str, rivals: Mapping[str, Sequence[Figures]]) -> list[str
         used = median(map(_used, rounds))
         if used < _SATURATED:
             load, upstream = (
-                median(_values(rounds, figure)) for figure in ("load_us", "upstream_us")
+                median(values_of(rounds, figure)) for figure in ("load_us", "upstream_us")
             )
             found.append(
                 f"{name}: {rival} used {used:.0%} of its core: the limit was the other core, with "
@@ -242,47 +170,16 @@ def _unsaturated(name: str, rivals: Mapping[str, Sequence[Figures]]) -> list[str
 def line(rows: Sequence[Row], scenario: str, number: int, rival: str, figures: Figures) -> str:
     """One round in one line."""
     shown = [
-        f"{row.label.strip().rpartition(': ')[2]} {figures[row.figure]:,.{row.digits}f}"
+        f"{row.short} {figures[row.figure]:,.{row.digits}f}"
         for row in rows
         if row.scenario == scenario and row.figure in figures
     ]
     return f"{scenario} {number} {rival}: " + " · ".join(shown)
 
 
-def save(path: Path | None, rivals: Sequence[Rival], stage: Stage) -> Path:
-    """Write everything measured, by default to a new file in bench/results/; its path."""
-    settings, results = stage.settings, stage.results
-    now = datetime.now(UTC)
-    if path is None:
-        path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
-    document = {
-        "at": now.isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {rival.name: rival.version for rival in rivals},
-        "settings": settings,
-        "rivals": {
-            rival.name: {
-                "dialects": sorted(rival.dialects),
-                "streams": sorted(rival.streams),
-                "settings": rival.settings,
-                "command": list(rival.argv()),
-            }
-            for rival in rivals
-        },
-        "refused": stage.refused,
-        "left_out": stage.left_out,
-        "summary": summary(all_rows(settings), results, foreign_names(rivals)),
-        "notes": notes(results),
-        "rounds": results,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-    return path
-
-
-def foreign_names(rivals: Sequence[Rival]) -> list[str]:
-    """The rivals that are other projects' programs."""
-    return [rival.name for rival in rivals if rival.may_fail]
+def nginx_was_idle(scenario: str, rounds: Mapping[str, Sequence[Figures]]) -> bool:
+    """Whether nothing is judged by nginx, which was meant to be busy and was not."""
+    return scenario in _SATURATING and _idle(rounds)
 
 
 def _idle(rounds: Mapping[str, Sequence[Figures]]) -> bool:
@@ -296,15 +193,5 @@ def _used(figures: Figures) -> float:
     return figures["share"] / max(0.01, 1.0 - figures["others"])
 
 
-def _values(rounds: Sequence[Figures], figure: str) -> list[float]:
+def values_of(rounds: Sequence[Figures], figure: str) -> list[float]:
     return [figures[figure] for figures in rounds if figure in figures]
-
-
-def _cell(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "–"
-    middle = median(values)
-    text = f"{middle:,.{digits}f}"
-    if len(values) == 1 or not middle:
-        return text
-    return f"{text} [dim]±{(max(values) - min(values)) / 2 / abs(middle):.0%}[/]"

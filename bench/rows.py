@@ -64,6 +64,23 @@ class Row:
     goal: Goal | None = None
     compared: bool = True  # False: a difference near zero, of which no ratio means anything
 
+    @property
+    def short(self) -> str:
+        """The label without the scenario, where a heading names that already."""
+        return self.label.strip().rpartition(": ")[2]
+
+    @property
+    def better(self) -> Literal["less", "more", ""]:
+        """Which direction is better; empty for a figure that only explains others."""
+        if self.scenario == "paced" and self.figure == "requests_s":
+            return ""  # the rate is a setting
+        if self.figure.endswith(_MORE_IS_BETTER):
+            return "more"
+        return "less" if self.figure.endswith(_COSTS) else ""
+
+
+_MORE_IS_BETTER = ("requests_s", "events_s", "most_s")
+_COSTS = ("_us", "_ms", "_kib", "_mib")
 
 _ROWS = (
     Row("json", "cpu_us", "JSON: CPU per request, µs", 1, goal=times_nginx(3.7)),
@@ -79,7 +96,7 @@ _ROWS = (
     Row("json-8", "p99_us", "  saturated p99, µs"),
     Row("paced", "cpu_us", "JSON, equal rate: CPU per request, µs", 1, goal=times_nginx(3.1)),
     Row("paced", "requests_s", "  requests/s"),
-    Row("paced", "refused", "  windows refused: they missed the rate", compared=False),
+    Row("paced", "refused", "  windows refused, rate missed", compared=False),
     Row("paced", "p50_us", "  p50, µs"),
     Row("paced", "p99_us", "  p99, µs"),
     Row("latency", "p50_us", "JSON: alone, p50, µs", goal=over_direct(154)),

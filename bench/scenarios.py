@@ -149,6 +149,7 @@ def _ready(stage: Stage) -> None:
         for rival in in_turn(rivals, number):
             if not _is_measured(stage, _SILENT, rival):
                 continue
+            stage.starting(_SILENT, rival.name)
             try:
                 process, seconds = stage.start(rival)
             except BenchError as error:
@@ -207,6 +208,7 @@ async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figure
     """The figures of a round; None if the rival is refused in this scenario."""
     if not _is_measured(stage, name, rival):
         return None
+    stage.starting(name, rival.name)
     try:
         with stage.running(rival) as process:
             return await round_of(stage, rival, process)

@@ -77,6 +77,8 @@ class Stage:
     testbeds: dict[UpstreamKind, Testbed]
     report_round: Callable[[str, int, str, Figures], None]
     say: Callable[[str], None] = print
+    # Called with the scenario and the rival before a process starts.
+    starting: Callable[[str, str], None] = lambda scenario, rival: None
     results: Results = field(default_factory=dict)
     # Events and text of streams that were read to their end, by speaker, dialect and script.
     streams: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)

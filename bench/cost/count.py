@@ -7,6 +7,7 @@ the database tidies up now and then. Two runs differ by less than 1 %, whatever 
 does.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,13 @@ from statistics import median
 import msgspec
 
 from bench.cost.callgrind import Counted, counted
-from bench.cost.functions import Functions, read_functions
+from bench.cost.functions import Functions, read_calls, read_functions
 from bench.cost.lockstep import KINDS, Kind, Lockstep
 from bench.rivals.relay import Build, Relay
 
 _WARM = 50  # requests of each kind
 _JSON_REQUESTS = 300
-_STREAM_REQUESTS = 60
+STREAM_REQUESTS = 60
 _COUNTS = 3
 _LATER_SECONDS = 2
 _IDLE_SECONDS = 5
@@ -48,6 +49,12 @@ def count_functions(build: Build, folder: Path, kind: Kind) -> Functions:
     """The instructions of each function while `build` serves requests of one kind."""
     with _running(build, folder) as run:
         return run.functions(kind)
+
+
+def count_calls(build: Build, folder: Path) -> dict[str, Counter[str]]:
+    """How often each function is called in `STREAM_REQUESTS` requests of each kind."""
+    with _running(build, folder) as run:
+        return {kind.name: run.calls(kind) for kind in KINDS}
 
 
 @contextmanager
@@ -80,14 +87,21 @@ class Run:
         return Cost(self._process.mark(), requests)
 
     def functions(self, kind: Kind) -> Functions:
+        return read_functions([self._dumped(kind)])
+
+    def calls(self, kind: Kind) -> Counter[str]:
+        return read_calls([self._dumped(kind)])
+
+    def _dumped(self, kind: Kind) -> Path:
+        """The counts of `STREAM_REQUESTS` requests of one kind."""
         self._send(kind, _WARM)
         self._process.mark()
-        self._send(kind, _STREAM_REQUESTS)
+        self._send(kind, STREAM_REQUESTS)
         self._process.mark()
-        return read_functions([self._process.dump])
+        return self._process.dump
 
     def _count(self, kind: Kind, idle: int) -> int:
-        number = _STREAM_REQUESTS if kind.stream else _JSON_REQUESTS
+        number = STREAM_REQUESTS if kind.stream else _JSON_REQUESTS
         counts = []
         for _ in range(_COUNTS):
             self._send(kind, number)

@@ -15,6 +15,7 @@ Functions = Counter[tuple[str, str]]
 
 _NAMED = re.compile(r"(ob|fn)=\((\d+)\)(?: (.*))?")
 _COST = re.compile(r"(?:\+|-)?\d+ (\d+)|\* (\d+)")
+_CALLS = re.compile(r"calls=(\d+)")
 _CYCLE = re.compile(r"'\d+$")  # of a function that calls itself
 
 
@@ -22,13 +23,22 @@ def read_functions(dumps: Iterable[Path]) -> Functions:
     """The instructions of each function by itself, summed over the dumps."""
     found: Functions = Counter()
     for dump in dumps:
-        _read(dump, found)
+        _read(dump, found, Counter())
     return found
 
 
-def _read(dump: Path, found: Functions) -> None:
+def read_calls(dumps: Iterable[Path]) -> Counter[str]:
+    """How often each function was called, summed over the dumps."""
+    found: Counter[str] = Counter()
+    for dump in dumps:
+        _read(dump, Counter(), found)
+    return found
+
+
+def _read(dump: Path, found: Functions, calls: Counter[str]) -> None:
     names: dict[tuple[str, str], str] = {}
     at = {"ob": "", "fn": ""}
+    called_function = ""
     is_call = False
     with dump.open(errors="replace") as lines:
         for line in lines:
@@ -42,7 +52,11 @@ def _read(dump: Path, found: Functions) -> None:
                     kind, number, name = called.groups()
                     if name is not None:
                         names[kind, number] = name.strip()
-                is_call = is_call or line.startswith("calls=")
+                    if kind == "fn":
+                        called_function = _CYCLE.sub("", names[kind, number])
+                elif made := _CALLS.match(line):
+                    calls[called_function] += int(made[1])
+                    is_call = True
             elif cost := _COST.match(line):
                 if not is_call:
                     function = _CYCLE.sub("", at["fn"])
