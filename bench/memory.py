@@ -25,7 +25,8 @@ _CLOSE_S = 0.2
 # Ends before the first keep-alive of a relay, which comes after 8 s of silence or more.
 _HELD_SETTLE_S = 1.5
 _HELD_OPEN_TIMEOUT_S = 30.0
-_IDLE_CONNECTIONS = 1000
+_IDLE_BEFORE = 1000  # connections that are open at the first reading
+_IDLE_CONNECTIONS = 3000  # and further ones at the second
 _IDLE_STEP = 20
 _MEMORY_STREAM_S = 3.0
 _SLOW_S = 3.0
@@ -106,8 +107,9 @@ async def idle_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     await _warm(rival)
     load = json_load(rival)
     try:
-        # One step ahead of the first reading, so that upstream connections are not counted.
-        await load.open(_IDLE_STEP)
+        # Upstream connections, and what a process gathers in its first requests, are not counted.
+        for _ in range(_IDLE_BEFORE // _IDLE_STEP):
+            await load.open(_IDLE_STEP)
         base = process.rss()
         for _ in range(_IDLE_CONNECTIONS // _IDLE_STEP):
             await load.open(_IDLE_STEP)
