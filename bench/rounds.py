@@ -72,7 +72,7 @@ async def json_round(
             await load.open(1)
             await _check_text(stage, load)
             wrk = Wrk(rival.folder, load.port, load.payload, len(load.answer))
-            await wrk.run(connections, _JSON_WARM_S)
+            await wrk.run(connections, max(_JSON_WARM_S, rival.warm_s))
             window = Window(stage.cores, process, upstream)
             report = await wrk.run(connections, stage.settings.seconds)
             figures = window.close(report.requests, "requests")
