@@ -22,15 +22,18 @@ from rich.console import Console
 
 from bench import report
 from bench.bodies import octets
+from bench.certificate import Certificate
 from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
 from bench.profile import profile_natively, profile_python
+from bench.programs import missing
 from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx, nginx_program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
+from bench.rounds import upstream_of_json
 from bench.rows import all_rows
-from bench.scenarios import ADDED, SCENARIOS, measure, upstream_of
+from bench.scenarios import ADDED, CURVES, SCENARIOS, measure, upstream_of
 from bench.stage import (
     Figures,
     Settings,
@@ -38,10 +41,11 @@ from bench.stage import (
     Testbed,
     UpstreamKind,
     record,
+    record_ends,
     record_opening,
     record_stream,
 )
-from bench.upstreams import start_replay, start_simulator, start_static
+from bench.upstreams import start_replay, start_simulator, start_static, start_ticking
 
 _RIVALS = ("direct", "nginx", "relay")
 _BUILD_WIDTH = 40  # of the columns that a further build needs
@@ -64,7 +68,10 @@ class _Plan:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
-        names = ("rounds", "seconds", "connections", "rate", "streams", "pace", "bodies")
+        names = (
+            *("rounds", "seconds", "connections", "rate", "streams", "pace", "bodies"),
+            *("idle_streams", "live_streams", "largest"),
+        )
         builds = list(options["builds"])
         if options["before"] is not None:
             builds.append(checkout(options["before"]))
@@ -72,10 +79,12 @@ class _Plan:
             builds.append(THIS)
         settings = Settings(**{name: options[name] for name in names})
         if options["quick"]:
-            settings = replace(settings, rounds=1, seconds=1.0, streams=50)
+            settings = replace(
+                settings, rounds=1, seconds=1.0, streams=50, idle_streams=200, live_streams=200
+            )
         return cls(
             settings=settings,
-            scenarios=options["only"] or SCENARIOS,
+            scenarios=options["only"] or (CURVES if options["curves"] else SCENARIOS),
             rivals=options["rival"] or ("nginx", "relay"),
             builds=_checked(builds),
             replayed=options["upstream"] == "replay",
@@ -139,8 +148,30 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice(SCENARIOS),
-    help="A scenario to run; may be repeated. All by default.",
+    type=click.Choice((*SCENARIOS, *CURVES)),
+    help="A scenario to run; may be repeated. All by default, but no curve.",
+)
+@click.option("--curves", is_flag=True, help="Run the curves in place of the other scenarios.")
+@click.option(
+    "--largest",
+    default=10_000_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="The largest size of a curve.",
+)
+@click.option(
+    "--idle-streams",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Streams in idle-streams-10k.",
+)
+@click.option(
+    "--live-streams",
+    default=5_000,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Streams in live-streams.",
 )
 @click.option(
     "--rival",
@@ -225,6 +256,8 @@ async def _run(plan: _Plan, console: Console) -> None:
         stage.direct = "direct" in plan.rivals
         results = await measure(stage, plan.scenarios)
         report.show(console, rows, results)
+        for note in (*stage.notes, *missing(("wrk", "oha", "h2load"))):
+            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
         path = report.save(plan.json_path, plan.settings, rivals, results)
         console.print(f"figures: {path}", highlight=False, soft_wrap=True)
         if plan.profile:
@@ -243,9 +276,12 @@ async def _testbeds(
     testbed = Testbed(simulator, port, _rivals(plan, folder / "simulator", port))
     found: dict[UpstreamKind, Testbed] = {"simulator": testbed, "replay": testbed}
     recorded: dict[UpstreamKind, bytes] = {}
+    small = upstream_of_json() if plan.replayed else "simulator"
     if not plan.replayed:
         found |= {"static": testbed, "stream": testbed}
     else:
+        if "tls" in needed:
+            needed |= {small}
         for kind in needed & {"replay", "static"}:
             recorded[kind] = (await record(port)).answer
         if "stream" in needed:
@@ -258,7 +294,26 @@ async def _testbeds(
         replay, replay_port = start(folder / kind, cores.load, answer)
         held.enter_context(replay)
         found[kind] = Testbed(replay, replay_port, _rivals(plan, folder / kind, replay_port))
+    if "ticking" in needed:
+        ends = await record_ends(port)
+        (folder / "ticking").mkdir()
+        ticking, ticking_port = start_ticking(folder / "ticking", cores.load, *ends)
+        held.enter_context(ticking)
+        rivals = _rivals(plan, folder / "ticking", ticking_port)
+        found["ticking"] = Testbed(ticking, ticking_port, rivals)
+    plain: dict[UpstreamKind, UpstreamKind] = {"tls": small, "tls-sse": "simulator"}
+    for kind in needed & plain.keys():
+        found[kind] = _secured(found[plain[kind]], folder / kind)
     return found
+
+
+def _secured(testbed: Testbed, folder: Path) -> Testbed:
+    """The same upstream behind the rivals that can speak TLS."""
+    folder.mkdir()
+    certificate = Certificate.issue(folder)
+    found = (one.secured(folder / one.name, certificate) for one in testbed.rivals)
+    rivals = [rival for rival in found if rival is not None]
+    return Testbed(testbed.upstream, testbed.port, rivals)
 
 
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
