@@ -26,9 +26,11 @@ from bench.certificate import Certificate
 from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
 from bench.profile import profile_natively, profile_python
-from bench.programs import missing
+from bench.programs import missing as missing_generators
+from bench.rivals.choice import Choice, folder_option, rival_option
 from bench.rivals.direct import Direct
-from bench.rivals.nginx import Nginx, nginx_program
+from bench.rivals.nginx import Nginx
+from bench.rivals.program import Program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
 from bench.rounds import upstream_of_json
@@ -47,7 +49,6 @@ from bench.stage import (
 )
 from bench.upstreams import start_replay, start_simulator, start_static, start_ticking
 
-_RIVALS = ("direct", "nginx", "relay")
 _BUILD_WIDTH = 40  # of the columns that a further build needs
 _WIDTH = 130  # columns of the table where the output is no terminal
 
@@ -58,7 +59,7 @@ class _Plan:
 
     settings: Settings
     scenarios: tuple[str, ...]
-    rivals: tuple[str, ...]
+    rivals: Choice
     builds: tuple[Build, ...]
     replayed: bool
     upstreams: int
@@ -75,8 +76,12 @@ class _Plan:
         builds = list(options["builds"])
         if options["before"] is not None:
             builds.append(checkout(options["before"]))
-        if "relay" in (options["rival"] or ("relay",)):
+        rivals = Choice.of(options["wanted"], options["rivals_folder"])
+        if "relay" in rivals.references:
             builds.append(THIS)
+        taken = {build.name for build in builds} & {recipe.name for recipe in rivals.programs}
+        if taken:
+            raise BenchError(f"two rivals have the name {taken.pop()!r}")
         settings = Settings(**{name: options[name] for name in names})
         if options["quick"]:
             settings = replace(
@@ -85,7 +90,7 @@ class _Plan:
         return cls(
             settings=settings,
             scenarios=options["only"] or (CURVES if options["curves"] else SCENARIOS),
-            rivals=options["rival"] or ("nginx", "relay"),
+            rivals=rivals,
             builds=_checked(builds),
             replayed=options["upstream"] == "replay",
             upstreams=options["upstreams"],
@@ -173,12 +178,8 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.IntRange(1, 100_000),
     help="Streams in live-streams.",
 )
-@click.option(
-    "--rival",
-    multiple=True,
-    type=click.Choice(_RIVALS),
-    help="Measure this rival; may be repeated. nginx and relay by default; `direct` is no proxy.",
-)
+@rival_option
+@folder_option
 @click.option(
     "--before",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -219,16 +220,18 @@ def main(**options: Any) -> None:
     try:
         plan = _Plan.of(options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(plan, console))
+            refused = runner.run(_run(plan, console))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("interrupted; all processes have ended")
         sys.exit(130)
     except (BenchError, OSError) as error:
         console.print(f"[red]bench failed:[/] {error}", soft_wrap=True, highlight=False)
         sys.exit(1)
+    sys.exit(1 if refused else 0)
 
 
-async def _run(plan: _Plan, console: Console) -> None:
+async def _run(plan: _Plan, console: Console) -> bool:
+    """Measure and report; whether a rival was refused."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -242,28 +245,29 @@ async def _run(plan: _Plan, console: Console) -> None:
         text = report.line(rows, scenario, number, rival, figures)
         console.print(text, highlight=False, soft_wrap=True)
 
+    def note(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
         pin(cores.load)
         testbeds = await _testbeds(plan, cores, folder, held)
         rivals = testbeds["simulator"].rivals
-        if "nginx" in plan.rivals and not any(isinstance(rival, Nginx) for rival in rivals):
-            console.print(
-                "[yellow]note:[/] nginx is not installed (Debian: apt-get install nginx-light): "
-                "there are no ratios to it."
-            )
-        stage = Stage(plan.settings, cores, testbeds, report_round)
-        stage.direct = "direct" in plan.rivals
+        for missing in plan.rivals.missing:
+            note(f"[yellow]note:[/] {missing}")
+        stage = Stage(plan.settings, cores, testbeds, report_round, note)
+        stage.direct = "direct" in plan.rivals.references
         results = await measure(stage, plan.scenarios)
-        report.show(console, rows, results)
-        for note in (*stage.notes, *missing(("wrk", "oha", "h2load"))):
-            console.print(f"[yellow]note:[/] {note}", highlight=False, soft_wrap=True)
-        path = report.save(plan.json_path, plan.settings, rivals, results)
+        report.show(console, rows, results, report.foreign_names(rivals))
+        for text in (*stage.notes, *missing_generators(("wrk", "oha", "h2load"))):
+            note(f"[yellow]note:[/] {text}")
+        path = report.save(plan.json_path, rivals, stage)
         console.print(f"figures: {path}", highlight=False, soft_wrap=True)
         if plan.profile:
             await profile_python(stage, plan.scenarios, console)
         if plan.perf:
             await profile_natively(stage, plan.scenarios, console)
+        return bool(stage.refused)
 
 
 async def _testbeds(
@@ -319,14 +323,16 @@ def _secured(testbed: Testbed, folder: Path) -> Testbed:
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:
     """The rivals to measure; `before` comes next to `relay`."""
     found: list[Rival] = []
-    if "direct" in plan.rivals or ADDED.intersection(plan.scenarios):
+    if "direct" in plan.rivals.references or ADDED.intersection(plan.scenarios):
         found.append(Direct(folder / "direct", upstream))
-    if "nginx" in plan.rivals and nginx_program() is not None:
+    if "nginx" in plan.rivals.references:
         found.append(Nginx(folder / "nginx", upstream))
+    for recipe in plan.rivals.programs:
+        found.append(Program(folder / recipe.name, upstream, recipe))
     for build in plan.builds:
         found.append(Relay(folder / build.name, upstream, plan.upstreams, build))
     if not found:
-        raise BenchError("nothing to measure: nginx is not installed")
+        raise BenchError("\n".join(("nothing to measure", *plan.rivals.missing)))
     return found
 
 

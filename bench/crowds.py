@@ -8,11 +8,12 @@ import resource
 from collections.abc import Sequence
 
 from bench.dialects import MESSAGES
+from bench.headroom import check_pace
 from bench.loadgen import LoadError, quantile
 from bench.process import BenchError, Process, awake
 from bench.rivals.rival import Rival
 from bench.rounds import judged
-from bench.stage import Figures, Stage, Window, stream_load
+from bench.stage import Figures, Stage, Window, request_of, stream_load
 from bench.stamps import StampedLoad, closed, release, settings
 from bench.streams import StreamLoad
 
@@ -42,7 +43,8 @@ async def idle_round(stage: Stage, rival: Rival, process: Process, streams: int 
 
     Above the limit of descriptors the callers use HTTP/2, 16 streams a connection.
     """
-    streams = min(streams or stage.settings.idle_streams, stage.settings.idle_streams)
+    most = min(stage.settings.idle_streams, rival.most_streams or stage.settings.idle_streams)
+    streams = min(streams or most, most)
     port = stage.testbeds["ticking"].port
     await settings(port, 0, 0.0)
     warm = stream_load(rival, _ANY)
@@ -95,7 +97,7 @@ async def _opened(load: StreamLoad, streams: int) -> None:
 
 async def live_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Thousands of live streams: CPU per event, gaps, and no event lost."""
-    streams = stage.settings.live_streams
+    streams = min(stage.settings.live_streams, rival.most_streams or stage.settings.live_streams)
     figures = await ticking(stage, rival, process, streams, 1 / _LIVE_PACE)
     return {**figures, **rival.own_figures()}
 
@@ -119,7 +121,7 @@ async def ticking(
     http2 = _http2(rival, streams)
     around = await _events_around(rival, testbed.port)
     await settings(testbed.port, events, interval)
-    payload = MESSAGES.request(rival.sse_port, rival.key, _ANY, stream=True)
+    payload = request_of(rival, MESSAGES, rival.sse_port, _ANY, stream=True)
     stamped = StampedLoad(rival.sse_port, payload)
     load = stream_load(rival, _ANY, http2=True) if http2 else stamped
     try:
@@ -129,6 +131,7 @@ async def ticking(
         window = Window(stage.cores, process, testbed.upstream)
         await load.run(seconds)
         figures = judged(rival, window.close(load.events - done, "events"), busy=False)
+        check_pace(figures, streams / interval)
         stamped.recording = False
         if load.completed:
             raise LoadError(

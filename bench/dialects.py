@@ -5,6 +5,7 @@ ask for the same turn, with the header fields of a real client. Must not know wh
 answers, nor how long it takes.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class Dialect:
     # The request's document: a stream or not, and the texts of user and model in turns.
     document: Callable[[bool, Sequence[str]], dict[str, Any]]
     mark: tuple[str, str]  # the member that identifies a JSON answer
-    first: bytes  # stands in the first chunk that has content of the model
+    first: re.Pattern[bytes]  # stands in the first chunk that has content of the model
     last: bytes  # stands in the last event of a complete stream
     text: Callable[[Any], str]  # the text of a JSON answer
     piece: Callable[[Any], str]  # the text in the data of one event
@@ -256,7 +257,7 @@ MESSAGES = Dialect(
     fields=_MESSAGES_FIELDS,
     document=_messages_document,
     mark=("type", "message"),
-    first=b"content_block_delta",
+    first=re.compile(b"content_block_delta"),
     last=b"event: message_stop\n",
     text=_messages_text,
     piece=_messages_piece,
@@ -267,8 +268,9 @@ CHAT = Dialect(
     fields=_CHAT_FIELDS,
     document=_chat_document,
     mark=("object", "chat.completion"),
-    # The chunk before it has the role, and an empty content beside it.
-    first=b'"delta":{"content":',
+    # A chunk before it has the role, and an empty content beside it; other gateways have the role
+    # and the first content in one.
+    first=re.compile(rb'"delta": ?{[^{}]*"content": ?"[^"]'),
     last=b"data: [DONE]\n\n",
     text=_chat_text,
     piece=_chat_piece,
@@ -279,8 +281,9 @@ RESPONSES = Dialect(
     fields=_RESPONSES_FIELDS,
     document=_responses_document,
     mark=("object", "response"),
-    first=b"event: response.output_text.delta\n",
-    last=b"event: response.completed\n",
+    # Not every gateway names its events outside of their data.
+    first=re.compile(rb'"type": ?"response.output_text.delta"'),
+    last=b'"type":"response.completed"',
     text=_responses_text,
     piece=_responses_piece,
 )

@@ -28,7 +28,7 @@ class FirstClient(KeepAliveClient):
         now = perf_counter_ns()
         load = self.load
         stream = self.buffer = self.buffer + data if self.buffer else data
-        if not self.seen and load.dialect.first in stream:
+        if not self.seen and load.dialect.first.search(stream):
             self.seen = now
         if not stream.endswith(_END):
             return

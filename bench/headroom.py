@@ -15,6 +15,8 @@ MOST_LOAD = 0.95
 _LEAST_LOAD = 0.15
 # The share of its core that a proxy uses at least, of what others leave, when it is the limit.
 SATURATED = 0.85
+_LEAST_PROXY = 0.4
+_LEAST_PACE = 0.9
 # Figures that stay of a refused round: they tell why it was.
 _KEPT = (
     "share", "others", "load_share", "others_load", "full_load", "load_us", "upstream_us",
@@ -44,9 +46,28 @@ def check(figures: Mapping[str, float], *, busy: bool) -> None:
     """
     if figures["full_load"] < MOST_LOAD or figures["load_share"] < _LEAST_LOAD:
         return
-    if busy and used(figures["share"], figures["others"]) >= SATURATED:
+    if busy and _is_proxy_busy(figures):
         return
     raise LimitedError(reason(figures), figures)
+
+
+def check_pace(figures: Mapping[str, float], wanted: float) -> None:
+    """Refuse figures of streams that brought fewer events a second than `wanted`, unless the proxy
+    could not carry more.
+
+    Raises:
+        LimitedError: the clients or the upstream were the limit.
+    """
+    came = figures["events_s"]
+    if came < _LEAST_PACE * wanted and not _is_proxy_busy(figures):
+        number = f"{came:,.0f} of {wanted:,.0f} events a second came, "
+        raise LimitedError(number + reason(figures), figures)
+
+
+def _is_proxy_busy(figures: Mapping[str, float]) -> bool:
+    """Whether the proxy was the limit. Where others have most of its core, nobody can say."""
+    share = figures["share"]
+    return share >= _LEAST_PROXY and used(share, figures["others"]) >= SATURATED
 
 
 def used(share: float, others: float) -> float:

@@ -273,7 +273,7 @@ class _StreamUser:
             # A proxy may cut between the two newlines that end an event.
             if payload[:1] == b"\n" and self.last[-1:] == b"\n" and self.last[-2:] != b"\n\n":
                 events += 1
-            if not self.has_content and load.dialect.first in payload:
+            if not self.has_content and load.dialect.first.search(payload):
                 self.has_content = True
                 load.first_content.append(perf_counter_ns() - self.sent)
             self.events += events

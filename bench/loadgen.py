@@ -157,10 +157,11 @@ class KeepAliveClient(asyncio.Protocol):
 class _JsonClient(KeepAliveClient):
     """A request out, its answer in."""
 
-    __slots__ = ("end", "needle")
+    __slots__ = ("checked", "end", "needle")
 
     def __init__(self, load: JsonLoad) -> None:
         super().__init__(load)
+        self.checked = False
         self.end = 0
         self.needle = b""
 
@@ -178,8 +179,11 @@ class _JsonClient(KeepAliveClient):
         if not self.end or size < self.end:
             self.buffer = data
             return
+        if not self.checked and not self._check(data[: self.end]):
+            return
         load = self.load
-        if size != self.end or data[-1:] != b"}":
+        # Go's encoder ends a document with a newline.
+        if size != self.end or (data[-1:] != b"}" and data[-2:] != b"}\n"):
             load.fail(LoadError(f"an answer does not end where its length says: {data[-80:]!r}"))
             return
         self.buffer = b""
@@ -206,16 +210,24 @@ class _JsonClient(KeepAliveClient):
         if at >= 0:
             at += len(needle)
             return head_end + 4 + int(data[at : data.find(b"\r\n", at)])
-        # The first answer shows how this proxy spells the field; its body is parsed.
+        # The first answer shows how this proxy spells the field.
         found = _LENGTH.search(data, 0, head_end + 2)
         if found is None:
             raise LoadError(f"an answer without content-length: {data[:head_end]!r}")
-        end = head_end + 4 + int(found[2])
-        if len(data) >= end:
-            self.load.text = read_answer(data[head_end + 4 : end], self.load.dialect)
-            self.load.answer = data[:end]
-            self.needle = b"\r\n" + found[1]
-        return end
+        self.needle = b"\r\n" + found[1]
+        return head_end + 4 + int(found[2])
+
+    def _check(self, answer: bytes) -> bool:
+        """Parse the first answer of a connection; whether it is one of the dialect."""
+        try:
+            self.load.text = read_answer(answer.partition(HEAD_END)[2], self.load.dialect)
+        except LoadError as error:
+            self.load.fail(error)
+            self.leave()
+            return False
+        self.load.answer = answer
+        self.checked = True
+        return True
 
 
 def read_answer(body: bytes, dialect: Dialect) -> str:

@@ -25,7 +25,8 @@ _CLOSE_S = 0.2
 # Ends before the first keep-alive of a relay, which comes after 8 s of silence or more.
 _HELD_SETTLE_S = 1.5
 _HELD_OPEN_TIMEOUT_S = 30.0
-_IDLE_CONNECTIONS = 1000
+_IDLE_BEFORE = 1000  # connections that are open at the first reading
+_IDLE_CONNECTIONS = 3000  # and further ones at the second
 _IDLE_STEP = 20
 _MEMORY_STREAM_S = 3.0
 _SLOW_S = 3.0
@@ -39,17 +40,19 @@ _SLOW_DRAIN_S = 60.0
 async def memory_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Memory of a fresh process, and the growth for each live stream."""
     settings = stage.settings
+    streams = stage.streams_at_once(rival)
     pace = f"tokens={round(_MEMORY_STREAM_S * settings.pace)};pace={settings.pace:g}"
     expected = await stage.events_of(pace)
+    stage.script(rival, pace)
     await _warm(rival)
     base = process.rss()
     load = stream_load(rival, pace)
     try:
-        await load.open(settings.streams, STREAM_OPEN_S)
+        await load.open(streams, STREAM_OPEN_S)
         await load.run(_MEMORY_STREAM_S / 3)
         live, grown = load.live, process.rss()
-        if live < settings.streams:
-            raise LoadError(f"only {live} of {settings.streams} streams were live together")
+        if live < streams:
+            raise LoadError(f"only {live} of {streams} streams were live together")
         await load.ended(_MEMORY_STREAM_S + 10.0)
         expect_events(load, expected)
     finally:
@@ -104,8 +107,9 @@ async def idle_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     await _warm(rival)
     load = json_load(rival)
     try:
-        # One step ahead of the first reading, so that upstream connections are not counted.
-        await load.open(_IDLE_STEP)
+        # Upstream connections, and what a process gathers in its first requests, are not counted.
+        for _ in range(_IDLE_BEFORE // _IDLE_STEP):
+            await load.open(_IDLE_STEP)
         base = process.rss()
         for _ in range(_IDLE_CONNECTIONS // _IDLE_STEP):
             await load.open(_IDLE_STEP)
@@ -121,6 +125,7 @@ async def slow_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     The peak includes the buffers that any stream at full speed needs for a moment.
     """
     expected = await stage.events_of(_SLOW_ANSWER)
+    stage.script(rival, _SLOW_ANSWER)
     warm, load = stream_load(rival, _SLOW_ANSWER), stream_load(rival, _SLOW_ANSWER)
     try:
         # A stream read at full speed comes first: its buffers belong to the base.

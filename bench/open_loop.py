@@ -17,7 +17,7 @@ from bench.process import Process
 from bench.programs import program
 from bench.rivals.rival import Rival
 from bench.rounds import check_text, judged, latency, saturated, upstream_of_json
-from bench.stage import Figures, Stage, Window, json_load
+from bench.stage import Figures, Stage, Window, json_load, request_of
 
 # The definition of a rate that a proxy can take.
 _MAX_P99_US = 1_000.0
@@ -127,7 +127,7 @@ async def _paced(stage: Stage, load: JsonLoad, rate: float, seconds: float) -> R
 
 async def starts_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Streams that start at a constant rate: the time to their first octets."""
-    payload = MESSAGES.request(rival.sse_port, rival.key, _FIRST_ANSWER, stream=True)
+    payload = request_of(rival, MESSAGES, rival.sse_port, _FIRST_ANSWER, stream=True)
     seconds = stage.settings.seconds
     load = JsonLoad(rival.sse_port, payload, MESSAGES, FirstClient)
     upstream = stage.testbeds["stream"].upstream

@@ -6,7 +6,7 @@ the ratios of neighbouring rounds, so that a drift of the machine cancels out; i
 half the range of those ratios.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +22,12 @@ from bench.headroom import SATURATED, refusal, used
 from bench.process import machine
 from bench.rivals.rival import Rival
 from bench.rows import Goal, Row, all_rows
-from bench.stage import Figures, Results, Settings
+from bench.stage import Figures, Results, Stage
 
 RESULTS = Path(__file__).parent / "results"
 # The share of a core that other processes may take without a note.
 _MAX_OTHERS = 0.05
+_FOREIGN_COLUMNS = 5
 # Scenarios that are meant to keep a proxy busy, and whose CPU per request is only then a figure.
 _SATURATING = ("json", "json-8", "chat-json", "responses-json")
 
@@ -52,19 +53,26 @@ class Ratio:
         return f"{self.median:.3f} ±{(self.high - self.low) / 2 / abs(self.median):.1%}"
 
 
-def summary(rows: Sequence[Row], results: Results) -> dict[str, dict[str, Any]]:
-    """Medians, ratios and verdicts by `scenario.figure`, as they are written to disk."""
+def summary(
+    rows: Sequence[Row], results: Results, foreign: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Medians, ratios and verdicts by `scenario.figure`, as they are written to disk.
+
+    `foreign` are the rivals of other projects, which no goal judges.
+    """
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         rounds = results.get(row.scenario, {})
         values = {name: _values(of_rival, row.figure) for name, of_rival in rounds.items()}
         if any(values.values()):
             idle = row.scenario in _SATURATING and _idle(rounds)
-            found[f"{row.scenario}.{row.figure}"] = _entry(row, values, idle)
+            found[f"{row.scenario}.{row.figure}"] = _entry(row, values, idle, foreign)
     return found
 
 
-def _entry(row: Row, values: Mapping[str, Sequence[float]], nginx_idle: bool) -> dict[str, Any]:
+def _entry(
+    row: Row, values: Mapping[str, Sequence[float]], nginx_idle: bool, foreign: Collection[str]
+) -> dict[str, Any]:
     """One figure: the median of each rival, the ratios, and which builds of relay meet its goal."""
     relay, nginx = (values.get(name, ()) for name in ("relay", "nginx"))
     ratio = Ratio.of(relay, nginx) if row.compared else None
@@ -78,11 +86,11 @@ def _entry(row: Row, values: Mapping[str, Sequence[float]], nginx_idle: bool) ->
         entry["goal"] = str(row.goal)
         entry["judged"] = {
             name: judged
-            for name in builds(values)
+            for name in builds(values, foreign)
             if (judged := judge(row.goal, values[name], values, nginx_idle)) is not None
         }
-    for name in builds(values):
-        if name != "relay" and relay:
+    for name in (*builds(values, foreign), *foreign):
+        if name in values and name != "relay" and relay:
             entry[f"relay/{name}"] = Ratio.of(relay, values[name]) if row.compared else None
     return entry
 
@@ -113,18 +121,20 @@ def judge(
     return Judged(median(found), goal.met(median(found))) if found else None
 
 
-def builds(rivals: Iterable[str]) -> list[str]:
+def builds(rivals: Iterable[str], foreign: Collection[str] = ()) -> list[str]:
     """The builds of relay among the rivals; this tree's comes last."""
-    found = [name for name in rivals if name not in ("direct", "nginx")]
+    found = [name for name in rivals if name not in ("direct", "nginx", *foreign)]
     return sorted(found, key=lambda name: name == "relay")
 
 
-def show(console: Console, rows: Sequence[Row], results: Results) -> None:
+def show(
+    console: Console, rows: Sequence[Row], results: Results, foreign: Collection[str] = ()
+) -> None:
     """The figures, the goals, and the notes on how far the figures go."""
     measured = dict.fromkeys(name for rounds in results.values() for name in rounds)
-    own = builds(measured)
+    own = builds(measured, foreign)
     rivals = [*(name for name in ("direct", "nginx") if name in measured), *own]
-    figures = summary(rows, results)
+    figures = summary(rows, results, foreign)
     shown = [row for row in rows if f"{row.scenario}.{row.figure}" in figures]
     others = [name for name in own if name != "relay"] if "relay" in own else []
     titles = ["", *rivals, *(f"{name}/nginx" for name in own), *(f"relay/{it}" for it in others)]
@@ -139,9 +149,24 @@ def show(console: Console, rows: Sequence[Row], results: Results) -> None:
         cells += [str(entry.get(f"relay/{name}") or "–") for name in others]
         table.add_row(row.label, *cells)
     console.print(table)
+    for table in _foreign(shown, results, [name for name in measured if name in foreign]):
+        console.print(table)
     console.print(_goals(shown, figures, own))
     for note in notes(results):
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+
+
+def _foreign(shown: Sequence[Row], results: Results, names: Sequence[str]) -> Iterable[Table]:
+    """Tables of the rivals of other projects, a few columns each."""
+    for start in range(0, len(names), _FOREIGN_COLUMNS):
+        some = names[start : start + _FOREIGN_COLUMNS]
+        table = _table("programs of other projects", ["", *some])
+        for row in shown:
+            rounds = results[row.scenario]
+            cells = [_cell(_values(rounds.get(name, ()), row.figure), row.digits) for name in some]
+            if any(cell != "–" for cell in cells):
+                table.add_row(row.label, *cells)
+        yield table
 
 
 def _goals(shown: Sequence[Row], figures: Mapping[str, Any], own: Sequence[str]) -> Table:
@@ -231,13 +256,9 @@ def line(rows: Sequence[Row], scenario: str, number: int, rival: str, figures: F
     return f"{scenario} {number} {rival}: " + " · ".join(shown)
 
 
-def save(
-    path: Path | None,
-    settings: Settings,
-    rivals: Sequence[Rival],
-    results: Results,
-) -> Path:
+def save(path: Path | None, rivals: Sequence[Rival], stage: Stage) -> Path:
     """Write everything measured, by default to a new file in bench/results/; its path."""
+    settings, results = stage.settings, stage.results
     now = datetime.now(UTC)
     if path is None:
         path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
@@ -247,16 +268,28 @@ def save(
         "versions": {rival.name: rival.version for rival in rivals},
         "settings": settings,
         "rivals": {
-            rival.name: {"dialects": sorted(rival.dialects), "settings": rival.settings}
+            rival.name: {
+                "dialects": sorted(rival.dialects),
+                "streams": sorted(rival.streams),
+                "settings": rival.settings,
+                "command": list(rival.argv()),
+            }
             for rival in rivals
         },
-        "summary": summary(all_rows(settings), results),
+        "refused": stage.refused,
+        "left_out": stage.left_out,
+        "summary": summary(all_rows(settings), results, foreign_names(rivals)),
         "notes": notes(results),
         "rounds": results,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     return path
+
+
+def foreign_names(rivals: Sequence[Rival]) -> list[str]:
+    """The rivals that are other projects' programs."""
+    return [rival.name for rival in rivals if rival.may_fail]
 
 
 def _idle(rounds: Mapping[str, Sequence[Figures]]) -> bool:

@@ -15,7 +15,7 @@ from bench.bodies import octets
 from bench.dialects import CHAT, MESSAGES, Dialect
 from bench.first import FirstClient, stream_text
 from bench.h2load import H2load
-from bench.headroom import check
+from bench.headroom import check, check_pace
 from bench.http2 import STREAMS_A_CONNECTION
 from bench.loadgen import JsonLoad, LoadError, quantile
 from bench.pacing import Pace, RateMissedError
@@ -23,7 +23,16 @@ from bench.process import Process, awake
 from bench.programs import program
 from bench.rivals.nginx import nginx_program
 from bench.rivals.rival import Rival
-from bench.stage import Figures, Stage, UpstreamKind, Window, json_load, spoken, stream_load
+from bench.stage import (
+    Figures,
+    Stage,
+    UpstreamKind,
+    Window,
+    json_load,
+    request_of,
+    spoken,
+    stream_load,
+)
 from bench.streams import StreamLoad
 from bench.wrk import Wrk
 
@@ -172,12 +181,15 @@ async def paced_round(stage: Stage, rival: Rival, process: Process) -> Figures:
 
 async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Latency of one request at a time, on cores that do not sleep in between."""
-    return await _alone(stage, rival, json_load(rival))
+    load = json_load(rival)
+    figures = await _alone(stage, rival, load)
+    await check_text(stage, load)
+    return figures
 
 
 async def first_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Time to the first content of one stream at a time, on a connection that stays open."""
-    payload = MESSAGES.request(rival.sse_port, rival.key, _FIRST_ANSWER, stream=True)
+    payload = request_of(rival, MESSAGES, rival.sse_port, _FIRST_ANSWER, stream=True)
     load = JsonLoad(rival.sse_port, payload, MESSAGES, FirstClient)
     figures = await _alone(stage, rival, load)
     text = await stage.stream_text(_FIRST_ANSWER)
@@ -239,14 +251,16 @@ async def sse_round(
     seconds = STREAM_OPEN_S + _STREAM_SETTLE_S + settings.seconds + _STREAM_SPARE_S
     simulate = f"tokens={max(1, round(seconds * settings.pace))};pace={settings.pace:g}"
     expected = await stage.events_of(simulate, rival, dialect)
+    stage.script(rival, simulate)
     load = stream_load(rival, simulate, dialect, http2=http2, secure=secure)
     try:
-        await load.open(settings.streams, STREAM_OPEN_S)
+        await load.open(stage.streams_at_once(rival), STREAM_OPEN_S)
         await load.run(_STREAM_SETTLE_S)
         done = load.events
         window = Window(stage.cores, process, stage.testbeds["simulator"].upstream)
         await load.run(settings.seconds)
         figures = judged(rival, window.close(load.events - done, "events"), busy=False)
+        check_pace(figures, stage.streams_at_once(rival) * settings.pace)
         if load.completed:
             raise LoadError(
                 f"{load.completed} streams ended before the window did: is the machine busy?"
@@ -254,6 +268,7 @@ async def sse_round(
         await load.ended(seconds + 10.0)
         expect_events(load, expected)
         figures.update(rival.own_figures())
+        figures["streams"] = stage.streams_at_once(rival)
         figures["first_p50_us"] = quantile(load.first_content, 0.50) / 1e3
         figures["first_p99_us"] = quantile(load.first_content, 0.99) / 1e3
         return figures
@@ -264,6 +279,7 @@ async def sse_round(
 async def chat_first_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     """Time to the first content, one stream at a time, the dialects in turns."""
     dialects = (MESSAGES, CHAT) if CHAT.name in rival.dialects else (MESSAGES,)
+    stage.script(rival, _FIRST_ANSWER)
     loads = [stream_load(rival, _FIRST_ANSWER, dialect) for dialect in dialects]
     seconds = stage.settings.seconds
     start = time.monotonic()

@@ -11,6 +11,8 @@ import gc
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from rich.markup import escape
+
 from bench import agents, crowds, handovers, memory, open_loop, quota, rounds, scale
 from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from bench.headroom import LimitedError
@@ -18,7 +20,14 @@ from bench.process import BenchError, Process
 from bench.rivals.relay import Relay
 from bench.rivals.rival import Rival
 from bench.rounds import upstream_of_http2, upstream_of_json
-from bench.stage import Figures, Results, Stage, UpstreamKind
+from bench.stage import (
+    Figures,
+    NotStartedError,
+    Results,
+    Stage,
+    UpstreamError,
+    UpstreamKind,
+)
 
 Round = Callable[[Stage, Rival, Process], Awaitable[Figures]]
 
@@ -60,6 +69,8 @@ _BODY_ROUNDS: dict[str, Dialect] = {
     "chat-body-memory": CHAT,
     "responses-body-memory": RESPONSES,
 }
+# Stands for all scenarios where a rival cannot be started.
+EVERYWHERE = "all"
 SCENARIOS = (*_ROUNDS, *_BODY_ROUNDS, "ready")
 # Run only if they are asked for.
 CURVES = tuple(scale.CURVES)
@@ -79,6 +90,9 @@ ADDED = frozenset({"latency", "first", "gaps"})
 _TRIES = 2  # of a round in which the load was the limit
 _LARGE = frozenset({"json-300k", "json-1m"})
 _SMALL = frozenset({"json-8", "paced", "latency", "rate", "quota"})
+# Scenarios without a stream, and the one without a request.
+_UNSTREAMED = frozenset({"json", *_SMALL, "http2-json", *_LARGE})
+_SILENT = "ready"
 # Figures of the proxy's process, which a rival without a proxy does not have.
 _PROXY_FIGURES = ("cpu_us", "share", "others")
 
@@ -103,6 +117,7 @@ async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
                 await _curve(stage, name)
     finally:
         gc.enable()
+        gc.unfreeze()
     return stage.results
 
 
@@ -141,35 +156,44 @@ async def _rounds(stage: Stage, name: str, round_of: Round) -> None:
         name == "idle-streams-10k" and crowds.takes_http2(stage.settings.idle_streams)
     ):
         rivals = [rival for rival in rivals if rival.http2_ports is not None]
+    rivals = _able(stage, name, rivals)
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
             figures = await _run(stage, name, round_of, rival)
-            _keep(stage, name, number, rival, figures)
+            if figures is not None:
+                _keep(stage, name, number, rival, figures)
 
 
 async def _body_rounds(stage: Stage, name: str, dialect: Dialect) -> None:
     rivals = _proxies(stage.testbeds[upstream_of(name)].rivals)
-    rivals = [rival for rival in rivals if dialect.name in rival.dialects]
+    rivals = _able(stage, name, [rival for rival in rivals if dialect.name in rival.dialects])
     sizes = stage.settings.bodies
     for number in range(1, stage.settings.rounds + 1):
         found: dict[str, Figures] = {rival.name: {} for rival in rivals}
         for size in sizes:
             round_of = partial(memory.body_memory_round, size=size, dialect=dialect)
             for rival in in_turn(rivals, number):
-                found[rival.name] |= await _run(stage, name, round_of, rival)
+                found[rival.name] |= await _run(stage, name, round_of, rival) or {}
         for rival in in_turn(rivals, number):
             figures = found[rival.name]
-            differences = memory.body_differences(figures, sizes)
-            _keep(stage, name, number, rival, figures | differences)
+            if _is_measured(stage, name, rival):
+                differences = memory.body_differences(figures, sizes)
+                _keep(stage, name, number, rival, figures | differences)
 
 
 def _ready(stage: Stage) -> None:
-    rivals = _proxies(stage.testbeds[upstream_of("ready")].rivals)
+    rivals = _proxies(stage.testbeds[upstream_of(_SILENT)].rivals)
     for number in range(1, stage.settings.rounds + 1):
         for rival in in_turn(rivals, number):
-            process, seconds = rival.start(stage.cores.proxy)
+            if not _is_measured(stage, _SILENT, rival):
+                continue
+            try:
+                process, seconds = stage.start(rival)
+            except BenchError as error:
+                _refuse(stage, _SILENT, rival, error)
+                continue
             process.stop()
-            _keep(stage, "ready", number, rival, {"ready_ms": seconds * 1e3})
+            _keep(stage, _SILENT, number, rival, {"ready_ms": seconds * 1e3})
 
 
 def _proxies(rivals: Sequence[Rival]) -> list[Rival]:
@@ -185,14 +209,58 @@ async def _curve(stage: Stage, name: str) -> None:
         for size in curve.up_to(stage.settings.largest):
             for rival in in_turn(rivals, number):
                 grown = curve.rival(rival, name, size)
-                point = await _run(stage, name, curve.at(size), grown)
+                point = await _run(stage, name, curve.at(size), grown) or {}
                 found[rival.name] |= {f"{figure}@{size}": it for figure, it in point.items()}
         for rival in in_turn(rivals, number):
             _keep(stage, name, number, rival, found[rival.name])
 
 
-async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figures:
-    """The figures of one round; those of the last try where the load was the limit each time."""
+def lack(name: str, rival: Rival) -> str:
+    """Why a rival cannot take part in a scenario; empty if it can."""
+    if name == _SILENT or rival.plain:
+        return ""
+    for dialect in _spoken(name):
+        if dialect not in rival.dialects:
+            return f"it does not have the dialect {dialect}"
+        if _is_streamed(name) and dialect not in rival.streams:
+            return f"it does not stream {dialect}"
+    return ""
+
+
+def _is_streamed(name: str) -> bool:
+    return name not in _UNSTREAMED and not name.endswith("-json")
+
+
+def _spoken(name: str) -> Sequence[str]:
+    """The dialects of a scenario, as its name has them."""
+    dialect = next((it.name for it in (CHAT, RESPONSES) if name.startswith(it.name)), MESSAGES.name)
+    return (MESSAGES.name, dialect) if name == "chat-first" else (dialect,)
+
+
+def _able(stage: Stage, name: str, rivals: Sequence[Rival]) -> list[Rival]:
+    """The rivals that can take part; why the others cannot is kept and said."""
+    able = []
+    for rival in rivals:
+        reason = lack(name, rival)
+        if reason:
+            stage.left_out.setdefault(name, {})[rival.name] = reason
+            stage.say(f"{name}: {rival.name} is left out: {reason}")
+        else:
+            able.append(rival)
+            streams = stage.streams_at_once(rival)
+            if streams < stage.settings.streams and _is_streamed(name):
+                stage.say(f"{name}: {rival.name} has {streams} streams: it cannot carry more")
+    return able
+
+
+async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figures | None:
+    """The figures of a round; None if the rival is refused in this scenario.
+
+    Where the load was the limit each time, they are those that say so.
+    """
+    if not _is_measured(stage, name, rival):
+        return None
+    figures: Figures = {}
     for tries in range(1, _TRIES + 1):
         try:
             with stage.running(rival) as process:
@@ -200,11 +268,31 @@ async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figure
         except LimitedError as error:
             stage.notes.append(f"{name}: {rival.name}: {error}")
             figures = {**error.figures, "limited": float(tries)}
-        except BenchError as error:
-            raise BenchError(f"{name}: {error}") from None
+        except (BenchError, OSError) as error:
+            _refuse(stage, name, rival, error)
+            return None
         finally:
             gc.collect()
     return figures
+
+
+def _is_measured(stage: Stage, name: str, rival: Rival) -> bool:
+    return not any(rival.name in stage.refused.get(it, ()) for it in (name, EVERYWHERE))
+
+
+def _refuse(stage: Stage, name: str, rival: Rival, error: BenchError | OSError) -> None:
+    """Leave a rival out of a scenario in which it failed, with its earlier rounds.
+
+    Raises:
+        BenchError: the failure is relay's, nginx's or the upstream's, and ends the run.
+    """
+    if not rival.may_fail or isinstance(error, UpstreamError):
+        raise BenchError(f"{name}: {error}") from None
+    where = EVERYWHERE if isinstance(error, NotStartedError) else name
+    stage.refused.setdefault(where, {})[rival.name] = str(error)
+    stage.results.get(name, {}).pop(rival.name, None)
+    reason = str(error).partition("\n")[0]
+    stage.say(f"[red]{name}: {rival.name} is refused:[/] {escape(reason)}")
 
 
 def _keep(stage: Stage, name: str, number: int, rival: Rival, figures: Figures) -> None:

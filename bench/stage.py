@@ -20,6 +20,7 @@ from bench.loadgen import JsonLoad, LoadError
 from bench.process import BenchError, Cores, Process, busy_ns
 from bench.rivals.rival import UPSTREAM_KEY, Rival
 from bench.streams import StreamLoad
+from bench.upstreams import put_script
 
 Figures = dict[str, float]
 # By scenario, by rival, one entry for each round.
@@ -37,6 +38,17 @@ _STREAM_END_TIMEOUT_S = 60.0
 # A stream that is held open: the start of this answer, with two events ahead of its content.
 _OPENED_ANSWER = "tokens=40"
 _OPENED_EVENTS = 20
+
+
+class NotStartedError(BenchError):
+    """A rival cannot be started: it has no figures in any scenario."""
+
+
+class UpstreamError(BenchError):
+    """The upstream answers wrongly without a rival: the run is worth nothing."""
+
+    def __init__(self, error: LoadError) -> None:
+        super().__init__(f"the upstream alone is wrong already: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,7 @@ class Stage:
     cores: Cores
     testbeds: dict[UpstreamKind, Testbed]
     report_round: Callable[[str, int, str, Figures], None]
+    say: Callable[[str], None] = print
     results: Results = field(default_factory=dict)
     # Events and text of streams that were read to their end, by speaker, dialect and script.
     streams: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)
@@ -79,11 +92,15 @@ class Stage:
     notes: list[str] = field(default_factory=list)  # for the reader of the figures
     ready_s: float = 0.0  # until the process of this round answered
     direct: bool = False  # whether clients without a proxy are measured in every scenario
+    # Why a rival has no figures in a scenario, by scenario and rival: a failure of it, and a
+    # dialect that it lacks.
+    refused: dict[str, dict[str, str]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @contextmanager
     def running(self, rival: Rival) -> Iterator[Process]:
         """A fresh process of this rival; its last log lines explain a failure."""
-        process, self.ready_s = rival.start(self.cores.proxy)
+        process, self.ready_s = self.start(rival)
         with process:
             try:
                 yield process
@@ -91,6 +108,25 @@ class Stage:
                 raise
             except LoadError as error:
                 raise explained(rival, process, error) from None
+
+    def start(self, rival: Rival) -> tuple[Process, float]:
+        """A process of this rival that answers, and the seconds until it did."""
+        try:
+            return rival.start(self.cores.proxy)
+        except BenchError as error:
+            raise NotStartedError(str(error)) from None
+
+    def script(self, rival: Rival, simulate: str) -> None:
+        """Let the simulator answer the rival's requests as `simulate` says.
+
+        Most rivals carry the field that says so; the others translate or drop it.
+        """
+        if not rival.forwards_fields:
+            put_script(self.testbeds["simulator"].port, simulate)
+
+    def streams_at_once(self, rival: Rival) -> int:
+        """The number of streams, or the smaller one that this rival can carry."""
+        return min(self.settings.streams, rival.most_streams or self.settings.streams)
 
     async def events_of(
         self, simulate: str, rival: Rival | None = None, dialect: Dialect = MESSAGES
@@ -108,12 +144,13 @@ class Stage:
             try:
                 self.streams[original] = await _read_stream(StreamLoad(port, payload))
             except LoadError as error:
-                raise BenchError(f"the upstream alone is wrong already: {error}") from None
+                raise UpstreamError(error) from None
         if dialect is MESSAGES:
             return self.streams[original][0]
         assert rival is not None
         translated = (rival.name, dialect.name, script)
         if translated not in self.streams:
+            self.script(rival, script)
             found = await _read_stream(stream_load(rival, script, dialect))
             if found[1] != self.streams[original][1]:
                 raise LoadError(f"a stream has another text than the upstream: {found[1][:200]}")
@@ -194,7 +231,7 @@ def json_load(
 ) -> JsonLoad:
     """The clients of JSON answers, not connected yet; see `Dialect.request` for `body_size`."""
     port = _port(rival, 0) if http2 and not secure else rival.json_port
-    payload = dialect.request(port, rival.key, JSON_ANSWER, stream=False, body_size=body_size)
+    payload = request_of(rival, dialect, port, JSON_ANSWER, stream=False, body_size=body_size)
     load = (Http2JsonLoad if http2 else JsonLoad)(port, payload, dialect)
     load.tls = trusting("h2" if http2 else "http/1.1") if secure else None
     return load
@@ -211,10 +248,19 @@ def stream_load(
 ) -> StreamLoad:
     """The clients of streams, none opened yet; see `Dialect.request` for `body_size`."""
     port = _port(rival, 1) if http2 and not secure else rival.sse_port
-    payload = dialect.request(port, rival.key, simulate, stream=True, body_size=body_size)
+    payload = request_of(rival, dialect, port, simulate, stream=True, body_size=body_size)
     load = (Http2StreamLoad if http2 else StreamLoad)(port, payload, dialect)
     load.tls = trusting("h2" if http2 else "http/1.1") if secure else None
     return load
+
+
+def request_of(
+    rival: Rival, dialect: Dialect, port: int, simulate: str, *, stream: bool, body_size: int = 0
+) -> bytes:
+    """A request of the rival's callers, as octets for the socket."""
+    payload = dialect.request(port, rival.key, simulate, stream=stream, body_size=body_size)
+    mark = b"x-simulate: "
+    return payload.replace(mark, rival.fields.encode() + mark, 1)
 
 
 def _port(rival: Rival, place: int) -> int:
@@ -223,7 +269,7 @@ def _port(rival: Rival, place: int) -> int:
 
 
 def spoken(rival: Rival, dialect: Dialect) -> Dialect:
-    """The dialect of a rival's callers: Messages where the rival does not have `dialect`."""
+    """The dialect of a rival's callers: Messages where a plain proxy stands in `dialect`."""
     return dialect if dialect.name in rival.dialects else MESSAGES
 
 
@@ -233,7 +279,7 @@ async def record(port: int) -> JsonLoad:
     try:
         await load.open(1)
     except LoadError as error:
-        raise BenchError(f"the upstream alone is wrong already: {error}") from None
+        raise UpstreamError(error) from None
     finally:
         load.close()
     return load
@@ -259,7 +305,7 @@ async def record_ends(port: int) -> tuple[bytes, bytes]:
     load = StreamLoad(port, MESSAGES.request(port, UPSTREAM_KEY, "tokens=1", stream=True))
     await _read_stream(load)
     payloads = load.payloads or []
-    after = next(at for at, event in enumerate(payloads) if MESSAGES.first in event) + 1
+    after = next(at for at, event in enumerate(payloads) if MESSAGES.first.search(event)) + 1
     opening = load.head + _chunks(payloads[:after])
     return opening, _chunks(payloads[after:]) + b"0\r\n\r\n"
 

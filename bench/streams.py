@@ -19,6 +19,8 @@ from bench.loadgen import HEAD_END, OK, LoadError
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _NEWLINE = 10
 _START_TIMEOUT_S = 20.0
+# Octets of the last event that are kept where a short chunk follows it.
+_TAIL = 8192
 
 
 class Leaving(Protocol):
@@ -244,14 +246,14 @@ class StreamClient(asyncio.Protocol):
                 events += 1
             self.newline = payload[-1] == _NEWLINE and payload[-2:] != b"\n\n"
             # Relay holds a stream back until it has content, so earlier events are no measure.
-            if not self.has_content and load.dialect.first in payload:
+            if not self.has_content and load.dialect.first.search(payload):
                 self.has_content = True
                 load.first_content.append(perf_counter_ns() - self.sent)
             if load.payloads is not None:
                 load.payloads.append(payload)
             self.events += events
             load.events += events
-            self.last = payload if length >= 64 else self.last[-64:] + payload
+            self.last = payload if length >= 64 else self.last[-_TAIL:] + payload
         load.stream_bytes += at
         self.buffer = data[at:] if at else data
 

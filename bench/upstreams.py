@@ -3,13 +3,19 @@
 Decides how they are started, on the core of the load. Must not know what is measured.
 """
 
+import http.client
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.process import Process, free_ports
+import orjson
+
+from bench.process import BenchError, Process, free_ports
 from bench.rivals.nginx import nginx_program, static_settings
 from bench.rivals.relay import RELAY, TREE, environment
+
+_CONTROL_S = 10.0
+_SCRIPTED = 10_000  # requests that one script is for: more than any round sends
 
 
 def start_simulator(folder: Path, core: int) -> tuple[Process, int]:
@@ -19,6 +25,18 @@ def start_simulator(folder: Path, core: int) -> tuple[Process, int]:
     return _start(
         "relay simulate", argv, core, folder / "upstream.err", port, environment(str(TREE))
     )
+
+
+def put_script(port: int, simulate: str) -> None:
+    """Let the simulator answer as `simulate` says where a request itself does not say how."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_CONTROL_S)
+    try:
+        connection.request("PUT", "/simulate/script", orjson.dumps([simulate] * _SCRIPTED))
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise BenchError(f"the simulator takes no script: {answer.read().decode()}")
+    finally:
+        connection.close()
 
 
 def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:

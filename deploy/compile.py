@@ -48,7 +48,7 @@ _LEFT_OUT: Final = (
     "net/descriptors.py", "net/prelude.py", "net/tls.py", "net/upstream/proxy.py",
     "net/upstream/resolver.py", "pool/plan_polling.py", "pool/probing.py", "pool/setup.py",
     # Referred to weakly, which a native class does not allow.
-    "net/handshake.py", "quota/plans.py",
+    "net/handshake.py", "wire/repeated_head.py", "quota/plans.py",
 )  # fmt: skip
 _STRUCT: Final = re.compile(r"^class \w+\(\s*(msgspec\.Struct|LongMembers)", re.MULTILINE)
 _OF_THE_PROJECT: Final = (

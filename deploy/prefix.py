@@ -8,6 +8,7 @@ written, or has other files.
 """
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def main() -> int:
             venv.create(prefix, symlinks=True, with_pip=True)
     except OSError as error:
         why_not = error.strerror or str(error)
+    except subprocess.CalledProcessError as error:  # ensurepip, with its output
+        why_not = error.output.decode(errors="replace").strip().rpartition("\n")[2]
     if why_not is not None:
         print(f"relay cannot be installed in {prefix}: {why_not}", file=sys.stderr)
         print("Choose another folder: make install PREFIX=$HOME/relay", file=sys.stderr)
@@ -41,11 +44,21 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"relay is not installed: {error.cmd[0]} failed", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"relay is not installed: {error}", file=sys.stderr)
+        return 1
     subprocess.run([prefix / "bin" / "relay", "--version"], check=True)  # noqa: S603
-    example = prefix / _EXAMPLE
-    print(f"Try it: {prefix}/bin/relay demo --config {example}")
-    print(f"Or copy {example}, change it, and: {prefix}/bin/relay serve --config COPY")
+    print(next_steps(prefix))
     return 0
+
+
+def next_steps(prefix: Path) -> str:
+    """Commands for a shell: the folder's name may have blanks."""
+    relay, example = (shlex.quote(f"{prefix}/{name}") for name in ("bin/relay", _EXAMPLE))
+    return (
+        f"Try it: {relay} demo --config {example}\n"
+        f"Or copy {example}, change it, and: {relay} serve --config COPY"
+    )
 
 
 def _unfit(prefix: Path) -> str | None:

@@ -14,7 +14,8 @@ class Direct(Rival):
     """The upstream alone, which speaks one dialect."""
 
     name = "direct"
-    dialects = frozenset({"messages"})
+    dialects = streams = frozenset({"messages"})
+    plain = True
     is_proxy = False
     version = ""
     settings = ""

@@ -14,7 +14,7 @@ from bench.process import BenchError, free_ports, output
 from bench.rivals.rival import UPSTREAM_KEY, Rival
 
 # Fields of an answer that belong to the upstream and its account; relay passes none of them on.
-_HIDDEN = (
+HIDDEN = (
     "set-cookie",
     "cf-ray",
     "strict-transport-security",
@@ -144,7 +144,8 @@ class Nginx(Rival):
     """Debian's nginx with one worker."""
 
     name = "nginx"
-    dialects = frozenset({"messages"})
+    dialects = streams = frozenset({"messages"})
+    plain = True
 
     def __init__(self, folder: Path, upstream: int, certificate: Certificate | None = None) -> None:
         super().__init__(folder)
@@ -159,7 +160,7 @@ class Nginx(Rival):
         self.version = output([program, "-v"]).rpartition("/")[2].strip()
         self.settings = _SETTINGS.format(
             folder=folder,
-            hidden="\n".join(f"    proxy_hide_header {name};" for name in _HIDDEN),
+            hidden="\n".join(f"    proxy_hide_header {name};" for name in HIDDEN),
             user=_user(),
             upstream=upstream,
             credential=UPSTREAM_KEY,

@@ -163,7 +163,7 @@ build_option = click.option(
 class Relay(Rival):
     """A relay with a database, a plan and one key of its own."""
 
-    dialects = frozenset({"messages", "chat", "responses"})
+    dialects = streams = frozenset({"messages", "chat", "responses"})
 
     def __init__(
         self,

@@ -26,7 +26,18 @@ class Rival(ABC):
 
     name: str
     dialects: frozenset[str]  # names of the dialects that its callers may speak
+    streams: frozenset[str]  # of these, the ones in which it streams
+    # It carries any octets, so that in the scenarios of another dialect it carries the same turn
+    # in Messages. Any other rival is left out of a scenario whose dialect it does not have.
+    plain = False
     is_proxy = True  # False: clients are connected to the upstream itself
+    # A failure of this rival costs its own figures alone; any other failure ends the run.
+    may_fail = False
+    fields = ""  # header lines that its callers send beside those of their dialect
+    forwards_fields = True  # whether the field `x-simulate` reaches the upstream
+    most_streams: int | None = None  # at once, that it can carry on one core
+    ready_path = "/readyz"
+    ready_s = 10.0  # in which it gets ready at the latest
     version: str
     settings: str  # its configuration as written, kept with the figures
     key: str  # the credential that its callers send
@@ -64,7 +75,8 @@ class Rival(ABC):
         log = self.folder / "error.log"
         process = Process(self.name, self.argv(), core, log, self.environment())
         try:
-            return process, process.ready(self.json_port, "/readyz", tls=self.tls)
+            seconds = process.ready(self.json_port, self.ready_path, self.ready_s, self.tls)
         except BaseException:
             process.stop()
             raise
+        return process, seconds

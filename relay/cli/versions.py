@@ -8,7 +8,6 @@
 Decides how a package becomes a version. Must not know databases or running relays.
 """
 
-import filecmp
 import hashlib
 import json
 import os
@@ -16,9 +15,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from relay.cli.program import Failure
 
@@ -26,8 +24,6 @@ ARCHIVE: Final = "relay.pyz"
 _DIGEST_LETTERS: Final = 8
 # A version runs its own code, from its own cache.
 _NOT_INHERITED: Final = frozenset({"PYTHONPATH", "PYTHONHOME", "RELAY_CACHE"})
-
-_NameOf: TypeAlias = Callable[[str, Path], str]  # of a version's folder, by number and files
 
 
 def installed(package: str, place: Path) -> Path:
@@ -77,13 +73,34 @@ def relink(link: Path, target: Path | None) -> None:
     new.replace(link)
 
 
-def _settled(new: Path, name_of: _NameOf) -> Path:
-    """Give a new version its name; one that is there already stays."""
+def _settled(new: Path) -> Path:
+    """Give a new version its name; one that is there already stays.
+
+    The name is its number; another build of the same number (compiled, for one) has a part of its
+    digest as well.
+    """
     number, _ = probe(new)
-    target = new.parent / name_of(number, new)
+    target = new.with_name(number)
+    digest = _digest(new)
+    if target.exists() and _digest(target) != digest:
+        target = new.with_name(f"{number}-{digest[:_DIGEST_LETTERS]}")
     if not target.exists():
         new.rename(target)
     return target
+
+
+def _digest(version: Path) -> str:
+    """Of the archive, or of the relay's own files in an environment."""
+    archive = version / ARCHIVE
+    if archive.exists():
+        return hashlib.sha256(archive.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for packages in version.glob("lib/python*/site-packages"):
+        for file in sorted((*packages.glob("relay/**/*"), *packages.glob("relay__mypyc*"))):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(packages)}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 # --- relay.pyz ---
@@ -106,20 +123,7 @@ def _install_archive(archive: Path, new: Path, python: str) -> Path:
     subprocess.run(  # noqa: S603
         [python, "-m", "compileall", "-q", str(new / "cache")], check=False, capture_output=True
     )
-    return _settled(new, _archive_name)
-
-
-def _archive_name(number: str, new: Path) -> str:
-    """Its number; another build of the same number has a part of its digest as well."""
-    there = new.parent / number / ARCHIVE
-    if not there.parent.exists() or _is_same_file(there, new / ARCHIVE):
-        return number
-    digest = hashlib.sha256((new / ARCHIVE).read_bytes()).hexdigest()
-    return f"{number}-{digest[:_DIGEST_LETTERS]}"
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    return one.exists() and filecmp.cmp(one, other, shallow=False)
+    return _settled(new)
 
 
 def _python(place: Path) -> str:
@@ -136,9 +140,8 @@ def _install_by_pip(package: str, new: Path) -> Path:
     _run(sys.executable, "-m", "venv", str(new))
     _run(str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", package)
     _write_venv_command(new)
-    target = _settled(new, lambda number, _: number)
-    if (target / "bin" / "python").exists():  # else it is one of relay.pyz
-        _write_venv_command(target)  # its first line has the folder's name
+    target = _settled(new)
+    _write_venv_command(target)  # its first line has the folder's name
     return target
 
 

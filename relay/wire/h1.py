@@ -32,6 +32,7 @@ from relay.wire.headers import (
     goes_upstream,
     secrets,
 )
+from relay.wire.repeated_head import RepeatedHead, repeated_head
 
 _REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) "
@@ -190,30 +191,30 @@ class RequestMemory:
     Content-Length. Two comparisons then replace the parse.
     """
 
-    __slots__ = ("_after", "_after_length", "_before", "_head", "_last", "_length_start")
+    __slots__ = ("_digits", "_last", "_shared", "_text")
 
     def __init__(self) -> None:
-        self._head = b""
-        self._before = b""  # the last head up to the digits of Content-Length
-        self._after = b""  # the last head after them; empty if it had no Content-Length
-        self._length_start = 0
-        self._after_length = 0
         self._last: Request | None = None
+        # The last head up to the digits of Content-Length, the digits, and the octets after them.
+        # Of a head without that field: the head, and nothing.
+        self._text = (b"", b"")
+        self._digits = b""
+        self._shared: RepeatedHead | None = None
 
     def recall(self, head: bytes) -> Request | None:
         """The request, if this head equals the last one except for Content-Length."""
         last = self._last
-        if last is None or head == self._head:
+        if last is None:
+            return None
+        before, after = self._text
+        if not after:
+            return last if head == before else None
+        if not head.startswith(before) or not head.endswith(after):
+            return None
+        digits = head[len(before) : len(head) - len(after)]
+        if digits == self._digits:
             return last
-        after = self._after
-        if not after or not head.startswith(self._before):
-            return None
-        start = self._length_start
-        end = len(head) - self._after_length
-        if end <= start or end - start > _MAX_LENGTH_DIGITS:
-            return None
-        digits = head[start:end]
-        if not digits.isdigit() or not head.endswith(after):
+        if len(digits) > _MAX_LENGTH_DIGITS or not digits.isdigit():
             return None
         request = Request(
             last.method, last.target, last.path, last.headers, last.onward, int(digits)
@@ -226,11 +227,12 @@ class RequestMemory:
         request = self._last = read_request(head)
         if request is not None:
             match = _LENGTH_LINE.search(head)
-            self._head = head
-            self._before = head[: match.start(1)] if match else head
-            self._after = head[match.end(1) :] if match else b""
-            self._length_start = len(self._before)
-            self._after_length = len(self._after)
+            before = head[: match.start(1)] if match else head
+            after = head[match.end(1) :] if match else b""
+            self._digits = match[1] if match else b""
+            shared = self._shared = repeated_head(before, after, request)
+            self._text = shared.text
+            request.headers, request.onward = shared.headers, shared.onward
         return request
 
 

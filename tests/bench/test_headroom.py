@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bench.headroom import LimitedError, check, refusal
+from bench.headroom import LimitedError, check, check_pace, refusal
 from bench.loadgen import JsonLoad
 from bench.pacing import Pace
 from tests.fakes.listening import listening
@@ -37,6 +37,14 @@ def test_a_load_with_headroom_is_not_refused() -> None:
 
 def test_a_small_load_is_not_the_limit_of_a_full_core() -> None:
     check(_FULL | {"load_share": 0.1}, busy=False)
+
+
+def test_streams_slower_than_their_pace_are_refused() -> None:
+    figures = _FULL | {"events_s": 800.0}
+    check_pace(figures, 850.0)
+    check_pace(figures | {"share": 0.9}, 1_000.0)
+    with pytest.raises(LimitedError, match="800 of 1,000 events a second came"):
+        check_pace(figures, 1_000.0)
 
 
 def test_a_load_that_waits_for_other_processes_is_refused() -> None:
@@ -83,7 +91,7 @@ def test_a_saturated_generator_is_refused_in_a_run(tmp_path: Path) -> None:
     flood = ("--only", "sse", "--rival", "relay", "--streams", "100", "--pace", "1000")
     done = bench("--rounds", "1", "--seconds", "1", *flood, "--json", str(figures))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "refused: the clients and the upstream used" in done.stdout
+    assert "the clients and the upstream used" in done.stdout
     (round_,) = orjson.loads(figures.read_bytes())["rounds"]["sse"]["relay"]
     assert round_["limited"] == 2
     assert "events_s" not in round_

@@ -61,6 +61,19 @@ async def _fetch(port: int, dialect: Dialect = MESSAGES) -> JsonLoad:
     return load
 
 
+async def test_an_answer_in_two_pieces_is_checked_too() -> None:
+    head, end, body = _JSON.partition(b"\r\n\r\n")
+    async with _origin(head + end, body.replace(b"message", b"mistake")) as port:
+        with pytest.raises(LoadError, match="is no message"):
+            await _fetch(port)
+
+
+async def test_an_answer_may_end_with_a_newline() -> None:
+    answer = _JSON.replace(b"Length: 31", b"Length: 32") + b"\n"
+    async with _origin(answer) as port:
+        assert (await _fetch(port)).completed == 1
+
+
 async def _stream(port: int) -> StreamLoad:
     load = StreamLoad(port, b"GET / HTTP/1.1\r\n\r\n")
     try:

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -180,3 +181,24 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error() -> None:
     assert done.returncode == 2
     assert "relay cannot be installed in /proc/relay: " in done.stderr
     assert done.stderr.count("\n") == 2
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
+    """A limit on the size of files is in place of it: pip does not fit."""
+    command = shlex.join([sys.executable, str(ROOT / "deploy" / "prefix.py"), str(tmp_path)])
+    done = subprocess.run(["sh", "-c", f"ulimit -f 64; {command}"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"relay cannot be installed in {tmp_path}: " in done.stderr
+    assert "File too large" in done.stderr
+    assert done.stderr.count("\n") == 2
+
+
+def test_the_next_steps_of_an_install_work_as_pasted() -> None:
+    code = "import pathlib, prefix; print(prefix.next_steps(pathlib.Path('/a b')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "deploy",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    command = done.stdout.splitlines()[0].removeprefix("Try it: ")
+    example = "/a b/share/relay/relay.toml"
+    assert shlex.split(command) == ["/a b/bin/relay", "demo", "--config", example]

@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.caller import connected, read_answer, request
 from tests.fakes.until import until
 
-from .wheels import wheel
+from .wheels import BROKEN, wheel
 
 pytestmark = pytest.mark.long  # each version is a virtual environment of its own
 
@@ -88,7 +88,7 @@ async def test_a_running_relay_goes_to_new_versions_and_back(
         assert await status_of(said, key) == 200
         assert len(list((opt / "saved").glob("*-0.1.2.db"))) == 1
 
-        made = wheel(folder, "0.1.3", broken=True)
+        made = wheel(folder, "0.1.3", more=BROKEN)
         done = await asyncio.to_thread(run, folder, opt, "upgrade", str(made))
         assert done.returncode == 1
         assert "The new process does not serve" in done.stderr
@@ -119,3 +119,20 @@ async def test_a_database_that_is_too_new_is_replaced_once_stopped(
     with serving(folder, opt) as said:
         await until(lambda: "relay 0.1.1 listens" in said.read_text(), within=30)
         assert await status_of(said, key) == 200
+
+
+async def test_another_build_of_a_wheel_stands_beside(metered: tuple[Path, str], opt: Path) -> None:
+    """As the compiled wheel does, after the one that is not: both have the same number."""
+    folder, _ = metered
+    for more in ("", "\n# another build\n"):
+        made = wheel(folder, "0.1.1", more=more)
+        done = await asyncio.to_thread(run, folder, opt, "upgrade", str(made))
+        assert done.stdout.endswith("relay 0.1.1 is installed; none is running.\n"), done.stderr
+    now = os.readlink(opt / "current")
+    assert now.startswith("versions/0.1.1-")
+    assert os.readlink(opt / "previous") == "versions/0.1.1"
+    done = await asyncio.to_thread(run, folder, opt, "upgrade", str(made))
+    assert done.stdout == "relay 0.1.1 is in use already.\n", done.stderr
+    done = await asyncio.to_thread(run, folder, opt, "rollback")
+    assert done.stdout == "relay 0.1.1 is in use; none is running.\n", done.stderr
+    assert os.readlink(opt / "current") == "versions/0.1.1"

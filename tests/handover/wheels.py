@@ -60,13 +60,13 @@ def _sources(version: str, more: str, schema: int) -> Iterator[tuple[str, str]]:
     yield f"relay-{version}.dist-info/METADATA", _METADATA.format(version)
 
 
-def wheel(folder: Path, version: str, *, broken: bool = False, schema: int = 0) -> Path:
-    """A wheel of the package as it is, but for its version. `broken`: it does not serve.
+def wheel(folder: Path, version: str, *, more: str = "", schema: int = 0) -> Path:
+    """A wheel of the package as it is, but for its version. `more` is added to relay/process.py.
     `schema`: it has so many migrations more."""
     path = folder / f"relay-{version}-py3-none-any.whl"
     info = f"relay-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as file:
-        for name, text in _sources(version, BROKEN if broken else "", schema):
+        for name, text in _sources(version, more, schema):
             file.writestr(name, text)
         # What it depends on is where this interpreter has it.
         file.writestr("relay_dependencies.pth", "\n".join(site.getsitepackages()) + "\n")

@@ -4,14 +4,17 @@ Each head of a stream is read by a reader that has read the ones before it, and 
 one. Heads that differ in a few octets come one after another, since there memory could err.
 """
 
+import gc
 import random
+import weakref
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.wire.events import Limits
+from relay.wire.events import Limits, Request
 from relay.wire.h1 import request_reader
+from relay.wire.repeated_head import repeated_head
 
 from .feeding import Read, Refused, first_head
 from .generated import REQUEST_LINES, chance_head, heads
@@ -98,3 +101,26 @@ def test_the_limit_of_a_head_holds_for_a_remembered_one() -> None:
     longer = first_head(reader, [head.replace(b": 5", b": 55")])
     assert isinstance(longer, Refused)
     assert longer.status == 431
+
+
+def test_connections_of_one_client_share_one_copy_of_its_head() -> None:
+    readers = [request_reader(Limits()) for _ in range(3)]
+    heads_of = [FIRST, FIRST, FIRST.replace(b": 5", b": 17")]
+    fed = [reader.feed(head) for reader, head in zip(readers, heads_of, strict=True)]
+    requests = [found[0] for found in fed if found is not None]
+    assert [request.length for request in requests] == [5, 5, 17]
+    assert len({id(request.onward) for request in requests}) == 1
+    assert len({id(request.headers) for request in requests}) == 1
+    other = request_reader(Limits()).feed(FIRST.replace(b"Key: k", b"Key: l"))
+    assert other is not None
+    assert other[0].headers[b"x-api-key"] == b"l"
+
+
+def test_a_shared_head_goes_with_its_last_connection() -> None:
+    request = Request(b"GET", b"/", b"/", {}, b"", 0)
+    kept = repeated_head(b"GET / HTTP/1.1\r\n", b"", request)
+    assert repeated_head(b"GET / HTTP/1.1\r\n", b"", request) is kept
+    gone = weakref.ref(kept)
+    del kept
+    gc.collect()
+    assert gone() is None
