@@ -24,6 +24,7 @@ class StampedLoad(StreamLoad):
         super().__init__(port, payload, dialect)
         self.gaps = array("q")  # nanoseconds, while `recording`
         self.recording = False
+        self.stamps = 0  # events that came
 
     def new_client(self) -> StreamClient:
         return StampedClient(self)
@@ -53,12 +54,13 @@ class StampedClient(StreamClient):
             if load.recording and self.seen:
                 load.gaps.append(now - self.seen - (sent - self.sent_at))
             self.seen, self.sent_at = now, sent
+            load.stamps += 1
         self.rest = text[max(end, len(text) - _STAMP_OCTETS) :]
 
 
-async def settings(port: int, events: int, interval: float) -> None:
-    """Let the streams that follow have so many events, so many seconds apart; 0: silence."""
-    await answer_of(HOST, port, f"/set?events={events}&interval_us={round(interval * 1e6)}")
+async def tick(port: int, events: int, interval: float) -> None:
+    """Give all open streams so many events, so many seconds apart, then end them."""
+    await answer_of(HOST, port, f"/tick?events={events}&interval_us={round(interval * 1e6)}")
 
 
 async def release(port: int) -> None:

@@ -18,7 +18,7 @@ from bench.loadgen import HEAD_END, OK, LoadError
 
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _NEWLINE = 10
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0
 # Octets of the last event that are kept where a short chunk follows it.
 _TAIL = 8192
 

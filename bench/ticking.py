@@ -1,12 +1,10 @@
 """An upstream of streams whose events carry the moment at which they were sent.
 
 Decides when each open stream gets its next event. A stream begins and ends with octets recorded
-from the simulator. In between come events at even intervals, in turns, so that those of many
-streams do not coincide; without an interval there is silence until `/release`. The clock is the
-machine's, so clients can compare.
-
-`GET /set?events=100&interval_us=20000` is for the streams that follow; `GET /release` ends the
-silence of those that are open. `python -m bench.ticking PORT OPENING ENDING`.
+from the simulator. In between it is silent, until all that are open are asked at once to go on:
+`GET /tick?events=100&interval_us=20000` gives each so many events at even intervals, in turns, so
+that those of many streams do not coincide, and `GET /release` none. The clock is the machine's, so
+clients can compare. `python -m bench.ticking PORT OPENING ENDING`.
 """
 
 import asyncio
@@ -40,37 +38,36 @@ class Ticker:
     def __init__(self, opening: bytes, ending: bytes) -> None:
         self.opening = opening
         self.ending = ending
-        self.events = 0
-        self._interval = 0.0  # seconds between two events of a stream; 0: silence
+        self._interval = 1.0  # seconds between two events of a stream
         self._streams: deque[Stream] = deque()
-        self._silent: set[Stream] = set()
+        self._silent: dict[Stream, None] = {}  # in the order in which they were opened
         self._timer = -1
-        self._tick = 0.0
-        self._owed = 0.0
-
-    def set(self, events: int, interval: float) -> None:
-        """Use these numbers from now on."""
-        self._stop()
-        self.events, self._interval = events, interval
+        self._tick = 0.0  # seconds
+        self._owed = 0.0  # events that are due
 
     def add(self, stream: "Stream") -> None:
-        if not self._interval or not stream.left:
-            self._silent.add(stream)
-            return
-        self._streams.append(stream)
-        # One tick for each event, while there are few.
-        rate = min(_MAX_TICKS_S, len(self._streams) / self._interval)
-        if self._timer < 0 or (self._tick > 1 / _MAX_TICKS_S and rate > 1.1 / self._tick):
-            self._start(rate)
+        self._silent[stream] = None
+
+    def tick(self, events: int, interval: float) -> None:
+        """Give the silent streams so many events each, then end them."""
+        self._stop()
+        self._interval = interval
+        for stream in self._silent:
+            stream.left = events
+            self._streams.append(stream)
+        self._silent.clear()
+        if self._streams:
+            # One tick for each event, while there are few.
+            self._start(min(_MAX_TICKS_S, len(self._streams) / interval))
 
     def release(self) -> None:
         """End all silent streams."""
-        silent, self._silent = self._silent, set()
+        silent, self._silent = self._silent, {}
         for stream in silent:
             stream.write(self.ending)
 
     def remove(self, stream: "Stream") -> None:
-        self._silent.discard(stream)
+        self._silent.pop(stream, None)
 
     def _start(self, rate: float) -> None:
         self._stop()
@@ -142,14 +139,13 @@ class Stream(asyncio.Protocol):
         target = urlsplit(self._target)
         if target.path.startswith("/v1/"):
             self.write(self._ticker.opening)
-            self.left = self._ticker.events
             self._ticker.add(self)
             return
         if target.path == "/release":
             self._ticker.release()
-        elif target.path == "/set":
+        elif target.path == "/tick":
             values = {name: int(value) for name, (value,) in parse_qs(target.query).items()}
-            self._ticker.set(values["events"], values["interval_us"] / 1e6)
+            self._ticker.tick(values["events"], values["interval_us"] / 1e6)
         self.write(_OK)
 
 

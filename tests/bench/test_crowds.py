@@ -15,7 +15,7 @@ from bench.filling import fill_keys, fill_usage, key_of
 from bench.process import refusal
 from bench.rivals.relay import PLAN, Relay
 from bench.scale import CURVES
-from bench.stamps import StampedLoad, release, settings
+from bench.stamps import StampedLoad, release, tick
 from bench.upstreams import start_ticking
 
 from .runs import bench
@@ -41,14 +41,14 @@ def _rounds(path: Path, *arguments: str) -> dict[str, Any]:
 async def test_events_carry_the_time_at_which_they_were_sent(tmp_path: Path) -> None:
     process, port = start_ticking(tmp_path, 0, _OPENING, _ENDING)
     with process:
-        await settings(port, 20, 0.01)
         load = StampedLoad(port, _REQUEST)
         load.recording = True
         await load.open(4)
+        await tick(port, 20, 0.01)
         await load.ended(20.0)
         load.close()
         assert load.counts == [22] * 4
-        assert len(load.gaps) == 4 * 19
+        assert (load.stamps, len(load.gaps)) == (4 * 20, 4 * 19)
         # The sum of the differences is how much later the last event came than the first one.
         assert abs(sum(load.gaps)) < 4 * 2_000_000_000
 
@@ -56,7 +56,6 @@ async def test_events_carry_the_time_at_which_they_were_sent(tmp_path: Path) -> 
 async def test_silent_streams_end_when_they_are_released(tmp_path: Path) -> None:
     process, port = start_ticking(tmp_path, 0, _OPENING, _ENDING)
     with process:
-        await settings(port, 0, 0.0)
         load = StampedLoad(port, _REQUEST)
         await load.open(30)
         while len(load.first_content) < 30:
