@@ -68,7 +68,7 @@ async def body_memory_round(
     The upstream has sent some content, so no retry can need the body any more. Then it is
     silent, and holds all streams open.
     """
-    streams = stage.settings.streams
+    streams = stage.streams_at_once(rival)
     warm = stream_load(rival, _HELD_ANSWER, dialect)
     load = stream_load(rival, _HELD_ANSWER, dialect, octets(size))
     try:

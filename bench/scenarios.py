@@ -217,6 +217,8 @@ async def _curve(stage: Stage, name: str) -> None:
 
 def lack(name: str, rival: Rival) -> str:
     """Why a rival cannot take part in a scenario; empty if it can."""
+    if name in rival.unable:
+        return rival.unable[name]
     if name == _SILENT or rival.plain:
         return ""
     for dialect in _spoken(name):
@@ -248,7 +250,7 @@ def _able(stage: Stage, name: str, rivals: Sequence[Rival]) -> list[Rival]:
         else:
             able.append(rival)
             streams = stage.streams_at_once(rival)
-            if streams < stage.settings.streams and _is_streamed(name):
+            if streams < stage.settings.streams and name.endswith(("sse", "memory")):
                 stage.say(f"{name}: {rival.name} has {streams} streams: it cannot carry more")
     return able
 

@@ -28,7 +28,7 @@ def _recipe(name: str, more: str, environment: dict[str, str]) -> Recipe:
         install="pip install 'litellm[proxy]==1.106.12'",
         argv=(
             *("{program}", "--config", "{folder}/config.yaml", "--host", "127.0.0.1"),
-            *("--port", "{port}", "--num_workers", "1"),
+            *("--port", "{port}", "--num_workers", "1", "--keepalive_timeout", "300"),
         ),
         version=(
             *("{bin}/python", "-c"),

@@ -7,6 +7,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from bench.certificate import Certificate
 from bench.process import Process
@@ -36,6 +37,7 @@ class Rival(ABC):
     fields = ""  # header lines that its callers send beside those of their dialect
     forwards_fields = True  # whether the field `x-simulate` reaches the upstream
     most_streams: int | None = None  # at once, that it can carry on one core
+    unable: Mapping[str, str] = MappingProxyType({})  # why it has no part in a scenario, by name
     ready_path = "/readyz"
     ready_s = 10.0  # in which it gets ready at the latest
     version: str

@@ -86,12 +86,12 @@ class Borrower:
         self._journal.on_end = self._on_end
         self._metering.elsewhere = self
 
-    def give_back(self) -> None:
+    async def give_back(self) -> None:
         """The other process has failed: this one goes on by itself."""
+        await self._journal.resume()
         self._ledger.on_close = None
         self._journal.on_end = None
         self._metering.elsewhere = None
-        self._journal.resume()
         for ended in self._ended:
             self._journal.settle(*ended)
         self._decide()

@@ -197,13 +197,13 @@ class Offer:
             self._deadline.cancel()
         if self._freezing is not None:
             await self._freezing
+        await self._borrower.give_back()
         self._freezing = self._channel = None
         for one in self._predecessors:
             if not one.gone and one.channel.closed:
                 one.attach()
             elif not one.gone:
                 one.channel.start()
-        self._borrower.give_back()
         self._borrower = self._new_borrower()
         app.server.retiring = False
         for _, listener in app.listeners.named:

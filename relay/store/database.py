@@ -155,8 +155,8 @@ class Database:
             return await self._turns.call(partial(work, self._writer), writes=writes)
 
     async def run_beside(self, work: Work[T]) -> T:
-        """Call `work` on the writer's thread, with the connection of `run_inline`, which has to
-        wait for its end. So that connection keeps the pages in memory that both write.
+        """As `run` that `writes`, on the connection of `run_inline`. So it keeps the pages in
+        memory that both write.
 
         Raises:
             BusyError: another process is writing.
@@ -181,23 +181,23 @@ class Database:
 
     def open_inline(self) -> None:
         """Open the connection of `run_inline` and its files now, while there are descriptors.
-
-        Raises:
-            StoreError: SQLite failed.
-        """
+        Raises StoreError: SQLite failed."""
         self.run_inline(_read_schema)
 
     def run_inline(self, work: Work[T]) -> T:
-        """Call `work` on this thread; it runs one short transaction.
+        """Call `work` on this thread; it runs one short transaction, unless the writer's thread
+        writes now, perhaps on the same connection.
 
-        It waits neither for a lock nor for the disk: under `synchronous = NORMAL` a commit
-        hands its pages to the operating system, and `checkpoint` does the rest on the writer's
-        thread. A batch takes from 10 to 50 µs.
+        It waits neither for a lock nor for the disk: under `synchronous = NORMAL` a commit hands
+        its pages to the operating system, and `checkpoint` does the rest on the writer's thread.
+        A batch takes from 10 to 50 µs.
 
         Raises:
-            BusyError: another connection is writing.
+            BusyError: the writer's thread or another process is writing.
             StoreError: SQLite failed, and nothing was written.
         """
+        if self.is_writing:
+            raise BusyError(f"database {self._path}: the thread is writing")
         try:
             if self._state.inline is None:
                 self._state.inline = _open_inline(self._path)

@@ -28,6 +28,7 @@ the thread has ended (`Database.attach`).
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import sqlite3
@@ -153,8 +154,12 @@ class Journal:
         ticket.durable = True
         return ticket
 
-    def resume(self) -> None:
-        """Go on after `close`: no other process has written in between."""
+    async def resume(self) -> None:
+        """Go on after `close`. Another process may have unfolded the rest in between, and written
+        batches of its own."""
+        with contextlib.suppress(StoreError):  # the next batch shows it
+            number, _ = await self._database.run_beside(_prepare)
+            self._number = max(self._number, number + (self._writing is not None))
         self._close_by, self._closed = None, False
         self.healthy, self.failure = True, ""
         self._timer = self._loop.call_later(_CHECK_INTERVAL_SECONDS, self._check_deadlines)

@@ -19,7 +19,7 @@ from relay.store.records import (
     crash_charge,
     crash_settlement,
 )
-from relay.store.unfold import free_slots, prepare, sum_up, unfold, write_limits
+from relay.store.unfold import free_slots, prepare, sum_up, unfold, unfolded, write_limits
 
 _STEP_BATCHES: Final = 1_000
 
@@ -59,7 +59,7 @@ async def restore(database: Database, now: float, *, alive: bool = False) -> Sta
 def _recover(connection: sqlite3.Connection, now: float, alive: bool) -> list[AdmissionRow]:
     """Unfold what an earlier process left in its journal, in transactions of their own; returns
     the requests that had not ended. Without `alive`, they end now."""
-    [[upto]] = connection.execute("SELECT upto FROM unfolded")
+    upto = unfolded(connection)
     limits: dict[tuple[str, str, str, int], BucketRow] = {}
     batches: list[Batch] = []
     last = upto

@@ -127,6 +127,13 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.executescript(_PREPARE)
 
 
+def unfolded(connection: sqlite3.Connection) -> int:
+    """The number of the last batch whose entries are in the tables."""
+    upto: int
+    [[upto]] = connection.execute("SELECT upto FROM unfolded")
+    return upto
+
+
 def unfold(connection: sqlite3.Connection, batches: Iterable[Batch], upto: int) -> None:
     """Bring the entries of batches into the tables, in their order, and note that these are done up
     to number `upto`. Runs outside of a transaction, and is one by itself."""

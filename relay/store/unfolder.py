@@ -19,7 +19,7 @@ from typing import Final
 from relay.store.batch import KEPT_SLOTS, Batch, encode, write
 from relay.store.database import BusyError, Connection, Database, StoreError
 from relay.store.records import BucketRow
-from relay.store.unfold import free_slots, sum_up, unfold, write_limits
+from relay.store.unfold import free_slots, sum_up, unfold, unfolded, write_limits
 
 MAX_BEHIND: Final = 25_000  # requests that are on disk and not unfolded; about 30 MB
 _INTERVAL_SECONDS: Final = 1.0
@@ -53,7 +53,10 @@ class Written:
 
 
 def _unfold(connection: Connection, step: Sequence[Written]) -> None:
-    unfold(connection, [one.batch for one in step], step[-1].number)
+    done = unfolded(connection)  # during a hand-over that fails, another process may go further
+    batches = [one.batch for one in step if one.number > done]
+    if batches:
+        unfold(connection, batches, step[-1].number)
 
 
 def _write_last(connection: Connection, rows: Sequence[BucketRow], upto: int) -> None:

@@ -242,6 +242,12 @@ def test_a_rival_is_left_out_where_it_lacks_the_dialect(tmp_path: Path) -> None:
     assert "stream" in lack("chat-sse", rivals["crabllm"])
 
 
+def test_a_rival_is_left_out_where_its_recipe_says_so(tmp_path: Path) -> None:
+    rival = Program(tmp_path, 1, RECIPES["portkey"])
+    assert lack("idle", rival) == RECIPES["portkey"].unable["idle"]
+    assert not lack("sse", rival)
+
+
 def test_a_rival_that_answers_wrongly_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "wrong.py"
     program.write_text(_WRONG)

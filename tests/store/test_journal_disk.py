@@ -183,6 +183,34 @@ async def test_a_short_lock_by_another_process_is_waited_for(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("mode", ["normal"], indirect=True)
+async def test_a_retry_stays_out_of_the_threads_transaction(
+    journal: Journal, database: Database, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    request = admission()
+    ticket = journal.open(request)
+    await asyncio.sleep(0)  # the first attempt has failed, and another follows in a moment
+    entered, works = threading.Event(), threading.Event()
+
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
+        entered.set()
+        works.wait(10)
+        connection.execute("ROLLBACK")
+
+    failing = asyncio.create_task(database.run_beside(fail))
+    await until(entered.is_set)
+    other.execute("COMMIT")
+    other.close()
+    asyncio.get_running_loop().call_later(0.1, works.set)  # some attempts later
+    assert await outcome(ticket)
+    assert works.is_set()
+    await failing
+    assert await rows(database, "SELECT id FROM running") == [(request.id,)]
+
+
 @pytest.mark.parametrize("mode", ["full"], indirect=True)
 async def test_a_lock_that_is_never_released_is_a_failure(
     journal: Journal, database: Database, mode: Mode, tmp_path: Path

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
@@ -194,6 +195,36 @@ async def test_a_crash_at_any_moment_loses_and_doubles_nothing(
                 assert await rows(copy, sums) == [(len(ids), cost)]
             assert await rows(copy, "SELECT * FROM running") == []
     assert left
+
+
+@pytest.mark.parametrize("writes", [False, True], ids=["reads", "writes"])
+async def test_a_handover_that_failed_doubles_and_loses_nothing(
+    path: Path, database: Database, writes: bool
+) -> None:
+    changes = Changes()
+    journal = await Journal.start(database, changes)
+    first, second = admission(billed_micro=500), admission()
+    assert await outcome(serve(journal, first))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # another command writes just now
+    assert await journal.close() == 0
+    other.execute("COMMIT")
+    other.close()
+    async with opened(path) as successor:
+        await restore(successor, NOON, alive=True)
+        its = await Journal.start(successor, Changes())
+        if writes:
+            its.note_applied(1, NOON)
+        assert await its.close() == 0
+    await journal.resume()
+    assert await outcome(serve(journal, second))
+    async with opened(crash(path)) as copy:
+        await restore(copy, NOON)
+        ids = await rows(copy, "SELECT id FROM usage ORDER BY number")
+        assert ids == [(first.id,), (second.id,)]
+    assert await rows(database, "SELECT id FROM usage ORDER BY number") == ids
+    assert await rows(database, "SELECT request_id FROM statement") == [(first.id,)]
+    await journal.close()
 
 
 async def test_the_journal_goes_on_after_a_crash(path: Path, journal: Journal) -> None:
