@@ -200,12 +200,12 @@ async def first_round(stage: Stage, rival: Rival, process: Process) -> Figures:
 
 async def _alone(stage: Stage, rival: Rival, load: JsonLoad) -> Figures:
     """Latencies of one request at a time."""
-    seconds = stage.settings.seconds
+    seconds, warm = stage.settings.seconds, max(_JSON_WARM_S, rival.warm_s)
     try:
         await load.open(1)
-        with awake(stage.cores, rival.folder, 2 * (seconds + _JSON_WARM_S)):
+        with awake(stage.cores, rival.folder, 2 * (seconds + warm)):
             load.saturate()
-            await load.run(_JSON_WARM_S)
+            await load.run(warm)
             load.recording = True
             await load.run(seconds)
             load.recording = False

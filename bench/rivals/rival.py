@@ -38,7 +38,7 @@ class Rival(ABC):
     forwards_fields = True  # whether the field `x-simulate` reaches the upstream
     most_streams: int | None = None  # at once, that it can carry on one core
     unable: Mapping[str, str] = MappingProxyType({})  # why it has no part in a scenario, by name
-    warm_s = 0.0  # at the least, before many connections are measured
+    warm_s = 0.0  # of requests, at the least, before they are measured
     ready_path = "/readyz"
     ready_s = 10.0  # in which it gets ready at the latest
     version: str
