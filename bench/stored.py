@@ -39,7 +39,7 @@ class Run(msgspec.Struct, kw_only=True):
     # Why a rival has no figures, by scenario and rival: it failed, or lacks what that needs.
     refused: Mapping[str, Mapping[str, str]] = {}
     left_out: Mapping[str, Mapping[str, str]] = {}
-    remarks: Sequence[str] = ()  # on the load, while the run went on
+    remarks: Sequence[str] = []  # on the load, while the run went on
     rounds: Results
 
     @classmethod
