@@ -5,6 +5,10 @@ How a run reads, from the top:
 - `__main__`   options in, exit status out
 - `scenarios`  the scenarios by name, and the order of their rounds, in which rivals alternate
 - `rounds`     rounds of time and CPU: JSON answers, equal rate, streams, latency, first event
+- `open_loop`  rounds of an open loop: the most that a proxy takes in time, stream starts
+- `crowds`     rounds of many streams: silent ones, live ones, gaps between events
+- `handovers`, `quota`, `agents`   rounds of what only a relay does
+- `scale`      curves: how a cost grows with a size
 - `memory`     rounds of memory: at rest, live streams, bodies, idle connections, slow readers
 - `stage`      upstreams, rivals and settings that a round finds ready, and how it reads costs
 - `rivals`     the proxies, one module each: direct, nginx, and builds of relay
@@ -13,10 +17,20 @@ How a run reads, from the top:
 - `dialects`   requests, and the marks of a complete answer: Messages, chat, Responses
 - `bodies`     request bodies of a wanted size
 - `loadgen`    the clients of JSON answers: a closed loop
+- `programs`   where load generators of other makers are found
 - `wrk`        wrk in their place, which keeps nginx busy
-- `pacing`     requests at an even rate
+- `h2load`     h2load, the same for HTTP/2
+- `oha`        oha, for an open loop
+- `pacing`     requests at an even rate, timed from when they were due
+- `headroom`   whether the load was the limit, so that a round is refused
 - `first`      the client of the first event
 - `streams`    the clients of streams: every event counted, and a reader that stops reading
+- `http2`      the clients of HTTP/2
+- `ticking`, `stamps`  an upstream whose events carry their time, and its clients
+- `conversations`  what agents say, in each dialect
+- `filling`    databases with many keys, or much usage
+- `certificate`  of the rivals that speak TLS
+- `http`       single requests that are not measured
 - `process`    processes on a core, and their costs as /proc has them
 - `rows`       the lines of the table, and the goals
 - `timing`     how long a run takes, and `progress`, how much of it is left

@@ -23,26 +23,30 @@ from rich.console import Console
 
 from bench import comparison, reporting, stored, tables, timing
 from bench.bodies import octets
+from bench.certificate import Certificate
 from bench.dialects import CHAT, MESSAGES, RESPONSES
 from bench.process import BenchError, Cores, pin
 from bench.profile import profile_all, profile_natively, profile_python
+from bench.programs import missing as missing_generators
 from bench.rivals.choice import Choice, folder_option, rival_option
 from bench.rivals.direct import Direct
 from bench.rivals.nginx import Nginx
 from bench.rivals.program import Program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
-from bench.scenarios import ADDED, PROFILED, SCENARIOS, upstream_of
+from bench.rounds import upstream_of_json
+from bench.scenarios import ADDED, CURVES, PROFILED, SCENARIOS, upstream_of
 from bench.stage import (
     Settings,
     Stage,
     Testbed,
     UpstreamKind,
     record,
+    record_ends,
     record_opening,
     record_stream,
 )
-from bench.upstreams import start_replay, start_simulator, start_static
+from bench.upstreams import start_replay, start_simulator, start_static, start_ticking
 
 _PROFILED = ("json", "sse")
 
@@ -66,7 +70,10 @@ class _Plan:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "_Plan":
-        names = ("rounds", "seconds", "connections", "rate", "streams", "pace", "bodies")
+        names = (
+            *("rounds", "seconds", "connections", "rate", "streams", "pace", "bodies"),
+            *("idle_streams", "live_streams", "largest"),
+        )
         builds = list(options["builds"])
         if options["before"] is not None:
             builds.append(checkout(options["before"]))
@@ -80,11 +87,13 @@ class _Plan:
         options["seconds"] = options["seconds"] or Settings().seconds
         settings = Settings(**{name: options[name] for name in names})
         if options["quick"]:
-            settings = replace(settings, rounds=1, seconds=1.0, streams=50)
+            settings = replace(
+                settings, rounds=1, seconds=1.0, streams=50, idle_streams=200, live_streams=200
+            )
         return cls(
             settings=settings,
             fitted=fitted,
-            scenarios=options["only"] or (timing.QUICK if options["quick"] else SCENARIOS),
+            scenarios=_scenarios(options),
             rivals=rivals,
             builds=_checked(builds),
             replayed=options["upstream"] == "replay",
@@ -94,6 +103,14 @@ class _Plan:
             profile=options["profile"],
             perf=options["perf"],
         )
+
+
+def _scenarios(options: dict[str, Any]) -> tuple[str, ...]:
+    if options["only"]:
+        return tuple(options["only"])
+    if options["curves"]:
+        return CURVES
+    return timing.QUICK if options["quick"] else SCENARIOS
 
 
 def _checked(builds: Sequence[Build]) -> tuple[Build, ...]:
@@ -147,8 +164,30 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice(SCENARIOS),
-    help="A scenario to run; may be repeated. All by default.",
+    type=click.Choice((*SCENARIOS, *CURVES)),
+    help="A scenario to run; may be repeated. All by default, but no curve.",
+)
+@click.option("--curves", is_flag=True, help="Run the curves in place of the other scenarios.")
+@click.option(
+    "--largest",
+    default=10_000_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="The largest size of a curve.",
+)
+@click.option(
+    "--idle-streams",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Streams in idle-streams-10k.",
+)
+@click.option(
+    "--live-streams",
+    default=5_000,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Streams in live-streams.",
 )
 @rival_option
 @folder_option
@@ -241,6 +280,7 @@ async def _run(plan: _Plan, console: Console) -> int:
             return 0
         stage.direct = "direct" in plan.rivals.references
         await reporting.measured(stage, plan.scenarios, proxies, console)
+        stage.notes += missing_generators(("wrk", "oha", "h2load"))
         run = stored.Run.of(stage, rivals)
         tables.show(console, run)
         reporting.save(console, path, run)
@@ -262,9 +302,12 @@ async def _testbeds(
     testbed = Testbed(simulator, port, _rivals(plan, folder / "simulator", port))
     found: dict[UpstreamKind, Testbed] = {"simulator": testbed, "replay": testbed}
     recorded: dict[UpstreamKind, bytes] = {}
+    small = upstream_of_json() if plan.replayed else "simulator"
     if not plan.replayed:
         found |= {"static": testbed, "stream": testbed}
     else:
+        if "tls" in needed:
+            needed |= {small}
         for kind in needed & {"replay", "static"}:
             recorded[kind] = (await record(port)).answer
         if "stream" in needed:
@@ -277,7 +320,26 @@ async def _testbeds(
         replay, replay_port = start(folder / kind, cores.load, answer)
         held.enter_context(replay)
         found[kind] = Testbed(replay, replay_port, _rivals(plan, folder / kind, replay_port))
+    if "ticking" in needed:
+        ends = await record_ends(port)
+        (folder / "ticking").mkdir()
+        ticking, ticking_port = start_ticking(folder / "ticking", cores.load, *ends)
+        held.enter_context(ticking)
+        rivals = _rivals(plan, folder / "ticking", ticking_port)
+        found["ticking"] = Testbed(ticking, ticking_port, rivals)
+    plain: dict[UpstreamKind, UpstreamKind] = {"tls": small, "tls-sse": "simulator"}
+    for kind in needed & plain.keys():
+        found[kind] = _secured(found[plain[kind]], folder / kind)
     return found
+
+
+def _secured(testbed: Testbed, folder: Path) -> Testbed:
+    """The same upstream behind the rivals that can speak TLS."""
+    folder.mkdir()
+    certificate = Certificate.issue(folder)
+    found = (one.secured(folder / one.name, certificate) for one in testbed.rivals)
+    rivals = [rival for rival in found if rival is not None]
+    return Testbed(testbed.upstream, testbed.port, rivals)
 
 
 def _rivals(plan: _Plan, folder: Path, upstream: int) -> list[Rival]:

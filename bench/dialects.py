@@ -52,6 +52,10 @@ class Dialect:
             return orjson.dumps(self.document(stream, [*turns[:-1], turns[-1] + _USER]))
 
         body = filled(build, body_size) if body_size else build([""])
+        return self.framed(port, key, simulate, body)
+
+    def framed(self, port: int, key: str, simulate: str, body: bytes) -> bytes:
+        """A request with this body as octets for the socket."""
         head = (
             f"POST {self.path} HTTP/1.1\r\n"
             f"Host: {HOST}:{port}\r\n"

@@ -20,9 +20,9 @@ class FirstClient(KeepAliveClient):
         super().__init__(load)
         self.seen = 0  # nanoseconds; 0: there was no content yet
 
-    def send(self) -> None:
+    def send(self, due: int = 0) -> None:
         self.seen = 0
-        super().send()
+        super().send(due)
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter_ns()

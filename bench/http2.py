@@ -7,6 +7,7 @@ checked by its first octet; for their own they use one, as real clients do.
 """
 
 import asyncio
+import ssl
 from time import perf_counter_ns
 from typing import Final, Protocol, cast
 
@@ -161,10 +162,14 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
 
-async def connect(owner: Owner, port: int, request: Request) -> Connection:
+async def connect(
+    owner: Owner, port: int, request: Request, tls: ssl.SSLContext | None
+) -> Connection:
     """A new connection, its preface sent."""
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(owner, request), HOST, port)
+    _, connection = await loop.create_connection(
+        lambda: Connection(owner, request), HOST, port, ssl=tls
+    )
     return connection
 
 
@@ -175,7 +180,7 @@ class Http2JsonLoad(JsonLoad):
         request = Request(self.payload)
         users: list[_JsonUser] = []
         while len(users) < connections:
-            connection = await connect(self, self.port, request)
+            connection = await connect(self, self.port, request, self.tls)
             number = min(STREAMS_A_CONNECTION, connections - len(users))
             users += [_JsonUser(self, connection) for _ in range(number)]
         self.join(users)
@@ -194,8 +199,8 @@ class _JsonUser:
         self.size = 0
         self.sent = 0
 
-    def send(self) -> None:
-        self.sent = perf_counter_ns()
+    def send(self, due: int = 0) -> None:
+        self.sent = due or perf_counter_ns()
         self.connection.send(self)
 
     def received(self, payload: bytes, is_end: bool) -> None:
@@ -234,10 +239,10 @@ class Http2StreamLoad(StreamLoad):
         connection: Connection | None = None
         for number in range(streams):
             if connection is None or number % STREAMS_A_CONNECTION == 0:
-                connection = await connect(self, self.port, request)
+                connection = await connect(self, self.port, request, self.tls)
             self.join(_StreamUser(self, connection)).send()
             await self.run(max(0.0, origin + over * (number + 1) / streams - loop.time()))
-        await self.started(streams, origin + over + 10)
+        await self.started(streams, origin + over + 20)
 
 
 class _StreamUser:

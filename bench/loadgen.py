@@ -8,6 +8,7 @@ have to be cheap: bare protocols on uvloop and one scan per answer.
 
 import asyncio
 import re
+import ssl
 from array import array
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
@@ -29,7 +30,9 @@ class LoadError(Exception):
 class Client(Protocol):
     """One request at a time."""
 
-    def send(self) -> None: ...
+    def send(self, due: int = 0) -> None:
+        """Send it; its time counts from `due`, in nanoseconds, or else from now."""
+
     def leave(self) -> None:
         """Close the connection."""
 
@@ -51,6 +54,7 @@ class JsonLoad:
         self.port = port
         self.payload = payload
         self.dialect = dialect
+        self.tls: ssl.SSLContext | None = None
         self._new_client = new_client or _JsonClient
         self.completed = 0
         self.answer_bytes = 0
@@ -70,7 +74,7 @@ class JsonLoad:
         opened = []
         for _ in range(connections):
             _, client = await loop.create_connection(
-                lambda: self._new_client(self), HOST, self.port
+                lambda: self._new_client(self), HOST, self.port, ssl=self.tls
             )
             opened.append(cast(Client, client))
         self.join(opened)
@@ -137,8 +141,8 @@ class KeepAliveClient(asyncio.Protocol):
         # uvloop's transports are no subclasses of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
 
-    def send(self) -> None:
-        self.sent = perf_counter_ns()
+    def send(self, due: int = 0) -> None:
+        self.sent = due or perf_counter_ns()
         self.transport.write(self.load.payload)
 
     def connection_lost(self, exc: Exception | None) -> None:

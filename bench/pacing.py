@@ -1,22 +1,29 @@
 """Requests at an even rate, as many for each rival: the cost of a proxy that is partly idle.
 
-Decides when the next request is due, and refuses a window that missed its rate. The loop's own
-timers are a millisecond apart, in which several requests would become due together; a timer of the
-kernel is not. Must not know which proxy answers.
+Decides when the next request is due, and refuses a window that missed its rate. A request's time
+counts from when it was due, however late it was sent, so that a stall of the proxy is in the time
+of every request that it delayed (no coordinated omission). Where the clients themselves were late,
+the window is refused. The loop's own timers are a millisecond apart, in which several requests
+would become due together; a timer of the kernel is not. Must not know which proxy answers.
 """
 
 import asyncio
 import ctypes
 import os
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic_ns
 
-from bench.loadgen import JsonLoad, LoadError
+from bench.headroom import LimitedError
+from bench.loadgen import JsonLoad, LoadError, quantile
 
 _CLOCK_MONOTONIC = 1
 _NANOSECONDS = 1_000_000_000
 # Of the requests that were due in a window, those answered in it at least.
-_LEAST = 0.99
+LEAST = 0.99
+# Of requests with an idle connection, one in a hundred may leave this much late.
+_MAX_LATE_NS = 1_000_000
 
 
 class RateMissedError(LoadError):
@@ -40,13 +47,17 @@ class Pace:
     def __init__(self, load: JsonLoad, rate: float) -> None:
         self._load = load
         self._rate = rate
-        self._owed = 0  # requests that were due while no connection was idle
+        self._interval = round(_NANOSECONDS / rate)
+        self._next = 0  # when the next request is due, in nanoseconds
+        self._owed = 0  # requests that are due
+        self._late = array("Q")  # how late the clients saw that requests were due
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Requests are sent until this is left."""
         loop = asyncio.get_running_loop()
-        timer = _timer(self._rate)
+        timer = timer_of(self._rate)
+        self._next = monotonic_ns() + self._interval
         loop.add_reader(timer, self._due, timer)
         try:
             yield
@@ -59,32 +70,42 @@ class Pace:
 
         Raises:
             RateMissedError: there were fewer than the rate demands.
+            LimitedError: the clients were late by themselves.
             LoadError: one was wrong.
         """
-        self._owed = 0  # of an earlier window, which is no figure
+        self._next += self._owed * self._interval  # of an earlier window, which is no figure
+        self._owed = 0
+        del self._late[:]
         before = self._load.completed
         loop = asyncio.get_running_loop()
         start = loop.time()
         await self._load.run(seconds)
         answers = self._load.completed - before
         wanted = self._rate * (loop.time() - start)
-        if answers < _LEAST * wanted:
+        late = quantile(self._late, 0.99)
+        if late > _MAX_LATE_NS:
+            raise LimitedError(f"one request in a hundred was sent {late / 1e6:.1f} ms late")
+        if answers < LEAST * wanted:
             raise RateMissedError(
                 f"{answers} answers came at {self._rate:g}/s instead of {wanted:.0f}"
             )
         return answers
 
     def _due(self, timer: int) -> None:
-        self._owed += int.from_bytes(os.read(timer, 8), "little")
+        expired = int.from_bytes(os.read(timer, 8), "little")
+        if not self._owed:
+            self._late.append(max(0, monotonic_ns() - self._next))
+        self._owed += expired
         idle = self._load.idle
         sent = min(self._owed, len(idle))
         self._owed -= sent
         ready, self._load.idle = idle[:sent], idle[sent:]
         for client in ready:
-            client.send()
+            client.send(self._next)
+            self._next += self._interval
 
 
-def _timer(rate: float) -> int:
+def timer_of(rate: float) -> int:
     """A descriptor from which the number of expirations can be read."""
     libc = ctypes.CDLL(None, use_errno=True)
     timer = int(libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK))

@@ -54,7 +54,7 @@ def render(run: Run) -> str:
         groups=list(_groups(run, shown)),
         curves=list(_curves(run)),
         goals={"names": run.builds, "rows": list(_goals(run, shown, figures))},
-        notes=notes(run.rounds),
+        notes=[*notes(run.rounds), *run.remarks],
         missing=list(_missing(run)),
         shapes=plots.SHAPES,
         colours=plots.COLOURS,

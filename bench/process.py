@@ -11,6 +11,7 @@ and may be off by hundreds of KiB.
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -109,13 +110,15 @@ class Process:
     ) -> None:
         self.stop()
 
-    def ready(self, port: int, path: str, within: float = 10.0) -> float:
+    def ready(
+        self, port: int, path: str, within: float = 10.0, tls: ssl.SSLContext | None = None
+    ) -> float:
         """Wait until `GET path` is answered with 200; seconds since the start."""
         deadline = self.started + within
         tries = 0
         while self.running():
             tries += 1
-            reason = refusal(port, path)
+            reason = refusal(port, path, tls)
             if not reason:
                 return time.monotonic() - self.started
             if time.monotonic() > deadline:
@@ -162,6 +165,10 @@ class Process:
             if pid != self.pid and _group(pid) == self.pid:
                 _kill(pid)
         return self._popen.returncode
+
+
+# The loops that keep cores awake at this moment.
+_SPINNERS: dict[int, Process] = {}
 
 
 class NoProcess(Process):
@@ -220,7 +227,9 @@ def awake(cores: Cores, folder: Path, seconds: float) -> Iterator[None]:
     with ExitStack() as held:
         for core in {cores.proxy, cores.load}:
             argv = [sys.executable, "-c", _SPIN, f"{seconds:g}"]
-            held.enter_context(Process("awake", argv, core, folder / "awake.log"))
+            spinner = Process("awake", argv, core, folder / "awake.log")
+            _SPINNERS[core] = held.enter_context(spinner)
+            held.callback(_SPINNERS.pop, core)
         yield
 
 
@@ -242,10 +251,13 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def refusal(port: int, path: str) -> str:
+def refusal(port: int, path: str, tls: ssl.SSLContext | None = None) -> str:
     """Why `GET path` on 127.0.0.1 is not answered with 200; empty if it is."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as peer:
+        with ExitStack() as held:
+            peer = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1.0))
+            if tls is not None:
+                peer = held.enter_context(tls.wrap_socket(peer))
             peer.sendall(
                 b"GET %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nconnection: close\r\n\r\n"
                 % (path.encode(), port)
@@ -269,14 +281,17 @@ def free_ports(count: int) -> list[int]:
 
 
 def busy_ns(core: int) -> tuple[int, int]:
-    """Busy time and total time of a core since boot, from /proc/stat in steps of a tick."""
+    """Busy time and total time of a core since boot, from /proc/stat in steps of a tick. Time of
+    a loop that keeps it awake is not busy."""
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     label = f"cpu{core} "
     for line in (_PROC / "stat").read_text().splitlines():
         if line.startswith(label):
             # user nice system idle iowait irq softirq steal (guest times are in user already)
             ticks = [int(field) for field in line.split()[1:9]]
-            return (sum(ticks) - ticks[3] - ticks[4]) * tick, sum(ticks) * tick
+            busy = sum(ticks) - ticks[3] - ticks[4]
+            spinner = _SPINNERS.get(core)
+            return busy * tick - (spinner.cpu_ns() if spinner else 0), sum(ticks) * tick
     raise BenchError(f"/proc/stat has no core {core}")
 
 

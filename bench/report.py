@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from bench.headroom import SATURATED, refusal, used
 from bench.rows import Goal, Row
 from bench.stage import Figures, Results
 from bench.stored import REFERENCES
 
 # The share of a core that other processes may take without a note.
 _MAX_OTHERS = 0.05
-# The share of its core that a proxy uses at least when it is the limit.
-_SATURATED = 0.85
 # Scenarios that are meant to keep a proxy busy, and whose CPU per request is only then a figure.
 _SATURATING = ("json", "json-8", "chat-json", "responses-json")
 
@@ -137,6 +136,12 @@ def notes(results: Results) -> list[str]:
                 f"{name}: other processes and the system took up to {' and '.join(shares)} core; "
                 "rates and latencies suffer."
             )
+    for name, rivals in results.items():
+        for rival, rounds in rivals.items():
+            if refused := [words for figures in rounds if (words := refusal(figures))]:
+                found.append(
+                    f"{name}: {rival}: {len(refused)} of {len(rounds)} rounds {refused[0]}"
+                )
     for name in _SATURATING:
         found += _unsaturated(name, results.get(name, {}))
     if results.get("memory", {}).get("nginx"):
@@ -150,13 +155,13 @@ def _unsaturated(name: str, rivals: Mapping[str, Sequence[Figures]]) -> list[str
     for rival, rounds in rivals.items():
         if "share" not in rounds[0]:  # no proxy, so no core of its own
             continue
-        used = median(map(_used, rounds))
-        if used < _SATURATED:
+        share = median(map(_used, rounds))
+        if share < SATURATED:
             load, upstream = (
                 median(values_of(rounds, figure)) for figure in ("load_us", "upstream_us")
             )
             found.append(
-                f"{name}: {rival} used {used:.0%} of its core: the limit was the other core, with "
+                f"{name}: {rival} used {share:.0%} of its core: the limit was the other core, with "
                 f"clients ({load:.1f} µs per request) and upstream ({upstream:.1f} µs)."
             )
     if _idle(rivals):
@@ -169,6 +174,8 @@ def _unsaturated(name: str, rivals: Mapping[str, Sequence[Figures]]) -> list[str
 
 def line(rows: Sequence[Row], scenario: str, number: int, rival: str, figures: Figures) -> str:
     """One round in one line."""
+    if refused := refusal(figures):
+        return f"{scenario} {number} {rival}: {refused}"
     shown = [
         f"{row.short} {figures[row.figure]:,.{row.digits}f}"
         for row in rows
@@ -184,13 +191,13 @@ def nginx_was_idle(scenario: str, rounds: Mapping[str, Sequence[Figures]]) -> bo
 
 def _idle(rounds: Mapping[str, Sequence[Figures]]) -> bool:
     """Whether a json scenario left nginx partly idle; a scenario of streams is meant to."""
-    used = [_used(figures) for figures in rounds.get("nginx", ()) if "requests_s" in figures]
-    return bool(used) and median(used) < _SATURATED
+    shares = [_used(figures) for figures in rounds.get("nginx", ()) if "requests_s" in figures]
+    return bool(shares) and median(shares) < SATURATED
 
 
 def _used(figures: Figures) -> float:
     """The proxy's share of the time that other processes left of its core."""
-    return figures["share"] / max(0.01, 1.0 - figures["others"])
+    return used(figures["share"], figures["others"])
 
 
 def values_of(rounds: Sequence[Figures], figure: str) -> list[float]:

@@ -14,9 +14,13 @@ import time
 from bench.bodies import octets
 from bench.dialects import CHAT, MESSAGES, Dialect
 from bench.first import FirstClient, stream_text
+from bench.h2load import H2load
+from bench.headroom import check, check_pace
+from bench.http2 import STREAMS_A_CONNECTION
 from bench.loadgen import JsonLoad, LoadError, quantile
 from bench.pacing import Pace, RateMissedError
 from bench.process import Process, awake
+from bench.programs import program
 from bench.rivals.nginx import nginx_program
 from bench.rivals.rival import Rival
 from bench.stage import (
@@ -30,7 +34,7 @@ from bench.stage import (
     stream_load,
 )
 from bench.streams import StreamLoad
-from bench.wrk import Wrk, wrk_program
+from bench.wrk import Wrk
 
 _JSON_WARM_S = 0.7
 _PACED_WINDOWS = 3  # of which the first that kept the rate is the figure
@@ -47,7 +51,23 @@ _FIRST_STEP_S = 0.001
 def upstream_of_json(*, large: bool = False) -> UpstreamKind:
     """The upstream of small requests is nginx where wrk sends them: a program in Python would be
     the limit. nginx answers before it has read a large body, so that has the program."""
-    return "replay" if large or wrk_program() is None or nginx_program() is None else "static"
+    return "replay" if large or program("wrk") is None or nginx_program() is None else "static"
+
+
+def upstream_of_http2() -> UpstreamKind:
+    """As of JSON answers: nginx where h2load sends the requests."""
+    return "replay" if program("h2load") is None or nginx_program() is None else "static"
+
+
+def judged(rival: Rival, figures: Figures, *, busy: bool) -> Figures:
+    """The figures, unless the load was the limit. Without a proxy it always is in a busy round.
+
+    Raises:
+        LimitedError: it was.
+    """
+    if rival.is_proxy or not busy:
+        check(figures, busy=busy)
+    return figures
 
 
 async def json_round(
@@ -64,35 +84,74 @@ async def json_round(
     connections = connections or stage.settings.connections
     upstream = stage.testbeds[upstream_of_json(large=bool(body))].upstream
     try:
-        if wrk_program() is None:
-            await load.open(connections)
-            await _check_text(stage, load)
-            figures = await _saturated(stage, load, process, upstream)
-        else:
-            await load.open(1)
-            await _check_text(stage, load)
-            wrk = Wrk(rival.folder, load.port, load.payload, len(load.answer))
-            await wrk.run(connections, _JSON_WARM_S)
-            window = Window(stage.cores, process, upstream)
-            report = await wrk.run(connections, stage.settings.seconds)
-            figures = window.close(report.requests, "requests")
-            figures["requests_s"] = report.requests / report.microseconds * 1e6
-            figures |= {"p50_us": report.p50_us, "p99_us": report.p99_us}
-            figures["answer_bytes"] = report.octets / report.requests
-        return {**figures, **rival.own_figures()}
+        figures = await saturated(stage, rival, load, process, upstream, connections)
+        return {**judged(rival, figures, busy=True), **rival.own_figures()}
     finally:
         load.close()
 
 
-async def http2_round(stage: Stage, rival: Rival, process: Process) -> Figures:
-    """As many small requests over HTTP/2 as the proxy can take."""
-    load = json_load(rival, http2=True)
+async def tls_round(stage: Stage, rival: Rival, process: Process) -> Figures:
+    """As many small requests over TLS as the proxy can take, on connections that stay open."""
+    load = json_load(rival, secure=True)
+    upstream = stage.testbeds["tls"].upstream
     try:
-        await load.open(stage.settings.connections)
-        await _check_text(stage, load)
-        return await _saturated(stage, load, process, stage.testbeds["replay"].upstream)
+        figures = await saturated(stage, rival, load, process, upstream, stage.settings.connections)
+        return judged(rival, figures, busy=True)
     finally:
         load.close()
+
+
+async def http2_round(
+    stage: Stage, rival: Rival, process: Process, *, secure: bool = False
+) -> Figures:
+    """As many small requests over HTTP/2 as the proxy can take."""
+    settings = stage.settings
+    load = json_load(rival, http2=True, secure=secure)
+    upstream = stage.testbeds["tls" if secure else upstream_of_http2()].upstream
+    try:
+        if program("h2load") is None:
+            await load.open(settings.connections)
+            await check_text(stage, load)
+            figures = await _saturated(stage, load, process, upstream)
+            return judged(rival, figures, busy=True)
+        await load.open(1)
+        await check_text(stage, load)
+        h2load = H2load(rival.folder, load.port, load.payload, load.answer_bytes, secure=secure)
+        streams = min(STREAMS_A_CONNECTION, settings.connections)
+        connections = max(1, settings.connections // streams)
+        window = Window(stage.cores, process, upstream)
+        report = await h2load.run(connections, streams, settings.seconds)
+        figures = window.close(report.requests, "requests")
+        figures |= {"p50_us": report.p50_us, "p99_us": report.p99_us}
+        return judged(rival, figures, busy=True)
+    finally:
+        load.close()
+
+
+async def saturated(
+    stage: Stage,
+    rival: Rival,
+    load: JsonLoad,
+    process: Process,
+    upstream: Process,
+    connections: int,
+) -> Figures:
+    """Costs while so many connections send their next request at once: by wrk if it is there."""
+    if program("wrk") is None:
+        await load.open(connections)
+        await check_text(stage, load)
+        return await _saturated(stage, load, process, upstream)
+    await load.open(1)
+    await check_text(stage, load)
+    wrk = Wrk(rival.folder, load.port, load.payload, len(load.answer), secure=bool(load.tls))
+    await wrk.run(connections, max(_JSON_WARM_S, rival.warm_s))
+    window = Window(stage.cores, process, upstream)
+    report = await wrk.run(connections, stage.settings.seconds)
+    figures = window.close(report.requests, "requests")
+    figures["requests_s"] = report.requests / report.microseconds * 1e6
+    figures |= {"p50_us": report.p50_us, "p99_us": report.p99_us}
+    figures["answer_bytes"] = report.octets / report.requests
+    return figures
 
 
 async def paced_round(stage: Stage, rival: Rival, process: Process) -> Figures:
@@ -101,7 +160,7 @@ async def paced_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     pace = Pace(load, stage.settings.rate)
     try:
         await load.open(stage.settings.connections)
-        await _check_text(stage, load)
+        await check_text(stage, load)
         with pace.running():
             await load.run(_JSON_WARM_S)
             for missed in range(_PACED_WINDOWS):
@@ -112,9 +171,9 @@ async def paced_round(stage: Stage, rival: Rival, process: Process) -> Figures:
                     answers = await pace.window(stage.settings.seconds)
                 except RateMissedError:
                     continue
-                figures = window.close(answers, "requests")
+                figures = judged(rival, window.close(answers, "requests"), busy=False)
                 load.recording = False
-                return {**figures, **_latency(load), "refused": missed}
+                return {**figures, **latency(load), "refused": missed}
         return {"refused": _PACED_WINDOWS}
     finally:
         load.close()
@@ -124,7 +183,7 @@ async def latency_round(stage: Stage, rival: Rival, process: Process) -> Figures
     """Latency of one request at a time, on cores that do not sleep in between."""
     load = json_load(rival)
     figures = await _alone(stage, rival, load)
-    await _check_text(stage, load)
+    await check_text(stage, load)
     return figures
 
 
@@ -141,22 +200,22 @@ async def first_round(stage: Stage, rival: Rival, process: Process) -> Figures:
 
 async def _alone(stage: Stage, rival: Rival, load: JsonLoad) -> Figures:
     """Latencies of one request at a time."""
-    seconds = stage.settings.seconds
+    seconds, warm = stage.settings.seconds, max(_JSON_WARM_S, rival.warm_s)
     try:
         await load.open(1)
-        with awake(stage.cores, rival.folder, 2 * (seconds + _JSON_WARM_S)):
+        with awake(stage.cores, rival.folder, 2 * (seconds + warm)):
             load.saturate()
-            await load.run(_JSON_WARM_S)
+            await load.run(warm)
             load.recording = True
             await load.run(seconds)
             load.recording = False
         await load.settled()
-        return _latency(load)
+        return latency(load)
     finally:
         load.close()
 
 
-async def _check_text(stage: Stage, load: JsonLoad) -> None:
+async def check_text(stage: Stage, load: JsonLoad) -> None:
     if load.text != (text := await stage.upstream_text()):
         raise LoadError(f"an answer has {load.text[:200]!r}, the upstream {text[:200]!r}")
 
@@ -172,7 +231,7 @@ async def _saturated(stage: Stage, load: JsonLoad, process: Process, upstream: P
     figures = window.close(load.completed - done, "requests")
     load.recording = False
     await load.settled()
-    figures |= _latency(load)
+    figures |= latency(load)
     figures["answer_bytes"] = load.answer_bytes / load.completed
     return figures
 
@@ -184,6 +243,7 @@ async def sse_round(
     dialect: Dialect = MESSAGES,
     *,
     http2: bool = False,
+    secure: bool = False,
 ) -> Figures:
     """Paced streams side by side, all read to their end."""
     settings = stage.settings
@@ -192,14 +252,15 @@ async def sse_round(
     simulate = f"tokens={max(1, round(seconds * settings.pace))};pace={settings.pace:g}"
     expected = await stage.events_of(simulate, rival, dialect)
     stage.script(rival, simulate)
-    load = stream_load(rival, simulate, dialect, http2=http2)
+    load = stream_load(rival, simulate, dialect, http2=http2, secure=secure)
     try:
         await load.open(stage.streams_at_once(rival), STREAM_OPEN_S)
         await load.run(_STREAM_SETTLE_S)
         done = load.events
         window = Window(stage.cores, process, stage.testbeds["simulator"].upstream)
         await load.run(settings.seconds)
-        figures = window.close(load.events - done, "events")
+        figures = judged(rival, window.close(load.events - done, "events"), busy=False)
+        check_pace(figures, stage.streams_at_once(rival) * settings.pace)
         if load.completed:
             raise LoadError(
                 f"{load.completed} streams ended before the window did: is the machine busy?"
@@ -242,7 +303,7 @@ async def chat_first_round(stage: Stage, rival: Rival, process: Process) -> Figu
             load.close()
 
 
-def _latency(load: JsonLoad) -> Figures:
+def latency(load: JsonLoad) -> Figures:
     return {
         "p50_us": quantile(load.latencies, 0.50) / 1e3,
         "p99_us": quantile(load.latencies, 0.99) / 1e3,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.scale import CURVES
 from bench.stage import Settings
 
 # What is judged: the figure; its ratio to nginx's; its distance from that without a proxy, or
@@ -99,6 +100,13 @@ _ROWS = (
     Row("paced", "refused", "  windows refused, rate missed", compared=False),
     Row("paced", "p50_us", "  p50, µs"),
     Row("paced", "p99_us", "  p99, µs"),
+    Row("rate", "requests_s", "JSON: requests/s with p99 ≤ 1 ms, one core"),
+    Row("rate", "most_s", "  requests/s without a bound"),
+    Row("rate", "p99_us", "  p99 at the rate, µs"),
+    Row("starts", "first_p50_us", "1,000 streams a second: first octet p50, µs"),
+    Row("starts", "first_p99_us", "  first octet p99, µs"),
+    Row("starts", "refused", "  windows refused: they missed the rate", compared=False),
+    Row("starts", "cpu_us", "  CPU per stream, µs", 1),
     Row("latency", "p50_us", "JSON: alone, p50, µs", goal=over_direct(154)),
     Row("latency", "p99_us", "JSON: alone, p99, µs", goal=over_direct(400)),
     Row("first", "p50_us", "First event alone, p50, µs", goal=over_nginx(130)),
@@ -117,6 +125,14 @@ _ROWS = (
     Row("http2-sse", "events_s", "HTTP/2 SSE: events/s delivered"),
     Row("http2-sse", "share", "  share of its core", 2),
     Row("http2-sse", "first_p50_us", "HTTP/2 SSE: first content p50, µs"),
+    Row("tls-json", "cpu_us", "TLS JSON: CPU per request, µs", 1),
+    Row("tls-json", "requests_s", "TLS JSON: requests/s, one core"),
+    Row("tls-json", "share", "  share of its core", 2),
+    Row("tls-http2-json", "cpu_us", "TLS and HTTP/2 JSON: CPU per request, µs", 1),
+    Row("tls-http2-json", "requests_s", "TLS and HTTP/2 JSON: requests/s, one core"),
+    Row("tls-http2-json", "share", "  share of its core", 2),
+    Row("tls-sse", "cpu_us", "TLS SSE: CPU per event, µs", 1),
+    Row("tls-sse", "events_s", "TLS SSE: events/s delivered"),
     Row("chat-json", "cpu_us", "Chat JSON: CPU per request, µs", 1, goal=times_nginx(5.0)),
     Row("chat-json", "requests_s", "Chat JSON: requests/s, one core"),
     Row("chat-json", "share", "  share of its core", 2),
@@ -145,13 +161,67 @@ _ROWS = (
     Row("idle", "idle_kib", "  an idle connection, KiB", 1, goal=at_most(4)),
     Row("slow", "growth_kib", "  a slow reader, KiB", 0, goal=at_most(256)),
     Row("slow", "peak_kib", "  its peak on the way, KiB"),
+    Row("idle-streams", "streams", "Silent streams, all alive"),
+    Row("idle-streams", "stream_kib", "  a silent stream, KiB", 1, goal=at_most(24)),
+    Row("idle-streams", "rest_ms_s", "  CPU at rest, ms per second", 1),
+    Row("idle-streams-10k", "streams", "Silent streams, all alive"),
+    Row("idle-streams-10k", "stream_kib", "  a silent stream, KiB", 1, goal=at_most(24)),
+    Row("idle-streams-10k", "rest_ms_s", "  CPU at rest, ms per second", 1),
+    Row("live-streams", "streams", "Live streams, no event lost"),
+    Row("live-streams", "cpu_us", "  CPU per event, µs", 1),
+    Row("live-streams", "events_s", "  events/s delivered"),
+    Row("live-streams", "share", "  share of its core", 2),
+    Row("live-streams", "gap_p99_us", "  gaps, more than at the upstream, p99, µs", compared=False),
+    Row("live-streams", "gap_max_us", "  gaps, the worst, µs", compared=False),
+    Row("gaps", "gap_p50_us", "Gaps between events, more than upstream, p50, µs", compared=False),
+    Row("gaps", "gap_p99_us", "  p99, µs", goal=over_direct(10), compared=False),
+    Row("gaps", "gap_max_us", "  the worst, µs", compared=False),
+    Row("handover", "cut_streams", "Hand-over: streams cut", goal=at_most(0), compared=False),
+    Row("handover", "failed_requests", "  requests failed", goal=at_most(0), compared=False),
+    Row("handover", "requests", "  requests answered", compared=False),
+    Row("handover", "slowest_ms", "  the slowest request, ms", 1, compared=False),
+    Row("handover", "handover_ms", "  until the new process serves, ms", compared=False),
+    Row("quota", "admitted", "1,000 at once with 40 left: admitted", compared=False),
+    Row("quota", "off_by", "  off by", goal=at_most(0), compared=False),
+    Row("agents", "cpu_us", "Mixed agents: CPU per turn, µs", 1),
+    Row("agents", "turns", "  turns", compared=False),
+    Row("agents", "left", "  of these, left early", compared=False),
+    Row("agents", "first_p50_us", "  first event p50, µs"),
+    Row("agents", "first_p99_us", "  first event p99, µs"),
+    Row("agents", "failures", "  failures", goal=at_most(0), compared=False),
+    Row("agents", "ledger_off", "  ledger off by", goal=at_most(0), compared=False),
     Row("ready", "ready_ms", "Ready after, ms", 0, goal=at_most(500)),
 )
 
 
 def all_rows(settings: Settings) -> tuple[Row, ...]:
     """All lines of the table; the sizes of bodies are an option."""
-    return (*_ROWS, *_body_rows(settings.bodies))
+    return (*_ROWS, *_body_rows(settings.bodies), *_curve_rows(settings.largest))
+
+
+_CURVE_LABELS = {
+    "requests_s": "requests/s",
+    "events_s": "events/s",
+    "cpu_us": "CPU, µs",
+    "p99_us": "p99, µs",
+    "gap_p99_us": "gap p99, µs",
+    "rss_mib": "memory, MiB",
+    "ready_ms": "ready after, ms",
+    "dashboard_ms": "dashboard, ms",
+    "usage_page_ms": "page of usage, ms",
+    "key_usage_ms": "GET /v1/usage, ms",
+    "command_ms": "`relay usage`, ms",
+    "stall_ms": "longest stall of the loop, ms",
+}
+
+
+def _curve_rows(largest: int) -> Iterator[Row]:
+    """A line for each figure at each size."""
+    for name, curve in CURVES.items():
+        for figure, label in _CURVE_LABELS.items():
+            for size in curve.up_to(largest):
+                title = f"{name.removeprefix('curve-')}: {label} at {size:,}"
+                yield Row(name, f"{figure}@{size}", title, 1 if figure == "cpu_us" else 0)
 
 
 def _body_rows(sizes: Sequence[str]) -> Iterator[Row]:

@@ -13,11 +13,13 @@ from functools import partial
 
 from rich.markup import escape
 
-from bench import memory, rounds
+from bench import agents, crowds, handovers, memory, open_loop, quota, rounds, scale
 from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
+from bench.headroom import LimitedError
 from bench.process import BenchError, Process
+from bench.rivals.relay import Relay
 from bench.rivals.rival import Rival
-from bench.rounds import upstream_of_json
+from bench.rounds import upstream_of_http2, upstream_of_json
 from bench.stage import (
     Figures,
     NotStartedError,
@@ -33,6 +35,8 @@ _ROUNDS: dict[str, Round] = {
     "json": rounds.json_round,
     "json-8": partial(rounds.json_round, connections=8),
     "paced": rounds.paced_round,
+    "rate": open_loop.rate_round,
+    "starts": open_loop.starts_round,
     "latency": rounds.latency_round,
     "first": rounds.first_round,
     "sse": rounds.sse_round,
@@ -43,11 +47,21 @@ _ROUNDS: dict[str, Round] = {
     "chat-first": rounds.chat_first_round,
     "responses-json": partial(rounds.json_round, dialect=RESPONSES),
     "responses-sse": partial(rounds.sse_round, dialect=RESPONSES),
+    "tls-json": rounds.tls_round,
+    "tls-http2-json": partial(rounds.http2_round, secure=True),
+    "tls-sse": partial(rounds.sse_round, secure=True),
     "json-300k": partial(rounds.json_round, connections=8, body="300k"),
     "json-1m": partial(rounds.json_round, connections=8, body="1m"),
     "memory": memory.memory_round,
     "idle": memory.idle_round,
     "slow": memory.slow_round,
+    "idle-streams": partial(crowds.idle_round, streams=crowds.FEW_IDLE),
+    "idle-streams-10k": crowds.idle_round,
+    "live-streams": crowds.live_round,
+    "gaps": crowds.gaps_round,
+    "handover": handovers.handover_round,
+    "quota": quota.quota_round,
+    "agents": agents.agents_round,
 }
 # Rounds of many processes, one for each size of body.
 _BODY_ROUNDS: dict[str, Dialect] = {
@@ -58,15 +72,26 @@ _BODY_ROUNDS: dict[str, Dialect] = {
 # Stands for all scenarios where a rival cannot be started.
 EVERYWHERE = "all"
 SCENARIOS = (*_ROUNDS, *_BODY_ROUNDS, "ready")
+# Run only if they are asked for.
+CURVES = tuple(scale.CURVES)
 # Scenarios in which a profile shows something.
-PROFILED = {name: round for name, round in _ROUNDS.items() if name.endswith(("json", "sse"))}
+PROFILED = {
+    name: round
+    for name, round in _ROUNDS.items()
+    if name.endswith(("json", "sse")) and not name.startswith("tls")
+}
 # Scenarios of rounds in which a proxy is weighed: `direct` has no process for them.
-_WEIGHED = frozenset({"memory", "idle", "slow"})
+_WEIGHED = frozenset({"memory", "idle", "slow", "idle-streams", "idle-streams-10k"})
+# Scenarios of what only a relay does.
+_RELAY_ONLY = frozenset({"handover", "quota", "agents"})
+_TICKING = frozenset({"idle-streams", "idle-streams-10k", "live-streams", "gaps"})
 # Scenarios in which `direct` is always measured: the time that a proxy adds is the figure.
-ADDED = frozenset({"latency", "first"})
+ADDED = frozenset({"latency", "first", "gaps"})
+_TRIES = 2  # of a round in which the load was the limit
 _LARGE = frozenset({"json-300k", "json-1m"})
+_SMALL = frozenset({"json-8", "paced", "latency", "rate", "quota"})
 # Scenarios without a stream, and the one without a request.
-_UNSTREAMED = frozenset({"json", "json-8", "paced", "latency", "http2-json", *_LARGE})
+_UNSTREAMED = frozenset({"json", *_SMALL, "http2-json", *_LARGE})
 _SILENT = "ready"
 # Figures of the proxy's process, which a rival without a proxy does not have.
 _PROXY_FIGURES = ("cpu_us", "share", "others")
@@ -87,6 +112,9 @@ async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
                 await _body_rounds(stage, name, dialect)
         if "ready" in chosen:
             _ready(stage)
+        for name in CURVES:
+            if name in chosen:
+                await _curve(stage, name)
     finally:
         gc.enable()
         gc.unfreeze()
@@ -97,13 +125,19 @@ def upstream_of(name: str) -> UpstreamKind:
     """The upstream behind the rivals of a scenario."""
     if name in _BODY_ROUNDS:
         return "held"
+    if name in scale.CURVES:
+        return scale.CURVES[name].upstream()
     if name in _LARGE:
         return upstream_of_json(large=True)
-    if name == "first":
+    if name in ("first", "starts"):
         return "stream"
+    if name in _TICKING:
+        return "ticking"
     if name == "http2-json":
-        return "replay"
-    small = name in ("json-8", "paced", "latency") or name.endswith("json")
+        return upstream_of_http2()
+    if name.startswith("tls"):
+        return "tls-sse" if name == "tls-sse" else "tls"
+    small = name in _SMALL or name.endswith("json")
     return upstream_of_json() if small else "simulator"
 
 
@@ -116,7 +150,11 @@ async def _rounds(stage: Stage, name: str, round_of: Round) -> None:
     rivals = stage.testbeds[upstream_of(name)].rivals
     if name in _WEIGHED or not (name in ADDED or stage.direct):
         rivals = _proxies(rivals)
-    if name.startswith("http2"):
+    if name in _RELAY_ONLY:
+        rivals = [rival for rival in rivals if isinstance(rival, Relay)]
+    if name.startswith("http2") or (
+        name == "idle-streams-10k" and crowds.takes_http2(stage.settings.idle_streams)
+    ):
         rivals = [rival for rival in rivals if rival.http2_ports is not None]
     rivals = _able(stage, name, rivals)
     for number in range(1, stage.settings.rounds + 1):
@@ -164,6 +202,20 @@ def _proxies(rivals: Sequence[Rival]) -> list[Rival]:
     return [rival for rival in rivals if rival.is_proxy]
 
 
+async def _curve(stage: Stage, name: str) -> None:
+    curve = scale.CURVES[name]
+    rivals = [rival for rival in stage.testbeds[upstream_of(name)].rivals if curve.is_for(rival)]
+    for number in range(1, stage.settings.rounds + 1):
+        found: dict[str, Figures] = {rival.name: {} for rival in rivals}
+        for size in curve.up_to(stage.settings.largest):
+            for rival in in_turn(rivals, number):
+                grown = curve.rival(rival, name, size)
+                point = await _run(stage, name, curve.at(size), grown) or {}
+                found[rival.name] |= {f"{figure}@{size}": it for figure, it in point.items()}
+        for rival in in_turn(rivals, number):
+            _keep(stage, name, number, rival, found[rival.name])
+
+
 def lack(name: str, rival: Rival) -> str:
     """Why a rival cannot take part in a scenario; empty if it can."""
     if name in rival.unable:
@@ -205,18 +257,27 @@ def _able(stage: Stage, name: str, rivals: Sequence[Rival]) -> list[Rival]:
 
 
 async def _run(stage: Stage, name: str, round_of: Round, rival: Rival) -> Figures | None:
-    """The figures of a round; None if the rival is refused in this scenario."""
+    """The figures of a round; None if the rival is refused in this scenario.
+
+    Where the load was the limit each time, they are those that say so.
+    """
     if not _is_measured(stage, name, rival):
         return None
-    stage.starting(name, rival.name)
-    try:
-        with stage.running(rival) as process:
-            return await round_of(stage, rival, process)
-    except (BenchError, OSError) as error:
-        _refuse(stage, name, rival, error)
-        return None
-    finally:
-        gc.collect()
+    figures: Figures = {}
+    for tries in range(1, _TRIES + 1):
+        stage.starting(name, rival.name)
+        try:
+            with stage.running(rival) as process:
+                return await round_of(stage, rival, process)
+        except LimitedError as error:
+            stage.notes.append(f"{name}: {rival.name}: {error}")
+            figures = {**error.figures, "limited": float(tries)}
+        except (BenchError, OSError) as error:
+            _refuse(stage, name, rival, error)
+            return None
+        finally:
+            gc.collect()
+    return figures
 
 
 def _is_measured(stage: Stage, name: str, rival: Rival) -> bool:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.certificate import trusting
 from bench.dialects import MESSAGES, Dialect
+from bench.headroom import LimitedError
 from bench.http2 import Http2JsonLoad, Http2StreamLoad
 from bench.loadgen import JsonLoad, LoadError
 from bench.process import BenchError, Cores, Process, busy_ns
@@ -24,8 +26,11 @@ Figures = dict[str, float]
 # By scenario, by rival, one entry for each round.
 Results = dict[str, dict[str, list[Figures]]]
 # The simulator; its JSON answer, from a program or from nginx; a short stream of it; the first
-# octets of a stream, which then stays open.
-UpstreamKind = Literal["simulator", "replay", "static", "stream", "held"]
+# octets of a stream, which then stays open; streams of events with their time. Before the last
+# two the rivals speak TLS: an answer as "static", and the simulator.
+UpstreamKind = Literal[
+    "simulator", "replay", "static", "stream", "held", "ticking", "tls", "tls-sse"
+]
 
 # About 500 bytes of JSON in the answer.
 JSON_ANSWER = "tokens=40"
@@ -57,6 +62,9 @@ class Settings:
     streams: int = 300
     pace: float = 25.0
     bodies: tuple[str, ...] = ("1k", "100k", "300k", "1m")
+    idle_streams: int = 10_000
+    live_streams: int = 5_000
+    largest: int = 10_000_000  # of the sizes of curves
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,8 @@ class Stage:
     # Events and text of streams that were read to their end, by speaker, dialect and script.
     streams: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)
     json_text: str = ""
+    notes: list[str] = field(default_factory=list)  # for the reader of the figures
+    ready_s: float = 0.0  # until the process of this round answered
     direct: bool = False  # whether clients without a proxy are measured in every scenario
     # Why a rival has no figures in a scenario, by scenario and rival: a failure of it, and a
     # dialect that it lacks.
@@ -92,9 +102,12 @@ class Stage:
     @contextmanager
     def running(self, rival: Rival) -> Iterator[Process]:
         """A fresh process of this rival; its last log lines explain a failure."""
-        with self.start(rival)[0] as process:
+        process, self.ready_s = self.start(rival)
+        with process:
             try:
                 yield process
+            except LimitedError:
+                raise
             except LoadError as error:
                 raise explained(rival, process, error) from None
 
@@ -168,7 +181,8 @@ class Window:
         self._before = self._read()
 
     def close(self, work: int, unit: str) -> Figures:
-        """Costs per piece of work; `others…` is the share of a core that other processes took."""
+        """Costs per piece of work; `others…` is the share of a core that other processes took,
+        `full_load` that in which the load's was busy with anything."""
         if work <= 0:
             raise BenchError(f"no {unit} in an entire round")
         then, now = self._before, self._read()
@@ -182,6 +196,8 @@ class Window:
             "share": share,
             "others": _others(cores[0], cores[1], share),
             "others_load": _others(cores[2], cores[3], (load + upstream) / wall),
+            "full_load": cores[2] / cores[3],
+            "load_share": (load + upstream) / wall,
             "load_us": load / work / 1e3,
             "upstream_us": upstream / work / 1e3,
         }
@@ -208,12 +224,19 @@ def _ended_children_ns() -> int:
 
 
 def json_load(
-    rival: Rival, dialect: Dialect = MESSAGES, body_size: int = 0, *, http2: bool = False
+    rival: Rival,
+    dialect: Dialect = MESSAGES,
+    body_size: int = 0,
+    *,
+    http2: bool = False,
+    secure: bool = False,
 ) -> JsonLoad:
     """The clients of JSON answers, not connected yet; see `Dialect.request` for `body_size`."""
-    port = _port(rival, 0) if http2 else rival.json_port
+    port = _port(rival, 0) if http2 and not secure else rival.json_port
     payload = request_of(rival, dialect, port, JSON_ANSWER, stream=False, body_size=body_size)
-    return (Http2JsonLoad if http2 else JsonLoad)(port, payload, dialect)
+    load = (Http2JsonLoad if http2 else JsonLoad)(port, payload, dialect)
+    load.tls = trusting("h2" if http2 else "http/1.1") if secure else None
+    return load
 
 
 def stream_load(
@@ -223,11 +246,14 @@ def stream_load(
     body_size: int = 0,
     *,
     http2: bool = False,
+    secure: bool = False,
 ) -> StreamLoad:
     """The clients of streams, none opened yet; see `Dialect.request` for `body_size`."""
-    port = _port(rival, 1) if http2 else rival.sse_port
+    port = _port(rival, 1) if http2 and not secure else rival.sse_port
     payload = request_of(rival, dialect, port, simulate, stream=True, body_size=body_size)
-    return (Http2StreamLoad if http2 else StreamLoad)(port, payload, dialect)
+    load = (Http2StreamLoad if http2 else StreamLoad)(port, payload, dialect)
+    load.tls = trusting("h2" if http2 else "http/1.1") if secure else None
+    return load
 
 
 def request_of(
@@ -274,6 +300,16 @@ async def record_opening(port: int) -> bytes:
     load = StreamLoad(port, payload)
     await _read_stream(load)
     return load.head + _chunks((load.payloads or ())[:_OPENED_EVENTS])
+
+
+async def record_ends(port: int) -> tuple[bytes, bytes]:
+    """The first octets of a stream of the upstream, up to some content, and its last ones."""
+    load = StreamLoad(port, MESSAGES.request(port, UPSTREAM_KEY, "tokens=1", stream=True))
+    await _read_stream(load)
+    payloads = load.payloads or []
+    after = next(at for at, event in enumerate(payloads) if MESSAGES.first.search(event)) + 1
+    opening = load.head + _chunks(payloads[:after])
+    return opening, _chunks(payloads[after:]) + b"0\r\n\r\n"
 
 
 def _chunks(events: Sequence[bytes]) -> bytes:

@@ -39,6 +39,7 @@ class Run(msgspec.Struct, kw_only=True):
     # Why a rival has no figures, by scenario and rival: it failed, or lacks what that needs.
     refused: Mapping[str, Mapping[str, str]] = {}
     left_out: Mapping[str, Mapping[str, str]] = {}
+    remarks: Sequence[str] = []  # on the load, while the run went on
     rounds: Results
 
     @classmethod
@@ -63,6 +64,7 @@ class Run(msgspec.Struct, kw_only=True):
             foreign=[rival.name for rival in rivals if rival.may_fail],
             refused=stage.refused,
             left_out=stage.left_out,
+            remarks=stage.notes,
             rounds=stage.results,
         )
 

@@ -8,6 +8,7 @@ event comes last, the last chunk follows it, and nothing comes after that. Any o
 import asyncio
 import re
 import socket
+import ssl
 from array import array
 from time import perf_counter_ns
 from typing import Protocol, TypeVar, cast
@@ -17,6 +18,7 @@ from bench.loadgen import HEAD_END, OK, LoadError
 
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _NEWLINE = 10
+_START_TIMEOUT_S = 60.0
 # Octets of the last event that are kept where a short chunk follows it.
 _TAIL = 8192
 
@@ -38,6 +40,7 @@ class StreamLoad:
         self.port = port
         self.payload = payload
         self.dialect = dialect
+        self.tls: ssl.SSLContext | None = None
         self.payloads: list[bytes] | None = None  # a list keeps the chunks for `text()`
         self.head = b""  # of the first answer
         self.events = 0
@@ -55,9 +58,9 @@ class StreamLoad:
         loop = asyncio.get_running_loop()
         origin = loop.time()
         for number in range(streams):
-            await loop.create_connection(lambda: self._client(), HOST, self.port)
+            await loop.create_connection(self._client, HOST, self.port, ssl=self.tls)
             await self.run(max(0.0, origin + over * (number + 1) / streams - loop.time()))
-        await self.started(streams, origin + over + 10)
+        await self.started(streams, origin + over + _START_TIMEOUT_S)
 
     async def started(self, streams: int, deadline: float) -> None:
         """Wait until so many streams have started."""
@@ -68,7 +71,7 @@ class StreamLoad:
                 )
             await self.run(0.005)
 
-    async def open_slow(self, receive_buffer: int) -> "_StreamClient":
+    async def open_slow(self, receive_buffer: int) -> "StreamClient":
         """One stream with a small receive buffer, which is not read until `resume()`."""
         loop = asyncio.get_running_loop()
         peer = socket.socket()
@@ -91,8 +94,8 @@ class StreamLoad:
         if self.failure is not None:
             raise self.failure
 
-    async def ended(self, within: float, step: float = 0.02) -> None:
-        """Wait until all streams are complete, each with the same number of events."""
+    async def ended(self, within: float, step: float = 0.02, *, equal: bool = True) -> None:
+        """Wait until all streams are complete, each with the same number of events if `equal`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         while self.completed < len(self._clients):
@@ -100,7 +103,7 @@ class StreamLoad:
                 missing = len(self._clients) - self.completed
                 raise LoadError(f"{missing} streams did not end within {within:g} s")
             await self.run(step)
-        if len(set(self.counts)) > 1:
+        if equal and len(set(self.counts)) > 1:
             raise LoadError(
                 f"equal streams brought {min(self.counts)} to {max(self.counts)} events"
             )
@@ -122,8 +125,13 @@ class StreamLoad:
             self.failure = error
             self._changed.set()
 
-    def _client(self) -> "_StreamClient":
-        return self.join(_StreamClient(self))
+    def _client(self) -> "StreamClient":
+        """A client for the next stream."""
+        return self.join(self.new_client())
+
+    def new_client(self) -> "StreamClient":
+        """A client that has not joined yet."""
+        return StreamClient(self)
 
     def join(self, client: C) -> C:
         """Add a client; its stream is read to its end, too."""
@@ -131,7 +139,7 @@ class StreamLoad:
         return client
 
 
-class _StreamClient(asyncio.Protocol):
+class StreamClient(asyncio.Protocol):
     """One stream: chunks are parsed one by one, events counted in their payload."""
 
     __slots__ = (

@@ -33,7 +33,7 @@ def show(console: Console, run: Run) -> None:
         console.print(table)
     if any(row.goal for row in shown) and run.builds:
         console.print(_goals(shown, figures, run.builds))
-    for note in notes(run.rounds):
+    for note in (*notes(run.rounds), *run.remarks):
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
 
 

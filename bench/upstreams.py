@@ -49,6 +49,17 @@ def start_replay(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
     return _start("replay", argv, core, folder / "replay.err", port)
 
 
+def start_ticking(folder: Path, core: int, opening: bytes, ending: bytes) -> tuple[Process, int]:
+    """An upstream whose events carry their time, and its port."""
+    (port,) = free_ports(1)
+    ends = []
+    for name, octets in (("opening", opening), ("ending", ending)):
+        (folder / name).write_bytes(octets)
+        ends.append(str(folder / name))
+    argv = [sys.executable, "-P", "-m", "bench.ticking", str(port), *ends]
+    return _start("ticking", argv, core, folder / "ticking.err", port, environment(str(TREE)))
+
+
 def start_static(folder: Path, core: int, answer: bytes) -> tuple[Process, int]:
     """nginx that gives this answer to every request, and its port."""
     program = nginx_program()

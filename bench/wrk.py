@@ -5,13 +5,14 @@ size than the checked one. Must not know which proxy answers, nor read /proc.
 """
 
 import asyncio
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from bench.dialects import HOST
 from bench.loadgen import LoadError
+from bench.programs import program
 
 _SCRIPT = """\
 function init(arguments)
@@ -20,6 +21,19 @@ function init(arguments)
   file:close()
   -- Called once, while a function `request` would be called for each request.
   wrk.format = function() return payload end
+  if arguments[3] then
+    -- The same request with each of the keys in turns.
+    local payloads = {}
+    for key in io.lines(arguments[3]) do
+      local at, till = payload:find(arguments[2], 1, true)
+      payloads[#payloads + 1] = payload:sub(1, at - 1) .. key .. payload:sub(till + 1)
+    end
+    local turn = 0
+    request = function()
+      turn = turn % #payloads + 1
+      return payloads[turn]
+    end
+  end
 end
 function done(summary, latency, requests)
   local e = summary.errors
@@ -46,32 +60,38 @@ class Report(msgspec.Struct, frozen=True):
     p99_us: int
 
 
-def wrk_program() -> str | None:
-    return shutil.which("wrk")
-
-
 class Wrk:
     """One request, sent by wrk on many connections as fast as it is answered.
 
     `answer` is the length of an answer that was checked.
     """
 
-    def __init__(self, folder: Path, port: int, payload: bytes, answer: int) -> None:
+    def __init__(
+        self, folder: Path, port: int, payload: bytes, answer: int, *, secure: bool = False
+    ) -> None:
         self._script = folder / "wrk.lua"
         self._script.write_text(_SCRIPT)
         self._payload = folder / "wrk.request"
         self._payload.write_bytes(payload)
-        self._url = f"http://{HOST}:{port}/"
+        self._url = f"{'https' if secure else 'http'}://{HOST}:{port}/"
         self._answer = answer
+        self._keys: list[str] = []
+
+    def spread(self, key: str, keys: Sequence[str]) -> None:
+        """Send the request with each of `keys` in turns, in place of `key`."""
+        path = self._payload.with_suffix(".keys")
+        path.write_text("".join(f"{one}\n" for one in keys))
+        self._keys = [key, str(path)]
 
     async def run(self, connections: int, seconds: float) -> Report:
         """Send for so long; raises LoadError when an answer was wrong."""
-        program = wrk_program()
-        assert program is not None
+        found = program("wrk")
+        assert found is not None
         # wrk counts in whole seconds.
         argv = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s")
         process = await asyncio.create_subprocess_exec(
-            program, *argv, "-s", str(self._script), self._url, "--", str(self._payload),
+            found, *argv, "-s", str(self._script), self._url, "--", str(self._payload),
+            *self._keys,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

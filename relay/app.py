@@ -104,7 +104,7 @@ class App:
         self.keys = storage.keys
         self.journal = storage.journal
         stored = (storage.database, storage.ledger, storage.keys, storage.journal)
-        self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan))
+        self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan), storage.in_force)
         self.refresh = self.changes.refresh
         self.upstreams = upstreams
         self.bindings = bindings

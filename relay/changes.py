@@ -116,8 +116,20 @@ def apply_spending(
             ledger.mark_changed(counters)
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What was read of the accounts at the start: the revision, and the limits on spending."""
+
+    revision: int
+    spending: dict[str, Plan]
+
+
 class Changes:
-    """Applies changes to a running relay. `plan_of` finds a plan by its id."""
+    """Applies changes to a running relay. `plan_of` finds a plan by its id.
+
+    Accounts that have not changed since `start` are not read again: a hundred thousand keys would
+    hold the loop for a third of a second.
+    """
 
     def __init__(
         self,
@@ -126,6 +138,7 @@ class Changes:
         keys: KeyIndex,
         journal: Journal,
         plan_of: Callable[[str], Plan],
+        start: InForce | None = None,
     ) -> None:
         self._database = database
         self._ledger = ledger
@@ -133,8 +146,10 @@ class Changes:
         self._journal = journal
         self._plan_of = plan_of
         self._applied = 0  # id of the last adjustment
-        self._seen: int | None = None  # the revision that is in force
-        self._spending: dict[str, Plan] = {}  # the limits on spending, by account
+        # The revision that is in force; None: none was read.
+        self._seen = None if start is None else start.revision
+        # The limits on spending, by account.
+        self._spending: dict[str, Plan] = {} if start is None else dict(start.spending)
         self._reading = asyncio.Lock()  # what is read later is applied later
 
     async def watch(self, interval: float) -> None:

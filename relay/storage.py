@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from relay import config
-from relay.changes import apply_keys, apply_spending, read_spending
+from relay.changes import InForce, apply_keys, apply_spending, read_spending
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
@@ -20,7 +20,7 @@ from relay.secret import Secret, derived
 from relay.store import pauses
 from relay.store.database import Database
 from relay.store.journal import Journal
-from relay.store.keys import live_keys
+from relay.store.keys import live_keys, revision
 from relay.store.records import AdmissionRow
 from relay.store.recovery import restore
 from relay.store.responses import Bounds as ResponseBounds
@@ -44,6 +44,7 @@ class Storage:
     sealing_key: bytes  # for state that clients carry from turn to turn
     running: list[AdmissionRow]  # requests of the process that hands over
     spent: dict[str, tuple[int, int]]  # micro-dollars of this day and month, by upstream
+    in_force: InForce  # of the accounts
 
     @classmethod
     async def open(cls, settings: Settings, handed: State | None = None) -> "Storage":
@@ -65,10 +66,14 @@ class Storage:
         else:
             sealing = derived(secret, b"relay sealing")
         paused = list(await pauses.paused(database))
+        # Read first, so that a later change is found as one.
+        number = await revision(database)
         keys = await live_keys(database)
         if settings.database.synchronous == "normal":
             database.open_inline()
         journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
+        now = time.time()
+        spending = await read_spending(database, now)
         storage = cls(
             database,
             ledger,
@@ -78,11 +83,11 @@ class Storage:
             _response_store(settings.responses, secret, database),
             sealing,
             state.running,
-            await _spent(database, time.time()),
+            await _spent(database, now),
+            InForce(number, {account: one.plan for account, one in spending.items()}),
         )
         apply_keys(storage.keys, ledger, keys)
-        now = time.time()
-        apply_spending(ledger, await read_spending(database, now), now)
+        apply_spending(ledger, spending, now)
         return storage
 
     def web(

@@ -9,5 +9,5 @@ has a margin of 3 % where a bench would need 30.
 - `callgrind`  the process under callgrind, its marks and its dumps
 - `functions`  a dump's functions, for a profile
 - `launcher`   the program that runs in it: marks, and timers that fire on demand
-- `baseline`   what was recorded, and what is too much
+- `baseline`   the records, and the verdict on new counts
 """

@@ -2,7 +2,7 @@
 
 Decides which record a build is compared with, and what is too much. Must not know how costs are
 counted. Instructions depend on the build of Python and on whether the relay is compiled, so there
-is a record for each; builds of one version are told apart by the reference workload.
+is a record for each; the reference workload distinguishes builds of one version.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("baseline.json")
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What a build of the relay cost when it was recorded."""
+    """The cost of a build of the relay when it was recorded."""
 
     python: str
     machine: str

@@ -22,7 +22,8 @@ _POLL_S = 0.0002
 _STEPS = 20  # of the launcher, in a second
 _TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 # Modules that are imported at first use stop the loop for longer than it may stop elsewhere.
-_PATIENT = "[server.limits]\nloop_lag = 60\n"
+_LIMITS = "[server.limits]\n"
+_PATIENT = _LIMITS + "loop_lag = 60\n"
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
@@ -87,7 +88,7 @@ def counted(relay: Relay) -> Iterator[Counted]:
     program = valgrind()
     if program is None:
         raise BenchError("valgrind is not installed (Debian: apt-get install valgrind)")
-    relay.config.write_text(relay.settings + _PATIENT)
+    relay.config.write_text(relay.settings.replace(_LIMITS, _PATIENT))
     wish_in, wish_out = os.pipe()
     answer_in, answer_out = os.pipe()
     log = relay.folder / "error.log"

@@ -1,9 +1,10 @@
 """Instructions per request of one build of the relay, for each kind of request.
 
-Decides how many requests make a count. Must not know how it is compared. What the relay puts off
-belongs to a request: after the requests two seconds pass, in which they are summed up, less what
-two seconds cost without requests. A count is the median of several, since the database tidies up
-now and then. Two runs differ by less than 1 %, whatever else the machine does.
+Decides how many requests make a count. Must not know how it is compared. Work that
+the relay puts off belongs to a request: after the requests two seconds pass, in which they are
+summed up, less the cost of two seconds without requests. A count is the median of several, since
+the database tidies up now and then. Two runs differ by less than 1 %, whatever else the machine
+does.
 """
 
 from collections import Counter
@@ -30,7 +31,7 @@ _IDLE_SECONDS = 5
 class Cost(msgspec.Struct, frozen=True):
     """The figures of one build: instructions outside the kernel."""
 
-    reference: int  # of the reference workload, by which builds of Python are told apart
+    reference: int  # of the reference workload, which differs between builds of Python
     requests: dict[str, int]  # for each kind, of one request
 
 

@@ -42,6 +42,7 @@ def _recipe(name: str, more: str, environment: dict[str, str]) -> Recipe:
         ready_s=90.0,
         forwards_fields=False,
         most_streams=20,
+        warm_s=4.0,  # it loads modules at its first requests
     )
 
 

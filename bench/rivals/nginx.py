@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.certificate import Certificate, trusting
 from bench.process import BenchError, free_ports, output
 from bench.rivals.rival import UPSTREAM_KEY, Rival
 
@@ -57,6 +58,7 @@ _SETTINGS = (
         keepalive_requests 1000000000;
         keepalive_timeout 300s;
     }}
+{certificate}
     proxy_http_version 1.1;
     proxy_read_timeout 600s;
     proxy_set_header Connection "";
@@ -66,14 +68,14 @@ _SETTINGS = (
     proxy_set_header Accept-Encoding identity;
 {hidden}
     server {{
-        listen 127.0.0.1:{json} backlog=4096;
+        listen 127.0.0.1:{json}{tls} backlog=4096;
         listen 127.0.0.1:{http2_json} http2 backlog=4096;
         location / {{ proxy_pass http://origin; }}
         location = /readyz {{ access_log off; return 200; }}
     }}
     server {{
         # Buffering would hold events back; without it nginx writes each one as it comes.
-        listen 127.0.0.1:{sse} backlog=4096;
+        listen 127.0.0.1:{sse}{tls} backlog=4096;
         listen 127.0.0.1:{http2_sse} http2 backlog=4096;
         location / {{ proxy_pass http://origin; proxy_buffering off; }}
     }}
@@ -118,6 +120,16 @@ def static_settings(folder: Path, port: int, answer: bytes) -> str:
     )
 
 
+def _certificate(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return ""
+    return (
+        f"    ssl_certificate {certificate.chain};\n"
+        f"    ssl_certificate_key {certificate.key};\n"
+        "    ssl_session_cache shared:tls:1m;"
+    )
+
+
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
@@ -135,8 +147,9 @@ class Nginx(Rival):
     dialects = streams = frozenset({"messages"})
     plain = True
 
-    def __init__(self, folder: Path, upstream: int) -> None:
+    def __init__(self, folder: Path, upstream: int, certificate: Certificate | None = None) -> None:
         super().__init__(folder)
+        self.upstream = upstream
         program = nginx_program()
         if program is None:
             raise BenchError("nginx is not installed")
@@ -151,12 +164,18 @@ class Nginx(Rival):
             user=_user(),
             upstream=upstream,
             credential=UPSTREAM_KEY,
+            tls="" if certificate is None else " ssl http2",
+            certificate=_certificate(certificate),
             json=self.json_port,
             sse=self.sse_port,
             http2_json=http2[0],
             http2_sse=http2[1],
         )
         (folder / "nginx.conf").write_text(self.settings)
+        self.tls = None if certificate is None else trusting("http/1.1")
+
+    def secured(self, folder: Path, certificate: Certificate) -> Rival:
+        return Nginx(folder, self.upstream, certificate)
 
     def argv(self) -> Sequence[str]:
         folder = str(self.folder)

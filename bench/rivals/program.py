@@ -50,6 +50,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     plain: bool = False
     forwards_fields: bool = True
     most_streams: int | None = None
+    warm_s: float = 0.0
     unable: Mapping[str, str] = {}
 
 
@@ -67,6 +68,7 @@ class Program(Rival):
         self.key = recipe.key
         self.forwards_fields = recipe.forwards_fields
         self.most_streams = recipe.most_streams
+        self.warm_s = recipe.warm_s
         self.unable = recipe.unable
         self.ready_path, self.ready_s = recipe.ready, recipe.ready_s
         port, http2_port, admin_port = free_ports(3)

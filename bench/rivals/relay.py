@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import orjson
 
+from bench.certificate import Certificate, trusting
 from bench.dialects import MODEL
 from bench.process import BenchError, free_ports, output
 from bench.rivals.rival import UPSTREAM_KEY, Rival
@@ -28,7 +29,9 @@ RELAY = (sys.executable, *_MODULE)
 _SUFFIX = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
 _FOUND = "import sys, relay; print(sys.version.split()[0], relay.__file__)"
 _LONGEST = re.compile(r"^relay_loop_lag_longest_seconds (\S+)$", re.MULTILINE)
-_PLAN = "bench"
+PLAN = "bench"
+SMALL_PLAN = "small"
+SMALL_PLAN_REQUESTS = 40
 _EMAIL = "bench@example.com"
 
 _UPSTREAM = """\
@@ -42,8 +45,12 @@ auth = "x-api-key"
 _SETTINGS = """\
 [server]
 listen = ["127.0.0.1:{port}"]
-public_url = "http://127.0.0.1:{port}"
+public_url = "{scheme}://127.0.0.1:{port}"
 admin_listen = "127.0.0.1:{admin}"
+{tls}
+[server.limits]
+in_flight = 65536
+in_flight_per_key = 0
 
 [database]
 path = "{folder}/relay.db"
@@ -62,6 +69,12 @@ limits = [
   {{ requests = 1000000000, per = "5h" }}, {{ requests = 1000000000, per = "7d" }},
   {{ requests = 1000000000, per = "1m" }}, {{ tokens = 1000000000000, per = "1m" }},
 ]
+max_keys = 3
+
+[[plan]]
+id = "{small}"
+name = "Small"
+limits = [{{ requests = {requests}, per = "5h" }}]
 max_keys = 3
 """
 
@@ -153,11 +166,20 @@ class Relay(Rival):
     dialects = streams = frozenset({"messages", "chat", "responses"})
 
     def __init__(
-        self, folder: Path, upstream: int, upstreams: int = 1, build: Build = THIS
+        self,
+        folder: Path,
+        upstream: int,
+        upstreams: int = 1,
+        build: Build = THIS,
+        certificate: Certificate | None = None,
     ) -> None:
         super().__init__(folder)
         self.name = build.name
         self.build = build
+        self.upstream = upstream
+        self.upstreams = upstreams
+        self.tls = None if certificate is None else trusting("http/1.1")
+        self.grown: dict[str, Relay] = {}  # the same build with other databases, by folder
         self.profile: Path | None = None  # where a profile of the next process goes
         port, admin = free_ports(2)
         self.json_port = self.sse_port = port
@@ -166,22 +188,37 @@ class Relay(Rival):
             folder=folder,
             port=port,
             admin=admin,
+            scheme="http" if certificate is None else "https",
+            tls=_tls(certificate),
+            small=SMALL_PLAN,
+            requests=SMALL_PLAN_REQUESTS,
             upstreams="\n".join(
                 _UPSTREAM.format(number=number, upstream=upstream, credential=UPSTREAM_KEY)
                 for number in range(1, upstreams + 1)
             ),
             model=MODEL,
-            plan=_PLAN,
+            plan=PLAN,
         )
         self.config = folder / "relay.toml"
         self.config.write_text(self.settings)
         self.version = _version(build)
-        self._run("user", "create", _EMAIL, "--plan", _PLAN)
-        created = self._run("key", "create", "--user", _EMAIL, "--json")
+        self.key = self.new_key(_EMAIL, PLAN)
+
+    def secured(self, folder: Path, certificate: Certificate) -> Rival:
+        return Relay(folder, self.upstream, self.upstreams, self.build, certificate)
+
+    def new_key(self, email: str, plan: str) -> str:
+        """The key of a new account."""
+        self.run("user", "create", email, "--plan", plan)
+        created = self.run("key", "create", "--user", email, "--json")
         try:
-            self.key = str(orjson.loads(created)["key"])
+            return str(orjson.loads(created)["key"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise BenchError(f"`relay key create --json` printed no key: {created[:300]}") from None
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "relay.db"
 
     def argv(self) -> Sequence[str]:
         command = self.build.command
@@ -199,12 +236,19 @@ class Relay(Rival):
 
     def own_figures(self) -> Mapping[str, float]:
         """How long the event loop was late at most, since the process started."""
-        found = _LONGEST.search(self._run("metrics"))
+        found = _LONGEST.search(self.run("metrics"))
         return {"stall_ms": float(found[1]) * 1e3} if found else {}
 
-    def _run(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> str:
+        """The output of a command of this build."""
         argv = [*self.build.command, *arguments, "--config", str(self.config)]
         return output(argv, self.environment())
+
+
+def _tls(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return ""
+    return f'tls = {{ cert = "{certificate.chain}", key = "{certificate.key}" }}\n'
 
 
 def machine_name() -> str:

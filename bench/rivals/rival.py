@@ -3,11 +3,13 @@
 Decides how a rival's process is started and made ready. Must not know what is measured.
 """
 
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from bench.certificate import Certificate
 from bench.process import Process
 
 # The credential that the simulated upstream accepts.
@@ -36,6 +38,7 @@ class Rival(ABC):
     forwards_fields = True  # whether the field `x-simulate` reaches the upstream
     most_streams: int | None = None  # at once, that it can carry on one core
     unable: Mapping[str, str] = MappingProxyType({})  # why it has no part in a scenario, by name
+    warm_s = 0.0  # of requests, at the least, before they are measured
     ready_path = "/readyz"
     ready_s = 10.0  # in which it gets ready at the latest
     version: str
@@ -44,6 +47,7 @@ class Rival(ABC):
     json_port: int
     sse_port: int
     http2_ports: tuple[int, int] | None = None  # as the two above, without TLS; None: no HTTP/2
+    tls: ssl.SSLContext | None = None  # of its callers, where all its ports speak TLS
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,6 +65,10 @@ class Rival(ABC):
         """What the running proxy reports of itself, after a round."""
         return {}
 
+    def secured(self, folder: Path, certificate: Certificate) -> "Rival | None":
+        """The same rival with TLS (HTTP/1.1 and HTTP/2 by ALPN); None: it cannot be had."""
+        return None
+
     def start(self, core: int) -> tuple[Process, float]:
         """A running proxy that answers, and the seconds until it did.
 
@@ -70,7 +78,8 @@ class Rival(ABC):
         log = self.folder / "error.log"
         process = Process(self.name, self.argv(), core, log, self.environment())
         try:
-            return process, process.ready(self.json_port, self.ready_path, self.ready_s)
+            seconds = process.ready(self.json_port, self.ready_path, self.ready_s, self.tls)
         except BaseException:
             process.stop()
             raise
+        return process, seconds

@@ -51,7 +51,7 @@ from relay.quota.plans import Plan
 from relay.quota.state import KeyState
 from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
-from relay.translate.messages.peek import peek
+from relay.translate.messages.peek import UNREADABLE, peek, peek_as_it_is
 from relay.translate.messages.request_summary import RequestSummary
 
 
@@ -264,12 +264,16 @@ def _reads_on(ctx: RequestContext, route: Route, plan: Plan) -> bool:
 async def _summary_of_large(
     ctx: RequestContext, dialect: Dialect, caller: LiveKey, body: bytes
 ) -> RequestSummary:
-    """The summary of a large body. Raises RelayError: as `_begin_if_heavy`, or `peek`."""
+    """The summary of a large body. Raises RelayError: as `_begin_if_heavy`."""
     if dialect.reads_bodies or len(body) > PEEKED_OCTETS:
         summary = await _begin_if_heavy(ctx, caller, body)
         if summary is not None:
             return summary
-    return peek(body)
+    try:
+        return peek_as_it_is(body)
+    except UNREADABLE:  # to mend a body of 1 MiB takes up to 150 ms
+        pass
+    return await _begin_heavy(ctx, caller, body)
 
 
 async def _begin_if_heavy(
@@ -280,9 +284,12 @@ async def _begin_if_heavy(
     Raises:
         RelayError: 429, see `begin_reading`; 400 or 413, see `peek_at_large`.
     """
-    ctx.heavy = is_heavy(body)
-    if not ctx.heavy:
-        return None
+    return await _begin_heavy(ctx, caller, body) if is_heavy(body) else None
+
+
+async def _begin_heavy(ctx: RequestContext, caller: LiveKey, body: bytes) -> RequestSummary:
+    """The summary of a body, read on a thread. Raises RelayError: see `_begin_if_heavy`."""
+    ctx.heavy = True
     begin_reading(ctx, caller.key_id)
     return await in_turns(caller.key_id, partial(peek_at_large, body))
 

@@ -1,4 +1,4 @@
-"""What a process holds in a ledger, as it is sent to another one.
+"""The holdings of a process in a ledger, as they are sent to another one.
 
 Decides the form alone; `quota.transfer` makes and applies it.
 """
@@ -32,7 +32,7 @@ class HeldQuota(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Share(msgspec.Struct):
-    """What all requests in flight of one process hold."""
+    """The sum that all requests in flight of one process hold."""
 
     keys: dict[str, int] = {}  # requests by key
     counters: dict[str, int] = {}  # requests by scope and owner

@@ -185,7 +185,7 @@ def _running(connection: sqlite3.Connection, ids: list[str]) -> dict[str, Admiss
 
 
 def _drop_charged_before(connection: sqlite3.Connection) -> None:
-    """A request is charged once. This also reads the pages of the index that `move` needs."""
+    """A request is charged once. This also reads the pages of the index that the trigger needs."""
     for (id,) in connection.execute(
         """DELETE FROM charged WHERE request_id IN (
                SELECT request_id FROM charged AS new

@@ -9,7 +9,7 @@ import pytest
 
 from bench.dialects import CHAT, MESSAGES, Dialect
 from bench.loadgen import JsonLoad, LoadError, quantile
-from bench.streams import StreamLoad, _StreamClient
+from bench.streams import StreamClient, StreamLoad
 from tests.fakes.listening import listening
 
 _MESSAGE = b'{"type":"message","content":[]}'
@@ -97,7 +97,7 @@ class _Sink(asyncio.Transport):
 def _fed(pieces: list[bytes], dialect: Dialect = MESSAGES) -> StreamLoad:
     load = StreamLoad(0, b"", dialect)
     load.payloads = []
-    client = _StreamClient(load)
+    client = StreamClient(load)
     client.connection_made(_Sink())
     for piece in pieces:
         client.data_received(piece)

@@ -1,6 +1,5 @@
 """The bench runs from end to end, and compares two trees in one run."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,20 +8,10 @@ import pytest
 
 from bench.rivals.direct import Direct
 from bench.rivals.relay import TREE
-from bench.rounds import upstream_of_json
+from bench.rounds import upstream_of_http2, upstream_of_json
 from bench.scenarios import SCENARIOS, in_turn, upstream_of
 
-_TIMEOUT_S = 120
-
-
-def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=TREE,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-    )
+from .runs import bench
 
 
 @pytest.mark.thorough
@@ -31,7 +20,7 @@ def test_an_older_tree_is_measured_beside_this_one(tmp_path: Path) -> None:
     older.mkdir()
     (older / "relay").symlink_to(TREE / "relay")
     figures = tmp_path / "figures.json"
-    done = _bench(
+    done = bench(
         *("--only", "chat-body-memory", "--bodies", "1k,2k", "--streams", "2", "--rounds", "2"),
         *("--seconds", "0.5"),
         *("--rival", "relay", "--before", str(older), "--json", str(figures)),
@@ -46,14 +35,14 @@ def test_an_older_tree_is_measured_beside_this_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_relay_is_refused(tmp_path: Path) -> None:
-    done = _bench("--before", str(tmp_path))
+    done = bench("--before", str(tmp_path))
     assert done.returncode == 1
     assert "is no checkout of relay" in done.stdout
 
 
 @pytest.mark.parametrize("sizes", ["", "1g", "10", "1k,"])
 def test_sizes_that_no_body_can_have_are_refused(sizes: str) -> None:
-    done = _bench("--bodies", sizes)
+    done = bench("--bodies", sizes)
     assert done.returncode == 2
     assert "--bodies" in done.stderr
 
@@ -68,8 +57,9 @@ def test_each_scenario_has_the_upstream_that_it_needs() -> None:
     kinds = {name: upstream_of(name) for name in SCENARIOS}
     small = ["json", "json-8", "paced", "latency", "chat-json", "responses-json"]
     assert {kinds[name] for name in small} == {upstream_of_json()}
-    assert {kinds[name] for name in ("http2-json", "json-300k", "json-1m")} == {"replay"}
-    assert kinds["first"] == "stream"
+    assert {kinds[name] for name in ("json-300k", "json-1m")} == {"replay"}
+    assert kinds["http2-json"] == upstream_of_http2()
+    assert kinds["first"] == kinds["starts"] == "stream"
     assert [name for name in kinds if kinds[name] == "held"] == [
         "body-memory",
         "chat-body-memory",
@@ -82,7 +72,7 @@ def test_a_quick_run_judges_each_build_by_each_goal(tmp_path: Path) -> None:
     again = f"again={sys.executable}:{TREE}"
     scenarios = [part for name in ("paced", "first") for part in ("--only", name)]
     rate = ("--rate", "50", "--connections", "4")
-    done = _bench("--quick", *scenarios, *rate, "--relay", again, "--json", str(figures))
+    done = bench("--quick", *scenarios, *rate, "--relay", again, "--json", str(figures))
     assert done.returncode == 0, done.stdout + done.stderr
     found = orjson.loads(figures.read_bytes())
     assert set(found["rounds"]["first"]) >= {"direct", "again", "relay"}
@@ -93,12 +83,12 @@ def test_a_quick_run_judges_each_build_by_each_goal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("build", ["", "a", "a=", "=python", "nginx=python"])
 def test_a_build_without_a_name_or_a_python_is_refused(build: str) -> None:
-    done = _bench("--relay", build)
+    done = bench("--relay", build)
     assert done.returncode == 2
     assert "--relay" in done.stderr
 
 
 def test_a_build_that_does_not_run_is_named() -> None:
-    done = _bench("--relay", "a=/no/python")
+    done = bench("--relay", "a=/no/python")
     assert done.returncode == 1
     assert "/no/python" in done.stdout

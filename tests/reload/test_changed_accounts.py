@@ -11,6 +11,7 @@ from relay.changes import Changes, apply_keys, apply_spending, read_spending
 from relay.gateway.authentication import KeyIndex
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan, further_limits
+from relay.storage import Storage
 from relay.store import balance, keys, periods, spend_limits, users
 from relay.store.database import Database
 from relay.store.journal import Journal
@@ -18,6 +19,7 @@ from relay.store.keys import KeyRules, LiveKey, NewKey, NewSecret, OwnLimit
 from relay.store.periods import NewPeriod
 from relay.store.sessions import delete_user
 from relay.store.users import User
+from tests.fakes.live import EMAIL, running_relay
 
 
 def _plan(plan: str) -> Plan:
@@ -139,3 +141,28 @@ async def test_a_change_reads_the_keys_of_its_account(tmp_path: Path) -> None:
     assert [(one.email, one.plan) for one in replaced] == [("7@example.com", "q")]
     await journal.close()
     await database.close()
+
+
+async def test_what_was_read_at_the_start_is_not_read_again(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as relay:
+        settings = relay.settings
+        ada = await users.find_user(relay.app.database, EMAIL)
+        assert ada is not None
+        await spend_limits.set_spend_limit(relay.app.database, ada.id, "daily", 5, 1.0)
+    storage = await Storage.open(settings)
+    stored = (storage.database, storage.ledger, storage.keys, storage.journal)
+    try:
+        changes = Changes(*stored, _plan, storage.in_force)
+        read = list(storage.keys.all())
+        await changes.refresh()
+        assert read
+        assert all(one is other for one, other in zip(read, storage.keys.all(), strict=True))
+        # A change of another account leaves the limits on spending that were read at the start.
+        await users.create_user(
+            storage.database, email="eve@example.com", plan="free", is_admin=False, now=2.0
+        )
+        await changes.refresh()
+        assert list(storage.ledger._spending) == [ada.id]
+    finally:
+        await storage.journal.close()
+        await storage.database.close()

@@ -21,6 +21,8 @@ from relay.translate.messages.second_reading import (
 )
 from relay.translate.raw_json import count, find
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _MODEL_KEY: Final = re.compile(rb'"model"')
 _MODEL_MEMBER: Final = re.compile(
     rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]++|\\.)*+")',
@@ -54,6 +56,19 @@ def peek(body: bytes) -> RequestSummary:
         RelayError: 400, the body is not a JSON object, has no model, or could be read as another
             request by another parser.
     """
+    try:
+        return peek_as_it_is(body)
+    except UNREADABLE as error:
+        return _peek_mended(body, error)
+
+
+def peek_as_it_is(body: bytes) -> RequestSummary:
+    """The same of a body that need not be mended, which takes up to 1 µs for each place.
+
+    Raises:
+        UNREADABLE: it is not JSON, or has to be mended.
+        RelayError: see `peek`.
+    """
     if not body:
         raise RelayError(INVALID_REQUEST, "The request body is empty; send a JSON object.")
     members: PlainMembers | RawMembers
@@ -64,8 +79,6 @@ def peek(body: bytes) -> RequestSummary:
             members = _decode_raw(body)
     except msgspec.ValidationError:
         raise RelayError(INVALID_REQUEST, "The request body must be a JSON object.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _peek_mended(body, error)
     model: object = members.model
     stream: object = members.stream
     max_tokens: object = members.max_tokens
