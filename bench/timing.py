@@ -8,6 +8,7 @@ corrects them as it goes on.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bench.curves import PREFIX
 from bench.scenarios import ADDED
 from bench.stage import Settings
 
@@ -19,18 +20,28 @@ _START_S = 1.2  # a process starts, and ends
 _WARM_S = 0.8
 # Seconds of a round beside start and window; of the first kind that the name ends with.
 _EXTRA_S = (
-    ("chat-first", 1.0),
+    ("chat-first", 0.3),
     ("sse", 5.0),
     ("json-1m", 1.5),
+    ("rate", 16.0),
+    ("gaps", 4.0),
+    ("live-streams", 10.0),
 )
 # Rounds without a window: their length depends on their own load.
 _FIXED_S = {
-    "memory": 4.0,
-    "idle": 2.0,
-    "slow": 6.0,
+    "memory": 3.4,
+    "idle": 1.0,
+    "slow": 3.6,
     "ready": 0.0,
+    "idle-streams": 2.0,
+    "idle-streams-10k": 9.0,
+    "handover": 8.0,
+    "quota": 1.0,
+    "agents": 10.0,
 }
-_BODY_S = 4.0  # for each size of body
+_RELAY_ONLY = frozenset({"handover", "quota", "agents"})
+_BODY_S = 1.6  # for each size of body
+_SIZES = 6  # of a curve
 
 
 def round_s(scenario: str, settings: Settings) -> float:
@@ -40,11 +51,14 @@ def round_s(scenario: str, settings: Settings) -> float:
     if scenario in _FIXED_S:
         return _START_S + _FIXED_S[scenario]
     extra = next((extra for name, extra in _EXTRA_S if scenario.endswith(name)), _WARM_S)
-    return _START_S + extra + settings.seconds
+    one = _START_S + extra + settings.seconds
+    return one * _SIZES if scenario.startswith(PREFIX) else one
 
 
 def scenario_s(scenario: str, settings: Settings, rivals: int) -> float:
     """The expected seconds of all rounds; `rivals` are those with a process."""
+    if scenario in _RELAY_ONLY:
+        rivals = 1
     return settings.rounds * (rivals + (scenario in ADDED)) * round_s(scenario, settings)
 
 

@@ -15,10 +15,11 @@ _NGINX = [10.0, 10.2, 9.9]
 _RELAY = [40.0, 41.0, 39.5]
 
 
-def _run(relay: Sequence[float], nginx: Sequence[float] = (), figure: str = "cpu_us") -> Run:
-    rounds: Results = {"sse": {"relay": [{figure: value} for value in relay]}}
+def _run(relay: Sequence[float], nginx: Sequence[float] = (), name: str = "sse.cpu_us") -> Run:
+    scenario, _, figure = name.partition(".")
+    rounds: Results = {scenario: {"relay": [{figure: value} for value in relay]}}
     if nginx:
-        rounds["sse"]["nginx"] = [{figure: value} for value in nginx]
+        rounds[scenario]["nginx"] = [{figure: value} for value in nginx]
     return Run(
         at="2026-11-29T14:37:21+00:00",
         machine={"cpu": "one", "cores": 2},
@@ -56,9 +57,9 @@ def test_a_slower_machine_changes_no_ratio() -> None:
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.9, "worse"), (1.1, "better")])
-def test_fewer_events_a_second_are_worse(factor: float, verdict: str) -> None:
-    before = _run(_RELAY, _NGINX, "events_s")
-    (found,) = changes(before, _run(_times(factor, _RELAY), _NGINX, "events_s"))
+def test_fewer_requests_a_second_are_worse(factor: float, verdict: str) -> None:
+    before = _run(_RELAY, _NGINX, "json-1m.requests_s")
+    (found,) = changes(before, _run(_times(factor, _RELAY), _NGINX, "json-1m.requests_s"))
     assert found.verdict == verdict
 
 
@@ -77,8 +78,9 @@ def test_a_single_round_is_not_judged() -> None:
     assert found.verdict == "not judged"
 
 
-def test_the_share_of_a_core_is_neither_worse_nor_better() -> None:
-    before, now = (_run(_times(factor, _RELAY), _NGINX, "share") for factor in (1, 2))
+@pytest.mark.parametrize("name", ["sse.share", "sse.events_s", "paced.requests_s"])
+def test_settings_and_what_explains_others_are_not_judged(name: str) -> None:
+    before, now = (_run(_times(factor, _RELAY), _NGINX, name) for factor in (1, 2))
     assert list(changes(before, now)) == []
 
 
