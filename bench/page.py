@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from bench import board, curves, plots
 from bench.groups import grouped, sentence
-from bench.report import Ratio, notes, summary, values_of
+from bench.report import Ratio, notes, shown_rows, summary, values_of
 from bench.rows import Row, all_rows
 from bench.stored import REFERENCES, Run
 from bench.tables import digits
@@ -43,7 +43,7 @@ def render(run: Run) -> str:
     """The page."""
     rows = all_rows(run.settings)
     figures = summary(rows, run.rounds, run.foreign)
-    shown = [row for row in rows if f"{row.scenario}.{row.figure}" in figures]
+    shown = shown_rows(rows, figures)
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True)
     return environment.get_template("page.html").render(
         run=run,
@@ -185,7 +185,7 @@ def _cell(values: Sequence[float], decimals: int) -> dict[str, str]:
     if not values:
         return {"text": "–"}
     middle = median(values)
-    found = {"text": f"{middle:,.{decimals}f}"}
+    found = {"text": f"{round(middle, decimals) + 0.0:,.{decimals}f}"}  # never -0
     if len(values) > 1 and middle:
         found["spread"] = f"±{(max(values) - min(values)) / 2 / abs(middle):.0%}"
     return found

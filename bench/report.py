@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from bench.curves import PREFIX
 from bench.headroom import SATURATED, refusal, used
 from bench.rows import Goal, Row
 from bench.stage import Figures, Results
@@ -202,3 +203,12 @@ def _used(figures: Figures) -> float:
 
 def values_of(rounds: Sequence[Figures], figure: str) -> list[float]:
     return [figures[figure] for figures in rounds if figure in figures]
+
+
+def shown_rows(rows: Sequence[Row], figures: Mapping[str, Any]) -> list[Row]:
+    """The lines that have figures. Those of curves are shown as curves."""
+    return [
+        row
+        for row in rows
+        if f"{row.scenario}.{row.figure}" in figures and not row.scenario.startswith(PREFIX)
+    ]

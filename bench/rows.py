@@ -81,7 +81,7 @@ class Row:
 
 
 _MORE_IS_BETTER = ("requests_s", "most_s")
-_COSTS = ("_us", "_ms", "_kib", "_mib")
+_COSTS = ("_us", "_ms", "_ms_s", "_kib", "_mib")
 
 _ROWS = (
     Row("json", "cpu_us", "JSON: CPU per request, µs", 1, goal=times_nginx(3.7)),

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench import curves
 from bench.groups import grouped
-from bench.report import Ratio, notes, summary, values_of
+from bench.report import Ratio, notes, shown_rows, summary, values_of
 from bench.rows import Row, all_rows
 from bench.stored import Run
 
@@ -24,7 +24,7 @@ from bench.stored import Run
 def show(console: Console, run: Run) -> None:
     """The figures, the goals, and the notes on how far the figures go."""
     figures = summary(rows := all_rows(run.settings), run.rounds, run.foreign)
-    shown = [row for row in rows if f"{row.scenario}.{row.figure}" in figures]
+    shown = shown_rows(rows, figures)
     if shown:
         console.print("\nMedian of rounds ± half their range.", style="dim", highlight=False)
     for table in _groups(console, run, shown, figures):
@@ -125,7 +125,8 @@ def _curves(console: Console, run: Run) -> Iterator[Table]:
         sizes = sorted({x for of in points.values() for some in of.values() for x, _ in some})
         if not sizes:
             continue
-        table = _table(scenario, ["", "", *(f"{size:,.0f}" for size in sizes), "grows as"])
+        table = _table(scenario, ["", "", *(f"{size:,.0f}" for size in sizes)])
+        table.add_column("grows as", min_width=14)
         for figure in dict.fromkeys(name for of in points.values() for name in of):
             for name in (one for one in run.names if figure in points.get(one, {})):
                 of = points[name][figure]
@@ -178,7 +179,7 @@ def cell(values: Sequence[float], decimals: int) -> str:
     if not values:
         return "–"
     middle = median(values)
-    text = f"{middle:,.{decimals}f}"
+    text = f"{round(middle, decimals) + 0.0:,.{decimals}f}"  # never -0
     if len(values) == 1 or not middle:
         return text
     return f"{text} [dim]±{(max(values) - min(values)) / 2 / abs(middle):.0%}[/]"

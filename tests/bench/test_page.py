@@ -58,8 +58,8 @@ class _Page(HTMLParser):
 
 def _curves(run: Run) -> Run:
     """The same run with a curve."""
-    points = {f"p99_us@{size}": 3.5 * size for size in (0, 1, 10, 100, 1_000, 10_000)}
-    run.rounds["curve-keys"] = {name: [points, points] for name in ("nginx", "relay")}
+    points = {f"p99_us@{size}": 3.5 * size for size in (0, 1, 10, 50, 1_000, 10_000)}
+    run.rounds["curve-upstreams"] = {name: [points, points] for name in ("nginx", "relay")}
     return run
 
 
@@ -87,9 +87,10 @@ def test_the_page_is_complete_and_refers_to_itself_alone() -> None:
 
 def test_the_page_has_the_points_of_a_curve_and_its_exponent() -> None:
     text = " ".join(_Page(page.render(_curves(stored.read(TRANSCRIPT)))).words)
-    assert "curve-keys" in text
+    assert "curve-upstreams" in text
     assert "35,000" in text
     assert "n^1.00 ±0.00" in text
+    assert "Others" not in text
 
 
 def test_the_page_escapes_names_versions_and_settings() -> None:
