@@ -167,6 +167,7 @@ def collect_libraries(wheels: dict[str, Path], target: Path) -> None:
         pip += ["--platform", f"linux_{machine}"]  # relay's own
         locked = ["--require-hashes", "-r", str(ROOT / "requirements.lock")]
         subprocess.run([*pip, *locked], check=True)  # noqa: S603
+        shutil.rmtree(folder / "bin", ignore_errors=True)  # unneeded, and pip warns of it
         subprocess.run([*pip, str(wheel)], check=True)  # noqa: S603
         _merge(folder, target)
 
