@@ -36,7 +36,7 @@ _starts_content: Final = re.compile(
     rb'(?:event: ?|data: ?\{"type": ?")content_block_(?:delta|start)'
 ).match
 _is_content: Final = re.compile(
-    rb"(?:(?:[0-9A-Fa-f]{1,8}\r\n)?" + _CONTENT + rb"[^\n]*+\n\r?\n(?:\r\n)?+)++"
+    rb"(?:(?:[0-9A-Fa-f]{1,8}\r\n)?" + _CONTENT + rb"[^\r\n]*+\r?\n\r?\n(?:\r\n)?+)++"
 ).fullmatch
 _TEXT: Final = re.compile(rb'"(?:text|thinking|partial_json)": ?"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _EVENT_OCTETS: Final = 121  # of a delta without its text, in a chunk of its own
@@ -179,7 +179,8 @@ class StreamTap:
         if (
             _passing.get(data[:_PASSING_OCTETS]) != size
             or data[-len(_CHUNK_END) :] != _CHUNK_END
-            or data.find(b"\n", _PASSING_OCTETS) != size - len(_CHUNK_END)  # no further line
+            or data.find(b"\n", _PASSING_OCTETS) != size - len(_CHUNK_END)  # no further line,
+            or data.find(b"\r", _PASSING_OCTETS) != size - 2  # which CR alone may end, too
         ):
             return False
         self._last = data

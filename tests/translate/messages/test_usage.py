@@ -323,6 +323,8 @@ OTHERS = {
     "another event": event("ping"),
     "an error": b"event: error\ndata: {}\n\n",
     "a few octets": b"\n\n",
+    # A carriage return alone ends a line, too (HTML Standard, 9.2.6).
+    "an error behind a bare CR": DELTA[:-2] + b"\r\revent: error\rdata: {}\n\n",
 }
 
 
@@ -345,6 +347,14 @@ def test_an_event_of_content_in_its_own_chunk_passes(text: str) -> None:
     piece = chunk(event("content_block_delta", index=0, delta=delta))
     assert passes(piece)
     assert passes(piece, piece)
+
+
+def test_content_with_a_bare_cr_is_read_to_its_end() -> None:
+    scanner, tap = ChunkScanner(), StreamTap()
+    tap.begin(EVENTS[0], scanner, ChunkReader())
+    assert not tap.feed(scanner.feed(chunk(DELTA)))
+    assert tap.feed(scanner.feed(chunk(OTHERS["an error behind a bare CR"])))
+    assert [name for name, _ in tap.take_others()] == [b"message_start", b"error"]
 
 
 @pytest.mark.parametrize("other", OTHERS)
