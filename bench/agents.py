@@ -34,6 +34,9 @@ _LEAVES = 0.12  # share of the turns that an agent leaves early, and asks again
 _THINKS = 0.3
 _CALLS = 0.5
 _SETTLE_S = 10.0
+_TURN_S = 30.0  # in which any turn is over
+# Of a turn: no answer, none in time, a wrong one, and events that make no turn.
+_FAILURES = (OSError, EOFError, LoadError, ValueError, LookupError, TypeError)
 _PROMPT = "Read the module, run its tests, and say which of them fails first. "
 _RESULT = "collected 41 items; 1 failed, 40 passed in 2.31s\n" * 6
 # The simulator counts the output of complete answers only.
@@ -77,14 +80,15 @@ class _Agent:
             script = self._script(answered)
             leaves = random.random() < _LEAVES
             try:
-                stream = await self._ask(script, leaves)
-            except (OSError, asyncio.IncompleteReadError, LoadError, ValueError) as error:
+                async with asyncio.timeout(_TURN_S):
+                    stream = await self._ask(script, leaves)
+                if stream:
+                    answered = not self._talk.take(stream, _RESULT)
+            except _FAILURES as error:
                 self._counts.failures.append(f"{self._talk.dialect.name}: {error!r}")
                 self._leave()
                 continue
             self._counts.turns += 1
-            if stream:
-                answered = not self._talk.take(stream, _RESULT)
             await asyncio.sleep(random.uniform(*_PAUSE_S))
         self._leave()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.report import values_of
+from bench.report import by_round, paired, values_of
 from bench.stored import Run
 
 
@@ -27,11 +27,11 @@ class Column:
     def values(self, run: Run, name: str) -> list[float]:
         """A rival's figure in each round; none where it was not measured."""
         rounds = run.rounds.get(self.scenario, {})
-        own = values_of(rounds.get(name, ()), self.figure)
+        own = rounds.get(name, ())
         if not self.added:
-            return own
-        direct = values_of(rounds.get("direct", ()), self.figure)
-        return [ours - floor for ours, floor in zip(own, direct, strict=False)]
+            return values_of(own, self.figure)
+        direct = by_round(rounds.get("direct", ()), self.figure)
+        return [ours - floor for ours, floor in paired(by_round(own, self.figure), direct)]
 
 
 BOARD = (

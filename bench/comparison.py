@@ -15,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import Ratio, nginx_was_idle, values_of
+from bench.report import ByRound, Ratio, by_round, nginx_was_idle, paired
 from bench.rows import Row, all_rows
 from bench.stored import Run
 
@@ -62,16 +62,16 @@ def changes(before: Run, now: Run) -> Iterator[Change]:
     """Every figure of a build of relay that both runs have, and that can be better or worse."""
     for row in (row for row in all_rows(now.settings) if row.better):
         of_runs = [run.rounds.get(row.scenario, {}) for run in (before, now)]
-        nginx = [values_of(rounds.get("nginx", ()), row.figure) for rounds in of_runs]
+        nginx: list[ByRound] = [by_round(rounds.get("nginx", ()), row.figure) for rounds in of_runs]
         relative = row.compared and all(map(any, nginx))
         idle = any(nginx_was_idle(row.scenario, rounds) for rounds in of_runs)
         for build in now.builds:
-            own = [values_of(rounds.get(build, ()), row.figure) for rounds in of_runs]
-            others = nginx if relative else [[1.0] * len(values) for values in own]
+            own: list[ByRound] = [by_round(rounds.get(build, ()), row.figure) for rounds in of_runs]
+            others: list[ByRound] = nginx if relative else [[1.0] * len(values) for values in own]
             then, present = map(Ratio.of, own, others)
             if then is None or present is None or not then.median:
                 continue
-            rounds = min(map(len, own + others))
+            rounds = min(len(paired(*both)) for both in zip(own, others, strict=True))
             judged = relative and rounds > 1 and not idle
             yield Change(row, build, then, present, relative, judged)
 

@@ -16,6 +16,7 @@ from bench.loadgen import HEAD_END, LoadError, quantile
 from bench.programs import printed, program
 
 _SPARE_S = 30.0
+_RATE = re.compile(rb"finished in \S+, ([\d.]+) req/s")
 _COUNTS = re.compile(
     rb"requests: (\d+) total, \d+ started, \d+ done, (\d+) succeeded, "
     rb"(\d+) failed, (\d+) errored, (\d+) timeout"
@@ -28,6 +29,7 @@ class Report(msgspec.Struct, frozen=True):
     """What h2load found."""
 
     requests: int
+    requests_s: float  # by its own clock, without its start
     octets: int  # of bodies
     p50_us: float
     p99_us: float
@@ -55,8 +57,8 @@ class H2load:
             if line.partition(":")[0].lower() not in ("host", "content-length", "connection"):
                 self._fields += ["-H", line]
 
-    async def run(self, connections: int, streams: int, seconds: float) -> Report:
-        """Send for so long; raises LoadError when a request failed."""
+    async def run(self, connections: int, streams: int, seconds: float) -> bytes:
+        """Send for so long; the output, which `report` reads when nothing is measured any more."""
         found = program("h2load")
         assert found is not None
         self._log.unlink(missing_ok=True)
@@ -66,7 +68,10 @@ class H2load:
             *("-D", str(max(1, round(seconds))), "--log-file", str(self._log)),
             *("-d", str(self._body), *self._fields, self._url),
         ]
-        output = await printed(argv, seconds + _SPARE_S)
+        return await printed(argv, seconds + _SPARE_S)
+
+    def report(self, output: bytes) -> Report:
+        """The figures of the latest run; raises LoadError when a request failed."""
         return read_report(output, self._log.read_bytes(), self._answer)
 
 
@@ -76,8 +81,8 @@ def read_report(output: bytes, log: bytes, answer: int) -> Report:
     Raises:
         LoadError: it failed, a request did, or answers were not `answer` octets long.
     """
-    counts, traffic = _COUNTS.search(output), _TRAFFIC.search(output)
-    if counts is None or traffic is None:
+    counts, traffic, rate = (of.search(output) for of in (_COUNTS, _TRAFFIC, _RATE))
+    if counts is None or traffic is None or rate is None:
         raise LoadError(f"h2load failed: {output.decode(errors='replace')[-600:]}")
     _, succeeded, *bad = map(int, counts.groups())
     if any(bad) or not succeeded:
@@ -93,4 +98,5 @@ def read_report(output: bytes, log: bytes, answer: int) -> Report:
         if status != b"200":
             raise LoadError(f"an answer had status {status.decode()}")
         latencies.append(int(microseconds))
-    return Report(succeeded, octets, quantile(latencies, 0.50), quantile(latencies, 0.99))
+    middle, tail = quantile(latencies, 0.50), quantile(latencies, 0.99)
+    return Report(succeeded, float(rate[1]), octets, middle, tail)

@@ -23,6 +23,9 @@ _HAND_OVERS = 2
 _LISTENS = "listens on"
 _READY_S = 30.0
 _BETWEEN_S = 0.5
+_ANSWER_S = 30.0  # in which any request is answered
+# Of a request: no connection, no answer, none in time, or a wrong one.
+_FAILURES = (OSError, EOFError, LoadError, ValueError)
 _PACE = 5.0  # events a second of each stream
 _LEAST_S = 8.0  # of a stream: longer than the hand-overs take
 
@@ -48,7 +51,7 @@ class _Clients:
                 if await self._ask(*peer):
                     peer[1].close()
                     peer = None
-            except (OSError, asyncio.IncompleteReadError, LoadError) as error:
+            except _FAILURES as error:
                 self.failures.append(repr(error))
                 peer = None
             self.slowest = max(self.slowest, perf_counter() - start)
@@ -63,19 +66,20 @@ class _Clients:
                 peer = await asyncio.open_connection(HOST, self._port)
                 await self._ask(*peer)
                 peer[1].close()
-            except (OSError, asyncio.IncompleteReadError, LoadError) as error:
+            except _FAILURES as error:
                 self.failures.append(repr(error))
             self.slowest = max(self.slowest, perf_counter() - start)
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; whether its connection closes."""
         writer.write(self._payload)
-        head = await reader.readuntil(HEAD_END)
-        if not head.startswith(OK):
-            raise LoadError(head[:200].decode(errors="replace"))
-        fields = head.lower().split(b"\r\n")
-        length = next(line for line in fields if line.startswith(b"content-length:"))
-        await reader.readexactly(int(length.partition(b":")[2]))
+        async with asyncio.timeout(_ANSWER_S):
+            head = await reader.readuntil(HEAD_END)
+            if not head.startswith(OK):
+                raise LoadError(head[:200].decode(errors="replace"))
+            fields = head.lower().split(b"\r\n")
+            length = next((line for line in fields if line.startswith(b"content-length:")), b"")
+            await reader.readexactly(int(length.partition(b":")[2]))
         self.answered += 1
         return b"connection: close" in fields
 
@@ -93,14 +97,13 @@ async def handover_round(stage: Stage, rival: Rival, process: Process) -> Figure
     with ExitStack() as held:
         try:
             await load.open(streams, 1.0)
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_CLIENTS):
-                    group.create_task(clients.keep_one_connection())
-                    group.create_task(clients.open_new_connections())
-                try:
-                    took = await _replace(stage, rival, process, held)
-                finally:
-                    clients.stopped = True
+            ways = (clients.keep_one_connection, clients.open_new_connections)
+            tasks = [asyncio.ensure_future(way()) for way in ways for _ in range(_CLIENTS)]
+            try:
+                took = await _replace(stage, rival, process, held)
+            finally:
+                clients.stopped = True
+                await asyncio.gather(*tasks)
             cut = 0
             try:
                 await load.ended(seconds + 30.0)

@@ -54,6 +54,7 @@ async def rate_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     upstream = stage.testbeds[upstream_of_json()].upstream
     try:
         figures = await saturated(stage, rival, load, process, upstream, _CONNECTIONS)
+        judged(rival, figures, busy=True)
     finally:
         load.close()
     most = figures["requests_s"]
@@ -68,7 +69,9 @@ async def rate_round(stage: Stage, rival: Rival, process: Process) -> Figures:
             high, limit = trial.rate, trial.limited
     if limit is not None:
         raise limit
-    return {"requests_s": best.rate, "most_s": most, "p50_us": best.p50_us, "p99_us": best.p99_us}
+    found = {"requests_s": best.rate, "most_s": most}
+    # Where no rate was kept, there are no times at it.
+    return found | ({"p50_us": best.p50_us, "p99_us": best.p99_us} if best.kept else {})
 
 
 async def _trial(stage: Stage, rival: Rival, process: Process, rate: float) -> _Trial:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from bench import board, curves, plots
 from bench.groups import grouped, sentence
-from bench.report import Ratio, notes, shown_rows, summary, values_of
+from bench.report import Ratio, by_round, notes, shown_rows, summary, values_of
 from bench.rows import Row, all_rows
 from bench.stored import REFERENCES, Run
 from bench.tables import digits
@@ -88,8 +88,8 @@ def _scenario(run: Run, rows: Sequence[Row]) -> Mapping[str, Any]:
     for name in (one for one in run.names if one in rounds):
         cells = [_cell(values_of(rounds[name], row.figure), row.digits) for row in rows]
         for row in compared:
-            nginx = values_of(rounds["nginx"], row.figure)
-            ratio = Ratio.of(values_of(rounds[name], row.figure), nginx)
+            nginx = by_round(rounds["nginx"], row.figure)
+            ratio = Ratio.of(by_round(rounds[name], row.figure), nginx)
             cells.append({"text": "–" if ratio is None else f"{ratio.median:.2f}"})
         lines.append({"name": name, "own": name in run.builds, "cells": cells})
     drawn = [

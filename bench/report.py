@@ -21,6 +21,8 @@ from bench.stored import REFERENCES
 _MAX_OTHERS = 0.05
 # Scenarios that are meant to keep a proxy busy, and whose CPU per request is only then a figure.
 _SATURATING = ("json", "json-8", "chat-json", "responses-json")
+# A figure in each round of a rival; None where the round was refused.
+ByRound = Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,9 @@ class Ratio:
     high: float
 
     @classmethod
-    def of(cls, relay: Sequence[float], other: Sequence[float]) -> "Ratio | None":
+    def of(cls, relay: ByRound, other: ByRound) -> "Ratio | None":
         """None without a pair whose divisor is positive."""
-        pairs = [ours / theirs for ours, theirs in zip(relay, other, strict=False) if theirs > 0]
+        pairs = [ours / theirs for ours, theirs in paired(relay, other) if theirs > 0]
         return cls(median(pairs), min(pairs), max(pairs)) if pairs else None
 
     @property
@@ -59,15 +61,15 @@ def summary(
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         rounds = results.get(row.scenario, {})
-        values = {name: values_of(of_rival, row.figure) for name, of_rival in rounds.items()}
-        if any(values.values()):
+        values = {name: by_round(of_rival, row.figure) for name, of_rival in rounds.items()}
+        if any(map(_known, values.values())):
             idle = nginx_was_idle(row.scenario, rounds)
             found[f"{row.scenario}.{row.figure}"] = _entry(row, values, idle, foreign)
     return found
 
 
 def _entry(
-    row: Row, values: Mapping[str, Sequence[float]], nginx_idle: bool, foreign: Collection[str]
+    row: Row, values: Mapping[str, ByRound], nginx_idle: bool, foreign: Collection[str]
 ) -> dict[str, Any]:
     """One figure: the median of each rival, the ratios, and which builds of relay meet its goal."""
     relay, nginx = (values.get(name, ()) for name in ("relay", "nginx"))
@@ -75,7 +77,7 @@ def _entry(
     entry: dict[str, Any] = {
         "relay": None,
         "nginx": None,
-        **{name: median(figures) for name, figures in values.items() if figures},
+        **{name: median(known) for name, of in values.items() if (known := _known(of))},
         "ratio": None if ratio is None else ratio.median,
     }
     if row.goal is not None:
@@ -100,20 +102,20 @@ class Judged:
 
 
 def judge(
-    goal: Goal, own: Sequence[float], values: Mapping[str, Sequence[float]], nginx_idle: bool
+    goal: Goal, own: ByRound, values: Mapping[str, ByRound], nginx_idle: bool
 ) -> Judged | None:
     """None if the rival that a build is judged by was not measured, or cannot be judged by."""
     direct, nginx = values.get("direct", ()), values.get("nginx", ())
     match goal.measure:
         case "figure":
-            found = list(own)
+            found = _known(own)
         case "ratio":
             ratio = None if nginx_idle else Ratio.of(own, nginx)
             found = [] if ratio is None else [ratio.median]
         case "over direct":
-            found = [ours - theirs for ours, theirs in zip(own, direct, strict=False)]
+            found = [ours - theirs for ours, theirs in paired(own, direct)]
         case "over nginx":
-            found = [ours - theirs for ours, theirs in zip(own, nginx, strict=False)]
+            found = [ours - theirs for ours, theirs in paired(own, nginx)]
     return Judged(median(found), goal.met(median(found))) if found else None
 
 
@@ -202,7 +204,21 @@ def _used(figures: Figures) -> float:
 
 
 def values_of(rounds: Sequence[Figures], figure: str) -> list[float]:
-    return [figures[figure] for figures in rounds if figure in figures]
+    return _known(by_round(rounds, figure))
+
+
+def by_round(rounds: Sequence[Figures], figure: str) -> list[float | None]:
+    """One entry for each round, so that rounds of two rivals stay side by side."""
+    return [figures.get(figure) for figures in rounds]
+
+
+def paired(one: ByRound, other: ByRound) -> list[tuple[float, float]]:
+    """The figures of the rounds in which both rivals have one."""
+    return [(a, b) for a, b in zip(one, other, strict=False) if a is not None and b is not None]
+
+
+def _known(values: ByRound) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def shown_rows(rows: Sequence[Row], figures: Mapping[str, Any]) -> list[Row]:

@@ -119,9 +119,13 @@ async def http2_round(
         h2load = H2load(rival.folder, load.port, load.payload, load.answer_bytes, secure=secure)
         streams = min(STREAMS_A_CONNECTION, settings.connections)
         connections = max(1, settings.connections // streams)
+        h2load.report(await h2load.run(connections, streams, max(_JSON_WARM_S, rival.warm_s)))
         window = Window(stage.cores, process, upstream)
-        report = await h2load.run(connections, streams, settings.seconds)
+        output = await h2load.run(connections, streams, settings.seconds)
+        window.stop()
+        report = h2load.report(output)
         figures = window.close(report.requests, "requests")
+        figures["requests_s"] = report.requests_s
         figures |= {"p50_us": report.p50_us, "p99_us": report.p99_us}
         return judged(rival, figures, busy=True)
     finally:

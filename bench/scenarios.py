@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from bench import agents, crowds, handovers, memory, open_loop, quota, rounds, scale
 from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
-from bench.headroom import LimitedError
+from bench.headroom import LimitedError, refusal
 from bench.process import BenchError, Process
 from bench.rivals.relay import Relay
 from bench.rivals.rival import Rival
@@ -210,8 +210,10 @@ async def _curve(stage: Stage, name: str) -> None:
         for size in curve.up_to(stage.settings.largest):
             for rival in in_turn(rivals, number):
                 grown = curve.rival(rival, name, size)
-                point = await _run(stage, name, curve.at(size), grown) or {}
-                found[rival.name] |= {f"{figure}@{size}": it for figure, it in point.items()}
+                point = await _run(stage, name, curve.at(size), grown)
+                # A refused size is no point; a note says why.
+                if point and not refusal(point):
+                    found[rival.name] |= {f"{figure}@{size}": it for figure, it in point.items()}
         for rival in in_turn(rivals, number):
             _keep(stage, name, number, rival, found[rival.name])
 

@@ -179,13 +179,18 @@ class Window:
         self._process = process
         self._upstream = upstream
         self._before = self._read()
+        self._after: tuple[int, ...] | None = None
+
+    def stop(self) -> None:
+        """End here, before the work is counted: counting it takes time, too."""
+        self._after = self._read()
 
     def close(self, work: int, unit: str) -> Figures:
         """Costs per piece of work; `others…` is the share of a core that other processes took,
         `full_load` that in which the load's was busy with anything."""
         if work <= 0:
             raise BenchError(f"no {unit} in an entire round")
-        then, now = self._before, self._read()
+        then, now = self._before, self._after or self._read()
         wall, proxy, upstream, load, *cores = (
             after - before for before, after in zip(then, now, strict=True)
         )

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench import curves
 from bench.groups import grouped
-from bench.report import Ratio, notes, shown_rows, summary, values_of
+from bench.report import Ratio, by_round, notes, shown_rows, summary, values_of
 from bench.rows import Row, all_rows
 from bench.stored import Run
 
@@ -113,7 +113,7 @@ def _ratio_of(run: Run, row: Row) -> Callable[[str], str]:
 
 def _over_nginx(run: Run, row: Row, name: str) -> str:
     rounds = run.rounds[row.scenario]
-    own, nginx = (values_of(rounds.get(it, ()), row.figure) for it in (name, "nginx"))
+    own, nginx = (by_round(rounds.get(it, ()), row.figure) for it in (name, "nginx"))
     ratio = Ratio.of(own, nginx) if row.compared else None
     return "–" if ratio is None else f"{ratio.median:.2f}"
 

@@ -4,7 +4,6 @@ Decides how wrk is run and when its figures are refused: one failed request or a
 size than the checked one. Must not know which proxy answers, nor read /proc.
 """
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import msgspec
 
 from bench.dialects import HOST
 from bench.loadgen import LoadError
-from bench.programs import program
+from bench.programs import printed, program
 
 _SCRIPT = """\
 function init(arguments)
@@ -89,33 +88,21 @@ class Wrk:
         assert found is not None
         # wrk counts in whole seconds.
         argv = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s")
-        process = await asyncio.create_subprocess_exec(
-            found, *argv, "-s", str(self._script), self._url, "--", str(self._payload),
-            *self._keys,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(seconds + _SPARE_S):
-                printed, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return read_report(printed, self._answer)
+        script = ("-s", str(self._script), self._url, "--", str(self._payload), *self._keys)
+        output = await printed((found, *argv, *script), seconds + _SPARE_S)
+        return read_report(output, self._answer)
 
 
-def read_report(printed: bytes, answer: int) -> Report:
+def read_report(output: bytes, answer: int) -> Report:
     """The figures in the last line that wrk printed.
 
     Raises:
         LoadError: wrk failed, a request did, or answers were not `answer` octets long.
     """
     try:
-        report = msgspec.json.decode(printed.rpartition(b"\n")[2], type=Report)
+        report = msgspec.json.decode(output.rpartition(b"\n")[2], type=Report)
     except msgspec.DecodeError:
-        raise LoadError(f"wrk failed: {printed.decode(errors='replace')[-600:]}") from None
+        raise LoadError(f"wrk failed: {output.decode(errors='replace')[-600:]}") from None
     if report.failed or not report.requests:
         raise LoadError(f"{report.failed} requests failed, {report.requests} were answered")
     length = report.octets / report.requests

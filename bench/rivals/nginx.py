@@ -50,7 +50,9 @@ _SETTINGS = (
     + """\
     access_log {folder}/access.log combined buffer=64k flush=1s;
     client_max_body_size 32m;
+    # Buffered, a larger body than this would be written to a file, and read from it again.
     client_body_buffer_size 64k;
+    proxy_request_buffering off;
     tcp_nodelay on;
     upstream origin {{
         server 127.0.0.1:{upstream};

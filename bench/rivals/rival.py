@@ -19,10 +19,11 @@ UPSTREAM_KEY = "sim-key"
 class Rival(ABC):
     """One proxy with its configuration; it can be started many times.
 
-    Every rival does the same work: it sets the upstream's credential, removes the caller's,
-    drops the fields of an answer that belong to the upstream's account, keeps connections alive
-    on both sides and writes an access log. Beyond that it has its natural settings, those that
-    its own documentation recommends for such work on one core.
+    The relay and the plain proxies do the same work: they set the upstream's credential, remove
+    the caller's, drop the fields of an answer that belong to the upstream's account, keep
+    connections alive on both sides and write an access log. Gateways of other projects do what
+    relay/docs/bench.md says. Beyond that each rival has its natural settings, those that its own
+    documentation recommends for such work on one core.
     """
 
     name: str

@@ -9,14 +9,20 @@ from typing import Any
 import orjson
 import pytest
 
+from bench import stage as stages
 from bench.conversations import CONVERSATIONS, data
 from bench.crowds import takes_http2
 from bench.filling import fill_keys, fill_usage, key_of
-from bench.process import refusal
+from bench.handovers import handover_round
+from bench.http import answer_of
+from bench.loadgen import LoadError
+from bench.process import BenchError, Cores, refusal
 from bench.rivals.relay import PLAN, Relay
 from bench.scale import CURVES
+from bench.stage import Settings, Stage, UpstreamKind
 from bench.stamps import StampedLoad, release, tick
-from bench.upstreams import start_ticking
+from bench.upstreams import start_simulator, start_ticking
+from tests.fakes.listening import listening
 
 from .runs import bench
 
@@ -116,6 +122,31 @@ def test_a_curve_has_figures_at_each_size(tmp_path: Path) -> None:
     for name, curve in CURVES.items():
         sizes = {int(figure.partition("@")[2]) for figure in found[name]["relay"]}
         assert sizes == set(curve.up_to(100))
+
+
+@pytest.mark.long
+async def test_a_hand_over_that_fails_says_why(tmp_path: Path) -> None:
+    simulator, port = start_simulator(tmp_path, Cores.choose().load)
+    with simulator:
+        relay = Relay(tmp_path / "relay", port)
+        testbeds: dict[UpstreamKind, stages.Testbed] = {
+            "simulator": stages.Testbed(simulator, port, [relay])
+        }
+        stage = Stage(Settings(streams=2), Cores.choose(), testbeds, lambda *round: None)
+        process, _ = relay.start(stage.cores.proxy)
+        with process:
+            relay.config.unlink()  # so that no successor starts
+            with pytest.raises(BenchError, match="no hand-over"):
+                await handover_round(stage, relay, process)
+
+
+async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
+    async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(ignore) as port:
+        with pytest.raises(LoadError, match="/page was not answered: TimeoutError"):
+            await answer_of("127.0.0.1", port, "/page", within=0.05)
 
 
 def test_keys_that_were_filled_in_are_accepted(tmp_path: Path) -> None:

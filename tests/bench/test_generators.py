@@ -9,6 +9,7 @@ from bench.pacing import RateMissedError
 from bench.programs import missing, program
 
 _H2LOAD = (
+    b"finished in 2.00s, 1.50 req/s, 450B/s\n"
     b"requests: 3 total, 4 started, 3 done, 3 succeeded, %d failed, 0 errored, 0 timeout\n"
     b"status codes: 3 2xx, 0 3xx, 0 4xx, 0 5xx\n"
     b"traffic: 1KB (900) total, 1B (200) headers (space savings 48.57%%), 1KB (600) data\n"
@@ -30,7 +31,7 @@ def _oha(statuses: dict[str, int], errors: dict[str, int], size: int = 200) -> b
 
 
 def test_the_figures_of_oha_are_those_it_printed() -> None:
-    report = oha.read_report(_oha({"200": 1999}, {"aborted due to deadline": 1}), 1000, 2, 200)
+    report = oha.read_report(_oha({"200": 1999}, {}), 1000, 2, 200)
     assert (report.requests, report.p50_us, report.first_p99_us) == (1999, 100.0, 500.0)
 
 
@@ -39,6 +40,7 @@ def test_the_figures_of_oha_are_those_it_printed() -> None:
     [
         (_oha({"200": 1999, "429": 1}, {}), "429"),
         (_oha({"200": 2000}, {"connection closed before message completed": 1}), "closed"),
+        (_oha({"200": 1999}, {"aborted due to deadline": 1}), "aborted"),
         (_oha({"200": 2000}, {}, 900), "900 octets"),
         (b"error: no", "something else"),
     ],
@@ -56,6 +58,7 @@ def test_a_run_of_oha_that_missed_its_rate_is_refused() -> None:
 def test_the_percentiles_of_h2load_come_from_its_log() -> None:
     report = h2load.read_report(_H2LOAD % 0, _LOG % 200, 200)
     assert (report.requests, report.octets, report.p50_us, report.p99_us) == (3, 600, 485, 504)
+    assert report.requests_s == 1.5
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ async def test_a_generator_that_is_late_by_itself_is_refused() -> None:
 @pytest.mark.alone
 def test_a_saturated_generator_is_refused_in_a_run(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    # 100,000 events a second are several times as many as the clients can read.
-    flood = ("--only", "sse", "--rival", "relay", "--streams", "100", "--pace", "1000")
+    # 400,000 events a second are several times as many as the clients can read.
+    flood = ("--only", "sse", "--rival", "relay", "--streams", "400", "--pace", "1000")
     done = bench("--rounds", "1", "--seconds", "1", *flood, "--json", str(figures))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the clients and the upstream used" in done.stdout

@@ -2,9 +2,11 @@
 
 import pytest
 
+from bench.board import BOARD
 from bench.report import Ratio, judge, summary
 from bench.rows import Goal, all_rows, at_least, over_direct, times_nginx
-from bench.stage import Results, Settings
+from bench.stage import Figures, Results, Settings
+from bench.stored import Run
 
 _CPU: Results = {
     "sse": {
@@ -19,6 +21,20 @@ def test_a_ratio_is_the_median_of_neighbouring_rounds() -> None:
     ratio = summary(all_rows(Settings()), _CPU)["sse.cpu_us"]["relay/before"]
     assert (ratio.median, ratio.low, ratio.high) == (1.0, 0.95, 1.05)
     assert str(ratio) == "1.000 ±5.0%"
+
+
+def test_a_refused_round_is_paired_with_no_other() -> None:
+    relay: list[Figures] = [{"limited": 2.0}, {"cpu_us": 40.0}, {"cpu_us": 30.0}]
+    nginx: list[Figures] = [{"cpu_us": 5.0}, {"cpu_us": 10.0}, {"limited": 2.0}]
+    results: Results = {"sse": {"nginx": nginx, "relay": relay}}
+    entry = summary(all_rows(Settings()), results)["sse.cpu_us"]
+    assert entry["ratio"] == entry["judged"]["relay"].value == 4.0
+    rounds = [
+        [{"p50_us": it["cpu_us"]} if "cpu_us" in it else it for it in of] for of in (nginx, relay)
+    ]
+    latency = dict(zip(("direct", "relay"), rounds, strict=True))
+    run = Run(at="", machine={}, versions={}, settings=Settings(), rounds={"latency": latency})
+    assert BOARD[0].values(run, "relay") == [30.0]
 
 
 def test_an_entry_keeps_the_ratio_to_nginx_beside_it() -> None:

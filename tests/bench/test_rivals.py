@@ -17,6 +17,7 @@ from bench.dialects import CHAT, MESSAGES, RESPONSES, Dialect
 from bench.loadgen import LoadError
 from bench.process import BenchError, Cores, NoProcess, Process
 from bench.rivals.choice import RECIPES, Choice
+from bench.rivals.nginx import Nginx, nginx_program
 from bench.rivals.program import Program, Recipe, found
 from bench.rivals.relay import TREE
 from bench.rivals.rival import UPSTREAM_KEY, Rival
@@ -92,6 +93,19 @@ def _running(rival: Rival) -> Iterator[Process]:
     process, _ = rival.start(Cores.choose().proxy)
     with process:
         yield process
+
+
+async def test_nginx_writes_no_body_to_a_file(tmp_path: Path, simulator_port: int) -> None:
+    if nginx_program() is None:
+        pytest.skip("nginx is not installed")
+    nginx = Nginx(tmp_path / "nginx", simulator_port)
+    with _running(nginx) as process:
+        load = json_load(nginx, MESSAGES, 300_000)
+        try:
+            await load.open(1)
+        finally:
+            load.close()
+        assert "temporary file" not in process.tail(1_000)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
