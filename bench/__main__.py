@@ -279,7 +279,12 @@ async def _run(plan: _Plan, console: Console) -> int:
             await profile_all(stage, plan.scenarios, console)
             return 0
         stage.direct = "direct" in plan.rivals.references
-        await reporting.measured(stage, plan.scenarios, proxies, console)
+        try:
+            await reporting.measured(stage, plan.scenarios, proxies, console)
+        except BenchError as error:
+            stage.notes.append(f"the run ended early: {str(error).partition(chr(10))[0]}")
+            reporting.save(console, path, stored.Run.of(stage, rivals))
+            raise
         stage.notes += missing_generators(("wrk", "oha", "h2load"))
         run = stored.Run.of(stage, rivals)
         tables.show(console, run)

@@ -1,0 +1,40 @@
+"""A run that fails keeps what it has measured until then."""
+
+import sys
+from pathlib import Path
+
+from bench import stored
+from bench.rivals.relay import TREE
+
+from .runs import bench
+
+# Python imports it at its start, from the folder that the relay comes from.
+_DIES_IN_STREAMS = """
+import os
+from relay.api.handler import Handler
+
+handle = Handler.handle
+
+async def dying(self, exchange):
+    if b"pace" in exchange.request.headers.get(b"x-simulate", b""):
+        os._exit(9)
+    return await handle(self, exchange)
+
+Handler.handle = dying
+"""
+
+
+def test_a_run_that_fails_keeps_its_earlier_figures(tmp_path: Path) -> None:
+    folder = tmp_path / "dying"
+    folder.mkdir()
+    (folder / "relay").symlink_to(TREE / "relay")
+    (folder / "sitecustomize.py").write_text(_DIES_IN_STREAMS)
+    build = ("--rival", "direct", "--relay", f"dying={sys.executable}:{folder}")
+    figures = tmp_path / "figures.json"
+    scenarios = ("--only", "latency", "--only", "sse", "--rounds", "1", "--seconds", "0.5")
+    done = bench(*scenarios, *build, "--json", str(figures))
+    assert done.returncode == 1, done.stdout + done.stderr
+    run = stored.read(figures)
+    assert set(run.rounds["latency"]) == {"direct", "dying"}
+    assert "dying" not in run.rounds.get("sse", {})
+    assert any(remark.startswith("the run ended early: sse: dying") for remark in run.remarks)
