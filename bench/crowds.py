@@ -6,6 +6,7 @@ each is read to its last event. Must not know how a rival is configured.
 
 import resource
 from collections.abc import Sequence
+from time import monotonic_ns
 
 from bench.dialects import MESSAGES
 from bench.headroom import check_pace
@@ -130,12 +131,12 @@ async def ticking(
         await tick(testbed.port, events, interval)
         await load.run(min(_WARM_S, seconds))
         done = load.events
-        stamped.recording = True
+        stamped.since = monotonic_ns()
         window = Window(stage.cores, process, testbed.upstream)
         await load.run(seconds)
+        stamped.until = monotonic_ns()
         figures = judged(rival, window.close(load.events - done, "events"), busy=False)
         check_pace(figures, streams / interval)
-        stamped.recording = False
         if load.completed:
             raise LoadError(
                 f"{load.completed} streams ended before the window did: is the machine busy?"

@@ -35,6 +35,7 @@ from bench.stored import RESULTS
 _SHOWN = 30  # functions
 _WAYS = 3  # to look at relay: flame graph, functions, allocations
 _HERTZ = 1997  # prime, so that it keeps in step with no timer
+_WRITE_S = 60  # in which perf writes its samples
 _ALLOCATION = re.compile(
     r"_?Py(Object|Mem)_(Raw)?(Malloc|Calloc|Realloc|Free)|pymalloc_\w+|_?PyObject_GC_\w+|gc_alloc"
     r"|(__libc_|_int_|__)?(malloc|free|calloc|realloc|memalign)\w*|unlink_chunk.*|tcache_\w+"
@@ -120,7 +121,11 @@ def _recorded(perf: str, process: Process, data: Path) -> Iterator[None]:
         yield
     finally:
         recorder.send_signal(signal.SIGINT)
-        recorder.wait()
+        try:
+            recorder.wait(_WRITE_S)
+        except subprocess.TimeoutExpired:
+            recorder.kill()
+            recorder.wait()
 
 
 def read_perf(perf: str, data: Path) -> Functions:

@@ -15,6 +15,7 @@ from bench.streams import StreamClient, StreamLoad
 
 _STAMP = re.compile(rb'"@(\d{19})"')
 _STAMP_OCTETS = 22
+_NEVER = 1 << 63
 
 
 class StampedLoad(StreamLoad):
@@ -22,8 +23,8 @@ class StampedLoad(StreamLoad):
 
     def __init__(self, port: int, payload: bytes, dialect: Dialect = MESSAGES) -> None:
         super().__init__(port, payload, dialect)
-        self.gaps = array("q")  # nanoseconds, while `recording`
-        self.recording = False
+        self.gaps = array("q")  # nanoseconds, of events sent from `since` to `until`
+        self.since = self.until = _NEVER
         self.stamps = 0  # events that came
 
     def new_client(self) -> StreamClient:
@@ -51,7 +52,8 @@ class StampedClient(StreamClient):
         for found in _STAMP.finditer(text):
             end = found.end()
             sent = int(found[1])
-            if load.recording and self.seen:
+            # By when it was sent: an event that is still held back at the end counts, too.
+            if self.seen and load.since <= sent < load.until:
                 load.gaps.append(now - self.seen - (sent - self.sent_at))
             self.seen, self.sent_at = now, sent
             load.stamps += 1

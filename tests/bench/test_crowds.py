@@ -48,7 +48,7 @@ async def test_events_carry_the_time_at_which_they_were_sent(tmp_path: Path) -> 
     process, port = start_ticking(tmp_path, 0, _OPENING, _ENDING)
     with process:
         load = StampedLoad(port, _REQUEST)
-        load.recording = True
+        load.since = 0
         await load.open(4)
         await tick(port, 20, 0.01)
         await load.ended(20.0)
@@ -57,6 +57,34 @@ async def test_events_carry_the_time_at_which_they_were_sent(tmp_path: Path) -> 
         assert (load.stamps, len(load.gaps)) == (4 * 20, 4 * 19)
         # The sum of the differences is how much later the last event came than the first one.
         assert abs(sum(load.gaps)) < 4 * 2_000_000_000
+
+
+async def test_an_event_held_back_beyond_the_window_counts() -> None:
+    held = asyncio.Event()
+
+    def event(sent: int) -> bytes:
+        data = b'event: content_block_delta\ndata: {"text":"@%019d"}\n\n' % sent
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        for sent in (100, 200):
+            writer.write((_OPENING if sent == 100 else b"") + event(sent))
+            await held.wait()
+        writer.write(event(300) + _ENDING)
+        await reader.read()
+
+    async with listening(serve) as port:
+        load = StampedLoad(port, _REQUEST)
+        load.since = 0
+        await load.open(1)
+        while not load.stamps:
+            await load.run(0.01)
+        load.until = 300  # the second event was sent, and has not come
+        held.set()
+        await load.ended(20.0)
+        load.close()
+    assert len(load.gaps) == 1
 
 
 async def test_silent_streams_end_when_they_are_released(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """A stored result becomes a page that has every figure and needs nothing else."""
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import median
@@ -14,9 +12,10 @@ import pytest
 from bench import page, stored
 from bench.process import BenchError
 from bench.report import summary
-from bench.rivals.relay import TREE
 from bench.rows import all_rows
 from bench.stored import Run
+
+from .runs import bench
 
 # A file of the first form, as the bench wrote it.
 TRANSCRIPT = Path(__file__).with_name("transcript.json")
@@ -157,7 +156,7 @@ def test_a_file_that_is_no_result_is_named(
 def test_a_place_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "a.json", tmp_path):
-        done = _bench("--rival", "relay", "--only", "ready", "--json", str(path))
+        done = bench("--rival", "relay", "--only", "ready", "--json", str(path))
         assert done.returncode != 0
         assert "ready 1" not in done.stdout
         assert str(path) in (done.stdout + done.stderr).replace("\n", "")
@@ -165,7 +164,7 @@ def test_a_place_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> N
 
 def test_a_stored_result_is_shown_again(tmp_path: Path) -> None:
     shown = tmp_path / "shown.html"
-    done = _bench("report", str(TRANSCRIPT), "--page", str(shown), "--compare", str(TRANSCRIPT))
+    done = bench("report", str(TRANSCRIPT), "--page", str(shown), "--compare", str(TRANSCRIPT))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CPU per request, µs" in done.stdout
     assert "none is worse than before" in done.stdout
@@ -173,19 +172,9 @@ def test_a_stored_result_is_shown_again(tmp_path: Path) -> None:
 
 
 def test_an_unknown_file_ends_the_report_with_its_name(tmp_path: Path) -> None:
-    done = _bench("report", str(tmp_path / "nothing.json"))
+    done = bench("report", str(tmp_path / "nothing.json"))
     assert done.returncode == 1
     assert "nothing.json cannot be read" in done.stdout.replace("\n", "")
-
-
-def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=TREE,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_settings_of_another_version_are_read() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,8 @@ from bench.scenarios import EVERYWHERE, SCENARIOS, lack, measure
 from bench.stage import JSON_ANSWER, Settings, Stage, json_load, stream_load
 from bench.upstreams import start_simulator
 
-_TIMEOUT_S = 120
+from .runs import bench
+
 _PLACE = re.compile(
     r"\{(port|http2_port|admin_port|upstream_port|key|upstream_key|model|folder|program|bin)\}"
 )
@@ -51,16 +51,6 @@ class Wrong(BaseHTTPRequestHandler):
 
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Wrong).serve_forever()
 """
-
-
-def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=TREE,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-    )
 
 
 def _template(folder: Path, *argv: str) -> Path:
@@ -205,7 +195,7 @@ def test_a_program_is_found_where_npm_puts_it(tmp_path: Path) -> None:
 
 
 def test_without_a_rival_that_is_installed_nothing_is_measured(tmp_path: Path) -> None:
-    done = _bench("--only", "json", "--rival", f"smg={tmp_path}/smg")
+    done = bench("--only", "json", "--rival", f"smg={tmp_path}/smg")
     assert done.returncode == 1
     assert "nothing to measure" in done.stdout
     assert "pip install smg" in done.stdout
@@ -215,7 +205,7 @@ def test_without_a_rival_that_is_installed_nothing_is_measured(tmp_path: Path) -
     "value", ["unknown", "a=", "=b", "nginx=/bin/true", "all=/b:t", "new=/bin/true", "A=/b:t"]
 )
 def test_a_rival_that_cannot_be_meant_is_refused(value: str) -> None:
-    done = _bench("--rival", value)
+    done = bench("--rival", value)
     assert done.returncode == 2
     assert "--rival" in done.stderr
 
@@ -223,7 +213,7 @@ def test_a_rival_that_cannot_be_meant_is_refused(value: str) -> None:
 @pytest.mark.parametrize("text", ["argv = []", 'argv = []\ndialects = []\nports = "1"', "="])
 def test_a_template_that_is_no_recipe_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "template.toml").write_text(text)
-    done = _bench("--rival", f"new=/bin/true:{tmp_path}/template.toml")
+    done = bench("--rival", f"new=/bin/true:{tmp_path}/template.toml")
     assert done.returncode == 2
     assert "cannot be used" in done.stderr
 
@@ -268,7 +258,7 @@ def test_a_rival_that_answers_wrongly_is_refused(tmp_path: Path) -> None:
     program.chmod(0o755)
     template = _template(tmp_path, sys.executable, "{program}", "{port}")
     figures = tmp_path / "figures.json"
-    done = _bench(
+    done = bench(
         *("--quick", "--only", "latency", "--json", str(figures)),
         *("--rival", f"wrong={program}:{template}", "--rival", "direct"),
     )
