@@ -11,9 +11,11 @@ import resource
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ from bench.stage import (
 from bench.upstreams import start_replay, start_simulator, start_static, start_ticking
 
 _PROFILED = ("json", "sse")
+_QUICK = {"rounds": 1, "seconds": 1.0, "streams": 50, "idle_streams": 200, "live_streams": 200}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +83,13 @@ class _Plan:
         rivals = Choice.of(options["wanted"], options["rivals_folder"])
         if "relay" in rivals.references:
             builds.append(THIS)
-        taken = {build.name for build in builds} & {recipe.name for recipe in rivals.programs}
-        if taken:
-            raise BenchError(f"two rivals have the name {taken.pop()!r}")
-        fitted = options["seconds"] is None and not options["quick"]
+        names_taken = Counter(one.name for one in (*builds, *rivals.programs))
+        name, times = names_taken.most_common(1)[0] if names_taken else ("", 0)
+        if times > 1:
+            raise BenchError(f"two rivals have the name {name!r}")
+        fitted = options["seconds"] is None
         options["seconds"] = options["seconds"] or Settings().seconds
         settings = Settings(**{name: options[name] for name in names})
-        if options["quick"]:
-            settings = replace(
-                settings, rounds=1, seconds=1.0, streams=50, idle_streams=200, live_streams=200
-            )
         return cls(
             settings=settings,
             fitted=fitted,
@@ -107,7 +107,7 @@ class _Plan:
 
 def _scenarios(options: dict[str, Any]) -> tuple[str, ...]:
     if options["only"]:
-        return tuple(options["only"])
+        return tuple(dict.fromkeys(options["only"]))
     if options["curves"]:
         return CURVES
     return timing.QUICK if options["quick"] else SCENARIOS
@@ -131,11 +131,37 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     return tuple(sizes)
 
 
+def _quick(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """Other defaults: an option that is given keeps its value."""
+    if value:
+        context.default_map = _QUICK
+    return value
+
+
+def _figures(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The page is written beside the figures, under their name with `.html`."""
+    if value is not None and value.suffix == ".html":
+        raise click.BadParameter(f"the page goes to {value}: give the figures a name in .json")
+    return value
+
+
+class _Number(click.FloatRange):
+    """`nan` is in no range, but it is on neither side of one either."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        found = float(super().convert(value, parameter, context))
+        if isnan(found):
+            self.fail(f"{value!r} is no number.", parameter, context)
+        return found
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.5, 300),
+    type=_Number(0.5, 300),
     help="Measured time of a round; 5 by default, less where the run would take over 20 minutes.",
 )
 @click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 4096))
@@ -143,7 +169,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--rate",
     default=4600.0,
     show_default=True,
-    type=click.FloatRange(1, 20_000),
+    type=_Number(1, 20_000),
     help="Requests per second in the paced scenario.",
 )
 @click.option("--streams", default=300, show_default=True, type=click.IntRange(1, 4096))
@@ -151,7 +177,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--pace",
     default=25.0,
     show_default=True,
-    type=click.FloatRange(1, 1000),
+    type=_Number(1, 1000),
     help="Events per second of each stream.",
 )
 @click.option(
@@ -217,6 +243,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_figures,
     help="Where the figures go; a new file in bench/results/ by default. The page and the plots "
     "are written beside it.",
 )
@@ -226,7 +253,13 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     metavar="OLD.json",
     help="Compare with the figures of an older run, by ratios to nginx; status 3 if one is worse.",
 )
-@click.option("--quick", is_flag=True, help="A minute: the main scenarios, a round of a second.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    is_eager=True,
+    callback=_quick,
+    help="A minute: the main scenarios, a round of a second. Other options still hold.",
+)
 @click.option("--profile", is_flag=True, help="Also profile relay: its costs are then shares only.")
 @click.option("--perf", is_flag=True, help="Also show relay's costs by function and by part.")
 def main(**options: Any) -> None:
@@ -285,6 +318,8 @@ async def _run(plan: _Plan, console: Console) -> int:
             stage.notes.append(f"the run ended early: {str(error).partition(chr(10))[0]}")
             reporting.save(console, path, stored.Run.of(stage, rivals))
             raise
+        if not stage.refused and not any(stage.results.values()):
+            raise BenchError("nothing was measured: no rival has a part in these scenarios")
         stage.notes += missing_generators(("wrk", "oha", "h2load"))
         run = stored.Run.of(stage, rivals)
         tables.show(console, run)
@@ -376,7 +411,7 @@ def _lift_descriptor_limit() -> None:
     type=click.Choice(tuple(PROFILED)),
     help=f"A scenario to profile; may be repeated. {' and '.join(_PROFILED)} by default.",
 )
-@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.5, 300))
+@click.option("--seconds", default=5.0, show_default=True, type=_Number(0.5, 300))
 @build_option
 def profile(only: Sequence[str], seconds: float, builds: Sequence[Build]) -> None:
     """Where relay's time goes: flame graphs, functions and parts, allocations per request."""

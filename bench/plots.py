@@ -15,6 +15,8 @@ _VALUE = 112  # of the values, behind them
 _WIDEST = 30.0  # from the least value to the most, where bars from zero still show the least
 _LINE = 22  # height of a bar with its gap
 _TITLE = 36
+_NOTE = 14  # height of a note that has no room beside its title
+_LETTERS = (8.2, 6.2)  # width of a letter of both in a wide font
 _PLOT = (46, WIDTH - 12)  # the left and the right end of lines
 _HEIGHT = 166  # of lines
 _LEGEND = 17  # height of a line of names, two in each
@@ -62,26 +64,32 @@ def bars(title: str, note: str, found: Sequence[Bar]) -> str:
     least = min((bar.low for bar in found), default=0.0)
     most = max((bar.high for bar in found), default=0.0) or 1.0
     room = WIDTH - _NAME - _VALUE
-    height = _TITLE + len(found) * _LINE
     content = []
     is_log = least > 0 and most / least > _WIDEST
     if is_log:
         note = f"{note}, logarithmic".removeprefix(", ")
+    lower = 0 if _fits(title, note) else _NOTE
+    head = _TITLE + lower
+    height = head + len(found) * _LINE
+    if is_log:
         first, last = floor(log10(least)), ceil(log10(most))
         for exponent in range(first, last + 1):
             x = _NAME + (exponent - first) / (last - first) * room
-            content.append(f'<path class="grid" d="M{x:.1f} {_TITLE - 8}V{height - 6}"/>')
+            content.append(f'<path class="grid" d="M{x:.1f} {head - 8}V{height - 6}"/>')
             words = brief(10.0**exponent)
-            content.append(_text(x, _TITLE - 10, words, "small dim", "middle"))
+            content.append(_text(x, head - 10, words, "small dim", "middle"))
 
     def place(value: float) -> float:
         if is_log:
             return _NAME + (log10(value) - first) / (last - first) * room
         return _NAME + max(0.0, value) / most * room
 
-    content += [_text(0, 12, title, "title ink"), _text(WIDTH, 12, note, "small dim", "end")]
+    content += [
+        _text(0, 12, title, "title ink"),
+        _text(WIDTH, 12 + lower, note, "small dim", "end"),
+    ]
     for number, bar in enumerate(found):
-        top = _TITLE + number * _LINE
+        top = head + number * _LINE
         style = "ink title" if bar.kind in ("relay", "build") else "ink"
         x, low, high = place(bar.value), place(bar.low), place(bar.high)
         if high - low >= 1:
@@ -93,6 +101,12 @@ def bars(title: str, note: str, found: Sequence[Bar]) -> str:
         ]
     label = f"{title}: " + ", ".join(f"{bar.name} {bar.text}" for bar in found)
     return _svg(label, height, content)
+
+
+def _fits(title: str, note: str) -> bool:
+    """Whether both have room in one line."""
+    of_title, of_note = _LETTERS
+    return len(title) * of_title + len(note) * of_note < WIDTH
 
 
 def _mark(kind: str, x: float, top: int, is_log: bool) -> str:

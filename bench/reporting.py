@@ -43,7 +43,8 @@ async def measured(
     settings, rows = stage.settings, all_rows(stage.settings)
     expected = {name: timing.scenario_s(name, settings, proxies) for name in scenarios}
     console.print(
-        f"{len(scenarios)} scenarios, {proxies} rivals, {settings.rounds} rounds of "
+        f"{_counted(len(scenarios), 'scenario')}, {_counted(proxies, 'rival')}, "
+        f"{_counted(settings.rounds, 'round')} of "
         f"{settings.seconds:g} s: about {timing.spoken(sum(expected.values()))}.",
         highlight=False,
     )
@@ -59,6 +60,10 @@ async def measured(
     with Progress(console, expected, settings.rounds, proxies) as progress:
         stage.report_round, stage.starting, stage.say = report_round, progress.starting, say
         await measure(stage, scenarios)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def save(console: Console, path: Path, run: stored.Run) -> None:

@@ -173,7 +173,7 @@ _ROWS = (
     Row("live-streams", "share", "  share of its core", 2),
     Row("live-streams", "gap_p99_us", "  gaps, more than at the upstream, p99, µs", compared=False),
     Row("live-streams", "gap_max_us", "  gaps, the worst, µs", compared=False),
-    Row("gaps", "gap_p50_us", "Gaps between events, more than upstream, p50, µs", compared=False),
+    Row("gaps", "gap_p50_us", "Gaps beyond the upstream's, p50, µs", compared=False),
     Row("gaps", "gap_p99_us", "  p99, µs", goal=over_direct(10), compared=False),
     Row("gaps", "gap_max_us", "  the worst, µs", compared=False),
     Row("handover", "cut_streams", "Hand-over: streams cut", goal=at_most(0), compared=False),

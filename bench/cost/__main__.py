@@ -34,6 +34,9 @@ def main(builds: Sequence[Build], before: Path | None, record: bool) -> None:
         sys.exit(2)
     try:
         verdicts = [_judge(build, before, record) for build in builds or (THIS,)]
+    except KeyboardInterrupt:
+        print("interrupted; all processes have ended")
+        sys.exit(130)
     except (BenchError, OSError) as error:
         print(f"the count failed: {error}")
         sys.exit(1)

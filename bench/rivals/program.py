@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,6 +23,10 @@ _TREE = Path(__file__).parents[2]
 _VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 # Where packages put programs that an ordinary user's PATH may lack.
 _FOLDERS = ("/usr/sbin", "/usr/local/sbin", "~/.cargo/bin", "~/go/bin")
+
+
+DialectName = Literal["messages", "chat", "responses"]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/]*[^/.][^/]*$")]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,12 +41,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str = ""
     program: str = ""  # its file name, or a path that ends with it
     install: str = ""  # the command that installs it
-    argv: tuple[str, ...]  # the command that runs it in the foreground
+    argv: Annotated[
+        tuple[str, ...], msgspec.Meta(min_length=1)
+    ]  # the command that runs it in the foreground
     version: tuple[str, ...] = ("{program}", "--version")
-    files: Mapping[str, str] = {}  # in {folder}, by name
+    files: Mapping[FileName, str] = {}  # in {folder}, by name
     environment: Mapping[str, str] = {}  # beside that of the bench
-    dialects: frozenset[str]
-    streams: frozenset[str] | None = None  # None: in all dialects
+    dialects: Annotated[frozenset[DialectName], msgspec.Meta(min_length=1)]
+    streams: frozenset[DialectName] | None = None  # None: in all dialects
     key: str = UPSTREAM_KEY
     fields: Mapping[str, str] = {}  # that its callers send beside those of their dialect
     ready: str = "/readyz"  # answered with 200 as soon as it can serve

@@ -33,6 +33,7 @@ PLAN = "bench"
 SMALL_PLAN = "small"
 SMALL_PLAN_REQUESTS = 40
 _EMAIL = "bench@example.com"
+_NAME = re.compile(r"\w[\w.+-]*")  # also that of a folder
 
 _UPSTREAM = """\
 [[upstream]]
@@ -106,7 +107,7 @@ class Build:
         python, _, file = text.partition(" ")
         package = Path(file).parent
         folders = [Path(folder).resolve() for folder in self.path.split(":") if folder]
-        if folders and not any(package.is_relative_to(folder) for folder in folders):
+        if folders and package.parent.resolve() not in folders:
             raise BenchError(f"{self.path} is no checkout of relay: `import relay` finds {file}")
         suffix = self._print(_SUFFIX)
         return Found(python, package, any(package.rglob(f"*{suffix}")))
@@ -140,7 +141,7 @@ def _builds(
     for value in values:
         name, _, rest = value.partition("=")
         python, _, path = rest.partition(":")
-        if not name or not python:
+        if not _NAME.fullmatch(name) or not python:
             raise click.BadParameter(f"{value!r} is no NAME=PYTHON[:PYTHONPATH]")
         if name in {"direct", "nginx", *(build.name for build in builds)}:
             raise click.BadParameter(f"the name {name!r} is taken")

@@ -1,5 +1,6 @@
 """The gate on the cost of a request: a slower path fails, and another build is not judged by it."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_every_kind_of_request_is_answered(tmp_path: Path) -> None:
                 assert b"Merge" in answer
     finally:
         lockstep.close()
+
+
+def test_an_interrupted_count_says_so() -> None:
+    if valgrind() is None:
+        pytest.skip("valgrind is not installed")
+    command = [sys.executable, "-m", "bench.cost"]
+    with subprocess.Popen(command, cwd=TREE, stdout=subprocess.PIPE, text=True) as count:
+        assert count.stdout is not None
+        count.stdout.readline()  # the build that is counted now
+        count.send_signal(signal.SIGINT)
+        assert "all processes have ended" in count.stdout.read()
+    assert count.returncode == 130
 
 
 @pytest.mark.thorough

@@ -1,6 +1,7 @@
 """A stored result becomes a page that has every figure and needs nothing else."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import median
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from bench import page, stored
+from bench.plots import Bar, bars
 from bench.process import BenchError
 from bench.report import summary
 from bench.rows import all_rows
@@ -120,6 +122,24 @@ def test_a_plot_of_very_different_values_has_a_logarithmic_axis() -> None:
     html = page.render(run)
     assert "less is better, logarithmic" in html
     assert "6,500.0" in html
+
+
+def test_a_long_title_and_its_note_have_a_line_each() -> None:
+    found = [Bar("relay", "relay", 1.0, 1.0, 1.0, "1")]
+    drawn = {}
+    for title in ("CPU", "requests/s with p99 ≤ 1 ms, one core"):
+        texts = ElementTree.fromstring(bars(title, "more is better", found)).iter("text")
+        drawn[title] = {text.text: float(text.attrib["y"]) for text in texts}
+    short, long = drawn.values()
+    assert short["more is better"] == short["CPU"]
+    assert long["requests/s with p99 ≤ 1 ms, one core"] < long["more is better"] < long["relay"]
+    assert long["relay"] - short["relay"] == long["more is better"] - short["more is better"]
+
+
+def test_a_size_is_shown_with_all_its_digits() -> None:
+    run = stored.read(TRANSCRIPT)
+    run.settings = replace(run.settings, largest=10_000_000)
+    assert "10,000,000" in _Page(page.render(run)).words
 
 
 def test_a_run_is_the_same_after_it_was_written(tmp_path: Path) -> None:
