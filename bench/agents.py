@@ -51,7 +51,7 @@ _TOTALS = (
 
 @dataclass(slots=True)
 class _Counts:
-    """What all agents have seen."""
+    """The sums over all agents."""
 
     turns: int = 0
     left: int = 0

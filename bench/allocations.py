@@ -28,7 +28,7 @@ _COUNTED = {
 
 
 def allocations(calls: Counter[str], requests: int) -> dict[str, float]:
-    """What is allocated for each request."""
+    """The allocations of each request."""
     return {
         title: sum(calls[name] for name in names) / requests for title, names in _COUNTED.items()
     }

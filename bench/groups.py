@@ -69,5 +69,5 @@ def grouped(scenarios: Iterable[str]) -> Mapping[str, list[str]]:
 
 
 def sentence(scenario: str) -> str:
-    """What a scenario does, in a sentence; empty for one without."""
+    """A scenario in a sentence; empty for one without."""
     return next((group[scenario] for group in _GROUPS.values() if scenario in group), "")

@@ -26,7 +26,7 @@ _DIGITS = 64
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What h2load found."""
+    """The figures of h2load."""
 
     requests: int
     requests_s: float  # by its own clock, without its start

@@ -32,7 +32,7 @@ class _Percentiles(msgspec.Struct, frozen=True):
 
 
 class _Output(msgspec.Struct, frozen=True):
-    """What oha prints, as far as it is read; times in seconds."""
+    """The members of oha's output that are read; times in seconds."""
 
     summary: _Summary
     latencyPercentiles: _Percentiles  # noqa: N815
@@ -42,7 +42,7 @@ class _Output(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What oha found, in microseconds: complete answers, and their first octets."""
+    """The figures of oha, in microseconds: complete answers, and their first octets."""
 
     requests: int
     seconds: float

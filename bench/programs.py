@@ -37,7 +37,7 @@ def missing(names: Sequence[str]) -> list[str]:
 
 
 async def printed(argv: Sequence[str], within: float) -> bytes:
-    """What a generator printed to standard output.
+    """The standard output of a generator.
 
     Raises:
         LoadError: it failed, or took too long.

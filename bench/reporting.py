@@ -1,4 +1,4 @@
-"""What a run shows while it goes on and when it has ended, and `python -m bench report`.
+"""The output of a run while it goes on and at its end, and `python -m bench report`.
 
 Decides the order of lines, tables, files and comparison. Must not know how a round is measured.
 """

@@ -49,7 +49,7 @@ _DIGITS = 64
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What wrk found."""
+    """The figures of wrk."""
 
     requests: int
     microseconds: int

@@ -44,7 +44,7 @@ class Choice:
 
     @classmethod
     def of(cls, wanted: Sequence[str | Recipe], folder: Path | None) -> "Choice":
-        """What these values of `--rival` mean here."""
+        """The rivals that these values of `--rival` mean here."""
         references: dict[str, None] = {}
         programs: dict[str, Recipe] = {}
         missing = []

@@ -63,7 +63,7 @@ class Rival(ABC):
         return None
 
     def own_figures(self) -> Mapping[str, float]:
-        """What the running proxy reports of itself, after a round."""
+        """The figures that the running proxy reports of itself, after a round."""
         return {}
 
     def secured(self, folder: Path, certificate: Certificate) -> "Rival | None":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """What a node has used of its lease, what it holds, and what it wants.
+    """A node's use of its lease, the rest that it keeps, and its wish for more.
 
     Until the grant of this claim comes in, the node uses no more than `ceiling`.
     """
@@ -32,5 +32,5 @@ class Grant(NamedTuple):
     ends_in: int  # milliseconds; 0: the window is closed
     expires_in: int  # milliseconds after which the lease counts as used if no claim comes
     size: int  # of the window
-    free: int  # what no node holds
-    elsewhere: int  # what other nodes hold and have not used, by their last claims
+    free: int  # the part that no node holds
+    elsewhere: int  # the unused part of other nodes, by their last claims

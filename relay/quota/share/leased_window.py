@@ -16,7 +16,7 @@ _MARGIN: Final = 10  # of a lease's time, a tenth is left to clocks that run at 
 
 
 class LeasedWindow:
-    """What one node may use of a shared window."""
+    """The part of a shared window that one node may use."""
 
     __slots__ = (
         "_asked",
@@ -43,8 +43,8 @@ class LeasedWindow:
         self.epoch = 0  # 0: no grant came yet
         self.used = 0
         self.ceiling = 0
-        self.free = size  # what no node held, at the last grant
-        self.elsewhere = 0  # what other nodes held unused, at the last grant
+        self.free = size  # the part that no node held, at the last grant
+        self.elsewhere = 0  # the unused part of other nodes, at the last grant
         self._number = 0  # of the last claim
         self._asked = False  # whether its grant has yet to come
         self._sent = 0  # when it was sent
@@ -59,7 +59,7 @@ class LeasedWindow:
     # --- requests ---------------------------------------------------------------------
 
     def left(self, now: int) -> int:
-        """What can be taken now without a word to the owner."""
+        """The amount that can be taken now without a claim."""
         return max(0, self.ceiling - self.used) if now < min(self._ends, self._dies) else 0
 
     def take(self, amount: int, now: int) -> bool:
@@ -94,9 +94,8 @@ class LeasedWindow:
         """Whether to ask for more ahead of need: only where requests come, and once at a time."""
         if self._asked or not self._demand(now) or now >= self._ends:
             return False
-        return self.left(now) * _LOW <= self._gained or now + (self._dies - self._sent) // 2 > (
-            self._dies
-        )
+        is_half_over = now - self._sent > (self._dies - self._sent) // 2
+        return is_half_over or self.left(now) * _LOW <= self._gained
 
     def claim(self, now: int, need: int = 0) -> Claim:
         """Ask for more: for `need`, which a request waits for, or ahead of need."""
@@ -104,7 +103,7 @@ class LeasedWindow:
         return self._next_claim(now, self._held(now), max(1, want), need)
 
     def release(self, now: int) -> Claim:
-        """Give back what is not used: it was recalled, or nobody has used it for a while."""
+        """Give back the unused rest: it was recalled, or nobody has used it for a while."""
         self.ceiling = min(self.ceiling, self.used)
         return self._next_claim(now, self.ceiling, 0, 0)
 
@@ -156,7 +155,7 @@ class LeasedWindow:
         self._recent += amount
 
     def _demand(self, now: int) -> int:
-        """What requests wanted in the last ten to twenty seconds."""
+        """The amount that requests wanted in the last ten to twenty seconds."""
         self._turn(now)
         return self._recent + self._before
 

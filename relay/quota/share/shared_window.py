@@ -1,6 +1,6 @@
 """The owner's side of a window that nodes draw from by leases.
 
-Decides how much a node gets, and what becomes of a lease whose node is silent. Moments are the
+Decides how much a node gets, and when the lease of a silent node counts as used. Moments are the
 owner's clock in milliseconds. A window opens with the first claim of a request that waits, and
 closes when it ends, or when nothing of it is used or held.
 """
@@ -15,7 +15,7 @@ _GRACE: Final = 2_000  # milliseconds after which an expired lease counts as use
 
 
 class Lease:
-    """What one node has used, and how far it may go."""
+    """The use of one node, and its ceiling."""
 
     __slots__ = ("ceiling", "expires", "is_lost", "number", "used")
 
@@ -28,7 +28,7 @@ class Lease:
 
     @property
     def total(self) -> int:
-        """What the lease takes of the window."""
+        """The part of the window that the lease takes."""
         return max(self.used, self.ceiling)
 
 
@@ -50,17 +50,17 @@ class SharedWindow:
 
     @property
     def free(self) -> int:
-        """What no node holds; negative where leases exceed a smaller size, or tokens were settled
-        beyond it."""
+        """The part that no node holds; negative where leases exceed a smaller size, or tokens were
+        settled beyond it."""
         return self.size - sum([lease.total for lease in self.leases.values()])
 
     @property
     def used(self) -> int:
-        """What nodes have used by their last claims; all of a lease whose node is silent."""
+        """The use by the nodes' last claims; all of a lease whose node is silent."""
         return sum([it.total if it.is_lost else it.used for it in self.leases.values()])
 
     def idle_beside(self, lease: str) -> int:
-        """What other nodes hold and have not used."""
+        """The part that other nodes hold and have not used."""
         others = [it for name, it in self.leases.items() if name != lease and not it.is_lost]
         return sum([max(0, it.ceiling - it.used) for it in others])
 
@@ -106,7 +106,7 @@ class SharedWindow:
         return True
 
     def _restore(self, claim: Claim, now: int) -> None:
-        """The owner has lost the opening of the claim's window: go on from the nodes' totals."""
+        """Go on from the nodes' totals: the owner has lost the opening of the claim's window."""
         self.epoch = claim.epoch
         self.end = now + min(self.per, claim.ends_in)
         if not claim.ends_in:
