@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from bench.dialects import HOST
-from bench.loadgen import HEAD_END, LoadError, quantile
-from bench.programs import printed, program
+from bench.loadgen import LoadError, quantile
+from bench.programs import printed, program, taken_apart
 
 _SPARE_S = 30.0
 _RATE = re.compile(rb"finished in \S+, ([\d.]+) req/s")
@@ -44,18 +44,13 @@ class H2load:
     def __init__(
         self, folder: Path, port: int, payload: bytes, answer: int, *, secure: bool = False
     ) -> None:
-        head, _, body = payload.partition(HEAD_END)
-        start, *lines = head.decode().split("\r\n")
+        path, self._fields, body = taken_apart(payload)
         self._log = folder / "h2load.log"
         self._body = folder / "h2load.body"
         self._body.write_bytes(body)
         scheme = "https" if secure else "http"
-        self._url = f"{scheme}://{HOST}:{port}{start.split(' ')[1]}"
+        self._url = f"{scheme}://{HOST}:{port}{path}"
         self._answer = answer
-        self._fields: list[str] = []
-        for line in lines:
-            if line.partition(":")[0].lower() not in ("host", "content-length", "connection"):
-                self._fields += ["-H", line]
 
     async def run(self, connections: int, streams: int, seconds: float) -> bytes:
         """Send for so long; the output, which `report` reads when nothing is measured any more."""

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from bench.dialects import HOST
-from bench.loadgen import HEAD_END, LoadError
+from bench.loadgen import LoadError
 from bench.pacing import LEAST, RateMissedError
-from bench.programs import printed, program
+from bench.programs import printed, program, taken_apart
 
 _SPARE_S = 20.0
 _DIGITS = 64  # as of wrk: answers vary by some digits
@@ -57,16 +57,11 @@ class Oha:
     for answers whose length varies."""
 
     def __init__(self, folder: Path, port: int, payload: bytes, answer: int) -> None:
-        head, _, body = payload.partition(HEAD_END)
-        start, *lines = head.decode().split("\r\n")
+        path, self._fields, body = taken_apart(payload)
         self._body = folder / "oha.body"
         self._body.write_bytes(body)
-        self._url = f"http://{HOST}:{port}{start.split(' ')[1]}"
+        self._url = f"http://{HOST}:{port}{path}"
         self._answer = answer
-        self._fields: list[str] = []
-        for line in lines:
-            if line.partition(":")[0].lower() not in ("host", "content-length", "connection"):
-                self._fields += ["-H", line]
 
     async def run(self, rate: float, connections: int, seconds: float) -> Report:
         """Send for so long.

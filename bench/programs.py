@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.loadgen import LoadError
+from bench.loadgen import HEAD_END, LoadError
 
 INSTALLED_BY: Final = {
     "wrk": "apt-get install wrk",
@@ -34,6 +34,20 @@ def missing(names: Sequence[str]) -> list[str]:
         for name in names
         if program(name) is None
     ]
+
+
+def taken_apart(payload: bytes) -> tuple[str, list[str], bytes]:
+    """The path of a request, its fields as options `-H`, and its body.
+
+    A generator writes the fields of the connection by itself.
+    """
+    head, _, body = payload.partition(HEAD_END)
+    start, *lines = head.decode().split("\r\n")
+    fields: list[str] = []
+    for line in lines:
+        if line.partition(":")[0].lower() not in ("host", "content-length", "connection"):
+            fields += ["-H", line]
+    return start.split(" ")[1], fields, body
 
 
 async def printed(argv: Sequence[str], within: float) -> bytes:
