@@ -8,12 +8,11 @@ then.
 
 import asyncio
 import resource
-import signal
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -27,7 +26,7 @@ from bench import comparison, reporting, stored, tables, timing
 from bench.bodies import octets
 from bench.certificate import Certificate
 from bench.dialects import CHAT, MESSAGES, RESPONSES
-from bench.process import BenchError, Cores, pin
+from bench.process import BenchError, Cores, interrupted_by_signals, pin, stop_all
 from bench.profile import profile_all, profile_natively, profile_python
 from bench.programs import missing as missing_generators
 from bench.rivals.choice import Choice, folder_option, rival_option
@@ -37,7 +36,7 @@ from bench.rivals.program import Program
 from bench.rivals.relay import THIS, Build, Relay, build_option, checkout
 from bench.rivals.rival import Rival
 from bench.rounds import upstream_of_json
-from bench.scenarios import ADDED, CURVES, PROFILED, SCENARIOS, upstream_of
+from bench.scenarios import ADDED, CURVES, PROFILED, SCENARIOS, generators, upstream_of
 from bench.stage import (
     Settings,
     Stage,
@@ -75,7 +74,7 @@ class _Plan:
     def of(cls, options: dict[str, Any]) -> "_Plan":
         names = (
             *("rounds", "seconds", "connections", "rate", "streams", "pace", "bodies"),
-            *("idle_streams", "live_streams", "largest"),
+            *("idle_streams", "live_streams", "largest", "most_others"),
         )
         builds = list(options["builds"])
         if options["before"] is not None:
@@ -106,10 +105,8 @@ class _Plan:
 
 
 def _scenarios(options: dict[str, Any]) -> tuple[str, ...]:
-    if options["only"]:
-        return tuple(dict.fromkeys(options["only"]))
-    if options["curves"]:
-        return CURVES
+    if options["only"] or options["curves"]:
+        return tuple(dict.fromkeys((*options["only"], *(CURVES if options["curves"] else ()))))
     return timing.QUICK if options["quick"] else SCENARIOS
 
 
@@ -193,7 +190,9 @@ class _Number(click.FloatRange):
     type=click.Choice((*SCENARIOS, *CURVES)),
     help="A scenario to run; may be repeated. All by default, but no curve.",
 )
-@click.option("--curves", is_flag=True, help="Run the curves in place of the other scenarios.")
+@click.option(
+    "--curves", is_flag=True, help="Run the curves, and no other scenario but those of --only."
+)
 @click.option(
     "--largest",
     default=10_000_000,
@@ -214,6 +213,14 @@ class _Number(click.FloatRange):
     show_default=True,
     type=click.IntRange(1, 100_000),
     help="Streams in live-streams.",
+)
+@click.option(
+    "--most-others",
+    default=0.5,
+    show_default=True,
+    envvar="RELAY_BENCH_MOST_OTHERS",
+    type=_Number(0.05, 1),
+    help="Refuse a round in which other processes used more than this share of the proxy's core.",
 )
 @rival_option
 @folder_option
@@ -274,12 +281,15 @@ def main(**options: Any) -> None:
 def _carry_out(console: Console, planned: Callable[[], _Plan]) -> None:
     """Run a plan, and exit with its status."""
     _lift_descriptor_limit()
+    interrupted_by_signals()
     try:
         plan = planned()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(_run(plan, console))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("interrupted; all processes have ended")
+        stop_all()
+        with suppress(OSError):  # the terminal may be gone
+            console.print("interrupted; all processes have ended")
         sys.exit(130)
     except (BenchError, OSError) as error:
         reporting.fail(console, error)
@@ -288,9 +298,6 @@ def _carry_out(console: Console, planned: Callable[[], _Plan]) -> None:
 
 async def _run(plan: _Plan, console: Console) -> int:
     """Measure and report; the exit status."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     cores = Cores.choose()
     if cores.shared:
         console.print("[yellow]note:[/] one core only: rates and latencies mean little here.")
@@ -320,7 +327,7 @@ async def _run(plan: _Plan, console: Console) -> int:
             raise
         if not stage.refused and not any(stage.results.values()):
             raise BenchError("nothing was measured: no rival has a part in these scenarios")
-        stage.notes += missing_generators(("wrk", "oha", "h2load"))
+        stage.notes += missing_generators(generators(plan.scenarios))
         run = stored.Run.of(stage, rivals)
         tables.show(console, run)
         reporting.save(console, path, run)

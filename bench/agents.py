@@ -140,7 +140,7 @@ async def agents_round(stage: Stage, rival: Rival, process: Process) -> Figures:
     await answer_of(HOST, testbed.port, "/simulate/requests", method="DELETE")
     before = _newest(rival)
     counts = _Counts()
-    window = Window(stage.cores, process, testbed.upstream)
+    window = Window(stage, process, testbed.upstream)
     async with asyncio.TaskGroup() as group:
         for number in range(_AGENTS):
             group.create_task(_Agent(rival, number, counts).play())

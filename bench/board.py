@@ -44,6 +44,7 @@ BOARD = (
     Column("Added first event p99", "µs", "first", "p99_us", added=True),
     Column("CPU per event", "µs", "sse", "cpu_us", 1),
     Column("Memory at rest", "MiB", "memory", "base_mib", 1),
+    Column("Memory in steady work", "MiB", "json", "rss_mib", 1),
     Column("Memory per stream", "KiB", "memory", "stream_kib", 1),
 )
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from time import perf_counter
 
 from bench.dialects import HOST, MESSAGES
+from bench.headroom import check_outlived
 from bench.loadgen import HEAD_END, OK, LoadError
 from bench.process import BenchError, Process
 from bench.rivals.relay import Relay
@@ -27,7 +28,7 @@ _ANSWER_S = 30.0  # in which any request is answered
 # Of a request: no connection, no answer, none in time, or a wrong one.
 _FAILURES = (OSError, EOFError, LoadError, ValueError)
 _PACE = 5.0  # events a second of each stream
-_LEAST_S = 8.0  # of a stream: longer than the hand-overs take
+_LEAST_S = 10.0  # of a stream: longer than the hand-overs take
 
 
 class _Clients:
@@ -101,6 +102,8 @@ async def handover_round(stage: Stage, rival: Rival, process: Process) -> Figure
             tasks = [asyncio.ensure_future(way()) for way in ways for _ in range(_CLIENTS)]
             try:
                 took = await _replace(stage, rival, process, held)
+                # A stream that had ended shows nothing of the last hand-over.
+                check_outlived(load.completed, "the last hand-over was over")
             finally:
                 clients.stopped = True
                 await asyncio.gather(*tasks)

@@ -20,6 +20,7 @@ _LEAST_PACE = 0.9
 # Figures that stay of a refused round: they tell why it was.
 _KEPT = (
     "share", "others", "load_share", "others_load", "full_load", "load_us", "upstream_us",
+    "disturbed",
 )  # fmt: skip
 
 
@@ -49,6 +50,33 @@ def check(figures: Mapping[str, float], *, busy: bool) -> None:
     if busy and _is_proxy_busy(figures):
         return
     raise LimitedError(reason(figures), figures)
+
+
+def check_core(figures: Mapping[str, float], most: float) -> None:
+    """Refuse figures of a window in which other processes had more than `most` of the proxy's core.
+
+    Raises:
+        LimitedError: they had.
+    """
+    if figures["others"] > most:
+        raise LimitedError(_disturbed(figures), {**figures, "disturbed": 1.0})
+
+
+def _disturbed(figures: Mapping[str, float]) -> str:
+    return f"other processes used {100 * figures['others']:.0f} % of the proxy's core"
+
+
+def check_outlived(ended: int, moment: str) -> None:
+    """Refuse a round in which streams came to their end before a moment that they were to outlive.
+
+    Raises:
+        LimitedError: some did: the clients or the machine were too slow, not the proxy.
+    """
+    if ended:
+        raise LimitedError(
+            f"{ended} streams came to their end before {moment}: "
+            "the clients or the machine were too slow"
+        )
 
 
 def check_pace(figures: Mapping[str, float], wanted: float) -> None:
@@ -87,5 +115,7 @@ def refusal(figures: Mapping[str, float]) -> str:
     """Why a round has no figures; empty if it has."""
     if not figures.get("limited"):
         return ""
-    why = reason(figures) if "load_share" in figures else "the clients were late"
-    return f"refused: {why}"
+    if figures.get("disturbed"):
+        return f"refused: {_disturbed(figures)}"
+    known = "load_share" in figures
+    return f"refused: {reason(figures) if known else 'the load was late, as a note says'}"

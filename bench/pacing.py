@@ -24,6 +24,8 @@ _NANOSECONDS = 1_000_000_000
 LEAST = 0.99
 # Of requests with an idle connection, one in a hundred may leave this much late.
 _MAX_LATE_NS = 1_000_000
+_REST_S = 10.0  # in which the requests of a window are answered
+_STEP_S = 0.002
 
 
 class RateMissedError(LoadError):
@@ -44,12 +46,14 @@ class _TimerSettings(ctypes.Structure):
 class Pace:
     """Requests of `load` in even intervals, on whichever connection has been idle for longest."""
 
-    def __init__(self, load: JsonLoad, rate: float) -> None:
+    def __init__(self, load: JsonLoad, rate: float, most_late_ns: int = _MAX_LATE_NS) -> None:
+        self._most_late_ns = most_late_ns
         self._load = load
         self._rate = rate
         self._interval = round(_NANOSECONDS / rate)
         self._next = 0  # when the next request is due, in nanoseconds
         self._owed = 0  # requests that are due
+        self._ended = False  # nothing becomes due any more
         self._late = array("Q")  # how late the clients saw that requests were due
 
     @contextmanager
@@ -66,7 +70,9 @@ class Pace:
             os.close(timer)
 
     async def window(self, seconds: float) -> int:
-        """Let the load go on; the number of answers.
+        """Let the load go on; the number of answers to the requests that were due.
+
+        Requests that are unanswered when the time is up are waited for: their times count, too.
 
         Raises:
             RateMissedError: there were fewer than the rate demands.
@@ -75,6 +81,7 @@ class Pace:
         """
         self._next += self._owed * self._interval  # of an earlier window, which is no figure
         self._owed = 0
+        self._ended = False
         del self._late[:]
         before = self._load.completed
         loop = asyncio.get_running_loop()
@@ -83,19 +90,26 @@ class Pace:
         answers = self._load.completed - before
         wanted = self._rate * (loop.time() - start)
         late = quantile(self._late, 0.99)
-        if late > _MAX_LATE_NS:
+        if late > self._most_late_ns:
             raise LimitedError(f"one request in a hundred was sent {late / 1e6:.1f} ms late")
         if answers < LEAST * wanted:
             raise RateMissedError(
                 f"{answers} answers came at {self._rate:g}/s instead of {wanted:.0f}"
             )
-        return answers
+        self._ended = True
+        while self._owed:
+            if loop.time() > start + seconds + _REST_S:
+                raise RateMissedError(f"{self._owed} requests were due and never sent")
+            await self._load.run(_STEP_S)
+        await self._load.settled(_REST_S)
+        return self._load.completed - before
 
     def _due(self, timer: int) -> None:
         expired = int.from_bytes(os.read(timer, 8), "little")
-        if not self._owed:
+        if not self._owed and not self._ended:
             self._late.append(max(0, monotonic_ns() - self._next))
-        self._owed += expired
+        if not self._ended:
+            self._owed += expired
         idle = self._load.idle
         sent = min(self._owed, len(idle))
         self._owed -= sent

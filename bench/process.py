@@ -27,6 +27,7 @@ _PROC = Path("/proc")
 _STOP_WAIT_S = 5.0
 _COMMAND_TIMEOUT_S = 20.0
 _POLL_S = 0.001
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _CPU_CLOCK = 2  # CPUCLOCK_SCHED: of all threads, in nanoseconds
 # Ends when its parent has ended in any way, and after its time.
@@ -97,6 +98,7 @@ class Process:
             raise BenchError(f"{name} cannot be started: {error}") from None
         finally:
             os.sched_setaffinity(0, before)
+        _STARTED.add(self)
 
     @property
     def pid(self) -> int:
@@ -163,9 +165,12 @@ class Process:
                 self._popen.kill()
                 self._popen.wait()
         _kill_group(self.pid)
+        _STARTED.discard(self)
         return self._popen.returncode
 
 
+# Processes that run, so that none is left when the bench is interrupted as it starts one.
+_STARTED: set[Process] = set()
 # The loops that keep cores awake at this moment.
 _SPINNERS: dict[int, Process] = {}
 
@@ -190,6 +195,28 @@ class NoProcess(Process):
 
     def stop(self) -> int:
         return 0
+
+
+def stop_all() -> None:
+    """End every process that still runs."""
+    for process in tuple(_STARTED):
+        process.stop()
+
+
+def interrupted_by_signals() -> None:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt at once, also where nothing awaits.
+
+    Further signals are ignored, so that the processes are ended in order.
+    """
+    chosen = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+
+    def interrupt(number: int, frame: object) -> None:
+        for one in chosen:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for one in chosen:
+        signal.signal(one, interrupt)
 
 
 def output(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:

@@ -20,7 +20,10 @@ from bench.stored import REFERENCES
 # The share of a core that other processes may take without a note.
 _MAX_OTHERS = 0.05
 # Scenarios that are meant to keep a proxy busy, and whose CPU per request is only then a figure.
-_SATURATING = ("json", "json-8", "chat-json", "responses-json")
+_SATURATING = (
+    *("json", "json-8", "json-300k", "json-1m", "chat-json", "responses-json"),
+    *("http2-json", "tls-json", "tls-http2-json"),
+)
 # A figure in each round of a rival; None where the round was refused.
 ByRound = Sequence[float | None]
 

@@ -94,11 +94,15 @@ def show_stored(result: Path, compare: Path | None, page_path: Path | None) -> N
     try:
         run = stored.read(result)
         before = None if compare is None else stored.read(compare)
-        written = page.write(run, stored.new_path(page_path or result))
     except (BenchError, OSError) as error:
         fail(console, error)
     tables.show(console, run)
+    is_worse = before is not None and comparison.show(console, before, run)
+    try:
+        written = page.write(run, stored.new_path(page_path or result))
+    except (BenchError, OSError) as error:
+        fail(console, error)
     for one in written:
         console.print(f"page: {one}", highlight=False, soft_wrap=True)
-    if before is not None and comparison.show(console, before, run):
+    if is_worse:
         sys.exit(comparison.STATUS)

@@ -87,19 +87,25 @@ async def _streams(stage: Stage, rival: Rival, process: Process, size: int) -> F
     figures = await ticking(stage, rival, process, size, interval)
     kept = ("cpu_us", "events_s", "gap_p99_us")
     found = {name: figures[name] for name in kept if name in figures}
-    return found | {"rss_mib": process.rss() / 2**20, "more_mib": (process.rss() - base) / 2**20}
+    memory = figures["rss_mib"]
+    return found | {"rss_mib": memory, "more_mib": memory - base / 2**20}
 
 
 async def _body(stage: Stage, rival: Rival, process: Process, size: int) -> Figures:
     """Bodies of so many octets."""
     load = json_load(rival, MESSAGES, size)
     connections = max(1, min(_BODIES_AT_ONCE, _HELD // size))
+    if connections < _BODIES_AT_ONCE:
+        stage.say(
+            f"curve-body: {connections} connections in place of {_BODIES_AT_ONCE} at {size:,} "
+            f"octets, so that {_HELD // 1_000_000} MB of bodies are under way at most"
+        )
     upstream = stage.testbeds["replay"].upstream
     try:
         figures = await saturated(stage, rival, load, process, upstream, connections)
     finally:
         load.close()
-    return _chosen(judged(rival, figures, busy=True))
+    return {**_chosen(judged(rival, figures, busy=True)), "connections": connections}
 
 
 async def _keys(stage: Stage, rival: Rival, process: Process, size: int) -> Figures:
@@ -117,7 +123,7 @@ async def _keys(stage: Stage, rival: Rival, process: Process, size: int) -> Figu
     wrk.spread(key_of(0), [key_of(number) for number in range(size)])
     connections = stage.settings.connections
     await wrk.run(connections, _WARM_S)
-    window = Window(stage.cores, process, stage.testbeds[upstream_of_json()].upstream)
+    window = Window(stage, process, stage.testbeds[upstream_of_json()].upstream)
     report = await wrk.run(connections, stage.settings.seconds)
     figures = judged(rival, window.close(report.requests, "requests"), busy=True)
     figures |= {"requests_s": report.requests / report.microseconds * 1e6, "p99_us": report.p99_us}

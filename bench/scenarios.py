@@ -94,7 +94,7 @@ _SMALL = frozenset({"json-8", "paced", "latency", "rate", "quota"})
 _UNSTREAMED = frozenset({"json", *_SMALL, "http2-json", *_LARGE})
 _SILENT = "ready"
 # Figures of the proxy's process, which a rival without a proxy does not have.
-_PROXY_FIGURES = ("cpu_us", "share", "others")
+_PROXY_FIGURES = ("cpu_us", "share", "others", "rss_mib")
 
 
 async def measure(stage: Stage, chosen: tuple[str, ...]) -> Results:
@@ -139,6 +139,24 @@ def upstream_of(name: str) -> UpstreamKind:
         return "tls-sse" if name == "tls-sse" else "tls"
     small = name in _SMALL or name.endswith("json")
     return upstream_of_json() if small else "simulator"
+
+
+def generators(names: Sequence[str]) -> list[str]:
+    """The load generators of other makers that these scenarios use."""
+    kinds = {
+        "wrk": [name for name in names if _has_wrk(name)],
+        "oha": [name for name in names if name == "rate"],
+        "h2load": [name for name in names if name.endswith("http2-json")],
+    }
+    return [generator for generator, found in kinds.items() if found]
+
+
+def _has_wrk(name: str) -> bool:
+    if name.endswith("http2-json"):
+        return False
+    return name in ("json-8", "rate", *_LARGE) or (
+        name.endswith("json") or (name in CURVES and name != "curve-streams")
+    )
 
 
 def in_turn(rivals: Sequence[Rival], number: int) -> Sequence[Rival]:
@@ -290,9 +308,9 @@ def _refuse(stage: Stage, name: str, rival: Rival, error: BenchError | OSError) 
     """Leave a rival out of a scenario in which it failed, with its earlier rounds.
 
     Raises:
-        BenchError: the failure is relay's, nginx's or the upstream's, and ends the run.
+        BenchError: the failure is the upstream's, and ends the run.
     """
-    if not rival.may_fail or isinstance(error, UpstreamError):
+    if isinstance(error, UpstreamError):
         raise BenchError(f"{name}: {error}") from None
     where = EVERYWHERE if isinstance(error, NotStartedError) else name
     stage.refused.setdefault(where, {})[rival.name] = str(error)

@@ -5,19 +5,20 @@ a rival's answer is compared with, and which costs between two moments belong to
 Must not know which scenarios there are.
 """
 
+import asyncio
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.certificate import trusting
 from bench.dialects import MESSAGES, Dialect
-from bench.headroom import LimitedError
+from bench.headroom import LimitedError, check_core
 from bench.http2 import Http2JsonLoad, Http2StreamLoad
 from bench.loadgen import JsonLoad, LoadError
-from bench.process import BenchError, Cores, Process, busy_ns
+from bench.process import BenchError, Cores, NoProcess, Process, busy_ns
 from bench.rivals.rival import UPSTREAM_KEY, Rival
 from bench.streams import StreamLoad
 from bench.upstreams import put_script
@@ -35,6 +36,7 @@ UpstreamKind = Literal[
 # About 500 bytes of JSON in the answer.
 JSON_ANSWER = "tokens=40"
 _STREAM_END_TIMEOUT_S = 60.0
+_WEIGHINGS = 5  # of a process in a window
 # A stream that is held open: the start of this answer, with two events ahead of its content.
 _OPENED_ANSWER = "tokens=40"
 _OPENED_EVENTS = 20
@@ -65,6 +67,7 @@ class Settings:
     idle_streams: int = 10_000
     live_streams: int = 5_000
     largest: int = 10_000_000  # of the sizes of curves
+    most_others: float = 0.5  # of the proxy's core, that other processes may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +177,9 @@ class Stage:
 class Window:
     """Time, CPU and work between two moments."""
 
-    def __init__(self, cores: Cores, process: Process, upstream: Process) -> None:
-        self._cores = cores
+    def __init__(self, stage: Stage, process: Process, upstream: Process) -> None:
+        self._cores = stage.cores
+        self._most_others = stage.settings.most_others
         self._process = process
         self._upstream = upstream
         self._before = self._read()
@@ -187,7 +191,11 @@ class Window:
 
     def close(self, work: int, unit: str) -> Figures:
         """Costs per piece of work; `others…` is the share of a core that other processes took,
-        `full_load` that in which the load's was busy with anything."""
+        `full_load` that in which the load's was busy with anything.
+
+        Raises:
+            LimitedError: other processes took too much of the proxy's core.
+        """
         if work <= 0:
             raise BenchError(f"no {unit} in an entire round")
         then, now = self._before, self._after or self._read()
@@ -195,7 +203,7 @@ class Window:
             after - before for before, after in zip(then, now, strict=True)
         )
         share = proxy / wall
-        return {
+        figures = {
             "cpu_us": proxy / work / 1e3,
             f"{unit}_s": work / wall * 1e9,
             "share": share,
@@ -206,6 +214,9 @@ class Window:
             "load_us": load / work / 1e3,
             "upstream_us": upstream / work / 1e3,
         }
+        if not isinstance(self._process, NoProcess):
+            check_core(figures, self._most_others)
+        return figures
 
     def _read(self) -> tuple[int, ...]:
         return (
@@ -216,6 +227,25 @@ class Window:
             *busy_ns(self._cores.proxy),
             *busy_ns(self._cores.load),
         )
+
+
+@asynccontextmanager
+async def weighed(process: Process, seconds: float) -> AsyncIterator[list[int]]:
+    """The resident octets of the process tree at even intervals of a window so long."""
+    found: list[int] = []
+
+    async def weigh() -> None:
+        while True:
+            await asyncio.sleep(seconds / (_WEIGHINGS + 1))
+            found.append(process.rss())
+
+    task = asyncio.ensure_future(weigh())
+    try:
+        yield found
+    finally:
+        task.cancel()
+    if not found:
+        found.append(process.rss())
 
 
 def _others(busy: int, total: int, ours: float) -> float:

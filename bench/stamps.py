@@ -60,9 +60,14 @@ class StampedClient(StreamClient):
         self.rest = text[max(end, len(text) - _STAMP_OCTETS) :]
 
 
-async def tick(port: int, events: int, interval: float) -> None:
-    """Give all open streams so many events, so many seconds apart, then end them."""
-    await answer_of(HOST, port, f"/tick?events={events}&interval_us={round(interval * 1e6)}")
+async def tick(port: int, interval: float) -> None:
+    """Give all open streams events, so many seconds apart, until they are ended."""
+    await answer_of(HOST, port, f"/tick?interval_us={round(interval * 1e6)}")
+
+
+async def end(port: int) -> int:
+    """End the streams that get events; the number of events that were sent."""
+    return int(await answer_of(HOST, port, "/end"))
 
 
 async def release(port: int) -> None:

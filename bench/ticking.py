@@ -2,8 +2,9 @@
 
 Decides when each open stream gets its next event. A stream begins and ends with octets recorded
 from the simulator. In between it is silent, until all that are open are asked at once to go on:
-`GET /tick?events=100&interval_us=20000` gives each so many events at even intervals, in turns, so
-that those of many streams do not coincide, and `GET /release` none. The clock is the machine's, so
+`GET /tick?interval_us=20000` gives each an event in every interval, in turns, so that those of many
+streams do not coincide, until `GET /end` ends them and says how many events there were;
+`GET /release` ends silent streams. The clock is the machine's, so
 clients can compare. `python -m bench.ticking PORT OPENING ENDING`.
 """
 
@@ -22,7 +23,7 @@ import uvloop
 from bench.pacing import timer_of
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
-_OK: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+_OK: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _EVENT: Final = (
     b"event: content_block_delta\n"
     b'data: {"type":"content_block_delta","index":0,'
@@ -44,21 +45,30 @@ class Ticker:
         self._timer = -1
         self._tick = 0.0  # seconds
         self._owed = 0.0  # events that are due
+        self._sent = 0  # events since the streams were asked to go on
 
     def add(self, stream: "Stream") -> None:
         self._silent[stream] = None
 
-    def tick(self, events: int, interval: float) -> None:
-        """Give the silent streams so many events each, then end them."""
+    def tick(self, interval: float) -> None:
+        """Give the silent streams events, until they are ended."""
         self._stop()
         self._interval = interval
-        for stream in self._silent:
-            stream.left = events
-            self._streams.append(stream)
+        self._sent = 0
+        self._streams.extend(self._silent)
         self._silent.clear()
         if self._streams:
             # One tick for each event, while there are few.
             self._start(min(_MAX_TICKS_S, len(self._streams) / interval))
+
+    def end(self) -> int:
+        """End the streams that get events; the number of events that they have had together."""
+        self._stop()
+        for stream in self._streams:
+            if not stream.closed:
+                stream.write(self.ending)
+        self._streams.clear()
+        return self._sent
 
     def release(self) -> None:
         """End all silent streams."""
@@ -92,11 +102,8 @@ class Ticker:
             if stream.closed:
                 continue
             stream.write(_CHUNK % monotonic_ns())
-            stream.left -= 1
-            if stream.left:
-                streams.append(stream)
-            else:
-                stream.write(self.ending)
+            self._sent += 1
+            streams.append(stream)
         if not streams:
             self._stop()
 
@@ -109,7 +116,6 @@ class Stream(asyncio.Protocol):
         self._head = b""  # of a request, as far as it has come
         self._target = ""
         self._missing = 0  # octets of the request's body
-        self.left = 0  # events
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -141,12 +147,15 @@ class Stream(asyncio.Protocol):
             self.write(self._ticker.opening)
             self._ticker.add(self)
             return
+        answer = b"{}"
         if target.path == "/release":
             self._ticker.release()
         elif target.path == "/tick":
-            values = {name: int(value) for name, (value,) in parse_qs(target.query).items()}
-            self._ticker.tick(values["events"], values["interval_us"] / 1e6)
-        self.write(_OK)
+            (interval,) = parse_qs(target.query)["interval_us"]
+            self._ticker.tick(int(interval) / 1e6)
+        elif target.path == "/end":
+            answer = b"%d" % self._ticker.end()
+        self.write(_OK % (len(answer), answer))
 
 
 async def serve(port: int, opening: bytes, ending: bytes) -> None:

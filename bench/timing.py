@@ -23,9 +23,9 @@ _EXTRA_S = (
     ("chat-first", 0.3),
     ("sse", 5.0),
     ("json-1m", 1.5),
-    ("rate", 16.0),
+    ("rate", 22.0),
     ("gaps", 4.0),
-    ("live-streams", 10.0),
+    ("live-streams", 8.0),
 )
 # Rounds without a window: their length depends on their own load.
 _FIXED_S = {
@@ -35,7 +35,7 @@ _FIXED_S = {
     "ready": 0.0,
     "idle-streams": 2.0,
     "idle-streams-10k": 9.0,
-    "handover": 8.0,
+    "handover": 11.0,
     "quota": 1.0,
     "agents": 10.0,
 }

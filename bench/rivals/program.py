@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,13 @@ from bench.process import BenchError, free_ports, output
 from bench.rivals.rival import UPSTREAM_KEY, Rival
 
 _TREE = Path(__file__).parents[2]
+# Filled in wherever they stand in braces.
+PLACES = (
+    *("port", "http2_port", "admin_port", "upstream_port", "key", "upstream_key", "model"),
+    *("folder", "program", "bin"),
+)
+_PLACE = re.compile(r"\{([a-z]\w*)\}")
+_MISSPELT = 0.8  # how much a name is like that of a place
 _VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 # Where packages put programs that an ordinary user's PATH may lack.
 _FOLDERS = ("/usr/sbin", "/usr/local/sbin", "~/.cargo/bin", "~/go/bin")
@@ -160,9 +168,29 @@ def read_template(path: Path) -> Recipe:
         BenchError: it cannot be read, or is no recipe.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Recipe)
+        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
     except (OSError, msgspec.DecodeError) as error:
         raise BenchError(f"the template {path} cannot be used: {error}") from None
+    if wrong := _unknown_places(recipe):
+        known = ", ".join("{" + place + "}" for place in PLACES)
+        raise BenchError(f"the template {path} cannot be used: {wrong[0]} is none of {known}")
+    return recipe
+
+
+def _unknown_places(recipe: Recipe) -> list[str]:
+    """The places in braces that nothing is filled into.
+
+    A program may have braces of its own in its settings: there, only a misspelt place counts.
+    """
+    texts = (*recipe.argv, *recipe.version, *recipe.environment.values(), *recipe.fields.values())
+    wrong = [name for text in texts for name in _PLACE.findall(text) if name not in PLACES]
+    for text in recipe.files.values():
+        wrong += [
+            name
+            for name in _PLACE.findall(text)
+            if name not in PLACES and get_close_matches(name, PLACES, 1, _MISSPELT)
+        ]
+    return ["{" + name + "}" for name in wrong]
 
 
 @functools.cache

@@ -8,6 +8,7 @@ interpreter. All get the same settings and a database each. Must not know what i
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ class Build:
         return Found(python, package, any(package.rglob(f"*{suffix}")))
 
     def _print(self, script: str) -> str:
+        if shutil.which(self.python) is None:
+            raise BenchError(f"{self.name}: there is no interpreter {self.python}")
         return output([self.python, "-P", "-c", script], self.environment()).strip()
 
 

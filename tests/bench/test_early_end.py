@@ -1,4 +1,4 @@
-"""A run that fails keeps what it has measured until then."""
+"""A scenario that fails costs its own figures, and the run goes on."""
 
 import sys
 from pathlib import Path
@@ -24,17 +24,29 @@ Handler.handle = dying
 """
 
 
-def test_a_run_that_fails_keeps_its_earlier_figures(tmp_path: Path) -> None:
+def test_a_scenario_that_fails_loses_no_other(tmp_path: Path) -> None:
     folder = tmp_path / "dying"
     folder.mkdir()
     (folder / "relay").symlink_to(TREE / "relay")
     (folder / "sitecustomize.py").write_text(_DIES_IN_STREAMS)
     build = ("--rival", "direct", "--relay", f"dying={sys.executable}:{folder}")
     figures = tmp_path / "figures.json"
-    scenarios = ("--only", "latency", "--only", "sse", "--rounds", "1", "--seconds", "0.5")
+    scenarios = (
+        "--only",
+        "latency",
+        "--only",
+        "sse",
+        "--only",
+        "ready",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.5",
+    )
     done = bench(*scenarios, *build, "--json", str(figures))
     assert done.returncode == 1, done.stdout + done.stderr
     run = stored.read(figures)
     assert set(run.rounds["latency"]) == {"direct", "dying"}
     assert "dying" not in run.rounds.get("sse", {})
-    assert any(remark.startswith("the run ended early: sse: dying") for remark in run.remarks)
+    assert set(run.rounds["ready"]) == {"dying"}
+    assert run.refused["sse"]["dying"]

@@ -1,5 +1,9 @@
 """A load generator of another maker has figures only where every request was right."""
 
+import asyncio
+from math import inf
+from pathlib import Path
+
 import orjson
 import pytest
 
@@ -7,6 +11,8 @@ from bench import h2load, oha
 from bench.loadgen import LoadError
 from bench.pacing import RateMissedError
 from bench.programs import missing, program
+from bench.scenarios import generators
+from tests.fakes.listening import listening
 
 _H2LOAD = (
     b"finished in 2.00s, 1.50 req/s, 450B/s\n"
@@ -18,21 +24,42 @@ _LOG = b"1795966448382304\t200\t485\n1795966448382305\t200\t300\n179596644838230
 
 
 def _oha(statuses: dict[str, int], errors: dict[str, int], size: int = 200) -> bytes:
-    percentiles = {"p50": 0.0001, "p99": 0.0005}
     return orjson.dumps(
         {
-            "summary": {"total": 2.0, "sizePerRequest": size},
-            "latencyPercentiles": percentiles,
-            "firstBytePercentiles": percentiles,
+            "summary": {"sizePerRequest": size},
             "statusCodeDistribution": statuses,
             "errorDistribution": errors,
         }
     )
 
 
-def test_the_figures_of_oha_are_those_it_printed() -> None:
-    report = oha.read_report(_oha({"200": 1999}, {}), 1000, 2, 200)
-    assert (report.requests, report.p50_us, report.first_p99_us) == (1999, 100.0, 500.0)
+def test_the_answers_of_oha_are_those_it_printed() -> None:
+    assert oha.read_requests(_oha({"200": 1999}, {}), 2000, 200) == 1999
+
+
+def test_a_request_that_was_never_sent_is_the_slowest() -> None:
+    times = [0.0001] * 990
+    assert oha.percentiles(times, 990) == (100.0, 100.0)
+    assert oha.percentiles(times, 1000) == (100.0, inf)
+
+
+async def test_connecting_is_no_part_of_the_times_of_oha(tmp_path: Path) -> None:
+    if program("oha") is None:
+        pytest.skip("oha is not installed")
+    late = 0.3  # seconds of the first answer of a connection
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        await asyncio.sleep(late)
+        while True:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            await reader.readuntil(b"{}")
+
+    request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
+    async with listening(serve) as port:
+        report = await oha.Oha(tmp_path, port, request, 2).run(100, 8, 1.0, 1.0)
+    assert 190 <= report.requests <= 201
+    assert report.p50_us < late * 1e6
 
 
 @pytest.mark.parametrize(
@@ -47,12 +74,12 @@ def test_the_figures_of_oha_are_those_it_printed() -> None:
 )
 def test_a_run_of_oha_with_a_failure_is_refused(printed: bytes, message: str) -> None:
     with pytest.raises(LoadError, match=message):
-        oha.read_report(printed, 1000, 2, 200)
+        oha.read_requests(printed, 2000, 200)
 
 
 def test_a_run_of_oha_that_missed_its_rate_is_refused() -> None:
     with pytest.raises(RateMissedError):
-        oha.read_report(_oha({"200": 1900}, {}), 1000, 2, 200)
+        oha.read_requests(_oha({"200": 1900}, {}), 2000, 200)
 
 
 def test_the_percentiles_of_h2load_come_from_its_log() -> None:
@@ -75,6 +102,23 @@ def test_a_run_of_h2load_with_a_failure_is_refused(
 ) -> None:
     with pytest.raises(LoadError, match=message):
         h2load.read_report(printed, log, answer)
+
+
+@pytest.mark.parametrize(
+    ("names", "used"),
+    [
+        (("sse", "memory", "latency", "starts"), []),
+        (("json",), ["wrk"]),
+        (("rate",), ["wrk", "oha"]),
+        (("tls-http2-json",), ["h2load"]),
+        (("curve-streams",), []),
+        (("curve-body",), ["wrk"]),
+    ],
+)
+def test_a_generator_is_named_only_where_it_is_used(
+    names: tuple[str, ...], used: list[str]
+) -> None:
+    assert generators(names) == used
 
 
 def test_a_missing_generator_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

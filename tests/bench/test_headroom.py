@@ -7,7 +7,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bench.headroom import LimitedError, check, check_pace, refusal
+from bench.headroom import (
+    LimitedError,
+    check,
+    check_core,
+    check_outlived,
+    check_pace,
+    refusal,
+)
 from bench.loadgen import JsonLoad
 from bench.pacing import Pace
 from tests.fakes.listening import listening
@@ -59,6 +66,20 @@ def test_a_refused_round_keeps_only_what_says_why() -> None:
     assert "requests_s" not in figures
     assert refusal(figures) == f"{refused.value}"
     assert not refusal({"requests_s": 9.0})
+
+
+def test_a_proxy_whose_core_others_use_is_refused() -> None:
+    check_core(_FULL | {"others": 0.5}, 0.5)
+    with pytest.raises(LimitedError, match="other processes used 62 % of the proxy's core") as one:
+        check_core(_FULL | {"others": 0.62}, 0.5)
+    assert refusal({**one.value.figures, "limited": 2.0}) == str(one.value)
+
+
+def test_streams_that_ended_too_early_are_the_fault_of_the_load() -> None:
+    check_outlived(0, "the window was over")
+    with pytest.raises(LimitedError, match="3 streams came to their end before the window") as one:
+        check_outlived(3, "the window was over")
+    assert "the load was late" in refusal({**one.value.figures, "limited": 2.0})
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from bench.__main__ import _scenarios
 from bench.process import BenchError
 from bench.rivals.relay import Build
+from bench.scenarios import CURVES, SCENARIOS
 
 from .runs import bench
 
@@ -81,6 +83,19 @@ def test_a_quick_run_keeps_the_settings_that_are_given(tmp_path: Path) -> None:
     settings = orjson.loads(figures.read_bytes())["settings"]
     assert (settings["rounds"], settings["streams"]) == (2, 7)
     assert (settings["seconds"], settings["idle_streams"]) == (1.0, 200)
+
+
+def test_curves_run_beside_the_scenarios_that_are_named() -> None:
+    assert _scenarios({"only": ("ready",), "curves": True, "quick": False}) == ("ready", *CURVES)
+    assert _scenarios({"only": (), "curves": True, "quick": False}) == CURVES
+    assert _scenarios({"only": (), "curves": False, "quick": False}) == SCENARIOS
+
+
+def test_a_missing_interpreter_is_named_without_a_script() -> None:
+    done = bench("--only", "ready", "--relay", "x=/none")
+    assert done.returncode == 1
+    assert "x: there is no interpreter /none" in done.stdout
+    assert "-c" not in done.stdout
 
 
 def test_a_run_that_measures_nothing_fails() -> None:

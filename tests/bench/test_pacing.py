@@ -16,6 +16,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _DELTA = b'event: content_block_delta\ndata: {"delta":{"type":"text_delta","text":"hi"}}\n\n'
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _RATE = 100.0
+_ANY_DELAY = 10**12  # of the clients, in nanoseconds
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,11 +54,34 @@ async def test_a_window_that_missed_its_rate_is_refused() -> None:
 
     async with listening(answer_once) as port:
         load = JsonLoad(port, b"GET / HTTP/1.1\r\n\r\n")
-        pace = Pace(load, _RATE)
+        pace = Pace(load, _RATE, _ANY_DELAY)
         await load.open(1)
         with pace.running(), pytest.raises(LoadError, match="instead of"):
             await pace.window(0.2)
         load.close()
+
+
+@pytest.mark.alone
+async def test_requests_that_are_late_at_the_end_are_counted() -> None:
+    due: list[float] = []
+
+    async def stall_at_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            due.append(0.0)
+            if len(due) == 200:  # of some 440
+                await asyncio.sleep(4.5)
+            writer.write(_JSON)
+
+    async with listening(stall_at_the_end) as port:
+        load = JsonLoad(port, b"GET / HTTP/1.1\r\n\r\n")
+        pace = Pace(load, _RATE, _ANY_DELAY)
+        await load.open(40)
+        with pace.running():
+            load.recording = True
+            answers = await pace.window(4.0)
+        load.close()
+    assert answers == len(load.latencies) == len(due) - 40
+    assert max(load.latencies) > 4_000_000_000
 
 
 async def _first(answer: bytes) -> JsonLoad:

@@ -191,6 +191,31 @@ def test_a_stored_result_is_shown_again(tmp_path: Path) -> None:
     assert shown.read_text().startswith("<!doctype html>")
 
 
+def test_a_result_is_shown_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = bench("report", str(TRANSCRIPT), "--page", str(tmp_path / "file" / "a.html"))
+    assert done.returncode == 1
+    assert "CPU per request, µs" in done.stdout
+    assert "cannot be written" in done.stdout.replace("\n", " ")
+
+
+def test_a_scenario_without_a_plot_shows_its_table() -> None:
+    run = stored.read(TRANSCRIPT)
+    run.rounds["quota"] = {"relay": [{"admitted": 40, "turned_away": 960, "off_by": 0}]}
+    card = page.render(run).partition('id="quota"')[2].partition("</section>")[0]
+    assert "<details open>" in card
+    assert "<svg" not in card
+
+
+def test_memory_in_steady_work_is_beside_that_at_rest() -> None:
+    run = stored.read(TRANSCRIPT)
+    run.rounds["json"]["relay"] = [{"rss_mib": 61.5}]
+    run.rounds["memory"] = {"relay": [{"base_mib": 40.0, "stream_kib": 20.0}]}
+    text = " ".join(" ".join(_Page(page.render(run)).words).split())
+    assert text.index("Memory at rest") < text.index("Memory in steady work")
+    assert "61.5" in text
+
+
 def test_an_unknown_file_ends_the_report_with_its_name(tmp_path: Path) -> None:
     done = bench("report", str(tmp_path / "nothing.json"))
     assert done.returncode == 1

@@ -13,6 +13,8 @@ from bench.report import values_of
 from bench.rivals.nginx import nginx_program
 from bench.rivals.relay import TREE
 
+from .runs import ENVIRONMENT
+
 # Python imports it at its start, from the folder that the relay comes from.
 _SLOWED = """
 import time
@@ -44,7 +46,7 @@ def test_a_relay_slowed_by_a_millisecond_is_detected(tmp_path: Path) -> None:
     arguments = ["--only", "latency", "--rounds", "3", "--seconds", "0.5", "--json", str(figures)]
     done = subprocess.run(
         [sys.executable, "-m", "bench", *arguments, "--relay", _slowed(tmp_path / "slowed")],
-        cwd=TREE, capture_output=True, text=True, timeout=120,
+        cwd=TREE, capture_output=True, text=True, timeout=120, env=ENVIRONMENT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rounds = orjson.loads(figures.read_bytes())["rounds"]["latency"]
