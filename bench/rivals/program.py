@@ -27,7 +27,7 @@ PLACES = (
     *("folder", "program", "bin"),
 )
 _PLACE = re.compile(r"\{([a-z]\w*)\}")
-_MISSPELT = 0.8  # how much a name is like that of a place
+_MISSPELT = 0.75  # how much a name is like that of a place
 _VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 # Where packages put programs that an ordinary user's PATH may lack.
 _FOLDERS = ("/usr/sbin", "/usr/local/sbin", "~/.cargo/bin", "~/go/bin")

@@ -318,7 +318,7 @@ async def test_a_rival_that_does_not_start_is_refused_everywhere(tmp_path: Path)
     assert "status 1" in stage.refused[EVERYWHERE]["broken"]
 
 
-async def test_a_failure_of_relay_itself_is_refused_as_well(tmp_path: Path) -> None:
+async def test_a_relay_that_does_not_start_is_refused_as_well(tmp_path: Path) -> None:
     stage = _stage(_Broken(tmp_path, may_fail=False))
     assert await measure(stage, ("ready",)) == {}
-    assert "broken ended with status 1" in stage.refused["ready"]["broken"]
+    assert "broken ended with status 1" in stage.refused[EVERYWHERE]["broken"]
