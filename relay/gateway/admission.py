@@ -147,6 +147,8 @@ class MeteredAdmission(Admission):
 
     async def durable(self) -> None:
         """See `Admission`."""
+        if not self._ticket.durable:
+            self._journal.hasten()
         if self._ticket.durable:
             return
         written: Waiter[bool] = Waiter()

@@ -422,7 +422,7 @@ class Exchange:
         return b"%b%b%b%b%b" % (
             _STATUS_LINES.get(status) or status_line(status),
             fields,
-            b"" if b"\r\ndate:" in fields or fields[:5] == b"date:" else date.line,
+            b"" if fields.find(b"\r\ndate:") >= 0 or fields[:5] == b"date:" else date.line,
             framing,
             b"connection: close\r\n\r\n" if self.closing else b"\r\n",
         )

@@ -75,14 +75,16 @@ class ThreadExecutor:
 
 
 class PendingCall:
-    """A function that waits for its thread. `future` gets its result, on the loop of its caller."""
+    """A function that waits for its thread. `future` gets its result, on the loop of its caller.
+    `ended`: the thread is done with it, and the loop may have yet to hear of it."""
 
-    __slots__ = ("_function", "_loop", "future")
+    __slots__ = ("_function", "_loop", "ended", "future")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function: Callable[[], Any] | None = function
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self._loop.create_future()
+        self.ended = False
 
     def run(self) -> None:
         """On the thread."""
@@ -98,6 +100,7 @@ class PendingCall:
         except BaseException as raised:
             error = raised
         del function  # with all that it holds, here and not on the loop
+        self.ended = True
         try:
             self._loop.call_soon_threadsafe(self.resolve, result, error)
         except RuntimeError:  # the loop has closed: nobody waits

@@ -24,7 +24,7 @@ on the loop: under load, two changes of thread cost more than all SQL of a batch
 database's thread.
 
 While the thread writes, the loop does not: a batch goes on filling, and is written the moment that
-the thread has ended (`Database.attach`).
+the thread has ended (`Database.attach`, `hasten`).
 """
 
 import asyncio
@@ -210,6 +210,10 @@ class Journal:
             # Nobody waits for it: it goes with the next admission, if one comes.
             self._loop.call_later(_SETTLE_DELAY_SECONDS, self._go_on)
         return filling.ticket
+
+    def hasten(self) -> None:
+        """Write what waits, if it can be written: an answer is complete but for that."""
+        self._go_on()
 
     @property
     def is_elsewhere(self) -> bool:

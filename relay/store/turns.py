@@ -20,10 +20,19 @@ class Turns:
     def __init__(self, executor: ThreadExecutor) -> None:
         self._executor = executor
         self._waiting: deque[_Call] = deque()
-        self._is_busy = False
+        self._running: _Call | None = None
         self._closed = False
-        self.is_writing = False  # whether a call that may write is under way
         self.on_free: Callable[[], None] | None = None  # called after such a call
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a call that may write is under way.
+
+        It is not from the moment on that the thread has ended it: a loop with much to do hears of
+        that tens of milliseconds later, for which nothing would be written.
+        """
+        running = self._running
+        return running is not None and running.writes and not running.ended
 
     async def call(self, function: Callable[[], T], *, writes: bool) -> T:
         """Run `function` on the thread, after all earlier calls; see `ThreadExecutor.call`.
@@ -51,18 +60,15 @@ class Turns:
 
     def end(self) -> None:
         """A call has ended. Only for the call."""
-        self._is_busy = False
-        if self.is_writing:
-            self.is_writing = False
-            if self.on_free is not None:
-                self.on_free()
+        ended, self._running = self._running, None
+        if ended is not None and ended.writes and self.on_free is not None:
+            self.on_free()
         self._go_on()
 
     def _go_on(self) -> None:
-        if not self._is_busy and self._waiting:
-            call = self._waiting.popleft()
-            self._is_busy, self.is_writing = True, call.writes
-            self._executor.start(call)
+        if self._running is None and self._waiting:
+            self._running = self._waiting.popleft()
+            self._executor.start(self._running)
 
 
 class _Call(PendingCall):

@@ -3,8 +3,9 @@
 Decides how many at a time, and when: as soon as there are some hundred entries, a second after the
 first, or before somebody reads (`flush`). The states of limits, the sums and SQLite's checkpoint
 come each second, since there is less to write for many requests at once. All of it is done in short
-steps of a millisecond or two, for which a batch waits. Must not know how entries become rows
-(`unfold`), nor when batches are written.
+steps of a millisecond or two, for which a batch waits. A turn of the loop sees one step begin, so
+the steps are longer where turns bring more requests than that. Must not know how entries become
+rows (`unfold`), nor when batches are written.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from relay.store.unfold import free_slots, sum_up, unfold, unfolded, write_limit
 MAX_BEHIND: Final = 25_000  # requests that are on disk and not unfolded; about 30 MB
 _INTERVAL_SECONDS: Final = 1.0
 _STEP_WEIGHT: Final = 256  # of requests, with a charge twice as much: a millisecond or two
+_LONGEST_STEP_WEIGHT: Final = 4_096  # while a turn of the loop takes longer than this step
 _LIMITS_BATCHES: Final = 256  # on disk, so that the states of limits are written earlier
 _LIMITS_ROWS: Final = 256  # at a time
 _PATIENCE_SECONDS: Final = 1.0  # of those who read
@@ -198,8 +200,9 @@ class Unfolder:
         while self._must_unfold():
             step: list[Written] = []
             weight = 0
+            most = max(_STEP_WEIGHT, min(self.behind // 2, _LONGEST_STEP_WEIGHT))
             for one in self._written:
-                if step and weight + one.weight > _STEP_WEIGHT:
+                if step and weight + one.weight > most:
                     break
                 step.append(one)
                 weight += one.weight

@@ -113,10 +113,10 @@ def _fields(lines: list[bytes], table: FieldTable) -> tuple[dict[bytes, bytes], 
     while number < len(lines):
         line = lines[number]
         number += 1
+        if line in ignored:  # most lines of a response
+            continue
         field = seen.get(line)
         if field is None:
-            if line in ignored:
-                continue
             field = table.learn(line)
             if field is None:
                 continue

@@ -103,6 +103,8 @@ _CANONICAL_LINE: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)"
 )
 
+_TEXT: Final = bytes([0x09, *range(0x20, 0x7F)])  # what a field's value may have
+
 # Lower-case name, value, and the line to send onward with its CRLF (empty: none). A plain
 # tuple, as the head readers unpack one per line.
 Field: TypeAlias = tuple[bytes, bytes, bytes]
@@ -143,10 +145,12 @@ class FieldTable:
 
     `onward` is one of the two rules above. `special` has the fields that affect the framing,
     with the values they may have: others, or a pattern of None, make a line not canonical.
-    Lines of fields not in `read` (None: all are) are cached in `ignored`, without a value.
+    Lines of fields not in `read` (None: all are) are cached in `ignored`, without a value; where
+    the value differs from answer to answer, as of a request's trace or of what a limit has left,
+    the name is enough.
     """
 
-    __slots__ = ("_onward", "_read", "_special", "ignored", "seen")
+    __slots__ = ("_ignored_names", "_onward", "_read", "_special", "ignored", "seen")
 
     def __init__(
         self,
@@ -159,6 +163,7 @@ class FieldTable:
         self._read = read
         self.seen: dict[bytes, Field] = {}
         self.ignored: set[bytes] = set()
+        self._ignored_names: set[bytes] = set()  # as they are spelled
 
     def learn(self, line: bytes) -> Field | None:
         """Parse a line that is neither in `seen` nor in `ignored`; None to ignore it.
@@ -166,6 +171,9 @@ class FieldTable:
         Raises:
             NotCanonicalError: it has odd spacing or characters, or affects the framing.
         """
+        spelled, colon, rest = line.partition(b":")
+        if colon and spelled in self._ignored_names and not rest.translate(None, _TEXT):
+            return None
         match = _CANONICAL_LINE.fullmatch(line)
         if match is None:
             raise NotCanonicalError
@@ -174,7 +182,9 @@ class FieldTable:
             if len(line) <= _MAX_CACHED_OCTETS and name not in CREDENTIALS:
                 if len(self.ignored) >= _MAX_CACHED_LINES:
                     self.ignored.clear()
+                    self._ignored_names.clear()
                 self.ignored.add(line)
+                self._ignored_names.add(spelled)
             return None
         value = match[2]
         if name in self._special:

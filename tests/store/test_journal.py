@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,57 @@ async def test_entries_made_during_a_write_are_the_next_batch(
     assert await outcome(tickets.pop())
     assert changes.asked == 2
     assert await rows(database, "SELECT count(*) FROM running") == [(1_001,)]
+
+
+async def test_a_batch_goes_before_the_loop_hears_of_the_thread(database: Database) -> None:
+    journal = await Journal.start(database, list, "normal")
+    started, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        started.set()
+        go_on.wait(10)
+
+    held = asyncio.create_task(database.run(hold, writes=True))
+    while not started.is_set():  # noqa: ASYNC110 - until the thread has it
+        await asyncio.sleep(0)
+    ticket = journal.open(admission())
+    journal.hasten()
+    assert not ticket.durable
+    go_on.set()
+    deadline = time.monotonic() + 10
+    while database.is_writing and time.monotonic() < deadline:
+        time.sleep(0.001)  # noqa: ASYNC251 - a loop that is busy with something else
+    journal.hasten()
+    assert ticket.durable
+    assert not held.done()
+    await held
+    assert await journal.close() == 0
+
+
+async def test_the_more_is_behind_the_longer_are_the_steps(database: Database) -> None:
+    journal = await Journal.start(database, list, "normal")
+    statements: list[str] = []
+    await database.run_beside(lambda connection: connection.set_trace_callback(statements.append))
+    started, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        started.set()
+        go_on.wait(10)
+
+    held = asyncio.create_task(database.run(hold))
+    while not started.is_set():  # noqa: ASYNC110 - until the thread has it
+        await asyncio.sleep(0)
+    for _ in range(200):
+        for _ in range(10):
+            ticket = serve(journal, admission())
+        journal.hasten()
+        assert ticket.durable
+    go_on.set()
+    await held
+    assert await rows(database, "SELECT count(*) FROM usage") == [(2_000,)]
+    steps = {one for one in statements if one.startswith("INSERT INTO unfolding")}
+    assert 1 < len(steps) <= 6  # eight of 256
+    assert await journal.close() == 0
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 1_024, 1_025, 1_500])

@@ -8,7 +8,13 @@ import pytest
 from relay.wire import h1
 from relay.wire.events import Limits, Request, Response
 from relay.wire.h1 import request_reader, response_reader
-from relay.wire.headers import ANSWERED, FieldTable, goes_to_caller, goes_upstream
+from relay.wire.headers import (
+    ANSWERED,
+    FieldTable,
+    NotCanonicalError,
+    goes_to_caller,
+    goes_upstream,
+)
 
 STAYS = [
     *("Connection", "Close", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization"),
@@ -225,6 +231,21 @@ def test_a_field_table_is_bounded_in_ignored_lines() -> None:
     assert table.learn(b"Set-Cookie: session=1") is None
     assert table.learn(b"Cookie: session=1") is None
     assert b"Cookie: session=1" not in table.ignored
+
+
+def test_an_ignored_name_is_learnt_once_whatever_its_values() -> None:
+    table = FieldTable(goes_to_caller, {}, ANSWERED)
+    for number in range(100):
+        assert table.learn(b"CF-Ray: %d" % number) is None
+    assert table.ignored == {b"CF-Ray: 0"}
+
+
+@pytest.mark.parametrize("line", [b"CF-Ray", b"CF-Ray : 1", b" CF-Ray: 1", b"CF-Ray: \x00"])
+def test_an_ignored_name_in_a_broken_line_is_refused(line: bytes) -> None:
+    table = FieldTable(goes_to_caller, {}, ANSWERED)
+    assert table.learn(b"CF-Ray: 1") is None
+    with pytest.raises(NotCanonicalError):
+        table.learn(line)
 
 
 def test_the_cache_of_status_lines_is_bounded() -> None:

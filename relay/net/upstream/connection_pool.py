@@ -15,7 +15,9 @@ from relay.net.upstream import proxy as egress
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
 from relay.net.upstream.resolver import Resolver
 
-_MAX_IDLE: Final = 256  # connections kept open between requests
+# Connections kept open between requests: as many as requests in flight by default, since all of
+# these may end in one turn of the loop, and begin anew in the next.
+_MAX_IDLE: Final = 4_096
 _EXHAUSTED: Final = "The relay has no connection to spare at the moment. Try again in a moment."
 
 

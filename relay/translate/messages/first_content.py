@@ -120,7 +120,7 @@ def _kind(data: bytes) -> bytes:
 def _is_empty(data: bytes) -> bool:
     """Whether a `content_block_start` begins an empty text or thinking block."""
     match = _TEXT_TYPE.search(data)
-    return match is not None and b'"%b":""' % match[1] in data.replace(b" ", b"")
+    return match is not None and data.replace(b" ", b"").find(b'"%b":""' % match[1]) >= 0
 
 
 def rename_model(opening: bytes, name: bytes) -> bytes:

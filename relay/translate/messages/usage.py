@@ -251,13 +251,13 @@ class StreamTap:
         if not self._usage.complete and _LAST_EVENT.search(last) is not None:
             self._parse_last(last)
         for name, data in self._events.feed(payload):
-            if name == _DELTA or (not name and _DELTA in data):
+            if name == _DELTA or (not name and data.find(_DELTA) >= 0):
                 self._text += max(0, len(data) - DATA_OCTETS)
             else:
                 self._others.append((name, data))
-            if _USAGE in data and record_event(self._usage, data):
+            if data.find(_USAGE) >= 0 and record_event(self._usage, data):
                 self._closing = True
-            if name in _ENDS or _STOP in data:
+            if name in _ENDS or data.find(_STOP) >= 0:
                 self._end_by(name, data)
             self._last_data = data
         self._aligned = not self._framing.left and not self._events.pending
@@ -269,7 +269,7 @@ class StreamTap:
             self._usage.complete = True
         elif name == b"error":
             self._usage.complete = self._usage.error = True
-        elif not name.startswith(b"content_block") and _STOP in data:
+        elif not name.startswith(b"content_block") and data.find(_STOP) >= 0:
             self._usage.complete = self._usage.complete or event_type(data) == "message_stop"
 
 
