@@ -20,8 +20,15 @@ def map_large_blocks() -> None:
         mallopt(_MMAP_THRESHOLD, _MMAP_OCTETS)
 
 
+def collect_later() -> None:
+    """Collect nothing until `freeze_objects`: what a start makes lives as long as the process, and
+    the collector would look at each of many keys several times."""
+    gc.disable()
+
+
 def freeze_objects() -> None:
     """Let the collector skip the objects that exist now: they live as long as the process."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)  # requests leave no cycles behind
+    gc.enable()

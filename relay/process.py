@@ -21,7 +21,7 @@ from relay.app import App
 from relay.config import Settings
 from relay.handover.offer import Offer
 from relay.handover.take import Taking
-from relay.memory import freeze_objects, map_large_blocks
+from relay.memory import collect_later, freeze_objects, map_large_blocks
 from relay.net.descriptors import raise_limit
 from relay.reload import LogFormat, Reloader, with_log_format
 from relay.service_manager import Notifier, passed_sockets
@@ -56,6 +56,7 @@ def serve(
     with queued_stderr():
         raise_limit()
         map_large_blocks()
+        collect_later()
         serving = _serve(
             with_log_format(settings, log_format),
             os.path.abspath(path),

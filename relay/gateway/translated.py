@@ -8,6 +8,7 @@ one document. The octets that end an answer go out once it is known to be comple
 import re
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import ClassVar, Final, Protocol
 
@@ -49,6 +50,8 @@ _CALLERS_FIELDS: Final = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _FIELDS: Final = b"content-type: application/json\r\nanthropic-version: %b\r\n"
+_MAX_KNOWN: Final = 256  # heads without those lines: a client sends the same ones again and again
+_MAX_KNOWN_OCTETS: Final = 4096  # of each
 _VERSION: Final = b"2023-06-01"
 _VERSION_WITH_SYSTEM_TURNS: Final = b"2026-10-21"  # the first that has them without a beta
 _RETRY_FIELDS: Final = re.compile(
@@ -140,7 +143,9 @@ class TranslatedRequest(InboundRequest):
         assert builder is not None
         body = self.messages_body(builder, target.target_model)
         version = _VERSION_WITH_SYSTEM_TURNS if builder.system_turns else _VERSION
-        fields = _FIELDS % version + _CALLERS_FIELDS.sub(b"", self._head.onward)
+        onward = self._head.onward
+        known = len(onward) <= _MAX_KNOWN_OCTETS
+        fields = _known_fields(onward, version) if known else _fields(onward, version)
         return target.upstream.messages_head(fields, len(body), counting=self.counting), body
 
     def messages_body(self, builder: MessagesBuilder, target_model: TargetModel) -> bytes:
@@ -247,6 +252,14 @@ class TranslatedRequest(InboundRequest):
     @abstractmethod
     def request_id(self) -> bytes:
         """The id of this request, as `x-request-id` has it."""
+
+
+def _fields(onward: bytes, version: bytes) -> bytes:
+    """The field lines of an upstream's request, made of the caller's."""
+    return _FIELDS % version + _CALLERS_FIELDS.sub(b"", onward)
+
+
+_known_fields: Final = lru_cache(maxsize=_MAX_KNOWN)(_fields)
 
 
 class TranslatedStream(StreamResponder):

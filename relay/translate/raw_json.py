@@ -35,12 +35,9 @@ _ESCAPE_OCTETS: Final = 6
 _SURROGATES: Final = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]")
 
 
-class _AnyObject(msgspec.Struct, frozen=True):
-    """A JSON object whose members are skipped."""
-
-
 _decode_str: Final = msgspec.json.Decoder(str).decode
-_decode_object: Final = msgspec.json.Decoder(_AnyObject).decode
+# Skips the members of an object.
+_decode_object: Final = msgspec.json.Decoder(msgspec.defstruct("_AnyObject", ())).decode
 
 
 def has_text(raw: Octets, param: str) -> bool:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from relay import translate
+from relay.translate.chat import fields as chat_fields
 from relay.translate.chat import request as chat
 from relay.translate.responses import fields
 from relay.web.languages import NAMES, read_texts, translator
@@ -112,7 +113,7 @@ def test_every_refused_field_is_described(pages: dict[str, str]) -> None:
 
 def test_every_read_field_is_described(pages: dict[str, str]) -> None:
     """Fields with an effect, but for those that only end in a refusal of another kind."""
-    known = chat._RequestFields.__struct_fields__
+    known = chat_fields.RequestFields.__struct_fields__
     text = pages["chat"]
     missing = {name for name in known if name not in text} - {"thinking"}
     assert missing == set()

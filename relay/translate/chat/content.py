@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from relay.translate.chat.fields import Part
 from relay.translate.invalid import invalid_field, read, unknown_type_error
 from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, has_text, is_given, kind, not_text_error
@@ -28,28 +29,6 @@ _PART_HINTS: Final = {
     "thinking": "send thinking in `thinking_blocks` of a message of role assistant",
 }
 _DOCUMENT_MEMBERS: Final = ("title", "context", "citations")
-
-
-class Part(msgspec.Struct, frozen=True, gc=False):
-    """A content part of any type."""
-
-    type: str
-    text: msgspec.Raw = NOTHING
-    refusal: msgspec.Raw = NOTHING
-    image_url: msgspec.Raw = NOTHING
-    file: msgspec.Raw = NOTHING
-    source: msgspec.Raw = NOTHING
-    title: msgspec.Raw = NOTHING
-    context: msgspec.Raw = NOTHING
-    citations: msgspec.Raw = NOTHING
-    cache_control: msgspec.Raw = NOTHING
-    # Of a call or a result in the Messages API's form.
-    id: str = ""
-    name: str = ""
-    input: msgspec.Raw = NOTHING
-    tool_use_id: str = ""
-    content: msgspec.Raw = NOTHING
-    is_error: bool | None = None
 
 
 _decode_parts: Final = msgspec.json.Decoder(list[Part]).decode

@@ -32,7 +32,8 @@ _FINISH_REASONS: Final = {
 _decode_string: Final = msgspec.json.Decoder(str).decode
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: a compiled class takes five times as long to make then.
+@dataclass(slots=True)
 class AnswerMetadata:
     """The members that are the same in every chunk of an answer."""
 

@@ -12,16 +12,12 @@ from typing import Final
 
 import msgspec
 
+from relay.translate.chat.fields import FormatField, RequestFields
 from relay.translate.chat.tools import (
-    ChoiceField,
-    FunctionDefinition,
-    FunctionName,
     OfferedTools,
-    ToolDefinition,
-    WebSearchOptions,
     web_search,
 )
-from relay.translate.chat.transcript import Message, read_conversation
+from relay.translate.chat.transcript import read_conversation
 from relay.translate.foreign_fields import ForeignFields
 from relay.translate.invalid import check_utf8, invalid_field
 from relay.translate.invalid import read as read_part
@@ -31,61 +27,6 @@ from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
 from relay.translate.request.tool_names import CallerTool
 from relay.translate.request.tools import Toolset
-
-
-class _JsonSchema(msgspec.Struct, frozen=True):
-    schema: msgspec.Raw = NOTHING
-    strict: bool | None = None
-
-
-class _FormatField(msgspec.Struct, frozen=True):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
-class _StreamOptions(msgspec.Struct, frozen=True):
-    include_usage: bool | None = None
-
-
-class _RequestFields(msgspec.Struct, frozen=True, gc=False):
-    """The fields that have an effect. Others are hints for other vendors' models."""
-
-    messages: list[Message] | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_completion_tokens: int | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    stop: str | list[str] | None = None
-    tools: list[ToolDefinition] | None = None
-    tool_choice: str | ChoiceField | None = None
-    parallel_tool_calls: bool | None = None
-    reasoning_effort: str | None = None
-    thinking: msgspec.Raw = NOTHING
-    response_format: _FormatField | None = None
-    web_search_options: WebSearchOptions | None = None
-    n: int | None = None
-    logprobs: bool | None = None
-    modalities: list[str] | None = None
-    functions: list[FunctionDefinition] | None = None
-    function_call: str | FunctionName | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-
-    # Of other dialects, to be refused.
-    input: msgspec.Raw = NOTHING
-    prompt: msgspec.Raw = NOTHING
-    instructions: msgspec.Raw = NOTHING
-    system: msgspec.Raw = NOTHING
-    max_output_tokens: msgspec.Raw = NOTHING
-    stop_sequences: msgspec.Raw = NOTHING
-    text: msgspec.Raw = NOTHING
-    output_config: msgspec.Raw = NOTHING
-    previous_response_id: msgspec.Raw = NOTHING
-    conversation: msgspec.Raw = NOTHING
-
 
 _RIGHT_NAMES: Final = {
     "input": "`messages`, or POST /v1/responses, whose requests have `input`",
@@ -101,7 +42,8 @@ _RIGHT_NAMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: a compiled class takes five times as long to make then.
+@dataclass(slots=True)
 class ChatRequest:
     """A chat completions request as read."""
 
@@ -114,7 +56,7 @@ class ChatRequest:
 
 
 _foreign: Final = ForeignFields(_RIGHT_NAMES)
-_decode_request: Final = msgspec.json.Decoder(_RequestFields).decode
+_decode_request: Final = msgspec.json.Decoder(RequestFields).decode
 
 
 def read(body: bytes) -> ChatRequest:
@@ -153,7 +95,7 @@ def read(body: bytes) -> ChatRequest:
 
 
 def _toolset(
-    request: _RequestFields, conversation: Conversation
+    request: RequestFields, conversation: Conversation
 ) -> tuple[Toolset, Mapping[str, CallerTool]]:
     """The tools and the choice among them, and those whose calls are told in another form."""
     parallel = request.parallel_tool_calls is not False
@@ -171,7 +113,7 @@ def _toolset(
     return toolset, offered.renamed
 
 
-def _check_supported(request: _RequestFields) -> None:
+def _check_supported(request: RequestFields) -> None:
     """Refuse features that the Messages API does not have."""
     if request.n is not None and request.n != 1:
         raise invalid_field("n", "only one choice can be had; send as many requests instead")
@@ -183,7 +125,7 @@ def _check_supported(request: _RequestFields) -> None:
         raise invalid_field("modalities", "only 'text' can be had")
 
 
-def _max_tokens(request: _RequestFields) -> int | None:
+def _max_tokens(request: RequestFields) -> int | None:
     param, limit = "max_completion_tokens", request.max_completion_tokens
     if limit is None:
         param, limit = "max_tokens", request.max_tokens
@@ -220,7 +162,7 @@ def _thinking(raw: msgspec.Raw) -> msgspec.Raw:
     return raw
 
 
-def _response_format(format: _FormatField | None) -> ResponseFormat | None:
+def _response_format(format: FormatField | None) -> ResponseFormat | None:
     if format is None or format.type == "text":
         return None
     if format.type == "json_object":

@@ -10,6 +10,15 @@ from typing import Final
 import msgspec
 
 from relay.translate.chat.content import read_cache_control
+from relay.translate.chat.fields import (
+    AllowedTools,
+    ChoiceField,
+    CustomDefinition,
+    FunctionDefinition,
+    FunctionName,
+    ToolDefinition,
+    WebSearchOptions,
+)
 from relay.translate.invalid import invalid_field, unknown_type_error
 from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, Octets, decode_string, is_given, not_text_error
@@ -28,90 +37,6 @@ from relay.translate.request.tools import (
     paragraphs,
 )
 from relay.translate.request.user_location import UserLocation
-
-
-class FunctionDefinition(msgspec.Struct, frozen=True, gc=False):
-    """A function, within a tool or in `functions`."""
-
-    name: str
-    description: msgspec.Raw = NOTHING
-    parameters: msgspec.Raw = NOTHING
-    strict: bool | None = None
-    cache_control: msgspec.Raw = NOTHING
-
-
-class _Grammar(msgspec.Struct, frozen=True, gc=False):
-    syntax: str = ""
-    definition: str = ""
-
-
-class _CustomFormat(msgspec.Struct, frozen=True, gc=False):
-    type: str = "text"
-    grammar: _Grammar | None = None
-
-
-class _CustomDefinition(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    description: msgspec.Raw = NOTHING
-    format: _CustomFormat | None = None
-
-
-class ToolDefinition(msgspec.Struct, frozen=True, gc=False):
-    """An element of `tools`."""
-
-    type: str
-    function: FunctionDefinition | None = None
-    custom: _CustomDefinition | None = None
-    cache_control: msgspec.Raw = NOTHING
-
-
-class FunctionName(msgspec.Struct, frozen=True, gc=False):
-    """A function's or a custom tool's name, in an object."""
-
-    name: str = ""
-
-
-class _ChosenTool(msgspec.Struct, frozen=True, gc=False):
-    type: str = "function"
-    name: str = ""  # where other APIs have it
-    function: FunctionName | None = None
-    custom: FunctionName | None = None
-
-    @property
-    def chosen(self) -> str:
-        """The name of the chosen tool; empty if none is given."""
-        given = self.custom if self.type == "custom" else self.function
-        return given.name if given is not None else self.name
-
-
-class _AllowedTools(msgspec.Struct, frozen=True, gc=False):
-    tools: list[_ChosenTool]
-    mode: str = "auto"
-
-
-class ChoiceField(_ChosenTool, frozen=True, kw_only=True, gc=False):
-    """`tool_choice` as an object."""
-
-    type: str
-    allowed_tools: _AllowedTools | None = None
-
-
-class _ApproximateLocation(msgspec.Struct, frozen=True, gc=False):
-    city: str | None = None
-    country: str | None = None
-    region: str | None = None
-    timezone: str | None = None
-
-
-class _UserLocation(msgspec.Struct, frozen=True, gc=False):
-    approximate: _ApproximateLocation | None = None
-
-
-class WebSearchOptions(msgspec.Struct, frozen=True, gc=False):
-    """`web_search_options`."""
-
-    user_location: _UserLocation | None = None
-
 
 _CHOSEN_TYPES: Final = ("function", "custom", "tool")
 _TOOL_TYPES: Final = ("function", "custom")
@@ -178,7 +103,7 @@ class OfferedTools:
         self._put(caller_tool, shown, schema, mark, strict=definition.strict is True)
 
     def _add_custom(
-        self, definition: _CustomDefinition | None, mark: msgspec.Raw, param: str
+        self, definition: CustomDefinition | None, mark: msgspec.Raw, param: str
     ) -> None:
         if definition is None:
             raise invalid_field(param, "it must be given, with the `name` of the tool in it")
@@ -285,7 +210,7 @@ class OfferedTools:
             raise invalid_field(f"{param}.name", f"there is no tool called '{name[:80]}'")
         return function
 
-    def _allowed(self, requested: _AllowedTools) -> tuple[ToolChoice, str, frozenset[str]]:
+    def _allowed(self, requested: AllowedTools) -> tuple[ToolChoice, str, frozenset[str]]:
         param = "tool_choice.allowed_tools"
         if requested.mode not in ("auto", "required"):
             raise invalid_field(f"{param}.mode", "it must be auto or required")

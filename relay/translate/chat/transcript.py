@@ -10,16 +10,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from relay.translate.chat.content import (
-    Part,
     cache_control,
     content_blocks,
     refusal_block,
     text_blocks,
     without_blank,
 )
+from relay.translate.chat.fields import Message, Part, ToolCall
 from relay.translate.invalid import invalid_field, unknown_type_error
 from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, Octets, decode_string, is_given, kind
@@ -31,41 +29,6 @@ from relay.translate.request.tools import call_arguments
 
 _MAX_MESSAGES: Final = 100_000  # Anthropic API reference, Create a Message
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
-
-
-class _FunctionCall(msgspec.Struct, frozen=True, gc=False):
-    name: str = ""
-    arguments: msgspec.Raw = NOTHING
-
-
-class _CustomCall(msgspec.Struct, frozen=True, gc=False):
-    name: str = ""
-    input: msgspec.Raw = NOTHING
-
-
-class _ToolCall(msgspec.Struct, frozen=True, gc=False):
-    id: str
-    type: str = "function"
-    function: _FunctionCall | None = None
-    custom: _CustomCall | None = None
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message of any role. Members that may be long or of several types stay raw."""
-
-    role: str
-    content: msgspec.Raw = NOTHING
-    name: msgspec.Raw = NOTHING
-    tool_calls: list[_ToolCall] | None = None
-    tool_call_id: str | None = None
-    is_error: bool | None = None
-    refusal: msgspec.Raw = NOTHING
-    function_call: _FunctionCall | None = None
-    reasoning_content: msgspec.Raw = NOTHING
-    reasoning_details: msgspec.Raw = NOTHING
-    thinking_blocks: msgspec.Raw = NOTHING
-    provider_specific_fields: msgspec.Raw = NOTHING
-    cache_control: msgspec.Raw = NOTHING
 
 
 def read_conversation(messages: list[Message]) -> Conversation:
@@ -299,7 +262,7 @@ def _function_call_id(name: str) -> str:
     return f"function_{name}"
 
 
-def _named_arguments(call: _ToolCall, param: str) -> tuple[str, Octets]:
+def _named_arguments(call: ToolCall, param: str) -> tuple[str, Octets]:
     """The function that a call stands for, and its arguments, a JSON object."""
     if call.type == "custom" and call.custom is not None:
         if kind(call.custom.input) != '"':

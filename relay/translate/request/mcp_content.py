@@ -12,27 +12,12 @@ from relay.translate.invalid import invalid_field, read
 from relay.translate.raw_json import NOTHING, encode_string, has_text, kind
 from relay.translate.request import media
 from relay.translate.request.block import Block, text_block
+from relay.translate.request.fields import McpContent, McpResource
 
 TYPES: Final = frozenset({"image", "audio", "resource", "resource_link"})
 
 
-class _Resource(msgspec.Struct, frozen=True, gc=False):
-    uri: str = ""
-    mimeType: str = ""  # noqa: N815 - the protocol's name
-    text: msgspec.Raw = NOTHING
-    blob: msgspec.Raw = NOTHING
-
-
-class _Content(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    data: msgspec.Raw = NOTHING
-    mimeType: str = ""  # noqa: N815
-    resource: _Resource | None = None
-    uri: str = ""
-    name: str = ""
-
-
-_decode: Final = msgspec.json.Decoder(_Content).decode
+_decode: Final = msgspec.json.Decoder(McpContent).decode
 
 
 def block(raw: msgspec.Raw, cache: msgspec.Raw, param: str) -> Block | None:
@@ -52,7 +37,7 @@ def block(raw: msgspec.Raw, cache: msgspec.Raw, param: str) -> Block | None:
     if content.type == "resource_link":
         words = f"{content.name}: {content.uri}" if content.name else content.uri
         return text_block(msgspec.Raw(encode_string(words)), cache) if words.strip() else None
-    resource = content.resource or _Resource()
+    resource = content.resource or McpResource()
     if kind(resource.text) == '"':
         given = has_text(resource.text, f"{param}.resource")
         return text_block(resource.text, cache) if given else None

@@ -23,6 +23,7 @@ from relay.translate.raw_json import (
     kind,
 )
 from relay.translate.request.block import Block
+from relay.translate.request.fields import FileField, UrlField
 
 # Anthropic API docs, Vision. "image/jpg" is not a media type, but clients send it.
 _IMAGE_TYPES: Final = {
@@ -63,18 +64,8 @@ _NO_PICTURE: Final = "a data: URL must be base64 of a JPEG, PNG, GIF or WebP ima
 _NO_FILE: Final = "it must be a data: URL with a PDF or a text in base64"
 
 
-class _Url(msgspec.Struct, frozen=True, gc=False):
-    url: msgspec.Raw = NOTHING
-
-
-class _File(msgspec.Struct, frozen=True, gc=False):
-    file_data: msgspec.Raw = NOTHING
-    file_id: msgspec.Raw = NOTHING
-    filename: msgspec.Raw = NOTHING
-
-
-_decode_url: Final = msgspec.json.Decoder(_Url).decode
-_decode_file: Final = msgspec.json.Decoder(_File).decode
+_decode_url: Final = msgspec.json.Decoder(UrlField).decode
+_decode_file: Final = msgspec.json.Decoder(FileField).decode
 
 
 def image(raw: msgspec.Raw, cache: msgspec.Raw, param: str) -> Block:
@@ -121,7 +112,7 @@ def file(raw: msgspec.Raw, cache: msgspec.Raw, param: str) -> Block:
     Raises:
         RelayError: 400, the document at `param` is not supported.
     """
-    document = read(_decode_file, raw, param) if raw is not NOTHING else _File()
+    document = read(_decode_file, raw, param) if raw is not NOTHING else FileField()
     if is_given(document.file_id):
         raise invalid_field(
             f"{param}.file_id", "no files are kept here; send its content as file_data"

@@ -6,7 +6,7 @@ would break a promise. Must not know the conversation.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -14,6 +14,7 @@ from relay.config import Capabilities
 from relay.translate.invalid import invalid_field
 from relay.translate.raw_json import NOTHING, Octets, encode_string
 from relay.translate.request import json_schema
+from relay.translate.request.fields import TypeOnly
 
 # The levels of effort, and the budget of each, in tokens, for models that think by budget
 # (Anthropic API docs, Extended thinking).
@@ -33,11 +34,7 @@ _SCHEMA_INSTRUCTION: Final = (
 )
 
 
-class _TypeOnly(msgspec.Struct, frozen=True):
-    type: Any = None
-
-
-_decode_type: Final = msgspec.json.Decoder(_TypeOnly).decode
+_decode_type: Final = msgspec.json.Decoder(TypeOnly).decode
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from relay.translate.raw_json import (
     string_content,
 )
 from relay.translate.request.block import Block, text_block
+from relay.translate.request.fields import ReasoningDetail, SpecificFields, ThinkingBlock
 
 ANTHROPIC: Final = "anthropic"
 
@@ -121,35 +122,9 @@ class ThinkingMessage:
         return last[0] <= length and last[1] <= len(self.calls)
 
 
-class _Detail(msgspec.Struct, frozen=True, gc=False):
-    """An entry of `reasoning_details`, as OpenRouter documents them."""
-
-    type: str
-    index: int | None = None
-    id: str | None = None
-    format: str | None = None
-    text: msgspec.Raw = NOTHING
-    signature: msgspec.Raw = NOTHING
-    data: msgspec.Raw = NOTHING
-
-
-class _Block(msgspec.Struct, frozen=True, gc=False):
-    """An entry of LiteLLM's `thinking_blocks`."""
-
-    type: str
-    thinking: msgspec.Raw = NOTHING
-    signature: msgspec.Raw = NOTHING
-    data: msgspec.Raw = NOTHING
-
-
-class _Specific(msgspec.Struct, frozen=True, gc=False):
-    reasoning_details: msgspec.Raw = NOTHING
-    thinking_blocks: msgspec.Raw = NOTHING
-
-
-_decode_details: Final = msgspec.json.Decoder(list[_Detail] | None).decode
-_decode_blocks: Final = msgspec.json.Decoder(list[_Block] | None).decode
-_decode_specific: Final = msgspec.json.Decoder(_Specific | None).decode
+_decode_details: Final = msgspec.json.Decoder(list[ReasoningDetail] | None).decode
+_decode_blocks: Final = msgspec.json.Decoder(list[ThinkingBlock] | None).decode
+_decode_specific: Final = msgspec.json.Decoder(SpecificFields | None).decode
 
 
 def read_thoughts(
@@ -215,7 +190,7 @@ def _from_details(raw: msgspec.Raw, param: str) -> list[Thought]:
     if not is_given(raw):
         return []
     found: list[_Entry] = []
-    last: _Detail | None = None
+    last: ReasoningDetail | None = None
     for number, detail in enumerate(paced(read(_decode_details, raw, param) or ())):
         here = f"{param}[{number}]"
         data = _optional_text(detail.data, f"{here}.data")

@@ -16,6 +16,7 @@ from relay.translate.messages.content import string
 from relay.translate.messages.usage import Usage, message_usage
 from relay.translate.pacing import paced
 from relay.translate.responses import render
+from relay.translate.responses.fields import AnswerItem
 from relay.translate.responses.render import AnswerMetadata
 from relay.translate.responses.stream import ResponsesStream
 
@@ -132,11 +133,7 @@ class ItemPlace(NamedTuple):
     number: int
 
 
-class _Item(msgspec.Struct, frozen=True, gc=False):
-    id: str = ""
-
-
-_decode_item: Final = msgspec.json.Decoder(_Item).decode
+_decode_item: Final = msgspec.json.Decoder(AnswerItem).decode
 
 
 def item_id(item: bytes) -> str:

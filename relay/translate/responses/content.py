@@ -13,6 +13,7 @@ from relay.translate.pacing import paced
 from relay.translate.raw_json import NOTHING, has_text, is_given, kind, not_text_error
 from relay.translate.request import mcp_content, media
 from relay.translate.request.block import Block, text_block
+from relay.translate.responses.fields import ContentPart
 
 _TEXT_PARTS: Final = frozenset(
     {"input_text", "output_text", "text", "summary_text", "reasoning_text"}
@@ -27,22 +28,8 @@ PART_HINTS: Final = {
 CONTENT_PARTS: Final = _TEXT_PARTS | _MEDIA_PARTS
 
 
-class _ContentPart(msgspec.Struct, frozen=True, gc=False):
-    type: str = ""
-    text: msgspec.Raw = NOTHING
-    refusal: msgspec.Raw = NOTHING
-    image_url: msgspec.Raw = NOTHING
-    file_id: msgspec.Raw = NOTHING
-    file_data: msgspec.Raw = NOTHING
-    file_url: msgspec.Raw = NOTHING
-    filename: msgspec.Raw = NOTHING
-    file: msgspec.Raw = NOTHING  # of chat completions
-    source: msgspec.Raw = NOTHING  # of the Messages API
-    title: msgspec.Raw = NOTHING
-
-
-_decode_parts: Final = msgspec.json.Decoder(list[_ContentPart]).decode
-_decode_part: Final = msgspec.json.Decoder(_ContentPart).decode
+_decode_parts: Final = msgspec.json.Decoder(list[ContentPart]).decode
+_decode_part: Final = msgspec.json.Decoder(ContentPart).decode
 _decode_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -104,7 +91,7 @@ def readable_texts(
     ]
 
 
-def _content_block(part: _ContentPart, raw: msgspec.Raw, param: str) -> Block | None:
+def _content_block(part: ContentPart, raw: msgspec.Raw, param: str) -> Block | None:
     """The block of a content part; None for a blank text and for what cannot be replayed.
 
     Raises:
@@ -139,6 +126,6 @@ def _content_block(part: _ContentPart, raw: msgspec.Raw, param: str) -> Block | 
     raise unknown_type_error(f"{param}.type", _INPUT_PARTS, PART_HINTS.get(part.type, ""))
 
 
-def _refuse_file_id(part: _ContentPart, param: str) -> None:
+def _refuse_file_id(part: ContentPart, param: str) -> None:
     if is_given(part.file_id):
         raise invalid_field(f"{param}.file_id", "no files are kept here; send its content")

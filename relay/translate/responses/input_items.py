@@ -8,7 +8,7 @@ answer without it, and nobody would know.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -25,11 +25,11 @@ from relay.translate.responses.content import (
     readable_texts,
     text_blocks,
 )
+from relay.translate.responses.fields import InputItem, ItemId, ItemType
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tool_calls import (
     CALLS,
     OUTPUTS,
-    InputItem,
     function_and_arguments,
     output_content,
 )
@@ -75,18 +75,10 @@ _SUMMARY_INTRODUCTION: Final = encode_string(
 )
 
 
-class _ItemType(msgspec.Struct, frozen=True, gc=False):
-    type: Any = None
-
-
-class _ItemId(msgspec.Struct, frozen=True, gc=False):
-    id: str | None = None
-
-
 _REFERENCE: Final = re.compile(rb'"item_reference"')
 _decode_item: Final = msgspec.json.Decoder(InputItem).decode
-_decode_type: Final = msgspec.json.Decoder(_ItemType).decode
-_decode_id: Final = msgspec.json.Decoder(_ItemId).decode
+_decode_type: Final = msgspec.json.Decoder(ItemType).decode
+_decode_id: Final = msgspec.json.Decoder(ItemId).decode
 
 
 def read_conversation(

@@ -15,6 +15,7 @@ from relay.translate.messages import content
 from relay.translate.request.thinking_replay import ANTHROPIC
 from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses import render
+from relay.translate.responses.fields import SearchArguments
 from relay.translate.responses.render import AnswerMetadata
 
 Event = tuple[bytes, bytes]
@@ -26,11 +27,7 @@ _PART: Final = b'"content_index":0,"part":'
 _SUMMARY: Final = b'"summary_index":0,'
 
 
-class _SearchArguments(msgspec.Struct, frozen=True):
-    query: str = ""
-
-
-_decode_search: Final = msgspec.json.Decoder(_SearchArguments).decode
+_decode_search: Final = msgspec.json.Decoder(SearchArguments).decode
 _decode_string: Final = msgspec.json.Decoder(str).decode
 
 

@@ -23,7 +23,14 @@ from relay.translate.request.conversation import Conversation
 from relay.translate.request.options import EFFORTS, GenerationOptions, ResponseFormat
 from relay.translate.request.tool_names import CallerTool
 from relay.translate.responses import echo
-from relay.translate.responses.fields import RIGHT_NAMES, RequestFields
+from relay.translate.responses.fields import (
+    RIGHT_NAMES,
+    InputField,
+    PreviousResponse,
+    ReasoningField,
+    RequestFields,
+    TextField,
+)
 from relay.translate.responses.input_items import read_conversation, referenced_ids, resolved
 from relay.translate.responses.seal import Seal
 from relay.translate.responses.tools import OfferedTools
@@ -50,32 +57,8 @@ _MAX_METADATA_VALUE: Final = 512  # characters
 _MAX_METADATA_OCTETS: Final = 128 * 1024  # such metadata has no more, even in escapes
 
 
-class _ReasoningField(msgspec.Struct, frozen=True, gc=False):
-    effort: str | None = None
-    summary: str | None = None
-    generate_summary: str | None = None
-
-
-class _FormatField(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    schema: msgspec.Raw = NOTHING
-    strict: bool | None = None
-
-
-class _TextField(msgspec.Struct, frozen=True, gc=False):
-    format: _FormatField | None = None
-    verbosity: str | None = None
-
-
-class _Input(msgspec.Struct, frozen=True, gc=False):
-    input: msgspec.Raw = NOTHING
-
-
-class _PreviousResponse(msgspec.Struct, frozen=True, gc=False):
-    previous_response_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, repr=False)  # no text shows a prompt
+# Not frozen: a compiled class takes five times as long to make then.
+@dataclass(slots=True, repr=False)  # no text shows a prompt
 class ResponsesRequest:
     """A Responses request as read."""
 
@@ -93,10 +76,10 @@ class ResponsesRequest:
 _foreign: Final = ForeignFields(RIGHT_NAMES)
 _decode_request: Final = msgspec.json.Decoder(RequestFields).decode
 _NO_ITEMS: Final[Mapping[str, msgspec.Raw]] = {}
-_decode_input: Final = msgspec.json.Decoder(_Input).decode
-_decode_previous: Final = msgspec.json.Decoder(_PreviousResponse).decode
-_decode_reasoning: Final = msgspec.json.Decoder(_ReasoningField | None).decode
-_decode_text: Final = msgspec.json.Decoder(_TextField | None).decode
+_decode_input: Final = msgspec.json.Decoder(InputField).decode
+_decode_previous: Final = msgspec.json.Decoder(PreviousResponse).decode
+_decode_reasoning: Final = msgspec.json.Decoder(ReasoningField | None).decode
+_decode_text: Final = msgspec.json.Decoder(TextField | None).decode
 _decode_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_integer: Final = msgspec.json.Decoder(int | None).decode
 _decode_number: Final = msgspec.json.Decoder(float | None).decode
@@ -325,7 +308,7 @@ def _in_range(raw: msgspec.Raw, maximum: int, param: str) -> float | None:
     return number
 
 
-def _effort(reasoning: _ReasoningField | None) -> str | None:
+def _effort(reasoning: ReasoningField | None) -> str | None:
     effort = reasoning.effort if reasoning is not None else None
     if effort is not None and effort not in EFFORTS:
         raise invalid_field("reasoning.effort", f"it must be one of {', '.join(EFFORTS)}")

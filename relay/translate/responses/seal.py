@@ -19,8 +19,9 @@ from typing import Final
 import msgspec
 
 from relay.translate.invalid import UNREADABLE
-from relay.translate.raw_json import NOTHING, Octets, kind
+from relay.translate.raw_json import Octets, kind
 from relay.translate.request.thinking_replay import Thought
+from relay.translate.responses.fields import SealedContent
 
 _PREFIX: Final = b'"rly1.'  # 1 is the format's version
 _TAG_OCTETS: Final = 16
@@ -29,14 +30,7 @@ _THINKING_LETTER: Final = b"t"
 _SUMMARY_LETTER: Final = b"s"
 
 
-class _Content(msgspec.Struct, frozen=True):
-    family: str = ""
-    text: msgspec.Raw = NOTHING
-    signature: msgspec.Raw = NOTHING
-    data: msgspec.Raw = NOTHING
-
-
-_decode_content: Final = msgspec.json.Decoder(_Content).decode
+_decode_content: Final = msgspec.json.Decoder(SealedContent).decode
 
 
 class Seal:
@@ -79,7 +73,7 @@ class Seal:
         content = b"".join((letter, first, *members, b"}"))
         return b'%b%b"' % (_PREFIX, urlsafe_b64encode(self._tag(content) + content))
 
-    def _open(self, letter: bytes, raw: msgspec.Raw) -> _Content | None:
+    def _open(self, letter: bytes, raw: msgspec.Raw) -> SealedContent | None:
         if len(memoryview(raw)) > _MAX_OCTETS:
             return None
         sealed = bytes(raw)

@@ -11,7 +11,6 @@ import msgspec
 
 from relay.translate.invalid import UNREADABLE, invalid_field
 from relay.translate.raw_json import (
-    NOTHING,
     Octets,
     encode_string,
     is_given,
@@ -20,6 +19,7 @@ from relay.translate.raw_json import (
 )
 from relay.translate.request.tool_names import function_name
 from relay.translate.request.tools import call_arguments
+from relay.translate.responses.fields import FoundTool, InputItem, OutputPart, ShellOutput
 
 OUTPUTS: Final = {
     "function_call_output": "function_call",
@@ -32,68 +32,13 @@ OUTPUTS: Final = {
 CALLS: Final = frozenset(OUTPUTS.values())
 
 _PICTURE_TEXT: Final = re.compile(rb'"\[?\{\\"type\\": ?\\"input_')
-_EMPTY: Final = b'""'
 _MAX_LISTED_TOOLS: Final = 200
 
 
-class InputItem(msgspec.Struct, frozen=True, gc=False):
-    """An item of any type. Members that may be of several types stay raw."""
-
-    type: str = ""
-    role: str | None = None
-    id: str | None = None
-    content: msgspec.Raw = NOTHING
-    call_id: str | None = None
-    name: str | None = None
-    namespace: str | None = None
-    arguments: msgspec.Raw = NOTHING
-    input: msgspec.Raw = NOTHING
-    output: msgspec.Raw = NOTHING
-    action: msgspec.Raw = NOTHING
-    operation: msgspec.Raw = NOTHING
-    status: msgspec.Raw = NOTHING
-    error: msgspec.Raw = NOTHING
-    server_label: str | None = None
-    tools: msgspec.Raw = NOTHING
-    summary: msgspec.Raw = NOTHING
-    encrypted_content: msgspec.Raw = NOTHING
-
-    @property
-    def pairing_id(self) -> str | None:
-        """The id that pairs a call with its output: a local shell's output has it as `id`."""
-        if self.call_id is not None:
-            return self.call_id
-        return self.id if self.type == "local_shell_call_output" else None
-
-
-class _ShellOutput(msgspec.Struct, frozen=True, gc=False):
-    """The output of one command line."""
-
-    stdout: str = ""
-    stderr: str = ""
-    outcome: Any = None
-
-
-class _FoundTool(msgspec.Struct, frozen=True, gc=False):
-    name: str = ""
-
-
-class _Part(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    image_url: msgspec.Raw = NOTHING
-    text: msgspec.Raw = NOTHING
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it has the text that its type requires."""
-        raw = {"input_image": self.image_url, "input_text": self.text}.get(self.type, NOTHING)
-        return kind(raw) == '"' and len(memoryview(raw)) > len(_EMPTY)
-
-
-_decode_output_parts: Final = msgspec.json.Decoder(list[_Part]).decode
+_decode_output_parts: Final = msgspec.json.Decoder(list[OutputPart]).decode
 _decode_any: Final = msgspec.json.Decoder().decode
-_decode_shell_outputs: Final = msgspec.json.Decoder(list[_ShellOutput]).decode
-_decode_found_tools: Final = msgspec.json.Decoder(list[_FoundTool]).decode
+_decode_shell_outputs: Final = msgspec.json.Decoder(list[ShellOutput]).decode
+_decode_found_tools: Final = msgspec.json.Decoder(list[FoundTool]).decode
 
 
 def function_and_arguments(item: InputItem, param: str) -> tuple[str, Octets]:

@@ -36,6 +36,7 @@ from relay.translate.request.tools import (
     paragraphs,
 )
 from relay.translate.request.user_location import UserLocation
+from relay.translate.responses.fields import CustomFormat, EchoedTool, SearchFilters, ToolParam
 
 _OPENAI_HOSTED: Final = ("file_search", "code_interpreter", "computer", "mcp")
 _SEARCHES: Final = ("web_search", "web_search_preview")
@@ -101,40 +102,11 @@ _TOOL_SEARCH_DESCRIPTION: Final = (
 )
 
 
-class _ToolParam(msgspec.Struct, frozen=True, gc=False):
-    """A tool of any kind, or a choice of one."""
-
-    type: str
-    name: str | None = None
-    namespace: str | None = None
-    description: msgspec.Raw = NOTHING
-    parameters: msgspec.Raw = NOTHING
-    strict: bool | None = None
-    format: msgspec.Raw = NOTHING
-    tools: msgspec.Raw = NOTHING
-    function: msgspec.Raw = NOTHING  # of chat completions
-    mode: str | None = None
-    execution: str | None = None
-    defer_loading: bool | None = None
-    user_location: msgspec.Raw = NOTHING
-    filters: msgspec.Raw = NOTHING
-
-
-class _CustomFormat(msgspec.Struct, frozen=True):
-    type: str = "text"
-    syntax: str = ""
-    definition: str = ""
-
-
-class _SearchFilters(msgspec.Struct, frozen=True):
-    allowed_domains: list[str] | None = None
-
-
-_decode_tools: Final = msgspec.json.Decoder(list[_ToolParam]).decode
-_decode_choice: Final = msgspec.json.Decoder(_ToolParam).decode
-_decode_format: Final = msgspec.json.Decoder(_CustomFormat).decode
+_decode_tools: Final = msgspec.json.Decoder(list[ToolParam]).decode
+_decode_choice: Final = msgspec.json.Decoder(ToolParam).decode
+_decode_format: Final = msgspec.json.Decoder(CustomFormat).decode
 _decode_location: Final = msgspec.json.Decoder(UserLocation | None).decode
-_decode_filters: Final = msgspec.json.Decoder(_SearchFilters | None).decode
+_decode_filters: Final = msgspec.json.Decoder(SearchFilters | None).decode
 
 
 @dataclass(slots=True)
@@ -183,7 +155,7 @@ class OfferedTools:
             self._add(tool, f"{param}[{index}]", namespace, skip_deferred=skip_deferred)
 
     def _add(
-        self, tool: _ToolParam, param: str, namespace: _Namespace, *, skip_deferred: bool
+        self, tool: ToolParam, param: str, namespace: _Namespace, *, skip_deferred: bool
     ) -> None:
         match tool.type:
             case "function" | "custom" if skip_deferred and tool.defer_loading:
@@ -217,7 +189,7 @@ class OfferedTools:
                 raise unknown_type_error(f"{param}.type", _TOOL_TYPES, hint)
 
     def _add_namespace(
-        self, tool: _ToolParam, param: str, outer: _Namespace, *, skip_deferred: bool
+        self, tool: ToolParam, param: str, outer: _Namespace, *, skip_deferred: bool
     ) -> None:
         name = _name(tool, param)
         tools = read(_decode_tools, tool.tools, f"{param}.tools") if is_given(tool.tools) else []
@@ -232,7 +204,7 @@ class OfferedTools:
             if len(self._tools) > count:
                 namespace.description = ""
 
-    def _add_function(self, tool: _ToolParam, namespace: _Namespace, param: str) -> None:
+    def _add_function(self, tool: ToolParam, namespace: _Namespace, param: str) -> None:
         caller_tool = CallerTool("function", _name(tool, param), namespace.name)
         description = tool.description if is_given(tool.description) else NOTHING
         if description is not NOTHING and kind(description) != '"':
@@ -243,9 +215,9 @@ class OfferedTools:
         schema = input_schema(tool.parameters, f"{param}.parameters")
         self._put(caller_tool, description, schema, strict=tool.strict is True)
 
-    def _add_custom(self, tool: _ToolParam, namespace: _Namespace, param: str) -> None:
+    def _add_custom(self, tool: ToolParam, namespace: _Namespace, param: str) -> None:
         caller_tool = CallerTool("custom", _name(tool, param), namespace.name)
-        format = _CustomFormat()
+        format = CustomFormat()
         if is_given(tool.format):
             format = read(_decode_format, tool.format, f"{param}.format")
         # A tool that is not new is left out, so its long texts are not joined.
@@ -322,7 +294,7 @@ class OfferedTools:
             raise invalid_field("tool_choice", "there are no tools that could be called")
         return mode
 
-    def _chosen_function(self, choice: _ToolParam, param: str) -> str:
+    def _chosen_function(self, choice: ToolParam, param: str) -> str:
         """The name of the function that a choice means."""
         if choice.type.startswith(_SEARCHES) and self._search is not None:
             return WEB_SEARCH
@@ -337,7 +309,7 @@ class OfferedTools:
         return name
 
 
-def _name(tool: _ToolParam, param: str) -> str:
+def _name(tool: ToolParam, param: str) -> str:
     if not tool.name:
         is_chats = is_given(tool.function)
         hint = ", beside `type`: `function` is of chat completions" if is_chats else ""
@@ -349,7 +321,7 @@ def _description(raw: msgspec.Raw, param: str) -> str:
     return decode_string(raw, f"{param}.description") if is_given(raw) else ""
 
 
-def _web_search(tool: _ToolParam, param: str) -> WebSearch:
+def _web_search(tool: ToolParam, param: str) -> WebSearch:
     location = (
         read(_decode_location, tool.user_location, f"{param}.user_location")
         if is_given(tool.user_location)
@@ -362,15 +334,8 @@ def _web_search(tool: _ToolParam, param: str) -> WebSearch:
     return WebSearch(location=location or UserLocation(), allowed_domains=domains, required=False)
 
 
-class _EchoedTool(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    description: msgspec.Raw = NOTHING
-    parameters: msgspec.Raw = NOTHING
-    strict: msgspec.Raw = NOTHING
-
-
 _decode_raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_echoed: Final = msgspec.json.Decoder(list[_EchoedTool]).decode
+_decode_echoed: Final = msgspec.json.Decoder(list[EchoedTool]).decode
 
 
 def render_tools(raw: msgspec.Raw) -> bytes:
