@@ -197,7 +197,8 @@ def nginx_was_idle(scenario: str, rounds: Mapping[str, Sequence[Figures]]) -> bo
 
 def _idle(rounds: Mapping[str, Sequence[Figures]]) -> bool:
     """Whether a json scenario left nginx partly idle; a scenario of streams is meant to."""
-    shares = [_used(figures) for figures in rounds.get("nginx", ()) if "requests_s" in figures]
+    found = [one for one in rounds.get("nginx", ()) if "requests_s" in one and "share" in one]
+    shares = [_used(figures) for figures in found]
     return bool(shares) and median(shares) < SATURATED
 
 

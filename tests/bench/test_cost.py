@@ -92,11 +92,18 @@ def test_every_kind_of_request_is_answered(tmp_path: Path) -> None:
         lockstep.close()
 
 
+def _heed_interrupts() -> None:
+    """In the child: a shell lets its background jobs ignore Ctrl-C, and they inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_an_interrupted_count_says_so() -> None:
     if valgrind() is None:
         pytest.skip("valgrind is not installed")
     command = [sys.executable, "-m", "bench.cost"]
-    with subprocess.Popen(command, cwd=TREE, stdout=subprocess.PIPE, text=True) as count:
+    with subprocess.Popen(
+        command, cwd=TREE, stdout=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
+    ) as count:
         assert count.stdout is not None
         count.stdout.readline()  # the build that is counted now
         count.send_signal(signal.SIGINT)
