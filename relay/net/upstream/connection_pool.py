@@ -10,14 +10,11 @@ from typing import Any, Final
 
 from relay.errors import OVERLOADED, RelayError
 from relay.net.deadlines import NEVER, Deadlines
-from relay.net.descriptors import is_exhausted
+from relay.net.descriptors import is_exhausted, max_idle_connections
 from relay.net.upstream import proxy as egress
 from relay.net.upstream.connection import FailureKind, Origin, UpstreamConnection, UpstreamError
 from relay.net.upstream.resolver import Resolver
 
-# Connections kept open between requests: as many as requests in flight by default, since all of
-# these may end in one turn of the loop, and begin anew in the next.
-_MAX_IDLE: Final = 4_096
 _EXHAUSTED: Final = "The relay has no connection to spare at the moment. Try again in a moment."
 
 
@@ -30,7 +27,7 @@ class ConnectionPool:
         """`resolver` may be shared with other pools; None: one of its own."""
         self.origin = origin
         self.opened = 0
-        self._max_idle = _MAX_IDLE
+        self._max_idle = max_idle_connections()
         self._deadlines = deadlines
         self._idle: dict[UpstreamConnection, None] = {}
         self._loop = asyncio.get_running_loop()

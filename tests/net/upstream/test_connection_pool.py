@@ -1,8 +1,12 @@
 """The idle connections of a pool: how many are kept."""
 
 import asyncio
+import resource
+
+import pytest
 
 from relay.net.deadlines import Deadlines
+from relay.net.descriptors import max_idle_connections
 from relay.net.upstream.connection import Origin
 from relay.net.upstream.connection_pool import ConnectionPool
 from tests.fakes.until import until
@@ -36,3 +40,15 @@ async def test_connections_of_many_requests_at_once_are_kept() -> None:
         pool.close()
         await until(lambda: not _Peer.connected)
         server.close()
+
+
+@pytest.mark.parametrize(("limit", "idle"), [(1024, 256), (4096, 512), (16_384, 2048)])
+def test_few_descriptors_leave_few_idle_connections(limit: int, idle: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < limit:
+        pytest.skip(f"the hard limit of descriptors is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        assert max_idle_connections() == idle
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
