@@ -244,7 +244,7 @@ class ProviderClient:
                 if not isinstance(document.get("keys"), list):
                     raise ProviderError("its keys are no list")
                 self._keys = kept = (now, document)
-        return KeySet.import_key_set(kept[1])  # type: ignore[arg-type]
+        return KeySet.import_key_set(kept[1])  # type: ignore[arg-type]  # any JSON object
 
 
 # --- GitHub ---

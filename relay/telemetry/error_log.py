@@ -99,7 +99,7 @@ class _Stream(io.TextIOBase):
         self._part = ""  # of a line that has yet to end
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute there
         return "utf-8"
 
     def writable(self) -> bool:

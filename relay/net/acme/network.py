@@ -37,7 +37,7 @@ class Network(client.ClientNetwork):
         self.replaces = ""  # the certificate that the next orders are to replace, by its id
         self.retry_after: float | None = None  # seconds, of the last answer if that was an error
         if ca is not None:  # as `requests` takes it
-            self.verify_ssl = ca  # type: ignore[assignment]
+            self.verify_ssl = ca  # type: ignore[assignment]  # declared as bool
         self.session.trust_env = False  # no proxy and no .netrc of the environment
         self.session.hooks["response"].append(self._on_response)
 

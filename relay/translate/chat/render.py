@@ -32,7 +32,7 @@ _FINISH_REASONS: Final = {
 _decode_string: Final = msgspec.json.Decoder(str).decode
 
 
-# Not frozen: a compiled class takes five times as long to make then.
+# Not frozen: a compiled class takes longer to make then.
 @dataclass(slots=True)
 class AnswerMetadata:
     """The members that are the same in every chunk of an answer."""

@@ -42,7 +42,7 @@ _RIGHT_NAMES: Final = {
 }
 
 
-# Not frozen: a compiled class takes five times as long to make then.
+# Not frozen: a compiled class takes longer to make then.
 @dataclass(slots=True)
 class ChatRequest:
     """A chat completions request as read."""

@@ -33,7 +33,7 @@ _decode_any: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.encode
 
 
-# Not frozen: a compiled class takes five times as long to make then.
+# Not frozen: a compiled class takes longer to make then.
 @dataclass(slots=True)
 class AnswerMetadata:
     """The parts of a response that come from the relay and from the request."""

@@ -57,7 +57,7 @@ _MAX_METADATA_VALUE: Final = 512  # characters
 _MAX_METADATA_OCTETS: Final = 128 * 1024  # such metadata has no more, even in escapes
 
 
-# Not frozen: a compiled class takes five times as long to make then.
+# Not frozen: a compiled class takes longer to make then.
 @dataclass(slots=True, repr=False)  # no text shows a prompt
 class ResponsesRequest:
     """A Responses request as read."""
