@@ -37,6 +37,7 @@ from relay.upkeep import sweep
 from relay.workers.admissions import WorkerAdmissions
 from relay.workers.link import Link, LinkClosedError
 from relay.workers.link_journal import LinkJournal
+from relay.workers.pool_sharing import share_pool_as_worker
 from relay.workers.slots import SlotLedger, Traffic
 
 _PULSE_SECONDS: Final = 1.0
@@ -127,6 +128,7 @@ class WorkerApp(App):
         app.exchange_log(log)
         app._trace_by(settings.traces)
         app._obey()
+        share_pool_as_worker(app, link)
         await link.ask("join")
         app._start_tasks()
         for name, sock in listening:
