@@ -18,18 +18,19 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from relay.app import App
+from relay.pool.affinity import Bindings
 from relay.pool.health_state import State
 from relay.pool.held_places import HeldPlaces
+from relay.pool.leases import Upstreams
 from relay.pool.places import PlaceBank
 from relay.pool.shared_bindings import Row, SharedBindings, SharedThreads, pieces
 from relay.pool.sharing import OwnersHealth, WorkersHealth, place_of
 from relay.pool.spending import Costs, Exchanged
+from relay.pool.threads import Threads
 from relay.pool.upstream import Upstream
 from relay.workers.link import Link
-from relay.workers.owner import Workers
 
 _FLUSH_SECONDS: Final = 0.1  # between two looks for costs to send
 _PIECE_SECONDS: Final = 0.005  # between two pieces of all bindings
@@ -38,12 +39,33 @@ _THIS: Final = "owner"  # among the processes that hold places
 _Member = Link | str
 
 
-def share_pool_as_owner(app: App, workers: Workers) -> "OwnersPool":
+class Sharing(Protocol):
+    """A process with a pool."""
+
+    upstreams: Upstreams
+    bindings: Bindings
+    threads: Threads
+
+
+class Workers(Protocol):
+    """See `owner.Workers`."""
+
+    on_joined: list[Callable[[Link], None]]
+    on_gone: list[Callable[[Link], None]]
+
+    def on(self, kind: str, handler: Callable[..., None]) -> None:
+        """Call `handler` with the link and the values of each message of this kind."""
+
+    def broadcast(self, kind: str, *values: object, but: Link | None = None) -> None:
+        """Send a message to all workers but one."""
+
+
+def share_pool_as_owner(app: Sharing, workers: Workers) -> "OwnersPool":
     """Share the pool of this process with the workers. Before they start."""
     return OwnersPool(app, workers)
 
 
-def share_pool_as_worker(app: App, link: Link) -> "WorkersPool":
+def share_pool_as_worker(app: Sharing, link: Link) -> "WorkersPool":
     """Use the pool as the owner shares it. Before the worker joins."""
     return WorkersPool(app, link)
 
@@ -115,7 +137,7 @@ class _LinkBorrowing:
 class OwnersPool:
     """The owner's side."""
 
-    def __init__(self, app: App, workers: Workers) -> None:
+    def __init__(self, app: Sharing, workers: Workers) -> None:
         self._app = app
         self._workers = workers
         self._loop = asyncio.get_running_loop()
@@ -241,7 +263,7 @@ class OwnersPool:
 class WorkersPool:
     """A worker's side."""
 
-    def __init__(self, app: App, link: Link) -> None:
+    def __init__(self, app: Sharing, link: Link) -> None:
         self._app = app
         self._link = link
         self._upstreams: dict[str, Upstream] = {}
@@ -327,5 +349,5 @@ def _send_costs(
                 link.send("costs", place, costs)
 
 
-def _is_sticky(app: App) -> bool:
+def _is_sticky(app: Sharing) -> bool:
     return app.upstreams.settings.sticky != "off"
