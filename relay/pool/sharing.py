@@ -11,7 +11,7 @@ Decides the order of changes. Must not know the link, or the meaning of a change
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -50,31 +50,31 @@ class OwnersHealth(Generic[_Worker]):
         self._publish = publish
         self._publish_state = publish_state
         self._confirm = confirm
-        self._upstreams: dict[str, Upstream] = {}
+        self._healths: dict[str, Health] = {}
         self._probed_by: dict[str, _Worker] = {}
 
-    def attach(self, upstreams: Iterable[Upstream]) -> None:
-        """Share the health of these upstreams, and no longer that of others."""
-        before, self._upstreams = self._upstreams, {place_of(one): one for one in upstreams}
-        for place, upstream in self._upstreams.items():
-            if before.get(place) is not upstream:
-                upstream.health.share = partial(self._make, place, upstream.health)
-                self._publish_state(place, captured(upstream.health))
-        for place, upstream in before.items():
-            if self._upstreams.get(place) is not upstream:
-                upstream.health.share = None
+    def attach(self, healths: Mapping[str, Health]) -> None:
+        """Share the health of these upstreams, by place, and no longer that of others."""
+        before, self._healths = self._healths, dict(healths)
+        for place, health in before.items():
+            if self._healths.get(place) is not health:
+                health.share = None
+        for place, health in self._healths.items():
+            if before.get(place) is not health:
+                health.share = partial(self._make, place, health)
+                self._publish_state(place, captured(health))
 
     def state(self, place: str) -> State | None:
         """The present state of an upstream; None: it is not known here."""
-        upstream = self._upstreams.get(place)
-        return None if upstream is None else captured(upstream.health)
+        health = self._healths.get(place)
+        return None if health is None else captured(health)
 
     def take(self, worker: _Worker, place: str, change: str, values: list[Any]) -> None:
         """Make a change of a worker."""
-        upstream = self._upstreams.get(place)
-        if upstream is not None and change in OF_REQUESTS:
-            apply(upstream.health, change, received(change, values))
-            if upstream.health.probing and change == "request_started":
+        health = self._healths.get(place)
+        if health is not None and change in OF_REQUESTS:
+            apply(health, change, received(change, values))
+            if health.probing and change == "request_started":
                 self._probed_by[place] = worker
             self._publish(place, change, values, worker)
         self._confirm(worker, place)
@@ -83,8 +83,8 @@ class OwnersHealth(Generic[_Worker]):
         """A worker is gone, with its request that was to find out whether a guess holds."""
         for place in [place for place, one in self._probed_by.items() if one is worker]:
             del self._probed_by[place]
-            if place in self._upstreams:
-                self._upstreams[place].health.abandoned()
+            if place in self._healths:
+                self._healths[place].abandoned()
 
     def _make(self, place: str, health: Health, change: str, values: tuple[object, ...]) -> None:
         apply(health, change, values)
@@ -120,16 +120,17 @@ class WorkersHealth:
         self._ask = ask
         self._replicas: dict[str, _Replica] = {}
 
-    def attach(self, upstreams: Iterable[Upstream]) -> None:
-        """Share the health of these upstreams, and no longer that of others."""
+    def attach(self, healths: Mapping[str, Health]) -> None:
+        """Share the health of these upstreams, by place, and no longer that of others."""
         before, self._replicas = self._replicas, {}
-        for upstream in upstreams:
-            place, health = place_of(upstream), upstream.health
-            replica = before.pop(place, None)
+        for place, health in healths.items():
+            replica = before.get(place)
             if replica is None or replica.health is not health:
                 replica = _Replica(health)
                 health.share = partial(self._make, place, replica)
                 self._ask(place)
+            else:
+                del before[place]
             self._replicas[place] = replica
         for replica in before.values():
             replica.health.share = None

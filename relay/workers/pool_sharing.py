@@ -179,7 +179,7 @@ class OwnersPool:
         """Share the present upstreams."""
         upstreams = self._app.upstreams
         self._upstreams = {place_of(one): one for one in upstreams}
-        self._health.attach(upstreams)
+        self._health.attach({place: one.health for place, one in self._upstreams.items()})
         self._bank.configure({at: one.max_concurrency for at, one in self._upstreams.items()})
         self._places.attach()
 
@@ -302,7 +302,7 @@ class WorkersPool:
                 self._known.discard(place)
                 exchanged = self._exchanged[place] = Exchanged()
                 exchanged.know_all(upstream.spending)
-        self._health.attach(upstreams)
+        self._health.attach({place: one.health for place, one in self._upstreams.items()})
         self._places.attach()
 
     def _take_state(self, place: str, state: State, costs: Costs, quota_left: int | None) -> None:

@@ -187,6 +187,6 @@ async def cluster(
 async def within(seconds: float, condition: Callable[[], object]) -> None:
     """Wait until the condition holds. Raises AssertionError: not within so many seconds."""
     began = time.monotonic()
-    while not condition():  # noqa: ASYNC110 - there is no event to wait for
+    while not condition():
         await asyncio.sleep(0.0005)
         assert time.monotonic() - began < seconds
