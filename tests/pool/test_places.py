@@ -1,4 +1,4 @@
-"""The bank of places: the cap holds whatever happens, and no place is idle while a request waits."""
+"""The bank of places: the cap holds, and no place is idle while a request waits."""
 
 from collections import Counter, deque
 from collections.abc import Callable

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,11 +20,23 @@ from relay.pool.threads import Threads
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
 from relay.workers.link import Link
-from relay.workers.pool_sharing import OwnersPool, WorkersPool
+from relay.workers.pool_sharing import share_pool_as_owner, share_pool_as_worker
 from tests.fakes.live import MODELS, PLANS
 
 MODEL = "claude-sonnet-4-7"
 Options = dict[str, dict[str, Any]]
+
+
+class CountingLink(Link):
+    """Counts the messages of each kind that this end has sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: Counter[str] = Counter()
+
+    def send(self, kind: str, *values: object) -> None:
+        self.sent[kind] += 1
+        super().send(kind, *values)
 
 
 class Process:
@@ -102,12 +115,12 @@ class Cluster:
         self._options = upstreams, pool
         self.owner = Process(upstreams, pool)
         self.workers: list[Process] = []
-        self.links: list[Link] = []  # the owner's ends
-        self.sent = 0  # messages of the owner and of the workers
+        self.links: list[CountingLink] = []  # the owner's ends
+        self.ends: list[CountingLink] = []  # the workers' ends
         self._handlers: list[tuple[str, Callable[..., None]]] = []
         self.on_joined: list[Callable[[Link], None]] = []
         self.on_gone: list[Callable[[Link], None]] = []
-        self.shared = OwnersPool(self.owner, self)
+        share_pool_as_owner(self.owner, self)
 
     def on(self, kind: str, handler: Callable[..., None]) -> None:
         self._handlers.append((kind, handler))
@@ -124,14 +137,17 @@ class Cluster:
     async def join(self) -> Process:
         """A further worker, which knows what the owner knows."""
         mine, theirs = socket.socketpair()
-        owners, workers = await Link.open(mine), await Link.open(theirs)
+        owners, workers = await CountingLink.open(mine), await CountingLink.open(theirs)
+        assert isinstance(owners, CountingLink)
+        assert isinstance(workers, CountingLink)
         for kind, handler in self._handlers:
             owners.on(kind, _with_link(handler, owners))
         worker = Process(*self._options)
-        WorkersPool(worker, workers)
+        share_pool_as_worker(worker, workers)
         owners.start()
         workers.start()
         self.links.append(owners)
+        self.ends.append(workers)
         self.workers.append(worker)
         for on_joined in self.on_joined:
             on_joined(owners)
@@ -144,10 +160,18 @@ class Cluster:
         self.workers.pop(number).close()
         self.links[number].close()
 
-    def _on_end(self, link: Link) -> None:
+    def _on_end(self, link: CountingLink) -> None:
         self.links.remove(link)
         for on_gone in self.on_gone:
             on_gone(link)
+
+    def sent(self) -> Counter[str]:
+        """The messages of all ends since the last call, by kind."""
+        sent: Counter[str] = Counter()
+        for link in (*self.links, *self.ends):
+            sent += link.sent
+            link.sent.clear()
+        return sent
 
     async def settled(self) -> None:
         """Wait until nothing is on its way."""
@@ -164,7 +188,8 @@ def _settings(upstreams: Options, pool: dict[str, Any]) -> config.Settings:
         {"name": name, "base_url": "http://upstream.invalid", "api_key": "k", **more}
         for name, more in upstreams.items()
     ]
-    return config.parse({"upstream": rows, "model": MODELS, "plan": PLANS, "pool": pool})
+    models = [{**one, "price": {"input": 1.0, "output": 1.0}} for one in MODELS]
+    return config.parse({"upstream": rows, "model": models, "plan": PLANS, "pool": pool})
 
 
 @contextlib.asynccontextmanager
