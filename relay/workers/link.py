@@ -12,7 +12,7 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -26,6 +26,10 @@ _REPLY: Final = "="
 _log = logging.getLogger("relay.workers")
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[list[Any]]).decode
+
+
+# Called with whether there is an answer, and the answer as builtins.
+OnReply: TypeAlias = Callable[[bool, Any], None]
 
 
 class LinkClosedError(Exception):
@@ -42,7 +46,7 @@ class Link:
         self.batch: Callable[[], bytes] = lambda: b""  # the frame of requests; b"": none
         self._handlers: dict[str, Callable[..., None]] = {}
         self._answers: dict[str, Callable[..., Awaitable[object]]] = {}
-        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._asked: dict[int, OnReply] = {}
         self._numbers = 0
         self._unsent: list[tuple[object, ...]] = []
         self._scheduled = False
@@ -86,22 +90,33 @@ class Link:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
+    def question(self, on_reply: OnReply, kind: str, *values: object) -> None:
+        """Ask a question. `on_reply` is called once, also if nobody waits for it any more."""
+        if self.closed:
+            on_reply(False, kind)
+            return
+        self._numbers += 1
+        self._asked[self._numbers] = on_reply
+        self.send(_QUESTION, self._numbers, kind, *values)
+
     async def ask(self, kind: str, *values: object) -> Any:
         """Ask a question; returns the answer as builtins.
 
         Raises:
             LinkClosedError: the other process is gone, or failed to answer.
         """
-        if self.closed:
-            raise LinkClosedError(kind)
-        self._numbers += 1
-        number = self._numbers
-        answered = self._asked[number] = self._loop.create_future()
-        self.send(_QUESTION, number, kind, *values)
-        try:
-            return await answered
-        finally:
-            self._asked.pop(number, None)
+        answered: asyncio.Future[Any] = self._loop.create_future()
+
+        def on_reply(is_answer: bool, value: Any) -> None:
+            if answered.done():
+                return
+            if is_answer:
+                answered.set_result(value)
+            else:
+                answered.set_exception(LinkClosedError(str(value)))
+
+        self.question(on_reply, kind, *values)
+        return await answered
 
     def flush(self) -> None:
         """Write what waits now."""
@@ -137,10 +152,9 @@ class Link:
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
-        for answered in self._asked.values():
-            if not answered.done():
-                answered.set_exception(LinkClosedError())
-        self._asked.clear()
+        asked, self._asked = self._asked, {}
+        for on_reply in asked.values():
+            on_reply(False, "gone")
         for task in self._tasks:
             task.cancel()
         self.on_end()
@@ -169,14 +183,10 @@ class Link:
         except Exception:  # one wrong message must not end the process
             _log.exception("a message of kind %s was not understood", kind)
 
-    def _take_reply(self, number: int, is_answer: bool, value: object) -> None:
-        answered = self._asked.pop(number, None)
-        if answered is None or answered.done():
-            return
-        if is_answer:
-            answered.set_result(value)
-        else:
-            answered.set_exception(LinkClosedError(str(value)))
+    def _take_reply(self, number: int, is_answer: bool, value: Any) -> None:
+        on_reply = self._asked.pop(number, None)
+        if on_reply is not None:
+            on_reply(is_answer, value)
 
     async def _reply(self, number: int, kind: str, *values: object) -> None:
         try:
