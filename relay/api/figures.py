@@ -20,6 +20,7 @@ PIECE: Final = 250  # series that are read, or decoded, in one go
 
 _Labels = tuple[str, str, str]
 _Name = TypeVar("_Name", str, int)
+_One = TypeVar("_One")
 
 
 class Durations(msgspec.Struct, array_like=True):
@@ -217,8 +218,8 @@ _decode_series: Final = msgspec.msgpack.Decoder(list[SeriesFigures]).decode
 
 
 def encode(figures: Figures) -> bytes:
-    """Figures as octets; their series are better sent in pieces, see `encode_series`."""
-    return _encode(figures)
+    """Figures without their series as octets."""
+    return _encode(msgspec.structs.replace(figures, series=[]))
 
 
 def encode_series(series: list[SeriesFigures]) -> bytes:
@@ -226,14 +227,22 @@ def encode_series(series: list[SeriesFigures]) -> bytes:
     return _encode(series)
 
 
+def encode_all(figures: Figures) -> list[bytes]:
+    """The octets of `encode`, then those of `encode_series` for each piece."""
+    return [encode(figures), *map(encode_series, _split(figures.series))]
+
+
 def decode(octets: bytes) -> Figures:
-    """The reverse of `encode`. Raises msgspec.DecodeError."""
+    """The reverse of `encode`.
+
+    Raises:
+        msgspec.DecodeError: they are none.
+    """
     return _decode(octets)
 
 
 def decode_all(pieces: list[bytes], pause: Callable[[], None] = lambda: None) -> Figures:
-    """Figures with all their series: of `encode`, then of `encode_series`. For `pause` see
-    `merged`.
+    """The reverse of `encode_all`. For `pause` see `merged`.
 
     Raises:
         msgspec.DecodeError: they are none.
@@ -255,6 +264,10 @@ def read_requests(requests: RequestMetrics, figures: Figures) -> None:
 
 def read_series(requests: RequestMetrics) -> Iterator[list[SeriesFigures]]:
     """The series of a process, in pieces; each series is of the moment when it is taken."""
-    series = requests.series()
+    for piece in _split(requests.series()):
+        yield [SeriesFigures.read(one) for one in piece]
+
+
+def _split(series: list[_One]) -> Iterator[list[_One]]:
     for at in range(0, len(series), PIECE):
-        yield [SeriesFigures.read(one) for one in series[at : at + PIECE]]
+        yield series[at : at + PIECE]

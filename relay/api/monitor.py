@@ -6,7 +6,7 @@ counted, added up or rendered.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from operator import add
@@ -16,7 +16,13 @@ import msgspec
 
 from relay import __version__
 from relay.api.families import Present, families, of_files, of_journal, of_processes
-from relay.api.figures import Figures, SeriesFigures, UpstreamFigures, merged
+from relay.api.figures import (
+    Figures,
+    SeriesFigures,
+    UpstreamFigures,
+    merged,
+    read_series,
+)
 from relay.api.live import RunningRequests, merged_failures, merged_running, read_running
 from relay.api.others import OtherFigures, Others
 from relay.api.reading import Parts, read_figures, read_pieces
@@ -61,14 +67,20 @@ class Monitor:
         """This process's figures, all but its series."""
         return read_figures(self._parts, self.watch)
 
-    async def read_series(self) -> list[list[SeriesFigures]]:
+    def pieces(self) -> AsyncIterator[list[SeriesFigures]]:
         """This process's series, in pieces; other work of the loop comes between two of them."""
-        return [piece async for piece in read_pieces(self._parts)]
+        return read_pieces(self._parts)
+
+    def read_all(self) -> Figures:
+        """This process's figures, in one go."""
+        figures = self.read()
+        figures.series = [one for piece in read_series(self._parts.requests) for one in piece]
+        return figures
 
     async def figures(self) -> RelayFigures:
         """The figures of all processes."""
         others = None if self.others is None else await self.others.figures()
-        own, pieces = self.read(), await self.read_series()
+        own, pieces = self.read(), [piece async for piece in self.pieces()]
         if others is None:
             total = own
             total.series = [one for piece in pieces for one in piece]

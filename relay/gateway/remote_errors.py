@@ -39,6 +39,4 @@ def error_of(value: list[Any]) -> RelayError:
         return error
     name, retry_after, resets_at = quota
     limit = None if name is None else Limit(*name)
-    return QuotaExceeded(
-        kind, message, limit=limit, retry_after=retry_after, resets_at=resets_at
-    )
+    return QuotaExceeded(kind, message, limit=limit, retry_after=retry_after, resets_at=resets_at)

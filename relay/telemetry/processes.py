@@ -15,7 +15,7 @@ _CPU: Final = "process_cpu_seconds"
 _START: Final = "process_start_time_seconds"
 _TOTALS: Final = {
     "process_virtual_memory_bytes": "Virtual memory of all processes.",
-    "process_resident_memory_bytes": "Resident memory of all processes; shared pages count in each.",
+    "process_resident_memory_bytes": "Resident memory of all; shared pages count in each.",
     _START: "When the first process started.",
     _CPU: "CPU time of all processes.",
     "process_open_fds": "Open file descriptors of all processes.",
