@@ -58,9 +58,10 @@ class OwnerAdmissions:
         for _ in range(_TRIES):
             try:
                 self._metering.check(ctx, caller, plan, counting=counting)
-                return
             except QuotaExceeded as error:
                 refusal = error
+            else:
+                return
             if counting or not await self.recall(caller.user_id):
                 break
         raise refusal
@@ -333,8 +334,11 @@ class WorkerAdmissions:
         features: Features | None = None,
     ) -> Admission:
         """Have one request admitted by the owner, or by the process that it hands over to."""
-        with self._ledger.quoting() as quote:
+        quote = self._ledger.begin_quote()
+        try:
             admission = self._metering.admit(ctx, caller, plan, inbound, features)
+        finally:
+            self._ledger.end_quote()
         assert isinstance(admission, MeteredAdmission)
         reservation = admission.reservation
         assert isinstance(reservation, SlotReservation)

@@ -50,6 +50,7 @@ class Link:
         self._numbers = 0
         self._unsent: list[tuple[object, ...]] = []
         self._scheduled = False
+        self._flushed: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -142,8 +143,15 @@ class Link:
         """Wait until all messages are with the kernel."""
         self.flush()
         transport = self._transport
-        while transport is not None and not self.closed and transport.get_write_buffer_size():
-            await asyncio.sleep(0.001)
+        if transport is not None and not self.closed and transport.get_write_buffer_size():
+            self._flushed = self._loop.create_future()
+            transport.set_write_buffer_limits(0)
+            await self._flushed
+
+    def resume_writing(self) -> None:
+        """All is with the kernel. Only for the protocol."""
+        if self._flushed is not None and not self._flushed.done():
+            self._flushed.set_result(None)
 
     def close(self) -> None:
         """End the link; `on_end` is called."""
@@ -157,6 +165,7 @@ class Link:
             on_reply(False, "gone")
         for task in self._tasks:
             task.cancel()
+        self.resume_writing()
         self.on_end()
 
     # --- incoming ---
@@ -222,6 +231,9 @@ class _LinkProtocol(asyncio.Protocol):
             at = stop
             self._link.received(cast(int, kind), payload)
         del unread[:at]
+
+    def resume_writing(self) -> None:
+        self._link.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._link.close()

@@ -10,8 +10,7 @@ what is to be sent, and `wish` asks.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final
 
@@ -319,14 +318,14 @@ class SlotLedger(Ledger):
 
     # --- requests that the owner admits by their rows ---
 
-    @contextmanager
-    def quoting(self) -> Iterator[Quote]:
-        """Within it nothing is taken: a reservation only has what is to be admitted."""
+    def begin_quote(self) -> Quote:
+        """Until `end_quote` nothing is taken: a reservation only has what is to be admitted."""
         self._quote = self._traffic.quote = Quote()
-        try:
-            yield self._quote
-        finally:
-            self._quote = self._traffic.quote = None
+        return self._quote
+
+    def end_quote(self) -> None:
+        """Reserve from slots again."""
+        self._quote = self._traffic.quote = None
 
     def quoted(self, reservation: SlotReservation, slot: int) -> None:
         """The owner has admitted it, in this slot."""
