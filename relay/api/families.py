@@ -281,12 +281,10 @@ def of_processes(others: OtherFigures) -> Iterator[AnyFamily]:
     )
     yield gauge(
         "relay_workers_silent",
-        "Processes that did not answer this scrape; their last figures are counted.",
+        "Workers that did not answer this scrape; their last figures are counted.",
         len(others.silent),
     )
-    yield counter(
-        "relay_worker_restarts", "Processes that replaced one that had ended.", others.restarts
-    )
+    yield counter("relay_worker_restarts", "Workers that ended and were replaced.", others.restarts)
 
 
 def of_files(database: str) -> Iterator[AnyFamily]:

@@ -33,6 +33,7 @@ from relay.net.off_loop import off_loop
 from relay.telemetry.exposition import render
 from relay.telemetry.processes import ProcessTable
 
+OWNER: Final = "owner"  # the name of this process beside workers
 _SHOWN_LIMITS: Final = 12
 _LATENCY_FIELDS: Final = ("requests", "seconds", "streams", "first_seconds")
 _PAUSE_SECONDS: Final = 0.0005  # of a thread, which leaves the loop as much time as it takes
@@ -209,25 +210,31 @@ def _render(
     found = [*families(figures.total, present), *of_files(database)]
     if others is None:
         return render(found, accept)
-    pids = {0: figures.own.pid} | {number: one.pid for number, one in others.running.items()}
+    pids = {name: one.pid for name, one in _by_name(figures.own, others)}
     found += [*of_processes(others), *table.read(pids)]
     return render(found, accept, with_process=False)
 
 
+def _by_name(own: Figures, others: OtherFigures) -> list[tuple[str, Figures]]:
+    """Each process that runs, this one first; workers have the numbers that the log names."""
+    return [(OWNER, own), *((str(number), one) for number, one in sorted(others.running.items()))]
+
+
 def _workers(own: Figures, others: OtherFigures) -> dict[str, object]:
-    """The processes in the shape of `relay top --json`; number 0 is this one."""
+    """The processes in the shape of `relay top --json`."""
+    silent = set(map(str, others.silent))
     return {
         "restarts": others.restarts,
         "processes": [
             {
-                "number": number,
+                "process": name,
                 "pid": one.pid,
-                "answers": number not in others.silent,
+                "answers": name not in silent,
                 "in_flight": one.in_flight,
                 "connections": one.connections,
                 "loop_lag_seconds": one.latest_lag,
             }
-            for number, one in sorted(({0: own} | others.running).items())
+            for name, one in _by_name(own, others)
         ],
     }
 

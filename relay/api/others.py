@@ -17,7 +17,7 @@ from relay.gateway.watch import Failure
 class OtherFigures:
     """Figures of other processes, by their number. `ended`: of all that have ended, together.
     `silent` are those that did not answer in time; their figures are the last that they gave.
-    `restarts`: processes that took the place of one that had ended."""
+    `restarts`: how often one ended and was replaced."""
 
     running: dict[int, Figures]
     ended: Figures

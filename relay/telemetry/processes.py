@@ -1,6 +1,6 @@
 """CPU, memory and descriptors of several processes, from /proc.
 
-Processes are known by a number; one may take the place of another. Decides that the CPU time of
+Processes are known by a name; one may take the place of another. Decides that the CPU time of
 processes that have ended stays counted. Not for the loop: it reads files. Must not know the
 processes' work.
 """
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from relay.telemetry.exposition import AnyFamily, Family
+from relay.telemetry.exposition import AnyFamily, Family, Labels
 
 _CPU: Final = "process_cpu_seconds"
 _START: Final = "process_start_time_seconds"
@@ -22,7 +22,7 @@ _TOTALS: Final = {
     "process_max_fds": "The most open file descriptors of all processes.",
 }
 _OF_EACH: Final = {
-    "process_resident_memory_bytes": "Resident memory of each process; 0 is the first.",
+    "process_resident_memory_bytes": "Resident memory of each process.",
     _CPU: "CPU time of each process and of those whose place it took.",
     "process_open_fds": "Open file descriptors of each process.",
 }
@@ -33,34 +33,34 @@ class ProcessTable:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # each scrape has a thread
-        self._cpu: dict[tuple[int, int], float] = {}  # seconds, by number and pid
+        self._cpu: dict[tuple[str, int], float] = {}  # seconds, by name and pid
 
-    def read(self, pids: Mapping[int, int]) -> list[AnyFamily]:
-        """The figures of the processes with these numbers; 0 is the first process."""
-        found = {number: _read(pid) for number, pid in pids.items()}
+    def read(self, pids: Mapping[str, int]) -> list[AnyFamily]:
+        """The figures of the processes with these names, of which the first started first."""
+        found = {name: _read(pid) for name, pid in pids.items()}
         with self._lock:
-            for number, values in found.items():
+            for name, values in found.items():
                 if _CPU in values:
-                    self._cpu[number, pids[number]] = values[_CPU]
-            cpu: dict[int, float] = {}
-            for (number, _), seconds in self._cpu.items():
-                cpu[number] = cpu.get(number, 0.0) + seconds
-        found.setdefault(0, {})
-        for number, seconds in cpu.items():
-            found.setdefault(number, {})[_CPU] = seconds
+                    self._cpu[name, pids[name]] = values[_CPU]
+            cpu: dict[str, float] = {}
+            for (name, _), seconds in self._cpu.items():
+                cpu[name] = cpu.get(name, 0.0) + seconds
+        for name, seconds in cpu.items():
+            found.setdefault(name, {})[_CPU] = seconds
         families = [_total(name, help, found) for name, help in _TOTALS.items()]
         return [*families, *(_of_each(name, help, found) for name, help in _OF_EACH.items())]
 
 
-def _total(name: str, help: str, found: Mapping[int, dict[str, float]]) -> AnyFamily:
+def _total(name: str, help: str, found: Mapping[str, dict[str, float]]) -> AnyFamily:
     of_all = [values[name] for values in found.values() if name in values]
-    total = found[0].get(_START, 0.0) if name == _START else sum(of_all)
+    total = of_all[0] if of_all and name == _START else sum(of_all)
     return Family(name, _kind(name), help, values=[((), total)] if of_all else [])
 
 
-def _of_each(name: str, help: str, found: Mapping[int, dict[str, float]]) -> AnyFamily:
-    rows = [((str(number),), one[name]) for number, one in sorted(found.items()) if name in one]
-    return Family(f"relay_{name}", _kind(name), help, ("process",), list(rows))
+def _of_each(name: str, help: str, found: Mapping[str, dict[str, float]]) -> AnyFamily:
+    rows: list[tuple[Labels, float]] = []
+    rows += [((process,), one[name]) for process, one in found.items() if name in one]
+    return Family(f"relay_{name}", _kind(name), help, ("process",), rows)
 
 
 def _kind(name: str) -> Literal["counter", "gauge"]:

@@ -6,7 +6,7 @@ figures stand for a worker that does not answer or has ended. Must not know thei
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -58,9 +58,22 @@ class Process(Protocol):
     def operator(self) -> Operator: ...
 
 
+class Numbered(Protocol):
+    """A worker of `workers.owner`."""
+
+    @property
+    def link(self) -> Link: ...
+    @property
+    def number(self) -> int: ...
+
+
 class Workers(Protocol):
     """The workers, as the owner has them."""
 
+    @property
+    def live(self) -> Sequence[Numbered]: ...
+    @property
+    def restarts(self) -> int: ...
     @property
     def on_joined(self) -> list[Callable[[Link], None]]: ...
     @property
@@ -114,25 +127,19 @@ class _Worker:
 class WorkerFigures:
     """What the owner knows of the workers' figures; see `api.others`."""
 
-    def __init__(self) -> None:
-        self._workers: dict[Link, _Worker] = {}
-        self._free: list[int] = []  # numbers of workers that have ended
+    def __init__(self, workers: Workers) -> None:
+        self._all = workers
+        self._workers: dict[Link, _Worker] = {}  # those that serve
         self._gone: list[_Worker] = []  # not in `_ended` yet
         self._ended: list[bytes] = []  # the counters of all that have ended
         self._adding = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        self.restarts = 0
 
     # --- workers come and go ---
 
     def joined(self, link: Link) -> None:
         """A worker serves."""
-        if self._free:
-            number = min(self._free)
-            self._free.remove(number)
-            self.restarts += 1
-        else:
-            number = len(self._workers) + 1
+        number = next(one.number for one in self._all.live if one.link is link)
         worker = self._workers[link] = _Worker(link, number)
         link.on(_LAST_FIGURES, worker.take)
         if self._timer is None:
@@ -142,7 +149,6 @@ class WorkerFigures:
         """A worker has ended. Its counters stay."""
         worker = self._workers.pop(link, None)
         if worker is not None:
-            self._free.append(worker.number)
             self._gone.append(worker)
 
     def _tick(self) -> None:
@@ -178,7 +184,7 @@ class WorkerFigures:
             running[worker.number].longest_lag = worker.longest_lag
             worker.longest_lag = 0.0
         total.longest_lag = max((worker.longest_lag for worker in gone), default=0.0)
-        return OtherFigures(running, total, silent, self.restarts)
+        return OtherFigures(running, total, silent, self._all.restarts)
 
     async def running(self) -> list[RunningRequests]:
         """Requests in flight of each worker that answers."""
@@ -234,7 +240,7 @@ def _decode(
 
 def share_figures_as_owner(app: Process, workers: Workers) -> WorkerFigures:
     """Show the workers' figures with the owner's own, from now on."""
-    figures = WorkerFigures()
+    figures = WorkerFigures(workers)
     workers.on_joined.append(figures.joined)
     workers.on_gone.append(figures.gone)
     app.operator.monitor.others = figures

@@ -17,19 +17,32 @@ from tests.fakes.pool import Pool, refusing, running_pool
 from tests.fakes.until import until
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """A worker by its number."""
+
+    link: Link
+    number: int
+
+
 @dataclass
 class Workers:
     """Links that come and go, as the owner sees them."""
 
+    live: list[Numbered] = field(default_factory=list)
+    restarts: int = 0
     on_joined: list[Callable[[Link], None]] = field(default_factory=list)
     on_gone: list[Callable[[Link], None]] = field(default_factory=list)
 
     def join(self, link: Link) -> None:
+        self.live.append(Numbered(link, len(self.live)))
         link.on_end = lambda: self.leave(link)
         for each in self.on_joined:
             each(link)
 
     def leave(self, link: Link) -> None:
+        self.live = [one for one in self.live if one.link is not link]
+        self.restarts += 1
         for each in self.on_gone:
             each(link)
 
@@ -107,8 +120,8 @@ async def test_a_scrape_adds_up_all_processes(both: Both) -> None:
     names = [name for name, _ in samples]
     for name in ("relay_build_info", "relay_journal_healthy", "process_cpu_seconds_total"):
         assert names.count(name) == 1
-    for number in ("0", "1"):
-        assert total(samples, "relay_process_cpu_seconds_total", process=number) > 0
+    for name in ("owner", "0"):
+        assert total(samples, "relay_process_cpu_seconds_total", process=name) > 0
     each = total(samples, "relay_process_resident_memory_bytes")
     assert each == total(samples, "process_resident_memory_bytes")
 
