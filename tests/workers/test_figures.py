@@ -15,6 +15,8 @@ from tests.api.admin_listener import LISTEN, admin
 from tests.api.scrape import Samples, scraped, total
 from tests.fakes.pool import Pool, refusing, running_pool
 from tests.fakes.until import until
+from tests.web.administration import new_admin
+from tests.web.visitor import WEB, Visitor
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ async def both(tmp_path: Path) -> AsyncIterator[Both]:
         folder.mkdir()
     async with contextlib.AsyncExitStack() as stack:
         owner, worker = [
-            await stack.enter_async_context(running_pool(folder, {"a": {}}, server=LISTEN))
+            await stack.enter_async_context(running_pool(folder, {"a": {}}, server=LISTEN, web=WEB))
             for folder in folders
         ]
         workers = Workers()
@@ -233,3 +235,20 @@ async def test_the_longest_lag_is_kept_until_a_scrape(both: Both) -> None:
     await admin(both.owner.relay, "GET", "/status")  # reads it, but is no scrape
     assert total(await both.samples(), "relay_loop_lag_longest_seconds") == 4.5
     assert total(await both.samples(), "relay_loop_lag_longest_seconds") < 3.0
+
+
+async def test_pages_of_administrators_show_all_processes(both: Both) -> None:
+    await both.join()
+    both.worker["a"].hold()
+    task = asyncio.create_task(both.worker.ask())
+    await until(lambda: both.worker["a"].held)
+    theirs = next(iter(both.worker.relay.app.operations.watch.running))
+    async with Visitor(both.owner.relay) as visitor:
+        await new_admin(both.owner.relay, visitor)
+        first = (await visitor.get("/admin")).text
+        live = (await visitor.get("/admin/live")).text
+    both.worker["a"].let()
+    assert (await task).status == 200
+    assert "<dt>Processes</dt><dd>2</dd>" in first
+    assert theirs.id in live
+    assert "1 sent, 1 in flight" in first

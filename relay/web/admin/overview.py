@@ -58,12 +58,15 @@ async def now_part(visit: Visit) -> Response:
 
 async def _values(visit: Visit) -> dict[str, Any]:
     operations = visit.parts.operations()
-    total = (await operations.monitor.figures()).total
+    figures = await operations.monitor.figures()
+    total = figures.total
     today = visit.now // _DAY * _DAY
     sums = await usage.sums(visit.database, "day", usage.Filter(since=today))
     return {
         "problems": await _problems(visit),
         "low": await _low(visit),
+        "processes": 0 if figures.others is None else total.processes,
+        "silent": 0 if figures.others is None else len(figures.others.silent),
         "in_flight": total.relayed,
         "waiting": total.waiting,
         "rates": await visit.site.pulse.rates(total),
