@@ -10,6 +10,7 @@ import msgspec
 from relay import config
 from relay.app import App
 from relay.reload import LogFormat
+from relay.workers.figures import share_figures_as_owner
 from relay.workers.nursery import Nursery
 from relay.workers.owner import Workers
 from relay.workers.worker import Beginning, run
@@ -36,7 +37,9 @@ class WorkerPlan:
 
     def workers(self, app: App) -> Workers:
         """The workers of a relay, which `start` starts."""
-        return Workers(app, self._nursery, lambda: msgspec.to_builtins(self._beginning))
+        workers = Workers(app, self._nursery, lambda: msgspec.to_builtins(self._beginning))
+        share_figures_as_owner(app, workers)
+        return workers
 
     def reloads(self, workers: Workers) -> Callable[[str], None]:
         """Called with the text of relay.toml once the owner uses it."""
