@@ -140,6 +140,11 @@ class App:
         return self._handler.catalog
 
     @property
+    def handler(self) -> Handler:
+        """The handler of requests."""
+        return self._handler
+
+    @property
     def operations(self) -> Operations:
         """What the pages of administrators show and change."""
         return Operations(
@@ -432,19 +437,8 @@ def compose(
     operator = new_operator(settings, bindings, storage.database, parts, handler)
     operator.commands[b"/trickle"] = api.trickle.answer
     app = App(
-        settings,
-        deadlines,
-        storage,
-        pool,
-        bindings,
-        handler,
-        api,
-        server,
-        operator,
-        resolver,
-        metering,
-        parts,
-        web,
-    )
+        settings, deadlines, storage, pool, bindings, handler, api, server, operator, resolver,
+        metering, parts, web,
+    )  # fmt: skip
     provisioning.serve_at(endpoints, app)
     return app
