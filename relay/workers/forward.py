@@ -8,18 +8,18 @@ Must not know what the other paths are.
 """
 
 from collections.abc import Awaitable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from relay.api.handler import Handler
 from relay.api.paths import ALIVE, MODELS, READYZ, RELAYED, REPORTS, V1, below, canonical
 from relay.api.router import Endpoint
-from relay.app import App
 from relay.errors import OVERLOADED, RelayError
 from relay.gateway.context import Outcome, RequestContext
 from relay.net.exchange import Exchange
 from relay.net.runner import Waiter
+from relay.net.server import Server
 from relay.wire.events import Request
 from relay.workers import inner_frames as frames
 from relay.workers.inner_server import ADDRESS
@@ -217,7 +217,16 @@ def _refusal(error: RelayError) -> Endpoint:
     return refuse
 
 
-def forward_as_worker(app: App, link: Link) -> OwnerConnections:
+class Serving(Protocol):
+    """The parts of a worker's `App` that are used here."""
+
+    server: Server
+
+    @property
+    def handler(self) -> Handler: ...
+
+
+def forward_as_worker(app: Serving, link: Link) -> OwnerConnections:
     """Forward what the owner has to answer, from now on. Requests wait until it sends its
     address."""
     owner = OwnerConnections()
