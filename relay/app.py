@@ -44,7 +44,14 @@ from relay.pool.setup import UpstreamSetup, read_setups
 from relay.pool.upstream import Upstream
 from relay.provisioning import mount as provisioning
 from relay.quota.held import State
-from relay.server_setup import exchange_server, new_load, new_pool, new_server, session_seconds
+from relay.server_setup import (
+    bound_load,
+    exchange_server,
+    new_load,
+    new_pool,
+    new_server,
+    session_seconds,
+)  # fmt: skip
 from relay.storage import Storage
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
@@ -300,8 +307,7 @@ class App:
         self._handler.catalog = catalog
         self._api.models = Models(settings.model)
         self._parts.requests.forget_names()
-        limits = settings.server.limits
-        self._parts.load.bound(limits.in_flight, limits.loop_lag)
+        bound_load(self._parts.load, settings.server)
         exchange_server(self.server, settings.server)
         if self.plain is not None and self.certificates is not None:
             exchange_plain_http(self.plain, settings.server, self.certificates.challenges)
@@ -400,6 +406,7 @@ def compose(
     storage: Storage,
     upstreams: list[Upstream],
     resolver: Resolver,
+    kind: type[App] = App,
 ) -> App:
     """Build the parts that serve requests and connect them; starts nothing.
 
@@ -421,7 +428,7 @@ def compose(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
     loop_lag = LoopLag(asyncio.get_running_loop())
-    load = new_load(settings.server.limits, loop_lag)
+    load = new_load(settings.server, loop_lag)
     endpoints = api.routes(
         relay, dialects(storage.sealing_key, ConversationHistory(storage.responses)), load
     )
@@ -436,7 +443,7 @@ def compose(
     )
     operator = new_operator(settings, bindings, storage.database, parts, handler)
     operator.commands[b"/trickle"] = api.trickle.answer
-    app = App(
+    app = kind(
         settings, deadlines, storage, pool, bindings, handler, api, server, operator, resolver,
         metering, parts, web,
     )  # fmt: skip

@@ -82,7 +82,10 @@ class Relay:
         encoded = b"content-encoding" in exchange.request.headers
         collected = 0 < len(body) <= UNCOUNTED_OCTETS
         if quota.counters.must_check or not collected or encoded or dialect.counting:  # 2
-            self._metering.check(ctx, caller, quota.plan, counting=dialect.counting)
+            if (elsewhere := self._metering.elsewhere) is None:
+                self._metering.check(ctx, caller, quota.plan, counting=dialect.counting)
+            else:
+                await elsewhere.check(ctx, caller, quota.plan, counting=dialect.counting)
         ctx.checked = True
         if not collected:  # 3
             body = await exchange.body(caller.key_id)
@@ -173,12 +176,16 @@ class Relay:
             # Whatever the plan: it may change again meanwhile.
             features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
             caller, quota = self._identify(ctx)
-        if self._metering.elsewhere is not None:  # its admission stands
+        elsewhere = self._metering.elsewhere
+        if elsewhere is not None and not elsewhere.admits_again:  # its admission stands
             return
         admission = ctx.admission
         if not admission.refund():  # it has an answer to pay for already
             return
-        self._metering.admit(ctx, caller, quota.plan, inbound, features)
+        if elsewhere is None:
+            self._metering.admit(ctx, caller, quota.plan, inbound, features)
+        else:
+            await elsewhere.admit(ctx, caller, quota.plan, inbound, features)
 
     async def _recall(
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest

@@ -12,7 +12,7 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -26,6 +26,10 @@ _REPLY: Final = "="
 _log = logging.getLogger("relay.workers")
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[list[Any]]).decode
+
+
+# Called with whether there is an answer, and the answer as builtins.
+OnReply: TypeAlias = Callable[[bool, Any], None]
 
 
 class LinkClosedError(Exception):
@@ -42,10 +46,11 @@ class Link:
         self.batch: Callable[[], bytes] = lambda: b""  # the frame of requests; b"": none
         self._handlers: dict[str, Callable[..., None]] = {}
         self._answers: dict[str, Callable[..., Awaitable[object]]] = {}
-        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._asked: dict[int, OnReply] = {}
         self._numbers = 0
         self._unsent: list[tuple[object, ...]] = []
         self._scheduled = False
+        self._flushed: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -86,22 +91,33 @@ class Link:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
+    def question(self, on_reply: OnReply, kind: str, *values: object) -> None:
+        """Ask a question. `on_reply` is called once, also if nobody waits for it any more."""
+        if self.closed:
+            on_reply(False, kind)
+            return
+        self._numbers += 1
+        self._asked[self._numbers] = on_reply
+        self.send(_QUESTION, self._numbers, kind, *values)
+
     async def ask(self, kind: str, *values: object) -> Any:
         """Ask a question; returns the answer as builtins.
 
         Raises:
             LinkClosedError: the other process is gone, or failed to answer.
         """
-        if self.closed:
-            raise LinkClosedError(kind)
-        self._numbers += 1
-        number = self._numbers
-        answered = self._asked[number] = self._loop.create_future()
-        self.send(_QUESTION, number, kind, *values)
-        try:
-            return await answered
-        finally:
-            self._asked.pop(number, None)
+        answered: asyncio.Future[Any] = self._loop.create_future()
+
+        def on_reply(is_answer: bool, value: Any) -> None:
+            if answered.done():
+                return
+            if is_answer:
+                answered.set_result(value)
+            else:
+                answered.set_exception(LinkClosedError(str(value)))
+
+        self.question(on_reply, kind, *values)
+        return await answered
 
     def flush(self) -> None:
         """Write what waits now."""
@@ -127,8 +143,15 @@ class Link:
         """Wait until all messages are with the kernel."""
         self.flush()
         transport = self._transport
-        while transport is not None and not self.closed and transport.get_write_buffer_size():
-            await asyncio.sleep(0.001)
+        if transport is not None and not self.closed and transport.get_write_buffer_size():
+            self._flushed = self._loop.create_future()
+            transport.set_write_buffer_limits(0)
+            await self._flushed
+
+    def resume_writing(self) -> None:
+        """All is with the kernel. Only for the protocol."""
+        if self._flushed is not None and not self._flushed.done():
+            self._flushed.set_result(None)
 
     def close(self) -> None:
         """End the link; `on_end` is called."""
@@ -137,12 +160,12 @@ class Link:
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
-        for answered in self._asked.values():
-            if not answered.done():
-                answered.set_exception(LinkClosedError())
-        self._asked.clear()
+        asked, self._asked = self._asked, {}
+        for on_reply in asked.values():
+            on_reply(False, "gone")
         for task in self._tasks:
             task.cancel()
+        self.resume_writing()
         self.on_end()
 
     # --- incoming ---
@@ -169,14 +192,10 @@ class Link:
         except Exception:  # one wrong message must not end the process
             _log.exception("a message of kind %s was not understood", kind)
 
-    def _take_reply(self, number: int, is_answer: bool, value: object) -> None:
-        answered = self._asked.pop(number, None)
-        if answered is None or answered.done():
-            return
-        if is_answer:
-            answered.set_result(value)
-        else:
-            answered.set_exception(LinkClosedError(str(value)))
+    def _take_reply(self, number: int, is_answer: bool, value: Any) -> None:
+        on_reply = self._asked.pop(number, None)
+        if on_reply is not None:
+            on_reply(is_answer, value)
 
     async def _reply(self, number: int, kind: str, *values: object) -> None:
         try:
@@ -212,6 +231,9 @@ class _LinkProtocol(asyncio.Protocol):
             at = stop
             self._link.received(cast(int, kind), payload)
         del unread[:at]
+
+    def resume_writing(self) -> None:
+        self._link.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._link.close()
