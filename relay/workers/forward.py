@@ -22,8 +22,6 @@ from relay.net.runner import Waiter
 from relay.net.server import Server
 from relay.wire.events import Request
 from relay.workers import inner_frames as frames
-from relay.workers.inner_server import ADDRESS
-from relay.workers.link import Link
 from relay.workers.owner_connections import OwnerConnection, OwnerConnections, OwnerGoneError
 
 _GET: Final = (b"GET", b"HEAD")
@@ -221,15 +219,9 @@ class Serving(Protocol):
     """The parts of a worker's `App` that are used here."""
 
     server: Server
-
-    @property
-    def handler(self) -> Handler: ...
+    handler: Handler
 
 
-def forward_as_worker(app: Serving, link: Link) -> OwnerConnections:
-    """Forward what the owner has to answer, from now on. Requests wait until it sends its
-    address."""
-    owner = OwnerConnections()
-    link.on(ADDRESS, owner.name)
+def forward_as_worker(app: Serving, owner: OwnerConnections) -> None:
+    """Forward what the owner has to answer, from now on."""
     app.server.handler = Forwarding(app.handler, owner).handle
-    return owner

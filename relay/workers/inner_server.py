@@ -27,8 +27,7 @@ from relay.net.server import Server
 from relay.workers import inner_frames as frames
 from relay.workers.inner_exchange import Channel, ForwardedExchange
 from relay.workers.link import Link
-
-ADDRESS: Final = "inner server"  # the message that names the socket
+from relay.workers.owner_connections import ADDRESS
 
 _SUFFIX: Final = ".workers."  # and the process: one that takes over has a socket of its own
 _BACKLOG_CONNECTIONS: Final = 1024

@@ -11,6 +11,9 @@ from typing import Any, Final, Protocol, cast
 from relay.errors import OVERLOADED, RelayError
 from relay.net.descriptors import is_exhausted, max_idle_connections
 from relay.workers import inner_frames as frames
+from relay.workers.link import Link
+
+ADDRESS: Final = "inner server"  # the message that names the owner's socket
 
 _MAX_IDLE: Final = 32
 _CONNECT_SECONDS: Final = 5.0  # for the owner to accept, when very many come at once
@@ -109,7 +112,8 @@ class OwnerConnection:
 class OwnerConnections:
     """All connections of a worker. They wait for the address, which the owner sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, link: Link) -> None:
+        link.on(ADDRESS, self.name)
         self._loop = asyncio.get_running_loop()
         self._path: asyncio.Future[str] = self._loop.create_future()
         self._idle: list[OwnerConnection] = []

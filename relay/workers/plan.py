@@ -10,8 +10,11 @@ import msgspec
 from relay import config
 from relay.app import App
 from relay.reload import LogFormat
+from relay.store.responses import MemoryResponseStore
+from relay.workers.inner_server import serve_forwarded_as_owner
 from relay.workers.nursery import Nursery
 from relay.workers.owner import Workers
+from relay.workers.remote_responses import share_responses_as_owner
 from relay.workers.worker import Beginning, run
 
 
@@ -34,9 +37,14 @@ class WorkerPlan:
         text = config.read_text(path)
         return cls(Nursery.fork(run), Beginning(path, text, text, log_format))
 
-    def workers(self, app: App) -> Workers:
-        """The workers of a relay, which `start` starts."""
-        return Workers(app, self._nursery, lambda: msgspec.to_builtins(self._beginning))
+    async def workers(self, app: App) -> Workers:
+        """The workers of a relay, which `start` starts. Raises OSError: they cannot reach it."""
+        workers = Workers(app, self._nursery, lambda: msgspec.to_builtins(self._beginning))
+        inner = await serve_forwarded_as_owner(app, workers)
+        workers.on_ended.append(inner.close)
+        if isinstance(app.responses, MemoryResponseStore):
+            share_responses_as_owner(app.responses, inner)
+        return workers
 
     def reloads(self, workers: Workers) -> Callable[[str], None]:
         """Called with the text of relay.toml once the owner uses it."""

@@ -91,8 +91,9 @@ async def running_front(
         joined = Joined()
         inner = await serve_forwarded_as_owner(relay.app, joined)
         stack.callback(inner.close)
-        connections = forward_as_worker(worker, worker_link)
+        connections = OwnerConnections(worker_link)
         stack.callback(connections.close)
+        forward_as_worker(worker, connections)
         worker_link.start()
         for send_state in joined.on_joined:
             send_state(owner_link)
