@@ -26,9 +26,7 @@ async def test_the_number_of_workers_may_change(several: tuple[Path, str], befor
     path.write_text(path.read_text().replace("workers = 3", f"workers = {before}"))
 
     def change() -> None:
-        path.write_text(
-            path.read_text().replace(f"workers = {before}", f"workers = {4 - before}")
-        )
+        path.write_text(path.read_text().replace(f"workers = {before}", f"workers = {4 - before}"))
 
     load = await hand_over(
         several, times=1, clients=2, streams=4, script="tokens=10;pace=4", meanwhile=change
