@@ -389,20 +389,6 @@ class Upstreams:
 
     # --- for the operator ---
 
-    def figures(self) -> dict[str, dict[str, int]]:
-        """What this process counts of each upstream, by name, as builtins. The figures of
-        all processes can be added up. Under "": those of the queue."""
-        figures = {
-            one.name: {
-                "in_flight": one.in_flight,
-                "requests": one.requests,
-                "answered": one.answered,
-                "other_model": one.other_model,
-            }
-            for one in self._upstreams
-        }
-        return {"": {"waiting": self._waiting}, **figures}
-
     def view(self) -> list[dict[str, object]]:
         """The state of each upstream, in the shape of `relay upstreams --json`."""
         now = self._clock()

@@ -9,6 +9,7 @@
     owner           the workers, as the owner sees them
     worker          the process that is one
     pool_sharing    upstreams, their health, places and costs, and sessions in all processes
+    figures         metrics, requests in flight and failures of all processes
 
 The **owner** is the relay as it is without workers: it has the ledger and the journal, and serves
 requests, too. A **worker** serves requests beside it, on the same listening sockets. It admits a

@@ -156,20 +156,6 @@ async def test_the_quota_that_is_left_reaches_all() -> None:
         await within(0.25, lambda: [one["a"].quota_left for one in made.processes] == [5] * 3)
 
 
-async def test_figures_of_all_processes_add_up() -> None:
-    async with cluster({"a": {"max_concurrency": 3}}) as made:
-        held = [await one.lease() for one in made.processes]
-        waiting = asyncio.create_task(made.owner.lease())
-        await made.settled()
-        figures = [one.upstreams.figures() for one in made.processes]
-        assert [one[""]["waiting"] for one in figures] == [1, 0, 0]
-        assert [one["a"]["in_flight"] for one in figures] == [1, 1, 1]
-        assert {one["a"]["requests"] for one in figures} == {1}
-        made.workers[0].upstreams.release(held[1])
-        made.owner.upstreams.release(await waiting)
-        assert made.owner.upstreams.figures()["a"]["requests"] == 2
-
-
 async def test_requests_of_healthy_upstreams_send_nothing() -> None:
     async with cluster(TWO) as made:
         made.sent()
