@@ -110,6 +110,7 @@ class App:
         self.ledger = storage.ledger
         self.keys = storage.keys
         self.journal = storage.journal
+        self.responses = storage.responses
         stored = (storage.database, storage.ledger, storage.keys, storage.journal)
         self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan), storage.in_force)
         self.refresh = self.changes.refresh
@@ -122,7 +123,7 @@ class App:
         self.web = web
         self.running = storage.running
         self.reloading: Reloading | None = None  # None: the settings are of no file
-        self._handler = handler
+        self.handler = handler
         self._api = api
         self._resolver = resolver
         self._parts = parts
@@ -144,20 +145,20 @@ class App:
     @property
     def catalog(self) -> Catalog:
         """The settings that new requests are served by."""
-        return self._handler.catalog
+        return self.handler.catalog
 
     @property
     def operations(self) -> Operations:
         """What the pages of administrators show and change."""
         return Operations(
             self.operator.monitor, self._parts, self.upstreams, self.bindings, self.deadlines,
-            self._handler.watch, self.upkeep.sources, self.upkeep.backups, self.reloading,
+            self.handler.watch, self.upkeep.sources, self.upkeep.backups, self.reloading,
         )  # fmt: skip
 
     @property
     def log(self) -> AccessLog | None:
         """The access log, if there is one."""
-        return self._handler.log
+        return self.handler.log
 
     @classmethod
     async def start(
@@ -291,7 +292,7 @@ class App:
                 if upstream.name in paused:
                     upstream.health.pause()
             upstreams.append(upstream)
-        last = self._handler.catalog
+        last = self.handler.catalog
         catalog = Catalog(settings, upstreams, last)  # the last step that may fail
         for upstream, setup in zip(upstreams, setups, strict=True):
             if upstream.setup is not setup:
@@ -299,7 +300,7 @@ class App:
         self.ledger.supersede(catalog.successors(last))
         self.upstreams.replace(upstreams, settings.pool)
         self.bindings.keep_for(session_seconds(settings.pool))
-        self._handler.catalog = catalog
+        self.handler.catalog = catalog
         self._api.models = Models(settings.model)
         self._parts.requests.forget_names()
         bound_load(self._parts.load, settings.server)
@@ -313,8 +314,8 @@ class App:
             self._polling = asyncio.get_running_loop().create_task(self._poller.run())
 
     def _new_upkeep(self) -> Upkeep:
-        responses = self._storage.responses
-        return Upkeep(self.settings, self.database, self.journal, self.upstreams, responses)
+        parts = (self.database, self.journal, self.upstreams, self.responses)
+        return Upkeep(self.settings, *parts)
 
     def _keep_by(self, settings: Settings) -> None:
         """Use these settings for backups, alerts and retention, too."""
@@ -343,15 +344,15 @@ class App:
     def exchange_log(self, log: AccessLog | None) -> None:
         """Write lines to another log from now on."""
         before = self.log
-        self._handler.log = self._parts.log = log
+        self.handler.log = self._parts.log = log
         if before is not None and before is not log:
             # It may wait for a reader that stalls.
             threading.Thread(target=before.close, name="access-log-end", daemon=True).start()
 
     def _trace_by(self, settings: config.TracesSettings) -> None:
         """Send the spans of requests by these settings from now on."""
-        before = self._handler.traces
-        self._handler.traces = self._parts.traces = open_traces(settings)
+        before = self.handler.traces
+        self.handler.traces = self._parts.traces = open_traces(settings)
         if before is not None:
             threading.Thread(target=before.close, name="traces-end", daemon=True).start()
 
@@ -388,7 +389,7 @@ class App:
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
-        for writer in (self.log, self._handler.traces):
+        for writer in (self.log, self.handler.traces):
             if writer is not None:
                 writer.close()
         await self.journal.close()

@@ -93,7 +93,7 @@ async def _serve(
     else:
         app = await App.start(settings, takeover=taking)
         lock = taking.lock
-    workers = None if plan is None else plan.workers(app)
+    workers = None if plan is None else await plan.workers(app)
     offer = Offer(app, lock, [] if taking is None else taking.predecessors, workers)
     handing_over = _listen_for_successor(offer)
     reloader = app.reloading = new_reloader(app)

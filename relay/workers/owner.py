@@ -64,6 +64,7 @@ class Workers:
         self._answers: list[tuple[str, Callable[..., Awaitable[object]]]] = []
         self.on_joined: list[Callable[[Link], None]] = []
         self.on_gone: list[Callable[[Link], None]] = []
+        self.on_ended: list[Callable[[], None]] = []  # called once none is left
         self._changed = asyncio.Event()
         self._timers: set[asyncio.TimerHandle] = set()
         self._starting: set[asyncio.Task[None]] = set()
@@ -250,6 +251,8 @@ class Workers:
         if self._beat_timer is not None:
             self._beat_timer.cancel()
         self._nursery.close()
+        for on_ended in self.on_ended:
+            on_ended()
 
     async def freeze(self) -> None:
         """Have workers accept and admit nothing by themselves, and give all slots back."""

@@ -10,9 +10,13 @@ import msgspec
 from relay import config
 from relay.app import App
 from relay.reload import LogFormat
+from relay.store.responses import MemoryResponseStore
+from relay.workers.certificates import share_certificates_as_owner
 from relay.workers.figures import share_figures_as_owner
+from relay.workers.inner_server import serve_forwarded_as_owner
 from relay.workers.nursery import Nursery
 from relay.workers.owner import Workers
+from relay.workers.remote_responses import share_responses_as_owner
 from relay.workers.worker import Beginning, run
 
 
@@ -35,10 +39,15 @@ class WorkerPlan:
         text = config.read_text(path)
         return cls(Nursery.fork(run), Beginning(path, text, text, log_format))
 
-    def workers(self, app: App) -> Workers:
-        """The workers of a relay, which `start` starts."""
+    async def workers(self, app: App) -> Workers:
+        """The workers of a relay, which `start` starts. Raises OSError: they cannot reach it."""
         workers = Workers(app, self._nursery, lambda: msgspec.to_builtins(self._beginning))
         share_figures_as_owner(app, workers)
+        share_certificates_as_owner(app, workers)
+        inner = await serve_forwarded_as_owner(app, workers)
+        workers.on_ended.append(inner.close)
+        if isinstance(app.responses, MemoryResponseStore):
+            share_responses_as_owner(app.responses, inner)
         return workers
 
     def reloads(self, workers: Workers) -> Callable[[str], None]:

@@ -35,9 +35,13 @@ from relay.store.database import Database
 from relay.telemetry.error_log import queued_stderr
 from relay.upkeep import sweep
 from relay.workers.admissions import WorkerAdmissions
+from relay.workers.certificates import share_certificates_as_worker
 from relay.workers.figures import share_figures_as_worker
+from relay.workers.forward import forward_as_worker
 from relay.workers.link import Link, LinkClosedError
 from relay.workers.link_journal import LinkJournal
+from relay.workers.owner_connections import OwnerConnections
+from relay.workers.remote_responses import share_responses_as_worker
 from relay.workers.slots import SlotLedger, Traffic
 
 _PULSE_SECONDS: Final = 1.0
@@ -93,6 +97,7 @@ class WorkerApp(App):
     slots: SlotLedger
     admissions: WorkerAdmissions
     reloader: Reloader
+    connections: OwnerConnections
     ended: asyncio.Event
     send_figures: Callable[[], None]
 
@@ -118,17 +123,22 @@ class WorkerApp(App):
         log = open_access_log(settings.log, 1) if settings.log.access else None
         database = await Database.open(settings.database.path)
         storage = await Storage.beside(settings, database, ledger, journal)
+        connections = OwnerConnections(link)
+        storage = share_responses_as_worker(storage, connections)
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver, cls)
         assert isinstance(app, cls)
         app.link, app.slots, app.ended = link, ledger, asyncio.Event()
         app.admissions = WorkerAdmissions(app.metering, ledger, link, app.upstreams.wake)
         app.metering.elsewhere = app.admissions
+        app.connections = connections
+        forward_as_worker(app, connections)
         app.reloader = Reloader(app, beginning.path, beginning.log_format)
         app._show_certificates(certificates)
         app.exchange_log(log)
         app._trace_by(settings.traces)
         app.send_figures = share_figures_as_worker(app, link)
+        share_certificates_as_worker(app, link)
         app._obey()
         await link.ask("join")
         app._start_tasks()
@@ -207,6 +217,7 @@ class WorkerApp(App):
         self.send_figures()
         await self.link.flushed()
         await self.stop(0)
+        self.connections.close()
         self.link.close()
 
     # --- other than in the owner ---
