@@ -71,7 +71,7 @@ class Relay:
         self._upstreams = upstreams
         self._bindings = bindings
         self._deadlines = deadlines
-        self._threads = Threads()
+        self.threads = Threads()
         self._dispatch = Dispatch(upstreams, deadlines, self._admit_again)
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
@@ -160,7 +160,7 @@ class Relay:
     ) -> RoutingRequest:
         """What the pool needs to know of a request. Raises RelayError: its thread is not here."""
         if inbound.thread:
-            route = self._threads.narrowed(caller.user_id, route, inbound.thread)
+            route = self.threads.narrowed(caller.user_id, route, inbound.thread)
         return RoutingRequest(caller.key_id, route, inbound.counting, tokens)
 
     async def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
@@ -222,7 +222,7 @@ class Relay:
         upstream = target.upstream
         assert inbound is not None
         if inbound.thread and not inbound.counting:
-            self._threads.remember(caller.user_id, target, answer.beginning)
+            self.threads.remember(caller.user_id, target, answer.beginning)
         if key is None:
             return
         hour = routing.caches_for_an_hour if ctx.heavy else inbound.caches_for_an_hour()
