@@ -82,10 +82,7 @@ class Relay:
         encoded = b"content-encoding" in exchange.request.headers
         collected = 0 < len(body) <= UNCOUNTED_OCTETS
         if quota.counters.must_check or not collected or encoded or dialect.counting:  # 2
-            if (elsewhere := self._metering.elsewhere) is None:
-                self._metering.check(ctx, caller, quota.plan, counting=dialect.counting)
-            else:
-                await elsewhere.check(ctx, caller, quota.plan, counting=dialect.counting)
+            await self._check(ctx, caller, quota.plan, dialect)
         ctx.checked = True
         if not collected:  # 3
             body = await exchange.body(caller.key_id)
@@ -147,6 +144,16 @@ class Relay:
         request = ctx.exchange.request
         caller = self._keys.identify(request.headers, request.target)
         return caller, self._metering.enter(ctx, caller)
+
+    async def _check(
+        self, ctx: RequestContext, caller: LiveKey, plan: Plan, dialect: Dialect
+    ) -> None:
+        """Refuse a caller whose next request cannot be admitted. Raises RelayError: 429 or 402."""
+        metering = self._metering
+        if (elsewhere := metering.elsewhere) is None:
+            metering.check(ctx, caller, plan, counting=dialect.counting)
+        else:
+            await elsewhere.check(ctx, caller, plan, counting=dialect.counting)
 
     def _routing(
         self, caller: LiveKey, route: Route, inbound: InboundRequest, tokens: int
