@@ -313,6 +313,7 @@ class WorkersPool:
         self._exchanged[place].begin(costs, upstream.spending, self._app.upstreams.now())
         upstream.quota_left = quota_left
         self._known.add(place)
+        self._places.renew(place)
         self._app.upstreams.wake()
 
     def _take_health(self, place: str, change: str, values: list[Any]) -> None:
