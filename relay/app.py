@@ -15,9 +15,9 @@ from relay.api.admin import Admin
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
-from relay.api.monitor import Parts
 from relay.api.operator import new_operator
 from relay.api.plain_http import exchange_plain_http
+from relay.api.reading import Parts
 from relay.api.stored_responses import StoredResponses
 from relay.api.usage import KeyUsage
 from relay.changes import Changes

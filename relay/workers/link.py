@@ -16,6 +16,8 @@ from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
+from relay.net.runner import CoroutineRunner
+
 _HEAD: Final = struct.Struct("<IB")  # octets of the payload, kind of the frame
 _MESSAGES, _BATCH = 0, 1
 _MAX_FRAME_OCTETS: Final = 256 * 1024 * 1024
@@ -51,7 +53,6 @@ class Link:
         self._unsent: list[tuple[object, ...]] = []
         self._scheduled = False
         self._flushed: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
 
@@ -76,7 +77,8 @@ class Link:
         self._handlers[kind] = handler
 
     def answer(self, kind: str, handler: Callable[..., Awaitable[object]]) -> None:
-        """Answer each question of this kind with the handler's result."""
+        """Answer each question of this kind with the handler's result. The handler has no task of
+        its own, see `net.runner`."""
         self._answers[kind] = handler
 
     def send(self, kind: str, *values: object) -> None:
@@ -163,8 +165,6 @@ class Link:
         asked, self._asked = self._asked, {}
         for on_reply in asked.values():
             on_reply(False, "gone")
-        for task in self._tasks:
-            task.cancel()
         self.resume_writing()
         self.on_end()
 
@@ -184,9 +184,7 @@ class Link:
             if kind == _REPLY:
                 self._take_reply(*message[1:])
             elif kind == _QUESTION:
-                task = self._loop.create_task(self._reply(*message[1:]))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                CoroutineRunner(self._reply(*message[1:])).step()
             else:
                 self._handlers[kind](*message[1:])
         except Exception:  # one wrong message must not end the process
@@ -200,7 +198,7 @@ class Link:
     async def _reply(self, number: int, kind: str, *values: object) -> None:
         try:
             value = await self._answers[kind](*values)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             _log.exception("a question of kind %s has no answer", kind)
             self.send(_REPLY, number, False, type(error).__name__)
         else:

@@ -11,6 +11,8 @@ from relay import config
 from relay.app import App
 from relay.reload import LogFormat
 from relay.store.responses import MemoryResponseStore
+from relay.workers.certificates import share_certificates_as_owner
+from relay.workers.figures import share_figures_as_owner
 from relay.workers.inner_server import serve_forwarded_as_owner
 from relay.workers.nursery import Nursery
 from relay.workers.owner import Workers
@@ -40,6 +42,8 @@ class WorkerPlan:
     async def workers(self, app: App) -> Workers:
         """The workers of a relay, which `start` starts. Raises OSError: they cannot reach it."""
         workers = Workers(app, self._nursery, lambda: msgspec.to_builtins(self._beginning))
+        share_figures_as_owner(app, workers)
+        share_certificates_as_owner(app, workers)
         inner = await serve_forwarded_as_owner(app, workers)
         workers.on_ended.append(inner.close)
         if isinstance(app.responses, MemoryResponseStore):

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +35,8 @@ from relay.store.database import Database
 from relay.telemetry.error_log import queued_stderr
 from relay.upkeep import sweep
 from relay.workers.admissions import WorkerAdmissions
+from relay.workers.certificates import share_certificates_as_worker
+from relay.workers.figures import share_figures_as_worker
 from relay.workers.forward import forward_as_worker
 from relay.workers.link import Link, LinkClosedError
 from relay.workers.link_journal import LinkJournal
@@ -97,6 +99,7 @@ class WorkerApp(App):
     reloader: Reloader
     connections: OwnerConnections
     ended: asyncio.Event
+    send_figures: Callable[[], None]
 
     @classmethod
     async def begin(cls, link: Link, beginning: Beginning, listening: Named) -> "WorkerApp":
@@ -134,6 +137,8 @@ class WorkerApp(App):
         app._show_certificates(certificates)
         app.exchange_log(log)
         app._trace_by(settings.traces)
+        app.send_figures = share_figures_as_worker(app, link)
+        share_certificates_as_worker(app, link)
         app._obey()
         await link.ask("join")
         app._start_tasks()
@@ -209,6 +214,7 @@ class WorkerApp(App):
     async def leave(self) -> None:
         """End: write what is left, and close everything. What is still in flight is cut."""
         self.server.abort()
+        self.send_figures()
         await self.link.flushed()
         await self.stop(0)
         self.connections.close()
