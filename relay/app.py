@@ -41,6 +41,7 @@ from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
+from relay.pool.threads import Threads
 from relay.pool.upstream import Upstream
 from relay.provisioning import mount as provisioning
 from relay.quota.held import State
@@ -102,6 +103,7 @@ class App:
         metering: Metering,
         parts: Parts,
         web: WebMount,
+        threads: Threads,
     ) -> None:
         self.settings = settings
         self.deadlines = deadlines
@@ -116,6 +118,7 @@ class App:
         self.refresh = self.changes.refresh
         self.upstreams = upstreams
         self.bindings = bindings
+        self.threads = threads
         self.operator = operator
         self.server = server
         self.admin = Server(operator.handle, deadlines, _ADMIN_BOUNDS, private=True)
@@ -441,7 +444,7 @@ def compose(
     operator.commands[b"/trickle"] = api.trickle.answer
     app = kind(
         settings, deadlines, storage, pool, bindings, handler, api, server, operator, resolver,
-        metering, parts, web,
+        metering, parts, web, relay.threads,
     )  # fmt: skip
     provisioning.serve_at(endpoints, app)
     return app

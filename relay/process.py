@@ -101,12 +101,7 @@ async def _serve(
         reloader.on_reload = plan.reloads(workers)
         await workers.start()
 
-    def abort() -> None:
-        app.server.abort()
-        if workers is not None:
-            workers.abort()
-
-    signals.abort = abort
+    signals.abort = partial(_abort, app, workers)
     app.operator.commands[b"/reload"] = reloader.answer
     app.operator.commands[b"/handover"] = Successor(offer).answer
 
@@ -139,6 +134,13 @@ async def _serve(
     else:
         notifier.stopping("requests in flight finish")
     await _end(app, offer, workers)
+
+
+def _abort(app: App, workers: "Workers | None") -> None:
+    """End all requests now."""
+    app.server.abort()
+    if workers is not None:
+        workers.abort()
 
 
 async def _offer_first_account(app: App) -> None:

@@ -207,7 +207,8 @@ class Admin:
     async def _status(self) -> dict[str, object]:
         status, total = await self.monitor.status()
         rows = self._with_sessions(self.monitor.rows(total))
-        return {"database": self._identity, "upstreams": rows, **status}
+        first = {"database": self._identity, "upstreams": rows, "waiting": total.waiting}
+        return {**first, **status}
 
     def _with_sessions(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         sticky = self._upstreams.settings.sticky != "off"

@@ -8,6 +8,7 @@
     admissions      admission in the owner, and in a worker that has no slot
     owner           the workers, as the owner sees them
     worker          the process that is one
+    pool_sharing    upstreams, their health, places and costs, and sessions in all processes
     figures         metrics, requests in flight and failures of all processes
 
 The **owner** is the relay as it is without workers: it has the ledger and the journal, and serves

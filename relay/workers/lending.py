@@ -23,7 +23,7 @@ from relay.net.runner import Waiter
 from relay.quota.bucket import FixedWindow
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
-from relay.quota.state import KeyState, LimitCounters, Reservation, Row
+from relay.quota.state import KeyState, LimitCounters, Loan, Reservation, Row
 from relay.store.records import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
 from relay.workers.link import Link, LinkClosedError
 from relay.workers.traffic import Batch, Closed, Grant, Wish, decode_batch
@@ -44,7 +44,7 @@ class Lender:
         self._processes = processes
         self._numbers = 0
         self._lent: dict[int, Reservation] = {}
-        self._unused: dict[int, str] = {}  # slots that were not used yet, with their accounts
+        self._unused: dict[int, Loan] = {}  # of slots that were not used yet
         self._unused_by_account: dict[str, int] = {}
         self._running: dict[int, AdmissionRow] = {}  # by slot
         self._slots: dict[str, int] = {}  # of these, by request id
@@ -80,21 +80,22 @@ class Lender:
         ledger = self._app.ledger
         if not self._app.journal.healthy:
             raise RelayError(OVERLOADED, UNWRITTEN)
-        numbers = []
+        lent = []
         if wish.waits:
-            one = ledger.reserve(wish.account, wish.key, plan, now, wish.tokens, wish.cost)
-            numbers.append(self._note(one, wish.account))
+            lent.append(ledger.reserve(wish.account, wish.key, plan, now, wish.tokens, wish.cost))
         key_state = ledger.key_state(wish.account, wish.key, plan, now)
         moment = int(now * 1000)
         many = min(wish.slots, self._share(key_state, wish, moment))
         try:
             for _ in range(many):
-                one = ledger.reserve(
-                    wish.account, wish.key, plan, now, wish.slot_tokens, wish.slot_cost
+                lent.append(
+                    ledger.reserve(
+                        wish.account, wish.key, plan, now, wish.slot_tokens, wish.slot_cost
+                    )
                 )
-                numbers.append(self._note(one, wish.account))
         except QuotaExceeded:  # less is left than it seemed
             pass
+        numbers = self._lend(lent, wish) if lent else []
         self.granted += len(numbers)
         return Grant(
             numbers, wish.slot_tokens, wish.slot_cost, _lifetime(key_state, moment),
@@ -138,13 +139,24 @@ class Lender:
     def _now(self, key: str) -> float:
         return self._app.upstreams.now() if key.startswith(_UPSTREAM) else time()
 
-    def _note(self, reservation: Reservation, account: str) -> int:
-        self._numbers += 1
-        number = self._numbers
-        self._lent[number] = reservation
-        self._unused[number] = account
-        self._unused_by_account[account] = self._unused_by_account.get(account, 0) + 1
-        return number
+    def _lend(self, reservations: list[Reservation], wish: Wish) -> list[int]:
+        """Number reservations that the worker is to have."""
+        groups = [reservations]
+        if wish.waits:  # the first may hold other amounts than the rest
+            groups = [reservations[:1], reservations[1:]]
+        numbers = []
+        for group, tokens in zip(groups, (wish.tokens, wish.slot_tokens), strict=False):
+            loan = Loan(wish.account)
+            for reservation in group:
+                self._numbers += 1
+                numbers.append(self._numbers)
+                self._lent[self._numbers] = reservation
+                self._unused[self._numbers] = loan
+            if group:
+                _begin(loan, group[0], len(group), tokens)
+        many = self._unused_by_account
+        many[wish.account] = many.get(wish.account, 0) + len(numbers)
+        return numbers
 
     def _share(self, key_state: KeyState, wish: Wish, now: int) -> int:
         """How many slots may be lent ahead: less and less of what is left, so that others find
@@ -221,7 +233,7 @@ class Lender:
         for settlement, charge in batch.ended:
             self._end(settlement, charge)
         for number in batch.returned:
-            self._close((number, False, None, None), now)
+            self._return(number, now)
         for account, key, plan in batch.refused:
             self._count_refusal(account, key, plan, now)
 
@@ -241,15 +253,36 @@ class Lender:
 
         ticket.when_durable(report)
 
-    def _use(self, number: int) -> None:
-        account = self._unused.pop(number, None)
-        if account is None:
-            return
-        left = self._unused_by_account[account] - 1
+    def _use(self, number: int) -> Loan | None:
+        """A slot is not unused any more; returns its loan, if it was."""
+        loan = self._unused.pop(number, None)
+        if loan is None:
+            return None
+        many = self._unused_by_account
+        left = many[loan.account] - 1
         if left:
-            self._unused_by_account[account] = left
+            many[loan.account] = left
         else:
-            del self._unused_by_account[account]
+            del many[loan.account]
+        loan.left -= 1
+        for counters, _, _, _, _ in loan.taken:
+            self._app.ledger.mark_changed(counters)
+            if not loan.left and loan in counters.loans:
+                counters.loans.remove(loan)
+        return loan
+
+    def _return(self, number: int, now: float) -> None:
+        """A slot comes back that no request has used: it leaves no trace."""
+        loan = self._use(number)
+        reservation = self._lent.pop(number, None)
+        if reservation is None or loan is None:
+            return
+        if reservation.key_state.key.startswith(_UPSTREAM):
+            now = self._app.upstreams.now()
+        self._app.ledger.refund(reservation, now)
+        for _, bucket, amount, mark, is_kept in loan.taken:
+            if is_kept:
+                bucket.give_back(amount, mark, int(now * 1000))
 
     def _close(self, closed: Closed, now: float) -> None:
         number, is_used, tokens, cost = closed
@@ -299,14 +332,27 @@ class Lender:
             journal.settle(crash_settlement(row), charge)
         self._running.clear()
         self._slots.clear()
-        for number, reservation in self._lent.items():
-            if number in self._unused:
-                ledger.refund(reservation, now)
-            else:
-                ledger.settle(reservation, now)
+        for number in list(self._unused):
+            self._return(number, now)
+        for reservation in self._lent.values():
+            ledger.settle(reservation, now)
         self._lent.clear()
-        self._unused.clear()
-        self._unused_by_account.clear()
+
+
+def _begin(loan: Loan, one: Reservation, many: int, tokens: int) -> None:
+    """Note a loan of so many reservations, each like `one`, in the limits that it took from."""
+    counters = one.counters
+    for bucket in counters.request_buckets:
+        is_kept = bucket not in counters.refundable
+        loan.taken.append((counters, bucket, 1, bucket.mark, is_kept))
+    for bucket in counters.token_buckets:
+        loan.taken.append((counters, bucket, min(tokens, bucket.size), bucket.mark, False))
+    for further in one.further:
+        for limit, bucket, amount, mark in further.taken:
+            loan.taken.append((further.counters, bucket, amount, mark, limit.counts_when_refunded))
+    loan.left = many
+    for owner in {id(entry[0]): entry[0] for entry in loan.taken}.values():
+        owner.loans.append(loan)
 
 
 def rows_of(key_state: KeyState) -> list[Row]:

@@ -400,12 +400,10 @@ class SlotLedger(Ledger):
     # --- the mirror ---
 
     def mirror(self, slots: KeySlots, rows: Iterable[Row]) -> None:
-        """Let the limits stand as they do at the owner, less the slots that are not used yet."""
+        """Let the limits stand as they do at the owner, where unused slots count as not used."""
         key_state = self.find_key_state(slots.key)
         if key_state is None:
             return
-        unused = len(slots.slots)
-        tokens = sum([slot.tokens for slot in slots.slots])
         for scope, owner, kind, per, refill, size, used, moment in rows:
             if refill == "charged":
                 if key_state.balance is not None:
@@ -415,11 +413,10 @@ class SlotLedger(Ledger):
             bucket = None if counters is None else counters.all_buckets.get((kind, per))
             if counters is None or bucket is None or bucket.refill != refill:
                 continue
-            held = unused if kind == "requests" else tokens if kind == "tokens" else 0
             if isinstance(bucket, FixedWindow):
                 bucket.size = bucket.capacity = size  # with a bonus, if it has one
                 bucket.end = moment
-                bucket.used = max(0, used - held)
+                bucket.used = used
             else:
                 bucket.moment = moment
-                bucket.used = max(0, used - held * bucket.per)
+                bucket.used = used

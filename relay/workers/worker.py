@@ -41,6 +41,7 @@ from relay.workers.forward import forward_as_worker
 from relay.workers.link import Link, LinkClosedError
 from relay.workers.link_journal import LinkJournal
 from relay.workers.owner_connections import OwnerConnections
+from relay.workers.pool_sharing import share_pool_as_worker
 from relay.workers.remote_responses import share_responses_as_worker
 from relay.workers.slots import SlotLedger, Traffic
 
@@ -140,6 +141,7 @@ class WorkerApp(App):
         app.send_figures = share_figures_as_worker(app, link)
         share_certificates_as_worker(app, link)
         app._obey()
+        share_pool_as_worker(app, link)
         await link.ask("join")
         app._start_tasks()
         for name, sock in listening:

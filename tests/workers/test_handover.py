@@ -25,10 +25,7 @@ async def test_the_number_of_workers_may_change(several: tuple[Path, str], befor
     path = folder / "relay.toml"
     path.write_text(path.read_text().replace("workers = 3", f"workers = {before}"))
 
-    def change() -> None:
-        path.write_text(path.read_text().replace(f"workers = {before}", f"workers = {4 - before}"))
-
-    load = await hand_over(
-        several, times=1, clients=2, streams=4, script="tokens=10;pace=4", meanwhile=change
-    )
+    after = path.read_text().replace(f"workers = {before}", f"workers = {4 - before}")
+    (folder / "relay.toml.next").write_text(after.replace("drain = 30", "drain = 600"))
+    load = await hand_over(several, times=1, clients=2, streams=4, script="tokens=10;pace=4")
     assert load.outcomes["200"] > 0
