@@ -90,6 +90,20 @@ async def test_a_conversation_goes_on_in_any_process(several: tuple[Path, str], 
             assert status == 400
 
 
+async def test_a_new_key_works_at_once_in_every_process(several: tuple[Path, str]) -> None:
+    folder, _ = several
+    settings = folder / "relay.toml"
+    settings.write_text(settings.read_text() + '[web]\nsign_up = "open"\nsign_up_work = 8\n')
+    with serving(folder) as running:
+        site = cast(Live, SimpleNamespace(url=f"http://127.0.0.1:{running.port}"))
+        async with Visitor(site) as visitor:
+            await visitor.sign_up()
+            for number in range(4):
+                key = await visitor.new_key(f"key {number}")
+                answers = [await answer_to(running, key, "/v1/models") for _ in range(12)]
+                assert {status for status, _, _ in answers} == {200}
+
+
 async def test_open_pages_delay_no_end(several: tuple[Path, str]) -> None:
     folder, _ = several
     settings = folder / "relay.toml"
