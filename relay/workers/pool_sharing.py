@@ -242,11 +242,12 @@ class OwnersPool:
                 self._workers.broadcast("quota", place, upstream.quota_left)
         self._bindings.send_due(monotonic())
 
-    def _take_costs(self, link: Link, place: str, costs: Costs) -> None:
+    def _take_costs(self, link: Link, place: str, costs: list[Any]) -> None:
         upstream = self._upstreams.get(place)
         exchanged = self._exchanged.get(link, {}).get(place)
         if upstream is not None and exchanged is not None:
-            exchanged.add(costs, upstream.spending, self._app.upstreams.now())
+            now = self._app.upstreams.now()
+            exchanged.add(_read_costs(costs), upstream.spending, now)
 
     # --- bindings and threads ---
 
@@ -305,12 +306,15 @@ class WorkersPool:
         self._health.attach({place: one.health for place, one in self._upstreams.items()})
         self._places.attach()
 
-    def _take_state(self, place: str, state: State, costs: Costs, quota_left: int | None) -> None:
+    def _take_state(
+        self, place: str, state: State, costs: list[Any], quota_left: int | None
+    ) -> None:
         upstream = self._upstreams.get(place)
         if upstream is None:
             return
         self._health.take_state(place, state)
-        self._exchanged[place].begin(costs, upstream.spending, self._app.upstreams.now())
+        now = self._app.upstreams.now()
+        self._exchanged[place].begin(_read_costs(costs), upstream.spending, now)
         upstream.quota_left = quota_left
         self._known.add(place)
         self._places.renew(place)
@@ -325,10 +329,11 @@ class WorkersPool:
         _send_costs(self._link, known, self._exchanged)
         self._bindings.send_due(monotonic())
 
-    def _take_costs(self, place: str, costs: Costs) -> None:
+    def _take_costs(self, place: str, costs: list[Any]) -> None:
         upstream = self._upstreams.get(place)
         if upstream is not None and place in self._known:
-            self._exchanged[place].add(costs, upstream.spending, self._app.upstreams.now())
+            now = self._app.upstreams.now()
+            self._exchanged[place].add(_read_costs(costs), upstream.spending, now)
 
     def _take_bindings(self, rows: list[Row]) -> None:
         self._bindings.take(rows)
@@ -348,6 +353,11 @@ def _send_costs(
             costs = exchanged[place].unknown(upstream.spending)
             if costs is not None:
                 link.send("costs", place, costs)
+
+
+def _read_costs(values: list[Any]) -> Costs:
+    day, day_end, month, month_end = values
+    return (day, day_end, month, month_end)
 
 
 def _is_sticky(app: Sharing) -> bool:
