@@ -13,7 +13,7 @@ from tests.fakes.live import Live, RelayWith
 from tests.web.visitor import WEB
 from tests.workers.everywhere import Everywhere, everywhere
 from tests.workers.forwarding import Front, running_front
-from tests.workers.shared import Shared, settings
+from tests.workers.shared import UNIX_SOCKET, Shared, settings
 
 __all__ = ["metered", "simulator"]
 
@@ -52,7 +52,8 @@ def several(metered: tuple[Path, str]) -> tuple[Path, str]:
 def shared(simulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """A relay of three processes that runs during all tests that leave it running."""
     folder = tmp_path_factory.mktemp("shared")
-    (folder / "relay.toml").write_text(settings(simulator))
+    both = f'"127.0.0.1:0", "unix:{folder / UNIX_SOCKET}"'
+    (folder / "relay.toml").write_text(settings(simulator).replace('"127.0.0.1:0"', both))
     with serving(folder) as running:
         yield Shared(running, folder, simulator)
 

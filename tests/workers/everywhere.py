@@ -74,7 +74,7 @@ class Everywhere:
     async def knows(self, key: str, within: float = 5.0) -> None:
         """Wait until every process accepts a key; this uses nothing."""
         async with asyncio.timeout(within):
-            while set(await self.listed(key)) != {200}:
+            while set(await self.listed(key)) != {200}:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.02)
 
     async def listed(self, key: str) -> list[int]:
@@ -156,4 +156,3 @@ def _holder(link: str, pids: list[int]) -> int:
                 if os.readlink(one) == link:
                     return pid
     return 0
-

@@ -33,6 +33,7 @@ store = "memory"
 [pool]
 wait = 10
 """
+UNIX_SOCKET = "callers.sock"  # in its folder, beside the port
 PLANS = """
 [[plan]]
 id = "open"
@@ -56,6 +57,7 @@ UPSTREAMS: dict[str, str] = {
     "spare": "priority = 1",
     "bounded": "max_concurrency = 4",
     "limited": 'limits = [{ requests = 20, per = "5h" }]',
+    "used-up": 'limits = [{ requests = 20, per = "5h" }]',
     "cooling": "",
     "left": "",
     "right": "",
@@ -72,7 +74,8 @@ def settings(simulator: str) -> str:
     parts = [SETTINGS]
     for name, options in UPSTREAMS.items():
         parts.append(
-            f'[[upstream]]\nname = "{name}"\nbase_url = "{simulator}"\napi_key = "{name}"\n{options}'
+            f'[[upstream]]\nname = "{name}"\nbase_url = "{simulator}"\n'
+            f'api_key = "{name}"\n{options}'
         )
     for name, upstreams in {**{one: [one] for one in UPSTREAMS}, **ROUTES}.items():
         routes = ", ".join(f'{{ upstream = "{one}", model = "{_SERVED}" }}' for one in upstreams)
@@ -104,9 +107,7 @@ class Shared:
         found = config.load(str(self.folder / "relay.toml"))
         database = await Database.open(self.folder / "relay.db")
         try:
-            await users.create(
-                database, found, email, plan=plan, is_admin=False, now=time.time()
-            )
+            await users.create(database, found, email, plan=plan, is_admin=False, now=time.time())
             issued = [
                 await keys.create(database, found, email, keys.KeyOptions(), now=time.time())
                 for _ in range(count)
@@ -131,7 +132,8 @@ class Shared:
 
     async def report(self) -> dict[str, Any]:
         """What the simulator has seen."""
-        return json.loads(await self._control("GET", "requests"))
+        found: dict[str, Any] = json.loads(await self._control("GET", "requests"))
+        return found
 
     async def reached(self) -> list[str]:
         """The upstreams that requests went to, one for each, in order."""
