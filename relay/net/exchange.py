@@ -174,7 +174,7 @@ class Exchange:
             raise too_large(self._body_limit)
         pending = self.request_body
         if not owner:
-            self._ask_for_body()
+            self._ask_for_body(owner)
             return self.early_body if pending is None else await pending.complete_body()
         self.hold(owner, max(length, len(self.early_body) if pending is None else pending.size))
         if pending is None:
@@ -185,7 +185,7 @@ class Exchange:
         budget = self._connection.budget
         budget.begin_upload(owner)
         try:
-            self._ask_for_body()
+            self._ask_for_body(owner)
             return await pending.complete_body()
         finally:
             budget.end_upload(owner)
@@ -224,7 +224,7 @@ class Exchange:
         if self.held is not None:
             self.held.resize(min(kept, self.held.octets))
 
-    def _ask_for_body(self) -> None:
+    def _ask_for_body(self, owner: str) -> None:
         pending = self.request_body
         if (
             pending is not None

@@ -226,7 +226,7 @@ class StreamExchange(Exchange):
         if not self.ended and self.runner is not None:
             self.runner.cancel()
 
-    def _ask_for_body(self) -> None:
+    def _ask_for_body(self, owner: str) -> None:
         pending = self.request_body
         if pending is None or pending.complete:
             return

@@ -10,25 +10,26 @@ Decides nothing about routing. Must not read a clock: the present time is an arg
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 Conversation: TypeAlias = tuple[str, bytes]  # the caller's id and the conversation's key
 
 
-@dataclass(frozen=True)
 class Binding:
-    """The upstream of one conversation; each `hold` replaces it.
+    """The upstream of one conversation; each `hold` replaces it. Immutable.
 
     `family` is the family of its latest upstream; `mixed`: there was another one before.
     `until` is the second at which the binding to `upstream` ends, `since` the latest `hold`.
     """
 
-    upstream: str
-    family: str
-    mixed: bool
-    until: float
-    since: float
+    __slots__ = ("family", "mixed", "since", "until", "upstream")
+
+    def __init__(self, upstream: str, family: str, mixed: bool, until: float, since: float) -> None:
+        self.upstream = upstream
+        self.family = family
+        self.mixed = mixed
+        self.until = until
+        self.since = since
 
 
 class Bindings:

@@ -136,6 +136,14 @@ class HeldPlaces:
                 held.upstream.full_until = _FULL
             self._upstreams.wake()
 
+    def renew(self, place: str) -> None:
+        """The owner knows an upstream now, and nothing of the requests that wait for it."""
+        held = self._held.get(place)
+        if held is not None and held.is_capped:
+            held.wanted = {}
+            held.upstream.full_until = _MAY_HAVE
+            self._on_queue()
+
     def _return(self, place: str, held: _Held) -> None:
         idle = held.take_idle()
         if idle:

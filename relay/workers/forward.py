@@ -149,7 +149,7 @@ class _Answer:
         wanted, self._wanted = self._wanted, None
         return wanted
 
-    def take_part(self, data: bytes) -> None:
+    def take_part(self, data: bytes, ends: bool) -> None:
         """Take payload."""
         self._exchange.write(data)
 

@@ -81,7 +81,7 @@ class Channel:
 class ForwardedExchange(Exchange):
     """See the module."""
 
-    __slots__ = ("_is_secure", "_output", "_owner", "_wants_body")
+    __slots__ = ("_is_secure", "_output", "_wants_body")
 
     def __init__(self, channel: Channel, head: frames.RequestHead, body_limit: int) -> None:
         """`body_limit` is in octets."""
@@ -92,7 +92,6 @@ class ForwardedExchange(Exchange):
         self.arrived = head.arrived
         self._output: Output = channel.output
         self._is_secure = head.is_secure
-        self._owner = ""
         self._wants_body = False
         if self.request_body is not None:
             self.request_body = StreamBody(request.length, body_limit)
@@ -104,15 +103,11 @@ class ForwardedExchange(Exchange):
 
     # --- the request's body ---------------------------------------------------------
 
-    async def body(self, owner: str = "") -> bytes:
-        """As in `Exchange`. The worker collects it, within the same limit."""
-        self._owner = owner
-        return await super().body(owner)
-
-    def _ask_for_body(self) -> None:
+    def _ask_for_body(self, owner: str) -> None:
+        """The worker collects it, within the same limit."""
         if self.request_body is not None and not self._wants_body:
             self._wants_body = True
-            self._output.want_body(self._body_limit, self._owner)
+            self._output.want_body(self._body_limit, owner)
 
     def take_body(self, data: bytes) -> None:
         """Take the next octets of the body."""

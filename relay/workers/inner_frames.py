@@ -5,6 +5,7 @@ any other is collected, within a limit. Decides the form of frames. Must not kno
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ from relay.errors import Kind, RelayError
 
 # From a worker:
 REQUEST: Final = 1  # a `RequestHead`
-CALL: Final = 2  # the name of a function of the owner; its argument follows as a body
+CALL: Final = 2  # the name of a function of the owner; its values follow, each a BODY
 BODY: Final = 3
 BODY_END: Final = 4
 BODY_FAILED: Final = 5  # a `Refusal`: the caller's body is too long, too slow or broken
@@ -22,7 +23,7 @@ BODY_WANTED: Final = 16  # `BodyWanted`
 RESPOND: Final = 17  # a complete answer
 RESPOND_HEAD: Final = 18  # a complete answer to HEAD
 BEGIN: Final = 19
-DATA: Final = 20
+DATA: Final = 20  # of an answer, or one value of a call's result
 END: Final = 21
 CLOSE: Final = 22  # the answer is cut behind what was sent
 CUT: Final = 23  # the same, seen by callers of HTTP/1.0, too
@@ -90,7 +91,7 @@ class Receiver(Protocol):
     """Takes what a `FrameReader` finds."""
 
     def take_frame(self, kind: int, payload: bytes) -> None: ...
-    def take_part(self, data: bytes) -> None: ...
+    def take_part(self, data: bytes, ends: bool) -> None: ...
 
 
 class FrameReader:
@@ -116,7 +117,7 @@ class FrameReader:
                 part = data[at : at + self._left]
                 at += len(part)
                 self._left -= len(part)
-                receiver.take_part(part)
+                receiver.take_part(part, not self._left)
                 continue
             start = at + _FRAME.size
             if start > end:
@@ -124,6 +125,8 @@ class FrameReader:
             length, kind = _FRAME.unpack_from(data, at)
             if kind in _IN_PARTS:
                 at, self._left = start, length
+                if not length:
+                    receiver.take_part(b"", True)
                 continue
             if length > _MAX_COLLECTED_OCTETS:
                 raise ValueError(f"a frame of kind {kind} has {length} octets")
@@ -132,6 +135,28 @@ class FrameReader:
             at = start + length
             receiver.take_frame(kind, data[start:at])
         self._unread = data[at:]
+
+
+class Values:
+    """The values of a call or of its result: a long one is never in one piece with the others."""
+
+    __slots__ = ("_parts", "complete")
+
+    def __init__(self) -> None:
+        self.complete: list[bytes] = []
+        self._parts: list[bytes] = []
+
+    def take_part(self, data: bytes, ends: bool) -> None:
+        """Take the next octets of a value; `ends`: it is complete."""
+        self._parts.append(data)
+        if ends:
+            self.complete.append(data if len(self._parts) == 1 else b"".join(self._parts))
+            self._parts.clear()
+
+
+def value_frames(kind: int, values: Iterable[bytes]) -> list[bytes]:
+    """The octets of a frame for each value, none of which is copied."""
+    return [octets for value in values for octets in (_FRAME.pack(len(value), kind), value)]
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:

@@ -36,7 +36,7 @@ _log = logging.getLogger("relay.workers")
 _decode_head: Final = msgspec.msgpack.Decoder(frames.RequestHead).decode
 _decode_refusal: Final = msgspec.msgpack.Decoder(frames.Refusal).decode
 
-Call = Callable[[bytes], Awaitable[bytes]]
+Call = Callable[[list[bytes]], Awaitable[list[bytes]]]
 
 
 class Joining(Protocol):
@@ -57,7 +57,7 @@ class InnerServer:
         self._accepting: asyncio.Server | None = None
 
     def answer(self, name: str, call: Call) -> None:
-        """Let workers call a function by this name; argument and result are octets."""
+        """Let workers call a function by this name."""
         self._calls[name] = call
 
     def call(self, name: str) -> Call:
@@ -115,8 +115,8 @@ class InnerConnection:
         self._server = server
         self._reader = frames.FrameReader()
         self._exchange: ForwardedExchange | None = None
-        self._argument: list[bytes] | None = None  # of a call, as far as it has come
         self._call: Call | None = None
+        self._values = frames.Values()  # of the call, as far as they have come
         self._calling: asyncio.Task[None] | None = None
         self._is_slow = False  # the worker reads too slowly: its caller does
 
@@ -185,12 +185,12 @@ class InnerConnection:
 
     # --- frames -----------------------------------------------------------------------
 
-    def take_part(self, data: bytes) -> None:
-        """Take octets of a body."""
+    def take_part(self, data: bytes, ends: bool) -> None:
+        """Take octets of a body or of a call's value."""
         if self._exchange is not None:
             self._exchange.take_body(data)
-        elif self._argument is not None:
-            self._argument.append(data)
+        elif self._call is not None:
+            self._values.take_part(data, ends)
 
     def take_frame(self, kind: int, payload: bytes) -> None:
         """Take another frame. Raises KeyError or MsgspecError: it was not understood."""
@@ -198,9 +198,10 @@ class InnerConnection:
             self._begin(_decode_head(payload))
         elif kind == frames.CALL:
             self._call = self._server.call(payload.decode())
-            self._argument = []
-        elif kind == frames.BODY_END and self._argument is not None:
-            self._start_call()
+        elif kind == frames.BODY_END and self._call is not None:
+            answering = self._answer(self._call, self._values.complete)
+            self._call, self._values = None, frames.Values()
+            self._calling = self._server.server.loop.create_task(answering)
         elif kind == frames.BODY_END and self._exchange is not None:
             self._exchange.end_body()
         elif kind == frames.BODY_FAILED and self._exchange is not None:
@@ -226,22 +227,16 @@ class InnerConnection:
             if exchange.held is not None:
                 exchange.held.resize(0)
 
-    # --- calls ------------------------------------------------------------------------
-
-    def _start_call(self) -> None:
-        call, argument = self._call, b"".join(self._argument or ())
-        self._call = self._argument = None
-        assert call is not None
-        self._calling = self._server.server.loop.create_task(self._answer(call, argument))
-
-    async def _answer(self, call: Call, argument: bytes) -> None:
+    async def _answer(self, call: Call, values: list[bytes]) -> None:
         try:
-            result = await call(argument)
+            result = await call(values)
         except Exception:
             _log.exception("a worker's call failed")
             self.send(frames.frame(frames.FAILED))
         else:
-            self.send(frames.frame(frames.DATA, result) + frames.frame(frames.END))
+            octets = frames.value_frames(frames.DATA, result)
+            if not self.transport.is_closing():
+                self.transport.writelines([*octets, frames.frame(frames.END)])
         finally:
             self._calling = None
 

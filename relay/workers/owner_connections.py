@@ -6,6 +6,7 @@ Decides how many there are and which are kept. Must not know what goes over them
 import asyncio
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Any, Final, Protocol, cast
 
 from relay.errors import OVERLOADED, RelayError
@@ -159,7 +160,7 @@ class OwnerConnections:
         while self._idle:
             self._idle.pop().close()
 
-    async def call(self, name: str, argument: bytes) -> bytes:
+    async def call(self, name: str, values: Iterable[bytes]) -> list[bytes]:
         """The result of the owner's function of this name.
 
         Raises:
@@ -172,8 +173,7 @@ class OwnerConnections:
             connection.begin(
                 reply,
                 frames.frame(frames.CALL, name.encode()),
-                frames.frame_head(frames.BODY, len(argument)),
-                argument,
+                *frames.value_frames(frames.BODY, values),
                 frames.frame(frames.BODY_END),
             )
             return await reply.result
@@ -219,22 +219,22 @@ def _connected(path: str) -> socket.socket:
 class _Reply(Receiver):
     """The result of a call."""
 
-    def __init__(self, result: "asyncio.Future[bytes]") -> None:
+    def __init__(self, result: "asyncio.Future[list[bytes]]") -> None:
         self.result = result
         self.is_complete = False
-        self._parts: list[bytes] = []
+        self._values = frames.Values()
 
     def take_frame(self, kind: int, payload: bytes) -> None:
         self.is_complete = True
         if self.result.done():  # cancelled
             return
         if kind == frames.END:
-            self.result.set_result(b"".join(self._parts))
+            self.result.set_result(self._values.complete)
         else:
             self.result.set_exception(OwnerGoneError())
 
-    def take_part(self, data: bytes) -> None:
-        self._parts.append(data)
+    def take_part(self, data: bytes, ends: bool) -> None:
+        self._values.take_part(data, ends)
 
     def lose(self) -> None:
         if not self.result.done():

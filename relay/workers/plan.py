@@ -17,6 +17,7 @@ from relay.workers.inner_server import serve_forwarded_as_owner
 from relay.workers.nursery import Nursery
 from relay.workers.owner import Workers
 from relay.workers.pool_sharing import share_pool_as_owner
+from relay.workers.refreshing import share_changes_as_owner
 from relay.workers.remote_responses import share_responses_as_owner
 from relay.workers.worker import Beginning, run
 
@@ -46,6 +47,7 @@ class WorkerPlan:
         share_figures_as_owner(app, workers)
         share_certificates_as_owner(app, workers)
         share_pool_as_owner(app, workers)
+        share_changes_as_owner(app, workers)
         inner = await serve_forwarded_as_owner(app, workers)
         workers.on_ended.append(inner.close)
         if isinstance(app.responses, MemoryResponseStore):

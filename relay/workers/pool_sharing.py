@@ -242,11 +242,11 @@ class OwnersPool:
                 self._workers.broadcast("quota", place, upstream.quota_left)
         self._bindings.send_due(monotonic())
 
-    def _take_costs(self, link: Link, place: str, costs: Costs) -> None:
+    def _take_costs(self, link: Link, place: str, costs: list[Any]) -> None:
         upstream = self._upstreams.get(place)
         exchanged = self._exchanged.get(link, {}).get(place)
         if upstream is not None and exchanged is not None:
-            exchanged.add(costs, upstream.spending, self._app.upstreams.now())
+            exchanged.add(_costs(costs), upstream.spending, self._app.upstreams.now())
 
     # --- bindings and threads ---
 
@@ -305,14 +305,17 @@ class WorkersPool:
         self._health.attach({place: one.health for place, one in self._upstreams.items()})
         self._places.attach()
 
-    def _take_state(self, place: str, state: State, costs: Costs, quota_left: int | None) -> None:
+    def _take_state(
+        self, place: str, state: State, costs: list[Any], quota_left: int | None
+    ) -> None:
         upstream = self._upstreams.get(place)
         if upstream is None:
             return
         self._health.take_state(place, state)
-        self._exchanged[place].begin(costs, upstream.spending, self._app.upstreams.now())
+        self._exchanged[place].begin(_costs(costs), upstream.spending, self._app.upstreams.now())
         upstream.quota_left = quota_left
         self._known.add(place)
+        self._places.renew(place)
         self._app.upstreams.wake()
 
     def _take_health(self, place: str, change: str, values: list[Any]) -> None:
@@ -324,10 +327,10 @@ class WorkersPool:
         _send_costs(self._link, known, self._exchanged)
         self._bindings.send_due(monotonic())
 
-    def _take_costs(self, place: str, costs: Costs) -> None:
+    def _take_costs(self, place: str, costs: list[Any]) -> None:
         upstream = self._upstreams.get(place)
         if upstream is not None and place in self._known:
-            self._exchanged[place].add(costs, upstream.spending, self._app.upstreams.now())
+            self._exchanged[place].add(_costs(costs), upstream.spending, self._app.upstreams.now())
 
     def _take_bindings(self, rows: list[Row]) -> None:
         self._bindings.take(rows)
@@ -336,6 +339,12 @@ class WorkersPool:
         upstream = self._upstreams.get(place)
         if upstream is not None:
             upstream.quota_left = quota_left
+
+
+def _costs(values: list[Any]) -> Costs:
+    """Costs as they came over the link."""
+    day, day_end, month, month_end = values
+    return day, day_end, month, month_end
 
 
 def _send_costs(

@@ -42,6 +42,7 @@ from relay.workers.link import Link, LinkClosedError
 from relay.workers.link_journal import LinkJournal
 from relay.workers.owner_connections import OwnerConnections
 from relay.workers.pool_sharing import share_pool_as_worker
+from relay.workers.refreshing import share_changes_as_worker
 from relay.workers.remote_responses import share_responses_as_worker
 from relay.workers.slots import SlotLedger, Traffic
 
@@ -135,6 +136,7 @@ class WorkerApp(App):
         app.metering.elsewhere = app.admissions
         app.connections = connections
         forward_as_worker(app, connections)
+        share_changes_as_worker(app, link)
         app.reloader = Reloader(app, beginning.path, beginning.log_format)
         app._show_certificates(certificates)
         app.exchange_log(log)

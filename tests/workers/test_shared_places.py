@@ -203,3 +203,14 @@ async def test_a_smaller_cap_is_reached_as_requests_end() -> None:
         assert not waiting.done()
         worker.upstreams.release(held[6])
         await within(1, waiting.done)
+
+
+async def test_a_request_waits_until_the_owner_knows_its_upstream() -> None:
+    async with cluster({"b": {}}) as made:
+        worker = made.workers[0]
+        worker.reload(ONE)
+        waiting = asyncio.create_task(worker.lease())
+        await made.settled()
+        assert not waiting.done()
+        made.owner.reload(ONE)
+        await within(0.1, waiting.done)
