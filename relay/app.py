@@ -15,9 +15,9 @@ from relay.api.admin import Admin
 from relay.api.endpoints import ApiEndpoints, dialects
 from relay.api.handler import Handler
 from relay.api.models import Models
-from relay.api.monitor import Parts
 from relay.api.operator import new_operator
 from relay.api.plain_http import exchange_plain_http
+from relay.api.reading import Parts
 from relay.api.stored_responses import StoredResponses
 from relay.api.usage import KeyUsage
 from relay.changes import Changes
@@ -41,10 +41,18 @@ from relay.pool.leases import Upstreams
 from relay.pool.plan_polling import PlanPoller
 from relay.pool.probing import Prober
 from relay.pool.setup import UpstreamSetup, read_setups
+from relay.pool.threads import Threads
 from relay.pool.upstream import Upstream
 from relay.provisioning import mount as provisioning
 from relay.quota.held import State
-from relay.server_setup import exchange_server, new_load, new_pool, new_server, session_seconds
+from relay.server_setup import (
+    bound_load,
+    exchange_server,
+    new_load,
+    new_pool,
+    new_server,
+    session_seconds,
+)  # fmt: skip
 from relay.storage import Storage
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
@@ -95,6 +103,7 @@ class App:
         metering: Metering,
         parts: Parts,
         web: WebMount,
+        threads: Threads,
     ) -> None:
         self.settings = settings
         self.deadlines = deadlines
@@ -103,11 +112,13 @@ class App:
         self.ledger = storage.ledger
         self.keys = storage.keys
         self.journal = storage.journal
+        self.responses = storage.responses
         stored = (storage.database, storage.ledger, storage.keys, storage.journal)
         self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan), storage.in_force)
         self.refresh = self.changes.refresh
         self.upstreams = upstreams
         self.bindings = bindings
+        self.threads = threads
         self.operator = operator
         self.server = server
         self.admin = Server(operator.handle, deadlines, _ADMIN_BOUNDS, private=True)
@@ -115,7 +126,7 @@ class App:
         self.web = web
         self.running = storage.running
         self.reloading: Reloading | None = None  # None: the settings are of no file
-        self._handler = handler
+        self.handler = handler
         self._api = api
         self._resolver = resolver
         self._parts = parts
@@ -137,20 +148,20 @@ class App:
     @property
     def catalog(self) -> Catalog:
         """The settings that new requests are served by."""
-        return self._handler.catalog
+        return self.handler.catalog
 
     @property
     def operations(self) -> Operations:
         """What the pages of administrators show and change."""
         return Operations(
             self.operator.monitor, self._parts, self.upstreams, self.bindings, self.deadlines,
-            self._handler.watch, self.upkeep.sources, self.upkeep.backups, self.reloading,
+            self.handler.watch, self.upkeep.sources, self.upkeep.backups, self.reloading,
         )  # fmt: skip
 
     @property
     def log(self) -> AccessLog | None:
         """The access log, if there is one."""
-        return self._handler.log
+        return self.handler.log
 
     @classmethod
     async def start(
@@ -284,7 +295,7 @@ class App:
                 if upstream.name in paused:
                     upstream.health.pause()
             upstreams.append(upstream)
-        last = self._handler.catalog
+        last = self.handler.catalog
         catalog = Catalog(settings, upstreams, last)  # the last step that may fail
         for upstream, setup in zip(upstreams, setups, strict=True):
             if upstream.setup is not setup:
@@ -292,11 +303,10 @@ class App:
         self.ledger.supersede(catalog.successors(last))
         self.upstreams.replace(upstreams, settings.pool)
         self.bindings.keep_for(session_seconds(settings.pool))
-        self._handler.catalog = catalog
+        self.handler.catalog = catalog
         self._api.models = Models(settings.model)
         self._parts.requests.forget_names()
-        limits = settings.server.limits
-        self._parts.load.bound(limits.in_flight, limits.loop_lag)
+        bound_load(self._parts.load, settings.server)
         exchange_server(self.server, settings.server)
         if self.plain is not None and self.certificates is not None:
             exchange_plain_http(self.plain, settings.server, self.certificates.challenges)
@@ -307,8 +317,8 @@ class App:
             self._polling = asyncio.get_running_loop().create_task(self._poller.run())
 
     def _new_upkeep(self) -> Upkeep:
-        responses = self._storage.responses
-        return Upkeep(self.settings, self.database, self.journal, self.upstreams, responses)
+        parts = (self.database, self.journal, self.upstreams, self.responses)
+        return Upkeep(self.settings, *parts)
 
     def _keep_by(self, settings: Settings) -> None:
         """Use these settings for backups, alerts and retention, too."""
@@ -337,15 +347,15 @@ class App:
     def exchange_log(self, log: AccessLog | None) -> None:
         """Write lines to another log from now on."""
         before = self.log
-        self._handler.log = self._parts.log = log
+        self.handler.log = self._parts.log = log
         if before is not None and before is not log:
             # It may wait for a reader that stalls.
             threading.Thread(target=before.close, name="access-log-end", daemon=True).start()
 
     def _trace_by(self, settings: config.TracesSettings) -> None:
         """Send the spans of requests by these settings from now on."""
-        before = self._handler.traces
-        self._handler.traces = self._parts.traces = open_traces(settings)
+        before = self.handler.traces
+        self.handler.traces = self._parts.traces = open_traces(settings)
         if before is not None:
             threading.Thread(target=before.close, name="traces-end", daemon=True).start()
 
@@ -382,7 +392,7 @@ class App:
         for upstream in self.upstreams:
             upstream.pool.close()
         self.deadlines.stop()
-        for writer in (self.log, self._handler.traces):
+        for writer in (self.log, self.handler.traces):
             if writer is not None:
                 writer.close()
         await self.journal.close()
@@ -395,6 +405,7 @@ def compose(
     storage: Storage,
     upstreams: list[Upstream],
     resolver: Resolver,
+    kind: type[App] = App,
 ) -> App:
     """Build the parts that serve requests and connect them; starts nothing.
 
@@ -416,7 +427,7 @@ def compose(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
     loop_lag = LoopLag(asyncio.get_running_loop())
-    load = new_load(settings.server.limits, loop_lag)
+    load = new_load(settings.server, loop_lag)
     endpoints = api.routes(
         relay, dialects(storage.sealing_key, ConversationHistory(storage.responses)), load
     )
@@ -431,20 +442,9 @@ def compose(
     )
     operator = new_operator(settings, bindings, storage.database, parts, handler)
     operator.commands[b"/trickle"] = api.trickle.answer
-    app = App(
-        settings,
-        deadlines,
-        storage,
-        pool,
-        bindings,
-        handler,
-        api,
-        server,
-        operator,
-        resolver,
-        metering,
-        parts,
-        web,
-    )
+    app = kind(
+        settings, deadlines, storage, pool, bindings, handler, api, server, operator, resolver,
+        metering, parts, web, relay.threads,
+    )  # fmt: skip
     provisioning.serve_at(endpoints, app)
     return app

@@ -142,7 +142,9 @@ def _settings(settings: Settings, folder: Path, upstream_port: int, port: int | 
     ]
     return msgspec.structs.replace(
         settings,
-        server=msgspec.structs.replace(server, tls=None, admin_listen=config.AdminAddress("")),
+        server=msgspec.structs.replace(
+            server, tls=None, admin_listen=config.AdminAddress(""), workers=1
+        ),
         database=config.DatabaseSettings(path=str(folder / "demo.db")),
         log=config.LogSettings(access=False),
         upstream=[simulated],

@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -28,6 +29,10 @@ from relay.service_manager import Notifier, passed_sockets
 from relay.store.database import StoreError
 from relay.successor import Successor
 from relay.telemetry.error_log import queued_stderr
+
+if TYPE_CHECKING:
+    from relay.workers.owner import Workers
+    from relay.workers.plan import WorkerPlan
 
 _log = logging.getLogger("relay")
 
@@ -53,22 +58,33 @@ def serve(
     """
     for number in _IGNORED_SIGNALS:  # `Signals` reports them, once there is a loop
         signal.signal(number, signal.SIG_IGN)
+    plan = None
+    if settings.server.processes > 1:
+        plan = _worker_plan(os.path.abspath(path), log_format)
     with queued_stderr():
         raise_limit()
         map_large_blocks()
         collect_later()
-        serving = _serve(
-            with_log_format(settings, log_format),
-            os.path.abspath(path),
-            takeover=takeover,
-            log_format=log_format,
-        )
-        uvloop.run(serving)
+        reloader = partial(Reloader, path=os.path.abspath(path), log_format=log_format)
+        uvloop.run(_serve(with_log_format(settings, log_format), reloader, plan, takeover=takeover))
     return 0
 
 
+def _worker_plan(path: str, log_format: LogFormat | None) -> "WorkerPlan":
+    """Fork the process that starts workers, before there is a thread. Raises as `serve`."""
+    # libuv accepts all that wait in one go, so one process would get all of a burst.
+    os.environ.setdefault("UV_TCP_SINGLE_ACCEPT", "1")
+    from relay.workers.plan import WorkerPlan  # its memory is for those who use it
+
+    return WorkerPlan.fork(path, log_format)
+
+
 async def _serve(
-    settings: Settings, path: str, *, takeover: bool, log_format: LogFormat | None
+    settings: Settings,
+    new_reloader: Callable[[App], Reloader],
+    plan: "WorkerPlan | None",
+    *,
+    takeover: bool,
 ) -> None:
     signals = Signals()
     notifier = Notifier.of_environment()
@@ -79,10 +95,15 @@ async def _serve(
     else:
         app = await App.start(settings, takeover=taking)
         lock = taking.lock
-    offer = Offer(app, lock, [] if taking is None else taking.predecessors)
+    workers = None if plan is None else await plan.workers(app)
+    offer = Offer(app, lock, [] if taking is None else taking.predecessors, workers)
     handing_over = _listen_for_successor(offer)
-    signals.abort = app.server.abort
-    reloader = app.reloading = Reloader(app, path, log_format)
+    reloader = app.reloading = new_reloader(app)
+    if workers is not None and plan is not None:
+        reloader.on_reload = plan.reloads(workers)
+        await workers.start()
+
+    signals.abort = partial(_abort, app, workers)
     app.operator.commands[b"/reload"] = reloader.answer
     app.operator.commands[b"/handover"] = Successor(offer).answer
 
@@ -96,6 +117,8 @@ async def _serve(
             signals.ignore(signal.SIGUSR1)
         else:
             app.log.reopen()
+            if workers is not None:
+                workers.broadcast("reopen")
 
     signals.on(signal.SIGHUP, reload)
     signals.on(signal.SIGUSR1, reopen_log)
@@ -112,7 +135,14 @@ async def _serve(
         notifier.stop()
     else:
         notifier.stopping("requests in flight finish")
-    await _end(app, offer)
+    await _end(app, offer, workers)
+
+
+def _abort(app: App, workers: "Workers | None") -> None:
+    """End all requests now."""
+    app.server.abort()
+    if workers is not None:
+        workers.cut()
 
 
 async def _offer_first_account(app: App) -> None:
@@ -148,18 +178,24 @@ async def _first(*events: Coroutine[Any, Any, object]) -> None:
         task.cancel()
 
 
-async def _end(app: App, offer: Offer) -> None:
+async def _end(app: App, offer: Offer, workers: "Workers | None") -> None:
     """Let requests in flight finish, here and in older processes; then close everything. The
     database's lock is released with the process."""
     patience = app.settings.server.timeouts.drain
     ends_at = time.monotonic() + patience
     if offer.left.is_set():
-        await app.server.emptied(patience)
+        ends = [app.server.emptied(patience)]
+        if workers is not None:
+            ends.append(workers.finish(patience))
+        await asyncio.gather(*ends)
         if app.certificates is not None:
             await app.certificates.finish(max(0.0, ends_at - time.monotonic()))
     else:
         offer.close()
-        await app.drain(patience)
+        ends = [app.drain(patience)]
+        if workers is not None:
+            ends.append(workers.drain(patience))
+        await asyncio.gather(*ends)
     await offer.finish(max(0.0, ends_at - time.monotonic()))
     await app.stop(0)
 

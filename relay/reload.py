@@ -7,7 +7,7 @@ file that is wrong changes nothing. Must not know signals, or how a part uses it
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -31,6 +31,7 @@ _RESTART: Final = (
     ("server", "listen"),
     ("server", "admin_listen"),
     ("server", "redirect_listen"),
+    ("server", "workers"),
     ("database", "path"),
     ("database", "synchronous"),
 )
@@ -55,6 +56,7 @@ class _Reading:
     written: Settings  # as the file has them
     settings: Settings  # with the present values of what needs a restart
     setups: list[UpstreamSetup]
+    text: str  # of relay.toml
     log: AccessLog | None  # the present one, unless its settings have changed
 
 
@@ -68,6 +70,8 @@ class Reloader:
         self._log_format = log_format
         self._lock = asyncio.Lock()
         self.reloaded_at = 0.0  # epoch seconds
+        # Called with the text of relay.toml once it is in force.
+        self.on_reload: Callable[[str], None] | None = None
 
     async def reload(self, actor: audit.Actor = _OPERATOR) -> Report:
         """Read the file again and exchange the settings.
@@ -83,6 +87,8 @@ class Reloader:
                 if reading.log is not None and reading.log is not self._app.log:
                     reading.log.close()  # it has no lines
         self.reloaded_at = time.time()
+        if self.on_reload is not None:
+            self.on_reload(reading.text)
         if report.changed:
             await self._record(report, actor)
         for line in report.changed:
@@ -92,6 +98,20 @@ class Reloader:
         if not report.changed and not report.restart:
             _log.warning("reload: nothing has changed")
         return report
+
+    async def adopt(self, text: str) -> None:
+        """Use the settings that another process of this relay has in force, which has recorded it.
+
+        Raises:
+            ConfigError: see `reload`.
+        """
+        async with self._lock:
+            reading = await self._read(text)
+            try:
+                await self._exchange(reading)
+            finally:
+                if reading.log is not None and reading.log is not self._app.log:
+                    reading.log.close()
 
     async def compare(self, text: str | None = None) -> Report:
         """What `reload` would do now, or with another text in the file. Raises ConfigError: see
@@ -138,14 +158,15 @@ class Reloader:
         last = self._app.settings
 
         def read() -> _Reading:
-            file = config.load(self.path) if text is None else config.load_text(text, self.path)
+            content = config.read_text(self.path) if text is None else text
+            file = config.load_text(content, self.path)
             written = with_log_format(file, self._log_format)
             settings = kept_until_restart(written, last)
             compile_plans(settings.plan)
             setups = read_setups(settings, before)
             is_same = settings.log == last.log
             log = self._app.log if is_same else self._app.open_log(settings.log)
-            return _Reading(written, settings, setups, log)
+            return _Reading(written, settings, setups, content, log)
 
         thread = ThreadExecutor("reload")
         try:

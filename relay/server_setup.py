@@ -45,11 +45,17 @@ def exchange_server(server: Server, settings: config.ServerSettings) -> None:
         server.prelude.proxies = server.proxies
 
 
-def new_load(limits: config.HeadLimitSettings, loop_lag: LoopLag) -> Load:
+def new_load(settings: config.ServerSettings, loop_lag: LoopLag) -> Load:
     """The measure by which requests are shed."""
-    load = Load(limits.in_flight, limits.loop_lag)
+    load = Load(0, 0.0)
+    bound_load(load, settings)
     loop_lag.each_time(load.observe)
     return load
+
+
+def bound_load(load: Load, settings: config.ServerSettings) -> None:
+    """Use these settings from now on. Each of several processes has an equal part."""
+    load.bound(-(-settings.limits.in_flight // settings.processes), settings.limits.loop_lag)
 
 
 def new_pool(
@@ -77,11 +83,12 @@ def _trusted_proxies(server: config.ServerSettings) -> TrustedProxies | None:
 
 def _bounds(server: config.ServerSettings) -> Bounds:
     limits, times = server.limits, server.timeouts
+    held = max(limits.held // server.processes, limits.body)  # each process has an equal part
     return Bounds(
         head=Limits(request_line=limits.request_line, head=limits.head, fields=limits.fields),
         body=limits.body,
-        held=limits.held,
-        held_per_key=limits.held_per_key,
+        held=held,
+        held_per_key=min(limits.held_per_key, held),
         uploads_per_key=limits.uploads_per_key,
         head_time=times.head,
         body_time=times.body,

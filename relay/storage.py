@@ -54,13 +54,34 @@ class Storage:
             ConfigError: the key for stored responses cannot be read.
             StoreError: the database cannot be used.
         """
-        secret = _responses_secret(settings.responses)
         database = await Database.open(settings.database.path)
         state = await restore(database, time.time(), alive=handed is not None)
         ledger = Ledger()
         ledger.restore(state.rows)
         if handed is not None:
             join(ledger, handed)
+        if settings.database.synchronous == "normal":
+            database.open_inline()
+        journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
+        return await cls._read(settings, database, ledger, journal, state.running)
+
+    @classmethod
+    async def beside(
+        cls, settings: Settings, database: Database, ledger: Ledger, journal: Journal
+    ) -> "Storage":
+        """As `open`, in a process whose limits and journal are another one's. Raises as `open`."""
+        return await cls._read(settings, database, ledger, journal, [])
+
+    @classmethod
+    async def _read(
+        cls,
+        settings: Settings,
+        database: Database,
+        ledger: Ledger,
+        journal: Journal,
+        running: list[AdmissionRow],
+    ) -> "Storage":
+        secret = _responses_secret(settings.responses)
         if secret is None:
             sealing = await sealing_key(database)
         else:
@@ -69,9 +90,6 @@ class Storage:
         # Read first, so that a later change is found as one.
         number = await revision(database)
         keys = await live_keys(database)
-        if settings.database.synchronous == "normal":
-            database.open_inline()
-        journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
         now = time.time()
         spending = await read_spending(database, now)
         storage = cls(
@@ -82,7 +100,7 @@ class Storage:
             paused,
             _response_store(settings.responses, secret, database),
             sealing,
-            state.running,
+            running,
             await _spent(database, now),
             InForce(number, {account: one.plan for account, one in spending.items()}),
         )

@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -127,10 +127,10 @@ class Admin:
             exchange.respond(200, [_TEXT], b"ok\n")
         elif path == b"/upstreams":
             _allow(exchange, b"GET", b"HEAD")
-            _answer(exchange, self._list())
+            _answer(exchange, await self._list())
         elif path == b"/status":
             _allow(exchange, b"GET", b"HEAD")
-            _answer(exchange, {**self._list(), **self.monitor.status()})
+            _answer(exchange, await self._status())
         elif path == b"/metrics":
             _allow(exchange, b"GET", b"HEAD")
             accept = request.headers.get(b"accept", b"").decode("latin-1")
@@ -149,7 +149,7 @@ class Admin:
             upstream = self._find(unquote(match[1].decode("latin-1")))
             await self._actions[match[2]](upstream)
             _log.warning("upstream %s: %s, by the operator", upstream.name, match[2].decode())
-            _answer(exchange, self._row(upstream))
+            _answer(exchange, await self._row(upstream))
         else:
             raise RelayError(NOT_FOUND, f"There is nothing here. Served: {_SERVED}.")
 
@@ -199,23 +199,27 @@ class Admin:
 
     # --- state ---
 
-    def _list(self) -> dict[str, object]:
-        return {
-            "database": self._identity,
-            "upstreams": self._rows(),
-            "waiting": self._upstreams.waiting,
-        }
+    async def _list(self) -> dict[str, object]:
+        total = (await self.monitor.figures()).total
+        rows = self._with_sessions(self.monitor.rows(total))
+        return {"database": self._identity, "upstreams": rows, "waiting": total.waiting}
 
-    def _rows(self) -> list[dict[str, object]]:
+    async def _status(self) -> dict[str, object]:
+        status, total = await self.monitor.status()
+        rows = self._with_sessions(self.monitor.rows(total))
+        first = {"database": self._identity, "upstreams": rows, "waiting": total.waiting}
+        return {**first, **status}
+
+    def _with_sessions(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         sticky = self._upstreams.settings.sticky != "off"
         counts = self._bindings.counts(time.monotonic()) if sticky else {}
-        rows = self._upstreams.view()
         for row in rows:
-            row["sessions"] = counts.get(str(row["name"]), 0)
+            row["sessions"] = counts.get(row["name"], 0)
         return rows
 
-    def _row(self, upstream: Upstream) -> dict[str, object]:
-        return next(row for row in self._rows() if row["name"] == upstream.name)
+    async def _row(self, upstream: Upstream) -> dict[str, Any]:
+        rows = self._with_sessions(await self.monitor.view())
+        return next(row for row in rows if row["name"] == upstream.name)
 
     async def _explain(self, request_id: str) -> dict[str, object]:
         facts = await self.explainer.explain(request_id)

@@ -8,7 +8,20 @@ from typing import Final
 
 from relay.api import trickle, usage
 from relay.api.models import Models
-from relay.api.paths import MODELS, RESPONSES, error_shape, speaks_messages
+from relay.api.paths import (
+    ALIVE,
+    CHAT_COMPLETIONS,
+    COMPACT,
+    COUNT_TOKENS,
+    INPUT_TOKENS,
+    MESSAGES,
+    MODELS,
+    READYZ,
+    REPORTS,
+    RESPONSES,
+    error_shape,
+    speaks_messages,
+)
 from relay.api.router import Endpoint, Endpoints, PageSite
 from relay.api.stored_responses import StoredResponses
 from relay.api.trickle import Trickle
@@ -28,8 +41,6 @@ from relay.gateway.responses import Compaction, InputTokens, Responses
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _SUBAGENT_FIELD: Final = b"x-openai-subagent"
-# Where Claude Code reports its own use. It is to go on, and nobody here reads the reports.
-_REPORTS: Final = (b"/api/event_logging", b"/api/eval")
 _MAX_AGENT_OCTETS: Final = 40  # of a subagent's name in the log
 
 DialectsByPath = dict[bytes, Dialect]
@@ -38,12 +49,12 @@ DialectsByPath = dict[bytes, Dialect]
 def dialects(seal_key: bytes, history: ConversationHistory) -> DialectsByPath:
     """The dialect of each relayed path. `seal_key` has 32 octets, see `Responses`."""
     return {
-        b"/v1/messages": Messages(),
-        b"/v1/messages/count_tokens": Messages(counting=True),
-        b"/v1/chat/completions": Chat(),
+        MESSAGES: Messages(),
+        COUNT_TOKENS: Messages(counting=True),
+        CHAT_COMPLETIONS: Chat(),
         RESPONSES: Responses(seal_key, history),
-        RESPONSES + b"/compact": Compaction(seal_key, history),
-        RESPONSES + b"/input_tokens": InputTokens(seal_key, history),
+        COMPACT: Compaction(seal_key, history),
+        INPUT_TOKENS: InputTokens(seal_key, history),
     }
 
 
@@ -83,11 +94,11 @@ class ApiEndpoints:
         endpoints.response(self._stored_response)
         endpoints.post(trickle.PATH, self.trickle.serve, listed=False)
         endpoints.preflight(_preflight)
-        for prefix in _REPORTS:
+        for prefix in REPORTS:
             endpoints.post_prefix(prefix, _ignore)
-        endpoints.get(b"/readyz", self._readiness)
+        endpoints.get(READYZ, self._readiness)
         endpoints.get(b"/", self._front)
-        for path in (b"/healthz", b"/api/hello"):
+        for path in ALIVE:
             endpoints.get(path, _alive)
         return endpoints
 

@@ -12,11 +12,13 @@ from typing import Final
 
 import msgspec
 
+from relay.api.monitor import Monitor
 from relay.api.request_facts import (
     FAILURES,
     IN_FLIGHT,
     Facts,
     LimitNow,
+    Match,
     RouteEntry,
     Said,
     add_admission,
@@ -31,8 +33,7 @@ from relay.gateway.access_record import access_record
 from relay.gateway.admission import MeteredAdmission
 from relay.gateway.catalog import Catalog
 from relay.gateway.context import RequestContext
-from relay.gateway.watch import Failure, Watch
-from relay.pool.leases import Upstreams
+from relay.gateway.watch import Failure
 from relay.quota.ledger import Ledger
 from relay.quota.windows import windows
 from relay.store.database import Database
@@ -98,8 +99,7 @@ class Explainer:
 
     database: Database
     ledger: Ledger
-    upstreams: Upstreams
-    watch: Watch
+    monitor: Monitor
     catalog: Callable[[], Catalog]
 
     async def explain(self, text: str) -> Facts:
@@ -113,7 +113,7 @@ class Explainer:
         except ValueError as error:
             raise RelayError(INVALID_REQUEST, f"{error}.") from None
         try:
-            facts = await from_database(self.database, prefix, self._from_memory(prefix))
+            facts = await from_database(self.database, prefix, await self._from_memory(prefix))
         except AmbiguousIdError as error:
             raise RelayError(CONFLICT, str(error)) from None
         if facts is None:
@@ -127,15 +127,26 @@ class Explainer:
         self._add_present(facts)
         return facts
 
-    def _from_memory(self, prefix: str) -> Facts | None:
-        running = [ctx for ctx in self.watch.running if ctx.id.startswith(prefix)]
-        failures = [one for one in self.watch.failures if one.record.id.startswith(prefix)]
-        ids = {ctx.id for ctx in running} | {one.record.id for one in failures}
+    async def _from_memory(self, prefix: str) -> Facts | None:
+        others = self.monitor.others
+        found = [self.in_memory(prefix)]
+        if others is not None:
+            found += await others.matches(prefix)
+        ids = {id for match in found for id in match.ids}
         if len(ids) > 1:
             raise AmbiguousIdError(prefix, ids)
-        if running:
-            return self._running(running[0])
-        return self._failure(failures[-1]) if failures else None
+        return next((match.facts for match in found if match.facts is not None), None)
+
+    def in_memory(self, prefix: str) -> Match:
+        """What this process has in memory of the requests whose ids begin like this."""
+        watch = self.monitor.watch
+        running = [ctx for ctx in watch.running if ctx.id.startswith(prefix)]
+        failures = [one for one in watch.failures if one.record.id.startswith(prefix)]
+        ids = {ctx.id for ctx in running} | {one.record.id for one in failures}
+        facts = None
+        if len(ids) == 1:
+            facts = self._running(running[0]) if running else self._failure(failures[-1])
+        return Match(list(ids), facts)
 
     def _running(self, ctx: RequestContext) -> Facts:
         facts = Facts(ctx.id, "in flight")
@@ -160,7 +171,7 @@ class Explainer:
         return facts
 
     def _names(self) -> list[str]:
-        return [upstream.name for upstream in self.upstreams]
+        return [upstream.name for upstream in self.monitor.upstreams]
 
     def _add_present(self, facts: Facts) -> None:
         """Add the model's route and the account's limits as they are now."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relay.api.paths import V1, below, error_shape, without_keys
-from relay.api.router import Endpoints
+from relay.api.router import Endpoint, Endpoints
 from relay.errors import INTERNAL, ErrorShape, Header, RelayError
 from relay.gateway.access_record import access_record, refusal_record
 from relay.gateway.admission import UNMETERED
@@ -75,13 +75,14 @@ class Handler:
         self._metrics = metrics
         self._load = load
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer one request on every outcome, and log it."""
+    async def handle(self, exchange: Exchange, endpoint: Endpoint | None = None) -> None:
+        """Answer one request on every outcome, and log it. `endpoint`: by default the path's."""
         ctx = RequestContext(exchange, self.catalog)
         self._load.in_flight += 1
         self.watch.running.add(ctx)
         try:
-            endpoint = self._endpoints.find(ctx)
+            if endpoint is None:
+                endpoint = self._endpoints.find(ctx)
             await endpoint(ctx)
         except RelayError as error:
             if ctx.checked and ctx.admission is UNMETERED and _costs(error):

@@ -4,7 +4,8 @@ from relay.api.admin import Admin, AdminAccess
 from relay.api.admin_token import write_token
 from relay.api.explain import Explainer
 from relay.api.handler import Handler
-from relay.api.monitor import Monitor, Parts
+from relay.api.monitor import Monitor
+from relay.api.reading import Parts
 from relay.config import Settings
 from relay.pool.affinity import Bindings
 from relay.store.database import Database
@@ -16,11 +17,12 @@ def new_operator(
     """Raises StoreError: the token of the admin listener cannot be written."""
     address = settings.admin_address
     token = write_token(settings.database.path) if address and address.path is None else None
+    monitor = Monitor(parts, handler.watch, settings.database.path)
     return Admin(
-        Monitor(parts, settings.database.path),
+        monitor,
         bindings,
         database,
         settings.database.path,
         AdminAccess(settings.server.admin_listen.host, token),
-        Explainer(database, parts.ledger, parts.upstreams, handler.watch, lambda: handler.catalog),
+        Explainer(database, parts.ledger, monitor, lambda: handler.catalog),
     )

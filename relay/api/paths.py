@@ -13,6 +13,19 @@ from relay.wire.events import Request
 V1: Final = b"/v1"
 MODELS: Final = b"/v1/models"
 RESPONSES: Final = b"/v1/responses"
+MESSAGES: Final = b"/v1/messages"
+COUNT_TOKENS: Final = b"/v1/messages/count_tokens"
+CHAT_COMPLETIONS: Final = b"/v1/chat/completions"
+COMPACT: Final = b"/v1/responses/compact"
+INPUT_TOKENS: Final = b"/v1/responses/input_tokens"
+# The paths whose requests go to an upstream.
+RELAYED: Final = frozenset(
+    {MESSAGES, COUNT_TOKENS, CHAT_COMPLETIONS, RESPONSES, COMPACT, INPUT_TOKENS}
+)
+READYZ: Final = b"/readyz"
+ALIVE: Final = (b"/healthz", b"/api/hello")
+# Where Claude Code reports its own use. It is to go on, and nobody here reads the reports.
+REPORTS: Final = (b"/api/event_logging", b"/api/eval")
 
 _VERSIONS: Final = re.compile(rb"(?:/+v1(?=/|\Z))*")
 # What clients add to a base URL that should have ended with /v1.

@@ -110,6 +110,14 @@ class Facts(msgspec.Struct, omit_defaults=True):
     not_searched: list[str] = []
 
 
+class Match(msgspec.Struct):
+    """The requests that a process has in memory by the beginning of an id: their ids, and what is
+    known of the one if it is only one."""
+
+    ids: list[str]
+    facts: Facts | None
+
+
 def add_record(facts: Facts, record: dict[str, Any], found_in: str, names: Iterable[str]) -> None:
     """Add a full record: the fields of a line of the access log. `names`: known upstreams."""
     facts.recorded = True

@@ -104,10 +104,24 @@ def _frame(before: Status, now: Status) -> "Group":
             state,
         ),
     ]
+    if "workers" in now:
+        lines.append(_processes(now["workers"]))
     tables = [_upstreams(before, now)]
     if any(row["used"] >= _NEARLY_USED for row in now["limits"]):
         tables.append(_limits(now))
     return Group(*lines, *tables)
+
+
+def _processes(workers: dict[str, Any]) -> Any:
+    """The number of processes, and which of them do not answer."""
+    from rich.text import Text
+
+    processes = workers["processes"]
+    silent = ", ".join(one["process"] for one in processes if not one["answers"])
+    return Text.assemble(
+        f"processes {len(processes)}   replaced {workers['restarts']:,}",
+        (f"   no answer from worker {silent}" if silent else "", "bold red"),
+    )
 
 
 def _table(*columns: str) -> Any:

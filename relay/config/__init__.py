@@ -21,7 +21,7 @@ from relay.config.alerts import AlertingSettings, AlertSettings
 from relay.config.backup import BackupSettings, StorageSettings
 from relay.config.capabilities import EFFORTS, Capabilities
 from relay.config.errors import ConfigError
-from relay.config.load import effective, load, load_text, masked_upstream, parse
+from relay.config.load import effective, load, load_text, masked_upstream, parse, read_text
 from relay.config.models import accepts_of
 from relay.config.names import SUFFIX_1M, ModelNames, Remembered, exact_names
 from relay.config.oidc import OidcSettings
@@ -102,6 +102,7 @@ __all__ = [
     "load_text",
     "masked_upstream",
     "parse",
+    "read_text",
     "serves",
     "vendor_of",
 ]

@@ -33,13 +33,17 @@ def load(path: str | Path) -> Settings:
     Raises:
         ConfigError: the file cannot be read, is not TOML, or has a setting that cannot be used.
     """
+    return load_text(read_text(path), path)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a relay.toml. Raises ConfigError: the file cannot be read."""
     try:
-        text = Path(path).read_bytes().decode()
+        return Path(path).read_bytes().decode()
     except OSError as error:
         raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError("", f"{path} is not UTF-8") from None
-    return load_text(text, path)
 
 
 def load_text(text: str, path: str | Path) -> Settings:

@@ -6,9 +6,10 @@ know files, TOML or dotted paths.
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import field
@@ -85,6 +86,7 @@ class ServerSettings(_Section, frozen=True):
     trusted_proxies: list[Network] = []
     proxy_protocol: bool = False
     cors_origins: list[str] = field(default_factory=lambda: ["*"])
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     limits: HeadLimitSettings = HeadLimitSettings()
     timeouts: ServerTimeoutSettings = ServerTimeoutSettings()
 
@@ -101,6 +103,11 @@ class ServerSettings(_Section, frozen=True):
                     "path, in small letters"
                 )
         check_front(self)
+
+    @property
+    def processes(self) -> int:
+        """The number of processes that serve."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
     @property
     def redirect_addresses(self) -> Sequence[Address]:

@@ -178,7 +178,7 @@ class Dispatch:
         """
         for number, (target, failed_before) in enumerate(failures, 1):
             health = target.upstream.health
-            health.bodies_blamed += 1
+            health.blame_body()
             if number < len(failures) and not routing.counting:
                 health.retract(routing.account, failed_before)
 

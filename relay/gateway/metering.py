@@ -37,7 +37,17 @@ _LONG_CONTEXT: Final = 1_000_000
 
 
 class Elsewhere(Protocol):
-    """Admits requests in another process, as `Metering.admit` does in this one."""
+    """Admits requests where another process has a say, as `Metering` does where none has.
+
+    `admits_again`: a request whose plan changes while it waits is admitted under the new one.
+    """
+
+    @property
+    def admits_again(self) -> bool: ...
+
+    async def check(
+        self, ctx: RequestContext, caller: LiveKey, plan: Plan, *, counting: bool
+    ) -> None: ...
 
     async def admit(
         self,
@@ -55,7 +65,8 @@ class Metering:
     def __init__(self, ledger: Ledger, journal: Journal) -> None:
         self._ledger = ledger
         self._journal = journal
-        # Admits requests while another process has the ledger and the journal (relay.handover).
+        # Admits requests where other processes share the ledger (relay.workers), or where one has
+        # it and the journal (relay.handover).
         self.elsewhere: Elsewhere | None = None
 
     def enter(self, ctx: RequestContext, caller: LiveKey) -> KeyState:

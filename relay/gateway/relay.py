@@ -71,7 +71,7 @@ class Relay:
         self._upstreams = upstreams
         self._bindings = bindings
         self._deadlines = deadlines
-        self._threads = Threads()
+        self.threads = Threads()
         self._dispatch = Dispatch(upstreams, deadlines, self._admit_again)
 
     async def relay(self, ctx: RequestContext, dialect: Dialect) -> None:
@@ -82,7 +82,7 @@ class Relay:
         encoded = b"content-encoding" in exchange.request.headers
         collected = 0 < len(body) <= UNCOUNTED_OCTETS
         if quota.counters.must_check or not collected or encoded or dialect.counting:  # 2
-            self._metering.check(ctx, caller, quota.plan, counting=dialect.counting)
+            await self._check(ctx, caller, quota.plan, dialect)
         ctx.checked = True
         if not collected:  # 3
             body = await exchange.body(caller.key_id)
@@ -145,12 +145,22 @@ class Relay:
         caller = self._keys.identify(request.headers, request.target)
         return caller, self._metering.enter(ctx, caller)
 
+    async def _check(
+        self, ctx: RequestContext, caller: LiveKey, plan: Plan, dialect: Dialect
+    ) -> None:
+        """Refuse a caller whose next request cannot be admitted. Raises RelayError: 429 or 402."""
+        metering = self._metering
+        if (elsewhere := metering.elsewhere) is None:
+            metering.check(ctx, caller, plan, counting=dialect.counting)
+        else:
+            await elsewhere.check(ctx, caller, plan, counting=dialect.counting)
+
     def _routing(
         self, caller: LiveKey, route: Route, inbound: InboundRequest, tokens: int
     ) -> RoutingRequest:
         """What the pool needs to know of a request. Raises RelayError: its thread is not here."""
         if inbound.thread:
-            route = self._threads.narrowed(caller.user_id, route, inbound.thread)
+            route = self.threads.narrowed(caller.user_id, route, inbound.thread)
         return RoutingRequest(caller.key_id, route, inbound.counting, tokens)
 
     async def _admit_again(self, ctx: RequestContext, inbound: InboundRequest) -> None:
@@ -173,12 +183,16 @@ class Relay:
             # Whatever the plan: it may change again meanwhile.
             features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
             caller, quota = self._identify(ctx)
-        if self._metering.elsewhere is not None:  # its admission stands
+        elsewhere = self._metering.elsewhere
+        if elsewhere is not None and not elsewhere.admits_again:  # its admission stands
             return
         admission = ctx.admission
         if not admission.refund():  # it has an answer to pay for already
             return
-        self._metering.admit(ctx, caller, quota.plan, inbound, features)
+        if elsewhere is None:
+            self._metering.admit(ctx, caller, quota.plan, inbound, features)
+        else:
+            await elsewhere.admit(ctx, caller, quota.plan, inbound, features)
 
     async def _recall(
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest
@@ -208,7 +222,7 @@ class Relay:
         upstream = target.upstream
         assert inbound is not None
         if inbound.thread and not inbound.counting:
-            self._threads.remember(caller.user_id, target, answer.beginning)
+            self.threads.remember(caller.user_id, target, answer.beginning)
         if key is None:
             return
         hour = routing.caches_for_an_hour if ctx.heavy else inbound.caches_for_an_hour()

@@ -190,8 +190,8 @@ def note_end(ctx: RequestContext, target: Target, *, error: bool) -> None:
     health = target.upstream.health
     if error:  # passed on as it is, but it is a failure of the upstream
         note_failure(ctx, target, _ENDED_WITH_ERROR)
-    else:
-        health.failures = health.bodies_blamed = 0
+    elif health.failures or health.bodies_blamed:
+        health.completed()
 
 
 def respond_refusal(ctx: RequestContext, refusal: UpstreamRefusal) -> None:

@@ -13,7 +13,7 @@ from relay.gateway.access_fields import AccessRecord
 from relay.gateway.access_record import access_record
 from relay.gateway.context import RequestContext
 
-_MAX_FAILURES: Final = 200
+MAX_FAILURES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.running: set[RequestContext] = set()
-        self.failures: deque[Failure] = deque(maxlen=_MAX_FAILURES)
+        self.failures: deque[Failure] = deque(maxlen=MAX_FAILURES)
 
     def failed(self, ctx: RequestContext, outcome: str, us: int) -> None:
         """Keep a failure, if it is a request of the API."""

@@ -15,7 +15,7 @@ from relay.errors import OVERLOADED, Kind, RelayError
 from relay.gateway.admission import UNMETERED, UNWRITTEN, Admission, MeteredAdmission
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
-from relay.gateway.metering import Metering
+from relay.gateway.metering import Elsewhere, Metering
 from relay.net.runner import Waiter
 from relay.quota.held import HeldQuota
 from relay.quota.holdings import Use
@@ -76,6 +76,7 @@ class Borrower:
         self._ended: list[tuple[Settlement, Charge | None]] = []
         self._closed: list[tuple[HeldQuota, Use]] = []
         self._numbers = 0
+        self._before: Elsewhere | None = None
         self._asked: dict[int, tuple[Waiter[list[Any]], AdmissionRow]] = {}
         self._decided = False  # which process serves
         self._waiting: list[Waiter[None]] = []
@@ -84,14 +85,14 @@ class Borrower:
         """From now on this process neither admits nor writes."""
         self._ledger.on_close = self._on_close
         self._journal.on_end = self._on_end
-        self._metering.elsewhere = self
+        self._before, self._metering.elsewhere = self._metering.elsewhere, self
 
     async def give_back(self) -> None:
         """The other process has failed: this one goes on by itself."""
         await self._journal.resume()
         self._ledger.on_close = None
         self._journal.on_end = None
-        self._metering.elsewhere = None
+        self._metering.elsewhere = self._before
         for ended in self._ended:
             self._journal.settle(*ended)
         self._decide()
@@ -134,6 +135,17 @@ class Borrower:
             )  # fmt: skip
             self._send("end", settlement, None)
 
+    @property
+    def admits_again(self) -> bool:
+        """See `Elsewhere`: its first admission stands."""
+        return False
+
+    async def check(
+        self, ctx: RequestContext, caller: LiveKey, plan: Plan, *, counting: bool
+    ) -> None:
+        """See `Metering.check`: by the limits as they stood."""
+        self._metering.check(ctx, caller, plan, counting=counting)
+
     async def admit(
         self,
         ctx: RequestContext,
@@ -145,29 +157,52 @@ class Borrower:
         """See `Metering.admit`."""
         if inbound.counting:
             return UNMETERED
-        if not self._decided:
-            decided: Waiter[None] = Waiter()
-            self._waiting.append(decided)
-            await decided
-        if self._metering.elsewhere is None:  # given back
-            return self._metering.admit(ctx, caller, plan, inbound, features)
+        await self.decided()
+        if (elsewhere := self._metering.elsewhere) is not self:  # given back
+            if elsewhere is None:
+                return self._metering.admit(ctx, caller, plan, inbound, features)
+            return await elsewhere.admit(ctx, caller, plan, inbound, features)
         if not self._journal.healthy:
             raise RelayError(OVERLOADED, UNWRITTEN)
         admission = self._quotes.admit(ctx, caller, plan, inbound, features)
         assert isinstance(admission, MeteredAdmission)
         ctx.admission = UNMETERED  # until it is admitted
-        await self._ask(plan, admission.row, admission.reservation)
+        assert isinstance(admission.reservation, RemoteReservation)
+        await self._ask(plan, admission.row, admission.reservation, self._asking.wish)
         ctx.admission = admission
         return admission
 
-    async def _ask(self, plan: Plan, row: AdmissionRow, reservation: Reservation) -> None:
+    async def decided(self) -> None:
+        """Wait until it is known which process serves."""
+        if not self._decided:
+            decided: Waiter[None] = Waiter()
+            self._waiting.append(decided)
+            await decided
+
+    async def admit_row(self, plan: Plan, row: AdmissionRow, wish: int) -> Reservation:
+        """Admit the request of another process, which has estimated it. After `decided`.
+
+        Raises:
+            RelayError: it is not admitted.
+        """
+        if not self._journal.healthy:
+            raise RelayError(OVERLOADED, UNWRITTEN)
+        reservation = self._asking.reserve(
+            row.user_id, row.key_id, plan, row.time, row.reserved, row.billed_micro
+        )
+        assert isinstance(reservation, RemoteReservation)
+        await self._ask(plan, row, reservation, wish)
+        return reservation
+
+    async def _ask(
+        self, plan: Plan, row: AdmissionRow, reservation: RemoteReservation, wish: int
+    ) -> None:
         """Raises RelayError: it is not admitted."""
         assert self._send is not None
-        assert isinstance(reservation, RemoteReservation)
         self._numbers += 1
         waiter: Waiter[list[Any]] = Waiter()
         self._asked[self._numbers] = waiter, row
-        self._send("admit", self._numbers, row, plan.id, self._asking.wish)
+        self._send("admit", self._numbers, row, plan.id, wish)
         kind, *answer = await waiter
         if kind == "refused":
             raise _error(*answer)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import socket
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from relay.app import App
 from relay.handover.borrow import Borrower
@@ -25,12 +25,31 @@ READY_SECONDS: Final = 10.0  # for the other process to be ready, once this one 
 _IDLE_SECONDS: Final = 5.0  # for a connection's last request
 
 
+class Beside(Protocol):
+    """Processes that serve beside this one, and admit by its ledger."""
+
+    async def freeze(self) -> None:
+        """Let them accept and admit nothing by themselves."""
+        ...
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        ...
+
+    def retire(self, idle_seconds: float) -> None:
+        """Another process serves: let them finish what they have."""
+        ...
+
+
 class Offer:
     """The offer of one process. `left` is set once another one has its place."""
 
-    def __init__(self, app: App, lock: int, predecessors: list[Predecessor]) -> None:
+    def __init__(
+        self, app: App, lock: int, predecessors: list[Predecessor], beside: Beside | None = None
+    ) -> None:
         """`lock` is the database's; `predecessors` are older processes that still finish."""
         self._app = app
+        self._beside = beside
         self._lock = lock
         self._path = path_beside(app.settings.database.path)
         self._predecessors = predecessors
@@ -133,6 +152,8 @@ class Offer:
         app.server.retiring = True
         for _, listener in app.listeners.named:
             listener.pause()
+        if self._beside is not None:
+            await self._beside.freeze()
         for one in self._predecessors:
             if not one.gone:
                 one.channel.pause()
@@ -163,6 +184,8 @@ class Offer:
             server.release_listeners()
         app.web.close()
         app.server.retire(_IDLE_SECONDS)
+        if self._beside is not None:
+            self._beside.retire(_IDLE_SECONDS)
         app.stop_tasks()
         _log.warning("relay %s has taken over; requests in flight finish here", self.version)
 
@@ -208,6 +231,8 @@ class Offer:
         app.server.retiring = False
         for _, listener in app.listeners.named:
             listener.resume()
+        if self._beside is not None:
+            self._beside.thaw()
         self._fail(reason)
         with contextlib.suppress(StoreError):
             version = (await app.database.select("PRAGMA user_version"))[0][0]

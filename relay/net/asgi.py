@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from relay.net.exchange import Exchange
+from relay.net.exchange import Exchange, field_lines
+from relay.wire.events import UNTIL_CLOSE
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -62,7 +63,6 @@ async def _run(application: Application, scope: dict[str, Any], answer: "_Answer
 def _scope(exchange: Exchange, secure: bool) -> dict[str, Any]:
     request = exchange.request
     query = request.target.partition(b"?")[2].partition(b"#")[0]
-    is_tls = exchange.transport.get_extra_info("sslcontext") is not None
     headers = list(request.headers.items())
     if request.length >= 0:  # the reader takes it off the fields
         headers.append((b"content-length", b"%d" % request.length))
@@ -71,7 +71,7 @@ def _scope(exchange: Exchange, secure: bool) -> dict[str, Any]:
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1" if request.http11 else "1.0",
         "method": request.method.decode("ascii"),
-        "scheme": "https" if secure or is_tls else "http",
+        "scheme": "https" if secure or exchange.is_secure else "http",
         "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
         "raw_path": request.path,
         "query_string": query,
@@ -132,7 +132,8 @@ class _Answer:
             exchange.write(body)
         elif exchange.request.method == b"HEAD":
             length = self._length if more else self._length or len(body)
-            exchange.respond_head(self._status, self._headers, length)
+            size = UNTIL_CLOSE if length is None else length
+            exchange.respond_head(self._status, field_lines(self._headers), size)
             raise _AnsweredError
         elif not more:
             exchange.respond(self._status, self._headers, body)

@@ -4,6 +4,7 @@ Decides which of the two, by `server.tls`. Must not know how either works.
 """
 
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.config import ConfigError, Settings
@@ -71,6 +72,18 @@ class CertificateSource:
         """Another process serves: wait up to `seconds` for an order that still runs here."""
         if self._auto is not None:
             await self._auto.finish(seconds)
+
+    def on_replace(self, callback: Callable[[], None]) -> None:
+        """Call back each time that other certificates are in force."""
+        self._certificates.on_replace = callback
+
+    async def look(self) -> None:
+        """Use what another process has ordered, or the files as they are now. Raises OSError,
+        ValueError."""
+        if self._auto is not None:
+            await self._auto.look()
+        elif self._files is not None:
+            await self._files.look()
 
     async def reload(self, settings: Settings) -> None:
         """Use the files, or the domains and the authority, of other settings.

@@ -151,6 +151,11 @@ class Exchange:
         return connection.proxies.caller(connection.peer, self.request.headers)
 
     @property
+    def is_secure(self) -> bool:
+        """Whether the caller's connection has TLS."""
+        return self.transport.get_extra_info("sslcontext") is not None
+
+    @property
     def received(self) -> bool:
         """Whether the request has arrived completely."""
         return self.request_body is None or self.request_body.complete
@@ -169,7 +174,7 @@ class Exchange:
             raise too_large(self._body_limit)
         pending = self.request_body
         if not owner:
-            self._ask_for_body()
+            self._ask_for_body(owner)
             return self.early_body if pending is None else await pending.complete_body()
         self.hold(owner, max(length, len(self.early_body) if pending is None else pending.size))
         if pending is None:
@@ -180,7 +185,7 @@ class Exchange:
         budget = self._connection.budget
         budget.begin_upload(owner)
         try:
-            self._ask_for_body()
+            self._ask_for_body(owner)
             return await pending.complete_body()
         finally:
             budget.end_upload(owner)
@@ -219,7 +224,7 @@ class Exchange:
         if self.held is not None:
             self.held.resize(min(kept, self.held.octets))
 
-    def _ask_for_body(self) -> None:
+    def _ask_for_body(self, owner: str) -> None:
         pending = self.request_body
         if (
             pending is not None
@@ -241,9 +246,9 @@ class Exchange:
         self.ended = True
         self.transport.write(head if self.request.method == b"HEAD" else head + body)
 
-    def respond_head(self, status: int, headers: Headers, length: int | None) -> None:
-        """Answer HEAD as a GET whose body has `length` octets; None: unknown."""
-        head = self._head(status, field_lines(headers), UNTIL_CLOSE if length is None else length)
+    def respond_head(self, status: int, fields: bytes, length: int) -> None:
+        """Answer HEAD; `length` (wire.events) is that of the body that GET has."""
+        head = self._head(status, fields, length)
         self.ended = True
         self.transport.write(head)
 
@@ -336,12 +341,8 @@ class Exchange:
         if self.started:
             self.cut()
             return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"request-id", self.id),
-            self.own_timing(),
-            *error.headers,
-        ]
+        kind = (b"content-type", b"application/json")
+        headers = [kind, (b"request-id", self.id), self.own_timing(), *error.headers]
         body = error.body(ErrorShape.MESSAGES, self.id.decode())
         self.respond(error.status(ErrorShape.MESSAGES), headers, body)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from relay.net.deadlines import NEVER
-from relay.net.exchange import Exchange, Headers, date, field_lines
+from relay.net.exchange import Exchange, date
 from relay.net.memory_budget import MemoryBudget
 from relay.net.request_body import BODY_OCTETS_PER_SECOND, RequestBody
 from relay.wire.events import CHUNKED, UNTIL_CLOSE, Response
@@ -226,7 +226,7 @@ class StreamExchange(Exchange):
         if not self.ended and self.runner is not None:
             self.runner.cancel()
 
-    def _ask_for_body(self) -> None:
+    def _ask_for_body(self, owner: str) -> None:
         pending = self.request_body
         if pending is None or pending.complete:
             return
@@ -244,10 +244,9 @@ class StreamExchange(Exchange):
         else:
             self._channel.send(stream.send_head(block, end=False) + stream.end(body))
 
-    def respond_head(self, status: int, headers: Headers, length: int | None) -> None:
+    def respond_head(self, status: int, fields: bytes, length: int) -> None:
         """As in `Exchange`."""
-        size = UNTIL_CLOSE if length is None else length
-        block = self._block(status, field_lines(headers), size)
+        block = self._block(status, fields, length)
         self.ended = True
         self._channel.send(self._stream.send_head(block, end=True))
 

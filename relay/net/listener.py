@@ -140,7 +140,7 @@ async def listen(
     if sock is not None:
         sockets = [sock]
     elif path is not None:
-        sockets = [_bind_path(path, private=server.private)]
+        sockets = [bind_path(path, private=server.private)]
     else:
         sockets = await _bind(server.loop, host, port)
     listeners = [Listener(server, one, tls) for one in sockets]
@@ -170,7 +170,7 @@ async def _bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[s
     return sockets
 
 
-def _bind_path(path: str, *, private: bool) -> socket.socket:
+def bind_path(path: str, *, private: bool) -> socket.socket:
     """A Unix socket in place of one that an ended process left. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):

@@ -5,7 +5,7 @@ name gets (SNI, RFC 6066 §3). Must not know connections, nor where certificates
 """
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,6 +112,7 @@ class Certificates:
     def __init__(self, certificates: Sequence[Certificate] = ()) -> None:
         self.context = server_context()
         self.context.sni_callback = self._select
+        self.on_replace: Callable[[], None] = lambda: None  # called when others are in force
         self.replace(certificates)
 
     def replace(self, certificates: Sequence[Certificate]) -> None:
@@ -122,6 +123,7 @@ class Certificates:
             for certificate in reversed(certificates)
             for name in certificate.names
         }
+        self.on_replace()
 
     def dates(self) -> list[CertificateDates]:
         """Until when each certificate is valid, under its first name."""

@@ -9,21 +9,27 @@ Decides nothing about routing. Must not read a clock: the present time is an arg
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import TypeAlias
+
+Conversation: TypeAlias = tuple[str, bytes]  # the caller's id and the conversation's key
 
 
-@dataclass(frozen=True)
 class Binding:
-    """The upstream of one conversation; each `hold` replaces it.
+    """The upstream of one conversation; each `hold` replaces it. Immutable.
 
     `family` is the family of its latest upstream; `mixed`: there was another one before.
-    `until` is the second at which the binding to `upstream` ends.
+    `until` is the second at which the binding to `upstream` ends, `since` the latest `hold`.
     """
 
-    upstream: str
-    family: str
-    mixed: bool
-    until: float
+    __slots__ = ("family", "mixed", "since", "until", "upstream")
+
+    def __init__(self, upstream: str, family: str, mixed: bool, until: float, since: float) -> None:
+        self.upstream = upstream
+        self.family = family
+        self.mixed = mixed
+        self.until = until
+        self.since = since
 
 
 class Bindings:
@@ -31,7 +37,8 @@ class Bindings:
 
     Keeps at most `capacity` of them and evicts the least recently held. A binding lasts `keep`
     seconds from the latest `hold`, or `keep_long` with the one-hour cache, rounded up to a full
-    second. The family is known for `keep_long` seconds more.
+    second. The family is known for `keep_long` seconds more. `on_held`, if there is one, gets each
+    conversation that was held, with its earlier binding and the present one.
     """
 
     def __init__(self, keep: float, keep_long: float = 3600.0, capacity: int = 100_000) -> None:
@@ -40,8 +47,9 @@ class Bindings:
         self._capacity = capacity
         # By the latest `hold`. An OrderedDict pops its first entry in constant time; a plain
         # dict steps over all entries that were popped before.
-        self._bindings: OrderedDict[tuple[str, bytes], Binding] = OrderedDict()
+        self._bindings: OrderedDict[Conversation, Binding] = OrderedDict()
         self._expiries: dict[str, dict[float, int]] = {}  # upstream → until → bindings
+        self.on_held: Callable[[Conversation, Binding | None, Binding], None] | None = None
         self._latest = -math.inf  # the latest moment that was given, for the repr
 
     def __len__(self) -> int:
@@ -76,18 +84,42 @@ class Bindings:
         until = math.ceil(now + (self._keep_long if long else self._keep))
         mixed = False
         previous = self._bindings.get(conversation)
+        if previous is not None and previous.until + self._keep_long > now:
+            mixed = previous.mixed or previous.family != family
+        binding = Binding(upstream, family, mixed, until, now)
+        self._replace(conversation, previous, binding)
+        if self.on_held is not None:
+            self.on_held(conversation, previous, binding)
+
+    def put(self, conversation: Conversation, binding: Binding) -> None:
+        """Take over the binding of another process."""
+        self._replace(conversation, self._bindings.get(conversation), binding)
+
+    def _replace(
+        self, conversation: Conversation, previous: Binding | None, binding: Binding
+    ) -> None:
         if previous is not None:
             self._release(previous)
-            if previous.until + self._keep_long > now:
-                mixed = previous.mixed or previous.family != family
             self._bindings.move_to_end(conversation)
         elif len(self._bindings) >= self._capacity:
             self._release(self._bindings.popitem(last=False)[1])
-        self._bindings[conversation] = Binding(upstream, family, mixed, until)
-        expiries = self._expiries.get(upstream)
+        self._bindings[conversation] = binding
+        expiries = self._expiries.get(binding.upstream)
         if expiries is None:
-            expiries = self._expiries[upstream] = {}
-        expiries[until] = expiries.get(until, 0) + 1
+            expiries = self._expiries[binding.upstream] = {}
+        expiries[binding.until] = expiries.get(binding.until, 0) + 1
+
+    def get(self, conversation: Conversation) -> Binding | None:
+        """A conversation's latest binding, which may be over."""
+        return self._bindings.get(conversation)
+
+    def conversations(self) -> list[Conversation]:
+        """All, by the latest `hold`."""
+        return list(self._bindings)
+
+    def is_known(self, binding: Binding, now: float) -> bool:
+        """Whether its family is still of use."""
+        return binding.until + self._keep_long > now
 
     def counts(self, now: float) -> dict[str, int]:
         """Number of live bindings of each upstream; an upstream without any is left out."""

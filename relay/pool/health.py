@@ -17,8 +17,9 @@ Decides the level of one upstream. Must not read a clock: `now` is seconds of th
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from relay.clock import rfc3339
 from relay.pool.clock import shown
@@ -32,31 +33,37 @@ _EJECTION_SECONDS: Final = 10.0  # until it is probed
 _NEVER: Final = float("inf")
 _MAX_CALLERS: Final = 1000  # with outages of their own
 
+# Takes a change, by the name of its method and its arguments, and makes it in its own time.
+Share: TypeAlias = Callable[[str, tuple[object, ...]], None]
+
 
 class Health(Outages):
     """The state of one upstream. `degraded` is False if it has no outage of any kind.
 
-    A caller is an account; `ORIGIN` stands for evidence that is no caller's.
+    A caller is an account; `ORIGIN` stands for evidence that is no caller's. `share`, if there is
+    one, gets every change in place of this object, but none that would change nothing.
     """
 
     __slots__ = (
-        "_by_caller",
-        "_expire_callers_at",
-        "_failures_by_caller",
         "bodies_blamed",
+        "by_caller",
         "degraded",
         "errors",
+        "expire_callers_at",
         "failed_at",
         "failures",
+        "failures_by_caller",
         "last_error",
         "paused",
         "probe_at",
         "probe_model",
         "probing",
+        "share",
     )
 
     def __init__(self) -> None:
         super().__init__()
+        self.share: Share | None = None  # None: there is one process
         self.degraded = False
         self.paused = False  # by the operator
         self.failures = 0  # in a row
@@ -67,9 +74,16 @@ class Health(Outages):
         self.probe_model = ""  # the model that it names
         self.errors: Counter[str] = Counter()  # by scope
         self.last_error: Outage | None = None
-        self._failures_by_caller: dict[str, int] = {}  # of `failures`
-        self._by_caller: dict[str, Outages] = {}
-        self._expire_callers_at = _NEVER
+        self.failures_by_caller: dict[str, int] = {}  # of `failures`
+        self.by_caller: dict[str, Outages] = {}
+        self.expire_callers_at = _NEVER
+
+    def _shared(self, change: str, *values: object) -> bool:
+        """Whether a change was given to `share`."""
+        if self.share is None:
+            return False
+        self.share(change, values)
+        return True
 
     # --- results of requests ---
 
@@ -78,25 +92,51 @@ class Health(Outages):
         answer completes."""
         if not self.degraded:
             return
+        if self.share is not None:
+            if self._has_doubts(model, caller):
+                self.share("succeeded", (model, caller))
+            return
         self.probing = False
         self.probe_at = _NEVER
         self.end_guesses(model)
-        for name, outages in self._by_caller.items():
+        for name, outages in self.by_caller.items():
             if name == caller:
                 outages.end_guesses(model)
             outages.fresh = False  # no more evidence against the upstream
-        self._update_degraded()
+        self.update_degraded()
+
+    def _has_doubts(self, model: str, caller: str) -> bool:
+        """Whether an answer to this caller would change anything."""
+        return (
+            self.probing
+            or self.probe_at < _NEVER
+            or self.has_guess(model)
+            or any(
+                outages.fresh or (name == caller and outages.has_guess(model))
+                for name, outages in self.by_caller.items()
+            )
+        )
+
+    def completed(self) -> None:
+        """An answer has come to its own end: failures before it are not in a row."""
+        if self._shared("completed"):
+            return
+        self.failures = self.bodies_blamed = 0
 
     def failed(self, verdict: Verdict, model: str, now: float, caller: str = ORIGIN) -> None:
         """A request failed; the verdict says whether the upstream or the request is at fault."""
         scope = verdict.scope
+        if self.share is not None:
+            if scope is not Scope.CALLER or self.failures or self.probing or self.is_presumed_out:
+                self.share("failed", (verdict, model, now, caller))
+            return
         self.probing = False
         if scope is Scope.CALLER:
             self.failures = 0  # the upstream works
-            if self.account_outage is not None and not self.account_outage.stated:
+            if self.is_presumed_out:
                 self.account_outage = None
                 self.probe_at = _NEVER
-            self._update_degraded()
+            self.update_degraded()
             return
         quota = scope is Scope.ACCOUNT
         outage = Outage(verdict.reason, now, verdict.until, verdict.stated, quota)
@@ -106,11 +146,11 @@ class Health(Outages):
             self._count_failure(verdict, outage, model, caller)
         elif scope is not Scope.FEATURE and outage.until >= now:
             self._add_outage(scope, outage, model, caller, verdict.sure)
-        self._update_degraded()
+        self.update_degraded()
 
     def _count_failure(self, verdict: Verdict, outage: Outage, model: str, caller: str) -> None:
         now = outage.since
-        by_caller = self._failures_by_caller
+        by_caller = self.failures_by_caller
         if not self.failures:  # an answer has been completed since the last failure
             by_caller.clear()
         if verdict.sure:
@@ -137,6 +177,11 @@ class Health(Outages):
             self.probe_at, self.probe_model = now, model
 
     @property
+    def is_presumed_out(self) -> bool:
+        """Whether there is an outage of the account that is a guess."""
+        return self.account_outage is not None and not self.account_outage.stated
+
+    @property
     def failing(self) -> bool:
         """Whether an outage holds that was inferred from failures."""
         return self.account_outage is not None and self.account_outage.failing
@@ -146,7 +191,7 @@ class Health(Outages):
         failing = replace(outage, failing=True)
         self.account_outage = prevailing(self.account_outage, failing)
         self.probe_at, self.probe_model = outage.until, model
-        self._update_degraded()
+        self.update_degraded()
 
     def _add_outage(
         self, scope: Scope, outage: Outage, model: str, caller: str, sure: bool
@@ -154,7 +199,7 @@ class Health(Outages):
         """Note an outage for everybody if it is sure or confirmed, else for its caller."""
         confirmed = any(
             name != caller and outages.has(scope, model, outage.since)
-            for name, outages in self._by_caller.items()
+            for name, outages in self.by_caller.items()
         )
         if sure or confirmed or caller == ORIGIN:
             self.add(scope, outage, model)
@@ -162,12 +207,12 @@ class Health(Outages):
             self._outages_of(caller, outage.until).add(scope, outage, model)
 
     def _outages_of(self, caller: str, until: float) -> Outages:
-        outages = self._by_caller.get(caller)
+        outages = self.by_caller.get(caller)
         if outages is None:
-            if len(self._by_caller) >= _MAX_CALLERS:
-                del self._by_caller[next(iter(self._by_caller))]
-            outages = self._by_caller[caller] = Outages()
-        self._expire_callers_at = min(self._expire_callers_at, until)
+            if len(self.by_caller) >= _MAX_CALLERS:
+                del self.by_caller[next(iter(self.by_caller))]
+            outages = self.by_caller[caller] = Outages()
+        self.expire_callers_at = min(self.expire_callers_at, until)
         return outages
 
     def retract(self, caller: str, failed_before: float) -> None:
@@ -175,27 +220,38 @@ class Health(Outages):
 
         `failed_before` is `failed_at` before it.
         """
+        if self._shared("retract", caller, failed_before):
+            return
         self.failed_at = failed_before
-        by_caller = self._failures_by_caller
+        by_caller = self.failures_by_caller
         if self.failures and by_caller.get(caller):
             self.failures -= 1
             by_caller[caller] -= 1
             if not by_caller[caller]:
                 del by_caller[caller]
 
+    def blame_body(self) -> None:
+        """A request's body was blamed for a failure."""
+        if self._shared("blame_body"):
+            return
+        self.bodies_blamed += 1
+
     def abandoned(self) -> None:
         """A request ended without a result: its caller left."""
-        self.probing = False
+        if self.probing and not self._shared("abandoned"):
+            self.probing = False
 
     def request_started(self) -> None:
         """A request was sent; the first one after a guess has expired finds out."""
-        if self.account_outage is not None and not self.account_outage.stated:
+        if self.is_presumed_out and not self.probing and not self._shared("request_started"):
             self.probing = True
 
     def cannot_count(self, until: float, caller: str = ORIGIN) -> None:
         """It does not serve count_tokens: a missing feature, not a failure."""
+        if self._shared("cannot_count", until, caller):
+            return
         others = any(
-            name != caller and outages.counts_again_at for name, outages in self._by_caller.items()
+            name != caller and outages.counts_again_at for name, outages in self.by_caller.items()
         )
         if caller == ORIGIN or others:
             self.counts_again_at = until
@@ -207,42 +263,55 @@ class Health(Outages):
 
     def probe_started(self) -> None:
         """A probe of the relay's own is in flight."""
+        if self._shared("probe_started"):
+            return
         self.probe_at = _NEVER
 
     def probe_later(self, now: float) -> None:
         """A probe could not be sent."""
+        if self._shared("probe_later", now):
+            return
         self.probe_at = min(self.probe_at, now + _EJECTION_SECONDS)
 
     def probe_answered(self) -> None:
         """It works: an outage inferred from failures ends."""
+        if self._shared("probe_answered"):
+            return
         self.failures = 0
         if self.failing:
             self.account_outage = None
-        for outages in self._by_caller.values():
+        for outages in self.by_caller.values():
             outages.fresh = False
-        self._update_degraded()
+        self.update_degraded()
 
     def probe_failed(self, reason: str, now: float) -> None:
         """It does not work, for nobody: that needs no second caller."""
+        if self._shared("probe_failed", reason, now):
+            return
         self._eject(Outage(reason, now, now + _EJECTION_SECONDS, False), self.probe_model)
 
     def end_quota_outage(self, polled_at: float) -> bool:
         """End an account outage that began before its vendor reported quota at `polled_at`.
         Returns whether there was one."""
-        ended = False
-        for outages in (self, *self._by_caller.values()):
-            outage = outages.account_outage
-            if outage is not None and outage.quota and outage.since < polled_at:
-                outages.account_outage = None
-                ended = True
+        ended = [
+            outages
+            for outages in (self, *self.by_caller.values())
+            if (outage := outages.account_outage) is not None
+            and outage.quota
+            and outage.since < polled_at
+        ]
+        if ended and self._shared("end_quota_outage", polled_at):
+            return True
+        for outages in ended:
+            outages.account_outage = None
         if ended:
             self.probing = False
-            self._update_degraded()
-        return ended
+            self.update_degraded()
+        return bool(ended)
 
     def quota_outage_since(self) -> float | None:
         """The beginning of an outage for want of quota, of all callers or of one."""
-        for outages in (self, *self._by_caller.values()):
+        for outages in (self, *self.by_caller.values()):
             outage = outages.account_outage
             if outage is not None and outage.quota:
                 return outage.since
@@ -252,24 +321,30 @@ class Health(Outages):
 
     def pause(self) -> None:
         """Send it no more requests."""
+        if self._shared("pause"):
+            return
         self.paused = self.degraded = True
 
     def resume(self) -> None:
         """The reverse of `pause`."""
+        if self._shared("resume"):
+            return
         self.paused = False
-        self._update_degraded()
+        self.update_degraded()
 
     def clear(self) -> None:
         """Forget every outage; a pause stays."""
+        if self._shared("clear"):
+            return
         self.account_outage = self.overload = None
         self.model_outages.clear()
-        self._by_caller.clear()
+        self.by_caller.clear()
         self.counts_again_at = 0.0
         self.failures = self.bodies_blamed = 0
         self.failed_at = -_NEVER
         self.probing = False
         self.probe_at = _NEVER
-        self._update_degraded()
+        self.update_degraded()
 
     # --- the present state ---
 
@@ -281,7 +356,7 @@ class Health(Outages):
         if self.paused:
             return Level.OUT
         level = self.level_of(model, now, counting, self.probing)
-        outages = self._by_caller.get(caller)
+        outages = self.by_caller.get(caller)
         if outages is not None:
             level = max(level, outages.level_of(model, now, counting, probing=False))
         return level
@@ -293,7 +368,7 @@ class Health(Outages):
         if self.paused:
             return _NEVER
         ready = self.ready_for(model, now, counting)
-        outages = self._by_caller.get(caller)
+        outages = self.by_caller.get(caller)
         if outages is not None:
             ready = max(ready, outages.ready_for(model, now, counting))
         return ready
@@ -303,8 +378,8 @@ class Health(Outages):
         if self.paused:
             return "paused"
         outage = self.shown_outage(model, now)
-        if outage is None and caller in self._by_caller:
-            outage = self._by_caller[caller].shown_outage(model, now)
+        if outage is None and caller in self.by_caller:
+            outage = self.by_caller[caller].shown_outage(model, now)
         if outage is None:
             return ""
         seconds = outage.until - now
@@ -352,22 +427,23 @@ class Health(Outages):
             return ""
         if self.failures:
             return f"{self.failures} failed in a row: {last.reason}"
-        if self._by_caller:
-            return f"for {len(self._by_caller)} of its callers: {last.reason}"
+        if self.by_caller:
+            return f"for {len(self.by_caller)} of its callers: {last.reason}"
         return ""
 
     def _expire(self, now: float) -> None:
         """Drop outages that are over. An account outage of all callers that is a guess stays
         until a request or a probe has disproved it."""
         self.expire(now, keep_guess=True)
-        if self._expire_callers_at <= now:
-            for caller, outages in list(self._by_caller.items()):
+        if self.expire_callers_at <= now:
+            for caller, outages in list(self.by_caller.items()):
                 outages.expire(now, keep_guess=False)
                 if not outages.any():
-                    del self._by_caller[caller]
+                    del self.by_caller[caller]
             # At most one pass a second, as `level_of` compares the moments itself.
-            self._expire_callers_at = now + 1.0 if self._by_caller else _NEVER
-        self._update_degraded()
+            self.expire_callers_at = now + 1.0 if self.by_caller else _NEVER
+        self.update_degraded()
 
-    def _update_degraded(self) -> None:
-        self.degraded = bool(self.paused or self._by_caller or self.any())
+    def update_degraded(self) -> None:
+        """Note whether there is an outage of any kind."""
+        self.degraded = bool(self.paused or self.by_caller or self.any())

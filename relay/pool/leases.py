@@ -6,24 +6,33 @@ which target is due. Must not know more of a request than a `RoutingRequest` has
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from relay import config
 from relay.clock import rfc3339
-from relay.errors import NOT_FOUND, OVERLOADED, RATE_LIMITED, Header, RelayError
+from relay.errors import RATE_LIMITED, RelayError
 from relay.net.deadlines import Deadlines
 from relay.net.runner import Waiter
 from relay.pool import clock as pool_clock
+from relay.pool.no_place import queue_full_error, unavailable_error
 from relay.pool.routes import Route, Target
-from relay.pool.selection import RoutingRequest, choose, passed_over, room_at
+from relay.pool.selection import (
+    RoutingRequest,
+    choose,
+    could_serve,
+    limits_of,
+    may_come,
+    passed_over,
+    room_at,
+)  # fmt: skip
 from relay.pool.upstream import Tier, Upstream
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.state import Reservation
 
-_RETRY_WITHIN_SECONDS: Final = 60.0  # a longer wait gets `x-should-retry: false`
-_NO_RETRY: Final[Header] = (b"x-should-retry", b"false")
+_ON_ITS_WAY_SECONDS: Final = 0.25  # for a place that another process may have
+_ON_THEIR_WAY: Final = 1000  # such places that requests wait for at once
 
 
 class Lease:
@@ -64,7 +73,8 @@ def _queue_key(request: RoutingRequest) -> _QueueKey:
 
 
 class Upstreams:
-    """All upstreams, their leases and the queue."""
+    """All upstreams, their leases and the queue. `on_queue`, if there is one, is called when
+    requests wait, and when they do no more."""
 
     def __init__(
         self,
@@ -84,6 +94,11 @@ class Upstreams:
         self._queues: dict[_QueueKey, deque[_QueuedRequest]] = {}
         self._waiting = 0
         self._wake_scheduled = False
+        self.on_queue: Callable[[], None] | None = None
+        self.on_replaced: Callable[[], None] | None = None  # other upstreams, or other settings
+        # Calls back what other processes hold, unused, of upstreams' own limits, by ledger name;
+        # returns whether that was anything.
+        self.recall: Callable[[list[str]], Awaitable[bool]] | None = None
         self._loop = asyncio.get_running_loop()
         deadlines.each_tick(self._tick)
 
@@ -120,6 +135,8 @@ class Upstreams:
         self._upstreams = tuple(upstreams)
         self.settings = settings
         self._join_tiers()
+        if self.on_replaced is not None:
+            self.on_replaced()
         self.wake()
 
     def _join_tiers(self) -> None:
@@ -174,14 +191,24 @@ class Upstreams:
         now = self._clock()
         settings = self.settings
         ready = self.ready_at(request, now)
-        if ready > now + settings.wait or not settings.wait:
-            raise _unavailable(request, ready, now)
-        displaced = self._make_room(request)
-        queued = _QueuedRequest(request, now + settings.wait)
+        if ready > now and self.recall is not None and await self.recall(limits_of(request)):
+            if (lease := self.take(request)) is not None:
+                return lease
+            now = self._clock()
+            ready = self.ready_at(request, now)
+        patience, limit = settings.wait, settings.queue
+        if not (patience and limit) and may_come(request, now, self._ledger):
+            patience, limit = _ON_ITS_WAY_SECONDS, _ON_THEIR_WAY
+        if ready > now + patience or not patience:
+            raise unavailable_error(request, ready, now)
+        displaced = self._make_room(request, limit)
+        queued = _QueuedRequest(request, now + patience)
         self._queues.setdefault(_queue_key(request), deque()).append(queued)
         self._waiting += 1
+        if self.on_queue is not None:
+            self.on_queue()
         if displaced is not None:
-            displaced.lease.set_exception(_queue_full())
+            displaced.lease.set_exception(queue_full_error())
         try:
             return await queued.lease
         except asyncio.CancelledError:
@@ -200,6 +227,8 @@ class Upstreams:
         lease.open = False
         upstream = lease.target.upstream
         upstream.in_flight -= 1
+        if upstream.on_release is not None:
+            upstream.on_release()
         if cost:
             upstream.spending.add(cost, self._clock())
         if lease.reservation is not None:
@@ -215,6 +244,8 @@ class Upstreams:
         if target is None:
             return None
         upstream = target.upstream
+        if upstream.places <= upstream.in_flight:  # one may be on its way
+            return None
         reservation = None
         if upstream.limits is not None and not request.counting:
             owner = upstream.ledger_name
@@ -254,6 +285,11 @@ class Upstreams:
         ]
         return min(moments, default=float("inf"))
 
+    def give_up(self) -> None:
+        """End the wait of each request that no upstream will serve in time."""
+        now = self._clock()
+        self._refuse(lambda one: self.ready_at(one.request, now) > one.until, now)
+
     def wake(self) -> None:
         """Serve the queue on the loop's next turn: a place or an upstream may be free."""
         if self._waiting and not self._wake_scheduled:
@@ -264,7 +300,7 @@ class Upstreams:
         self._wake_scheduled = False
         self._serve_queue(self._clock())
 
-    def _make_room(self, request: RoutingRequest) -> _QueuedRequest | None:
+    def _make_room(self, request: RoutingRequest, limit: int) -> _QueuedRequest | None:
         """Find a place in the queue; returns the request that has lost its own to this one.
 
         A caller has at most half of the places, and a full queue still has one for the first
@@ -283,7 +319,6 @@ class Upstreams:
                 displaced, counting = queue, True
             elif not counting and len(queue) > most:
                 displaced, most = queue, len(queue)
-        limit = self.settings.queue
         if own and own >= limit // 2:
             raise RelayError(
                 RATE_LIMITED,
@@ -292,11 +327,11 @@ class Upstreams:
                 headers=((b"retry-after", b"1"),),
             )
         if request.counting and self._waiting > own:
-            raise _queue_full()
+            raise queue_full_error()
         if self._waiting < limit:
             return None
         if displaced is None or (own and not counting) or request.counting:
-            raise _queue_full()
+            raise queue_full_error()
         queued = displaced[-1]
         self._dequeue(queued)
         return queued
@@ -306,11 +341,13 @@ class Upstreams:
             return
         now = self._clock()
         self._serve_queue(now)
-        expired = [one for queue in self._queues.values() for one in queue if one.until <= now]
-        for queued in expired:
+        self._refuse(lambda one: one.until <= now, now)
+
+    def _refuse(self, due: Callable[[_QueuedRequest], bool], now: float) -> None:
+        for queued in [one for queue in self._queues.values() for one in queue if due(one)]:
             self._dequeue(queued)
             ready = self.ready_at(queued.request, now)
-            queued.lease.set_exception(_unavailable(queued.request, ready, now))
+            queued.lease.set_exception(unavailable_error(queued.request, ready, now))
 
     def _serve_queue(self, now: float) -> None:
         """Give places to queued requests: one to each caller in turn, while there are places."""
@@ -330,6 +367,8 @@ class Upstreams:
                 if queue:
                     self._queues[key] = queue  # behind all others
                 queued.lease.set_result(lease)
+        if self.on_queue is not None:
+            self.on_queue()
 
     def _dequeue(self, queued: _QueuedRequest) -> None:
         key = _queue_key(queued.request)
@@ -339,6 +378,30 @@ class Upstreams:
             self._waiting -= 1
             if not queue:
                 del self._queues[key]
+            if self.on_queue is not None:
+                self.on_queue()
+
+    # --- places that are lent to this process ---
+
+    def queued(self) -> Iterator[tuple[RoutingRequest, int]]:
+        """The first request of each queue, in turn, with the length of the queue."""
+        for queue in self._queues.values():
+            yield queue[0].request, len(queue)
+
+    def serve(self, callers: Sequence[str]) -> None:
+        """Places have come for these callers: it is their turn."""
+        queues = self._queues
+        first = dict.fromkeys(callers)
+        ahead = [
+            (key, queue) for caller in first for key, queue in queues.items() if key[0] == caller
+        ]
+        self._queues = dict(ahead)
+        self._queues.update(queues)
+        self._serve_queue(self._clock())
+
+    def could_serve(self, target: Target, request: RoutingRequest) -> bool:
+        """See `selection.could_serve`."""
+        return could_serve(target, request, self._clock(), self._ledger)
 
     # --- for the operator ---
 
@@ -379,34 +442,3 @@ class Upstreams:
             }
             for one in self._ledger.view(owner, owner, upstream.limits, now)
         ]
-
-
-def _queue_full() -> RelayError:
-    return RelayError(
-        OVERLOADED,
-        "All upstreams are busy and too many requests wait for them. Try again.",
-        headers=((b"retry-after", b"1"),),
-    )
-
-
-def _unavailable(request: RoutingRequest, ready: float, now: float) -> RelayError:
-    """The error of a request that finds no place; `ready` is when the first upstream is back."""
-    if request.counting and ready == float("inf"):  # Claude Code then estimates
-        return RelayError(NOT_FOUND, "No upstream for this model counts tokens.")
-    if ready <= now:
-        return RelayError(
-            OVERLOADED,
-            "All upstreams for this model are busy. Try again in a moment.",
-            headers=((b"retry-after", b"2"),),
-        )
-    if ready == float("inf"):
-        return RelayError(OVERLOADED, "No upstream can serve this model now. Try again later.")
-    seconds = max(1, int(ready - now + 0.999))
-    headers: tuple[Header, ...] = ((b"retry-after", b"%d" % seconds),)
-    if seconds > _RETRY_WITHIN_SECONDS:
-        headers += (_NO_RETRY,)
-    return RelayError(
-        OVERLOADED,
-        f"No upstream can serve this model before {rfc3339(pool_clock.shown(ready))}.",
-        headers=headers,
-    )

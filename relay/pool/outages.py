@@ -80,6 +80,13 @@ class Outages:
             outage = self.account_outage
         return self.fresh and outage is not None and outage.until > now
 
+    def has_guess(self, model: str) -> bool:
+        """Whether `end_guesses` would change anything."""
+        outages = (self.account_outage, self.model_outages.get(model))
+        return self.overload is not None or any(
+            one is not None and not one.stated for one in outages
+        )
+
     def end_guesses(self, model: str) -> None:
         """An answer has come: drop every guess."""
         self.overload = None

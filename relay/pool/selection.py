@@ -62,7 +62,8 @@ class RoutingRequest:
 
 
 def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) -> Target | None:
-    """The target that is due; None if none can be used now. `now` is by the pool's clock.
+    """The target that is due; None if none can be used now. `now` is by the pool's clock. Where
+    processes borrow places, the upstream may lack one that is on its way.
 
     `_MAX_LAG_TURNS` bounds the turns that an upstream catches up on after a long absence. No bound
     is needed ahead: a turn first moves the tier's time up to the upstream's, so no upstream gets
@@ -81,7 +82,9 @@ def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) ->
             level = upstream.health.level(target.name, now, request.counting, request.account)
             if level is Level.OUT:
                 continue
-        if 0 < upstream.max_concurrency <= upstream.in_flight or upstream in tried:
+        if upstream.places <= upstream.in_flight and upstream.full_until > now:
+            continue
+        if upstream in tried:
             continue
         if upstream.is_bounded and room_at(upstream, request, now, ledger) > now:
             continue
@@ -116,7 +119,7 @@ def passed_over(
         health = upstream.health
         if health.degraded and (outage := health.describe(target.name, now, request.account)):
             reasons.append(f"{upstream.name}: {outage}")
-        elif 0 < upstream.max_concurrency <= upstream.in_flight:
+        elif upstream.places <= upstream.in_flight:
             reasons.append(f"{upstream.name}: has {upstream.in_flight} in flight")
         elif (ready := room_at(upstream, request, now, ledger)) > now:
             capped = upstream.spending.ready_at(now) > now
@@ -136,3 +139,41 @@ def room_at(
         return ready
     owner = upstream.ledger_name
     return max(ready, ledger.ready_at(owner, owner, upstream.limits, now, request.tokens))
+
+
+def could_serve(
+    target: Target, request: RoutingRequest, now: float, ledger: Ledger | None = None
+) -> bool:
+    """Whether a target could serve a request now, if there were a place."""
+    upstream = target.upstream
+    level = upstream.health.level(target.name, now, request.counting, request.account)
+    return (
+        level is not Level.OUT
+        and upstream not in request.tried
+        and room_at(upstream, request, now, ledger) <= now
+    )
+
+
+def limits_of(request: RoutingRequest) -> list[str]:
+    """The owners, in the ledger, of the upstreams' own limits that a request counts in."""
+    if request.counting:
+        return []
+    upstreams = [target.upstream for target in request.route.targets]
+    return [
+        one.ledger_name for one in upstreams if one.limits is not None and one not in request.tried
+    ]
+
+
+def may_come(request: RoutingRequest, now: float, ledger: Ledger | None = None) -> bool:
+    """Whether a place at an upstream, or room in its own limits, may come from the owner."""
+    for target in request.route.targets:
+        upstream = target.upstream
+        if not upstream.borrows:
+            continue
+        if upstream.places <= upstream.in_flight:
+            may = upstream.full_until <= now
+        else:
+            may = upstream.limits is not None
+        if may and could_serve(target, request, now, ledger):
+            return True
+    return False

@@ -3,10 +3,18 @@
 The day and the month are those of UTC. Costs are those of the ledger, at the prices of relay.toml,
 in micro-dollars; they count once a request has ended, so requests in flight can exceed a cap.
 
+Where several processes share an upstream, each end of a link has an `Exchanged` for what its peer
+knows, so that only the difference is sent: costs add up, in whatever order they come.
+
 Decides from when on there is room again. Must not know requests or the database.
 """
 
+from typing import TypeAlias
+
 from relay.quota.bucket import calendar_period
+
+# Micro-dollars of a day, its end in epoch seconds, and the same of a month.
+Costs: TypeAlias = tuple[int, float, int, float]
 
 
 class Spending:
@@ -29,6 +37,15 @@ class Spending:
         self._turn(now)
         self.day += cost
         self.month += cost
+
+    def add_costs(self, costs: Costs, now: float) -> None:
+        """Count costs of another process, unless their day or month is over."""
+        self._turn(now)
+        day, day_end, month, month_end = costs
+        if day_end == self.day_end:
+            self.day += day
+        if month_end == self.month_end:
+            self.month += month
 
     def _turn(self, now: float) -> None:
         if now >= self.day_end:
@@ -56,3 +73,54 @@ class Spending:
             "month_micro": self.month,
             "month_cap_micro": self.month_cap,
         }
+
+
+class Exchanged:
+    """What one other process knows of a `Spending`."""
+
+    __slots__ = ("_day", "_day_end", "_month", "_month_end")
+
+    def __init__(self) -> None:
+        self._day = self._month = 0
+        self._day_end = self._month_end = 0.0
+
+    def know_all(self, spending: Spending) -> Costs:
+        """All costs, to be sent now."""
+        self._day, self._day_end = spending.day, spending.day_end
+        self._month, self._month_end = spending.month, spending.month_end
+        return (self._day, self._day_end, self._month, self._month_end)
+
+    def unknown(self, spending: Spending) -> Costs | None:
+        """The costs that the other process does not know, to be sent now; None: it knows all."""
+        self._turn(spending)
+        day, month = spending.day - self._day, spending.month - self._month
+        if not (day or month):
+            return None
+        self.know_all(spending)
+        return (day, spending.day_end, month, spending.month_end)
+
+    def add(self, costs: Costs, spending: Spending, now: float) -> None:
+        """Count costs that the other process has sent."""
+        spending.add_costs(costs, now)
+        self._turn(spending)
+        day, day_end, month, month_end = costs
+        if day_end == self._day_end:
+            self._day += day
+        if month_end == self._month_end:
+            self._month += month
+
+    def begin(self, costs: Costs, spending: Spending, now: float) -> None:
+        """Go on with all costs that the other process knows, and with those it does not know."""
+        own = self.unknown(spending)
+        spending.begin(0, 0, now)
+        spending.add_costs(costs, now)
+        self.know_all(spending)
+        if own is not None:
+            spending.add_costs(own, now)
+
+    def _turn(self, spending: Spending) -> None:
+        """The other process knows nothing of a day or a month that has begun since."""
+        if self._day_end != spending.day_end:
+            self._day, self._day_end = 0, spending.day_end
+        if self._month_end != spending.month_end:
+            self._month, self._month_end = 0, spending.month_end

@@ -10,6 +10,7 @@ Decides the targets of a request with a `thread`. Must not know connections or a
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -33,7 +34,8 @@ class HeldRoute(Route):
 
 
 class Threads:
-    """The upstream of each message that may be gone on from, the oldest forgotten first."""
+    """The upstream of each message that may be gone on from, the oldest forgotten first.
+    `on_remembered`, if there is one, gets each account, message and upstream."""
 
     def __init__(self, capacity: int = 100_000, of_account: int = 2_000) -> None:
         """`capacity`: messages of all accounts; `of_account`: of one of them."""
@@ -41,6 +43,7 @@ class Threads:
         self._of_account = of_account
         self._upstreams: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._accounts: dict[str, OrderedDict[str, None]] = {}
+        self.on_remembered: Callable[[str, str, str], None] | None = None
 
     def __len__(self) -> int:
         return len(self._upstreams)
@@ -74,16 +77,26 @@ class Threads:
         match = _MESSAGE_ID.search(answer, 0, _SEARCHED_OCTETS)
         if match is None or not target.upstream.vendor.threads:
             return
-        id = match[1].decode("utf-8", "replace")
+        id, name = match[1].decode("utf-8", "replace"), target.upstream.name
+        self.put(account, id, name)
+        if self.on_remembered is not None:
+            self.on_remembered(account, id, name)
+
+    def put(self, account: str, id: str, upstream: str) -> None:
+        """Note by name which upstream holds a message."""
         own = self._accounts.setdefault(account, OrderedDict())
         own[id] = None
         own.move_to_end(id)
-        self._upstreams[account, id] = target.upstream.name
+        self._upstreams[account, id] = upstream
         self._upstreams.move_to_end((account, id))
         if len(own) > self._of_account:
             self._forget(account, next(iter(own)))
         elif len(self._upstreams) > self._capacity:
             self._forget(*next(iter(self._upstreams)))
+
+    def messages(self) -> list[tuple[str, str, str]]:
+        """All accounts and messages with their upstreams, the oldest first."""
+        return [(account, id, name) for (account, id), name in self._upstreams.items()]
 
     def _forget(self, account: str, id: str) -> None:
         del self._upstreams[account, id]

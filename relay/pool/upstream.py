@@ -5,7 +5,7 @@ serves: `selection` decides that.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from relay.net.upstream.connection_pool import ConnectionPool
 from relay.net.upstream.resolver import Resolver
 from relay.pool import clock
 from relay.pool.health import Health
+from relay.pool.places import UNBOUNDED
 from relay.pool.setup import UpstreamSetup
 from relay.pool.spending import Spending
 from relay.pool.vendor_errors import ErrorClassifier
@@ -41,6 +42,10 @@ class Upstream:
 
     Turns are shared out by stride scheduling: each request moves `virtual_time` on by `stride`,
     which is 1/`weight`, and the upstream with the lowest `virtual_time` is due.
+
+    `places` is the number of requests that may be in flight: `max_concurrency`, or what this
+    process has borrowed of it (`held_places`). Until `full_until` there is no place but these.
+    `on_release`, if there is one, is called when a request has ended.
     """
 
     vendor: config.VendorSettings
@@ -79,6 +84,10 @@ class Upstream:
         self.virtual_time = 0.0
         self.tier = Tier()
         self.in_flight = 0
+        self.places = UNBOUNDED
+        self.borrows = False
+        self.full_until = float("inf")
+        self.on_release: Callable[[], None] | None = None
         self.requests = 0
         self.answered = 0
         self.other_model = 0  # answers that name another model than the request
@@ -108,6 +117,8 @@ class Upstream:
         self.priority = settings.priority
         self.weight = settings.weight
         self.max_concurrency = settings.max_concurrency
+        if not self.borrows:
+            self.places = settings.max_concurrency or UNBOUNDED
         self.stride = 1 / settings.weight
         if setup.origin != self.pool.origin:
             self.pool.retire()

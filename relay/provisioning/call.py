@@ -23,6 +23,21 @@ T = TypeVar("T")
 MAX_BODY_OCTETS: Final = 64 * 1024
 
 
+class Monitor(Protocol):
+    """Reads all processes of a relay."""
+
+    async def view(self) -> list[dict[str, Any]]:
+        """The state of each upstream, as `Upstreams.view`."""
+        ...
+
+
+class Operator(Protocol):
+    """The relay's operator has it."""
+
+    @property
+    def monitor(self) -> Monitor: ...
+
+
 class RunningRelay(Protocol):
     """The parts of a relay that endpoints use."""
 
@@ -32,6 +47,8 @@ class RunningRelay(Protocol):
     def database(self) -> Database: ...
     @property
     def upstreams(self) -> Upstreams: ...
+    @property
+    def operator(self) -> Operator: ...
     async def refresh(self) -> None: ...
 
 

@@ -51,14 +51,14 @@ def _upstream(call: Call) -> Upstream:
     return upstream
 
 
-def _shown(call: Call, upstream: Upstream) -> Reply:
-    rows = call.relay.upstreams.view()
+async def _shown(call: Call, upstream: Upstream) -> Reply:
+    rows = await call.relay.operator.monitor.view()
     return Reply(_view(next(row for row in rows if row["name"] == upstream.name)))
 
 
 async def list_upstreams(call: Call) -> Reply:
     """All upstreams, as they stand."""
-    views = [_view(row) for row in call.relay.upstreams.view()]
+    views = [_view(row) for row in await call.relay.operator.monitor.view()]
     return Reply(ListPage[UpstreamView](views, None))
 
 
@@ -79,7 +79,7 @@ async def pause(call: Call) -> Reply:
     upstream = _upstream(call)
     await pauses.pause(call.database, upstream.name, call.now)
     upstream.health.pause()
-    return _shown(call, upstream)
+    return await _shown(call, upstream)
 
 
 async def resume(call: Call) -> Reply:
@@ -88,7 +88,7 @@ async def resume(call: Call) -> Reply:
     await pauses.resume(call.database, upstream.name, call.now)
     upstream.health.resume()
     call.relay.upstreams.wake()
-    return _shown(call, upstream)
+    return await _shown(call, upstream)
 
 
 async def clear(call: Call) -> Reply:
@@ -98,4 +98,4 @@ async def clear(call: Call) -> Reply:
     await audit.note(call.database, call.now, change)
     upstream.health.clear()
     call.relay.upstreams.wake()
-    return _shown(call, upstream)
+    return await _shown(call, upstream)

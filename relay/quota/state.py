@@ -28,6 +28,30 @@ BONUS: Final = "bonus:"  # begins the kind of a row with a bonus: its size, and 
 _NEVER: Final = 2**62
 
 
+class Loan:
+    """Reservations of one key that were made ahead at one moment, for requests that have not come:
+    `left` of them. Each took the same from the same buckets.
+
+    A crash makes such a reservation undone, so the rows of limits leave it out.
+    """
+
+    __slots__ = ("account", "left", "taken")
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+        self.left = 0
+        # Whose bucket, the bucket, the amount taken, its mark, and whether a refund leaves it out.
+        self.taken: list[tuple[LimitCounters, Bucket, int, Mark, bool]] = []
+
+    def held_of(self, bucket: Bucket) -> int:
+        """The part of a bucket's use, in the bucket's units."""
+        for _, one, amount, mark, _ in self.taken:
+            if one is bucket and mark[0] == bucket.mark[0]:
+                units = amount * self.left
+                return units * bucket.per if isinstance(bucket, TokenBucket) else units
+        return 0
+
+
 class LimitCounters:
     """The buckets of one owner, a key or an account, under its present plan.
 
@@ -44,6 +68,7 @@ class LimitCounters:
         "five_hours",
         "in_flight",
         "keys",
+        "loans",
         "must_check",
         "owner",
         "plan",
@@ -71,6 +96,7 @@ class LimitCounters:
         self.in_flight = 0
         self.must_check = False  # a request was refused, or took the last of a window
         self.dirty = False  # changed since `Ledger.changes` last returned its rows
+        self.loans: list[Loan] = []  # reservations for requests that have not come
         # The buckets of the plan's limits, in their order, and those of each kind.
         self.buckets: list[Bucket] = []
         self.request_buckets: tuple[Bucket, ...] = ()
@@ -141,9 +167,13 @@ class LimitCounters:
         )
 
     def rows(self) -> Iterator[Row]:
-        """The state as plain values, one row per bucket."""
+        """The state as plain values, one row per bucket. What is lent counts as not used."""
         for (kind, per), bucket in self.all_buckets.items():
-            yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, *bucket.state())
+            used, moment = bucket.state()
+            if self.loans:
+                lent = sum([loan.held_of(bucket) for loan in self.loans])
+                used = max(0, used - lent)
+            yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, used, moment)
         for kind, per in self.bonuses:
             bucket = self.all_buckets[kind, per]
             if isinstance(bucket, FixedWindow):

@@ -102,7 +102,7 @@ class _MemoryTurn:
     def __init__(self, turn: StoredResponse, expires: float) -> None:
         self.turn = turn
         self.expires = expires
-        self.octets = _turn_octets(turn)
+        self.octets = turn_octets(turn)
 
 
 class _MemoryAccount:
@@ -363,7 +363,7 @@ def _items(turns: list[StoredResponse]) -> list[bytes]:
     return [item for turn in reversed(turns) for item in (*turn.input, *turn.output)]
 
 
-def _turn_octets(turn: StoredResponse) -> int:
+def turn_octets(turn: StoredResponse) -> int:
     """The memory that a turn takes."""
     parts = (turn.answer, *turn.input, *turn.output)
     return _TURN_OVERHEAD_OCTETS + sum(map(getsizeof, parts)) + _POINTER_OCTETS * len(parts)

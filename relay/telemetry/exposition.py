@@ -59,14 +59,18 @@ def counter(name: str, help: str, value: float) -> Family:
     return Family(name, "counter", help, values=[((), value)])
 
 
-def render(families: Sequence[AnyFamily], accept: str) -> tuple[bytes, str]:
-    """The text of all families and of the process, and its content type. Reads /proc."""
+def render(
+    families: Sequence[AnyFamily], accept: str, *, with_process: bool = True
+) -> tuple[bytes, str]:
+    """The text of all families, and its content type. `with_process`: and of this process, from
+    /proc."""
     from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.exposition import choose_encoder
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(families))
-    ProcessCollector(registry=registry)
+    if with_process:
+        ProcessCollector(registry=registry)
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 

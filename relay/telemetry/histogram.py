@@ -28,6 +28,13 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0
 
+    @classmethod
+    def of(cls, bounds: tuple[int, ...], counts: list[int], total: int) -> "Histogram":
+        """A histogram that was counted elsewhere."""
+        histogram = cls(bounds)
+        histogram.counts, histogram.total = counts, total
+        return histogram
+
     @property
     def counts_total(self) -> int:
         """Number of durations."""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from relay.alerts.sources import Sources
 from relay.api.monitor import Monitor
-from relay.api.monitor import Parts as Measured
+from relay.api.reading import Parts as Measured
 from relay.config import Settings
 from relay.gateway.catalog import Catalog
 from relay.gateway.watch import Watch

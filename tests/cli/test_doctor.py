@@ -67,6 +67,17 @@ def test_offline_asks_nobody(tmp_path: Path) -> None:
     assert not [one for one in found if one["what"].startswith(("upstream", "public_url"))]
 
 
+def test_more_processes_than_cores_are_found(tmp_path: Path) -> None:
+    prepared(tmp_path, "http://127.0.0.1:9")
+    assert not of(examined(tmp_path, "--offline")[1], "workers", "ok")
+    change(tmp_path, "[server]", "[server]\nworkers = 256")
+    status, found = examined(tmp_path, "--offline")
+    assert status == 0
+    [line] = of(found, "workers", "warning")
+    assert line.startswith("256 processes serve, with ")
+    assert 'server.workers = "auto"' in line
+
+
 def test_faults_of_the_machine_come_with_a_remedy(tmp_path: Path) -> None:
     prepared(tmp_path, "http://127.0.0.1:9")
     (tmp_path / "relay.toml").chmod(0o644)

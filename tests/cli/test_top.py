@@ -56,6 +56,27 @@ async def test_load_upstreams_limits_and_metrics_are_shown(tmp_path: Path) -> No
     assert "relay_requests" in names
 
 
+async def test_all_processes_are_shown_as_one(tmp_path: Path) -> None:
+    with serving(tmp_path, ("simulate", "--port", "0")) as simulator:
+        write_settings(tmp_path, f"http://127.0.0.1:{simulator.port}")
+        path = tmp_path / "relay.toml"
+        settings = 'admin_listen = "unix"\nworkers = 2'
+        path.write_text(path.read_text().replace('admin_listen = ""', settings))
+        assert relay(tmp_path, "user", "create", "ada@example.com").returncode == 0
+        key = data(tmp_path, "key", "create", "--user", "ada@example.com")["key"]
+        with serving(tmp_path) as running:
+            for _ in range(8):  # connections, which either process may accept
+                await asked(running.port, key, 1)
+            frame, status = top_at(tmp_path, 80), data(tmp_path, "top")
+    assert "processes 2   replaced 0" in frame
+    assert max(map(len, frame.splitlines())) <= 80
+    assert status["requests"] == status["by_code"]["2xx"] == 8
+    [owner, worker] = status["workers"]["processes"]
+    assert (owner["process"], worker["process"]) == ("owner", "0")
+    assert owner["pid"] != worker["pid"]
+    assert owner["answers"] is worker["answers"] is True
+
+
 async def test_the_dashboard_names_existing_metrics_alone(tmp_path: Path) -> None:
     write_settings(tmp_path, "http://127.0.0.1:9")
     path = tmp_path / "relay.toml"

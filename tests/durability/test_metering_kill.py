@@ -48,7 +48,8 @@ async def one_caller(port: int, key: str, seen: Seen, dice: random.Random) -> No
                     await reader.readexactly(int(fields_received[b"content-length"]))
                 else:
                     await reader.readuntil(LAST_CHUNK)
-                seen.complete.append(number)
+                if status == 200:
+                    seen.complete.append(number)
                 seen.statuses[status] += 1
         finally:
             writer.transport.abort()

@@ -256,6 +256,11 @@ class NoDatabase:
 class Unmetered:
     """Admits every request, so a transcript needs no journal on a disk."""
 
+    admits_again = False
+
+    async def check(self, ctx: RequestContext, *_: Any, counting: bool) -> None:
+        pass
+
     async def admit(self, ctx: RequestContext, *_: Any) -> Admission:
         return UNMETERED
 

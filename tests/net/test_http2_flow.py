@@ -245,3 +245,19 @@ async def test_events_are_not_gathered(live: Live) -> None:
     gaps = sorted(later - earlier for earlier, later in pairwise(times))
     assert len(gaps) >= 18
     assert gaps[len(gaps) // 2] >= 0.01
+
+
+@pytest.mark.parametrize("size", [1, 16_384, 16_385, 20_000, 40_000, 65_536, 200_000])
+async def test_a_write_of_any_size_ends_no_answer(live: Live, size: int) -> None:
+    async def handler(exchange: Exchange) -> None:
+        exchange.begin(200, [])
+        for _ in range(3):
+            exchange.write(bytes(size))
+            await exchange.writable()
+        exchange.end(b"last")
+
+    live.app.server.handler = handler
+    async with http2_caller(live.port, settings={INITIAL_WINDOW_SIZE: 1 << 20}) as caller:
+        caller.send(WindowUpdateFrame(0, window_increment=1 << 20))
+        reply = await caller.answer(caller.request(get("/")))
+    assert reply.payload == bytes(3 * size) + b"last"

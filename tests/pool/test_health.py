@@ -173,7 +173,7 @@ def test_the_outages_of_callers_are_bounded() -> None:
         health.failed(unsure(Scope.MODEL, 60)._replace(until=NOW + 60), f"m{number}", NOW, A)
         health.cannot_count(NOW + 60, f"usr_{number}")
         health.counts_again_at = 0.0
-    assert len(health._by_caller) <= 1000
+    assert len(health.by_caller) <= 1000
 
 
 def test_a_callers_error_shows_that_the_upstream_works() -> None:

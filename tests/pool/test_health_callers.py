@@ -77,7 +77,7 @@ def test_each_callers_outage_ends_in_its_own_time() -> None:
     assert health.level(M, NOW, caller=A) is Level.OUT
     assert health.level(N, NOW + 61, caller=B) is Level.OUT
     assert health.level(M, NOW + 61, caller=A) is Level.FREE
-    assert set(health._by_caller) == {B}
+    assert set(health.by_caller) == {B}
     assert health.level(N, NOW + 601, caller=B) is Level.FREE
     assert not health.degraded
 

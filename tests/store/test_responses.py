@@ -15,6 +15,7 @@ from relay.store.responses import (
     ResponseStore,
     StoredResponse,
 )
+from tests.workers.remote import remote_store
 
 LIFE = 1000.0
 KEY = bytes(range(32))
@@ -35,7 +36,7 @@ async def database(folder: Path) -> tuple[Database, list[str]]:
     return opened, owners
 
 
-@pytest.fixture(params=["memory", "database"])
+@pytest.fixture(params=["memory", "remote", "database"])
 async def shelf(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[tuple[ResponseStore, str, str]]:
@@ -43,6 +44,9 @@ async def shelf(
     opened, (ada, ben) = await database(tmp_path)
     if request.param == "memory":
         yield MemoryResponseStore(LIFE, 10_000_000), ada, ben
+    elif request.param == "remote":
+        async with remote_store(MemoryResponseStore(LIFE, 10_000_000), tmp_path) as (store, _):
+            yield store, ada, ben
     else:
         yield DatabaseResponseStore(opened, KEY, LIFE), ada, ben
     await opened.close()

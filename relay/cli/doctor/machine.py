@@ -1,4 +1,4 @@
-"""The machine: files that others may read, disk, descriptors, the kernel's queue.
+"""The machine: files that others may read, disk, descriptors, the kernel's queue, cores.
 
 Decides which values are too low. Opens the database's folder, never the database.
 """
@@ -32,6 +32,7 @@ def examine(settings: config.Settings, path: str) -> Iterator[Finding]:
     yield from _disk(settings)
     yield from _descriptors(settings)
     yield from _queue()
+    yield from _processes(settings)
     for pair in config.certificate_files(settings.server.tls):
         yield from _certificate(pair.cert)
 
@@ -127,6 +128,21 @@ def _queue() -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield passed("somaxconn", f"the kernel queues {queue} connections")
+
+
+def _processes(settings: config.Settings) -> Iterator[Finding]:
+    number, cores = settings.server.processes, len(os.sched_getaffinity(0))
+    if number > cores:
+        yield warning(
+            "workers", f"{number} processes serve, with {cores} {_cores(cores)} to run on",
+            'write server.workers = "auto": more processes than cores only take turns',
+        )  # fmt: skip
+    elif number > 1:
+        yield passed("workers", f"{number} processes serve, on {cores} {_cores(cores)}")
+
+
+def _cores(number: int) -> str:
+    return "core" if number == 1 else "cores"
 
 
 def _certificate(path: str) -> Iterator[Finding]:

@@ -110,7 +110,7 @@ class AutoCertificates:
         with self._logged():
             if await off_loop("acme", follower.follow):
                 self._follower = follower
-            await self._look()
+            await self.look()
 
     async def finish(self, seconds: float) -> None:
         """Wait up to `seconds` for an order that still runs on its thread. The process that
@@ -119,7 +119,7 @@ class AutoCertificates:
         while self._is_ordering and time.monotonic() < until:  # noqa: ASYNC110 - set on a thread
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Use certificates that another process has got. Raises OSError."""
         domains = self._domains
         found = await off_loop("acme", lambda: [self._other(one) for one in domains])
@@ -143,7 +143,7 @@ class AutoCertificates:
         if self._follower is not None:
             with self._logged():
                 await off_loop("acme", self._follower.follow_to_end)
-                await self._look()
+                await self.look()
         while True:
             now = time.time()
             # An order that is due waits for no question: an authority may answer none for long.

@@ -33,7 +33,7 @@ async def show(visit: Visit) -> Response:
     text = query.get("q", "").strip()[:_MAX_TEXT]
     before = query.get("before", "")
     number = int(before) if before.isascii() and before.isdecimal() and len(before) < 19 else 2**62
-    failures = visit.parts.operations().watch.failures
+    failures = await visit.parts.operations().monitor.failures()
     found = [one for one in reversed(failures) if _has(one, text)]
     rows = await usage.requests(visit.database, limit=_ROWS, before=number)
     values: dict[str, Any] = {
@@ -52,9 +52,7 @@ async def show(visit: Visit) -> Response:
 async def explain(visit: Visit) -> Response:
     """What is known of one request, as `relay explain` prints it."""
     parts, operations = visit.parts, visit.parts.operations()
-    explainer = Explainer(
-        parts.database, parts.ledger, operations.upstreams, operations.watch, parts.catalog
-    )
+    explainer = Explainer(parts.database, parts.ledger, operations.monitor, parts.catalog)
     try:
         facts = await explainer.explain(visit.request.path_params["id"])
     except RelayError as error:

@@ -1,16 +1,11 @@
 """The requests in flight: who, what, where to and why, and what each holds."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from starlette.responses import Response
 
-from relay.gateway.admission import MeteredAdmission
-from relay.gateway.context import RequestContext
 from relay.web.pages import Access, Pages
 from relay.web.visit import Visit
-
-_MAX_ROWS: Final = 200
 
 
 def add(pages: Pages) -> None:
@@ -19,67 +14,23 @@ def add(pages: Pages) -> None:
     pages.get("/admin/parts/live", part, Access.ADMIN)
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """One request in flight. Tokens and micro-dollars are those that are held for it."""
-
-    id: str
-    age_us: int
-    email: str
-    user_id: str
-    key_id: str
-    model: str
-    path: str
-    stage: str  # reading, waiting or answering
-    upstream: str
-    choice: str
-    passed_over: str
-    tried: str
-    tokens: int
-    held_micro: int
-    first_us: int
-
-
 async def show(visit: Visit) -> Response:
     """All of them, and how many."""
-    return visit.render("admin/live.html", **_values(visit))
+    return visit.render("admin/live.html", **await _values(visit))
 
 
 async def part(visit: Visit) -> Response:
     """The rows alone."""
-    return visit.render("admin/parts/live_rows.html", **_values(visit))
+    return visit.render("admin/parts/live_rows.html", **await _values(visit))
 
 
-def _values(visit: Visit) -> dict[str, Any]:
-    operations = visit.parts.operations()
-    found = [ctx for ctx in list(operations.watch.running) if ctx.dialect is not None]
-    found.sort(key=lambda ctx: ctx.started_at)
+async def _values(visit: Visit) -> dict[str, Any]:
+    monitor = visit.parts.operations().monitor
+    total = (await monitor.figures()).total
+    running = await monitor.running()
     return {
-        "rows": [_running(ctx, visit.now) for ctx in found[:_MAX_ROWS]],
-        "total": len(found),
-        "waiting": operations.upstreams.waiting,
-        "limit": operations.measured.load.max_in_flight,
+        "rows": running.rows,
+        "total": running.total,
+        "waiting": total.waiting,
+        "limit": total.in_flight_limit,
     }
-
-
-def _running(ctx: RequestContext, now: float) -> Running:
-    admission, caller = ctx.admission, ctx.caller
-    held = admission.reservation.cost if isinstance(admission, MeteredAdmission) else 0
-    stage = "answering" if ctx.upstream_us else "waiting" if ctx.inbound else "reading"
-    return Running(
-        ctx.id,
-        max(0, int((now - ctx.started_at) * 1e6)),
-        "" if caller is None else caller.email,
-        "" if caller is None else caller.user_id,
-        "" if caller is None else caller.key_id,
-        ctx.model,
-        ctx.path,
-        stage,
-        ctx.upstream,
-        ctx.choice,
-        ctx.passed_over,
-        ctx.tried,
-        admission.tokens,
-        held,
-        ctx.first_us,
-    )

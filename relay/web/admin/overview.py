@@ -58,15 +58,19 @@ async def now_part(visit: Visit) -> Response:
 
 async def _values(visit: Visit) -> dict[str, Any]:
     operations = visit.parts.operations()
+    figures = await operations.monitor.figures()
+    total = figures.total
     today = visit.now // _DAY * _DAY
     sums = await usage.sums(visit.database, "day", usage.Filter(since=today))
     return {
         "problems": await _problems(visit),
         "low": await _low(visit),
-        "in_flight": sum(ctx.dialect is not None for ctx in list(operations.watch.running)),
-        "waiting": operations.upstreams.waiting,
-        "rates": visit.site.pulse.rates(),
-        "upstreams": operations.upstreams.view(),
+        "processes": 0 if figures.others is None else total.processes,
+        "silent": 0 if figures.others is None else len(figures.others.silent),
+        "in_flight": total.relayed,
+        "waiting": total.waiting,
+        "rates": await visit.site.pulse.rates(total),
+        "upstreams": operations.monitor.rows(total),
         "today": sums[0] if sums else None,
         "bars": await _bars(visit),
         "chart": (_CHART_WIDTH, _CHART_HEIGHT, _BAR),

@@ -9,9 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from relay.api.figures import Figures
 from relay.gateway.request_metrics import OTHER
+from relay.net.off_loop import off_loop
 from relay.telemetry.histogram import REQUEST_BOUNDS
 from relay.web.parts import Operations
 
@@ -63,13 +66,14 @@ class Pulse:
         self._task: asyncio.Task[None] | None = None
         self._looked_at = 0.0
 
-    def rates(self) -> Rates:
-        """The rates of the last five minutes, or since the start if nobody looked before."""
+    async def rates(self, figures: Figures) -> Rates:
+        """The rates of the last five minutes, or since the start if nobody looked before.
+        `figures` are those of this moment."""
         self._looked_at = self._clock()
         if self._task is None or self._task.done():
             self._readings.clear()
             self._task = asyncio.get_running_loop().create_task(self._keep_reading())
-        now = self._read()
+        now = await self._reading(figures)
         uptime = time.time() - self._operations().measured.started_at
         start = Reading(now.at - uptime, 0, 0, 0, 0, (0,) * len(now.first_events), {})
         return _between(self._readings[0] if self._readings else start, now)
@@ -81,26 +85,32 @@ class Pulse:
 
     async def _keep_reading(self) -> None:
         while self._clock() - self._looked_at < _WATCHED_SECONDS:
-            self._readings.append(self._read())
+            figures = await self._operations().monitor.figures()
+            self._readings.append(await self._reading(figures.total))
             await asyncio.sleep(_STEP_SECONDS)
 
-    def _read(self) -> Reading:
-        operations = self._operations()
-        series = [one for one in operations.measured.requests.series() if one.endpoint != OTHER]
-        ended = sum(one.durations.counts_total for one in series)
-        return Reading(
-            self._clock(),
-            ended,
-            sum(one.by_status[0] + one.by_status[4] + one.by_status[5] for one in series),
-            sum(one.input + one.output + one.cache_read + one.cache_write for one in series),
-            sum(one.cost for one in series),
-            tuple(map(sum, zip(*[one.first_events.counts for one in series], strict=True)))
-            or (0,) * (len(REQUEST_BOUNDS) + 1),
-            {
-                one.name: (one.requests, sum(one.health.errors.values()))
-                for one in operations.upstreams
-            },
-        )
+    async def _reading(self, figures: Figures) -> Reading:
+        errors = {one.name: sum(one.health.errors.values()) for one in self._operations().upstreams}
+        return await off_loop("pulse", partial(_reading, self._clock(), figures, errors))
+
+
+def _reading(at: float, figures: Figures, errors: dict[str, int]) -> Reading:
+    """`errors`: of each upstream. May take milliseconds: there may be thousands of series."""
+    series = [one for one in figures.series if one.endpoint != OTHER]
+    return Reading(
+        at,
+        sum(one.durations.number for one in series),
+        sum(one.by_status[0] + one.by_status[4] + one.by_status[5] for one in series),
+        sum(one.input + one.output + one.cache_read + one.cache_write for one in series),
+        sum(one.cost for one in series),
+        tuple(map(sum, zip(*[one.first_events.counts for one in series], strict=True)))
+        or (0,) * (len(REQUEST_BOUNDS) + 1),
+        {
+            one.name: (one.requests, errors[one.name])
+            for one in figures.upstreams
+            if one.name in errors
+        },
+    )
 
 
 def _between(before: Reading, after: Reading) -> Rates:

@@ -144,7 +144,7 @@ def _candidates(visit: Visit, route: Route, request: RoutingRequest) -> list[Can
             found.append(Candidate(target, "chosen", outage))
         elif upstream.health.degraded and outage:
             found.append(Candidate(target, "out", outage))
-        elif 0 < upstream.max_concurrency <= upstream.in_flight:
+        elif upstream.places <= upstream.in_flight:
             found.append(Candidate(target, "full", str(upstream.in_flight)))
         elif ready > now:
             found.append(Candidate(target, "spent", rfc3339(shown(ready))))

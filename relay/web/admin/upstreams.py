@@ -40,12 +40,13 @@ async def part(visit: Visit) -> Response:
 
 async def _values(visit: Visit) -> dict[str, Any]:
     operations = visit.parts.operations()
+    total = (await operations.monitor.figures()).total
     sticky = operations.upstreams.settings.sticky != "off"
     return {
-        "rows": operations.upstreams.view(),
+        "rows": operations.monitor.rows(total),
         "sessions": operations.bindings.counts(time.monotonic()) if sticky else {},
-        "rates": visit.site.pulse.rates(),
-        "waiting": operations.upstreams.waiting,
+        "rates": await visit.site.pulse.rates(total),
+        "waiting": total.waiting,
         "plans": {one.name: one.limits for one in visit.settings.upstream},
     }
 

@@ -220,7 +220,11 @@ class Stream:
             return b""
         frames = []
         total = 0
-        while total < _MAX_AT_ONCE and (frame := self.next_frame()):
+        # Once all is sent it waits no more; a further frame would be the end of the answer.
+        while total < _MAX_AT_ONCE and self.id in connection.waiting:
+            frame = self.next_frame()
+            if not frame:
+                break
             frames.append(frame)
             total += len(frame)
         return b"".join(frames)

@@ -1,0 +1,25 @@
+"""Several processes of one relay on one machine, with one ledger and one journal.
+
+    link                messages between the owner and a worker
+    nursery             forks workers
+    slots               admission in a worker, from reservations made ahead in the owner's ledger
+    link_journal        the journal of a worker: its entries go to the owner
+    lending             the owner's side of slots, for one worker
+    admissions          admission in the owner, and in a worker that has no slot
+    owner               the workers, as the owner sees them
+    worker              the process that is one
+    pool_sharing        upstreams, their health, places and costs, and sessions in all processes
+    figures             metrics, requests in flight and failures of all processes
+    forward             which paths a worker serves; all others go to the owner
+    owner_connections   a worker's connections to the owner, for these
+    inner_server        the owner's side of them
+    inner_exchange      a forwarded request, as the owner's endpoints see it
+    inner_frames        the octets between them
+    remote_responses    responses that the owner keeps in memory
+    refreshing          changes of keys and plans, in force in all processes at once
+
+The **owner** is the relay as it is without workers: it has the ledger and the journal, and serves
+requests, too. A **worker** serves requests beside it, on the same listening sockets. It admits a
+request from a **slot**: an ordinary reservation that the owner made ahead, and that goes back if it
+is not used.
+"""

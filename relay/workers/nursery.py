@@ -1,0 +1,105 @@
+"""A small process that forks workers: it was forked itself before there were threads or a loop.
+
+A worker that ends is replaced within milliseconds, shares the memory of the modules that are
+loaded, and needs no command line. Decides how a worker begins: with its end of the link and the
+listening sockets. Must not know what it does then.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NoReturn
+
+_MAX_MESSAGE_OCTETS: Final = 64 * 1024
+_MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
+_REAP_SECONDS: Final = 1.0
+_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# The link, and the listening sockets with their names.
+Run = Callable[[socket.socket, list[tuple[str, socket.socket]]], None]
+
+
+class Nursery:
+    """The owner's handle of the process."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Use `fork`."""
+        self._socket = sock
+
+    @classmethod
+    def fork(cls, run: Run) -> "Nursery":
+        """Start the process; `run` is what a worker does. Only while there is a single thread.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.fork() == 0:
+            mine.close()
+            _end_with(partial(_serve, theirs, run))
+        theirs.close()
+        mine.setblocking(False)
+        return cls(mine)
+
+    def start_worker(
+        self, link: socket.socket, listeners: Sequence[tuple[str, socket.socket]]
+    ) -> None:
+        """Have a worker forked; the sockets here may be closed then.
+
+        Raises:
+            OSError: the process that forks is gone, or has too much to do.
+        """
+        names = json.dumps([name for name, _ in listeners]).encode()
+        descriptors = [link.fileno(), *(sock.fileno() for _, sock in listeners)]
+        socket.send_fds(self._socket, [names], descriptors)
+
+    def close(self) -> None:
+        """End the process. Workers end with their links."""
+        self._socket.close()
+
+
+def _serve(sock: socket.socket, run: Run) -> None:
+    """Fork workers until the owner is gone."""
+    for number in _IGNORED:  # the owner ends its workers
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        readable, _, _ = select.select([sock], [], [], _REAP_SECONDS)
+        if readable:
+            message, descriptors, _, _ = socket.recv_fds(
+                sock, _MAX_MESSAGE_OCTETS, _MAX_DESCRIPTORS
+            )
+            if not message:
+                return
+            if os.fork() == 0:
+                sock.close()
+                link, *listening = [socket.socket(fileno=one) for one in descriptors]
+                named = list(zip(json.loads(message), listening, strict=True))
+                _end_with(partial(run, link, named))
+            for descriptor in descriptors:
+                os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _end_with(work: Callable[[], None]) -> NoReturn:
+    """Do the work of a forked process, and end it without what its parent would do at its end."""
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)

@@ -1,0 +1,75 @@
+"""The processes of one relay, as the operating system shows them, and many callers at once."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from tests.durability.process import Running
+from tests.fakes.caller import read_answer, request
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(one) for one in text.split()]
+
+
+def nursery_of(running: Running) -> int:
+    """The process that forks workers."""
+    [nursery] = children(running.process.pid)
+    return nursery
+
+
+def workers_of(running: Running) -> list[int]:
+    """The worker processes of a relay."""
+    return [one for one in children(nursery_of(running)) if is_alive(one)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and has not ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+async def ask(port: int, key: str, times: int, statuses: Counter[int]) -> None:
+    """Send so many requests over one connection, one after the other."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for _ in range(times):
+            writer.write(request(key))
+            status, _, _ = await read_answer(reader)
+            statuses[status] += 1
+    finally:
+        writer.transport.abort()
+
+
+async def ask_at_once(port: int, keys: list[str], connections: int, each: int) -> Counter[int]:
+    """Many callers at once, `connections` of each key; the statuses of all answers."""
+    statuses: Counter[int] = Counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections):
+            for key in keys:
+                group.create_task(ask(port, key, each, statuses))
+    return statuses
+
+
+async def in_force(port: int, keys: list[str]) -> None:
+    """Wait until every process knows the keys; asking uses nothing."""
+    async with asyncio.timeout(10):
+        for key in keys:
+            known = 0
+            while known < 20:  # connections in a row, which all processes accept
+                known = known + 1 if await _knows(port, key) else 0
+
+
+async def _knows(port: int, key: str) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request(key, b"", method="GET", target="/v1/models"))
+        status, _, _ = await read_answer(reader)
+        return status == 200
+    finally:
+        writer.transport.abort()
