@@ -72,6 +72,8 @@ def serve(
 
 def _worker_plan(path: str, log_format: LogFormat | None) -> "WorkerPlan":
     """Fork the process that starts workers, before there is a thread. Raises as `serve`."""
+    # libuv accepts all that wait in one go, so one process would get all of a burst.
+    os.environ.setdefault("UV_TCP_SINGLE_ACCEPT", "1")
     from relay.workers.plan import WorkerPlan  # its memory is for those who use it
 
     return WorkerPlan.fork(path, log_format)

@@ -238,6 +238,8 @@ class Lender:
             self._return(number, now)
         for account, key, plan in batch.refused:
             self._count_refusal(account, key, plan, now)
+        if batch.opened:
+            self._app.journal.hasten()  # the answer may be near its end already
 
     def _open(self, batch: Batch) -> None:
         journal = self._app.journal
@@ -252,6 +254,7 @@ class Lender:
         def report(durable: bool) -> None:
             if durable:
                 self.link.send("durable", batch.number)
+                self.link.flush()
 
         ticket.when_durable(report)
 

@@ -246,7 +246,8 @@ class OwnersPool:
         upstream = self._upstreams.get(place)
         exchanged = self._exchanged.get(link, {}).get(place)
         if upstream is not None and exchanged is not None:
-            exchanged.add(_costs(costs), upstream.spending, self._app.upstreams.now())
+            now = self._app.upstreams.now()
+            exchanged.add(_read_costs(costs), upstream.spending, now)
 
     # --- bindings and threads ---
 
@@ -312,7 +313,8 @@ class WorkersPool:
         if upstream is None:
             return
         self._health.take_state(place, state)
-        self._exchanged[place].begin(_costs(costs), upstream.spending, self._app.upstreams.now())
+        now = self._app.upstreams.now()
+        self._exchanged[place].begin(_read_costs(costs), upstream.spending, now)
         upstream.quota_left = quota_left
         self._known.add(place)
         self._places.renew(place)
@@ -330,7 +332,8 @@ class WorkersPool:
     def _take_costs(self, place: str, costs: list[Any]) -> None:
         upstream = self._upstreams.get(place)
         if upstream is not None and place in self._known:
-            self._exchanged[place].add(_costs(costs), upstream.spending, self._app.upstreams.now())
+            now = self._app.upstreams.now()
+            self._exchanged[place].add(_read_costs(costs), upstream.spending, now)
 
     def _take_bindings(self, rows: list[Row]) -> None:
         self._bindings.take(rows)
@@ -339,12 +342,6 @@ class WorkersPool:
         upstream = self._upstreams.get(place)
         if upstream is not None:
             upstream.quota_left = quota_left
-
-
-def _costs(values: list[Any]) -> Costs:
-    """Costs as they came over the link."""
-    day, day_end, month, month_end = values
-    return day, day_end, month, month_end
 
 
 def _send_costs(
@@ -356,6 +353,11 @@ def _send_costs(
             costs = exchanged[place].unknown(upstream.spending)
             if costs is not None:
                 link.send("costs", place, costs)
+
+
+def _read_costs(values: list[Any]) -> Costs:
+    day, day_end, month, month_end = values
+    return (day, day_end, month, month_end)
 
 
 def _is_sticky(app: Sharing) -> bool:
