@@ -30,8 +30,8 @@ from relay.workers.loans import Loan, trim
 from relay.workers.slots import UPSTREAM
 from relay.workers.traffic import Batch, Closed, Grant, Wish, decode_batch
 
-_LIFETIME_MS: Final = 10_000
-_SMOOTH_LIFETIME_MS: Final = 2_000  # a limit that refills meanwhile would admit more
+_LIFETIME_MS: Final = 40_000
+_MAX_UNUSED: Final = 20_000  # slots of one worker, of all keys; about 1 KiB each
 
 _log = logging.getLogger("relay.workers")
 
@@ -165,7 +165,7 @@ class Lender:
     def _share(self, key_state: KeyState, wish: Wish, now: int) -> int:
         """How many slots may be lent ahead: less and less of what is left, so that others find
         some. None where no window is open and nobody waits: it would begin without a request."""
-        many = wish.slots
+        many = min(wish.slots, _MAX_UNUSED - len(self._unused))
         parts = 2 * self._processes()
         for counters in (key_state.counters, *key_state.further):
             assert counters.plan is not None
@@ -391,6 +391,4 @@ def _lifetime(key_state: KeyState, now: int) -> int:
         for bucket in counters.buckets:
             if isinstance(bucket, FixedWindow):
                 lifetime = min(lifetime, bucket.end - now)
-            else:
-                lifetime = min(lifetime, _SMOOTH_LIFETIME_MS)
     return max(0, lifetime)

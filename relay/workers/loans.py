@@ -31,11 +31,19 @@ class _Part:
                 self.name = name
 
     def is_over(self, now: int) -> bool:
-        """Whether the bucket has forgotten it: it was reset, or its window is over."""
+        """Whether it is not in the bucket as it was taken: the bucket was reset, its window is
+        over, or it has refilled since."""
         bucket = self.bucket
-        if self.mark[0] != bucket.mark[0]:
-            return True
-        return isinstance(bucket, FixedWindow) and now >= bucket.end
+        if isinstance(bucket, FixedWindow):
+            return self.mark[0] != bucket.mark[0] or now >= bucket.end
+        return now > bucket.moment or self.mark != bucket.mark
+
+    def take_again(self, now: int) -> None:
+        """Let it count from this moment on."""
+        bucket = self.bucket
+        bucket.give_back(self.amount, self.mark, now)
+        if not bucket.take(self.amount, now):
+            bucket.charge(self.amount, bucket.mark, now)
 
 
 class Loan:
@@ -68,13 +76,12 @@ class Loan:
             ledger.mark_changed(part.counters)
 
     def begin(self, reservation: Reservation, now: int) -> None:
-        """A request was admitted by one of them: take again where a bucket has forgotten it."""
+        """A request was admitted by one of them: it counts from this moment on."""
         is_over = False
         for part in self._parts:
             if part.is_over(now):
                 is_over = True
-                if not part.bucket.take(part.amount, now):
-                    part.bucket.charge(part.amount, part.bucket.mark, now)
+                part.take_again(now)
         if is_over:
             reservation.requests = [(one, one.mark) for one, _ in reservation.requests]
             reservation.tokens = [(one, held, one.mark) for one, held, _ in reservation.tokens]

@@ -24,7 +24,7 @@ from relay.quota.state import KeyState, Reservation, Row
 from relay.store.records import AdmissionRow, Charge, Settlement
 
 _SPAN_SECONDS: Final = 4.0  # over which the demand of a key is counted
-_AHEAD_SECONDS: Final = 2.0  # of that demand that is asked for
+_AHEAD_SECONDS: Final = 30.0  # of that demand that is asked for
 _MOST: Final = 64  # slots at a time
 _LOW: Final = 4  # asks when a quarter of the last grant is left
 _IDLE_SECONDS: Final = 5.0  # slots that nobody has used for so long go back
