@@ -80,6 +80,7 @@ async def test_a_conversation_keeps_its_upstream_everywhere(
         caller = all_three.callers[number % 3]
         text = f"conversation {number}"
         assert (await caller.ask(key, body("both", text))).status == 200
+        await asyncio.sleep(0.05)  # the others learn of it on its next turn, over two links
         for _ in range(2):
             assert await all_three.statuses(key, body("both", text)) == [200] * 3
         [upstream] = set(await shared.reached())

@@ -11,8 +11,8 @@ from tests.durability.process import Running, relay, serving
 from tests.fakes.until import until
 from tests.scoreboard import RecordProperty
 
-from .everywhere import Everywhere, everywhere
-from .processes import in_force, is_alive, workers_of
+from .everywhere import Everywhere, everywhere, in_force
+from .processes import is_alive, workers_of
 from .shared import Shared, body, settings, together
 from .test_exact import PLANS, new_keys
 
@@ -21,6 +21,24 @@ IMPATIENT = (
     "-c",
     "from relay.workers import owner; owner._STUCK_SECONDS = 3.0;"
     "from relay.cli import main; main()",
+)
+
+SHORT_OF_FILES = (
+    "-c",
+    """
+from relay.workers.nursery import Nursery
+begun, start_worker = [], Nursery.start_worker
+
+def fails_once(self, *sockets):
+    begun.append(self)
+    if len(begun) == 3:
+        raise OSError(24, "Too many open files")
+    start_worker(self, *sockets)
+
+Nursery.start_worker = fails_once
+from relay.cli import main
+main()
+""",
 )
 
 
@@ -84,7 +102,7 @@ async def shared_key(shared: Shared, text: str) -> str:
     """A key of a plan without limits, in force everywhere; `text` is a relay.toml in order."""
     (shared.folder / "relay.toml").write_text(text)
     key = await shared.key()
-    await in_force(shared.running.port, [key])
+    await in_force(shared.running, [key])
     return key
 
 
@@ -139,7 +157,7 @@ async def test_a_stuck_worker_is_replaced(
     path.write_text(path.read_text() + PLANS)
     with serving(folder, program=IMPATIENT) as running:
         [key, other] = new_keys(folder, "forty", 2)
-        await in_force(running.port, [key, other])
+        await in_force(running, [key, other])
         before = workers_of(running)
         async with everywhere(running) as all_three:
             first, stuck, third = all_three.callers
@@ -164,3 +182,16 @@ async def test_a_stuck_worker_is_replaced(
                 assert (await all_three.callers[0].ask(key)).status == 200
             assert await all_three.statuses(key) == [429] * 3
     record_property("figure", f"replaced {replaced:.1f} s after it stopped, with 3 s of patience")
+
+
+async def test_a_worker_that_cannot_start_is_tried_again(several: tuple[Path, str]) -> None:
+    folder, key = several
+    with serving(folder, program=SHORT_OF_FILES) as running:
+        before = workers_of(running)
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: len(set(workers_of(running)) - set(before)) == 1)
+        async with everywhere(running) as all_three:
+            assert await all_three.statuses(key) == [200] * 3
+        running.signal()
+        assert await running.exited(10) == 0
+        assert "cannot be started; another try follows" in error_log(running)
