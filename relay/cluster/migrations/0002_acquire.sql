@@ -72,12 +72,23 @@ CREATE TYPE relay.claim AS (
     used bigint, ceiling bigint, want bigint, need bigint, ends_in bigint
 );
 
--- Take a claim's totals into its window, which is locked. `latest`: it is the latest of its lease.
-CREATE FUNCTION relay.report_claim(
-    c relay.claim, now bigint, OUT w relay.quota_window, OUT latest boolean
-) LANGUAGE plpgsql AS $$
+CREATE TYPE relay.reported AS (
+    w relay.quota_window,
+    latest boolean,     -- whether the claim is the latest of its lease
+    others bigint,      -- the part of the window that other leases take
+    unused bigint,      -- and, of nodes that are alive, what they have not used
+    own_number bigint,  -- of the lease as it stands; NULL: there is none
+    own_used bigint,
+    own_ceiling bigint
+);
+
+-- Take a claim's totals into its window, which is locked.
+CREATE FUNCTION relay.report_claim(c relay.claim, now bigint) RETURNS relay.reported
+LANGUAGE plpgsql AS $$
 DECLARE
     before relay.quota_window;
+    r relay.reported;
+    w relay.quota_window;
     known bigint;
     knows boolean;
 BEGIN
@@ -87,8 +98,8 @@ BEGIN
     w := relay.advance_window(w, now);
     SELECT l.number INTO known FROM relay.lease l
     WHERE l.window_name = c.window_name AND l.name = c.lease;
-    latest := known IS NULL OR c.number > known;
-    IF latest THEN
+    r.latest := known IS NULL OR c.number > known;
+    IF r.latest THEN
         IF c.epoch > w.epoch OR (c.epoch = w.epoch AND w.ends = 0) THEN
             -- This server has lost the opening of the claim's window: go on from the nodes' totals.
             w.epoch := c.epoch;
@@ -97,20 +108,19 @@ BEGIN
                 w := relay.close_window(w);
             END IF;
         END IF;
-        IF w.ends <> 0 AND (known IS NOT NULL OR c.epoch = w.epoch) THEN
+        knows := c.epoch = w.epoch;
+        IF w.ends <> 0 AND (known IS NOT NULL OR knows) THEN
             -- A node that does not know this window yet has not used it, nor will by earlier grants.
-            knows := c.epoch = w.epoch;
             INSERT INTO relay.lease AS l
             VALUES (c.window_name, c.lease, c.number, CASE WHEN knows THEN c.used ELSE 0 END,
                     CASE WHEN knows THEN c.ceiling ELSE 0 END, now + relay.lease_time(), false)
             ON CONFLICT (window_name, name) DO UPDATE
             SET number = excluded.number, used = excluded.used, ceiling = excluded.ceiling,
                 expires = excluded.expires, is_lost = false;
-            IF greatest(c.used, c.ceiling) = 0 OR NOT knows THEN
-                IF NOT EXISTS (SELECT FROM relay.lease l WHERE l.window_name = c.window_name
+            IF (greatest(c.used, c.ceiling) = 0 OR NOT knows)
+               AND NOT EXISTS (SELECT FROM relay.lease l WHERE l.window_name = c.window_name
                                AND (l.used > 0 OR l.ceiling > 0)) THEN
-                    w := relay.close_window(w);
-                END IF;
+                w := relay.close_window(w);
             END IF;
         END IF;
     END IF;
@@ -118,70 +128,64 @@ BEGIN
         UPDATE relay.quota_window it SET size = w.size, epoch = w.epoch, ends = w.ends
         WHERE it.name = c.window_name;
     END IF;
+    SELECT coalesce(sum(greatest(l.used, l.ceiling)) FILTER (WHERE l.name <> c.lease), 0),
+           coalesce(sum(greatest(0, l.ceiling - l.used))
+                    FILTER (WHERE l.name <> c.lease AND NOT l.is_lost), 0),
+           max(l.number) FILTER (WHERE l.name = c.lease),
+           max(l.used) FILTER (WHERE l.name = c.lease),
+           max(l.ceiling) FILTER (WHERE l.name = c.lease)
+    INTO r.others, r.unused, r.own_number, r.own_used, r.own_ceiling
+    FROM relay.lease l WHERE l.window_name = c.window_name;
+    r.w := w;
+    RETURN r;
 END $$;
-
--- How much more a node gets: less and less of what is free, so that others find some.
-CREATE FUNCTION relay.share_of(c relay.claim, free bigint, nodes bigint) RETURNS bigint
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN free < greatest(c.need, 1) THEN 0
-    ELSE least(greatest(c.want, c.need), greatest(c.need, free / (2 * nodes), 1)) END
-$$;
 
 CREATE TYPE relay.granted AS (
     number bigint, epoch bigint, ceiling bigint, ends_in bigint, expires_in bigint, size bigint,
     free bigint, elsewhere bigint
 );
 
--- The unused part of other nodes is asked for where it would help a request that waits.
-CREATE FUNCTION relay.recall(g relay.granted, c relay.claim) RETURNS void LANGUAGE sql AS $$
-    SELECT pg_notify('relay_recall', c.window_name)
-    WHERE c.need > g.free AND g.elsewhere > 0
-$$;
-
--- Let a claim that was reported have more, and answer it. `extends`: it may have more. A request
--- that waits opens the window.
+-- Answer a claim that was reported. `supplied`: its request can be admitted in all windows, and the
+-- claim may have more; one of a request that waits opens the window.
 CREATE FUNCTION relay.grant_claim(
-    c relay.claim, w relay.quota_window, now bigint, nodes bigint, extends boolean
+    c relay.claim, r relay.reported, now bigint, nodes bigint, supplied boolean
 ) RETURNS relay.granted LANGUAGE plpgsql AS $$
 DECLARE
-    own relay.lease;
-    others record;
-    free bigint;
-    share bigint;
+    ends bigint := (r.w).ends;
+    used bigint := coalesce(r.own_used, 0);
+    total bigint := coalesce(r.own_ceiling, 0);  -- of this lease: its new ceiling
+    free bigint := (r.w).size - r.others - greatest(used, total);
+    share bigint := 0;
 BEGIN
-    SELECT coalesce(sum(greatest(l.used, l.ceiling)), 0)::bigint AS total,
-           coalesce(sum(greatest(0, l.ceiling - l.used)) FILTER (WHERE NOT l.is_lost), 0)::bigint
-               AS unused
-    INTO others FROM relay.lease l WHERE l.window_name = c.window_name AND l.name <> c.lease;
-    SELECT * INTO own FROM relay.lease l WHERE l.window_name = c.window_name AND l.name = c.lease;
-    free := w.size - others.total - coalesce(greatest(own.used, own.ceiling), 0);
-    IF extends AND c.need > 0 AND w.ends = 0 THEN
-        w.ends := now + w.per;
-        UPDATE relay.quota_window it SET ends = w.ends WHERE it.name = w.name;
-    END IF;
-    IF extends AND w.ends <> 0 THEN
-        share := relay.share_of(c, free, nodes);
-        IF share > 0 OR own.name IS NULL OR own.number <> c.number THEN
-            INSERT INTO relay.lease AS l
-            VALUES (c.window_name, c.lease, c.number, 0, share, now + relay.lease_time(), false)
-            ON CONFLICT (window_name, name) DO UPDATE
-            SET number = excluded.number, ceiling = l.ceiling + share, expires = excluded.expires,
-                is_lost = false
-            RETURNING * INTO own;
+    IF supplied AND r.latest THEN
+        IF c.need > 0 AND ends = 0 THEN
+            ends := now + (r.w).per;
+            UPDATE relay.quota_window it SET ends = now + it.per
+            WHERE it.name = c.window_name;
         END IF;
-        free := w.size - others.total - greatest(own.used, own.ceiling);
+        IF ends <> 0 THEN
+            -- Less and less of what is free, so that others find some.
+            IF free >= greatest(c.need, 1) THEN
+                share := least(greatest(c.want, c.need), greatest(c.need, free / (2 * nodes), 1));
+            END IF;
+            total := total + share;
+            IF r.own_number IS NULL THEN
+                INSERT INTO relay.lease VALUES (c.window_name, c.lease, c.number, 0, total,
+                                                now + relay.lease_time(), false);
+            ELSIF share > 0 OR r.own_number <> c.number THEN
+                UPDATE relay.lease l
+                SET number = c.number, ceiling = total,
+                    expires = now + relay.lease_time(), is_lost = false
+                WHERE l.window_name = c.window_name AND l.name = c.lease;
+            END IF;
+            free := (r.w).size - r.others - greatest(used, total);
+        END IF;
+    ELSIF c.need > free AND r.unused > 0 THEN
+        PERFORM pg_notify('relay_recall', c.window_name);  -- others hold what would help
     END IF;
-    RETURN (c.number, w.epoch, coalesce(own.ceiling, 0), greatest(0, w.ends - now), relay.lease_time(),
-            w.size, greatest(0, free), others.unused)::relay.granted;
+    RETURN (c.number, (r.w).epoch, total, greatest(0, ends - now), relay.lease_time(),
+            (r.w).size, greatest(0, free), r.unused)::relay.granted;
 END $$;
-
--- Whether the request that waits for a claim can be admitted.
-CREATE FUNCTION relay.can_supply(c relay.claim, w relay.quota_window) RETURNS boolean
-LANGUAGE sql AS $$
-    SELECT c.need <= 0 OR c.need <= (
-        SELECT w.size - coalesce(sum(greatest(l.used, l.ceiling)), 0)
-        FROM relay.lease l WHERE l.window_name = c.window_name)
-$$;
 
 -- Answer claims in their order. Those of one request stand together, under one number in
 -- `requests`: if one of their windows cannot supply its need, none gives more. `at` is the moment,
@@ -191,31 +195,28 @@ CREATE FUNCTION relay.answer_claims(
 ) RETURNS SETOF relay.granted LANGUAGE plpgsql AS $$
 DECLARE
     now bigint;
-    windows relay.quota_window[];
-    latest boolean[];
-    reported record;
-    granted relay.granted;
-    supplied boolean := true;
+    c relay.claim;
+    r relay.reported;
+    reported relay.reported[];
+    supplied boolean := NOT frozen;
     first int := 1;
 BEGIN
     PERFORM relay.lock_windows(
-        array_agg(c.window_name), array_agg(c.size), array_agg(c.per)) FROM unnest(claims) c;
+        array_agg(it.window_name), array_agg(it.size), array_agg(it.per)) FROM unnest(claims) it;
     now := coalesce(at, relay.now_ms());
     FOR i IN 1 .. cardinality(claims) LOOP
-        reported := relay.report_claim(claims[i], now);
-        windows[i] := reported.w;
-        latest[i] := reported.latest;
-        supplied := supplied AND relay.can_supply(claims[i], windows[i]);
+        c := claims[i];
+        r := relay.report_claim(c, now);
+        reported[i] := r;
+        IF c.need > 0 AND c.need > (r.w).size - r.others
+                - greatest(coalesce(r.own_used, 0), coalesce(r.own_ceiling, 0)) THEN
+            supplied := false;
+        END IF;
         CONTINUE WHEN requests[i + 1] = requests[i];
         FOR j IN first .. i LOOP
-            granted := relay.grant_claim(
-                claims[j], windows[j], now, nodes, supplied AND latest[j] AND NOT frozen);
-            IF NOT supplied THEN
-                PERFORM relay.recall(granted, claims[j]);
-            END IF;
-            RETURN NEXT granted;
+            RETURN NEXT relay.grant_claim(claims[j], reported[j], now, nodes, supplied);
         END LOOP;
         first := i + 1;
-        supplied := true;
+        supplied := NOT frozen;
     END LOOP;
 END $$;

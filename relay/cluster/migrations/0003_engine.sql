@@ -20,15 +20,17 @@ BEGIN
 END $$;
 
 -- Whether nothing is granted yet: a node may still hold a grant that this incarnation does not know.
-CREATE FUNCTION relay.is_frozen(engine relay.engine) RETURNS boolean LANGUAGE sql AS $$
-    SELECT relay.now_ms() < engine.since + 5000 AND EXISTS (
+CREATE FUNCTION relay.is_frozen(engine relay.engine) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN relay.now_ms() < engine.since + 5000 AND EXISTS (
         SELECT FROM relay.node n
-        WHERE n.incarnation < engine.incarnation AND n.seen > engine.since - 3600000)
-$$;
+        WHERE n.incarnation < engine.incarnation AND n.seen > engine.since - 3600000);
+END $$;
 
-CREATE FUNCTION relay.active_nodes() RETURNS bigint LANGUAGE sql AS $$
-    SELECT greatest(1, count(*)) FROM relay.node n WHERE n.seen > relay.now_ms() - 15000
-$$;
+CREATE FUNCTION relay.active_nodes() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT greatest(1, count(*)) FROM relay.node n WHERE n.seen > relay.now_ms() - 15000);
+END $$;
 
 CREATE FUNCTION relay.acquire(
     requests int[], window_names text[], sizes bigint[], pers bigint[], leases text[],
