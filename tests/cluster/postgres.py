@@ -62,14 +62,11 @@ class Postgres:
         options = [word for name, value in values.items() for word in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + 30
         while True:
+            command = [str(self._bin / "postgres"), "-D", str(self.folder / "data")]
+            command += ["-p", str(self.port), *options]
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [self._bin / "postgres", "-D", self.folder / "data", "-p", str(self.port)]
-                    + options,
-                    user=self._user,
-                    cwd=self.folder,
-                    stdout=log,
-                    stderr=log,
+                    command, user=self._user, cwd=self.folder, stdout=log, stderr=log
                 )
             # After a kill it refuses to start while a process of the earlier run still lives.
             while self._process.poll() is None:

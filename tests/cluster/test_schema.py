@@ -73,12 +73,12 @@ def test_a_missing_migration_is_a_damaged_installation(tmp_path: Path) -> None:
         read_migrations(tmp_path)
     for number, script in ((1, "-- needs: 1\n"), (3, "-- needs: 3\n")):
         (tmp_path / f"{number:04}_some.sql").write_text(script)
-    with pytest.raises(SchemaError, match="0003_some.sql"):
+    with pytest.raises(SchemaError, match="0003_some"):
         read_migrations(tmp_path)
     (tmp_path / "0003_some.sql").rename(tmp_path / "0002_some.sql")
     assert [one.needs for one in read_migrations(tmp_path)] == [1, 3]
     (tmp_path / "0002_some.sql").write_text("SELECT 1")
-    with pytest.raises(SchemaError, match="0002_some.sql"):
+    with pytest.raises(SchemaError, match="0002_some"):
         read_migrations(tmp_path)
 
 

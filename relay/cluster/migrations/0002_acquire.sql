@@ -47,7 +47,7 @@ END $$;
 CREATE FUNCTION relay.advance_window(w relay.quota_window, now bigint) RETURNS relay.quota_window
 LANGUAGE plpgsql AS $$
 DECLARE
-    grace CONSTANT bigint := 2000;
+    grace CONSTANT bigint := relay.lease_time() / 5;
 BEGIN
     IF w.ends = 0 THEN
         RETURN w;
@@ -181,7 +181,8 @@ BEGIN
             free := (r.w).size - r.others - greatest(used, total);
         END IF;
     ELSIF c.need > free AND r.unused > 0 THEN
-        PERFORM pg_notify('relay_recall', c.window_name);  -- others hold what would help
+        -- Others hold what would help. Of two that ask each other, the later name gives way.
+        PERFORM pg_notify('relay_recall', c.lease || ' ' || c.window_name);
     END IF;
     RETURN (c.number, (r.w).epoch, total, greatest(0, ends - now), relay.lease_time(),
             (r.w).size, greatest(0, free), r.unused)::relay.granted;

@@ -78,13 +78,14 @@ BEGIN
     RETURN number;
 END $$;
 
--- A node is alive. `reported`: the incarnation under which it has reported all of its use.
+-- A node is alive. `reported`: the incarnation under which it has reported all of its use; NULL: it
+-- has used nothing.
 CREATE FUNCTION relay.poll(node text, boot text, reported bigint)
 RETURNS TABLE (incarnation bigint, nodes bigint, seq bigint) LANGUAGE plpgsql AS $$
 DECLARE
     engine relay.engine := relay.present_engine();
 BEGIN
-    INSERT INTO relay.node AS n VALUES (node, poll.boot, relay.now_ms(), reported)
+    INSERT INTO relay.node AS n VALUES (node, poll.boot, relay.now_ms(), coalesce(reported, engine.incarnation))
     ON CONFLICT (name) DO UPDATE
     SET boot = excluded.boot, seen = excluded.seen, incarnation = excluded.incarnation;
     RETURN QUERY SELECT engine.incarnation, relay.active_nodes(),

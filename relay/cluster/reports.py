@@ -1,0 +1,101 @@
+"""Reports of a node's use that no request asks for: idle leases, late settlements, new engines.
+
+Decides when a lease goes back, when a window is forgotten, and when all use is reported again: an
+engine that has restarted, or took over from another, may lack the last commits. Must not know how
+claims are sent.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from relay.cluster.windows import NodeWindow
+
+if TYPE_CHECKING:
+    from relay.cluster.limits import SharedLimits
+
+_KEEP_TIME: Final = 30_000  # milliseconds after its last request that a key is remembered
+_SLICE: Final = 500  # windows that one call looks at: about a millisecond
+
+
+class Reports:
+    """See the module."""
+
+    def __init__(self, limits: "SharedLimits") -> None:
+        self.reported: int | None = None  # the incarnation that has all of the node's use
+        self._limits = limits
+        self._incarnation = 0
+        self._unreported: set[str] = set()  # windows that this incarnation has yet to hear of
+        self._to_sweep: list[NodeWindow] = []
+        self._draws_to_sweep: list[tuple[str, str]] = []
+
+    # --- another incarnation ----------------------------------------------------------
+
+    def observe(self, incarnation: int) -> None:
+        """The engine's present incarnation. All use is reported to a new one."""
+        if incarnation != self._incarnation:
+            first = not self._incarnation
+            self._incarnation = incarnation
+            now = self._limits.clock()
+            self._unreported = {
+                name for name, it in self._limits.windows.items()
+                if not first and it.leased.epoch and it.leased.reset_in(now)
+            }  # fmt: skip
+        self._report_again()
+
+    def answered(self, windows: Iterable[NodeWindow], incarnation: int) -> None:
+        """The engine has heard of these windows."""
+        if incarnation != self._incarnation:
+            self.observe(incarnation)
+        if self._unreported:
+            self._unreported.difference_update([window.name for window in windows])
+            self._report_again()
+
+    def _report_again(self) -> None:
+        now = self._limits.clock()
+        for name in list(self._unreported):
+            window = self._limits.windows.get(name)
+            if window is None or not window.leased.reset_in(now):
+                self._unreported.discard(name)
+            elif not window.claimed:
+                self._limits.send([(window, 0)], now, urgent=False)
+        if not self._unreported:
+            self.reported = self._incarnation
+
+    # --- leases that nobody uses ------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Look at some windows: renew what is in use, give back what is idle, report what is not
+        known, and forget what is over."""
+        now = self._limits.clock()
+        if not self._to_sweep:
+            self._to_sweep = list(self._limits.windows.values())
+            self._draws_to_sweep = list(self._limits.draws)
+        for _ in range(min(_SLICE, len(self._draws_to_sweep))):
+            name = self._draws_to_sweep.pop()
+            draw = self._limits.draws.get(name)
+            if draw is not None and not draw.queue and now - draw.used_at > _KEEP_TIME:
+                del self._limits.draws[name]
+                draw.forget()
+        for _ in range(min(_SLICE, len(self._to_sweep))):
+            self._sweep_window(self._to_sweep.pop(), now)
+
+    def _sweep_window(self, window: NodeWindow, now: int) -> None:
+        leased = window.leased
+        if window.claimed or window.draws:
+            return
+        if leased.is_low(now):
+            self._limits.claim_ahead(window, now)
+        elif leased.is_idle(now):
+            self._limits.release(window, now, urgent=False)
+        elif leased.left(now):
+            return  # its next claim reports the use
+        elif not window.is_settled(now):
+            self._limits.release(window, now, urgent=False)
+        elif not window.held and not window.users:
+            self._limits.windows.pop(window.name, None)
+
+
+def unused(windows: Iterable[NodeWindow], now: int) -> tuple[int, int]:
+    """The number of leases with something unused, and the unused amount of all."""
+    left = [window.leased.left(now) for window in windows]
+    return sum(1 for one in left if one), sum(left)

@@ -1,0 +1,130 @@
+"""A node as a process: reads one JSON object a line and writes one answer a line.
+
+    python -m tests.cluster.node_program URL NAME ON_OUTAGE [JOURNAL]
+
+With a journal it notes each change of a lease's use in it, as the relay does in its database, and
+reports what an earlier process noted there.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from relay.cluster.calls import WindowClaim
+from relay.cluster.node import ClusterNode, ClusterSettings
+from relay.cluster.windows import Held, SharedLimit
+from relay.quota.share.claims import Claim
+from tests.cluster.nodes import outcome
+
+
+class Program:
+    """The node and what it admitted."""
+
+    def __init__(self, node: ClusterNode, journal: Path | None) -> None:
+        self.node = node
+        self.held: list[Held] = []
+        self._journal = -1
+        if journal is not None:
+            self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def note(self, held: Held) -> None:
+        """One line a window: its identity, and the totals of the lease."""
+        if self._journal >= 0:
+            lines = [
+                json.dumps([it.name, it.size, it.per, it.lease, epoch, it.leased.used])
+                for it, _, _, epoch, _ in held.taken
+            ]
+            os.write(self._journal, ("\n".join(lines) + "\n").encode())
+
+    def report_earlier(self, journal: Path) -> None:
+        """The totals of the last boot, by lease and window."""
+        last: dict[tuple[str, str], list[Any]] = {}
+        for line in journal.read_text().splitlines():
+            row = json.loads(line)
+            last[row[3], row[0]] = row
+        self.node.limits.report_earlier(
+            WindowClaim(name, size, per, Claim(lease, 2**40, epoch, used, used, 0, 0))
+            for name, size, per, lease, epoch, used in last.values()
+        )
+
+    async def request(self, plan: tuple[SharedLimit, ...], key: str, tokens: int) -> str:
+        done = await outcome(self.node.limits, plan, key, tokens=tokens)
+        if isinstance(done, Held):
+            self.held.append(done)
+            self.note(done)
+            return "admitted"
+        return done
+
+    async def burst(
+        self, limits: list[list[Any]], keys: list[str], count: int, tokens: int = 0
+    ) -> dict[str, int]:
+        """So many requests at once, of each key in turn."""
+        plan = tuple([SharedLimit(*limit) for limit in limits])
+        done = await asyncio.gather(
+            *[self.request(plan, keys[number % len(keys)], tokens) for number in range(count)]
+        )
+        return {name: done.count(name) for name in set(done)}
+
+    async def steady(
+        self, limits: list[list[Any]], keys: list[str], rate: float, seconds: float
+    ) -> dict[str, Any]:
+        """Requests at an even pace, of each key in turn. Waits are in milliseconds."""
+        plan = tuple([SharedLimit(*limit) for limit in limits])
+        waits, started, number = [], time.monotonic(), 0
+        refused = 0
+        while (passed := time.monotonic() - started) < seconds:
+            while number < passed * rate:
+                began = time.perf_counter()
+                done = await self.request(plan, keys[number % len(keys)], 0)
+                waits.append((time.perf_counter() - began) * 1000)
+                refused += done != "admitted"
+                number += 1
+            await asyncio.sleep(0.001)
+        waits.sort()
+        return {
+            "requests": number,
+            "refused": refused,
+            "p50": waits[len(waits) // 2],
+            "p99": waits[len(waits) * 99 // 100],
+        }
+
+    async def refund(self) -> int:
+        """Give all back that is held."""
+        for one in self.held:
+            self.node.limits.refund(one)
+            self.note(one)
+        count, self.held = len(self.held), []
+        return count
+
+    async def figures(self) -> dict[str, Any]:
+        view = self.node.view()
+        return {**view.counters, "leases": view.leases, "unused": view.unused,
+                "nodes": view.nodes}  # fmt: skip
+
+
+async def main(url: str, name: str, on_outage: Any, journal: str = "") -> None:
+    node = await ClusterNode.open(ClusterSettings(url, name, on_outage), lambda kind, id: None)
+    path = Path(journal) if journal else None
+    program = Program(node, path)
+    if path is not None:
+        program.report_earlier(path)
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    print('"ready"', flush=True)
+    while line := await reader.readline():
+        request = json.loads(line)
+        answer = await getattr(program, request.pop("do"))(**request)
+        print(json.dumps(answer), flush=True)
+    await node.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))
