@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from relay.cluster.limits import SharedLimits
 
 _KEEP_TIME: Final = 30_000  # milliseconds after its last request that a key is remembered
+_SCARCE: Final = 20  # of a window less than a twentieth is free
 _SLICE: Final = 500  # windows that one call looks at: about a millisecond
 
 
@@ -88,7 +89,10 @@ class Reports:
         elif leased.is_idle(now):
             self._limits.release(window, now, urgent=False)
         elif leased.left(now):
-            return  # its next claim reports the use
+            # Its next claim reports the use, which is early enough unless others may need what was
+            # given back here.
+            if leased.used < window.reported and leased.free * _SCARCE < leased.size:
+                self._limits.claim_ahead(window, now)
         elif not window.is_settled(now):
             self._limits.release(window, now, urgent=False)
         elif not window.held and not window.users:

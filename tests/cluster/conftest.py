@@ -1,5 +1,6 @@
 """A PostgreSQL server for the session, and a migrated database for each test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import psycopg
@@ -16,27 +17,37 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def template(postgres: Postgres) -> str:
+    """The name of a database with all migrations, to be copied."""
+    return new_template(postgres)
+
+
+def new_template(server: Postgres) -> str:
+    """See `template`."""
+
+    async def migrated() -> str:
+        name = server.new_database()
+        async with await psycopg.AsyncConnection.connect(
+            server.url(name), autocommit=True
+        ) as connection:
+            await migrate(connection, known_migrations())
+        return name
+
+    return asyncio.run(migrated())
+
+
+@pytest.fixture
+def database(postgres: Postgres, template: str) -> str:
+    """The name of a database with all migrations."""
+    return postgres.new_database(template)
+
+
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
     """A server for one test, which may stop it."""
     with running_postgres() as server:
         yield server
-
-
-@pytest.fixture
-async def database(postgres: Postgres) -> str:
-    """The name of a database with all migrations."""
-    return await migrated(postgres)
-
-
-async def migrated(postgres: Postgres) -> str:
-    """The name of a new database with all migrations."""
-    name = postgres.new_database()
-    async with await psycopg.AsyncConnection.connect(
-        postgres.url(name), autocommit=True
-    ) as connection:
-        await migrate(connection, known_migrations())
-    return name
 
 
 @pytest.fixture

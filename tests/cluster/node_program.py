@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ class Program:
             self.note(one)
         count, self.held = len(self.held), []
         return count
+
+    async def epochs(self) -> dict[int, int]:
+        """The number of requests that were admitted, by epoch of their first window."""
+        return dict(sorted(Counter(one.taken[0][3] for one in self.held).items()))
 
     async def figures(self) -> dict[str, Any]:
         view = self.node.view()
