@@ -2,52 +2,56 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from relay.cluster.schema import known_migrations, migrate
-from tests.cluster.postgres import Postgres, running_postgres
+from tests.cluster.postgres import Postgres, new_postgres
+
+TEMPLATE = "template_relay"  # a database with all migrations, to be copied
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def pristine() -> Iterator[Path]:
+    """The disk of a server that was stopped: it has `TEMPLATE`."""
+    with new_postgres() as server:
+        server.create()
+        server.start()
+
+        async def prepare() -> None:
+            url = server.url(server.new_database(name=TEMPLATE))
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+                await migrate(connection, known_migrations())
+
+        asyncio.run(prepare())
+        server.stop()
+        yield server.folder
+
+
+@pytest.fixture(scope="session")
+def postgres(pristine: Path) -> Iterator[Postgres]:
     """The server that tests share, which none may stop."""
-    with running_postgres() as server:
+    with new_postgres() as server:
+        server.copy_from(pristine)
+        server.start()
         yield server
 
 
-@pytest.fixture(scope="session")
-def template(postgres: Postgres) -> str:
-    """The name of a database with all migrations, to be copied."""
-    return new_template(postgres)
-
-
-def new_template(server: Postgres) -> str:
-    """See `template`."""
-
-    async def migrated() -> str:
-        name = server.new_database()
-        async with await psycopg.AsyncConnection.connect(
-            server.url(name), autocommit=True
-        ) as connection:
-            await migrate(connection, known_migrations())
-        return name
-
-    return asyncio.run(migrated())
-
-
 @pytest.fixture
-def database(postgres: Postgres, template: str) -> str:
-    """The name of a database with all migrations."""
-    return postgres.new_database(template)
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
+def own_postgres(pristine: Path) -> Iterator[Postgres]:
     """A server for one test, which may stop it."""
-    with running_postgres() as server:
+    with new_postgres() as server:
+        server.copy_from(pristine)
+        server.start()
         yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The name of a database with all migrations."""
+    return postgres.new_database(TEMPLATE)
 
 
 @pytest.fixture

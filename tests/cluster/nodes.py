@@ -111,12 +111,12 @@ async def node_process(
 
 
 class Wire:
-    """A proxy of octets before the server. `drop`: all octets vanish from now on, in silence."""
+    """A proxy of octets before the server."""
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self._target = port
-        self._dropping = False
+        self._drops = (False, False)  # what nodes send, what the server sends
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -132,33 +132,37 @@ class Wire:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def drop(self) -> None:
-        """The network is gone."""
-        self._dropping = True
+    def drop(self, *, only_replies: bool = False) -> None:
+        """Let all octets vanish from now on, in silence."""
+        self._drops = (not only_replies, True)
 
     def restore(self) -> None:
-        """It is there again. Connections that lost octets stay as they are."""
-        self._dropping = False
+        """Pass octets again. Connections that lost some stay as they are."""
+        self._drops = (False, False)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        writers = [writer]
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
-            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
-            back.close()
+            writers.append(back)
+            await asyncio.gather(self._pass(reader, back, 0), self._pass(there, writer, 1))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)
-            writer.close()
+            for one in writers:
+                one.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lost = False
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: int
+    ) -> None:
+        is_lost = False
         while octets := await reader.read(65536):
-            lost = lost or self._dropping
-            if not lost:
+            is_lost = is_lost or self._drops[way]
+            if not is_lost:
                 writer.write(octets)
-        if not lost and not self._dropping:
+        if not is_lost:
             writer.close()

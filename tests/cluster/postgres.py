@@ -21,6 +21,7 @@ _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "64MB",
     "autovacuum_naptime": "5s",
+    "min_wal_size": "4MB",
     "fsync": "off",  # a killed process loses nothing of what the system has
     "full_page_writes": "off",
     "log_min_messages": "log",
@@ -45,16 +46,23 @@ class Postgres:
         self._bin = bin
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count()
-        # initdb refuses root.
-        self._user = "postgres" if os.geteuid() == 0 else None
-        if self._user:
-            shutil.chown(folder, self._user)
-        self._run("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "relay",
-                  "-E", "UTF8", "--locale=C", "--no-sync")  # fmt: skip
+        # initdb and postgres refuse root.
+        self.user = "postgres" if os.geteuid() == 0 else None
+        if self.user:
+            shutil.chown(folder, self.user)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run([self._bin / program, *arguments], user=self._user, cwd=self.folder,
-                       check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    def create(self) -> None:
+        """Make an empty server on the disk."""
+        command = [str(self._bin / "initdb"), "-D", str(self.folder / "data"), "-U", "relay"]
+        command += ["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        command += ["--wal-segsize=1"]  # it is copied a few times
+        subprocess.run(
+            command, user=self.user, cwd=self.folder, check=True, stdout=subprocess.DEVNULL
+        )
+
+    def copy_from(self, folder: Path) -> None:
+        """Have the disk of another server, which is stopped."""
+        subprocess.run(["cp", "-a", folder / "data", self.folder / "data"], check=True)
 
     def start(self, **settings: str) -> None:
         """Start it and wait until it answers. `settings` for this run."""
@@ -66,7 +74,7 @@ class Postgres:
             command += ["-p", str(self.port), *options]
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    command, user=self._user, cwd=self.folder, stdout=log, stderr=log
+                    command, user=self.user, cwd=self.folder, stdout=log, stderr=log
                 )
             # After a kill it refuses to start while a process of the earlier run still lives.
             while self._process.poll() is None:
@@ -85,21 +93,14 @@ class Postgres:
         """End it as a power cut would, but for the system's cache."""
         self._end(signal.SIGKILL)
 
-    def pause(self) -> None:
-        """Let no process of it run any more, as if the machine hung."""
-        self._signal_all(signal.SIGSTOP)
+    def save(self) -> None:
+        """Keep the state of its disk, while it is stopped."""
+        subprocess.run(["cp", "-a", self.folder / "data", self.folder / "saved"], check=True)
 
-    def resume(self) -> None:
-        """After `pause`."""
-        self._signal_all(signal.SIGCONT)
-
-    def _signal_all(self, number: int) -> None:
-        assert self._process is not None
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for one in [pid, *map(int, children)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one, number)
+    def put_back(self) -> None:
+        """Put the saved state of its disk back, while it is stopped."""
+        shutil.rmtree(self.folder / "data")
+        (self.folder / "saved").rename(self.folder / "data")
 
     def _end(self, number: int) -> None:
         if self._process is not None:
@@ -115,24 +116,24 @@ class Postgres:
         """Over its Unix socket."""
         return f"postgresql://relay@/{database}?host={self.folder}&port={self.port}"
 
-    def new_database(self, template: str = "template1") -> str:
+    def new_database(self, template: str = "template1", name: str = "") -> str:
         """The name of a new database."""
-        name = f"relay_{next(self._numbers)}"
+        name = name or f"relay_{next(self._numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return name
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server, until it is no longer needed; skips the test where there is no program."""
+def new_postgres() -> Iterator[Postgres]:
+    """A server that has no disk yet, and ends with the block; skips the test where there is no
+    program."""
     bin = programs()
     if bin is None:
         pytest.skip("needs Debian's package postgresql")
     # Not below pytest's folder, which other users may not enter; short, for the socket's path.
     folder = Path(tempfile.mkdtemp(prefix="relay-pg-"))
     server = Postgres(folder, bin)
-    server.start()
     try:
         yield server
     finally:

@@ -4,9 +4,8 @@
 
 CREATE TABLE relay.engine (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    -- Counts the starts of this server, on whichever machine: commits may have been lost before one.
-    incarnation bigint NOT NULL DEFAULT 1,
-    start text NOT NULL DEFAULT '',
+    start text NOT NULL DEFAULT '',         -- of this server, on whichever machine
+    incarnation bigint NOT NULL DEFAULT 1,  -- one start's number; commits may be lost before another
     since bigint NOT NULL DEFAULT 0
 );
 INSERT INTO relay.engine DEFAULT VALUES;

@@ -11,8 +11,9 @@ DECLARE
 BEGIN
     SELECT * INTO engine FROM relay.engine;
     IF engine.start <> present THEN
+        -- Not counted: the count of a start whose commit was lost would come again.
         UPDATE relay.engine e
-        SET incarnation = e.incarnation + 1, start = present, since = relay.now_ms()
+        SET start = present, incarnation = hashtextextended(present, 0), since = relay.now_ms()
         WHERE e.start <> present;
         SELECT * INTO engine FROM relay.engine;
     END IF;
@@ -24,7 +25,7 @@ CREATE FUNCTION relay.is_frozen(engine relay.engine) RETURNS boolean LANGUAGE pl
 BEGIN
     RETURN relay.now_ms() < engine.since + 5000 AND EXISTS (
         SELECT FROM relay.node n
-        WHERE n.incarnation < engine.incarnation AND n.seen > engine.since - 3600000);
+        WHERE n.incarnation <> engine.incarnation AND n.seen > engine.since - 3600000);
 END $$;
 
 CREATE FUNCTION relay.active_nodes() RETURNS bigint LANGUAGE plpgsql AS $$
