@@ -10,9 +10,9 @@ from relay.cluster.link import Connection
 from relay.quota.share.claims import Claim, Grant
 
 _ACQUIRE: Final = (
-    "SELECT * FROM relay.acquire(%s::int[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],"
-    " %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],"
-    " %s::bigint[])"
+    "SELECT * FROM relay.acquire(%s::text, %s::bigint, %s::int[], %s::text[], %s::bigint[],"
+    " %s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],"
+    " %s::bigint[], %s::bigint[], %s::bigint[])"
 )
 
 
@@ -52,8 +52,11 @@ class EngineFigures(NamedTuple):
     lost: int  # leases that counted as used, since their nodes were silent
 
 
-async def acquire(connection: Connection, requests: Sequence[Sequence[WindowClaim]]) -> Answers:
-    """Send the claims of several requests in one round trip: each request gets all or nothing."""
+async def acquire(
+    connection: Connection, node: str, reported: int, requests: Sequence[Sequence[WindowClaim]]
+) -> Answers:
+    """Send the claims of several requests in one round trip: each request gets all or nothing.
+    `reported`: see `poll`; 0: none."""
     columns: tuple[list[Any], ...] = tuple([[] for _ in range(12)])
     for number, request in enumerate(requests):
         for window, size, per, claim in request:
@@ -63,7 +66,7 @@ async def acquire(connection: Connection, requests: Sequence[Sequence[WindowClai
             )  # fmt: skip
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
-    cursor = await connection.execute(_ACQUIRE, columns)
+    cursor = await connection.execute(_ACQUIRE, [node, reported, *columns])
     rows = iter(await cursor.fetchall())
     grants = []
     incarnation, frozen = 0, False

@@ -9,12 +9,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from relay.cluster.calls import Answers, WindowClaim, acquire
 from relay.cluster.figures import Figures
-from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
+from relay.cluster.link import EngineAwayError, EngineRefusalError, Link
 from relay.cluster.schema import SchemaError
 from relay.quota.share.claims import Grant
 
@@ -39,14 +39,21 @@ class Errand(NamedTuple):
     done: Callable[[Reply], None]
 
 
+Requests: TypeAlias = Sequence[Sequence[WindowClaim]]
+Acquire: TypeAlias = Callable[[Link, Requests], Awaitable[Answers | None]]
+
+
 class Courier:
     """See the module."""
 
     def __init__(self, url: str, node: str, figures: Figures) -> None:
+        self.reported = 0  # the incarnation of the engine that has all of the node's use
+        self._node = node
+        self._figures = figures
         self.urgent_link = Link(url, f"{node} claims")
         self._ahead_link = Link(url, f"{node} claims ahead")
-        self._urgent = _Lane(self.urgent_link, 0.0, figures)
-        self._ahead = _Lane(self._ahead_link, _AHEAD_SECONDS, figures)
+        self._urgent = _Lane(self.urgent_link, 0.0, self._acquire)
+        self._ahead = _Lane(self._ahead_link, _AHEAD_SECONDS, self._acquire)
 
     def send(self, errand: Errand, *, urgent: bool) -> None:
         """Let the claims be answered. `urgent`: a request waits, here or at another node."""
@@ -70,14 +77,27 @@ class Courier:
         """End at once. What is under way fails."""
         await asyncio.gather(self._urgent.close(), self._ahead.close())
 
+    async def _acquire(self, link: Link, requests: Requests) -> Answers | None:
+        """One round trip; None: it failed."""
+        figures = self._figures
+        figures.calls += 1
+        figures.claims += sum(map(len, requests))
+        try:
+            return await link.call(lambda it: acquire(it, self._node, self.reported, requests))
+        except (EngineAwayError, EngineRefusalError, SchemaError) as error:
+            figures.failed_calls += 1
+            if not isinstance(error, EngineAwayError):  # `Outages` says that it is away
+                _log.warning("the shared ledger refused claims: %s", error)
+            return None
+
 
 class _Lane:
     """A queue and its connection."""
 
-    def __init__(self, link: Link, delay: float, figures: Figures) -> None:
+    def __init__(self, link: Link, delay: float, acquire: Acquire) -> None:
         self._link = link
         self._delay = delay
-        self._figures = figures
+        self._acquire = acquire
         self._queue: deque[Errand] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -133,24 +153,14 @@ class _Lane:
         return batch
 
     async def _carry(self, batch: list[Errand]) -> None:
-        requests = [errand.claims for errand in batch]
-
-        async def work(connection: Connection) -> Answers:
-            return await acquire(connection, requests)
-
-        self._figures.calls += 1
-        self._figures.claims += sum(map(len, requests))
         try:
-            answers = await self._link.call(work)
-        except (EngineAwayError, EngineRefusalError, SchemaError) as error:
-            self._figures.failed_calls += 1
-            if not isinstance(error, EngineAwayError):  # `Outages` says that it is away
-                _log.warning("the shared ledger refused claims: %s", error)
-            self._fail(batch)
-            return
-        except BaseException:
+            answers = await self._acquire(self._link, [errand.claims for errand in batch])
+        except asyncio.CancelledError:
             self._fail(batch)
             raise
+        if answers is None:
+            self._fail(batch)
+            return
         for errand, grants in zip(batch, answers.grants, strict=True):
             errand.done(Reply(grants, answers.incarnation, answers.frozen))
 

@@ -58,7 +58,7 @@ class SharedLimits:
         self.windows: dict[str, NodeWindow] = {}
         self.draws: dict[tuple[str, str], Draw] = {}
         self.outages = Outages(on_outage, figures)
-        self.reports = Reports(self)
+        self.reports = Reports(self, self._note_reported)
         self.clock = clock
         self._lease = lease
         self._courier = courier
@@ -343,6 +343,9 @@ class SharedLimits:
             if window.leased.left(now) or not window.is_settled(now):
                 self.release(window, now, urgent=True)
         await self._courier.flush()
+
+    def _note_reported(self, incarnation: int) -> None:
+        self._courier.reported = incarnation
 
     def report_earlier(self, claims: Iterable[WindowClaim]) -> None:
         """Report the use of leases of an earlier boot, from its journal: their rest is free."""

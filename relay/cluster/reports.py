@@ -5,7 +5,7 @@ engine that has restarted, or took over from another, may lack the last commits.
 claims are sent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from relay.cluster.windows import NodeWindow
@@ -21,9 +21,11 @@ _SLICE: Final = 500  # windows that one call looks at: about a millisecond
 class Reports:
     """See the module."""
 
-    def __init__(self, limits: "SharedLimits") -> None:
+    def __init__(self, limits: "SharedLimits", on_reported: Callable[[int], None]) -> None:
+        """`on_reported`: gets an incarnation once it has all of the node's use."""
         self.reported: int | None = None  # the incarnation that has all of the node's use
         self._limits = limits
+        self._on_reported = on_reported
         self._incarnation = 0
         self._unreported: set[str] = set()  # windows that this incarnation has yet to hear of
         self._to_sweep: list[NodeWindow] = []
@@ -59,8 +61,9 @@ class Reports:
                 self._unreported.discard(name)
             elif not window.claimed:
                 self._limits.send([(window, 0)], now, urgent=False)
-        if not self._unreported:
+        if not self._unreported and self.reported != self._incarnation:
             self.reported = self._incarnation
+            self._on_reported(self._incarnation)
 
     # --- leases that nobody uses ------------------------------------------------------
 

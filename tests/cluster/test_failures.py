@@ -40,7 +40,7 @@ def shorten_leases(postgres: Postgres, database: str) -> None:
     with psycopg.connect(postgres.url(database), autocommit=True) as connection:
         connection.execute(
             "CREATE OR REPLACE FUNCTION relay.lease_time() RETURNS bigint LANGUAGE sql IMMUTABLE"
-            f" AS $$ SELECT {LEASE}::bigint $$"  # type: ignore[arg-type]
+            f" AS $$ SELECT {LEASE}::bigint $$"
         )
 
 
@@ -173,8 +173,10 @@ async def test_leases_go_on_while_the_engine_is_away(own_postgres: Postgres, own
         used = await use_some(node)
         left = node.view().unused
         own_postgres.kill()
-        for _ in range(left):
-            assert node.limits.try_reserve("a", "k", LARGE) is not None
+        admitted = 0
+        while node.limits.try_reserve("a", "k", LARGE) is not None:
+            admitted += 1
+        assert admitted >= left  # a claim may have been answered in the last moment
         assert await outcome(node.limits, LARGE) == "away"
         started = time.monotonic()
         assert await burst(node.limits, LARGE, 100) == {"away": 100}
@@ -184,7 +186,7 @@ async def test_leases_go_on_while_the_engine_is_away(own_postgres: Postgres, own
         own_postgres.start()
         await until(lambda: node.view().away_for == 0)
         counts = await burst(node.limits, LARGE, SIZE)
-        assert counts["admitted"] == SIZE - used - left
+        assert counts["admitted"] == SIZE - used - admitted
 
 
 async def test_local_shares_are_bounded_and_counted_later(own_postgres: Postgres, own: str) -> None:

@@ -122,7 +122,7 @@ async def test_of_two_nodes_that_need_each_others_rest_one_wins(
 ) -> None:
     url = postgres.url(database)
     async with running_node(url, "a") as a, running_node(url, "b") as b:
-        held = [await it.limits.reserve("a", "k", TOKENS, 400) for it in (a, b)]
+        held = [await it.limits.reserve("a", "k", TOKENS, 490) for it in (a, b)]
         for node, first in zip((a, b), held, strict=True):
             node.limits.refund(first)
             await known(node, TOKENS)

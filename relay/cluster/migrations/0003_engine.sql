@@ -33,8 +33,9 @@ BEGIN
     RETURN (SELECT greatest(1, count(*)) FROM relay.node n WHERE n.seen > relay.now_ms() - 15000);
 END $$;
 
+-- Claims of a node, see `answer_claims`. `reported`: the incarnation that has all of its use.
 CREATE FUNCTION relay.acquire(
-    requests int[], window_names text[], sizes bigint[], pers bigint[], leases text[],
+    node text, reported bigint, requests int[], window_names text[], sizes bigint[], pers bigint[], leases text[],
     numbers bigint[], epochs bigint[], used bigint[], ceilings bigint[], wants bigint[],
     needs bigint[], ends_in bigint[]
 ) RETURNS TABLE (
@@ -43,7 +44,7 @@ CREATE FUNCTION relay.acquire(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     engine relay.engine := relay.present_engine();
-    is_frozen boolean := relay.is_frozen(engine);
+    is_frozen boolean := false;
     claims relay.claim[] := ARRAY(
         SELECT (c.window_name, c.size, c.per, c.lease, c.number, c.epoch, c.used, c.ceiling, c.want,
                 c.need, c.ends_in)::relay.claim
@@ -53,6 +54,11 @@ DECLARE
                                need, ends_in, place)
         ORDER BY c.place);
 BEGIN
+    IF relay.now_ms() < engine.since + 5000 THEN
+        UPDATE relay.node n SET incarnation = reported
+        WHERE n.name = node AND n.incarnation <> reported;
+        is_frozen := relay.is_frozen(engine);
+    END IF;
     RETURN QUERY SELECT engine.incarnation, is_frozen, g.*
     FROM relay.answer_claims(requests, claims, relay.active_nodes(), is_frozen) g;
 END $$;
