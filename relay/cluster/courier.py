@@ -21,6 +21,7 @@ from relay.quota.share.claims import Grant
 _log = logging.getLogger("relay.cluster")
 
 _AHEAD_SECONDS: Final = 0.1  # claims ahead of need wait so long for others
+_CLOSE_SECONDS: Final = 0.5  # for a call to see the end of its connection
 _BATCH: Final = 128  # claims in one call: some 20 ms of the server's time
 
 
@@ -102,6 +103,7 @@ class _Lane:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._is_closed = False
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def put(self, errand: Errand) -> None:
@@ -113,8 +115,11 @@ class _Lane:
         await self._idle.wait()
 
     async def close(self) -> None:
-        self._task.cancel()
+        self._is_closed = True
+        self._wake.set()
         self._link.abort()
+        await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
+        self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._link.close()
         self._fail(list(self._queue))
@@ -122,7 +127,7 @@ class _Lane:
         self._idle.set()
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             if self._link.down_since is None:
                 await self._wake.wait()
                 if self._delay:

@@ -243,9 +243,8 @@ class SharedLimits:
         """Claim for windows: all of their needs or none. An urgent claim makes one ahead of need
         that is under way void: the engine passes over it if it comes later, and this node over its
         answer."""
-        self._send(
-            [(window, window.leased.claim(now, need)) for window, need in needs], now, urgent
-        )
+        claims = [(window, window.leased.claim(now, need)) for window, need in needs]
+        self._send(claims, now, urgent)
 
     def release(self, window: NodeWindow, now: int, *, urgent: bool) -> None:
         """Give back what is unused."""

@@ -1,6 +1,6 @@
 """Hears of recalls and changes, and says each second that this node is alive.
 
-Decides when a node polls: each second, and at once when there is a reason. A notification that was
+Decides when a node polls: each second, and at once after a change. A notification that was
 lost, with its connection or before it, is made up for by the poll. Must not know what a recall or
 a change is about.
 """
@@ -23,7 +23,7 @@ _log = logging.getLogger("relay.cluster")
 
 _POLL_SECONDS: Final = 1.0
 _TIDY_SECONDS: Final = 600.0
-_LISTEN_SECONDS: Final = 0.25  # a poll that was asked for waits so long at most
+_LISTEN_SECONDS: Final = 0.25  # `close` waits so long at most
 
 
 class Node(Protocol):
@@ -58,14 +58,13 @@ class Listener:
         self._tidied = time.monotonic()
         self._due = 0.0
         self._refusal = ""
+        self._is_closed = False
         self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def poll_soon(self) -> None:
-        """Poll within a quarter of a second."""
-        self._due = 0.0
 
     async def close(self, *, leaves: bool) -> None:
         """End. `leaves`: the node needs not be waited for after a failure of the engine."""
+        self._is_closed = True
+        await asyncio.wait([self._task], timeout=2 * _LISTEN_SECONDS)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if leaves and self._link.down_since is None:
@@ -77,7 +76,7 @@ class Listener:
         await self._link.close()
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             await self._link.wait_for_turn()
             try:
                 await self._link.call(self._beat)
@@ -124,7 +123,7 @@ class Listener:
         """Hand on notifications until the next poll is due."""
         while self._listening is not None and not self._listening.closed:
             left = self._due - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self._is_closed:
                 return
             try:
                 timeout = min(left, _LISTEN_SECONDS)

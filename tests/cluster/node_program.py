@@ -54,8 +54,10 @@ class Program:
             for name, size, per, lease, epoch, used in last.values()
         )
 
-    async def request(self, plan: tuple[SharedLimit, ...], key: str, tokens: int) -> str:
-        done = await outcome(self.node.limits, plan, key, tokens=tokens)
+    async def request(
+        self, plan: tuple[SharedLimit, ...], key: str, tokens: int = 0, account: str = "a"
+    ) -> str:
+        done = await outcome(self.node.limits, plan, key, account, tokens=tokens)
         if isinstance(done, Held):
             self.held.append(done)
             self.note(done)
@@ -75,14 +77,16 @@ class Program:
     async def steady(
         self, limits: list[list[Any]], keys: list[str], rate: float, seconds: float
     ) -> dict[str, Any]:
-        """Requests at an even pace, of each key in turn. Waits are in milliseconds."""
+        """Requests at an even pace, of each key in turn, each with an account of its own. Waits
+        are in milliseconds."""
         plan = tuple([SharedLimit(*limit) for limit in limits])
         waits, started, number = [], time.monotonic(), 0
         refused = 0
         while (passed := time.monotonic() - started) < seconds:
             while number < passed * rate:
                 began = time.perf_counter()
-                done = await self.request(plan, keys[number % len(keys)], 0)
+                key = keys[number % len(keys)]
+                done = await self.request(plan, key, account=f"of {key}")
                 waits.append((time.perf_counter() - began) * 1000)
                 refused += done != "admitted"
                 number += 1

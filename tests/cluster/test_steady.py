@@ -1,6 +1,7 @@
 """In steady work a request costs next to no round trips, and waits for none."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -49,11 +50,10 @@ async def test_an_admission_from_a_lease_takes_microseconds(
     async with running_node(postgres.url(database)) as node:
         await node.limits.reserve("a", "k", plan, 100)
         times: list[float] = []
-        clock = asyncio.get_running_loop().time
         while len(times) < 3_000:
-            started = clock()
+            started = time.perf_counter()
             held = node.limits.try_reserve("a", "k", plan, 100)
-            times.append(clock() - started)
+            times.append(time.perf_counter() - started)
             if held is None:
                 held = await node.limits.reserve("a", "k", plan, 100)
             node.limits.settle(held, tokens=10)
