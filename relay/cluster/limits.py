@@ -28,9 +28,10 @@ from relay.cluster.waiting import (
     LimitReachedError,
     Waiter,
 )
-from relay.cluster.windows import Held, NodeWindow, SharedLimit, Taken, window_name
+from relay.cluster.windows import Held, LeaseUse, NodeWindow, SharedLimit, Taken, window_name
 from relay.quota.share.claims import Claim
 
+_LAST_NUMBER: Final = 2**40  # of a claim for a lease whose process has ended
 _PAUSE: Final = 50  # milliseconds until the next claim, after one failed or all grants are frozen
 
 
@@ -56,6 +57,7 @@ class SharedLimits:
         self.figures = figures
         self.nodes = 1  # that are alive, at the last poll
         self.windows: dict[str, NodeWindow] = {}
+        self.live: dict[str, NodeWindow] = {}  # with something unused, held or to be reported
         self.draws: dict[tuple[str, str], Draw] = {}
         self.outages = Outages(on_outage, figures)
         self.reports = Reports(self, self._note_reported)
@@ -258,6 +260,7 @@ class SharedLimits:
 
     def _send(self, pairs: Sequence[tuple[NodeWindow, Claim]], now: int, urgent: bool) -> None:
         for window, claim in pairs:
+            self.live[window.name] = window
             window.claimed = claim.number
             window.is_urgent = urgent
         claims = [WindowClaim(it.name, it.size, it.per, claim) for it, claim in pairs]
@@ -346,7 +349,9 @@ class SharedLimits:
     def _note_reported(self, incarnation: int) -> None:
         self._courier.reported = incarnation
 
-    def report_earlier(self, claims: Iterable[WindowClaim]) -> None:
+    def report_earlier(self, uses: Iterable[LeaseUse]) -> None:
         """Report the use of leases of an earlier boot, from its journal: their rest is free."""
-        for claim in claims:
-            self._courier.send(Errand([claim], lambda reply: None), urgent=False)
+        for window, size, per, lease, epoch, used in uses:
+            claim = Claim(lease, _LAST_NUMBER, epoch, used, used, 0, 0)
+            errand = Errand([WindowClaim(window, size, per, claim)], lambda reply: None)
+            self._courier.send(errand, urgent=False)

@@ -103,7 +103,7 @@ class ClusterNode:
     def view(self) -> NodeFigures:
         """The node's state at this moment."""
         now = self.limits.clock()
-        leases, amount = unused(self.limits.windows.values(), now)
+        leases, amount = unused(self.limits.live.values(), now)
         figures: Any = self.figures
         return NodeFigures(
             counters={name: getattr(figures, name) for name in Figures.__slots__},

@@ -5,13 +5,15 @@ engine that has restarted, or took over from another, may lack the last commits.
 claims are sent.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.cluster.windows import NodeWindow
 
 if TYPE_CHECKING:
     from relay.cluster.limits import SharedLimits
+
+T = TypeVar("T")
 
 _KEEP_TIME: Final = 30_000  # milliseconds after its last request that a key is remembered
 _SCARCE: Final = 20  # of a window less than a twentieth is free
@@ -28,8 +30,10 @@ class Reports:
         self._on_reported = on_reported
         self._incarnation = 0
         self._unreported: set[str] = set()  # windows that this incarnation has yet to hear of
-        self._to_sweep: list[NodeWindow] = []
-        self._draws_to_sweep: list[tuple[str, str]] = []
+        # Those that the present round has yet to look at.
+        self._live: list[NodeWindow] = []
+        self._draws: list[tuple[str, str]] = []
+        self._windows: list[NodeWindow] = []
 
     # --- another incarnation ----------------------------------------------------------
 
@@ -70,18 +74,22 @@ class Reports:
     def sweep(self) -> None:
         """Look at some windows: renew what is in use, give back what is idle, report what is not
         known, and forget what is over."""
-        now = self._limits.clock()
-        if not self._to_sweep:
-            self._to_sweep = list(self._limits.windows.values())
-            self._draws_to_sweep = list(self._limits.draws)
-        for _ in range(min(_SLICE, len(self._draws_to_sweep))):
-            name = self._draws_to_sweep.pop()
-            draw = self._limits.draws.get(name)
+        limits, now = self._limits, self._limits.clock()
+        self._live = self._live or list(limits.live.values())
+        for window in _some(self._live):
+            self._sweep_window(window, now)
+        self._draws = self._draws or list(limits.draws)
+        for name in _some(self._draws):
+            draw = limits.draws.get(name)
             if draw is not None and not draw.queue and now - draw.used_at > _KEEP_TIME:
-                del self._limits.draws[name]
+                del limits.draws[name]
                 draw.forget()
-        for _ in range(min(_SLICE, len(self._to_sweep))):
-            self._sweep_window(self._to_sweep.pop(), now)
+        self._windows = self._windows or list(limits.windows.values())
+        for window in _some(self._windows):
+            # Not before its end: it would come back as another lease, with a row of its own.
+            is_over = not window.leased.reset_in(now)
+            if is_over and not window.users and window.name not in limits.live:
+                limits.windows.pop(window.name, None)
 
     def _sweep_window(self, window: NodeWindow, now: int) -> None:
         leased = window.leased
@@ -98,8 +106,14 @@ class Reports:
                 self._limits.claim_ahead(window, now)
         elif not window.is_settled(now):
             self._limits.release(window, now, urgent=False)
-        elif not window.held and not window.users:
-            self._limits.windows.pop(window.name, None)
+        elif not window.held:
+            self._limits.live.pop(window.name, None)
+
+
+def _some(waiting: list[T]) -> Iterator[T]:
+    """Some of them, taken out."""
+    for _ in range(min(_SLICE, len(waiting))):
+        yield waiting.pop()
 
 
 def unused(windows: Iterable[NodeWindow], now: int) -> tuple[int, int]:

@@ -91,6 +91,18 @@ class LocalAmount(NamedTuple):
     mark: Mark
 
 
+class LeaseUse(NamedTuple):
+    """The use of a lease, to be kept on the node's disk: the latest of each lease and window is
+    reported at the next start, and what the lease had left is free again."""
+
+    window: str
+    size: int
+    per: int  # milliseconds
+    lease: str
+    epoch: int
+    used: int  # in all, by this lease in this epoch
+
+
 Taken: TypeAlias = tuple[NodeWindow, SharedLimit, int, int, LocalAmount | None]
 
 
@@ -105,6 +117,15 @@ class Held:
         self.open = True
         for one in taken:
             one[0].held += 1
+
+    def uses(self) -> list[LeaseUse]:
+        """The present use of the leases, for the node's journal: at admission, and again once it
+        is closed."""
+        return [
+            LeaseUse(it.name, it.size, it.per, it.lease, epoch, it.leased.used)
+            for it, _, _, epoch, _ in self.taken
+            if epoch == it.leased.epoch
+        ]
 
     def settle(self, now: int, tokens: int | None, cost: int | None) -> bool:
         """Replace the estimates by the use; None keeps one. Returns False if it was closed."""

@@ -49,9 +49,11 @@ def own_postgres(pristine: Path) -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def database(postgres: Postgres) -> str:
+def database(postgres: Postgres) -> Iterator[str]:
     """The name of a database with all migrations."""
-    return postgres.new_database(TEMPLATE)
+    name = postgres.new_database(TEMPLATE)
+    yield name
+    postgres.drop_database(name)
 
 
 @pytest.fixture

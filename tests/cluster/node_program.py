@@ -17,10 +17,8 @@ from typing import Any
 
 import uvloop
 
-from relay.cluster.calls import WindowClaim
 from relay.cluster.node import ClusterNode, ClusterSettings
-from relay.cluster.windows import Held, SharedLimit
-from relay.quota.share.claims import Claim
+from relay.cluster.windows import Held, LeaseUse, SharedLimit
 from tests.cluster.nodes import outcome
 
 
@@ -35,24 +33,16 @@ class Program:
             self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def note(self, held: Held) -> None:
-        """One line a window: its identity, and the totals of the lease."""
+        """One line a window."""
         if self._journal >= 0:
-            lines = [
-                json.dumps([it.name, it.size, it.per, it.lease, epoch, it.leased.used])
-                for it, _, _, epoch, _ in held.taken
-            ]
-            os.write(self._journal, ("\n".join(lines) + "\n").encode())
+            lines = [json.dumps(use) + "\n" for use in held.uses()]
+            os.write(self._journal, "".join(lines).encode())
 
     def report_earlier(self, journal: Path) -> None:
-        """The totals of the last boot, by lease and window."""
-        last: dict[tuple[str, str], list[Any]] = {}
-        for line in journal.read_text().splitlines():
-            row = json.loads(line)
-            last[row[3], row[0]] = row
-        self.node.limits.report_earlier(
-            WindowClaim(name, size, per, Claim(lease, 2**40, epoch, used, used, 0, 0))
-            for name, size, per, lease, epoch, used in last.values()
-        )
+        """The latest use of each lease."""
+        uses = [LeaseUse(*json.loads(line)) for line in journal.read_text().splitlines()]
+        latest = {(use.lease, use.window): use for use in uses}
+        self.node.limits.report_earlier(latest.values())
 
     async def request(
         self, plan: tuple[SharedLimit, ...], key: str, tokens: int = 0, account: str = "a"

@@ -16,6 +16,7 @@ import pytest
 
 from tests.fakes.ports import free_port
 
+_ROOM = 2_000_000_000  # octets of memory that the servers of a run may take
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
@@ -116,6 +117,11 @@ class Postgres:
         """Over its Unix socket."""
         return f"postgresql://relay@/{database}?host={self.folder}&port={self.port}"
 
+    def drop_database(self, name: str) -> None:
+        """Delete a database."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
     def new_database(self, template: str = "template1", name: str = "") -> str:
         """The name of a new database."""
         name = name or f"relay_{next(self._numbers)}"
@@ -132,7 +138,9 @@ def new_postgres() -> Iterator[Postgres]:
     if bin is None:
         pytest.skip("needs Debian's package postgresql")
     # Not below pytest's folder, which other users may not enter; short, for the socket's path.
-    folder = Path(tempfile.mkdtemp(prefix="relay-pg-"))
+    memory = Path("/dev/shm")  # thousands of small files are made and deleted
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM
+    folder = Path(tempfile.mkdtemp(prefix="relay-pg-", dir=memory if has_room else None))
     server = Postgres(folder, bin)
     try:
         yield server

@@ -129,7 +129,6 @@ def shared(postgres: Postgres, database: str) -> Iterator[psycopg.Connection[tup
 
 
 @settings(
-    max_examples=max(60, settings().max_examples),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(drawn=st.lists(steps, min_size=5, max_size=25))

@@ -22,11 +22,11 @@ async def test_a_thousand_keys_cost_few_round_trips(
     url = postgres.url(database)
     async with node_process(url, "a") as a, node_process(url, "b") as b:
         for node in (a, b):  # until all have leases
-            node.begin("steady", limits=PLAN, keys=keys, rate=700, seconds=4)
+            node.begin("steady", limits=PLAN, keys=keys, rate=700, seconds=3)
         await asyncio.gather(a.answer(), b.answer())
         before = [await node.ask("figures") for node in (a, b)]
         for node in (a, b):
-            node.begin("steady", limits=PLAN, keys=keys, rate=700, seconds=5)
+            node.begin("steady", limits=PLAN, keys=keys, rate=700, seconds=4)
         done = await asyncio.gather(a.answer(), b.answer())
         after = [await node.ask("figures") for node in (a, b)]
     calls = sum(one["calls"] - two["calls"] for one, two in zip(after, before, strict=True))
