@@ -127,6 +127,7 @@ class _Lane:
         self._idle.set()
 
     async def _run(self) -> None:
+        await self._find()  # so that the first claim need not wait for it
         while not self._is_closed:
             if self._link.down_since is None:
                 await self._wake.wait()
@@ -136,13 +137,13 @@ class _Lane:
             if self._queue:
                 await self._carry(self._next_batch())
             else:
-                await self._find_again()
+                await self._find()
             if not self._queue:
                 self._wake.clear()
                 self._idle.set()
 
-    async def _find_again(self) -> None:
-        """Open a connection that was lost, so that a claim need not try whether it can be."""
+    async def _find(self) -> None:
+        """Open the connection, so that no claim is needed to find out whether it can be."""
         try:
             await self._link.call(lambda connection: connection.execute("SELECT 1"))
         except (EngineAwayError, EngineRefusalError, SchemaError):

@@ -20,6 +20,7 @@ import uvloop
 from relay.cluster.node import ClusterNode, ClusterSettings
 from relay.cluster.windows import Held, LeaseUse, SharedLimit
 from tests.cluster.nodes import outcome
+from tests.fakes.until import until
 
 
 class Program:
@@ -117,6 +118,7 @@ async def main(url: str, name: str, on_outage: Any, journal: str = "") -> None:
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
+    await until(node.limits.reported, within=20)
     print('"ready"', flush=True)
     while line := await reader.readline():
         request = json.loads(line)

@@ -104,10 +104,17 @@ class Postgres:
         (self.folder / "saved").rename(self.folder / "data")
 
     def _end(self, number: int) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(30)
-            self._process = None
+        if self._process is None:
+            return
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        processes = [pid, *map(int, children.read_text().split())] if children.exists() else [pid]
+        # A stop goes through its first process; a kill leaves none that could answer once more.
+        for one in processes if number == signal.SIGKILL else [pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, number)
+        self._process.wait(30)
+        self._process = None
 
     def url(self, database: str, port: int = 0) -> str:
         """Over TCP; `port` of a proxy before it."""
