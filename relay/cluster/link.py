@@ -63,7 +63,7 @@ class Link:
             if connection.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                 await self._lost(error)
                 raise EngineAwayError(self.reason) from None
-            raise EngineRefusalError(_line(error)) from error
+            raise EngineRefusalError(first_line(error)) from error
         finally:
             timer.cancel()
         self.down_since = None
@@ -90,6 +90,7 @@ class Link:
         if self._connection is not None:
             return self._connection
         connection: Connection | None = None
+        timer: asyncio.TimerHandle | None = None
         try:
             connection = await psycopg.AsyncConnection.connect(
                 self._url,
@@ -99,6 +100,7 @@ class Link:
                 application_name=f"relay {self._name}",
                 options=f"-c statement_timeout={_STATEMENT_MILLISECONDS} -c timezone=UTC",
             )
+            timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
             await check(connection, known_migrations())
         except (psycopg.Error, SchemaError) as error:
             if connection is not None:
@@ -107,13 +109,16 @@ class Link:
             if isinstance(error, SchemaError):
                 raise
             raise EngineAwayError(self.reason) from None
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._connection = connection
         self._pause = 0.0
         return connection
 
     async def _lost(self, error: Exception) -> None:
         now = time.monotonic()
-        self.reason = _line(error)
+        self.reason = first_line(error)
         if self.down_since is None:
             self.down_since = now
         self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
@@ -134,6 +139,6 @@ def _break(connection: Connection) -> None:
             pass
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of an error; libpq adds the attempts it made in further ones."""
     return str(error).partition("\n")[0] or type(error).__name__

@@ -16,16 +16,17 @@ from relay.cluster import calls
 from relay.cluster.courier import Courier
 from relay.cluster.figures import Figures
 from relay.cluster.limits import SharedLimits
-from relay.cluster.link import EngineAwayError, Link
+from relay.cluster.link import Link, first_line
 from relay.cluster.listener import Listener
 from relay.cluster.outage import OnOutage
 from relay.cluster.reports import unused
-from relay.cluster.schema import known_migrations, migrate
+from relay.cluster.schema import SchemaError, known_migrations, migrate
 
 _log = logging.getLogger("relay.cluster")
 
 _TICK_SECONDS: Final = 0.1
 _CLOSE_SECONDS: Final = 2.0  # for the leases to go back
+_CONNECT_SECONDS: Final = 5
 _MIGRATION_SECONDS: Final = 60
 
 
@@ -73,19 +74,24 @@ class ClusterNode:
         and does what `on_outage` says.
 
         Raises:
-            SchemaError: this program cannot use the database.
+            SchemaError: this program cannot use the database, or may not make its tables.
         """
         try:
-            async with await psycopg.AsyncConnection.connect(
-                settings.url,
-                autocommit=True,
-                connect_timeout=5,
-                application_name=f"relay {settings.name} starts",
-                options=f"-c statement_timeout={_MIGRATION_SECONDS}s",
-            ) as connection:
+            async with (
+                asyncio.timeout(2 * _MIGRATION_SECONDS),
+                await psycopg.AsyncConnection.connect(
+                    settings.url,
+                    autocommit=True,
+                    connect_timeout=_CONNECT_SECONDS,
+                    application_name=f"relay {settings.name} starts",
+                    options=f"-c statement_timeout={_MIGRATION_SECONDS}s",
+                ) as connection,
+            ):
                 await migrate(connection, known_migrations())
-        except psycopg.OperationalError as error:
-            _log.warning("the shared ledger is away: %s", str(error).partition("\n")[0])
+        except (psycopg.OperationalError, TimeoutError) as error:
+            _log.warning("the shared ledger is away: %s", first_line(error))
+        except psycopg.Error as error:
+            raise SchemaError(f"the shared ledger cannot be set up: {first_line(error)}") from error
         return cls(settings, on_change)
 
     async def close(self) -> None:
@@ -132,6 +138,3 @@ async def engine_figures(url: str) -> calls.EngineFigures:
         return await link.call(calls.read_figures)
     finally:
         await link.close()
-
-
-__all__ = ["ClusterNode", "ClusterSettings", "EngineAwayError", "NodeFigures", "engine_figures"]
