@@ -1,0 +1,140 @@
+"""This process as a node of a cluster: its connections, its limits, and their upkeep.
+
+Decides what is opened and closed in which order. Must not know requests.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from relay.cluster import calls
+from relay.cluster.courier import Courier
+from relay.cluster.figures import Figures
+from relay.cluster.limits import SharedLimits
+from relay.cluster.link import Link, first_line
+from relay.cluster.listener import Listener
+from relay.cluster.outage import OnOutage
+from relay.cluster.reports import unused
+from relay.cluster.schema import SchemaError, known_migrations, migrate
+
+_log = logging.getLogger("relay.cluster")
+
+_TICK_SECONDS: Final = 0.1
+_CLOSE_SECONDS: Final = 2.0  # for the leases to go back
+_CONNECT_SECONDS: Final = 5
+_MIGRATION_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """`name`: of this node, another one for each process. `on_outage`: see `outage`."""
+
+    url: str
+    name: str
+    on_outage: OnOutage = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFigures:
+    """A node's state, for metrics and the operator. Seconds, and amounts of all limits."""
+
+    counters: dict[str, int | float]  # by the names in `Figures`
+    away_for: float  # 0: the engine is there
+    nodes: int
+    leases: int  # with something unused
+    unused: int
+
+
+class ClusterNode:
+    """See the module."""
+
+    def __init__(self, settings: ClusterSettings, on_change: Callable[[str, str], None]) -> None:
+        """`on_change`: see `Listener`. Call it on the loop."""
+        boot = secrets.token_hex(4)
+        self.lease = f"{settings.name}/{boot}"
+        self.figures = Figures()
+        self._settings = settings
+        self._courier = Courier(settings.url, settings.name, self.figures)
+        self.limits = SharedLimits(self.lease, self._courier, self.figures, settings.on_outage)
+        self._listener = Listener(
+            settings.url, (settings.name, boot), self.limits, self.figures, on_change
+        )
+        self._task = asyncio.get_running_loop().create_task(self._tick())
+
+    @classmethod
+    async def open(
+        cls, settings: ClusterSettings, on_change: Callable[[str, str], None]
+    ) -> "ClusterNode":
+        """Bring the schema up to date, and join. A node whose engine is away starts all the same,
+        and does what `on_outage` says.
+
+        Raises:
+            SchemaError: this program cannot use the database, or may not make its tables.
+        """
+        try:
+            async with (
+                asyncio.timeout(2 * _MIGRATION_SECONDS),
+                await psycopg.AsyncConnection.connect(
+                    settings.url,
+                    autocommit=True,
+                    connect_timeout=_CONNECT_SECONDS,
+                    application_name=f"relay {settings.name} starts",
+                    options=f"-c statement_timeout={_MIGRATION_SECONDS}s",
+                ) as connection,
+            ):
+                await migrate(connection, known_migrations())
+        except (psycopg.OperationalError, TimeoutError) as error:
+            _log.warning("the shared ledger is away: %s", first_line(error))
+        except psycopg.Error as error:
+            raise SchemaError(f"the shared ledger cannot be set up: {first_line(error)}") from error
+        return cls(settings, on_change)
+
+    async def close(self) -> None:
+        """Give all leases back, as far as the engine is there, and leave."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.limits.close()
+        except TimeoutError:
+            _log.warning("leases were not given back: they count as used until they end")
+        await self._listener.close(leaves=True)
+        await self._courier.close()
+
+    def view(self) -> NodeFigures:
+        """The node's state at this moment."""
+        now = self.limits.clock()
+        leases, amount = unused(self.limits.live.values(), now)
+        figures: Any = self.figures
+        return NodeFigures(
+            counters={name: getattr(figures, name) for name in Figures.__slots__},
+            away_for=self._courier.away_for(),
+            nodes=self.limits.nodes,
+            leases=leases,
+            unused=amount,
+        )
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.limits.tick()
+
+
+async def engine_figures(url: str) -> calls.EngineFigures:
+    """The engine's own figures, over a connection of their own.
+
+    Raises:
+        EngineAwayError: the engine is away.
+        EngineRefusalError: it refused.
+        SchemaError: this program cannot use the database.
+    """
+    link = Link(url, "doctor")
+    try:
+        return await link.call(calls.read_figures)
+    finally:
+        await link.close()
