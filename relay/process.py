@@ -142,7 +142,7 @@ def _abort(app: App, workers: "Workers | None") -> None:
     """End all requests now."""
     app.server.abort()
     if workers is not None:
-        workers.abort()
+        workers.cut()
 
 
 async def _offer_first_account(app: App) -> None:

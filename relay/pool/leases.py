@@ -6,7 +6,7 @@ which target is due. Must not know more of a request than a `RoutingRequest` has
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from relay import config
@@ -21,6 +21,7 @@ from relay.pool.selection import (
     RoutingRequest,
     choose,
     could_serve,
+    limits_of,
     may_come,
     passed_over,
     room_at,
@@ -95,6 +96,9 @@ class Upstreams:
         self._wake_scheduled = False
         self.on_queue: Callable[[], None] | None = None
         self.on_replaced: Callable[[], None] | None = None  # other upstreams, or other settings
+        # Calls back what other processes hold, unused, of upstreams' own limits, by ledger name;
+        # returns whether that was anything.
+        self.recall: Callable[[list[str]], Awaitable[bool]] | None = None
         self._loop = asyncio.get_running_loop()
         deadlines.each_tick(self._tick)
 
@@ -187,6 +191,11 @@ class Upstreams:
         now = self._clock()
         settings = self.settings
         ready = self.ready_at(request, now)
+        if ready > now and self.recall is not None and await self.recall(limits_of(request)):
+            if (lease := self.take(request)) is not None:
+                return lease
+            now = self._clock()
+            ready = self.ready_at(request, now)
         patience, limit = settings.wait, settings.queue
         if not (patience and limit) and may_come(request, now, self._ledger):
             patience, limit = _ON_ITS_WAY_SECONDS, _ON_THEIR_WAY
@@ -276,6 +285,11 @@ class Upstreams:
         ]
         return min(moments, default=float("inf"))
 
+    def give_up(self) -> None:
+        """End the wait of each request that no upstream will serve in time."""
+        now = self._clock()
+        self._refuse(lambda one: self.ready_at(one.request, now) > one.until, now)
+
     def wake(self) -> None:
         """Serve the queue on the loop's next turn: a place or an upstream may be free."""
         if self._waiting and not self._wake_scheduled:
@@ -327,8 +341,10 @@ class Upstreams:
             return
         now = self._clock()
         self._serve_queue(now)
-        expired = [one for queue in self._queues.values() for one in queue if one.until <= now]
-        for queued in expired:
+        self._refuse(lambda one: one.until <= now, now)
+
+    def _refuse(self, due: Callable[[_QueuedRequest], bool], now: float) -> None:
+        for queued in [one for queue in self._queues.values() for one in queue if due(one)]:
             self._dequeue(queued)
             ready = self.ready_at(queued.request, now)
             queued.lease.set_exception(unavailable_error(queued.request, ready, now))

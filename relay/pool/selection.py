@@ -154,6 +154,16 @@ def could_serve(
     )
 
 
+def limits_of(request: RoutingRequest) -> list[str]:
+    """The owners, in the ledger, of the upstreams' own limits that a request counts in."""
+    if request.counting:
+        return []
+    upstreams = [target.upstream for target in request.route.targets]
+    return [
+        one.ledger_name for one in upstreams if one.limits is not None and one not in request.tried
+    ]
+
+
 def may_come(request: RoutingRequest, now: float, ledger: Ledger | None = None) -> bool:
     """Whether a place at an upstream, or room in its own limits, may come from the owner."""
     for target in request.route.targets:

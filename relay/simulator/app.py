@@ -94,7 +94,7 @@ class Simulator:
             self.journal.aborted += 1
             raise
         finally:
-            entry.status = exchange.status
+            self.journal.end(entry, exchange.status)
 
     # --- POST /v1/messages ----------------------------------------------------------
 

@@ -49,6 +49,7 @@ class Journal:
     """The newest entries and the sums over all."""
 
     def __init__(self) -> None:
+        self.in_flight = 0
         self.clear()
 
     def clear(self) -> None:
@@ -62,13 +63,21 @@ class Journal:
         self.output_tokens = 0
         self.cache_creation_input_tokens = 0
         self.cache_read_input_tokens = 0
+        self.most_in_flight = self.in_flight
 
     def add(self, request: Request, body: bytes) -> Entry:
-        """Add an entry for a request."""
+        """Add an entry for a request; it is in flight until `end`."""
         self.requests += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         entry = Entry(request, body)
         self._entries.append(entry)
         return entry
+
+    def end(self, entry: Entry, status: int) -> None:
+        """The answer to a request has ended."""
+        entry.status = status
+        self.in_flight -= 1
 
     def report(self) -> dict[str, Any]:
         """Entries and sums as JSON has them; tokens are those of complete answers."""
@@ -79,6 +88,7 @@ class Journal:
                 "refused": self.refused,
                 "aborted": self.aborted,
                 "whole": self.completed,
+                "most_in_flight": self.most_in_flight,
                 "input_tokens": self.input_tokens,
                 "output_tokens": self.output_tokens,
                 "cache_creation_input_tokens": self.cache_creation_input_tokens,

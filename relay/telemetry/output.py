@@ -1,10 +1,14 @@
 """Writes to a descriptor from a thread that may wait for its reader.
 
-Must not know what is written.
+Decides in what pieces. Must not know what is written, but that lines end with a line feed.
 """
 
 import os
 import select
+import stat
+from typing import Final
+
+_PIECE_OCTETS: Final = select.PIPE_BUF  # what a pipe takes as one piece
 
 
 class WriteError(OSError):
@@ -16,16 +20,30 @@ class WriteError(OSError):
 
 
 def write_all(descriptor: int, octets: bytes) -> None:
-    """Write all of it, and wait as long as that takes.
+    """Write all of it, and wait as long as that takes. Lines stay whole where other processes
+    write to the same pipe or socket, if none has more than 4 KiB.
 
     Raises:
         WriteError: not all could be written.
     """
-    rest = memoryview(octets)
-    while rest:
-        try:
-            rest = rest[os.write(descriptor, rest) :]
-        except BlockingIOError:  # another process that shares it has made it non-blocking
-            select.select([], [descriptor], [])
-        except OSError as error:
-            raise WriteError(error, len(octets) - len(rest)) from None
+    view, written = memoryview(octets), 0
+    try:
+        mode = os.fstat(descriptor).st_mode
+        in_pieces = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        while written < len(octets):
+            end = _piece_end(octets, written) if in_pieces else len(octets)
+            try:
+                written += os.write(descriptor, view[written:end])
+            except BlockingIOError:  # another process that shares it has made it non-blocking
+                select.select([], [descriptor], [])
+    except OSError as error:
+        raise WriteError(error, written) from None
+
+
+def _piece_end(octets: bytes, start: int) -> int:
+    """Where the lines from `start` end that fit in one piece, or the first, if it does not."""
+    limit = start + _PIECE_OCTETS
+    if limit >= len(octets):
+        return len(octets)
+    end = octets.rfind(b"\n", start, limit) + 1
+    return end or octets.find(b"\n", start) + 1 or len(octets)

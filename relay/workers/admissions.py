@@ -86,8 +86,8 @@ class OwnerAdmissions:
 
     async def recall(self, account: str) -> bool:
         """Call back the slots of an account that no request has used; returns whether there were
-        any."""
-        lenders = [one for one in self._lenders() if one.has_unused(account)]
+        any. A worker that did not answer in time is not asked again until it sends something."""
+        lenders = [one for one in self._lenders() if not one.is_late and one.has_unused(account)]
         if not lenders:
             return False
         recall = self._recalls.get(account)
@@ -97,6 +97,14 @@ class OwnerAdmissions:
         await asyncio.shield(recall)
         return True
 
+    async def recall_limits(self, upstreams: list[str]) -> bool:
+        """Call back what no request has used of upstreams' own limits, by their names in the
+        ledger; returns whether there was any."""
+        has_come = False
+        for upstream in upstreams:
+            has_come = await self.recall(upstream) or has_come
+        return has_come
+
     async def _recall_from(self, lenders: list[Lender], account: str) -> None:
         self.recalled += 1
         tasks = [asyncio.ensure_future(one.recall(account)) for one in lenders]
@@ -104,7 +112,8 @@ class OwnerAdmissions:
             await asyncio.wait(tasks, timeout=_RECALL_SECONDS)
         finally:
             del self._recalls[account]
-            for task in tasks:
+            for lender, task in zip(lenders, tasks, strict=True):
+                lender.is_late = not task.done()
                 task.cancel()
 
 
@@ -185,13 +194,20 @@ class WorkerAdmissions:
     """See the module."""
 
     def __init__(
-        self, metering: Metering, ledger: SlotLedger, link: Link, wake: Callable[[], None]
+        self,
+        metering: Metering,
+        ledger: SlotLedger,
+        link: Link,
+        wake: Callable[[], None],
+        give_up: Callable[[], None],
     ) -> None:
-        """`wake` is called when slots of an upstream's own limits have come."""
+        """`wake` is called when slots of an upstream's own limits have come, `give_up` when there
+        are none for a while."""
         self._metering = metering
         self._ledger = ledger
         self._link = link
         self._wake = wake
+        self._give_up = give_up
         self.is_frozen = False  # the owner hands over: each request is admitted there
         ledger.wish = self._ask_ahead
 
@@ -291,7 +307,9 @@ class WorkerAdmissions:
             if slots.is_upstream:
                 resets_at = refusal.resets_at if isinstance(refusal, QuotaExceeded) else None
                 slots.blocked_until = resets_at or 0.0
-                self._wake()
+                if resets_at:
+                    self._give_up()
+                self._wake()  # another upstream may serve what waits
 
         self._link.question(on_reply, "slots", *_values(wish))
 

@@ -49,6 +49,7 @@ class Lender:
         self._running: dict[int, AdmissionRow] = {}  # by slot
         self._slots: dict[str, int] = {}  # of these, by request id
         self._costs: dict[int, int] = {}  # of slots that closed before their requests ended
+        self.is_late = False  # with an answer to a recall
         self.granted = 0
         self.questions = 0
         link.on_batch = self.take
@@ -219,6 +220,7 @@ class Lender:
 
     def take(self, octets: bytes) -> None:
         """One batch of the worker's traffic."""
+        self.is_late = False
         batch: Batch = decode_batch(octets)
         now = time()
         if batch.opened:
@@ -236,6 +238,8 @@ class Lender:
             self._return(number, now)
         for account, key, plan in batch.refused:
             self._count_refusal(account, key, plan, now)
+        if batch.opened:
+            self._app.journal.hasten()  # the answer may be near its end already
 
     def _open(self, batch: Batch) -> None:
         journal = self._app.journal
@@ -250,6 +254,7 @@ class Lender:
         def report(durable: bool) -> None:
             if durable:
                 self.link.send("durable", batch.number)
+                self.link.flush()
 
         ticket.when_durable(report)
 

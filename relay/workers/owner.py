@@ -24,6 +24,7 @@ _PULSE_SECONDS: Final = 1.0
 _STUCK_SECONDS: Final = 15.0  # without a pulse
 _FREEZE_SECONDS: Final = 2.0  # for slots to come back at a hand-over
 _END_SECONDS: Final = 2.0  # beyond the time to drain
+_CUT_SECONDS: Final = 1.0  # for workers to report the requests that they cut
 _FIRST_PAUSE_SECONDS: Final = 0.1  # before a worker is replaced that ended at once
 _LAST_PAUSE_SECONDS: Final = 30.0
 _HEALTHY_SECONDS: Final = 60.0  # of a life after which the pause is the first again
@@ -110,6 +111,7 @@ class Workers:
     async def start(self) -> None:
         """Start all, and wait until they serve; after some seconds the relay goes on without."""
         self._app.metering.elsewhere = self.admissions
+        self._app.upstreams.recall = self.admissions.recall_limits
         for number in range(self.count):
             await self._start_one(number)
         self._beat()
@@ -240,6 +242,13 @@ class Workers:
         if waiting:
             await asyncio.wait(waiting, timeout=seconds + _END_SECONDS)
         self.abort()
+
+    def cut(self) -> None:
+        """End all requests now. Workers still report how they ended; one that does not is ended
+        soon."""
+        self._ending = True
+        self.broadcast("cut")
+        self._timers.add(self._loop.call_later(_CUT_SECONDS, self.abort))
 
     def abort(self) -> None:
         """End all workers now."""

@@ -131,7 +131,8 @@ class WorkerApp(App):
         app = compose(settings, deadlines, storage, upstreams, resolver, cls)
         assert isinstance(app, cls)
         app.link, app.slots, app.ended = link, ledger, asyncio.Event()
-        app.admissions = WorkerAdmissions(app.metering, ledger, link, app.upstreams.wake)
+        pool = app.upstreams
+        app.admissions = WorkerAdmissions(app.metering, ledger, link, pool.wake, pool.give_up)
         app.metering.elsewhere = app.admissions
         app.connections = connections
         forward_as_worker(app, connections)
@@ -170,6 +171,7 @@ class WorkerApp(App):
         link.on("journal", self._note_journal)
         link.on("reload", self._reload)
         link.on("reopen", self._reopen_log)
+        link.on("cut", self.ended.set)
         link.on("drain", lambda seconds: self._end_with(self.drain(seconds)))
         link.on("retire", lambda idle, seconds: self._end_with(self._retire(idle, seconds)))
 

@@ -64,7 +64,7 @@ class Running:
 
     @property
     def port(self) -> int:
-        return int(self.said.split("http://")[1].split(",")[0].rpartition(":")[2])
+        return int(self.said.split("://")[1].split(",")[0].rpartition(":")[2])
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -87,11 +87,12 @@ def write_settings(folder: Path, upstream: str, *listen: str) -> None:
 
 @contextlib.contextmanager
 def serving(folder: Path, command: Sequence[str] = ("serve",), **options: Any) -> Iterator[Running]:
-    """A server, once it has printed that it listens; it is killed at the end."""
+    """A server, once it has printed that it listens; it is killed at the end. `program`: the
+    interpreter's arguments, if they are not `-m relay`."""
     started = time.monotonic()
     with (folder / "out").open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "relay", *command],
+            [sys.executable, *options.pop("program", ("-m", "relay")), *command],
             cwd=folder,
             stdout=out,
             stderr=subprocess.PIPE,

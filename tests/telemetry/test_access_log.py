@@ -71,6 +71,24 @@ def test_a_stalled_reader_costs_lines_but_never_waits(
     assert log.drain(5)
 
 
+def test_lines_of_several_logs_in_one_pipe_stay_whole(pipe: tuple[int, int]) -> None:
+    """As of several processes that share standard output."""
+    reading, writing = pipe
+    logs = [AccessLog(writing) for _ in range(3)]
+    read = bytearray()
+    lines = 3 * 4_000
+    for log in logs:
+        for number in range(lines // 3):
+            log.line(Line(10**15 + number))
+        log.flush()
+    while read.count(b"\n") < lines:
+        read += os.read(reading, 1_000)
+    for log in logs:
+        log.close()
+    numbers = sorted(json.loads(line)["number"] - 10**15 for line in read.splitlines())
+    assert numbers == sorted([*range(lines // 3)] * 3)
+
+
 def test_a_broken_output_is_counted_and_reported_once(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,16 +1,19 @@
 """The simulator as a process, relays of several processes, and a worker beside a relay."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.durability.conftest import metered, simulator
+from tests.durability.process import serving
 from tests.fakes.live import Live, RelayWith
 from tests.web.visitor import WEB
+from tests.workers.everywhere import Everywhere, everywhere
 from tests.workers.forwarding import Front, running_front
+from tests.workers.shared import UNIX_SOCKET, Shared, settings
 
 __all__ = ["metered", "simulator"]
 
@@ -43,3 +46,21 @@ def several(metered: tuple[Path, str]) -> tuple[Path, str]:
     path = folder / "relay.toml"
     path.write_text(path.read_text().replace("[server]\n", "[server]\nworkers = 3\n"))
     return folder, key
+
+
+@pytest.fixture(scope="session")
+def shared(simulator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A relay of three processes that runs during all tests that leave it running."""
+    folder = tmp_path_factory.mktemp("shared")
+    both = f'"127.0.0.1:0", "unix:{folder / UNIX_SOCKET}"'
+    (folder / "relay.toml").write_text(settings(simulator).replace('"127.0.0.1:0"', both))
+    with serving(folder) as running:
+        yield Shared(running, folder, simulator)
+
+
+@pytest.fixture
+async def all_three(shared: Shared) -> AsyncIterator[Everywhere]:
+    """A connection to each of its processes; the simulator has seen nothing yet."""
+    await shared.forget()
+    async with everywhere(shared.running) as found:
+        yield found
