@@ -22,7 +22,6 @@ from relay.cluster.waiting import (
     LONGEST_WAIT,
     PATIENCE,
     RECALL_TIME,
-    REFUSAL_TIME,
     Draw,
     LedgerAwayError,
     LimitReachedError,
@@ -181,7 +180,7 @@ class SharedLimits:
             held = self._take(draw, waiter.tokens, waiter.cost, now)
             if held is not None:
                 self.figures.waited += 1
-                draw.next_claim = 0
+                draw.next_claim = draw.refusals = 0
                 draw.dequeue().future.set_result(held)
                 continue
             obstacle = draw.obstacle(waiter, now)
@@ -196,8 +195,7 @@ class SharedLimits:
     def _refuse(self, draw: Draw, place: int, reset_in: int, now: int) -> None:
         self.figures.refused += 1
         waiter = draw.dequeue()
-        draw.refusal = (place, waiter.amounts[place])
-        draw.refused_until = now + REFUSAL_TIME
+        draw.note_refusal(place, waiter.amounts[place], reset_in, now)
         waiter.future.set_exception(LimitReachedError(draw.pairs[place][1], reset_in))
 
     def _is_away(self, draw: Draw, waiter: Waiter, now: int) -> bool:
@@ -331,6 +329,7 @@ class SharedLimits:
         link = self._courier.urgent_link
         self.outages.observe(link.down_since is not None, link.reason, self.nodes, self.clock())
         if link.down_since is None:
+            self.reports.report_again()
             self.reports.sweep()
 
     async def close(self) -> None:
@@ -341,7 +340,7 @@ class SharedLimits:
                 if not future.done():
                     future.set_exception(LedgerAwayError())
         now = self.clock()
-        for window in self.windows.values():
+        for window in list(self.live.values()):
             if window.leased.left(now) or not window.is_settled(now):
                 self.release(window, now, urgent=True)
         await self._courier.flush()

@@ -240,6 +240,21 @@ async def test_a_crash_of_the_engine_in_a_burst_stays_exact(
         assert admitted == SIZE
 
 
+async def test_a_restarted_engine_hears_of_thousands_of_windows(
+    own_postgres: Postgres, own: str
+) -> None:
+    async with running_node(own_postgres.url(own)) as node:
+        keys = [f"k{number}" for number in range(2_000)]
+        await asyncio.gather(*[outcome(node.limits, LARGE, key) for key in keys])
+        before = node.limits.reported()
+        own_postgres.kill()
+        own_postgres.start()
+        await until(lambda: node.limits.reported() != before, within=10)
+        started = time.monotonic()
+        assert await outcome(node.limits, LARGE, "another") not in ("refused", "away")
+        assert time.monotonic() - started < 1  # nothing is frozen any more
+
+
 async def test_an_engine_that_lost_its_last_commits_hears_of_them(
     own_postgres: Postgres, own: str
 ) -> None:
