@@ -168,8 +168,14 @@ class _Lane:
             self._fail(batch)
             return
         for errand, grants in zip(batch, answers.grants, strict=True):
-            errand.done(Reply(grants, answers.incarnation, answers.frozen))
+            self._hand(errand, Reply(grants, answers.incarnation, answers.frozen))
 
     def _fail(self, batch: Sequence[Errand]) -> None:
         for errand in batch:
-            errand.done(Reply(None, 0, False))
+            self._hand(errand, Reply(None, 0, False))
+
+    def _hand(self, errand: Errand, reply: Reply) -> None:
+        try:
+            errand.done(reply)
+        except Exception:  # of one request: all others still need this lane
+            _log.exception("an answer of the shared ledger was not handled")

@@ -70,7 +70,8 @@ class SharedLimits:
     def try_reserve(
         self, account: str, key: str, limits: Sequence[SharedLimit], tokens: int = 0, cost: int = 0
     ) -> Held | None:
-        """Admit a request if the leases have room in all limits; None: nothing was taken."""
+        """Admit a request if the leases have room in all limits; None: nothing was taken.
+        `limits`: the same object for as long as the key has them."""
         draw = self.draws.get((account, key))
         if draw is None or draw.limits is not limits:
             draw = self._bind(account, key, limits)
@@ -215,6 +216,8 @@ class SharedLimits:
         draw.dequeue()
         if held is not None:
             self.figures.admitted += 1
+            # Their use is to be reported once the engine is back.
+            self.live.update({window.name: window for window, _ in draw.pairs})
             waiter.future.set_result(held)
             return
         self.figures.refused_away += 1

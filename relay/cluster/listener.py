@@ -88,6 +88,11 @@ class Listener:
                     self._refusal = str(error)
                     _log.error("the shared ledger cannot be used: %s", error)
                 await asyncio.sleep(_POLL_SECONDS)
+            except (
+                Exception
+            ):  # of a function that was called: the node must be heard of all the same
+                _log.exception("a change or a recall in the shared ledger was not handled")
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def _beat(self, connection: Connection) -> None:
         """One poll."""
