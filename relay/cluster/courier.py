@@ -7,7 +7,6 @@ for others, so that a thousand keys cost a few calls a second. Must not know wha
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -67,8 +66,7 @@ class Courier:
 
     def away_for(self) -> float:
         """Seconds since the engine was lost; 0: it is there."""
-        down_since = self.down_since
-        return 0.0 if down_since is None else time.monotonic() - down_since
+        return self.urgent_link.away_for()
 
     async def flush(self) -> None:
         """Wait until all that was sent so far has its reply."""

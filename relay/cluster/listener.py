@@ -61,6 +61,10 @@ class Listener:
         self._is_closed = False
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def away_for(self) -> float:
+        """Seconds since the engine was lost; 0: it is there."""
+        return self._link.away_for()
+
     async def close(self, *, leaves: bool) -> None:
         """End. `leaves`: the node needs not be waited for after a failure of the engine."""
         self._is_closed = True
