@@ -7,7 +7,6 @@ for others, so that a thousand keys cost a few calls a second. Must not know wha
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -67,8 +66,7 @@ class Courier:
 
     def away_for(self) -> float:
         """Seconds since the engine was lost; 0: it is there."""
-        down_since = self.down_since
-        return 0.0 if down_since is None else time.monotonic() - down_since
+        return self.urgent_link.away_for()
 
     async def flush(self) -> None:
         """Wait until all that was sent so far has its reply."""
@@ -168,8 +166,14 @@ class _Lane:
             self._fail(batch)
             return
         for errand, grants in zip(batch, answers.grants, strict=True):
-            errand.done(Reply(grants, answers.incarnation, answers.frozen))
+            self._hand(errand, Reply(grants, answers.incarnation, answers.frozen))
 
     def _fail(self, batch: Sequence[Errand]) -> None:
         for errand in batch:
-            errand.done(Reply(None, 0, False))
+            self._hand(errand, Reply(None, 0, False))
+
+    def _hand(self, errand: Errand, reply: Reply) -> None:
+        try:
+            errand.done(reply)
+        except Exception:  # of one request: all others still need this lane
+            _log.exception("an answer of the shared ledger was not handled")

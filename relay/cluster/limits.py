@@ -22,7 +22,6 @@ from relay.cluster.waiting import (
     LONGEST_WAIT,
     PATIENCE,
     RECALL_TIME,
-    REFUSAL_TIME,
     Draw,
     LedgerAwayError,
     LimitReachedError,
@@ -71,7 +70,8 @@ class SharedLimits:
     def try_reserve(
         self, account: str, key: str, limits: Sequence[SharedLimit], tokens: int = 0, cost: int = 0
     ) -> Held | None:
-        """Admit a request if the leases have room in all limits; None: nothing was taken."""
+        """Admit a request if the leases have room in all limits; None: nothing was taken.
+        `limits`: the same object for as long as the key has them."""
         draw = self.draws.get((account, key))
         if draw is None or draw.limits is not limits:
             draw = self._bind(account, key, limits)
@@ -181,7 +181,7 @@ class SharedLimits:
             held = self._take(draw, waiter.tokens, waiter.cost, now)
             if held is not None:
                 self.figures.waited += 1
-                draw.next_claim = 0
+                draw.next_claim = draw.refusals = 0
                 draw.dequeue().future.set_result(held)
                 continue
             obstacle = draw.obstacle(waiter, now)
@@ -196,8 +196,7 @@ class SharedLimits:
     def _refuse(self, draw: Draw, place: int, reset_in: int, now: int) -> None:
         self.figures.refused += 1
         waiter = draw.dequeue()
-        draw.refusal = (place, waiter.amounts[place])
-        draw.refused_until = now + REFUSAL_TIME
+        draw.note_refusal(place, waiter.amounts[place], reset_in, now)
         waiter.future.set_exception(LimitReachedError(draw.pairs[place][1], reset_in))
 
     def _is_away(self, draw: Draw, waiter: Waiter, now: int) -> bool:
@@ -217,6 +216,8 @@ class SharedLimits:
         draw.dequeue()
         if held is not None:
             self.figures.admitted += 1
+            # Their use is to be reported once the engine is back.
+            self.live.update({window.name: window for window, _ in draw.pairs})
             waiter.future.set_result(held)
             return
         self.figures.refused_away += 1
@@ -331,6 +332,7 @@ class SharedLimits:
         link = self._courier.urgent_link
         self.outages.observe(link.down_since is not None, link.reason, self.nodes, self.clock())
         if link.down_since is None:
+            self.reports.report_again()
             self.reports.sweep()
 
     async def close(self) -> None:
@@ -341,7 +343,7 @@ class SharedLimits:
                 if not future.done():
                     future.set_exception(LedgerAwayError())
         now = self.clock()
-        for window in self.windows.values():
+        for window in list(self.live.values()):
             if window.leased.left(now) or not window.is_settled(now):
                 self.release(window, now, urgent=True)
         await self._courier.flush()

@@ -69,6 +69,10 @@ class Link:
         self.down_since = None
         return result
 
+    def away_for(self) -> float:
+        """Seconds that it has been down; 0: the last call was answered."""
+        return 0.0 if self.down_since is None else time.monotonic() - self.down_since
+
     async def wait_for_turn(self) -> None:
         """Wait until the next attempt to connect is due; returns at once if there is a connection
         or none was lost."""
@@ -102,6 +106,7 @@ class Link:
             )
             timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
             await check(connection, known_migrations())
+            await _check_writable(connection)
         except (psycopg.Error, SchemaError) as error:
             if connection is not None:
                 await connection.close()
@@ -125,6 +130,18 @@ class Link:
         # Nodes that lost the server at once do not come back at once.
         self._next_attempt = now + self._pause * random.uniform(0.5, 1.0)  # noqa: S311
         await self.close()
+
+
+async def _check_writable(connection: Connection) -> None:
+    """Check that this is no replica that has yet to take over.
+
+    Raises:
+        psycopg.errors.ReadOnlySqlTransaction: it is one.
+    """
+    cursor = await connection.execute("SELECT current_setting('transaction_read_only') = 'on'")
+    row = await cursor.fetchone()
+    if row and row[0]:
+        raise psycopg.errors.ReadOnlySqlTransaction("the database can only be read")
 
 
 def _break(connection: Connection) -> None:

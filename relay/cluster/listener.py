@@ -61,6 +61,10 @@ class Listener:
         self._is_closed = False
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def away_for(self) -> float:
+        """Seconds since the engine was lost; 0: it is there."""
+        return self._link.away_for()
+
     async def close(self, *, leaves: bool) -> None:
         """End. `leaves`: the node needs not be waited for after a failure of the engine."""
         self._is_closed = True
@@ -87,6 +91,11 @@ class Listener:
                 if str(error) != self._refusal:
                     self._refusal = str(error)
                     _log.error("the shared ledger cannot be used: %s", error)
+                await asyncio.sleep(_POLL_SECONDS)
+            except (
+                Exception
+            ):  # of a function that was called: the node must be heard of all the same
+                _log.exception("a change or a recall in the shared ledger was not handled")
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def _beat(self, connection: Connection) -> None:

@@ -113,7 +113,8 @@ class ClusterNode:
         figures: Any = self.figures
         return NodeFigures(
             counters={name: getattr(figures, name) for name in Figures.__slots__},
-            away_for=self._courier.away_for(),
+            # An idle node hears of it by its poll.
+            away_for=max(self._courier.away_for(), self._listener.away_for()),
             nodes=self.limits.nodes,
             leases=leases,
             unused=amount,

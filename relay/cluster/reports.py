@@ -30,6 +30,7 @@ class Reports:
         self._on_reported = on_reported
         self._incarnation = 0
         self._unreported: set[str] = set()  # windows that this incarnation has yet to hear of
+        self._to_report: list[str] = []  # of these, those that the present round has yet to send
         # Those that the present round has yet to look at.
         self._live: list[NodeWindow] = []
         self._draws: list[tuple[str, str]] = []
@@ -39,32 +40,39 @@ class Reports:
 
     def observe(self, incarnation: int) -> None:
         """The engine's present incarnation. All use is reported to a new one."""
-        if incarnation != self._incarnation:
-            first = not self._incarnation
-            self._incarnation = incarnation
-            now = self._limits.clock()
+        if incarnation == self._incarnation:
+            return
+        is_first = not self._incarnation
+        self._incarnation = incarnation
+        now = self._limits.clock()
+        if not is_first:  # else nothing was used yet
             self._unreported = {
                 name for name, it in self._limits.windows.items()
-                if not first and it.leased.epoch and it.leased.reset_in(now)
+                if it.leased.epoch and it.leased.reset_in(now)
             }  # fmt: skip
-        self._report_again()
+        self._to_report = list(self._unreported)
+        self.report_again()
 
     def answered(self, windows: Iterable[NodeWindow], incarnation: int) -> None:
         """The engine has heard of these windows."""
-        if incarnation != self._incarnation:
-            self.observe(incarnation)
+        self.observe(incarnation)
         if self._unreported:
             self._unreported.difference_update([window.name for window in windows])
-            self._report_again()
+            self._note_reported()
 
-    def _report_again(self) -> None:
+    def report_again(self) -> None:
+        """Report some windows of which the present incarnation has yet to hear."""
         now = self._limits.clock()
-        for name in list(self._unreported):
+        self._to_report = self._to_report or list(self._unreported)
+        for name in _some(self._to_report):
             window = self._limits.windows.get(name)
             if window is None or not window.leased.reset_in(now):
                 self._unreported.discard(name)
-            elif not window.claimed:
+            elif not window.claimed and name in self._unreported:
                 self._limits.send([(window, 0)], now, urgent=False)
+        self._note_reported()
+
+    def _note_reported(self) -> None:
         if not self._unreported and self.reported != self._incarnation:
             self.reported = self._incarnation
             self._on_reported(self._incarnation)
@@ -95,7 +103,8 @@ class Reports:
         leased = window.leased
         if window.claimed or window.draws:
             return
-        if leased.is_low(now):
+        # Where nothing is free, a request that waits finds out when there is.
+        if leased.is_low(now) and (leased.free or leased.left(now)):
             self._limits.claim_ahead(window, now)
         elif leased.is_idle(now):
             self._limits.release(window, now, urgent=False)

@@ -12,7 +12,10 @@ from typing import Final
 from relay.cluster.windows import Held, NodeWindow, SharedLimit
 
 RECALL_TIME: Final = 250  # milliseconds that other nodes have to give back what is unused
-REFUSAL_TIME: Final = 250  # and for which a refusal holds for all that come meanwhile
+# Milliseconds for which a refusal holds for all that come meanwhile: the first, doubled by each
+# one that follows.
+REFUSAL_TIME: Final = 250
+_LONGEST_REFUSAL: Final = 1_000
 PATIENCE: Final = 1_000  # milliseconds without an answer of the engine, then it is away
 LONGEST_WAIT: Final = 3_000  # milliseconds that a request waits behind others
 _FIRST_RETRY: Final = 12  # milliseconds after a recall, doubled each time
@@ -55,6 +58,7 @@ class Draw:
         "recall_began",
         "recalls",
         "refusal",
+        "refusals",
         "refused_until",
         "timer",
         "used_at",
@@ -70,6 +74,7 @@ class Draw:
         self.recalls = 0  # claims since the last recall began
         self.recall_began = -RECALL_TIME * 2
         self.refusal = (0, 0)  # of the last request: the limit's place, and the amount
+        self.refusals = 0  # in a row
         self.refused_until = 0
         self.timer: asyncio.TimerHandle | None = None
         self.used_at = now
@@ -147,6 +152,16 @@ class Draw:
     def is_recalling(self, now: int) -> bool:
         """Whether other nodes still have time to answer a recall."""
         return now < self.recall_began + RECALL_TIME
+
+    def note_refusal(self, place: int, amount: int, reset_in: int, now: int) -> None:
+        """The limit at this place has refused an amount, and refuses others like it for a while,
+        until its window ends at the latest: a caller who goes on would otherwise cost a round trip
+        for each of its requests."""
+        self.refusal = (place, amount)
+        if now >= self.refused_until:  # not one of those that were refused at once
+            refusal_time = min(_LONGEST_REFUSAL, REFUSAL_TIME << self.refusals)
+            self.refused_until = now + min(refusal_time, reset_in)
+            self.refusals = min(self.refusals + 1, 3)
 
     def refuses(self, amounts: Sequence[int], now: int) -> bool:
         """Whether a request like these was refused a moment ago."""

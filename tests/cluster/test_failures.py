@@ -240,6 +240,21 @@ async def test_a_crash_of_the_engine_in_a_burst_stays_exact(
         assert admitted == SIZE
 
 
+async def test_a_restarted_engine_hears_of_thousands_of_windows(
+    own_postgres: Postgres, own: str
+) -> None:
+    async with running_node(own_postgres.url(own)) as node:
+        keys = [f"k{number}" for number in range(2_000)]
+        await asyncio.gather(*[outcome(node.limits, LARGE, key) for key in keys])
+        before = node.limits.reported()
+        own_postgres.kill()
+        own_postgres.start()
+        await until(lambda: node.limits.reported() != before, within=10)
+        started = time.monotonic()
+        assert await outcome(node.limits, LARGE, "another") not in ("refused", "away")
+        assert time.monotonic() - started < 1  # nothing is frozen any more
+
+
 async def test_an_engine_that_lost_its_last_commits_hears_of_them(
     own_postgres: Postgres, own: str
 ) -> None:
@@ -321,3 +336,21 @@ async def test_a_lost_reply_counts_once(shared: str, postgres: Postgres) -> None
         await until(lambda: a.view().away_for == 0, within=10)
         counts += await burst(a.limits, LARGE, SIZE)
         assert used + counts["admitted"] == SIZE
+
+
+async def test_an_engine_that_only_reads_is_away(
+    own_postgres: Postgres, own: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a replica is that was not promoted yet."""
+    with psycopg.connect(own_postgres.url("postgres"), autocommit=True) as admin:
+        async with running_node(own_postgres.url(own)) as node:
+            await use_some(node)
+            admin.execute(f"ALTER DATABASE {own} SET default_transaction_read_only = on".encode())
+            own_postgres.stop()
+            own_postgres.start()
+            await until(lambda: node.view().away_for > 0)
+            while node.limits.try_reserve("a", "k", LARGE) is not None:
+                pass
+            assert await outcome(node.limits, LARGE) == "away"
+            await until(lambda: "the database can only be read" in caplog.text)
+            assert node.figures.outages == 1

@@ -5,7 +5,7 @@
 -- another may lack the last commits of the one before.
 CREATE FUNCTION relay.present_engine() RETURNS relay.engine LANGUAGE plpgsql AS $$
 DECLARE
-    present text := pg_postmaster_start_time()::text || ' '
+    present text := extract(epoch FROM pg_postmaster_start_time()) || ' '
         || left(pg_walfile_name(pg_current_wal_lsn()), 8);  -- the timeline changes at a promotion
     engine relay.engine;
 BEGIN
@@ -35,9 +35,9 @@ END $$;
 
 -- Claims of a node, see `answer_claims`. `reported`: the incarnation that has all of its use.
 CREATE FUNCTION relay.acquire(
-    node text, reported bigint, requests int[], window_names text[], sizes bigint[], pers bigint[], leases text[],
-    numbers bigint[], epochs bigint[], used bigint[], ceilings bigint[], wants bigint[],
-    needs bigint[], ends_in bigint[]
+    node text, reported bigint, requests int[], window_names text[], sizes bigint[],
+    pers bigint[], leases text[], numbers bigint[], epochs bigint[], used bigint[],
+    ceilings bigint[], wants bigint[], needs bigint[], ends_in bigint[]
 ) RETURNS TABLE (
     incarnation bigint, frozen boolean, number bigint, epoch bigint, ceiling bigint,
     remaining_time bigint, expires_in bigint, size bigint, free bigint, elsewhere bigint
