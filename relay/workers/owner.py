@@ -127,20 +127,27 @@ class Workers:
         _log.error("%d of %d workers serve", len(self.links), self.count)
 
     async def _start_one(self, number: int) -> None:
+        try:
+            await self._fork(number)
+        except OSError as error:
+            _log.error("worker %d cannot be started; another try follows: %s", number, error)
+            self._replace_later(number)
+
+    async def _fork(self, number: int) -> None:
+        """Raises OSError."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         link = await Link.open(mine)
-        with theirs:
-            listeners = [
-                (name, one.socket)
-                for name, one in self._app.listeners.named
-                if name.startswith(_LISTEN[0]) or name == _LISTEN[1]
-            ]
-            try:
+        listeners = [
+            (name, one.socket)
+            for name, one in self._app.listeners.named
+            if name.startswith(_LISTEN[0]) or name == _LISTEN[1]
+        ]
+        try:
+            with theirs:
                 self._nursery.start_worker(theirs, listeners)
-            except OSError as error:
-                _log.error("no worker can be started: %s", error)
-                link.close()
-                return
+        except OSError:
+            link.close()
+            raise
         lender = Lender(self._app, link, lambda: self.count + 1)
         worker = Worker(link, lender, number, self._loop.time())
         self._live.append(worker)
@@ -190,7 +197,11 @@ class Workers:
         if self._loop.time() - worker.started > _HEALTHY_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS
         _log.error("worker %d (process %d) ended; another one starts", worker.number, worker.pid)
-        self._replace(worker.number, self._pause)
+        self._replace_later(worker.number)
+
+    def _replace_later(self, number: int) -> None:
+        """Start another one, after a pause that doubles each time."""
+        self._replace(number, self._pause)
         self._pause = min(2 * self._pause, _LAST_PAUSE_SECONDS)
 
     def _replace(self, number: int, pause: float) -> None:

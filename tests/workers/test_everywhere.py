@@ -17,9 +17,6 @@ from tests.web.visitor import Visitor
 from .everywhere import Caller, Everywhere
 from .shared import Shared, body, together
 
-# A caller's next turn is not sent before a person or a program has read the last one.
-_READING_SECONDS = 0.05
-
 COUNT = {"model": "main", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -83,7 +80,7 @@ async def test_a_conversation_keeps_its_upstream_everywhere(
         caller = all_three.callers[number % 3]
         text = f"conversation {number}"
         assert (await caller.ask(key, body("both", text))).status == 200
-        await asyncio.sleep(_READING_SECONDS)
+        await asyncio.sleep(0.05)  # the others learn of it on its next turn, over two links
         for _ in range(2):
             assert await all_three.statuses(key, body("both", text)) == [200] * 3
         [upstream] = set(await shared.reached())

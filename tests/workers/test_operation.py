@@ -23,6 +23,24 @@ IMPATIENT = (
     "from relay.cli import main; main()",
 )
 
+SHORT_OF_FILES = (
+    "-c",
+    """
+from relay.workers.nursery import Nursery
+begun, start_worker = [], Nursery.start_worker
+
+def fails_once(self, *sockets):
+    begun.append(self)
+    if len(begun) == 3:
+        raise OSError(24, "Too many open files")
+    start_worker(self, *sockets)
+
+Nursery.start_worker = fails_once
+from relay.cli import main
+main()
+""",
+)
+
 
 async def begin_streams(all_three: Everywhere, key: str, fields: str) -> None:
     """Begin a stream in each process."""
@@ -164,3 +182,16 @@ async def test_a_stuck_worker_is_replaced(
                 assert (await all_three.callers[0].ask(key)).status == 200
             assert await all_three.statuses(key) == [429] * 3
     record_property("figure", f"replaced {replaced:.1f} s after it stopped, with 3 s of patience")
+
+
+async def test_a_worker_that_cannot_start_is_tried_again(several: tuple[Path, str]) -> None:
+    folder, key = several
+    with serving(folder, program=SHORT_OF_FILES) as running:
+        before = workers_of(running)
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: len(set(workers_of(running)) - set(before)) == 1)
+        async with everywhere(running) as all_three:
+            assert await all_three.statuses(key) == [200] * 3
+        running.signal()
+        assert await running.exited(10) == 0
+        assert "cannot be started; another try follows" in error_log(running)
