@@ -43,6 +43,7 @@ _MODULES: Final = (
     "workers/inner_exchange.py",  # its exchange is a subclass of the compiled one
     "workers/lending.py",
     "workers/link_journal.py",
+    "workers/loans.py",
     "workers/slots.py",
 )
 # Modules of those packages that stay as they are, beside those that define a `msgspec.Struct`: a

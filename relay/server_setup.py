@@ -55,7 +55,7 @@ def new_load(settings: config.ServerSettings, loop_lag: LoopLag) -> Load:
 
 def bound_load(load: Load, settings: config.ServerSettings) -> None:
     """Use these settings from now on. Each of several processes has an equal part."""
-    load.bound(-(-settings.limits.in_flight // settings.processes), settings.limits.loop_lag)
+    load.bound(max(1, settings.limits.in_flight // settings.processes), settings.limits.loop_lag)
 
 
 def new_pool(

@@ -87,6 +87,10 @@ class Borrower:
         self._journal.on_end = self._on_end
         self._before, self._metering.elsewhere = self._metering.elsewhere, self
 
+    def note_state(self) -> None:
+        """The ledger's state is about to be sent: it has all that has closed until now."""
+        self._closed.clear()
+
     async def give_back(self) -> None:
         """The other process has failed: this one goes on by itself."""
         await self._journal.resume()

@@ -165,6 +165,7 @@ class Offer:
         sockets = [one.channel.detach() for one in earlier]
         if channel.closed:  # meanwhile
             return
+        self._borrower.note_state()
         state = state_of(app.ledger, [one.share for one in earlier])
         shares = [(list(one.running), one.share) for one in earlier]
         channel.send("state", state, shares, descriptors=[one.fileno() for one in sockets])

@@ -72,12 +72,14 @@ class OwnersHealth(Generic[_Worker]):
     def take(self, worker: _Worker, place: str, change: str, values: list[Any]) -> None:
         """Make a change of a worker."""
         health = self._healths.get(place)
-        if health is not None and change in OF_REQUESTS:
-            apply(health, change, received(change, values))
-            if health.probing and change == "request_started":
-                self._probed_by[place] = worker
-            self._publish(place, change, values, worker)
-        self._confirm(worker, place)
+        try:
+            if health is not None and change in OF_REQUESTS:
+                apply(health, change, received(change, values))
+                if health.probing and change == "request_started":
+                    self._probed_by[place] = worker
+                self._publish(place, change, values, worker)
+        finally:
+            self._confirm(worker, place)  # or the worker would wait for it for good
 
     def forget(self, worker: _Worker) -> None:
         """A worker is gone, with its request that was to find out whether a guess holds."""

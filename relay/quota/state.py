@@ -28,30 +28,6 @@ BONUS: Final = "bonus:"  # begins the kind of a row with a bonus: its size, and 
 _NEVER: Final = 2**62
 
 
-class Loan:
-    """Reservations of one key that were made ahead at one moment, for requests that have not come:
-    `left` of them. Each took the same from the same buckets.
-
-    A crash makes such a reservation undone, so the rows of limits leave it out.
-    """
-
-    __slots__ = ("account", "left", "taken")
-
-    def __init__(self, account: str) -> None:
-        self.account = account
-        self.left = 0
-        # Whose bucket, the bucket, the amount taken, its mark, and whether a refund leaves it out.
-        self.taken: list[tuple[LimitCounters, Bucket, int, Mark, bool]] = []
-
-    def held_of(self, bucket: Bucket) -> int:
-        """The part of a bucket's use, in the bucket's units."""
-        for _, one, amount, mark, _ in self.taken:
-            if one is bucket and mark[0] == bucket.mark[0]:
-                units = amount * self.left
-                return units * bucket.per if isinstance(bucket, TokenBucket) else units
-        return 0
-
-
 class LimitCounters:
     """The buckets of one owner, a key or an account, under its present plan.
 
@@ -68,7 +44,7 @@ class LimitCounters:
         "five_hours",
         "in_flight",
         "keys",
-        "loans",
+        "lent",
         "must_check",
         "owner",
         "plan",
@@ -96,7 +72,9 @@ class LimitCounters:
         self.in_flight = 0
         self.must_check = False  # a request was refused, or took the last of a window
         self.dirty = False  # changed since `Ledger.changes` last returned its rows
-        self.loans: list[Loan] = []  # reservations for requests that have not come
+        # The use by reservations for requests that have not come, in the units of each bucket, and
+        # the round that it belongs to. A crash makes such a reservation undone.
+        self.lent: dict[tuple[str, int], tuple[int, int]] = {}
         # The buckets of the plan's limits, in their order, and those of each kind.
         self.buckets: list[Bucket] = []
         self.request_buckets: tuple[Bucket, ...] = ()
@@ -170,9 +148,10 @@ class LimitCounters:
         """The state as plain values, one row per bucket. What is lent counts as not used."""
         for (kind, per), bucket in self.all_buckets.items():
             used, moment = bucket.state()
-            if self.loans:
-                lent = sum([loan.held_of(bucket) for loan in self.loans])
-                used = max(0, used - lent)
+            if self.lent:
+                round_, units = self.lent.get((kind, per), (-1, 0))
+                if round_ == bucket.mark[0]:
+                    used = max(0, used - units)
             yield (self.scope, self.owner, kind, per, bucket.refill, bucket.size, used, moment)
         for kind, per in self.bonuses:
             bucket = self.all_buckets[kind, per]
@@ -182,6 +161,18 @@ class LimitCounters:
                 until = _NEVER if left else bucket.end
                 name = BONUS + kind
                 yield (self.scope, self.owner, name, per, "window", bucket.bonus, left, until)
+
+    def lend(self, name: tuple[str, int], round_: int, units: int) -> None:
+        """Count a part of a bucket's use in a round as lent; with negative units, no longer."""
+        before = self.lent.get(name)
+        if before is not None and before[0] == round_:
+            units += before[1]
+        elif units < 0:
+            return
+        if units > 0:
+            self.lent[name] = (round_, units)
+        else:
+            self.lent.pop(name, None)
 
     def restore_bonus(self, kind: str, per: int, amount: int, windows: int) -> None:
         """The bonus of an earlier process, as `rows` gave it."""

@@ -18,10 +18,11 @@ from relay.errors import OVERLOADED, RelayError
 from relay.gateway.admission import UNMETERED, Admission, MeteredAdmission
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
-from relay.gateway.metering import Metering
+from relay.gateway.metering import Elsewhere, Metering
 from relay.gateway.remote_errors import by_value, error_of
 from relay.handover.borrow import Borrower
 from relay.net.runner import Waiter
+from relay.pool import clock as pool_clock
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
 from relay.store.keys import LiveKey
@@ -29,10 +30,11 @@ from relay.store.records import AdmissionRow, Settlement
 from relay.translate.messages.features import Features
 from relay.workers.lending import Lender, refused, wish_of
 from relay.workers.link import Link
-from relay.workers.slots import KeySlots, NoSlotError, Slot, SlotLedger, SlotReservation
+from relay.workers.slots import UPSTREAM, KeySlots, NoSlotError, Slot, SlotLedger, SlotReservation
 from relay.workers.traffic import Grant, Wish
 
 _RECALL_SECONDS: Final = 1.0  # a worker that answers later is stuck
+_ASK_AGAIN_SECONDS: Final = 0.5  # for slots of an upstream, after a refusal that names no time
 _TRIES: Final = 8
 _GONE: Final = "The relay's main process is gone. Send it again."
 
@@ -64,6 +66,9 @@ class OwnerAdmissions:
                 return
             if counting or not await self.recall(caller.user_id):
                 break
+            if (other := self._elsewhere()) is not None:
+                await other.check(ctx, caller, plan, counting=counting)
+                return
         raise refusal
 
     async def admit(
@@ -82,7 +87,14 @@ class OwnerAdmissions:
                 refusal = error
             if not await self.recall(caller.user_id):
                 break
+            if (other := self._elsewhere()) is not None:
+                return await other.admit(ctx, caller, plan, inbound, features)
         raise refusal
+
+    def _elsewhere(self) -> Elsewhere | None:
+        """The one that admits in place of this: the relay has begun to hand over meanwhile."""
+        elsewhere = self._metering.elsewhere
+        return None if elsewhere is self else elsewhere
 
     async def recall(self, account: str) -> bool:
         """Call back the slots of an account that no request has used; returns whether there were
@@ -128,7 +140,7 @@ class Desk:
         """Answer those of one worker."""
 
         async def slots(*values: Any) -> Grant:
-            return await self._grant(lender, wish_of(list(values)))
+            return await self.grant(lender, wish_of(list(values)))
 
         async def check(*values: Any) -> object:
             return await self._check(lender, *values)
@@ -140,11 +152,13 @@ class Desk:
         lender.link.answer("check", check)
         lender.link.answer("admit", admit)
 
-    async def _grant(self, lender: Lender, wish: Wish) -> Grant:
+    async def grant(self, lender: Lender, wish: Wish) -> Grant:
+        """Slots for a worker, or the refusal of the request that waits."""
         refusal: RelayError | None = None
         for _ in range(_TRIES):
             try:
-                if self._metering.elsewhere is not self._admissions:
+                is_here = self._metering.elsewhere is self._admissions
+                if lender.link.closed or not (is_here or wish.key.startswith(UPSTREAM)):
                     raise RelayError(OVERLOADED, _GONE)
                 return lender.grant(wish)
             except QuotaExceeded as error:
@@ -184,10 +198,24 @@ class Desk:
                 elsewhere = self._metering.elsewhere
             if isinstance(elsewhere, Borrower):
                 reservation = await elsewhere.admit_row(lender.plan(plan), row, wish)
-                return lender.admitted(reservation, row)
-            return await lender.admit_row(row, plan, wish)
+                number = lender.admitted(reservation, row)
+            else:
+                number = await self._admit_here(lender, row, plan, wish)
         except RelayError as error:
             return by_value(error)
+        if lender.link.closed:
+            lender.withdraw(number, left_row(row))
+        return number
+
+    async def _admit_here(self, lender: Lender, row: AdmissionRow, plan: str, wish: int) -> int:
+        """The hand-over has failed meanwhile. Raises RelayError: the request is refused."""
+        while True:
+            try:
+                return await lender.admit_row(row, plan, wish)
+            except QuotaExceeded as error:
+                refusal = error
+            if not await self._admissions.recall(row.user_id):
+                raise refusal
 
 
 class WorkerAdmissions:
@@ -255,7 +283,11 @@ class WorkerAdmissions:
                 return self._metering.admit(ctx, caller, plan, inbound, features)
             except NoSlotError as missing:
                 wanted = missing
-            await self._ask(ctx, wanted)
+            try:
+                await self._ask(ctx, wanted)
+            except RelayError as error:
+                if not (self.is_frozen and error.kind is OVERLOADED):
+                    raise
         raise RelayError(OVERLOADED, _GONE)
 
     # --- slots ---
@@ -273,10 +305,13 @@ class WorkerAdmissions:
             wanted.account, wanted.key, wanted.plan.id, wanted.tokens, wanted.cost, True,
             ahead, slots.tokens, slots.cost,
         )  # fmt: skip
-        slots.asked = True
+        slots.questions += 1
+        if ahead:
+            slots.asked = True
         waiter: Waiter[RelayError | None] = Waiter()
 
         def on_reply(is_answer: bool, value: Any) -> None:
+            slots.questions -= 1
             if ahead:
                 slots.asked = False
             refusal = self._take(slots, wish, sent, value) if is_answer else None
@@ -296,6 +331,7 @@ class WorkerAdmissions:
     def _ask_ahead(self, slots: KeySlots) -> None:
         """Ask for slots that nobody waits for, or only the pool's queue."""
         sent = monotonic()
+        slots.questions += 1
         wish = Wish(
             slots.account, slots.key, slots.plan.id, slots.tokens, slots.cost, slots.is_upstream,
             slots.ahead(), slots.tokens, slots.cost,
@@ -303,12 +339,15 @@ class WorkerAdmissions:
 
         def on_reply(is_answer: bool, value: Any) -> None:
             slots.asked = False
+            slots.questions -= 1
             refusal = self._take(slots, wish, sent, value) if is_answer else None
             if slots.is_upstream:
                 resets_at = refusal.resets_at if isinstance(refusal, QuotaExceeded) else None
                 slots.blocked_until = resets_at or 0.0
                 if resets_at:
                     self._give_up()
+                elif refusal is not None or not is_answer:
+                    slots.blocked_until = pool_clock.now() + _ASK_AGAIN_SECONDS
                 self._wake()  # another upstream may serve what waits
 
         self._link.question(on_reply, "slots", *_values(wish))
@@ -324,7 +363,8 @@ class WorkerAdmissions:
         if wish.waits and numbers:
             first = Slot(numbers.pop(0), wish.tokens, wish.cost, dies)
         granted = [Slot(one, grant.slot_tokens, grant.slot_cost, dies) for one in numbers]
-        if slots.plan.id == wish.plan and not self.is_frozen:
+        is_usable = slots.is_upstream or not self.is_frozen
+        if slots.plan.id == wish.plan and is_usable:
             self._ledger.add(slots, granted, first)
             if grant.rows and not slots.is_upstream:
                 self._ledger.mirror(slots, grant.rows)
@@ -352,6 +392,7 @@ class WorkerAdmissions:
         features: Features | None = None,
     ) -> Admission:
         """Have one request admitted by the owner, or by the process that it hands over to."""
+        before = ctx.admission  # of the plan that it had while it waited, maybe
         quote = self._ledger.begin_quote()
         try:
             admission = self._metering.admit(ctx, caller, plan, inbound, features)
@@ -360,7 +401,7 @@ class WorkerAdmissions:
         assert isinstance(admission, MeteredAdmission)
         reservation = admission.reservation
         assert isinstance(reservation, SlotReservation)
-        ctx.admission = UNMETERED  # until it is admitted
+        ctx.admission = before  # until it is admitted
         row = admission.row
         waiter: Waiter[Any] = Waiter()
 

@@ -1,6 +1,6 @@
-"""The owner's side of one worker's slots: reservations made ahead, and what becomes of them.
+"""The owner's side of one worker's slots: reservations made ahead, and their settlement.
 
-A slot is an ordinary reservation in the ledger, so whatever is lent is held: no sequence of
+A slot is an ordinary reservation in the ledger, so everything that is lent is held: no sequence of
 messages admits more than a limit has. A worker that dies leaves its slots here: those in use are
 settled as after a crash, the others are refunded.
 
@@ -23,14 +23,15 @@ from relay.net.runner import Waiter
 from relay.quota.bucket import FixedWindow
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
-from relay.quota.state import KeyState, LimitCounters, Loan, Reservation, Row
+from relay.quota.state import KeyState, LimitCounters, Reservation, Row
 from relay.store.records import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
 from relay.workers.link import Link, LinkClosedError
+from relay.workers.loans import Loan, trim
+from relay.workers.slots import UPSTREAM
 from relay.workers.traffic import Batch, Closed, Grant, Wish, decode_batch
 
-_LIFETIME_MS: Final = 10_000
-_SMOOTH_LIFETIME_MS: Final = 2_000  # a limit that refills meanwhile would admit more
-_UPSTREAM: Final = "upstream "
+_LIFETIME_MS: Final = 40_000
+_MAX_UNUSED: Final = 20_000  # slots of one worker, of all keys; about 1 KiB each
 
 _log = logging.getLogger("relay.workers")
 
@@ -130,45 +131,47 @@ class Lender:
 
     def plan_of(self, wish: Wish) -> Plan:
         """The plan that a wish names. Raises RelayError: it is not offered here."""
-        if wish.key.startswith(_UPSTREAM):
-            upstream = self._app.upstreams.named(wish.key[len(_UPSTREAM) :])
+        if wish.key.startswith(UPSTREAM):
+            upstream = self._app.upstreams.named(wish.key[len(UPSTREAM) :])
             if upstream is None or upstream.limits is None:
                 raise RelayError(FORBIDDEN, "The upstream has no limits of its own any more.")
             return upstream.limits
         return self.plan(wish.plan)
 
     def _now(self, key: str) -> float:
-        return self._app.upstreams.now() if key.startswith(_UPSTREAM) else time()
+        return self._app.upstreams.now() if key.startswith(UPSTREAM) else time()
 
     def _lend(self, reservations: list[Reservation], wish: Wish) -> list[int]:
         """Number reservations that the worker is to have."""
         groups = [reservations]
+        sizes = [wish.slot_tokens]
         if wish.waits:  # the first may hold other amounts than the rest
             groups = [reservations[:1], reservations[1:]]
+            sizes = [wish.tokens, wish.slot_tokens]
         numbers = []
-        for group, tokens in zip(groups, (wish.tokens, wish.slot_tokens), strict=False):
-            loan = Loan(wish.account)
+        for group, tokens in zip(groups, sizes, strict=True):
+            if not group:
+                continue
+            loan = Loan(wish.account, group[0], len(group), tokens)
             for reservation in group:
                 self._numbers += 1
                 numbers.append(self._numbers)
                 self._lent[self._numbers] = reservation
                 self._unused[self._numbers] = loan
-            if group:
-                _begin(loan, group[0], len(group), tokens)
-        many = self._unused_by_account
-        many[wish.account] = many.get(wish.account, 0) + len(numbers)
+        counts = self._unused_by_account
+        counts[wish.account] = counts.get(wish.account, 0) + len(numbers)
         return numbers
 
     def _share(self, key_state: KeyState, wish: Wish, now: int) -> int:
         """How many slots may be lent ahead: less and less of what is left, so that others find
         some. None where no window is open and nobody waits: it would begin without a request."""
-        many = wish.slots
+        many = min(wish.slots, _MAX_UNUSED - len(self._unused))
         parts = 2 * self._processes()
-        plan = key_state.plan
-        if plan.max_concurrency:
-            many = min(many, (plan.max_concurrency - key_state.in_flight) // parts)
         for counters in (key_state.counters, *key_state.further):
             assert counters.plan is not None
+            if counters.plan.max_concurrency:
+                most = counters.plan.max_concurrency - key_state.in_flight
+                many = min(many, most // parts)
             for limit, bucket in zip(counters.plan.limits, counters.buckets, strict=True):
                 if isinstance(bucket, FixedWindow) and now >= bucket.end:
                     return 0
@@ -187,9 +190,22 @@ class Lender:
         self._numbers += 1
         number = self._numbers
         self._lent[number] = reservation
+        self._run(number, row)
+        return number
+
+    def _run(self, number: int, row: AdmissionRow) -> None:
+        """A request runs in a slot. If it was admitted before, that admission has no end."""
+        before = self._slots.pop(row.id, None)
+        if before is not None:
+            del self._running[before]
+            self._costs.pop(before, None)
         self._running[number] = row
         self._slots[row.id] = number
-        return number
+
+    def withdraw(self, number: int, end: Settlement) -> None:
+        """The worker of an admitted request is gone before it could begin."""
+        self._close((number, False, None, None), time())
+        self._end(end, None)
 
     async def admit_row(self, row: AdmissionRow, plan: str, wish: int) -> int:
         """Admit a request that the worker has estimated, and write it; returns its slot.
@@ -244,10 +260,13 @@ class Lender:
     def _open(self, batch: Batch) -> None:
         journal = self._app.journal
         ticket = None
+        now = int(time() * 1000)
         for number, row in batch.opened:
-            self._use(number)
-            self._running[number] = row
-            self._slots[row.id] = number
+            loan, reservation = self._use(number), self._lent.get(number)
+            if loan is not None and reservation is not None:
+                loan.begin(reservation, now)
+                trim(reservation, row.reserved, row.billed_micro, now)
+            self._run(number, row)
             ticket = journal.open(row)  # all of them are of one batch there, too
         assert ticket is not None
 
@@ -263,18 +282,20 @@ class Lender:
         loan = self._unused.pop(number, None)
         if loan is None:
             return None
-        many = self._unused_by_account
-        left = many[loan.account] - 1
+        counts = self._unused_by_account
+        left = counts[loan.account] - 1
         if left:
-            many[loan.account] = left
+            counts[loan.account] = left
         else:
-            del many[loan.account]
-        loan.left -= 1
-        for counters, _, _, _, _ in loan.taken:
-            self._app.ledger.mark_changed(counters)
-            if not loan.left and loan in counters.loans:
-                counters.loans.remove(loan)
+            del counts[loan.account]
+        loan.use(self._app.ledger)
         return loan
+
+    def return_unused(self) -> None:
+        """Take all slots back that the worker has not used: it will not."""
+        now = time()
+        for number in list(self._unused):
+            self._return(number, now)
 
     def _return(self, number: int, now: float) -> None:
         """A slot comes back that no request has used: it leaves no trace."""
@@ -282,12 +303,10 @@ class Lender:
         reservation = self._lent.pop(number, None)
         if reservation is None or loan is None:
             return
-        if reservation.key_state.key.startswith(_UPSTREAM):
+        if reservation.key_state.key.startswith(UPSTREAM):
             now = self._app.upstreams.now()
         self._app.ledger.refund(reservation, now)
-        for _, bucket, amount, mark, is_kept in loan.taken:
-            if is_kept:
-                bucket.give_back(amount, mark, int(now * 1000))
+        loan.withdraw(int(now * 1000))
 
     def _close(self, closed: Closed, now: float) -> None:
         number, is_used, tokens, cost = closed
@@ -295,7 +314,7 @@ class Lender:
         reservation = self._lent.pop(number, None)
         if reservation is None:
             return
-        if reservation.key_state.key.startswith(_UPSTREAM):
+        if reservation.key_state.key.startswith(UPSTREAM):
             now = self._app.upstreams.now()
         if is_used:
             self._app.ledger.settle(reservation, now, tokens, cost)
@@ -329,35 +348,19 @@ class Lender:
         for number, row in self._running.items():
             charge = crash_charge(row, now)
             reservation = self._lent.pop(number, None)
-            cost = self._costs.pop(number, None)
+            charged = self._costs.pop(number, None)
             if reservation is not None:
-                ledger.settle(reservation, now, row.reserved, row.billed_micro or None)
+                cost = row.billed_micro if reservation.balance is not None else None
+                ledger.settle(reservation, now, row.reserved, cost)
             elif charge is not None:  # closed already, with its cost
-                charge = msgspec.structs.replace(charge, micro=cost) if cost else None
+                charge = msgspec.structs.replace(charge, micro=charged) if charged else None
             journal.settle(crash_settlement(row), charge)
         self._running.clear()
         self._slots.clear()
-        for number in list(self._unused):
-            self._return(number, now)
+        self.return_unused()
         for reservation in self._lent.values():
-            ledger.settle(reservation, now)
+            ledger.settle(reservation, self._now(reservation.key_state.key))
         self._lent.clear()
-
-
-def _begin(loan: Loan, one: Reservation, many: int, tokens: int) -> None:
-    """Note a loan of so many reservations, each like `one`, in the limits that it took from."""
-    counters = one.counters
-    for bucket in counters.request_buckets:
-        is_kept = bucket not in counters.refundable
-        loan.taken.append((counters, bucket, 1, bucket.mark, is_kept))
-    for bucket in counters.token_buckets:
-        loan.taken.append((counters, bucket, min(tokens, bucket.size), bucket.mark, False))
-    for further in one.further:
-        for limit, bucket, amount, mark in further.taken:
-            loan.taken.append((further.counters, bucket, amount, mark, limit.counts_when_refunded))
-    loan.left = many
-    for owner in {id(entry[0]): entry[0] for entry in loan.taken}.values():
-        owner.loans.append(loan)
 
 
 def rows_of(key_state: KeyState) -> list[Row]:
@@ -388,6 +391,4 @@ def _lifetime(key_state: KeyState, now: int) -> int:
         for bucket in counters.buckets:
             if isinstance(bucket, FixedWindow):
                 lifetime = min(lifetime, bucket.end - now)
-            else:
-                lifetime = min(lifetime, _SMOOTH_LIFETIME_MS)
     return max(0, lifetime)

@@ -173,7 +173,10 @@ class Link:
     def received(self, kind: int, payload: bytes) -> None:
         """A complete frame has come in. Only for the protocol."""
         if kind == _BATCH:
-            self.on_batch(payload)
+            try:
+                self.on_batch(payload)
+            except Exception:  # as with a message
+                _log.exception("a batch of requests was not understood")
             return
         for message in _decode(payload):
             self._handle(message)

@@ -1,6 +1,6 @@
 """The journal of a worker: its entries go to the owner, whose journal writes them.
 
-A ticket becomes durable with the owner's word that its batch is on disk. Decides how entries become
+A ticket becomes durable once the owner has its batch on disk. Decides how entries become
 a batch of the link. Must not know how the owner writes.
 """
 

@@ -78,7 +78,7 @@ def _serve(sock: socket.socket, run: Run) -> None:
             )
             if not message:
                 return
-            if os.fork() == 0:
+            if _forked():
                 sock.close()
                 link, *listening = [socket.socket(fileno=one) for one in descriptors]
                 named = list(zip(json.loads(message), listening, strict=True))
@@ -88,6 +88,16 @@ def _serve(sock: socket.socket, run: Run) -> None:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+def _forked() -> bool:
+    """Fork; whether this is the new process. If there can be none now, the link ends, and the owner
+    tries again."""
+    try:
+        return os.fork() == 0
+    except OSError as error:
+        print(f"relay: no process can be started: {error}", file=sys.stderr, flush=True)
+        return False
 
 
 def _end_with(work: Callable[[], None]) -> NoReturn:

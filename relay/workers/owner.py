@@ -21,6 +21,7 @@ from relay.workers.nursery import Nursery
 
 _START_SECONDS: Final = 10.0  # for all workers to serve, before the relay says that it does
 _PULSE_SECONDS: Final = 1.0
+_LATE_SECONDS: Final = 2.0  # of the owner itself
 _STUCK_SECONDS: Final = 15.0  # without a pulse
 _FREEZE_SECONDS: Final = 2.0  # for slots to come back at a hand-over
 _END_SECONDS: Final = 2.0  # beyond the time to drain
@@ -67,9 +68,11 @@ class Workers:
         self.on_gone: list[Callable[[Link], None]] = []
         self.on_ended: list[Callable[[], None]] = []  # called once none is left
         self._changed = asyncio.Event()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[int, asyncio.TimerHandle] = {}  # of workers that start later
         self._starting: set[asyncio.Task[None]] = set()
         self._beat_timer: asyncio.TimerHandle | None = None
+        self._cut_timer: asyncio.TimerHandle | None = None
+        self._beat_due = 0.0
         self._journal_state: tuple[bool, str] = (True, "")
         self.admissions = OwnerAdmissions(app.metering, self.lenders)
         self._desk = Desk(app.metering, self.admissions)
@@ -137,6 +140,10 @@ class Workers:
         """Raises OSError."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         link = await Link.open(mine)
+        if self._frozen or self._ending:  # meanwhile
+            theirs.close()
+            link.close()
+            return
         listeners = [
             (name, one.socket)
             for name, one in self._app.listeners.named
@@ -167,6 +174,9 @@ class Workers:
             return self._begin()
 
         async def join() -> None:
+            if self._frozen or self._ending:
+                self._kill(worker)
+                return
             worker.has_joined = True
             for on_joined in self.on_joined:
                 on_joined(link)
@@ -206,20 +216,25 @@ class Workers:
 
     def _replace(self, number: int, pause: float) -> None:
         def start() -> None:
-            self._timers.discard(timer)
-            if not self._ending:
+            del self._timers[number]
+            if not self._ending and not self._frozen:
                 task = self._loop.create_task(self._start_one(number))
                 self._starting.add(task)
                 task.add_done_callback(self._starting.discard)
 
-        timer = self._loop.call_later(pause, start)
-        self._timers.add(timer)
+        if (timer := self._timers.get(number)) is not None:
+            timer.cancel()
+        self._timers[number] = self._loop.call_later(pause, start)
 
     def _beat(self) -> None:
         """Each second: end the workers that are stuck, and pass on whether the journal works."""
         self._beat_timer = self._loop.call_later(_PULSE_SECONDS, self._beat)
         now = self._loop.time()
+        was_late = 0 < self._beat_due < now - _LATE_SECONDS  # pulses wait to be read
+        self._beat_due = now + _PULSE_SECONDS
         for worker in list(self._live):
+            if was_late:
+                worker.pulse = now
             if now - worker.pulse > _STUCK_SECONDS:
                 _log.error(
                     "worker %d (process %d) is stuck: it is ended", worker.number, worker.pid
@@ -232,7 +247,7 @@ class Workers:
             self.broadcast("journal", *state)
 
     def _kill(self, worker: Worker) -> None:
-        if worker.pid:
+        if worker.pid and not worker.link.closed:  # else the number may be another process's
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
         worker.link.close()
@@ -259,17 +274,16 @@ class Workers:
         soon."""
         self._ending = True
         self.broadcast("cut")
-        self._timers.add(self._loop.call_later(_CUT_SECONDS, self.abort))
+        self._cut_timer = self._loop.call_later(_CUT_SECONDS, self.abort)
 
     def abort(self) -> None:
         """End all workers now."""
         self._ending = True
         for one in list(self._live):
             self._kill(one)
-        for timer in self._timers:
-            timer.cancel()
-        if self._beat_timer is not None:
-            self._beat_timer.cancel()
+        for timer in (*self._timers.values(), self._beat_timer, self._cut_timer):
+            if timer is not None:
+                timer.cancel()
         self._nursery.close()
         for on_ended in self.on_ended:
             on_ended()
@@ -288,6 +302,8 @@ class Workers:
         for one in list(self._live):
             if not one.has_joined:
                 self._kill(one)
+        for one in self._live:
+            one.lender.return_unused()  # granted meanwhile: the worker may not use them
 
     def thaw(self) -> None:
         """No other process has taken over: workers go on."""

@@ -14,6 +14,7 @@ from relay.store.responses import MemoryResponseStore
 from relay.workers.certificates import share_certificates_as_owner
 from relay.workers.figures import share_figures_as_owner
 from relay.workers.inner_server import serve_forwarded_as_owner
+from relay.workers.link import Link
 from relay.workers.nursery import Nursery
 from relay.workers.owner import Workers
 from relay.workers.pool_sharing import share_pool_as_owner
@@ -48,11 +49,18 @@ class WorkerPlan:
         share_certificates_as_owner(app, workers)
         share_pool_as_owner(app, workers)
         share_changes_as_owner(app, workers)
+        workers.on_joined.append(self._catch_up)
         inner = await serve_forwarded_as_owner(app, workers)
         workers.on_ended.append(inner.close)
         if isinstance(app.responses, MemoryResponseStore):
             share_responses_as_owner(app.responses, inner)
         return workers
+
+    def _catch_up(self, link: Link) -> None:
+        """Send a new worker what may have come since it began."""
+        if self._beginning.latest != self._beginning.text:
+            link.send("reload", self._beginning.latest)
+        link.send("reopen")
 
     def reloads(self, workers: Workers) -> Callable[[str], None]:
         """Called with the text of relay.toml once the owner uses it."""

@@ -3,7 +3,8 @@
 A slot is a reservation in the owner's ledger, made ahead for a key, of so many tokens and
 micro-dollars. `reserve` takes one that is large enough. `settle` and `refund` close it, and the
 owner closes the reservation with the use. The buckets here are a mirror of the owner's, which the
-header fields of answers show: as they stood at the last grant, changed since by what happens here.
+header fields of answers show: as they stood at the last grant, and changed since by the requests of
+this process.
 
 Decides when to ask for slots ahead of need, and how many. Must not know the link: `Traffic` holds
 what is to be sent, and `wish` asks.
@@ -23,11 +24,11 @@ from relay.quota.state import KeyState, Reservation, Row
 from relay.store.records import AdmissionRow, Charge, Settlement
 
 _SPAN_SECONDS: Final = 4.0  # over which the demand of a key is counted
-_AHEAD_SECONDS: Final = 2.0  # of that demand that is asked for
+_AHEAD_SECONDS: Final = 30.0  # of that demand that is asked for
 _MOST: Final = 64  # slots at a time
 _LOW: Final = 4  # asks when a quarter of the last grant is left
 _IDLE_SECONDS: Final = 5.0  # slots that nobody has used for so long go back
-_UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
+UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
 _SHRINK: Final = 8  # of the room of slots, for each that needed less
 
 
@@ -69,6 +70,7 @@ class KeySlots:
         "key",
         "last",
         "plan",
+        "questions",
         "recent",
         "slots",
         "span",
@@ -79,9 +81,10 @@ class KeySlots:
         self.account = account
         self.key = key
         self.plan = plan
-        self.is_upstream = key.startswith(_UPSTREAM)  # with limits of its own
+        self.is_upstream = key.startswith(UPSTREAM)  # with limits of its own
         self.slots: deque[Slot] = deque()  # the first dies first
         self.asked = False  # a question ahead of need is under way
+        self.questions = 0  # under way
         self.gained = 1  # by the last grant
         self.blocked_until = 0.0  # upstreams: the owner has none before, by the pool's clock
         # The room that each slot is to have: that of the requests that came.
@@ -160,6 +163,7 @@ class SlotLedger(Ledger):
         super().__init__()
         self._traffic = traffic
         self._by_key: dict[str, KeySlots] = {}
+        self._by_account: dict[str, dict[str, KeySlots]] = {}
         self._quote: Quote | None = None
         # Asks for slots ahead of need. `asked` stays set until the answer.
         self.wish: Callable[[KeySlots], None] | None = None
@@ -345,6 +349,7 @@ class SlotLedger(Ledger):
         slots = self._by_key.get(key)
         if slots is None:
             slots = self._by_key[key] = KeySlots(account, key, plan)
+            self._by_account.setdefault(account, {})[key] = slots
         return slots
 
     def add(self, slots: KeySlots, new: Sequence[Slot], first: Slot | None) -> None:
@@ -357,9 +362,8 @@ class SlotLedger(Ledger):
 
     def recall(self, account: str) -> None:
         """Give back all slots of an account that are not in use."""
-        for slots in self._by_key.values():
-            if slots.account == account:
-                self._return_all(slots)
+        for slots in self._by_account.get(account, {}).values():
+            self._return_all(slots)
 
     def recall_all(self) -> None:
         """Give back all slots that are not in use."""
@@ -371,14 +375,21 @@ class SlotLedger(Ledger):
         keys without any. Called at regular intervals."""
         self.changes()  # nobody writes them
         moment = monotonic()
-        for key, slots in list(self._by_key.items()):
+        for slots in list(self._by_key.values()):
             if moment - slots.last > _IDLE_SECONDS:
                 self._return_all(slots)
-                if not slots.asked:
-                    del self._by_key[key]
+                if not slots.questions:
+                    self._forget(slots)
                 continue
             while slots.slots and slots.slots[0].dies <= moment:
                 self._give(slots.slots.popleft())
+
+    def _forget(self, slots: KeySlots) -> None:
+        del self._by_key[slots.key]
+        of_account = self._by_account[slots.account]
+        del of_account[slots.key]
+        if not of_account:
+            del self._by_account[slots.account]
 
     def free(self) -> int:
         """Number of slots that are not in use."""

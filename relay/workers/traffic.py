@@ -1,4 +1,4 @@
-"""What requests send over a link: one batch for each turn of the loop, and grants of slots.
+"""The traffic of requests over a link: one batch for each turn of the loop, and grants of slots.
 
 Decides the form alone. Moments do not cross: the processes of one machine share their clocks, but
 a lifetime is counted from before its question was sent.

@@ -101,6 +101,7 @@ class WorkerApp(App):
     reloader: Reloader
     connections: OwnerConnections
     ended: asyncio.Event
+    _background_tasks: set[asyncio.Task[None]]
     send_figures: Callable[[], None]
 
     @classmethod
@@ -130,6 +131,7 @@ class WorkerApp(App):
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver, cls)
         assert isinstance(app, cls)
+        app._background_tasks = set()
         app.link, app.slots, app.ended = link, ledger, asyncio.Event()
         pool = app.upstreams
         app.admissions = WorkerAdmissions(app.metering, ledger, link, pool.wake, pool.give_up)
@@ -153,7 +155,7 @@ class WorkerApp(App):
         return app
 
     def _obey(self) -> None:
-        """Do what the owner says."""
+        """Handle the messages of the owner."""
         link = self.link
 
         async def recall(account: str) -> None:
@@ -194,14 +196,15 @@ class WorkerApp(App):
     async def _adopt(self, text: str) -> None:
         try:
             await self.reloader.adopt(text)
-        except config.ConfigError as error:
+        except Exception as error:
             # It would serve by other settings than the rest: a new worker begins with these.
             _log.error("a worker cannot use the new settings and ends: %s", error)
             self.link.close()
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.append(task)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)
 
     def _end_with(self, work: Coroutine[Any, Any, None]) -> None:
         async def end() -> None:
@@ -224,6 +227,7 @@ class WorkerApp(App):
         await self.link.flushed()
         await self.stop(0)
         self.connections.close()
+        await self.link.flushed()  # with the ends of what was cut
         self.link.close()
 
     # --- other than in the owner ---

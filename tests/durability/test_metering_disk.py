@@ -39,8 +39,10 @@ async def pragma(relay: Live, statement: str) -> int:
         row = connection.execute(f"PRAGMA {statement}").fetchone()
         return int(row[0]) if row else 0
 
-    await relay.app.database.run(work)
-    return relay.app.database.run_inline(work)
+    database = relay.app.database
+    await database.run(work)
+    await until(lambda: not database.is_writing)  # upkeep begins with the relay
+    return database.run_inline(work)
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,39 +120,36 @@ async def _connect(
         )
     )
     opened += [writer for _, writer in pairs]
-    callers = []
-    for reader, writer in pairs:
-        pid = await _accepted_by(port, writer, pids)
-        callers.append(Caller(reader, writer, pid))
+    ports = {writer.get_extra_info("sockname")[1]: (reader, writer) for reader, writer in pairs}
+    callers: list[Caller] = []
+    while ports:
+        for mine, pid in _accepted(port, pids).items():
+            if mine in ports:
+                callers.append(Caller(*ports.pop(mine), pid))
+        await asyncio.sleep(0.005 if ports else 0)
     return callers
 
 
-async def _accepted_by(port: int, writer: asyncio.StreamWriter, pids: list[int]) -> int:
-    """The process, of these, that holds the other end of a connection."""
-    mine = writer.get_extra_info("sockname")[1]
-    while True:
-        inode = _inode(port, mine)
-        pid = _holder(f"socket:[{inode}]", pids) if inode else 0
-        if pid:
-            return pid
-        await asyncio.sleep(0.005)
-
-
-def _inode(local: int, remote: int) -> int:
-    """That of the established connection between two local ports, seen from the first; 0: none."""
+def _accepted(port: int, pids: list[int]) -> dict[int, int]:
+    """Which of the processes holds the other end of each connection to a port, by this end's."""
+    held = {link: pid for pid in pids for link in _sockets(pid)}
+    found = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        ports = [int(one.rpartition(":")[2], 16) for one in fields[1:3]]
-        if ports == [local, remote]:
-            return int(fields[9])
-    return 0
+        _, local, remote, _, _, _, _, _, _, inode, *_ = line.split()
+        if int(local.rpartition(":")[2], 16) == port and (pid := held.get(f"socket:[{inode}]")):
+            found[int(remote.rpartition(":")[2], 16)] = pid
+    return found
 
 
-def _holder(link: str, pids: list[int]) -> int:
-    """The process that holds a socket; 0: none of them does."""
-    for pid in pids:
-        for one in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):  # it is closed meanwhile
-                if os.readlink(one) == link:
-                    return pid
-    return 0
+def _sockets(pid: int) -> Iterator[str]:
+    """The descriptors of a process, as the system shows them."""
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it is closed meanwhile
+            yield os.readlink(one)
+
+
+async def in_force(running: Running, keys: list[str]) -> None:
+    """Wait until every process knows the keys; asking uses nothing."""
+    async with everywhere(running) as found:
+        for key in keys:
+            await found.knows(key)

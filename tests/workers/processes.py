@@ -54,22 +54,3 @@ async def ask_at_once(port: int, keys: list[str], connections: int, each: int) -
             for key in keys:
                 group.create_task(ask(port, key, each, statuses))
     return statuses
-
-
-async def in_force(port: int, keys: list[str]) -> None:
-    """Wait until every process knows the keys; asking uses nothing."""
-    async with asyncio.timeout(10):
-        for key in keys:
-            known = 0
-            while known < 20:  # connections in a row, which all processes accept
-                known = known + 1 if await _knows(port, key) else 0
-
-
-async def _knows(port: int, key: str) -> bool:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request(key, b"", method="GET", target="/v1/models"))
-        status, _, _ = await read_answer(reader)
-        return status == 200
-    finally:
-        writer.transport.abort()

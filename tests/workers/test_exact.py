@@ -9,7 +9,8 @@ from tests.durability.metered import opened
 from tests.durability.process import data, relay, serving
 from tests.scoreboard import RecordProperty
 
-from .processes import ask_at_once, in_force, workers_of
+from .everywhere import in_force
+from .processes import ask_at_once, workers_of
 
 PLANS = """
 [[plan]]
@@ -57,7 +58,7 @@ async def exactly_forty(
         assert len(workers_of(running)) == 2
         for _ in range(rounds):
             found = new_keys(folder, plan, keys)
-            await in_force(running.port, found)
+            await in_force(running, found)
             statuses = await ask_at_once(running.port, found, connections // keys, each)
             assert statuses == {200: 40, 429: connections * each - 40}
 
@@ -85,7 +86,7 @@ async def test_windows_that_end_meanwhile_stay_exact(several: tuple[Path, str]) 
     add_plans(folder)
     with serving(folder) as running:
         [key] = new_keys(folder, "short")
-        await in_force(running.port, [key])
+        await in_force(running, [key])
         started = time.monotonic()
         admitted = 0
         while time.monotonic() - started < 7:
@@ -100,7 +101,7 @@ async def test_a_balance_is_never_overdrawn(several: tuple[Path, str]) -> None:
     folder, _ = several
     with serving(folder) as running:
         [key] = new_keys(folder, "free", credit="0.02")
-        await in_force(running.port, [key])
+        await in_force(running, [key])
         statuses = await ask_at_once(running.port, [key], 30, 20)
         while one := (await ask_at_once(running.port, [key], 1, 1))[200]:  # the rest
             statuses[200] += one

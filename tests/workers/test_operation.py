@@ -11,8 +11,8 @@ from tests.durability.process import Running, relay, serving
 from tests.fakes.until import until
 from tests.scoreboard import RecordProperty
 
-from .everywhere import Everywhere, everywhere
-from .processes import in_force, is_alive, workers_of
+from .everywhere import Everywhere, everywhere, in_force
+from .processes import is_alive, workers_of
 from .shared import Shared, body, settings, together
 from .test_exact import PLANS, new_keys
 
@@ -102,7 +102,7 @@ async def shared_key(shared: Shared, text: str) -> str:
     """A key of a plan without limits, in force everywhere; `text` is a relay.toml in order."""
     (shared.folder / "relay.toml").write_text(text)
     key = await shared.key()
-    await in_force(shared.running.port, [key])
+    await in_force(shared.running, [key])
     return key
 
 
@@ -157,7 +157,7 @@ async def test_a_stuck_worker_is_replaced(
     path.write_text(path.read_text() + PLANS)
     with serving(folder, program=IMPATIENT) as running:
         [key, other] = new_keys(folder, "forty", 2)
-        await in_force(running.port, [key, other])
+        await in_force(running, [key, other])
         before = workers_of(running)
         async with everywhere(running) as all_three:
             first, stuck, third = all_three.callers
