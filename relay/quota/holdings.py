@@ -14,6 +14,7 @@ from relay.quota.plans import Plan
 from relay.quota.state import BONUS, Balance, KeyState, LimitCounters, Reservation, Row
 
 _FURTHER: Final = (OWN, SPENDING)
+LEASE: Final = "lease"  # the scope of rows with the use of a node's leases: see relay.cluster
 
 # The use of a reservation that closes: tokens and micro-dollars, see `settle`; None: refunded.
 Use: TypeAlias = tuple[int | None, int | None] | None
@@ -218,6 +219,8 @@ class Holdings:
         bonuses: list[tuple[str, str, str, int, int, int]] = []
         for scope, owner, kind, per, refill, size, used, moment in rows:
             state: LimitCounters | Balance
+            if scope == LEASE:
+                continue
             if refill == "charged":
                 state = self.balance(owner)
                 state.charged = used

@@ -279,7 +279,7 @@ class Lender:
             return
         if reservation.key_state.key.startswith(_UPSTREAM):
             now = self._app.upstreams.now()
-        self._app.ledger.refund(reservation, now)
+        self._app.ledger.give_up(reservation, now)
         for _, bucket, amount, mark, is_kept in loan.taken:
             if is_kept:
                 bucket.give_back(amount, mark, int(now * 1000))

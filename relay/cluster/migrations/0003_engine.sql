@@ -37,7 +37,7 @@ END $$;
 CREATE FUNCTION relay.acquire(
     node text, reported bigint, requests int[], window_names text[], sizes bigint[], pers bigint[], leases text[],
     numbers bigint[], epochs bigint[], used bigint[], ceilings bigint[], wants bigint[],
-    needs bigint[], ends_in bigint[]
+    needs bigint[], ends_in bigint[], seeds bigint[], seed_ends bigint[]
 ) RETURNS TABLE (
     incarnation bigint, frozen boolean, number bigint, epoch bigint, ceiling bigint,
     remaining_time bigint, expires_in bigint, size bigint, free bigint, elsewhere bigint
@@ -47,11 +47,11 @@ DECLARE
     is_frozen boolean := false;
     claims relay.claim[] := ARRAY(
         SELECT (c.window_name, c.size, c.per, c.lease, c.number, c.epoch, c.used, c.ceiling, c.want,
-                c.need, c.ends_in)::relay.claim
+                c.need, c.ends_in, c.seed, c.seed_ends_in)::relay.claim
         FROM unnest(window_names, sizes, pers, leases, numbers, epochs, used, ceilings, wants, needs,
-                    ends_in)
+                    ends_in, seeds, seed_ends)
             WITH ORDINALITY c (window_name, size, per, lease, number, epoch, used, ceiling, want,
-                               need, ends_in, place)
+                               need, ends_in, seed, seed_ends_in, place)
         ORDER BY c.place);
 BEGIN
     IF relay.now_ms() < engine.since + 5000 THEN
