@@ -53,7 +53,7 @@ from relay.server_setup import (
     new_server,
     session_seconds,
 )  # fmt: skip
-from relay.storage import Storage
+from relay.storage import Storage, joined
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep, sweep
@@ -113,6 +113,7 @@ class App:
         self.keys = storage.keys
         self.journal = storage.journal
         self.responses = storage.responses
+        self.node = storage.node  # None: this process shares no ledger
         stored = (storage.database, storage.ledger, storage.keys, storage.journal)
         self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan), storage.in_force)
         self.refresh = self.changes.refresh
@@ -189,10 +190,15 @@ class App:
         setups = read_setups(settings)
         certificates = CertificateSource(settings) if settings.server.tls else None
         log = open_access_log(settings.log, log_fd) if settings.log.access else None
+        node = await joined(settings)
         state = None if takeover is None else await takeover.begin()
-        storage = await Storage.open(settings, state)
+        storage = await Storage.open(settings, state, node)
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
+        if node is not None:
+            from relay.server_setup import share_ledger
+
+            share_ledger(app.metering, app.ledger, app.upstreams)
         app._log_fd = log_fd
         app._show_certificates(certificates)
         app.exchange_log(log)
@@ -302,6 +308,7 @@ class App:
                 upstream.configure(setup)
         self.ledger.supersede(catalog.successors(last))
         self.upstreams.replace(upstreams, settings.pool)
+        self.ledger.forget_upstreams()
         self.bindings.keep_for(session_seconds(settings.pool))
         self.handler.catalog = catalog
         self._api.models = Models(settings.model)
@@ -396,6 +403,8 @@ class App:
             if writer is not None:
                 writer.close()
         await self.journal.close()
+        if self.node is not None:
+            await self.node.close()
         await self.database.close()
 
 

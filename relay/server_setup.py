@@ -9,12 +9,14 @@ from collections.abc import Callable
 from relay import config
 from relay.api.handler import Handler
 from relay.gateway.load import Load
+from relay.gateway.metering import Metering
 from relay.net.addresses import is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.server import Bounds, Prelude, Server
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
+from relay.quota.ledger import Ledger
 from relay.storage import Storage
 from relay.telemetry.loop_lag import LoopLag
 from relay.wire.events import Limits
@@ -66,6 +68,16 @@ def new_pool(
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
     pool.restore(storage.paused, storage.spent)
     return pool
+
+
+def share_ledger(metering: Metering, ledger: Ledger, pool: Upstreams) -> None:
+    """Admit by a ledger that several machines share."""
+    from relay.cluster.ledger import ClusterLedger
+    from relay.gateway.leased_admissions import LeasedAdmissions, lease_upstreams
+
+    assert isinstance(ledger, ClusterLedger)
+    metering.leases = metering.elsewhere = LeasedAdmissions(metering, ledger)
+    lease_upstreams(ledger, pool)
 
 
 def session_seconds(settings: config.PoolSettings) -> float:

@@ -17,9 +17,11 @@ _ACQUIRE: Final = (
 
 
 class WindowClaim(NamedTuple):
-    """A claim and its window. `size` is the node's: the window has it from now on. So is `per`, once
-    it opens. `seed`: the use of a window that the engine does not know yet, before it was shared;
-    `seed_ends_in`: when that is over, milliseconds."""
+    """A claim and its window, which has the node's `size` from now on, and its `per` once it opens.
+
+    `seed`: the use of a window that the engine does not know yet, from before it was shared;
+    `seed_ends_in`: when that is over, milliseconds.
+    """
 
     window: str
     size: int

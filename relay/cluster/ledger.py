@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.cluster.shares import LeaseRows, NodeCounters, Parts, SharedKey
 from relay.cluster.waiting import LedgerAwayError, LimitReachedError
-from relay.cluster.windows import Held, NodeWindow, SharedLimit
+from relay.cluster.windows import Held, NodeWindow
 from relay.errors import OVERLOADED, RelayError
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, FixedWindow, Mark, TokenBucket
@@ -176,7 +176,9 @@ class ClusterLedger(Ledger):
         limits = shared.balance_only
         for _ in range(2):
             try:
-                held = await self.limits.reserve(shared.account, shared.key + "+", limits, 0, missing)
+                held = await self.limits.reserve(
+                    shared.account, shared.key + "+", limits, 0, missing
+                )
             except LimitReachedError:
                 [state] = self.limits.view(shared.account, shared.key + "+", limits)
                 missing = min(missing, state.remaining)
@@ -246,7 +248,9 @@ class ClusterLedger(Ledger):
         if (
             not self._has_place(key_state)
             or (balance is not None and balance.amount < 1)
-            or not all(bucket.has_room(_amount(one, bucket, 0), moment) for one, bucket in shared.smooth)
+            or not all(
+                bucket.has_room(_amount(one, bucket, 0), moment) for one, bucket in shared.smooth
+            )
         ):
             raise self._obstacle(shared, key_state, moment, (0, 0))
         if not self.limits.can_take(account, shared.key, shared.limits):
@@ -263,9 +267,9 @@ class ClusterLedger(Ledger):
         shared = self._shared_of(key_state)
         windows = self.limits.windows_of(shared.account, shared.key, shared.limits)
         for limit, window in zip(shared.limits, windows, strict=True):
-            if limit.scope in ("key", "account") and limit.counts_when_refunded:
-                if window.leased.take(1, self.limits.clock()):
-                    self.lease_rows.touch(window)
+            counts = limit.scope in ("key", "account") and limit.counts_when_refunded
+            if counts and window.leased.take(1, self.limits.clock()):
+                self.lease_rows.touch(window)
 
     # --- claims ---
 
@@ -322,6 +326,10 @@ class ClusterLedger(Ledger):
         self._show(self._shared_of(key_state), int(now * 1000))
         return super().view(account, key, plan, now)
 
+    def show(self, missing: NoLeaseError, moment: int) -> None:
+        """Let the limits of a request that was refused show how they stand; `moment`: ms."""
+        self._show(missing.shared, moment)
+
     def _note(self, shared: SharedKey, held: Held, moment: int) -> None:
         """The use of leases has changed."""
         now, rows = self.limits.clock(), self.lease_rows
@@ -374,14 +382,10 @@ class ClusterLedger(Ledger):
 
     def _has_place(self, key_state: KeyState) -> bool:
         """Whether another request at once is within this node's part."""
-        most = key_state.plan.max_concurrency
-        if most and self._parts.of(most) <= key_state.in_flight:
-            return False
-        for counters in key_state.further:
-            plan = counters.plan
-            if plan is not None and plan.max_concurrency:
-                if self._parts.of(plan.max_concurrency) <= key_state.in_flight:
-                    return False
+        for plan in (key_state.plan, *[one.plan for one in key_state.further]):
+            most = 0 if plan is None else plan.max_concurrency
+            if most and self._parts.of(most) <= key_state.in_flight:
+                return False
         return True
 
     def _divide(self, nodes: int) -> None:
@@ -409,6 +413,13 @@ class ClusterLedger(Ledger):
     def changes(self) -> list[Row]:
         """See `Holdings.changes`; with the use of leases."""
         return super().changes() + self.lease_rows.take()
+
+    def go_on(self, *, alive: bool) -> None:
+        """See `Holdings.go_on`: the leases of a process that has ended are reported."""
+        if alive:
+            self.lease_rows.drop_earlier()
+        else:
+            self.lease_rows.report_earlier()
 
     def restore(self, rows: Iterable[Row], *, written: bool = True) -> None:
         """See `Holdings.restore`; the leases in them are an earlier process's."""

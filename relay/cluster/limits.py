@@ -126,9 +126,7 @@ class SharedLimits:
             for window in self.windows_of(account, key, limits)
         ]
 
-    def windows_of(
-        self, account: str, key: str, limits: Sequence[SharedLimit]
-    ) -> list[NodeWindow]:
+    def windows_of(self, account: str, key: str, limits: Sequence[SharedLimit]) -> list[NodeWindow]:
         """The windows of a key's limits, in their order."""
         draw = self.draws.get((account, key))
         if draw is None or draw.limits is not limits:

@@ -87,10 +87,15 @@ class SharedKey:
                 used, end = bucket.state()
                 limits.append(
                     SharedLimit(
-                        counters.scope, limit.kind, limit.per, limit.size,
+                        counters.scope,
+                        limit.kind,
+                        limit.per,
+                        limit.size,
                         "window" if limit.refill == "smooth" else limit.refill,
-                        counters.until, used if now < end else 0, end,
-                    )  # fmt: skip
+                        counters.until,
+                        used if now < end else 0,
+                        end,
+                    )
                 )
                 self.mirrors.append(bucket)
                 self.sources.append((plan, limit))

@@ -3,18 +3,27 @@
 Decides when a request waits for a claim. Must not know limits, nor how a claim is sent.
 """
 
+import asyncio
 from types import TracebackType
+from typing import Final
 
 from relay.cluster.ledger import ClusterLedger, NoLeaseError
 from relay.cluster.windows import Held
+from relay.errors import RelayError
 from relay.gateway.admission import Admission, MeteredAdmission
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
 from relay.gateway.metering import Metering
+from relay.pool.leases import Upstreams
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
 from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
+
+_UPSTREAM: Final = "upstream "
+_PAUSE_SECONDS: Final = (
+    1.0  # until an upstream's limits are claimed again, while the ledger is away
+)
 
 
 class Claimed:
@@ -86,7 +95,7 @@ class LeasedAdmissions:
     # --- for those who admit by this ledger themselves ---
 
     async def has_room(self, missing: QuotaExceeded) -> None:
-        """Return if a claim brings room for the request of `missing`; it is given back to the lease.
+        """Return if a claim brings room for the request of `missing`, which goes to the lease.
         Raises as `ClusterLedger.claim`, or `missing` itself: it has another reason."""
         if not isinstance(missing, NoLeaseError):
             raise missing
@@ -105,3 +114,33 @@ class LeasedAdmissions:
         than its estimate."""
         if isinstance(admission, MeteredAdmission):
             await self._ledger.hold_missing(admission.reservation)
+
+
+def lease_upstreams(ledger: ClusterLedger, pool: Upstreams) -> None:
+    """Let upstreams' own limits be claimed where the pool finds no lease: its requests wait in the
+    queue meanwhile. Nodes share them by the upstream's name and address."""
+    claims: dict[str, asyncio.Task[None]] = {}
+
+    def address_of(key: str) -> str:
+        upstream = pool.named(key.removeprefix(_UPSTREAM))
+        return "" if upstream is None else upstream.setup.settings.base_url or ""
+
+    async def claim(missing: NoLeaseError) -> None:
+        try:
+            held = await ledger.claim(missing)
+        except QuotaExceeded:
+            ledger.show(missing, int(pool.now() * 1000))
+        except RelayError:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            held.undo(ledger.limits.clock())
+        finally:
+            del claims[missing.key_state.key]
+            pool.wake()
+
+    def on_upstream(missing: NoLeaseError) -> None:
+        key = missing.key_state.key
+        if key not in claims:
+            claims[key] = asyncio.get_running_loop().create_task(claim(missing))
+
+    ledger.address_of, ledger.on_upstream = address_of, on_upstream

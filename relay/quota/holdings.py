@@ -123,6 +123,9 @@ class Holdings:
         for key_state in self._key_states.values():
             key_state.counters.end_windows_by(untils.get(key_state.account, 0))
 
+    def forget_upstreams(self) -> None:
+        """Upstreams may have other addresses now. Nothing depends on these here."""
+
     def supersede(self, successors: dict[Plan, Plan]) -> None:
         """Let each plan stand for another where a request names it. A key that has the earlier
         one keeps its limits until a request names the later one."""
@@ -212,6 +215,9 @@ class Holdings:
             state.dirty = False
             rows.extend(state.rows())
         return rows
+
+    def go_on(self, *, alive: bool) -> None:
+        """All rows of the earlier process are restored; `alive`: it is handing over."""
 
     def restore(self, rows: Iterable[Row], *, written: bool = True) -> None:
         """Load the rows of an earlier process, before anything is reserved. `written`: they are
