@@ -52,6 +52,7 @@ from relay.server_setup import (
     new_pool,
     new_server,
     session_seconds,
+    share_ledger,
 )  # fmt: skip
 from relay.storage import Storage, joined
 from relay.telemetry.access_log import AccessLog
@@ -113,7 +114,6 @@ class App:
         self.keys = storage.keys
         self.journal = storage.journal
         self.responses = storage.responses
-        self.node = storage.node  # None: this process shares no ledger
         stored = (storage.database, storage.ledger, storage.keys, storage.journal)
         self.changes = Changes(*stored, lambda plan: self.catalog.plan(plan), storage.in_force)
         self.refresh = self.changes.refresh
@@ -196,9 +196,8 @@ class App:
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
         if node is not None:
-            from relay.server_setup import share_ledger
-
             share_ledger(app.metering, app.ledger, app.upstreams)
+            app._parts.node = node.view
         app._log_fd = log_fd
         app._show_certificates(certificates)
         app.exchange_log(log)
@@ -402,10 +401,7 @@ class App:
         for writer in (self.log, self.handler.traces):
             if writer is not None:
                 writer.close()
-        await self.journal.close()
-        if self.node is not None:
-            await self.node.close()
-        await self.database.close()
+        await self._storage.close()
 
 
 def compose(

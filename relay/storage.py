@@ -95,6 +95,13 @@ class Storage:
         storage = await cls._read(settings, database, ledger, journal, state.running)
         return storage if node is None else replace(storage, node=node)
 
+    async def close(self) -> None:
+        """Write what waits, and give leases back."""
+        await self.journal.close()
+        if self.node is not None:
+            await self.node.close()
+        await self.database.close()
+
     @classmethod
     async def beside(
         cls, settings: Settings, database: Database, ledger: Ledger, journal: Journal

@@ -305,7 +305,7 @@ class ClusterLedger(Ledger):
     def _refusal(self, missing: NoLeaseError, error: LimitReachedError) -> QuotaExceeded:
         """The error that one node alone would give."""
         shared, key_state, moment = missing.shared, missing.key_state, int(time.time() * 1000)
-        self._show(shared, moment)
+        self.show(shared, moment)
         place = next(n for n, one in enumerate(shared.limits) if one is error.limit)
         balance = key_state.balance
         if shared.mirrors[place] is None:
@@ -323,12 +323,8 @@ class ClusterLedger(Ledger):
     def view(self, account: str, key: str, plan: Plan, now: float) -> list[LimitView]:
         """See `Ledger.view`: of windows, what no other node holds."""
         key_state = self.key_state(account, key, plan, now)
-        self._show(self._shared_of(key_state), int(now * 1000))
+        self.show(self._shared_of(key_state), int(now * 1000))
         return super().view(account, key, plan, now)
-
-    def show(self, missing: NoLeaseError, moment: int) -> None:
-        """Let the limits of a request that was refused show how they stand; `moment`: ms."""
-        self._show(missing.shared, moment)
 
     def _note(self, shared: SharedKey, held: Held, moment: int) -> None:
         """The use of leases has changed."""
@@ -342,7 +338,8 @@ class ClusterLedger(Ledger):
                 if mirror.used >= mirror.size:
                     counters.must_check = True
 
-    def _show(self, shared: SharedKey, moment: int) -> None:
+    def show(self, shared: SharedKey, moment: int) -> None:
+        """Let the limits of a key stand as this node knows them; `moment`: ms."""
         now = self.limits.clock()
         windows = self.limits.windows_of(shared.account, shared.key, shared.limits)
         for mirror, window in zip(shared.mirrors, windows, strict=True):
@@ -352,7 +349,7 @@ class ClusterLedger(Ledger):
     def _obstacle(
         self, shared: SharedKey, key_state: KeyState, moment: int, wanted: tuple[int, int]
     ) -> QuotaExceeded:
-        self._show(shared, moment)
+        self.show(shared, moment)
         return exceeded.obstacle_error(key_state, moment, *wanted)
 
     # --- keys ---

@@ -16,7 +16,7 @@ from relay.cluster import calls
 from relay.cluster.courier import Courier
 from relay.cluster.figures import Figures
 from relay.cluster.limits import SharedLimits
-from relay.cluster.link import EngineAwayError, Link, first_line
+from relay.cluster.link import EngineAwayError, EngineRefusalError, Link, first_line
 from relay.cluster.listener import Listener
 from relay.cluster.outage import OnOutage
 from relay.cluster.reports import unused
@@ -25,10 +25,12 @@ from relay.cluster.schema import SchemaError, known_migrations, migrate
 _log = logging.getLogger("relay.cluster")
 
 _TICK_SECONDS: Final = 0.1
+_FIRST_TICK_SECONDS: Final = 1.0  # the relay says first where it listens
 _CLOSE_SECONDS: Final = 2.0  # for the leases to go back
 _CONNECT_SECONDS: Final = 3
 _PATIENCE_SECONDS: Final = 5.0  # at the start, for the engine to be there
 _PAUSE_SECONDS: Final = 0.25  # between the attempts
+_READ_SECONDS: Final = 60.0  # between readings of the engine's figures, which look at all leases
 _RETRY_SECONDS: Final = 2.0
 _MIGRATION_SECONDS: Final = 60
 
@@ -51,6 +53,7 @@ class NodeFigures:
     nodes: int
     leases: int  # with something unused
     unused: int
+    engine: calls.EngineFigures | None  # of the last minutes; None: not read yet
 
 
 class ClusterNode:
@@ -68,6 +71,8 @@ class ClusterNode:
             settings.url, (settings.name, boot), self.limits, self.figures, on_change
         )
         self._task = asyncio.get_running_loop().create_task(self._tick())
+        self._reading = asyncio.get_running_loop().create_task(self._read_engine())
+        self._engine: calls.EngineFigures | None = None
         self._migrating: asyncio.Task[None] | None = None  # the engine was away at the start
 
     @classmethod
@@ -84,11 +89,10 @@ class ClusterNode:
         while True:
             try:
                 await _migrated(settings)
-            except EngineAwayError as error:
+            except EngineAwayError:  # which `Outages` logs
                 if asyncio.get_running_loop().time() < deadline:
                     await asyncio.sleep(_PAUSE_SECONDS)
                     continue
-                _log.warning("the shared ledger is away: %s", error)
                 node = cls(settings, on_change)
                 node._migrating = asyncio.get_running_loop().create_task(node._migrate_later())
                 return node
@@ -108,7 +112,9 @@ class ClusterNode:
 
     async def close(self) -> None:
         """Give all leases back, as far as the engine is there, and leave."""
-        tasks = [self._task] if self._migrating is None else [self._task, self._migrating]
+        tasks = [self._task, self._reading]
+        if self._migrating is not None:
+            tasks.append(self._migrating)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -131,12 +137,26 @@ class ClusterNode:
             nodes=self.limits.nodes,
             leases=leases,
             unused=amount,
+            engine=self._engine,
         )
 
+    async def _read_engine(self) -> None:
+        while True:
+            await asyncio.sleep(_READ_SECONDS)
+            self._engine = await _read(self._settings.url)
+
     async def _tick(self) -> None:
+        await asyncio.sleep(_FIRST_TICK_SECONDS)
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.limits.tick()
+
+
+async def _read(url: str) -> calls.EngineFigures | None:
+    try:
+        return await engine_figures(url)
+    except (EngineAwayError, EngineRefusalError, SchemaError):
+        return None
 
 
 async def _migrated(settings: ClusterSettings) -> None:

@@ -129,7 +129,7 @@ def lease_upstreams(ledger: ClusterLedger, pool: Upstreams) -> None:
         try:
             held = await ledger.claim(missing)
         except QuotaExceeded:
-            ledger.show(missing, int(pool.now() * 1000))
+            ledger.show(missing.shared, int(pool.now() * 1000))
         except RelayError:
             await asyncio.sleep(_PAUSE_SECONDS)
         else:

@@ -108,9 +108,7 @@ async def test_a_refusal_is_that_of_a_single_relay(
             assert message.startswith("The limit of plan forty is reached: 40 requests per 5 hours")
 
 
-async def test_a_killed_relay_counts_once(
-    fleet: Fleet, postgres: Postgres, database: str
-) -> None:
+async def test_a_killed_relay_counts_once(fleet: Fleet, postgres: Postgres, database: str) -> None:
     [key] = fleet.new_keys("forty")
     folders = fleet.spread(postgres.url(database), 2)
     with serving(folders[1]) as other:
@@ -129,9 +127,7 @@ async def test_a_killed_relay_counts_once(
     assert last == {429: 40}
 
 
-async def test_leases_last_through_an_outage_then_503(
-    fleet: Fleet, own_postgres: Postgres
-) -> None:
+async def test_leases_last_through_an_outage_then_503(fleet: Fleet, own_postgres: Postgres) -> None:
     url = own_postgres.url(own_postgres.new_database())
     keys = fleet.new_keys("forty") + fleet.new_keys("stacked")
     with all_serving(fleet.spread(url, 2)) as relays:
@@ -152,9 +148,7 @@ async def test_leases_last_through_an_outage_then_503(
         assert await ask_all(relays, keys[:1], connections=1, each=3) == {429: 6}
 
 
-async def test_an_outage_leaves_each_relay_its_part(
-    fleet: Fleet, own_postgres: Postgres
-) -> None:
+async def test_an_outage_leaves_each_relay_its_part(fleet: Fleet, own_postgres: Postgres) -> None:
     url = own_postgres.url(own_postgres.new_database())
     [key] = fleet.new_keys("forty")
     with all_serving(fleet.spread(url, 2, on_outage="local")) as relays:
@@ -186,4 +180,4 @@ async def test_a_relay_starts_without_its_ledger(fleet: Fleet, own_postgres: Pos
         own_postgres.start()
         async with asyncio.timeout(20):
             while (await ask_once(running, key))[0] != 200:
-                await asyncio.sleep(0.1)
+                pass
