@@ -49,10 +49,10 @@ from relay.server_setup import (
     bound_load,
     exchange_server,
     new_load,
+    new_metering,
     new_pool,
     new_server,
     session_seconds,
-    share_ledger,
 )  # fmt: skip
 from relay.storage import Storage, joined
 from relay.telemetry.access_log import AccessLog
@@ -195,9 +195,6 @@ class App:
         storage = await Storage.open(settings, state, node)
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
-        if node is not None:
-            share_ledger(app.metering, app.ledger, app.upstreams)
-            app._parts.node = node.view
         app._log_fd = log_fd
         app._show_certificates(certificates)
         app.exchange_log(log)
@@ -419,7 +416,7 @@ def compose(
     """
     pool = new_pool(settings, deadlines, storage, upstreams)
     bindings = Bindings(session_seconds(settings.pool))
-    metering = Metering(storage.ledger, storage.journal)
+    metering = new_metering(storage)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
@@ -445,6 +442,7 @@ def compose(
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
+    parts.node = None if storage.node is None else storage.node.view
     operator = new_operator(settings, bindings, storage.database, parts, handler)
     operator.commands[b"/trickle"] = api.trickle.answer
     app = kind(

@@ -16,7 +16,6 @@ from relay.net.descriptors import max_connections
 from relay.net.server import Bounds, Prelude, Server
 from relay.pool.leases import Upstreams
 from relay.pool.upstream import Upstream
-from relay.quota.ledger import Ledger
 from relay.storage import Storage
 from relay.telemetry.loop_lag import LoopLag
 from relay.wire.events import Limits
@@ -67,17 +66,21 @@ def new_pool(
     has reached its cap."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
     pool.restore(storage.paused, storage.spent)
+    if storage.node is not None:
+        from relay.gateway.leased_admissions import lease_upstreams
+
+        lease_upstreams(storage.ledger, pool)
     return pool
 
 
-def share_ledger(metering: Metering, ledger: Ledger, pool: Upstreams) -> None:
-    """Admit by a ledger that several machines share."""
-    from relay.cluster.ledger import ClusterLedger
-    from relay.gateway.leased_admissions import LeasedAdmissions, lease_upstreams
+def new_metering(storage: Storage) -> Metering:
+    """The ledger and the journal. A ledger that machines share admits by leases."""
+    metering = Metering(storage.ledger, storage.journal)
+    if storage.node is not None:
+        from relay.gateway.leased_admissions import LeasedAdmissions
 
-    assert isinstance(ledger, ClusterLedger)
-    metering.leases = metering.elsewhere = LeasedAdmissions(metering, ledger)
-    lease_upstreams(ledger, pool)
+        metering.leases = metering.elsewhere = LeasedAdmissions(metering, storage.ledger)
+    return metering
 
 
 def session_seconds(settings: config.PoolSettings) -> float:

@@ -18,16 +18,25 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from relay.cluster.shares import LeaseRows, NodeCounters, Parts, SharedKey
+from relay.cluster.shares import (
+    LeaseRows,
+    NodeCounters,
+    Parts,
+    SharedKey,
+    give_all_back,
+    show_window,
+    smooth_amount,
+)  # fmt: skip
 from relay.cluster.waiting import LedgerAwayError, LimitReachedError
-from relay.cluster.windows import Held, NodeWindow
+from relay.cluster.windows import Held
 from relay.errors import OVERLOADED, RelayError
 from relay.quota import exceeded
-from relay.quota.bucket import Bucket, FixedWindow, Mark, TokenBucket
+from relay.quota.bucket import Bucket, Mark, TokenBucket
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.further import FurtherReservation
+from relay.quota.holdings import Use
 from relay.quota.ledger import Ledger, LimitView
-from relay.quota.plans import Limit, Plan
+from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
 
 if TYPE_CHECKING:
@@ -36,7 +45,6 @@ if TYPE_CHECKING:
 AWAY: Final = "The ledger that this relay shares with others is away. Try again in a moment."
 _UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
 _FORGET_FROM: Final = 1_000  # keys without state
-_SAME_MOMENT: Final = 100  # milliseconds: a window's end, as two grants say it
 
 
 class NoLeaseError(QuotaExceeded):
@@ -100,15 +108,15 @@ class ClusterLedger(Ledger):
             raise self._obstacle(shared, key_state, moment, (tokens, cost))
         amounts: list[tuple[Bucket, int, Mark]] = []
         for limit, bucket in shared.smooth:
-            amount = _amount(limit, bucket, tokens)
+            amount = smooth_amount(limit, bucket, tokens)
             if not bucket.take(amount, moment):
-                _give_back(amounts, moment)
+                give_all_back(amounts, moment)
                 counters.must_check = True
                 raise self._obstacle(shared, key_state, moment, (tokens, cost))
             amounts.append((bucket, amount, bucket.mark))
         held = self._hold(shared, tokens, cost)
         if held is None and shared.limits:
-            _give_back(amounts, moment)
+            give_all_back(amounts, moment)
             missing = NoLeaseError(shared, key_state, tokens, cost)
             if self.on_upstream is not None and key.startswith(_UPSTREAM):
                 self.on_upstream(missing)
@@ -229,6 +237,16 @@ class ClusterLedger(Ledger):
                 self._note(reservation.shared, held, int(now * 1000))
         return True
 
+    def end_leases(self, reservation: Reservation, use: Use) -> None:
+        """See `Ledger.end_leases`."""
+        if isinstance(reservation, NodeReservation) and reservation.held is not None:
+            held, now = reservation.held, self.limits.clock()
+            if use is None:
+                held.refund(now)
+            else:
+                held.settle(now, *use)
+            self._note(reservation.shared, held, int(time.time() * 1000))
+
     def give_up(self, reservation: Reservation, now: float) -> bool:
         """See `Ledger.give_up`."""
         if isinstance(reservation, NodeReservation) and reservation.held is not None:
@@ -249,7 +267,8 @@ class ClusterLedger(Ledger):
             not self._has_place(key_state)
             or (balance is not None and balance.amount < 1)
             or not all(
-                bucket.has_room(_amount(one, bucket, 0), moment) for one, bucket in shared.smooth
+                bucket.has_room(smooth_amount(one, bucket, 0), moment)
+                for one, bucket in shared.smooth
             )
         ):
             raise self._obstacle(shared, key_state, moment, (0, 0))
@@ -334,7 +353,7 @@ class ClusterLedger(Ledger):
             window = one[0]
             rows.touch(window)
             if mirror is not None:
-                _mirror(mirror, window, now, moment)
+                show_window(mirror, window, now, moment)
                 if mirror.used >= mirror.size:
                     counters.must_check = True
 
@@ -344,7 +363,7 @@ class ClusterLedger(Ledger):
         windows = self.limits.windows_of(shared.account, shared.key, shared.limits)
         for mirror, window in zip(shared.mirrors, windows, strict=True):
             if mirror is not None:
-                _mirror(mirror, window, now, moment)
+                show_window(mirror, window, now, moment)
 
     def _obstacle(
         self, shared: SharedKey, key_state: KeyState, moment: int, wanted: tuple[int, int]
@@ -421,28 +440,3 @@ class ClusterLedger(Ledger):
     def restore(self, rows: Iterable[Row], *, written: bool = True) -> None:
         """See `Holdings.restore`; the leases in them are an earlier process's."""
         super().restore(self.lease_rows.split(rows), written=written)
-
-
-def _amount(limit: Limit, bucket: Bucket, tokens: int) -> int:
-    return 1 if limit.kind == "requests" else min(tokens, bucket.size)
-
-
-def _give_back(amounts: list[tuple[Bucket, int, Mark]], now: int) -> None:
-    for bucket, amount, mark in amounts:
-        bucket.give_back(amount, mark, now)
-
-
-def _mirror(bucket: FixedWindow, window: NodeWindow, now: int, moment: int) -> None:
-    """Let a window stand as the node knows it; `moment` is `now` by the bucket's clock."""
-    leased = window.leased
-    if not leased.epoch:
-        return
-    reset_in = leased.reset_in(now)
-    if not reset_in:
-        bucket.used = bucket.end = 0
-        return
-    bucket.size = bucket.capacity = leased.size
-    bucket.used = max(0, leased.size - leased.remaining(now))
-    end = moment + reset_in
-    if not -_SAME_MOMENT < bucket.end - end < _SAME_MOMENT:
-        bucket.end = end

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from relay.cluster.windows import LeaseUse, NodeWindow, SharedLimit
-from relay.quota.bucket import Bucket, FixedWindow, TokenBucket
+from relay.quota.bucket import Bucket, FixedWindow, Mark, TokenBucket
 from relay.quota.holdings import LEASE
 from relay.quota.plans import MINUTE, Limit, Plan
 from relay.quota.state import KeyState, LimitCounters, Row
@@ -16,6 +16,7 @@ from relay.quota.state import KeyState, LimitCounters, Row
 if TYPE_CHECKING:
     from relay.cluster.limits import SharedLimits
 
+_SAME_MOMENT: Final = 100  # milliseconds: a window's end, as two grants say it
 _REFILL: Final = "lease "  # begins the refill of a row, before the epoch
 
 
@@ -179,3 +180,30 @@ class LeaseRows:
 
 def _row(use: LeaseUse, used: int, moment: int) -> Row:
     return (LEASE, use.window, use.lease, use.per, f"{_REFILL}{use.epoch}", use.size, used, moment)
+
+
+def smooth_amount(limit: Limit, bucket: Bucket, tokens: int) -> int:
+    """The part of a smooth limit that a request takes: at most its size."""
+    return 1 if limit.kind == "requests" else min(tokens, bucket.size)
+
+
+def give_all_back(amounts: list[tuple[Bucket, int, Mark]], now: int) -> None:
+    """Undo takes."""
+    for bucket, amount, mark in amounts:
+        bucket.give_back(amount, mark, now)
+
+
+def show_window(bucket: FixedWindow, window: NodeWindow, now: int, moment: int) -> None:
+    """Let a window stand as the node knows it; `moment` is `now` by the bucket's clock."""
+    leased = window.leased
+    if not leased.epoch:
+        return
+    reset_in = leased.reset_in(now)
+    if not reset_in:
+        bucket.used = bucket.end = 0
+        return
+    bucket.size = bucket.capacity = leased.size
+    bucket.used = max(0, leased.size - leased.remaining(now))
+    end = moment + reset_in
+    if not -_SAME_MOMENT < bucket.end - end < _SAME_MOMENT:
+        bucket.end = end

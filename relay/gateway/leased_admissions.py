@@ -16,6 +16,7 @@ from relay.gateway.dialect import InboundRequest
 from relay.gateway.metering import Metering
 from relay.pool.leases import Upstreams
 from relay.quota.exceeded import QuotaExceeded
+from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
@@ -49,7 +50,9 @@ class Claimed:
 class LeasedAdmissions:
     """See the module."""
 
-    def __init__(self, metering: Metering, ledger: ClusterLedger) -> None:
+    def __init__(self, metering: Metering, ledger: Ledger) -> None:
+        """`ledger` is a node's."""
+        assert isinstance(ledger, ClusterLedger)
         self._metering = metering
         self._ledger = ledger
 
@@ -116,9 +119,10 @@ class LeasedAdmissions:
             await self._ledger.hold_missing(admission.reservation)
 
 
-def lease_upstreams(ledger: ClusterLedger, pool: Upstreams) -> None:
+def lease_upstreams(ledger: Ledger, pool: Upstreams) -> None:
     """Let upstreams' own limits be claimed where the pool finds no lease: its requests wait in the
     queue meanwhile. Nodes share them by the upstream's name and address."""
+    assert isinstance(ledger, ClusterLedger)
     claims: dict[str, asyncio.Task[None]] = {}
 
     def address_of(key: str) -> str:

@@ -30,7 +30,7 @@ from typing import Final
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark
 from relay.quota.further import FurtherReservation, take_further
-from relay.quota.holdings import Holdings
+from relay.quota.holdings import Holdings, Use
 from relay.quota.plans import Plan
 from relay.quota.state import (
     KeyState,
@@ -229,6 +229,10 @@ class Ledger(Holdings):
             self.mark_changed(further.counters)
         self._close(reservation, 0)
         return True
+
+    def end_leases(self, reservation: Reservation, use: Use) -> None:
+        """Settle what a request of an older process holds in leases of this one; `quota.transfer`
+        closes the rest. Here there are no leases."""
 
     def give_up(self, reservation: Reservation, now: float) -> bool:
         """Close a reservation that was made ahead, and that no request has used. It leaves its mark
