@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import Final, Protocol
 
-from relay import config
+from relay import config, server_setup
 from relay.alerts.used_up import WindowsUsedUp
 from relay.api.admin import Admin
 from relay.api.endpoints import ApiEndpoints, dialects
@@ -45,15 +45,6 @@ from relay.pool.threads import Threads
 from relay.pool.upstream import Upstream
 from relay.provisioning import mount as provisioning
 from relay.quota.held import State
-from relay.server_setup import (
-    bound_load,
-    exchange_server,
-    new_load,
-    new_metering,
-    new_pool,
-    new_server,
-    session_seconds,
-)  # fmt: skip
 from relay.storage import Storage, joined
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
@@ -305,12 +296,12 @@ class App:
         self.ledger.supersede(catalog.successors(last))
         self.upstreams.replace(upstreams, settings.pool)
         self.ledger.forget_upstreams()
-        self.bindings.keep_for(session_seconds(settings.pool))
+        self.bindings.keep_for(server_setup.session_seconds(settings.pool))
         self.handler.catalog = catalog
         self._api.models = Models(settings.model)
         self._parts.requests.forget_names()
-        bound_load(self._parts.load, settings.server)
-        exchange_server(self.server, settings.server)
+        server_setup.bound_load(self._parts.load, settings.server)
+        server_setup.exchange_server(self.server, settings.server)
         if self.plain is not None and self.certificates is not None:
             exchange_plain_http(self.plain, settings.server, self.certificates.challenges)
         self._keep_by(settings)
@@ -414,9 +405,9 @@ def compose(
     Raises:
         StoreError: the token of the admin listener cannot be written.
     """
-    pool = new_pool(settings, deadlines, storage, upstreams)
-    bindings = Bindings(session_seconds(settings.pool))
-    metering = new_metering(storage)
+    pool = server_setup.new_pool(settings, deadlines, storage, upstreams)
+    bindings = Bindings(server_setup.session_seconds(settings.pool))
+    metering = server_setup.new_metering(storage)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
@@ -429,7 +420,7 @@ def compose(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
     loop_lag = LoopLag(asyncio.get_running_loop())
-    load = new_load(settings.server, loop_lag)
+    load = server_setup.new_load(settings.server, loop_lag)
     endpoints = api.routes(
         relay, dialects(storage.sealing_key, ConversationHistory(storage.responses)), load
     )
@@ -438,7 +429,7 @@ def compose(
     handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
     handler.on_exceeded = WindowsUsedUp(storage.database).note
     handler.on_refused = RefusalCounts(storage.database).note
-    server = new_server(settings.server, handler, deadlines)
+    server = server_setup.new_server(settings.server, handler, deadlines)
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
