@@ -295,7 +295,6 @@ class App:
                 upstream.configure(setup)
         self.ledger.supersede(catalog.successors(last))
         self.upstreams.replace(upstreams, settings.pool)
-        self.ledger.forget_upstreams()
         self.bindings.keep_for(server_setup.session_seconds(settings.pool))
         self.handler.catalog = catalog
         self._api.models = Models(settings.model)

@@ -97,6 +97,25 @@ async def poll(connection: Connection, node: str, boot: str, reported: int | Non
     return Pulse(*row)
 
 
+class WindowChange(NamedTuple):
+    """An administrator's change of windows: see `relay.adjust`. `name` is the same on all nodes."""
+
+    name: str
+    kind: str
+    windows: Sequence[tuple[str, int]]  # name and length, milliseconds
+    amount: int = 0
+    times: int = 0
+
+
+async def adjust(connection: Connection, change: WindowChange) -> None:
+    """Carry out a change of windows, unless it was carried out before."""
+    names, pers = [name for name, _ in change.windows], [per for _, per in change.windows]
+    await connection.execute(
+        "SELECT relay.adjust(%s, %s, %s::text[], %s::bigint[], %s::bigint, %s)",
+        [change.name, change.kind, names, pers, change.amount, change.times],
+    )
+
+
 async def leave(connection: Connection, node: str, boot: str) -> None:
     """Say that a node has stopped."""
     await connection.execute("SELECT relay.leave(%s, %s)", [node, boot])

@@ -9,10 +9,14 @@ import re
 import socket
 from typing import Final
 
-from relay.cluster.ledger import ClusterLedger
+from relay.cluster.calls import WindowChange
+from relay.cluster.ledger import AWAY, ClusterLedger
+from relay.cluster.link import EngineAwayError, EngineRefusalError
 from relay.cluster.node import ClusterNode, ClusterSettings
 from relay.cluster.schema import SchemaError
 from relay.config import ConfigError, Settings
+from relay.errors import OVERLOADED, RelayError
+from relay.quota.holdings import SharedChange
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_HOST: Final = 48  # characters
@@ -45,7 +49,28 @@ async def join(settings: Settings) -> ClusterNode:
 
 def shared_ledger(node: ClusterNode) -> ClusterLedger:
     """A ledger that admits from the node's leases."""
-    return ClusterLedger(node.limits)
+    ledger = ClusterLedger(node.limits)
+
+    async def change(wanted: SharedChange) -> None:
+        try:
+            await node.adjust(window_change(wanted))
+        except (EngineAwayError, EngineRefusalError, SchemaError):
+            raise RelayError(OVERLOADED, AWAY) from None
+
+    ledger.on_change = change
+    return ledger
+
+
+def window_change(wanted: SharedChange) -> WindowChange:
+    """A change by the names that windows have among nodes."""
+    if wanted.kind == "renew":
+        windows = [(f"{scope}/{owner}/", 0) for scope, owner in wanted.owners]
+    else:
+        limit = f"{wanted.counts}/{wanted.per}"
+        windows = [
+            (f"{scope}/{owner}/{limit}", wanted.per * 1000) for scope, owner in wanted.owners
+        ]
+    return WindowChange(wanted.name, wanted.kind, windows, wanted.amount, wanted.windows)
 
 
 def _ignore(kind: str, id: str) -> None:

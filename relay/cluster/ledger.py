@@ -15,7 +15,7 @@ that the next process can report it (`report_earlier`). Must not know requests o
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from relay.cluster.shares import (
@@ -34,7 +34,7 @@ from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark, TokenBucket
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.further import FurtherReservation
-from relay.quota.holdings import Use
+from relay.quota.holdings import SharedChange, Use
 from relay.quota.ledger import Ledger, LimitView
 from relay.quota.plans import Plan
 from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
@@ -84,6 +84,8 @@ class ClusterLedger(Ledger):
         self.address_of: Callable[[str], str] | None = None
         # Called when an upstream's own limits have no lease: it claims, and wakes the pool.
         self.on_upstream: Callable[[NoLeaseError], None] | None = None
+        # Carries out a change of windows for all nodes.
+        self.on_change: Callable[[SharedChange], Awaitable[None]] | None = None
         limits.on_nodes = self._divide
 
     # --- one request ---
@@ -375,19 +377,19 @@ class ClusterLedger(Ledger):
 
     def _shared_of(self, key_state: KeyState) -> SharedKey:
         """The shared limits of a key, as they are now."""
-        key = key_state.key
+        name = key = key_state.key
         shared = self._keys.get(key)
-        if shared is None or not shared.is_current(key_state):
-            name = key
-            if self.address_of is not None and key.startswith(_UPSTREAM):
-                name = f"{key} {self.address_of(key)}"
+        if self.address_of is not None and key.startswith(_UPSTREAM):
+            name = f"{key} {self.address_of(key)}"
+        if shared is None or shared.key != name or not shared.is_current(key_state):
             shared = self._keys[key] = SharedKey(key_state, name, int(time.time() * 1000))
         return shared
 
-    def forget_upstreams(self) -> None:
-        """Upstreams may have other addresses: their limits have other names then."""
-        for key in [key for key in self._keys if key.startswith(_UPSTREAM)]:
-            del self._keys[key]
+    async def adjust_shared(self, change: SharedChange) -> None:
+        """See `Holdings.adjust_shared`. Leases that are out may still be used."""
+        if self.on_change is not None:
+            await self.on_change(change)
+            self._keys.clear()  # their use before they were shared may be forgotten
 
     def counters_of(self, scope: str, owner: str) -> LimitCounters:
         """See `Holdings.counters_of`."""

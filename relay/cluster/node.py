@@ -126,6 +126,14 @@ class ClusterNode:
         await self._listener.close(leaves=True)
         await self._courier.close()
 
+    async def adjust(self, change: calls.WindowChange) -> None:
+        """Carry out a change of windows. Raises as `engine_figures`."""
+        link = Link(self._settings.url, f"{self._settings.name} changes")
+        try:
+            await link.call(lambda connection: calls.adjust(connection, change))
+        finally:
+            await link.close()
+
     def view(self) -> NodeFigures:
         """The node's state at this moment."""
         now = self.limits.clock()

@@ -4,8 +4,8 @@ Decides which limits a key draws from, and when state is no longer needed. Must 
 or the database: `changes` hands state out, and `restore` takes it back.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from relay.quota.bucket import new_bucket
@@ -19,6 +19,21 @@ LEASE: Final = "lease"  # the scope of rows with the use of a node's leases: see
 # The use of a reservation that closes: tokens and micro-dollars, see `settle`; None: refunded.
 Use: TypeAlias = tuple[int | None, int | None] | None
 OnClose: TypeAlias = Callable[[Reservation, Use], None]
+
+
+class SharedChange(NamedTuple):
+    """A change of windows that several machines share. `name` is the same on all of them.
+
+    `kind`: "renew" concerns all windows of the owners, "reset" and "bonus" that of one limit.
+    """
+
+    name: str
+    kind: str
+    owners: Sequence[tuple[str, str]]  # scope and owner
+    counts: str = ""
+    per: int = 0  # seconds
+    amount: int = 0
+    windows: int = 0
 
 
 class Holdings:
@@ -123,8 +138,12 @@ class Holdings:
         for key_state in self._key_states.values():
             key_state.counters.end_windows_by(untils.get(key_state.account, 0))
 
-    def forget_upstreams(self) -> None:
-        """Upstreams may have other addresses now. Nothing depends on these here."""
+    async def adjust_shared(self, change: SharedChange) -> None:
+        """Carry out a change of windows on all machines that share them. None do here.
+
+        Raises:
+            RelayError: 503, it cannot be done now.
+        """
 
     def supersede(self, successors: dict[Plan, Plan]) -> None:
         """Let each plan stand for another where a request names it. A key that has the earlier

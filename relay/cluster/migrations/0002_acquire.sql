@@ -108,8 +108,8 @@ DECLARE
 BEGIN
     SELECT * INTO before FROM relay.quota_window it WHERE it.name = c.window_name;
     w := before;
-    w.size := c.size;
     w := relay.advance_window(w, now);
+    w.size := c.size + CASE WHEN w.ends <> 0 OR w.bonus_windows > 0 THEN w.bonus ELSE 0 END;
     SELECT l.number INTO known FROM relay.lease l
     WHERE l.window_name = c.window_name AND l.name = c.lease;
     r.latest := known IS NULL OR c.number > known;
@@ -135,11 +135,14 @@ BEGIN
                AND NOT EXISTS (SELECT FROM relay.lease l WHERE l.window_name = c.window_name
                                AND (l.used > 0 OR l.ceiling > 0)) THEN
                 w := relay.close_window(w);
+                -- It was not used after all: the next one has its bonus.
+                w.bonus_windows := w.bonus_windows + (w.bonus > 0)::int;
             END IF;
         END IF;
     END IF;
     IF w IS DISTINCT FROM before THEN
-        UPDATE relay.quota_window it SET size = w.size, epoch = w.epoch, ends = w.ends
+        UPDATE relay.quota_window it SET size = w.size, epoch = w.epoch, ends = w.ends,
+            bonus_windows = w.bonus_windows
         WHERE it.name = c.window_name;
     END IF;
     SELECT coalesce(sum(greatest(l.used, l.ceiling)) FILTER (WHERE l.name <> c.lease), 0),
@@ -175,7 +178,9 @@ BEGIN
         IF c.need > 0 AND ends = 0 THEN
             -- For as long as the claim says: a window may end with a month, or with a plan's period.
             ends := now + c.per;
-            UPDATE relay.quota_window it SET ends = now + c.per, per = c.per
+            UPDATE relay.quota_window it
+            SET ends = now + c.per, per = c.per, bonus_windows = greatest(0, it.bonus_windows - 1),
+                bonus = CASE WHEN it.bonus_windows > 0 THEN it.bonus ELSE 0 END
             WHERE it.name = c.window_name;
         END IF;
         IF ends <> 0 THEN

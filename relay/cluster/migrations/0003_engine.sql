@@ -63,6 +63,48 @@ BEGIN
     FROM relay.answer_claims(requests, claims, relay.active_nodes(), is_frozen) g;
 END $$;
 
+-- An administrator changes windows, once: `renew` ends all of owners (`names` has how their names
+-- begin), `reset` ends those named, `bonus` makes the next ones larger. `change` names the act, which several nodes may carry out. Leases that are
+-- out may still be used. Windows that are not known begin as nodes say; a bonus makes them.
+CREATE FUNCTION relay.adjust(
+    change text, kind text, names text[], pers bigint[], amount bigint, windows int
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    now bigint := relay.now_ms();
+    w relay.quota_window;
+BEGIN
+    INSERT INTO relay.adjustment VALUES (change, now) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF kind = 'renew' THEN
+        names := ARRAY(
+            SELECT it.name
+            FROM unnest(names) p
+            JOIN relay.quota_window it
+                ON it.name >= p COLLATE "C" AND it.name < (p || '~') COLLATE "C"
+            WHERE it.name NOT LIKE '%/money/0');  -- not balances
+    ELSIF kind = 'bonus' THEN
+        INSERT INTO relay.quota_window (name, size, per, epoch)
+        SELECT it.name, 0, it.per, now FROM unnest(names, pers) it (name, per)
+        ORDER BY it.name COLLATE "C"
+        ON CONFLICT DO NOTHING;
+    END IF;
+    FOR w IN SELECT * FROM relay.quota_window it WHERE it.name = ANY (names)
+             ORDER BY it.name FOR UPDATE LOOP
+        w := relay.advance_window(w, now);
+        IF kind = 'bonus' THEN
+            w.bonus := CASE WHEN windows > 0 THEN amount ELSE 0 END;
+            w.bonus_windows := greatest(0, windows - (w.ends <> 0)::int);
+        ELSIF w.ends <> 0 THEN
+            w := relay.close_window(w);
+        END IF;
+        UPDATE relay.quota_window it
+        SET epoch = w.epoch, ends = w.ends, bonus = w.bonus, bonus_windows = w.bonus_windows
+        WHERE it.name = w.name;
+    END LOOP;
+END $$;
+
 -- Something that nodes keep in memory has changed. Numbered in the order of the commits, so that a
 -- reader who has seen a number has seen all before it.
 CREATE TABLE relay.change (
@@ -136,6 +178,7 @@ BEGIN
         ORDER BY o.name LIMIT 5000 FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS deleted = ROW_COUNT;
     DELETE FROM relay.node n WHERE n.seen < now - day;
+    DELETE FROM relay.adjustment a WHERE a.at < now - 30 * day;
     DELETE FROM relay.change c
     WHERE c.at < now - day AND c.seq < (SELECT max(o.seq) FROM relay.change o);
     RETURN deleted;
