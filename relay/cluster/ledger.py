@@ -223,7 +223,8 @@ class ClusterLedger(Ledger):
                 more.undo(moment)
             if held is not None:
                 held.settle(moment, tokens, cost)
-                self._note(reservation.shared, held, int(now * 1000))
+                for one in held.taken:  # the next request lets the windows show it
+                    self.lease_rows.touch(one[0])
         return True
 
     def refund(self, reservation: Reservation, now: float) -> bool:
@@ -349,8 +350,7 @@ class ClusterLedger(Ledger):
 
     def _note(self, shared: SharedKey, held: Held, moment: int) -> None:
         """The use of leases has changed."""
-        now, rows = self.limits.clock(), self.lease_rows
-        counters = shared.counters
+        now, rows, counters = self.limits.clock(), self.lease_rows, shared.counters
         for mirror, one in zip(shared.mirrors, held.taken, strict=True):
             window = one[0]
             rows.touch(window)

@@ -147,13 +147,18 @@ class LeaseRows:
         """The rows of all leases that changed since the last call."""
         touched, self._touched = self._touched, {}
         over, self._over = self._over, []
+        rows: list[Row] = [
+            (LEASE, one.window, one.lease, one.per, f"{_REFILL}{one.epoch}", one.size, 0, 1)
+            for one in over
+        ]
+        if not touched:
+            return rows
         moment, now = int(time.time() * 1000), self._limits.clock()
-        rows: list[Row] = [_row(use, 0, 1) for use in over]
-        for it in touched.values():
+        for name, it in touched.items():
             leased = it.leased
             if leased.epoch:
-                use = LeaseUse(it.name, it.size, it.per, it.lease, leased.epoch, leased.used)
-                rows.append(_row(use, use.used, moment + leased.reset_in(now)))
+                refill, ends = f"{_REFILL}{leased.epoch}", moment + leased.reset_in(now)
+                rows.append((LEASE, name, it.lease, it.per, refill, it.size, leased.used, ends))
         return rows
 
     def split(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -176,10 +181,6 @@ class LeaseRows:
         """The process that has them lives on, and reports them itself."""
         self._over += self._earlier
         self._earlier = []
-
-
-def _row(use: LeaseUse, used: int, moment: int) -> Row:
-    return (LEASE, use.window, use.lease, use.per, f"{_REFILL}{use.epoch}", use.size, used, moment)
 
 
 def smooth_amount(limit: Limit, bucket: Bucket, tokens: int) -> int:
