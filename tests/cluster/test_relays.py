@@ -11,8 +11,10 @@ import pytest
 from tests.cluster.postgres import Postgres
 from tests.cluster.relays import Fleet, all_serving, ask_all, ask_once
 from tests.durability.metered import opened
-from tests.durability.process import serving
+from tests.durability.process import relay, serving
+from tests.handover.relays import Relays
 from tests.scoreboard import RecordProperty
+from tests.workers.processes import ask_at_once
 
 
 @pytest.mark.parametrize("plan", ["forty", "stacked", "hourly"])
@@ -181,3 +183,47 @@ async def test_a_relay_starts_without_its_ledger(fleet: Fleet, own_postgres: Pos
         async with asyncio.timeout(20):
             while (await ask_once(running, key))[0] != 200:
                 pass
+
+
+async def test_a_successor_goes_on_with_the_ledger(
+    fleet: Fleet, postgres: Postgres, database: str
+) -> None:
+    [key] = fleet.new_keys("forty")
+    [folder, other] = fleet.spread(postgres.url(database), 2)
+    relays = Relays(folder)
+    try:
+        with serving(other) as beside:
+            await relays.start()
+            assert await ask_at_once(relays.port, [key], 2, 5) == {200: 10}
+            await relays.start()  # takes over
+            assert await relays.ended(0) == 0
+            statuses = await ask_at_once(relays.port, [key], 4, 5)
+            statuses += await ask_all([beside], [key], connections=4, each=10)
+    finally:
+        relays.kill()
+    assert statuses[200] == 30
+
+
+async def test_the_doctor_shows_the_ledger(fleet: Fleet, postgres: Postgres, database: str) -> None:
+    [key] = fleet.new_keys("forty")
+    [folder] = fleet.spread(postgres.url(database), 1)
+    with serving(folder) as running:
+        assert (await ask_once(running, key))[0] == 200
+        assert "ledger: 1 relays, 1 open windows" in relay(folder, "doctor").stdout
+        checked = relay(folder, "check")
+        assert checked.returncode == 0, checked.stderr
+        assert 'ledger.node = "n0"' in checked.stdout
+
+
+async def test_upstreams_share_their_own_limits(
+    fleet: Fleet, postgres: Postgres, database: str
+) -> None:
+    path = fleet.home / "relay.toml"
+    text = path.read_text().replace("[server]", "[pool]\nwait = 0.5\n\n[server]")
+    limits = 'api_key = "sim-key"\nlimits = [{ requests = 40, per = "5h" }]\n'
+    path.write_text(text.replace('api_key = "sim-key"\n', limits))
+    [key] = fleet.new_keys("free", credit="10")
+    with all_serving(fleet.spread(postgres.url(database), 2)) as relays:
+        statuses = await ask_all(relays, [key], connections=5, each=10)
+    assert statuses[200] == 40
+    assert set(statuses) == {200, 503}
