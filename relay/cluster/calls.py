@@ -12,17 +12,23 @@ from relay.quota.share.claims import Claim, Grant
 _ACQUIRE: Final = (
     "SELECT * FROM relay.acquire(%s::text, %s::bigint, %s::int[], %s::text[], %s::bigint[],"
     " %s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],"
-    " %s::bigint[], %s::bigint[], %s::bigint[])"
+    " %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])"
 )
 
 
 class WindowClaim(NamedTuple):
-    """A claim and its window. `size` is the node's: the window has it from now on."""
+    """A claim and its window, which has the node's `size` from now on, and its `per` once it opens.
+
+    `seed`: the use of a window that the engine does not know yet, from before it was shared;
+    `seed_ends_in`: when that is over, milliseconds.
+    """
 
     window: str
     size: int
     per: int  # milliseconds
     claim: Claim
+    seed: int = 0
+    seed_ends_in: int = 0
 
 
 class Answers(NamedTuple):
@@ -57,12 +63,12 @@ async def acquire(
 ) -> Answers:
     """Send the claims of several requests in one round trip: each request gets all or nothing.
     `reported`: see `poll`; 0: none."""
-    columns: tuple[list[Any], ...] = tuple([[] for _ in range(12)])
+    columns: tuple[list[Any], ...] = tuple([[] for _ in range(14)])
     for number, request in enumerate(requests):
-        for window, size, per, claim in request:
+        for window, size, per, claim, seed, seed_ends_in in request:
             values = (
                 number, window, size, per, claim.lease, claim.number, claim.epoch, claim.used,
-                claim.ceiling, claim.want, claim.need, claim.ends_in,
+                claim.ceiling, claim.want, claim.need, claim.ends_in, seed, seed_ends_in,
             )  # fmt: skip
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
@@ -89,6 +95,25 @@ async def poll(connection: Connection, node: str, boot: str, reported: int | Non
     row = await cursor.fetchone()
     assert row is not None
     return Pulse(*row)
+
+
+class WindowChange(NamedTuple):
+    """An administrator's change of windows: see `relay.adjust`. `name` is the same on all nodes."""
+
+    name: str
+    kind: str
+    windows: Sequence[tuple[str, int]]  # name and length, milliseconds
+    amount: int = 0
+    times: int = 0
+
+
+async def adjust(connection: Connection, change: WindowChange) -> None:
+    """Carry out a change of windows, unless it was carried out before."""
+    names, pers = [name for name, _ in change.windows], [per for _, per in change.windows]
+    await connection.execute(
+        "SELECT relay.adjust(%s, %s, %s::text[], %s::bigint[], %s::bigint, %s)",
+        [change.name, change.kind, names, pers, change.amount, change.times],
+    )
 
 
 async def leave(connection: Connection, node: str, boot: str) -> None:

@@ -31,6 +31,7 @@ from relay.cluster.windows import Held, LeaseUse, NodeWindow, SharedLimit, Taken
 from relay.quota.share.claims import Claim
 
 _LAST_NUMBER: Final = 2**40  # of a claim for a lease whose process has ended
+_REPORT_PAUSE: Final = 1.0  # seconds until a report that failed is sent again
 _PAUSE: Final = 50  # milliseconds until the next claim, after one failed or all grants are frozen
 
 
@@ -61,6 +62,8 @@ class SharedLimits:
         self.outages = Outages(on_outage, figures)
         self.reports = Reports(self, self._note_reported)
         self.clock = clock
+        self.on_nodes: Callable[[int], None] | None = None  # their number has changed
+        self._is_closed = False
         self._lease = lease
         self._courier = courier
         self._serials = count(1)
@@ -118,13 +121,26 @@ class SharedLimits:
     def view(self, account: str, key: str, limits: Sequence[SharedLimit]) -> list[LimitState]:
         """Each limit, in its order. Takes nothing."""
         now = self.clock()
+        return [
+            LimitState(window.leased.remaining(now), window.leased.reset_in(now))
+            for window in self.windows_of(account, key, limits)
+        ]
+
+    def windows_of(self, account: str, key: str, limits: Sequence[SharedLimit]) -> list[NodeWindow]:
+        """The windows of a key's limits, in their order."""
         draw = self.draws.get((account, key))
         if draw is None or draw.limits is not limits:
             draw = self._bind(account, key, limits)
-        return [
-            LimitState(window.leased.remaining(now), window.leased.reset_in(now))
-            for window, _ in draw.pairs
-        ]
+        return [window for window, _ in draw.pairs]
+
+    def can_take(self, account: str, key: str, limits: Sequence[SharedLimit]) -> bool:
+        """Whether the leases have room for the smallest possible request. Takes nothing."""
+        now = self.clock()
+        windows = self.windows_of(account, key, limits)
+        return all(
+            window.leased.left(now) >= limit.amount(0, 0)
+            for window, limit in zip(windows, limits, strict=True)
+        )
 
     def _bind(self, account: str, key: str, limits: Sequence[SharedLimit]) -> Draw:
         """The draw of a key that is new, or whose limits are."""
@@ -137,6 +153,7 @@ class SharedLimits:
                 # over claims whose numbers begin again.
                 lease = f"{self._lease}/{next(self._serials)}"
                 window = self.windows[name] = NodeWindow(name, limit, lease)
+            window.limit = limit
             window.size = limit.size
             windows.append(window)
         before = self.draws.get((account, key))
@@ -264,7 +281,8 @@ class SharedLimits:
             self.live[window.name] = window
             window.claimed = claim.number
             window.is_urgent = urgent
-        claims = [WindowClaim(it.name, it.size, it.per, claim) for it, claim in pairs]
+        moment = _epoch_ms()
+        claims = [_window_claim(window, claim, moment) for window, claim in pairs]
 
         def done(reply: Reply) -> None:
             self._answered(pairs, now, reply)
@@ -320,7 +338,10 @@ class SharedLimits:
 
     def polled(self, pulse: Pulse) -> None:
         """The engine answered a poll."""
-        self.nodes = pulse.nodes
+        if pulse.nodes != self.nodes:
+            self.nodes = pulse.nodes
+            if self.on_nodes is not None:
+                self.on_nodes(pulse.nodes)
         self.reports.observe(pulse.incarnation)
 
     def reported(self) -> int | None:
@@ -337,6 +358,7 @@ class SharedLimits:
 
     async def close(self) -> None:
         """Refuse those that wait, and give all leases back."""
+        self._is_closed = True
         for draw in self.draws.values():
             while draw.queue:
                 future = draw.dequeue().future
@@ -351,9 +373,34 @@ class SharedLimits:
     def _note_reported(self, incarnation: int) -> None:
         self._courier.reported = incarnation
 
-    def report_earlier(self, uses: Iterable[LeaseUse]) -> None:
-        """Report the use of leases of an earlier boot, from its journal: their rest is free."""
-        for window, size, per, lease, epoch, used in uses:
-            claim = Claim(lease, _LAST_NUMBER, epoch, used, used, 0, 0)
-            errand = Errand([WindowClaim(window, size, per, claim)], lambda reply: None)
-            self._courier.send(errand, urgent=False)
+    def report_earlier(
+        self, uses: Iterable[LeaseUse], done: Callable[[LeaseUse], None] = lambda use: None
+    ) -> None:
+        """Report the use of leases of an earlier boot, from its journal: their rest is free. `done`
+        gets each one that the engine knows; until then it is reported again."""
+        for use in uses:
+            self._report_use(use, done)
+
+    def _report_use(self, use: LeaseUse, done: Callable[[LeaseUse], None]) -> None:
+        window, size, per, lease, epoch, used = use
+        claim = Claim(lease, _LAST_NUMBER, epoch, used, used, 0, 0)
+
+        def answered(reply: Reply) -> None:
+            if reply.grants is not None:
+                done(use)
+            elif not self._is_closed:
+                loop = asyncio.get_running_loop()
+                loop.call_later(_REPORT_PAUSE, self._report_use, use, done)
+
+        self._courier.send(Errand([WindowClaim(window, size, per, claim)], answered), urgent=False)
+
+
+def _epoch_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _window_claim(window: NodeWindow, claim: Claim, now: int) -> WindowClaim:
+    limit = window.limit
+    is_new = not window.leased.epoch and now < limit.seed_ends
+    seed, ends_in = (limit.seed, limit.seed_ends - now) if is_new else (0, 0)
+    return WindowClaim(window.name, window.size, limit.length(now), claim, seed, ends_in)

@@ -6,8 +6,8 @@ is admitted or a claim is sent.
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from relay.quota.bucket import FixedWindow, Mark
-from relay.quota.plans import HOUR, Kind
+from relay.quota.bucket import FixedWindow, Mark, calendar_period
+from relay.quota.plans import CALENDAR, HOUR, Kind, Refill
 from relay.quota.share.leased_window import LeasedWindow
 
 if TYPE_CHECKING:
@@ -20,10 +20,21 @@ ENDLESS: Final = 2**52
 class SharedLimit(NamedTuple):
     """At most `size` requests, tokens or micro-dollars in `per` seconds, for the owner."""
 
-    scope: str  # "key" or "account": the owner
+    scope: str  # "key" or "own": of the key; "account" or "spending": of the account
     kind: Kind
     per: int  # seconds; 0: without an end, and `size` is the sum of all credits
     size: int
+    refill: Refill = "window"  # or a unit of the calendar, in UTC
+    until: int = 0  # no window that opens before this moment (epoch ms) outlasts it; 0: any may
+    seed: int = 0  # the use before the limit was shared, as far as this node knows
+    seed_ends: int = 0  # until then, epoch ms
+
+    def length(self, now: int) -> int:
+        """How long a window is (ms) that opens now, epoch ms."""
+        if self.refill in CALENDAR:
+            return calendar_period(self.refill, now)[1] - now
+        per = self.per * 1000 or ENDLESS
+        return min(per, self.until - now) if now < self.until else per
 
     def amount(self, tokens: int, cost: int) -> int:
         """The part of it that a request takes: at most its size, as in `relay.quota.ledger`."""
@@ -50,6 +61,7 @@ class NodeWindow:
         "is_urgent",
         "lease",
         "leased",
+        "limit",
         "name",
         "per",
         "recalled",
@@ -60,10 +72,13 @@ class NodeWindow:
 
     def __init__(self, name: str, limit: SharedLimit, lease: str) -> None:
         self.name = name
+        self.limit = limit
         self.size = limit.size
         self.per = limit.per * 1000 or ENDLESS  # milliseconds
         self.lease = lease
         self.leased = LeasedWindow(lease, limit.size)
+        if limit.per == 0:
+            self.leased.free = max(0, limit.size - limit.seed)
         self.reported = 0  # the use that the engine knows
         self.claimed = 0  # the number of the claim that is under way; 0: none is
         self.is_urgent = False  # a request waits for that one
@@ -80,7 +95,7 @@ class NodeWindow:
 
 def window_name(limit: SharedLimit, account: str, key: str) -> str:
     """The name that all nodes have for the window of a limit."""
-    owner = account if limit.scope == "account" else key
+    owner = account if limit.scope in ("account", "spending") else key
     return f"{limit.scope}/{owner}/{limit.kind}/{limit.per}"
 
 
@@ -137,8 +152,28 @@ class Held:
             used = tokens if limit.kind == "tokens" else cost
             if limit.kind == "requests" or used is None:
                 continue
+            if limit.per and tokens is None:  # as `FurtherReservation.settle`
+                continue
             _correct(window, (amount, used), epoch, local, now)
         return True
+
+    def undo(self, now: int) -> None:
+        """Give everything back: no request took it."""
+        if self.open:
+            self.open = False
+            for window, _, amount, epoch, local in self.taken:
+                window.held -= 1
+                _correct(window, (amount, 0), epoch, local, now)
+
+    def hold_more(self, amount: int, now: int) -> int:
+        """Hold more of the balance, as far as the lease has it; returns how much."""
+        for place, (window, limit, held, epoch, local) in enumerate(self.taken):
+            if limit.per == 0 and epoch == window.leased.epoch:
+                more = min(amount, window.leased.left(now))
+                if more > 0 and window.leased.take(more, now):
+                    self.taken[place] = (window, limit, held + more, epoch, local)
+                    return more
+        return 0
 
     def refund(self, now: int) -> bool:
         """Give back all but requests in limits of up to an hour; returns as `settle` does."""

@@ -64,6 +64,13 @@ class OwnerAdmissions:
                 refusal = error
             else:
                 return
+            if (leases := self._metering.leases) is not None:
+                try:
+                    await leases.has_room(refusal)
+                except QuotaExceeded as error:
+                    refusal = error
+                else:
+                    return
             if counting or not await self.recall(caller.user_id):
                 break
             if (other := self._elsewhere()) is not None:
@@ -82,9 +89,19 @@ class OwnerAdmissions:
         """See `Metering.admit`."""
         for _ in range(_TRIES):
             try:
-                return self._metering.admit(ctx, caller, plan, inbound, features)
+                admission = self._metering.admit(ctx, caller, plan, inbound, features)
             except QuotaExceeded as error:
                 refusal = error
+            else:
+                return await self._completed(admission)
+            if (leases := self._metering.leases) is not None:
+                try:
+                    with await leases.claimed(refusal):
+                        admission = self._metering.admit(ctx, caller, plan, inbound, features)
+                except QuotaExceeded as error:
+                    refusal = error
+                else:
+                    return await self._completed(admission)
             if not await self.recall(caller.user_id):
                 break
             if (other := self._elsewhere()) is not None:
@@ -95,6 +112,11 @@ class OwnerAdmissions:
         """The one that admits in place of this: the relay has begun to hand over meanwhile."""
         elsewhere = self._metering.elsewhere
         return None if elsewhere is self else elsewhere
+
+    async def _completed(self, admission: Admission) -> Admission:
+        if (leases := self._metering.leases) is not None:
+            await leases.complete(admission)
+        return admission
 
     async def recall(self, account: str) -> bool:
         """Call back the slots of an account that no request has used; returns whether there were
@@ -165,6 +187,14 @@ class Desk:
                 refusal = error
             except RelayError as error:
                 return refused(error, [])
+            if (leases := self._metering.leases) is not None:
+                try:
+                    with await leases.claimed(refusal):
+                        return lender.grant(wish)
+                except QuotaExceeded as error:
+                    refusal = error
+                except RelayError as error:
+                    return refused(error, [])
             if not wish.waits or not await self._admissions.recall(wish.account):
                 break
         assert refusal is not None
@@ -183,6 +213,15 @@ class Desk:
                 return by_value(error)
             else:
                 return None
+            if (leases := self._metering.leases) is not None:
+                try:
+                    await leases.has_room(refusal)
+                except QuotaExceeded as error:
+                    refusal = error
+                except RelayError as error:
+                    return by_value(error)
+                else:
+                    return None
             if counting or not await self._admissions.recall(account):
                 break
         return by_value(refusal)

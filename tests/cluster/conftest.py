@@ -9,6 +9,10 @@ import pytest
 
 from relay.cluster.schema import known_migrations, migrate
 from tests.cluster.postgres import Postgres, new_postgres
+from tests.cluster.relays import Fleet
+from tests.durability.conftest import metered, simulator
+
+__all__ = ["metered", "simulator"]
 
 TEMPLATE = "template_relay"  # a database with all migrations, to be copied
 
@@ -65,3 +69,9 @@ async def connection(
         postgres.socket_url(database), autocommit=True
     ) as opened:
         yield opened
+
+
+@pytest.fixture
+def fleet(metered: tuple[Path, str], tmp_path: Path) -> Fleet:
+    """Relays that count and bill, to be spread over folders below."""
+    return Fleet(metered[0], tmp_path)

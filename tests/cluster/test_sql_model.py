@@ -88,7 +88,7 @@ class Both:
         sent = [
             self.claim.python_type(
                 name, size, PERS[name], it.lease, it.number, it.epoch, it.used, it.ceiling,
-                it.want, it.need, it.ends_in,
+                it.want, it.need, it.ends_in, 0, 0,
             )
             for request in drawn for name, size, it in request
         ]  # fmt: skip

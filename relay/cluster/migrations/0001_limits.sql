@@ -22,8 +22,13 @@ CREATE TABLE relay.quota_window (
     size bigint NOT NULL,
     per bigint NOT NULL,
     epoch bigint NOT NULL,            -- of the present window, or of the next where none is open
-    ends bigint NOT NULL DEFAULT 0    -- 0: no window is open
+    ends bigint NOT NULL DEFAULT 0,   -- 0: no window is open
+    bonus bigint NOT NULL DEFAULT 0,  -- by which this window and the next ones are larger
+    bonus_windows int NOT NULL DEFAULT 0  -- that will have it, the present one left out
 ) WITH (fillfactor = 70);
+
+-- Changes of windows by an administrator that were carried out.
+CREATE TABLE relay.adjustment (name text PRIMARY KEY, at bigint NOT NULL);
 
 CREATE TABLE relay.lease (
     window_name text COLLATE "C" NOT NULL REFERENCES relay.quota_window ON DELETE CASCADE,

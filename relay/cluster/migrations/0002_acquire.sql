@@ -9,20 +9,33 @@ CREATE FUNCTION relay.lease_time() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ S
 
 -- Windows that are claimed for the first time are made, then all are locked, always in the order of
 -- their names: two calls that share windows wait for each other once, and never in a circle.
-CREATE FUNCTION relay.lock_windows(names text[], sizes bigint[], pers bigint[]) RETURNS void
-LANGUAGE plpgsql AS $$
+-- A new window begins with what was used of it before it was shared, as far as a node knows: a lease
+-- that is lost from the start.
+CREATE FUNCTION relay.lock_windows(
+    names text[], sizes bigint[], pers bigint[], seeds bigint[], seed_ends bigint[]
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     expected int := (SELECT count(DISTINCT it) FROM unnest(names) it);
+    now bigint := relay.now_ms();
     locked int;
 BEGIN
     LOOP
         IF (SELECT count(*) FROM relay.quota_window w WHERE w.name = ANY (names)) < expected THEN
             -- The first epoch is later than any of a window of this name that was deleted.
-            INSERT INTO relay.quota_window (name, size, per, epoch)
-            SELECT DISTINCT ON (it.name COLLATE "C") it.name, it.size, it.per, relay.now_ms()
-            FROM unnest(names, sizes, pers) it (name, size, per)
-            ORDER BY it.name COLLATE "C"
-            ON CONFLICT DO NOTHING;
+            WITH claimed AS (
+                SELECT DISTINCT ON (it.name COLLATE "C") it.*
+                FROM unnest(names, sizes, pers, seeds, seed_ends) it (name, size, per, seed, ends_in)
+                ORDER BY it.name COLLATE "C"
+            ), made AS (
+                INSERT INTO relay.quota_window (name, size, per, epoch, ends)
+                SELECT c.name, c.size, c.per, now, CASE WHEN c.seed > 0 THEN now + c.ends_in ELSE 0 END
+                FROM claimed c
+                ON CONFLICT DO NOTHING
+                RETURNING name
+            )
+            INSERT INTO relay.lease
+            SELECT c.name, 'before', 0, c.seed, c.seed, 0, true
+            FROM claimed c JOIN made m ON m.name = c.name COLLATE "C" WHERE c.seed > 0;
         END IF;
         PERFORM 1 FROM relay.quota_window w WHERE w.name = ANY (names) ORDER BY w.name FOR UPDATE;
         GET DIAGNOSTICS locked = ROW_COUNT;
@@ -69,7 +82,8 @@ END $$;
 
 CREATE TYPE relay.claim AS (
     window_name text, size bigint, per bigint, lease text, number bigint, epoch bigint,
-    used bigint, ceiling bigint, want bigint, need bigint, ends_in bigint
+    used bigint, ceiling bigint, want bigint, need bigint, ends_in bigint,
+    seed bigint, seed_ends_in bigint  -- the use before the window was shared
 );
 
 CREATE TYPE relay.reported AS (
@@ -94,8 +108,8 @@ DECLARE
 BEGIN
     SELECT * INTO before FROM relay.quota_window it WHERE it.name = c.window_name;
     w := before;
-    w.size := c.size;
     w := relay.advance_window(w, now);
+    w.size := c.size + CASE WHEN w.ends <> 0 OR w.bonus_windows > 0 THEN w.bonus ELSE 0 END;
     SELECT l.number INTO known FROM relay.lease l
     WHERE l.window_name = c.window_name AND l.name = c.lease;
     r.latest := known IS NULL OR c.number > known;
@@ -103,7 +117,7 @@ BEGIN
         IF c.epoch > w.epoch OR (c.epoch = w.epoch AND w.ends = 0) THEN
             -- This server has lost the opening of the claim's window: go on from the nodes' totals.
             w.epoch := c.epoch;
-            w.ends := now + least(w.per, c.ends_in);
+            w.ends := now + least(greatest(w.per, c.per), c.ends_in);
             IF c.ends_in = 0 THEN
                 w := relay.close_window(w);
             END IF;
@@ -121,11 +135,14 @@ BEGIN
                AND NOT EXISTS (SELECT FROM relay.lease l WHERE l.window_name = c.window_name
                                AND (l.used > 0 OR l.ceiling > 0)) THEN
                 w := relay.close_window(w);
+                -- It was not used after all: the next one has its bonus.
+                w.bonus_windows := w.bonus_windows + (w.bonus > 0)::int;
             END IF;
         END IF;
     END IF;
     IF w IS DISTINCT FROM before THEN
-        UPDATE relay.quota_window it SET size = w.size, epoch = w.epoch, ends = w.ends
+        UPDATE relay.quota_window it SET size = w.size, epoch = w.epoch, ends = w.ends,
+            bonus_windows = w.bonus_windows
         WHERE it.name = c.window_name;
     END IF;
     SELECT coalesce(sum(greatest(l.used, l.ceiling)) FILTER (WHERE l.name <> c.lease), 0),
@@ -159,8 +176,11 @@ DECLARE
 BEGIN
     IF supplied AND r.latest THEN
         IF c.need > 0 AND ends = 0 THEN
-            ends := now + (r.w).per;
-            UPDATE relay.quota_window it SET ends = now + it.per
+            -- For as long as the claim says: a window may end with a month, or with a plan's period.
+            ends := now + c.per;
+            UPDATE relay.quota_window it
+            SET ends = now + c.per, per = c.per, bonus_windows = greatest(0, it.bonus_windows - 1),
+                bonus = CASE WHEN it.bonus_windows > 0 THEN it.bonus ELSE 0 END
             WHERE it.name = c.window_name;
         END IF;
         IF ends <> 0 THEN
@@ -203,7 +223,8 @@ DECLARE
     first int := 1;
 BEGIN
     PERFORM relay.lock_windows(
-        array_agg(it.window_name), array_agg(it.size), array_agg(it.per)) FROM unnest(claims) it;
+        array_agg(it.window_name), array_agg(it.size), array_agg(it.per), array_agg(it.seed),
+        array_agg(it.seed_ends_in)) FROM unnest(claims) it;
     now := coalesce(at, relay.now_ms());
     FOR i IN 1 .. cardinality(claims) LOOP
         c := claims[i];

@@ -37,7 +37,8 @@ END $$;
 CREATE FUNCTION relay.acquire(
     node text, reported bigint, requests int[], window_names text[], sizes bigint[],
     pers bigint[], leases text[], numbers bigint[], epochs bigint[], used bigint[],
-    ceilings bigint[], wants bigint[], needs bigint[], ends_in bigint[]
+    ceilings bigint[], wants bigint[], needs bigint[], ends_in bigint[], seeds bigint[],
+    seed_ends bigint[]
 ) RETURNS TABLE (
     incarnation bigint, frozen boolean, number bigint, epoch bigint, ceiling bigint,
     remaining_time bigint, expires_in bigint, size bigint, free bigint, elsewhere bigint
@@ -47,11 +48,11 @@ DECLARE
     is_frozen boolean := false;
     claims relay.claim[] := ARRAY(
         SELECT (c.window_name, c.size, c.per, c.lease, c.number, c.epoch, c.used, c.ceiling, c.want,
-                c.need, c.ends_in)::relay.claim
+                c.need, c.ends_in, c.seed, c.seed_ends_in)::relay.claim
         FROM unnest(window_names, sizes, pers, leases, numbers, epochs, used, ceilings, wants, needs,
-                    ends_in)
+                    ends_in, seeds, seed_ends)
             WITH ORDINALITY c (window_name, size, per, lease, number, epoch, used, ceiling, want,
-                               need, ends_in, place)
+                               need, ends_in, seed, seed_ends_in, place)
         ORDER BY c.place);
 BEGIN
     IF relay.now_ms() < engine.since + 5000 THEN
@@ -61,6 +62,48 @@ BEGIN
     END IF;
     RETURN QUERY SELECT engine.incarnation, is_frozen, g.*
     FROM relay.answer_claims(requests, claims, relay.active_nodes(), is_frozen) g;
+END $$;
+
+-- An administrator changes windows, once: `renew` ends all of owners (`names` has how their names
+-- begin), `reset` ends those named, `bonus` makes the next ones larger. `change` names the act, which several nodes may carry out. Leases that are
+-- out may still be used. Windows that are not known begin as nodes say; a bonus makes them.
+CREATE FUNCTION relay.adjust(
+    change text, kind text, names text[], pers bigint[], amount bigint, windows int
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    now bigint := relay.now_ms();
+    w relay.quota_window;
+BEGIN
+    INSERT INTO relay.adjustment VALUES (change, now) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF kind = 'renew' THEN
+        names := ARRAY(
+            SELECT it.name
+            FROM unnest(names) p
+            JOIN relay.quota_window it
+                ON it.name >= p COLLATE "C" AND it.name < (p || '~') COLLATE "C"
+            WHERE it.name NOT LIKE '%/money/0');  -- not balances
+    ELSIF kind = 'bonus' THEN
+        INSERT INTO relay.quota_window (name, size, per, epoch)
+        SELECT it.name, 0, it.per, now FROM unnest(names, pers) it (name, per)
+        ORDER BY it.name COLLATE "C"
+        ON CONFLICT DO NOTHING;
+    END IF;
+    FOR w IN SELECT * FROM relay.quota_window it WHERE it.name = ANY (names)
+             ORDER BY it.name FOR UPDATE LOOP
+        w := relay.advance_window(w, now);
+        IF kind = 'bonus' THEN
+            w.bonus := CASE WHEN windows > 0 THEN amount ELSE 0 END;
+            w.bonus_windows := greatest(0, windows - (w.ends <> 0)::int);
+        ELSIF w.ends <> 0 THEN
+            w := relay.close_window(w);
+        END IF;
+        UPDATE relay.quota_window it
+        SET epoch = w.epoch, ends = w.ends, bonus = w.bonus, bonus_windows = w.bonus_windows
+        WHERE it.name = w.name;
+    END LOOP;
 END $$;
 
 -- Something that nodes keep in memory has changed. Numbered in the order of the commits, so that a
@@ -136,6 +179,7 @@ BEGIN
         ORDER BY o.name LIMIT 5000 FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS deleted = ROW_COUNT;
     DELETE FROM relay.node n WHERE n.seen < now - day;
+    DELETE FROM relay.adjustment a WHERE a.at < now - 30 * day;
     DELETE FROM relay.change c
     WHERE c.at < now - day AND c.seq < (SELECT max(o.seq) FROM relay.change o);
     RETURN deleted;
