@@ -47,6 +47,7 @@ _MODULES: Final = (
     "workers/link_journal.py",
     "workers/loans.py",
     "workers/slots.py",
+    "workers/worker_admissions.py",
 )
 # Modules of those packages that stay as they are, beside those that define a `msgspec.Struct`: a
 # compiled class loses its types and keywords.
