@@ -26,6 +26,9 @@ import aiosqlite
 
 from relay.store.audit import RELAY, Actor
 from relay.store.binding import bind_as_they_are
+from relay.store.claims import Claims, NoClaims
+from relay.store.errors import BusyError as BusyError
+from relay.store.errors import StoreError as StoreError
 from relay.store.executor import ExecutorClosedError, ThreadExecutor
 from relay.store.turns import Turns
 
@@ -38,21 +41,14 @@ APPLICATION_ID: Final = 0x524C4159  # "RLAY", in the file's header
 _LOCK_TIMEOUT_SECONDS: Final = 10.0  # for another process's transaction to end
 
 
-class StoreError(Exception):
-    """The database cannot be used; the message is one line for the operator."""
-
-
-class BusyError(StoreError):
-    """Another connection is writing; try again in a moment."""
-
-
 class _State:
     """The state that changes while a file is open, for all views of it."""
 
-    __slots__ = ("before_select", "closed", "inline")
+    __slots__ = ("before_select", "claims", "closed", "inline")
 
     def __init__(self) -> None:
         self.closed = False
+        self.claims: Claims = NoClaims()
         self.inline: sqlite3.Connection | None = None
         self.before_select: Callable[[], Awaitable[None]] | None = None
 
@@ -170,6 +166,15 @@ class Database:
     def is_writing(self) -> bool:
         """Whether the writer's thread writes now."""
         return self._turns.is_writing
+
+    @property
+    def claims(self) -> Claims:
+        """For acts that may happen once."""
+        return self._state.claims
+
+    def share(self, claims: Claims) -> None:
+        """Other nodes have the same rows: ask `claims` from now on."""
+        self._state.claims = claims
 
     def attach(
         self, before_select: Callable[[], Awaitable[None]], on_free: Callable[[], None]
