@@ -27,7 +27,8 @@ ROWS: dict[str, str] = {
         VALUES ('pay_1', 'usr_1', 'a@b', 'o', 't', 5, 'eur', 6, '', 0, '', '19', 's', 'open', 1)""",
     "payment_event": """INSERT INTO payment_event (id, time, kind, intent, amount, currency, note)
         VALUES ('evt_1', 1.0, 'paid', 'i', 5, 'eur', '')""",
-    "session": "INSERT INTO session VALUES (zeroblob(32), 'usr_1', 1.0, 2.0, '::1', 'a' || char(0))",
+    "session": """INSERT INTO session
+        VALUES (zeroblob(32), 'usr_1', 1.0, 2.0, '::1', 'a' || char(0))""",
     "link": "INSERT INTO link VALUES (zeroblob(32), 'reset', 'usr_1', NULL, NULL, 9.0)",
     "totp": "INSERT INTO totp (user_id, sealed) VALUES ('usr_1', x'01')",
     "recovery_code": "INSERT INTO recovery_code VALUES (zeroblob(32), 'usr_1')",
@@ -37,7 +38,8 @@ ROWS: dict[str, str] = {
     "threshold_mail": "INSERT INTO threshold_mail VALUES ('usr_1', 'balance', 9, 0)",
     "announcement": """INSERT INTO announcement (id, kind, text, starts_at, created_at)
         VALUES ('ann_1', 'notice', '时间', 1.0, 1.0)""",
-    "admin_key": "INSERT INTO admin_key VALUES ('adm_1', 'n', zeroblob(32), 'h', '[]', 1, NULL, NULL)",
+    "admin_key": """INSERT INTO admin_key
+        VALUES ('adm_1', 'n', zeroblob(32), 'h', '[]', 1, NULL, NULL)""",
     "idempotency": "INSERT INTO idempotency VALUES ('adm_1', 'n', x'01', 1.0, 200, x'7b7d')",
     "pause": "INSERT INTO pause VALUES ('up', 1.0)",
     "response": "INSERT INTO response VALUES ('resp_1', 'usr_1', NULL, 1.0, 2.0, randomblob(5000))",
