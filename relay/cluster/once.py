@@ -15,6 +15,7 @@ from typing import Final
 from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
 from relay.cluster.schema import SchemaError
 from relay.store.claims import ClaimError
+from relay.store.errors import StoreError
 
 _FAILURES: Final = (EngineAwayError, EngineRefusalError, SchemaError)
 _PATIENCE_SECONDS: Final = 3.0  # for another node's act to end
@@ -29,6 +30,7 @@ class Once:
 
     def __init__(self, url: str, node: str, sync: Callable[[], Awaitable[None]]) -> None:
         """`sync`: sends all changes of this node, and reads those of the others."""
+        self.are_needed = True
         self._node = node
         self._sync = sync
         self._claims = Link(url, f"{node} claims acts")
@@ -71,7 +73,7 @@ class Once:
             try:
                 yield
             finally:
-                with contextlib.suppress(*_FAILURES):
+                with contextlib.suppress(*_FAILURES, StoreError):
                     try:  # so that the next one sees the act
                         await self._sync()
                     finally:

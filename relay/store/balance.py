@@ -97,8 +97,11 @@ async def refund(database: Database, request_id: str, note: str, now: float) -> 
 
     Raises:
         ValueError: no charge has that request, or it was given back before.
-        StoreError: SQLite failed, and nothing was given back.
+        StoreError: SQLite failed, or another node gives it back now; nothing was given back here.
     """
+    given = "SELECT 1 FROM statement WHERE reason = 'refund' AND about = ?"
+    if await database.select(given, (request_id,)):
+        raise ValueError(f"request {request_id} was given back already")
 
     def work(connection: sqlite3.Connection) -> Entry:
         row = connection.execute(
@@ -111,7 +114,8 @@ async def refund(database: Database, request_id: str, note: str, now: float) -> 
         new = NewCredit(row[0], row[1], note, "refund", request_id)
         return add_credit(connection, database.actor, new, now)
 
-    return await database.write(work)
+    async with database.claims.once("refund", request_id):
+        return await database.write(work)
 
 
 def _is_entered(connection: sqlite3.Connection, reason: str, about: str) -> bool:

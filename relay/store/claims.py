@@ -16,7 +16,9 @@ class ClaimError(StoreError):
 
 
 class Claims(Protocol):
-    """Both raise `ClaimError`: it cannot be claimed now, and nothing has changed."""
+    """`are_needed`: other nodes have the same rows. Both methods raise `ClaimError`: it cannot be claimed now, and nothing has changed."""
+
+    are_needed: bool
 
     def once(self, kind: str, id: str) -> AbstractAsyncContextManager[None]:
         """Do an act inside, which no other node does, now or later. If it fails, another attempt
@@ -29,6 +31,8 @@ class Claims(Protocol):
 
 class NoClaims:
     """Of a database by itself."""
+
+    are_needed = False
 
     def once(self, kind: str, id: str) -> AbstractAsyncContextManager[None]:
         """See `Claims`."""

@@ -205,4 +205,5 @@ async def end_due(database: Database, now: float) -> int:
             record(connection, database.actor, now, change)
         return len(emails)
 
-    return await database.write(work)
+    async with database.claims.alone("periods"):
+        return await database.write(work)
