@@ -21,9 +21,7 @@ OFFER = Purchase("ten", "Ten", 1000, "eur", 10_000_000, "", 0, "", "19", "Seller
 
 
 async def new_user(one: Member, email: str) -> User:
-    user = await users.create_user(
-        one.database, email=email, plan="free", is_admin=False, now=NOON
-    )
+    user = await users.create_user(one.database, email=email, plan="free", is_admin=False, now=NOON)
     assert user is not None
     return user
 
@@ -48,11 +46,7 @@ async def test_a_code_is_redeemed_once(trio: list[Member], uses: int) -> None:
     results: Counter[str] = Counter()
     for _ in range(6):
         results += await tried(
-            *[
-                redeem(one.database, DIGEST, user, NOON)
-                for one in trio
-                for user in people
-            ]
+            *[redeem(one.database, DIGEST, user, NOON) for one in trio for user in people]
         )
         await settle(*trio)
     assert results["done"] == uses
