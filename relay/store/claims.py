@@ -16,7 +16,8 @@ class ClaimError(StoreError):
 
 
 class Claims(Protocol):
-    """`are_needed`: other nodes have the same rows. Both methods raise `ClaimError`: it cannot be claimed now, and nothing has changed."""
+    """`are_needed`: other nodes have the same rows. Both methods raise `ClaimError`: the act cannot
+    be claimed now, and nothing has changed."""
 
     are_needed: bool
 
