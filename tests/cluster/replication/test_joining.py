@@ -14,17 +14,22 @@ from tests.cluster.replication.rows import ROWS, USAGE
 ALONE = [it for table, it in ROWS.items() if table not in ("statement", "audit")]
 
 
+async def execute(database: Database, statement: str, *values: object) -> None:
+    """Change rows."""
+    await database.write(lambda connection: connection.execute(statement, values))
+
+
 async def filled(path: Path, email: str, *, with_all: bool = False) -> None:
     """A database of a relay that was alone, with an account that has credit."""
     database = await Database.open(path)
     if with_all:
         for statement in ALONE:
-            await database.write(lambda it, statement=statement: it.execute(statement))
+            await execute(database, statement)
     user = await users.create_user(database, email=email, plan="p", is_admin=False, now=1.0)
     assert user is not None
     for number in range(3):
         await balance.credit(database, user.id, 5, f"{email} {number}", 2.0)
-    await database.write(lambda it: it.execute(USAGE, (f"req_{email}", 1.0, user.id)))
+    await execute(database, USAGE, f"req_{email}", 1.0, user.id)
     await database.close()
 
 
@@ -60,7 +65,7 @@ async def test_rows_that_contradict_refuse_a_join(url: str, tmp_path: Path, stat
         for name in ("key_1", "code_1", "adm_1"):
             mine = mine.replace(name, f"{name}_b")
         for one in [mine] if statement == "users" else [other, mine]:
-            await database.write(lambda it, one=one: it.execute(one))
+            await execute(database, one)
         before = await database.select("SELECT * FROM users")
         with pytest.raises(JoinError, match=f"both it and the cluster have {statement} "):
             await Replication.open(database, url, "b")
@@ -86,7 +91,7 @@ async def test_a_database_that_left_is_a_node_no_more(url: str, tmp_path: Path) 
         await a.run(ROWS["users"])
     database = await Database.open(tmp_path / "a.db")
     await leave(database)
-    await database.write(lambda it: it.execute("UPDATE users SET plan = 'other'"))
+    await execute(database, "UPDATE users SET plan = 'other'")
     assert await database.select("SELECT * FROM outbox") == []
     with pytest.raises(JoinError, match="has left its cluster"):
         await Replication.open(database, url, "a")

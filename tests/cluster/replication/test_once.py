@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from relay.store.payment_events import Fact, Offered
 from relay.store.payments import Purchase, open_payment
 from relay.store.server_secret import sealing_key
 from relay.store.users import User
+from tests.cluster.postgres import Postgres
 from tests.cluster.replication.members import Member, assert_equal, member, settle
 
 NOON = 1_780_000_000.0
@@ -54,7 +56,7 @@ async def test_a_code_is_redeemed_once(trio: list[Member], uses: int) -> None:
     await assert_equal(*trio)
     assert [await credited(one) for one in trio] == [5 * uses] * 3
     assert await trio[2].rows("SELECT used FROM code") == [(uses,)]
-    with pytest.raises(CodeError, match="used|again"):
+    with pytest.raises(CodeError, match=r"used|again"):
         await redeem(trio[1].database, DIGEST, people[5], NOON)
 
 
@@ -145,7 +147,9 @@ async def test_other_nodes_see_an_act_done_alone(trio: list[Member]) -> None:
     assert subjects == [(number,) for number in range(12)]
 
 
-async def test_without_postgresql_such_acts_are_refused(own_postgres, tmp_path):  # type: ignore[no-untyped-def]
+async def test_without_postgresql_such_acts_are_refused(
+    own_postgres: Postgres, tmp_path: Path
+) -> None:
     url = own_postgres.url(own_postgres.new_database("template_relay"))
     async with member(url, "a", tmp_path / "a.db") as a:
         own_postgres.kill()
