@@ -55,14 +55,22 @@ BEGIN
     RETURN QUERY SELECT r.number, r.entry, r.entry_seq FROM relay.replica r WHERE r.node = name;
 END $$;
 
--- Share rows of a node: the entries of its outbox from `first` up to `upto`. Returns the number of
--- the last row; NULL: some of these entries are here already, and the node has to ask how far.
+-- Whether a row is there. A function, so that it is looked up by its key: as part of a query, the
+-- planner may read the whole table for it.
+CREATE FUNCTION relay.has_row(a_tbl text, a_pk text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM relay.replicated_row r
+                   WHERE r.tbl = a_tbl AND r.pk = a_pk AND r.image IS NOT NULL);
+END $$;
+
+-- Share rows of a node: the entries of its outbox from `first` up to `upto`. `shared`: a list of
+-- [table, key, operation, image or null, length of the image]. Returns the number of the last row; NULL: some of these entries are here already, and the node has to ask how far.
 CREATE FUNCTION relay.share_rows(
-    name text, first bigint, upto bigint, tables text[], keys text[], ops text[], images text[],
-    adds_only text[]
+    name text, first bigint, upto bigint, shared jsonb, adds_only text[]
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     engine relay.engine := relay.present_engine();
+    moment bigint := relay.now_ms();
     last bigint;
 BEGIN
     SELECT r.seq INTO last FROM relay.replication r FOR UPDATE;
@@ -75,13 +83,12 @@ BEGIN
         SELECT FROM relay.replication r WHERE r.incarnation <> engine.incarnation)
         THEN 4294967296 ELSE 0 END;
     INSERT INTO relay.replicated_row AS r (tbl, pk, seq, node, op, image, octets, at)
-    SELECT e.tbl, e.pk, last + e.place, name, e.op, e.image::jsonb, coalesce(length(e.image), 0),
-           relay.now_ms()
-    FROM unnest(tables, keys, ops, images) WITH ORDINALITY e (tbl, pk, op, image, place)
+    SELECT e.one ->> 0, e.one ->> 1, last + e.place, name, e.one ->> 2,
+           nullif(e.one -> 3, 'null'), (e.one ->> 4)::bigint, moment
+    FROM jsonb_array_elements(shared) WITH ORDINALITY e (one, place)
     -- A change of a row that was deleted meanwhile is void.
-    WHERE e.op <> 'update'
-        OR EXISTS (SELECT FROM relay.replicated_row o
-                   WHERE o.tbl = e.tbl AND o.pk = e.pk AND o.image IS NOT NULL)
+    WHERE CASE e.one ->> 2 WHEN 'update' THEN relay.has_row(e.one ->> 0, e.one ->> 1)
+                           ELSE true END
     ON CONFLICT (tbl, pk) DO UPDATE SET
         seq = excluded.seq, node = excluded.node, op = excluded.op, at = excluded.at,
         image = CASE excluded.op WHEN 'update' THEN r.image || excluded.image
@@ -89,7 +96,7 @@ BEGIN
         octets = CASE excluded.op WHEN 'update' THEN greatest(r.octets, excluded.octets)
                                   ELSE excluded.octets END
     WHERE (r.image IS NOT NULL OR excluded.op = 'insert') AND r.tbl <> ALL (adds_only);
-    last := last + cardinality(tables);
+    last := last + jsonb_array_length(shared);
     UPDATE relay.replication SET seq = last, incarnation = engine.incarnation;
     UPDATE relay.replica r SET entry = upto, entry_seq = last WHERE r.node = name;
     PERFORM pg_notify('relay_row', last::text);

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from relay.cluster.link import Connection
-from relay.store.replication.applying import Incoming
 from relay.store.replication.outbox import Outbatch
 
 MAX_ROWS: Final = 500
 _MAX_OCTETS: Final = 2_000_000  # of images, unless one row alone has more
+# One value, so that another thread than the loop's takes it apart.
 _READ: Final = """
-    SELECT seq, node, tbl, pk, image, count FROM (
-        SELECT seq, node, tbl, pk, image::text AS image, count(*) OVER () AS count,
-            sum(octets) OVER (ORDER BY seq) - octets AS before
-        FROM (SELECT * FROM relay.replicated_row
-              WHERE seq > %s AND NOT (node = %s AND tbl = ANY (%s))
-              ORDER BY seq LIMIT %s) AS found) AS sized
-    WHERE before < %s ORDER BY seq"""
+    SELECT coalesce(json_agg(json_build_array(seq, node, tbl, pk, image) ORDER BY seq), '[]')::text,
+        count(*), max(number), max(seq)
+    FROM (SELECT *, count(*) OVER () AS number, sum(octets) OVER (ORDER BY seq) - octets AS before
+          FROM (SELECT * FROM relay.replicated_row
+                WHERE seq > %s AND NOT (node = %s AND tbl = ANY (%s))
+                ORDER BY seq LIMIT %s) AS found) AS sized
+    WHERE before < %s"""
 
 
 class Mark(NamedTuple):
@@ -32,10 +32,11 @@ class Mark(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Rows in their order, and the number up to which these are all. `is_last`: there are no
-    further ones."""
+    """Rows in their order, as JSON for `relay.store.replication.applying.parse`, and the number up
+    to which these are all. `is_last`: there are no further ones."""
 
-    rows: list[Incoming]
+    rows: str
+    number: int  # of rows
     upto: int
     is_last: bool
 
@@ -53,15 +54,10 @@ async def share(
 ) -> int | None:
     """Share changes; returns the number of the last row. None: PostgreSQL has some of them
     already. `adds_only`: tables whose rows never change."""
-    columns = [[*values] for values in zip(*batch.rows, strict=True)] or [[], [], [], []]
     cursor = await connection.execute(
-        "SELECT relay.share_rows(%s, %s::bigint, %s::bigint, %s::text[], %s::text[], %s::text[],"
-        " %s::text[], %s::text[])",
-        [
-            node, batch.first, batch.upto, columns[0], columns[1], columns[2], columns[3],
-            [*adds_only],
-        ],
-    )  # fmt: skip
+        "SELECT relay.share_rows(%s, %s::bigint, %s::bigint, %s::jsonb, %s::text[])",
+        [node, batch.first, batch.upto, batch.rows, [*adds_only]],
+    )
     row = await cursor.fetchone()
     assert row is not None
     return None if row[0] is None else int(row[0])
@@ -75,11 +71,11 @@ async def read(connection: Connection, seen: int, node: str, adds_only: Sequence
     assert row is not None
     head = int(row[0])
     cursor = await connection.execute(_READ, [seen, node, [*adds_only], MAX_ROWS, _MAX_OCTETS])
-    found = await cursor.fetchall()
-    rows = [Incoming(*one[:5]) for one in found]
-    is_last = not found or (len(found) == found[0][5] and len(found) < MAX_ROWS)
-    last = rows[-1].seq if rows else 0
-    return Page(rows, max(head, last) if is_last else last, is_last)
+    found = await cursor.fetchone()
+    assert found is not None
+    rows, number, limited, last = found
+    is_last = not number or (number == limited and number < MAX_ROWS)
+    return Page(rows, number, max(head, last or 0) if is_last else last, is_last)
 
 
 async def note_seen(connection: Connection, node: str, seen: int) -> int | None:

@@ -23,7 +23,7 @@ from relay.cluster.replication import calls
 from relay.cluster.schema import SchemaError
 from relay.store.database import Database, StoreError
 from relay.store.replication import joining, outbox, recovery
-from relay.store.replication.applying import Applier
+from relay.store.replication.applying import Applier, parse
 from relay.store.replication.shape import read_tables
 
 _log = logging.getLogger("relay.cluster")
@@ -158,13 +158,12 @@ class Replication:
 
     async def _join(self) -> None:
         mark = await self._link.call(lambda it: calls.join(it, self._node))
-        await self._database.run(partial(joining.receive, rows=[]))
+        await self._database.run(joining.begin_to_receive)
         seen = 0
         while True:
             page = await self._link.call(partial(calls.read, seen=seen, node="", adds_only=[]))
             seen = page.upto
-            if page.rows:
-                await self._database.run(partial(joining.receive, rows=page.rows))
+            await self._database.run(partial(joining.receive, rows=page.rows))
             if page.is_last:
                 break
         await self._database.run(
@@ -206,7 +205,7 @@ class Replication:
             partial(outbox.note_sent, tables=self._tables, upto=batch.upto, seq=seq)
         )
         self._is_sure = True
-        self._figures.sent += len(batch.rows)
+        self._figures.sent += batch.number
         return True
 
     async def _read(self, node: str | None = None) -> bool:
@@ -221,7 +220,8 @@ class Replication:
         )
         if page.upto == self._seen:
             return False
-        steps = [page.rows[at : at + _STEP_ROWS] for at in range(0, len(page.rows), _STEP_ROWS)]
+        found = await self._database.run(lambda _: parse(page.rows))
+        steps = [found[at : at + _STEP_ROWS] for at in range(0, len(found), _STEP_ROWS)]
         for place, rows in enumerate(steps or [[]], start=1):
             is_end = place >= len(steps)
             upto = page.upto if is_end else rows[-1].seq
@@ -230,7 +230,7 @@ class Replication:
                 writes=True,
             )
             self._seen = upto
-        self._figures.received += len(page.rows)
+        self._figures.received += page.number
         return not page.is_last
 
     # --- the task ---
@@ -240,7 +240,8 @@ class Replication:
             try:
                 await self._link.wait_for_turn()
                 await self.sync()
-                await self._poll()
+                async with self._lock:  # else rows that came meanwhile would look like lost ones
+                    await self._poll()
                 self._failure = ""
                 await self._hear()
             except EngineAwayError as error:

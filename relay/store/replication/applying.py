@@ -13,7 +13,7 @@ All is one transaction, with the number of the last row. Must not know how rows 
 import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,17 @@ class Incoming(NamedTuple):
     tbl: str
     pk: str
     image: str | None
+
+
+_decode: Final = msgspec.json.Decoder(list[tuple[int, str, str, str, msgspec.Raw]]).decode
+
+
+def parse(rows: str) -> list[Incoming]:
+    """Rows of a list of [seq, node, table, key, image or null]."""
+    return [
+        Incoming(seq, node, tbl, pk, None if image == b"null" else bytes(image).decode())
+        for seq, node, tbl, pk, image in _decode(rows)
+    ]
 
 
 class _Pending(NamedTuple):

@@ -15,9 +15,9 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 
 
-def encode_row(row: dict[str, Any]) -> str:
+def encode_row(row: dict[str, Any]) -> bytes:
     """The image of a row, or of some of its columns."""
-    return _encode({name: _plain(value) for name, value in row.items()}).decode()
+    return _encode({name: _plain(value) for name, value in row.items()})
 
 
 def decode_row(table: Table, image: str) -> dict[str, Any]:

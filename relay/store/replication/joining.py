@@ -6,13 +6,13 @@ own entries, and notes the rows for the others. Must not know how rows travel.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from relay.store.database import StoreError, transaction
 from relay.store.ids import STEP
 from relay.store.replication import capture, recovery
-from relay.store.replication.applying import Applier, Incoming
+from relay.store.replication.applying import Applier, Incoming, parse
 from relay.store.replication.images import decode_key, decode_row
 from relay.store.replication.shape import Table, read_tables
 
@@ -43,12 +43,15 @@ def membership(connection: sqlite3.Connection) -> Membership | None:
     return Membership(node, number, seen, schema, bool(has_left))
 
 
-def receive(connection: sqlite3.Connection, rows: Sequence[Incoming]) -> None:
-    """Put rows of the other nodes aside for `join`; none: forget all of before."""
-    if not rows:
-        connection.execute("DROP TABLE IF EXISTS temp.received")
-        connection.execute("CREATE TEMP TABLE received (seq PRIMARY KEY, node, tbl, pk, image)")
-    connection.executemany("INSERT OR REPLACE INTO temp.received VALUES (?, ?, ?, ?, ?)", rows)
+def begin_to_receive(connection: sqlite3.Connection) -> None:
+    """Have room for rows of the other nodes, for `join`."""
+    connection.execute("DROP TABLE IF EXISTS temp.received")
+    connection.execute("CREATE TEMP TABLE received (seq PRIMARY KEY, node, tbl, pk, image)")
+
+
+def receive(connection: sqlite3.Connection, rows: str) -> None:
+    """Put rows of the other nodes aside. See `applying.parse`."""
+    connection.executemany("INSERT INTO temp.received VALUES (?, ?, ?, ?, ?)", parse(rows))
 
 
 def join(connection: sqlite3.Connection, node: str, place: tuple[int, int], seen: int) -> None:
