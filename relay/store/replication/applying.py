@@ -39,10 +39,8 @@ _decode: Final = msgspec.json.Decoder(list[tuple[int, str, str, str, msgspec.Raw
 
 def parse(rows: str) -> list[Incoming]:
     """Rows of a list of [seq, node, table, key, image or null]."""
-    return [
-        Incoming(seq, node, tbl, pk, None if image == b"null" else bytes(image).decode())
-        for seq, node, tbl, pk, image in _decode(rows)
-    ]
+    images = ((row, bytes(row[4]).decode()) for row in _decode(rows))
+    return [Incoming(*row[:4], None if image == "null" else image) for row, image in images]
 
 
 class _Pending(NamedTuple):
