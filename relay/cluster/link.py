@@ -20,7 +20,7 @@ T = TypeVar("T")
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 
 ANSWER_SECONDS: Final = 1.0  # for one call: then the connection counts as broken
-_STATEMENT_MILLISECONDS: Final = 800  # the server gives up first, so that it can say why
+_STATEMENT_SHARE: Final = 800  # in 1,000: the server gives up first, so that it can say why
 _CONNECT_SECONDS: Final = 2  # the least that libpq takes
 _FIRST_PAUSE: Final = 0.05  # seconds between attempts to connect, doubled each time
 _LONGEST_PAUSE: Final = 2.0
@@ -37,11 +37,12 @@ class EngineRefusalError(Exception):
 class Link:
     """See the module. One call at a time."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, answer_seconds: float = ANSWER_SECONDS) -> None:
         """`name`: as the server's list of connections shows it."""
         self.down_since: float | None = None  # monotonic seconds; None: the last call was answered
         self.reason = ""  # why it is down
         self._url = url
+        self._answer_seconds = answer_seconds
         self._name = name
         self._connection: Connection | None = None
         self._pause = 0.0
@@ -56,7 +57,7 @@ class Link:
             SchemaError: this program cannot use the database.
         """
         connection = await self._opened()
-        timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
+        timer = asyncio.get_running_loop().call_later(self._answer_seconds, _break, connection)
         try:
             result = await work(connection)
         except psycopg.Error as error:
@@ -95,6 +96,7 @@ class Link:
             return self._connection
         connection: Connection | None = None
         timer: asyncio.TimerHandle | None = None
+        statement_milliseconds = int(self._answer_seconds * _STATEMENT_SHARE)
         try:
             connection = await psycopg.AsyncConnection.connect(
                 self._url,
@@ -102,7 +104,7 @@ class Link:
                 prepare_threshold=1,
                 connect_timeout=_CONNECT_SECONDS,
                 application_name=f"relay {self._name}",
-                options=f"-c statement_timeout={_STATEMENT_MILLISECONDS} -c timezone=UTC",
+                options=f"-c statement_timeout={statement_milliseconds} -c timezone=UTC",
             )
             timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
             await check(connection, known_migrations())
