@@ -24,6 +24,7 @@ from relay.store.journal import Journal
 from relay.store.keys import live_keys, revision
 from relay.store.records import AdmissionRow
 from relay.store.recovery import restore
+from relay.store.replication import joining
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
@@ -33,6 +34,7 @@ from relay.web.parts import Operations, Parts
 
 if TYPE_CHECKING:
     from relay.cluster.node import ClusterNode
+    from relay.cluster.replication.replication import Replication
 
 _NO_CLIENT = "needs the client of PostgreSQL: pip install 'relay[cluster]'"
 
@@ -52,6 +54,22 @@ async def joined(settings: Settings) -> "ClusterNode | None":
     return await join(settings)
 
 
+async def _replicated(settings: Settings, database: Database) -> "Replication | None":
+    """The database with the rows of the other nodes; None: it is no node's, from now on.
+
+    Raises:
+        ConfigError: PostgreSQL cannot be used, or is away at a node's first start.
+        StoreError: the database cannot be used, or its rows contradict those of the others.
+    """
+    if not settings.ledger.url:
+        if await database.run(joining.membership) is not None:
+            await database.write(joining.leave)
+        return None
+    from relay.cluster.joining import replicate
+
+    return await replicate(settings, database)
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """The open database and every part that starts from its contents."""
@@ -67,6 +85,7 @@ class Storage:
     spent: dict[str, tuple[int, int]]  # micro-dollars of this day and month, by upstream
     in_force: InForce  # of the accounts
     node: "ClusterNode | None" = None  # None: the ledger is this process's own
+    replication: "Replication | None" = None  # None: so are all rows
 
     @classmethod
     async def open(
@@ -83,6 +102,7 @@ class Storage:
             StoreError: the database cannot be used.
         """
         database = await Database.open(settings.database.path)
+        replication = await _replicated(settings, database)
         state = await restore(database, time.time(), alive=handed is not None)
         ledger = Ledger() if node is None else _shared_ledger(node)
         ledger.restore(state.rows)
@@ -93,13 +113,15 @@ class Storage:
             database.open_inline()
         journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
         storage = await cls._read(settings, database, ledger, journal, state.running)
-        return storage if node is None else replace(storage, node=node)
+        return replace(storage, node=node, replication=replication)
 
     async def close(self) -> None:
-        """Write what waits, and give leases back."""
+        """Write and share what waits, and give leases back."""
         await self.journal.close()
         if self.node is not None:
             await self.node.close()
+        if self.replication is not None:
+            await self.replication.close()
         await self.database.close()
 
     @classmethod

@@ -13,10 +13,12 @@ from relay.cluster.calls import WindowChange
 from relay.cluster.ledger import AWAY, ClusterLedger
 from relay.cluster.link import EngineAwayError, EngineRefusalError
 from relay.cluster.node import ClusterNode, ClusterSettings
+from relay.cluster.replication.replication import Replication
 from relay.cluster.schema import SchemaError
 from relay.config import ConfigError, Settings
 from relay.errors import OVERLOADED, RelayError
 from relay.quota.holdings import SharedChange
+from relay.store.database import Database
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_HOST: Final = 48  # characters
@@ -44,6 +46,23 @@ async def join(settings: Settings) -> ClusterNode:
             ClusterSettings(url, node_name(settings), settings.ledger.on_outage), _ignore
         )
     except (ValueError, SchemaError) as error:
+        raise ConfigError("ledger.url", str(error)) from None
+
+
+async def replicate(settings: Settings, database: Database) -> Replication:
+    """Share the database's rows with the other nodes.
+
+    Raises:
+        ConfigError: PostgreSQL cannot be used, or is away at this node's first start.
+        StoreError: SQLite failed, or the rows contradict those of the others.
+    """
+    try:
+        url = settings.ledger.resolved_url()
+        days = settings.database.retention_days
+        return await Replication.open(database, url, node_name(settings), days)
+    except EngineAwayError as error:
+        raise ConfigError("ledger.url", f"a new node needs PostgreSQL to join: {error}") from None
+    except (ValueError, SchemaError, EngineRefusalError) as error:
         raise ConfigError("ledger.url", str(error)) from None
 
 
