@@ -44,7 +44,7 @@ def parse(rows: str) -> list[Incoming]:
 
 
 class _Pending(NamedTuple):
-    """What this node did to a row since: columns that stay as they are here."""
+    """Changes of this node to a row since: these columns stay as they are here."""
 
     is_new: bool
     is_gone: bool
@@ -65,7 +65,7 @@ class Applier:
                 self._children.setdefault(one.parent, []).append((table, one))
         # Rows that refer to one which is not here: it may be on its way.
         self._orphans: set[tuple[str, Reference, Any]] = set()
-        self._has_swept = False  # what an earlier process left
+        self._has_swept = False  # rows that an earlier process left
 
     def apply(
         self, connection: sqlite3.Connection, rows: Sequence[Incoming], upto: int, *, is_last: bool

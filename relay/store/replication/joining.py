@@ -17,7 +17,7 @@ from relay.store.replication.images import decode_key, decode_row
 from relay.store.replication.shape import Table, read_tables
 
 _REPORTED: Final = 20  # conflicts that a refusal names
-_NAMES: Final = ("email", "name", "subject", "id")  # what says best which row is meant
+_NAMES: Final = ("email", "name", "subject", "id")  # columns that name a row to people
 
 
 class JoinError(StoreError):

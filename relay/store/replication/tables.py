@@ -7,7 +7,7 @@ Three ways of sharing:
   order of the engine holds; a deletion prevails over a change.
 - `entries`: rows are only ever added, each by one node, and keep their ids everywhere.
 - `requests`: `usage`. Each node numbers all requests in the order in which they come to it, so
-  that its own sums go on as they are: what is derived from `usage` is derived on each node.
+  that its own sums go on as they are: each node derives them from its own `usage`.
 """
 
 from typing import Final, Literal
@@ -23,16 +23,16 @@ SHARED: Final[dict[str, tuple[Sharing, str]]] = {
     "statement": ("entries", "credits and charges; each node sums up `balance`"),
     "period": ("entries", "the history of plans"),
     "code": ("rows", "codes and how often each was used"),
-    "redemption": ("rows", "who has redeemed which code"),
+    "redemption": ("rows", "the uses of codes by people"),
     "payment": ("rows", "payments and their invoices"),
     "payment_event": ("rows", "the events of Stripe that were taken in"),
     "session": ("rows", "a browser is logged in on each node"),
     "link": ("rows", "a one-time link may come to any node"),
     "totp": ("rows", "authenticator apps"),
-    "recovery_code": ("rows", "what stands in for an app, once"),
+    "recovery_code": ("rows", "codes that stand in for an app, once"),
     "passkey": ("rows", "passkeys and their counters"),
     "identity": ("rows", "accounts at other providers"),
-    "threshold_choice": ("rows", "what a person wants mails about"),
+    "threshold_choice": ("rows", "the mails that a person wants"),
     "threshold_mail": ("rows", "the mails that went, from whichever node"),
     "announcement": ("rows", "all people read the same"),
     "admin_key": ("rows", "keys of the provisioning API"),
@@ -66,5 +66,5 @@ LOCAL: Final[dict[str, str]] = {
     "replica": "this node's own name, number and position",
     "outbox": "this node's changes on their way to the others",
     "held_row": "rows of others that this node cannot take yet",
-    "usage_received": "whose requests this node has counted",
+    "usage_received": "how far this node has counted the requests of others",
 }

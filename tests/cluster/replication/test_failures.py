@@ -254,3 +254,27 @@ async def test_a_change_by_another_process_is_shared(trio: list[Member], tmp_pat
         return bool(await trio[2].rows("SELECT 1 FROM users"))
 
     assert await until(has_come) < 1.0
+
+
+async def test_a_change_made_meanwhile_outlives_an_older_one(url: str, tmp_path: Path) -> None:
+    trial = Trial(url, tmp_path)
+    a, b = await trial.open("a"), await trial.open("b")
+    await a.run(USER, "usr_1", "a@b")
+    await settle(a, b)
+    await b.run("UPDATE users SET plan = 'older', password_hash = 'other'")
+    await b.sync()
+    assert a.replication is not None
+    read = a.replication._read
+
+    async def change_and_read() -> bool:
+        # After all of before was sent, and before the other node's change is read.
+        a.replication._read = read  # type: ignore[union-attr, method-assign]
+        await a.run("UPDATE users SET plan = 'mine'")
+        return await read()
+
+    a.replication._read = change_and_read  # type: ignore[assignment, method-assign]
+    await settle(a, b)
+    await assert_equal(a, b)
+    assert await b.rows("SELECT plan, password_hash FROM users") == [("mine", "other")]
+    await trial.kill("a")
+    await trial.kill("b")
