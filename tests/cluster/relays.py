@@ -64,7 +64,8 @@ class Fleet:
     def spread(
         self, url: str, count: int, *, on_outage: str = "refuse", workers: int = 1
     ) -> list[Path]:
-        """The folders of so many relays with what was made so far, sharing the ledger at `url`."""
+        """The folders of so many relays that share the ledger at `url`. The first, which is to start
+        first, has what was made so far."""
         text = (self.home / "relay.toml").read_text()
         if workers > 1:
             text = text.replace("[server]\n", f"[server]\nworkers = {workers}\n")
@@ -73,12 +74,12 @@ class Fleet:
             folder.mkdir()
             ledger = f'[ledger]\nurl = "{url}"\non_outage = "{on_outage}"\nnode = "n{number}"\n'
             (folder / "relay.toml").write_text(f"{text}\n{ledger}")
-            with (
-                contextlib.closing(sqlite3.connect(self.home / "relay.db")) as source,
-                contextlib.closing(sqlite3.connect(folder / "relay.db")) as target,
-            ):
-                source.backup(target)
             self.folders.append(folder)
+        with (  # the others get its rows when they join
+            contextlib.closing(sqlite3.connect(self.home / "relay.db")) as source,
+            contextlib.closing(sqlite3.connect(self.folders[0] / "relay.db")) as target,
+        ):
+            source.backup(target)
         return self.folders
 
 

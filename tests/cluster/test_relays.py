@@ -28,6 +28,16 @@ async def test_forty_left_are_forty_on_three_relays(
     record_property("figure", "3 relays × 1,000 requests, 40 left: exactly 40")
 
 
+@pytest.mark.long
+async def test_forty_left_are_forty_twenty_times(
+    fleet: Fleet, postgres: Postgres, database: str
+) -> None:
+    keys = fleet.new_keys("forty", 20)
+    with all_serving(fleet.spread(postgres.url(database), 3)) as relays:
+        for key in keys:
+            assert await ask_all(relays, [key]) == {200: 40, 429: 2960}
+
+
 async def test_keys_of_an_account_share_forty(
     fleet: Fleet, postgres: Postgres, database: str
 ) -> None:
