@@ -64,8 +64,8 @@ class Fleet:
     def spread(
         self, url: str, count: int, *, on_outage: str = "refuse", workers: int = 1
     ) -> list[Path]:
-        """The folders of so many relays that share the ledger at `url`. The first, which is to start
-        first, has what was made so far."""
+        """The folders of so many relays that share the ledger at `url`. The first has what was made
+        so far, and is to start first."""
         text = (self.home / "relay.toml").read_text()
         if workers > 1:
             text = text.replace("[server]\n", f"[server]\nworkers = {workers}\n")

@@ -5,13 +5,15 @@ import json
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.postgres import Postgres
 from tests.cluster.relays import Fleet, all_serving, ask_all, ask_once
 from tests.durability.metered import opened
-from tests.durability.process import relay, serving
+from tests.durability.process import data, relay, serving
+from tests.fakes.until import until
 from tests.handover.relays import Relays
 from tests.scoreboard import RecordProperty
 from tests.workers.processes import ask_at_once
@@ -63,6 +65,13 @@ async def test_relays_with_workers_share_forty(
     assert statuses[200] == 40
 
 
+def charges(folder: Path) -> int:
+    """What the account with two cents was charged, as a relay knows it."""
+    with opened(folder) as connection:
+        [row] = connection.execute("SELECT charged FROM balance WHERE credited = 20000")
+        return int(row["charged"])
+
+
 async def test_a_balance_is_never_overdrawn(
     fleet: Fleet, postgres: Postgres, database: str
 ) -> None:
@@ -72,15 +81,8 @@ async def test_a_balance_is_never_overdrawn(
         statuses: Counter[int] = Counter()
         while one := (await ask_all(relays, [key], connections=4, each=10))[200]:
             statuses[200] += one
-        for running in relays:
-            running.signal()
-        for running in relays:
-            assert await running.exited(10) == 0
-    charged = 0
-    for folder in folders:
-        with opened(folder) as connection:
-            [row] = connection.execute("SELECT charged FROM balance WHERE credited = 20000")
-            charged += row["charged"]
+        await until(lambda: len({charges(folder) for folder in folders}) == 1, within=20)
+    charged = charges(folders[0])
     assert statuses[200] > 10
     assert 18_000 < charged <= 20_000
 
@@ -185,8 +187,11 @@ async def test_pace_and_concurrency_are_divided(
 async def test_a_relay_starts_without_its_ledger(fleet: Fleet, own_postgres: Postgres) -> None:
     name = own_postgres.new_database()
     [key] = fleet.new_keys("forty")
-    own_postgres.stop()
     [folder] = fleet.spread(own_postgres.url(name), 1)
+    with serving(folder) as running:  # once, to become a node
+        running.signal()
+        assert await running.exited(10) == 0
+    own_postgres.stop()
     with serving(folder) as running:
         assert (await ask_once(running, key))[0] == 503
         own_postgres.start()
@@ -237,3 +242,29 @@ async def test_upstreams_share_their_own_limits(
         statuses = await ask_all(relays, [key], connections=5, each=10)
     assert statuses[200] == 40
     assert set(statuses) == {200, 503}
+
+
+async def test_a_new_relay_has_what_the_others_have(
+    fleet: Fleet, postgres: Postgres, database: str
+) -> None:
+    [key] = fleet.new_keys("forty")
+    folders = fleet.spread(postgres.url(database), 2)
+    with serving(folders[0]) as first:
+        assert (await ask_once(first, key))[0] == 200
+        with serving(folders[1]) as second:
+            assert (await ask_once(second, key))[0] == 200
+            later = data(folders[1], "key", "create", "--user", "forty@example.com")["key"]
+            async with asyncio.timeout(5):
+                while (await ask_once(first, later))[0] == 401:
+                    pass
+            emails = [one["email"] for one in data(folders[1], "user", "list")]
+    assert "forty@example.com" in emails
+
+
+async def test_a_new_relay_needs_the_ledger(fleet: Fleet, own_postgres: Postgres) -> None:
+    name = own_postgres.new_database()
+    own_postgres.stop()
+    [folder] = fleet.spread(own_postgres.url(name), 1)
+    done = relay(folder, "serve")
+    assert done.returncode != 0
+    assert "a new node needs PostgreSQL to join" in done.stderr
