@@ -31,6 +31,8 @@ _MODULES: Final = (
     "api/handler.py",
     "api/router.py",
     "clock.py",
+    "cluster/ledger.py",  # its ledger is a subclass of the compiled one
+    "cluster/shares.py",  # and so are its counters
     "errors.py",
     "handover/borrow.py",  # its ledger is a subclass of the compiled one
     "store/batch.py",
@@ -45,6 +47,7 @@ _MODULES: Final = (
     "workers/link_journal.py",
     "workers/loans.py",
     "workers/slots.py",
+    "workers/worker_admissions.py",
 )
 # Modules of those packages that stay as they are, beside those that define a `msgspec.Struct`: a
 # compiled class loses its types and keywords.

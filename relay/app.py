@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import Final, Protocol
 
-from relay import config
+from relay import config, server_setup
 from relay.alerts.used_up import WindowsUsedUp
 from relay.api.admin import Admin
 from relay.api.endpoints import ApiEndpoints, dialects
@@ -45,15 +45,7 @@ from relay.pool.threads import Threads
 from relay.pool.upstream import Upstream
 from relay.provisioning import mount as provisioning
 from relay.quota.held import State
-from relay.server_setup import (
-    bound_load,
-    exchange_server,
-    new_load,
-    new_pool,
-    new_server,
-    session_seconds,
-)  # fmt: skip
-from relay.storage import Storage
+from relay.storage import Storage, joined
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep, sweep
@@ -189,8 +181,9 @@ class App:
         setups = read_setups(settings)
         certificates = CertificateSource(settings) if settings.server.tls else None
         log = open_access_log(settings.log, log_fd) if settings.log.access else None
+        node = await joined(settings)
         state = None if takeover is None else await takeover.begin()
-        storage = await Storage.open(settings, state)
+        storage = await Storage.open(settings, state, node)
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
         app._log_fd = log_fd
@@ -302,12 +295,12 @@ class App:
                 upstream.configure(setup)
         self.ledger.supersede(catalog.successors(last))
         self.upstreams.replace(upstreams, settings.pool)
-        self.bindings.keep_for(session_seconds(settings.pool))
+        self.bindings.keep_for(server_setup.session_seconds(settings.pool))
         self.handler.catalog = catalog
         self._api.models = Models(settings.model)
         self._parts.requests.forget_names()
-        bound_load(self._parts.load, settings.server)
-        exchange_server(self.server, settings.server)
+        server_setup.bound_load(self._parts.load, settings.server)
+        server_setup.exchange_server(self.server, settings.server)
         if self.plain is not None and self.certificates is not None:
             exchange_plain_http(self.plain, settings.server, self.certificates.challenges)
         self._keep_by(settings)
@@ -395,8 +388,7 @@ class App:
         for writer in (self.log, self.handler.traces):
             if writer is not None:
                 writer.close()
-        await self.journal.close()
-        await self.database.close()
+        await self._storage.close()
 
 
 def compose(
@@ -412,9 +404,9 @@ def compose(
     Raises:
         StoreError: the token of the admin listener cannot be written.
     """
-    pool = new_pool(settings, deadlines, storage, upstreams)
-    bindings = Bindings(session_seconds(settings.pool))
-    metering = Metering(storage.ledger, storage.journal)
+    pool = server_setup.new_pool(settings, deadlines, storage, upstreams)
+    bindings = Bindings(server_setup.session_seconds(settings.pool))
+    metering = server_setup.new_metering(storage)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
     def is_ready() -> bool:
@@ -427,7 +419,7 @@ def compose(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
     loop_lag = LoopLag(asyncio.get_running_loop())
-    load = new_load(settings.server, loop_lag)
+    load = server_setup.new_load(settings.server, loop_lag)
     endpoints = api.routes(
         relay, dialects(storage.sealing_key, ConversationHistory(storage.responses)), load
     )
@@ -436,10 +428,11 @@ def compose(
     handler = Handler(endpoints, storage.keys, metering, catalog, None, requests, load)
     handler.on_exceeded = WindowsUsedUp(storage.database).note
     handler.on_refused = RefusalCounts(storage.database).note
-    server = new_server(settings.server, handler, deadlines)
+    server = server_setup.new_server(settings.server, handler, deadlines)
     parts = Parts(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
+    parts.node = None if storage.node is None else storage.node.view
     operator = new_operator(settings, bindings, storage.database, parts, handler)
     operator.commands[b"/trickle"] = api.trickle.answer
     app = kind(

@@ -18,11 +18,12 @@ from relay.gateway.key_rules import own_limits
 from relay.quota import adjustments
 from relay.quota.bucket import calendar_period
 from relay.quota.further import SPENDING, begin_spent
+from relay.quota.holdings import SharedChange
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit, Plan, Refill, further_limits
 from relay.store.adjustments import PendingAdjustment, pending
 from relay.store.change_watch import watch
-from relay.store.database import Database
+from relay.store.database import Database, StoreError
 from relay.store.journal import Journal
 from relay.store.keys import LiveKey, changed_since, live_keys, revision
 from relay.store.spend_limits import spend_limits, spent_by
@@ -185,9 +186,31 @@ class Changes:
     async def _adjust_pending(self) -> None:
         for one in await pending(self._database, time.time()):
             if one.id > self._applied and not self._journal.is_elsewhere:
+                await self._adjust_shared(one)
+                if self._journal.is_elsewhere:
+                    return
                 self._applied = one.id
                 self._adjust(one)
                 self._journal.note_applied(one.id, time.time())
+
+    async def _adjust_shared(self, one: PendingAdjustment) -> None:
+        """Carry it out on all machines that share the ledger. Raises StoreError: not now."""
+        wanted = one.adjustment
+        owners = adjustments.owners_of(wanted.user_id, self._keys.of_account(wanted.user_id))
+        if wanted.kind == "bonus":
+            try:
+                plan = self._plan_of(one.plan)
+            except RelayError:  # which `_adjust` logs
+                return
+            owners = owners[:1] if plan.by_account else owners[1:]
+        name = f"{one.made_at}/{wanted.user_id}/{wanted.kind}"
+        change = SharedChange(
+            name, wanted.kind, owners, wanted.counts, wanted.per, wanted.amount, wanted.windows
+        )
+        try:
+            await self._ledger.adjust_shared(change)
+        except RelayError as error:
+            raise StoreError(error.message) from None
 
     def _adjust(self, one: PendingAdjustment) -> None:
         """In the step of the loop in which the journal notes it."""

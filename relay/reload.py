@@ -34,6 +34,9 @@ _RESTART: Final = (
     ("server", "workers"),
     ("database", "path"),
     ("database", "synchronous"),
+    ("ledger", "url"),
+    ("ledger", "on_outage"),
+    ("ledger", "node"),
 )
 _NAMED: Final = {"upstream": "name", "model": "id", "plan": "id", "vendor": "name"}
 _MAX_SHOWN_CHARACTERS: Final = 200  # of a value
@@ -224,6 +227,7 @@ def kept_until_restart(settings: Settings, last: Settings) -> Settings:
         settings,
         server=server,
         database=replace(settings.database, **kept["database"]),
+        ledger=replace(settings.ledger, **kept["ledger"]),
         responses=last.responses,
         acme=acme,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from relay import config
 from relay.api.handler import Handler
 from relay.gateway.load import Load
+from relay.gateway.metering import Metering
 from relay.net.addresses import is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
@@ -65,7 +66,21 @@ def new_pool(
     has reached its cap."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
     pool.restore(storage.paused, storage.spent)
+    if storage.node is not None:
+        from relay.gateway.leased_admissions import lease_upstreams
+
+        lease_upstreams(storage.ledger, pool)
     return pool
+
+
+def new_metering(storage: Storage) -> Metering:
+    """The ledger and the journal. A ledger that machines share admits by leases."""
+    metering = Metering(storage.ledger, storage.journal)
+    if storage.node is not None:
+        from relay.gateway.leased_admissions import LeasedAdmissions
+
+        metering.leases = metering.elsewhere = LeasedAdmissions(metering, storage.ledger)
+    return metering
 
 
 def session_seconds(settings: config.PoolSettings) -> float:

@@ -5,7 +5,8 @@ Decides what is read at the start, and in which order. Must not know sockets or 
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from relay import config
 from relay.changes import InForce, apply_keys, apply_spending, read_spending
@@ -23,12 +24,50 @@ from relay.store.journal import Journal
 from relay.store.keys import live_keys, revision
 from relay.store.records import AdmissionRow
 from relay.store.recovery import restore
+from relay.store.replication import joining
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
 from relay.store.usage import upstream_days
 from relay.web.mount import WebMount
 from relay.web.parts import Operations, Parts
+
+if TYPE_CHECKING:
+    from relay.cluster.node import ClusterNode
+    from relay.cluster.replication.replication import Replication
+
+_NO_CLIENT = "needs the client of PostgreSQL: pip install 'relay[cluster]'"
+
+
+async def joined(settings: Settings) -> "ClusterNode | None":
+    """This process as a node of those that share a ledger; None: it has its own.
+
+    Raises:
+        ConfigError: the shared ledger cannot be used.
+    """
+    if not settings.ledger.url:
+        return None
+    try:
+        from relay.cluster.joining import join  # psycopg is for those who share a ledger
+    except ImportError as error:
+        raise ConfigError("ledger.url", f"{_NO_CLIENT} ({error})") from None
+    return await join(settings)
+
+
+async def _replicated(settings: Settings, database: Database) -> "Replication | None":
+    """The database with the rows of the other nodes; None: it is no node's, from now on.
+
+    Raises:
+        ConfigError: PostgreSQL cannot be used, or is away at a node's first start.
+        StoreError: the database cannot be used, or its rows contradict those of the others.
+    """
+    if not settings.ledger.url:
+        if await database.run(joining.membership) is not None:
+            await database.write(joining.leave)
+        return None
+    from relay.cluster.joining import replicate
+
+    return await replicate(settings, database)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +84,45 @@ class Storage:
     running: list[AdmissionRow]  # requests of the process that hands over
     spent: dict[str, tuple[int, int]]  # micro-dollars of this day and month, by upstream
     in_force: InForce  # of the accounts
+    node: "ClusterNode | None" = None  # None: the ledger is this process's own
+    replication: "Replication | None" = None  # None: so are all rows
 
     @classmethod
-    async def open(cls, settings: Settings, handed: State | None = None) -> "Storage":
-        """Open the database and restore the state that the last process left, or hands over.
+    async def open(
+        cls,
+        settings: Settings,
+        handed: State | None = None,
+        node: "ClusterNode | None" = None,
+    ) -> "Storage":
+        """Open the database and restore the state that the last process left, or hands over. With
+        a `node`, the ledger is shared.
 
         Raises:
             ConfigError: the key for stored responses cannot be read.
             StoreError: the database cannot be used.
         """
         database = await Database.open(settings.database.path)
+        replication = await _replicated(settings, database)
         state = await restore(database, time.time(), alive=handed is not None)
-        ledger = Ledger()
+        ledger = Ledger() if node is None else _shared_ledger(node)
         ledger.restore(state.rows)
         if handed is not None:
             join(ledger, handed)
+        ledger.go_on(alive=handed is not None)
         if settings.database.synchronous == "normal":
             database.open_inline()
         journal = await Journal.start(database, ledger.changes, settings.database.synchronous)
-        return await cls._read(settings, database, ledger, journal, state.running)
+        storage = await cls._read(settings, database, ledger, journal, state.running)
+        return replace(storage, node=node, replication=replication)
+
+    async def close(self) -> None:
+        """Write and share what waits, and give leases back."""
+        await self.journal.close()
+        if self.node is not None:
+            await self.node.close()
+        if self.replication is not None:
+            await self.replication.close()
+        await self.database.close()
 
     @classmethod
     async def beside(
@@ -118,6 +177,12 @@ class Storage:
         """The pages for people, with the settings, the catalog and the parts of each moment."""
         parts = Parts(self.database, self.ledger, settings, catalog, operations, refresh)
         return WebMount(parts)
+
+
+def _shared_ledger(node: "ClusterNode") -> Ledger:
+    from relay.cluster.joining import shared_ledger
+
+    return shared_ledger(node)
 
 
 async def _spent(database: Database, now: float) -> dict[str, tuple[int, int]]:

@@ -162,6 +162,22 @@ ROWS: Final = (
         "O5", "a crash is one request's 500", "the process lives",
         ("tests/gateway/test_crashes.py::", "tests/durability/test_log_disk.py::"),
     ),
+    Row(
+        "C1", "three nodes share a limit exactly", "40 of 3,000",
+        ("tests/cluster/test_exact.py::", "tests/cluster/test_sql_locks.py::"),
+    ),
+    Row(
+        "C2", "no failure lets a limit be exceeded", "0 over with \"refuse\"",
+        ("tests/cluster/test_failures.py::",),
+    ),
+    Row(
+        "C3", "a recall brings unused quota back", "<= 250 ms",
+        ("tests/cluster/test_limits.py::test_a_recall",),
+    ),
+    Row(
+        "C4", "leases spare round trips", "< 0.05 a request",
+        ("tests/cluster/test_steady.py::",),
+    ),
 )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ class Present:
     journal: list[Family]
     certificates: dict[str, float]
     started_at: float
+    ledger: list[Family]  # of one that machines share
 
 
 def families(figures: Figures, present: Present) -> Iterator[AnyFamily]:
@@ -49,6 +50,7 @@ def families(figures: Figures, present: Present) -> Iterator[AnyFamily]:
     yield from _of_server(figures)
     yield from _of_load(figures)
     yield from present.journal
+    yield from present.ledger
     yield from _of_process(figures, present)
 
 

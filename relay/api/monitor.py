@@ -23,6 +23,7 @@ from relay.api.figures import (
     merged,
     read_series,
 )
+from relay.api.ledger_families import of_ledger
 from relay.api.live import RunningRequests, merged_failures, merged_running, read_running
 from relay.api.others import OtherFigures, Others
 from relay.api.reading import Parts, read_figures, read_pieces
@@ -188,6 +189,7 @@ class Monitor:
             of_journal(parts.journal),
             dict(parts.certificates()),
             parts.started_at,
+            [] if parts.node is None else of_ledger(parts.node()),
         )
         work = partial(_render, figures, present, self._database, self._table, accept)
         return await asyncio.get_running_loop().run_in_executor(None, work)

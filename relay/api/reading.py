@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from relay.api.figures import (
     Durations,
@@ -29,6 +30,9 @@ from relay.quota.ledger import Ledger
 from relay.store.journal import Journal
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
+
+if TYPE_CHECKING:
+    from relay.cluster.node import NodeFigures
 
 CertificateDates = Callable[[], Mapping[str, float]]
 """Name of each certificate → the end of its validity, epoch seconds. Must not wait."""
@@ -54,6 +58,7 @@ class Parts:
     log: AccessLog | None
     traces: RequestTraces | None = None
     certificates: CertificateDates = no_certificates
+    node: "Callable[[], NodeFigures] | None" = None  # of a ledger that machines share
     started_at: float = field(default_factory=time.time)
 
 

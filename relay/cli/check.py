@@ -4,6 +4,7 @@ Decides what is worth a warning. `check_references` is also what `relay serve` c
 it starts.
 """
 
+import importlib.util
 import ipaddress
 import json
 import time
@@ -172,6 +173,17 @@ def check_references(settings: config.Settings) -> None:
         raise Misuse(errors[-1])
 
 
+def _ledger(settings: config.Settings) -> Iterator[tuple[str, str]]:
+    if not settings.ledger.url:
+        return
+    try:
+        settings.ledger.resolved_url()
+    except ValueError as error:
+        yield "ledger.url", str(error)
+    if importlib.util.find_spec("psycopg") is None:
+        yield "ledger.url", "needs the client of PostgreSQL: pip install 'relay[cluster]'"
+
+
 def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
     """Settings that refer to something unreadable: dotted path and reason."""
     for number, upstream in enumerate(settings.upstream):
@@ -183,6 +195,7 @@ def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:
             upstream.proxy()
         except ValueError as error:
             yield f"upstream[{number}].egress", str(error)
+    yield from _ledger(settings)
     try:
         settings.acme.binding_key()
     except ValueError as error:

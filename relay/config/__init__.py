@@ -2,8 +2,8 @@
 
     schema        the sections, each with its checks; those of vendors, of certificates and
                   proxies in front, of backups, alerts, traces, pages, mail, other providers and
-                  payments are in `vendor_schema`, `tls_schema`, `backup`, `alerts`, `traces`,
-                  `web`, `oidc`, `payments`
+                  payments, and of the shared ledger are in `vendor_schema`, `tls_schema`,
+                  `backup`, `alerts`, `traces`, `web`, `oidc`, `payments`, `ledger`
     checks        checks that several sections share
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
@@ -21,6 +21,7 @@ from relay.config.alerts import AlertingSettings, AlertSettings
 from relay.config.backup import BackupSettings, StorageSettings
 from relay.config.capabilities import EFFORTS, Capabilities
 from relay.config.errors import ConfigError
+from relay.config.ledger import LedgerSettings
 from relay.config.load import effective, load, load_text, masked_upstream, parse, read_text
 from relay.config.models import accepts_of
 from relay.config.names import SUFFIX_1M, ModelNames, Remembered, exact_names
@@ -66,6 +67,7 @@ __all__ = [
     "DatabaseSettings",
     "Duration",
     "HeadLimitSettings",
+    "LedgerSettings",
     "LimitSettings",
     "LogSettings",
     "MailSettings",

@@ -28,6 +28,7 @@ def anchored(settings: Settings, folder: Path) -> Settings:
         acme=names.acme(settings.acme),
         log=_replace(log, file=names.file(log.file) if log.file else ""),
         database=_replace(settings.database, path=names.file(settings.database.path)),
+        ledger=_replace(settings.ledger, url=secret(settings.ledger.url)),
         upstream=[names.upstream(one) for one in settings.upstream],
         responses=_replace(settings.responses, key=secret(settings.responses.key)),
         backup=names.backup(settings.backup),

@@ -22,6 +22,8 @@ from relay.config.tls_schema import LETS_ENCRYPT
 from relay.config.values import decode, encode, password_span
 
 # Header fields whose values may be secrets.
+# Of a database's URL: up to the password, and the password.
+_PASSWORD: Final = re.compile(r"(//[^/?#@:]*:)([^/?#]*)@")
 _SECRET_FIELD: Final = re.compile(
     r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE
 )
@@ -207,6 +209,9 @@ def effective(settings: Settings, show: Callable[[str], str] = lambda _: "••
     responses = tree["responses"]
     if responses["key"] and not responses["key"].startswith(("env:", "file:")):
         responses["key"] = show(responses["key"])
+    ledger = tree["ledger"]
+    if ledger["url"] and not ledger["url"].startswith(("env:", "file:")):
+        ledger["url"] = _PASSWORD.sub(lambda found: found[1] + show(found[2]) + "@", ledger["url"])
     acme = tree["acme"]
     if acme["eab_key"] and not acme["eab_key"].startswith(("env:", "file:")):
         acme["eab_key"] = show(acme["eab_key"])

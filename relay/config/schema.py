@@ -25,6 +25,7 @@ from relay.config.checks import (
     check_positive,
     check_url,
 )
+from relay.config.ledger import LedgerSettings
 from relay.config.limits import HeadLimitSettings as HeadLimitSettings
 from relay.config.payments import PaymentsSettings
 from relay.config.tls_schema import AcmeSettings, Network, Tls, check_front
@@ -388,6 +389,7 @@ class Settings(_Section, frozen=True):
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
+    ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
     pool: PoolSettings = PoolSettings()
     vendor: list[VendorSettings] = []

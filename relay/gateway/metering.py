@@ -5,6 +5,7 @@ has enough. The journal writes the admission to disk while the upstream works.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from time import time
 from typing import Final, Protocol
 
@@ -15,6 +16,7 @@ from relay.gateway.charge import Tariff
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
 from relay.gateway.key_rules import check_address
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
 from relay.quota.prices import rounded_up
@@ -59,6 +61,20 @@ class Elsewhere(Protocol):
     ) -> Admission: ...
 
 
+class Leases(Protocol):
+    """Brings room for requests to a ledger that machines share (relay.gateway.leased_admissions).
+
+    `missing` is the refusal of a request for which the ledger has none. Each raises a RelayError:
+    the request is refused in earnest, or was for another reason.
+    """
+
+    async def has_room(self, missing: QuotaExceeded) -> None: ...
+
+    async def claimed(self, missing: QuotaExceeded) -> AbstractContextManager[None]: ...
+
+    async def complete(self, admission: Admission) -> None: ...
+
+
 class Metering:
     """Ledger and journal, as the gateway uses them."""
 
@@ -68,6 +84,7 @@ class Metering:
         # Admits requests where other processes share the ledger (relay.workers), or where one has
         # it and the journal (relay.handover).
         self.elsewhere: Elsewhere | None = None
+        self.leases: Leases | None = None  # None: the ledger is this relay's own
 
     def enter(self, ctx: RequestContext, caller: LiveKey) -> KeyState:
         """Note the caller and their quota, which header fields of every answer show.

@@ -17,6 +17,7 @@ from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
 from relay.gateway.metering import Elsewhere, Metering
 from relay.net.runner import Waiter
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.held import HeldQuota
 from relay.quota.holdings import Use
 from relay.quota.ledger import Ledger
@@ -148,7 +149,12 @@ class Borrower:
         self, ctx: RequestContext, caller: LiveKey, plan: Plan, *, counting: bool
     ) -> None:
         """See `Metering.check`: by the limits as they stood."""
-        self._metering.check(ctx, caller, plan, counting=counting)
+        try:
+            self._metering.check(ctx, caller, plan, counting=counting)
+        except QuotaExceeded as error:
+            if self._metering.leases is None:
+                raise
+            await self._metering.leases.has_room(error)
 
     async def admit(
         self,

@@ -6,6 +6,7 @@ Once it has gone, what it left open is settled as after a crash: as reserved.
 Decides what a message does to ledger and journal. Must not know how a hand-over begins.
 """
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
@@ -17,11 +18,21 @@ import msgspec
 from relay.app import App
 from relay.errors import OVERLOADED, RelayError
 from relay.gateway.admission import UNWRITTEN
+from relay.gateway.metering import Leases
 from relay.handover.borrow import refusal
 from relay.handover.channel import Channel
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.held import HeldQuota, Share
+from relay.quota.state import Reservation
 from relay.quota.transfer import close, describe, hold
-from relay.store.records import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
+from relay.store.records import (
+    AdmissionRow,
+    Charge,
+    Settlement,
+    crash_charge,
+    crash_settlement,
+    settled_use,
+)  # fmt: skip
 
 _log = logging.getLogger("relay.handover")
 
@@ -37,6 +48,9 @@ class Predecessor:
         self.running = running
         self.share = share
         self.gone = False
+        # Requests that were admitted here, by a ledger that machines share; and those that wait.
+        self._reserved: dict[str, Reservation] = {}
+        self._claims: set[asyncio.Task[None]] = set()
         self.on_gone: Callable[[], None] = lambda: None
         self.channel = self._attached()
 
@@ -70,9 +84,24 @@ class Predecessor:
         if self.running.pop(settlement.id, None) is None:
             _log.error("request %s ended in the old process, and is unknown here", settlement.id)
             return
+        reservation = self._reserved.pop(settlement.id, None)
+        if reservation is not None:
+            self._app.ledger.end_leases(reservation, settled_use(settlement))
         self._app.journal.settle(settlement, charge)
 
-    def _admit(self, number: int, row: AdmissionRow, plan_id: str, wish: int) -> None:
+    async def _claim(
+        self, leases: Leases, missing: QuotaExceeded, asked: tuple[int, AdmissionRow, str, int]
+    ) -> None:
+        """Admit a request for which the ledger that machines share has no lease here."""
+        try:
+            with await leases.claimed(missing):
+                self._admit(*asked, is_claimed=True)
+        except RelayError as error:
+            self.channel.send("answer", asked[0], *refusal(error))
+
+    def _admit(
+        self, number: int, row: AdmissionRow, plan_id: str, wish: int, *, is_claimed: bool = False
+    ) -> None:
         app = self._app
         try:
             if not app.journal.healthy:
@@ -81,9 +110,20 @@ class Predecessor:
             reservation = app.ledger.reserve(
                 row.user_id, row.key_id, plan, time(), row.reserved, row.billed_micro
             )
+        except QuotaExceeded as error:
+            if app.metering.leases is None or is_claimed:
+                self.channel.send("answer", number, *refusal(error))
+            else:
+                work = self._claim(app.metering.leases, error, (number, row, plan_id, wish))
+                task = asyncio.get_running_loop().create_task(work)
+                self._claims.add(task)
+                task.add_done_callback(self._claims.discard)
+            return
         except RelayError as error:
             self.channel.send("answer", number, *refusal(error))
             return
+        if app.metering.leases is not None:
+            self._reserved[row.id] = reservation
         if wish:
             app.ledger.hold_more(reservation, wish)
         held = describe(reservation)

@@ -4,8 +4,8 @@ Decides which limits a key draws from, and when state is no longer needed. Must 
 or the database: `changes` hands state out, and `restore` takes it back.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from relay.quota.bucket import new_bucket
@@ -14,10 +14,26 @@ from relay.quota.plans import Plan
 from relay.quota.state import BONUS, Balance, KeyState, LimitCounters, Reservation, Row
 
 _FURTHER: Final = (OWN, SPENDING)
+LEASE: Final = "lease"  # the scope of rows with the use of a node's leases: see relay.cluster
 
 # The use of a reservation that closes: tokens and micro-dollars, see `settle`; None: refunded.
 Use: TypeAlias = tuple[int | None, int | None] | None
 OnClose: TypeAlias = Callable[[Reservation, Use], None]
+
+
+class SharedChange(NamedTuple):
+    """A change of windows that several machines share. `name` is the same on all of them.
+
+    `kind`: "renew" concerns all windows of the owners, "reset" and "bonus" that of one limit.
+    """
+
+    name: str
+    kind: str
+    owners: Sequence[tuple[str, str]]  # scope and owner
+    counts: str = ""
+    per: int = 0  # seconds
+    amount: int = 0
+    windows: int = 0
 
 
 class Holdings:
@@ -122,6 +138,13 @@ class Holdings:
         for key_state in self._key_states.values():
             key_state.counters.end_windows_by(untils.get(key_state.account, 0))
 
+    async def adjust_shared(self, change: SharedChange) -> None:
+        """Carry out a change of windows on all machines that share them. None do here.
+
+        Raises:
+            RelayError: 503, it cannot be done now.
+        """
+
     def supersede(self, successors: dict[Plan, Plan]) -> None:
         """Let each plan stand for another where a request names it. A key that has the earlier
         one keeps its limits until a request names the later one."""
@@ -212,12 +235,17 @@ class Holdings:
             rows.extend(state.rows())
         return rows
 
+    def go_on(self, *, alive: bool) -> None:
+        """All rows of the earlier process are restored; `alive`: it is handing over."""
+
     def restore(self, rows: Iterable[Row], *, written: bool = True) -> None:
         """Load the rows of an earlier process, before anything is reserved. `written`: they are
         in the database; else `changes` returns them."""
         bonuses: list[tuple[str, str, str, int, int, int]] = []
         for scope, owner, kind, per, refill, size, used, moment in rows:
             state: LimitCounters | Balance
+            if scope == LEASE:
+                continue
             if refill == "charged":
                 state = self.balance(owner)
                 state.charged = used

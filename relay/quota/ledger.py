@@ -30,7 +30,7 @@ from typing import Final
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark
 from relay.quota.further import FurtherReservation, take_further
-from relay.quota.holdings import Holdings
+from relay.quota.holdings import Holdings, Use
 from relay.quota.plans import Plan
 from relay.quota.state import (
     KeyState,
@@ -230,6 +230,15 @@ class Ledger(Holdings):
         self._close(reservation, 0)
         return True
 
+    def end_leases(self, reservation: Reservation, use: Use) -> None:
+        """Settle what a request of an older process holds in leases of this one; `quota.transfer`
+        closes the rest. Here there are no leases."""
+
+    def give_up(self, reservation: Reservation, now: float) -> bool:
+        """Close a reservation that was made ahead, and that no request has used. It leaves its mark
+        in limits of up to an hour, which its owner takes off; returns as `settle` does."""
+        return self.refund(reservation, now)
+
     def admit_count(self, account: str, key: str, plan: Plan, now: float) -> None:
         """Admit a request that only counts tokens: free, but limited per minute.
 
@@ -282,7 +291,7 @@ class Ledger(Holdings):
                 key_state.plan.limits, key_state.counters.buckets, strict=False
             ):
                 remaining, reset = bucket.remaining_and_reset(moment)
-                share = 1 - remaining / limit.size
+                share = 1 - remaining / bucket.size
                 if share > 0:
                     found.append((key_state, LimitView(limit.name, remaining, reset / 1000), share))
         return nlargest(count, found, key=itemgetter(2))

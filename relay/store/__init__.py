@@ -4,6 +4,9 @@ executor          one thread for calls from the event loop
 turns             whose turn on that thread it is, and whether the loop may write
 database          opens and migrates the file, runs statements and transactions
 migrations/       the schema, script by script
+ids               ids that count up, on one node or several
+claims            acts that may happen once, although several nodes could do them
+replication/      rows that several nodes share
 audit             who changed what, in the transaction of the change
 events            what happened, for signed webhooks
 users, keys       accounts and their API keys

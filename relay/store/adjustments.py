@@ -34,6 +34,7 @@ class PendingAdjustment(msgspec.Struct, frozen=True):
     id: int
     adjustment: Adjustment
     plan: str
+    made_at: float = 0.0  # epoch seconds
 
 
 def add(connection: sqlite3.Connection, actor: Actor, new: Adjustment, now: float) -> None:
@@ -57,9 +58,9 @@ async def pending(database: Database, now: float) -> list[PendingAdjustment]:
     """The adjustments that have yet to be applied, oldest first."""
     rows = await database.select(
         """SELECT adjustment.id, user_id, kind, counts, per, amount, windows,
-               iif(plan_until <= ?, plan_then, plan)
+               iif(plan_until <= ?, plan_then, plan), made_at
            FROM adjustment JOIN users ON users.id = user_id
            WHERE applied_at IS NULL ORDER BY adjustment.id""",
         (now,),
     )
-    return [PendingAdjustment(row[0], Adjustment(*row[1:7]), row[7]) for row in rows]
+    return [PendingAdjustment(row[0], Adjustment(*row[1:7]), row[7], row[8]) for row in rows]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from relay.store.ids import next_id
+
 if TYPE_CHECKING:
     from relay.store.database import Database
 
@@ -54,6 +56,8 @@ class AuditFilter(msgspec.Struct, frozen=True):
 
 
 _ALL: Final = AuditFilter()
+_INSERT: Final = f"""INSERT INTO audit (id, time, actor, address, action, subject, before, after)
+    VALUES ({next_id("audit")}, ?, ?, ?, ?, ?, ?, ?)"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,7 @@ def record(connection: sqlite3.Connection, actor: Actor, now: float, change: Cha
         before = {name: before.get(name) for name in names}
         after = {name: after.get(name) for name in names}
     connection.execute(
-        """INSERT INTO audit (time, actor, address, action, subject, before, after)
-           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        _INSERT,
         (
             now,
             actor.name,

@@ -13,6 +13,7 @@ import msgspec
 from relay.store.audit import Actor, Change, record
 from relay.store.database import Database
 from relay.store.events import Event, emit
+from relay.store.ids import next_id
 
 MAX_CREDIT_MICRO: Final = 10**12  # a million dollars; more is a typing error
 
@@ -48,9 +49,9 @@ class NewCredit(msgspec.Struct, frozen=True):
 def add_credit(connection: sqlite3.Connection, actor: Actor, new: NewCredit, now: float) -> Entry:
     """Enter a credit within a transaction, with its entry in the audit log."""
     row = connection.execute(
-        f"""INSERT INTO statement (user_id, time, kind, amount_micro, balance_after, note,
+        f"""INSERT INTO statement (id, user_id, time, kind, amount_micro, balance_after, note,
                reason, about)
-           VALUES (?1, ?2, 'credit', ?3,
+           VALUES ({next_id("statement")}, ?1, ?2, 'credit', ?3,
                    coalesce((SELECT micro FROM balance WHERE user_id = ?1), 0) + ?3, ?4, ?5, ?6)
            RETURNING {_COLUMNS}""",  # noqa: S608
         (new.user_id, now, new.amount_micro, new.note, new.reason, new.about),
@@ -96,8 +97,11 @@ async def refund(database: Database, request_id: str, note: str, now: float) -> 
 
     Raises:
         ValueError: no charge has that request, or it was given back before.
-        StoreError: SQLite failed, and nothing was given back.
+        StoreError: SQLite failed, or another node gives it back now; nothing was given back here.
     """
+    given = "SELECT 1 FROM statement WHERE reason = 'refund' AND about = ?"
+    if await database.select(given, (request_id,)):
+        raise ValueError(f"request {request_id} was given back already")
 
     def work(connection: sqlite3.Connection) -> Entry:
         row = connection.execute(
@@ -110,7 +114,8 @@ async def refund(database: Database, request_id: str, note: str, now: float) -> 
         new = NewCredit(row[0], row[1], note, "refund", request_id)
         return add_credit(connection, database.actor, new, now)
 
-    return await database.write(work)
+    async with database.claims.once("refund", request_id):
+        return await database.write(work)
 
 
 def _is_entered(connection: sqlite3.Connection, reason: str, about: str) -> bool:

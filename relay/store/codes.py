@@ -12,6 +12,7 @@ import msgspec
 from relay.store import balance, periods
 from relay.store.audit import Change, record
 from relay.store.balance import NewCredit
+from relay.store.claims import ClaimError
 from relay.store.database import Database
 from relay.store.periods import NewPeriod, Present
 from relay.store.users import User, new_id, select_user
@@ -159,10 +160,14 @@ async def redeem(
 
     Raises:
         CodeError: it cannot be redeemed, and nothing has changed.
-        StoreError: SQLite failed, and nothing has changed.
+        StoreError: SQLite failed, or another node redeems the code now; nothing has changed.
     """
+    seen = await find_code(database, digest)
+    if seen is None:
+        raise CodeError("unknown")
 
     def work(connection: sqlite3.Connection) -> Redemption:
+        check_turn(database, connection, seen)
         code = use(connection, _find(connection, digest), user.id, now)
         if code.kind == "invite":
             raise CodeError("kind", code)
@@ -181,7 +186,25 @@ async def redeem(
             raise CodeError("no_end" if found.kind == "nothing" else "other_plan", code)
         return Redemption(code, plan_until=done[0].plan_until, extended=done[1])
 
-    return await database.write(work)
+    async with database.claims.once(*turn_of(seen)):
+        return await database.write(work)
+
+
+def turn_of(code: Code) -> tuple[str, str]:
+    """The claim on the next use of a code: of nodes that have seen the same uses, one gets it."""
+    return "code", f"{code.id}/{code.used}"
+
+
+def check_turn(database: Database, connection: sqlite3.Connection, seen: Code) -> None:
+    """Check within the transaction that the use which was claimed is the next one still.
+
+    Raises:
+        ClaimError: it is not.
+    """
+    if database.claims.are_needed:
+        row = connection.execute("SELECT used FROM code WHERE id = ?", (seen.id,)).fetchone()
+        if row is not None and row[0] != seen.used:
+            raise ClaimError("somebody else redeems this code: try again in a moment")
 
 
 def use(connection: sqlite3.Connection, code: Code | None, user_id: str, now: float) -> Code:

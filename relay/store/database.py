@@ -26,6 +26,11 @@ import aiosqlite
 
 from relay.store.audit import RELAY, Actor
 from relay.store.binding import bind_as_they_are
+from relay.store.claims import Claims, NoClaims
+from relay.store.errors import LOCK_TIMEOUT_SECONDS, failure_of, is_busy
+from relay.store.errors import BusyError as BusyError
+from relay.store.errors import StoreError as StoreError
+from relay.store.errors import describe_error as describe_error
 from relay.store.executor import ExecutorClosedError, ThreadExecutor
 from relay.store.turns import Turns
 
@@ -35,24 +40,16 @@ Work = Callable[[Connection], T]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 APPLICATION_ID: Final = 0x524C4159  # "RLAY", in the file's header
-_LOCK_TIMEOUT_SECONDS: Final = 10.0  # for another process's transaction to end
-
-
-class StoreError(Exception):
-    """The database cannot be used; the message is one line for the operator."""
-
-
-class BusyError(StoreError):
-    """Another connection is writing; try again in a moment."""
 
 
 class _State:
     """The state that changes while a file is open, for all views of it."""
 
-    __slots__ = ("before_select", "closed", "inline")
+    __slots__ = ("before_select", "claims", "closed", "inline")
 
     def __init__(self) -> None:
         self.closed = False
+        self.claims: Claims = NoClaims()
         self.inline: sqlite3.Connection | None = None
         self.before_select: Callable[[], Awaitable[None]] | None = None
 
@@ -171,6 +168,15 @@ class Database:
         """Whether the writer's thread writes now."""
         return self._turns.is_writing
 
+    @property
+    def claims(self) -> Claims:
+        """For acts that may happen once."""
+        return self._state.claims
+
+    def share(self, claims: Claims) -> None:
+        """Other nodes have the same rows: ask `claims` from now on."""
+        self._state.claims = claims
+
     def attach(
         self, before_select: Callable[[], Awaitable[None]], on_free: Callable[[], None]
     ) -> None:
@@ -203,7 +209,7 @@ class Database:
                 self._state.inline = _open_inline(self._path)
             return work(self._state.inline)
         except sqlite3.Error as error:
-            raise _failure(error)(describe_error(self._path, error)) from error
+            raise failure_of(error)(describe_error(self._path, error)) from error
         except UnicodeError as error:
             raise StoreError(f"database {self._path}: a value is not valid Unicode") from error
 
@@ -222,7 +228,7 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise _failure(error)(describe_error(self._path, error)) from error
+            raise failure_of(error)(describe_error(self._path, error)) from error
         except UnicodeError as error:
             raise StoreError(f"database {self._path}: a value is not valid Unicode") from error
         except ExecutorClosedError as error:
@@ -282,7 +288,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, aiosqlite.Connection]:
         raise StoreError(f"database {path}: {error.strerror}") from None
     writer: sqlite3.Connection | None = None
     try:
-        writer = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+        writer = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None)
         _prepare(path, writer)
         return writer, _reader(path)
     except BaseException as error:
@@ -300,7 +306,7 @@ def _reader(path: Path) -> aiosqlite.Connection:
     database ends all the same.
     """
     connection = sqlite3.connect(
-        path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
     )
     connection.execute("PRAGMA query_only = ON")
     return aiosqlite.Connection(lambda: connection, 64)
@@ -333,12 +339,12 @@ def _use_wal(path: Path, connection: sqlite3.Connection) -> None:
     if not connection.execute("PRAGMA page_count").fetchone()[0]:
         # So that free pages can be given back later (`relay.store.space`).
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         except sqlite3.OperationalError as error:
-            if not _is_busy(error) or time.monotonic() > deadline:
+            if not is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
             continue
@@ -423,28 +429,3 @@ def _statements(script: str) -> list[str]:
             statements.append(pending)
             pending = ""
     return [*statements, pending]  # the last has no semicolon: a comment, or an error
-
-
-def _failure(error: sqlite3.Error) -> type[StoreError]:
-    return BusyError if _is_busy(error) else StoreError
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-
-
-_REASONS: Final = {
-    sqlite3.SQLITE_NOTADB: "is no SQLite database, or is damaged; restore a backup",
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore a backup",
-    sqlite3.SQLITE_READONLY: "cannot be written; the file and its folder must be writable",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; the file and its folder must be writable",
-    sqlite3.SQLITE_BUSY: f"another process has held it locked for {_LOCK_TIMEOUT_SECONDS:.0f} s",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write",
-}
-
-
-def describe_error(path: Path, error: sqlite3.Error) -> str:
-    """SQLite's error as a line for the operator."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # of an extended code, the primary one
-    return f"database {path}: {_REASONS.get(code) or error}"

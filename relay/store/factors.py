@@ -124,7 +124,10 @@ async def use_recovery_code(database: Database, user_id: str, digest: bytes, now
         record(connection, database.actor, now, change)
         return True
 
-    return await database.write(work)
+    if not await database.select("SELECT 1 FROM recovery_code WHERE digest = ?", (digest,)):
+        return False
+    async with database.claims.once("recovery code", digest.hex()):
+        return await database.write(work)
 
 
 async def count_recovery_codes(database: Database, user_id: str) -> int:

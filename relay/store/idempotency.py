@@ -47,7 +47,8 @@ async def claim(
         )
         return None
 
-    return await database.write(work)
+    async with database.claims.alone("calls"):
+        return await database.write(work)
 
 
 async def keep(database: Database, name: tuple[str, str], status: int, body: bytes) -> None:

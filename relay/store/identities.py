@@ -122,4 +122,5 @@ async def open_account(database: Database, user: User, identity: Identity) -> Us
         _record_link(connection, actor, linked)
         return opened
 
-    return await database.write(work)
+    async with database.claims.alone("accounts"):
+        return await database.write(work)

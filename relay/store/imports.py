@@ -10,11 +10,13 @@ from typing import Final
 
 from relay.store.audit import Change, record
 from relay.store.database import Database
+from relay.store.ids import next_id
 from relay.store.users import new_id
 
-_CREDIT: Final = """INSERT INTO statement (user_id, time, kind, amount_micro, balance_after, note)
-    VALUES (?1, ?2, 'credit', ?3,
-            coalesce((SELECT micro FROM balance WHERE user_id = ?1), 0) + ?3, ?4)"""
+_CREDIT: Final = f"""INSERT INTO statement
+        (id, user_id, time, kind, amount_micro, balance_after, note)
+    VALUES ({next_id("statement")}, ?1, ?2, 'credit', ?3,
+            coalesce((SELECT micro FROM balance WHERE user_id = ?1), 0) + ?3, ?4)"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,11 +85,17 @@ async def apply(database: Database, fact: Fact, offered: Offered, now: float) ->
     """Take an event in, once, with all that follows from it.
 
     Raises:
-        StoreError: SQLite failed, and nothing has changed: the event has to come again.
+        StoreError: SQLite failed, or other nodes could not be asked, and nothing has changed: the
+            event has to come again.
     """
-    return await database.write(
-        lambda connection: _Transaction(connection, database, offered, now).apply(fact)
-    )
+    # With the payments of all nodes in sight, since invoices are numbered without a gap.
+    async with database.claims.alone("payments"):
+        if await database.select("SELECT 1 FROM payment_event WHERE id = ?", (fact.event,)):
+            return "repeated"
+        async with database.claims.once("payment event", fact.event):
+            return await database.write(
+                lambda connection: _Transaction(connection, database, offered, now).apply(fact)
+            )
 
 
 class _Transaction:

@@ -5,7 +5,7 @@ force at a moment is `User.plan_at` and `LiveKey.plan_at`, so that the end needs
 """
 
 import sqlite3
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -13,8 +13,12 @@ from relay.store import adjustments
 from relay.store.adjustments import Adjustment
 from relay.store.audit import Actor, Change, record
 from relay.store.database import Database
+from relay.store.ids import next_id
 from relay.store.users import Update, User, select_user, update_user
 
+_INSERT: Final = f"""INSERT INTO period
+        (id, user_id, plan, kind, starts_at, ends_at, plan_then, source)
+    VALUES ({next_id("period")}, ?, ?, ?, ?, ?, ?, ?)"""  # noqa: S608
 _ENDED = "plan = plan_then, plan_until = NULL, plan_then = NULL"
 
 
@@ -164,8 +168,7 @@ def _enter(
 ) -> None:
     kind, starts_at, ends_at = when
     connection.execute(
-        """INSERT INTO period (user_id, plan, kind, starts_at, ends_at, plan_then, source)
-           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        _INSERT,
         (user_id, new.plan, kind, starts_at, ends_at, new.plan_then, new.source),
     )
 
@@ -202,4 +205,5 @@ async def end_due(database: Database, now: float) -> int:
             record(connection, database.actor, now, change)
         return len(emails)
 
-    return await database.write(work)
+    async with database.claims.alone("periods"):
+        return await database.write(work)

@@ -60,6 +60,16 @@ class Charge(msgspec.Struct, frozen=True, gc=False, array_like=True):
     note: str
 
 
+def settled_use(ended: Settlement) -> tuple[int | None, int | None] | None:
+    """Tokens and micro-dollars by which a request was settled, None for as many as were held;
+    None: it was refunded."""
+    if ended.rule == "refunded":
+        return None
+    if ended.rule in ("reserved", "crashed"):
+        return None, ended.cost_micro
+    return (ended.input or 0) + (ended.output or 0) + (ended.cache_write or 0), ended.cost_micro
+
+
 def crash_charge(request: AdmissionRow, now: float) -> Charge | None:
     """The charge of a request that its process never settled."""
     if not request.billed_micro:

@@ -20,10 +20,15 @@ async def sealing_key(database: Database) -> bytes:
         StoreError: the database cannot be used.
     """
 
+    found = await database.select("SELECT octets FROM value WHERE name = ?", (_NAME,))
+    if found:
+        return bytes(found[0][0])
+
     def work(connection: sqlite3.Connection) -> bytes:
         new_key = secrets.token_bytes(_KEY_OCTETS)
         connection.execute("INSERT OR IGNORE INTO value VALUES (?, ?)", (_NAME, new_key))
         row = connection.execute("SELECT octets FROM value WHERE name = ?", (_NAME,)).fetchone()
         return bytes(row[0])
 
-    return await database.write(work)
+    async with database.claims.alone("secret"):
+        return await database.write(work)

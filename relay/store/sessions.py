@@ -6,12 +6,13 @@ function raises `StoreError` when SQLite fails.
 """
 
 import sqlite3
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 import msgspec
 
 from relay.store.audit import Actor, Change, record
-from relay.store.codes import Code, CodeError, use_invitation
+from relay.store.codes import Code, CodeError, check_turn, turn_of, use_invitation
 from relay.store.database import Database
 from relay.store.users import (
     USER_COLUMNS,
@@ -191,6 +192,7 @@ async def sign_up(
         if add_user(connection, actor, opened, password_hash) is None:
             return None
         if isinstance(used, Code):
+            check_turn(database, connection, used)
             use_invitation(connection, used, opened.id, opened.created_at)
         elif used is not None:
             statement = "DELETE FROM link WHERE digest = ?"
@@ -199,9 +201,19 @@ async def sign_up(
         return opened
 
     try:
-        return await database.write(work)
+        async with database.claims.alone("accounts"), _claimed(database, used):
+            return await database.write(work)
     except CodeError:  # and nothing has changed
         return None
+
+
+def _claimed(database: Database, used: Link | Code | None) -> AbstractAsyncContextManager[None]:
+    """Claim a link, or the next use of an invitation."""
+    if used is None:
+        return nullcontext()
+    if isinstance(used, Code):
+        return database.claims.once(*turn_of(used))
+    return database.claims.once("link", used.digest.hex())
 
 
 async def delete_user(database: Database, user_id: str, now: float) -> bool:

@@ -153,7 +153,10 @@ async def claim(database: Database, found: Sequence[Crossing]) -> list[Crossing]
             > 0
         ]
 
-    return await database.write(work)
+    if not found:
+        return []
+    async with database.claims.alone("mails"):
+        return await database.write(work)
 
 
 async def release(database: Database, found: Sequence[Crossing]) -> None:

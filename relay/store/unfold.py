@@ -33,6 +33,7 @@ from relay.store.batch import (
     bounded,
     bounded_rows,
 )
+from relay.store.ids import STEP, next_id
 from relay.store.records import AdmissionRow, BucketRow, Charge, Settlement
 
 _log = logging.getLogger(__name__)
@@ -62,8 +63,9 @@ CREATE TEMP VIEW unfolding AS SELECT 0 AS upto;
 CREATE TEMP TRIGGER unfold INSTEAD OF INSERT ON unfolding BEGIN
     INSERT INTO usage ({_COLUMNS}) SELECT {_COLUMNS} FROM ended ORDER BY number;
     INSERT INTO statement
-        (user_id, time, kind, amount_micro, balance_after, request_id, note)
-    SELECT charged.user_id, time, 'charge', -charged.micro,
+        (id, user_id, time, kind, amount_micro, balance_after, request_id, note)
+    SELECT {next_id("statement")} + {STEP} * (row_number() OVER (ORDER BY place) - 1),
+        charged.user_id, time, 'charge', -charged.micro,
         coalesce(balance.micro, 0)
             - sum(charged.micro) OVER (PARTITION BY charged.user_id ORDER BY place),
         request_id, note

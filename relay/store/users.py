@@ -69,7 +69,8 @@ async def create_user(
 ) -> User | None:
     """Add a user; None if the e-mail address is taken."""
     user = User(new_id("usr"), email, plan, is_admin, None, now)
-    return await database.write(lambda connection: add_user(connection, database.actor, user))
+    async with database.claims.alone("accounts"):
+        return await database.write(lambda connection: add_user(connection, database.actor, user))
 
 
 def add_user(

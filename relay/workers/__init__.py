@@ -5,12 +5,14 @@
     slots               admission in a worker, from reservations made ahead in the owner's ledger
     link_journal        the journal of a worker: its entries go to the owner
     lending             the owner's side of slots, for one worker
-    admissions          admission in the owner, and in a worker that has no slot
+    loans               how such reservations stand in the limits until a request uses them
+    admissions          admission in the owner; its answers to workers
+    worker_admissions   admission in a worker
     owner               the workers, as the owner sees them
-    worker              the process that is one
+    worker              a worker's process
     pool_sharing        upstreams, their health, places and costs, and sessions in all processes
     figures             metrics, requests in flight and failures of all processes
-    forward             which paths a worker serves; all others go to the owner
+    forward             the paths that a worker serves; all others go to the owner
     owner_connections   a worker's connections to the owner, for these
     inner_server        the owner's side of them
     inner_exchange      a forwarded request, as the owner's endpoints see it

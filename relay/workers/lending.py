@@ -305,7 +305,7 @@ class Lender:
             return
         if reservation.key_state.key.startswith(UPSTREAM):
             now = self._app.upstreams.now()
-        self._app.ledger.refund(reservation, now)
+        self._app.ledger.give_up(reservation, now)
         loan.withdraw(int(now * 1000))
 
     def _close(self, closed: Closed, now: float) -> None:

@@ -34,7 +34,6 @@ from relay.storage import Storage
 from relay.store.database import Database
 from relay.telemetry.error_log import queued_stderr
 from relay.upkeep import sweep
-from relay.workers.admissions import WorkerAdmissions
 from relay.workers.certificates import share_certificates_as_worker
 from relay.workers.figures import share_figures_as_worker
 from relay.workers.forward import forward_as_worker
@@ -45,6 +44,7 @@ from relay.workers.pool_sharing import share_pool_as_worker
 from relay.workers.refreshing import share_changes_as_worker
 from relay.workers.remote_responses import share_responses_as_worker
 from relay.workers.slots import SlotLedger, Traffic
+from relay.workers.worker_admissions import WorkerAdmissions
 
 _PULSE_SECONDS: Final = 1.0
 _WATCH_INTERVAL_SECONDS: Final = 0.25

@@ -32,6 +32,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     schema.HeadLimitSettings: "[server.limits]",
     schema.ServerTimeoutSettings: "[server.timeouts]",
     schema.DatabaseSettings: "[database]",
+    config.LedgerSettings: "[ledger]",
     schema.LogSettings: "[log]",
     schema.PoolSettings: "[pool]",
     schema.ResponsesSettings: "[responses]",

@@ -27,7 +27,7 @@ secret_key = "S"
 """
 WRONG = [
     # an unknown name, at every level
-    ("servr = {}", "servr", "accepted here: acme, alert, alerting, backup, database, log"),
+    ("servr = {}", "servr", "accepted here: acme, alert, alerting, backup, database, ledger"),
     ('[backup]\nevery = "5s"', "backup.every", 'at least "1m", or "off"'),
     ('[backup]\nevery = "daily"', "backup.every", "is no duration"),
     ("[backup]\nkeep = 0", "backup.keep", 'every = "off" makes none'),

@@ -102,6 +102,8 @@ def serving(folder: Path, command: Sequence[str] = ("serve",), **options: Any) -
     assert process.stderr is not None
     try:
         said = process.stderr.readline().decode()
+        while said and "listens on" not in said:  # warnings may come before
+            said = process.stderr.readline().decode()
         yield Running(process, folder, said, time.monotonic() - started)
     finally:
         if process.poll() is None:

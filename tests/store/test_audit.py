@@ -133,9 +133,10 @@ def test_an_entry_has_what_differs_and_no_more(
 ) -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute(
-        "CREATE TABLE audit (id INTEGER PRIMARY KEY, time, actor, address, action, subject,"
-        " before, after)"
+        "CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, time, actor, address, action,"
+        " subject, before, after)"
     )
+    connection.execute("CREATE TABLE replica (number)")
     audit.record(connection, ADMIN, 1.0, Change("x", "y", before, after))
     found = connection.execute("SELECT before, after FROM audit").fetchall()
     differing = {name for name in {**before, **after} if before.get(name) != after.get(name)}

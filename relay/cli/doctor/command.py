@@ -11,7 +11,7 @@ from itertools import chain
 import click
 
 from relay import config
-from relay.cli.doctor import front, machine, upstreams
+from relay.cli.doctor import front, ledger, machine, upstreams
 from relay.cli.doctor.findings import Finding
 from relay.cli.output import print_json
 from relay.cli.program import config_option, config_path, json_option, load_settings
@@ -47,6 +47,7 @@ def _findings(settings: config.Settings, offline: bool) -> Iterator[Finding]:
     return chain(
         machine.examine(settings, config_path()),
         front.examine(settings, offline=offline),
+        iter(() if offline else ledger.examine(settings)),
         iter(() if offline else upstreams.examine(settings)),
     )
 

@@ -10,8 +10,10 @@ from relay.quota.share.claims import Claim, Grant
 
 _DEMAND_TIME: Final = 10_000  # milliseconds over which the demand is looked at
 _AHEAD: Final = 3_000  # milliseconds of that demand that a node asks for
-_LOW: Final = 5  # it asks when a fifth of the last grant is left
-_MOST: Final = 20  # and for a twentieth of the window at most
+_LOW: Final = 5  # it asks when a fifth of what it had after the last grant is left
+# It has a hundredth of the window, which can be recalled, or its demand: a twentieth at most.
+_LEAST: Final = 100
+_MOST: Final = 20
 _MARGIN: Final = 10  # of a lease's time, a tenth is left to clocks that run at another pace
 
 
@@ -23,7 +25,7 @@ class LeasedWindow:
         "_before",
         "_dies",
         "_ends",
-        "_gained",
+        "_had",
         "_lease",
         "_number",
         "_recent",
@@ -50,7 +52,7 @@ class LeasedWindow:
         self._sent = 0  # when it was sent
         self._ends = 0  # when the window is over
         self._dies = 0  # when the lease is
-        self._gained = 0  # by the last grant
+        self._had = 0  # unused, after the last grant
         # The demand: of this time slot, and of the one before it.
         self._slot = 0
         self._recent = 0
@@ -95,12 +97,14 @@ class LeasedWindow:
         if self._asked or not self._demand(now) or now >= self._ends:
             return False
         is_half_over = now - self._sent > (self._dies - self._sent) // 2
-        return is_half_over or self.left(now) * _LOW <= self._gained
+        return is_half_over or self.left(now) * _LOW <= self._had
 
     def claim(self, now: int, need: int = 0) -> Claim:
         """Ask for more: for `need`, which a request waits for, or ahead of need."""
-        want = min(self._demand(now) * _AHEAD // _DEMAND_TIME, self.size // _MOST)
-        return self._next_claim(now, self._held(now), max(1, want), need)
+        demand = min(self._demand(now) * _AHEAD // _DEMAND_TIME, self.size // _MOST)
+        target = max(1, demand, self.size // _LEAST)
+        want = target + need if need else max(0, target - self.left(now))
+        return self._next_claim(now, self._held(now), want, need)
 
     def release(self, now: int) -> Claim:
         """Give back the unused rest: it was recalled, or nobody has used it for a while."""
@@ -115,8 +119,8 @@ class LeasedWindow:
         if grant.epoch != self.epoch:
             self.epoch = grant.epoch
             self.used = self.ceiling = 0
-        self._gained = grant.ceiling - self.ceiling
         self.ceiling = grant.ceiling
+        self._had = self.ceiling - self.used
         self.size = grant.size
         self.free = grant.free
         self.elsewhere = grant.elsewhere

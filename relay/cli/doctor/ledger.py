@@ -1,0 +1,55 @@
+"""What `relay doctor` finds out about the ledger that several relays share.
+
+Decides what is a fault. Must not know how nodes share limits.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from relay import config
+from relay.cli.doctor.findings import Finding, fault, passed, warning
+
+_SLOW_SECONDS = 0.5
+_WHAT = "ledger"
+
+
+def examine(settings: config.Settings) -> Iterator[Finding]:
+    """Reach it, and show its state."""
+    if not settings.ledger.url:
+        return
+    try:
+        url = settings.ledger.resolved_url()
+    except ValueError as error:
+        yield fault(_WHAT, f"ledger.url: {error}", "correct ledger.url")
+        return
+    try:
+        from relay.cluster.link import EngineAwayError, EngineRefusalError
+        from relay.cluster.node import engine_figures
+        from relay.cluster.schema import SchemaError
+    except ImportError as error:
+        yield fault(_WHAT, f"no client of PostgreSQL ({error})", "pip install 'relay[cluster]'")
+        return
+    started = time.monotonic()
+    try:
+        found = asyncio.run(engine_figures(url))
+    except (EngineAwayError, EngineRefusalError) as error:
+        yield fault(_WHAT, f"it does not answer: {error}", "start PostgreSQL, or correct the URL")
+        return
+    except SchemaError as error:
+        yield fault(_WHAT, str(error), "start a relay of the newest version that shares it")
+        return
+    seconds = time.monotonic() - started
+    state = (
+        f"{found.nodes} relays, {found.windows} open windows, {found.leases} leases with "
+        f"{found.unused} unused, {found.lost} reclaimed; {seconds * 1000:.0f} ms to connect and ask"
+    )
+    if found.lost:
+        yield warning(
+            _WHAT, state,
+            "start the relays that are gone: their journals say what was used of these leases",
+        )  # fmt: skip
+    elif seconds > _SLOW_SECONDS:
+        yield warning(_WHAT, state, "put PostgreSQL nearer to the relays")
+    else:
+        yield passed(_WHAT, state)

@@ -1,0 +1,163 @@
+"""One connection to PostgreSQL, opened again whenever it was lost.
+
+Decides how long a call and an attempt to connect may take, and how long to wait before the next
+attempt. Must not know what the calls do.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, TypeVar
+
+import psycopg
+
+from relay.cluster.schema import SchemaError, check, known_migrations
+
+T = TypeVar("T")
+Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
+
+ANSWER_SECONDS: Final = 1.0  # for one call: then the connection counts as broken
+_STATEMENT_SHARE: Final = 800  # in 1,000: the server gives up first, so that it can say why
+_CONNECT_SECONDS: Final = 2  # the least that libpq takes
+_FIRST_PAUSE: Final = 0.05  # seconds between attempts to connect, doubled each time
+_LONGEST_PAUSE: Final = 2.0
+
+
+class EngineAwayError(Exception):
+    """The database cannot be reached, gave no answer in time, or refuses to write."""
+
+
+class EngineRefusalError(Exception):
+    """The database answered with an error; the connection goes on."""
+
+
+class Link:
+    """See the module. One call at a time."""
+
+    def __init__(self, url: str, name: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        """`name`: as the server's list of connections shows it."""
+        self.down_since: float | None = None  # monotonic seconds; None: the last call was answered
+        self.reason = ""  # why it is down
+        self._url = url
+        self._answer_seconds = answer_seconds
+        self._name = name
+        self._connection: Connection | None = None
+        self._pause = 0.0
+        self._next_attempt = 0.0
+
+    async def call(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `work` on the connection, which is opened if need be.
+
+        Raises:
+            EngineAwayError: there is no connection, or it was lost meanwhile.
+            EngineRefusalError: the database refused a statement.
+            SchemaError: this program cannot use the database.
+        """
+        connection = await self._opened()
+        timer = asyncio.get_running_loop().call_later(self._answer_seconds, _break, connection)
+        try:
+            result = await work(connection)
+        except psycopg.Error as error:
+            if connection.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                await self._lost(error)
+                raise EngineAwayError(self.reason) from None
+            raise EngineRefusalError(first_line(error)) from error
+        finally:
+            timer.cancel()
+        self.down_since = None
+        return result
+
+    def away_for(self) -> float:
+        """Seconds that it has been down; 0: the last call was answered."""
+        return 0.0 if self.down_since is None else time.monotonic() - self.down_since
+
+    async def wait_for_turn(self) -> None:
+        """Wait until the next attempt to connect is due; returns at once if there is a connection
+        or none was lost."""
+        if self._connection is None:
+            await asyncio.sleep(max(0.0, self._next_attempt - time.monotonic()))
+
+    def abort(self) -> None:
+        """End the connection at once; a call that waits for it fails."""
+        if self._connection is not None:
+            _break(self._connection)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _opened(self) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        connection: Connection | None = None
+        timer: asyncio.TimerHandle | None = None
+        statement_milliseconds = int(self._answer_seconds * _STATEMENT_SHARE)
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self._url,
+                autocommit=True,
+                prepare_threshold=1,
+                connect_timeout=_CONNECT_SECONDS,
+                application_name=f"relay {self._name}",
+                options=f"-c statement_timeout={statement_milliseconds} -c timezone=UTC",
+            )
+            timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
+            await check(connection, known_migrations())
+            await _check_writable(connection)
+        except (psycopg.Error, SchemaError) as error:
+            if connection is not None:
+                await connection.close()
+            await self._lost(error)
+            if isinstance(error, SchemaError):
+                raise
+            raise EngineAwayError(self.reason) from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._connection = connection
+        self._pause = 0.0
+        return connection
+
+    async def _lost(self, error: Exception) -> None:
+        now = time.monotonic()
+        self.reason = first_line(error)
+        if self.down_since is None:
+            self.down_since = now
+        self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
+        # Nodes that lost the server at once do not come back at once.
+        self._next_attempt = now + self._pause * random.uniform(0.5, 1.0)  # noqa: S311
+        await self.close()
+
+
+async def _check_writable(connection: Connection) -> None:
+    """Check that this is no replica that has yet to take over.
+
+    Raises:
+        psycopg.errors.ReadOnlySqlTransaction: it is one.
+    """
+    cursor = await connection.execute("SELECT current_setting('transaction_read_only') = 'on'")
+    row = await cursor.fetchone()
+    if row and row[0]:
+        raise psycopg.errors.ReadOnlySqlTransaction("the database can only be read")
+
+
+def _break(connection: Connection) -> None:
+    """Let a call that waits for the server's answer see the end of the connection. Cancelling it
+    would ask the server first, over a network that may be gone."""
+    if connection.closed:
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        try:
+            duplicate.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it is not connected any more
+            pass
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error; libpq adds the attempts it made in further ones."""
+    return str(error).partition("\n")[0] or type(error).__name__

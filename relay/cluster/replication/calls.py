@@ -1,0 +1,96 @@
+"""The calls to the functions in PostgreSQL that carry rows, as values in and values out.
+
+Must not know when they are made, or what a row means.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from relay.cluster.link import Connection
+from relay.store.replication.outbox import Outbatch
+
+MAX_ROWS: Final = 500
+_MAX_OCTETS: Final = 2_000_000  # of images, unless one row alone has more
+# One value, so that another thread than the loop's takes it apart.
+_READ: Final = """
+    SELECT coalesce(json_agg(json_build_array(seq, node, tbl, pk, image) ORDER BY seq), '[]')::text,
+        count(*), max(number), max(seq)
+    FROM (SELECT *, count(*) OVER () AS number, sum(octets) OVER (ORDER BY seq) - octets AS before
+          FROM (SELECT * FROM relay.replicated_row
+                WHERE seq > %s AND NOT (node = %s AND tbl = ANY (%s))
+                ORDER BY seq LIMIT %s) AS found) AS sized
+    WHERE before < %s"""
+
+
+class Mark(NamedTuple):
+    """How far PostgreSQL has a node's changes. `number`: the node's own. `entry`: the last one of
+    its outbox; `seq`: the number of the last row that came with it."""
+
+    number: int
+    entry: int
+    seq: int
+
+
+class Page(NamedTuple):
+    """Rows in their order, as JSON for `relay.store.replication.applying.parse`, and the number up
+    to which these are all. `is_last`: there are no further ones."""
+
+    rows: str
+    number: int  # of rows
+    upto: int
+    is_last: bool
+
+
+async def join(connection: Connection, node: str) -> Mark:
+    """Have a number, and hear how far this node is."""
+    cursor = await connection.execute("SELECT * FROM relay.join_replica(%s)", [node])
+    row = await cursor.fetchone()
+    assert row is not None
+    return Mark(*row)
+
+
+async def share(
+    connection: Connection, node: str, batch: Outbatch, adds_only: Sequence[str]
+) -> int | None:
+    """Share changes; returns the number of the last row. None: PostgreSQL has some of them
+    already. `adds_only`: tables whose rows never change."""
+    cursor = await connection.execute(
+        "SELECT relay.share_rows(%s, %s::bigint, %s::bigint, %s::jsonb, %s::text[])",
+        [node, batch.first, batch.upto, batch.rows, [*adds_only]],
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return None if row[0] is None else int(row[0])
+
+
+async def read(connection: Connection, seen: int, node: str, adds_only: Sequence[str]) -> Page:
+    """The next rows after a number, but those that only the node itself adds (none if `node` is
+    empty)."""
+    cursor = await connection.execute("SELECT seq FROM relay.replication")
+    row = await cursor.fetchone()
+    assert row is not None
+    head = int(row[0])
+    cursor = await connection.execute(_READ, [seen, node, [*adds_only], MAX_ROWS, _MAX_OCTETS])
+    found = await cursor.fetchone()
+    assert found is not None
+    rows, number, limited, last = found
+    is_last = not number or (number == limited and number < MAX_ROWS)
+    return Page(rows, number, max(head, last or 0) if is_last else last, is_last)
+
+
+async def note_seen(connection: Connection, node: str, seen: int) -> int | None:
+    """Say how far this node has read; returns the number of the last row. None: it is unknown."""
+    cursor = await connection.execute("SELECT relay.note_seen(%s, %s)", [node, seen])
+    row = await cursor.fetchone()
+    return None if row is None or row[0] is None else int(row[0])
+
+
+async def tidy(connection: Connection, keep_requests_seconds: float) -> int:
+    """Delete what no node needs any more; returns the number of rows. Of calls at once, one
+    works."""
+    cursor = await connection.execute(
+        "SELECT relay.tidy_rows(%s)", [int(keep_requests_seconds * 1000)]
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])

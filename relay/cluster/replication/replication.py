@@ -1,0 +1,322 @@
+"""Sends a node's changes to PostgreSQL and brings those of the others into its database.
+
+Decides when: what changed here within a fifth of a second, and what others changed as soon as
+PostgreSQL says so, or at the poll of each second. Changes are sent before others are read, so that
+it is always known which ones have their place in the order of all. While PostgreSQL is away, the
+outbox grows and the node goes on. Must not know what rows mean.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import psycopg
+
+from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
+from relay.cluster.once import Once
+from relay.cluster.replication import calls
+from relay.cluster.schema import SchemaError
+from relay.store.database import Database, StoreError
+from relay.store.replication import joining, outbox, recovery
+from relay.store.replication.applying import Applier, parse
+from relay.store.replication.shape import read_tables
+
+_log = logging.getLogger("relay.cluster")
+
+_LOOK_SECONDS: Final = 0.2  # between two looks at the outbox
+_POLL_SECONDS: Final = 1.0  # between two looks at PostgreSQL
+_TIDY_SECONDS: Final = 600.0
+_ANSWER_SECONDS: Final = 5.0  # a batch may have megabytes
+_CLOSE_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 1.0
+_STEP_ROWS: Final = 100  # in one transaction: some milliseconds, for which the journal waits
+
+
+@dataclass(slots=True)
+class ReplicationFigures:
+    """For metrics and `relay doctor`. Counters only grow."""
+
+    sent: int = 0  # rows
+    received: int = 0  # rows
+    unsent: int = 0  # changes that wait
+    held: int = 0  # rows of others that a constraint refuses
+    behind: int = 0  # rows of others that were not read at the last look
+    away_for: float = 0.0  # seconds since PostgreSQL was lost; 0: it is there
+
+
+class Replication:
+    """See the module. Made by `open`."""
+
+    def __init__(self, database: Database, url: str, node: str, keep_requests_days: float) -> None:
+        self._database = database
+        self._node = node
+        self._keep_seconds = keep_requests_days * 86_400
+        self._link = Link(url, f"{node} shares", _ANSWER_SECONDS)
+        self._ear = Link(url, f"{node} hears of rows")
+        self._listening: Connection | None = None
+        self._lock = asyncio.Lock()
+        self._seen = 0
+        self._is_sure = False  # whether it is known how far PostgreSQL has the outbox
+        self._figures = ReplicationFigures()
+        self._failure = ""
+        self._is_closed = False
+        self._polled = self._tidied = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+        self.once = Once(url, node, self.sync)
+
+    @classmethod
+    async def open(
+        cls, database: Database, url: str, node: str, keep_requests_days: float = 90
+    ) -> "Replication":
+        """Begin, once the schema in PostgreSQL is up to date. A database that is no node's yet
+        joins with all of its rows, and has those of the others then. Call it before anything of
+        the database is in use.
+
+        `keep_requests_days`: how long PostgreSQL keeps requests for nodes that come later.
+
+        Raises:
+            JoinError: the database is another node's, or its rows contradict those of the others.
+            EngineAwayError: PostgreSQL is away, and the database is no node's yet.
+            EngineRefusalError, SchemaError: PostgreSQL cannot be used.
+            StoreError: SQLite failed.
+        """
+        self = cls(database, url, node, keep_requests_days)
+        try:
+            await self._begin()
+        except BaseException:
+            await self._close_links()
+            raise
+        database.share(self.once)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self
+
+    async def close(self) -> None:
+        """Send what is left, as far as that can be done now, and end."""
+        self._is_closed = True
+        with contextlib.suppress(
+            TimeoutError, EngineAwayError, EngineRefusalError, SchemaError, StoreError
+        ):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.sync()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._close_links()
+
+    async def figures(self) -> ReplicationFigures:
+        """The state at this moment. Raises StoreError: SQLite failed."""
+        rows = await self._database.select(
+            """SELECT (SELECT count(*) FROM outbox WHERE sent IS NULL),
+                   (SELECT count(*) FROM held_row)""",
+            latest=False,
+        )
+        figures = self._figures
+        figures.unsent, figures.held = rows[0]
+        down_since = self._link.down_since
+        figures.away_for = 0.0 if down_since is None else time.monotonic() - down_since
+        return figures
+
+    async def sync(self) -> None:
+        """Send all changes of this moment, and read all of the others.
+
+        Raises:
+            EngineAwayError: PostgreSQL is away.
+            EngineRefusalError, SchemaError: it cannot be used.
+            StoreError: SQLite failed.
+        """
+        async with self._lock:
+            if not self._is_sure:
+                await self._find_mark()
+            has_sent = has_read = True
+            while has_sent or has_read:  # by turns, so that neither waits for all of the other
+                has_sent = await self._send()
+                has_read = await self._read()
+
+    # --- the beginning ---
+
+    async def _begin(self) -> None:
+        found = await self._database.run(joining.membership)
+        if found is None:
+            await self._join()
+            found = await self._database.run(joining.membership)
+            assert found is not None
+        else:
+            found = await self._database.run(partial(joining.resume, node=self._node), writes=True)
+        self._seen = found.seen
+        self._tables = await self._database.run(read_tables)
+        self._adds_only = [it.name for it in self._tables.values() if it.sharing != "rows"]
+        self._applier = Applier(self._tables)
+        try:
+            await self._find_mark()
+        except EngineAwayError:
+            _log.warning("rows are not shared for now: %s", self._link.reason)
+
+    async def _join(self) -> None:
+        mark = await self._link.call(lambda it: calls.join(it, self._node))
+        await self._database.run(joining.begin_to_receive)
+        seen = 0
+        while True:
+            page = await self._link.call(partial(calls.read, seen=seen, node="", adds_only=[]))
+            seen = page.upto
+            await self._database.run(partial(joining.receive, rows=page.rows))
+            if page.is_last:
+                break
+        await self._database.run(
+            partial(joining.join, node=self._node, place=(mark.number, mark.entry), seen=seen),
+            writes=True,
+        )
+
+    async def _find_mark(self) -> None:
+        """Find out which changes PostgreSQL has."""
+        mark = await self._link.call(lambda it: calls.join(it, self._node))
+        state = await self._database.write(
+            partial(recovery.meet, tables=self._tables, node=self._node, mark=mark)
+        )
+        if state == "restored":
+            # A backup was put back: this node's own rows since are those that it has shared.
+            while await self._read(node=""):
+                pass
+            await self._database.write(partial(recovery.go_on_after, entry=mark.entry))
+        if state == "lost":
+            _log.error("PostgreSQL has lost rows: all are sent once more")
+            await self._database.write(joining.note_all)
+        self._is_sure = True
+
+    # --- the two directions ---
+
+    async def _send(self) -> bool:
+        """Send a batch; whether there was one."""
+        batch = await self._database.run(partial(outbox.take, tables=self._tables, node=self._node))
+        if batch is None:
+            return False
+        self._is_sure = False
+        seq = await self._link.call(
+            partial(calls.share, node=self._node, batch=batch, adds_only=self._adds_only)
+        )
+        if seq is None:  # a reply was lost
+            await self._find_mark()
+            return True
+        await self._database.write(
+            partial(outbox.note_sent, tables=self._tables, upto=batch.upto, seq=seq)
+        )
+        self._is_sure = True
+        self._figures.sent += batch.number
+        return True
+
+    async def _read(self, node: str | None = None) -> bool:
+        """Read and apply a page; whether there may be more."""
+        page = await self._link.call(
+            partial(
+                calls.read,
+                seen=self._seen,
+                node=self._node if node is None else node,
+                adds_only=self._adds_only,
+            )
+        )
+        if page.upto == self._seen:
+            return False
+        found = await self._database.run(lambda _: parse(page.rows))
+        steps = [found[at : at + _STEP_ROWS] for at in range(0, len(found), _STEP_ROWS)]
+        for place, rows in enumerate(steps or [[]], start=1):
+            is_end = place >= len(steps)
+            upto = page.upto if is_end else rows[-1].seq
+            await self._database.run(
+                partial(self._applier.apply, rows=rows, upto=upto, is_last=is_end and page.is_last),
+                writes=True,
+            )
+            self._seen = upto
+        self._figures.received += page.number
+        return not page.is_last
+
+    # --- the task ---
+
+    async def _run(self) -> None:
+        while not self._is_closed:
+            try:
+                await self._link.wait_for_turn()
+                await self.sync()
+                async with self._lock:  # else rows that came meanwhile would look like lost ones
+                    await self._poll()
+                self._failure = ""
+                await self._hear()
+            except EngineAwayError as error:
+                self._fail(f"PostgreSQL is away: {error}")
+            except (EngineRefusalError, SchemaError, StoreError) as error:
+                self._fail(str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:
+                _log.exception("rows are not shared for now")
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _fail(self, reason: str) -> None:
+        self._is_sure = False
+        if not self._failure:
+            _log.warning("rows are not shared for now: %s", reason)
+        self._failure = reason
+
+    async def _poll(self) -> None:
+        self._polled = time.monotonic()
+        head = await self._link.call(partial(calls.note_seen, node=self._node, seen=self._seen))
+        if head is None or head < self._seen:
+            # It was put back to an earlier state: all rows are read again.
+            _log.error("PostgreSQL has lost rows: all are read once more")
+            await self._database.write(recovery.read_all_again)
+            self._seen, self._is_sure = 0, False
+            return
+        self._figures.behind = head - self._seen
+        if self._polled - self._tidied > _TIDY_SECONDS:
+            self._tidied = self._polled
+            await self._link.call(partial(calls.tidy, keep_requests_seconds=self._keep_seconds))
+
+    async def _hear(self) -> None:
+        """Wait until rows have changed, here or elsewhere, or a poll is due."""
+        while not self._is_closed:
+            if await self._is_notified() or time.monotonic() - self._polled >= _POLL_SECONDS:
+                return
+            found = await self._database.select(
+                "SELECT EXISTS (SELECT 1 FROM outbox WHERE sent IS NULL)", latest=False
+            )
+            if found[0][0]:
+                return
+
+    async def _is_notified(self) -> bool:
+        """Listen for a moment; whether PostgreSQL has new rows."""
+        try:
+            if self._listening is None or self._listening.closed:
+                await self._ear.wait_for_turn()
+                self._listening = await self._ear.call(_listen)
+                return True
+            async with aclosing(
+                self._listening.notifies(timeout=_LOOK_SECONDS, stop_after=1)
+            ) as notified:
+                async for _ in notified:
+                    return True
+        except (EngineAwayError, psycopg.Error):  # the poll goes on
+            self._listening = None
+            self._ear.abort()
+            await self._ear.close()
+            await asyncio.sleep(_LOOK_SECONDS)
+        return False
+
+    async def _close_links(self) -> None:
+        await self.once.close()
+        for link in (self._link, self._ear):
+            link.abort()
+            await link.close()
+
+
+async def _listen(connection: Connection) -> Connection:
+    await connection.execute("LISTEN relay_row")
+    return connection
+
+
+async def leave(database: Database) -> None:
+    """Let a database be no node's any more, where no ledger is shared. One that was none stays as
+    it is. Raises StoreError: SQLite failed."""
+    if await database.run(joining.membership) is not None:
+        await database.write(joining.leave)

@@ -1,0 +1,224 @@
+"""A database becomes a node's, or is one no more.
+
+Decides what a node brings with it: all its shared rows, once it is certain that none contradicts a
+row of the others. One transaction checks that, takes the others' rows, gives new ids to the node's
+own entries, and notes the rows for the others. Must not know how rows travel.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from relay.store.database import StoreError, transaction
+from relay.store.ids import STEP
+from relay.store.replication import capture, recovery
+from relay.store.replication.applying import Applier, Incoming, parse
+from relay.store.replication.images import decode_key, decode_row
+from relay.store.replication.shape import Table, read_tables
+
+_REPORTED: Final = 20  # conflicts that a refusal names
+_NAMES: Final = ("email", "name", "subject", "id")  # columns that name a row to people
+
+
+class JoinError(StoreError):
+    """The database cannot become this node's; nothing was changed."""
+
+
+class Membership(NamedTuple):
+    """This database as a node's. `seen`: the number of the last row of others that is here."""
+
+    node: str
+    number: int
+    seen: int
+    schema: int
+    has_left: bool
+
+
+def membership(connection: sqlite3.Connection) -> Membership | None:
+    """None: the database is no node's."""
+    row = connection.execute("SELECT node, number, seen, schema, has_left FROM replica").fetchone()
+    if row is None:
+        return None
+    node, number, seen, schema, has_left = row
+    return Membership(node, number, seen, schema, bool(has_left))
+
+
+def begin_to_receive(connection: sqlite3.Connection) -> None:
+    """Have room for rows of the other nodes, for `join`."""
+    connection.execute("DROP TABLE IF EXISTS temp.received")
+    connection.execute("CREATE TEMP TABLE received (seq PRIMARY KEY, node, tbl, pk, image)")
+
+
+def receive(connection: sqlite3.Connection, rows: str) -> None:
+    """Put rows of the other nodes aside. See `applying.parse`."""
+    connection.executemany("INSERT INTO temp.received VALUES (?, ?, ?, ?, ?)", parse(rows))
+
+
+def join(connection: sqlite3.Connection, node: str, place: tuple[int, int], seen: int) -> None:
+    """Take the rows that were received, up to number `seen`, and note all own rows for the others.
+    `place`: the node's number, and the last entry of its outbox that the others have, of an earlier
+    database.
+
+    Opens its own transaction.
+
+    Raises:
+        JoinError: rows of both sides contradict each other.
+    """
+    tables = read_tables(connection)
+    number, entry = place
+    connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        with transaction(connection):
+            [[schema]] = connection.execute("PRAGMA user_version")
+            connection.execute(
+                "INSERT INTO replica (one, node, number, seen, schema) VALUES (1, ?, ?, ?, ?)",
+                (node, number, seen, schema),
+            )
+            recovery.go_on_after(connection, entry)
+            for table in tables.values():
+                if table.sharing == "entries":
+                    _renumber(connection, table, number)
+                _note_all(connection, table)
+            conflicts = list(_differing(connection, tables))
+            # The others' rows come over this node's equal ones, which need not be sent then.
+            connection.execute(
+                """DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM temp.received AS other
+                   WHERE other.tbl = outbox.tbl AND other.pk = outbox.pk)"""
+            )
+            rows = connection.execute(
+                "SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq"
+            )
+            applier = Applier(tables)
+            applier.apply_within(connection, _incoming(rows), is_last=False)
+            conflicts += _held(connection, tables)
+            if conflicts:
+                raise JoinError(_report(node, conflicts))
+            capture.install(connection, tables)
+    finally:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("DROP TABLE IF EXISTS temp.received")
+
+
+def resume(connection: sqlite3.Connection, node: str) -> Membership:
+    """Go on as this node: the triggers are made anew, since a program of another version may have
+    others. With new tables or columns, all rows are read once more. Opens its own transaction.
+
+    Raises:
+        JoinError: the database is another node's, or has left.
+    """
+    found = membership(connection)
+    assert found is not None
+    if found.node != node:
+        raise JoinError(
+            f"the database is that of node {found.node}, and this one is {node}: each node needs "
+            "a database of its own"
+        )
+    if found.has_left:
+        raise JoinError(
+            "the database has left its cluster and missed changes since; begin with an empty one"
+        )
+    with transaction(connection):
+        [[schema]] = connection.execute("PRAGMA user_version")
+        if schema != found.schema:
+            connection.execute("UPDATE replica SET seen = 0, schema = ?", (schema,))
+        capture.install(connection, read_tables(connection))
+    again = membership(connection)
+    assert again is not None
+    return again
+
+
+def leave(connection: sqlite3.Connection) -> None:
+    """Be no node any more: nothing is noted from now on. Within a transaction. A database that was
+    none stays as it is."""
+    capture.remove(connection)
+    connection.execute("UPDATE replica SET has_left = 1 WHERE NOT has_left")
+    connection.execute("DELETE FROM outbox")
+    connection.execute("DELETE FROM held_row")
+
+
+def note_all(connection: sqlite3.Connection) -> None:
+    """Note all rows once more: the others have lost some. Within a transaction."""
+    for table in read_tables(connection).values():
+        if table.sharing != "requests":
+            _note_all(connection, table)
+
+
+def _note_all(connection: sqlite3.Connection, table: Table) -> None:
+    key = capture.key_sql(table, table.name)
+    connection.execute(
+        f"""INSERT INTO outbox (tbl, pk, op) SELECT '{table.name}', {key}, 'insert'
+            FROM {table.name} ORDER BY {", ".join(table.key)}"""  # noqa: S608
+    )
+
+
+def _renumber(connection: sqlite3.Connection, table: Table, number: int) -> None:
+    """Give entries the ids that this node's have. They stay in their order."""
+    [id] = table.key
+    guards = connection.execute(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?",
+        (table.name,),
+    ).fetchall()
+    for name, _ in guards:
+        connection.execute(f"DROP TRIGGER {name}")
+    # By way of ids below zero, since some new ones are taken by entries that come later.
+    connection.execute(f"UPDATE {table.name} SET {id} = -({id} * {STEP} + ?)", (number,))  # noqa: S608
+    connection.execute(f"UPDATE {table.name} SET {id} = -{id}")  # noqa: S608
+    connection.execute(
+        f"""UPDATE sqlite_sequence SET seq = (SELECT coalesce(max({id}), 0) FROM {table.name})
+            WHERE name = ?""",  # noqa: S608
+        (table.name,),
+    )
+    for _, sql in guards:
+        connection.execute(sql)
+
+
+def _incoming(rows: Iterable[tuple[Any, ...]]) -> Iterator[Incoming]:
+    return (Incoming(*row) for row in rows)
+
+
+def _differing(connection: sqlite3.Connection, tables: dict[str, Table]) -> Iterator[str]:
+    """Rows that both sides have under one key, and with other values."""
+    has_apps = connection.execute("SELECT 1 FROM totp LIMIT 1").fetchone() is not None
+    for tbl, pk, image in connection.execute(
+        """SELECT other.tbl, other.pk, image FROM temp.received AS other JOIN outbox
+           ON outbox.tbl = other.tbl AND outbox.pk = other.pk"""
+    ).fetchall():
+        table = tables[tbl]
+        if tbl == "value":
+            # The others' secret holds. What this node sealed for good could not be opened.
+            if has_apps and _differs(connection, table, pk, image):
+                yield "authenticator apps, which are sealed with this node's own secret"
+        elif _differs(connection, table, pk, image):
+            yield f"{tbl} {_label(decode_row(table, image) if image else {}, pk)}"
+
+
+def _differs(connection: sqlite3.Connection, table: Table, pk: str, image: str | None) -> bool:
+    if image is None:
+        return True
+    values = decode_row(table, image)
+    row = connection.execute(
+        f"SELECT {', '.join(values)} FROM {table.name} WHERE "  # noqa: S608
+        + " AND ".join(f"{it} = ?" for it in table.key),
+        decode_key(table, pk),
+    ).fetchone()
+    return row is not None and list(row) != list(values.values())
+
+
+def _held(connection: sqlite3.Connection, tables: dict[str, Table]) -> list[str]:
+    found = connection.execute("SELECT tbl, pk, image FROM held_row ORDER BY seq").fetchall()
+    return [f"{tbl} {_label(decode_row(tables[tbl], image), pk)}" for tbl, pk, image in found]
+
+
+def _label(values: dict[str, Any], pk: str) -> str:
+    found = next((values[it] for it in _NAMES if isinstance(values.get(it), str)), None)
+    return str(found or pk)
+
+
+def _report(node: str, conflicts: list[str]) -> str:
+    listed = "; ".join(conflicts[:_REPORTED])
+    more = len(conflicts) - _REPORTED
+    return (
+        f"node {node} cannot join: both it and the cluster have {listed}"
+        + (f" and {more} more" if more > 0 else "")
+        + "; nothing was changed. Delete or rename these on one side"
+    )

@@ -1,0 +1,77 @@
+"""A PostgreSQL server for the session, and a migrated database for each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from relay.cluster.schema import known_migrations, migrate
+from tests.cluster.postgres import Postgres, new_postgres
+from tests.cluster.relays import Fleet
+from tests.durability.conftest import metered, simulator
+
+__all__ = ["metered", "simulator"]
+
+TEMPLATE = "template_relay"  # a database with all migrations, to be copied
+
+
+@pytest.fixture(scope="session")
+def pristine() -> Iterator[Path]:
+    """The disk of a server that was stopped: it has `TEMPLATE`."""
+    with new_postgres() as server:
+        server.create()
+        server.start()
+
+        async def prepare() -> None:
+            url = server.url(server.new_database(name=TEMPLATE))
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+                await migrate(connection, known_migrations())
+
+        asyncio.run(prepare())
+        server.stop()
+        yield server.folder
+
+
+@pytest.fixture(scope="session")
+def postgres(pristine: Path) -> Iterator[Postgres]:
+    """The server that tests share, which none may stop."""
+    with new_postgres() as server:
+        server.copy_from(pristine)
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def own_postgres(pristine: Path) -> Iterator[Postgres]:
+    """A server for one test, which may stop it."""
+    with new_postgres() as server:
+        server.copy_from(pristine)
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The name of a database with all migrations."""
+    name = postgres.new_database(TEMPLATE)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+async def connection(
+    postgres: Postgres, database: str
+) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
+    """A connection to `database`."""
+    async with await psycopg.AsyncConnection.connect(
+        postgres.socket_url(database), autocommit=True
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
+def fleet(metered: tuple[Path, str], tmp_path: Path) -> Fleet:
+    """Relays that count and bill, to be spread over folders below."""
+    return Fleet(metered[0], tmp_path)

@@ -1,0 +1,109 @@
+"""Relays in processes of their own, each with its SQLite, that share a ledger."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.durability.process import Running, data, relay, serving
+from tests.fakes.caller import connected, read_answer, request
+from tests.workers.processes import ask
+
+PLANS = """
+[[plan]]
+id = "forty"
+max_keys = 50
+limits = [{ requests = 40, per = "5h" }]
+
+[[plan]]
+id = "stacked"
+limits = [{ requests = 55, per = "5h" }, { requests = 40, per = "7d" }]
+
+[[plan]]
+id = "shared"
+enforce = "account"
+max_keys = 50
+limits = [{ requests = 40, per = "5h" }]
+
+[[plan]]
+id = "hourly"
+limits = [{ requests = 40, per = "1h" }]
+
+[[plan]]
+id = "tokens"
+limits = [{ tokens = 60000, per = "5h" }]
+
+[[plan]]
+id = "paced"
+max_concurrency = 30
+limits = [{ requests = 30, per = "1m" }]
+"""
+
+
+class Fleet:
+    """The folders of some relays. Accounts and keys are made before `spread`."""
+
+    def __init__(self, home: Path, root: Path) -> None:
+        self.home = home
+        self._root = root
+        self.folders: list[Path] = []
+        path = home / "relay.toml"
+        path.write_text(path.read_text() + PLANS)
+
+    def new_keys(self, plan: str, count: int = 1, *, credit: str = "") -> list[str]:
+        """The keys of a new account, with so many dollars."""
+        email = f"{plan}@example.com"
+        data(self.home, "user", "create", email, "--plan", plan)
+        if credit:
+            done = relay(self.home, "user", "credit", email, credit)
+            assert done.returncode == 0, done.stderr
+        return [data(self.home, "key", "create", "--user", email)["key"] for _ in range(count)]
+
+    def spread(
+        self, url: str, count: int, *, on_outage: str = "refuse", workers: int = 1
+    ) -> list[Path]:
+        """The folders of so many relays that share the ledger at `url`. The first has what was made
+        so far, and is to start first."""
+        text = (self.home / "relay.toml").read_text()
+        if workers > 1:
+            text = text.replace("[server]\n", f"[server]\nworkers = {workers}\n")
+        for number in range(count):
+            folder = self._root / f"node-{number}"
+            folder.mkdir()
+            ledger = f'[ledger]\nurl = "{url}"\non_outage = "{on_outage}"\nnode = "n{number}"\n'
+            (folder / "relay.toml").write_text(f"{text}\n{ledger}")
+            self.folders.append(folder)
+        with (  # the others get its rows when they join
+            contextlib.closing(sqlite3.connect(self.home / "relay.db")) as source,
+            contextlib.closing(sqlite3.connect(self.folders[0] / "relay.db")) as target,
+        ):
+            source.backup(target)
+        return self.folders
+
+
+@contextlib.contextmanager
+def all_serving(folders: Sequence[Path]) -> Iterator[list[Running]]:
+    """All of them, until the end of the block."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(serving(folder)) for folder in folders]
+
+
+async def ask_all(
+    relays: Sequence[Running], keys: Sequence[str], *, connections: int = 20, each: int = 50
+) -> Counter[int]:
+    """Many callers at once at each relay, its connections divided among the keys."""
+    statuses: Counter[int] = Counter()
+    async with asyncio.TaskGroup() as group:
+        for one in relays:
+            for number in range(connections):
+                group.create_task(ask(one.port, keys[number % len(keys)], each, statuses))
+    return statuses
+
+
+async def ask_once(running: Running, key: str) -> tuple[int, dict[bytes, bytes], bytes]:
+    """One request: status, header fields and body."""
+    async with connected(running.port) as (reader, writer):
+        writer.write(request(key))
+        return await read_answer(reader)

@@ -1,0 +1,158 @@
+"""Acts that may happen once happen once, on whichever nodes they are tried at the same time."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from relay.store import balance, factors, payment_events, users
+from relay.store.audit import Change, record
+from relay.store.claims import ClaimError
+from relay.store.codes import CodeError, Grant, NewBatch, create_batch, redeem
+from relay.store.payment_events import Fact, Offered
+from relay.store.payments import Purchase, open_payment
+from relay.store.server_secret import sealing_key
+from relay.store.users import User
+from tests.cluster.postgres import Postgres
+from tests.cluster.replication.members import Member, assert_equal, member, settle
+
+NOON = 1_780_000_000.0
+DIGEST = b"d" * 32
+OFFER = Purchase("ten", "Ten", 1000, "eur", 10_000_000, "", 0, "", "19", "Seller")
+
+
+async def new_user(one: Member, email: str) -> User:
+    user = await users.create_user(one.database, email=email, plan="free", is_admin=False, now=NOON)
+    assert user is not None
+    return user
+
+
+async def tried(*acts: object) -> Counter[str]:
+    """The results of acts at once: `done`, or the kind of the error."""
+    done = await asyncio.gather(*acts, return_exceptions=True)  # type: ignore[call-overload]
+    return Counter(type(it).__name__ if isinstance(it, BaseException) else "done" for it in done)
+
+
+async def credited(one: Member) -> int:
+    rows = await one.rows("SELECT coalesce(sum(amount_micro), 0) FROM statement")
+    return int(rows[0][0])
+
+
+@pytest.mark.parametrize("uses", [1, 3])
+async def test_a_code_is_redeemed_once(trio: list[Member], uses: int) -> None:
+    people = [await new_user(trio[0], f"{name}@b.c") for name in "abcdef"]
+    new = NewBatch(Grant("credit", 5), [(DIGEST, "…")], uses, None, "")
+    await create_batch(trio[0].database, new, NOON)
+    await settle(*trio)
+    results: Counter[str] = Counter()
+    for _ in range(6):
+        results += await tried(
+            *[redeem(one.database, DIGEST, user, NOON) for one in trio for user in people]
+        )
+        await settle(*trio)
+    assert results["done"] == uses
+    assert set(results) <= {"done", "ClaimError", "CodeError"}
+    await assert_equal(*trio)
+    assert [await credited(one) for one in trio] == [5 * uses] * 3
+    assert await trio[2].rows("SELECT used FROM code") == [(uses,)]
+    with pytest.raises(CodeError, match=r"used|again"):
+        await redeem(trio[1].database, DIGEST, people[5], NOON)
+
+
+async def test_a_request_is_given_back_once(trio: list[Member]) -> None:
+    await trio[0].run(
+        """INSERT INTO statement (id, user_id, time, kind, amount_micro, balance_after, request_id)
+           VALUES (5000, 'usr_1', 1.0, 'charge', -7, -7, 'req_1')"""
+    )
+    await settle(*trio)
+    results = await tried(*[balance.refund(one.database, "req_1", "", NOON) for one in trio])
+    assert results == {"done": 1, "ClaimError": 2}
+    await settle(*trio)
+    await assert_equal(*trio)
+    assert [await balance.balance_of(one.database, "usr_1") for one in trio] == [0] * 3
+    with pytest.raises(ValueError, match="given back already"):
+        await balance.refund(trio[2].database, "req_1", "", NOON)
+
+
+async def test_a_recovery_code_is_used_once(trio: list[Member]) -> None:
+    user = await new_user(trio[0], "a@b.c")
+    await factors.replace_recovery_codes(trio[0].database, user.id, [DIGEST], NOON)
+    await settle(*trio)
+    results = await tried(
+        *[factors.use_recovery_code(one.database, user.id, DIGEST, NOON) for one in trio]
+    )
+    assert results == {"done": 1, "ClaimError": 2}
+
+
+async def test_an_address_has_one_account(trio: list[Member]) -> None:
+    made = await asyncio.gather(
+        *[
+            users.create_user(one.database, email="a@b.c", plan="p", is_admin=False, now=NOON)
+            for one in trio
+        ]
+    )
+    assert [one is not None for one in made].count(True) == 1
+    await settle(*trio)
+    await assert_equal(*trio)
+
+
+async def test_nodes_have_one_secret(trio: list[Member]) -> None:
+    assert len(set(await asyncio.gather(*[sealing_key(one.database) for one in trio]))) == 1
+
+
+async def test_an_event_of_stripe_counts_once(trio: list[Member]) -> None:
+    user = await new_user(trio[0], "a@b.c")
+    opened = [await open_payment(trio[0].database, user, OFFER, NOON) for _ in range(6)]
+    await settle(*trio)
+    offered = Offered({"ten": OFFER}, ())
+    facts = [
+        Fact(f"evt_{one.id}", "paid", 1, 1000, "eur", payment=one.id, account=user.id, offer="ten")
+        for one in opened
+    ]
+    outcomes = await asyncio.gather(
+        *[payment_events.apply(one.database, fact, offered, NOON) for fact in facts for one in trio]
+    )
+    assert Counter(outcomes) == {"applied": 6, "repeated": 12}
+    await settle(*trio)
+    await assert_equal(*trio)
+    assert await credited(trio[1]) == 6 * OFFER.credit_micro
+    invoices = await trio[2].rows("SELECT invoice_number FROM payment ORDER BY 1")
+    assert invoices == [(number,) for number in range(1, 7)]
+
+
+async def test_a_failed_act_may_be_tried_again(trio: list[Member]) -> None:
+    a, b, _ = trio
+    with pytest.raises(ZeroDivisionError):
+        async with a.database.claims.once("act", "1"):
+            raise ZeroDivisionError
+    async with b.database.claims.once("act", "1"):
+        pass
+    with pytest.raises(ClaimError, match="by node b"):
+        async with a.database.claims.once("act", "1"):
+            pass
+
+
+async def test_other_nodes_see_an_act_done_alone(trio: list[Member]) -> None:
+    async def count(one: Member) -> None:
+        async with one.database.claims.alone("counting"):
+            [[number]] = await one.rows("SELECT count(*) FROM audit")
+            change = Change("count", str(number))
+            await one.database.write(lambda it: record(it, one.database.actor, NOON, change))
+
+    await asyncio.gather(*[count(one) for one in trio for _ in range(4)])
+    await settle(*trio)
+    await assert_equal(*trio)
+    subjects = await trio[0].rows("SELECT CAST(subject AS INTEGER) FROM audit ORDER BY id")
+    assert subjects == [(number,) for number in range(12)]
+
+
+async def test_without_postgresql_such_acts_are_refused(
+    own_postgres: Postgres, tmp_path: Path
+) -> None:
+    url = own_postgres.url(own_postgres.new_database("template_relay"))
+    async with member(url, "a", tmp_path / "a.db") as a:
+        own_postgres.kill()
+        with pytest.raises(ClaimError, match="is away"):
+            await new_user(a, "a@b.c")
+        assert await a.rows("SELECT * FROM users") == []
