@@ -433,6 +433,7 @@ def compose(
         requests, load, pool, server, storage.journal, loop_lag, storage.ledger, storage.keys, None
     )
     parts.node = None if storage.node is None else storage.node.view
+    parts.replication = None if storage.replication is None else storage.replication.view
     operator = new_operator(settings, bindings, storage.database, parts, handler)
     operator.commands[b"/trickle"] = api.trickle.answer
     app = kind(

@@ -9,6 +9,7 @@ from relay.telemetry.exposition import Family, counter, gauge
 
 if TYPE_CHECKING:
     from relay.cluster.node import NodeFigures  # which needs psycopg
+    from relay.cluster.replication.replication import ReplicationFigures
 
 
 def of_ledger(node: "NodeFigures") -> list[Family]:
@@ -47,3 +48,14 @@ def of_ledger(node: "NodeFigures") -> list[Family]:
             )
         )
     return families
+
+
+def of_replication(figures: "ReplicationFigures") -> list[Family]:
+    """The figures of the rows that nodes share, as they are now."""
+    return [
+        counter("relay_shared_rows_sent", "Rows sent to other relays.", figures.sent),
+        counter("relay_shared_rows_received", "Rows of other relays.", figures.received),
+        gauge("relay_shared_rows_unsent", "Changes that wait to be sent.", figures.unsent),
+        gauge("relay_shared_rows_behind", "Rows of others that are not here yet.", figures.behind),
+        gauge("relay_shared_rows_held", "Rows of others that contradict rows here.", figures.held),
+    ]

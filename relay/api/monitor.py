@@ -23,7 +23,7 @@ from relay.api.figures import (
     merged,
     read_series,
 )
-from relay.api.ledger_families import of_ledger
+from relay.api.ledger_families import of_ledger, of_replication
 from relay.api.live import RunningRequests, merged_failures, merged_running, read_running
 from relay.api.others import OtherFigures, Others
 from relay.api.reading import Parts, read_figures, read_pieces
@@ -190,6 +190,7 @@ class Monitor:
             dict(parts.certificates()),
             parts.started_at,
             [] if parts.node is None else of_ledger(parts.node()),
+            [] if parts.replication is None else of_replication(parts.replication()),
         )
         work = partial(_render, figures, present, self._database, self._table, accept)
         return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -33,6 +33,7 @@ from relay.telemetry.loop_lag import LoopLag
 
 if TYPE_CHECKING:
     from relay.cluster.node import NodeFigures
+    from relay.cluster.replication.replication import ReplicationFigures
 
 CertificateDates = Callable[[], Mapping[str, float]]
 """Name of each certificate → the end of its validity, epoch seconds. Must not wait."""
@@ -59,6 +60,7 @@ class Parts:
     traces: RequestTraces | None = None
     certificates: CertificateDates = no_certificates
     node: "Callable[[], NodeFigures] | None" = None  # of a ledger that machines share
+    replication: "Callable[[], ReplicationFigures] | None" = None  # of rows that they share
     started_at: float = field(default_factory=time.time)
 
 

@@ -115,11 +115,14 @@ class Replication:
                    (SELECT count(*) FROM held_row)""",
             latest=False,
         )
-        figures = self._figures
-        figures.unsent, figures.held = rows[0]
+        self._figures.unsent, self._figures.held = rows[0]
+        return self.view()
+
+    def view(self) -> ReplicationFigures:
+        """The state at the last look, which is a second old at most while PostgreSQL answers."""
         down_since = self._link.down_since
-        figures.away_for = 0.0 if down_since is None else time.monotonic() - down_since
-        return figures
+        self._figures.away_for = 0.0 if down_since is None else time.monotonic() - down_since
+        return self._figures
 
     async def sync(self) -> None:
         """Send all changes of this moment, and read all of the others.
@@ -269,6 +272,7 @@ class Replication:
             self._seen, self._is_sure = 0, False
             return
         self._figures.behind = head - self._seen
+        await self.figures()
         if self._polled - self._tidied > _TIDY_SECONDS:
             self._tidied = self._polled
             await self._link.call(partial(calls.tidy, keep_requests_seconds=self._keep_seconds))
