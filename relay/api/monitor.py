@@ -31,7 +31,7 @@ from relay.clock import rfc3339
 from relay.gateway.watch import Failure, Watch
 from relay.net.descriptors import descriptor_limits
 from relay.net.off_loop import off_loop
-from relay.telemetry.exposition import render
+from relay.telemetry.exposition import Family, render
 from relay.telemetry.processes import ProcessTable
 
 OWNER: Final = "owner"  # the name of this process beside workers
@@ -189,11 +189,18 @@ class Monitor:
             of_journal(parts.journal),
             dict(parts.certificates()),
             parts.started_at,
-            [] if parts.node is None else of_ledger(parts.node()),
-            [] if parts.replication is None else of_replication(parts.replication()),
+            _of_shared(parts),
         )
         work = partial(_render, figures, present, self._database, self._table, accept)
         return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _of_shared(parts: Parts) -> list[Family]:
+    """The figures of the ledger and the rows that machines share."""
+    found = [] if parts.node is None else of_ledger(parts.node())
+    if parts.replication is not None:
+        found += of_replication(parts.replication())
+    return found
 
 
 def _pause() -> None:
