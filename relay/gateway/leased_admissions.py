@@ -130,17 +130,19 @@ def lease_upstreams(ledger: Ledger, pool: Upstreams) -> None:
         return "" if upstream is None else upstream.setup.settings.base_url or ""
 
     async def claim(missing: NoLeaseError) -> None:
+        is_away = False
         try:
             held = await ledger.claim(missing)
         except QuotaExceeded:
             ledger.show(missing.shared, int(pool.now() * 1000))
         except RelayError:
-            await asyncio.sleep(_PAUSE_SECONDS)
+            is_away = True
         else:
             held.undo(ledger.limits.clock())
-        finally:
-            del claims[missing.key_state.key]
-            pool.wake()
+        if is_away:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        del claims[missing.key_state.key]
+        pool.wake()
 
     def on_upstream(missing: NoLeaseError) -> None:
         key = missing.key_state.key

@@ -152,9 +152,12 @@ class Borrower:
         try:
             self._metering.check(ctx, caller, plan, counting=counting)
         except QuotaExceeded as error:
-            if self._metering.leases is None:
-                raise
-            await self._metering.leases.has_room(error)
+            refusal = error
+        else:
+            return
+        if self._metering.leases is None:
+            raise refusal
+        await self._metering.leases.has_room(refusal)
 
     async def admit(
         self,

@@ -21,7 +21,7 @@ from relay.store.database import transaction
 from relay.store.replication.images import decode_columns, decode_key, decode_row
 from relay.store.replication.shape import Reference, Table
 
-_log = logging.getLogger("relay.cluster")
+_log = logging.getLogger("relay.store")
 
 
 class Incoming(NamedTuple):
