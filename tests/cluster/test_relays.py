@@ -84,7 +84,7 @@ async def test_a_balance_is_never_overdrawn(
         await until(lambda: len({charges(folder) for folder in folders}) == 1, within=20)
     charged = charges(folders[0])
     assert statuses[200] > 10
-    assert 18_000 < charged <= 20_000
+    assert 15_000 < charged <= 20_000  # what is left covers no request on any relay
 
 
 async def test_charges_before_a_ledger_was_shared_count(
