@@ -40,7 +40,6 @@ class OwnerAdmissions:
         self._metering = metering
         self._lenders = lenders
         self._recalls: dict[str, asyncio.Task[None]] = {}  # by account
-        self.recalled = 0
 
     @property
     def admits_again(self) -> bool:
@@ -134,7 +133,6 @@ class OwnerAdmissions:
         return has_come
 
     async def _recall_from(self, lenders: list[Lender], account: str) -> None:
-        self.recalled += 1
         tasks = [asyncio.ensure_future(one.recall(account)) for one in lenders]
         try:
             await asyncio.wait(tasks, timeout=_RECALL_SECONDS)

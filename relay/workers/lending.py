@@ -51,8 +51,6 @@ class Lender:
         self._slots: dict[str, int] = {}  # of these, by request id
         self._costs: dict[int, int] = {}  # of slots that closed before their requests ended
         self.is_late = False  # with an answer to a recall
-        self.granted = 0
-        self.questions = 0
         link.on_batch = self.take
 
     @property
@@ -77,7 +75,6 @@ class Lender:
         Raises:
             RelayError: the request that waits is refused, see `Ledger.reserve`.
         """
-        self.questions += 1
         now, plan = self._now(wish.key), self.plan_of(wish)
         ledger = self._app.ledger
         if not self._app.journal.healthy:
@@ -98,7 +95,6 @@ class Lender:
         except QuotaExceeded:  # less is left than it seemed
             pass
         numbers = self._lend(lent, wish) if lent else []
-        self.granted += len(numbers)
         return Grant(
             numbers, wish.slot_tokens, wish.slot_cost, _lifetime(key_state, moment),
             rows_of(key_state),
@@ -232,7 +228,7 @@ class Lender:
             raise RelayError(OVERLOADED, UNWRITTEN)
         return number
 
-    # --- what comes of them ---
+    # --- their use and their return ---
 
     def take(self, octets: bytes) -> None:
         """One batch of the worker's traffic."""

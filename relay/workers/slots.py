@@ -167,8 +167,6 @@ class SlotLedger(Ledger):
         self._quote: Quote | None = None
         # Asks for slots ahead of need. `asked` stays set until the answer.
         self.wish: Callable[[KeySlots], None] | None = None
-        self.hits = 0
-        self.misses = 0  # requests that found no slot
 
     # --- requests ---
 
@@ -188,12 +186,10 @@ class SlotLedger(Ledger):
         slots.note(moment, tokens, cost)
         slot = self._taken(slots, moment, tokens, cost)
         if slot is None:
-            self.misses += 1
             if slots.is_upstream and not slots.asked and self.wish is not None:
                 slots.asked = True  # the request waits in the pool's queue
                 self.wish(slots)
             raise NoSlotError(account, key, plan, tokens, cost)
-        self.hits += 1
         if slots.is_upstream:  # it has no entry in the journal
             self._traffic.taken.append(slot.number)
             self._traffic.schedule()
@@ -390,10 +386,6 @@ class SlotLedger(Ledger):
         del of_account[slots.key]
         if not of_account:
             del self._by_account[slots.account]
-
-    def free(self) -> int:
-        """Number of slots that are not in use."""
-        return sum([len(slots.slots) for slots in self._by_key.values()])
 
     def _return_all(self, slots: KeySlots) -> None:
         while slots.slots:
